@@ -1,0 +1,68 @@
+//! Names of SSM parameters.
+//!
+//! Everything lives below `/imagebuilder/<image>/`, so that one IAM statement scopes one image.
+
+use std::fmt;
+
+/// Which of an image's three pointers is meant.
+///
+/// A pointer is an SSM parameter of data type `aws:ec2:image` holding one AMI id. It serves people
+/// and the CLI; a launch template always carries the literal id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pointer {
+    /// Baked and gated, not yet rolled anywhere.
+    Candidate,
+    /// What the fleet runs, as proven by the last finished roll.
+    Current,
+    /// What the fleet ran before `Current`: where a rollback goes.
+    Previous,
+}
+
+impl Pointer {
+    /// All pointers, in the order an image moves through them.
+    pub const ALL: [Self; 3] = [Self::Candidate, Self::Current, Self::Previous];
+
+    /// The full parameter name, `/imagebuilder/<image>/<pointer>`.
+    #[must_use]
+    pub fn parameter(self, image: &str) -> String {
+        format!("/imagebuilder/{image}/{self}")
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Candidate => "candidate",
+            Self::Current => "current",
+            Self::Previous => "previous",
+        })
+    }
+}
+
+/// The path under which every instance of `image` keeps its registry record, with a trailing slash.
+#[must_use]
+pub fn registry_path(image: &str) -> String {
+    format!("/imagebuilder/{image}/instances/")
+}
+
+/// The parameter that holds one instance's [`Record`](crate::registry::Record).
+#[must_use]
+pub fn registry_parameter(image: &str, instance_id: &str) -> String {
+    format!("{}{instance_id}", registry_path(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_lives_below_its_image() {
+        assert_eq!(Pointer::Candidate.parameter("shop"), "/imagebuilder/shop/candidate");
+        assert_eq!(Pointer::Current.parameter("shop"), "/imagebuilder/shop/current");
+        assert_eq!(Pointer::Previous.parameter("shop"), "/imagebuilder/shop/previous");
+        assert_eq!(
+            registry_parameter("shop", "i-0abc"),
+            "/imagebuilder/shop/instances/i-0abc"
+        );
+    }
+}

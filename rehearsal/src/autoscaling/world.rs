@@ -1,0 +1,94 @@
+//! What the Auto Scaling engine may ask of the rest of the cloud, and nothing more.
+//!
+//! The engine (groups, hooks, activities, refreshes) decides; this trait is how its decisions reach
+//! instances, launch templates, target groups and alarms. The cloud implements it on its own state
+//! while that state is locked, so every call is quick and none waits for a machine. Table tests
+//! implement it in memory.
+
+use std::collections::BTreeMap;
+
+/// A launch-template version as a group or a refresh names it, resolved by [`World::template`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct TemplateRef {
+    /// `lt-…`; always filled once resolved.
+    pub(crate) id: String,
+    /// The template's name; always filled once resolved.
+    pub(crate) name: String,
+    /// As saved: a number, `$Latest` or `$Default`.
+    pub(crate) version: String,
+}
+
+/// What a template version resolves to right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateView {
+    /// The number `$Latest` or `$Default` stands for now.
+    pub(crate) number: u64,
+    /// The literal AMI id, or what stands in its place (`resolve:ssm:…`).
+    pub(crate) image_id: Option<String>,
+    /// The instance type the version names.
+    pub(crate) instance_type: Option<String>,
+}
+
+/// One instance to launch for a group.
+#[derive(Clone, Debug)]
+pub(crate) struct LaunchRequest {
+    /// The group it is for: becomes the tag `aws:autoscaling:groupName`.
+    pub(crate) group: String,
+    /// Which template version; becomes `aws:ec2launchtemplate:id` and `:version`.
+    pub(crate) template: TemplateRef,
+    /// Subnet chosen for zone balance; `None` leaves it to EC2's default.
+    pub(crate) subnet: Option<String>,
+    /// Tags of the group that propagate at launch.
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// An instance as EC2 sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InstanceView {
+    /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`.
+    pub(crate) state: String,
+    /// The zone it is in.
+    pub(crate) zone: String,
+    /// Its type, e.g. `t3.micro`.
+    pub(crate) instance_type: String,
+    /// The AMI it was launched from.
+    pub(crate) image_id: String,
+}
+
+/// State of a CloudWatch alarm named in a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AlarmState {
+    /// `OK`
+    Ok,
+    /// `ALARM`
+    Alarm,
+    /// `INSUFFICIENT_DATA`, and what an unknown alarm counts as.
+    InsufficientData,
+}
+
+/// The cloud around the engine.
+pub(crate) trait World {
+    /// Resolves a template by id or name and version; `Err` is the message EC2 would give.
+    fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
+    /// RunInstances of one; `Err` is the status message of a failed scaling activity.
+    fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;
+    /// TerminateInstances of one; asking twice is fine.
+    fn terminate(&mut self, instance_id: &str);
+    /// `None` once EC2 has forgotten it.
+    fn instance(&self, instance_id: &str) -> Option<InstanceView>;
+    /// RegisterTargets of one instance on the target group's port.
+    fn register_target(&mut self, target_group_arn: &str, instance_id: &str);
+    /// DeregisterTargets: the target goes `draining` for the group's deregistration delay.
+    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &str);
+    /// ELB's state string: `initial`, `healthy`, `unhealthy`, `unused`, `draining`; `None` when the
+    /// target is not registered (draining is over, or it never was).
+    fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String>;
+    /// Whether such a target group exists.
+    fn target_group_exists(&self, target_group_arn: &str) -> bool;
+    /// The alarm's state now.
+    fn alarm(&self, name: &str) -> AlarmState;
+    /// The zone and id of a subnet, when it exists.
+    fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
+    /// A fresh id for an activity or a refresh (a UUID).
+    fn fresh_uuid(&mut self) -> String;
+}

@@ -1,0 +1,63 @@
+//! Machine rooms: where instances really run.
+//!
+//! A room knows processes, disks and sockets; it does not know EC2. The cloud tells it what to start
+//! and asks it what became of it.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// One guest to start.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestSpec {
+    /// The instance id; also names the guest's folder.
+    pub(crate) id: String,
+    /// The guest's address in 127.0.0.0/8, which stands for its private IP.
+    pub(crate) address: Ipv4Addr,
+    /// Ports of the guest that answer at `address` (22, the service's, …).
+    pub(crate) ports: Vec<u16>,
+    /// Virtual CPUs.
+    pub(crate) vcpus: u32,
+    /// Memory in MiB.
+    pub(crate) memory_mib: u32,
+    /// The root volume's disk (qcow2 overlay of its snapshot).
+    pub(crate) disk: PathBuf,
+    /// Unix socket on which the cloud serves this instance's metadata over plain HTTP/1.1.
+    pub(crate) imds: PathBuf,
+    /// The AMI it was launched from (puppets are told it; QEMU guests find out by IMDS).
+    pub(crate) image_id: String,
+}
+
+/// What became of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuestState {
+    /// Never started, or forgotten.
+    Absent,
+    /// Its process runs.
+    Running,
+    /// It powered itself off, or did as asked: the disk is consistent.
+    PoweredOff,
+    /// Its process died or was killed.
+    Dead,
+}
+
+/// Starts, stops and watches guests. Every call returns at once; [`MachineRoom::state`] tells how it
+/// went.
+pub(crate) trait MachineRoom: Send + Sync {
+    /// Starts the guest (again, after a stop).
+    ///
+    /// # Errors
+    /// When the process cannot be started; the message names the program and the cure.
+    fn start(&self, guest: &GuestSpec) -> anyhow::Result<()>;
+    /// Presses the power button; a guest that ignores it for the room's grace period is killed.
+    fn power_off(&self, id: &str);
+    /// Pulls the plug.
+    fn kill(&self, id: &str);
+    /// What became of it.
+    fn state(&self, id: &str) -> GuestState;
+    /// Everything its serial console has said, most recent 64 KiB.
+    fn console(&self, id: &str) -> Vec<u8>;
+    /// Removes what is left of a guest that is not running.
+    fn forget(&self, id: &str);
+    /// The pid of the guest's process, for people and for tests that pull the plug.
+    fn pid(&self, id: &str) -> Option<u32>;
+}

@@ -1,0 +1,3 @@
+//! `rehearsal`: the cloud in a folder.
+
+fn main() {}
