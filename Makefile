@@ -1,0 +1,50 @@
+# The README's two commands are `make rehearse` and `make test`; both set up what they need by themselves.
+SHELL := /bin/bash
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
+export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
+
+.PHONY: help rehearse test check units setup build box bench packer-current clean
+
+help:
+	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
+	@echo 'make test                 every test: fmt, clippy, deny, unit, golden, story, protocol, one QEMU rehearsal'
+	@echo 'make check                the edit-test loop: everything but QEMU'
+	@echo 'make bench                the benchmarks, with what they compare with'
+	@echo 'make packer-current       a current Packer and its Amazon plugin, from the Go module proxy'
+
+setup:
+	@make/setup.sh
+
+build: setup
+	@cargo build --quiet --locked --workspace
+
+# What goes onto a box: small and stripped.
+box: setup
+	@cargo build --quiet --locked --profile box -p imagebuilder-agent -p orders
+
+rehearse: build box
+	@make/rehearse.sh $(if $(QUICK),--quick)
+
+check: setup-test build
+	cargo fmt --all --check
+	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+	cargo test --locked --workspace
+
+.PHONY: setup-test
+setup-test:
+	@make/setup.sh test
+
+test: check box
+	@make/rehearse.sh --quick
+
+bench: build box
+	@bench/run.sh
+
+packer-current:
+	@make/packer-current.sh
+
+clean:
+	cargo clean
+	rm -rf .cache .rehearsal

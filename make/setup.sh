@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Installs what the README's two commands need and is not there yet: system packages, a Rust toolchain,
+# a Python venv with moto, boto3 and the AWS CLI, cargo-deny. Silent when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*" >&2; }
+fail() { say "$1"; say "hint: $2"; exit 3; }
+
+# --- system packages: what each command comes from -----------------------------------------------
+packages=()
+need() { # a command or a file, then the package that brings it
+  if [[ $1 == /* ]]; then [ -e "$1" ] || packages+=("$2"); else command -v "$1" >/dev/null || packages+=("$2"); fi
+}
+need qemu-system-x86_64 qemu-system-x86
+need qemu-img qemu-utils
+need /usr/share/OVMF ovmf
+need mmdebstrap mmdebstrap
+need mke2fs e2fsprogs
+need mcopy mtools
+need mkfs.vfat dosfstools
+need grub-mkstandalone grub-common
+need /usr/lib/grub/x86_64-efi grub-efi-amd64-bin
+need sfdisk fdisk
+need setpriv util-linux
+need ssh-keygen openssh-client
+need systemd-analyze systemd
+need cc build-essential
+need curl curl
+need git git
+need python3 python3
+need packer packer
+# Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
+python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+
+# root works in places where sbin is not on PATH.
+if [ ${#packages[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "missing: ${packages[*]}" "install these with your system's package manager; only apt-get is automated"
+  root=()
+  [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null || fail "missing: ${packages[*]}" "run as root, or install sudo"; root=(sudo); }
+  mkdir -p .cache
+  say "installing ${packages[*]} (log: .cache/apt.log)"
+  "${root[@]}" apt-get update >.cache/apt.log 2>&1 || fail "apt-get update failed" "see .cache/apt.log"
+  if ! apt-cache show packer >/dev/null 2>&1; then
+    # Debian 13 and later no longer carry Packer; a current one is built below instead.
+    packages=("${packages[@]/#packer/}")
+  fi
+  install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends)
+  # shellcheck disable=SC2068  # empty entries are to vanish
+  if ! "${install[@]}" ${packages[@]} >>.cache/apt.log 2>&1; then
+    # A newer qemu-utils from backports blocks qemu-system-x86 from stable: take one version of all three.
+    version=$(apt-cache policy qemu-system-x86 | awk '/Candidate:/ {print $2}')
+    say "first try failed; once more with QEMU's packages all at $version"
+    # shellcheck disable=SC2068
+    "${install[@]}" --allow-downgrades ${packages[@]} "qemu-system-x86=$version" "qemu-system-common=$version" \
+      "qemu-utils=$version" >>.cache/apt.log 2>&1 || fail "apt-get install failed" "see .cache/apt.log"
+  fi
+fi
+
+# --- Rust ------------------------------------------------------------------------------------------
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+have() { { cargo --version 2>/dev/null || echo cargo 0; } | awk '{print $2}'; }
+older() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" != "$2" ]; } # older A B: A < B
+if older "$(have)" "$wanted"; then
+  if command -v rustup >/dev/null; then
+    say "Rust $(have) is older than $wanted: updating the stable toolchain"
+    rustup toolchain install stable --profile minimal -c clippy -c rustfmt >&2
+  else
+    say "installing Rust with rustup"
+    curl -fsS --proto '=https' https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt >&2 ||
+      fail "no Rust $wanted or newer" "install it from https://rustup.rs"
+  fi
+  older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
+fi
+
+# --- Python: moto stands for the AWS services that rehearsal does not own ---------------------------
+pins=(moto[server]==5.2.5 boto3 awscli==1.46.2)
+stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
+if [ ! -e "$stamp" ]; then
+  mkdir -p .cache
+  say "making .cache/venv with ${pins[*]}"
+  rm -rf .cache/venv
+  python3 -m venv .cache/venv
+  .cache/venv/bin/pip install -q --disable-pip-version-check "${pins[@]}" >&2 || fail "pip could not install ${pins[*]}" "is the package index reachable?"
+  touch "$stamp"
+fi
+
+# --- Packer: the one on PATH, else a current one ------------------------------------------------------
+if ! command -v packer >/dev/null && [ ! -x .cache/packer-current/packer ]; then
+  say "this system has no packer package: building a current one"
+  make/packer-current.sh || fail "no Packer" "install it from https://developer.hashicorp.com/packer/install"
+fi
+
+# --- cargo-deny (only `make test` needs it) -------------------------------------------------------------
+if [ "${1:-}" = test ] && ! command -v cargo-deny >/dev/null && [ ! -x .cache/tools/bin/cargo-deny ]; then
+  say "building cargo-deny (some minutes, once; log: .cache/cargo-deny.log)"
+  CARGO_TARGET_DIR=$PWD/.cache/tools/target cargo install --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1 ||
+    fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
+  rm -rf .cache/tools/target
+fi
