@@ -1,3 +1,29 @@
 //! `rehearsal`: the cloud in a folder.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod autoscaling;
+mod balancer_source;
+mod cli;
+mod clock;
+mod cloud;
+mod control;
+mod daemon;
+mod disks;
+mod front;
+mod guests;
+mod imds_source;
+mod sts;
+mod wire;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            cli::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The command line: parsing, and the only place that writes to stdout and stderr.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use hyper::Method;
+
+use crate::cloud::REGION;
+use crate::guests::Kind;
+use crate::{control, daemon};
+
+/// A founding daemon may convert a base image first, which takes seconds on a slow disk.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the daemon is asked whether it is there.
+const POLL: Duration = Duration::from_millis(20);
+/// Guests get their power button pressed and some time to sync their disks.
+const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The cloud in a folder: an AWS-shaped endpoint on loopback with real virtual machines behind it.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Bring the cloud in a folder up (founding it, if it is none yet), and keep it up.
+    Up(Up),
+    /// End the cloud in a folder and every guest in it; its state stays.
+    Down(Folder),
+    /// Show what is in the cloud.
+    Status(Status),
+    /// Run a command with the environment that makes AWS SDKs and tools use this cloud.
+    Exec(Exec),
+    /// Turn a fault on or off.
+    Dial(Dial),
+}
+
+/// The cloud's folder.
+#[derive(Debug, clap::Args)]
+struct Folder {
+    /// The cloud's folder.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Guests {
+    /// Real boots in QEMU.
+    Qemu,
+    /// Scripted instances: host processes, or nothing at all.
+    Puppets,
+}
+
+#[derive(Debug, clap::Args)]
+struct Up {
+    #[command(flatten)]
+    folder: Folder,
+    /// The disk image to register under Debian's owner id; see `rehearsal base-image`.
+    #[arg(long, value_name = "FILE")]
+    base_image: Option<PathBuf>,
+    /// Port of the endpoint on 127.0.0.1; 0 picks a free one.
+    #[arg(long, default_value_t = 4800)]
+    port: u16,
+    /// Where instances run.
+    #[arg(long, value_enum, default_value = "qemu")]
+    guests: Guests,
+    /// What each puppet runs.
+    #[arg(long, value_name = "CMD")]
+    puppet_command: Option<String>,
+    /// Return as soon as the endpoint answers, and leave the cloud up.
+    #[arg(long)]
+    detach: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Status {
+    #[command(flatten)]
+    folder: Folder,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Exec {
+    #[command(flatten)]
+    folder: Folder,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Dial {
+    #[command(flatten)]
+    folder: Folder,
+    /// Which fault.
+    name: String,
+    /// How much of it.
+    value: String,
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// When it could not be done; the chain tells why, with a hint where a cure is known.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let done = match self.command {
+            Verb::Up(up) => up.run(),
+            Verb::Down(folder) => down(&folder.folder),
+            Verb::Status(status) => status.run(),
+            Verb::Exec(exec) => return exec.run(),
+            Verb::Dial(dial) => dial.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+impl Up {
+    fn run(self) -> anyhow::Result<()> {
+        if self.detach {
+            return self.detached();
+        }
+        log();
+        let guests = match self.guests {
+            Guests::Qemu => Kind::Qemu,
+            Guests::Puppets => Kind::Puppets {
+                command: self.puppet_command,
+            },
+        };
+        let settings = daemon::Settings {
+            folder: self.folder.folder,
+            port: self.port,
+            guests,
+            base_image: self.base_image,
+        };
+        runtime()?.block_on(daemon::run(&settings))
+    }
+
+    /// Starts this very program again without `--detach`, and waits until its door answers.
+    fn detached(self) -> anyhow::Result<()> {
+        let folder = &self.folder.folder;
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let log_path = folder.join("daemon.log");
+        let log =
+            File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
+        let mut command = Command::new(std::env::current_exe().context("find this program")?);
+        command.args(
+            std::env::args_os()
+                .skip(1)
+                .filter(|argument| argument != "--detach"),
+        );
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        // An own process group, so that Ctrl-C on the caller's terminal does not end the cloud.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().context("start the daemon")?;
+        let end = Instant::now() + START_PATIENCE;
+        let runtime = runtime()?;
+        loop {
+            if let Some(status) = child.try_wait().context("watch the daemon")? {
+                let said = std::fs::read_to_string(&log_path).unwrap_or_default();
+                let said = said.trim();
+                bail!(
+                    "{}",
+                    if said.is_empty() {
+                        format!("the daemon ended with {status}")
+                    } else {
+                        said.to_owned()
+                    }
+                );
+            }
+            if let Ok(note) = control::note(folder)
+                && note.pid == child.id()
+                && runtime
+                    .block_on(control::ask(
+                        note.port,
+                        Method::GET,
+                        "health",
+                        String::new(),
+                    ))
+                    .is_ok()
+            {
+                say(&format!("http://127.0.0.1:{}", note.port));
+                return Ok(());
+            }
+            if Instant::now() > end {
+                bail!(
+                    "the cloud did not come up in {} s; see {}",
+                    START_PATIENCE.as_secs(),
+                    log_path.display()
+                );
+            }
+            runtime.block_on(async { tokio::time::sleep(POLL).await });
+        }
+    }
+}
+
+fn down(folder: &Path) -> anyhow::Result<()> {
+    let note = control::note(folder)?;
+    let runtime = runtime()?;
+    runtime.block_on(control::ask(note.port, Method::POST, "down", String::new()))?;
+    let end = Instant::now() + DOWN_PATIENCE;
+    while daemon::is_up(folder)? {
+        if Instant::now() > end {
+            bail!(
+                "the cloud did not end in {} s; its daemon is process {}",
+                DOWN_PATIENCE.as_secs(),
+                note.pid
+            );
+        }
+        runtime.block_on(async { tokio::time::sleep(POLL).await });
+    }
+    Ok(())
+}
+
+impl Status {
+    fn run(self) -> anyhow::Result<()> {
+        let note = control::note(&self.folder.folder)?;
+        let path = if self.json { "status?json" } else { "status" };
+        let text =
+            runtime()?.block_on(control::ask(note.port, Method::GET, path, String::new()))?;
+        say(text.trim_end());
+        Ok(())
+    }
+}
+
+impl Exec {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let note = control::note(&self.folder.folder)?;
+        let Some((program, arguments)) = self.command.split_first() else {
+            bail!("no command given")
+        };
+        let status = Command::new(program)
+            .args(arguments)
+            .env(
+                "AWS_ENDPOINT_URL",
+                format!("http://127.0.0.1:{}", note.port),
+            )
+            .env("AWS_REGION", REGION)
+            .env("AWS_DEFAULT_REGION", REGION)
+            .env("AWS_ACCESS_KEY_ID", "AKIAREHEARSAL0000000")
+            .env("AWS_SECRET_ACCESS_KEY", "rehearsal")
+            .env_remove("AWS_SESSION_TOKEN")
+            .env_remove("AWS_PROFILE")
+            // The user's own account stays out of a rehearsal.
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .status()
+            .with_context(|| format!("run {program}"))?;
+        Ok(status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .map_or(ExitCode::FAILURE, ExitCode::from))
+    }
+}
+
+impl Dial {
+    fn run(self) -> anyhow::Result<()> {
+        let note = control::note(&self.folder.folder)?;
+        let path = format!("dials/{}", self.name);
+        let text = runtime()?.block_on(control::ask(note.port, Method::PUT, &path, self.value))?;
+        say(text.trim_end());
+        Ok(())
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Runtime::new().context("start the runtime")
+}
+
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("REHEARSAL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "stdout is where this program's data goes"
+)]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+/// Prints an error's chain once, the hints it carries last.
+#[expect(clippy::print_stderr, reason = "the one place that reports an error")]
+pub(crate) fn complain(error: &anyhow::Error) {
+    eprintln!("rehearsal: {}", told(error));
+}
+
+fn told(error: &anyhow::Error) -> String {
+    let mut causes = Vec::new();
+    let mut hints = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        match text.split_once("\nhint: ") {
+            Some((cause, hint)) => {
+                causes.push(cause.to_owned());
+                hints.push(format!("\nhint: {hint}"));
+            }
+            None => causes.push(text),
+        }
+    }
+    format!("{}{}", causes.join(": "), hints.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_are_told_last() {
+        let error =
+            anyhow::anyhow!("address in use").context("listen on 1\nhint: choose another port");
+        assert_eq!(
+            told(&error),
+            "listen on 1: address in use\nhint: choose another port"
+        );
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,54 @@
+//! What time it is in the cloud.
+//!
+//! Every rule that waits (boots, drains, warm-ups, hooks) asks this clock and none asks the machine's,
+//! so tests turn it by hand.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// The cloud's time.
+pub(crate) trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's own clock.
+#[derive(Debug, Default)]
+pub(crate) struct RealClock;
+
+impl Clock for RealClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// A clock that stands still until it is turned.
+#[derive(Debug)]
+pub(crate) struct SetClock(Mutex<Timestamp>);
+
+impl SetClock {
+    /// A clock that shows `start`.
+    pub(crate) fn new(start: Timestamp) -> Self {
+        Self(Mutex::new(start))
+    }
+
+    /// Turns the clock forward.
+    pub(crate) fn advance(&self, by: Duration) {
+        let mut now = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *now = now.saturating_add(by).unwrap_or(Timestamp::MAX);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

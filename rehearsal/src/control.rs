@@ -1,0 +1,88 @@
+//! The cloud's own back door, below `/_rehearsal/` on the same port: what `status`, `dial` and `down` use.
+//!
+//! No AWS client ever asks for these paths.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+/// Where the daemon writes down its port and pid.
+pub(crate) const DAEMON_FILE: &str = "daemon.json";
+
+/// What a running daemon says of itself in [`DAEMON_FILE`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct DaemonNote {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// The port of its door.
+    pub(crate) port: u16,
+}
+
+/// An answer is expected at once; a daemon that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Reads what the daemon of `folder` wrote down.
+///
+/// # Errors
+/// When the folder is no cloud, or its cloud is down.
+pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
+    if !folder.join("state.json").exists() {
+        bail!(
+            "{} is not a cloud\nhint: `rehearsal up {0}` founds one",
+            folder.display()
+        );
+    }
+    let bytes = std::fs::read(folder.join(DAEMON_FILE)).with_context(|| {
+        format!(
+            "the cloud in {} is down\nhint: `rehearsal up {0}`",
+            folder.display()
+        )
+    })?;
+    serde_json::from_slice(&bytes)
+        .with_context(|| format!("read {}", folder.join(DAEMON_FILE).display()))
+}
+
+/// Asks the daemon at `port`.
+///
+/// # Errors
+/// When it does not answer, or refuses; the message is its own.
+pub(crate) async fn ask(
+    port: u16,
+    method: Method,
+    path: &str,
+    body: String,
+) -> anyhow::Result<String> {
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("http://127.0.0.1:{port}/_rehearsal/{path}"))
+        .body(Full::new(Bytes::from(body)))
+        .context("build the request")?;
+    let exchange = async {
+        let answer = client
+            .request(request)
+            .await
+            .with_context(|| format!("the cloud at port {port} is down"))?;
+        let status = answer.status();
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .context("read the answer")?
+            .to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if !status.is_success() {
+            bail!("{text}");
+        }
+        Ok(text)
+    };
+    tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .with_context(|| format!("the cloud at port {port} does not answer"))?
+}

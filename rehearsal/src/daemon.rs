@@ -1,0 +1,137 @@
+//! The daemon: opens a cloud's folder, its machine room and its door, keeps time, and ends it all.
+
+use std::fs::{self, File, TryLockError};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::autoscaling;
+use crate::clock::RealClock;
+use crate::cloud::{Cloud, RegionAt, write_durably};
+use crate::control::{DAEMON_FILE, DaemonNote};
+use crate::disks;
+use crate::front::Front;
+use crate::guests::{self, Kind};
+use crate::imds_source::{ImdsFacts, ImdsSource};
+
+/// How often the cloud looks at its machines and its clocks when nothing calls it.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How a cloud is brought up.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The cloud's folder.
+    pub(crate) folder: PathBuf,
+    /// The door's port; 0 picks one.
+    pub(crate) port: u16,
+    /// Where instances run.
+    pub(crate) guests: Kind,
+    /// The disk image to register as Debian's.
+    pub(crate) base_image: Option<PathBuf>,
+}
+
+/// Runs the cloud until it is told to end.
+///
+/// # Errors
+/// When the folder is taken or unreadable, the port is in use, or the machine room lacks something.
+pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
+    let _lock = lock(&settings.folder)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await.with_context(|| {
+        format!("listen on 127.0.0.1:{}\nhint: another program has the port; choose one with --port, or 0 for any", settings.port)
+    })?;
+    let port = listener
+        .local_addr()
+        .context("ask for the door's port")?
+        .port();
+    let cloud = Arc::new(Cloud::open(&settings.folder, Arc::new(RealClock))?);
+    let _disks = disks::open(&settings.guests, &settings.folder)?;
+    let metadata: Arc<dyn ImdsSource> = Arc::clone(&cloud) as Arc<dyn ImdsSource>;
+    let _room = guests::open(&settings.guests, &settings.folder, metadata)?;
+    let (stop, mut stopped) = watch::channel(false);
+    let front = Arc::new(Front::new(Arc::clone(&cloud), stop));
+    let note = DaemonNote {
+        pid: std::process::id(),
+        port,
+    };
+    let note_path = settings.folder.join(DAEMON_FILE);
+    let note = serde_json::to_vec(&note).context("write down the daemon's port")?;
+    let door = tokio::spawn(front.serve(listener));
+    write_durably(&note_path, &note)?;
+    tracing::info!(port, folder = %settings.folder.display(), "the cloud is up");
+
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            () = cloud.changed() => {}
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+        let ticking = Arc::clone(&cloud);
+        tokio::task::spawn_blocking(move || tick(&ticking))
+            .await
+            .context("tick")??;
+    }
+    tracing::info!("the cloud goes down");
+    door.abort();
+    fs::remove_file(&note_path).with_context(|| format!("remove {}", note_path.display()))
+}
+
+impl ImdsSource for Cloud {
+    fn facts(&self, _instance_id: &str) -> Option<ImdsFacts> {
+        None
+    }
+}
+
+fn tick(cloud: &Cloud) -> anyhow::Result<()> {
+    cloud.change(|state, now| {
+        let mut world = RegionAt {
+            region: &mut state.region,
+            now,
+        };
+        autoscaling::tick(&mut state.autoscaling, &mut world, now);
+    })
+}
+
+/// Whether a daemon holds the folder.
+///
+/// # Errors
+/// When the lock cannot be read.
+pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
+    let path = folder.join("lock");
+    let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", path.display()))
+        }
+    }
+}
+
+/// Takes the folder for this daemon alone. The lock ends with the process, however it ends.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!(
+                "the cloud in {} is up already\nhint: `rehearsal status {0}`",
+                folder.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", path.display()))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Empty disks: files of no length, for puppets that boot from nothing.
+//!
+//! They keep the rules of the real store (a disk must exist to be copied), so that the cloud's
+//! bookkeeping is exercised.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::DiskStore;
+
+/// Disks without content.
+#[derive(Debug)]
+pub(crate) struct EmptyDisks {
+    folder: PathBuf,
+}
+
+impl EmptyDisks {
+    /// Disks below `folder`.
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.join("disks"),
+        }
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    fn touch(&self, id: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path(id);
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("create {}", self.folder.display()))?;
+        fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl DiskStore for EmptyDisks {
+    fn import(&self, snapshot_id: &str, _file: &Path) -> anyhow::Result<()> {
+        self.touch(snapshot_id).map(drop)
+    }
+
+    fn create_volume(
+        &self,
+        volume_id: &str,
+        snapshot_id: Option<&str>,
+        _size_gib: u32,
+    ) -> anyhow::Result<PathBuf> {
+        if let Some(id) = snapshot_id {
+            anyhow::ensure!(self.path(id).exists(), "snapshot {id} has no disk");
+        }
+        self.touch(volume_id)
+    }
+
+    fn volume_path(&self, volume_id: &str) -> PathBuf {
+        self.path(volume_id)
+    }
+
+    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.path(volume_id).exists(),
+            "volume {volume_id} has no disk"
+        );
+        self.touch(snapshot_id).map(drop)
+    }
+
+    fn delete_volume(&self, volume_id: &str) {
+        // Gone already is as good as deleted.
+        let _ = fs::remove_file(self.path(volume_id));
+    }
+
+    fn delete_snapshot(&self, snapshot_id: &str) {
+        let _ = fs::remove_file(self.path(snapshot_id));
+    }
+}

@@ -1,0 +1,54 @@
+//! Disks of images, snapshots and volumes, as files in the cloud's folder.
+//!
+//! A store knows files; it does not know EC2. Ids name the files: `snap-…` and `vol-…`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::guests::Kind;
+
+mod empty;
+
+/// Keeps the disks. Calls may take as long as copying takes: the cloud makes the long ones
+/// ([`DiskStore::import`], [`DiskStore::capture`]) from threads that may block.
+pub(crate) trait DiskStore: Send + Sync {
+    /// Takes the image file `file` in as the disk of snapshot `snapshot_id`, durably. Cheap where the
+    /// file system can share blocks. Doing it again for the same id is fine.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()>;
+    /// Makes the disk of a new volume: a copy-on-write overlay of the snapshot's disk, or an empty
+    /// disk; at least `size_gib` large. Doing it again for the same id leaves the disk as it is. The
+    /// volume must stay usable when the snapshot is deleted later (as on AWS): hold on to what it
+    /// stands on, e.g. by a hard link.
+    ///
+    /// # Errors
+    /// When the snapshot's disk is not there, or the disk cannot be written.
+    fn create_volume(
+        &self,
+        volume_id: &str,
+        snapshot_id: Option<&str>,
+        size_gib: u32,
+    ) -> anyhow::Result<PathBuf>;
+    /// Where a volume's disk is.
+    fn volume_path(&self, volume_id: &str) -> PathBuf;
+    /// Copies a volume's disk, whole and flat, to the disk of a new snapshot; returns once it is
+    /// durable. Nothing half-done is left behind on an error or when killed.
+    ///
+    /// # Errors
+    /// When the volume's disk is not there or the copy cannot be written.
+    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()>;
+    /// Forgets a volume's disk; an unknown one is fine.
+    fn delete_volume(&self, volume_id: &str);
+    /// Forgets a snapshot's disk; an unknown one is fine.
+    fn delete_snapshot(&self, snapshot_id: &str);
+}
+
+/// The store that suits a machine room.
+///
+/// # Errors
+/// When the folder cannot be written, or a program the store needs is not there.
+pub(crate) fn open(_kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
+    Ok(Arc::new(empty::EmptyDisks::new(folder)))
+}

@@ -1,0 +1,234 @@
+//! The one HTTP door: finds out which service a request is for, lets it answer, and wraps the answer
+//! in that service's envelope.
+//!
+//! It owns the wire between a socket and a handler; it knows no service's rules.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::autoscaling;
+use crate::cloud::{Cloud, RegionAt, RequestContext, State};
+use crate::sts;
+use crate::wire::error::Protocol;
+use crate::wire::{ApiError, Params, Xml, ids};
+
+/// AWS refuses larger requests of these services too; user data is 16 KiB at most.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// A service this cloud answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Ec2,
+    AutoScaling,
+    Sts,
+}
+
+impl Service {
+    /// By the name in a credential scope.
+    fn by_scope(name: &str) -> Option<Self> {
+        match name {
+            "ec2" => Some(Self::Ec2),
+            "autoscaling" => Some(Self::AutoScaling),
+            "sts" => Some(Self::Sts),
+            _ => None,
+        }
+    }
+
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Ec2 => Protocol::Ec2,
+            Self::AutoScaling | Self::Sts => Protocol::Query,
+        }
+    }
+
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
+            Self::AutoScaling => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
+            Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
+        }
+    }
+}
+
+/// The door.
+pub(crate) struct Front {
+    cloud: Arc<Cloud>,
+    stop: watch::Sender<bool>,
+}
+
+impl Front {
+    /// A door to `cloud`; `stop` is set when somebody asks for the end.
+    pub(crate) fn new(cloud: Arc<Cloud>, stop: watch::Sender<bool>) -> Self {
+        Self { cloud, stop }
+    }
+
+    /// Answers on `listener` for ever.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was lost before it began");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            };
+            let front = Arc::clone(&self);
+            tokio::spawn(async move {
+                let service = service_fn(move |request| {
+                    let front = Arc::clone(&front);
+                    async move { front.answer(request).await }
+                });
+                let served = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = served.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+            });
+        }
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, std::io::Error> {
+        let (head, body) = request.into_parts();
+        let body = match Limited::new(body, BODY_LIMIT).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => {
+                return Ok(plain(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "the request is too large",
+                ));
+            }
+        };
+        if let Some(path) = head.uri.path().strip_prefix("/_rehearsal/") {
+            return Ok(self.back_door(&head.method, path));
+        }
+        let Some(service) = scope(&head.headers).and_then(Service::by_scope) else {
+            return Ok(plain(StatusCode::NOT_FOUND, "no such service"));
+        };
+        let mut params = Params::parse(&body);
+        params.merge(Params::parse(
+            head.uri.query().unwrap_or_default().as_bytes(),
+        ));
+        let action = params.text("Action").unwrap_or_default().to_owned();
+        let request_id = ids::uuid();
+        let cloud = Arc::clone(&self.cloud);
+        let answered = {
+            let (action, request_id) = (action.clone(), request_id.clone());
+            // Handlers are quick, but writing the state down waits for the disk.
+            tokio::task::spawn_blocking(move || {
+                cloud.change(|state, now| {
+                    dispatch(
+                        service,
+                        state,
+                        &RequestContext { now, request_id },
+                        &action,
+                        &params,
+                    )
+                })
+            })
+            .await
+        };
+        let result = match answered {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(ApiError::internal(format!("{error:#}"))),
+            Err(error) => Err(ApiError::internal(error.to_string())),
+        };
+        Ok(envelope(service, &action, &request_id, result))
+    }
+
+    fn back_door(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        match (method, path) {
+            (&Method::GET, "health") => plain(StatusCode::OK, "up\n"),
+            (&Method::POST, "down") => {
+                self.stop.send_replace(true);
+                plain(StatusCode::OK, "going down\n")
+            }
+            _ => plain(StatusCode::NOT_FOUND, "no such path"),
+        }
+    }
+}
+
+/// Hands the request to its service.
+fn dispatch(
+    service: Service,
+    state: &mut State,
+    ctx: &RequestContext,
+    action: &str,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    match service {
+        Service::Ec2 => Err(ApiError::invalid_action(action)),
+        Service::AutoScaling => {
+            let mut world = RegionAt {
+                region: &mut state.region,
+                now: ctx.now,
+            };
+            autoscaling::handle(&mut state.autoscaling, &mut world, ctx, action, params)
+        }
+        Service::Sts if action == "GetCallerIdentity" => Ok(sts::caller_identity(ctx)),
+        Service::Sts => Err(ApiError::invalid_action(action)),
+    }
+}
+
+/// The service in a SigV4 credential scope: `…Credential=AKIA…/20260101/us-east-1/ec2/aws4_request, …`.
+fn scope(headers: &HeaderMap) -> Option<&str> {
+    let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (_, credential) = authorization.split_once("Credential=")?;
+    credential.split([',', ' ']).next()?.split('/').nth(3)
+}
+
+fn envelope(
+    service: Service,
+    action: &str,
+    request_id: &str,
+    result: Result<Xml, ApiError>,
+) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match result {
+        Ok(xml) => {
+            let (inside, namespace) = (xml.into_string(), service.namespace());
+            let body = match service.protocol() {
+                Protocol::Ec2 => format!(
+                    "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{action}Response xmlns=\"{namespace}\">\
+                     <requestId>{request_id}</requestId>{inside}</{action}Response>"
+                ),
+                Protocol::Query | Protocol::Json => format!(
+                    "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inside}</{action}Result>\
+                     <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
+                ),
+            };
+            (200, "text/xml;charset=UTF-8", body)
+        }
+        Err(error) => {
+            let (kind, body) = error.render(service.protocol(), request_id);
+            (error.status, kind, body)
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert("x-amzn-requestid", value);
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,13 @@
+//! STS, as far as tools ask who they are. Roles and sessions are `moto`'s.
+
+use crate::cloud::{ACCOUNT, RequestContext};
+use crate::wire::Xml;
+
+/// GetCallerIdentity: every caller is the account's one user.
+pub(crate) fn caller_identity(_ctx: &RequestContext) -> Xml {
+    let mut xml = Xml::new();
+    xml.text("Arn", format_args!("arn:aws:iam::{ACCOUNT}:user/rehearsal"))
+        .text("UserId", "AIDAREHEARSAL0000000")
+        .text("Account", ACCOUNT);
+    xml
+}
