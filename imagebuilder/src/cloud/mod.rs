@@ -10,6 +10,8 @@ mod fleet;
 mod images;
 mod instances;
 mod parameters;
+mod targets;
+mod templates;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +20,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub(crate) use self::error::{CloudError, Kind};
-pub(crate) use self::fleet::Fleet;
+pub(crate) use self::fleet::{
+    Activity, ActivityOutcome, Fleet, Group, GroupLaunches, GroupMember, HealthSource, Hook,
+    HookMoment, IRREVERSIBLE, Lifecycle, MixedFeature, NO_ACTIVE_REFRESH, Preferences,
+    REFRESH_IN_PROGRESS, Refresh, RefreshStatus, Size,
+};
 pub(crate) use self::images::{Image, ImageState, Images, Search, Snapshot};
 pub(crate) use self::instances::{
     Instance, InstanceState, Instances, KeyPair, Launch, Permission, SecurityGroup,
 };
 pub(crate) use self::parameters::{Parameter, Parameters};
+pub(crate) use self::targets::{TargetGroups, TargetHealth};
+pub(crate) use self::templates::{
+    LaunchTemplates, NewVersion, SavedVersion, Template, TemplateImage, TemplateRef,
+    TemplateVersion,
+};
 use crate::ids::AccountId;
 
 /// What every call answers.
@@ -47,9 +58,12 @@ pub(crate) struct Cloud {
     pub(crate) instances: Arc<dyn Instances>,
     /// SSM parameters: pointers and the registry.
     pub(crate) parameters: Arc<dyn Parameters>,
-    /// Groups, launch templates, refreshes and targets.
-    #[expect(dead_code, reason = "rolling begins to use it")]
+    /// Groups and their refreshes.
     pub(crate) fleet: Arc<dyn Fleet>,
+    /// Launch templates.
+    pub(crate) templates: Arc<dyn LaunchTemplates>,
+    /// Target groups.
+    pub(crate) targets: Arc<dyn TargetGroups>,
 }
 
 impl fmt::Debug for Cloud {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub(crate) use self::fleet::{Fleet, Roll};
+pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
 use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 

@@ -8,6 +8,8 @@ mod identity;
 mod images;
 mod instances;
 mod parameters;
+mod targets;
+mod templates;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +96,13 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
         images: Arc::new(images::Ec2Images(ec2.clone())),
         instances: Arc::new(instances::Ec2Instances(ec2.clone())),
         parameters: Arc::new(parameters::Ssm(aws_sdk_ssm::Client::new(&config))),
-        fleet: Arc::new(fleet::AwsFleet::new(&config, ec2)),
+        fleet: Arc::new(fleet::AutoScaling(aws_sdk_autoscaling::Client::new(
+            &config,
+        ))),
+        templates: Arc::new(templates::Ec2Templates(ec2)),
+        targets: Arc::new(targets::Elb(aws_sdk_elasticloadbalancingv2::Client::new(
+            &config,
+        ))),
     })
 }
 
