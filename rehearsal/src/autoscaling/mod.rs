@@ -1,37 +1,98 @@
 //! Auto Scaling: groups, hooks, activities and instance refreshes.
+//!
+//! Owns everything an Auto Scaling group remembers and does; reaches instances, templates, target
+//! groups and alarms only through [`world::World`], and knows no clock but the `now` it is given.
+//!
+//! `groups` and `members` are the types, `activities` the diary; `life` moves one member, `capacity`
+//! keeps the group at its size, `refresh` replaces members; `api` speaks the query protocol;
+//! `switches` names what AWS leaves open.
+//!
+//! # Not as on AWS
+//!
+//! - Groups have a launch template. Launch configurations, mixed instances policies, warm pools,
+//!   `ReplaceRootVolume`, scaling policies, scheduled actions, notifications, Classic Load Balancers
+//!   and traffic sources other than target groups are refused, by name.
+//! - Hooks notify nobody: agents find their hook by instance id. An abandoned launch does not run the
+//!   termination hooks.
+//! - DefaultCooldown, CapacityRebalance and termination policies other than `OldestInstance`,
+//!   `NewestInstance` and `Default` are kept and shown, without effect; so are weights.
+//! - Unhealthy instances are replaced at once, not 10 % at a time, and terminated before their
+//!   replacement is launched.
+//! - A checkpoint that was passed does not fire again when capacity changes.
+//! - Skip matching compares when the refresh starts, also for `$Latest`.
+//! - Refreshes are remembered for good, activities up to 5,000 a group. Events go to the log.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::RequestContext;
-use crate::wire::{ApiError, Params, Xml};
-
+pub(crate) mod activities;
+mod api;
+mod capacity;
+pub(crate) mod groups;
+mod life;
+pub(crate) mod members;
+pub(crate) mod refresh;
+mod switches;
+#[cfg(test)]
+mod tests;
 pub(crate) mod world;
 
+pub(crate) use api::handle;
+use groups::Group;
+use switches::Switches;
 use world::World;
 
 /// Everything Auto Scaling remembers.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct State {}
+#[serde(default)]
+pub(crate) struct State {
+    /// Groups by name.
+    groups: BTreeMap<String, Group>,
+    /// How the engine behaves where AWS says nothing.
+    switches: Switches,
+}
 
-/// Answers one Auto Scaling request; see [`crate::cloud`] for the convention.
-///
-/// # Errors
-/// What Auto Scaling itself would say.
-pub(crate) fn handle(
-    _state: &mut State,
-    _world: &mut dyn World,
-    _ctx: &RequestContext,
-    action: &str,
-    _params: &Params,
-) -> Result<Xml, ApiError> {
-    Err(ApiError::invalid_action(action))
+impl State {
+    fn group_of(&self, instance_id: &str) -> Option<&Group> {
+        self.groups
+            .values()
+            .find(|g| g.member(instance_id).is_some())
+    }
 }
 
 /// Moves every group and refresh as far as it can go now.
-pub(crate) fn tick(_state: &mut State, _world: &mut dyn World, _now: Timestamp) {}
+pub(crate) fn tick(state: &mut State, world: &mut dyn World, now: Timestamp) {
+    let switches = &state.switches;
+    for group in state.groups.values_mut() {
+        life::advance(group, world, now, switches);
+        if group.deleting {
+            continue;
+        }
+        let allowed = refresh::drive::step(group, world, now, switches);
+        capacity::settle(group, world, now, switches, allowed);
+    }
+    state
+        .groups
+        .retain(|_, group| !group.deleting || !group.members.is_empty());
+}
 
 /// What IMDS shows as `autoscaling/target-lifecycle-state`.
-pub(crate) fn target_lifecycle_state(_state: &State, _instance_id: &str) -> Option<String> {
-    None
+pub(crate) fn target_lifecycle_state(state: &State, instance_id: &str) -> Option<String> {
+    let member = state.group_of(instance_id)?.member(instance_id)?;
+    Some(member.state.target().to_owned())
+}
+
+/// Sets a switch; `Err` says what it takes.
+///
+/// # Errors
+/// When there is no such switch or it does not take this value.
+pub(crate) fn set_switch(state: &mut State, name: &str, value: &str) -> Result<(), String> {
+    state.switches.set(name, value)
+}
+
+/// Names of all switches.
+pub(crate) fn switch_names() -> &'static [&'static str] {
+    &switches::NAMES
 }

@@ -1,1 +1,0 @@
-//! Baking an image: the visible list of steps, undo beside do.

@@ -1,1 +1,0 @@
-//! What an image is: its input digest, its name and its tags. Pure.

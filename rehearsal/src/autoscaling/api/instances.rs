@@ -1,0 +1,310 @@
+//! Calls about single instances: health, protection, standby, detaching and termination.
+
+use super::super::activities::{Activity, ActivityStatus, moment};
+use super::super::groups::Group;
+use super::super::life::{self, Departure};
+use super::super::members::{Health, LifecycleState, Member};
+use super::super::world::World;
+use super::{Call, flag, page, shapes};
+use crate::wire::{ApiError, Xml};
+
+pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let ids = call.params.strings("InstanceIds");
+    let mut found: Vec<(&str, &Member)> = call
+        .state
+        .groups
+        .values()
+        .flat_map(|group| group.members.iter().map(|m| (group.name.as_str(), m)))
+        .filter(|(_, member)| ids.is_empty() || ids.contains(&member.id))
+        .collect();
+    found.sort_by_key(|(_, member)| &member.id);
+    let (found, next) = page(call.params, found, 50, 50)?;
+    let mut xml = Xml::new();
+    xml.list(
+        "AutoScalingInstances",
+        "member",
+        found,
+        |x, (group, member)| {
+            shapes::instance_details(x, group, member);
+        },
+    )
+    .maybe("NextToken", next);
+    Ok(xml)
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::validation(format!(
+        "Instance Id not found - No managed instance found for instance ID: {id}"
+    ))
+}
+
+/// The group that has this instance, and where.
+fn owner<'a>(
+    call: &'a mut Call<'_>,
+    id: &str,
+) -> Result<(&'a mut Group, usize, &'a mut dyn World), ApiError> {
+    let found = call
+        .state
+        .groups
+        .values_mut()
+        .find_map(|group| group.position(id).map(|position| (group, position)));
+    match found {
+        Some((group, position)) => Ok((group, position, &mut *call.world)),
+        None => Err(unknown(id)),
+    }
+}
+
+pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let id = call.need("InstanceId")?;
+    let health = match call.need("HealthStatus")?.as_str() {
+        "Healthy" => Health::Healthy,
+        "Unhealthy" => Health::Reported,
+        other => {
+            return Err(ApiError::validation(format!(
+                "Invalid health status: {other}. It must be Healthy or Unhealthy"
+            )));
+        }
+    };
+    let respect = flag(call.params, "ShouldRespectGracePeriod")?.unwrap_or(true);
+    let now = call.now;
+    let (group, position, _) = owner(call, &id)?;
+    let grace = group.grace;
+    let member = &mut group.members[position];
+    if !(respect && health != Health::Healthy && member.in_grace(grace, now)) {
+        member.health = health;
+    }
+    Ok(Xml::new())
+}
+
+/// The positions of the named instances in the group; all of them must be there.
+fn positions(group: &Group, ids: &[String]) -> Result<Vec<usize>, ApiError> {
+    ids.iter()
+        .map(|id| {
+            group.position(id).ok_or_else(|| {
+                ApiError::validation(format!(
+                    "The instance {id} is not part of Auto Scaling group {}.",
+                    group.name
+                ))
+            })
+        })
+        .collect()
+}
+
+fn must_be(group: &Group, positions: &[usize], wanted: &[LifecycleState]) -> Result<(), ApiError> {
+    for member in positions.iter().map(|&position| &group.members[position]) {
+        if !wanted.contains(&member.state) {
+            let words: Vec<&str> = wanted.iter().map(|state| state.as_str()).collect();
+            return Err(ApiError::validation(format!(
+                "The instance {} is not in {}.",
+                member.id,
+                words.join(" or ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn set_protection(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let ids = call.params.strings("InstanceIds");
+    call.need("ProtectedFromScaleIn")?;
+    let protected = flag(call.params, "ProtectedFromScaleIn")?.unwrap_or_default();
+    let group = call.group()?;
+    let positions = positions(group, &ids)?;
+    must_be(
+        group,
+        &positions,
+        &[LifecycleState::InService, LifecycleState::Standby],
+    )?;
+    for position in positions {
+        group.members[position].protected = protected;
+    }
+    Ok(Xml::new())
+}
+
+/// Lowers desired capacity by what is about to leave, if asked to and allowed by MinSize.
+fn decrement(group: &mut Group, by: usize) -> Result<(), ApiError> {
+    let by = u32::try_from(by).unwrap_or(u32::MAX);
+    let lower = group.desired.saturating_sub(by);
+    if lower < group.min_size {
+        return Err(ApiError::validation(format!(
+            "AutoScalingGroup {} has min-size={}, max-size={}, and desired-size={}. To place into standby, detach or terminate {by} instance(s), update the AutoScalingGroup sizes appropriately.",
+            group.name, group.min_size, group.max_size, group.desired
+        )));
+    }
+    group.desired = lower;
+    Ok(())
+}
+
+pub(super) fn enter_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    step_aside(call, LifecycleState::EnteringStandby)
+}
+
+pub(super) fn detach(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    step_aside(call, LifecycleState::Detaching)
+}
+
+/// EnterStandby and DetachInstances: out of the targets, not out of EC2.
+fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiError> {
+    let now = call.now;
+    let ids = call.params.strings("InstanceIds");
+    call.need("ShouldDecrementDesiredCapacity")?;
+    let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
+    let (group, world) = call.group_and_world()?;
+    let positions = positions(group, &ids)?;
+    let may = if towards == LifecycleState::Detaching {
+        &[LifecycleState::InService, LifecycleState::Standby][..]
+    } else {
+        &[LifecycleState::InService][..]
+    };
+    must_be(group, &positions, may)?;
+    let before = group.desired;
+    if shrink {
+        decrement(group, positions.len())?;
+    }
+    let mut activities = Vec::new();
+    for position in positions {
+        let id = world.fresh_uuid();
+        let member = &mut group.members[position];
+        for arn in &member.registered {
+            world.deregister_target(arn, &member.id);
+        }
+        member.state = towards;
+        member.activity = id.clone();
+        let (verb, how) = if towards == LifecycleState::Detaching {
+            ("Detaching EC2 instance", "was detached")
+        } else {
+            ("Moving EC2 instance to Standby", "was moved to standby")
+        };
+        let shrinking = if shrink {
+            format!(
+                ", shrinking the capacity from {before} to {}",
+                group.desired
+            )
+        } else {
+            String::new()
+        };
+        let cause = format!(
+            "At {} instance {} {how} in response to a user request{shrinking}.",
+            moment(now),
+            member.id
+        );
+        activities.push(open(
+            id,
+            format!("{verb}: {}", member.id),
+            cause,
+            ActivityStatus::InProgress,
+            &member.zone,
+            now,
+        ));
+    }
+    Ok(record(group, activities))
+}
+
+pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let now = call.now;
+    let ids = call.params.strings("InstanceIds");
+    let (group, world) = call.group_and_world()?;
+    let positions = positions(group, &ids)?;
+    must_be(group, &positions, &[LifecycleState::Standby])?;
+    let before = group.desired;
+    let more = u32::try_from(positions.len()).unwrap_or(u32::MAX);
+    if before.saturating_add(more) > group.max_size {
+        return Err(ApiError::validation(format!(
+            "AutoScalingGroup {} has min-size={}, max-size={}, and desired-size={before}. To take {more} instance(s) out of standby, update the AutoScalingGroup sizes appropriately.",
+            group.name, group.min_size, group.max_size
+        )));
+    }
+    group.desired += more;
+    let mut activities = Vec::new();
+    for position in positions {
+        let id = world.fresh_uuid();
+        let member = &mut group.members[position];
+        member.state = LifecycleState::PendingProceed;
+        member.health = Health::Healthy;
+        member.activity = id.clone();
+        let cause = format!(
+            "At {} instance {} was moved out of standby in response to a user request, increasing the capacity from {before} to {}.",
+            moment(now),
+            member.id,
+            group.desired
+        );
+        activities.push(open(
+            id,
+            format!("Moving EC2 instance out of Standby: {}", member.id),
+            cause,
+            ActivityStatus::PreInService,
+            &member.zone,
+            now,
+        ));
+    }
+    Ok(record(group, activities))
+}
+
+pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let now = call.now;
+    let id = call.need("InstanceId")?;
+    call.need("ShouldDecrementDesiredCapacity")?;
+    let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
+    let (group, position, world) = owner(call, &id)?;
+    let state = group.members[position].state;
+    if state.is_leaving() {
+        return Err(ApiError::new(
+            "ScalingActivityInProgress",
+            format!("The instance {id} is already being terminated or detached."),
+        ));
+    }
+    if shrink && state.is_counted() {
+        decrement(group, 1)?;
+    }
+    if state == LifecycleState::TerminatingRetained {
+        // Its hooks have had their say already.
+        group.members[position].state = LifecycleState::TerminatingProceed;
+        world.terminate(&id);
+    } else {
+        life::leave(group, position, Departure::Request, world, now);
+    }
+    let activity = group.members[position].activity.clone();
+    let mut xml = Xml::new();
+    if let Some(activity) = group.diary.get(&activity) {
+        xml.node("Activity", |x| {
+            shapes::activity(x, &group.name, &group.arn, activity);
+        });
+    }
+    Ok(xml)
+}
+
+fn open(
+    id: String,
+    description: String,
+    cause: String,
+    status: ActivityStatus,
+    zone: &str,
+    now: jiff::Timestamp,
+) -> Activity {
+    Activity {
+        id,
+        description,
+        cause,
+        started: now,
+        ended: None,
+        status,
+        message: None,
+        progress: if status == ActivityStatus::PreInService {
+            30
+        } else {
+            50
+        },
+        details: format!("{{\"Availability Zone\":\"{zone}\"}}"),
+    }
+}
+
+fn record(group: &mut Group, activities: Vec<Activity>) -> Xml {
+    let mut xml = Xml::new();
+    xml.list("Activities", "member", &activities, |x, activity| {
+        shapes::activity(x, &group.name, &group.arn, activity);
+    });
+    for activity in activities {
+        group.diary.add(activity);
+    }
+    xml
+}

@@ -1,0 +1,235 @@
+//! What an Auto Scaling group is made of: its settings, hooks, members, diary and refreshes.
+//!
+//! Owns the types and the questions that can be answered from them alone. Must not reach the cloud
+//! and must not move anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::activities::Diary;
+use super::members::Member;
+use super::refresh::Refresh;
+use super::world::TemplateRef;
+
+/// The longest a lifecycle action may stay open, however often it beats.
+const LONGEST_ACTION: i64 = 48 * 3600;
+
+/// Processes that SuspendProcesses knows.
+pub(crate) const PROCESSES: [&str; 9] = [
+    "Launch",
+    "Terminate",
+    "AddToLoadBalancer",
+    "AlarmNotification",
+    "AZRebalance",
+    "HealthCheck",
+    "InstanceRefresh",
+    "ReplaceUnhealthy",
+    "ScheduledActions",
+];
+
+/// `now` plus whole seconds, never overflowing.
+pub(crate) fn after(now: Timestamp, seconds: i64) -> Timestamp {
+    now.saturating_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// Which side of an instance's life a hook stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Transition {
+    /// `autoscaling:EC2_INSTANCE_LAUNCHING`
+    Launching,
+    /// `autoscaling:EC2_INSTANCE_TERMINATING`
+    Terminating,
+}
+
+impl Transition {
+    /// As the wire has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Launching => "autoscaling:EC2_INSTANCE_LAUNCHING",
+            Self::Terminating => "autoscaling:EC2_INSTANCE_TERMINATING",
+        }
+    }
+}
+
+/// How a lifecycle action ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HookResult {
+    /// `CONTINUE`
+    Continue,
+    /// `ABANDON`
+    Abandon,
+}
+
+impl HookResult {
+    /// As the wire has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Continue => "CONTINUE",
+            Self::Abandon => "ABANDON",
+        }
+    }
+}
+
+/// A lifecycle hook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hook {
+    /// Unique in the group.
+    pub(crate) name: String,
+    /// Launching or terminating.
+    pub(crate) transition: Transition,
+    /// HeartbeatTimeout in seconds.
+    pub(crate) heartbeat: u32,
+    /// What silence means.
+    pub(crate) default_result: HookResult,
+    /// NotificationMetadata, kept and shown.
+    pub(crate) metadata: Option<String>,
+    /// NotificationTargetARN, kept and shown; nothing is sent.
+    pub(crate) notify: Option<String>,
+    /// RoleARN, kept and shown.
+    pub(crate) role: Option<String>,
+}
+
+impl Hook {
+    /// GlobalTimeout: the hard end of an action, in seconds.
+    pub(crate) fn global_timeout(&self) -> i64 {
+        LONGEST_ACTION.min(100 * i64::from(self.heartbeat))
+    }
+}
+
+/// A tag of the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupTag {
+    /// Its value.
+    pub(crate) value: String,
+    /// Whether new instances get it.
+    pub(crate) propagate: bool,
+}
+
+/// InstanceMaintenancePolicy; `None` is the wire's -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MaintenancePolicy {
+    /// MinHealthyPercentage.
+    pub(crate) min: u32,
+    /// MaxHealthyPercentage.
+    pub(crate) max: u32,
+}
+
+/// What decides whether a member is healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HealthType {
+    /// Only EC2's own state.
+    Ec2,
+    /// EC2 and the attached target groups.
+    Elb,
+}
+
+/// An Auto Scaling group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its ARN.
+    pub(crate) arn: String,
+    /// When it was created.
+    pub(crate) created: Timestamp,
+    /// The saved launch template; a refresh changes it only when it succeeds.
+    pub(crate) template: TemplateRef,
+    /// MinSize.
+    pub(crate) min_size: u32,
+    /// MaxSize.
+    pub(crate) max_size: u32,
+    /// DesiredCapacity.
+    pub(crate) desired: u32,
+    /// DefaultCooldown, kept and shown (there are no scaling policies).
+    pub(crate) cooldown: u32,
+    /// AvailabilityZones.
+    pub(crate) zones: Vec<String>,
+    /// Subnets of VPCZoneIdentifier.
+    pub(crate) subnets: Vec<String>,
+    /// Attached target groups.
+    pub(crate) target_groups: Vec<String>,
+    /// HealthCheckType.
+    pub(crate) health_type: HealthType,
+    /// HealthCheckGracePeriod in seconds.
+    pub(crate) grace: u32,
+    /// DefaultInstanceWarmup in seconds.
+    pub(crate) default_warmup: Option<u32>,
+    /// TerminationPolicies.
+    pub(crate) termination_policies: Vec<String>,
+    /// NewInstancesProtectedFromScaleIn.
+    pub(crate) protect_new: bool,
+    /// CapacityRebalance, kept and shown.
+    pub(crate) capacity_rebalance: bool,
+    /// InstanceMaintenancePolicy.
+    pub(crate) maintenance: Option<MaintenancePolicy>,
+    /// InstanceLifecyclePolicy: TerminateHookAbandon=retain.
+    pub(crate) retain_abandoned: bool,
+    /// Tags by key.
+    pub(crate) tags: BTreeMap<String, GroupTag>,
+    /// Lifecycle hooks by name.
+    pub(crate) hooks: BTreeMap<String, Hook>,
+    /// Suspended processes.
+    pub(crate) suspended: BTreeSet<String>,
+    /// Members, oldest first, including those on their way out.
+    pub(crate) members: Vec<Member>,
+    /// Scaling activities.
+    pub(crate) diary: Diary,
+    /// Instance refreshes, oldest first.
+    pub(crate) refreshes: Vec<Refresh>,
+    /// Being force-deleted: gone when the last member is.
+    pub(crate) deleting: bool,
+    /// Why desired capacity is what it is, for the next activities' causes.
+    pub(crate) capacity_cause: Option<String>,
+    /// Launches that failed in a row.
+    pub(crate) launch_failures: u32,
+    /// No launch before this, because launches keep failing.
+    pub(crate) launch_not_before: Option<Timestamp>,
+    /// Unhealthy members taken out whose replacement was not launched yet.
+    pub(crate) unreplaced: u32,
+}
+
+impl Group {
+    /// Whether a process is suspended.
+    pub(crate) fn is_suspended(&self, process: &str) -> bool {
+        self.suspended.contains(process)
+    }
+
+    /// The refresh that is not over, if any.
+    pub(crate) fn active_refresh(&self) -> Option<&Refresh> {
+        self.refreshes.iter().rev().find(|r| r.status.is_active())
+    }
+
+    /// The refresh that is not over, to move it on.
+    pub(crate) fn active_refresh_mut(&mut self) -> Option<&mut Refresh> {
+        self.refreshes
+            .iter_mut()
+            .rev()
+            .find(|r| r.status.is_active())
+    }
+
+    /// What new launches of any kind use now: an active refresh's target, else the saved template.
+    pub(crate) fn launch_template(&self) -> &TemplateRef {
+        self.active_refresh()
+            .filter(|r| r.status != super::refresh::RefreshStatus::Cancelling)
+            .map_or(&self.template, |r| &r.target)
+    }
+
+    /// Members that count towards desired capacity: Pending and InService.
+    pub(crate) fn counted(&self) -> u32 {
+        let counted = self.members.iter().filter(|m| m.state.is_counted()).count();
+        u32::try_from(counted).unwrap_or(u32::MAX)
+    }
+
+    /// The member with this instance id.
+    pub(crate) fn member(&self, id: &str) -> Option<&Member> {
+        self.members.iter().find(|m| m.id == id)
+    }
+
+    /// The position of the member with this instance id.
+    pub(crate) fn position(&self, id: &str) -> Option<usize> {
+        self.members.iter().position(|m| m.id == id)
+    }
+}

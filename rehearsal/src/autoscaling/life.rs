@@ -1,0 +1,492 @@
+//! Moves one member through its life, at most one step a tick.
+//!
+//! Owns launch, the hooks on both sides, registration, health and departure. Must not decide how many
+//! members there should be (`capacity`) or which of them are to be replaced (`refresh`).
+
+use jiff::Timestamp;
+
+use super::activities::{Activity, ActivityStatus, moment};
+use super::groups::{Group, HealthType, Transition, after};
+use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
+use super::switches::Switches;
+use super::world::{LaunchRequest, World};
+
+/// The longest pause between launches that keep failing, in seconds.
+const LONGEST_PAUSE: i64 = 300;
+
+/// Why a member leaves; becomes the activity's cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure<'a> {
+    /// Its launch did not work out; termination hooks are not asked.
+    LaunchFailure,
+    /// It is unhealthy.
+    Unhealthy(Health),
+    /// The group is to be smaller; the text says why.
+    ScaleIn(&'a str),
+    /// An instance refresh replaces it.
+    Refresh,
+    /// A user asked for it.
+    Request,
+    /// The group is being force-deleted; nobody is asked.
+    ForceDelete,
+}
+
+/// Launches one member for `cause`; a failure is written down and slows the next one.
+pub(crate) fn launch(
+    group: &mut Group,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+    cause: &str,
+) -> Option<String> {
+    let subnet = roomiest_subnet(group, world);
+    let details = details(subnet.as_deref(), group, world);
+    let activity = world.fresh_uuid();
+    let launched = world
+        .template(group.launch_template())
+        .and_then(|(mut template, view)| {
+            template.version = view.number.to_string();
+            let request = LaunchRequest {
+                group: group.name.clone(),
+                template: template.clone(),
+                subnet,
+                tags: group
+                    .tags
+                    .iter()
+                    .filter(|(_, tag)| tag.propagate)
+                    .map(|(key, tag)| (key.clone(), tag.value.clone()))
+                    .collect(),
+            };
+            world.launch(&request).map(|id| (id, template))
+        });
+    match launched {
+        Ok((id, template)) => {
+            let view = world.instance(&id);
+            group.diary.add(Activity {
+                id: activity.clone(),
+                description: format!("Launching a new EC2 instance: {id}"),
+                cause: cause.to_owned(),
+                started: now,
+                ended: None,
+                status: ActivityStatus::PreInService,
+                message: None,
+                progress: 30,
+                details,
+            });
+            group.members.push(Member {
+                id: id.clone(),
+                zone: view.as_ref().map(|v| v.zone.clone()).unwrap_or_default(),
+                instance_type: view.map(|v| v.instance_type).unwrap_or_default(),
+                template,
+                state: LifecycleState::Pending,
+                health: Health::Healthy,
+                protected: group.protect_new,
+                launched: now,
+                in_service_since: None,
+                actions: Vec::new(),
+                registered: Vec::new(),
+                activity,
+                skip_hooks: false,
+            });
+            if let Some(refresh) = group.active_refresh_mut() {
+                refresh.adopt(&id);
+            }
+            Some(id)
+        }
+        Err(why) => {
+            group.diary.add(Activity {
+                id: activity,
+                description: format!(
+                    "Launching a new EC2 instance.  Status Reason: {why} Launching EC2 instance failed."
+                ),
+                cause: cause.to_owned(),
+                started: now,
+                ended: Some(now),
+                status: ActivityStatus::Failed,
+                message: Some(format!("{why} Launching EC2 instance failed.")),
+                progress: 100,
+                details,
+            });
+            slow_down(group, now, switches);
+            None
+        }
+    }
+}
+
+/// Whether launching is allowed now: not suspended, and not too soon after a failure.
+pub(crate) fn may_launch(group: &Group, now: Timestamp) -> bool {
+    !group.is_suspended("Launch") && group.launch_not_before.is_none_or(|t| now >= t)
+}
+
+/// Sends a member on its way out.
+pub(crate) fn leave(
+    group: &mut Group,
+    position: usize,
+    why: Departure<'_>,
+    world: &mut dyn World,
+    now: Timestamp,
+) -> String {
+    let at = moment(now);
+    let activity = world.fresh_uuid();
+    let member = &mut group.members[position];
+    let cause = match why {
+        Departure::LaunchFailure => {
+            format!("At {at} an instance was taken out of service in response to a launch failure.")
+        }
+        Departure::Unhealthy(Health::BadTarget) => format!(
+            "At {at} an instance was taken out of service in response to an ELB system health check failure."
+        ),
+        Departure::Unhealthy(Health::Reported) => format!(
+            "At {at} an instance was taken out of service in response to a user health-check."
+        ),
+        Departure::Unhealthy(Health::BadInstance | Health::Healthy) => format!(
+            "At {at} an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped."
+        ),
+        Departure::ScaleIn(reason) => format!(
+            "{reason}  At {at} instance {} was selected for termination.",
+            member.id
+        ),
+        Departure::Refresh => format!(
+            "At {at} an instance was taken out of service in response to an instance refresh."
+        ),
+        Departure::Request => {
+            format!(
+                "At {at} instance {} was taken out of service in response to a user request.",
+                member.id
+            )
+        }
+        Departure::ForceDelete => format!(
+            "At {at} a user request force deleted AutoScaling group.  At {at} instance {} was taken out of service.",
+            member.id
+        ),
+    };
+    let previous = std::mem::replace(&mut member.activity, activity.clone());
+    member.skip_hooks = matches!(why, Departure::LaunchFailure | Departure::ForceDelete);
+    member.state = LifecycleState::Terminating;
+    member.actions.clear();
+    for arn in &member.registered {
+        world.deregister_target(arn, &member.id);
+    }
+    let draining = !member.registered.is_empty();
+    let (description, id, zone) = (
+        format!("Terminating EC2 instance: {}", member.id),
+        activity.clone(),
+        member.zone.clone(),
+    );
+    group
+        .diary
+        .note(&previous, ActivityStatus::Cancelled, None, now);
+    group.diary.add(Activity {
+        id,
+        description,
+        cause,
+        started: now,
+        ended: None,
+        status: if draining {
+            ActivityStatus::WaitingForELBConnectionDraining
+        } else {
+            ActivityStatus::InProgress
+        },
+        message: None,
+        progress: 50,
+        details: format!("{{\"Availability Zone\":\"{zone}\"}}"),
+    });
+    activity
+}
+
+/// Moves every member on by at most one step, then forgets those that are gone.
+pub(crate) fn advance(
+    group: &mut Group,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+) {
+    let mut gone = Vec::new();
+    for position in 0..group.members.len() {
+        match group.members[position].state {
+            LifecycleState::Pending => pending(group, position, world, now, switches),
+            LifecycleState::PendingWait => pending_wait(group, position, world, now, switches),
+            LifecycleState::PendingProceed => enter_service(group, position, world, now),
+            LifecycleState::InService => judge(group, position, world, now),
+            LifecycleState::EnteringStandby => {
+                if drained(&group.members[position], world) {
+                    let member = &mut group.members[position];
+                    member.registered.clear();
+                    member.state = LifecycleState::Standby;
+                    let activity = member.activity.clone();
+                    group
+                        .diary
+                        .note(&activity, ActivityStatus::Successful, None, now);
+                }
+            }
+            LifecycleState::Detaching => {
+                if drained(&group.members[position], world) {
+                    let activity = group.members[position].activity.clone();
+                    group
+                        .diary
+                        .note(&activity, ActivityStatus::Successful, None, now);
+                    gone.push(position);
+                }
+            }
+            LifecycleState::Terminating => terminating(group, position, world, now),
+            LifecycleState::TerminatingWait => terminating_wait(group, position, world, now),
+            LifecycleState::TerminatingProceed => {
+                if ended(&group.members[position], world) {
+                    let activity = group.members[position].activity.clone();
+                    group
+                        .diary
+                        .note(&activity, ActivityStatus::Successful, None, now);
+                    gone.push(position);
+                }
+            }
+            LifecycleState::TerminatingRetained => {
+                if ended(&group.members[position], world) {
+                    gone.push(position);
+                }
+            }
+            LifecycleState::Standby => {}
+        }
+    }
+    for position in gone.into_iter().rev() {
+        group.members.remove(position);
+    }
+}
+
+/// Registers a member with the attached target groups, unless AddToLoadBalancer is suspended.
+pub(crate) fn register(group: &mut Group, position: usize, world: &mut dyn World) {
+    if group.is_suspended("AddToLoadBalancer") {
+        return;
+    }
+    let arns = group.target_groups.clone();
+    let member = &mut group.members[position];
+    for arn in &arns {
+        world.register_target(arn, &member.id);
+    }
+    member.registered = arns;
+}
+
+fn pending(
+    group: &mut Group,
+    position: usize,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+) {
+    let id = group.members[position].id.clone();
+    let state = world.instance(&id).map(|view| view.state);
+    match state.as_deref() {
+        Some("pending") => {}
+        Some("running") => {
+            let actions = open_actions(group, Transition::Launching, world, now);
+            let member = &mut group.members[position];
+            member.state = if actions.is_empty() {
+                LifecycleState::PendingProceed
+            } else {
+                LifecycleState::PendingWait
+            };
+            member.actions = actions;
+            if member.state == LifecycleState::PendingWait {
+                let activity = member.activity.clone();
+                group
+                    .diary
+                    .note(&activity, ActivityStatus::MidLifecycleAction, None, now);
+            }
+        }
+        _ => launch_failed(group, position, not_running(&id), world, now, switches),
+    }
+}
+
+fn pending_wait(
+    group: &mut Group,
+    position: usize,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+) {
+    let id = group.members[position].id.clone();
+    if !runs(&id, world) {
+        return launch_failed(group, position, not_running(&id), world, now, switches);
+    }
+    match group.members[position].hook_verdict(now) {
+        HookVerdict::Waiting => {}
+        HookVerdict::Proceed => {
+            group.members[position].state = LifecycleState::PendingProceed;
+            group.members[position].actions.clear();
+        }
+        HookVerdict::Abandoned(why) => launch_failed(group, position, why, world, now, switches),
+    }
+}
+
+fn enter_service(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
+    register(group, position, world);
+    let member = &mut group.members[position];
+    member.state = LifecycleState::InService;
+    member.in_service_since = Some(now);
+    let activity = member.activity.clone();
+    group.launch_failures = 0;
+    group.launch_not_before = None;
+    group
+        .diary
+        .note(&activity, ActivityStatus::Successful, None, now);
+}
+
+fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) {
+    if group.is_suspended("HealthCheck") {
+        return;
+    }
+    let (elb, grace) = (group.health_type == HealthType::Elb, group.grace);
+    let member = &mut group.members[position];
+    if member.health != Health::Healthy {
+        return;
+    }
+    if !runs(&member.id, world) {
+        member.health = Health::BadInstance;
+    } else if elb && !member.in_grace(grace, now) {
+        let bad =
+            |arn: &String| world.target_health(arn, &member.id).as_deref() == Some("unhealthy");
+        if member.registered.iter().any(bad) {
+            member.health = Health::BadTarget;
+        }
+    }
+}
+
+fn terminating(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
+    if !group.members[position].skip_hooks && !drained(&group.members[position], world) {
+        return;
+    }
+    let actions = if group.members[position].skip_hooks {
+        Vec::new()
+    } else {
+        open_actions(group, Transition::Terminating, world, now)
+    };
+    let member = &mut group.members[position];
+    member.actions = actions;
+    let activity = member.activity.clone();
+    if member.actions.is_empty() {
+        member.state = LifecycleState::TerminatingProceed;
+        world.terminate(&member.id);
+        group
+            .diary
+            .note(&activity, ActivityStatus::InProgress, None, now);
+    } else {
+        member.state = LifecycleState::TerminatingWait;
+        group
+            .diary
+            .note(&activity, ActivityStatus::MidLifecycleAction, None, now);
+    }
+}
+
+fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
+    let retain = group.retain_abandoned;
+    let member = &mut group.members[position];
+    let verdict = member.hook_verdict(now);
+    if verdict == HookVerdict::Waiting {
+        return;
+    }
+    member.actions.clear();
+    let activity = member.activity.clone();
+    match verdict {
+        HookVerdict::Abandoned(why) if retain => {
+            member.state = LifecycleState::TerminatingRetained;
+            group
+                .diary
+                .note(&activity, ActivityStatus::Cancelled, Some(why), now);
+        }
+        _ => {
+            member.state = LifecycleState::TerminatingProceed;
+            world.terminate(&member.id);
+            group
+                .diary
+                .note(&activity, ActivityStatus::InProgress, None, now);
+        }
+    }
+}
+
+fn launch_failed(
+    group: &mut Group,
+    position: usize,
+    why: String,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+) {
+    let activity = group.members[position].activity.clone();
+    group
+        .diary
+        .note(&activity, ActivityStatus::Cancelled, Some(why), now);
+    leave(group, position, Departure::LaunchFailure, world, now);
+    slow_down(group, now, switches);
+}
+
+fn slow_down(group: &mut Group, now: Timestamp, switches: &Switches) {
+    let doubled = group.launch_failures.min(10);
+    let pause = (i64::from(switches.relaunch_delay) << doubled).min(LONGEST_PAUSE);
+    group.launch_failures = group.launch_failures.saturating_add(1);
+    group.launch_not_before = Some(after(now, pause));
+}
+
+fn open_actions(
+    group: &Group,
+    transition: Transition,
+    world: &mut dyn World,
+    now: Timestamp,
+) -> Vec<LifecycleAction> {
+    group
+        .hooks
+        .values()
+        .filter(|hook| hook.transition == transition)
+        .map(|hook| LifecycleAction::open(hook, world.fresh_uuid(), now))
+        .collect()
+}
+
+fn not_running(id: &str) -> String {
+    format!("Instance {id} became unhealthy while waiting for instance to be in InService state.")
+}
+
+fn runs(id: &str, world: &dyn World) -> bool {
+    world
+        .instance(id)
+        .is_some_and(|view| view.state == "running")
+}
+
+fn ended(member: &Member, world: &dyn World) -> bool {
+    world
+        .instance(&member.id)
+        .is_none_or(|view| view.state == "terminated")
+}
+
+fn drained(member: &Member, world: &dyn World) -> bool {
+    member
+        .registered
+        .iter()
+        .all(|arn| world.target_health(arn, &member.id).is_none())
+}
+
+/// The subnet whose zone has the fewest counted members; the first of equals.
+fn roomiest_subnet(group: &Group, world: &dyn World) -> Option<String> {
+    group
+        .subnets
+        .iter()
+        .min_by_key(|subnet| {
+            let zone = world.subnet_zone(subnet);
+            group
+                .members
+                .iter()
+                .filter(|m| m.state.is_counted() && Some(&m.zone) == zone.as_ref())
+                .count()
+        })
+        .cloned()
+}
+
+fn details(subnet: Option<&str>, group: &Group, world: &dyn World) -> String {
+    let zone = subnet
+        .and_then(|s| world.subnet_zone(s))
+        .or_else(|| group.zones.first().cloned())
+        .unwrap_or_default();
+    match subnet {
+        Some(subnet) => {
+            format!("{{\"Subnet ID\":\"{subnet}\",\"Availability Zone\":\"{zone}\"}}")
+        }
+        None => format!("{{\"Availability Zone\":\"{zone}\"}}"),
+    }
+}

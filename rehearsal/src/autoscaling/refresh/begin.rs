@@ -1,0 +1,294 @@
+//! Whether a refresh may start, be cancelled or be rolled back, with the refusals AWS gives.
+//!
+//! Owns the checks and the defaults. Must not move anything: the next look does.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::super::groups::Group;
+use super::super::members::{LifecycleState, Member};
+use super::super::switches::Switches;
+use super::super::world::{AlarmState, TemplateRef, TemplateView, World};
+use super::{InStandby, Preferences, Protected, Refresh, RefreshStatus, StallClock, drive};
+use crate::wire::ApiError;
+
+/// Preferences as sent; what is not there has a default.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// DesiredConfiguration's launch template.
+    pub(crate) desired: Option<TemplateRef>,
+    /// MinHealthyPercentage.
+    pub(crate) min: Option<u32>,
+    /// MaxHealthyPercentage.
+    pub(crate) max: Option<u32>,
+    /// InstanceWarmup.
+    pub(crate) warmup: Option<u32>,
+    /// CheckpointPercentages.
+    pub(crate) checkpoints: Vec<u32>,
+    /// CheckpointDelay.
+    pub(crate) checkpoint_delay: Option<u32>,
+    /// BakeTime.
+    pub(crate) bake: Option<u32>,
+    /// SkipMatching.
+    pub(crate) skip_matching: Option<bool>,
+    /// AutoRollback.
+    pub(crate) auto_rollback: Option<bool>,
+    /// Alarms.
+    pub(crate) alarms: Vec<String>,
+    /// ScaleInProtectedInstances.
+    pub(crate) protected: Option<Protected>,
+    /// StandbyInstances.
+    pub(crate) standby: Option<InStandby>,
+}
+
+/// Starts a refresh; the answer is its id.
+///
+/// # Errors
+/// What StartInstanceRefresh refuses.
+pub(crate) fn start(
+    group: &mut Group,
+    asked: Asked,
+    world: &mut dyn World,
+    now: Timestamp,
+) -> Result<String, ApiError> {
+    if group.active_refresh().is_some() {
+        return Err(ApiError::new(
+            "InstanceRefreshInProgress",
+            "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.",
+        ));
+    }
+    let preferences = preferences(group, &asked)?;
+    let saved = world
+        .template(&group.template)
+        .map_err(ApiError::validation)?
+        .1;
+    let on_parameter = saved.image_id.as_deref().is_some_and(is_parameter);
+    if on_parameter && (asked.desired.is_some() || preferences.skip_matching) {
+        return Err(ApiError::validation(
+            "You cannot specify a desired configuration or enable skip matching when the Auto Scaling group uses a launch template that references a Systems Manager parameter for the AMI.",
+        ));
+    }
+    let desired = asked
+        .desired
+        .map(|wanted| world.template(&wanted))
+        .transpose()
+        .map_err(ApiError::validation)?;
+    let irreversible = irreversible(group, desired.is_some(), on_parameter);
+    if preferences.auto_rollback
+        && let Some(why) = &irreversible
+    {
+        return Err(ApiError::validation(match desired {
+            None => "The AutoRollback parameter cannot be set to true when the DesiredConfiguration parameter is empty.".to_owned(),
+            Some(_) => format!("The AutoRollback parameter cannot be set to true. {why}"),
+        }));
+    }
+    for alarm in &preferences.alarms {
+        if world.alarm(alarm) != AlarmState::Ok {
+            return Err(ApiError::validation(format!(
+                "The CloudWatch alarm {alarm} must be in the OK state to start an instance refresh."
+            )));
+        }
+    }
+
+    let (target, target_view) = match &desired {
+        Some((template, view)) => (template.clone(), view.clone()),
+        None => (group.template.clone(), saved),
+    };
+    let (matching, todo) = split(group, &preferences, &target, &target_view);
+    let id = world.fresh_uuid();
+    let to_update = u32::try_from(todo.len()).unwrap_or(u32::MAX);
+    group.refreshes.push(Refresh {
+        id: id.clone(),
+        status: RefreshStatus::Pending,
+        reason: None,
+        started: now,
+        ended: None,
+        preferences,
+        desired: desired.map(|(template, _)| template),
+        target,
+        previous: group.template.clone(),
+        irreversible,
+        todo,
+        matching,
+        launched: BTreeSet::new(),
+        seen_ready: BTreeSet::new(),
+        next_checkpoint: 0,
+        hold_until: None,
+        bake_until: None,
+        stall: StallClock::default(),
+        percent: 0,
+        to_update,
+        rollback: None,
+        cancel_waits: true,
+        events: Vec::new(),
+    });
+    Ok(id)
+}
+
+/// Cancels the active refresh or rollback; the answer is its id.
+///
+/// # Errors
+/// `ActiveInstanceRefreshNotFound`.
+pub(crate) fn cancel(group: &mut Group, wait: bool) -> Result<String, ApiError> {
+    let refusal = no_active(group);
+    let refresh = group
+        .active_refresh_mut()
+        .filter(|r| r.status != RefreshStatus::Cancelling)
+        .ok_or(refusal)?;
+    refresh.status = RefreshStatus::Cancelling;
+    refresh.cancel_waits = wait;
+    Ok(refresh.id.clone())
+}
+
+/// Rolls the active refresh back on request; the answer is its id.
+///
+/// # Errors
+/// `ActiveInstanceRefreshNotFound` and `IrreversibleInstanceRefresh`.
+pub(crate) fn roll_back(
+    group: &mut Group,
+    now: Timestamp,
+    switches: &Switches,
+) -> Result<String, ApiError> {
+    let refresh = group
+        .active_refresh()
+        .filter(|r| match r.status {
+            RefreshStatus::Pending | RefreshStatus::InProgress => true,
+            RefreshStatus::Baking => switches.rollback_while_baking,
+            _ => false,
+        })
+        .ok_or_else(|| no_active(group))?;
+    if let Some(why) = &refresh.irreversible {
+        return Err(ApiError::new("IrreversibleInstanceRefresh", why.clone()));
+    }
+    let id = refresh.id.clone();
+    let why = "Rolled back due to user request.".to_owned();
+    drive::roll_back(group, why, now);
+    Ok(id)
+}
+
+fn no_active(group: &Group) -> ApiError {
+    ApiError::new(
+        "ActiveInstanceRefreshNotFound",
+        format!(
+            "No in progress or pending Instance Refresh found for Auto Scaling group {}",
+            group.name
+        ),
+    )
+}
+
+fn preferences(group: &Group, asked: &Asked) -> Result<Preferences, ApiError> {
+    let refuse = |text: &str| Err(ApiError::validation(text));
+    if asked.max.is_some() && asked.min.is_none() {
+        return refuse(
+            "You must specify MinHealthyPercentage when you specify MaxHealthyPercentage.",
+        );
+    }
+    let (min, max) = match (asked.min, group.maintenance) {
+        (None, Some(policy)) => (policy.min, Some(policy.max)),
+        (min, _) => (min.unwrap_or(90), asked.max),
+    };
+    if min > 100 {
+        return refuse("MinHealthyPercentage must be between 0 and 100.");
+    }
+    if max.is_some_and(|max| !(100..=200).contains(&max)) {
+        return refuse("MaxHealthyPercentage must be between 100 and 200.");
+    }
+    if max.is_some_and(|max| max - min > 100) {
+        return refuse(
+            "The difference between MinHealthyPercentage and MaxHealthyPercentage cannot be greater than 100.",
+        );
+    }
+    let points = &asked.checkpoints;
+    if points.iter().any(|point| !(1..=100).contains(point)) {
+        return refuse("CheckpointPercentages must be between 1 and 100.");
+    }
+    if points.windows(2).any(|pair| pair[0] >= pair[1]) {
+        return refuse("CheckpointPercentages must be unique and in ascending order.");
+    }
+    if points.is_empty() && asked.checkpoint_delay.is_some() {
+        return refuse("You must specify CheckpointPercentages when you specify CheckpointDelay.");
+    }
+    if asked.checkpoint_delay.is_some_and(|delay| delay > 172_800) {
+        return refuse("CheckpointDelay must be between 0 and 172800.");
+    }
+    if asked.bake.is_some_and(|bake| bake > 172_800) {
+        return refuse("BakeTime must be between 0 and 172800.");
+    }
+    if asked.alarms.len() > 10 {
+        return refuse("You can specify up to 10 alarms.");
+    }
+    let defaults = Preferences::default();
+    Ok(Preferences {
+        min,
+        max,
+        warmup: asked.warmup.or(group.default_warmup).unwrap_or(group.grace),
+        checkpoints: points.clone(),
+        checkpoint_delay: asked.checkpoint_delay.unwrap_or(defaults.checkpoint_delay),
+        bake: asked.bake.unwrap_or(defaults.bake),
+        skip_matching: asked.skip_matching.unwrap_or(defaults.skip_matching),
+        auto_rollback: asked.auto_rollback.unwrap_or(defaults.auto_rollback),
+        alarms: asked.alarms.clone(),
+        protected: asked.protected.unwrap_or(defaults.protected),
+        standby: asked.standby.unwrap_or(defaults.standby),
+    })
+}
+
+fn irreversible(group: &Group, desired: bool, on_parameter: bool) -> Option<String> {
+    let why = if !desired {
+        "the instance refresh has no desired configuration"
+    } else if group.template.version.parse::<u64>().is_err() {
+        "the Auto Scaling group's launch template is specified with the $Latest or $Default version"
+    } else if on_parameter {
+        "the launch template references a Systems Manager parameter for the AMI"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "The instance refresh cannot be rolled back because {why}."
+    ))
+}
+
+fn is_parameter(image: &str) -> bool {
+    image.starts_with("resolve:ssm:")
+}
+
+/// Members left alone because they match, and members to replace.
+fn split(
+    group: &Group,
+    preferences: &Preferences,
+    target: &TemplateRef,
+    view: &TemplateView,
+) -> (BTreeSet<String>, BTreeSet<String>) {
+    let matches = |m: &Member| {
+        m.template.id == target.id
+            && m.template.version == view.number.to_string()
+            && view
+                .instance_type
+                .as_ref()
+                .is_none_or(|t| *t == m.instance_type)
+    };
+    let standing_by = |m: &Member| {
+        matches!(
+            m.state,
+            LifecycleState::Standby | LifecycleState::EnteringStandby
+        )
+    };
+    let present = || {
+        group
+            .members
+            .iter()
+            .filter(|m| m.state.is_counted() || standing_by(m))
+    };
+    let matching: BTreeSet<String> = present()
+        .filter(|m| preferences.skip_matching && matches(m))
+        .map(|m| m.id.clone())
+        .collect();
+    let todo = present()
+        .filter(|m| !matching.contains(&m.id))
+        .filter(|m| !(m.protected && preferences.protected == Protected::Ignore))
+        .filter(|m| !(standing_by(m) && preferences.standby == InStandby::Ignore))
+        .map(|m| m.id.clone())
+        .collect();
+    (matching, todo)
+}

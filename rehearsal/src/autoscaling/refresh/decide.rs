@@ -1,0 +1,566 @@
+//! The refresh as a pure state machine: a plain view of the group and the clock in, moves out.
+//!
+//! Owns the arithmetic and the order of things. Must not change anything and must not reach the
+//! cloud; `drive` gathers the view and carries out the moves.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::groups::after;
+use super::super::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
+use super::super::world::AlarmState;
+use super::{InStandby, Protected, Refresh, RefreshStatus};
+
+/// The longest a refresh may be active.
+const LONGEST: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// What a member is to the refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To be replaced.
+    Old,
+    /// Launched by it, or while it was active.
+    New,
+    /// None of its business: ignored or matching.
+    Outside,
+}
+
+/// A member that counts towards desired capacity, as the refresh sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberView {
+    /// The instance.
+    pub(crate) id: String,
+    /// What it is to the refresh.
+    pub(crate) role: Role,
+    /// InService, as against Pending.
+    pub(crate) in_service: bool,
+    /// Healthy.
+    pub(crate) healthy: bool,
+    /// In service for the warm-up time.
+    pub(crate) warm: bool,
+    /// Protected from scale-in.
+    pub(crate) protected: bool,
+}
+
+impl MemberView {
+    fn works(&self) -> bool {
+        self.in_service && self.healthy && (self.warm || self.role != Role::New)
+    }
+
+    fn updated(&self) -> bool {
+        self.role == Role::New && self.works()
+    }
+}
+
+/// The group and what surrounds it, as the refresh sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// DesiredCapacity now.
+    pub(crate) desired: u32,
+    /// MaxSize now.
+    pub(crate) max_size: u32,
+    /// Members that count, in the order in which they would be taken.
+    pub(crate) members: Vec<MemberView>,
+    /// Old members in standby.
+    pub(crate) standby: Vec<String>,
+    /// Whether anything is on its way out.
+    pub(crate) leaving: bool,
+    /// The alarms it watches, with their states.
+    pub(crate) alarms: Vec<(String, AlarmState)>,
+    /// InstanceRefresh, Launch or Terminate is suspended.
+    pub(crate) suspended: bool,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Move {
+    /// Pending → InProgress.
+    Begin,
+    /// Take an old member out.
+    Terminate(String),
+    /// Launch one with the target.
+    Launch,
+    /// A checkpoint is reached: say so if told to, then wait.
+    Checkpoint {
+        /// The percentage to announce; none when it is 100.
+        reached: Option<u32>,
+        /// The checkpoint to work towards afterwards.
+        next: usize,
+        /// When the delay is over.
+        until: Timestamp,
+    },
+    /// InProgress → Baking.
+    Bake(Timestamp),
+    /// Over.
+    End(RefreshStatus, Option<String>),
+    /// Turn back.
+    RollBack(String),
+}
+
+/// What the state machine says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// What to do, in order.
+    pub(crate) moves: Vec<Move>,
+    /// PercentageComplete now.
+    pub(crate) percent: u32,
+    /// InstancesToUpdate now.
+    pub(crate) to_update: u32,
+    /// StatusReason now.
+    pub(crate) reason: Option<String>,
+    /// Whether the stall clock runs.
+    pub(crate) stalled: bool,
+    /// Members seen healthy and warm for the first time.
+    pub(crate) newly_ready: Vec<String>,
+}
+
+/// `ceil(desired * min / 100)`: how many must work.
+pub(crate) fn keep(desired: u32, min: u32) -> u32 {
+    (desired * min).div_ceil(100)
+}
+
+/// How many may exist at once.
+pub(crate) fn cap(desired: u32, max: u32, rounding: Rounding) -> u32 {
+    match rounding {
+        Rounding::Floor => desired * max / 100,
+        Rounding::Ceil => (desired * max).div_ceil(100),
+    }
+}
+
+/// How many members the group may hold now without the surplus being scaled in: what the refresh
+/// launched ahead of the old members that make way for it.
+pub(crate) fn allowance(
+    refresh: &Refresh,
+    view: &View,
+    now: Timestamp,
+    switches: &Switches,
+) -> u32 {
+    let holds = refresh.hold_until.is_some_and(|until| now < until);
+    let replaces = matches!(
+        refresh.status,
+        RefreshStatus::InProgress | RefreshStatus::RollbackInProgress | RefreshStatus::Cancelling
+    );
+    if holds || !replaces {
+        return view.desired;
+    }
+    let by_max = refresh.preferences.max.map_or(view.desired, |max| {
+        cap(view.desired, max, switches.max_rounding)
+    });
+    let takeable = tally(refresh, view).takeable;
+    // One above desired is always possible: with no room at all, a launch comes first.
+    by_max
+        .max(view.desired.saturating_add(1))
+        .min(view.desired.saturating_add(takeable))
+}
+
+/// Everything counted once.
+struct Tally {
+    total: u32,
+    updated: u32,
+    started: u32,
+    working: u32,
+    /// Members this refresh answers for: desired less those outside.
+    scope: u32,
+    /// Old members that may be taken now.
+    takeable: u32,
+    /// Old members that may not be, because they are protected.
+    blocked: u32,
+}
+
+fn count<'a>(members: impl Iterator<Item = &'a MemberView>) -> u32 {
+    u32::try_from(members.count()).unwrap_or(u32::MAX)
+}
+
+fn blocked(refresh: &Refresh, member: &MemberView) -> bool {
+    member.protected && refresh.preferences.protected != Protected::Refresh
+}
+
+fn tally(refresh: &Refresh, view: &View) -> Tally {
+    let of = |wanted: &dyn Fn(&&MemberView) -> bool| count(view.members.iter().filter(wanted));
+    let outside = of(&|m| m.role == Role::Outside);
+    Tally {
+        total: of(&|_| true),
+        updated: of(&|m| m.updated()),
+        started: of(&|m| m.role == Role::New),
+        working: of(&|m| m.works()),
+        scope: view.desired.saturating_sub(outside),
+        takeable: of(&|m| m.role == Role::Old && !blocked(refresh, m)),
+        blocked: of(&|m| m.role == Role::Old && blocked(refresh, m)),
+    }
+}
+
+/// What to do now.
+pub(crate) fn decide(
+    refresh: &Refresh,
+    view: &View,
+    now: Timestamp,
+    switches: &Switches,
+) -> Decision {
+    let t = tally(refresh, view);
+    let mut decision = Decision {
+        percent: percent(refresh, view, &t, switches),
+        to_update: to_update(refresh, &t, switches),
+        newly_ready: view
+            .members
+            .iter()
+            .filter(|m| m.updated() && !refresh.seen_ready.contains(&m.id))
+            .map(|m| m.id.clone())
+            .collect(),
+        ..Decision::default()
+    };
+    match refresh.status {
+        RefreshStatus::Pending if refresh.todo.is_empty() => {
+            decision
+                .moves
+                .push(Move::End(RefreshStatus::Successful, None));
+        }
+        RefreshStatus::Pending => decision.moves.push(Move::Begin),
+        RefreshStatus::Cancelling => {
+            let under_way = view.leaving || view.members.iter().any(|m| !m.in_service);
+            if !refresh.cancel_waits || !under_way {
+                decision.moves.push(Move::End(
+                    RefreshStatus::Cancelled,
+                    Some("Cancelled due to user request.".to_owned()),
+                ));
+            }
+        }
+        RefreshStatus::Baking => bake(refresh, view, now, switches, &mut decision),
+        RefreshStatus::InProgress | RefreshStatus::RollbackInProgress => {
+            replace(refresh, view, &t, now, switches, &mut decision);
+        }
+        RefreshStatus::Successful
+        | RefreshStatus::Failed
+        | RefreshStatus::Cancelled
+        | RefreshStatus::RollbackFailed
+        | RefreshStatus::RollbackSuccessful => {}
+    }
+    decision
+}
+
+fn percent(refresh: &Refresh, view: &View, t: &Tally, switches: &Switches) -> u32 {
+    if let Some(rollback) = &refresh.rollback {
+        let left = t.takeable + t.blocked;
+        return (rollback.percent * left)
+            .checked_div(rollback.to_undo)
+            .unwrap_or(0)
+            .min(rollback.percent);
+    }
+    let matching = if switches.percent_counts_matching {
+        count(
+            view.members
+                .iter()
+                .filter(|m| refresh.matching.contains(&m.id)),
+        )
+    } else {
+        0
+    };
+    (100 * (t.updated + matching))
+        .checked_div(t.scope + matching)
+        .unwrap_or(100)
+        .min(100)
+}
+
+fn to_update(refresh: &Refresh, t: &Tally, switches: &Switches) -> u32 {
+    match (&refresh.rollback, switches.to_update) {
+        (Some(rollback), _) => rollback.to_update,
+        (None, ToUpdate::NotStarted) => t.scope.saturating_sub(t.started),
+        (None, ToUpdate::NotUpdated) => t.scope.saturating_sub(t.updated),
+    }
+}
+
+fn bake(
+    refresh: &Refresh,
+    view: &View,
+    now: Timestamp,
+    switches: &Switches,
+    decision: &mut Decision,
+) {
+    if switches.alarms_while_baking
+        && let Some(alarm) = in_state(view, AlarmState::Alarm)
+    {
+        decision.moves.push(fail(refresh, alarm_text(alarm)));
+    } else if refresh.bake_until.is_none_or(|until| now >= until) {
+        decision.moves.push(Move::End(done(refresh), None));
+    } else {
+        decision.reason = Some("Waiting for the bake time to end.".to_owned());
+    }
+}
+
+fn replace(
+    refresh: &Refresh,
+    view: &View,
+    t: &Tally,
+    now: Timestamp,
+    switches: &Switches,
+    decision: &mut Decision,
+) {
+    if let Some(alarm) = in_state(view, AlarmState::Alarm)
+        && refresh.rollback.is_none()
+    {
+        decision.moves.push(fail(refresh, alarm_text(alarm)));
+        return;
+    }
+    if now.duration_since(refresh.started) >= LONGEST {
+        let text = "The instance refresh was active for longer than 14 days.";
+        decision.moves.push(fail(refresh, text.to_owned()));
+        return;
+    }
+    if view.suspended {
+        decision.reason = Some(
+            "Waiting for the InstanceRefresh, Launch and Terminate processes to be resumed."
+                .to_owned(),
+        );
+        return;
+    }
+    if let Some(alarm) = in_state(view, AlarmState::InsufficientData)
+        && refresh.rollback.is_none()
+    {
+        decision.reason = Some(format!(
+            "Waiting for the CloudWatch alarm {alarm} to have sufficient data."
+        ));
+        return;
+    }
+    if let Some(until) = refresh.hold_until.filter(|until| now < *until) {
+        decision.reason = Some(format!(
+            "Waiting for the checkpoint delay to end at {until:.0}."
+        ));
+        return;
+    }
+
+    let goal = goal(refresh, t, switches);
+    let in_flight = t.started - t.updated;
+    let standby_waits = goal == t.scope && !view.standby.is_empty();
+    if in_flight == 0 && t.total <= view.desired && t.updated >= goal && !standby_waits {
+        arrive(refresh, t, now, switches, decision);
+        return;
+    }
+
+    let (terminate, launch) = step(refresh, view, t, goal, switches);
+    let held = switches.batches == Batches::Strict && in_flight > 0;
+    if !held {
+        let unworking = |m: &&MemberView| !m.works();
+        let takeable = view
+            .members
+            .iter()
+            .filter(|m| m.role == Role::Old && !blocked(refresh, m));
+        let victims = takeable
+            .clone()
+            .filter(unworking)
+            .chain(takeable.filter(|m| m.works()))
+            .take(usize::try_from(terminate).unwrap_or(usize::MAX));
+        decision
+            .moves
+            .extend(victims.map(|m| Move::Terminate(m.id.clone())));
+        decision.moves.extend((0..launch).map(|_| Move::Launch));
+    }
+    if refresh.preferences.standby == InStandby::Terminate {
+        let in_standby = view.standby.iter().cloned();
+        decision.moves.extend(in_standby.map(Move::Terminate));
+    }
+    wait(refresh, view, t, now, switches, decision);
+}
+
+/// Replaced instances needed for the checkpoint it works towards.
+fn goal(refresh: &Refresh, t: &Tally, switches: &Switches) -> u32 {
+    let percent = checkpoints(refresh, switches)
+        .get(refresh.next_checkpoint)
+        .copied()
+        .unwrap_or(100);
+    (percent * t.scope).div_ceil(100)
+}
+
+/// Checkpoints in force: none in a rollback, unless the switch says so.
+fn checkpoints<'a>(refresh: &'a Refresh, switches: &Switches) -> &'a [u32] {
+    if refresh.rollback.is_some() && !switches.checkpoints_in_rollback {
+        &[]
+    } else {
+        &refresh.preferences.checkpoints
+    }
+}
+
+fn arrive(
+    refresh: &Refresh,
+    t: &Tally,
+    now: Timestamp,
+    switches: &Switches,
+    decision: &mut Decision,
+) {
+    let points = checkpoints(refresh, switches);
+    let percent = (100 * t.updated).checked_div(t.scope).unwrap_or(100);
+    // Checkpoints jumped over get no event of their own.
+    let reached = points
+        .iter()
+        .rposition(|point| *point <= percent)
+        .filter(|position| *position >= refresh.next_checkpoint)
+        .or_else(|| (refresh.next_checkpoint < points.len()).then_some(refresh.next_checkpoint));
+    match reached {
+        Some(position) if position + 1 < points.len() => {
+            let until = after(now, i64::from(refresh.preferences.checkpoint_delay));
+            decision.moves.push(Move::Checkpoint {
+                reached: Some(points[position]),
+                next: position + 1,
+                until,
+            });
+        }
+        last => {
+            if let Some(point) = last.map(|position| points[position]).filter(|p| *p < 100) {
+                decision.moves.push(Move::Checkpoint {
+                    reached: Some(point),
+                    next: points.len(),
+                    until: now,
+                });
+            }
+            let bakes = refresh.rollback.is_none() || switches.checkpoints_in_rollback;
+            decision
+                .moves
+                .push(if bakes && refresh.preferences.bake > 0 {
+                    Move::Bake(after(now, i64::from(refresh.preferences.bake)))
+                } else {
+                    Move::End(done(refresh), None)
+                });
+        }
+    }
+}
+
+/// How many to terminate and how many to launch now.
+fn step(refresh: &Refresh, view: &View, t: &Tally, goal: u32, switches: &Switches) -> (u32, u32) {
+    let keep = keep(view.desired, refresh.preferences.min);
+    let room = goal.saturating_sub(t.started);
+    // Old members to be gone when the checkpoint is reached, less those gone already.
+    let old = t.takeable + t.blocked;
+    let to_retire = old
+        .saturating_sub(t.scope.saturating_sub(goal))
+        .min(t.takeable);
+    // Taking one that does not work costs no working capacity.
+    let idle = count(
+        view.members
+            .iter()
+            .filter(|m| m.role == Role::Old && !m.works() && !blocked(refresh, m)),
+    );
+    let spare = t.working.saturating_sub(keep) + idle;
+    let in_flight = t.started - t.updated;
+
+    let together = refresh.preferences.max.is_none()
+        && !(refresh.preferences.min == 100 && switches.no_max_order == NoMaxOrder::LaunchFirst);
+    if together {
+        let n = room.min(to_retire).min(spare);
+        // The bound gives way so that small groups move at all, but never while one is missing.
+        let n = if n == 0 && in_flight == 0 && t.total >= view.desired {
+            room.min(to_retire).min(1)
+        } else {
+            n
+        };
+        // A surplus (desired capacity was lowered) is retired without being replaced.
+        let surplus = t
+            .total
+            .saturating_sub(view.desired)
+            .min(to_retire - n)
+            .min(spare.saturating_sub(n));
+        return (n + surplus, n);
+    }
+    let terminate = spare.min(to_retire);
+    let max = refresh.preferences.max.unwrap_or(100);
+    let mut cap = cap(view.desired, max, switches.max_rounding);
+    if !switches.surge_beyond_max_size {
+        cap = cap.min(view.max_size);
+    }
+    // A launch is of use only where an old member can make way for it, or one is missing.
+    let useful = (t.takeable + view.desired).saturating_sub(t.total);
+    let room = room.min(useful);
+    let launch = cap.saturating_sub(t.total - terminate).min(room);
+    if terminate == 0 && launch == 0 && in_flight == 0 && room > 0 {
+        return (0, 1);
+    }
+    (terminate, launch)
+}
+
+/// Says what it waits for, and whether that is a stall.
+fn wait(
+    refresh: &Refresh,
+    view: &View,
+    t: &Tally,
+    now: Timestamp,
+    switches: &Switches,
+    decision: &mut Decision,
+) {
+    let new = || view.members.iter().filter(|m| m.role == Role::New);
+    let warming = new().find(|m| m.in_service && m.healthy && !m.warm);
+    let unready = new().find(|m| !m.in_service || !m.healthy);
+    let retiring = decision
+        .moves
+        .iter()
+        .any(|m| matches!(m, Move::Terminate(_)));
+    decision.reason = if let Some(member) = warming {
+        Some(format!(
+            "Waiting for instances to warm up before continuing. For example: {} is warming up.",
+            member.id
+        ))
+    } else if let Some(member) = unready {
+        Some(format!(
+            "Waiting for remaining instances to be available. For example: {} has insufficient data to evaluate its health with Amazon EC2.",
+            member.id
+        ))
+    } else if t.takeable == 0 && t.blocked > 0 {
+        view.members
+            .iter()
+            .find(|m| m.role == Role::Old && blocked(refresh, m))
+            .map(|member| {
+                format!(
+                    "Waiting for remaining instances to be available. For example: {} is protected. Remove instance scale-in protection to continue.",
+                    member.id
+                )
+            })
+    } else if t.takeable == 0 && !view.standby.is_empty() {
+        view.standby.first().map(|id| {
+            format!(
+                "Waiting for remaining instances to be available. For example: {id} is in Standby. Take it out of standby to continue."
+            )
+        })
+    } else {
+        None
+    };
+    let renewed =
+        !decision.newly_ready.is_empty() && switches.stall_reset == StallReset::NewlyReady;
+    decision.stalled = warming.is_none() && !retiring && !renewed;
+    let stood = refresh.stall.reading(now);
+    let limit = SignedDuration::from_secs(i64::from(switches.stall_limit));
+    if decision.stalled && stood >= limit {
+        let what = decision
+            .reason
+            .take()
+            .unwrap_or_else(|| "Replacements keep failing to launch.".to_owned());
+        let text = format!(
+            "The instance refresh made no progress for {} seconds. {what}",
+            switches.stall_limit
+        );
+        decision.moves = vec![fail(refresh, text)];
+    }
+}
+
+fn in_state(view: &View, wanted: AlarmState) -> Option<&str> {
+    view.alarms
+        .iter()
+        .find(|(_, state)| *state == wanted)
+        .map(|(name, _)| name.as_str())
+}
+
+fn alarm_text(alarm: &str) -> String {
+    format!("The CloudWatch alarm {alarm} went into the ALARM state.")
+}
+
+fn done(refresh: &Refresh) -> RefreshStatus {
+    if refresh.rollback.is_some() {
+        RefreshStatus::RollbackSuccessful
+    } else {
+        RefreshStatus::Successful
+    }
+}
+
+fn fail(refresh: &Refresh, why: String) -> Move {
+    if refresh.rollback.is_some() {
+        Move::End(RefreshStatus::RollbackFailed, Some(why))
+    } else if refresh.preferences.auto_rollback && refresh.irreversible.is_none() {
+        Move::RollBack(why)
+    } else {
+        Move::End(RefreshStatus::Failed, Some(why))
+    }
+}

@@ -1,0 +1,214 @@
+//! Looks at a group for its refresh, asks `decide`, and carries out what it says.
+//!
+//! Must not contain a rule of its own: what to do is decided in `decide`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::super::activities::moment;
+use super::super::capacity::taking_order;
+use super::super::groups::Group;
+use super::super::life::{self, Departure};
+use super::super::members::{LifecycleState, Member};
+use super::super::switches::{StallReset, Switches};
+use super::super::world::World;
+use super::decide::{self, MemberView, Move, Role, View};
+use super::{InStandby, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock};
+
+/// Moves the group's active refresh on, if there is one; says how many members the group may hold
+/// until the next look.
+pub(crate) fn step(
+    group: &mut Group,
+    world: &mut dyn World,
+    now: Timestamp,
+    switches: &Switches,
+) -> u32 {
+    let Some(refresh) = group.active_refresh() else {
+        return group.desired;
+    };
+    let decision = decide::decide(refresh, &look(group, refresh, world, now), now, switches);
+    if let Some(refresh) = group.active_refresh_mut() {
+        refresh.percent = decision.percent;
+        refresh.to_update = decision.to_update;
+        refresh.reason = decision.reason;
+        if !decision.newly_ready.is_empty() && switches.stall_reset == StallReset::NewlyReady {
+            refresh.stall = StallClock::default();
+        }
+        refresh.seen_ready.extend(decision.newly_ready);
+        refresh.stall.run(decision.stalled, now);
+    }
+    for next in decision.moves {
+        act(group, next, world, now, switches);
+    }
+    group.active_refresh().map_or(group.desired, |refresh| {
+        decide::allowance(refresh, &look(group, refresh, world, now), now, switches)
+    })
+}
+
+/// The plain view `decide` works on.
+fn look(group: &Group, refresh: &Refresh, world: &dyn World, now: Timestamp) -> View {
+    let order = taking_order(group, group.members.iter().filter(|m| m.state.is_counted()));
+    let by_id: BTreeMap<&str, &Member> = group.members.iter().map(|m| (m.id.as_str(), m)).collect();
+    let view_of = |member: &Member| MemberView {
+        id: member.id.clone(),
+        role: role(refresh, member),
+        in_service: member.state == LifecycleState::InService,
+        healthy: member.is_healthy(),
+        warm: member.is_warm(refresh.preferences.warmup, now),
+        protected: member.protected,
+    };
+    View {
+        desired: group.desired,
+        max_size: group.max_size,
+        members: order
+            .iter()
+            .filter_map(|id| by_id.get(id.as_str()))
+            .map(|member| view_of(member))
+            .collect(),
+        standby: if refresh.preferences.standby == InStandby::Ignore {
+            Vec::new()
+        } else {
+            group
+                .members
+                .iter()
+                .filter(|m| {
+                    matches!(
+                        m.state,
+                        LifecycleState::Standby | LifecycleState::EnteringStandby
+                    ) && refresh.todo.contains(&m.id)
+                })
+                .map(|m| m.id.clone())
+                .collect()
+        },
+        leaving: group.members.iter().any(|m| m.state.is_leaving()),
+        alarms: refresh
+            .preferences
+            .alarms
+            .iter()
+            .map(|name| (name.clone(), world.alarm(name)))
+            .collect(),
+        suspended: ["InstanceRefresh", "Launch", "Terminate"]
+            .iter()
+            .any(|process| group.is_suspended(process)),
+    }
+}
+
+fn role(refresh: &Refresh, member: &Member) -> Role {
+    if refresh.launched.contains(&member.id) {
+        Role::New
+    } else if !refresh.todo.contains(&member.id)
+        || (member.protected && refresh.preferences.protected == Protected::Ignore)
+    {
+        Role::Outside
+    } else {
+        Role::Old
+    }
+}
+
+fn act(group: &mut Group, next: Move, world: &mut dyn World, now: Timestamp, switches: &Switches) {
+    match next {
+        Move::Terminate(id) => {
+            if let Some(position) = group.position(&id) {
+                life::leave(group, position, Departure::Refresh, world, now);
+            }
+        }
+        Move::Launch => {
+            if life::may_launch(group, now) {
+                let cause = format!(
+                    "At {} an instance was launched in response to an instance refresh.",
+                    moment(now)
+                );
+                life::launch(group, world, now, switches, &cause);
+            }
+        }
+        Move::End(status, why) => end(group, status, why, now),
+        Move::Begin => {
+            if let Some(refresh) = group.active_refresh_mut() {
+                refresh.status = RefreshStatus::InProgress;
+                refresh.event("Started", now);
+            }
+        }
+        Move::Checkpoint {
+            reached,
+            next,
+            until,
+        } => {
+            if let Some(refresh) = group.active_refresh_mut() {
+                refresh.next_checkpoint = next;
+                refresh.hold_until = Some(until);
+                if let Some(percent) = reached {
+                    refresh.event(format!("Checkpoint Reached ({percent})"), now);
+                }
+            }
+        }
+        Move::Bake(until) => {
+            if let Some(refresh) = group.active_refresh_mut() {
+                refresh.status = RefreshStatus::Baking;
+                refresh.bake_until = Some(until);
+                refresh.event("Started Baking", now);
+            }
+        }
+        Move::RollBack(why) => roll_back(group, why, now),
+    }
+}
+
+fn end(group: &mut Group, status: RefreshStatus, why: Option<String>, now: Timestamp) {
+    let Some(refresh) = group.active_refresh_mut() else {
+        return;
+    };
+    refresh.status = status;
+    refresh.reason = why;
+    refresh.ended = Some(now);
+    refresh.event(
+        match status {
+            RefreshStatus::Successful => "Succeeded",
+            RefreshStatus::Cancelled => "Cancelled",
+            RefreshStatus::RollbackSuccessful => "Rollback Succeeded",
+            RefreshStatus::RollbackFailed => "Rollback Failed",
+            _ => "Failed",
+        },
+        now,
+    );
+    // Only now does the group learn of the new configuration.
+    if status == RefreshStatus::Successful
+        && let Some(desired) = refresh.desired.clone()
+    {
+        group.template = desired;
+    }
+}
+
+/// Turns the active refresh round: what it launched is to be replaced by what was saved.
+pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
+    let alive: Vec<String> = group
+        .members
+        .iter()
+        .filter(|m| !m.state.is_leaving())
+        .map(|m| m.id.clone())
+        .collect();
+    let Some(refresh) = group.active_refresh_mut() else {
+        return;
+    };
+    refresh.launched.retain(|id| alive.contains(id));
+    refresh.todo = std::mem::take(&mut refresh.launched);
+    refresh.matching.clear();
+    refresh.seen_ready.clear();
+    refresh.rollback = Some(RollbackDetails {
+        reason: why,
+        started: now,
+        percent: refresh.percent,
+        to_update: refresh.to_update,
+        to_undo: u32::try_from(refresh.todo.len()).unwrap_or(u32::MAX),
+    });
+    refresh.target = refresh.previous.clone();
+    refresh.status = RefreshStatus::RollbackInProgress;
+    refresh.reason = None;
+    refresh.next_checkpoint = 0;
+    refresh.hold_until = None;
+    refresh.bake_until = None;
+    refresh.stall = StallClock::default();
+    refresh.event("Rollback Started", now);
+    // The failures were the new configuration's; the saved one gets its first try at once.
+    group.launch_failures = 0;
+    group.launch_not_before = None;
+}

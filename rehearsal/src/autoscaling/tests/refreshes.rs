@@ -1,0 +1,150 @@
+//! Refreshes that go well, and their pace.
+
+use super::super::refresh::RefreshStatus;
+use super::super::refresh::decide::{cap, keep};
+use super::super::switches::Rounding;
+use super::bench::{Bench, launch_hook};
+
+const MINUTE: u32 = 60;
+
+#[test]
+fn bounds_round_up_for_min_and_down_for_max() {
+    for (desired, min, max, at_least, at_most) in [
+        (10, 90, 110, 9, 11),
+        (3, 90, 110, 3, 3),
+        (3, 67, 134, 3, 4),
+        (1, 50, 200, 1, 2),
+        (0, 100, 100, 0, 0),
+        (7, 0, 100, 0, 7),
+    ] {
+        assert_eq!(keep(desired, min), at_least, "{desired} {min}");
+        assert_eq!(
+            cap(desired, max, Rounding::Floor),
+            at_most,
+            "{desired} {max}"
+        );
+    }
+    assert_eq!(cap(3, 110, Rounding::Ceil), 4);
+}
+
+/// The example of AWS's guide: 10 instances, Min 80, checkpoints 20 and 50, delay 15, warm-up 10.
+#[test]
+fn the_worked_example_of_the_user_guide_keeps_its_times() {
+    let mut bench = Bench::group(10, &[]);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "80"),
+            ("InstanceWarmup", "600"),
+            ("CheckpointPercentages.member.1", "20"),
+            ("CheckpointPercentages.member.2", "50"),
+            ("CheckpointDelay", "900"),
+        ])
+        .expect("start");
+    bench.settle();
+    // (minute, replaced so far, percent)
+    for (minute, replaced, percent) in [
+        (0, 2, 0),
+        (9, 2, 0),
+        (10, 2, 20),
+        (24, 2, 20),
+        (25, 4, 20),
+        (34, 4, 20),
+        (35, 5, 40),
+        (44, 5, 40),
+        (45, 5, 50),
+    ] {
+        let passed = bench.now.duration_since(bench.start).as_secs();
+        let target = i64::from(minute) * 60;
+        bench.run(u32::try_from(target - passed).expect("forward"));
+        assert_eq!(bench.in_service(2), replaced, "at minute {minute}");
+        assert_eq!(bench.refresh().percent, percent, "at minute {minute}");
+    }
+    assert_eq!(bench.refresh().status, RefreshStatus::Successful);
+    assert_eq!(
+        bench.events(),
+        [
+            "0s Started",
+            "600s Checkpoint Reached (20)",
+            "2700s Checkpoint Reached (50)",
+            "2700s Succeeded"
+        ]
+    );
+    assert_eq!(
+        bench.in_service(1),
+        5,
+        "a last checkpoint below 100 stops there"
+    );
+    assert_eq!(bench.of().template.version, "2");
+}
+
+/// Every pace brings every group over, within its bounds.
+#[test]
+fn every_pace_finishes_within_its_bounds() {
+    for desired in [1_u32, 2, 3, 10] {
+        for (min, max) in [
+            ("100", "110"),
+            ("100", "150"),
+            ("100", "200"),
+            ("90", "100"),
+            ("50", "100"),
+            ("0", "100"),
+            ("90", ""),
+            ("100", ""),
+            ("50", ""),
+        ] {
+            let mut bench = Bench::group(desired, &launch_hook("60"));
+            let mut preferences = vec![("MinHealthyPercentage", min), ("InstanceWarmup", "5")];
+            if !max.is_empty() {
+                preferences.push(("MaxHealthyPercentage", max));
+            }
+            bench.roll(&preferences).expect("start");
+            let what = format!("{desired} instances, {min}/{max}");
+            let (mut least, mut most) = (desired, desired);
+            for _ in 0..200 {
+                bench.tick();
+                bench.settle();
+                let serving = bench.in_service(1) + bench.in_service(2);
+                least = least.min(serving);
+                most = most.max(bench.of().counted());
+                bench.run(1);
+            }
+            assert_eq!(bench.refresh().status, RefreshStatus::Successful, "{what}");
+            assert_eq!(bench.in_service(2), desired, "{what}");
+            assert_eq!(bench.of().counted(), desired, "{what}");
+            let min: u32 = min.parse().expect("a number");
+            let bound = keep(desired, min);
+            if let Ok(max) = max.parse::<u32>() {
+                // With no room either way, one is launched first.
+                let room =
+                    cap(desired, max, Rounding::Floor).max(desired + u32::from(bound == desired));
+                assert!(least >= bound, "{what}: {least} served, {bound} must");
+                assert!(most <= room, "{what}: {most} existed, {room} may");
+            } else {
+                let bound = bound.min(desired - 1);
+                assert!(least >= bound, "{what}: {least} served, {bound} must");
+                assert_eq!(most, desired, "{what}: without a maximum there is no surge");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_group_learns_of_the_new_version_only_at_the_end() {
+    let mut bench = Bench::group(2, &[]);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "100"),
+            ("MaxHealthyPercentage", "200"),
+            ("InstanceWarmup", "30"),
+            ("BakeTime", "60"),
+        ])
+        .expect("start");
+    bench.run(29);
+    assert_eq!(bench.of().template.version, "1");
+    bench.run_until(MINUTE, |b| b.refresh().status == RefreshStatus::Baking);
+    assert_eq!(bench.of().template.version, "1");
+    assert_eq!(bench.refresh().percent, 100);
+    assert_eq!(bench.finish(2 * MINUTE), RefreshStatus::Successful);
+    assert_eq!(bench.of().template.version, "2");
+    assert_eq!(bench.refresh().to_update, 0);
+}
