@@ -1,0 +1,1 @@
+//! Baking an image: the visible list of steps, undo beside do.

@@ -1,0 +1,58 @@
+//! Cancellation: what Ctrl-C and SIGTERM mean while a command runs.
+//!
+//! The first signal asks politely and everything started is undone; the second gives up waiting. This module decides
+//! nothing about what to undo.
+
+use tokio::sync::watch;
+
+/// Tells whether the operator asked the command to stop. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Cancel {
+    asked: watch::Receiver<u32>,
+}
+
+impl Cancel {
+    /// Listens for Ctrl-C and SIGTERM. Must be called inside the runtime.
+    pub(crate) fn on_signals() -> anyhow::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (sender, asked) = watch::channel(0);
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(()) = interrupt.recv() => {}
+                    Some(()) = terminate.recv() => {}
+                    else => return,
+                }
+                sender.send_modify(|times| *times += 1);
+            }
+        });
+        Ok(Self { asked })
+    }
+
+    /// A cancellation that tests trigger themselves.
+    #[cfg(test)]
+    pub(crate) fn manual() -> (watch::Sender<u32>, Self) {
+        let (sender, asked) = watch::channel(0);
+        (sender, Self { asked })
+    }
+
+    /// Whether stopping was asked for.
+    pub(crate) fn is_asked(&self) -> bool {
+        *self.asked.borrow() > 0
+    }
+
+    /// Waits until stopping is asked for; for ever, if nobody can ask any more.
+    pub(crate) async fn asked(&self) {
+        self.asked_times(1).await;
+    }
+
+    /// Waits until stopping was asked for `times` times.
+    pub(crate) async fn asked_times(&self, times: u32) {
+        let mut asked = self.asked.clone();
+        if asked.wait_for(|seen| *seen >= times).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

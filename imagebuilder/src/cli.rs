@@ -1,0 +1,99 @@
+//! The command line: what may be typed, and which file in `commands/` answers it.
+//!
+//! Help texts are the doc comments. No work is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Bakes golden images and rolls Auto Scaling groups onto them.
+///
+/// stdout carries data only (a bare id, or JSON with --json); the story goes to stderr. Credentials, region and
+/// endpoints come from the AWS SDK's standard places.
+#[derive(Debug, Parser)]
+#[command(name = "imagebuilder", version, after_long_help = exit_codes())]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration.
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        default_value = "imagebuilder.toml"
+    )]
+    pub(crate) config: PathBuf,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Also write what happens to FILE, one JSON object a line.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a commented configuration to begin with.
+    Init(commands::init::Init),
+    /// Check everything a bake and a roll need, one line each with the cure.
+    Doctor(commands::doctor::Doctor),
+    /// Show what a bake would give to Packer and put into the image.
+    Render(commands::render::Render),
+    /// Bake, gate and publish an image; print its id.
+    Bake(commands::bake::Bake),
+    /// Roll the fleet onto an image.
+    Roll(commands::roll::Roll),
+    /// Show the fleet, its refresh and the pointers.
+    Status(commands::status::Status),
+    /// List the images that were baked.
+    Images(commands::images::Images),
+    /// Remove what dead runs left behind.
+    Reap(commands::reap::Reap),
+}
+
+impl Command {
+    /// Runs the verb.
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match self {
+            Self::Init(args) => args.run(context).await,
+            Self::Doctor(args) => args.run(context).await,
+            Self::Render(args) => args.run(context).await,
+            Self::Bake(args) => args.run(context).await,
+            Self::Roll(args) => args.run(context).await,
+            Self::Status(args) => args.run(context).await,
+            Self::Images(args) => args.run(context).await,
+            Self::Reap(args) => args.run(context).await,
+        }
+    }
+}
+
+fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for (exit, meaning) in Exit::ALL {
+        text.push_str(&format!("  {:>2}  {meaning}\n", exit.code()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,300 @@
+//! EC2 instances, key pairs and security groups.
+
+use async_trait::async_trait;
+use aws_sdk_ec2::types::{
+    HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
+    InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, TagSpecification,
+};
+
+use super::images::{ec2_tags, filter, gone_is_fine, tag_filter, tags};
+use super::{failed, incomplete};
+use crate::cloud::{
+    Answer, CloudError, Instance, InstanceState, Instances, KeyPair, Kind, Launch, Permission,
+    SecurityGroup,
+};
+use crate::ids::{ImageId, InstanceId, SecurityGroupId};
+
+/// Every state but `terminated`.
+const ALIVE: [&str; 5] = ["pending", "running", "shutting-down", "stopping", "stopped"];
+
+pub(super) struct Ec2Instances(pub(super) aws_sdk_ec2::Client);
+
+fn instance(answer: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
+    let state = answer
+        .state()
+        .and_then(|state| state.name())
+        .map_or("", |name| name.as_str());
+    Some(Instance {
+        id: InstanceId::parse(answer.instance_id()?).ok()?,
+        image: answer.image_id().and_then(|id| ImageId::parse(id).ok()),
+        state: match state {
+            "pending" => InstanceState::Pending,
+            "running" => InstanceState::Running,
+            "shutting-down" => InstanceState::ShuttingDown,
+            "terminated" => InstanceState::Terminated,
+            "stopping" | "stopped" => InstanceState::Stopped,
+            other => InstanceState::Other(other.to_owned()),
+        },
+        launched: answer
+            .launch_time()
+            .map(aws_sdk_ec2::primitives::DateTime::secs),
+        reason: answer
+            .state_reason()
+            .and_then(|reason| reason.message())
+            .unwrap_or_default()
+            .to_owned(),
+        tags: tags(answer.tags()),
+    })
+}
+
+impl Ec2Instances {
+    async fn matching(&self, condition: aws_sdk_ec2::types::Filter) -> Answer<Vec<Instance>> {
+        let alive = aws_sdk_ec2::types::Filter::builder()
+            .name("instance-state-name")
+            .set_values(Some(ALIVE.map(ToOwned::to_owned).to_vec()))
+            .build();
+        let mut pages = self
+            .0
+            .describe_instances()
+            .filters(condition)
+            .filters(alive)
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            found.extend(
+                page.map_err(failed("list instances"))?
+                    .instances()
+                    .iter()
+                    .filter_map(instance),
+            );
+        }
+        Ok(found)
+    }
+}
+
+#[async_trait]
+impl Instances for Ec2Instances {
+    async fn launch(&self, launch: &Launch) -> Answer<InstanceId> {
+        let specification = |resource| {
+            TagSpecification::builder()
+                .resource_type(resource)
+                .set_tags(Some(ec2_tags(&launch.tags)))
+                .build()
+        };
+        let mut call = self
+            .0
+            .run_instances()
+            .image_id(launch.image.as_str())
+            .instance_type(InstanceType::from(launch.instance_type.as_str()))
+            .min_count(1)
+            .max_count(1)
+            .client_token(&launch.client_token)
+            .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
+            .metadata_options(
+                InstanceMetadataOptionsRequest::builder()
+                    .http_endpoint(InstanceMetadataEndpointState::Enabled)
+                    .http_tokens(HttpTokensState::Required)
+                    .build(),
+            )
+            .tag_specifications(specification(ResourceType::Instance))
+            .tag_specifications(specification(ResourceType::Volume));
+        if let Some(profile) = &launch.instance_profile {
+            call = call.iam_instance_profile(
+                IamInstanceProfileSpecification::builder()
+                    .name(profile)
+                    .build(),
+            );
+        }
+        if let Some(subnet) = &launch.subnet {
+            call = call.subnet_id(subnet.as_str());
+        }
+        for group in &launch.security_groups {
+            call = call.security_group_ids(group.as_str());
+        }
+        if let Some(user_data) = &launch.user_data {
+            call = call.user_data(aws_smithy_types::base64::encode(user_data));
+        }
+        let operation = format!("launch an instance of {}", launch.image);
+        let answer = call.send().await.map_err(failed(operation.as_str()))?;
+        answer
+            .instances()
+            .iter()
+            .find_map(|instance| InstanceId::parse(instance.instance_id()?).ok())
+            .ok_or_else(|| incomplete(&operation, "instance"))
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>> {
+        let answer = self
+            .0
+            .describe_instances()
+            .instance_ids(id.as_str())
+            .send()
+            .await
+            .map_err(failed(format!("describe {id}")));
+        match answer {
+            Ok(answer) => Ok(answer
+                .reservations()
+                .iter()
+                .flat_map(|r| r.instances())
+                .find_map(instance)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>> {
+        self.matching(tag_filter(key, value)).await
+    }
+
+    async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>> {
+        self.matching(filter("image-id", image.as_str())).await
+    }
+
+    async fn terminate(&self, id: &InstanceId) -> Answer<()> {
+        let answer = self
+            .0
+            .terminate_instances()
+            .instance_ids(id.as_str())
+            .send()
+            .await
+            .map_err(failed(format!("terminate {id}")));
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    async fn console(&self, id: &InstanceId) -> Answer<String> {
+        let operation = format!("read the console of {id}");
+        let answer = self
+            .0
+            .get_console_output()
+            .instance_id(id.as_str())
+            .send()
+            .await
+            .map_err(failed(operation.as_str()))?;
+        let encoded = answer.output().unwrap_or_default();
+        let bytes = aws_smithy_types::base64::decode(encoded)
+            .map_err(|error| CloudError::new(Kind::Other, operation, "", error.to_string()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn key_pairs(&self, name: &str, value: &str) -> Answer<Vec<KeyPair>> {
+        let answer = self
+            .0
+            .describe_key_pairs()
+            .filters(filter(name, value))
+            .send()
+            .await
+            .map_err(failed("list key pairs"))?;
+        Ok(answer
+            .key_pairs()
+            .iter()
+            .filter_map(|pair| {
+                Some(KeyPair {
+                    name: pair.key_name()?.to_owned(),
+                    tags: tags(pair.tags()),
+                })
+            })
+            .collect())
+    }
+
+    async fn delete_key_pair(&self, name: &str) -> Answer<()> {
+        let answer = self
+            .0
+            .delete_key_pair()
+            .key_name(name)
+            .send()
+            .await
+            .map_err(failed(format!("delete key pair {name}")));
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    async fn security_groups(&self, name: &str, value: &str) -> Answer<Vec<SecurityGroup>> {
+        let mut pages = self
+            .0
+            .describe_security_groups()
+            .filters(filter(name, value))
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(failed("list security groups"))?;
+            if let Some(id) = item
+                .group_id()
+                .and_then(|id| SecurityGroupId::parse(id).ok())
+            {
+                found.push(SecurityGroup {
+                    id,
+                    name: item.group_name().unwrap_or_default().to_owned(),
+                    tags: tags(item.tags()),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()> {
+        let answer = self
+            .0
+            .delete_security_group()
+            .group_id(id.as_str())
+            .send()
+            .await
+            .map_err(failed(format!("delete {id}")));
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    async fn permitted(&self, permission: Permission, image: Option<&ImageId>) -> Answer<()> {
+        const PROBE: &str = "imagebuilder-doctor";
+        let result = match permission {
+            Permission::RunInstances => self
+                .0
+                .run_instances()
+                .dry_run(true)
+                .set_image_id(image.map(ToString::to_string))
+                .min_count(1)
+                .max_count(1)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(failed("ask for RunInstances")),
+            Permission::CreateImage => self
+                .0
+                .create_image()
+                .dry_run(true)
+                .instance_id("i-00000000000000000")
+                .name(PROBE)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(failed("ask for CreateImage")),
+            Permission::CreateKeyPair => self
+                .0
+                .create_key_pair()
+                .dry_run(true)
+                .key_name(PROBE)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(failed("ask for CreateKeyPair")),
+            Permission::CreateSecurityGroup => self
+                .0
+                .create_security_group()
+                .dry_run(true)
+                .group_name(PROBE)
+                .description(PROBE)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(failed("ask for CreateSecurityGroup")),
+        };
+        match result {
+            // EC2's way of saying yes to a dry run.
+            Err(error) if error.code() == "DryRunOperation" => Ok(()),
+            // Permissions are looked at first, so a complaint about the made-up instance is a yes as well.
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The real cloud, by the official SDK: the only folder that names `aws_sdk_*`.
+//!
+//! Translates requests, answers and errors; decides nothing. Endpoints, region and credentials come from the SDK's
+//! standard places, so any endpoint that speaks AWS will do.
+
+mod fleet;
+mod identity;
+mod images;
+mod instances;
+mod parameters;
+mod targets;
+mod templates;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::meta::region::ProvideRegion as _;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_ec2::config::ProvideCredentials as _;
+use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+
+use super::{Cloud, CloudError, Kind};
+use crate::exit::Exit;
+
+/// Instance metadata answers within milliseconds or is not there: asking longer would only keep a laptop waiting.
+const IMDS_TIMEOUT: Duration = Duration::from_millis(500);
+/// EC2 throttles whole accounts; with the SDK's backoff ten attempts bridge about a minute of it.
+const ATTEMPTS: u32 = 10;
+/// A single attempt that takes longer will not be answered any more.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// TCP and TLS to a region on another continent take less than a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connects, refusing at once when there are no credentials or no region.
+pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
+    let imds = aws_config::imds::Client::builder()
+        .max_attempts(1)
+        .connect_timeout(IMDS_TIMEOUT)
+        .read_timeout(IMDS_TIMEOUT)
+        .build();
+    // The environment wins over the file: it is how the same configuration is used in another region.
+    let region = aws_config::environment::EnvironmentVariableRegionProvider::new()
+        .region()
+        .await
+        .or_else(|| region.map(|name| Region::new(name.to_owned())));
+    let mut chain = DefaultCredentialsChain::builder().imds_client(imds);
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .build(),
+        );
+    if let Some(region) = region {
+        chain = chain.region(region.clone());
+        loader = loader.region(region);
+    } else {
+        let profile = aws_config::profile::ProfileFileRegionProvider::new();
+        chain = chain.region(profile.region().await);
+        loader = loader.region(profile);
+    }
+    let config = loader
+        .credentials_provider(chain.build().await)
+        .load()
+        .await;
+    let Some(region) = config.region().map(ToString::to_string) else {
+        return Err(Exit::Refused
+            .error("no AWS region is set")
+            .hint("set AWS_REGION, or `region` in [bake] of the configuration")
+            .into());
+    };
+    if let Some(provider) = config.credentials_provider()
+        && let Err(error) = provider.provide_credentials().await
+    {
+        return Err(Exit::Refused
+            .error("no AWS credentials were found")
+            .because(anyhow::anyhow!("{}", DisplayErrorContext(error)))
+            .hint(
+                "for a real account: set AWS_PROFILE, or `aws configure`\n\
+                 for the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`",
+            )
+            .into());
+    }
+    let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
+        .ok()
+        .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
+    let ec2 = aws_sdk_ec2::Client::new(&config);
+    Ok(Cloud {
+        region,
+        ec2_endpoint,
+        identity: Arc::new(identity::Sts(aws_sdk_sts::Client::new(&config))),
+        images: Arc::new(images::Ec2Images(ec2.clone())),
+        instances: Arc::new(instances::Ec2Instances(ec2.clone())),
+        parameters: Arc::new(parameters::Ssm(aws_sdk_ssm::Client::new(&config))),
+        fleet: Arc::new(fleet::AutoScaling(aws_sdk_autoscaling::Client::new(
+            &config,
+        ))),
+        templates: Arc::new(templates::Ec2Templates(ec2)),
+        targets: Arc::new(targets::Elb(aws_sdk_elasticloadbalancingv2::Client::new(
+            &config,
+        ))),
+    })
+}
+
+/// Turns any SDK error into ours. `operation` names what was attempted and on which id.
+fn failed<E, R>(operation: impl Into<String>) -> impl FnOnce(SdkError<E, R>) -> CloudError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    let operation = operation.into();
+    move |error| match &error {
+        SdkError::ServiceError(service) => {
+            let code = service.err().code().unwrap_or_default();
+            let message = service.err().message().unwrap_or_default();
+            CloudError::new(kind(code), operation, code, message)
+        }
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => CloudError::new(
+            Kind::Unreachable,
+            operation,
+            "",
+            DisplayErrorContext(&error).to_string(),
+        ),
+        _ => CloudError::new(
+            Kind::Other,
+            operation,
+            "",
+            DisplayErrorContext(&error).to_string(),
+        ),
+    }
+}
+
+/// A failure that is ours to describe: an answer without the part we asked for.
+fn incomplete(operation: &str, missing: &str) -> CloudError {
+    CloudError::new(
+        Kind::Other,
+        operation,
+        "",
+        format!("the answer has no {missing}"),
+    )
+}
+
+/// The kinds by EC2's, SSM's and Auto Scaling's own codes.
+fn kind(code: &str) -> Kind {
+    match code {
+        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Kind::Denied,
+        "AuthFailure"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "InvalidClientTokenId"
+        | "UnrecognizedClientException"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired" => Kind::Credentials,
+        "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "RequestThrottled" => {
+            Kind::Throttled
+        }
+        "DependencyViolation" | "ResourceInUse" => Kind::InUse,
+        _ if code.ends_with(".InUse") => Kind::InUse,
+        "ParameterNotFound" => Kind::NotFound,
+        _ if code.ends_with(".NotFound")
+            || code.ends_with(".Unavailable") && code.starts_with("InvalidAMIID") =>
+        {
+            Kind::NotFound
+        }
+        "ValidationError" | "ValidationException" | "MissingParameter" | "InvalidRequest" => {
+            Kind::Invalid
+        }
+        _ if code.starts_with("Invalid") => Kind::Invalid,
+        _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_become_kinds() {
+        for (code, want) in [
+            ("InvalidInstanceID.NotFound", Kind::NotFound),
+            ("InvalidAMIID.Unavailable", Kind::NotFound),
+            ("InvalidSnapshot.InUse", Kind::InUse),
+            ("DependencyViolation", Kind::InUse),
+            ("UnauthorizedOperation", Kind::Denied),
+            ("RequestLimitExceeded", Kind::Throttled),
+            ("InvalidAMIID.Malformed", Kind::Invalid),
+            ("ParameterNotFound", Kind::NotFound),
+            ("AuthFailure", Kind::Credentials),
+            ("InternalError", Kind::Other),
+        ] {
+            assert_eq!(kind(code), want, "{code}");
+        }
+    }
+}

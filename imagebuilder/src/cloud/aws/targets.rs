@@ -1,0 +1,46 @@
+//! ELBv2 target groups.
+
+use async_trait::async_trait;
+
+use super::failed;
+use crate::cloud::{Answer, TargetGroups, TargetHealth};
+use crate::ids::InstanceId;
+
+pub(super) struct Elb(pub(super) aws_sdk_elasticloadbalancingv2::Client);
+
+#[async_trait]
+impl TargetGroups for Elb {
+    async fn health(&self, target_group_arn: &str) -> Answer<Vec<(InstanceId, TargetHealth)>> {
+        let answer = self
+            .0
+            .describe_target_health()
+            .target_group_arn(target_group_arn)
+            .send()
+            .await
+            .map_err(failed(format!(
+                "ask target group {target_group_arn} for its health"
+            )))?;
+        Ok(answer
+            .target_health_descriptions()
+            .iter()
+            .filter_map(|described| {
+                let instance = InstanceId::parse(described.target()?.id()?).ok()?;
+                let health = described.target_health()?;
+                let reason = [
+                    health.reason().map(|reason| reason.as_str()),
+                    health.description(),
+                ];
+                Some((
+                    instance,
+                    TargetHealth {
+                        state: health
+                            .state()
+                            .map(|state| state.as_str().to_owned())
+                            .unwrap_or_default(),
+                        reason: reason.into_iter().flatten().collect::<Vec<_>>().join(": "),
+                    },
+                ))
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,76 @@
+//! What can go wrong with a call, as far as callers branch on it.
+
+use std::fmt;
+
+/// The kinds of failure callers branch on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The thing does not exist.
+    NotFound,
+    /// The thing is used by another, so it cannot go yet.
+    InUse,
+    /// The caller may not.
+    Denied,
+    /// There are no credentials, or they are not accepted.
+    Credentials,
+    /// Too many requests, even after the SDK's retries.
+    Throttled,
+    /// Nobody answered.
+    Unreachable,
+    /// The request itself is wrong.
+    Invalid,
+    /// Anything else.
+    Other,
+}
+
+/// A failed call: operation, the resource's id where there is one, and the service's own words.
+#[derive(Clone, Debug)]
+pub(crate) struct CloudError {
+    /// What callers branch on.
+    pub(crate) kind: Kind,
+    operation: String,
+    code: String,
+    message: String,
+}
+
+impl CloudError {
+    /// A failure of `operation`, for example `terminate i-1`.
+    pub(crate) fn new(
+        kind: Kind,
+        operation: impl Into<String>,
+        code: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            operation: operation.into(),
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The service's error code, empty when it never answered.
+    pub(crate) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The service's own words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for CloudError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        if !self.code.is_empty() {
+            write!(f, ": {}", self.code)?;
+        }
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CloudError {}

@@ -1,0 +1,373 @@
+//! Auto Scaling groups: what they are, what they do, and the refreshes that change them.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{Answer, SavedVersion, TemplateRef};
+use crate::ids::{GroupName, InstanceId};
+
+/// A group as the service describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Its name.
+    pub(crate) name: GroupName,
+    /// Bounds and target of its size.
+    pub(crate) size: Size,
+    /// What it launches from.
+    pub(crate) launches: GroupLaunches,
+    /// Whether load-balancer health counts for it.
+    pub(crate) health: HealthSource,
+    /// Seconds after InService in which failed health checks are ignored.
+    pub(crate) grace_seconds: u32,
+    /// Its own default warm-up, if it has one.
+    pub(crate) default_warmup_seconds: Option<u32>,
+    /// Names of its suspended processes.
+    pub(crate) suspended: Vec<String>,
+    /// ARNs of the target groups attached to it.
+    pub(crate) target_groups: Vec<String>,
+    /// Whether it keeps a warm pool.
+    pub(crate) warm_pool: bool,
+    /// Every member, leaving ones included.
+    pub(crate) members: Vec<GroupMember>,
+}
+
+/// What a group launches its members from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GroupLaunches {
+    /// The old form; it has no versions.
+    Configuration {
+        /// The launch configuration's name.
+        name: String,
+    },
+    /// One launch template for all members.
+    Template {
+        /// `lt-…`.
+        id: String,
+        /// The template's name.
+        name: String,
+        /// The version as saved.
+        saved: SavedVersion,
+    },
+    /// A mixed instances policy.
+    Mixed {
+        /// Which of its features is the one a refresh cannot cope with.
+        feature: MixedFeature,
+    },
+}
+
+/// One member as its group describes it. The image is not in there: ask EC2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupMember {
+    /// The instance.
+    pub(crate) instance: InstanceId,
+    /// Where it is in its life.
+    pub(crate) lifecycle: Lifecycle,
+    /// Whether the group takes it for healthy.
+    pub(crate) healthy: bool,
+    /// The template version it was launched from.
+    pub(crate) template: Option<TemplateRef>,
+    /// Protected from scale-in.
+    pub(crate) protected: bool,
+}
+
+/// Bounds and target of a group's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// MinSize.
+    pub(crate) min: u32,
+    /// MaxSize.
+    pub(crate) max: u32,
+    /// DesiredCapacity.
+    pub(crate) desired: u32,
+}
+
+/// Why a mixed instances policy matters to a roll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MixedFeature {
+    /// Instance types are chosen by attributes (InstanceRequirements).
+    Attributes,
+    /// Overrides carry weights.
+    Weights,
+    /// Overrides carry a launch template or an image of their own.
+    OwnTemplates,
+    /// None of these: a plain list of instance types.
+    Plain,
+}
+
+/// Where a group takes its members' health from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HealthSource {
+    /// EC2's status checks only.
+    Ec2,
+    /// The load balancer's checks too.
+    LoadBalancer,
+}
+
+/// One lifecycle hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hook {
+    /// Its name.
+    pub(crate) name: String,
+    /// When it fires.
+    pub(crate) moment: HookMoment,
+    /// What happens when nobody completes it: `ABANDON` or `CONTINUE`.
+    pub(crate) default_result: String,
+    /// Seconds until then.
+    pub(crate) heartbeat_seconds: u32,
+}
+
+/// When a lifecycle hook fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HookMoment {
+    /// Before a new box is InService.
+    Launching,
+    /// Before a leaving box is terminated.
+    Terminating,
+}
+
+/// Where a member is in its life, as far as a roll has to tell states apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lifecycle {
+    /// `Pending…`: on its way in; the text is AWS's own.
+    Coming(String),
+    /// `InService`.
+    InService,
+    /// `Standby` and `EnteringStandby`.
+    Standby,
+    /// `Terminating:Retained`: out of service, but left running by a lifecycle policy.
+    Retained,
+    /// `Terminating…`, `Detach…`: on its way out; the text is AWS's own.
+    Leaving(String),
+    /// A state this program does not know; never counted as in service.
+    Other(String),
+}
+
+impl Lifecycle {
+    /// Reads AWS's text. Warm-pool states are `Other`: such a box does not serve.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "InService" => Self::InService,
+            "Standby" | "EnteringStandby" => Self::Standby,
+            "Terminating:Retained" => Self::Retained,
+            coming if coming.starts_with("Pending") => Self::Coming(coming.to_owned()),
+            leaving if leaving.starts_with("Terminat") || leaving.starts_with("Detach") => {
+                Self::Leaving(leaving.to_owned())
+            }
+            other => Self::Other(other.to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Lifecycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InService => "InService",
+            Self::Standby => "Standby",
+            Self::Retained => "Terminating:Retained",
+            Self::Coming(text) | Self::Leaving(text) | Self::Other(text) => text,
+        })
+    }
+}
+
+/// One instance refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refresh {
+    /// Its id.
+    pub(crate) id: String,
+    /// Where it is.
+    pub(crate) status: RefreshStatus,
+    /// AWS's explanation, shown verbatim and never parsed.
+    pub(crate) reason: String,
+    /// AWS's percentage.
+    pub(crate) percent: u32,
+    /// Members AWS has not started on.
+    pub(crate) to_update: u32,
+    /// When it began.
+    pub(crate) started: Option<Timestamp>,
+    /// The template version it was told to go to; `None` when it has none or it is no number.
+    pub(crate) desired: Option<TemplateRef>,
+    /// Its checkpoints.
+    pub(crate) checkpoints: Vec<u32>,
+    /// Whether the service rolls it back by itself when it fails.
+    pub(crate) auto_rollback: bool,
+    /// Why and when it began to roll back, if it did.
+    pub(crate) rollback_reason: Option<String>,
+}
+
+/// Where a refresh is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RefreshStatus {
+    /// Accepted, not begun.
+    Pending,
+    /// Replacing members.
+    InProgress,
+    /// All replaced, waiting out the bake time.
+    Baking,
+    /// Over: done as far as the service knows, which is not proof.
+    Successful,
+    /// Over: failed, and not rolled back.
+    Failed,
+    /// Being cancelled.
+    Cancelling,
+    /// Over: cancelled, members left mixed.
+    Cancelled,
+    /// Going back.
+    RollbackInProgress,
+    /// Over: back where it was.
+    RollbackSuccessful,
+    /// Over: stuck half-way back.
+    RollbackFailed,
+    /// A status newer than this program: still running, shown as it is.
+    Unknown(String),
+}
+
+impl RefreshStatus {
+    /// Reads AWS's text.
+    pub(crate) fn parse(text: &str) -> Self {
+        match text {
+            "Pending" => Self::Pending,
+            "InProgress" => Self::InProgress,
+            "Baking" => Self::Baking,
+            "Successful" => Self::Successful,
+            "Failed" => Self::Failed,
+            "Cancelling" => Self::Cancelling,
+            "Cancelled" => Self::Cancelled,
+            "RollbackInProgress" => Self::RollbackInProgress,
+            "RollbackSuccessful" => Self::RollbackSuccessful,
+            "RollbackFailed" => Self::RollbackFailed,
+            other => Self::Unknown(other.to_owned()),
+        }
+    }
+
+    /// Whether it has ended. What we do not know has not.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(
+            self,
+            Self::Successful
+                | Self::Failed
+                | Self::Cancelled
+                | Self::RollbackSuccessful
+                | Self::RollbackFailed
+        )
+    }
+}
+
+impl fmt::Display for RefreshStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "Pending",
+            Self::InProgress => "InProgress",
+            Self::Baking => "Baking",
+            Self::Successful => "Successful",
+            Self::Failed => "Failed",
+            Self::Cancelling => "Cancelling",
+            Self::Cancelled => "Cancelled",
+            Self::RollbackInProgress => "RollbackInProgress",
+            Self::RollbackSuccessful => "RollbackSuccessful",
+            Self::RollbackFailed => "RollbackFailed",
+            Self::Unknown(text) => text,
+        })
+    }
+}
+
+/// One scaling activity of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Activity {
+    /// Its id.
+    pub(crate) id: String,
+    /// AWS's description, such as `Launching a new EC2 instance: i-…`.
+    pub(crate) description: String,
+    /// How it ended, or that it has not.
+    pub(crate) outcome: ActivityOutcome,
+    /// AWS's message, shown verbatim.
+    pub(crate) message: String,
+    /// When it began.
+    pub(crate) started: Option<Timestamp>,
+}
+
+impl Activity {
+    /// The box this activity launched and lost again: it came up, and was turned away by the
+    /// launch hook, its time-out or a health check before it was in service.
+    ///
+    /// A launch that produced no box (no capacity, no quota) is not the image's fault and yields
+    /// `None`. The service has no field that tells launches from terminations, so this goes by the
+    /// fixed beginning of the description.
+    pub(crate) fn lost_box(&self) -> Option<InstanceId> {
+        if self.outcome != ActivityOutcome::Failed {
+            return None;
+        }
+        let box_id = self
+            .description
+            .strip_prefix("Launching a new EC2 instance: ")?;
+        let end = box_id.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        InstanceId::parse(&box_id[..end.unwrap_or(box_id.len())]).ok()
+    }
+}
+
+/// How a scaling activity ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActivityOutcome {
+    /// `Successful`.
+    Done,
+    /// `Failed` or `Cancelled`: an abandoned launch hook is reported as either.
+    Failed,
+    /// Anything else: not over yet.
+    Running,
+}
+
+/// The preferences of StartInstanceRefresh, every one of them explicit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Preferences {
+    /// MinHealthyPercentage.
+    pub(crate) min_percent: u32,
+    /// MaxHealthyPercentage. Leaving it out is not the same as 100.
+    pub(crate) max_percent: u32,
+    /// InstanceWarmup.
+    pub(crate) warmup_seconds: u32,
+    /// CheckpointPercentages ending in 100; empty means: do not send the field at all.
+    pub(crate) checkpoints: Vec<u32>,
+    /// CheckpointDelay, sent with checkpoints only.
+    pub(crate) checkpoint_delay_seconds: u32,
+    /// BakeTime.
+    pub(crate) bake_seconds: u32,
+    /// AlarmSpecification.
+    pub(crate) alarms: Vec<String>,
+    /// AutoRollback.
+    pub(crate) auto_rollback: bool,
+}
+
+/// Auto Scaling groups and their refreshes.
+#[async_trait]
+pub(crate) trait Fleet: Send + Sync {
+    /// One group; `None` when there is none.
+    async fn group(&self, group: &GroupName) -> Answer<Option<Group>>;
+    /// Its lifecycle hooks.
+    async fn hooks(&self, group: &GroupName) -> Answer<Vec<Hook>>;
+    /// Its refreshes, active ones first, then the newest.
+    async fn refreshes(&self, group: &GroupName) -> Answer<Vec<Refresh>>;
+    /// Its newest scaling activities, newest first.
+    async fn activities(&self, group: &GroupName) -> Answer<Vec<Activity>>;
+    /// Starts a refresh to a template version; its id. There is no client token: an answer that
+    /// was lost comes back as a fault of code [`REFRESH_IN_PROGRESS`].
+    async fn start_refresh(
+        &self,
+        group: &GroupName,
+        desired: &TemplateRef,
+        preferences: &Preferences,
+    ) -> Answer<String>;
+    /// Makes the active refresh go back.
+    async fn roll_back(&self, group: &GroupName) -> Answer<()>;
+    /// Cancels the active refresh.
+    async fn cancel_refresh(&self, group: &GroupName) -> Answer<()>;
+    /// Saves the group on a template version, without replacing anybody.
+    async fn save_version(&self, group: &GroupName, version: &TemplateRef) -> Answer<()>;
+}
+
+/// The fault of a second refresh.
+pub(crate) const REFRESH_IN_PROGRESS: &str = "InstanceRefreshInProgress";
+/// The fault of stopping a refresh that has ended.
+pub(crate) const NO_ACTIVE_REFRESH: &str = "ActiveInstanceRefreshNotFound";
+/// The fault of rolling back what cannot be.
+pub(crate) const IRREVERSIBLE: &str = "IrreversibleInstanceRefresh";

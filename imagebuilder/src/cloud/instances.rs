@@ -1,0 +1,128 @@
+//! Instances, and the key pairs and security groups that are made for one instance.
+
+use async_trait::async_trait;
+
+use super::{Answer, Tags};
+use crate::ids::{ImageId, InstanceId, SecurityGroupId, SubnetId};
+
+/// What an instance is launched with. IMDSv2 is always required and a shutdown always terminates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// From which image.
+    pub(crate) image: ImageId,
+    /// Its type.
+    pub(crate) instance_type: String,
+    /// Its instance profile, by name.
+    pub(crate) instance_profile: Option<String>,
+    /// Its subnet.
+    pub(crate) subnet: Option<SubnetId>,
+    /// Its security groups.
+    pub(crate) security_groups: Vec<SecurityGroupId>,
+    /// Its user data, not yet encoded.
+    pub(crate) user_data: Option<String>,
+    /// Its tags and its volumes'.
+    pub(crate) tags: Tags,
+    /// Makes a repeated launch answer with the first one's instance.
+    pub(crate) client_token: String,
+}
+
+/// An instance's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InstanceState {
+    /// Starting.
+    Pending,
+    /// Running.
+    Running,
+    /// Going: it will terminate by itself.
+    ShuttingDown,
+    /// Gone.
+    Terminated,
+    /// Stopping or stopped.
+    Stopped,
+    /// A state this program does not know.
+    Other(String),
+}
+
+impl InstanceState {
+    /// Whether there is nothing left to terminate.
+    pub(crate) fn is_going(&self) -> bool {
+        matches!(self, Self::ShuttingDown | Self::Terminated)
+    }
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    /// Its id.
+    pub(crate) id: InstanceId,
+    /// Its image.
+    pub(crate) image: Option<ImageId>,
+    /// Its state.
+    pub(crate) state: InstanceState,
+    /// When it was launched, seconds since the epoch.
+    pub(crate) launched: Option<i64>,
+    /// Why it is in this state, in EC2's words.
+    pub(crate) reason: String,
+    /// Its tags.
+    pub(crate) tags: Tags,
+}
+
+/// A key pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyPair {
+    /// Its name, by which it is deleted.
+    pub(crate) name: String,
+    /// Its tags.
+    pub(crate) tags: Tags,
+}
+
+/// A security group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SecurityGroup {
+    /// Its id.
+    pub(crate) id: SecurityGroupId,
+    /// Its name.
+    pub(crate) name: String,
+    /// Its tags.
+    pub(crate) tags: Tags,
+}
+
+/// A call whose permission can be asked for without making it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    /// RunInstances of an image.
+    RunInstances,
+    /// CreateImage.
+    CreateImage,
+    /// CreateKeyPair.
+    CreateKeyPair,
+    /// CreateSecurityGroup.
+    CreateSecurityGroup,
+}
+
+/// Instances and what is made for one instance.
+#[async_trait]
+pub(crate) trait Instances: Send + Sync {
+    /// Launches one instance.
+    async fn launch(&self, launch: &Launch) -> Answer<InstanceId>;
+    /// One instance; `None` when there is none.
+    async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>>;
+    /// Instances that carry a tag and are not terminated; with no value, whatever its value.
+    async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>>;
+    /// Instances not terminated that run an image.
+    async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>>;
+    /// Terminates an instance; one that is gone already is fine.
+    async fn terminate(&self, id: &InstanceId) -> Answer<()>;
+    /// What the instance printed on its console.
+    async fn console(&self, id: &InstanceId) -> Answer<String>;
+    /// Key pairs that carry a tag, or whose name matches a glob.
+    async fn key_pairs(&self, filter: &str, value: &str) -> Answer<Vec<KeyPair>>;
+    /// Deletes a key pair; one that is gone already is fine.
+    async fn delete_key_pair(&self, name: &str) -> Answer<()>;
+    /// Security groups that carry a tag, or whose name matches a glob.
+    async fn security_groups(&self, filter: &str, value: &str) -> Answer<Vec<SecurityGroup>>;
+    /// Deletes a security group; one that is gone already is fine.
+    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()>;
+    /// Asks whether a call would be permitted, by EC2's dry run. An error of kind `Denied` says no.
+    async fn permitted(&self, permission: Permission, image: Option<&ImageId>) -> Answer<()>;
+}

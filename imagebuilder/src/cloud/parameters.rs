@@ -1,0 +1,31 @@
+//! SSM parameters: pointers to images, and the registry of instances.
+
+use async_trait::async_trait;
+
+use super::Answer;
+use crate::ids::ImageId;
+
+/// A parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parameter {
+    /// Its full name.
+    pub(crate) name: String,
+    /// Its value.
+    pub(crate) value: String,
+    /// How often it was written.
+    pub(crate) version: i64,
+}
+
+/// SSM parameters.
+#[async_trait]
+pub(crate) trait Parameters: Send + Sync {
+    /// One parameter; `None` when there is none.
+    async fn parameter(&self, name: &str) -> Answer<Option<Parameter>>;
+    /// All parameters below a path.
+    async fn below(&self, path: &str) -> Answer<Vec<Parameter>>;
+    /// Points a parameter of data type `aws:ec2:image` at an image. The service validates *after* it answered: read
+    /// the parameter back before believing it.
+    async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;
+    /// Deletes a parameter; one that is gone already is fine.
+    async fn delete(&self, name: &str) -> Answer<()>;
+}

@@ -1,0 +1,129 @@
+//! Launch templates and their versions.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::Answer;
+use crate::ids::ImageId;
+
+/// A launch-template version as a group has it saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SavedVersion {
+    /// A number: the only form a refresh can return to.
+    Number(u64),
+    /// `$Latest`.
+    Latest,
+    /// `$Default`.
+    Default,
+}
+
+impl SavedVersion {
+    /// Reads AWS's text; `None` when it is neither a number nor an alias.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "$Latest" => Some(Self::Latest),
+            "$Default" => Some(Self::Default),
+            number => number.parse().ok().map(Self::Number),
+        }
+    }
+}
+
+impl fmt::Display for SavedVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Latest => f.write_str("$Latest"),
+            Self::Default => f.write_str("$Default"),
+        }
+    }
+}
+
+/// One version of a launch template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateVersion {
+    /// Its number.
+    pub(crate) number: u64,
+    /// What it launches.
+    pub(crate) image: TemplateImage,
+    /// Its description; ours say so.
+    pub(crate) description: String,
+    /// A fingerprint of all its data except the image: two versions with the same shape differ in
+    /// nothing but the image.
+    pub(crate) shape: String,
+}
+
+/// What a launch-template version has in the place of its image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TemplateImage {
+    /// A literal AMI id.
+    Literal(ImageId),
+    /// `resolve:ssm:…`, looked up by EC2 at every launch.
+    Alias(String),
+    /// Nothing at all.
+    Missing,
+}
+
+impl TemplateImage {
+    /// The literal id, if it is one.
+    pub(crate) fn literal(&self) -> Option<&ImageId> {
+        match self {
+            Self::Literal(image) => Some(image),
+            Self::Alias(_) | Self::Missing => None,
+        }
+    }
+}
+
+impl fmt::Display for TemplateImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(image) => image.fmt(f),
+            Self::Alias(alias) => f.write_str(alias),
+            Self::Missing => f.write_str("no image"),
+        }
+    }
+}
+
+/// A launch-template version by its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateRef {
+    /// `lt-…`.
+    pub(crate) id: String,
+    /// The number.
+    pub(crate) version: u64,
+}
+
+/// A launch template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template {
+    /// Every version that still exists, oldest first.
+    pub(crate) versions: Vec<TemplateVersion>,
+    /// The number `$Latest` stands for.
+    pub(crate) latest: u64,
+    /// The number `$Default` stands for.
+    pub(crate) default: u64,
+}
+
+/// A version to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NewVersion {
+    /// `lt-…`.
+    pub(crate) template_id: String,
+    /// The version it is made from.
+    pub(crate) source: u64,
+    /// The one thing that differs.
+    pub(crate) image: ImageId,
+    /// Its description.
+    pub(crate) description: String,
+    /// Asked again with the same token, the service makes no second version.
+    pub(crate) token: String,
+}
+
+/// Launch templates.
+#[async_trait]
+pub(crate) trait LaunchTemplates: Send + Sync {
+    /// A template with all its versions; `None` when there is none.
+    async fn template(&self, id: &str) -> Answer<Option<Template>>;
+    /// Makes a version; its number.
+    async fn make_version(&self, version: &NewVersion) -> Answer<u64>;
+}

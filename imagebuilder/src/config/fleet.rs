@@ -1,0 +1,319 @@
+//! `[fleet]` and `[roll]`: which group is rolled, and how carefully; as written, then validated.
+//!
+//! Shapes only: whether the group exists, or the target group is attached, is the plan's to judge.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::ids::{GroupName, TemplateName};
+
+/// `[fleet]` as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fleet {
+    /// The Auto Scaling group to roll.
+    pub(crate) group: GroupName,
+    /// Name or id of the launch template the group must be on; unset takes what the group has.
+    pub(crate) launch_template: Option<TemplateName>,
+    /// Name or ARN of a target group that must be attached; all attached ones are watched anyway.
+    pub(crate) target_group: Option<String>,
+}
+
+/// `[roll]` as written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Roll {
+    /// Share of the desired capacity that stays in service, healthy and warmed.
+    pub(crate) min_healthy_percent: u32,
+    /// How far above the desired capacity the group may go meanwhile.
+    pub(crate) max_healthy_percent: u32,
+    /// Seconds a new box must stay healthy before it counts; unset takes the group's own.
+    pub(crate) warmup_seconds: Option<u32>,
+    /// Percentages at which the refresh pauses.
+    pub(crate) checkpoints: Vec<u32>,
+    /// How long it pauses there; the smoke test has to answer within it.
+    pub(crate) checkpoint_delay_seconds: u32,
+    /// How long the service keeps watching the alarms after the last replacement.
+    pub(crate) bake_seconds: u32,
+    /// CloudWatch alarms that stop the roll.
+    pub(crate) alarms: Vec<String>,
+    /// Whether the service rolls back by itself when the refresh fails.
+    pub(crate) auto_rollback: bool,
+    /// A command that is run at every checkpoint and at the end; failing it rolls back.
+    pub(crate) smoke_test: Vec<String>,
+    /// How long one smoke test may take.
+    pub(crate) smoke_test_timeout_seconds: u32,
+    /// Lost boxes of the new version after which we roll back without waiting for the service,
+    /// which goes on relaunching for an hour; 0 leaves it to the service.
+    pub(crate) max_failed_launches: u32,
+    /// How long to watch before detaching with the refresh still running.
+    pub(crate) watch_timeout_seconds: u32,
+    /// Pause between two looks.
+    pub(crate) poll_seconds: u32,
+    /// How long a finished fleet may take to be proven.
+    pub(crate) verify_timeout_seconds: u32,
+    /// Looks in a row in which every member has to be in order.
+    pub(crate) healthy_rounds: u32,
+}
+
+impl Default for Roll {
+    fn default() -> Self {
+        Self {
+            min_healthy_percent: 100,
+            max_healthy_percent: 110,
+            warmup_seconds: None,
+            checkpoints: Vec::new(),
+            checkpoint_delay_seconds: 600,
+            bake_seconds: 0,
+            alarms: Vec::new(),
+            auto_rollback: true,
+            smoke_test: Vec::new(),
+            smoke_test_timeout_seconds: 300,
+            max_failed_launches: 3,
+            watch_timeout_seconds: 3600,
+            poll_seconds: 5,
+            verify_timeout_seconds: 300,
+            healthy_rounds: 3,
+        }
+    }
+}
+
+/// `[fleet]` and `[roll]`, validated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The group to roll.
+    pub(crate) group: GroupName,
+    /// Name or id of the launch template it must be on.
+    pub(crate) launch_template: Option<TemplateName>,
+    /// Name or ARN of a target group that must be attached.
+    pub(crate) target_group: Option<String>,
+    /// MinHealthyPercentage.
+    pub(crate) min_percent: u32,
+    /// MaxHealthyPercentage.
+    pub(crate) max_percent: u32,
+    /// InstanceWarmup, if the group's own is not wanted.
+    pub(crate) warmup_seconds: Option<u32>,
+    /// Ascending, unique, each below 100.
+    pub(crate) checkpoints: Vec<u32>,
+    /// CheckpointDelay.
+    pub(crate) checkpoint_delay_seconds: u32,
+    /// BakeTime.
+    pub(crate) bake_seconds: u32,
+    /// Alarm names, at most ten.
+    pub(crate) alarms: Vec<String>,
+    /// Whether to ask for AutoRollback where it is possible.
+    pub(crate) auto_rollback: bool,
+    /// Program and arguments; `None` when there is no smoke test.
+    pub(crate) smoke_test: Option<SmokeTest>,
+    /// See [`Roll::max_failed_launches`]; `None` leaves it to the service.
+    pub(crate) max_failed_launches: Option<u32>,
+    /// How long to watch.
+    pub(crate) watch_timeout: Duration,
+    /// Pause between two looks.
+    pub(crate) poll: Duration,
+    /// How long to wait for proof.
+    pub(crate) verify_timeout: Duration,
+    /// Good looks in a row that make a proof.
+    pub(crate) healthy_rounds: u32,
+}
+
+/// The command that judges the whole fleet from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SmokeTest {
+    /// What to run.
+    pub(crate) program: String,
+    /// Its arguments.
+    pub(crate) arguments: Vec<String>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+}
+
+/// The service's own limit on CheckpointDelay and BakeTime: two days.
+const LONGEST_PAUSE_SECONDS: u32 = 172_800;
+
+/// The service's own limit on alarms in one refresh.
+const MOST_ALARMS: usize = 10;
+
+impl Settings {
+    /// Judges what was written; errors name the key.
+    pub(crate) fn validate(fleet: &Fleet, roll: &Roll) -> Result<Self> {
+        ensure!(
+            roll.min_healthy_percent <= 100,
+            "roll.min_healthy_percent is {}; it must be 0 to 100",
+            roll.min_healthy_percent
+        );
+        ensure!(
+            (100..=200).contains(&roll.max_healthy_percent),
+            "roll.max_healthy_percent is {}; it must be 100 to 200",
+            roll.max_healthy_percent
+        );
+        ensure!(
+            roll.max_healthy_percent - roll.min_healthy_percent <= 100,
+            "roll.max_healthy_percent {} is more than 100 above roll.min_healthy_percent {}",
+            roll.max_healthy_percent,
+            roll.min_healthy_percent
+        );
+        ensure!(
+            roll.checkpoints
+                .is_sorted_by(|earlier, later| earlier < later),
+            "roll.checkpoints {:?} must ascend and not repeat",
+            roll.checkpoints
+        );
+        if let Some(odd) = roll
+            .checkpoints
+            .iter()
+            .find(|percent| !(1..100).contains(*percent))
+        {
+            bail!(
+                "roll.checkpoints holds {odd}; each must be 1 to 99, 100 is always added so that the roll is whole"
+            );
+        }
+        for (key, seconds) in [
+            ("checkpoint_delay_seconds", roll.checkpoint_delay_seconds),
+            ("bake_seconds", roll.bake_seconds),
+        ] {
+            ensure!(
+                seconds <= LONGEST_PAUSE_SECONDS,
+                "roll.{key} is {seconds}; the service allows at most {LONGEST_PAUSE_SECONDS}"
+            );
+        }
+        ensure!(
+            roll.alarms.len() <= MOST_ALARMS,
+            "roll.alarms holds {}; the service allows at most {MOST_ALARMS}",
+            roll.alarms.len()
+        );
+        for (key, number) in [
+            (
+                "smoke_test_timeout_seconds",
+                roll.smoke_test_timeout_seconds,
+            ),
+            ("watch_timeout_seconds", roll.watch_timeout_seconds),
+            ("poll_seconds", roll.poll_seconds),
+            ("healthy_rounds", roll.healthy_rounds),
+        ] {
+            ensure!(number > 0, "roll.{key} is 0; it must be at least 1");
+        }
+        let mut command = roll.smoke_test.iter().cloned();
+        let smoke_test = match command.next() {
+            None => None,
+            Some(program) => {
+                ensure!(
+                    !program.is_empty(),
+                    "roll.smoke_test names an empty program"
+                );
+                ensure!(
+                    roll.checkpoints.is_empty()
+                        || roll.smoke_test_timeout_seconds <= roll.checkpoint_delay_seconds,
+                    "roll.smoke_test_timeout_seconds {} is longer than roll.checkpoint_delay_seconds {}: \
+                     the service would go on before the test has answered",
+                    roll.smoke_test_timeout_seconds,
+                    roll.checkpoint_delay_seconds
+                );
+                Some(SmokeTest {
+                    program,
+                    arguments: command.collect(),
+                    timeout: seconds(roll.smoke_test_timeout_seconds),
+                })
+            }
+        };
+        Ok(Self {
+            group: fleet.group.clone(),
+            launch_template: fleet.launch_template.clone(),
+            target_group: fleet.target_group.clone(),
+            min_percent: roll.min_healthy_percent,
+            max_percent: roll.max_healthy_percent,
+            warmup_seconds: roll.warmup_seconds,
+            checkpoints: roll.checkpoints.clone(),
+            checkpoint_delay_seconds: roll.checkpoint_delay_seconds,
+            bake_seconds: roll.bake_seconds,
+            alarms: roll.alarms.clone(),
+            auto_rollback: roll.auto_rollback,
+            smoke_test,
+            max_failed_launches: (roll.max_failed_launches > 0).then_some(roll.max_failed_launches),
+            watch_timeout: seconds(roll.watch_timeout_seconds),
+            poll: seconds(roll.poll_seconds),
+            verify_timeout: seconds(roll.verify_timeout_seconds),
+            healthy_rounds: roll.healthy_rounds,
+        })
+    }
+}
+
+/// A duration of whole seconds.
+fn seconds(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validate(roll: &str) -> Result<Settings> {
+        let fleet = toml::from_str("group = \"shop\"").unwrap();
+        Settings::validate(&fleet, &toml::from_str(roll).unwrap())
+    }
+
+    #[test]
+    fn an_empty_table_gives_the_safe_defaults() {
+        let settings = validate("").unwrap();
+        assert_eq!((settings.min_percent, settings.max_percent), (100, 110));
+        assert!(settings.auto_rollback);
+        assert_eq!(settings.max_failed_launches, Some(3));
+        assert_eq!(settings.smoke_test, None);
+    }
+
+    #[test]
+    fn zero_failed_launches_leaves_it_to_the_service() {
+        assert_eq!(
+            validate("max_failed_launches = 0")
+                .unwrap()
+                .max_failed_launches,
+            None
+        );
+    }
+
+    #[test]
+    fn what_the_service_would_refuse_is_refused_here_by_key() {
+        for (text, expected) in [
+            (
+                "min_healthy_percent = 101",
+                "roll.min_healthy_percent is 101",
+            ),
+            ("max_healthy_percent = 99", "roll.max_healthy_percent is 99"),
+            (
+                "min_healthy_percent = 50\nmax_healthy_percent = 151",
+                "more than 100 above",
+            ),
+            ("checkpoints = [50, 20]", "must ascend"),
+            ("checkpoints = [20, 20]", "must ascend"),
+            ("checkpoints = [0, 50]", "roll.checkpoints holds 0"),
+            ("checkpoints = [50, 100]", "roll.checkpoints holds 100"),
+            (
+                "checkpoint_delay_seconds = 172801",
+                "roll.checkpoint_delay_seconds is 172801",
+            ),
+            ("bake_seconds = 172801", "roll.bake_seconds is 172801"),
+            (
+                "alarms = [\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\"]",
+                "roll.alarms holds 11",
+            ),
+            ("poll_seconds = 0", "roll.poll_seconds is 0"),
+            ("healthy_rounds = 0", "roll.healthy_rounds is 0"),
+            ("smoke_test = [\"\"]", "empty program"),
+            (
+                "smoke_test = [\"true\"]\ncheckpoints = [50]\ncheckpoint_delay_seconds = 10",
+                "before the test has answered",
+            ),
+        ] {
+            let error = validate(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(toml::from_str::<Roll>("warmup = 3").is_err());
+        assert!(toml::from_str::<Fleet>("group = \"a\"\nsubnet = \"b\"").is_err());
+    }
+}

@@ -1,0 +1,337 @@
+//! `imagebuilder.toml`: text → types → validated [`Config`], every refusal with its place and cure.
+//!
+//! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
+
+mod fleet;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
+use crate::exit::{Exit, Failure};
+use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
+
+/// The whole configuration, valid.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// `[image]`: what is built.
+    pub(crate) image: Image,
+    /// `[services.<name>]`: what runs on the box and is judged by the agent.
+    #[serde(default)]
+    pub(crate) services: BTreeMap<ServiceName, Service>,
+    /// `[bake]`: where and how it is built.
+    #[serde(default)]
+    pub(crate) bake: Bake,
+    /// `[fleet]`: what is rolled. Commands that roll ask for it.
+    pub(crate) fleet: Option<Fleet>,
+    /// `[roll]`: how it is rolled.
+    #[serde(default)]
+    pub(crate) roll: Roll,
+}
+
+/// `[image]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Image {
+    /// Names the AMIs, the pointers and the registry path.
+    pub(crate) name: ImageName,
+    /// The architecture of the image and its source.
+    #[serde(default)]
+    pub(crate) arch: Arch,
+    /// A folder whose templates replace the built-in ones of the same name.
+    pub(crate) template: Option<PathBuf>,
+    /// A folder whose `provision/*.sh` replace the built-in scripts.
+    pub(crate) provision: Option<PathBuf>,
+    /// Who Packer logs in as.
+    #[serde(default = "defaults::ssh_username")]
+    pub(crate) ssh_username: String,
+    /// Which AMI to start from.
+    pub(crate) source: Source,
+    /// The agent.
+    pub(crate) agent: Agent,
+    /// Files put onto the image as they are.
+    #[serde(default)]
+    pub(crate) payload: Vec<Payload>,
+    /// Passed to the templates as `variables.<name>`.
+    #[serde(default)]
+    pub(crate) variables: BTreeMap<String, toml::Value>,
+}
+
+/// The architectures we build for, as EC2 spells them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Arch {
+    /// 64-bit x86.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit ARM.
+    #[serde(rename = "arm64")]
+    Arm64,
+}
+
+impl Arch {
+    /// EC2's spelling.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+/// `[image.source]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    /// Whose images may be taken: account ids, `self` or `amazon`. Required: a name alone can be anybody's.
+    pub(crate) owners: Vec<String>,
+    /// A glob over image names; the newest match is taken.
+    pub(crate) name: String,
+}
+
+/// `[[image.payload]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Payload {
+    /// The file here, relative to the configuration.
+    pub(crate) source: PathBuf,
+    /// The absolute path on the image.
+    pub(crate) dest: String,
+    /// Its mode, octal.
+    #[serde(default = "defaults::mode")]
+    pub(crate) mode: String,
+}
+
+/// `[image.agent]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Agent {
+    /// The agent's binary here.
+    pub(crate) binary: PathBuf,
+    /// When a box is fit.
+    #[serde(default)]
+    pub(crate) gate: AgentGate,
+}
+
+/// `[image.agent.gate]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AgentGate {
+    /// Passes in a row that make a box fit.
+    pub(crate) passes: u32,
+    /// Seconds between two checks.
+    pub(crate) interval_seconds: u32,
+    /// Seconds after which a box that is not fit is unfit.
+    pub(crate) deadline_seconds: u32,
+}
+
+impl Default for AgentGate {
+    fn default() -> Self {
+        Self {
+            passes: 3,
+            interval_seconds: 2,
+            deadline_seconds: 120,
+        }
+    }
+}
+
+/// `[services.<name>]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    /// The service's binary here; installed as `/usr/lib/<name>/<name>`. Left out when a payload brings it.
+    pub(crate) binary: Option<PathBuf>,
+    /// Its systemd unit's name.
+    pub(crate) unit: Option<String>,
+    /// What the agent asks to find out whether it is well.
+    pub(crate) health_url: String,
+    /// What the agent asks for its version.
+    pub(crate) version_url: Option<String>,
+    /// Its settings file here; installed as `/etc/<name>/<name>.toml`.
+    pub(crate) settings: Option<PathBuf>,
+    /// Its environment, unless user data says otherwise.
+    #[serde(default)]
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// `[bake]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Bake {
+    /// The region, unless the environment names one.
+    pub(crate) region: Option<String>,
+    /// The builder's instance type.
+    pub(crate) instance_type: String,
+    /// The builder's subnet.
+    pub(crate) subnet: Option<SubnetId>,
+    /// The builder's VPC.
+    pub(crate) vpc: Option<VpcId>,
+    /// Which of the builder's addresses Packer dials: `public_ip`, `private_ip`, `public_dns` or `private_dns`.
+    pub(crate) ssh_interface: Option<String>,
+    /// The port Packer dials.
+    pub(crate) ssh_port: u16,
+    /// Seconds until SSH must have answered.
+    pub(crate) ssh_timeout_seconds: u32,
+    /// Who may reach the builder's SSH port; Packer's own default when empty.
+    pub(crate) source_cidrs: Vec<String>,
+    /// Whether the image's snapshots are encrypted.
+    pub(crate) encrypt: bool,
+    /// With which KMS key; the account's default key when left out.
+    pub(crate) kms_key: Option<String>,
+    /// Accounts that may launch the image.
+    pub(crate) share: Vec<AccountId>,
+    /// Regions the image is copied to.
+    pub(crate) copy: Vec<String>,
+    /// Seconds Packer may take altogether.
+    pub(crate) timeout_seconds: u32,
+    /// The instance that judges the candidate.
+    pub(crate) gate: Gate,
+}
+
+impl Default for Bake {
+    fn default() -> Self {
+        Self {
+            region: None,
+            instance_type: "t3.small".into(),
+            subnet: None,
+            vpc: None,
+            ssh_interface: None,
+            ssh_port: 22,
+            ssh_timeout_seconds: 300,
+            source_cidrs: Vec::new(),
+            encrypt: false,
+            kms_key: None,
+            share: Vec::new(),
+            copy: Vec::new(),
+            timeout_seconds: 5400,
+            gate: Gate::default(),
+        }
+    }
+}
+
+/// `[bake.gate]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Gate {
+    /// The judging instance's type; the builder's when left out.
+    pub(crate) instance_type: Option<String>,
+    /// The instance profile that lets its agent write the registry record.
+    pub(crate) instance_profile: Option<String>,
+    /// Its subnet; the builder's when left out.
+    pub(crate) subnet: Option<SubnetId>,
+    /// Its security groups; the VPC's default group when empty.
+    pub(crate) security_groups: Vec<SecurityGroupId>,
+    /// Seconds until the agent must have given its verdict.
+    pub(crate) timeout_seconds: u32,
+    /// User data for the judging instance.
+    pub(crate) user_data: Option<PathBuf>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            instance_type: None,
+            instance_profile: None,
+            subnet: None,
+            security_groups: Vec::new(),
+            timeout_seconds: 600,
+            user_data: None,
+        }
+    }
+}
+
+mod defaults {
+    pub(super) fn ssh_username() -> String {
+        "admin".into()
+    }
+    pub(super) fn mode() -> String {
+        "0644".into()
+    }
+}
+
+impl Config {
+    /// Reads and validates a configuration file.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let absent = error.kind() == std::io::ErrorKind::NotFound;
+            let failure = Exit::Usage
+                .error(format!("cannot read the configuration {}", path.display()))
+                .because(error);
+            if absent {
+                failure.hint(
+                    "`imagebuilder init` writes a commented one; `--config FILE` names another",
+                )
+            } else {
+                failure
+            }
+        })?;
+        Ok(Self::parse(&text, &path.display().to_string())?)
+    }
+
+    /// Validates configuration text; `place` is what refusals call the file.
+    pub(crate) fn parse(text: &str, place: &str) -> Result<Self, Failure> {
+        let config: Self = toml::from_str(text).map_err(|error| refusal(text, place, &error))?;
+        config.validate(place)?;
+        Ok(config)
+    }
+
+    fn validate(&self, place: &str) -> Result<(), Failure> {
+        let refuse = |message: String| Err(Exit::Usage.error(format!("{place}: {message}")));
+        if self.image.source.owners.is_empty() {
+            return refuse(
+                "[image.source] owners is empty: a name alone can be anybody's image".into(),
+            );
+        }
+        for payload in &self.image.payload {
+            if !payload.dest.starts_with('/') {
+                return refuse(format!(
+                    "payload dest `{}` is not an absolute path",
+                    payload.dest
+                ));
+            }
+            let octal = payload.mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
+            if !octal || !(3..=4).contains(&payload.mode.len()) {
+                return refuse(format!(
+                    "payload mode `{}` is not octal like 0644",
+                    payload.mode
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(text: &str, place: &str, error: &toml::de::Error) -> Failure {
+    let place = match error.span() {
+        Some(span) => format!(
+            "{place}:{}",
+            text[..span.start.min(text.len())].matches('\n').count() + 1
+        ),
+        None => place.to_owned(),
+    };
+    let message = error.message().trim_end();
+    let failure = Exit::Usage.error(format!("{place}: {message}"));
+    match nearest(message) {
+        Some(known) => failure.hint(format!("did you mean `{known}`?")),
+        None => failure,
+    }
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`": the expected key nearest to the unknown one.
+fn nearest(message: &str) -> Option<String> {
+    let mut quoted = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let unknown = quoted.next()?;
+    quoted
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .filter(|(distance, known)| *distance <= known.len().max(unknown.len()) / 2)
+        .min()
+        .map(|(_, known)| known.to_owned())
+}

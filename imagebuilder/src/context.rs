@@ -1,0 +1,63 @@
+//! What every command is given: where its configuration is, how to speak, how to reach the cloud, when to stop.
+//!
+//! Nothing is read or connected before a command asks for it, so `init` works in an empty folder and `render` offline.
+
+use std::path::{Path, PathBuf};
+
+use crate::cancel::Cancel;
+use crate::cli::Global;
+use crate::cloud::Cloud;
+use crate::config::Config;
+use crate::output::Output;
+
+/// The folder beside the configuration that holds the runs.
+const STATE: &str = ".imagebuilder";
+
+/// What every command is given.
+#[derive(Debug)]
+pub(crate) struct Context {
+    config_path: PathBuf,
+    /// How to speak.
+    pub(crate) output: Output,
+    /// When to stop.
+    pub(crate) cancel: Cancel,
+}
+
+impl Context {
+    /// Prepares streams and signal handling.
+    pub(crate) fn new(global: &Global) -> anyhow::Result<Self> {
+        Ok(Self {
+            config_path: global.config.clone(),
+            output: Output::new(global.json, global.events.as_deref())?,
+            cancel: Cancel::on_signals()?,
+        })
+    }
+
+    /// Where the configuration is.
+    pub(crate) fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
+    /// Reads and validates the configuration.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        Config::load(&self.config_path)
+    }
+
+    /// The folder the configuration's relative paths start from.
+    pub(crate) fn root(&self) -> PathBuf {
+        match self.config_path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        }
+    }
+
+    /// The folder of all runs, `.imagebuilder/runs` beside the configuration.
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.root().join(STATE).join("runs")
+    }
+
+    /// Connects to the cloud the configuration and the SDK's standard places name.
+    pub(crate) async fn cloud(&self, config: &Config) -> anyhow::Result<Cloud> {
+        crate::cloud::aws::connect(config.bake.region.as_deref()).await
+    }
+}

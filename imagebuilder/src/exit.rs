@@ -1,0 +1,178 @@
+//! The exit codes, and the error type that carries one together with its cure.
+//!
+//! Codes are interface: scripts branch on them, so a number never changes its meaning. This module prints nothing.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a command ended, as the number its process exits with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// Done, or there was nothing to do.
+    Done = 0,
+    /// Something no code below speaks of.
+    Unexpected = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Refused before anything was created.
+    Refused = 3,
+    /// The bake failed; everything it created is gone again.
+    BakeFailed = 4,
+    /// The bake failed and something could not be removed: it is named, and `reap` takes it.
+    BakeLeft = 5,
+    /// The roll failed and the fleet was not rolled back.
+    RollFailed = 10,
+    /// The roll failed and the fleet is back as it was.
+    RolledBack = 11,
+    /// The roll failed, and so did rolling it back.
+    RollbackFailed = 12,
+    /// Cancelled by the operator.
+    Cancelled = 13,
+    /// The roll finished, but not every member could be proven new and healthy.
+    Unverified = 14,
+    /// Watching timed out; the refresh goes on.
+    WatchTimedOut = 15,
+    /// Another refresh of the group is active.
+    RefreshActive = 16,
+    /// The smoke test failed.
+    SmokeTestFailed = 18,
+}
+
+impl Exit {
+    /// Every code with the sentence `--help` shows, in numeric order.
+    pub(crate) const ALL: [(Self, &'static str); 14] = [
+        (Self::Done, "done, or nothing to do"),
+        (Self::Unexpected, "unexpected error"),
+        (Self::Usage, "wrong usage or configuration"),
+        (Self::Refused, "refused by preflight, nothing was created"),
+        (Self::BakeFailed, "bake failed, everything cleaned up"),
+        (
+            Self::BakeLeft,
+            "bake failed, something is left (named; `imagebuilder reap` takes it)",
+        ),
+        (Self::RollFailed, "roll failed, not rolled back"),
+        (Self::RolledBack, "roll failed, the fleet was rolled back"),
+        (Self::RollbackFailed, "roll failed, rollback failed as well"),
+        (Self::Cancelled, "cancelled"),
+        (Self::Unverified, "roll finished but could not be verified"),
+        (
+            Self::WatchTimedOut,
+            "watch timed out, the refresh is still running",
+        ),
+        (
+            Self::RefreshActive,
+            "another refresh of the group is active",
+        ),
+        (Self::SmokeTestFailed, "smoke test failed"),
+    ];
+
+    /// The process exit code.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The code an error asks for: that of the outermost [`Failure`] in its chain.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        failures(error)
+            .next()
+            .map_or(Self::Unexpected, |failure| failure.exit)
+    }
+
+    /// An error that ends the command with this code.
+    pub(crate) fn error(self, message: impl Into<String>) -> Failure {
+        Failure {
+            exit: self,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// The outermost hint in an error's chain.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
+    failures(error).find_map(|failure| failure.hint.as_deref())
+}
+
+fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Failure>())
+}
+
+/// An error that knows its exit code and, where we know one, its cure.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+    source: Option<anyhow::Error>,
+}
+
+impl Failure {
+    /// Adds the cure, shown on a line of its own.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub(crate) fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(AsRef::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_codes_are_the_codes() {
+        let codes: Vec<u8> = Exit::ALL.iter().map(|(exit, _)| exit.code()).collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 18]);
+    }
+
+    #[test]
+    fn the_outermost_failure_decides_the_code_and_the_nearest_hint_is_shown() {
+        let inner = Exit::Refused
+            .error("no such source")
+            .hint("widen the filter");
+        let outer: anyhow::Error = Exit::BakeFailed.error("bake failed").because(inner).into();
+        let wrapped = Err::<(), _>(outer).context("while baking").unwrap_err();
+        assert_eq!(Exit::of(&wrapped), Exit::BakeFailed);
+        assert_eq!(hint(&wrapped), Some("widen the filter"));
+        assert_eq!(
+            format!("{wrapped:#}"),
+            "while baking: bake failed: no such source"
+        );
+    }
+
+    #[test]
+    fn a_plain_error_is_unexpected() {
+        assert_eq!(Exit::of(&anyhow::anyhow!("boom")), Exit::Unexpected);
+    }
+}

@@ -1,0 +1,471 @@
+//! The journal of a run: what is about to be created, what exists, what is gone again.
+//!
+//! An intent is written *before* every call that creates, and every id the moment it is known, so that whoever finds
+//! the run dead can finish or undo it. Written by temp file, fsync and rename: a reader never sees half a journal.
+//! This module knows files only; what to undo and how is the sweep's business.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RunId;
+
+/// The schema this program reads and writes.
+const SCHEMA: u32 = 1;
+const JOURNAL: &str = "ledger.json";
+const LOCK: &str = "lock";
+const PACKER_LOCK: &str = "packer.lock";
+
+/// What kind of resource an entry speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// An instance; its registry record goes with it.
+    Instance,
+    /// An image; its snapshots go with it.
+    Image,
+    /// A snapshot.
+    Snapshot,
+    /// A key pair, by name.
+    KeyPair,
+    /// A security group, by id or, before the id is known, by name.
+    SecurityGroup,
+    /// An SSM parameter, by name.
+    Parameter,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Instance => "instance",
+            Self::Image => "image",
+            Self::Snapshot => "snapshot",
+            Self::KeyPair => "key pair",
+            Self::SecurityGroup => "security group",
+            Self::Parameter => "parameter",
+        })
+    }
+}
+
+/// How an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum State {
+    /// About to be created; it may or may not exist.
+    Intended,
+    /// Created.
+    Exists,
+    /// Removed again.
+    Gone,
+    /// The outcome of the run: it stays.
+    Kept,
+}
+
+/// One resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Thing {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// The name it was to be created with; empty where the service gives ids only.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    /// Its id, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) id: Option<String>,
+    /// How it stands.
+    pub(crate) state: State,
+}
+
+impl Thing {
+    /// What people call it: its id, or else its name.
+    pub(crate) fn label(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// One step of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StepEntry {
+    /// The step's stable id.
+    pub(crate) step: String,
+    /// When it began.
+    pub(crate) began: jiff::Timestamp,
+}
+
+/// What `ledger.json` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    schema: u32,
+    /// The run; also the value of the run tag.
+    pub(crate) run: RunId,
+    /// The command.
+    pub(crate) verb: String,
+    /// The image's configured name.
+    pub(crate) image: String,
+    /// The region.
+    pub(crate) region: String,
+    /// When it began.
+    pub(crate) began: jiff::Timestamp,
+    /// How it ended; none while it runs, or when it was killed.
+    pub(crate) outcome: Option<String>,
+    /// Packer's process group, while it runs.
+    pub(crate) packer: Option<i32>,
+    /// The steps begun.
+    pub(crate) steps: Vec<StepEntry>,
+    /// The resources.
+    pub(crate) things: Vec<Thing>,
+    /// Whatever else a later command must know, for example the id of a refresh.
+    #[serde(default)]
+    pub(crate) facts: BTreeMap<String, String>,
+}
+
+/// The journal of a run this process owns: while it lives, nobody else touches the run.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    folder: PathBuf,
+    journal: Journal,
+    _lock: File,
+}
+
+/// A run folder as `reap` and `status` find it.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Its process lives.
+    Alive(RunId),
+    /// Its process is gone; the journal is ours now.
+    Dead(Ledger),
+}
+
+impl Ledger {
+    /// Begins a run in a folder of its own below `runs`.
+    pub(crate) fn begin(
+        runs: &Path,
+        run: RunId,
+        verb: &str,
+        image: &str,
+        region: &str,
+    ) -> anyhow::Result<Self> {
+        let folder = runs.join(run.as_str());
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("create run folder {}", folder.display()))?;
+        let lock = File::create(folder.join(LOCK)).context("create the run's lock")?;
+        lock.try_lock().context("lock the run")?;
+        let ledger = Self {
+            folder,
+            journal: Journal {
+                schema: SCHEMA,
+                run,
+                verb: verb.to_owned(),
+                image: image.to_owned(),
+                region: region.to_owned(),
+                began: jiff::Timestamp::now(),
+                outcome: None,
+                packer: None,
+                steps: Vec::new(),
+                things: Vec::new(),
+                facts: BTreeMap::new(),
+            },
+            _lock: lock,
+        };
+        ledger.write()?;
+        Ok(ledger)
+    }
+
+    /// Opens one run; `None` when the folder holds no journal (killed before the first write: nothing was created).
+    pub(crate) fn find(folder: &Path) -> anyhow::Result<Option<Found>> {
+        let path = folder.join(JOURNAL);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let journal = parse(&text, &path)?;
+        let lock = File::create(folder.join(LOCK)).context("open the run's lock")?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Some(Found::Alive(journal.run))),
+            Err(TryLockError::Error(error)) => return Err(error).context("lock the run"),
+        }
+        // It may have been written between reading and locking.
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(Some(Found::Dead(Self {
+            folder: folder.to_owned(),
+            journal: parse(&text, &path)?,
+            _lock: lock,
+        })))
+    }
+
+    /// All runs below `runs`, oldest first.
+    pub(crate) fn all(runs: &Path) -> anyhow::Result<Vec<Found>> {
+        let mut folders: Vec<PathBuf> = match std::fs::read_dir(runs) {
+            Ok(entries) => entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).with_context(|| format!("list {}", runs.display())),
+        };
+        folders.sort();
+        let mut found = Vec::new();
+        for folder in folders {
+            found.extend(Self::find(&folder)?);
+        }
+        Ok(found)
+    }
+
+    /// The run's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The run.
+    pub(crate) fn run(&self) -> &RunId {
+        &self.journal.run
+    }
+
+    /// Everything recorded.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Records that a step begins.
+    pub(crate) fn step(&mut self, step: &str) -> anyhow::Result<()> {
+        self.journal.steps.push(StepEntry {
+            step: step.to_owned(),
+            began: jiff::Timestamp::now(),
+        });
+        self.write()
+    }
+
+    /// Records that something is about to be created. To be called before the call that creates it.
+    pub(crate) fn intend(&mut self, kind: Kind, name: &str) -> anyhow::Result<()> {
+        let known =
+            self.journal.things.iter().any(|thing| {
+                thing.kind == kind && thing.name == name && thing.state != State::Gone
+            });
+        if known {
+            return Ok(());
+        }
+        self.journal.things.push(Thing {
+            kind,
+            name: name.to_owned(),
+            id: None,
+            state: State::Intended,
+        });
+        self.write()
+    }
+
+    /// Records that something exists, fulfilling the intent of the same kind and name if there is one.
+    pub(crate) fn exists(&mut self, kind: Kind, name: &str, id: &str) -> anyhow::Result<()> {
+        let things = &mut self.journal.things;
+        if things
+            .iter()
+            .any(|thing| thing.kind == kind && thing.id.as_deref() == Some(id))
+        {
+            return Ok(());
+        }
+        let intended = things.iter_mut().find(|thing| {
+            thing.kind == kind && thing.state == State::Intended && thing.name == name
+        });
+        match intended {
+            Some(thing) => {
+                thing.id = Some(id.to_owned());
+                thing.state = State::Exists;
+            }
+            None => things.push(Thing {
+                kind,
+                name: name.to_owned(),
+                id: Some(id.to_owned()),
+                state: State::Exists,
+            }),
+        }
+        self.write()
+    }
+
+    /// Records a new state of something, by its id or name.
+    pub(crate) fn mark(&mut self, kind: Kind, label: &str, state: State) -> anyhow::Result<()> {
+        for thing in &mut self.journal.things {
+            if thing.kind == kind && (thing.id.as_deref() == Some(label) || thing.name == label) {
+                thing.state = state;
+            }
+        }
+        self.write()
+    }
+
+    /// Records a fact.
+    pub(crate) fn fact(&mut self, key: &str, value: impl Into<String>) -> anyhow::Result<()> {
+        self.journal.facts.insert(key.to_owned(), value.into());
+        self.write()
+    }
+
+    /// Records Packer's process group, or that it ended.
+    pub(crate) fn packer(&mut self, group: Option<i32>) -> anyhow::Result<()> {
+        self.journal.packer = group;
+        self.write()
+    }
+
+    /// A lock for Packer to hold as its standard input: while Packer or a plugin of it lives, it is held.
+    pub(crate) fn packer_lock(&self) -> anyhow::Result<File> {
+        let lock = File::create(self.folder.join(PACKER_LOCK)).context("create Packer's lock")?;
+        lock.try_lock().context("lock the run for Packer")?;
+        Ok(lock)
+    }
+
+    /// Whether a Packer of this run still lives.
+    pub(crate) fn packer_lives(&self) -> anyhow::Result<bool> {
+        let lock = match File::open(self.folder.join(PACKER_LOCK)) {
+            Ok(lock) => lock,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).context("open Packer's lock"),
+        };
+        match lock.try_lock() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error).context("try Packer's lock"),
+        }
+    }
+
+    /// What may exist and was neither removed nor kept, newest first: the order to undo it in.
+    pub(crate) fn open_things(&self) -> Vec<Thing> {
+        self.journal
+            .things
+            .iter()
+            .rev()
+            .filter(|thing| matches!(thing.state, State::Intended | State::Exists))
+            .cloned()
+            .collect()
+    }
+
+    /// Records how the run ended.
+    pub(crate) fn end(&mut self, outcome: &str) -> anyhow::Result<()> {
+        self.journal.outcome = Some(outcome.to_owned());
+        self.write()
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(&self.journal).context("serialize the ledger")?;
+        replace(&self.folder.join(JOURNAL), &text).context("write the ledger")
+    }
+}
+
+fn parse(text: &str, path: &Path) -> anyhow::Result<Journal> {
+    let journal: Journal =
+        serde_json::from_str(text).with_context(|| format!("read {}", path.display()))?;
+    anyhow::ensure!(
+        journal.schema == SCHEMA,
+        "{} has schema {}, this program knows {SCHEMA}",
+        path.display(),
+        journal.schema
+    );
+    Ok(journal)
+}
+
+/// Replaces a file's content so that a crash leaves either the old or the new one.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let temp = path.with_extension("json.new");
+    let mut file = File::create(&temp)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temp, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(runs: &Path, run: &str) -> Ledger {
+        Ledger::begin(
+            runs,
+            RunId::parse(run).unwrap(),
+            "bake",
+            "shop",
+            "us-east-1",
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn an_intent_becomes_a_thing_and_is_undone_newest_first() {
+        let runs = tempfile::tempdir().unwrap();
+        let mut ledger = begun(runs.path(), "r1");
+        ledger.intend(Kind::KeyPair, "key").unwrap();
+        ledger.exists(Kind::KeyPair, "key", "key").unwrap();
+        ledger.intend(Kind::Instance, "gate").unwrap();
+        ledger.exists(Kind::Instance, "gate", "i-1").unwrap();
+        ledger.intend(Kind::Image, "shop-1").unwrap();
+        let labels: Vec<String> = ledger
+            .open_things()
+            .iter()
+            .map(|t| t.label().to_owned())
+            .collect();
+        assert_eq!(labels, ["shop-1", "i-1", "key"]);
+        ledger.mark(Kind::Instance, "i-1", State::Gone).unwrap();
+        ledger.mark(Kind::Image, "shop-1", State::Kept).unwrap();
+        let labels: Vec<String> = ledger
+            .open_things()
+            .iter()
+            .map(|t| t.label().to_owned())
+            .collect();
+        assert_eq!(labels, ["key"]);
+    }
+
+    #[test]
+    fn a_run_is_alive_while_its_ledger_is_held_and_dead_after() {
+        let runs = tempfile::tempdir().unwrap();
+        let ledger = begun(runs.path(), "r1");
+        assert!(matches!(
+            &Ledger::all(runs.path()).unwrap()[..],
+            [Found::Alive(_)]
+        ));
+        drop(ledger);
+        let found = Ledger::all(runs.path()).unwrap();
+        let [Found::Dead(dead)] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(dead.run().as_str(), "r1");
+        assert_eq!(dead.journal().outcome, None);
+    }
+
+    #[test]
+    fn packer_lives_as_long_as_its_lock_is_held() {
+        let runs = tempfile::tempdir().unwrap();
+        let ledger = begun(runs.path(), "r1");
+        assert!(!ledger.packer_lives().unwrap());
+        let held = ledger.packer_lock().unwrap();
+        assert!(ledger.packer_lives().unwrap());
+        drop(held);
+        assert!(!ledger.packer_lives().unwrap());
+    }
+
+    #[test]
+    fn a_folder_killed_before_the_first_write_is_no_run() {
+        let runs = tempfile::tempdir().unwrap();
+        std::fs::create_dir(runs.path().join("r0")).unwrap();
+        assert!(Ledger::all(runs.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_schema_is_refused() {
+        let runs = tempfile::tempdir().unwrap();
+        drop(begun(runs.path(), "r1"));
+        let path = runs.path().join("r1").join(JOURNAL);
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("\"schema\": 1", "\"schema\": 9");
+        std::fs::write(&path, text).unwrap();
+        assert!(
+            Ledger::all(runs.path())
+                .unwrap_err()
+                .to_string()
+                .contains("schema 9")
+        );
+    }
+}

@@ -1,0 +1,417 @@
+//! The two streams: stdout carries data, stderr the story. The only module that prints.
+//!
+//! On a terminal a step shows what it is waiting for and for how long; in a pipe or CI every step is two plain lines.
+//! With `--events` the same steps go to a file as JSON lines. This module decides nothing.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::exit::{self, Exit};
+
+/// How often the spinner moves: fast enough to look alive, slow enough to cost nothing.
+const FRAME: Duration = Duration::from_millis(120);
+const FRAMES: [&str; 4] = ["-", "\\", "|", "/"];
+
+/// How a command speaks. Cheap to clone; all clones share the streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    story: Story,
+    /// Every `--events` file, and the run's own once there is a run.
+    events: Vec<File>,
+    spinner: Option<Spinner>,
+}
+
+#[derive(Debug)]
+enum Story {
+    Terminal,
+    Plain,
+    #[cfg(test)]
+    Kept(Vec<String>),
+}
+
+#[derive(Debug)]
+struct Spinner {
+    text: String,
+    waiting: String,
+    since: Instant,
+    frame: usize,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    at: String,
+    step: &'a str,
+    event: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+}
+
+impl Output {
+    /// Speaks on the process's own streams.
+    pub(crate) fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
+        let story = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
+            Story::Terminal
+        } else {
+            Story::Plain
+        };
+        let output = Self {
+            json,
+            shared: Arc::new(Mutex::new(Shared {
+                story,
+                events: Vec::new(),
+                spinner: None,
+            })),
+        };
+        if let Some(path) = events {
+            output.also_to(path)?;
+        }
+        Ok(output)
+    }
+
+    /// Keeps the story for a test to read.
+    #[cfg(test)]
+    pub(crate) fn kept() -> Self {
+        Self {
+            json: false,
+            shared: Arc::new(Mutex::new(Shared {
+                story: Story::Kept(Vec::new()),
+                events: Vec::new(),
+                spinner: None,
+            })),
+        }
+    }
+
+    /// What was told so far.
+    #[cfg(test)]
+    pub(crate) fn story(&self) -> Vec<String> {
+        match &self.lock().story {
+            Story::Kept(lines) => lines.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Appends events to one more file.
+    pub(crate) fn also_to(&self, path: &Path) -> anyhow::Result<()> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("open events file {}", path.display()))?;
+        self.lock().events.push(file);
+        Ok(())
+    }
+
+    /// Whether data is wanted as JSON.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.json
+    }
+
+    /// Data: one line on stdout.
+    pub(crate) fn data(&self, line: impl AsRef<str>) -> anyhow::Result<()> {
+        let mut shared = self.lock();
+        shared.clear_spinner();
+        let mut stdout = std::io::stdout().lock();
+        match writeln!(stdout, "{}", line.as_ref()).and_then(|()| stdout.flush()) {
+            // The reader of a pipe has seen enough: that is its right.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.context("write to stdout"),
+        }
+    }
+
+    /// Data: a value as pretty JSON on stdout.
+    pub(crate) fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        self.data(serde_json::to_string_pretty(value).context("serialize the answer")?)
+    }
+
+    /// A line of the story.
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        let mut shared = self.lock();
+        shared.tell(text.as_ref());
+    }
+
+    /// Something the operator should know although work goes on.
+    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+        let mut shared = self.lock();
+        shared.tell(&format!("warning: {}", text.as_ref()));
+        shared.event("", "warning", text.as_ref(), None);
+    }
+
+    /// Begins a step. `id` is stable: event readers go by it.
+    pub(crate) fn step(&self, id: &'static str, text: impl Into<String>) -> Step {
+        let text = text.into();
+        let since = Instant::now();
+        let mut shared = self.lock();
+        shared.event(id, "started", &text, None);
+        let spin = matches!(shared.story, Story::Terminal);
+        if spin {
+            shared.spinner = Some(Spinner {
+                text: text.clone(),
+                waiting: String::new(),
+                since,
+                frame: 0,
+            });
+        } else {
+            shared.tell(&text);
+        }
+        drop(shared);
+        let ticker = spin.then(|| {
+            let output = self.clone();
+            tokio::spawn(async move {
+                let mut beat = tokio::time::interval(FRAME);
+                loop {
+                    beat.tick().await;
+                    output.lock().draw();
+                }
+            })
+        });
+        Step {
+            output: self.clone(),
+            id,
+            text,
+            since,
+            said: String::new(),
+            ticker,
+            ended: false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn tell(&mut self, line: &str) {
+        match &mut self.story {
+            Story::Terminal | Story::Plain => {
+                self.clear_spinner();
+                // A story nobody can hear is no reason to stop working.
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            }
+            #[cfg(test)]
+            Story::Kept(lines) => lines.push(line.to_owned()),
+        }
+    }
+
+    fn clear_spinner(&mut self) {
+        if self.spinner.is_some() {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[2K");
+        }
+    }
+
+    fn draw(&mut self) {
+        let Some(spinner) = &mut self.spinner else {
+            return;
+        };
+        spinner.frame = (spinner.frame + 1) % FRAMES.len();
+        let waiting = if spinner.waiting.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", spinner.waiting)
+        };
+        let line = format!(
+            "{} {}{waiting} ({})",
+            FRAMES[spinner.frame],
+            spinner.text,
+            elapsed(spinner.since.elapsed())
+        );
+        let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{}", clipped(&line));
+        let _ = std::io::stderr().flush();
+    }
+
+    fn event(&mut self, step: &str, event: &str, text: &str, seconds: Option<f64>) {
+        if self.events.is_empty() {
+            return;
+        }
+        let event = Event {
+            at: jiff::Timestamp::now().to_string(),
+            step,
+            event,
+            text,
+            seconds,
+        };
+        if let Ok(mut line) = serde_json::to_string(&event) {
+            line.push('\n');
+            for file in &mut self.events {
+                // The ledger is the record that matters; events are for readers along the way.
+                let _ = file.write_all(line.as_bytes());
+            }
+        }
+    }
+}
+
+/// A step under way. Dropping it without a word tells that it was interrupted.
+#[derive(Debug)]
+pub(crate) struct Step {
+    output: Output,
+    id: &'static str,
+    text: String,
+    since: Instant,
+    said: String,
+    ticker: Option<tokio::task::JoinHandle<()>>,
+    ended: bool,
+}
+
+impl Step {
+    /// Says what is being waited for. Said again unchanged, it stays silent in a pipe.
+    pub(crate) fn waiting(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if what == self.said {
+            return;
+        }
+        self.said.clone_from(&what);
+        let mut shared = self.output.lock();
+        shared.event(self.id, "waiting", &what, None);
+        match &mut shared.spinner {
+            Some(spinner) => spinner.waiting = what,
+            None => shared.tell(&format!("  {what}")),
+        }
+    }
+
+    /// A line of the story that belongs to this step and stays on the screen.
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        let mut shared = self.output.lock();
+        shared.event(self.id, "said", text.as_ref(), None);
+        shared.tell(&format!("  {}", text.as_ref()));
+    }
+
+    /// Ends the step well.
+    pub(crate) fn done(mut self, outcome: impl AsRef<str>) {
+        self.end("done", outcome.as_ref());
+    }
+
+    /// Ends the step badly; the error itself is told by `main`.
+    pub(crate) fn failed(mut self, reason: impl AsRef<str>) {
+        self.end("failed", reason.as_ref());
+    }
+
+    fn end(&mut self, event: &'static str, outcome: &str) {
+        self.ended = true;
+        if let Some(ticker) = self.ticker.take() {
+            ticker.abort();
+        }
+        let took = self.since.elapsed();
+        let mut shared = self.output.lock();
+        shared.clear_spinner();
+        shared.spinner = None;
+        let word = if event == "done" { "" } else { "failed: " };
+        let line = match &shared.story {
+            Story::Terminal => format!("{}: {word}{outcome} ({})", self.text, elapsed(took)),
+            _ => format!("  {word}{outcome} ({})", elapsed(took)),
+        };
+        shared.tell(&line);
+        shared.event(self.id, event, outcome, Some(took.as_secs_f64()));
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end("failed", "interrupted");
+        }
+    }
+}
+
+/// Prints an error's chain once, its hint below, and gives the exit code.
+pub(crate) fn report(error: &anyhow::Error, exit: &Exit) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let _ = writeln!(stderr, "error: {error:#}");
+    if let Some(hint) = exit::hint(error) {
+        for line in hint.lines() {
+            let _ = writeln!(stderr, "hint: {line}");
+        }
+    }
+    (*exit).into()
+}
+
+/// A duration for people: `0.4 s`, `12 s`, `3 min 05 s`.
+pub(crate) fn elapsed(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds >= 60 {
+        format!("{} min {:02} s", seconds / 60, seconds % 60)
+    } else if seconds >= 10 {
+        format!("{seconds} s")
+    } else {
+        format!("{:.1} s", duration.as_secs_f64())
+    }
+}
+
+/// A spinner line must not wrap, or `\r` could not take it back.
+fn clipped(line: &str) -> String {
+    let width = std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(100_usize);
+    line.chars().take(width.saturating_sub(1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        for (millis, want) in [(420, "0.4 s"), (12_300, "12 s"), (185_000, "3 min 05 s")] {
+            assert_eq!(elapsed(Duration::from_millis(millis)), want);
+        }
+    }
+
+    #[test]
+    fn a_step_tells_its_beginning_its_waits_once_and_its_end() {
+        let output = Output::kept();
+        let mut step = output.step("gate", "gate ami-1");
+        step.waiting("i-1 is pending");
+        step.waiting("i-1 is pending");
+        step.waiting("i-1 is judging");
+        step.done("fit");
+        assert_eq!(
+            output.story(),
+            [
+                "gate ami-1",
+                "  i-1 is pending",
+                "  i-1 is judging",
+                "  fit (0.0 s)"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_dropped_step_was_interrupted() {
+        let output = Output::kept();
+        drop(output.step("gate", "gate ami-1"));
+        assert_eq!(output.story()[1], "  failed: interrupted (0.0 s)");
+    }
+
+    #[test]
+    fn events_have_stable_ids_and_durations() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let output = Output::kept();
+        output.also_to(&path).unwrap();
+        output.step("gate", "gate ami-1").done("fit");
+        let lines: Vec<serde_json::Value> = std::fs::read_to_string(&path)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines[0]["step"], "gate");
+        assert_eq!(lines[0]["event"], "started");
+        assert_eq!(lines[1]["event"], "done");
+        assert!(lines[1]["seconds"].is_number());
+    }
+}

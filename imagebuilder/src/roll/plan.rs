@@ -1,0 +1,743 @@
+//! Decides what a roll would do: a view of the fleet, the wanted image and the settings in, a plan
+//! or its refusal out.
+//!
+//! Pure: it must not look, act or know the time. The plan leaves whoever carries it out no
+//! meaningful choice, and made again from an unchanged fleet it comes out the same, which is how
+//! [`drive`](super::drive) checks that its assumptions still hold.
+
+use std::collections::BTreeSet;
+
+use super::view::{
+    FleetView, HealthSource, HookMoment, Launchable, Launches, Lifecycle, Member, MixedFeature,
+    OURS, SavedVersion, TemplateUse,
+};
+use crate::cloud::Preferences;
+use crate::config::Settings;
+use crate::ids::{GroupName, ImageId, InstanceId};
+
+/// What somebody wants the fleet to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Goal {
+    /// The image.
+    pub(crate) image: ImageId,
+    /// Whether EC2 can launch it.
+    pub(crate) state: Launchable,
+    /// Whether a gate has judged it fit.
+    pub(crate) proof: Proof,
+    /// The template version to use as it is, on the way back to one that is known.
+    pub(crate) version: Option<u64>,
+}
+
+/// Whether an image went through the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Its verdict tag says fit.
+    Fit,
+    /// It has no such tag.
+    None,
+}
+
+/// A danger the operator has accepted in so many words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    /// `--accept-unproven`: the image never passed a gate.
+    Unproven,
+    /// `--accept-irreversible`: the refresh cannot be rolled back.
+    Irreversible,
+    /// `--no-gate`: nothing keeps a sick box out of service.
+    NoGate,
+    /// `--pin-first`: write the version number the members run onto the group before starting.
+    PinFirst,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Carry out this plan.
+    Roll(Box<Plan>),
+    /// The group is saved on the wanted version and no member is left to replace.
+    NothingToDo(Target),
+    /// Do nothing, and say why.
+    Refuse(Refusal),
+}
+
+/// Why nothing is done, and the cure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What a caller tells apart.
+    pub(crate) kind: RefusalKind,
+    /// The fact that forbids it.
+    pub(crate) reason: String,
+    /// What to do about it.
+    pub(crate) hint: String,
+}
+
+/// Which refusal it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalKind {
+    /// The fleet, the image or the settings forbid it.
+    Preflight,
+    /// Another refresh of this id is active: waiting or adopting is possible.
+    RefreshActive(String),
+}
+
+/// A launch-template version and the image it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// `lt-…`.
+    pub(crate) template_id: String,
+    /// The version's number.
+    pub(crate) version: u64,
+    /// The literal image in it.
+    pub(crate) image: ImageId,
+}
+
+/// Where the target version comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// It is there already.
+    Existing(u64),
+    /// It is to be made from this one, differing in nothing but the image.
+    From(u64),
+}
+
+/// How the fleet can come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WayBack {
+    /// The service rolls back by itself, to this version.
+    Automatic(u64),
+    /// Only when asked (`roll rollback`), to this version.
+    OnRequest(u64),
+    /// Not at all, and why.
+    None(String),
+}
+
+/// One roll, decided to the last number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The group.
+    pub(crate) group: GroupName,
+    /// `lt-…`.
+    pub(crate) template_id: String,
+    /// The template's name, for people.
+    pub(crate) template_name: String,
+    /// The version as the group has it saved.
+    pub(crate) saved: SavedVersion,
+    /// The version it is on, as a number, and its image.
+    pub(crate) previous: Target,
+    /// The version to write onto the group before starting.
+    pub(crate) pin: Option<u64>,
+    /// The version to go to.
+    pub(crate) version: Version,
+    /// The image to go to.
+    pub(crate) image: ImageId,
+    /// Members that will be replaced.
+    pub(crate) replace: Vec<InstanceId>,
+    /// Members that run the target version already.
+    pub(crate) matching: Vec<InstanceId>,
+    /// Members left alone because they are protected from scale-in.
+    pub(crate) protected: Vec<InstanceId>,
+    /// Members left alone because they are in standby.
+    pub(crate) standby: Vec<InstanceId>,
+    /// The same in absolute numbers.
+    pub(crate) pace: Pace,
+    /// What is sent to the service.
+    pub(crate) preferences: Preferences,
+    /// How the fleet can come back.
+    pub(crate) way_back: WayBack,
+    /// What the operator should know and need not stop for.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Whether `other`, made from a later look, rests on the same assumptions about the group.
+    ///
+    /// Members come and go with scaling, so they are not compared; the way back is.
+    pub(crate) fn same_ground(&self, other: &Self) -> bool {
+        self.template_id == other.template_id
+            && self.previous == other.previous
+            && self.saved == other.saved
+            && self.image == other.image
+            && self.preferences == other.preferences
+    }
+}
+
+/// Percentages in absolute numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace {
+    /// The desired capacity they were computed from.
+    pub(crate) desired: u32,
+    /// Members that stay in service, healthy and warmed.
+    pub(crate) keep: u32,
+    /// Members the group may have at most meanwhile.
+    pub(crate) cap: u32,
+    /// Members replaced at a time.
+    pub(crate) batch: u32,
+    /// How many such batches there are.
+    pub(crate) batches: u32,
+    /// A guess at the whole duration.
+    pub(crate) seconds: u64,
+}
+
+/// What one box is taken to need from launch to InService, for the estimate only: a Debian box is
+/// through its boot and a short gate in about this time on common types.
+const BOOT_ESTIMATE_SECONDS: u64 = 90;
+
+/// The service gives up after an hour without progress; a hook that waits longer than a third of
+/// it leaves a silent box fewer than three tries.
+const LONG_HEARTBEAT_SECONDS: u32 = 1200;
+
+/// Processes without which a refresh stands still or leaves boxes without traffic.
+const NEEDED_PROCESSES: [&str; 4] = [
+    "InstanceRefresh",
+    "Launch",
+    "Terminate",
+    "AddToLoadBalancer",
+];
+
+/// Processes without which a sick member is not replaced.
+const HEALTH_PROCESSES: [&str; 2] = ["HealthCheck", "ReplaceUnhealthy"];
+
+/// Decides. See the module.
+pub(crate) fn plan(
+    view: &FleetView,
+    goal: &Goal,
+    settings: &Settings,
+    consents: &[Consent],
+) -> Decision {
+    match decide(view, goal, settings, consents) {
+        Ok(decision) => decision,
+        Err(refusal) => Decision::Refuse(refusal),
+    }
+}
+
+/// The checks in the order in which people can act on them: first what no flag can change.
+fn decide(
+    view: &FleetView,
+    goal: &Goal,
+    settings: &Settings,
+    consents: &[Consent],
+) -> Result<Decision, Refusal> {
+    let template = template_of(view, settings)?;
+    if let Some(active) = view.active_refresh() {
+        return Err(Refusal {
+            kind: RefusalKind::RefreshActive(active.id.clone()),
+            reason: format!(
+                "refresh {} of group {} is active ({}, {} %)",
+                active.id, view.group, active.status, active.percent
+            ),
+            hint: "see what it does with `imagebuilder roll watch`, wait for it with --wait, \
+                   or take it over with --adopt if it goes to this image"
+                .into(),
+        });
+    }
+    usable(goal, consents)?;
+    let (source, pin) = source_of(view, template, consents)?;
+    let previous = previous_of(template, source)?;
+    let version = version_for(template, goal, source)?;
+    let sorted = sort_members(view, &template.id, version);
+    if let Version::Existing(number) = version
+        && template.saved == SavedVersion::Number(number)
+        && sorted.replace.is_empty()
+    {
+        return Ok(Decision::NothingToDo(Target {
+            template_id: template.id.clone(),
+            version: number,
+            image: goal.image.clone(),
+        }));
+    }
+    able(view)?;
+    let mut warnings = Vec::new();
+    let warmup_seconds = warmup(view, settings);
+    gate(view, warmup_seconds, consents, &mut warnings)?;
+    let way_back = way_back(view, template, version, pin, settings, consents)?;
+    let preferences = Preferences {
+        min_percent: settings.min_percent,
+        max_percent: settings.max_percent,
+        warmup_seconds,
+        checkpoints: with_the_end(&settings.checkpoints),
+        checkpoint_delay_seconds: settings.checkpoint_delay_seconds,
+        bake_seconds: settings.bake_seconds,
+        alarms: settings.alarms.clone(),
+        auto_rollback: matches!(way_back, WayBack::Automatic(_)),
+    };
+    let pace = pace(view.size.desired, sorted.replace.len(), &preferences);
+    if goal.proof == Proof::None {
+        warnings.push(format!("image {} never passed a gate", goal.image));
+    }
+    warn(view, settings, &preferences, pace, &sorted, &mut warnings);
+    Ok(Decision::Roll(Box::new(Plan {
+        group: view.group.clone(),
+        template_id: template.id.clone(),
+        template_name: template.name.clone(),
+        saved: template.saved,
+        previous,
+        pin,
+        version,
+        image: goal.image.clone(),
+        replace: sorted.replace,
+        matching: sorted.matching,
+        protected: sorted.protected,
+        standby: sorted.standby,
+        pace,
+        preferences,
+        way_back,
+        warnings,
+    })))
+}
+
+/// A refusal that only a change of fleet, image or flags can lift.
+fn refuse<T>(reason: String, hint: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal {
+        kind: RefusalKind::Preflight,
+        reason,
+        hint: hint.into(),
+    })
+}
+
+/// The group's launch template, if a refresh can change it and it is the one the settings mean.
+fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a TemplateUse, Refusal> {
+    let group = &view.group;
+    let template = match &view.launches {
+        Launches::Template(template) => template,
+        Launches::Configuration { name } => {
+            return refuse(
+                format!(
+                    "group {group} launches from launch configuration {name}, which has no versions"
+                ),
+                "move the group to a launch template first (in the EC2 console: copy to launch template)",
+            );
+        }
+        Launches::Mixed { feature } => {
+            let (what, cure) = match feature {
+                MixedFeature::Attributes => (
+                    "chooses instance types by attributes; a refresh refuses a desired configuration there",
+                    "list the instance types instead, or change the policy by hand",
+                ),
+                MixedFeature::Weights => (
+                    "has weighted instance types, with which a refresh may replace all members at once",
+                    "take the weights out of the overrides",
+                ),
+                MixedFeature::OwnTemplates => (
+                    "has overrides with a launch template or image of their own",
+                    "give all overrides the group's own launch template",
+                ),
+                MixedFeature::Plain => (
+                    "has a mixed instances policy, which this version cannot roll yet",
+                    "give the group a single launch template",
+                ),
+            };
+            return refuse(format!("group {group} {what}"), cure);
+        }
+    };
+    if let Some(wanted) = &settings.launch_template
+        && wanted.as_str() != template.id
+        && wanted.as_str() != template.name
+    {
+        return refuse(
+            format!(
+                "group {group} launches from template {} ({}), not from {wanted}",
+                template.name, template.id
+            ),
+            "correct fleet.launch_template or fleet.group",
+        );
+    }
+    if let Some(wanted) = &settings.target_group
+        && !view
+            .target_groups
+            .iter()
+            .any(|arn| names_target_group(arn, wanted))
+    {
+        return refuse(
+            format!("target group {wanted} is not attached to group {group}"),
+            "attach it (aws autoscaling attach-load-balancer-target-groups) or correct fleet.target_group",
+        );
+    }
+    Ok(template)
+}
+
+/// Whether `wanted` is this ARN or the name within it
+/// (`arn:…:targetgroup/<name>/<number>`).
+fn names_target_group(arn: &str, wanted: &str) -> bool {
+    arn == wanted || arn.split('/').nth(1) == Some(wanted)
+}
+
+/// Refuses an image that cannot be launched, or that no gate has proven.
+fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
+    let image = &goal.image;
+    match &goal.state {
+        Launchable::Yes => {}
+        Launchable::Not(state) => {
+            return refuse(
+                format!("image {image} is {state}, not available"),
+                "wait until it is available, or roll another image",
+            );
+        }
+        Launchable::Unknown => {
+            return refuse(
+                format!("EC2 knows no image {image} in this region and account"),
+                "list what there is with `imagebuilder images`",
+            );
+        }
+    }
+    if goal.proof == Proof::None && !consents.contains(&Consent::Unproven) {
+        return refuse(
+            format!(
+                "image {image} has no tag {}=fit: no gate has proven it",
+                contract::tags::VERDICT
+            ),
+            "bake it with `imagebuilder bake`, or say --accept-unproven",
+        );
+    }
+    Ok(())
+}
+
+/// The version new ones are made from, and the one to pin first if that was asked for.
+fn source_of(
+    view: &FleetView,
+    template: &TemplateUse,
+    consents: &[Consent],
+) -> Result<(u64, Option<u64>), Refusal> {
+    if matches!(template.saved, SavedVersion::Number(_)) || !consents.contains(&Consent::PinFirst) {
+        return Ok((template.number(), None));
+    }
+    let running: BTreeSet<u64> = view
+        .members
+        .iter()
+        .filter(|member| !matches!(member.lifecycle, Lifecycle::Leaving(_)))
+        .filter_map(|member| member.template.as_ref())
+        .filter(|own| own.id == template.id)
+        .map(|own| own.version)
+        .collect();
+    let mut numbers = running.iter().copied();
+    match (numbers.next(), numbers.next()) {
+        (None, _) => Ok((template.number(), Some(template.number()))),
+        (Some(only), None) => Ok((only, Some(only))),
+        (Some(_), Some(_)) => refuse(
+            format!(
+                "members of group {} run several versions ({running:?}): none of them is the one to pin",
+                view.group
+            ),
+            "save the group on the number you trust (aws autoscaling update-auto-scaling-group), then roll",
+        ),
+    }
+}
+
+/// The version the fleet is on, which has to carry a literal image.
+fn previous_of(template: &TemplateUse, source: u64) -> Result<Target, Refusal> {
+    let name = &template.name;
+    let Some(version) = template.version(source) else {
+        return refuse(
+            format!("version {source} of template {name} does not exist any more"),
+            "save the group on a version that exists",
+        );
+    };
+    let Some(image) = version.image.literal() else {
+        return refuse(
+            format!(
+                "version {source} of template {name} names its image as {}: a refresh accepts no \
+                 desired configuration there, and could not be rolled back",
+                version.image
+            ),
+            "save the group on a version with a literal AMI id first",
+        );
+    };
+    Ok(Target {
+        template_id: template.id.clone(),
+        version: source,
+        image: image.clone(),
+    })
+}
+
+/// The version that carries the wanted image: one that is there, else one to be made.
+fn version_for(template: &TemplateUse, goal: &Goal, source: u64) -> Result<Version, Refusal> {
+    let carries = |number: u64| {
+        template
+            .version(number)
+            .is_some_and(|version| version.image.literal() == Some(&goal.image))
+    };
+    if let Some(number) = goal.version {
+        return if carries(number) {
+            Ok(Version::Existing(number))
+        } else {
+            refuse(
+                format!(
+                    "version {number} of template {} does not carry image {} any more",
+                    template.name, goal.image
+                ),
+                format!("roll the image itself: imagebuilder roll {}", goal.image),
+            )
+        };
+    }
+    if carries(source) {
+        return Ok(Version::Existing(source));
+    }
+    let shape = template
+        .version(source)
+        .map(|version| version.shape.as_str());
+    let ours = template
+        .versions
+        .iter()
+        .filter(|version| version.description.starts_with(OURS))
+        .filter(|version| version.image.literal() == Some(&goal.image))
+        .filter(|version| Some(version.shape.as_str()) == shape)
+        .map(|version| version.number)
+        .max();
+    Ok(ours.map_or(Version::From(source), Version::Existing))
+}
+
+/// Members by what a refresh will do with them.
+struct Sorted {
+    replace: Vec<InstanceId>,
+    matching: Vec<InstanceId>,
+    protected: Vec<InstanceId>,
+    standby: Vec<InstanceId>,
+}
+
+/// Sorts the members; those on their way out are nobody's business any more.
+fn sort_members(view: &FleetView, template_id: &str, version: Version) -> Sorted {
+    let matches = |member: &Member| match version {
+        Version::Existing(number) => member.runs(template_id, number),
+        Version::From(_) => false,
+    };
+    let mut sorted = Sorted {
+        replace: Vec::new(),
+        matching: Vec::new(),
+        protected: Vec::new(),
+        standby: Vec::new(),
+    };
+    for member in &view.members {
+        let list = match &member.lifecycle {
+            Lifecycle::Leaving(_) | Lifecycle::Retained => continue,
+            _ if matches(member) => &mut sorted.matching,
+            Lifecycle::Standby => &mut sorted.standby,
+            _ if member.protected => &mut sorted.protected,
+            _ => &mut sorted.replace,
+        };
+        list.push(member.instance.clone());
+    }
+    sorted
+}
+
+/// Refuses while a process is suspended that a refresh cannot do without.
+fn able(view: &FleetView) -> Result<(), Refusal> {
+    let stopped: Vec<&str> = NEEDED_PROCESSES
+        .into_iter()
+        .filter(|process| view.suspended.iter().any(|s| s == process))
+        .collect();
+    if stopped.is_empty() {
+        return Ok(());
+    }
+    refuse(
+        format!("group {} has suspended {}", view.group, stopped.join(", ")),
+        format!(
+            "aws autoscaling resume-processes --auto-scaling-group-name {} --scaling-processes {}",
+            view.group,
+            stopped.join(" ")
+        ),
+    )
+}
+
+/// The warm-up to send: the settings', else the group's own, else the grace period where the
+/// balancer's checks only count after it. Sent in every case, as the service's fallbacks differ.
+fn warmup(view: &FleetView, settings: &Settings) -> u32 {
+    settings
+        .warmup_seconds
+        .or(view.default_warmup_seconds)
+        .unwrap_or(match view.health {
+            HealthSource::LoadBalancer => view.grace_seconds,
+            HealthSource::Ec2 => 0,
+        })
+}
+
+/// Refuses, unless told otherwise, where nothing would keep a sick box from being counted.
+fn gate(
+    view: &FleetView,
+    warmup_seconds: u32,
+    consents: &[Consent],
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    if view.has_launch_hook() || view.health == HealthSource::LoadBalancer || warmup_seconds > 0 {
+        return Ok(());
+    }
+    let reason = format!(
+        "group {} has no gate: no launch hook, no load-balancer health, no warm-up, so every box \
+         counts as updated the moment it runs",
+        view.group
+    );
+    if consents.contains(&Consent::NoGate) {
+        warnings.push(reason);
+        return Ok(());
+    }
+    refuse(
+        reason,
+        "give the group a launch hook that the agent completes (aws autoscaling put-lifecycle-hook \
+         --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING), or say --no-gate",
+    )
+}
+
+/// Whether the fleet can come back, refusing a one-way trip nobody has agreed to.
+fn way_back(
+    view: &FleetView,
+    template: &TemplateUse,
+    version: Version,
+    pin: Option<u64>,
+    settings: &Settings,
+    consents: &[Consent],
+) -> Result<WayBack, Refusal> {
+    let number = match (template.saved, pin) {
+        (SavedVersion::Number(number), _) | (_, Some(number)) => number,
+        (alias, None) => {
+            return one_way(
+                format!(
+                    "group {} is saved on {alias}, and a refresh returns to numbers only",
+                    view.group
+                ),
+                "say --pin-first to save it on the number its members run before starting, or --accept-irreversible",
+                consents,
+            );
+        }
+    };
+    if version == Version::Existing(number) {
+        return one_way(
+            format!(
+                "group {} is already saved on version {number}, so there is no other to return to",
+                view.group
+            ),
+            "save the group on the version its members run before rolling, or say --accept-irreversible",
+            consents,
+        );
+    }
+    if template.saved_image != Launchable::Yes {
+        return one_way(
+            format!(
+                "the image of version {number}, which group {} would return to, is not there any more",
+                view.group
+            ),
+            "say --accept-irreversible",
+            consents,
+        );
+    }
+    Ok(if settings.auto_rollback {
+        WayBack::Automatic(number)
+    } else {
+        WayBack::OnRequest(number)
+    })
+}
+
+/// A roll without return: refused, or taken knowingly.
+fn one_way(why: String, hint: &str, consents: &[Consent]) -> Result<WayBack, Refusal> {
+    if consents.contains(&Consent::Irreversible) {
+        Ok(WayBack::None(why))
+    } else {
+        refuse(format!("this roll could not be rolled back: {why}"), hint)
+    }
+}
+
+/// Checkpoints with the 100 without which the service would stop at the last one and call that a
+/// success. An empty list stays empty: the service hangs on one that is sent.
+fn with_the_end(checkpoints: &[u32]) -> Vec<u32> {
+    let mut all = checkpoints.to_vec();
+    if !all.is_empty() {
+        all.push(100);
+    }
+    all
+}
+
+/// Percentages in absolute numbers, as the service rounds them: what is kept up, what is capped
+/// down, and always at least one at a time.
+fn pace(desired: u32, replace: usize, preferences: &Preferences) -> Pace {
+    let replace = u32::try_from(replace).unwrap_or(u32::MAX);
+    let keep =
+        u32::try_from((u64::from(desired) * u64::from(preferences.min_percent)).div_ceil(100))
+            .unwrap_or(desired);
+    let cap = u32::try_from(u64::from(desired) * u64::from(preferences.max_percent) / 100)
+        .unwrap_or(u32::MAX);
+    let room = (cap - desired) + (desired - keep);
+    let batch = room.clamp(1, replace.max(1));
+    // With no room at all the service launches one above the cap before it terminates one.
+    let cap = if room == 0 { desired + 1 } else { cap };
+    let batches = replace.div_ceil(batch);
+    let pauses = u64::try_from(preferences.checkpoints.len().saturating_sub(1)).unwrap_or(0);
+    Pace {
+        desired,
+        keep,
+        cap,
+        batch,
+        batches,
+        seconds: u64::from(batches)
+            * (BOOT_ESTIMATE_SECONDS + u64::from(preferences.warmup_seconds))
+            + pauses * u64::from(preferences.checkpoint_delay_seconds)
+            + u64::from(preferences.bake_seconds),
+    }
+}
+
+/// What is odd about this fleet without being a reason to stop.
+fn warn(
+    view: &FleetView,
+    settings: &Settings,
+    preferences: &Preferences,
+    pace: Pace,
+    sorted: &Sorted,
+    warnings: &mut Vec<String>,
+) {
+    for hook in view
+        .hooks
+        .iter()
+        .filter(|hook| hook.moment == HookMoment::Launching)
+    {
+        if hook.default_result != "ABANDON" {
+            warnings.push(format!(
+                "launch hook {} lets a box in that says nothing (default result {})",
+                hook.name, hook.default_result
+            ));
+        }
+        if hook.heartbeat_seconds > LONG_HEARTBEAT_SECONDS {
+            warnings.push(format!(
+                "launch hook {} waits {} s for a silent box, and the service gives up after an hour",
+                hook.name, hook.heartbeat_seconds
+            ));
+        }
+    }
+    for process in HEALTH_PROCESSES {
+        if view.suspended.iter().any(|suspended| suspended == process) {
+            warnings.push(format!(
+                "{process} is suspended: a sick member will not be replaced"
+            ));
+        }
+    }
+    if view.health == HealthSource::Ec2 && !view.target_groups.is_empty() {
+        warnings.push(
+            "the group ignores its load balancer's health checks; only the last verification looks at them".into(),
+        );
+    }
+    if view.health == HealthSource::LoadBalancer && preferences.warmup_seconds < view.grace_seconds
+    {
+        warnings.push(format!(
+            "the warm-up of {} s ends before the grace period of {} s: a box counts before it can be found sick",
+            preferences.warmup_seconds, view.grace_seconds
+        ));
+    }
+    if pace.cap > view.size.max && !sorted.replace.is_empty() {
+        warnings.push(format!(
+            "the roll may need {} members and the group's maximum is {}",
+            pace.cap, view.size.max
+        ));
+    }
+    if view.warm_pool {
+        warnings.push("the group has a warm pool, which is replaced after the live members".into());
+    }
+    if !sorted.protected.is_empty() || !sorted.standby.is_empty() {
+        warnings.push(
+            "protected and standby members stay as they are: the roll will end as not verified (14)".into(),
+        );
+    }
+    if !settings.auto_rollback {
+        warnings.push(
+            "roll.auto_rollback is off: a failed roll stays as it is until somebody acts".into(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

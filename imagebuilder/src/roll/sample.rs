@@ -1,0 +1,167 @@
+//! Fleets, members and refreshes for the tables of [`plan`](super::plan), [`watch`](super::watch)
+//! and [`verify`](super::verify): in order, so that each case spoils one thing.
+
+use contract::registry::Verdict;
+use jiff::{SignedDuration, Timestamp};
+
+use super::plan::{Goal, Proof, Target};
+use super::view::{
+    Activity, FleetView, HealthSource, Hook, HookMoment, Launchable, Launches, Lifecycle, Member,
+    RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateImage,
+    TemplateRef, TemplateUse, TemplateVersion,
+};
+use crate::cloud::ActivityOutcome;
+use crate::config::Settings;
+use crate::ids::{GroupName, ImageId, InstanceId};
+
+/// The template every sample uses.
+pub(super) const TEMPLATE: &str = "lt-1";
+/// The target group every sample uses.
+pub(super) const TARGET_GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/shop/1";
+
+pub(super) fn settings(roll: &str) -> Settings {
+    let fleet = toml::from_str("group = \"shop\"").unwrap();
+    Settings::validate(&fleet, &toml::from_str(roll).unwrap()).unwrap()
+}
+
+pub(super) fn instance(id: &str) -> InstanceId {
+    InstanceId::parse(id).unwrap()
+}
+
+pub(super) fn image(id: &str) -> ImageId {
+    ImageId::parse(id).unwrap()
+}
+
+pub(super) fn target(version: u64, image_id: &str) -> Target {
+    Target {
+        template_id: TEMPLATE.into(),
+        version,
+        image: image(image_id),
+    }
+}
+
+/// An image that is available and proven.
+pub(super) fn goal(image_id: &str) -> Goal {
+    Goal {
+        image: image(image_id),
+        state: Launchable::Yes,
+        proof: Proof::Fit,
+        version: None,
+    }
+}
+
+/// A member in this state, otherwise in order.
+pub(super) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) -> Member {
+    Member {
+        instance: instance(id),
+        lifecycle: Lifecycle::parse(lifecycle),
+        healthy: true,
+        template: Some(TemplateRef {
+            id: TEMPLATE.into(),
+            version,
+        }),
+        image: Some(image(image_id)),
+        protected: false,
+        targets: vec![TargetHealth {
+            state: "healthy".into(),
+            reason: String::new(),
+        }],
+        record: Some(RecordView {
+            verdict: Verdict::Fit,
+            reason: String::new(),
+            image: image_id.into(),
+        }),
+    }
+}
+
+pub(super) fn version(number: u64, image_id: &str, description: &str) -> TemplateVersion {
+    TemplateVersion {
+        number,
+        image: TemplateImage::Literal(image(image_id)),
+        description: description.into(),
+        shape: "shape".into(),
+    }
+}
+
+/// A group of `size` members, all on template version `number` with this image, with a launch hook
+/// and a target group, its template holding versions up to that one.
+pub(super) fn fleet(size: u32, number: u64, image_id: &str) -> FleetView {
+    FleetView {
+        group: GroupName::parse("shop").unwrap(),
+        size: Size {
+            min: 0,
+            max: size * 2,
+            desired: size,
+        },
+        launches: Launches::Template(TemplateUse {
+            id: TEMPLATE.into(),
+            name: "shop".into(),
+            saved: SavedVersion::Number(number),
+            versions: vec![
+                version(number - 1, "ami-0", "by hand"),
+                version(number, image_id, "by hand"),
+            ],
+            saved_image: Launchable::Yes,
+            latest: number,
+            default: number - 1,
+        }),
+        health: HealthSource::LoadBalancer,
+        grace_seconds: 0,
+        default_warmup_seconds: None,
+        hooks: vec![Hook {
+            name: "gate".into(),
+            moment: HookMoment::Launching,
+            default_result: "ABANDON".into(),
+            heartbeat_seconds: 300,
+        }],
+        suspended: Vec::new(),
+        target_groups: vec![TARGET_GROUP.into()],
+        warm_pool: false,
+        members: (1..=size)
+            .map(|n| member(&format!("i-{n}"), number, image_id, "InService"))
+            .collect(),
+        refresh: None,
+    }
+}
+
+/// The template of a sample fleet, to be spoiled.
+pub(super) fn template(view: &mut FleetView) -> &mut TemplateUse {
+    match &mut view.launches {
+        Launches::Template(template) => template,
+        other => panic!("the sample launches from {other:?}"),
+    }
+}
+
+/// When every sample refresh began.
+fn began() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+pub(super) fn refresh(status: &str) -> Refresh {
+    Refresh {
+        id: "r-1".into(),
+        status: RefreshStatus::parse(status),
+        reason: String::new(),
+        percent: 0,
+        to_update: 3,
+        started: Some(began()),
+        desired: Some(TemplateRef {
+            id: TEMPLATE.into(),
+            version: 8,
+        }),
+        checkpoints: Vec::new(),
+        auto_rollback: true,
+        rollback_reason: None,
+    }
+}
+
+/// A box that came up this many seconds after the sample refresh began, and was turned away.
+pub(super) fn lost(id: &str, seconds: i64) -> Activity {
+    Activity {
+        id: format!("activity-{id}"),
+        description: format!("Launching a new EC2 instance: {id}"),
+        outcome: ActivityOutcome::Failed,
+        message: "Lifecycle Action Completed with ABANDON Result".into(),
+        started: Some(began() + SignedDuration::from_secs(seconds)),
+    }
+}

@@ -1,0 +1,447 @@
+//! Proves a finished roll: a view of the fleet and what is expected in, its flaws out.
+//!
+//! Pure: it must not look or wait. "Successful" is the service's word for having replaced what it
+//! meant to; protected, standby and retained members survive it, and so does a sick target.
+
+use std::fmt;
+use std::time::Duration;
+
+use contract::registry::Verdict;
+
+use super::plan::Target;
+use super::view::{FleetView, Launches, Lifecycle, Member, SavedVersion};
+use crate::config::Settings;
+use crate::ids::InstanceId;
+
+/// Something that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    /// The member, or `None` when it is the group's own flaw.
+    pub(crate) instance: Option<InstanceId>,
+    /// What is wrong.
+    pub(crate) what: String,
+    /// Whether waiting can help.
+    pub(crate) nature: Nature,
+}
+
+/// Whether waiting can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nature {
+    /// It may come right: something is still coming, leaving, or being checked.
+    Settling,
+    /// It will not change by itself.
+    Lasting,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.instance {
+            Some(instance) => write!(f, "{instance} {}", self.what),
+            None => write!(f, "the group {}", self.what),
+        }
+    }
+}
+
+/// Everything that keeps this fleet from being proven to run `target`.
+pub(crate) fn flaws(view: &FleetView, target: &Target) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if let Some(what) = saved_elsewhere(view, target) {
+        flaws.push(Flaw {
+            instance: None,
+            what,
+            nature: Nature::Settling,
+        });
+    }
+    let in_service = view
+        .members
+        .iter()
+        .filter(|member| member.lifecycle == Lifecycle::InService)
+        .count();
+    let wanted = usize::try_from(view.size.desired).unwrap_or(usize::MAX);
+    if in_service < wanted {
+        let what = format!("has {in_service} of {wanted} members in service");
+        flaws.push(Flaw {
+            instance: None,
+            what,
+            nature: Nature::Settling,
+        });
+    }
+    let records = view.members.iter().any(|member| member.record.is_some());
+    for member in &view.members {
+        if let Some((what, nature)) = flaw_of(member, view, target, records) {
+            flaws.push(Flaw {
+                instance: Some(member.instance.clone()),
+                what,
+                nature,
+            });
+        }
+    }
+    flaws
+}
+
+/// How the group is saved, if not on the target version.
+fn saved_elsewhere(view: &FleetView, target: &Target) -> Option<String> {
+    match &view.launches {
+        Launches::Template(template)
+            if template.id == target.template_id
+                && template.saved == SavedVersion::Number(target.version) =>
+        {
+            None
+        }
+        Launches::Template(template) => Some(format!(
+            "is saved on version {} of template {}",
+            template.saved, template.name
+        )),
+        Launches::Configuration { .. } | Launches::Mixed { .. } => {
+            Some("is not saved on a launch template any more".into())
+        }
+    }
+}
+
+/// The first thing that is wrong with one member. `records` tells whether this group's boxes keep
+/// registry records, so that a box without one is conspicuous.
+fn flaw_of(
+    member: &Member,
+    view: &FleetView,
+    target: &Target,
+    records: bool,
+) -> Option<(String, Nature)> {
+    let matching = member.runs(&target.template_id, target.version);
+    match &member.lifecycle {
+        Lifecycle::InService => {}
+        // A new box that scaling takes away, or that waits in standby, breaks no promise.
+        Lifecycle::Leaving(_) | Lifecycle::Standby if matching => return None,
+        Lifecycle::Standby => {
+            return Some(("is in standby and was not replaced".into(), Nature::Lasting));
+        }
+        Lifecycle::Retained => {
+            return Some((
+                "was retained after its termination and still runs".into(),
+                Nature::Lasting,
+            ));
+        }
+        state @ (Lifecycle::Leaving(_) | Lifecycle::Coming(_) | Lifecycle::Other(_)) => {
+            return Some((format!("is {state}"), Nature::Settling));
+        }
+    }
+    if !matching {
+        let runs = member.template.as_ref().map_or_else(
+            || "no version of a launch template".to_owned(),
+            |own| format!("version {}", own.version),
+        );
+        let why = if member.protected {
+            ", protected from scale-in"
+        } else {
+            ""
+        };
+        return Some((
+            format!("runs {runs}, not {}{why}", target.version),
+            Nature::Lasting,
+        ));
+    }
+    match &member.image {
+        None => return Some(("is not known to EC2 yet".into(), Nature::Settling)),
+        Some(image) if *image != target.image => {
+            return Some((
+                format!("runs image {image}, not {}", target.image),
+                Nature::Lasting,
+            ));
+        }
+        Some(_) => {}
+    }
+    if !member.healthy {
+        return Some(("is Unhealthy to the group".into(), Nature::Settling));
+    }
+    if !view.target_groups.is_empty() && member.targets.is_empty() {
+        return Some(("is in no target group".into(), Nature::Settling));
+    }
+    if let Some(sick) = member.targets.iter().find(|one| !one.is_healthy()) {
+        let space = if sick.reason.is_empty() { "" } else { " " };
+        return Some((
+            format!(
+                "is {} to its target group{space}{}",
+                sick.state, sick.reason
+            ),
+            Nature::Settling,
+        ));
+    }
+    let Some(record) = &member.record else {
+        return records.then(|| ("has no registry record".into(), Nature::Settling));
+    };
+    if record.verdict != Verdict::Fit {
+        let word = verdict_word(record.verdict);
+        let colon = if record.reason.is_empty() { "" } else { ": " };
+        return Some((
+            format!("calls itself {word}{colon}{}", record.reason),
+            Nature::Settling,
+        ));
+    }
+    (record.image != target.image.as_str()).then(|| {
+        (
+            format!("has a registry record of image {}", record.image),
+            Nature::Settling,
+        )
+    })
+}
+
+/// A verdict as the registry spells it.
+pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Judging => "judging",
+        Verdict::Fit => "fit",
+        Verdict::Unfit => "unfit",
+        Verdict::Draining => "draining",
+        _ => "unknown",
+    }
+}
+
+/// Looks in a row, good and hopeless ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rounds {
+    good: u32,
+    hopeless: u32,
+}
+
+/// What a look at a finished fleet leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// Look again.
+    Again,
+    /// Every member was in order often enough in a row.
+    Proven,
+    /// It is not going to be.
+    GiveUp,
+}
+
+impl Rounds {
+    /// Counts one look. A lasting flaw has to be seen as often as a good fleet has to: the
+    /// service's answers are not always from the same moment.
+    pub(crate) fn observe(
+        &mut self,
+        flaws: &[Flaw],
+        settings: &Settings,
+        verified: Duration,
+    ) -> Proof {
+        self.good = if flaws.is_empty() { self.good + 1 } else { 0 };
+        let hopeless = flaws.iter().any(|flaw| flaw.nature == Nature::Lasting)
+            && flaws
+                .iter()
+                .all(|flaw| flaw.nature == Nature::Lasting || flaw.instance.is_none());
+        self.hopeless = if hopeless { self.hopeless + 1 } else { 0 };
+        if self.good >= settings.healthy_rounds {
+            Proof::Proven
+        } else if self.hopeless >= settings.healthy_rounds || verified >= settings.verify_timeout {
+            Proof::GiveUp
+        } else {
+            Proof::Again
+        }
+    }
+
+    /// Good looks in a row so far.
+    pub(crate) fn good(&self) -> u32 {
+        self.good
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::super::view::TargetHealth;
+    use super::*;
+
+    /// A fleet of three that runs `target()` and is in order.
+    fn proven() -> FleetView {
+        sample::fleet(3, 8, "ami-2")
+    }
+
+    fn target() -> Target {
+        sample::target(8, "ami-2")
+    }
+
+    fn texts(view: &FleetView) -> Vec<String> {
+        flaws(view, &target())
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn a_fleet_in_order_has_no_flaws() {
+        assert_eq!(texts(&proven()), [""; 0]);
+        let mut empty = proven();
+        empty.members.clear();
+        empty.size.desired = 0;
+        assert_eq!(texts(&empty), [""; 0]);
+    }
+
+    #[test]
+    fn every_flaw_is_named_and_sorted_by_whether_waiting_helps() {
+        type Spoil = fn(&mut FleetView);
+        let cases: [(Spoil, &str, Nature); 17] = [
+            (
+                |view| sample::template(view).saved = SavedVersion::Number(7),
+                "the group is saved on version 7 of template shop",
+                Nature::Settling,
+            ),
+            (
+                |view| sample::template(view).saved = SavedVersion::Latest,
+                "the group is saved on version $Latest of template shop",
+                Nature::Settling,
+            ),
+            (
+                |view| view.size.desired = 4,
+                "the group has 3 of 4 members in service",
+                Nature::Settling,
+            ),
+            (
+                |view| view.members[0].template.as_mut().unwrap().version = 7,
+                "i-1 runs version 7, not 8",
+                Nature::Lasting,
+            ),
+            (
+                |view| {
+                    view.members[0].template.as_mut().unwrap().version = 7;
+                    view.members[0].protected = true;
+                },
+                "i-1 runs version 7, not 8, protected from scale-in",
+                Nature::Lasting,
+            ),
+            (
+                |view| view.members[0].template = None,
+                "i-1 runs no version of a launch template, not 8",
+                Nature::Lasting,
+            ),
+            (
+                |view| view.members[0].image = Some(sample::image("ami-1")),
+                "i-1 runs image ami-1, not ami-2",
+                Nature::Lasting,
+            ),
+            (
+                |view| view.members[0].image = None,
+                "i-1 is not known to EC2 yet",
+                Nature::Settling,
+            ),
+            (
+                |view| view.members[0].healthy = false,
+                "i-1 is Unhealthy to the group",
+                Nature::Settling,
+            ),
+            (
+                |view| view.members[0].targets.clear(),
+                "i-1 is in no target group",
+                Nature::Settling,
+            ),
+            (
+                |view| {
+                    view.members[0].targets[0] = TargetHealth {
+                        state: "unhealthy".into(),
+                        reason: "Target.Timeout".into(),
+                    };
+                },
+                "i-1 is unhealthy to its target group Target.Timeout",
+                Nature::Settling,
+            ),
+            (
+                |view| view.members[0].record = None,
+                "i-1 has no registry record",
+                Nature::Settling,
+            ),
+            (
+                |view| {
+                    let record = view.members[0].record.as_mut().unwrap();
+                    record.verdict = Verdict::Unfit;
+                    record.reason = "orders: 503".into();
+                },
+                "i-1 calls itself unfit: orders: 503",
+                Nature::Settling,
+            ),
+            (
+                |view| view.members[0].record.as_mut().unwrap().image = "ami-1".into(),
+                "i-1 has a registry record of image ami-1",
+                Nature::Settling,
+            ),
+            (
+                |view| {
+                    view.members
+                        .push(sample::member("i-9", 7, "ami-1", "Terminating:Wait"))
+                },
+                "i-9 is Terminating:Wait",
+                Nature::Settling,
+            ),
+            (
+                |view| {
+                    view.members
+                        .push(sample::member("i-9", 7, "ami-1", "Standby"))
+                },
+                "i-9 is in standby and was not replaced",
+                Nature::Lasting,
+            ),
+            (
+                |view| {
+                    view.members
+                        .push(sample::member("i-9", 8, "ami-2", "Terminating:Retained"))
+                },
+                "i-9 was retained after its termination and still runs",
+                Nature::Lasting,
+            ),
+        ];
+        for (spoil, expected, nature) in cases {
+            let mut view = proven();
+            spoil(&mut view);
+            let found = flaws(&view, &target());
+            let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, [expected]);
+            assert_eq!(found[0].nature, nature, "{expected}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_no_promise_is_no_flaw() {
+        let mut view = proven();
+        view.members
+            .push(sample::member("i-8", 8, "ami-2", "Terminating"));
+        view.members
+            .push(sample::member("i-9", 8, "ami-2", "Standby"));
+        assert_eq!(texts(&view), [""; 0]);
+    }
+
+    #[test]
+    fn a_group_whose_boxes_keep_no_records_is_not_asked_for_any() {
+        let mut view = proven();
+        for member in &mut view.members {
+            member.record = None;
+        }
+        assert_eq!(texts(&view), [""; 0]);
+    }
+
+    #[test]
+    fn proof_takes_good_looks_in_a_row_and_hope_takes_time() {
+        let settings = sample::settings("healthy_rounds = 2\nverify_timeout_seconds = 60");
+        let flaw = |nature| Flaw {
+            instance: Some(sample::instance("i-1")),
+            what: "x".into(),
+            nature,
+        };
+        let settling = [flaw(Nature::Settling)];
+        let lasting = [flaw(Nature::Lasting)];
+        let both = [flaw(Nature::Lasting), flaw(Nature::Settling)];
+        let early = Duration::from_secs(1);
+        let run = |looks: &[&[Flaw]]| {
+            let mut rounds = Rounds::default();
+            looks
+                .iter()
+                .map(|flaws| rounds.observe(flaws, &settings, early))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(run(&[&[], &[]]), [Proof::Again, Proof::Proven]);
+        assert_eq!(
+            run(&[&[], &settling, &[], &[]]),
+            [Proof::Again, Proof::Again, Proof::Again, Proof::Proven]
+        );
+        assert_eq!(run(&[&lasting, &lasting]), [Proof::Again, Proof::GiveUp]);
+        // While anything else still settles, nothing is given up before its time.
+        assert_eq!(run(&[&both, &both, &both]), [Proof::Again; 3]);
+        let late = Rounds::default().observe(&settling, &settings, Duration::from_secs(60));
+        assert_eq!(late, Proof::GiveUp);
+    }
+}

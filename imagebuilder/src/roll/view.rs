@@ -1,0 +1,166 @@
+//! The fleet as one look found it: plain data for [`plan`](super::plan), [`watch`](super::watch)
+//! and [`verify`](super::verify).
+//!
+//! Nothing here decides or acts; [`look`](super::look) puts it together.
+
+use contract::registry::Verdict;
+
+pub(crate) use crate::cloud::{
+    Activity, HealthSource, Hook, HookMoment, Lifecycle, MixedFeature, Refresh, RefreshStatus,
+    SavedVersion, Size, TargetHealth, TemplateImage, TemplateRef, TemplateVersion,
+};
+use crate::ids::{GroupName, ImageId, InstanceId};
+
+/// A group and all that bears on rolling it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FleetView {
+    /// The group's name.
+    pub(crate) group: GroupName,
+    /// Bounds and target of its size.
+    pub(crate) size: Size,
+    /// What the group launches from.
+    pub(crate) launches: Launches,
+    /// Whether load-balancer health counts for the group.
+    pub(crate) health: HealthSource,
+    /// Seconds after InService in which failed health checks are ignored.
+    pub(crate) grace_seconds: u32,
+    /// The group's own default warm-up, if it has one.
+    pub(crate) default_warmup_seconds: Option<u32>,
+    /// Lifecycle hooks of the group.
+    pub(crate) hooks: Vec<Hook>,
+    /// Names of its suspended processes.
+    pub(crate) suspended: Vec<String>,
+    /// ARNs of the target groups attached to it.
+    pub(crate) target_groups: Vec<String>,
+    /// Whether the group keeps a warm pool.
+    pub(crate) warm_pool: bool,
+    /// Every member, leaving ones included.
+    pub(crate) members: Vec<Member>,
+    /// The refresh that is active now, else the newest one the service remembers.
+    pub(crate) refresh: Option<Refresh>,
+}
+
+impl FleetView {
+    /// The refresh that is still going on, if there is one.
+    pub(crate) fn active_refresh(&self) -> Option<&Refresh> {
+        self.refresh
+            .as_ref()
+            .filter(|refresh| !refresh.status.is_over())
+    }
+
+    /// Whether a hook holds every new box until something says it may serve.
+    pub(crate) fn has_launch_hook(&self) -> bool {
+        self.hooks
+            .iter()
+            .any(|hook| hook.moment == HookMoment::Launching)
+    }
+}
+
+/// What a group launches its members from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Launches {
+    /// The old form; it has no versions.
+    Configuration {
+        /// The launch configuration's name.
+        name: String,
+    },
+    /// One launch template for all members.
+    Template(TemplateUse),
+    /// A mixed instances policy.
+    Mixed {
+        /// Which of its features is the one a refresh cannot cope with, in AWS's own words.
+        feature: MixedFeature,
+    },
+}
+
+/// The launch template a group is saved on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TemplateUse {
+    /// `lt-…`.
+    pub(crate) id: String,
+    /// The template's name.
+    pub(crate) name: String,
+    /// The version as the group has it saved.
+    pub(crate) saved: SavedVersion,
+    /// Every version of the template that still exists, oldest first.
+    pub(crate) versions: Vec<TemplateVersion>,
+    /// Whether EC2 can still launch the image of the version the group is on.
+    pub(crate) saved_image: Launchable,
+    /// The number `$Latest` stands for.
+    pub(crate) latest: u64,
+    /// The number `$Default` stands for.
+    pub(crate) default: u64,
+}
+
+impl TemplateUse {
+    /// The number the saved version stands for right now.
+    pub(crate) fn number(&self) -> u64 {
+        match self.saved {
+            SavedVersion::Number(number) => number,
+            SavedVersion::Latest => self.latest,
+            SavedVersion::Default => self.default,
+        }
+    }
+
+    /// The version with this number, unless it was deleted.
+    pub(crate) fn version(&self, number: u64) -> Option<&TemplateVersion> {
+        self.versions
+            .iter()
+            .find(|version| version.number == number)
+    }
+}
+
+/// One member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// The instance.
+    pub(crate) instance: InstanceId,
+    /// AWS's own word for where it is in its life.
+    pub(crate) lifecycle: Lifecycle,
+    /// `Healthy` or `Unhealthy`, as the group has it.
+    pub(crate) healthy: bool,
+    /// The launch template and version it was launched from, if it was.
+    pub(crate) template: Option<TemplateRef>,
+    /// The image EC2 says it runs; the group's own answer does not say.
+    pub(crate) image: Option<ImageId>,
+    /// Protected from scale-in.
+    pub(crate) protected: bool,
+    /// Its health in every attached target group that knows it.
+    pub(crate) targets: Vec<TargetHealth>,
+    /// What its agent says of it, when it keeps a record.
+    pub(crate) record: Option<RecordView>,
+}
+
+impl Member {
+    /// Whether it was launched from this version of this template.
+    pub(crate) fn runs(&self, template_id: &str, version: u64) -> bool {
+        self.template
+            .as_ref()
+            .is_some_and(|own| own.id == template_id && own.version == version)
+    }
+}
+
+/// What a member's agent says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordView {
+    /// Its judgement.
+    pub(crate) verdict: Verdict,
+    /// Its reason, empty while all is well.
+    pub(crate) reason: String,
+    /// The image the agent found itself on.
+    pub(crate) image: String,
+}
+
+/// How the description of every launch-template version we make begins.
+pub(crate) const OURS: &str = "imagebuilder:";
+
+/// Whether EC2 can launch an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Launchable {
+    /// It can.
+    Yes,
+    /// Not now; AWS's own word for why.
+    Not(String),
+    /// EC2 does not know it, or does not show it to this account.
+    Unknown,
+}

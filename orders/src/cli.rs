@@ -1,0 +1,272 @@
+//! The command line: serve, `load`, `check`; exit codes; the start and the stop of the service.
+//!
+//! Exit codes: 0 done · 1 something failed (orders failed or lost, no port to listen on) · 2 usage
+//! or settings.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::api::{self, Shop};
+use crate::aws::{Aws, InstanceId};
+use crate::load::{self, CheckArgs, LoadArgs};
+use crate::metrics::{OrderCount, Publisher};
+use crate::readiness::Readiness;
+use crate::server::{self, Drained};
+use crate::settings::{RawSettings, Settings};
+use crate::{VERSION, store};
+
+/// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
+/// memory.
+const BLOCKING_THREADS: usize = 32;
+/// The last metric call may take this long when the service stops.
+const LAST_METRIC: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "orders",
+    version = VERSION,
+    about = "Takes orders over HTTP; answers once they are durable",
+    after_help = "Without a command it serves. Settings: flags, then ORDERS_* variables, then \
+                  /etc/orders/orders.toml, then defaults; see docs/orders.md.",
+    args_conflicts_with_subcommands = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Place orders at a fixed rate and write down which were accepted
+    Load(LoadArgs),
+    /// Look up every accepted order of a ledger in the store
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Address to listen on [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where orders are kept: file:///folder or s3://bucket/prefix [default: file:///var/lib/orders]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// CloudWatch namespace of the metric OrderCount; empty: off [default: off]
+    #[arg(long, value_name = "NAME")]
+    metrics_namespace: Option<String>,
+    /// Flowers on sale, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    flowers: Option<Vec<String>>,
+    /// Seconds that orders under way get to finish after SIGTERM [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    drain_seconds: Option<u64>,
+    /// Settings file [default: /etc/orders/orders.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why the program ends otherwise than well.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong usage or settings: exit code 2.
+    Usage(anyhow::Error),
+    /// Something did not work: exit code 1.
+    Unexpected(anyhow::Error),
+    /// It worked, and what it found is bad; already said: exit code 1.
+    Found,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unexpected(error)
+    }
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Found) => ExitCode::from(1),
+        Err(Failure::Usage(error)) => complain(&error, 2),
+        Err(Failure::Unexpected(error)) => complain(&error, 1),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place that says why the program ends"
+)]
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("orders: {error:#}");
+    ExitCode::from(code)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    // Variables that are not text cannot be ours.
+    let environment: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("start the runtime")?;
+    let ended = match cli.command {
+        None => {
+            let args = cli.serve;
+            let flags = RawSettings {
+                listen: args.listen,
+                store: args.store,
+                metrics_namespace: args.metrics_namespace,
+                flowers: args.flowers,
+                drain_seconds: args.drain_seconds,
+                ..RawSettings::default()
+            };
+            let settings =
+                Settings::load(flags, args.config, &environment).map_err(Failure::Usage)?;
+            log_to_stderr(&environment)?;
+            runtime.block_on(serve(settings)).map_err(Failure::from)
+        }
+        Some(Command::Load(args)) => runtime.block_on(load::load(args, &environment)),
+        Some(Command::Check(args)) => runtime.block_on(load::check(args, &environment)),
+    };
+    // A thread that is stuck in a dead disk must not keep the process from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+/// JSON lines for a journal, plain lines for a person.
+fn log_to_stderr(environment: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let level = match environment.get("ORDERS_LOG").filter(|level| !level.is_empty()) {
+        None => LevelFilter::INFO,
+        Some(level) => level.parse().map_err(|_| {
+            Failure::Usage(anyhow::anyhow!(
+                "ORDERS_LOG={level} is no level; hint: choose off, error, warn, info, debug or trace"
+            ))
+        })?,
+    };
+    // Libraries' own chatter is not our log, and might hold what customers sent.
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target("orders", level);
+    let registry = tracing_subscriber::registry().with(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        registry.with(layer).init();
+    } else {
+        registry
+            .with(layer.json().flatten_event(true).with_target(false))
+            .init();
+    }
+    Ok(())
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!(
+            "listen on {}; hint: is another orders running there?",
+            settings.listen
+        )
+    })?;
+    let address = listener.local_addr()?;
+    let store_address = settings.store.to_string();
+    tracing::info!(version = VERSION, %address, store = store_address, "listening");
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let store = store::open(&settings);
+    let aws = Aws::new(settings.aws.clone());
+    let readiness = Readiness::default();
+    let count = OrderCount::default();
+    let instance = InstanceId::new(aws.clone());
+    // Asked for once now, so that the first who wants to see it need not ask twice.
+    let _ = instance.now_or_unknown();
+    tokio::spawn(readiness.clone().watch(Arc::clone(&store)));
+    tokio::spawn(tell_systemd(readiness.clone(), store_address));
+
+    let (stop, stopped) = watch::channel(());
+    let publishing = settings.metrics.map(|metrics| {
+        let publisher = Publisher::new(count.clone(), metrics, aws);
+        let mut stopped = stopped.clone();
+        tokio::spawn(publisher.run(async move {
+            // An error means that the sender is gone, which means stop as well.
+            let _ = stopped.changed().await;
+        }))
+    });
+
+    let shop = Shop {
+        store,
+        readiness: readiness.clone(),
+        flowers: settings.flowers.into(),
+        count,
+        instance,
+        places: Shop::places(),
+    };
+    let told_to_stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        readiness.drain();
+    };
+    let drained = server::serve(listener, api::router(shop), told_to_stop, settings.drain).await;
+
+    drop(stop);
+    if let Some(publishing) = publishing
+        && tokio::time::timeout(LAST_METRIC, publishing).await.is_err()
+    {
+        tracing::warn!("the last OrderCount was not published");
+    }
+    match drained {
+        Drained::Fully => tracing::info!("stopped; every order under way was answered"),
+        Drained::OutOfTime => tracing::warn!("stopped; some requests were cut off"),
+    }
+    Ok(())
+}
+
+/// Tells systemd that we listen, and from then on how the store does.
+async fn tell_systemd(readiness: Readiness, store: String) {
+    let mut changes = readiness.changes();
+    let mut first = vec![NotifyState::Ready];
+    loop {
+        let state = changes.borrow_and_update().clone();
+        let status = match state.reason() {
+            None => format!("taking orders into {store}"),
+            Some(reason) => reason,
+        };
+        tracing::info!(status, "readiness");
+        let mut message = std::mem::take(&mut first);
+        if state == crate::readiness::State::Draining {
+            message.push(NotifyState::Stopping);
+        }
+        message.push(NotifyState::Status(&status));
+        if let Err(error) = sd_notify::notify(&message) {
+            tracing::warn!(%error, "systemd was not told");
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}

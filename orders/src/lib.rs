@@ -1,0 +1,25 @@
+//! The order service: takes orders over HTTP and answers only once they are durable; and its load
+//! generator, which proves that none is lost.
+//!
+//! Knows nothing of the agent, of Packer or of the fleet: it is one program with one contract,
+//! written down in `docs/orders.md`.
+
+pub mod api;
+pub mod aws;
+pub mod cli;
+pub mod load;
+pub mod metrics;
+pub mod order;
+pub mod pages;
+pub mod problem;
+pub mod readiness;
+pub mod server;
+pub mod settings;
+pub mod store;
+
+/// The version the service reports: the release's own when the build was given one
+/// (`ORDERS_VERSION`), else the crate's.
+pub const VERSION: &str = match option_env!("ORDERS_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};

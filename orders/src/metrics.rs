@@ -1,0 +1,207 @@
+//! The `OrderCount` metric: counted in memory, published to CloudWatch in the background.
+//!
+//! Owns the batching and the wire form. Must never hold up or fail an order: the request path only
+//! adds to a counter. A point is published also when no order came, because an alarm on missing
+//! data never fires. A failed call is tried again with the next one; its points are kept.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use object_store::aws::AwsAuthorizer;
+use object_store::client::{HttpRequest, HttpRequestBody};
+
+use crate::aws::{self, Aws};
+use crate::settings::MetricsSettings;
+
+/// Points kept while CloudWatch does not answer: a quarter of an hour at the default interval.
+/// CloudWatch takes up to 1000 in one call.
+const BACKLOG: usize = 60;
+/// One call's limit; the next interval tries again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Orders accepted since the last point. Cheap to clone and to add to.
+#[derive(Debug, Clone, Default)]
+pub struct OrderCount(Arc<AtomicU64>);
+
+impl OrderCount {
+    /// One more order was stored.
+    pub fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// How many orders were stored in the interval that ended then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Point {
+    at: jiff::Timestamp,
+    orders: u64,
+}
+
+/// Points not yet taken by CloudWatch.
+#[derive(Debug, Default)]
+struct Backlog(VecDeque<Point>);
+
+impl Backlog {
+    /// Adds a point; when full, the oldest gives its orders to the next, so that sums stay right.
+    fn push(&mut self, point: Point) {
+        self.0.push_back(point);
+        if self.0.len() > BACKLOG
+            && let Some(oldest) = self.0.pop_front()
+            && let Some(next) = self.0.front_mut()
+        {
+            next.orders += oldest.orders;
+        }
+    }
+}
+
+/// Publishes what is counted.
+#[derive(Debug)]
+pub struct Publisher {
+    count: OrderCount,
+    settings: MetricsSettings,
+    aws: Aws,
+    backlog: Backlog,
+}
+
+impl Publisher {
+    /// A publisher of `count`; call [`Publisher::run`], then [`Publisher::flush`] at the end.
+    #[must_use]
+    pub fn new(count: OrderCount, settings: MetricsSettings, aws: Aws) -> Self {
+        Self {
+            count,
+            settings,
+            aws,
+            backlog: Backlog::default(),
+        }
+    }
+
+    /// Publishes a point every interval until `stop`, then the last one.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut interval = tokio::time::interval(self.settings.interval);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick is at once, and would only say zero.
+        interval.tick().await;
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => self.flush().await,
+                () = &mut stop => break,
+            }
+        }
+        self.flush().await;
+    }
+
+    /// Publishes now what is counted and what was left over.
+    async fn flush(&mut self) {
+        self.backlog.push(Point {
+            at: jiff::Timestamp::now(),
+            orders: self.count.take(),
+        });
+        let body = put_metric_data(&self.settings.namespace, &self.backlog.0);
+        let sent = tokio::time::timeout(CALL_TIMEOUT, self.send(body)).await;
+        match sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
+            Ok(()) => self.backlog.0.clear(),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                kept = self.backlog.0.len(),
+                "OrderCount not published; it is tried again"
+            ),
+        }
+    }
+
+    async fn send(&self, body: String) -> anyhow::Result<()> {
+        let region = self.aws.region().await?;
+        let url = self.aws.endpoint("CLOUDWATCH").map_or_else(
+            || format!("https://monitoring.{region}.amazonaws.com/"),
+            |endpoint| format!("{endpoint}/"),
+        );
+        let credential = self.aws.credentials().await?.get_credential().await?;
+        let mut signed: HttpRequest = axum::http::Request::post(&url)
+            .header(
+                "content-type",
+                "application/x-www-form-urlencoded; charset=utf-8",
+            )
+            .body(HttpRequestBody::from(body.clone()))?;
+        AwsAuthorizer::new(&credential, "monitoring", region).try_authorize(&mut signed, None)?;
+        let response = aws::client(&url, CALL_TIMEOUT)?
+            .post(&url)
+            .headers(signed.headers().clone())
+            .body(body)
+            .send()
+            .await
+            .context("call PutMetricData")?;
+        let status = response.status();
+        if !status.is_success() {
+            let answer = response.text().await.unwrap_or_default();
+            let answer: String = answer.chars().take(300).collect();
+            bail!(
+                "PutMetricData answered {status}: {answer}; hint: the role needs cloudwatch:PutMetricData"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The call's body, in the query protocol that CloudWatch has always spoken.
+fn put_metric_data(namespace: &str, points: &VecDeque<Point>) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("Action", "PutMetricData");
+    form.append_pair("Version", "2010-08-01");
+    form.append_pair("Namespace", namespace);
+    for (index, point) in points.iter().enumerate() {
+        let name = |field: &str| format!("MetricData.member.{}.{field}", index + 1);
+        form.append_pair(&name("MetricName"), "OrderCount");
+        form.append_pair(&name("Unit"), "Count");
+        form.append_pair(&name("Value"), &point.orders.to_string());
+        form.append_pair(
+            &name("Timestamp"),
+            &point.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        );
+    }
+    form.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(second: i64, orders: u64) -> Point {
+        Point {
+            at: jiff::Timestamp::from_second(second).unwrap(),
+            orders,
+        }
+    }
+
+    #[test]
+    fn a_full_backlog_forgets_times_but_no_orders() {
+        let mut backlog = Backlog::default();
+        for second in 0..200 {
+            backlog.push(point(second, 1));
+        }
+        assert_eq!(backlog.0.len(), BACKLOG);
+        assert_eq!(backlog.0.iter().map(|p| p.orders).sum::<u64>(), 200);
+        assert_eq!(backlog.0.back(), Some(&point(199, 1)));
+    }
+
+    #[test]
+    fn speaks_the_query_protocol_and_says_zero() {
+        let points = VecDeque::from([point(0, 0), point(15, 7)]);
+        assert_eq!(
+            put_metric_data("FlowerShop", &points),
+            "Action=PutMetricData&Version=2010-08-01&Namespace=FlowerShop\
+             &MetricData.member.1.MetricName=OrderCount&MetricData.member.1.Unit=Count\
+             &MetricData.member.1.Value=0\
+             &MetricData.member.1.Timestamp=1970-01-01T00%3A00%3A00Z\
+             &MetricData.member.2.MetricName=OrderCount&MetricData.member.2.Unit=Count\
+             &MetricData.member.2.Value=7\
+             &MetricData.member.2.Timestamp=1970-01-01T00%3A00%3A15Z"
+        );
+    }
+}

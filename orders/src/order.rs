@@ -1,0 +1,343 @@
+//! What an order is: its fields, their limits, its id. Pure.
+//!
+//! Must not know HTTP or any store. The seeds' service stored whatever came; here what does not
+//! fit is refused with every fault named at once, and every order has an id of its own, because a
+//! key made from the clock's second lost three orders in four.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Longest name taken, in characters.
+pub const NAME_LIMIT: usize = 200;
+/// Longest address taken, in characters.
+pub const ADDRESS_LIMIT: usize = 500;
+/// How many fields an order may have beyond the known ones.
+pub const EXTRA_FIELDS_LIMIT: usize = 16;
+/// Longest name of an extra field, in characters.
+pub const EXTRA_NAME_LIMIT: usize = 64;
+/// Longest text in an extra field, in characters.
+pub const EXTRA_VALUE_LIMIT: usize = 500;
+
+/// An order's identity: unique across boxes without asking anyone, and sortable by time (UUID
+/// version 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OrderId(Uuid);
+
+impl OrderId {
+    /// A new id, later than every id this process made before.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for OrderId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for OrderId {
+    type Err = NotAnOrderId;
+
+    /// Takes the one spelling we give out, so that an id cannot be a path trick and one order has
+    /// one address.
+    fn from_str(text: &str) -> Result<Self, NotAnOrderId> {
+        let id = Uuid::try_parse(text).map_err(|_| NotAnOrderId)?;
+        if id.as_hyphenated().to_string() == text {
+            Ok(Self(id))
+        } else {
+            Err(NotAnOrderId)
+        }
+    }
+}
+
+/// The text is not spelled like an order id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAnOrderId;
+
+impl fmt::Display for NotAnOrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an order id")
+    }
+}
+
+impl std::error::Error for NotAnOrderId {}
+
+/// An order as it is stored and given back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its id, also its key in every store.
+    pub id: OrderId,
+    /// When it was taken, RFC 3339 in UTC.
+    pub received_at: jiff::Timestamp,
+    /// Who ordered.
+    pub name: String,
+    /// Where it goes.
+    pub address: String,
+    /// Which flower, one of the configured ones.
+    pub flower: String,
+    /// Fields beyond the known ones, kept as they came.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, Value>,
+}
+
+/// One thing wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The field's name.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Fault {
+    fn new(field: &str, message: impl Into<String>) -> Self {
+        Self {
+            field: field.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// An order's content, valid, not yet taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    name: String,
+    address: String,
+    flower: String,
+    extra: BTreeMap<String, Value>,
+}
+
+impl Draft {
+    /// Judges the fields as they came against the limits and the `flowers` on sale.
+    ///
+    /// # Errors
+    /// Every fault found, so that a form can show them all at once.
+    pub fn judge(mut fields: Map<String, Value>, flowers: &[String]) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let name = text(&mut fields, "name", NAME_LIMIT, &mut faults);
+        let address = text(&mut fields, "address", ADDRESS_LIMIT, &mut faults);
+        let flower = text(&mut fields, "flower", NAME_LIMIT, &mut faults);
+        if let Some(flower) = &flower
+            && !flowers.contains(flower)
+        {
+            faults.push(Fault::new(
+                "flower",
+                format!("is not on sale; choose one of {}", flowers.join(", ")),
+            ));
+        }
+        for reserved in ["id", "received_at"] {
+            if fields.remove(reserved).is_some() {
+                faults.push(Fault::new(
+                    reserved,
+                    "is given by the service; leave it out",
+                ));
+            }
+        }
+        if fields.len() > EXTRA_FIELDS_LIMIT {
+            faults.push(Fault::new(
+                "",
+                format!("has more than {EXTRA_FIELDS_LIMIT} further fields"),
+            ));
+        } else {
+            for (field, value) in &fields {
+                if let Some(message) = extra_fault(field, value) {
+                    let shown: String = field.chars().take(EXTRA_NAME_LIMIT).collect();
+                    faults.push(Fault::new(&shown, message));
+                }
+            }
+        }
+        match (name, address, flower) {
+            (Some(name), Some(address), Some(flower)) if faults.is_empty() => Ok(Self {
+                name,
+                address,
+                flower,
+                extra: fields.into_iter().collect(),
+            }),
+            _ => Err(faults),
+        }
+    }
+
+    /// Makes it an order, with the id and time given.
+    #[must_use]
+    pub fn take(self, id: OrderId, received_at: jiff::Timestamp) -> Order {
+        Order {
+            id,
+            received_at,
+            name: self.name,
+            address: self.address,
+            flower: self.flower,
+            extra: self.extra,
+        }
+    }
+}
+
+/// Takes one required text field out of `fields`, noting what is wrong with it.
+fn text(
+    fields: &mut Map<String, Value>,
+    field: &str,
+    limit: usize,
+    faults: &mut Vec<Fault>,
+) -> Option<String> {
+    let fault = match fields.remove(field) {
+        None | Some(Value::Null) => "is missing".to_owned(),
+        Some(Value::String(value)) => match text_fault(&value, limit) {
+            None if value.trim().is_empty() => "is empty".to_owned(),
+            None => return Some(value.trim().to_owned()),
+            Some(fault) => fault,
+        },
+        Some(_) => "must be text".to_owned(),
+    };
+    faults.push(Fault::new(field, fault));
+    None
+}
+
+fn text_fault(value: &str, limit: usize) -> Option<String> {
+    if value.chars().count() > limit {
+        return Some(format!("is longer than {limit} characters"));
+    }
+    // Line breaks and tabs are part of an address; other control characters are an attack on
+    // whoever reads the order on a terminal.
+    value
+        .chars()
+        .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        .then(|| "contains control characters".to_owned())
+}
+
+fn extra_fault(field: &str, value: &Value) -> Option<String> {
+    if field.is_empty() || text_fault(field, EXTRA_NAME_LIMIT).is_some() {
+        return Some(format!(
+            "is a field name that is empty, longer than {EXTRA_NAME_LIMIT} characters or has control characters"
+        ));
+    }
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        Value::String(text) => text_fault(text, EXTRA_VALUE_LIMIT),
+        Value::Array(_) | Value::Object(_) => {
+            Some("must be text, a number, true, false or null".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn flowers() -> Vec<String> {
+        vec!["romantic_roses".into(), "spring_tulips".into()]
+    }
+
+    fn judge(value: Value) -> Result<Draft, Vec<String>> {
+        let Value::Object(fields) = value else {
+            panic!("not an object")
+        };
+        Draft::judge(fields, &flowers()).map_err(|faults| {
+            faults
+                .into_iter()
+                .map(|f| format!("{} {}", f.field, f.message))
+                .collect()
+        })
+    }
+
+    #[test]
+    fn judges_fields() {
+        let good = json!({"name":"Ada","address":"1 Row\nTown","flower":"spring_tulips"});
+        let long = "x".repeat(NAME_LIMIT + 1);
+        let full = "ä".repeat(NAME_LIMIT);
+        let many: Map<String, Value> = (0..=EXTRA_FIELDS_LIMIT)
+            .map(|n| (format!("f{n}"), json!(1)))
+            .collect();
+        let with = |changes: Value| {
+            let mut fields = good.as_object().unwrap().clone();
+            fields.extend(changes.as_object().unwrap().clone());
+            Value::Object(fields)
+        };
+        let table: Vec<(Value, &[&str])> = vec![
+            (good.clone(), &[]),
+            (with(json!({"name": full})), &[]),
+            (
+                with(json!({"card":"To you","qty":3,"gift":true,"n":null})),
+                &[],
+            ),
+            (
+                with(json!({"name": long})),
+                &["name is longer than 200 characters"],
+            ),
+            (with(json!({"name": "  "})), &["name is empty"]),
+            (with(json!({"name": 7})), &["name must be text"]),
+            (with(json!({"name": null})), &["name is missing"]),
+            (
+                with(json!({"name": "A\u{1b}[2J"})),
+                &["name contains control characters"],
+            ),
+            (
+                with(json!({"flower": "cactus"})),
+                &["flower is not on sale; choose one of romantic_roses, spring_tulips"],
+            ),
+            (
+                with(json!({"id": "x"})),
+                &["id is given by the service; leave it out"],
+            ),
+            (
+                with(json!({"deep": {"a":1}})),
+                &["deep must be text, a number, true, false or null"],
+            ),
+            (
+                with(Value::Object(many)),
+                &[" has more than 16 further fields"],
+            ),
+            (
+                json!({}),
+                &["name is missing", "address is missing", "flower is missing"],
+            ),
+        ];
+        for (fields, expected) in table {
+            let found = judge(fields.clone()).err().unwrap_or_default();
+            assert_eq!(found, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_have_one_spelling() {
+        let ids: Vec<OrderId> = (0..1000).map(|_| OrderId::new()).collect();
+        assert!(ids.is_sorted());
+        let text = ids[0].to_string();
+        assert_eq!(text.parse(), Ok(ids[0]));
+        for other in [
+            text.to_uppercase(),
+            text.replace('-', ""),
+            format!("{{{text}}}"),
+            "../../etc/passwd".into(),
+            String::new(),
+        ] {
+            assert_eq!(other.parse::<OrderId>(), Err(NotAnOrderId), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_order_survives_json() {
+        let order = judge(json!({"name":"Ada","address":"1 Row","flower":"spring_tulips","qty":2}))
+            .unwrap()
+            .take(OrderId::new(), jiff::Timestamp::UNIX_EPOCH);
+        let text = serde_json::to_string(&order).unwrap();
+        assert!(
+            text.contains(r#""received_at":"1970-01-01T00:00:00Z""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+    }
+}

@@ -1,0 +1,75 @@
+//! Refusals, as `application/problem+json` (RFC 9457): one shape for every error of the service.
+//!
+//! Must not leak what a store said: its words go to the log, under the request's id.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::order::Fault;
+
+/// One refusal.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    title: &'static str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Fault>,
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+impl Problem {
+    /// A refusal with `status`, and `detail` that tells the client what would be right.
+    #[must_use]
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: Some(detail.into()),
+            errors: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// An order whose fields do not fit (422).
+    #[must_use]
+    pub fn faults(faults: Vec<Fault>) -> Self {
+        Self {
+            errors: faults,
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the order's fields do not fit",
+            )
+        }
+    }
+
+    /// The service cannot take it now (503); the client may try again after `seconds`.
+    #[must_use]
+    pub fn try_again(seconds: u32, detail: impl Into<String>) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
+        let mut response = (status, axum::Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
