@@ -1,0 +1,230 @@
+//! The only file that names an AWS SDK: Auto Scaling and the parameter store.
+//!
+//! It translates, and retries within one call as the SDK does; when to call again is
+//! [`crate::machine`]'s to decide.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use async_trait::async_trait;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_autoscaling::error::ProvideErrorMetadata;
+use aws_sdk_ssm::types::ParameterType;
+use tokio::sync::OnceCell;
+
+use crate::lifecycle::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
+use crate::registry::Registry;
+
+/// One attempt at one call: long enough for a slow box with its first TLS handshake to do.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
+
+/// One call with the SDK's own retries: under a third of the shortest timeout a hook can have (30 s)
+/// would cut the retries short, so it is under two thirds.
+const CALL_LIMIT: Duration = Duration::from_secs(18);
+
+/// A hook whose timeout the API does not tell: the API's own default.
+const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The clients, made at the first call: before that the network may not be there to tell the region.
+#[derive(Debug, Default)]
+pub(crate) struct Aws {
+    clients: OnceCell<Clients>,
+}
+
+#[derive(Debug)]
+struct Clients {
+    autoscaling: aws_sdk_autoscaling::Client,
+    ssm: aws_sdk_ssm::Client,
+}
+
+impl Aws {
+    async fn clients(&self) -> Result<&Clients> {
+        self.clients
+            .get_or_try_init(|| async {
+                let config = load().await;
+                // Without a region every call would fail for ever; failing here asks again.
+                config.region().ok_or_else(|| {
+                    anyhow!("neither the environment nor the metadata service tells the region")
+                })?;
+                Ok(Clients {
+                    autoscaling: aws_sdk_autoscaling::Client::new(&config),
+                    ssm: aws_sdk_ssm::Client::new(&config),
+                })
+            })
+            .await
+    }
+
+    async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {
+        Ok(&self.clients().await?.autoscaling)
+    }
+}
+
+async fn load() -> SdkConfig {
+    let limits = TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_LIMIT)
+        .operation_timeout(CALL_LIMIT)
+        .build();
+    aws_config::defaults(BehaviorVersion::latest())
+        .timeout_config(limits)
+        .load()
+        .await
+}
+
+/// "No active Lifecycle Action found with instance ID …" is a plain `ValidationError`; only its
+/// words tell it from a wrong parameter.
+fn is_not_active(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("ValidationError")
+        && error
+            .message()
+            .is_some_and(|words| words.contains("No active Lifecycle Action"))
+}
+
+#[async_trait]
+impl Group for Aws {
+    async fn membership(&self, instance: &str) -> Result<Option<Membership>> {
+        let answer = self
+            .autoscaling()
+            .await?
+            .describe_auto_scaling_instances()
+            .instance_ids(instance)
+            .send()
+            .await
+            .context("cannot describe this instance's place in its group")?;
+        let ours = answer
+            .auto_scaling_instances()
+            .iter()
+            .find(|details| details.instance_id() == Some(instance));
+        Ok(ours.and_then(|details| {
+            Some(Membership {
+                group: details.auto_scaling_group_name()?.to_owned(),
+                phase: Phase::parse(details.lifecycle_state()?),
+            })
+        }))
+    }
+
+    async fn hooks(&self, group: &str) -> Result<Hooks> {
+        let answer = self
+            .autoscaling()
+            .await?
+            .describe_lifecycle_hooks()
+            .auto_scaling_group_name(group)
+            .send()
+            .await
+            .with_context(|| format!("cannot describe the hooks of group {group}"))?;
+        let mut hooks = Hooks::default();
+        for hook in answer.lifecycle_hooks() {
+            let Some(name) = hook.lifecycle_hook_name() else {
+                continue;
+            };
+            let timeout = hook
+                .heartbeat_timeout()
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map_or(DEFAULT_HOOK_TIMEOUT, Duration::from_secs);
+            let ours = Hook {
+                name: name.to_owned(),
+                timeout,
+            };
+            match hook.lifecycle_transition() {
+                Some("autoscaling:EC2_INSTANCE_LAUNCHING") => hooks.launching.push(ours),
+                Some("autoscaling:EC2_INSTANCE_TERMINATING") => hooks.terminating.push(ours),
+                _ => {}
+            }
+        }
+        Ok(hooks)
+    }
+
+    async fn complete(
+        &self,
+        group: &str,
+        hook: &str,
+        instance: &str,
+        answer: Answer,
+    ) -> Result<Receipt> {
+        let sent = self
+            .autoscaling()
+            .await?
+            .complete_lifecycle_action()
+            .auto_scaling_group_name(group)
+            .lifecycle_hook_name(hook)
+            .instance_id(instance)
+            .lifecycle_action_result(answer.as_str())
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(Receipt::Accepted),
+            Err(error) if is_not_active(&error) => Ok(Receipt::NotActive),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot answer hook {hook} with {}", answer.as_str())),
+        }
+    }
+
+    async fn heartbeat(&self, group: &str, hook: &str, instance: &str) -> Result<Receipt> {
+        let sent = self
+            .autoscaling()
+            .await?
+            .record_lifecycle_action_heartbeat()
+            .auto_scaling_group_name(group)
+            .lifecycle_hook_name(hook)
+            .instance_id(instance)
+            .send()
+            .await;
+        match sent {
+            Ok(_) => Ok(Receipt::Accepted),
+            Err(error) if is_not_active(&error) => Ok(Receipt::NotActive),
+            Err(error) => Err(error).with_context(|| format!("cannot keep hook {hook} waiting")),
+        }
+    }
+
+    async fn report_unhealthy(&self, instance: &str) -> Result<()> {
+        self.autoscaling()
+            .await?
+            .set_instance_health()
+            .instance_id(instance)
+            .health_status("Unhealthy")
+            .should_respect_grace_period(true)
+            .send()
+            .await
+            .context("cannot ask the group for a replacement")?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Registry for Aws {
+    async fn put(&self, parameter: &str, value: &str) -> Result<()> {
+        self.clients()
+            .await?
+            .ssm
+            .put_parameter()
+            .name(parameter)
+            .value(value)
+            .r#type(ParameterType::String)
+            .overwrite(true)
+            .send()
+            .await
+            .with_context(|| format!("cannot write parameter {parameter}"))?;
+        Ok(())
+    }
+
+    async fn remove(&self, parameter: &str) -> Result<()> {
+        let sent = self
+            .clients()
+            .await?
+            .ssm
+            .delete_parameter()
+            .name(parameter)
+            .send()
+            .await;
+        match sent {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_none_or(|e| !e.is_parameter_not_found()) =>
+            {
+                Err(error).with_context(|| format!("cannot remove parameter {parameter}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! `imagebuilder-agent configure`: settings and user data → one environment file per service.
+//!
+//! Runs as root, once per boot, before the services. It decides nothing about health and calls
+//! nothing but the metadata service.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::identity::Metadata;
+use crate::settings::{Service, Sources, is_ours};
+use crate::standing::replace;
+
+/// Between two tries at the metadata service, whose client has its own retries already.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who may read an environment file besides root: nobody, since it may carry secrets. systemd reads
+/// it as root.
+const MODE: u32 = 0o640;
+
+/// Writes every service's environment file below `run_dir`.
+///
+/// User data is asked for until `patience` runs out: a box that came up with the image's settings
+/// because the network was late would serve with the wrong ones. After that there is no metadata
+/// service here, and the image's own settings hold.
+pub(crate) async fn configure(
+    sources: &Sources,
+    run_dir: &Path,
+    metadata: &dyn Metadata,
+    patience: Duration,
+) -> Result<()> {
+    let user_data = ask(metadata, patience).await;
+    match &user_data {
+        Some(text) if is_ours(text) => {
+            tracing::info!("user data carries settings; they win over the image's")
+        }
+        Some(_) => tracing::info!("user data is not ours and is left alone"),
+        None => tracing::info!("no user data; the image's own settings hold"),
+    }
+    let settings = sources.load(user_data.as_deref())?;
+    fs::create_dir_all(run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
+    for service in &settings.services {
+        let path = run_dir.join(format!("{}.env", service.name));
+        replace(&path, &environment(service), MODE)?;
+        tracing::info!(
+            "wrote {} ({} variables)",
+            path.display(),
+            service.environment.len()
+        );
+    }
+    Ok(())
+}
+
+async fn ask(metadata: &dyn Metadata, patience: Duration) -> Option<String> {
+    let asking = async {
+        loop {
+            match metadata.user_data().await {
+                Ok(answer) => return answer,
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    };
+    if let Ok(answer) = tokio::time::timeout(patience, asking).await {
+        return answer;
+    }
+    tracing::warn!(
+        "no metadata service within {} s: going on without user data",
+        patience.as_secs()
+    );
+    None
+}
+
+/// The file in systemd's `EnvironmentFile=` syntax. Keys and values were validated with the settings:
+/// no value holds a line break.
+fn environment(service: &Service) -> String {
+    let mut text = format!(
+        "# Written by imagebuilder-agent configure for {}.\n",
+        service.unit
+    );
+    for (key, value) in &service.environment {
+        let mut quoted = String::with_capacity(value.len());
+        for c in value.chars() {
+            if matches!(c, '"' | '\\' | '`' | '$') {
+                quoted.push('\\');
+            }
+            quoted.push(c);
+        }
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{key}=\"{quoted}\"");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use anyhow::bail;
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::identity::{Identity, Target};
+
+    struct Told(Option<&'static str>);
+
+    #[async_trait]
+    impl Metadata for Told {
+        async fn identity(&self) -> Result<Identity> {
+            bail!("configure has no business with it")
+        }
+        async fn user_data(&self) -> Result<Option<String>> {
+            match self.0 {
+                Some("") => bail!("unreachable"),
+                told => Ok(told.map(str::to_owned)),
+            }
+        }
+        async fn target(&self) -> Result<Option<Target>> {
+            bail!("configure has no business with it")
+        }
+    }
+
+    const IMAGE: &str = "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/\"\n\
+        environment = { STORE = 'a \"b\" \\ $c', PLAIN = \"x\" }\n\
+        [services.idle]\nhealth_url = \"http://127.0.0.1:2/\"\n";
+
+    async fn configured(told: Option<&'static str>) -> (tempfile::TempDir, Result<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("agent.toml"), IMAGE).unwrap();
+        let sources = Sources {
+            file: dir.path().join("agent.toml"),
+            drop_ins: dir.path().join("agent.d"),
+        };
+        let run_dir = dir.path().join("run");
+        let done = configure(&sources, &run_dir, &Told(told), Duration::from_secs(30)).await;
+        (dir, done)
+    }
+
+    fn read(dir: &tempfile::TempDir, name: &str) -> String {
+        let text = fs::read_to_string(dir.path().join("run").join(name)).unwrap();
+        text.split_once('\n').unwrap().1.to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn user_data_reaches_the_environment_quoted_for_systemd_and_private() {
+        let data = "#imagebuilder-agent\nservices.orders.environment.PLAIN = \"y\"";
+        let (dir, done) = configured(Some(data)).await;
+        done.unwrap();
+        assert_eq!(
+            read(&dir, "orders.env"),
+            "PLAIN=\"y\"\nSTORE=\"a \\\"b\\\" \\\\ \\$c\"\n"
+        );
+        assert_eq!(read(&dir, "idle.env"), "");
+        let mode = fs::metadata(dir.path().join("run/orders.env"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o640);
+        assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_metadata_service_or_with_foreign_user_data_the_image_holds() {
+        for told in [None, Some(""), Some("#cloud-config\nusers: []")] {
+            let (dir, done) = configured(told).await;
+            done.unwrap();
+            assert!(
+                read(&dir, "orders.env").starts_with("PLAIN=\"x\"\n"),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_settings_write_nothing() {
+        let (dir, done) = configured(Some("#imagebuilder-agent\n[gates]")).await;
+        assert!(
+            done.unwrap_err()
+                .to_string()
+                .contains("did you mean `gate`?")
+        );
+        assert!(!dir.path().join("run").exists());
+    }
+}

@@ -1,0 +1,206 @@
+//! Asks the services for their health: one plain HTTP/1.1 GET each, bounded in time and size.
+//!
+//! It reports what each service answered; what follows from it is [`crate::machine`]'s to decide.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use async_trait::async_trait;
+use contract::registry;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, Uri, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::settings::Service;
+
+/// What a round found, by service. The registry's own type: a round is what a record tells.
+pub(crate) type Round = BTreeMap<String, registry::Service>;
+
+/// Whoever can ask all services once.
+#[async_trait]
+pub(crate) trait Probe: Send + Sync {
+    /// Asks every service, all at once, each within `limit`.
+    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round;
+}
+
+/// The longest a service may take to answer, however long the interval: a health answer slower than
+/// this is no answer.
+const SLOWEST_ANSWER: Duration = Duration::from_secs(5);
+
+/// How long each request of a round may take: well under the interval, so that rounds keep their pace.
+pub(crate) fn limit(interval: Duration) -> Duration {
+    SLOWEST_ANSWER.min(interval * 3 / 4)
+}
+
+/// A version answer is read up to here; more would be something else than a version.
+const LONGEST_VERSION: usize = 4096;
+
+/// Speaks HTTP to the services on this box.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Http;
+
+#[async_trait]
+impl Probe for Http {
+    async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round {
+        let mut asked = JoinSet::new();
+        for service in services.iter().cloned() {
+            asked.spawn(async move {
+                (
+                    service.name.as_str().to_owned(),
+                    look(&service, limit).await,
+                )
+            });
+        }
+        // A service whose check itself broke has not passed: it starts out as unanswered.
+        let mut round: Round = services
+            .iter()
+            .map(|service| {
+                (
+                    service.name.as_str().to_owned(),
+                    failed("the check was cut short"),
+                )
+            })
+            .collect();
+        while let Some(answer) = asked.join_next().await {
+            match answer {
+                Ok((name, service)) => {
+                    round.insert(name, service);
+                }
+                Err(error) => tracing::warn!("a check was cut short: {error}"),
+            }
+        }
+        round
+    }
+}
+
+fn failed(detail: &str) -> registry::Service {
+    registry::Service {
+        version: String::new(),
+        healthy: false,
+        detail: detail.to_owned(),
+    }
+}
+
+async fn look(service: &Service, limit: Duration) -> registry::Service {
+    let health = within(limit, check(&service.health)).await;
+    if let Err(error) = health {
+        return failed(&format!("{}: {error:#}", service.unit));
+    }
+    let version = match &service.version {
+        Some(uri) => within(limit, version(uri)).await.unwrap_or_else(|error| {
+            tracing::debug!("{} does not tell its version: {error:#}", service.name);
+            String::new()
+        }),
+        None => String::new(),
+    };
+    registry::Service {
+        version,
+        healthy: true,
+        detail: String::new(),
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => bail!("no answer within {:.1} s", limit.as_secs_f32()),
+    }
+}
+
+async fn check(uri: &Uri) -> Result<()> {
+    let status = get(uri).await?.status();
+    if !status.is_success() {
+        bail!("{} answered {status}", uri.path());
+    }
+    Ok(())
+}
+
+async fn version(uri: &Uri) -> Result<String> {
+    let answer = get(uri).await?;
+    if !answer.status().is_success() {
+        bail!("{} answered {}", uri.path(), answer.status());
+    }
+    let mut body = answer.into_body();
+    let mut text = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            text.extend_from_slice(data);
+        }
+        if text.len() > LONGEST_VERSION {
+            bail!("{} answered more than a version", uri.path());
+        }
+    }
+    read_version(&String::from_utf8(text).context("the version is not text")?)
+}
+
+/// Plain text, or JSON with a `version`.
+fn read_version(text: &str) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        version: String,
+    }
+    let text = text.trim();
+    if text.starts_with('{') {
+        let told: Told = serde_json::from_str(text).context("no version in the JSON")?;
+        return Ok(told.version);
+    }
+    text.lines()
+        .next()
+        .map(str::to_owned)
+        .ok_or_else(|| anyhow!("an empty version"))
+}
+
+async fn get(uri: &Uri) -> Result<Response<Incoming>> {
+    let host = uri.host().ok_or_else(|| anyhow!("{uri} has no host"))?;
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(80);
+    let stream = TcpStream::connect((address, port))
+        .await
+        .with_context(|| format!("cannot connect to {host}:{port}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("no HTTP")?;
+    // Ends by itself once the answer has been read or dropped.
+    tokio::spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::get(path)
+        .header(
+            header::HOST,
+            uri.authority().map_or(host, |authority| authority.as_str()),
+        )
+        .header(
+            header::USER_AGENT,
+            concat!("imagebuilder-agent/", env!("CARGO_PKG_VERSION")),
+        )
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .context("cannot form the request")?;
+    sender.send_request(request).await.context("no answer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_a_line_or_a_json_field() {
+        assert_eq!(read_version("1.2.3\n").unwrap(), "1.2.3");
+        assert_eq!(
+            read_version(r#"{"version":"1.2.3","git":"x"}"#).unwrap(),
+            "1.2.3"
+        );
+        assert!(read_version(r#"{"release":"1"}"#).is_err());
+        assert!(read_version(" \n").is_err());
+    }
+
+    #[test]
+    fn a_request_never_takes_as_long_as_the_interval() {
+        assert_eq!(limit(Duration::from_secs(2)), Duration::from_millis(1500));
+        assert_eq!(limit(Duration::from_secs(60)), Duration::from_secs(5));
+    }
+}

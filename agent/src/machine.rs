@@ -1,0 +1,666 @@
+//! The agent's mind: State × Event × now → (State, actions). Pure and synchronous.
+//!
+//! It must not read a clock, a file or a socket: [`crate::run`] brings what was seen as an
+//! [`Event`] and carries out the [`Action`]s. The states and the methods that lead from one to the
+//! next are drawn in `docs/agent-states.dot`; the methods live in [`transitions`].
+//!
+//! Within a state the machine is level-triggered: after every event [`Machine::pursue`] asks what
+//! the state still needs and puts it on the timetable, so that a lost answer is only a delay.
+
+mod event;
+mod transitions;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use contract::registry::Verdict;
+
+pub(crate) use event::{Action, Event, NoAnswer, Standing};
+
+use self::words::trouble;
+use crate::duty::{Duties, Duty};
+use crate::health::Round;
+use crate::identity::Target;
+use crate::lifecycle::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
+use crate::settings::{Gate, HookNames, Serving, Settings};
+
+/// How often the group's wish for this instance is asked for: a local call, and every second of
+/// delay is a second of a terminated box still being counted on.
+const TARGET_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Before the group is asked again where it has us, while it is still on its way there.
+const PHASE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The same while the group has us where the agent has nothing to do (a warm pool, say).
+const IDLE_PHASE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Between two writes of the record, so that a flapping service does not use up the fleet's share of
+/// parameter store calls.
+const RECORD_SPACING: Duration = Duration::from_secs(2);
+
+/// The same when only a detail changed and the verdict did not.
+const DETAIL_SPACING: Duration = Duration::from_secs(60);
+
+/// Attempts at removing the record before the box lets go without it: a record left over is untidy,
+/// a termination held up is expensive.
+const ERASE_ATTEMPTS: u32 = 3;
+
+/// What the settings ask of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The gate.
+    pub(crate) gate: Gate,
+    /// The watch after it.
+    pub(crate) serving: Serving,
+    /// How long a leaving box keeps still.
+    pub(crate) settle: Duration,
+    /// Which hooks are ours.
+    pub(crate) hooks: HookNames,
+}
+
+impl Terms {
+    /// The machine's share of the settings.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            gate: settings.gate,
+            serving: settings.serving,
+            settle: settings.settle,
+            hooks: settings.hooks.clone(),
+        }
+    }
+
+    /// What holds before settings are known, and when they are refused. Never asks for a
+    /// replacement: a box is not known to be sick because its settings are.
+    pub(crate) fn fallback() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            gate: Gate {
+                passes: 1,
+                interval: second,
+                deadline: second,
+            },
+            serving: Serving {
+                passes: 1,
+                failures: 1,
+                interval: second,
+                replace_after: None,
+            },
+            settle: second * 5,
+            hooks: HookNames::default(),
+        }
+    }
+}
+
+/// Where the machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Waiting for the metadata service.
+    Identifying,
+    /// At the gate, until the deadline.
+    Judging {
+        /// When the gate closes.
+        deadline: Instant,
+    },
+    /// Fit; the launch hook, if there is one, has yet to take CONTINUE.
+    Admitting,
+    /// Fit and in service, or fit and alone.
+    Serving,
+    /// Unfit; the launch hook, if there is one, has yet to take ABANDON.
+    Refusing,
+    /// Unfit with no launch hook to answer; may recover.
+    Ailing(Replacement),
+    /// ABANDON was taken: the group will end this box.
+    Abandoned,
+    /// Told to go; keeping still until the time given.
+    Draining {
+        /// When the box has settled.
+        until: Instant,
+    },
+    /// Settled; the record has to go, then the termination hook has to take CONTINUE.
+    Departing {
+        /// Whether the record is gone, or given up on.
+        erased: bool,
+    },
+    /// Nothing left to do but wait for the power to go.
+    Gone,
+}
+
+/// How an unfit box stands with being replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replacement {
+    /// Settings say no.
+    Never,
+    /// To be asked for then.
+    At(Instant),
+    /// Being asked for: the group must first say that it has us in service.
+    Asking,
+}
+
+/// What the group last said of this instance's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Not asked, or out of date.
+    Unknown,
+    /// In no group.
+    Nowhere,
+    /// In a group.
+    In(Membership),
+}
+
+/// The machine: a state, what it has seen, and its timetable.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    state: State,
+    terms: Terms,
+    duties: Duties,
+    /// `None` until heard for the first time.
+    target: Option<Option<Target>>,
+    place: Place,
+    hooks: Option<OurHooks>,
+    /// The group, once it was seen to have us.
+    group: Option<String>,
+    /// Whether a launch hook took our answer.
+    answered: bool,
+    /// The settings were refused, which leaves nothing to check.
+    blind: bool,
+    passes: u32,
+    failures: u32,
+    round: Round,
+    standing: Option<Standing>,
+    recorded_at: Option<Instant>,
+    outbox: Vec<Action>,
+}
+
+impl Machine {
+    /// A machine that knows nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            state: State::Identifying,
+            terms: Terms::fallback(),
+            duties: Duties::new(""),
+            target: None,
+            place: Place::Unknown,
+            hooks: None,
+            group: None,
+            answered: false,
+            blind: false,
+            passes: 0,
+            failures: 0,
+            round: Round::new(),
+            standing: None,
+            recorded_at: None,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// The one entrance: takes what happened and says what to do.
+    pub(crate) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.take_in(event, now);
+        self.let_time_pass(now);
+        // A transition may ask for something at once; no chain of them is longer than this.
+        for _ in 0..3 {
+            let before = self.state.clone();
+            self.pursue(now);
+            if self.state == before {
+                break;
+            }
+        }
+        for duty in self.duties.take_due(now) {
+            self.begin(duty, now);
+        }
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// When the machine next wants to be stepped although nothing happened.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        let own = match self.state {
+            State::Judging { deadline } => Some(deadline),
+            State::Draining { until } => Some(until),
+            State::Ailing(Replacement::At(when)) => Some(when),
+            _ => None,
+        };
+        own.into_iter().chain(self.duties.next()).min()
+    }
+
+    /// The current verdict; `None` before there is one.
+    pub(crate) fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref()
+    }
+
+    /// What the last round found.
+    pub(crate) fn round(&self) -> &Round {
+        &self.round
+    }
+
+    /// The group, once known.
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    fn take_in(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Tick => {}
+            Event::Identified(Ok((instance, terms))) => {
+                self.duties.done(Duty::Identify);
+                self.duties.reseed(&instance);
+                match terms {
+                    Ok(terms) => self.identified(terms, now),
+                    Err(reason) => self.settings_refused(reason, now),
+                }
+            }
+            Event::Identified(Err(NoAnswer)) => self.duties.failed(Duty::Identify, now),
+            Event::Checked(round) => self.checked(round, now),
+            Event::TargetSeen(Ok(target)) => self.target_seen(target, now),
+            Event::TargetSeen(Err(NoAnswer)) => self.duties.failed(Duty::Target, now),
+            Event::MembershipSeen(Ok(membership)) => self.membership_seen(membership, now),
+            Event::MembershipSeen(Err(NoAnswer)) => self.duties.failed(Duty::Membership, now),
+            Event::HooksSeen(Ok(hooks)) => {
+                self.duties.done(Duty::Hooks);
+                self.hooks = Some(OurHooks::pick(&hooks, &self.terms.hooks));
+            }
+            Event::HooksSeen(Err(NoAnswer)) => self.duties.failed(Duty::Hooks, now),
+            Event::Answered {
+                hook,
+                answer,
+                outcome: Ok(receipt),
+            } => {
+                self.hook_answered(&hook, answer, receipt, now);
+            }
+            Event::Answered {
+                outcome: Err(NoAnswer),
+                ..
+            } => {
+                self.duties.failed(Duty::Answer, now);
+            }
+            Event::Beaten(Ok(receipt)) => {
+                self.duties.done(Duty::Beat);
+                if receipt == Receipt::NotActive {
+                    self.ask_again(PHASE_INTERVAL, now);
+                }
+            }
+            Event::Beaten(Err(NoAnswer)) => self.duties.failed(Duty::Beat, now),
+            Event::Recorded(Ok(())) => self.duties.done(Duty::Record),
+            Event::Erased(Ok(())) => {
+                self.duties.done(Duty::Record);
+                if let State::Departing { erased } = &mut self.state {
+                    *erased = true;
+                }
+            }
+            Event::Recorded(Err(NoAnswer)) | Event::Erased(Err(NoAnswer)) => {
+                self.duties.failed(Duty::Record, now);
+            }
+            Event::Reported(Ok(())) => {
+                self.duties.done(Duty::Report);
+                if matches!(self.state, State::Ailing(_)) {
+                    // Within the grace period the group ignores it, so it is said again later.
+                    self.state = State::Ailing(self.replacement(now));
+                }
+            }
+            Event::Reported(Err(NoAnswer)) => self.duties.failed(Duty::Report, now),
+        }
+    }
+
+    fn checked(&mut self, round: Round, now: Instant) {
+        self.duties.done(Duty::Check);
+        if self.is_leaving() {
+            return;
+        }
+        let changed = self.round != round;
+        let passed = !round.is_empty() && round.values().all(|service| service.healthy);
+        self.round = round;
+        if passed {
+            self.passes = self.passes.saturating_add(1);
+            self.failures = 0;
+        } else {
+            self.passes = 0;
+            self.failures = self.failures.saturating_add(1);
+        }
+        self.duties.at(Duty::Check, now + self.interval());
+        let sick = self.failures >= self.terms.serving.failures;
+        match self.state {
+            State::Judging { .. } if self.passes >= self.terms.gate.passes => self.gate_passed(now),
+            State::Admitting if sick => self.turned_away(trouble(&self.round), now),
+            State::Serving if sick => self.fell_ill(trouble(&self.round), now),
+            State::Ailing(_) if self.passes >= self.terms.serving.passes => self.recovered(now),
+            _ if changed => self.record_soon(DETAIL_SPACING, now),
+            _ => {}
+        }
+    }
+
+    fn target_seen(&mut self, target: Option<Target>, now: Instant) {
+        self.duties.done(Duty::Target);
+        if self.is_leaving() {
+            return;
+        }
+        self.duties.at(Duty::Target, now + TARGET_INTERVAL);
+        if target == Some(Target::Terminated) {
+            self.told_to_leave(now);
+        } else if self.target.as_ref().is_some_and(|known| *known != target) {
+            self.ask_again(Duration::ZERO, now);
+        }
+        self.target = Some(target);
+    }
+
+    fn membership_seen(&mut self, membership: Option<Membership>, now: Instant) {
+        self.duties.done(Duty::Membership);
+        let group = membership.as_ref().map(|member| member.group.clone());
+        if self.group != group {
+            self.hooks = None;
+            self.group = group;
+        }
+        self.place = membership.map_or(Place::Nowhere, Place::In);
+        let departing = matches!(&self.place, Place::In(member) if member.phase.is_departing());
+        if departing && !self.is_leaving() && self.state != State::Identifying {
+            self.told_to_leave(now);
+        }
+        if self.state == State::Ailing(Replacement::Asking) {
+            match self.place {
+                Place::In(Membership {
+                    phase: Phase::InService,
+                    ..
+                }) => {
+                    self.duties.at(Duty::Report, now);
+                }
+                _ => self.state = State::Ailing(self.replacement(now)),
+            }
+        }
+    }
+
+    fn hook_answered(&mut self, hook: &str, answer: Answer, receipt: Receipt, now: Instant) {
+        self.duties.done(Duty::Answer);
+        let launch = self.launch_hook().is_some_and(|ours| ours.name == hook);
+        let terminate = self.terminate_hook().is_some_and(|ours| ours.name == hook);
+        self.answered |= launch && receipt == Receipt::Accepted;
+        match (receipt, answer, &self.state) {
+            (Receipt::Accepted, Answer::Continue, State::Admitting) if launch => self.admitted(now),
+            (Receipt::Accepted, Answer::Abandon, State::Refusing) if launch => self.abandoned(),
+            // It fell ill while CONTINUE was on its way: too late to abandon.
+            (Receipt::Accepted, Answer::Continue, State::Refusing) if launch => self.condemned(now),
+            (Receipt::Accepted, _, State::Departing { .. }) if terminate => self.released(),
+            (Receipt::Accepted, ..) => {}
+            // Normal when the hook is not active yet, timed out or did not exist at launch, and
+            // after a reboot. Only the real state tells which, see `arrive` and `depart`.
+            (Receipt::NotActive, ..) => self.ask_again(PHASE_INTERVAL, now),
+        }
+    }
+
+    fn let_time_pass(&mut self, now: Instant) {
+        match self.state {
+            State::Judging { deadline } if now >= deadline => {
+                let trouble = trouble(&self.round);
+                let last = if trouble.is_empty() {
+                    "too few passes in a row"
+                } else {
+                    &trouble
+                };
+                let limit = self.terms.gate.deadline.as_secs();
+                self.gate_failed(format!("not fit within {limit} s: {last}"), now);
+            }
+            State::Draining { until } if now >= until => self.settled(),
+            State::Ailing(Replacement::At(when)) if now >= when => {
+                self.state = State::Ailing(Replacement::Asking);
+                self.ask_again(Duration::ZERO, now);
+            }
+            State::Departing { erased: false }
+                if self.duties.failures(Duty::Record) >= ERASE_ATTEMPTS =>
+            {
+                self.duties.drop(Duty::Record);
+                self.state = State::Departing { erased: true };
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts on the timetable whatever the state still needs.
+    fn pursue(&mut self, now: Instant) {
+        match self.state {
+            State::Identifying => self.ensure(Duty::Identify, now),
+            State::Judging { .. } | State::Serving | State::Ailing(_) => {
+                self.watch(now);
+                self.learn(now);
+                self.catch_up_with_the_hook(now);
+            }
+            State::Admitting | State::Refusing => {
+                self.watch(now);
+                self.arrive(now);
+            }
+            State::Abandoned => self.ensure(Duty::Target, now),
+            State::Draining { .. } => {
+                self.learn(now);
+                if matches!(&self.place, Place::In(member) if !member.phase.is_departing()) {
+                    self.ask_again(PHASE_INTERVAL, now);
+                }
+            }
+            State::Departing { erased: false } => self.ensure(Duty::Record, now),
+            State::Departing { erased: true } => self.depart(now),
+            State::Gone => {}
+        }
+        self.keep_beating(now);
+    }
+
+    fn watch(&mut self, now: Instant) {
+        if !self.blind {
+            self.ensure(Duty::Check, now);
+        }
+        self.ensure(Duty::Target, now);
+    }
+
+    fn learn(&mut self, now: Instant) {
+        match self.place {
+            Place::Unknown => self.ensure(Duty::Membership, now),
+            Place::In(_) if self.hooks.is_none() => self.ensure(Duty::Hooks, now),
+            Place::In(_) | Place::Nowhere => {}
+        }
+    }
+
+    /// A box that joins a group late, or whose group was slow to tell, still answers the hook.
+    fn catch_up_with_the_hook(&mut self, now: Instant) {
+        let Place::In(member) = &self.place else {
+            return;
+        };
+        if self.answered || !member.phase.is_arriving() || self.launch_hook().is_none() {
+            return;
+        }
+        match self.state {
+            State::Serving => self.readmitted(now),
+            State::Ailing(_) => {
+                let reason = self
+                    .standing
+                    .as_ref()
+                    .map_or_else(String::new, |s| s.reason.clone());
+                self.turned_away(reason, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Towards an answered launch hook. What counts is the group's own word on where we are.
+    fn arrive(&mut self, now: Instant) {
+        let phase = match &self.place {
+            Place::Unknown => return self.ensure(Duty::Membership, now),
+            Place::Nowhere => {
+                return match &self.target {
+                    None => {}
+                    Some(Some(Target::InService)) => self.ask_again(PHASE_INTERVAL, now),
+                    Some(_) => self.arrived(now),
+                };
+            }
+            Place::In(member) => &member.phase,
+        };
+        match phase {
+            Phase::Pending | Phase::PendingWait => match &self.hooks {
+                None => self.ensure(Duty::Hooks, now),
+                Some(OurHooks { launch: None, .. }) => self.arrived(now),
+                Some(_) => self.ensure(Duty::Answer, now),
+            },
+            Phase::PendingProceed | Phase::InService => self.arrived(now),
+            Phase::Other(name) if name.contains("Standby") || name.starts_with("Detach") => {
+                self.arrived(now);
+            }
+            Phase::Terminating | Phase::TerminatingWait | Phase::Leaving | Phase::Other(_) => {
+                self.ask_again(IDLE_PHASE_INTERVAL, now);
+            }
+        }
+    }
+
+    fn arrived(&mut self, now: Instant) {
+        match self.state {
+            State::Admitting => self.admitted(now),
+            State::Refusing => self.condemned(now),
+            _ => {}
+        }
+    }
+
+    /// Towards an answered termination hook.
+    fn depart(&mut self, now: Instant) {
+        match &self.place {
+            Place::Unknown => self.ensure(Duty::Membership, now),
+            Place::Nowhere => self.released(),
+            Place::In(member) => match (&member.phase, &self.hooks) {
+                (Phase::Leaving, _) => self.released(),
+                (Phase::TerminatingWait, None) => self.ensure(Duty::Hooks, now),
+                (
+                    Phase::TerminatingWait,
+                    Some(OurHooks {
+                        terminate: None, ..
+                    }),
+                ) => self.released(),
+                (Phase::TerminatingWait, Some(_)) => self.ensure(Duty::Answer, now),
+                // Load balancers are still letting go, or the group has yet to catch up with IMDS.
+                _ => self.ask_again(PHASE_INTERVAL, now),
+            },
+        }
+    }
+
+    fn keep_beating(&mut self, now: Instant) {
+        let Place::In(member) = &self.place else {
+            return;
+        };
+        let wanted = match self.state {
+            State::Judging { .. } | State::Admitting | State::Refusing => {
+                self.launch_hook().filter(|_| member.phase.is_arriving())
+            }
+            State::Draining { .. } | State::Departing { .. } => self
+                .terminate_hook()
+                .filter(|_| member.phase.is_departing()),
+            _ => None,
+        };
+        match wanted.map(|hook| hook.timeout / 3) {
+            None => self.duties.drop(Duty::Beat),
+            // Spread between 70 % and all of a third, so that a scale-out does not beat in step.
+            Some(third) if !self.duties.has(Duty::Beat) => {
+                let spread = 0.7 + 0.3 * self.duties.jitter();
+                self.duties.at(Duty::Beat, now + third.mul_f64(spread));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A duty is due: turns it into an action, if the state still wants it.
+    fn begin(&mut self, duty: Duty, now: Instant) {
+        let leaving = self.is_leaving();
+        let group = self.group().map(str::to_owned);
+        let hook = if leaving {
+            self.terminate_hook()
+        } else {
+            self.launch_hook()
+        };
+        let hook = group.clone().zip(hook.map(|hook| hook.name.clone()));
+        let action = match (duty, group, hook) {
+            (Duty::Identify, ..) => Some(Action::Identify),
+            (Duty::Check, ..) => Some(Action::Check {
+                interval: self.interval(),
+            }),
+            (Duty::Target, ..) => Some(Action::AskTarget),
+            (Duty::Membership, ..) => Some(Action::AskMembership),
+            (Duty::Hooks, Some(group), _) => Some(Action::AskHooks(group)),
+            (Duty::Answer, _, Some((group, hook))) => {
+                let refusing = self.state == State::Refusing;
+                let answer = if refusing {
+                    Answer::Abandon
+                } else {
+                    Answer::Continue
+                };
+                Some(Action::Complete {
+                    group,
+                    hook,
+                    answer,
+                })
+            }
+            (Duty::Beat, _, Some((group, hook))) => Some(Action::Heartbeat { group, hook }),
+            (Duty::Record, ..) if matches!(self.state, State::Departing { .. }) => {
+                Some(Action::Erase)
+            }
+            (Duty::Record, ..) => {
+                self.recorded_at = Some(now);
+                Some(Action::Record)
+            }
+            (Duty::Report, ..) => Some(Action::ReportUnhealthy),
+            // The group is not known any more: `pursue` will ask again.
+            (Duty::Hooks | Duty::Answer | Duty::Beat, ..) => None,
+        };
+        match action {
+            Some(action) => self.outbox.push(action),
+            None => self.duties.done(duty),
+        }
+    }
+
+    fn declare(&mut self, verdict: Verdict, reason: String, now: Instant) {
+        let standing = Standing { verdict, reason };
+        if self.standing.as_ref() == Some(&standing) {
+            return;
+        }
+        self.standing = Some(standing.clone());
+        self.outbox.push(Action::Declare(standing));
+        self.record_soon(RECORD_SPACING, now);
+    }
+
+    fn record_soon(&mut self, spacing: Duration, now: Instant) {
+        let free = self.recorded_at.map_or(now, |last| last + spacing);
+        self.duties.at(Duty::Record, free.max(now));
+    }
+
+    fn ensure(&mut self, duty: Duty, now: Instant) {
+        if !self.duties.has(duty) {
+            self.duties.at(duty, now);
+        }
+    }
+
+    /// What the group said of our place no longer holds; asks again after a pause.
+    fn ask_again(&mut self, pause: Duration, now: Instant) {
+        self.place = Place::Unknown;
+        self.duties.at(Duty::Membership, now + pause);
+    }
+
+    fn replacement(&self, now: Instant) -> Replacement {
+        match self.terms.serving.replace_after {
+            Some(after) => Replacement::At(now + after),
+            None => Replacement::Never,
+        }
+    }
+
+    fn interval(&self) -> Duration {
+        match self.state {
+            State::Judging { .. } => self.terms.gate.interval,
+            _ => self.terms.serving.interval,
+        }
+    }
+
+    fn launch_hook(&self) -> Option<&Hook> {
+        self.hooks.as_ref()?.launch.as_ref()
+    }
+
+    fn terminate_hook(&self) -> Option<&Hook> {
+        self.hooks.as_ref()?.terminate.as_ref()
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(
+            self.state,
+            State::Draining { .. } | State::Departing { .. } | State::Gone
+        )
+    }
+}

@@ -1,0 +1,101 @@
+//! What happens to the machine and what it asks for: the whole of its traffic with the loop.
+//!
+//! Types only.
+
+use std::time::Duration;
+
+use contract::registry::Verdict;
+
+use super::Terms;
+use crate::health::Round;
+use crate::identity::Target;
+use crate::lifecycle::{Answer, Hooks, Membership, Receipt};
+
+/// Something was asked for and no answer came; the reason is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoAnswer;
+
+/// What the world brought. Every event but [`Event::Tick`] is the end of the action of its name.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// Only time went by.
+    Tick,
+    /// Who the box is, and its settings, or why they were refused.
+    Identified(Result<(String, Result<Terms, String>), NoAnswer>),
+    /// A round of health checks.
+    Checked(Round),
+    /// What the group wants of the instance.
+    TargetSeen(Result<Option<Target>, NoAnswer>),
+    /// Where the group has the instance.
+    MembershipSeen(Result<Option<Membership>, NoAnswer>),
+    /// The group's hooks.
+    HooksSeen(Result<Hooks, NoAnswer>),
+    /// What became of an answer to a hook.
+    Answered {
+        /// The hook.
+        hook: String,
+        /// The answer it was given.
+        answer: Answer,
+        /// What the group made of it.
+        outcome: Result<Receipt, NoAnswer>,
+    },
+    /// What became of a heartbeat.
+    Beaten(Result<Receipt, NoAnswer>),
+    /// The record was written.
+    Recorded(Result<(), NoAnswer>),
+    /// The record was taken away.
+    Erased(Result<(), NoAnswer>),
+    /// The group was asked to replace the instance.
+    Reported(Result<(), NoAnswer>),
+}
+
+/// What the loop is to do. All but [`Action::Declare`] come back as an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Find out who the box is and read the settings.
+    Identify,
+    /// Ask all services.
+    Check {
+        /// The interval the answers must fit into.
+        interval: Duration,
+    },
+    /// Ask what the group wants of the instance.
+    AskTarget,
+    /// Ask where the group has the instance.
+    AskMembership,
+    /// Ask for the hooks of this group.
+    AskHooks(String),
+    /// Answer a hook.
+    Complete {
+        /// The group.
+        group: String,
+        /// The hook.
+        hook: String,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Keep a hook waiting.
+    Heartbeat {
+        /// The group.
+        group: String,
+        /// The hook.
+        hook: String,
+    },
+    /// Write the registry record from the current standing and round.
+    Record,
+    /// Take the registry record away.
+    Erase,
+    /// Ask the group to replace the instance.
+    ReportUnhealthy,
+    /// The verdict changed: say so to the people.
+    Declare(Standing),
+}
+
+/// The verdict and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The judgement.
+    pub(crate) verdict: Verdict,
+    /// One line; empty while all is well.
+    pub(crate) reason: String,
+}

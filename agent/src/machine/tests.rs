@@ -1,0 +1,617 @@
+//! The machine against a simulated group, on simulated time: whole lives as transcripts.
+
+use super::*;
+use crate::lifecycle::Hooks;
+
+fn service(healthy: bool, detail: &str) -> contract::registry::Service {
+    contract::registry::Service {
+        version: String::new(),
+        healthy,
+        detail: if healthy {
+            String::new()
+        } else {
+            detail.to_owned()
+        },
+    }
+}
+
+fn terms() -> Terms {
+    let second = Duration::from_secs(1);
+    Terms {
+        gate: Gate {
+            passes: 3,
+            interval: second * 2,
+            deadline: second * 60,
+        },
+        serving: Serving {
+            passes: 3,
+            failures: 3,
+            interval: second * 5,
+            replace_after: Some(second * 60),
+        },
+        settle: second * 5,
+        hooks: HookNames::default(),
+    }
+}
+
+/// A box, its group and its clock.
+struct Life {
+    machine: Machine,
+    start: Instant,
+    now: Instant,
+    terms: Result<Terms, String>,
+    imds: bool,
+    api: bool,
+    healthy: bool,
+    target: Option<Target>,
+    place: Option<Phase>,
+    hooks: Hooks,
+    registry: Option<Verdict>,
+    log: Vec<String>,
+    beats: Vec<u64>,
+    writes: Vec<u64>,
+}
+
+fn hook(name: &str, seconds: u64) -> Vec<Hook> {
+    vec![Hook {
+        name: name.to_owned(),
+        timeout: Duration::from_secs(seconds),
+    }]
+}
+
+impl Life {
+    fn alone() -> Self {
+        let start = Instant::now();
+        Self {
+            machine: Machine::new(),
+            start,
+            now: start,
+            terms: Ok(terms()),
+            imds: true,
+            api: true,
+            healthy: true,
+            target: None,
+            place: None,
+            hooks: Hooks::default(),
+            registry: None,
+            log: Vec::new(),
+            beats: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    fn in_group(phase: Phase) -> Self {
+        Self {
+            target: Some(Target::InService),
+            place: Some(phase),
+            hooks: Hooks {
+                launching: hook("in", 300),
+                terminating: hook("out", 300),
+            },
+            ..Self::alone()
+        }
+    }
+
+    fn at(&self) -> u64 {
+        (self.now - self.start).as_secs()
+    }
+
+    fn note(&mut self, text: &str) {
+        let line = format!("{} {text}", self.at());
+        self.log.push(line);
+    }
+
+    /// Plays the world until `seconds` after the start.
+    fn until(&mut self, seconds: u64) -> &mut Self {
+        let end = self.start + Duration::from_secs(seconds);
+        let mut events = vec![Event::Tick];
+        for _ in 0..100_000 {
+            if let Some(event) = events.pop() {
+                for action in self.machine.step(event, self.now) {
+                    events.extend(self.play(action));
+                }
+                continue;
+            }
+            let due = self.machine.next_due().unwrap_or(end).max(self.now);
+            if due >= end {
+                self.now = end;
+                return self;
+            }
+            self.now = due;
+            events.push(Event::Tick);
+        }
+        panic!(
+            "the machine spins in {}: {:?}",
+            self.machine.state_name(),
+            self.log
+        );
+    }
+
+    fn play(&mut self, action: Action) -> Option<Event> {
+        fn when<T>(up: bool, answer: T) -> Result<T, NoAnswer> {
+            if up { Ok(answer) } else { Err(NoAnswer) }
+        }
+        Some(match action {
+            Action::Identify => {
+                Event::Identified(when(self.imds, ("i-1".to_owned(), self.terms.clone())))
+            }
+            Action::Check { .. } => {
+                let orders = service(self.healthy, "orders answered 503");
+                Event::Checked(Round::from([("orders".to_owned(), orders)]))
+            }
+            Action::AskTarget => Event::TargetSeen(when(self.imds, self.target.clone())),
+            Action::AskMembership => {
+                let place = self.place.clone();
+                let member = place.map(|phase| Membership {
+                    group: "fleet".into(),
+                    phase,
+                });
+                Event::MembershipSeen(when(self.api, member))
+            }
+            Action::AskHooks(_) => Event::HooksSeen(when(self.api, self.hooks.clone())),
+            Action::Complete { hook, answer, .. } => {
+                let outcome = when(self.api, self.complete(&hook, answer));
+                if let Ok(receipt) = outcome {
+                    self.note(&format!("{} on {hook}: {receipt:?}", answer.as_str()));
+                }
+                Event::Answered {
+                    hook,
+                    answer,
+                    outcome,
+                }
+            }
+            Action::Heartbeat { hook, .. } => {
+                let active = self.active().is_some_and(|active| active == hook);
+                let receipt = if active {
+                    Receipt::Accepted
+                } else {
+                    Receipt::NotActive
+                };
+                if self.api && active {
+                    self.beats.push(self.at());
+                }
+                Event::Beaten(when(self.api, receipt))
+            }
+            Action::Record => {
+                if self.api {
+                    self.writes.push(self.at());
+                    self.registry = self.machine.standing().map(|standing| standing.verdict);
+                }
+                Event::Recorded(when(self.api, ()))
+            }
+            Action::Erase => {
+                if self.api {
+                    self.registry = None;
+                    self.note("erased");
+                }
+                Event::Erased(when(self.api, ()))
+            }
+            Action::ReportUnhealthy => {
+                self.note("reported unhealthy");
+                Event::Reported(when(self.api, ()))
+            }
+            Action::Declare(standing) => {
+                let words = format!("{:?} {}", standing.verdict, standing.reason);
+                self.note(words.trim_end());
+                return None;
+            }
+        })
+    }
+
+    fn active(&self) -> Option<&'static str> {
+        match self.place {
+            Some(Phase::PendingWait) => Some("in"),
+            Some(Phase::TerminatingWait) => Some("out"),
+            _ => None,
+        }
+    }
+
+    fn complete(&mut self, hook: &str, answer: Answer) -> Receipt {
+        if !self.api || self.active() != Some(hook) {
+            return Receipt::NotActive;
+        }
+        self.place = Some(match (hook, answer) {
+            ("in", Answer::Continue) => Phase::InService,
+            ("in", Answer::Abandon) => Phase::Terminating,
+            _ => Phase::Leaving,
+        });
+        Receipt::Accepted
+    }
+
+    fn told(&self) -> Vec<&str> {
+        self.log.iter().map(String::as_str).collect()
+    }
+}
+
+#[test]
+fn a_box_in_no_group_is_judged_recorded_and_serves() {
+    let mut life = Life::alone();
+    life.until(30);
+    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+    assert_eq!(life.registry, Some(Verdict::Fit));
+    assert_eq!(life.machine.state_name(), "serving");
+    assert_eq!(life.machine.waiting_for(), "serving, in no group");
+}
+
+#[test]
+fn a_fit_box_takes_its_launch_hook_along() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(30);
+    assert_eq!(
+        life.told(),
+        ["0 Judging", "4 Fit", "4 CONTINUE on in: Accepted"]
+    );
+    assert_eq!(life.machine.waiting_for(), "serving in group fleet");
+}
+
+#[test]
+fn passes_must_be_in_a_row() {
+    let mut life = Life::alone();
+    life.until(3);
+    life.healthy = false;
+    life.until(5);
+    life.healthy = true;
+    life.until(20);
+    assert_eq!(life.told(), ["0 Judging", "10 Fit"]);
+}
+
+#[test]
+fn a_box_unfit_at_the_deadline_abandons_its_launch_and_waits_for_the_end() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.healthy = false;
+    life.until(300);
+    let unfit = "60 Unfit not fit within 60 s: orders answered 503";
+    assert_eq!(
+        life.told(),
+        ["0 Judging", unfit, "60 ABANDON on in: Accepted"]
+    );
+    assert_eq!(life.registry, Some(Verdict::Unfit));
+    assert_eq!(life.machine.state_name(), "abandoned");
+}
+
+#[test]
+fn refused_settings_abandon_the_launch_at_once() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.terms = Err("user data:2:1: unknown key `x`".to_owned());
+    life.until(60);
+    assert_eq!(
+        life.told(),
+        [
+            "0 Unfit settings refused: user data:2:1: unknown key `x`",
+            "0 ABANDON on in: Accepted"
+        ]
+    );
+}
+
+#[test]
+fn refused_settings_never_ask_for_a_replacement_of_a_box_in_service() {
+    let mut life = Life::in_group(Phase::InService);
+    life.terms = Err("x".to_owned());
+    life.until(3600);
+    assert_eq!(life.told(), ["0 Unfit settings refused: x"]);
+}
+
+#[test]
+fn heartbeats_come_at_most_a_third_of_the_timeout_apart_until_the_answer() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.hooks.launching = hook("in", 30);
+    life.healthy = false;
+    life.until(200);
+    assert!(life.beats.len() >= 6, "{:?}", life.beats);
+    let mut last = 0;
+    for beat in &life.beats {
+        assert!(beat - last <= 10, "{:?}", life.beats);
+        last = *beat;
+    }
+    assert!(last <= 60 && last > 49, "{:?}", life.beats);
+}
+
+#[test]
+fn the_real_state_decides_what_no_active_action_means() {
+    // Too early: the hook becomes active later.
+    let mut life = Life::in_group(Phase::Pending);
+    life.until(9);
+    assert_eq!(life.machine.state_name(), "admitting");
+    life.place = Some(Phase::PendingWait);
+    life.until(20);
+    assert_eq!(life.log.last().unwrap(), "10 CONTINUE on in: Accepted");
+    // Timed out with CONTINUE, or answered by another: in service already, no further answer.
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(3);
+    life.place = Some(Phase::InService);
+    life.until(60);
+    assert_eq!(
+        life.told(),
+        ["0 Judging", "4 Fit", "4 CONTINUE on in: NotActive"]
+    );
+    assert_eq!(life.machine.state_name(), "serving");
+    // Timed out with ABANDON: on its way out.
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(3);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(60);
+    assert_eq!(
+        life.told()[2..],
+        [
+            "4 CONTINUE on in: NotActive",
+            "6 Draining the group is ending this box",
+            "11 erased",
+            "11 CONTINUE on out: Accepted"
+        ]
+    );
+}
+
+#[test]
+fn after_a_reboot_of_a_box_in_service_nothing_is_answered() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(60);
+    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+}
+
+#[test]
+fn an_api_that_is_away_only_delays() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.api = false;
+    life.until(100);
+    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+    life.api = true;
+    life.until(111);
+    assert_eq!(life.machine.state_name(), "serving");
+    assert_eq!(life.registry, Some(Verdict::Fit));
+}
+
+#[test]
+fn a_metadata_service_that_is_late_only_delays() {
+    let mut life = Life::alone();
+    life.imds = false;
+    life.until(100);
+    assert_eq!(life.machine.state_name(), "identifying");
+    assert!(life.told().is_empty());
+    life.imds = true;
+    life.until(130);
+    assert_eq!(life.machine.state_name(), "serving");
+}
+
+#[test]
+fn a_group_that_tells_of_its_box_late_still_gets_its_answer() {
+    let mut life = Life::alone();
+    life.until(30);
+    assert_eq!(life.machine.state_name(), "serving");
+    life.target = Some(Target::InService);
+    life.place = Some(Phase::PendingWait);
+    life.hooks.launching = hook("in", 300);
+    life.until(60);
+    assert_eq!(life.log.last().unwrap(), "30 CONTINUE on in: Accepted");
+    assert_eq!(life.machine.state_name(), "serving");
+}
+
+#[test]
+fn when_imds_and_api_disagree_the_box_does_not_count_as_alone() {
+    let mut life = Life::alone();
+    life.target = Some(Target::InService);
+    life.until(30);
+    assert_eq!(life.machine.state_name(), "admitting");
+    life.place = Some(Phase::InService);
+    life.until(40);
+    assert_eq!(life.machine.state_name(), "serving");
+}
+
+#[test]
+fn a_serving_box_falls_ill_and_recovers_with_hysteresis() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.healthy = false;
+    life.until(28);
+    life.healthy = true;
+    life.until(60);
+    assert_eq!(
+        life.told(),
+        ["0 Judging", "4 Fit"],
+        "two failures are not three"
+    );
+    life.healthy = false;
+    life.until(80);
+    assert_eq!(life.log.last().unwrap(), "71 Unfit orders answered 503");
+    assert_eq!(life.registry, Some(Verdict::Unfit));
+    life.healthy = true;
+    life.until(300);
+    assert_eq!(life.log[3..], ["91 Fit"]);
+    assert_eq!(life.registry, Some(Verdict::Fit));
+}
+
+#[test]
+fn a_lasting_illness_asks_for_a_replacement_and_asks_again() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.healthy = false;
+    life.until(170);
+    assert_eq!(
+        life.told()[2..],
+        [
+            "31 Unfit orders answered 503",
+            "91 reported unhealthy",
+            "151 reported unhealthy"
+        ]
+    );
+}
+
+#[test]
+fn no_replacement_is_asked_for_outside_of_service() {
+    for place in [None, Some(Phase::Other("Standby".to_owned()))] {
+        let mut life = Life::in_group(Phase::InService);
+        life.until(21);
+        life.healthy = false;
+        life.place = place;
+        life.until(300);
+        assert_eq!(life.told()[2..], ["31 Unfit orders answered 503"]);
+    }
+}
+
+#[test]
+fn a_leaving_box_settles_erases_its_record_and_answers_once_the_hook_waits() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::Terminating);
+    life.until(40);
+    assert_eq!(
+        life.told()[2..],
+        ["22 Draining the group is ending this box", "27 erased"]
+    );
+    assert_eq!(life.machine.state_name(), "departing");
+    life.place = Some(Phase::TerminatingWait);
+    life.until(60);
+    assert_eq!(life.log.last().unwrap(), "41 CONTINUE on out: Accepted");
+    assert_eq!((life.machine.state_name(), life.registry), ("gone", None));
+    assert_eq!(life.machine.next_due(), None);
+}
+
+#[test]
+fn a_sick_box_that_is_leaving_is_not_reported() {
+    let mut life = Life::in_group(Phase::InService);
+    life.hooks.terminating = hook("out", 30);
+    life.terms = Ok(Terms {
+        settle: Duration::from_secs(120),
+        ..terms()
+    });
+    life.until(21);
+    life.healthy = false;
+    life.until(50);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(240);
+    assert_eq!(
+        life.told()[2..],
+        [
+            "31 Unfit orders answered 503",
+            "50 Draining the group is ending this box",
+            "170 erased",
+            "170 CONTINUE on out: Accepted"
+        ]
+    );
+    assert!(life.beats.len() >= 12, "{:?}", life.beats);
+    assert!(
+        life.beats.windows(2).all(|pair| pair[1] - pair[0] <= 10),
+        "{:?}",
+        life.beats
+    );
+}
+
+#[test]
+fn a_leaving_box_without_a_hook_of_ours_only_tidies_up() {
+    let mut life = Life::in_group(Phase::InService);
+    life.hooks.terminating = Vec::new();
+    life.until(21);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(60);
+    assert_eq!(
+        life.told()[2..],
+        ["22 Draining the group is ending this box", "27 erased"]
+    );
+    assert_eq!(life.machine.state_name(), "gone");
+}
+
+#[test]
+fn a_registry_that_is_away_does_not_hold_up_the_end() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.api = false;
+    life.until(35);
+    life.api = true;
+    life.until(60);
+    assert!(
+        life.log
+            .last()
+            .unwrap()
+            .ends_with("CONTINUE on out: Accepted"),
+        "{:?}",
+        life.log
+    );
+}
+
+#[test]
+fn a_flapping_service_does_not_flood_the_registry() {
+    let mut life = Life::in_group(Phase::InService);
+    life.terms = Ok(Terms {
+        serving: Serving {
+            passes: 1,
+            failures: 1,
+            interval: Duration::from_millis(500),
+            replace_after: None,
+        },
+        ..terms()
+    });
+    life.until(10);
+    let before = life.writes.len();
+    for second in 10..110 {
+        life.healthy = !life.healthy;
+        life.until(second);
+    }
+    let writes = life.writes.len() - before;
+    assert!(writes <= 51, "{writes} writes in 100 s");
+}
+
+#[test]
+fn an_illness_while_continue_is_under_way_is_not_taken_for_an_abandon() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(3);
+    let now = life.now;
+    let sick = || Round::from([("orders".to_owned(), service(false, "x"))]);
+    life.machine.gate_passed(now);
+    for _ in 0..3 {
+        life.machine.step(Event::Checked(sick()), now);
+    }
+    assert_eq!(life.machine.state_name(), "refusing");
+    let outcome = Ok(Receipt::Accepted);
+    let (hook, answer) = ("in".to_owned(), Answer::Continue);
+    life.machine.step(
+        Event::Answered {
+            hook,
+            answer,
+            outcome,
+        },
+        now,
+    );
+    assert_eq!(life.machine.state_name(), "ailing");
+}
+
+/// The drawing, the page and the code name the same transitions.
+#[test]
+fn the_drawn_machine_is_the_coded_one() {
+    let code = include_str!("transitions.rs");
+    let mut coded: Vec<&str> = code
+        .split("pub(super) fn ")
+        .skip(1)
+        .filter_map(|rest| rest.split('(').next())
+        .collect();
+    coded.sort_unstable();
+    let drawn = |text: &'static str, open: &str, close: char| {
+        let mut names: Vec<&str> = text
+            .split(open)
+            .skip(1)
+            .filter_map(|rest| rest.split(close).next())
+            .map(str::trim)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    assert_eq!(
+        drawn(
+            include_str!("../../../docs/agent-states.dot"),
+            "label=\"",
+            '"'
+        ),
+        coded
+    );
+    let page = include_str!("../../../docs/agent.md");
+    let mermaid = page
+        .split("```mermaid")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    assert_eq!(drawn(mermaid, ": ", '\n'), coded);
+}

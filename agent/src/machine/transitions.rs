@@ -1,0 +1,106 @@
+//! Every way from one state to another: one method each, named as on the edges of
+//! `docs/agent-states.dot`. Nothing here but transitions; a test compares the two.
+
+use std::time::Instant;
+
+use contract::registry::Verdict;
+
+use super::{Machine, Place, State, Terms};
+use crate::duty::Duty;
+
+impl Machine {
+    pub(super) fn identified(&mut self, terms: Terms, now: Instant) {
+        self.state = State::Judging {
+            deadline: now + terms.gate.deadline,
+        };
+        self.terms = terms;
+        self.declare(Verdict::Judging, String::new(), now);
+    }
+
+    pub(super) fn settings_refused(&mut self, reason: String, now: Instant) {
+        self.blind = true;
+        self.state = State::Refusing;
+        self.declare(Verdict::Unfit, format!("settings refused: {reason}"), now);
+    }
+
+    pub(super) fn gate_passed(&mut self, now: Instant) {
+        self.state = State::Admitting;
+        self.declare(Verdict::Fit, String::new(), now);
+    }
+
+    pub(super) fn gate_failed(&mut self, reason: String, now: Instant) {
+        self.state = State::Refusing;
+        self.declare(Verdict::Unfit, reason, now);
+    }
+
+    pub(super) fn admitted(&mut self, _now: Instant) {
+        self.duties.drop(Duty::Answer);
+        self.state = State::Serving;
+    }
+
+    pub(super) fn turned_away(&mut self, reason: String, now: Instant) {
+        self.duties.drop(Duty::Report);
+        self.state = State::Refusing;
+        self.declare(Verdict::Unfit, reason, now);
+    }
+
+    pub(super) fn condemned(&mut self, now: Instant) {
+        self.duties.drop(Duty::Answer);
+        self.state = State::Ailing(self.replacement(now));
+    }
+
+    pub(super) fn abandoned(&mut self) {
+        self.duties.drop(Duty::Check);
+        self.state = State::Abandoned;
+    }
+
+    pub(super) fn fell_ill(&mut self, reason: String, now: Instant) {
+        self.state = State::Ailing(self.replacement(now));
+        self.declare(Verdict::Unfit, reason, now);
+    }
+
+    pub(super) fn recovered(&mut self, now: Instant) {
+        self.duties.drop(Duty::Report);
+        self.state = State::Serving;
+        self.declare(Verdict::Fit, String::new(), now);
+    }
+
+    pub(super) fn readmitted(&mut self, _now: Instant) {
+        self.state = State::Admitting;
+    }
+
+    pub(super) fn told_to_leave(&mut self, now: Instant) {
+        for duty in [
+            Duty::Check,
+            Duty::Target,
+            Duty::Answer,
+            Duty::Beat,
+            Duty::Report,
+        ] {
+            self.duties.drop(duty);
+        }
+        if !matches!(&self.place, Place::In(member) if member.phase.is_departing()) {
+            self.place = Place::Unknown;
+        }
+        self.state = State::Draining {
+            until: now + self.terms.settle,
+        };
+        self.declare(
+            Verdict::Draining,
+            "the group is ending this box".to_owned(),
+            now,
+        );
+    }
+
+    pub(super) fn settled(&mut self) {
+        self.place = Place::Unknown;
+        self.duties.drop(Duty::Record);
+        self.state = State::Departing { erased: false };
+    }
+
+    pub(super) fn released(&mut self) {
+        self.duties.drop(Duty::Answer);
+        self.duties.drop(Duty::Beat);
+        self.state = State::Gone;
+    }
+}

@@ -1,0 +1,85 @@
+//! The machine in words: its state's name, and what it waits for, for the log, systemd and `status`.
+//!
+//! Reads the machine and changes nothing.
+
+use super::{Machine, Place, Replacement, State};
+use crate::health::Round;
+
+impl Machine {
+    /// The state's name, as drawn.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Identifying => "identifying",
+            State::Judging { .. } => "judging",
+            State::Admitting => "admitting",
+            State::Serving => "serving",
+            State::Refusing => "refusing",
+            State::Ailing(_) => "ailing",
+            State::Abandoned => "abandoned",
+            State::Draining { .. } => "draining",
+            State::Departing { .. } => "departing",
+            State::Gone => "gone",
+        }
+    }
+
+    /// What the machine waits for, in one line for people.
+    pub(crate) fn waiting_for(&self) -> String {
+        let trouble = trouble(&self.round);
+        match &self.state {
+            State::Identifying => "waiting for the metadata service to say who this box is".into(),
+            State::Judging { .. } if trouble.is_empty() => {
+                format!(
+                    "at the gate: {} of {} passes in a row",
+                    self.passes, self.terms.gate.passes
+                )
+            }
+            State::Judging { .. } => format!("at the gate: {trouble}"),
+            State::Admitting => format!("fit; {}", self.waiting_for_the_hook("CONTINUE")),
+            State::Refusing => format!("unfit; {}", self.waiting_for_the_hook("ABANDON")),
+            State::Serving if !trouble.is_empty() => format!(
+                "serving; {} of {} failures in a row: {trouble}",
+                self.failures, self.terms.serving.failures
+            ),
+            State::Serving => match (
+                &self.place,
+                self.hooks.as_ref().and_then(|h| h.unclear.as_ref()),
+            ) {
+                (_, Some(unclear)) => format!("fit; not answering any hook: {unclear}"),
+                (Place::In(member), None) => format!("serving in group {}", member.group),
+                _ => "serving, in no group".into(),
+            },
+            State::Ailing(Replacement::Asking) => {
+                format!("unfit; asking the group for a replacement: {trouble}")
+            }
+            State::Ailing(_) => format!(
+                "unfit; waiting for {} passes in a row: {trouble}",
+                self.terms.serving.passes
+            ),
+            State::Abandoned => "unfit; waiting for the group to end this box".into(),
+            State::Draining { .. } => "draining; letting the last requests finish".into(),
+            State::Departing { erased: false } => "draining; removing the registry record".into(),
+            State::Departing { erased: true } => {
+                format!("drained; {}", self.waiting_for_the_hook("CONTINUE"))
+            }
+            State::Gone => "gone; waiting for the power to go".into(),
+        }
+    }
+
+    fn waiting_for_the_hook(&self, answer: &str) -> String {
+        match (&self.place, &self.hooks) {
+            (Place::In(member), Some(_)) => {
+                format!("waiting for group {} to take {answer}", member.group)
+            }
+            (Place::In(member), None) => format!("waiting for the hooks of group {}", member.group),
+            _ => "waiting for the group to say where it has this box".into(),
+        }
+    }
+}
+
+/// What the services that do not pass say, in one line; empty when all pass.
+pub(super) fn trouble(round: &Round) -> String {
+    let sick = round.values().filter(|service| !service.healthy);
+    sick.map(|service| service.detail.as_str())
+        .collect::<Vec<_>>()
+        .join("; ")
+}

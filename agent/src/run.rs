@@ -1,0 +1,349 @@
+//! The daemon's one loop: gather, step, act, persist, tell systemd.
+//!
+//! It decides nothing: every event goes through [`Machine::step`], and every action it carries out
+//! is a task that comes back as an event, so that no slow call holds up a heartbeat, a check or the
+//! watchdog.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use contract::names::registry_parameter;
+use contract::registry::Verdict;
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::health::{self, Probe};
+use crate::identity::{Identity, Metadata};
+use crate::lifecycle::Group;
+use crate::machine::{Action, Event, Machine, NoAnswer, Standing, Terms};
+use crate::notify::Supervisor;
+use crate::output;
+use crate::registry::{Registry, record};
+use crate::settings::{ImageName, Service, Settings, Sources};
+use crate::standing::{self, Board};
+
+#[cfg(test)]
+mod tests;
+
+/// How long calls that are under way may still take after SIGTERM: the power goes soon anyway, and
+/// systemd has other units to stop.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
+/// The loop turns at least this often, so that its turning means something.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Everything outside of the agent.
+pub(crate) struct World {
+    /// The metadata service.
+    pub(crate) metadata: Arc<dyn Metadata>,
+    /// The Auto Scaling group.
+    pub(crate) group: Arc<dyn Group>,
+    /// The registry.
+    pub(crate) registry: Arc<dyn Registry>,
+    /// The services.
+    pub(crate) probe: Arc<dyn Probe>,
+    /// The settings' places.
+    pub(crate) sources: Sources,
+}
+
+/// What a task brings back.
+enum Done {
+    Event(Event),
+    Identified(Identity, Result<Settings>),
+}
+
+struct Daemon {
+    world: World,
+    machine: Machine,
+    identity: Option<Identity>,
+    image: Option<ImageName>,
+    services: Arc<[Service]>,
+    verdict: Option<Verdict>,
+    since: Option<Timestamp>,
+    work: JoinSet<Done>,
+}
+
+/// Runs until `stop`. An unreachable or throttled API never ends it.
+pub(crate) async fn run(
+    world: World,
+    mut supervisor: Box<dyn Supervisor>,
+    run_dir: &Path,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let mut daemon = Daemon {
+        world,
+        machine: Machine::new(),
+        identity: None,
+        image: None,
+        services: Arc::new([]),
+        verdict: None,
+        since: None,
+        work: JoinSet::new(),
+    };
+    let mut board = Board::new(run_dir);
+    let mut told = String::new();
+    // A third of the deadline: two pings may be lost to a busy box.
+    let rhythm = supervisor
+        .watchdog()
+        .map_or(LONGEST_WAIT, |limit| LONGEST_WAIT.min(limit / 3));
+    let mut done = Done::Event(Event::Tick);
+    let mut first = true;
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        daemon.turn(done);
+        let waiting_for = daemon.machine.waiting_for();
+        if waiting_for != told {
+            tracing::info!("{waiting_for}");
+            supervisor.status(&waiting_for);
+            told = waiting_for;
+        }
+        board.show(daemon.standing());
+        supervisor.alive();
+        if std::mem::take(&mut first) {
+            supervisor.ready();
+        }
+        let latest = Instant::now() + rhythm;
+        let wake = daemon
+            .machine
+            .next_due()
+            .map_or(latest, |due| latest.min(Instant::from_std(due)));
+        done = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            Some(finished) = daemon.work.join_next() => finished.context("a task of the agent broke")?,
+            () = tokio::time::sleep_until(wake) => Done::Event(Event::Tick),
+        };
+    }
+    supervisor.stopping();
+    tracing::info!(
+        "told to stop: finishing {} calls, removing nothing",
+        daemon.work.len()
+    );
+    let last_calls = async { while daemon.work.join_next().await.is_some() {} };
+    if tokio::time::timeout(LAST_CALLS, last_calls).await.is_err() {
+        tracing::warn!("calls were still under way");
+    }
+    Ok(())
+}
+
+impl Daemon {
+    fn turn(&mut self, done: Done) {
+        let event = match done {
+            Done::Event(event) => event,
+            Done::Identified(identity, settings) => self.meet(identity, settings),
+        };
+        let now = Instant::now().into_std();
+        for action in self.machine.step(event, now) {
+            self.act(action);
+        }
+    }
+
+    fn meet(&mut self, identity: Identity, settings: Result<Settings>) -> Event {
+        let instance = identity.instance_id.clone();
+        tracing::info!("this is {instance} from {}", identity.image_id);
+        self.identity = Some(identity);
+        let terms = match settings {
+            Ok(settings) => {
+                let terms = Terms::of(&settings);
+                self.image = Some(settings.image);
+                self.services = settings.services.into();
+                Ok(terms)
+            }
+            Err(error) => {
+                self.image = self.world.sources.image_name();
+                Err(format!("{error:#}"))
+            }
+        };
+        Event::Identified(Ok((instance, terms)))
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Declare(standing) => self.declare(&standing),
+            Action::Identify => {
+                let metadata = self.world.metadata.clone();
+                let sources = self.world.sources.clone();
+                self.work.spawn(async move {
+                    let answer =
+                        async { Ok((metadata.identity().await?, metadata.user_data().await?)) };
+                    match heard(answer.await) {
+                        Ok((identity, user_data)) => {
+                            Done::Identified(identity, sources.load(user_data.as_deref()))
+                        }
+                        Err(NoAnswer) => Done::Event(Event::Identified(Err(NoAnswer))),
+                    }
+                });
+            }
+            Action::Check { interval } => {
+                let probe = self.world.probe.clone();
+                let services = self.services.clone();
+                let limit = health::limit(interval);
+                self.spawn(async move { Event::Checked(probe.round(services, limit).await) });
+            }
+            Action::AskTarget => {
+                let metadata = self.world.metadata.clone();
+                self.spawn(async move { Event::TargetSeen(heard(metadata.target().await)) });
+            }
+            Action::AskMembership => {
+                let (group, instance) = (self.world.group.clone(), self.instance());
+                self.spawn(async move {
+                    Event::MembershipSeen(heard(group.membership(&instance).await))
+                });
+            }
+            Action::AskHooks(name) => {
+                let group = self.world.group.clone();
+                self.spawn(async move { Event::HooksSeen(heard(group.hooks(&name).await)) });
+            }
+            Action::Complete {
+                group: name,
+                hook,
+                answer,
+            } => {
+                let (group, instance) = (self.world.group.clone(), self.instance());
+                tracing::info!("answering hook {hook} of group {name}: {}", answer.as_str());
+                self.spawn(async move {
+                    let outcome = heard(group.complete(&name, &hook, &instance, answer).await);
+                    Event::Answered {
+                        hook,
+                        answer,
+                        outcome,
+                    }
+                });
+            }
+            Action::Heartbeat { group: name, hook } => {
+                let (group, instance) = (self.world.group.clone(), self.instance());
+                self.spawn(async move {
+                    Event::Beaten(heard(group.heartbeat(&name, &hook, &instance).await))
+                });
+            }
+            Action::Record => self.record(),
+            Action::Erase => {
+                let (registry, parameter) = (self.world.registry.clone(), self.parameter());
+                self.spawn(async move {
+                    Event::Erased(match parameter {
+                        Some(parameter) => heard(registry.remove(&parameter).await),
+                        None => Ok(()),
+                    })
+                });
+            }
+            Action::ReportUnhealthy => {
+                let (group, instance) = (self.world.group.clone(), self.instance());
+                tracing::warn!("asking the group to replace {instance}");
+                self.spawn(async move {
+                    Event::Reported(heard(group.report_unhealthy(&instance).await))
+                });
+            }
+        }
+    }
+
+    fn spawn(&mut self, work: impl Future<Output = Event> + Send + 'static) {
+        self.work.spawn(async move { Done::Event(work.await) });
+    }
+
+    fn declare(&mut self, standing: &Standing) {
+        if self.verdict.replace(standing.verdict) != Some(standing.verdict) {
+            self.since = Some(Timestamp::now());
+        }
+        let instance = self.instance();
+        let word = match standing.verdict {
+            Verdict::Fit => "fit",
+            Verdict::Unfit => "unfit",
+            Verdict::Draining => "draining",
+            _ => return,
+        };
+        let why = match standing.reason.as_str() {
+            "" => self.versions(),
+            reason => reason.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
+        output::line(&format!("imagebuilder-agent: {word} {instance}: {why}"));
+    }
+
+    /// `orders 1.2.0, nginx`
+    fn versions(&self) -> String {
+        let named =
+            self.machine
+                .round()
+                .iter()
+                .map(|(name, service)| match service.version.as_str() {
+                    "" => name.clone(),
+                    version => format!("{name} {version}"),
+                });
+        named.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The record is made now, at the moment of writing, so that the last word wins.
+    fn record(&mut self) {
+        let registry = self.world.registry.clone();
+        let written = match (
+            &self.identity,
+            self.machine.standing(),
+            self.since,
+            self.parameter(),
+        ) {
+            (Some(identity), Some(standing), Some(since), Some(parameter)) => {
+                let (verdict, reason) = (standing.verdict, &standing.reason);
+                let record = record(identity, verdict, reason, since, self.machine.round());
+                Some((
+                    parameter,
+                    serde_json::to_string(&record).context("cannot write the record as JSON"),
+                ))
+            }
+            // Without a name of the image there is no place for a record.
+            _ => None,
+        };
+        self.spawn(async move {
+            Event::Recorded(match written {
+                Some((parameter, Ok(json))) => heard(registry.put(&parameter, &json).await),
+                Some((_, Err(error))) => heard(Err(error)),
+                None => Ok(()),
+            })
+        });
+    }
+
+    fn parameter(&self) -> Option<String> {
+        let (image, identity) = (self.image.as_ref()?, self.identity.as_ref()?);
+        Some(registry_parameter(image.as_str(), &identity.instance_id))
+    }
+
+    fn instance(&self) -> String {
+        self.identity
+            .as_ref()
+            .map_or_else(String::new, |identity| identity.instance_id.clone())
+    }
+
+    fn standing(&self) -> standing::Standing {
+        let standing = self.machine.standing();
+        standing::Standing {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            instance_id: self.instance(),
+            image_id: self
+                .identity
+                .as_ref()
+                .map_or_else(String::new, |id| id.image_id.clone()),
+            image: self
+                .image
+                .as_ref()
+                .map_or_else(String::new, |image| image.as_str().to_owned()),
+            group: self.machine.group().map(str::to_owned),
+            state: self.machine.state_name().to_owned(),
+            verdict: standing.map(|standing| standing.verdict),
+            reason: standing.map_or_else(String::new, |standing| standing.reason.clone()),
+            since: self
+                .since
+                .map_or_else(String::new, |since| since.to_string()),
+            waiting_for: self.machine.waiting_for(),
+            services: self.machine.round().clone(),
+        }
+    }
+}
+
+/// Logs a failed question once, here; the machine only needs to know that no answer came.
+fn heard<T>(answer: Result<T>) -> Result<T, NoAnswer> {
+    answer.map_err(|error| {
+        tracing::warn!("{error:#}");
+        NoAnswer
+    })
+}

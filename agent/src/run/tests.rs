@@ -1,0 +1,367 @@
+//! The loop on paused time, against a world in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use anyhow::bail;
+use async_trait::async_trait;
+use contract::registry::Record;
+use tokio::sync::watch;
+
+use super::*;
+use crate::identity::Target;
+use crate::lifecycle::{Answer, Hook, Hooks, Membership, Phase, Receipt};
+
+/// The state of the fake world. Every change wakes whoever waits for one.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    instance_known: bool,
+    user_data: Option<String>,
+    target: Option<Target>,
+    phase: Option<Phase>,
+    api_down: bool,
+    healthy: bool,
+    record: Option<Record>,
+    answers: Vec<(String, &'static str)>,
+    beats: usize,
+    status: String,
+    pings: usize,
+    ready: usize,
+    stopping: bool,
+}
+
+struct Fake {
+    facts: watch::Sender<Facts>,
+    /// A call that never comes back, when set.
+    stuck: Mutex<bool>,
+}
+
+impl Fake {
+    fn facts(&self) -> Facts {
+        self.facts.borrow().clone()
+    }
+
+    fn api(&self) -> Result<()> {
+        if self.facts().api_down {
+            bail!("the API is away");
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Metadata for Fake {
+    async fn identity(&self) -> Result<Identity> {
+        if !self.facts().instance_known {
+            bail!("no metadata service yet");
+        }
+        Ok(Identity {
+            instance_id: "i-1".into(),
+            image_id: "ami-1".into(),
+        })
+    }
+    async fn user_data(&self) -> Result<Option<String>> {
+        Ok(self.facts().user_data)
+    }
+    async fn target(&self) -> Result<Option<Target>> {
+        Ok(self.facts().target)
+    }
+}
+
+#[async_trait]
+impl Group for Fake {
+    async fn membership(&self, _: &str) -> Result<Option<Membership>> {
+        self.api()?;
+        Ok(self.facts().phase.map(|phase| Membership {
+            group: "fleet".into(),
+            phase,
+        }))
+    }
+    async fn hooks(&self, _: &str) -> Result<Hooks> {
+        self.api()?;
+        let hook = |name: &str| {
+            vec![Hook {
+                name: name.into(),
+                timeout: Duration::from_secs(60),
+            }]
+        };
+        Ok(Hooks {
+            launching: hook("in"),
+            terminating: hook("out"),
+        })
+    }
+    async fn complete(
+        &self,
+        _: &str,
+        hook: &str,
+        instance: &str,
+        answer: Answer,
+    ) -> Result<Receipt> {
+        let stuck = *self.stuck.lock().unwrap();
+        if stuck {
+            std::future::pending::<()>().await;
+        }
+        self.api()?;
+        assert_eq!(instance, "i-1");
+        self.facts.send_modify(|facts| {
+            facts.answers.push((hook.to_owned(), answer.as_str()));
+            facts.phase = Some(if hook == "in" {
+                Phase::InService
+            } else {
+                Phase::Leaving
+            });
+        });
+        Ok(Receipt::Accepted)
+    }
+    async fn heartbeat(&self, _: &str, _: &str, _: &str) -> Result<Receipt> {
+        self.api()?;
+        self.facts.send_modify(|facts| facts.beats += 1);
+        Ok(Receipt::Accepted)
+    }
+    async fn report_unhealthy(&self, _: &str) -> Result<()> {
+        self.api()
+    }
+}
+
+#[async_trait]
+impl Registry for Fake {
+    async fn put(&self, parameter: &str, value: &str) -> Result<()> {
+        self.api()?;
+        assert_eq!(parameter, "/imagebuilder/shop/instances/i-1");
+        let record = serde_json::from_str(value).unwrap();
+        self.facts.send_modify(|facts| facts.record = Some(record));
+        Ok(())
+    }
+    async fn remove(&self, _: &str) -> Result<()> {
+        self.api()?;
+        self.facts.send_modify(|facts| facts.record = None);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Probe for Fake {
+    async fn round(&self, services: Arc<[Service]>, _: Duration) -> health::Round {
+        let healthy = self.facts().healthy;
+        let found = contract::registry::Service {
+            version: "1.0.0".into(),
+            healthy,
+            detail: if healthy {
+                String::new()
+            } else {
+                "answered 503".into()
+            },
+        };
+        let names = services
+            .iter()
+            .map(|service| service.name.as_str().to_owned());
+        names
+            .map(|name| (name, found.clone()))
+            .collect::<BTreeMap<_, _>>()
+    }
+}
+
+struct Notes(Arc<Fake>);
+
+impl Supervisor for Notes {
+    fn ready(&mut self) {
+        self.0.facts.send_modify(|facts| facts.ready += 1);
+    }
+    fn status(&mut self, text: &str) {
+        self.0
+            .facts
+            .send_modify(|facts| facts.status = text.to_owned());
+    }
+    fn alive(&mut self) {
+        self.0.facts.send_modify(|facts| facts.pings += 1);
+    }
+    fn stopping(&mut self) {
+        self.0.facts.send_modify(|facts| facts.stopping = true);
+    }
+    fn watchdog(&self) -> Option<Duration> {
+        Some(Duration::from_secs(30))
+    }
+}
+
+const SETTINGS: &str =
+    "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/\"\n";
+
+struct House {
+    fake: Arc<Fake>,
+    dir: tempfile::TempDir,
+    stop: tokio::sync::oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl House {
+    fn open(facts: Facts) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("agent.toml"), SETTINGS).unwrap();
+        let fake = Arc::new(Fake {
+            facts: watch::Sender::new(facts),
+            stuck: Mutex::new(false),
+        });
+        let world = World {
+            metadata: fake.clone(),
+            group: fake.clone(),
+            registry: fake.clone(),
+            probe: fake.clone(),
+            sources: Sources {
+                file: dir.path().join("agent.toml"),
+                drop_ins: dir.path().join("agent.d"),
+            },
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let notes = Box::new(Notes(fake.clone()));
+        let path = dir.path().to_owned();
+        let ended = tokio::spawn(async move {
+            run(world, notes, &path, async {
+                let _ = stopped.await;
+            })
+            .await
+        });
+        Self {
+            fake,
+            dir,
+            stop,
+            ended,
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Facts)) {
+        self.fake.facts.send_modify(change);
+    }
+
+    /// Lets (paused) time pass until the world looks so, for at most an hour of it.
+    async fn until(&self, so: impl FnMut(&Facts) -> bool) -> Facts {
+        let mut facts = self.fake.facts.subscribe();
+        let seen = tokio::time::timeout(Duration::from_secs(3600), facts.wait_for(so)).await;
+        match seen {
+            Ok(Ok(facts)) => facts.clone(),
+            _ => panic!("it never came to that: {:?}", self.fake.facts()),
+        }
+    }
+
+    fn standing(&self) -> standing::Standing {
+        let text = std::fs::read_to_string(self.dir.path().join(standing::FILE)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn close(self) -> Facts {
+        self.stop.send(()).unwrap();
+        self.ended.await.unwrap().unwrap();
+        self.fake.facts()
+    }
+}
+
+fn in_group() -> Facts {
+    Facts {
+        instance_known: true,
+        target: Some(Target::InService),
+        phase: Some(Phase::PendingWait),
+        healthy: true,
+        ..Facts::default()
+    }
+}
+
+fn verdict(facts: &Facts) -> Option<Verdict> {
+    facts.record.as_ref().map(|record| record.verdict)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_from_the_gate_to_the_end_of_the_box() {
+    let house = House::open(in_group());
+    let facts = house
+        .until(|facts| facts.status.starts_with("serving"))
+        .await;
+    assert_eq!(facts.answers, [("in".to_owned(), "CONTINUE")]);
+    let facts = house
+        .until(|facts| verdict(facts) == Some(Verdict::Fit))
+        .await;
+    let record = facts.record.unwrap();
+    assert_eq!(
+        (record.image_id.as_str(), record.reason.as_str()),
+        ("ami-1", "")
+    );
+    assert_eq!(record.services["orders"].version, "1.0.0");
+    let standing = house.standing();
+    assert_eq!(
+        (standing.state.as_str(), standing.group.as_deref()),
+        ("serving", Some("fleet"))
+    );
+
+    house.change(|facts| {
+        facts.target = Some(Target::Terminated);
+        facts.phase = Some(Phase::TerminatingWait);
+    });
+    house
+        .until(|facts| verdict(facts) == Some(Verdict::Draining))
+        .await;
+    let facts = house.until(|facts| facts.status.starts_with("gone")).await;
+    assert_eq!(facts.record, None);
+    assert_eq!(facts.answers[1..], [("out".to_owned(), "CONTINUE")]);
+    let facts = house.close().await;
+    assert!(facts.stopping && facts.ready == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_reachable_is_survived_with_readiness_and_watchdog_kept() {
+    let house = House::open(Facts {
+        api_down: true,
+        ..Facts::default()
+    });
+    let facts = house.until(|facts| facts.pings > 100).await;
+    assert_eq!(facts.ready, 1);
+    assert!(
+        facts.status.contains("waiting for the metadata service"),
+        "{}",
+        facts.status
+    );
+    house.change(|facts| {
+        *facts = Facts {
+            api_down: true,
+            ..in_group()
+        }
+    });
+    house
+        .until(|facts| facts.status.starts_with("fit; waiting for the group"))
+        .await;
+    house.change(|facts| facts.api_down = false);
+    house
+        .until(|facts| verdict(facts) == Some(Verdict::Fit))
+        .await;
+    house.until(|facts| facts.answers.len() == 1).await;
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_hangs_stops_neither_checks_nor_heartbeats_nor_the_end() {
+    let house = House::open(in_group());
+    *house.fake.stuck.lock().unwrap() = true;
+    house
+        .until(|facts| facts.beats > 5 && facts.pings > 50)
+        .await;
+    let record = house.fake.facts().record;
+    let facts = house.close().await;
+    assert!(facts.stopping);
+    assert_eq!(facts.record, record, "stopping removes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_data_that_is_refused_abandons_the_launch_and_names_the_place() {
+    let user_data = Some("#imagebuilder-agent\nimmage = \"x\"".to_owned());
+    let house = House::open(Facts {
+        user_data,
+        ..in_group()
+    });
+    let facts = house
+        .until(|facts| facts.record.is_some() && !facts.answers.is_empty())
+        .await;
+    assert_eq!(facts.answers, [("in".to_owned(), "ABANDON")]);
+    let reason = facts.record.unwrap().reason;
+    assert_eq!(
+        reason,
+        "settings refused: user data:2:1: unknown key `immage` hint: did you mean `image`?"
+    );
+    house.close().await;
+}

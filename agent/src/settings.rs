@@ -1,0 +1,533 @@
+//! The agent's settings, in three steps: *fragments* (raw TOML of one source, everything optional,
+//! unknown keys refused) → *inputs* (merged in order, later wins) → *settings* (defaults filled in,
+//! validated, parsed into types; the only form the rest of the agent sees).
+//!
+//! This module must not ask the network: user data arrives here as text. It must not repeat values
+//! of user data in an error either, since they may be secrets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::Uri;
+use serde::Deserialize;
+
+/// The first line by which user data says that it is a fragment of ours.
+pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
+
+/// Why settings were not accepted: the reader of this error must mend them, retrying does not help.
+#[derive(Debug)]
+pub(crate) struct Refused(String);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn refused<T>(message: impl Into<String>) -> Result<T> {
+    Err(Refused(message.into()).into())
+}
+
+/// Declares a fragment table: every key optional, unknown keys refused, and `over` to merge.
+macro_rules! fragment {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name { $($field: Option<$type>),* }
+
+        impl $name {
+            /// This table with every key that `later` names taken from `later`.
+            fn over(self, later: Self) -> Self {
+                Self { $($field: later.$field.or(self.$field)),* }
+            }
+        }
+    };
+}
+
+fragment!(GateFragment {
+    passes: u32,
+    interval_seconds: u64,
+    deadline_seconds: u64,
+});
+fragment!(ServingFragment {
+    passes: u32,
+    failures: u32,
+    interval_seconds: u64,
+    replace: bool,
+    replace_after_seconds: u64,
+});
+fragment!(DrainFragment {
+    settle_seconds: u64
+});
+fragment!(HooksFragment {
+    launch: String,
+    terminate: String
+});
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceFragment {
+    unit: Option<String>,
+    health_url: Option<String>,
+    version_url: Option<String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    image: Option<String>,
+    #[serde(default)]
+    gate: GateFragment,
+    #[serde(default)]
+    serving: ServingFragment,
+    #[serde(default)]
+    drain: DrainFragment,
+    #[serde(default)]
+    hooks: HooksFragment,
+    #[serde(default)]
+    services: BTreeMap<String, ServiceFragment>,
+}
+
+impl Fragment {
+    fn over(mut self, later: Self) -> Self {
+        for (name, service) in later.services {
+            let kept = self.services.entry(name).or_default();
+            kept.unit = service.unit.or(kept.unit.take());
+            kept.health_url = service.health_url.or(kept.health_url.take());
+            kept.version_url = service.version_url.or(kept.version_url.take());
+            kept.environment.extend(service.environment);
+        }
+        Self {
+            image: later.image.or(self.image),
+            gate: self.gate.over(later.gate),
+            serving: self.serving.over(later.serving),
+            drain: self.drain.over(later.drain),
+            hooks: self.hooks.over(later.hooks),
+            services: self.services,
+        }
+    }
+}
+
+/// Where a fragment came from, as errors name it.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    File(&'a Path),
+    UserData,
+}
+
+impl fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::UserData => f.write_str("user data"),
+        }
+    }
+}
+
+fn parse(source: Source<'_>, text: &str) -> Result<Fragment> {
+    toml::from_str(text).or_else(|error| refused(explain(source, text, &error)))
+}
+
+/// Turns a TOML error into place, fault and cure. The reader's own words are kept only for keys and
+/// expectations: the rest may quote a value.
+fn explain(source: Source<'_>, text: &str, error: &toml::de::Error) -> String {
+    let (line, column) = error.span().map_or((1, 1), |span| place(text, span.start));
+    let message = error.message();
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let (true, Some((unknown, known))) =
+        (message.starts_with("unknown field"), quoted.split_first())
+    {
+        let cure = nearest(unknown, known).map_or_else(
+            || format!("known here: {}", known.join(", ")),
+            |key| format!("did you mean `{key}`?"),
+        );
+        return format!("{source}:{line}:{column}: unknown key `{unknown}`\nhint: {cure}");
+    }
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{source}:{line}:{column}: expected {expected}"),
+        None if matches!(source, Source::UserData) => {
+            format!("{source}:{line}:{column}: this is not valid TOML")
+        }
+        None => format!("{source}:{line}:{column}: {message}"),
+    }
+}
+
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |rest| rest.chars().count())
+        + 1;
+    (line, column)
+}
+
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|key| (strsim::jaro_winkler(unknown, key), *key))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, key)| key)
+}
+
+/// Where the image keeps its settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// The image's settings file.
+    pub(crate) file: PathBuf,
+    /// The directory of drop-ins, read in the order of their names; may be absent.
+    pub(crate) drop_ins: PathBuf,
+}
+
+impl Sources {
+    /// Reads and merges every source and validates the result.
+    ///
+    /// User data that does not begin with [`USER_DATA_MARK`] belongs to somebody else and is left
+    /// alone.
+    pub(crate) fn load(&self, user_data: Option<&str>) -> Result<Settings> {
+        let mut inputs = self.image_inputs()?;
+        if let Some(text) = user_data.filter(|text| is_ours(text)) {
+            inputs = inputs.over(parse(Source::UserData, text)?);
+        }
+        Settings::validate(inputs)
+    }
+
+    /// The image's name from the image's own files: all that is needed to say, in the registry,
+    /// that the whole of the settings was refused.
+    pub(crate) fn image_name(&self) -> Option<ImageName> {
+        let inputs = self.image_inputs().ok()?;
+        ImageName::parse(&inputs.image?).ok()
+    }
+
+    fn image_inputs(&self) -> Result<Fragment> {
+        let text = match fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return refused(format!(
+                    "{}: no such file\nhint: the image carries it; elsewhere name one with --settings",
+                    self.file.display()
+                ));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", self.file.display()));
+            }
+        };
+        let mut inputs = parse(Source::File(&self.file), &text)?;
+        for path in self.drop_in_files()? {
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            inputs = inputs.over(parse(Source::File(&path), &text)?);
+        }
+        Ok(inputs)
+    }
+
+    fn drop_in_files(&self) -> Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.drop_ins) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot list {}", self.drop_ins.display()));
+            }
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry
+                .with_context(|| format!("cannot list {}", self.drop_ins.display()))?
+                .path();
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+/// Whether user data announces itself as a fragment of the agent's settings.
+pub(crate) fn is_ours(user_data: &str) -> bool {
+    user_data
+        .lines()
+        .next()
+        .is_some_and(|first| first.trim_end() == USER_DATA_MARK)
+}
+
+/// Declares a name that becomes part of a path or a parameter: letters, digits, `-`, `_` and `.`.
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) struct $type(String);
+
+        impl $type {
+            fn parse(text: &str) -> Result<Self> {
+                let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+                if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
+                    return refused(concat!(
+                        $what,
+                        ": not a name\nhint: letters, digits, `-`, `_` and `.`, not beginning with `.`"
+                    ));
+                }
+                Ok(Self(text.to_owned()))
+            }
+
+            /// The name as text.
+            pub(crate) fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The image's name, which the registry files the box under.
+    ImageName,
+    "image"
+);
+name!(
+    /// A service's name, which its environment file carries.
+    ServiceName,
+    "services"
+);
+
+/// What the agent goes by.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The image's name.
+    pub(crate) image: ImageName,
+    /// The gate before the first verdict.
+    pub(crate) gate: Gate,
+    /// The watch after it.
+    pub(crate) serving: Serving,
+    /// How long a box that must go keeps still before it lets go.
+    pub(crate) settle: Duration,
+    /// Which of the group's hooks are ours, where the group has several.
+    pub(crate) hooks: HookNames,
+    /// The services to judge; never empty.
+    pub(crate) services: Vec<Service>,
+}
+
+/// The gate: so many passes in a row before the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gate {
+    /// Rounds in a row in which every service must pass.
+    pub(crate) passes: u32,
+    /// From the end of one round to the next.
+    pub(crate) interval: Duration,
+    /// From the moment the settings are known.
+    pub(crate) deadline: Duration,
+}
+
+/// The watch over a box that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Serving {
+    /// Passes in a row after which an unfit box is fit again.
+    pub(crate) passes: u32,
+    /// Failures in a row after which a fit box is unfit.
+    pub(crate) failures: u32,
+    /// From the end of one round to the next.
+    pub(crate) interval: Duration,
+    /// How long a box must have been unfit before the group is asked to replace it; `None`: never.
+    pub(crate) replace_after: Option<Duration>,
+}
+
+/// Names of our hooks where settings give them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HookNames {
+    /// The hook on launching.
+    pub(crate) launch: Option<String>,
+    /// The hook on terminating.
+    pub(crate) terminate: Option<String>,
+}
+
+/// One service on this box.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    /// Its name.
+    pub(crate) name: ServiceName,
+    /// The systemd unit that runs it, for messages.
+    pub(crate) unit: String,
+    /// Asked for its health: 2xx is a pass.
+    pub(crate) health: Uri,
+    /// Asked for its version, where it has such an address.
+    pub(crate) version: Option<Uri>,
+    /// The environment `configure` writes for it.
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+impl Settings {
+    fn validate(inputs: Fragment) -> Result<Self> {
+        let Some(image) = inputs.image else {
+            return refused("image: missing\nhint: image = \"NAME\" in the image's settings file");
+        };
+        if inputs.services.is_empty() {
+            return refused(
+                "services: none to judge\nhint: a box that runs nothing cannot be found fit; \
+                 add [services.NAME] with unit and health_url",
+            );
+        }
+        let gate = Gate {
+            passes: number("gate.passes", inputs.gate.passes, 3, 1, 1_000)?,
+            interval: seconds(
+                "gate.interval_seconds",
+                inputs.gate.interval_seconds,
+                2,
+                1,
+                3_600,
+            )?,
+            // Two days: what AWS allows a lifecycle hook in all.
+            deadline: seconds(
+                "gate.deadline_seconds",
+                inputs.gate.deadline_seconds,
+                120,
+                1,
+                172_800,
+            )?,
+        };
+        if gate.interval * (gate.passes - 1) >= gate.deadline {
+            return refused(format!(
+                "gate.deadline_seconds: {} passes {} s apart do not fit into {} s",
+                gate.passes,
+                gate.interval.as_secs(),
+                gate.deadline.as_secs()
+            ));
+        }
+        let table = inputs.serving;
+        let after = seconds(
+            "serving.replace_after_seconds",
+            table.replace_after_seconds,
+            180,
+            10,
+            86_400,
+        )?;
+        let serving = Serving {
+            passes: number("serving.passes", table.passes, 3, 1, 1_000)?,
+            failures: number("serving.failures", table.failures, 3, 1, 1_000)?,
+            interval: seconds(
+                "serving.interval_seconds",
+                table.interval_seconds,
+                5,
+                1,
+                3_600,
+            )?,
+            replace_after: table.replace.unwrap_or(true).then_some(after),
+        };
+        Ok(Self {
+            image: ImageName::parse(&image)?,
+            gate,
+            serving,
+            settle: seconds(
+                "drain.settle_seconds",
+                inputs.drain.settle_seconds,
+                5,
+                0,
+                7_200,
+            )?,
+            hooks: HookNames {
+                launch: inputs.hooks.launch,
+                terminate: inputs.hooks.terminate,
+            },
+            services: inputs
+                .services
+                .into_iter()
+                .map(|(name, service)| Service::validate(&name, service))
+                .collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Service {
+    fn validate(name: &str, inputs: ServiceFragment) -> Result<Self> {
+        let at = |key: &str| format!("services.{name}.{key}");
+        let Some(health) = inputs.health_url else {
+            return refused(format!(
+                "{}: missing\nhint: where to ask for its health",
+                at("health_url")
+            ));
+        };
+        for (key, value) in &inputs.environment {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if key.is_empty()
+                || key.starts_with(|c: char| c.is_ascii_digit())
+                || !key.chars().all(fits)
+            {
+                return refused(format!(
+                    "{}: `{key}` is not the name of an environment variable",
+                    at("environment")
+                ));
+            }
+            if value.chars().any(|c| c.is_control() && c != '\t') {
+                return refused(format!(
+                    "{}: the value of {key} has a line break or another control character",
+                    at("environment")
+                ));
+            }
+        }
+        Ok(Self {
+            name: ServiceName::parse(name)?,
+            unit: inputs.unit.unwrap_or_else(|| format!("{name}.service")),
+            health: url(&at("health_url"), &health)?,
+            version: inputs
+                .version_url
+                .map(|text| url(&at("version_url"), &text))
+                .transpose()?,
+            environment: inputs.environment,
+        })
+    }
+}
+
+fn url(at: &str, text: &str) -> Result<Uri> {
+    let parsed = text.parse::<Uri>().ok().filter(|uri| {
+        uri.scheme_str() == Some("http")
+            && uri.authority().is_some_and(|a| !a.as_str().contains('@'))
+    });
+    parsed.map_or_else(
+        || {
+            refused(format!(
+                "{at}: not an address the agent can ask\nhint: plain http on this box, such as \
+                 http://127.0.0.1:8080/gtg"
+            ))
+        },
+        Ok,
+    )
+}
+
+fn number(at: &str, given: Option<u32>, default: u32, least: u32, most: u32) -> Result<u32> {
+    let value = given.unwrap_or(default);
+    if !(least..=most).contains(&value) {
+        return refused(format!("{at}: {value} is not within {least} and {most}"));
+    }
+    Ok(value)
+}
+
+fn seconds(at: &str, given: Option<u64>, default: u64, least: u64, most: u64) -> Result<Duration> {
+    let value = given.unwrap_or(default);
+    if !(least..=most).contains(&value) {
+        return refused(format!("{at}: {value} is not within {least} and {most}"));
+    }
+    Ok(Duration::from_secs(value))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Settings: what is merged, what is refused and in which words.
+
+use super::*;
+
+const IMAGE: &str = r#"
+image = "shop"
+[gate]
+passes = 2
+[services.orders]
+unit = "orders.service"
+health_url = "http://127.0.0.1:8080/gtg"
+[services.orders.environment]
+ORDERS_STORE = "file:///var/lib/orders"
+ORDERS_LISTEN = "0.0.0.0:8080"
+"#;
+
+struct Box {
+    dir: tempfile::TempDir,
+}
+
+impl Box {
+    fn with(image: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("agent.toml"), image).unwrap();
+        fs::create_dir(dir.path().join("agent.d")).unwrap();
+        Self { dir }
+    }
+
+    fn drop_in(self, name: &str, text: &str) -> Self {
+        fs::write(self.dir.path().join("agent.d").join(name), text).unwrap();
+        self
+    }
+
+    fn sources(&self) -> Sources {
+        Sources {
+            file: self.dir.path().join("agent.toml"),
+            drop_ins: self.dir.path().join("agent.d"),
+        }
+    }
+
+    fn load(&self, user_data: Option<&str>) -> Result<Settings> {
+        self.sources().load(user_data)
+    }
+
+    fn refusal(&self, user_data: Option<&str>) -> String {
+        let error = self.load(user_data).unwrap_err();
+        assert!(error.is::<Refused>(), "{error:#}");
+        error
+            .to_string()
+            .replace(&format!("{}/", self.dir.path().display()), "")
+    }
+}
+
+#[test]
+fn the_image_alone_is_enough_and_the_rest_has_defaults() {
+    let settings = Box::with(IMAGE).load(None).unwrap();
+    assert_eq!(settings.image.as_str(), "shop");
+    assert_eq!(settings.gate.passes, 2);
+    assert_eq!(settings.gate.interval, Duration::from_secs(2));
+    assert_eq!(settings.gate.deadline, Duration::from_secs(120));
+    assert_eq!(settings.settle, Duration::from_secs(5));
+    assert_eq!(
+        settings.serving.replace_after,
+        Some(Duration::from_secs(180))
+    );
+}
+
+#[test]
+fn user_data_wins_over_drop_ins_and_they_over_the_image_key_by_key() {
+    let settings = Box::with(IMAGE)
+        .drop_in("20.toml", "[gate]\npasses = 5\ninterval_seconds = 4")
+        .drop_in("10.toml", "[gate]\npasses = 4")
+        .drop_in("notes.txt", "not = [toml")
+        .load(Some(
+            "#imagebuilder-agent\n[gate]\ninterval_seconds = 7\n\
+             [services.orders.environment]\nORDERS_STORE = \"s3://b/p\"\n[serving]\nreplace = false",
+        ))
+        .unwrap();
+    assert_eq!(settings.gate.passes, 5);
+    assert_eq!(settings.gate.interval, Duration::from_secs(7));
+    assert_eq!(settings.serving.replace_after, None);
+    let environment = &settings.services[0].environment;
+    assert_eq!(environment["ORDERS_STORE"], "s3://b/p");
+    assert_eq!(environment["ORDERS_LISTEN"], "0.0.0.0:8080");
+}
+
+#[test]
+fn user_data_of_others_is_left_alone() {
+    let image = Box::with(IMAGE);
+    for foreign in [
+        "#cloud-config\n[gate]\npasses = 9",
+        "#!/bin/sh\nrm",
+        "",
+        "# imagebuilder-agent",
+    ] {
+        assert_eq!(
+            image.load(Some(foreign)).unwrap().gate.passes,
+            2,
+            "{foreign:?}"
+        );
+    }
+    assert_eq!(
+        image
+            .load(Some("#imagebuilder-agent \r\ngate.passes = 9"))
+            .unwrap()
+            .gate
+            .passes,
+        9
+    );
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+    let image = Box::with(IMAGE).drop_in("10.toml", "[gate]\n\npases = 4");
+    assert_eq!(
+        image.refusal(None),
+        "agent.d/10.toml:3:1: unknown key `pases`\nhint: did you mean `passes`?"
+    );
+    let image = Box::with(IMAGE);
+    assert_eq!(
+        image.refusal(Some("#imagebuilder-agent\n[service.orders]\n")),
+        "user data:2:2: unknown key `service`\nhint: did you mean `services`?"
+    );
+    assert_eq!(
+        image.refusal(Some("#imagebuilder-agent\n[drain]\nzzz = 1")),
+        "user data:3:1: unknown key `zzz`\nhint: known here: settle_seconds"
+    );
+}
+
+#[test]
+fn a_refusal_never_repeats_a_value_of_user_data() {
+    let image = Box::with(IMAGE);
+    for (fault, place) in [
+        ("gate.passes = \"hunter2\"", "user data:2:15: expected u32"),
+        ("services.orders.environment.A = \"hunter2", "user data:2:"),
+        (
+            "services.orders.health_url = \"http://u:hunter2@127.0.0.1/\"",
+            "services.orders.health_url: ",
+        ),
+        (
+            "services.orders.environment.A = \"hunter2\\n\"",
+            "services.orders.environment: ",
+        ),
+        ("hunter2hunter2", "user data:2:"),
+    ] {
+        let refusal = image.refusal(Some(&format!("{USER_DATA_MARK}\n{fault}")));
+        assert!(refusal.starts_with(place), "{refusal}");
+        assert!(!refusal.contains("hunter2"), "{refusal}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (fault, words) in [
+        ("image = \"a b\"", "image: not a name"),
+        (
+            "[gate]\npasses = 0",
+            "gate.passes: 0 is not within 1 and 1000",
+        ),
+        (
+            "[gate]\npasses = 5\ninterval_seconds = 30\ndeadline_seconds = 120",
+            "gate.deadline_seconds: 5 passes 30 s apart do not fit into 120 s",
+        ),
+        (
+            "[services.orders]\nhealth_url = \"https://x/\"",
+            "services.orders.health_url: not an address",
+        ),
+        (
+            "[services.\"../x\"]\nhealth_url = \"http://x/\"",
+            "services: not a name",
+        ),
+        ("[services.more]", "services.more.health_url: missing"),
+        (
+            "[services.orders.environment]\n\"A-B\" = \"\"",
+            "services.orders.environment: `A-B` is not",
+        ),
+    ] {
+        let refusal = Box::with(IMAGE).drop_in("x.toml", fault).refusal(None);
+        assert!(refusal.starts_with(words), "{refusal}");
+    }
+    assert!(
+        Box::with("image = \"shop\"")
+            .refusal(None)
+            .starts_with("services: none to judge")
+    );
+    assert!(Box::with("").refusal(None).starts_with("image: missing"));
+}
+
+#[test]
+fn the_image_is_known_by_name_although_user_data_is_refused() {
+    let image = Box::with(IMAGE);
+    assert!(image.load(Some("#imagebuilder-agent\nnonsense")).is_err());
+    assert_eq!(image.sources().image_name().unwrap().as_str(), "shop");
+}

@@ -1,0 +1,97 @@
+//! The daemon's standing as a small file, for `status` and for whoever is logged in to the box.
+//!
+//! The daemon is its only writer; the file lives in the unit's runtime directory and goes with it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use contract::registry::{Service, Verdict};
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the runtime directory.
+pub(crate) const FILE: &str = "status.json";
+
+/// Everything `status` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// The agent's version.
+    pub(crate) agent: String,
+    /// The instance; empty until identified.
+    pub(crate) instance_id: String,
+    /// Its AMI; empty until identified.
+    pub(crate) image_id: String,
+    /// The image's name; empty until settings are known.
+    pub(crate) image: String,
+    /// The group; `None` outside of groups.
+    pub(crate) group: Option<String>,
+    /// The machine's state, as drawn in `docs/agent.md`.
+    pub(crate) state: String,
+    /// The verdict; `None` before there is one.
+    pub(crate) verdict: Option<Verdict>,
+    /// Why; empty while all is well.
+    pub(crate) reason: String,
+    /// Since when the verdict holds, RFC 3339 in UTC; empty before there is one.
+    pub(crate) since: String,
+    /// What the daemon waits for.
+    pub(crate) waiting_for: String,
+    /// The services as last seen.
+    pub(crate) services: BTreeMap<String, Service>,
+}
+
+/// The file, written whenever the standing changes.
+#[derive(Debug)]
+pub(crate) struct Board {
+    path: PathBuf,
+    shown: Option<Standing>,
+}
+
+impl Board {
+    /// A board in the runtime directory.
+    pub(crate) fn new(run_dir: &Path) -> Self {
+        Self {
+            path: run_dir.join(FILE),
+            shown: None,
+        }
+    }
+
+    /// Shows a standing, if it is news. A box whose runtime directory is full still serves, so a
+    /// failure is only logged.
+    pub(crate) fn show(&mut self, standing: Standing) {
+        if self.shown.as_ref() == Some(&standing) {
+            return;
+        }
+        let written = serde_json::to_string_pretty(&standing)
+            .context("cannot write the standing as JSON")
+            .and_then(|json| replace(&self.path, &format!("{json}\n"), 0o644));
+        if let Err(error) = written {
+            tracing::warn!("{error:#}");
+        }
+        self.shown = Some(standing);
+    }
+}
+
+/// Writes a file so that a reader sees the old text or the new one, never half of it.
+pub(crate) fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let write = || -> std::io::Result<()> {
+        // A leftover may have other permissions, and `mode` only counts for a new file.
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&beside)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(&beside, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
