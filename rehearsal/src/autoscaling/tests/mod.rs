@@ -1,4 +1,9 @@
 //! Table tests of the engine on a virtual clock, driven through the same requests as clients send.
 
 mod bench;
+mod bounds;
+mod calls;
+mod hooks;
+mod members;
 mod refreshes;
+mod setbacks;

@@ -1,0 +1,289 @@
+//! What the calls say: shapes, paging, filters and refusals.
+
+use super::bench::{Bench, GROUP, TARGETS};
+
+#[test]
+fn a_group_is_described_as_sdks_expect() {
+    let mut bench = Bench::group(
+        1,
+        &[
+            ("TargetGroupARNs.member.1", TARGETS),
+            ("Tags.member.1.Key", "app"),
+            ("Tags.member.1.Value", "shop"),
+            ("Tags.member.1.PropagateAtLaunch", "true"),
+        ],
+    );
+    let id = bench.ids()[0].clone();
+    let told = bench
+        .call("DescribeAutoScalingGroups", &[])
+        .expect("describe");
+    for part in [
+        "<AutoScalingGroups><member><AutoScalingGroupName>shop</AutoScalingGroupName>".to_owned(),
+        "<LaunchTemplate><LaunchTemplateId>lt-1</LaunchTemplateId><LaunchTemplateName>shop</LaunchTemplateName><Version>1</Version></LaunchTemplate>".to_owned(),
+        format!("<Instances><member><InstanceId>{id}</InstanceId>"),
+        "<LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus>".to_owned(),
+        format!("<TargetGroupARNs><member>{TARGETS}</member></TargetGroupARNs>"),
+        "<CreatedTime>2026-01-01T00:00:00.000Z</CreatedTime>".to_owned(),
+        "<Key>app</Key><Value>shop</Value><PropagateAtLaunch>true</PropagateAtLaunch>".to_owned(),
+    ] {
+        assert!(told.contains(&part), "{part} is not in {told}");
+    }
+    let bare = bench
+        .call(
+            "DescribeAutoScalingGroups",
+            &[("IncludeInstances", "false")],
+        )
+        .expect("describe");
+    assert!(bare.contains("<Instances></Instances>"), "{bare}");
+    for (filter, value, found) in [
+        ("tag:app", "shop", true),
+        ("tag:app", "x", false),
+        ("tag-key", "app", true),
+        ("tag-value", "no", false),
+    ] {
+        let told = bench
+            .call(
+                "DescribeAutoScalingGroups",
+                &[
+                    ("Filters.member.1.Name", filter),
+                    ("Filters.member.1.Values.member.1", value),
+                ],
+            )
+            .expect("describe");
+        assert_eq!(told.contains(GROUP), found, "{filter}={value}");
+    }
+    let none = bench
+        .call(
+            "DescribeAutoScalingGroups",
+            &[("AutoScalingGroupNames.member.1", "other")],
+        )
+        .expect("an unknown name is no error");
+    assert_eq!(none, "<AutoScalingGroups></AutoScalingGroups>");
+    let details = bench
+        .call(
+            "DescribeAutoScalingInstances",
+            &[("InstanceIds.member.1", &id)],
+        )
+        .expect("describe");
+    assert!(
+        details.contains("<HealthStatus>HEALTHY</HealthStatus>"),
+        "{details}"
+    );
+}
+
+#[test]
+fn long_answers_come_in_pages() {
+    let mut bench = Bench::group(7, &[]);
+    let mut seen = 0;
+    let mut token = String::new();
+    loop {
+        let told = bench
+            .call(
+                "DescribeAutoScalingInstances",
+                &[("MaxRecords", "3"), ("NextToken", &token)],
+            )
+            .expect("a page");
+        seen += told.matches("<InstanceId>").count();
+        match told.split_once("<NextToken>") {
+            Some((_, rest)) => token = rest.trim_end_matches("</NextToken>").to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, 7);
+    let refused = bench
+        .call("DescribeAutoScalingInstances", &[("NextToken", "rubbish")])
+        .expect_err("not ours");
+    assert_eq!(refused.code, "InvalidNextToken");
+}
+
+#[test]
+fn a_refresh_is_described_with_what_is_in_force() {
+    let mut bench = Bench::group(2, &[("HealthCheckGracePeriod", "33")]);
+    let told = bench
+        .roll(&[("CheckpointPercentages.member.1", "50")])
+        .expect("start");
+    assert!(told.starts_with("<InstanceRefreshId>"), "{told}");
+    bench.tick();
+    let told = bench
+        .ask("DescribeInstanceRefreshes", &[])
+        .expect("describe");
+    for part in [
+        "<Status>InProgress</Status>",
+        "<PercentageComplete>0</PercentageComplete><InstancesToUpdate>2</InstancesToUpdate>",
+        "<Preferences><MinHealthyPercentage>90</MinHealthyPercentage><InstanceWarmup>33</InstanceWarmup><CheckpointPercentages><member>50</member></CheckpointPercentages><CheckpointDelay>3600</CheckpointDelay><SkipMatching>false</SkipMatching>",
+        "<DesiredConfiguration><LaunchTemplate><LaunchTemplateId>lt-1</LaunchTemplateId>",
+        "<ScaleInProtectedInstances>Wait</ScaleInProtectedInstances><StandbyInstances>Wait</StandbyInstances>",
+    ] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    assert!(
+        !told.contains("MaxHealthyPercentage"),
+        "omitted is not 100: {told}"
+    );
+    bench.run(1);
+    let told = bench
+        .ask("DescribeInstanceRefreshes", &[])
+        .expect("describe");
+    assert!(
+        told.contains("Waiting for instances to warm up before continuing. For example: i-"),
+        "{told}"
+    );
+    let other = bench
+        .ask(
+            "DescribeInstanceRefreshes",
+            &[("InstanceRefreshIds.member.1", "other")],
+        )
+        .expect("describe");
+    assert_eq!(other, "<InstanceRefreshes></InstanceRefreshes>");
+}
+
+#[test]
+fn the_maintenance_policy_and_warm_up_of_the_group_are_defaults() {
+    let mut bench = Bench::group(
+        2,
+        &[
+            ("InstanceMaintenancePolicy.MinHealthyPercentage", "100"),
+            ("InstanceMaintenancePolicy.MaxHealthyPercentage", "150"),
+            ("DefaultInstanceWarmup", "12"),
+            ("HealthCheckGracePeriod", "33"),
+        ],
+    );
+    bench.roll(&[]).expect("start");
+    let preferences = &bench.refresh().preferences;
+    assert_eq!(
+        (preferences.min, preferences.max, preferences.warmup),
+        (100, Some(150), 12)
+    );
+}
+
+#[test]
+fn groups_that_cannot_be_are_refused() {
+    let base = [
+        ("AutoScalingGroupName", "other"),
+        ("MinSize", "0"),
+        ("MaxSize", "1"),
+        ("LaunchTemplate.LaunchTemplateId", "lt-1"),
+        ("LaunchTemplate.Version", "1"),
+        ("AvailabilityZones.member.1", "us-east-1a"),
+    ];
+    for (name, value, code, text) in [
+        (
+            "AutoScalingGroupName",
+            GROUP,
+            "AlreadyExists",
+            "already exists",
+        ),
+        ("MinSize", "2", "ValidationError", "Max bound"),
+        (
+            "DesiredCapacity",
+            "2",
+            "ValidationError",
+            "Desired capacity must be between",
+        ),
+        (
+            "LaunchTemplate.Version",
+            "9",
+            "ValidationError",
+            "version 9",
+        ),
+        ("AvailabilityZones.member.1", "", "", ""),
+        (
+            "VPCZoneIdentifier",
+            "subnet-x",
+            "ValidationError",
+            "subnet-x",
+        ),
+        (
+            "TargetGroupARNs.member.1",
+            "arn:x",
+            "ValidationError",
+            "Target Groups may not be valid",
+        ),
+        (
+            "MixedInstancesPolicy.LaunchTemplate.LaunchTemplateSpecification.Version",
+            "1",
+            "ValidationError",
+            "MixedInstancesPolicy",
+        ),
+        (
+            "LaunchConfigurationName",
+            "lc",
+            "ValidationError",
+            "LaunchConfigurationName",
+        ),
+    ] {
+        let mut bench = Bench::group(0, &[]);
+        let mut form: Vec<(&str, &str)> =
+            base.iter().copied().filter(|(n, _)| *n != name).collect();
+        form.push((name, value));
+        let answer = bench.call("CreateAutoScalingGroup", &form);
+        if code.is_empty() {
+            answer.expect("the others are as they should be");
+            continue;
+        }
+        let refused = answer.expect_err(text);
+        assert_eq!(refused.code, code, "{name}");
+        assert!(refused.message.contains(text), "{}", refused.message);
+    }
+}
+
+#[test]
+fn tags_are_put_listed_and_deleted() {
+    let mut bench = Bench::group(0, &[]);
+    let tag = [
+        ("Tags.member.1.ResourceId", GROUP),
+        ("Tags.member.1.ResourceType", "auto-scaling-group"),
+        ("Tags.member.1.Key", "release"),
+        ("Tags.member.1.Value", "7"),
+        ("Tags.member.1.PropagateAtLaunch", "false"),
+    ];
+    bench.call("CreateOrUpdateTags", &tag).expect("put");
+    let filter = [
+        ("Filters.member.1.Name", "key"),
+        ("Filters.member.1.Values.member.1", "release"),
+    ];
+    let told = bench.call("DescribeTags", &filter).expect("list");
+    assert!(
+        told.contains("<ResourceId>shop</ResourceId>") && told.contains("<Value>7</Value>"),
+        "{told}"
+    );
+    bench.call("DeleteTags", &tag).expect("delete");
+    assert_eq!(
+        bench.call("DescribeTags", &filter).expect("list"),
+        "<Tags></Tags>"
+    );
+}
+
+#[test]
+fn unknown_groups_actions_and_processes_are_refused() {
+    let mut bench = Bench::group(0, &[]);
+    let refused = bench
+        .call(
+            "SetDesiredCapacity",
+            &[("AutoScalingGroupName", "nope"), ("DesiredCapacity", "1")],
+        )
+        .expect_err("no such group");
+    assert_eq!(
+        refused.message,
+        "AutoScalingGroup name not found - AutoScalingGroup 'nope' not found"
+    );
+    assert_eq!(
+        bench.call("PutWarmPool", &[]).expect_err("left out").code,
+        "InvalidAction"
+    );
+    let refused = bench
+        .ask(
+            "SuspendProcesses",
+            &[("ScalingProcesses.member.1", "Lanch")],
+        )
+        .expect_err("a typo");
+    assert!(refused.message.contains("Lanch"));
+    let refused = bench
+        .call("SetDesiredCapacity", &[])
+        .expect_err("nothing named");
+    assert!(
+        refused.message.contains("'desiredCapacity'"),
+        "{}",
+        refused.message
+    );
+}

@@ -1,0 +1,344 @@
+//! Capacity, health and target groups, with and without a refresh.
+
+use super::super::members::LifecycleState;
+use super::super::refresh::RefreshStatus;
+use super::super::target_lifecycle_state;
+use super::bench::{Bench, TARGETS, launch_hook};
+
+#[test]
+fn desired_capacity_is_followed_both_ways_within_limits() {
+    let mut bench = Bench::group(2, &[("MinSize", "1"), ("MaxSize", "4")]);
+    for (wanted, refusal) in [
+        (
+            "5",
+            "New SetDesiredCapacity value 5 is above max value 4 for the AutoScalingGroup.",
+        ),
+        (
+            "0",
+            "New SetDesiredCapacity value 0 is below min value 1 for the AutoScalingGroup.",
+        ),
+    ] {
+        let refused = bench
+            .ask("SetDesiredCapacity", &[("DesiredCapacity", wanted)])
+            .expect_err("out of bounds");
+        assert_eq!(
+            (refused.code.as_ref(), refused.message.as_str()),
+            ("ValidationError", refusal)
+        );
+    }
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "4")])
+        .expect("within");
+    bench.settle();
+    assert_eq!(bench.in_service(1), 4);
+    let cause = bench
+        .of()
+        .diary
+        .newest_first()
+        .next()
+        .expect("one")
+        .cause
+        .clone();
+    assert!(cause.contains("a user request explicitly set group desired capacity changing the desired capacity from 2 to 4."), "{cause}");
+    assert!(
+        cause.ends_with("increasing the capacity from 2 to 4."),
+        "{cause}"
+    );
+    let oldest = bench.ids()[0].clone();
+    bench
+        .ask("UpdateAutoScalingGroup", &[("MaxSize", "3")])
+        .expect("shrinks desired with it");
+    bench.settle();
+    assert_eq!(bench.of().desired, 3);
+    assert_eq!(bench.in_service(1), 3);
+    assert!(!bench.ids().contains(&oldest), "the oldest goes first");
+}
+
+#[test]
+fn a_dead_instance_is_replaced() {
+    let mut bench = Bench::group(3, &[]);
+    let id = bench.ids()[1].clone();
+    bench.world.instances.get_mut(&id).expect("there").state = "stopped".to_owned();
+    bench.settle();
+    assert_eq!(bench.in_service(1), 3);
+    assert!(!bench.ids().contains(&id));
+    let causes: Vec<String> = bench
+        .of()
+        .diary
+        .newest_first()
+        .take(2)
+        .map(|a| a.cause.clone())
+        .collect();
+    assert!(
+        causes[0].ends_with(
+            "an instance was launched in response to an unhealthy instance needing to be replaced."
+        ),
+        "{causes:?}"
+    );
+    assert!(
+        causes[1].ends_with(
+            "in response to an EC2 health check indicating it has been terminated or stopped."
+        ),
+        "{causes:?}"
+    );
+}
+
+#[test]
+fn target_health_counts_only_for_elb_groups_after_the_grace_period() {
+    for (kind, replaced) in [("EC2", false), ("ELB", true)] {
+        let mut bench = Bench::group(
+            2,
+            &[
+                ("TargetGroupARNs.member.1", TARGETS),
+                ("HealthCheckType", kind),
+                ("HealthCheckGracePeriod", "60"),
+            ],
+        );
+        let id = bench.ids()[0].clone();
+        bench
+            .world
+            .targets
+            .insert((TARGETS.to_owned(), id.clone()), "unhealthy".to_owned());
+        bench.run(50);
+        assert!(bench.ids().contains(&id), "within the grace period");
+        bench.run(20);
+        assert_eq!(!bench.ids().contains(&id), replaced, "{kind}");
+    }
+}
+
+#[test]
+fn set_instance_health_respects_the_grace_period_unless_told() {
+    let mut bench = Bench::group(1, &[("HealthCheckGracePeriod", "60")]);
+    let id = bench.ids()[0].clone();
+    let form = [("InstanceId", id.as_str()), ("HealthStatus", "Unhealthy")];
+    bench.call("SetInstanceHealth", &form).expect("a member");
+    bench.settle();
+    assert_eq!(bench.ids(), [id.as_str()]);
+    let mut now = form.to_vec();
+    now.push(("ShouldRespectGracePeriod", "false"));
+    bench.call("SetInstanceHealth", &now).expect("a member");
+    bench.settle();
+    assert!(!bench.ids().contains(&id));
+    let unknown = bench.call("SetInstanceHealth", &form).expect_err("gone");
+    assert_eq!(
+        unknown.message,
+        format!("Instance Id not found - No managed instance found for instance ID: {id}")
+    );
+}
+
+#[test]
+fn an_instance_that_dies_while_pending_is_a_failed_launch() {
+    let mut bench = Bench::new();
+    bench.world.slow_boot = true;
+    bench.create(1, &[]);
+    bench.settle();
+    assert_eq!(bench.of().members[0].state, LifecycleState::Pending);
+    let id = bench.ids()[0].clone();
+    bench.world.instances.get_mut(&id).expect("there").state = "terminated".to_owned();
+    bench.world.slow_boot = false;
+    bench.settle();
+    assert_eq!(bench.of().counted(), 0, "relaunched too eagerly");
+    bench.run(5);
+    assert_eq!(bench.in_service(1), 1);
+}
+
+#[test]
+fn standby_steps_aside_and_comes_back() {
+    let mut bench = Bench::group(
+        2,
+        &[
+            ("TargetGroupARNs.member.1", TARGETS),
+            ("MinSize", "1"),
+            ("MaxSize", "2"),
+        ],
+    );
+    let id = bench.ids()[0].clone();
+    let form = [("InstanceIds.member.1", id.as_str())];
+    let enter = [form[0], ("ShouldDecrementDesiredCapacity", "true")];
+    let told = bench.ask("EnterStandby", &enter).expect("in service");
+    assert!(told.contains("was moved to standby in response to a user request, shrinking the capacity from 2 to 1."), "{told}");
+    bench
+        .world
+        .targets
+        .remove(&(TARGETS.to_owned(), id.clone()));
+    bench.settle();
+    assert_eq!(
+        bench.of().member(&id).expect("stays").state,
+        LifecycleState::Standby
+    );
+    assert_eq!((bench.of().desired, bench.of().counted()), (1, 1));
+    assert_eq!(
+        target_lifecycle_state(&bench.state, &id).as_deref(),
+        Some("Standby")
+    );
+    bench
+        .ask("EnterStandby", &enter)
+        .expect_err("already there");
+    bench.ask("ExitStandby", &form).expect("in standby");
+    bench.settle();
+    assert_eq!(bench.in_service(1), 2);
+    assert_eq!(bench.of().desired, 2);
+}
+
+#[test]
+fn add_to_load_balancer_can_be_suspended() {
+    let mut bench = Bench::new();
+    bench.create(0, &[("TargetGroupARNs.member.1", TARGETS)]);
+    bench
+        .ask(
+            "SuspendProcesses",
+            &[("ScalingProcesses.member.1", "AddToLoadBalancer")],
+        )
+        .expect("suspend");
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "1")])
+        .expect("set");
+    bench.settle();
+    assert_eq!((bench.in_service(1), bench.world.registrations), (1, 0));
+    bench.ask("ResumeProcesses", &[]).expect("resume all");
+    bench.run(5);
+    assert_eq!(bench.world.registrations, 0, "it is not added later");
+}
+
+#[test]
+fn growing_in_the_middle_of_a_refresh_uses_the_target() {
+    let mut bench = Bench::group(4, &[]);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "50"),
+            ("InstanceWarmup", "10"),
+            ("CheckpointPercentages.member.1", "50"),
+            ("CheckpointPercentages.member.2", "100"),
+            ("CheckpointDelay", "100"),
+        ])
+        .expect("start");
+    bench.run(20);
+    assert_eq!((bench.in_service(1), bench.in_service(2)), (2, 2));
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "6")])
+        .expect("set");
+    bench.run(1);
+    assert_eq!((bench.in_service(1), bench.in_service(2)), (2, 4));
+    bench.run(10);
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "3")])
+        .expect("set");
+    bench.run(1);
+    assert_eq!(
+        bench.of().counted(),
+        3,
+        "scaling in does not wait for the checkpoint"
+    );
+    assert_eq!(bench.in_service(1), 0, "the old ones go first");
+    assert_eq!(bench.finish(300), RefreshStatus::Successful);
+    assert_eq!(bench.in_service(2), 3);
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_refresh_is_made_good_with_the_target() {
+    let mut bench = Bench::group(4, &launch_hook("60"));
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "100"),
+            ("MaxHealthyPercentage", "125"),
+            ("InstanceWarmup", "10"),
+        ])
+        .expect("start");
+    bench.run(5);
+    let old = bench.ids()[0].clone();
+    bench.world.instances.get_mut(&old).expect("there").state = "terminated".to_owned();
+    assert_eq!(bench.finish(300), RefreshStatus::Successful);
+    assert_eq!((bench.in_service(2), bench.of().counted()), (4, 4));
+}
+
+#[test]
+fn skip_matching_leaves_what_is_right() {
+    let mut bench = Bench::group(4, &[]);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "50"),
+            ("InstanceWarmup", "1"),
+            ("CheckpointPercentages.member.1", "50"),
+        ])
+        .expect("a partial refresh");
+    assert_eq!(bench.finish(60), RefreshStatus::Successful);
+    let kept: Vec<String> = bench
+        .ids()
+        .into_iter()
+        .filter(|id| bench.world.versions[id] == 2)
+        .collect();
+    assert_eq!(kept.len(), 2);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "50"),
+            ("InstanceWarmup", "1"),
+            ("SkipMatching", "true"),
+        ])
+        .expect("start");
+    assert_eq!(bench.refresh().to_update, 2);
+    assert_eq!(bench.finish(60), RefreshStatus::Successful);
+    assert_eq!(bench.in_service(2), 4);
+    assert!(
+        kept.iter().all(|id| bench.ids().contains(id)),
+        "a matching one was replaced"
+    );
+    bench.roll(&[("SkipMatching", "true")]).expect("start");
+    bench.tick();
+    assert_eq!(
+        bench.refresh().status,
+        RefreshStatus::Successful,
+        "nothing to do"
+    );
+}
+
+#[test]
+fn a_force_deleted_group_takes_everyone_with_it() {
+    let mut bench = Bench::group(2, &[("TargetGroupARNs.member.1", TARGETS)]);
+    let refused = bench
+        .ask("DeleteAutoScalingGroup", &[])
+        .expect_err("not empty");
+    assert_eq!(refused.code, "ResourceInUse");
+    bench
+        .ask("DeleteAutoScalingGroup", &[("ForceDelete", "true")])
+        .expect("force");
+    bench.settle();
+    assert!(bench.state.groups.is_empty());
+    assert!(
+        bench
+            .world
+            .instances
+            .values()
+            .all(|i| i.state == "terminated")
+    );
+}
+
+#[test]
+fn detached_instances_live_on_and_terminated_ones_are_replaced() {
+    let mut bench = Bench::group(2, &[]);
+    let (first, second) = (bench.ids()[0].clone(), bench.ids()[1].clone());
+    bench
+        .ask(
+            "DetachInstances",
+            &[
+                ("InstanceIds.member.1", &first),
+                ("ShouldDecrementDesiredCapacity", "true"),
+            ],
+        )
+        .expect("in service");
+    bench.settle();
+    assert_eq!(bench.world.instances[&first].state, "running");
+    assert_eq!(bench.ids(), [second.as_str()]);
+    let told = bench
+        .call(
+            "TerminateInstanceInAutoScalingGroup",
+            &[
+                ("InstanceId", &second),
+                ("ShouldDecrementDesiredCapacity", "false"),
+            ],
+        )
+        .expect("a member");
+    assert!(told.starts_with("<Activity><ActivityId>"), "{told}");
+    bench.settle();
+    assert_eq!(bench.in_service(1), 1);
+    assert!(!bench.ids().contains(&second));
+}
