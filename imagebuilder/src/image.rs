@@ -1,1 +1,186 @@
 //! What an image is: its input digest, its name and its tags. Pure.
+
+use contract::tags;
+use sha2::{Digest as _, Sha256};
+
+use crate::cloud::Tags;
+use crate::ids::{Digest, ImageId, ImageName, RunId};
+
+/// AMI names end here, by EC2's rule.
+const AMI_NAME_LIMIT: usize = 128;
+/// Tag values end here, by EC2's rule.
+const TAG_VALUE_LIMIT: usize = 256;
+
+/// SHA-256 of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> Digest {
+    finish(Sha256::new_with_prefix(bytes))
+}
+
+fn finish(hasher: Sha256) -> Digest {
+    let hex: String = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    match Digest::parse(hex) {
+        Ok(digest) => digest,
+        Err(_) => unreachable!("32 bytes are 64 hex characters"),
+    }
+}
+
+/// Gathers everything that goes into an image, in order, into one digest.
+///
+/// Every part carries its label, the label's length and its content's digest, so that no two different inputs run together into the same bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    hasher: Sha256,
+    parts: Vec<(String, Digest)>,
+}
+
+impl Inputs {
+    /// Adds one input.
+    pub(crate) fn add(&mut self, label: &str, content: &[u8]) {
+        let digest = sha256(content);
+        self.hasher.update((label.len() as u64).to_be_bytes());
+        self.hasher.update(label.as_bytes());
+        self.hasher.update(digest.as_str().as_bytes());
+        self.parts.push((label.to_owned(), digest));
+    }
+
+    /// The digest over all inputs, and each input's own: what changed between two bakes can be told from these.
+    pub(crate) fn finish(self) -> (Digest, Vec<(String, Digest)>) {
+        (finish(self.hasher), self.parts)
+    }
+}
+
+/// The AMI's name: `<image>-<yyyymmddThhmmssZ>-<digest8>`.
+pub(crate) fn ami_name(image: &ImageName, at: jiff::Timestamp, digest: &Digest) -> String {
+    let name = format!(
+        "{image}-{}-{}",
+        at.strftime("%Y%m%dT%H%M%SZ"),
+        short(digest)
+    );
+    debug_assert!(
+        name.len() <= AMI_NAME_LIMIT,
+        "an image name has at most 64 characters"
+    );
+    name
+}
+
+/// The first eight characters of a digest: enough for people.
+pub(crate) fn short(digest: &Digest) -> &str {
+    &digest.as_str()[..8]
+}
+
+/// A new run's id: its time, its verb, and six random characters.
+pub(crate) fn run_id(verb: &str, at: jiff::Timestamp, random: u32) -> RunId {
+    let text = format!(
+        "{}-{verb}-{:06x}",
+        at.strftime("%Y%m%dT%H%M%SZ"),
+        random & 0x00ff_ffff
+    );
+    match RunId::parse(text) {
+        Ok(run) => run,
+        Err(_) => unreachable!("a time, a verb and hex digits are a run id"),
+    }
+}
+
+/// When a run began, from its id.
+pub(crate) fn run_began(run: &RunId) -> Option<jiff::Timestamp> {
+    let stamp = run.as_str().split('-').next()?;
+    jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", stamp)
+        .ok()?
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()
+        .map(|zoned| zoned.timestamp())
+}
+
+/// What the tags of one bake say.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The run.
+    pub(crate) run: RunId,
+    /// The image's configured name.
+    pub(crate) image: ImageName,
+    /// The input digest.
+    pub(crate) digest: Digest,
+    /// The source image.
+    pub(crate) source: ImageId,
+    /// The agent's digest, shortened.
+    pub(crate) agent: String,
+    /// The services with their digests, shortened.
+    pub(crate) services: String,
+    /// The commit of the configuration.
+    pub(crate) git: String,
+}
+
+impl Origin {
+    /// The tags for everything the bake creates.
+    pub(crate) fn tags(&self) -> Tags {
+        [
+            (tags::RUN, self.run.as_str()),
+            (tags::IMAGE, self.image.as_str()),
+            (tags::DIGEST, self.digest.as_str()),
+            (tags::SOURCE_AMI, self.source.as_str()),
+            (tags::AGENT, &self.agent),
+            (tags::SERVICE, &self.services),
+            (tags::GIT, &self.git),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| {
+            (
+                key.to_owned(),
+                value.chars().take(TAG_VALUE_LIMIT).collect(),
+            )
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(parts: &[(&str, &str)]) -> Digest {
+        let mut inputs = Inputs::default();
+        for (label, content) in parts {
+            inputs.add(label, content.as_bytes());
+        }
+        inputs.finish().0
+    }
+
+    #[test]
+    fn every_input_counts_and_none_runs_into_the_next() {
+        let base = digest(&[("a", "1"), ("b", "2")]);
+        for other in [
+            digest(&[("a", "1"), ("b", "3")]),
+            digest(&[("a", "1"), ("c", "2")]),
+            digest(&[("b", "2"), ("a", "1")]),
+            digest(&[("a", "1b2")]),
+            digest(&[("a", "1"), ("b2", "")]),
+        ] {
+            assert_ne!(base, other);
+        }
+        assert_eq!(base, digest(&[("a", "1"), ("b", "2")]));
+    }
+
+    #[test]
+    fn names_fit_ec2s_limit_and_sort_by_time() {
+        let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let digest = sha256(b"x");
+        let name = ami_name(&ImageName::parse("shop").unwrap(), at, &digest);
+        assert_eq!(name, "shop-20260102T030405Z-2d711642");
+        let longest = ami_name(&ImageName::parse("a".repeat(64)).unwrap(), at, &digest);
+        assert!(longest.len() <= AMI_NAME_LIMIT);
+    }
+
+    #[test]
+    fn a_run_id_tells_its_time() {
+        let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let run = run_id("bake", at, 0xffab_cdef);
+        assert_eq!(run.as_str(), "20260102T030405Z-bake-abcdef");
+        assert_eq!(run_began(&run), Some(at));
+        assert_eq!(run_began(&RunId::parse("other").unwrap()), None);
+    }
+}

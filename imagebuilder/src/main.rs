@@ -14,7 +14,10 @@ mod ids;
 mod image;
 mod ledger;
 mod output;
+mod packer;
 mod roll;
+mod stage;
+mod template;
 
 use std::process::ExitCode;
 

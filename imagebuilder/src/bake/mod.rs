@@ -1,1 +1,452 @@
 //! Baking an image: the visible list of steps, undo beside do.
+//!
+//! source → render → reuse? → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
+//! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
+
+mod gate;
+mod git;
+mod key;
+mod lane;
+mod publish;
+mod source;
+pub(crate) mod sweep;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use contract::names::Pointer;
+use contract::tags;
+use serde::Serialize;
+
+pub(crate) use self::lane::{Lane, PackerLane, catch_up};
+pub(crate) use self::publish::point;
+pub(crate) use self::source::resolve;
+use self::sweep::Left;
+use crate::cancel::Cancel;
+use crate::cloud::{Cloud, Image, ImageState, Search};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::ids::{Digest, ImageId, RunId};
+use crate::image::{self, Origin};
+use crate::ledger::{Kind, Ledger, State};
+use crate::output::Output;
+use crate::packer::Version;
+use crate::stage::{Stage, TEMPLATE};
+use crate::template::Facts;
+
+/// How often the finished image is looked at until it is available.
+const LOOK: Duration = Duration::from_secs(2);
+/// Packer has waited already; what is left is EC2 agreeing with itself.
+const LOOKS: u32 = 60;
+
+/// Everything a bake is given.
+pub(crate) struct Bake<'a> {
+    /// What to bake.
+    pub(crate) config: &'a Config,
+    /// Where relative paths start.
+    pub(crate) root: PathBuf,
+    /// Where run folders are.
+    pub(crate) runs: PathBuf,
+    /// Where to bake it.
+    pub(crate) cloud: &'a Cloud,
+    /// What makes the image.
+    pub(crate) lane: &'a dyn Lane,
+    /// The Packer the template is rendered for.
+    pub(crate) packer: Version,
+    /// How to speak.
+    pub(crate) output: &'a Output,
+    /// When to stop.
+    pub(crate) cancel: &'a Cancel,
+    /// Whether an image of the same inputs will do.
+    pub(crate) reuse: Reuse,
+}
+
+/// Whether an image of the same inputs will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Yes: nothing changed, nothing to bake.
+    Allowed,
+    /// No: bake it again.
+    Never,
+}
+
+/// What came out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Baked {
+    /// The published image.
+    pub(crate) image: ImageId,
+    /// Its name.
+    pub(crate) name: String,
+    /// The digest of what went into it.
+    pub(crate) digest: Digest,
+    /// The source it was built from.
+    pub(crate) source: ImageId,
+    /// The run that baked it; none when an earlier run's image was reused.
+    pub(crate) run: Option<RunId>,
+}
+
+impl Bake<'_> {
+    /// Bakes, gates and publishes; or finds that nothing changed.
+    pub(crate) async fn run(&self) -> anyhow::Result<Baked> {
+        if !self.config.bake.copy.is_empty() {
+            return Err(Exit::Refused
+                .error("[bake] copy is not supported yet")
+                .hint("bake once per region, with AWS_REGION set")
+                .into());
+        }
+        let step = self.output.step("source", "resolve the source image");
+        let source = source::resolve(self.cloud.images.as_ref(), self.config).await?;
+        step.done(format!("{} {}", source.id, source.name));
+
+        let step = self.output.step("render", "gather and render the inputs");
+        let stage = Stage::gather(self.config, &self.root)?;
+        let neutral = self.facts(&stage, &source, None);
+        let (digest, parts) = stage.digest(
+            self.config,
+            &neutral,
+            &source.created,
+            &self.packer.to_string(),
+        )?;
+        step.done(format!("digest {}", image::short(&digest)));
+
+        if self.reuse == Reuse::Allowed
+            && let Some(found) = self.reusable(&digest).await?
+        {
+            return self.reuse(found, digest, source.id).await;
+        }
+
+        let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
+        let name = self.config.image.name.as_str();
+        let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
+        self.output.also_to(&ledger.folder().join("events.jsonl"))?;
+        ledger.fact("digest", digest.as_str())?;
+        for (label, part) in &parts {
+            ledger.fact(&format!("input {label}"), part.as_str())?;
+        }
+        match self.create(&stage, &source, &digest, &mut ledger).await {
+            Ok(image) => self.finish(image, digest, source.id, ledger).await,
+            Err(error) => Err(self.undo(error, ledger).await),
+        }
+    }
+
+    /// What a rendering must know; neutral, for the digest, when there is no origin yet.
+    fn facts(&self, stage: &Stage, source: &Image, origin: Option<(&Origin, &str)>) -> Facts {
+        Facts {
+            region: self.cloud.region.clone(),
+            // Where the API is reached changes nothing in the image.
+            endpoint: origin.and(self.cloud.ec2_endpoint.clone()),
+            source: source.id.clone(),
+            ami_name: origin.map_or_else(
+                || self.config.image.name.to_string(),
+                |(_, name)| name.to_owned(),
+            ),
+            tags: origin.map(|(origin, _)| origin.tags()).unwrap_or_default(),
+            plugins: self.packer.has_plugins(),
+            scripts: stage.script_paths(),
+            key_name: origin
+                .map(|(origin, _)| key::name(&origin.run))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// A published image of the same inputs, or one whose publishing was cut short after the gate.
+    async fn reusable(&self, digest: &Digest) -> anyhow::Result<Option<Image>> {
+        let search = Search::own_tagged(tags::DIGEST, digest.as_str()).and("state", "available");
+        let mut found = self.cloud.images.search(&search).await?;
+        found.retain(|image| image.state == ImageState::Available);
+        found.sort_by(|a, b| b.created.cmp(&a.created));
+        let parameter = Pointer::Candidate.parameter(self.config.image.name.as_str());
+        let pointed = self
+            .cloud
+            .parameters
+            .parameter(&parameter)
+            .await?
+            .map(|parameter| parameter.value);
+        Ok(found.into_iter().find(|image| {
+            image
+                .tags
+                .get(tags::VERDICT)
+                .is_some_and(|verdict| verdict == "fit")
+                || pointed.as_deref() == Some(image.id.as_str())
+        }))
+    }
+
+    async fn reuse(&self, found: Image, digest: Digest, source: ImageId) -> anyhow::Result<Baked> {
+        let mut step = self.output.step(
+            "reuse",
+            format!("nothing changed: {} has the same inputs", found.id),
+        );
+        let changed = publish::publish(self.cloud, self.config, &found, None, &mut step).await?;
+        step.done(if changed.is_empty() {
+            "nothing to do".to_owned()
+        } else {
+            changed.join(", ")
+        });
+        Ok(Baked {
+            image: found.id,
+            name: found.name,
+            digest,
+            source,
+            run: None,
+        })
+    }
+
+    /// The steps that create. Whatever happens here, the ledger tells what exists.
+    async fn create(
+        &self,
+        stage: &Stage,
+        source: &Image,
+        digest: &Digest,
+        ledger: &mut Ledger,
+    ) -> anyhow::Result<Image> {
+        let config = self.config;
+        let origin = Origin {
+            run: ledger.run().clone(),
+            image: config.image.name.clone(),
+            digest: digest.clone(),
+            source: source.id.clone(),
+            agent: image::short(&stage.agent).to_owned(),
+            services: versions(stage),
+            git: git::describe(&self.root).await,
+        };
+        let ami_name = image::ami_name(&config.image.name, jiff::Timestamp::now(), digest);
+        let facts = self.facts(stage, source, Some((&origin, &ami_name)));
+
+        ledger.step("validate")?;
+        let step = self.output.step(
+            "validate",
+            format!("stage run {} and let Packer check it", ledger.run()),
+        );
+        let image_json = serde_json::json!({
+            "image": config.image.name,
+            "digest": digest,
+            "source_ami": source.id,
+            "git": origin.git,
+        });
+        stage.write(ledger.folder(), &stage.packer(config, &facts)?, &image_json)?;
+        let public_key = key::write(ledger.folder())?;
+        self.lane.check(ledger.folder()).await?;
+        step.done(format!(
+            "{} is valid",
+            ledger.folder().join(TEMPLATE).display()
+        ));
+        self.stop_here("before anything was created")?;
+
+        ledger.step("key")?;
+        ledger.intend(Kind::KeyPair, &facts.key_name)?;
+        self.cloud
+            .instances
+            .import_key_pair(&facts.key_name, &public_key, &facts.tags)
+            .await?;
+        ledger.exists(Kind::KeyPair, &facts.key_name, &facts.key_name)?;
+
+        ledger.step("build")?;
+        let mut step = self
+            .output
+            .step("build", format!("build {ami_name} from {}", source.id));
+        let limit = Duration::from_secs(config.bake.timeout_seconds.into());
+        let id = match self.lane.build(ledger, &mut step, self.cancel, limit).await {
+            Ok(id) => id,
+            Err(error) => {
+                step.failed("see below");
+                return Err(error);
+            }
+        };
+        step.done(id.as_str());
+
+        ledger.step("candidate")?;
+        let mut step = self.output.step("candidate", format!("candidate {id}"));
+        ledger.exists(Kind::Image, &ami_name, id.as_str())?;
+        let candidate = self.candidate(&id, &facts.tags, &mut step).await?;
+        step.done(format!(
+            "available, {} snapshots",
+            candidate.snapshots.len()
+        ));
+        self.stop_here("after the build")?;
+
+        ledger.step("gate")?;
+        let mut step = self
+            .output
+            .step("gate", format!("gate {id}: boot it, let its agent judge"));
+        let user_data = match &config.bake.gate.user_data {
+            Some(path) => Some(crate::stage::read_text(
+                &self.root,
+                path,
+                "[bake.gate] user_data",
+            )?),
+            None => None,
+        };
+        let judged = gate::judge(
+            self.cloud,
+            config,
+            user_data,
+            &id,
+            ledger,
+            &mut step,
+            self.cancel,
+        )
+        .await;
+        if let Err(error) = judged {
+            step.failed("refused");
+            return Err(error);
+        }
+        step.done("fit");
+        self.stop_here("after the gate")?;
+
+        ledger.step("publish")?;
+        let mut step = self.output.step("publish", format!("publish {id}"));
+        let changed =
+            publish::publish(self.cloud, config, &candidate, Some(ledger), &mut step).await?;
+        ledger.mark(Kind::Image, id.as_str(), State::Kept)?;
+        step.done(changed.join(", "));
+        Ok(candidate)
+    }
+
+    fn stop_here(&self, when: &str) -> anyhow::Result<()> {
+        if self.cancel.is_asked() {
+            return Err(Exit::Cancelled.error(format!("cancelled {when}")).into());
+        }
+        Ok(())
+    }
+
+    /// The finished image as EC2 shows it, with all of our tags on it and its snapshots.
+    async fn candidate(
+        &self,
+        id: &ImageId,
+        tags: &crate::cloud::Tags,
+        step: &mut crate::output::Step,
+    ) -> anyhow::Result<Image> {
+        let mut last = String::from("not visible");
+        for _ in 0..LOOKS {
+            match self.cloud.images.image(id).await? {
+                Some(image) if image.state == ImageState::Available => {
+                    if tags
+                        .iter()
+                        .any(|(key, value)| image.tags.get(key) != Some(value))
+                    {
+                        let mut ids = vec![id.to_string()];
+                        ids.extend(image.snapshots.iter().map(ToString::to_string));
+                        self.cloud.images.tag(&ids, tags).await?;
+                    }
+                    return Ok(image);
+                }
+                Some(image) => last = format!("{:?}", image.state),
+                None => {}
+            }
+            step.waiting(format!("{id} is {last}"));
+            tokio::time::sleep(LOOK).await;
+        }
+        Err(Exit::BakeFailed
+            .error(format!("{id} did not become available: {last}"))
+            .into())
+    }
+
+    /// Published: takes the scaffolding down. What stays of it is named, but the image stands.
+    async fn finish(
+        &self,
+        image: Image,
+        digest: Digest,
+        source: ImageId,
+        mut ledger: Ledger,
+    ) -> anyhow::Result<Baked> {
+        ledger.step("sweep")?;
+        let mut step = self.output.step("sweep", "remove what the bake needed");
+        key::remove(ledger.folder());
+        match sweep::sweep(self.cloud, &mut ledger, &mut step).await {
+            Ok(left) if left.is_empty() => step.done("nothing is left"),
+            Ok(left) => {
+                step.failed("something is left");
+                self.output
+                    .warn(format!("{}; `imagebuilder reap` takes it", names(&left)));
+            }
+            Err(error) => {
+                step.failed("the cloud cannot be asked");
+                self.output.warn(format!(
+                    "sweep: {error:#}; `imagebuilder reap` takes what is left"
+                ));
+            }
+        }
+        ledger.end("published")?;
+        Ok(Baked {
+            image: image.id,
+            name: image.name,
+            digest,
+            source,
+            run: Some(ledger.run().clone()),
+        })
+    }
+
+    /// Failed: undoes everything, and says so by the exit code.
+    async fn undo(&self, error: anyhow::Error, mut ledger: Ledger) -> anyhow::Error {
+        let mut step = self.output.step("undo", "undo what the bake created");
+        key::remove(ledger.folder());
+        let swept = self.undo_all(&mut ledger, &mut step).await;
+        let exit = match Exit::of(&error) {
+            exit @ (Exit::Refused | Exit::Usage | Exit::Cancelled) => exit,
+            _ => Exit::BakeFailed,
+        };
+        match swept {
+            Ok(left) if left.is_empty() => {
+                step.done("nothing is left");
+                // The run is over, and says so; if even that cannot be written, reap looks at it once more.
+                let _ = ledger.end("failed");
+                exit.error("bake failed, everything it created is gone")
+                    .because(error)
+                    .into()
+            }
+            Ok(left) => {
+                step.failed("something is left");
+                Exit::BakeLeft
+                    .error(format!("bake failed, left behind: {}", names(&left)))
+                    .because(error)
+                    .hint("`imagebuilder reap` removes it")
+                    .into()
+            }
+            Err(trouble) => {
+                step.failed("the cloud cannot be asked");
+                Exit::BakeLeft
+                    .error(format!(
+                        "bake failed, and its undo as well ({trouble:#}); see {}",
+                        ledger.folder().display()
+                    ))
+                    .because(error)
+                    .hint("`imagebuilder reap` removes what is left")
+                    .into()
+            }
+        }
+    }
+
+    async fn undo_all(
+        &self,
+        ledger: &mut Ledger,
+        step: &mut crate::output::Step,
+    ) -> anyhow::Result<Vec<Left>> {
+        let image = ledger
+            .open_things()
+            .into_iter()
+            .find(|thing| thing.kind == Kind::Image)
+            .and_then(|thing| ImageId::parse(thing.id?).ok());
+        if let Some(image) = image {
+            publish::undo(self.cloud, self.config.image.name.as_str(), &image, ledger).await?;
+        }
+        sweep::sweep(self.cloud, ledger, step).await
+    }
+}
+
+/// What is left, by name.
+pub(crate) fn names(left: &[Left]) -> String {
+    let names: Vec<String> = left
+        .iter()
+        .map(|left| format!("{} {} ({})", left.thing.kind, left.thing.label(), left.why))
+        .collect();
+    names.join(", ")
+}
+
+fn versions(stage: &Stage) -> String {
+    let said: Vec<String> = stage
+        .services
+        .iter()
+        .map(|(name, digest)| format!("{name}={}", image::short(digest)))
+        .collect();
+    said.join(" ")
+}

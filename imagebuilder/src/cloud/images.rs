@@ -91,6 +91,8 @@ pub(crate) trait Images: Send + Sync {
     async fn deregister(&self, id: &ImageId) -> Answer<()>;
     /// Our own snapshots that carry a tag; with no value, whatever its value.
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>>;
+    /// Our own snapshots that CreateImage made for an image, tagged or not.
+    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>>;
     /// Removes a snapshot.
     async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()>;
 }

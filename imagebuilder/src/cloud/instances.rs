@@ -115,6 +115,8 @@ pub(crate) trait Instances: Send + Sync {
     async fn terminate(&self, id: &InstanceId) -> Answer<()>;
     /// What the instance printed on its console.
     async fn console(&self, id: &InstanceId) -> Answer<String>;
+    /// Imports a public key (OpenSSH format) as a key pair.
+    async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()>;
     /// Key pairs that carry a tag, or whose name matches a glob.
     async fn key_pairs(&self, filter: &str, value: &str) -> Answer<Vec<KeyPair>>;
     /// Deletes a key pair; one that is gone already is fine.

@@ -2,15 +2,49 @@
 
 use clap::Args;
 
+use crate::bake::{Bake as Bakery, PackerLane, Reuse};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::packer::Packer;
 
 /// Arguments of `bake`.
+///
+/// Resolves the source image, renders the Packer template, runs Packer, boots one throwaway instance of the result
+/// and publishes it once its agent says it is fit. When an image of the very same inputs is published already, that
+/// one is printed and nothing is baked.
 #[derive(Debug, Args)]
-pub(crate) struct Bake {}
+pub(crate) struct Bake {
+    /// Bake even if an image of the same inputs exists.
+    #[arg(long)]
+    force: bool,
+}
 
 impl Bake {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`bake` is not built yet").into())
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let (cloud, packer) = tokio::join!(context.cloud(&config), Packer::find());
+        let (cloud, packer) = (cloud?, packer?);
+        let bake = Bakery {
+            config: &config,
+            root: context.root(),
+            runs: context.runs(),
+            cloud: &cloud,
+            packer: packer.version,
+            lane: &PackerLane(packer),
+            output: &context.output,
+            cancel: &context.cancel,
+            reuse: if self.force {
+                Reuse::Never
+            } else {
+                Reuse::Allowed
+            },
+        };
+        let baked = bake.run().await?;
+        if context.output.wants_json() {
+            context.output.json(&baked)?;
+        } else {
+            context.output.data(baked.image.as_str())?;
+        }
+        Ok(Exit::Done)
     }
 }

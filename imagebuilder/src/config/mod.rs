@@ -158,6 +158,20 @@ pub(crate) struct Service {
     pub(crate) environment: BTreeMap<String, String>,
 }
 
+impl Service {
+    /// The systemd unit's name.
+    pub(crate) fn unit_name(&self, name: &ServiceName) -> String {
+        self.unit
+            .clone()
+            .unwrap_or_else(|| format!("{name}.service"))
+    }
+
+    /// Where the service's binary is on the image.
+    pub(crate) fn installed(name: &ServiceName) -> String {
+        format!("/usr/lib/{name}/{name}")
+    }
+}
+
 /// `[bake]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -67,6 +67,31 @@ fn image(answer: &aws_sdk_ec2::types::Image) -> Option<Image> {
     })
 }
 
+impl Ec2Images {
+    async fn snapshots(&self, condition: Filter) -> Answer<Vec<Snapshot>> {
+        let mut pages = self
+            .0
+            .describe_snapshots()
+            .owner_ids("self")
+            .filters(condition)
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(failed("list snapshots"))?;
+            if let Some(id) = item.snapshot_id().and_then(|id| SnapshotId::parse(id).ok()) {
+                found.push(Snapshot {
+                    id,
+                    description: item.description().unwrap_or_default().to_owned(),
+                    tags: tags(item.tags()),
+                });
+            }
+        }
+        Ok(found)
+    }
+}
+
 #[async_trait]
 impl Images for Ec2Images {
     async fn search(&self, search: &Search) -> Answer<Vec<Image>> {
@@ -179,26 +204,23 @@ impl Images for Ec2Images {
     }
 
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>> {
-        let mut pages = self
-            .0
-            .describe_snapshots()
-            .owner_ids("self")
-            .filters(tag_filter(key, value))
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(failed("list snapshots"))?;
-            if let Some(id) = item.snapshot_id().and_then(|id| SnapshotId::parse(id).ok()) {
-                found.push(Snapshot {
-                    id,
-                    description: item.description().unwrap_or_default().to_owned(),
-                    tags: tags(item.tags()),
-                });
-            }
-        }
-        Ok(found)
+        self.snapshots(tag_filter(key, value)).await
+    }
+
+    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>> {
+        // CreateImage describes its snapshots as `Created by CreateImage(i-…) for ami-…`.
+        let found = self
+            .snapshots(filter("description", &format!("*{image}*")))
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter(|snapshot| {
+                snapshot
+                    .description
+                    .split_whitespace()
+                    .any(|word| word == image.as_str())
+            })
+            .collect())
     }
 
     async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()> {

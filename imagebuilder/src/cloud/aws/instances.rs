@@ -1,6 +1,7 @@
 //! EC2 instances, key pairs and security groups.
 
 use async_trait::async_trait;
+use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{
     HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
     InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, TagSpecification,
@@ -10,7 +11,7 @@ use super::images::{ec2_tags, filter, gone_is_fine, tag_filter, tags};
 use super::{failed, incomplete};
 use crate::cloud::{
     Answer, CloudError, Instance, InstanceState, Instances, KeyPair, Kind, Launch, Permission,
-    SecurityGroup,
+    SecurityGroup, Tags,
 };
 use crate::ids::{ImageId, InstanceId, SecurityGroupId};
 
@@ -176,6 +177,23 @@ impl Instances for Ec2Instances {
         let bytes = aws_smithy_types::base64::decode(encoded)
             .map_err(|error| CloudError::new(Kind::Other, operation, "", error.to_string()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()> {
+        self.0
+            .import_key_pair()
+            .key_name(name)
+            .public_key_material(Blob::new(public_key))
+            .tag_specifications(
+                TagSpecification::builder()
+                    .resource_type(ResourceType::KeyPair)
+                    .set_tags(Some(ec2_tags(tags)))
+                    .build(),
+            )
+            .send()
+            .await
+            .map_err(failed(format!("import key pair {name}")))?;
+        Ok(())
     }
 
     async fn key_pairs(&self, name: &str, value: &str) -> Answer<Vec<KeyPair>> {

@@ -1,0 +1,301 @@
+//! The gate: one throwaway instance of the candidate, judged by its own agent.
+//!
+//! Look, decide, act: [`decide`] is pure. The instance and its record go in the sweep, whatever the verdict.
+
+use std::time::Duration;
+
+use contract::names::registry_parameter;
+use contract::registry::{Record, Verdict};
+use tokio::time::Instant;
+
+use crate::cancel::Cancel;
+use crate::cloud::{Cloud, Instance, InstanceState, Launch};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::ids::ImageId;
+use crate::ledger::{Kind, Ledger};
+use crate::output::Step;
+
+/// How often the record is looked at: an agent writes it about as often.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many lines of the console a refusal shows.
+const CONSOLE_LINES: usize = 25;
+/// The tag that gives an instance its name in consoles.
+const NAME: &str = "Name";
+
+/// What is seen of the candidate's instance at one moment.
+#[derive(Debug)]
+struct View {
+    instance: Option<Instance>,
+    record: Option<Result<Record, String>>,
+}
+
+/// What a view means.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing yet: what is being waited for.
+    Wait(String),
+    /// The agent says the box may serve; with what it says of its services.
+    Fit(String),
+    /// It may not: why.
+    Refuse(String),
+}
+
+/// Judges a candidate. An error of exit code 4 carries the agent's own reason.
+pub(crate) async fn judge(
+    cloud: &Cloud,
+    config: &Config,
+    user_data: Option<String>,
+    candidate: &ImageId,
+    ledger: &mut Ledger,
+    step: &mut Step,
+    cancel: &Cancel,
+) -> anyhow::Result<()> {
+    let gate = &config.bake.gate;
+    let mut tags = crate::cloud::Tags::new();
+    tags.insert(contract::tags::RUN.into(), ledger.run().to_string());
+    tags.insert(contract::tags::IMAGE.into(), config.image.name.to_string());
+    tags.insert(NAME.into(), format!("{} gate", config.image.name));
+    let launch = Launch {
+        image: candidate.clone(),
+        instance_type: gate
+            .instance_type
+            .clone()
+            .unwrap_or_else(|| config.bake.instance_type.clone()),
+        instance_profile: gate.instance_profile.clone(),
+        subnet: gate.subnet.clone().or_else(|| config.bake.subnet.clone()),
+        security_groups: gate.security_groups.clone(),
+        user_data,
+        tags,
+        client_token: format!("{}-gate", ledger.run()),
+    };
+    ledger.intend(Kind::Instance, "gate")?;
+    let id = cloud.instances.launch(&launch).await.map_err(|error| {
+        Exit::BakeFailed
+            .error("cannot launch the gate's instance")
+            .because(error)
+            .hint(
+                "[bake.gate] sets its instance_type, instance_profile, subnet and security_groups",
+            )
+    })?;
+    ledger.exists(Kind::Instance, "gate", id.as_str())?;
+    step.say(format!("{id} boots the candidate"));
+    let parameter = registry_parameter(config.image.name.as_str(), id.as_str());
+    ledger.intend(Kind::Parameter, &parameter)?;
+    let limit = Duration::from_secs(gate.timeout_seconds.into());
+    let deadline = Instant::now() + limit;
+    let mut last = String::from("the instance never appeared");
+    loop {
+        let view = View {
+            instance: cloud.instances.instance(&id).await?,
+            record: cloud
+                .parameters
+                .parameter(&parameter)
+                .await?
+                .map(|parameter| {
+                    serde_json::from_str(&parameter.value).map_err(|error| error.to_string())
+                }),
+        };
+        match decide(&view, candidate) {
+            Next::Fit(services) => {
+                step.say(format!("{id} is fit{services}"));
+                return Ok(());
+            }
+            Next::Refuse(why) => return Err(refusal(cloud, &id, why).await),
+            Next::Wait(what) if Instant::now() >= deadline => {
+                let why = format!("no verdict within {} s; last seen: {what}", limit.as_secs());
+                return Err(refusal(cloud, &id, why).await);
+            }
+            Next::Wait(what) => last = what,
+        }
+        step.waiting(format!("{id}: {last}"));
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = cancel.asked() => return Err(Exit::Cancelled.error("cancelled at the gate").into()),
+        }
+    }
+}
+
+fn decide(view: &View, candidate: &ImageId) -> Next {
+    match &view.record {
+        Some(Err(error)) => {
+            return Next::Refuse(format!("its registry record cannot be read: {error}"));
+        }
+        Some(Ok(record)) if !record.readable() => {
+            return Next::Refuse(format!(
+                "its registry record has unknown schema {}",
+                record.schema
+            ));
+        }
+        Some(Ok(record)) if record.image_id != candidate.as_str() => {
+            return Next::Refuse(format!("its registry record speaks of {}", record.image_id));
+        }
+        Some(Ok(record)) => match record.verdict {
+            Verdict::Fit => return Next::Fit(services(record)),
+            Verdict::Unfit => {
+                return Next::Refuse(format!("the agent says unfit: {}", reason(record)));
+            }
+            Verdict::Draining => {
+                return Next::Refuse("the agent was told to drain before it gave a verdict".into());
+            }
+            Verdict::Judging if !view.gone() => {
+                return Next::Wait(format!("agent is judging{}", colon(&reason(record))));
+            }
+            _ if !view.gone() => {
+                return Next::Wait("agent gave a verdict unknown to this program".into());
+            }
+            _ => {}
+        },
+        None => {}
+    }
+    match &view.instance {
+        // Just launched: EC2 may not know it yet.
+        None => Next::Wait("not visible yet".into()),
+        Some(instance) => match &instance.state {
+            InstanceState::Pending => Next::Wait("pending".into()),
+            InstanceState::Running => Next::Wait("running, no word from its agent yet".into()),
+            InstanceState::Other(state) => Next::Wait(state.clone()),
+            InstanceState::Stopped | InstanceState::ShuttingDown | InstanceState::Terminated => {
+                Next::Refuse(format!(
+                    "the instance went down before a verdict{}",
+                    colon(&instance.reason)
+                ))
+            }
+        },
+    }
+}
+
+impl View {
+    fn gone(&self) -> bool {
+        self.instance.as_ref().is_some_and(|instance| {
+            instance.state.is_going() || instance.state == InstanceState::Stopped
+        })
+    }
+}
+
+fn colon(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(": {text}")
+    }
+}
+
+fn reason(record: &Record) -> String {
+    if !record.reason.is_empty() {
+        return record.reason.clone();
+    }
+    let sick: Vec<String> = record
+        .services
+        .iter()
+        .filter(|(_, service)| !service.healthy && !service.detail.is_empty())
+        .map(|(name, service)| format!("{name}: {}", service.detail))
+        .collect();
+    sick.join("; ")
+}
+
+fn services(record: &Record) -> String {
+    let said: Vec<String> = record
+        .services
+        .iter()
+        .map(|(name, service)| format!("{name} {}", service.version).trim().to_owned())
+        .collect();
+    colon(&said.join(", "))
+}
+
+async fn refusal(cloud: &Cloud, id: &crate::ids::InstanceId, why: String) -> anyhow::Error {
+    let failure = Exit::BakeFailed.error(format!("the gate refuses the candidate: {why}"));
+    // The console may lag by minutes on EC2; what there is of it is better than nothing.
+    let console = cloud.instances.console(id).await.unwrap_or_default();
+    let lines: Vec<&str> = console
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty())
+        .collect();
+    if lines.is_empty() {
+        return failure.hint(format!("{id} left no console output")).into();
+    }
+    let tail = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n  ");
+    failure
+        .hint(format!("the end of {id}'s console:\n  {tail}"))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(state: InstanceState) -> Option<Instance> {
+        Some(Instance {
+            id: crate::ids::InstanceId::parse("i-1").unwrap(),
+            image: None,
+            state,
+            launched: None,
+            reason: String::new(),
+            tags: crate::cloud::Tags::new(),
+        })
+    }
+
+    fn record(verdict: &str, more: &str) -> Option<Result<Record, String>> {
+        let json = format!(
+            r#"{{"schema":1,"instance_id":"i-1","image_id":"ami-1","verdict":"{verdict}","since":"","agent":"1"{more}}}"#
+        );
+        Some(serde_json::from_str(&json).map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn only_the_agents_own_fit_passes() {
+        let candidate = ImageId::parse("ami-1").unwrap();
+        let running = || instance(InstanceState::Running);
+        for (instance, record, want) in [
+            (None, None, "Wait(\"not visible yet\")"),
+            (running(), None, "Wait(\"running, no word from its agent yet\")"),
+            (running(), record("judging", ""), "Wait(\"agent is judging\")"),
+            (
+                running(),
+                record("fit", r#","services":{"orders":{"version":"1.2","healthy":true}}"#),
+                "Fit(\": orders 1.2\")",
+            ),
+            (
+                running(),
+                record("unfit", r#","reason":"orders: 503""#),
+                "Refuse(\"the agent says unfit: orders: 503\")",
+            ),
+            (running(), record("splendid", ""), "Wait(\"agent gave a verdict unknown to this program\")"),
+            (
+                running(),
+                record("fit", r#","schema":2"#),
+                "Refuse(\"its registry record cannot be read: duplicate field `schema` at line 1 column 102\")",
+            ),
+            (
+                running(),
+                Some(Ok(serde_json::from_str(
+                    r#"{"schema":2,"instance_id":"i-1","image_id":"ami-1","verdict":"fit","since":"","agent":"1"}"#,
+                )
+                .unwrap())),
+                "Refuse(\"its registry record has unknown schema 2\")",
+            ),
+            (
+                running(),
+                Some(Ok(serde_json::from_str(
+                    r#"{"schema":1,"instance_id":"i-1","image_id":"ami-9","verdict":"fit","since":"","agent":"1"}"#,
+                )
+                .unwrap())),
+                "Refuse(\"its registry record speaks of ami-9\")",
+            ),
+            (
+                instance(InstanceState::Terminated),
+                None,
+                "Refuse(\"the instance went down before a verdict\")",
+            ),
+            (
+                instance(InstanceState::Terminated),
+                record("judging", ""),
+                "Refuse(\"the instance went down before a verdict\")",
+            ),
+        ] {
+            let view = View { instance, record };
+            assert_eq!(format!("{:?}", decide(&view, &candidate)), want, "{view:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Publishing: shares, the candidate pointer, and last the verdict tag, each looked at first and read back after.
+//!
+//! Every act can be repeated, so a bake killed in between is finished by the next one. Undo puts the pointer back.
+
+use std::time::Duration;
+
+use contract::names::Pointer;
+use contract::tags;
+
+use crate::cloud::{Cloud, Image, Tags};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::ids::ImageId;
+use crate::ledger::Ledger;
+use crate::output::Step;
+
+/// SSM validates an AMI parameter after it answered, so the value must be seen before it is believed.
+const READ_BACK: Duration = Duration::from_secs(1);
+/// Validation takes seconds; after a minute it failed silently.
+const READ_BACKS: u32 = 60;
+/// The fact under which the pointer's former value is kept for the undo; empty when there was none.
+const BEFORE: &str = "candidate-before";
+
+/// Publishes an image that passed the gate, or finishes publishing it. Says what it changed.
+pub(crate) async fn publish(
+    cloud: &Cloud,
+    config: &Config,
+    image: &Image,
+    ledger: Option<&mut Ledger>,
+    step: &mut Step,
+) -> anyhow::Result<Vec<String>> {
+    let mut changed = Vec::new();
+    changed.extend(share(cloud, config, image, step).await?);
+    let parameter = Pointer::Candidate.parameter(config.image.name.as_str());
+    let before = cloud
+        .parameters
+        .parameter(&parameter)
+        .await?
+        .map(|parameter| parameter.value);
+    if before.as_deref() != Some(image.id.as_str()) {
+        if let Some(ledger) = ledger {
+            ledger.fact(BEFORE, before.unwrap_or_default())?;
+        }
+        step.waiting(format!("pointing {parameter} at {}", image.id));
+        point(cloud, &parameter, &image.id).await?;
+        changed.push(format!("{parameter} points at {}", image.id));
+    }
+    if image
+        .tags
+        .get(tags::VERDICT)
+        .is_none_or(|verdict| verdict != "fit")
+    {
+        let verdict = Tags::from([(tags::VERDICT.to_owned(), "fit".to_owned())]);
+        let mut ids = vec![image.id.to_string()];
+        ids.extend(image.snapshots.iter().map(ToString::to_string));
+        cloud.images.tag(&ids, &verdict).await?;
+        read_back_tag(cloud, &image.id).await?;
+        changed.push("tagged fit".into());
+    }
+    Ok(changed)
+}
+
+async fn share(
+    cloud: &Cloud,
+    config: &Config,
+    image: &Image,
+    step: &mut Step,
+) -> anyhow::Result<Option<String>> {
+    if config.bake.share.is_empty() {
+        return Ok(None);
+    }
+    let shared = cloud.images.shared_with(&image.id).await?;
+    let missing: Vec<_> = config
+        .bake
+        .share
+        .iter()
+        .filter(|account| !shared.contains(account))
+        .cloned()
+        .collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    step.waiting(format!("sharing {}", image.id));
+    cloud.images.share(image, &missing).await.map_err(|error| {
+        Exit::BakeFailed
+            .error(format!("cannot share {}", image.id))
+            .because(error)
+            .hint("a snapshot encrypted with the account's default key cannot be shared: set `kms_key` in [bake]")
+    })?;
+    let shared = cloud.images.shared_with(&image.id).await?;
+    if let Some(account) = config
+        .bake
+        .share
+        .iter()
+        .find(|account| !shared.contains(account))
+    {
+        return Err(Exit::BakeFailed
+            .error(format!("{} is still not shared with {account}", image.id))
+            .into());
+    }
+    Ok(Some(format!(
+        "shared with {}",
+        missing
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    )))
+}
+
+/// Points a parameter at an image and waits until it says so.
+pub(crate) async fn point(cloud: &Cloud, parameter: &str, image: &ImageId) -> anyhow::Result<()> {
+    cloud.parameters.point(parameter, image).await?;
+    for _ in 0..READ_BACKS {
+        let seen = cloud.parameters.parameter(parameter).await?;
+        if seen.is_some_and(|seen| seen.value == image.as_str()) {
+            return Ok(());
+        }
+        tokio::time::sleep(READ_BACK).await;
+    }
+    Err(Exit::BakeFailed
+        .error(format!("{parameter} still does not say {image}"))
+        .hint("SSM validates the image after it answered: may the caller describe the image in this region?")
+        .into())
+}
+
+async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
+    for _ in 0..READ_BACKS {
+        let image = cloud.images.image(id).await?;
+        if image.is_some_and(|image| {
+            image
+                .tags
+                .get(tags::VERDICT)
+                .is_some_and(|verdict| verdict == "fit")
+        }) {
+            return Ok(());
+        }
+        tokio::time::sleep(READ_BACK).await;
+    }
+    Err(Exit::BakeFailed
+        .error(format!("{id} does not show its verdict tag"))
+        .into())
+}
+
+/// Puts the candidate pointer back to what it said before this run, if this run's image is what it says now.
+pub(crate) async fn undo(
+    cloud: &Cloud,
+    image_name: &str,
+    image: &ImageId,
+    ledger: &Ledger,
+) -> anyhow::Result<()> {
+    let Some(before) = ledger.journal().facts.get(BEFORE) else {
+        return Ok(());
+    };
+    let parameter = Pointer::Candidate.parameter(image_name);
+    let now = cloud.parameters.parameter(&parameter).await?;
+    if now.is_none_or(|now| now.value != image.as_str()) {
+        return Ok(());
+    }
+    match ImageId::parse(before.as_str()) {
+        Ok(before) => point(cloud, &parameter, &before).await,
+        Err(_) => Ok(cloud.parameters.delete(&parameter).await?),
+    }
+}

@@ -1,0 +1,245 @@
+//! The stage: everything that goes into an image, gathered from disk and rendered, and its digest.
+//!
+//! Written into a run folder it is complete: `packer build` there needs nothing else of this machine. Reads the files
+//! the configuration names; knows neither cloud nor Packer.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::config::{Config, Service};
+use crate::exit::Exit;
+use crate::ids::Digest;
+use crate::image::{self, Inputs};
+use crate::template::{self, Facts, Templates};
+
+/// The rendered Packer template's name in the run folder.
+pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
+/// The folder that Packer uploads, by its name on the builder as well.
+const UPLOAD: &str = "imagebuilder";
+/// The folder of the provisioning scripts.
+const PROVISION: &str = "provision";
+/// Where the image says what it is.
+const IMAGE_JSON: &str = "/etc/imagebuilder/image.json";
+/// Where the agent is on the image.
+const AGENT_BINARY: &str = "/usr/lib/imagebuilder-agent/factory/imagebuilder-agent";
+/// Where its settings are.
+const AGENT_TOML: &str = "/etc/imagebuilder/agent.toml";
+
+/// One file of the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
+    /// Its mode, octal.
+    pub(crate) mode: String,
+    /// What is in it.
+    pub(crate) content: Vec<u8>,
+}
+
+/// Everything that goes into an image.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    templates: Templates,
+    /// The image's files by absolute path.
+    pub(crate) files: BTreeMap<String, Staged>,
+    /// The units to enable.
+    units: Vec<String>,
+    /// The provisioning scripts by name, in order.
+    scripts: BTreeMap<String, String>,
+    /// The agent's digest.
+    pub(crate) agent: Digest,
+    /// The services' digests, for those that bring a binary.
+    pub(crate) services: BTreeMap<String, Digest>,
+}
+
+impl Stage {
+    /// Gathers and renders what does not depend on a run. `root` is where relative paths start.
+    pub(crate) fn gather(config: &Config, root: &Path) -> anyhow::Result<Self> {
+        let folder = |path: &Option<PathBuf>| path.as_ref().map(|path| root.join(path));
+        let templates = Templates::load(folder(&config.image.template).as_deref())?;
+        let mut stage = Self {
+            templates,
+            files: BTreeMap::new(),
+            units: Vec::new(),
+            scripts: template::provision(folder(&config.image.provision).as_deref())?,
+            agent: image::sha256(b""),
+            services: BTreeMap::new(),
+        };
+        let agent = read(root, &config.image.agent.binary, "[image.agent] binary")?;
+        stage.agent = image::sha256(&agent);
+        stage.put(AGENT_BINARY, "0755", agent);
+        stage.put(
+            AGENT_TOML,
+            "0644",
+            stage.templates.agent(config)?.into_bytes(),
+        );
+        for (name, service) in &config.services {
+            let table = format!("[services.{name}]");
+            if let Some(binary) = &service.binary {
+                let content = read(root, binary, &format!("{table} binary"))?;
+                stage
+                    .services
+                    .insert(name.to_string(), image::sha256(&content));
+                stage.put(&Service::installed(name), "0755", content);
+            }
+            if let Some(settings) = &service.settings {
+                let content = read(root, settings, &format!("{table} settings"))?;
+                stage.put(&format!("/etc/{name}/{name}.toml"), "0644", content);
+            }
+        }
+        for payload in &config.image.payload {
+            let content = read(root, &payload.source, "[[image.payload]] source")?;
+            stage.put(&payload.dest, &payload.mode, content);
+        }
+        for unit in template::AGENT_UNITS {
+            let text = stage.templates.unit(config, unit, None)?;
+            stage.unit(unit, text);
+        }
+        for (name, service) in &config.services {
+            let unit = service.unit_name(name);
+            let brought = stage
+                .files
+                .keys()
+                .any(|dest| dest.ends_with(&format!("/{unit}")));
+            if stage.templates.has(&template::unit_template(&unit)) {
+                let text = stage.templates.unit(config, &unit, Some(name))?;
+                stage.unit(&unit, text);
+            } else if brought {
+                stage.units.push(unit);
+            } else {
+                return Err(Exit::Usage
+                    .error(format!("no unit {unit} for service {name}"))
+                    .hint(format!(
+                        "put {} into the folder `template` of [image], or bring the unit as a payload",
+                        template::unit_template(&unit)
+                    ))
+                    .into());
+            }
+        }
+        Ok(stage)
+    }
+
+    fn put(&mut self, dest: &str, mode: &str, content: Vec<u8>) {
+        let mode = mode.to_owned();
+        self.files.insert(dest.to_owned(), Staged { mode, content });
+    }
+
+    fn unit(&mut self, unit: &str, text: String) {
+        self.put(
+            &format!("/etc/systemd/system/{unit}"),
+            "0644",
+            text.into_bytes(),
+        );
+        self.units.push(unit.to_owned());
+    }
+
+    /// The scripts as the Packer template names them.
+    pub(crate) fn script_paths(&self) -> Vec<String> {
+        self.scripts
+            .keys()
+            .map(|name| format!("{PROVISION}/{name}"))
+            .collect()
+    }
+
+    /// The Packer template.
+    pub(crate) fn packer(&self, config: &Config, facts: &Facts) -> anyhow::Result<String> {
+        Ok(self.templates.packer(config, facts)?)
+    }
+
+    /// The digest over everything that goes into the image. `facts` must be neutral: the same for equal inputs.
+    pub(crate) fn digest(
+        &self,
+        config: &Config,
+        facts: &Facts,
+        source_created: &str,
+        packer: &str,
+    ) -> anyhow::Result<(Digest, Vec<(String, Digest)>)> {
+        let mut inputs = Inputs::default();
+        inputs.add("source", facts.source.as_str().as_bytes());
+        inputs.add("source created", source_created.as_bytes());
+        inputs.add("packer", packer.as_bytes());
+        inputs.add("template", self.packer(config, facts)?.as_bytes());
+        for (name, text) in &self.scripts {
+            inputs.add(&format!("script {name}"), text.as_bytes());
+        }
+        for (dest, file) in &self.files {
+            inputs.add(&format!("mode {dest}"), file.mode.as_bytes());
+            inputs.add(&format!("file {dest}"), &file.content);
+        }
+        inputs.add("units", self.units.join("\n").as_bytes());
+        Ok(inputs.finish())
+    }
+
+    /// Writes a run folder that Packer can build from. `image_json` is what the image will say of itself.
+    pub(crate) fn write(
+        &self,
+        folder: &Path,
+        template: &str,
+        image_json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let upload = folder.join(UPLOAD);
+        let mut list = String::new();
+        for (dest, file) in &self.files {
+            let _ = writeln!(list, "{} {dest}", file.mode);
+            write(
+                &upload.join("root").join(dest.trim_start_matches('/')),
+                &file.content,
+                0o644,
+            )?;
+        }
+        let _ = writeln!(list, "0644 {IMAGE_JSON}");
+        let json = format!("{image_json:#}\n");
+        write(
+            &upload.join("root").join(IMAGE_JSON.trim_start_matches('/')),
+            json.as_bytes(),
+            0o644,
+        )?;
+        write(&upload.join("files"), list.as_bytes(), 0o644)?;
+        let units: String = self.units.iter().map(|unit| format!("{unit}\n")).collect();
+        write(&upload.join("units"), units.as_bytes(), 0o644)?;
+        for (name, text) in &self.scripts {
+            write(&folder.join(PROVISION).join(name), text.as_bytes(), 0o755)?;
+        }
+        write(&folder.join(TEMPLATE), template.as_bytes(), 0o644)
+    }
+}
+
+/// Writes a file and the folders above it.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)
+        .and_then(|mut file| file.write_all(content))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+fn read(root: &Path, path: &Path, key: &str) -> anyhow::Result<Vec<u8>> {
+    let path = root.join(path);
+    std::fs::read(&path).map_err(|error| {
+        Exit::Usage
+            .error(format!("cannot read {}", path.display()))
+            .because(error)
+            .hint(format!(
+                "{key} names it; relative paths start at the configuration"
+            ))
+            .into()
+    })
+}
+
+/// Reads a text file the configuration names under `key`.
+pub(crate) fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<String> {
+    String::from_utf8(read(root, path, key)?).map_err(|_| {
+        Exit::Usage
+            .error(format!("{key}: {} is not text", path.display()))
+            .into()
+    })
+}

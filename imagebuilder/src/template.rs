@@ -1,0 +1,368 @@
+//! Templates: (configuration, facts) → text.
+//!
+//! The built-in templates are embedded; a folder named in the configuration replaces them file by file. Rendering is
+//! pure; only [`Templates::load`] reads that folder. What the texts are for is the stage's business.
+
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+}
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use tera::{Kwargs, Tera, Value};
+
+use crate::cloud::Tags;
+use crate::config::{Config, Service};
+use crate::exit::{Exit, Failure};
+use crate::ids::{ImageId, ServiceName};
+
+/// The Packer template.
+pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
+/// The agent's settings.
+pub(crate) const AGENT: &str = "agent.toml.tera";
+/// The units of the agent, in the order they start.
+pub(crate) const AGENT_UNITS: [&str; 2] = [
+    "imagebuilder-agent-configure.service",
+    "imagebuilder-agent.service",
+];
+
+/// What a rendering must know beyond the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The region the builder runs in.
+    pub(crate) region: String,
+    /// The endpoint of EC2, when it is not the region's own.
+    pub(crate) endpoint: Option<String>,
+    /// The resolved source image.
+    pub(crate) source: ImageId,
+    /// The name the image gets.
+    pub(crate) ami_name: String,
+    /// The tags everything gets.
+    pub(crate) tags: Tags,
+    /// Whether this Packer takes its Amazon builder from a plugin.
+    pub(crate) plugins: bool,
+    /// The provisioning scripts, relative to the run folder, in order.
+    pub(crate) scripts: Vec<String>,
+    /// The key pair's name.
+    pub(crate) key_name: String,
+}
+
+/// The private key's file, relative to the run folder.
+pub(crate) const KEY_FILE: &str = "key";
+/// Seconds between two of Packer's looks; EC2 changes states no faster.
+const POLL_SECONDS: u32 = 2;
+/// Snapshots may take hours: the bake's own deadline ends a wait, not Packer's count of polls.
+const POLL_ATTEMPTS: u32 = 7200;
+
+#[derive(Serialize)]
+struct Pair<'a> {
+    key: &'a str,
+    value: &'a str,
+}
+
+fn pairs(map: &BTreeMap<String, String>) -> Vec<Pair<'_>> {
+    map.iter().map(|(key, value)| Pair { key, value }).collect()
+}
+
+#[derive(Serialize)]
+struct ServiceView<'a> {
+    name: &'a ServiceName,
+    unit: String,
+    binary: String,
+    health_url: &'a str,
+    version_url: Option<&'a str>,
+    environment: Vec<Pair<'a>>,
+}
+
+fn service_view<'a>(name: &'a ServiceName, service: &'a Service) -> ServiceView<'a> {
+    ServiceView {
+        name,
+        unit: service.unit_name(name),
+        binary: Service::installed(name),
+        health_url: &service.health_url,
+        version_url: service.version_url.as_deref(),
+        environment: pairs(&service.environment),
+    }
+}
+
+/// The templates of one bake.
+#[derive(Debug)]
+pub(crate) struct Templates {
+    tera: Tera,
+    /// Where each template came from, for messages.
+    places: BTreeMap<String, String>,
+}
+
+impl Templates {
+    /// The embedded templates, with those of `folder` laid over.
+    pub(crate) fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
+        let mut sources: BTreeMap<String, (String, String)> = embedded::TEMPLATES
+            .iter()
+            .map(|(name, text)| {
+                (
+                    (*name).to_owned(),
+                    (format!("templates/{name}"), (*text).to_owned()),
+                )
+            })
+            .collect();
+        if let Some(folder) = folder {
+            for (name, text) in read_folder(folder, "tera")? {
+                let place = folder.join(&name).display().to_string();
+                sources.insert(name, (place, text));
+            }
+        }
+        let mut tera = Tera::default();
+        tera.autoescape_on(Vec::<String>::new());
+        tera.register_filter("hcl", |value: Value, _: Kwargs, _: &tera::State| {
+            hcl(&value)
+        });
+        tera.register_filter("toml", |value: Value, _: Kwargs, _: &tera::State| {
+            toml_text(&value)
+        });
+        let places = sources
+            .iter()
+            .map(|(name, (place, _))| (name.clone(), place.clone()))
+            .collect();
+        let templates = sources
+            .iter()
+            .map(|(name, (_, text))| (name.clone(), text.clone()));
+        let added = tera.add_raw_templates(templates.collect::<Vec<_>>());
+        let templates = Self { tera, places };
+        added.map_err(|error| templates.refusal("", &error))?;
+        Ok(templates)
+    }
+
+    /// Whether there is a template of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The Packer template.
+    pub(crate) fn packer(&self, config: &Config, facts: &Facts) -> Result<String, Failure> {
+        let mut context = common(config);
+        let bake = &config.bake;
+        context.insert(
+            "image",
+            &BTreeMap::from([
+                ("name", config.image.name.as_str()),
+                ("ami_name", &facts.ami_name),
+                ("builder_name", &format!("{} builder", config.image.name)),
+                (
+                    "description",
+                    &format!("{}, from {}", config.image.name, facts.source),
+                ),
+            ]),
+        );
+        context.insert("source", &BTreeMap::from([("ami", facts.source.as_str())]));
+        context.insert("tags", &pairs(&facts.tags));
+        context.insert(
+            "key",
+            &BTreeMap::from([("name", facts.key_name.as_str()), ("file", KEY_FILE)]),
+        );
+        context.insert(
+            "packer",
+            &serde_json::json!({
+                "plugins": facts.plugins,
+                "scripts": facts.scripts,
+                "execute_command": "sudo -n sh '{{ .Path }}'",
+            }),
+        );
+        context.insert(
+            "bake",
+            &serde_json::json!({
+                "region": facts.region,
+                "endpoint": facts.endpoint,
+                "instance_type": bake.instance_type,
+                "subnet": bake.subnet,
+                "vpc": bake.vpc,
+                "encrypt": bake.encrypt,
+                "kms_key": bake.kms_key,
+                "ssh_username": config.image.ssh_username,
+                "ssh_interface": bake.ssh_interface,
+                "ssh_port": bake.ssh_port,
+                "ssh_timeout_seconds": bake.ssh_timeout_seconds,
+                "source_cidrs": bake.source_cidrs,
+                "poll_seconds": POLL_SECONDS,
+                "poll_attempts": POLL_ATTEMPTS,
+            }),
+        );
+        self.render(PACKER, &context)
+    }
+
+    /// The agent's settings.
+    pub(crate) fn agent(&self, config: &Config) -> Result<String, Failure> {
+        let mut context = common(config);
+        let gate = &config.image.agent.gate;
+        context.insert(
+            "gate",
+            &BTreeMap::from([
+                ("passes", gate.passes),
+                ("interval_seconds", gate.interval_seconds),
+                ("deadline_seconds", gate.deadline_seconds),
+            ]),
+        );
+        self.render(AGENT, &context)
+    }
+
+    /// A systemd unit; `service` when it is a service's own.
+    pub(crate) fn unit(
+        &self,
+        config: &Config,
+        unit: &str,
+        service: Option<&ServiceName>,
+    ) -> Result<String, Failure> {
+        let mut context = common(config);
+        if let Some((name, service)) = service.and_then(|name| config.services.get_key_value(name))
+        {
+            context.insert("binary", &Service::installed(name));
+            context.insert("service", &service_view(name, service));
+        }
+        self.render(&unit_template(unit), &context)
+    }
+
+    fn render(&self, name: &str, context: &tera::Context) -> Result<String, Failure> {
+        self.tera
+            .render(name, context)
+            .map_err(|error| self.refusal(name, &error))
+    }
+
+    fn refusal(&self, name: &str, error: &tera::Error) -> Failure {
+        let (tera::ErrorKind::SyntaxError(report) | tera::ErrorKind::RenderingError(report)) =
+            error.kind()
+        else {
+            return Exit::Usage.error(format!("{}: {error}", self.place(name)));
+        };
+        let place = format!(
+            "{}:{}",
+            self.place(report.filename()),
+            report.span().start_line
+        );
+        let message = report.message();
+        let failure = Exit::Usage.error(format!("{place}: {}", message.trim_end_matches('.')));
+        if message.contains("not found")
+            || message.contains("undefined")
+            || message.contains("not defined")
+        {
+            failure.hint("set it in [image.variables] and use `variables.<name>`, or mend the template's spelling")
+        } else {
+            failure
+        }
+    }
+
+    fn place<'a>(&'a self, name: &'a str) -> &'a str {
+        self.places.get(name).map_or(name, String::as_str)
+    }
+}
+
+/// The name of a unit's template.
+pub(crate) fn unit_template(unit: &str) -> String {
+    format!("systemd/{unit}.tera")
+}
+
+/// The provisioning scripts: the embedded ones, with those of `folder` laid over, in name order.
+pub(crate) fn provision(folder: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut scripts: BTreeMap<String, String> = embedded::PROVISION
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect();
+    if let Some(folder) = folder {
+        scripts.extend(read_folder(folder, "sh")?);
+    }
+    Ok(scripts)
+}
+
+/// Variables every template has.
+fn common(config: &Config) -> tera::Context {
+    let mut context = tera::Context::new();
+    let services: Vec<ServiceView<'_>> = config
+        .services
+        .iter()
+        .map(|(name, service)| service_view(name, service))
+        .collect();
+    context.insert("services", &services);
+    context.insert(
+        "image",
+        &BTreeMap::from([("name", config.image.name.as_str())]),
+    );
+    context.insert("variables", &config.image.variables);
+    context
+}
+
+/// All files below a folder with an extension, by their path relative to it.
+fn read_folder(folder: &Path, extension: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    fn walk(
+        top: &Path,
+        at: &Path,
+        extension: &str,
+        into: &mut BTreeMap<String, String>,
+    ) -> std::io::Result<()> {
+        for entry in std::fs::read_dir(at)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                walk(top, &path, extension, into)?;
+            } else if path.extension().is_some_and(|kind| kind == extension)
+                && let Ok(relative) = path.strip_prefix(top)
+            {
+                into.insert(
+                    relative.display().to_string(),
+                    std::fs::read_to_string(&path)?,
+                );
+            }
+        }
+        Ok(())
+    }
+    let mut files = BTreeMap::new();
+    walk(folder, folder, extension, &mut files).map_err(|error| {
+        Exit::Usage
+            .error(format!("cannot read the folder {}", folder.display()))
+            .because(error)
+            .hint(
+                "`template` and `provision` in [image] are folders, relative to the configuration",
+            )
+    })?;
+    Ok(files)
+}
+
+/// A value as an HCL expression: a quoted string, a number, a bool, or a list of these.
+fn hcl(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        return hcl_string(text);
+    }
+    if let Some(list) = value.as_array() {
+        let items: Vec<String> = list.iter().map(hcl).collect();
+        return format!("[{}]", items.join(", "));
+    }
+    value.to_string()
+}
+
+fn hcl_string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            // `${` and `%{` would begin an interpolation.
+            '$' | '%' if rest.peek() == Some(&'{') => {
+                quoted.push(c);
+                quoted.push(c);
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A value as a TOML value.
+fn toml_text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => toml::Value::String(text.to_owned()).to_string(),
+        None => value.to_string(),
+    }
+}
