@@ -229,18 +229,25 @@ impl Templates {
     }
 
     fn refusal(&self, name: &str, error: &tera::Error) -> Failure {
-        let (tera::ErrorKind::SyntaxError(report) | tera::ErrorKind::RenderingError(report)) =
-            error.kind()
-        else {
-            return Exit::Usage.error(format!("{}: {error}", self.place(name)));
+        // Tera reports `error: <message>`, then `--> <template>:<line>:<column>`, then the line itself.
+        let report = error.to_string();
+        let first = report.lines().next().unwrap_or_default();
+        let message = first
+            .strip_prefix("error: ")
+            .unwrap_or(first)
+            .trim_end_matches('.');
+        let place = match report
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix("--> "))
+        {
+            Some(place) => {
+                let mut parts = place.split(':');
+                let (file, line) = (parts.next().unwrap_or(name), parts.next().unwrap_or("1"));
+                format!("{}:{line}", self.place(file))
+            }
+            None => self.place(name).to_owned(),
         };
-        let place = format!(
-            "{}:{}",
-            self.place(report.filename()),
-            report.span().start_line
-        );
-        let message = report.message();
-        let failure = Exit::Usage.error(format!("{place}: {}", message.trim_end_matches('.')));
+        let failure = Exit::Usage.error(format!("{place}: {message}"));
         if message.contains("not found")
             || message.contains("undefined")
             || message.contains("not defined")

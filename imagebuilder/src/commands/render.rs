@@ -1,16 +1,72 @@
 //! `imagebuilder render`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ids::ImageId;
+use crate::packer::Version;
+use crate::stage::{Stage, TEMPLATE};
+use crate::template::Facts;
+
+/// What stands for the source image while nobody asked the cloud for it.
+const UNRESOLVED: &str = "ami-00000000000000000";
+/// What stands for the names a run would choose.
+const UNNAMED: &str = "render";
 
 /// Arguments of `render`.
+///
+/// Works offline: what only the cloud or a run can tell is shown as a placeholder.
 #[derive(Debug, Args)]
-pub(crate) struct Render {}
+pub(crate) struct Render {
+    /// Write everything a run folder would hold to FOLDER, instead of printing the Packer template.
+    #[arg(long, value_name = "FOLDER")]
+    to: Option<PathBuf>,
+    /// The release of Packer to render for.
+    #[arg(long, value_name = "VERSION", default_value = "1.6.6")]
+    packer: String,
+    /// The source image to show.
+    #[arg(long, value_name = "AMI", default_value = UNRESOLVED)]
+    source_ami: ImageId,
+}
 
 impl Render {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`render` is not built yet").into())
+    #[expect(clippy::unused_async, reason = "verbs share one signature")]
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let Some(packer) = Version::parse(&self.packer) else {
+            return Err(Exit::Usage
+                .error(format!("`{}` is not a release like 1.6.6", self.packer))
+                .into());
+        };
+        let stage = Stage::gather(&config, &context.root())?;
+        let facts = Facts {
+            region: config
+                .bake
+                .region
+                .clone()
+                .unwrap_or_else(|| UNNAMED.to_owned()),
+            endpoint: None,
+            source: self.source_ami,
+            ami_name: format!("{}-{UNNAMED}", config.image.name),
+            tags: crate::cloud::Tags::new(),
+            plugins: packer.has_plugins(),
+            scripts: stage.script_paths(),
+            key_name: UNNAMED.to_owned(),
+        };
+        let template = stage.packer(&config, &facts)?;
+        match &self.to {
+            None => context.output.data(template.trim_end())?,
+            Some(folder) => {
+                let image_json = serde_json::json!({ "image": config.image.name });
+                stage.write(folder, &template, &image_json)?;
+                context
+                    .output
+                    .data(folder.join(TEMPLATE).display().to_string())?;
+            }
+        }
+        Ok(Exit::Done)
     }
 }
