@@ -241,11 +241,9 @@ pub(crate) struct Refresh {
 }
 
 impl Refresh {
-    /// Counts a member launched now as one of its own, if it is replacing.
+    /// Counts a member launched now as one of its own.
     pub(crate) fn adopt(&mut self, id: &str) {
-        if self.status != RefreshStatus::Cancelling {
-            self.launched.insert(id.to_owned());
-        }
+        self.launched.insert(id.to_owned());
     }
 
     /// Writes an event down.

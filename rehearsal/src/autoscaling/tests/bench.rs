@@ -340,11 +340,6 @@ impl Bench {
         self.group_ref().expect("the group")
     }
 
-    /// The group, to tamper with.
-    pub(super) fn of_mut(&mut self) -> &mut Group {
-        self.state.groups.get_mut(GROUP).expect("the group")
-    }
-
     /// Its newest refresh.
     pub(super) fn refresh(&self) -> &Refresh {
         self.of().refreshes.last().expect("a refresh")

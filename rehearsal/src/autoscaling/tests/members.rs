@@ -342,3 +342,74 @@ fn detached_instances_live_on_and_terminated_ones_are_replaced() {
     assert_eq!(bench.in_service(1), 1);
     assert!(!bench.ids().contains(&second));
 }
+
+/// A refresh that has no old members left does not hold on to a surplus.
+#[test]
+fn shrinking_while_the_last_replacements_wait_does_not_strand_the_refresh() {
+    let mut bench = Bench::group(4, &launch_hook("600"));
+    bench.agent = |_, _| None;
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "0"),
+            ("MaxHealthyPercentage", "100"),
+            ("InstanceWarmup", "5"),
+        ])
+        .expect("start");
+    bench.run(5);
+    assert_eq!(bench.members(|m| m.state == LifecycleState::PendingWait), 4);
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "2")])
+        .expect("set");
+    bench.run(1);
+    assert_eq!(bench.of().counted(), 2);
+    bench.agent = |_, _| Some("CONTINUE");
+    assert_eq!(bench.finish(60), RefreshStatus::Successful);
+}
+
+/// An unhealthy member that must not be replaced still does not count as a working one.
+#[test]
+fn an_unhealthy_member_is_taken_first_and_does_not_count() {
+    let mut bench = Bench::group(4, &[]);
+    bench
+        .ask(
+            "SuspendProcesses",
+            &[("ScalingProcesses.member.1", "ReplaceUnhealthy")],
+        )
+        .expect("suspend");
+    let id = bench.ids()[3].clone();
+    bench.world.instances.get_mut(&id).expect("there").state = "stopped".to_owned();
+    bench.settle();
+    assert_eq!(bench.of().counted(), 4);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "75"),
+            ("MaxHealthyPercentage", "100"),
+            ("InstanceWarmup", "60"),
+        ])
+        .expect("start");
+    bench.run(30);
+    assert!(!bench.ids().contains(&id));
+    assert_eq!(bench.in_service(1), 3, "three must work");
+    assert_eq!(bench.finish(600), RefreshStatus::Successful);
+}
+
+/// The cloud writes its state down whenever it changes: waiting must not change it.
+#[test]
+fn nothing_changes_while_nothing_happens() {
+    let mut bench = Bench::group(4, &launch_hook("3600"));
+    bench.agent = |_, _| None;
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "100"),
+            ("MaxHealthyPercentage", "150"),
+            ("InstanceWarmup", "60"),
+        ])
+        .expect("start");
+    for phase in 0..2 {
+        bench.run(3);
+        let before = bench.state.groups.clone();
+        bench.run(30);
+        assert!(bench.state.groups == before, "phase {phase}");
+        bench.agent = |_, _| Some("CONTINUE");
+    }
+}

@@ -7,3 +7,4 @@ mod hooks;
 mod members;
 mod refreshes;
 mod setbacks;
+mod switches;

@@ -531,3 +531,23 @@ fn the_group_cannot_be_given_another_template_meanwhile() {
     bench.finish(100);
     bench.ask("UpdateAutoScalingGroup", &update).expect("over");
 }
+
+/// Without a maximum one goes before its replacement comes; if none comes, no second one goes.
+#[test]
+fn without_a_maximum_a_release_that_cannot_launch_costs_what_min_allows() {
+    for (min, least) in [("100", 3), ("90", 3), ("50", 2)] {
+        let mut bench = Bench::group(4, &[]);
+        bench.world.unlaunchable.insert(2);
+        bench.roll(&[("MinHealthyPercentage", min)]).expect("start");
+        bench.run(3000);
+        assert_eq!(bench.in_service(1), least, "{min}");
+        assert_eq!(bench.finish(700), RefreshStatus::Failed);
+        bench.world.unlaunchable.clear();
+        bench.run(301);
+        assert_eq!(
+            bench.in_service(1),
+            4,
+            "{min}: the saved version fills up again"
+        );
+    }
+}
