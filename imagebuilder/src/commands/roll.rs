@@ -1,16 +1,118 @@
-//! `imagebuilder roll`.
+//! `imagebuilder roll`, `roll watch` and `roll rollback`.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ids::ImageId;
+use crate::roll::Crew;
+use crate::roll::plan::Consent;
+use crate::roll::smoke::Processes;
+use crate::roll::verbs::{self, Busy, Extent, Request};
 
 /// Arguments of `roll`.
 #[derive(Debug, Args)]
-pub(crate) struct Roll {}
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Roll {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// The image to roll onto; the pointer `candidate` when left out.
+    #[arg(value_name = "AMI")]
+    image: Option<ImageId>,
+    #[command(flatten)]
+    care: Care,
+    /// When another refresh is active, wait until it is over.
+    #[arg(long, conflicts_with = "adopt")]
+    wait: bool,
+    /// When another refresh to the same image is active, watch it as if it were ours.
+    #[arg(long)]
+    adopt: bool,
+    /// Roll an image that no gate has proven.
+    #[arg(long)]
+    accept_unproven: bool,
+}
+
+/// What else can be done about a roll.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Go on watching the active refresh, or see what became of the last one.
+    Watch,
+    /// Bring the fleet back to what it ran before.
+    Rollback(Care),
+}
+
+/// Options of everything that starts a refresh.
+#[derive(Debug, Args)]
+struct Care {
+    /// Print the plan and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Save the group on the version number its members run before starting, so that it can be rolled back.
+    #[arg(long)]
+    pin_first: bool,
+    /// Roll although it cannot be rolled back.
+    #[arg(long)]
+    accept_irreversible: bool,
+    /// Roll although nothing keeps a sick box out of service.
+    #[arg(long)]
+    no_gate: bool,
+}
+
+impl Care {
+    fn request(&self) -> Request {
+        let consents = [
+            (self.pin_first, Consent::PinFirst),
+            (self.accept_irreversible, Consent::Irreversible),
+            (self.no_gate, Consent::NoGate),
+        ];
+        Request {
+            image: None,
+            consents: consents
+                .into_iter()
+                .filter_map(|(given, consent)| given.then_some(consent))
+                .collect(),
+            busy: Busy::Refuse,
+            extent: if self.dry_run {
+                Extent::Plan
+            } else {
+                Extent::Whole
+            },
+        }
+    }
+}
 
 impl Roll {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`roll` is not built yet").into())
+    fn request(&self) -> Request {
+        let mut request = self.care.request();
+        request.image.clone_from(&self.image);
+        request
+            .consents
+            .extend(self.accept_unproven.then_some(Consent::Unproven));
+        request.busy = match (self.wait, self.adopt) {
+            (true, _) => Busy::Wait,
+            (_, true) => Busy::Adopt,
+            (false, false) => Busy::Refuse,
+        };
+        request
+    }
+
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let settings = config.settings()?;
+        let cloud = context.cloud(&config).await?;
+        let crew = Crew {
+            cloud: &cloud,
+            image: &config.image.name,
+            settings: &settings,
+            output: &context.output,
+            cancel: &context.cancel,
+            smoke: &Processes,
+        };
+        let runs = context.runs();
+        match &self.verb {
+            None => verbs::roll(&crew, &self.request(), &runs).await,
+            Some(Verb::Watch) => verbs::watch(&crew, &runs).await,
+            Some(Verb::Rollback(care)) => verbs::rollback(&crew, &care.request(), &runs).await,
+        }
     }
 }

@@ -293,8 +293,23 @@ impl Config {
         Ok(config)
     }
 
+    /// What is rolled and how, for the commands that roll.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        let Some(fleet) = &self.fleet else {
+            return Err(Exit::Usage
+                .error("the configuration has no [fleet]")
+                .hint("name the Auto Scaling group: `[fleet]` with `group = \"…\"`"));
+        };
+        Settings::validate(fleet, &self.roll).map_err(|error| Exit::Usage.error(error.to_string()))
+    }
+
     fn validate(&self, place: &str) -> Result<(), Failure> {
         let refuse = |message: String| Err(Exit::Usage.error(format!("{place}: {message}")));
+        if let Some(fleet) = &self.fleet
+            && let Err(error) = Settings::validate(fleet, &self.roll)
+        {
+            return refuse(error.to_string());
+        }
         if self.image.source.owners.is_empty() {
             return refuse(
                 "[image.source] owners is empty: a name alone can be anybody's image".into(),

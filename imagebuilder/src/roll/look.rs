@@ -19,19 +19,13 @@ const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// Looks at all of a fleet.
 pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) -> Result<FleetView> {
-    let Some(group) = cloud.fleet.group(name).await? else {
-        return Err(Exit::Refused
-            .error(format!(
-                "there is no Auto Scaling group {name} in {}",
-                cloud.region
-            ))
-            .hint("correct fleet.group in the configuration, or the region")
-            .into());
-    };
+    // First: a refresh that is seen as over has saved its version before the group is read.
+    let refreshes = cloud.fleet.refreshes(name).await;
+    let group = group(cloud, name).await?;
+    let refresh = refreshes?.into_iter().next();
     let hooks = cloud.fleet.hooks(name).await?;
-    let refresh = cloud.fleet.refreshes(name).await?.into_iter().next();
     let launches = launches(cloud, &group).await?;
-    let members = members(cloud, image, &group).await?;
+    let members = members_of(cloud, image, &group).await?;
     Ok(FleetView {
         group: group.name,
         size: group.size,
@@ -45,6 +39,30 @@ pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) ->
         warm_pool: group.warm_pool,
         members,
         refresh,
+    })
+}
+
+/// Looks at the members alone, which is what changes while a refresh runs.
+pub(crate) async fn members(
+    cloud: &Cloud,
+    image: &ImageName,
+    name: &GroupName,
+) -> Result<Vec<Member>> {
+    let group = group(cloud, name).await?;
+    Ok(members_of(cloud, image, &group).await?)
+}
+
+/// The group, which has to exist.
+async fn group(cloud: &Cloud, name: &GroupName) -> Result<Group> {
+    let found = cloud.fleet.group(name).await?;
+    found.ok_or_else(|| {
+        Exit::Refused
+            .error(format!(
+                "there is no Auto Scaling group {name} in {}",
+                cloud.region
+            ))
+            .hint("correct fleet.group in the configuration, or the region")
+            .into()
     })
 }
 
@@ -82,7 +100,7 @@ async fn launches(cloud: &Cloud, group: &Group) -> Result<Launches> {
 }
 
 /// The members, each with what EC2, its target groups and its agent say of it.
-async fn members(cloud: &Cloud, image: &ImageName, group: &Group) -> Result<Vec<Member>> {
+async fn members_of(cloud: &Cloud, image: &ImageName, group: &Group) -> Answer<Vec<Member>> {
     let images: BTreeMap<InstanceId, Option<ImageId>> = cloud
         .instances
         .instances_tagged(GROUP_TAG, Some(group.name.as_str()))

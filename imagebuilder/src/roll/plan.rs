@@ -5,11 +5,15 @@
 //! meaningful choice, and made again from an unchanged fleet it comes out the same, which is how
 //! [`drive`](super::drive) checks that its assumptions still hold.
 
+mod pace;
+mod warnings;
+
 use std::collections::BTreeSet;
 
+pub(crate) use self::pace::Pace;
 use super::view::{
-    FleetView, HealthSource, HookMoment, Launchable, Launches, Lifecycle, Member, MixedFeature,
-    OURS, SavedVersion, TemplateUse,
+    FleetView, HealthSource, Launchable, Launches, Lifecycle, Member, MixedFeature, OURS,
+    SavedVersion, TemplateUse,
 };
 use crate::cloud::Preferences;
 use crate::config::Settings;
@@ -162,31 +166,6 @@ impl Plan {
     }
 }
 
-/// Percentages in absolute numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pace {
-    /// The desired capacity they were computed from.
-    pub(crate) desired: u32,
-    /// Members that stay in service, healthy and warmed.
-    pub(crate) keep: u32,
-    /// Members the group may have at most meanwhile.
-    pub(crate) cap: u32,
-    /// Members replaced at a time.
-    pub(crate) batch: u32,
-    /// How many such batches there are.
-    pub(crate) batches: u32,
-    /// A guess at the whole duration.
-    pub(crate) seconds: u64,
-}
-
-/// What one box is taken to need from launch to InService, for the estimate only: a Debian box is
-/// through its boot and a short gate in about this time on common types.
-const BOOT_ESTIMATE_SECONDS: u64 = 90;
-
-/// The service gives up after an hour without progress; a hook that waits longer than a third of
-/// it leaves a silent box fewer than three tries.
-const LONG_HEARTBEAT_SECONDS: u32 = 1200;
-
 /// Processes without which a refresh stands still or leaves boxes without traffic.
 const NEEDED_PROCESSES: [&str; 4] = [
     "InstanceRefresh",
@@ -194,9 +173,6 @@ const NEEDED_PROCESSES: [&str; 4] = [
     "Terminate",
     "AddToLoadBalancer",
 ];
-
-/// Processes without which a sick member is not replaced.
-const HEALTH_PROCESSES: [&str; 2] = ["HealthCheck", "ReplaceUnhealthy"];
 
 /// Decides. See the module.
 pub(crate) fn plan(
@@ -261,11 +237,11 @@ fn decide(
         alarms: settings.alarms.clone(),
         auto_rollback: matches!(way_back, WayBack::Automatic(_)),
     };
-    let pace = pace(view.size.desired, sorted.replace.len(), &preferences);
+    let pace = pace::pace(view.size.desired, sorted.replace.len(), &preferences);
     if goal.proof == Proof::None {
         warnings.push(format!("image {} never passed a gate", goal.image));
     }
-    warn(view, settings, &preferences, pace, &sorted, &mut warnings);
+    warnings::warn(view, settings, &preferences, pace, &sorted, &mut warnings);
     Ok(Decision::Roll(Box::new(Plan {
         group: view.group.clone(),
         template_id: template.id.clone(),
@@ -642,101 +618,6 @@ fn with_the_end(checkpoints: &[u32]) -> Vec<u32> {
         all.push(100);
     }
     all
-}
-
-/// Percentages in absolute numbers, as the service rounds them: what is kept up, what is capped
-/// down, and always at least one at a time.
-fn pace(desired: u32, replace: usize, preferences: &Preferences) -> Pace {
-    let replace = u32::try_from(replace).unwrap_or(u32::MAX);
-    let keep =
-        u32::try_from((u64::from(desired) * u64::from(preferences.min_percent)).div_ceil(100))
-            .unwrap_or(desired);
-    let cap = u32::try_from(u64::from(desired) * u64::from(preferences.max_percent) / 100)
-        .unwrap_or(u32::MAX);
-    let room = (cap - desired) + (desired - keep);
-    let batch = room.clamp(1, replace.max(1));
-    // With no room at all the service launches one above the cap before it terminates one.
-    let cap = if room == 0 { desired + 1 } else { cap };
-    let batches = replace.div_ceil(batch);
-    let pauses = u64::try_from(preferences.checkpoints.len().saturating_sub(1)).unwrap_or(0);
-    Pace {
-        desired,
-        keep,
-        cap,
-        batch,
-        batches,
-        seconds: u64::from(batches)
-            * (BOOT_ESTIMATE_SECONDS + u64::from(preferences.warmup_seconds))
-            + pauses * u64::from(preferences.checkpoint_delay_seconds)
-            + u64::from(preferences.bake_seconds),
-    }
-}
-
-/// What is odd about this fleet without being a reason to stop.
-fn warn(
-    view: &FleetView,
-    settings: &Settings,
-    preferences: &Preferences,
-    pace: Pace,
-    sorted: &Sorted,
-    warnings: &mut Vec<String>,
-) {
-    for hook in view
-        .hooks
-        .iter()
-        .filter(|hook| hook.moment == HookMoment::Launching)
-    {
-        if hook.default_result != "ABANDON" {
-            warnings.push(format!(
-                "launch hook {} lets a box in that says nothing (default result {})",
-                hook.name, hook.default_result
-            ));
-        }
-        if hook.heartbeat_seconds > LONG_HEARTBEAT_SECONDS {
-            warnings.push(format!(
-                "launch hook {} waits {} s for a silent box, and the service gives up after an hour",
-                hook.name, hook.heartbeat_seconds
-            ));
-        }
-    }
-    for process in HEALTH_PROCESSES {
-        if view.suspended.iter().any(|suspended| suspended == process) {
-            warnings.push(format!(
-                "{process} is suspended: a sick member will not be replaced"
-            ));
-        }
-    }
-    if view.health == HealthSource::Ec2 && !view.target_groups.is_empty() {
-        warnings.push(
-            "the group ignores its load balancer's health checks; only the last verification looks at them".into(),
-        );
-    }
-    if view.health == HealthSource::LoadBalancer && preferences.warmup_seconds < view.grace_seconds
-    {
-        warnings.push(format!(
-            "the warm-up of {} s ends before the grace period of {} s: a box counts before it can be found sick",
-            preferences.warmup_seconds, view.grace_seconds
-        ));
-    }
-    if pace.cap > view.size.max && !sorted.replace.is_empty() {
-        warnings.push(format!(
-            "the roll may need {} members and the group's maximum is {}",
-            pace.cap, view.size.max
-        ));
-    }
-    if view.warm_pool {
-        warnings.push("the group has a warm pool, which is replaced after the live members".into());
-    }
-    if !sorted.protected.is_empty() || !sorted.standby.is_empty() {
-        warnings.push(
-            "protected and standby members stay as they are: the roll will end as not verified (14)".into(),
-        );
-    }
-    if !settings.auto_rollback {
-        warnings.push(
-            "roll.auto_rollback is off: a failed roll stays as it is until somebody acts".into(),
-        );
-    }
 }
 
 #[cfg(test)]

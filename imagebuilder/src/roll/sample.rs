@@ -7,10 +7,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::plan::{Goal, Proof, Target};
 use super::view::{
     Activity, FleetView, HealthSource, Hook, HookMoment, Launchable, Launches, Lifecycle, Member,
-    RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateImage,
-    TemplateRef, TemplateUse, TemplateVersion,
+    RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateRef, TemplateUse,
+    TemplateVersion,
 };
-use crate::cloud::ActivityOutcome;
+use crate::cloud::{ActivityOutcome, TemplateImage};
 use crate::config::Settings;
 use crate::ids::{GroupName, ImageId, InstanceId};
 

@@ -7,7 +7,7 @@ use contract::registry::Verdict;
 
 pub(crate) use crate::cloud::{
     Activity, HealthSource, Hook, HookMoment, Lifecycle, MixedFeature, Refresh, RefreshStatus,
-    SavedVersion, Size, TargetHealth, TemplateImage, TemplateRef, TemplateVersion,
+    SavedVersion, Size, TargetHealth, TemplateRef, TemplateVersion,
 };
 use crate::ids::{GroupName, ImageId, InstanceId};
 

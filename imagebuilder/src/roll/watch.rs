@@ -251,7 +251,7 @@ mod tests {
         let one = sample::lost("i-1", 10);
         let two = sample::lost("i-2", 20);
         assert!(matches!(
-            decide(&[one.clone()], "InProgress", &fresh),
+            decide(std::slice::from_ref(&one), "InProgress", &fresh),
             Next::Look(_)
         ));
         // The same box twice is one box; a launch before the refresh is not its fault.

@@ -1,8 +1,10 @@
 //! Tables for the plan: every refusal, every way a version is found, every number.
 
 use super::super::sample;
-use super::super::view::{Member, TemplateImage};
+use super::super::view::Member;
+use super::pace::BOOT_ESTIMATE_SECONDS;
 use super::*;
+use crate::cloud::{HookMoment, TemplateImage};
 
 type Spoil = fn(&mut FleetView);
 

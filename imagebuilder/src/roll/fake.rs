@@ -1,0 +1,722 @@
+//! A small Auto Scaling service in memory, with dials: sick images, faults, lost answers, and calls that never return.
+//!
+//! A refresh moves one step each time it is listed, so time is made of looks. It keeps to what AWS documents as far as
+//! the tests of [`drive`](super::drive) lean on it; the faithful one is the rehearsal cloud.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use contract::registry::{Record, SCHEMA, Verdict};
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::sample;
+use crate::cloud::*;
+use crate::ids::*;
+
+/// What goes wrong with one call.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// It fails and nothing was done.
+    Refused(CloudError),
+    /// It is done, and its answer is lost.
+    AnswerLost,
+    /// It never returns, and nothing was done.
+    Hangs,
+    /// It is done and never returns: the caller was killed before it heard.
+    HangsAfter,
+}
+
+/// What others do when a call comes.
+type Meanwhile = (&'static str, fn(&mut State));
+
+/// All that the fake knows.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) group: Group,
+    pub(super) hooks: Vec<Hook>,
+    pub(super) template: Template,
+    pub(super) images: BTreeMap<ImageId, Image>,
+    pub(super) running: BTreeMap<InstanceId, ImageId>,
+    pub(super) parameters: BTreeMap<String, String>,
+    pub(super) refreshes: Vec<Refresh>,
+    pub(super) activities: Vec<Activity>,
+    /// Images whose boxes ABANDON their launch hook.
+    pub(super) sick: BTreeSet<ImageId>,
+    /// Images whose boxes join and are then sick to the balancer.
+    pub(super) limping: BTreeSet<ImageId>,
+    /// Statuses that the active refresh takes on at its next turns instead of its own.
+    pub(super) statuses: VecDeque<RefreshStatus>,
+    /// Every call, in order.
+    pub(super) calls: Vec<&'static str>,
+    /// Faults by the name of the call.
+    pub(super) faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    /// The call, counted from 1, that hangs whatever it is, and how.
+    pub(super) killed_at: Option<(usize, Fault)>,
+    /// Run when this call comes: what others do meanwhile.
+    pub(super) meanwhile: Option<Meanwhile>,
+    boxes: u32,
+    tokens: BTreeMap<String, u64>,
+    origin: Option<TemplateRef>,
+}
+
+/// The service. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub(super) struct Service(Arc<Mutex<State>>, Arc<Notify>);
+
+impl Service {
+    /// A group of `size` on version 7 with ami-1, which is `current`; ami-2 is a proven candidate.
+    pub(super) fn new(size: u32) -> Self {
+        let view = sample::fleet(size, 7, "ami-1");
+        let template = sample::template(&mut view.clone()).clone();
+        let members = view.members.iter().map(|member| GroupMember {
+            instance: member.instance.clone(),
+            lifecycle: member.lifecycle.clone(),
+            healthy: true,
+            template: member.template.clone(),
+            protected: false,
+        });
+        let mut state = State {
+            group: Group {
+                name: view.group.clone(),
+                size: view.size,
+                launches: GroupLaunches::Template {
+                    id: template.id,
+                    name: template.name,
+                    saved: SavedVersion::Number(7),
+                },
+                health: view.health,
+                grace_seconds: 0,
+                default_warmup_seconds: None,
+                suspended: Vec::new(),
+                target_groups: view.target_groups.clone(),
+                warm_pool: false,
+                members: members.collect(),
+            },
+            hooks: view.hooks,
+            template: Template {
+                versions: template.versions,
+                latest: 7,
+                default: 6,
+            },
+            images: BTreeMap::new(),
+            running: BTreeMap::new(),
+            parameters: BTreeMap::new(),
+            refreshes: Vec::new(),
+            activities: Vec::new(),
+            sick: BTreeSet::new(),
+            limping: BTreeSet::new(),
+            statuses: VecDeque::new(),
+            calls: Vec::new(),
+            faults: BTreeMap::new(),
+            killed_at: None,
+            meanwhile: None,
+            boxes: size,
+            tokens: BTreeMap::new(),
+            origin: None,
+        };
+        for id in ["ami-0", "ami-1", "ami-2"] {
+            state.add_image(id);
+        }
+        for member in state.group.members.clone() {
+            state
+                .running
+                .insert(member.instance.clone(), sample::image("ami-1"));
+            state.record(&member.instance, "ami-1", Verdict::Fit, "");
+        }
+        state.point("candidate", "ami-2");
+        state.point("current", "ami-1");
+        Self(Arc::new(Mutex::new(state)), Arc::new(Notify::new()))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told when a call hangs.
+    pub(super) fn hung(&self) -> Arc<Notify> {
+        self.1.clone()
+    }
+
+    /// Makes the next call of this name go wrong.
+    pub(super) fn fault(&self, call: &'static str, fault: Fault) {
+        self.state()
+            .faults
+            .entry(call)
+            .or_default()
+            .push_back(fault);
+    }
+
+    /// The service as the cloud.
+    pub(super) fn cloud(&self) -> Cloud {
+        Cloud {
+            region: "us-east-1".into(),
+            ec2_endpoint: None,
+            identity: Arc::new(self.clone()),
+            images: Arc::new(self.clone()),
+            instances: Arc::new(self.clone()),
+            parameters: Arc::new(self.clone()),
+            fleet: Arc::new(self.clone()),
+            templates: Arc::new(self.clone()),
+            targets: Arc::new(self.clone()),
+        }
+    }
+
+    /// One call: counted, spoiled as the dials say, else done.
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        act: impl FnOnce(&mut State) -> Answer<T>,
+    ) -> Answer<T> {
+        let (fault, answer) = {
+            let mut state = self.state();
+            state.calls.push(name);
+            if let Some((at, _)) = state.meanwhile
+                && at == name
+                && let Some((_, happens)) = state.meanwhile.take()
+            {
+                happens(&mut state);
+            }
+            let count = state.calls.len();
+            let killed = state
+                .killed_at
+                .clone()
+                .filter(|(at, _)| *at == count)
+                .map(|(_, fault)| fault);
+            let fault = killed.or_else(|| state.faults.get_mut(name).and_then(VecDeque::pop_front));
+            match fault {
+                Some(Fault::Refused(error)) => return Err(error),
+                Some(Fault::Hangs) => (fault, None),
+                _ => (fault, Some(act(&mut state))),
+            }
+        };
+        match (fault, answer) {
+            (Some(Fault::Hangs | Fault::HangsAfter), _) | (_, None) => {
+                self.1.notify_one();
+                std::future::pending().await
+            }
+            (Some(Fault::AnswerLost), _) => Err(CloudError::new(
+                Kind::Unreachable,
+                name,
+                "",
+                "connection reset",
+            )),
+            (_, Some(answer)) => answer,
+        }
+    }
+}
+
+/// A fault that passes.
+pub(super) fn throttled() -> CloudError {
+    CloudError::new(Kind::Throttled, "ask", "Throttling", "Rate exceeded")
+}
+
+/// A fault of this code that the service means.
+pub(super) fn meant(code: &str) -> CloudError {
+    CloudError::new(Kind::Other, "ask", code, "no")
+}
+
+impl State {
+    fn add_image(&mut self, id: &str) {
+        let image = Image {
+            id: sample::image(id),
+            name: format!("shop-{id}"),
+            created: "2026-01-01T00:00:00Z".into(),
+            state: ImageState::Available,
+            architecture: "x86_64".into(),
+            owner: "123456789012".into(),
+            snapshots: Vec::new(),
+            tags: BTreeMap::from([(contract::tags::VERDICT.to_owned(), "fit".to_owned())]),
+        };
+        self.images.insert(image.id.clone(), image);
+    }
+
+    pub(super) fn point(&mut self, pointer: &str, image: &str) {
+        self.parameters
+            .insert(format!("/imagebuilder/shop/{pointer}"), image.into());
+    }
+
+    pub(super) fn pointer(&self, pointer: &str) -> Option<&str> {
+        self.parameters
+            .get(&format!("/imagebuilder/shop/{pointer}"))
+            .map(String::as_str)
+    }
+
+    fn record(&mut self, instance: &InstanceId, image: &str, verdict: Verdict, reason: &str) {
+        let record = Record {
+            schema: SCHEMA,
+            instance_id: instance.to_string(),
+            image_id: image.into(),
+            verdict,
+            reason: reason.into(),
+            since: "2026-01-01T00:00:00Z".into(),
+            agent: "0.1.0".into(),
+            services: BTreeMap::new(),
+        };
+        let name = contract::names::registry_parameter("shop", instance.as_str());
+        self.parameters
+            .insert(name, serde_json::to_string(&record).unwrap());
+    }
+
+    /// Members that are in service on this version.
+    pub(super) fn on(&self, version: u64) -> usize {
+        self.group
+            .members
+            .iter()
+            .filter(|member| runs(member, version))
+            .count()
+    }
+
+    /// The number the group is saved on.
+    pub(super) fn saved(&self) -> SavedVersion {
+        match self.group.launches {
+            GroupLaunches::Template { saved, .. } => saved,
+            _ => panic!("the fake has a launch template"),
+        }
+    }
+
+    pub(super) fn save(&mut self, version: SavedVersion) {
+        if let GroupLaunches::Template { saved, .. } = &mut self.group.launches {
+            *saved = version;
+        }
+    }
+
+    pub(super) fn begin(
+        &mut self,
+        desired: &TemplateRef,
+        checkpoints: Vec<u32>,
+        auto_rollback: bool,
+    ) -> String {
+        let id = format!("r-{}", self.refreshes.len() + 1);
+        self.origin = match self.saved() {
+            SavedVersion::Number(version) => Some(TemplateRef {
+                id: desired.id.clone(),
+                version,
+            }),
+            _ => None,
+        };
+        self.refreshes.insert(
+            0,
+            Refresh {
+                id: id.clone(),
+                status: RefreshStatus::Pending,
+                reason: String::new(),
+                percent: 0,
+                to_update: 0,
+                started: Some(Timestamp::now()),
+                desired: Some(desired.clone()),
+                checkpoints,
+                auto_rollback,
+                rollback_reason: None,
+            },
+        );
+        id
+    }
+
+    fn new_box(&mut self) -> InstanceId {
+        self.boxes += 1;
+        sample::instance(&format!("i-{}", self.boxes))
+    }
+
+    /// Launches a box of this version; whether it joined.
+    fn launch(&mut self, version: u64) -> Option<InstanceId> {
+        let image = self
+            .template
+            .versions
+            .iter()
+            .find(|known| known.number == version)
+            .and_then(|known| known.image.literal())
+            .cloned()
+            .unwrap();
+        let instance = self.new_box();
+        let sick = self.sick.contains(&image);
+        self.activities.insert(
+            0,
+            Activity {
+                id: format!("a-{instance}"),
+                description: format!("Launching a new EC2 instance: {instance}"),
+                outcome: if sick {
+                    ActivityOutcome::Failed
+                } else {
+                    ActivityOutcome::Done
+                },
+                message: if sick {
+                    "Lifecycle Action Completed with ABANDON Result".into()
+                } else {
+                    String::new()
+                },
+                started: Some(Timestamp::now()),
+            },
+        );
+        if sick {
+            self.record(
+                &instance,
+                image.as_str(),
+                Verdict::Unfit,
+                "orders: /gtg answers 503",
+            );
+            return None;
+        }
+        self.record(&instance, image.as_str(), Verdict::Fit, "");
+        self.running.insert(instance.clone(), image);
+        Some(instance)
+    }
+
+    /// One step of the active refresh.
+    fn turn(&mut self) {
+        if self
+            .refreshes
+            .first()
+            .is_none_or(|refresh| refresh.status.is_over())
+        {
+            return;
+        }
+        let mut refresh = self.refreshes.remove(0);
+        if let Some(status) = self.statuses.pop_front() {
+            refresh.status = status;
+        } else {
+            self.step(&mut refresh);
+        }
+        self.refreshes.insert(0, refresh);
+    }
+
+    fn step(&mut self, refresh: &mut Refresh) {
+        let desired = refresh.desired.clone().unwrap();
+        match refresh.status {
+            RefreshStatus::Pending => refresh.status = RefreshStatus::InProgress,
+            RefreshStatus::Cancelling => refresh.status = RefreshStatus::Cancelled,
+            RefreshStatus::RollbackInProgress => {
+                let origin = self.origin.clone().unwrap();
+                if !self.replace(&origin) {
+                    refresh.status = RefreshStatus::RollbackSuccessful;
+                    refresh.percent = 0;
+                }
+            }
+            _ => {
+                let went_on = self.replace(&desired);
+                let all = self.group.members.len().max(1);
+                refresh.percent = u32::try_from(self.on(desired.version) * 100 / all).unwrap();
+                if !went_on {
+                    refresh.status = RefreshStatus::Successful;
+                    refresh.percent = 100;
+                    self.save(SavedVersion::Number(desired.version));
+                }
+            }
+        }
+    }
+
+    /// Replaces one member that does not match; false when there is none left.
+    fn replace(&mut self, desired: &TemplateRef) -> bool {
+        let Some(at) = self
+            .group
+            .members
+            .iter()
+            .position(|member| !runs(member, desired.version) && !member.protected)
+        else {
+            return false;
+        };
+        if let Some(instance) = self.launch(desired.version) {
+            let old = std::mem::replace(
+                &mut self.group.members[at],
+                GroupMember {
+                    instance,
+                    lifecycle: Lifecycle::InService,
+                    healthy: true,
+                    template: Some(desired.clone()),
+                    protected: false,
+                },
+            );
+            self.running.remove(&old.instance);
+        }
+        true
+    }
+
+    fn active(&mut self) -> Answer<&mut Refresh> {
+        self.refreshes
+            .first_mut()
+            .filter(|refresh| !refresh.status.is_over())
+            .ok_or_else(|| meant(NO_ACTIVE_REFRESH))
+    }
+}
+
+fn runs(member: &GroupMember, version: u64) -> bool {
+    member
+        .template
+        .as_ref()
+        .is_some_and(|own| own.version == version)
+}
+
+#[async_trait]
+impl Fleet for Service {
+    async fn group(&self, group: &GroupName) -> Answer<Option<Group>> {
+        self.call("group", |state| {
+            Ok((state.group.name == *group).then(|| state.group.clone()))
+        })
+        .await
+    }
+
+    async fn hooks(&self, _group: &GroupName) -> Answer<Vec<Hook>> {
+        self.call("hooks", |state| Ok(state.hooks.clone())).await
+    }
+
+    async fn refreshes(&self, _group: &GroupName) -> Answer<Vec<Refresh>> {
+        self.call("refreshes", |state| {
+            state.turn();
+            Ok(state.refreshes.clone())
+        })
+        .await
+    }
+
+    async fn activities(&self, _group: &GroupName) -> Answer<Vec<Activity>> {
+        self.call("activities", |state| Ok(state.activities.clone()))
+            .await
+    }
+
+    async fn start_refresh(
+        &self,
+        _group: &GroupName,
+        desired: &TemplateRef,
+        preferences: &Preferences,
+    ) -> Answer<String> {
+        self.call("start_refresh", |state| {
+            if state.active().is_ok() {
+                return Err(meant(REFRESH_IN_PROGRESS));
+            }
+            Ok(state.begin(
+                desired,
+                preferences.checkpoints.clone(),
+                preferences.auto_rollback,
+            ))
+        })
+        .await
+    }
+
+    async fn roll_back(&self, _group: &GroupName) -> Answer<()> {
+        self.call("roll_back", |state| {
+            let reversible = state.origin.is_some();
+            let refresh = state.active()?;
+            if !reversible {
+                return Err(meant(IRREVERSIBLE));
+            }
+            refresh.status = RefreshStatus::RollbackInProgress;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn cancel_refresh(&self, _group: &GroupName) -> Answer<()> {
+        self.call("cancel_refresh", |state| {
+            state.active()?.status = RefreshStatus::Cancelling;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn save_version(&self, _group: &GroupName, version: &TemplateRef) -> Answer<()> {
+        self.call("save_version", |state| {
+            state.save(SavedVersion::Number(version.version));
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl LaunchTemplates for Service {
+    async fn template(&self, _id: &str) -> Answer<Option<Template>> {
+        self.call("template", |state| Ok(Some(state.template.clone())))
+            .await
+    }
+
+    async fn make_version(&self, version: &NewVersion) -> Answer<u64> {
+        self.call("make_version", |state| {
+            if let Some(number) = state.tokens.get(&version.token) {
+                return Ok(*number);
+            }
+            let number = state.template.latest + 1;
+            state.template.latest = number;
+            state.template.versions.push(sample::version(
+                number,
+                version.image.as_str(),
+                &version.description,
+            ));
+            state.tokens.insert(version.token.clone(), number);
+            Ok(number)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl TargetGroups for Service {
+    async fn health(&self, _arn: &str) -> Answer<Vec<(InstanceId, TargetHealth)>> {
+        self.call("health", |state| {
+            let healthy = |image: &ImageId| !state.limping.contains(image);
+            Ok(state
+                .running
+                .iter()
+                .map(|(instance, image)| {
+                    let (state, reason) = if healthy(image) {
+                        ("healthy", "")
+                    } else {
+                        ("unhealthy", "Target.Timeout")
+                    };
+                    (
+                        instance.clone(),
+                        TargetHealth {
+                            state: state.into(),
+                            reason: reason.into(),
+                        },
+                    )
+                })
+                .collect())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Parameters for Service {
+    async fn parameter(&self, name: &str) -> Answer<Option<Parameter>> {
+        self.call("parameter", |state| {
+            Ok(state.parameters.get(name).map(|value| Parameter {
+                name: name.into(),
+                value: value.clone(),
+                version: 1,
+            }))
+        })
+        .await
+    }
+
+    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
+        self.call("below", |state| {
+            let below = state
+                .parameters
+                .iter()
+                .filter(|(name, _)| name.starts_with(path));
+            Ok(below
+                .map(|(name, value)| Parameter {
+                    name: name.clone(),
+                    value: value.clone(),
+                    version: 1,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {
+        self.call("point", |state| {
+            state.parameters.insert(name.into(), image.to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str) -> Answer<()> {
+        self.call("delete", |state| {
+            state.parameters.remove(name);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A call that rolling has no business making.
+fn foreign<T>(name: &'static str) -> Answer<T> {
+    panic!("rolling called {name}")
+}
+
+#[async_trait]
+impl Identity for Service {
+    async fn caller(&self) -> Answer<Caller> {
+        foreign("caller")
+    }
+}
+
+#[async_trait]
+impl Images for Service {
+    async fn image(&self, id: &ImageId) -> Answer<Option<Image>> {
+        self.call("image", |state| Ok(state.images.get(id).cloned()))
+            .await
+    }
+    async fn search(&self, _search: &Search) -> Answer<Vec<Image>> {
+        foreign("search")
+    }
+    async fn tag(&self, _ids: &[String], _tags: &Tags) -> Answer<()> {
+        foreign("tag")
+    }
+    async fn share(&self, _image: &Image, _accounts: &[AccountId]) -> Answer<()> {
+        foreign("share")
+    }
+    async fn shared_with(&self, _id: &ImageId) -> Answer<Vec<AccountId>> {
+        foreign("shared_with")
+    }
+    async fn deregister(&self, _id: &ImageId) -> Answer<()> {
+        foreign("deregister")
+    }
+    async fn snapshots_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Snapshot>> {
+        foreign("snapshots_tagged")
+    }
+    async fn snapshots_for(&self, _image: &ImageId) -> Answer<Vec<Snapshot>> {
+        foreign("snapshots_for")
+    }
+    async fn delete_snapshot(&self, _id: &SnapshotId) -> Answer<()> {
+        foreign("delete_snapshot")
+    }
+}
+
+#[async_trait]
+impl Instances for Service {
+    async fn instances_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Instance>> {
+        self.call("instances_tagged", |state| {
+            Ok(state
+                .running
+                .iter()
+                .map(|(id, image)| Instance {
+                    id: id.clone(),
+                    image: Some(image.clone()),
+                    state: InstanceState::Running,
+                    launched: None,
+                    reason: String::new(),
+                    tags: BTreeMap::new(),
+                })
+                .collect())
+        })
+        .await
+    }
+    async fn console(&self, _id: &InstanceId) -> Answer<String> {
+        self.call("console", |_| Ok(String::new())).await
+    }
+    async fn launch(&self, _launch: &Launch) -> Answer<InstanceId> {
+        foreign("launch")
+    }
+    async fn instance(&self, _id: &InstanceId) -> Answer<Option<Instance>> {
+        foreign("instance")
+    }
+    async fn instances_of(&self, _image: &ImageId) -> Answer<Vec<Instance>> {
+        foreign("instances_of")
+    }
+    async fn terminate(&self, _id: &InstanceId) -> Answer<()> {
+        foreign("terminate")
+    }
+    async fn import_key_pair(&self, _name: &str, _public_key: &str, _tags: &Tags) -> Answer<()> {
+        foreign("import_key_pair")
+    }
+    async fn key_pairs(&self, _filter: &str, _value: &str) -> Answer<Vec<KeyPair>> {
+        foreign("key_pairs")
+    }
+    async fn delete_key_pair(&self, _name: &str) -> Answer<()> {
+        foreign("delete_key_pair")
+    }
+    async fn security_groups(&self, _filter: &str, _value: &str) -> Answer<Vec<SecurityGroup>> {
+        foreign("security_groups")
+    }
+    async fn delete_security_group(&self, _id: &SecurityGroupId) -> Answer<()> {
+        foreign("delete_security_group")
+    }
+    async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
+        foreign("permitted")
+    }
+}

@@ -1,0 +1,245 @@
+//! The words for plans, members and endings. Text only: it must not decide or print.
+
+use std::time::Duration;
+
+use super::plan::{Plan, Version, WayBack};
+use super::verify::verdict_word;
+use super::view::{Activity, Member};
+use crate::cloud::ActivityOutcome;
+use crate::ids::{GroupName, InstanceId};
+use crate::output::elapsed;
+
+/// A plan for people, line by line.
+pub(crate) fn plan(plan: &Plan) -> Vec<String> {
+    let mut lines = vec![format!("plan for group {}", plan.group)];
+    let mut row = |label: &str, text: String| lines.push(format!("  {label:<12}{text}"));
+    let target = match plan.version {
+        Version::Existing(number) => format!("version {number}"),
+        Version::From(source) => format!("a new version made from {source}"),
+    };
+    row(
+        "template",
+        format!(
+            "{} ({}): version {} → {target}",
+            plan.template_name, plan.template_id, plan.previous.version
+        ),
+    );
+    row("image", format!("{} → {}", plan.previous.image, plan.image));
+    if let Some(number) = plan.pin {
+        row(
+            "pin first",
+            format!("save the group on {number} instead of {}", plan.saved),
+        );
+    }
+    row("replace", count(&plan.replace));
+    for (label, members) in [
+        ("matching", &plan.matching),
+        ("protected", &plan.protected),
+        ("standby", &plan.standby),
+    ] {
+        if !members.is_empty() {
+            row(label, count(members));
+        }
+    }
+    let pace = plan.pace;
+    if !plan.replace.is_empty() {
+        row(
+            "pace",
+            format!(
+                "{} at a time in {} batches; at least {} of {} in service, at most {} boxes",
+                pace.batch, pace.batches, pace.keep, pace.desired, pace.cap
+            ),
+        );
+        row(
+            "takes",
+            format!("about {}", elapsed(Duration::from_secs(pace.seconds))),
+        );
+    }
+    let preferences = &plan.preferences;
+    if !preferences.checkpoints.is_empty() {
+        let at: Vec<String> = preferences
+            .checkpoints
+            .iter()
+            .map(|percent| format!("{percent} %"))
+            .collect();
+        row(
+            "checkpoints",
+            format!(
+                "{}, pausing {} s",
+                at.join(", "),
+                preferences.checkpoint_delay_seconds
+            ),
+        );
+    }
+    if !preferences.alarms.is_empty() {
+        row("alarms", preferences.alarms.join(", "));
+    }
+    row(
+        "way back",
+        match &plan.way_back {
+            WayBack::Automatic(number) => format!("to version {number}, by itself when it fails"),
+            WayBack::OnRequest(number) => {
+                format!("to version {number}, by `imagebuilder roll rollback`")
+            }
+            WayBack::None(why) => format!("none: {why}"),
+        },
+    );
+    lines.extend(
+        plan.warnings
+            .iter()
+            .map(|warning| format!("  warning: {warning}")),
+    );
+    lines
+}
+
+/// A plan as data, for `--json`.
+pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
+    let (existing, source) = match plan.version {
+        Version::Existing(number) => (Some(number), None),
+        Version::From(source) => (None, Some(source)),
+    };
+    let (way_back, why_none) = match &plan.way_back {
+        WayBack::Automatic(number) => (Some(("automatic", *number)), None),
+        WayBack::OnRequest(number) => (Some(("on-request", *number)), None),
+        WayBack::None(why) => (None, Some(why)),
+    };
+    serde_json::json!({
+        "group": plan.group.as_str(),
+        "template": plan.template_id,
+        "from": { "version": plan.previous.version, "image": plan.previous.image.as_str() },
+        "to": { "version": existing, "made_from": source, "image": plan.image.as_str() },
+        "pin": plan.pin,
+        "replace": plan.replace,
+        "matching": plan.matching,
+        "protected": plan.protected,
+        "standby": plan.standby,
+        "batch": plan.pace.batch,
+        "batches": plan.pace.batches,
+        "keep": plan.pace.keep,
+        "cap": plan.pace.cap,
+        "seconds": plan.pace.seconds,
+        "way_back": way_back.map(|(how, version)| serde_json::json!({ "how": how, "version": version })),
+        "irreversible_because": why_none,
+        "warnings": plan.warnings,
+    })
+}
+
+/// How many, and who while they are few.
+fn count(members: &[InstanceId]) -> String {
+    const FEW: usize = 8;
+    let named: Vec<&str> = members.iter().take(FEW).map(InstanceId::as_str).collect();
+    match members.len() {
+        0 => "nobody".into(),
+        all if all > FEW => format!("{all}: {}, …", named.join(", ")),
+        all => format!("{all}: {}", named.join(", ")),
+    }
+}
+
+/// One member in one line.
+pub(crate) fn member(member: &Member) -> String {
+    let mut line = format!("{} {}", member.instance, member.lifecycle);
+    if let Some(template) = &member.template {
+        line.push_str(&format!(" version {}", template.version));
+    }
+    if let Some(image) = &member.image {
+        line.push_str(&format!(" {image}"));
+    }
+    if !member.healthy {
+        line.push_str(" Unhealthy");
+    }
+    for target in &member.targets {
+        line.push_str(&format!(" target {}", target.state));
+        if !target.reason.is_empty() {
+            line.push_str(&format!(" ({})", target.reason));
+        }
+    }
+    if let Some(record) = &member.record {
+        line.push_str(&format!(" agent {}", verdict_word(record.verdict)));
+        if !record.reason.is_empty() {
+            line.push_str(&format!(" ({})", record.reason));
+        }
+    }
+    line
+}
+
+/// A scaling activity that went wrong, AWS's message verbatim; `None` for one that did not.
+pub(crate) fn mishap(activity: &Activity) -> Option<String> {
+    (activity.outcome == ActivityOutcome::Failed)
+        .then(|| format!("{}: {}", activity.description, activity.message.trim()))
+}
+
+/// The two commands for somebody who stops watching.
+pub(crate) fn detached(group: &GroupName) -> String {
+    format!(
+        "go on watching group {group}: imagebuilder roll watch\n\
+         bring it back to where it was: imagebuilder roll rollback"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Consent, Decision, plan as decide};
+    use super::super::sample;
+    use super::super::view::FleetView;
+    use super::*;
+
+    fn shown(view: &FleetView, roll: &str, consents: &[Consent]) -> String {
+        match decide(
+            view,
+            &sample::goal("ami-2"),
+            &sample::settings(roll),
+            consents,
+        ) {
+            Decision::Roll(decided) => plan(&decided).join("\n"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_plan_reads_well() {
+        insta::assert_snapshot!(shown(&sample::fleet(3, 7, "ami-1"), "", &[]));
+    }
+
+    #[test]
+    fn a_plan_with_everything_reads_well() {
+        let mut view = sample::fleet(12, 7, "ami-1");
+        let template = sample::template(&mut view);
+        template.saved = crate::cloud::SavedVersion::Latest;
+        template
+            .versions
+            .push(sample::version(8, "ami-2", "imagebuilder: shop"));
+        view.members[0].protected = true;
+        view.members[1] = sample::member("i-2", 7, "ami-1", "Standby");
+        view.members[2] = sample::member("i-3", 8, "ami-2", "InService");
+        view.hooks[0].heartbeat_seconds = 3600;
+        let roll = "min_healthy_percent = 80\nmax_healthy_percent = 120\nwarmup_seconds = 30\n\
+                    checkpoints = [20, 50]\nalarms = [\"errors\", \"latency\"]\nauto_rollback = false";
+        for member in &mut view.members {
+            if member.template.as_ref().is_some_and(|own| own.version == 8) {
+                continue;
+            }
+            member.template.as_mut().unwrap().version = 7;
+        }
+        // Two versions run, so there is no single one to pin: accept the one-way trip instead.
+        insta::assert_snapshot!(shown(&view, roll, &[Consent::Irreversible]));
+    }
+
+    #[test]
+    fn a_member_is_one_line() {
+        let mut sick = sample::member("i-1", 8, "ami-2", "InService");
+        assert_eq!(
+            member(&sick),
+            "i-1 InService version 8 ami-2 target healthy agent fit"
+        );
+        sick.healthy = false;
+        sick.targets[0].state = "unhealthy".into();
+        sick.targets[0].reason = "Target.Timeout".into();
+        let record = sick.record.as_mut().unwrap();
+        record.verdict = contract::registry::Verdict::Unfit;
+        record.reason = "orders: 503".into();
+        assert_eq!(
+            member(&sick),
+            "i-1 InService version 8 ami-2 Unhealthy target unhealthy (Target.Timeout) agent unfit (orders: 503)"
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! From a plan to a refresh that runs: record, pin, make the version, look again, start.
+//!
+//! Every step is recorded before it is taken, and may be taken again by a later run. It must not watch: that is
+//! [`drive`](super::drive)'s.
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+
+use super::plan::{Consent, Decision, Goal, Plan, RefusalKind, Target, Version, plan as decide};
+use super::view::{OURS, Refresh, SavedVersion, TemplateRef};
+use super::{Crew, look};
+use crate::cloud::{CloudError, Kind, NewVersion, REFRESH_IN_PROGRESS};
+use crate::exit::{Exit, Failure};
+use crate::ledger::Ledger;
+
+/// The ledger's names for what a later `roll watch` or `roll rollback` wants to know.
+pub(crate) mod fact {
+    /// The group that is rolled.
+    pub(crate) const GROUP: &str = "group";
+    /// The version it was on, as `lt-…:7:ami-…`.
+    pub(crate) const PREVIOUS: &str = "previous";
+    /// The version it goes to, in the same form.
+    pub(crate) const TARGET: &str = "target";
+    /// When StartInstanceRefresh was about to be called.
+    pub(crate) const INTENDED: &str = "refresh-intended";
+    /// The refresh's id.
+    pub(crate) const REFRESH: &str = "refresh";
+    /// Why it was stopped by us.
+    pub(crate) const STOPPED: &str = "stopped";
+}
+
+/// A refresh of ours that may begin this much before we recorded our intent: clocks differ.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// How often Start is tried against faults that pass. The SDK has retried each of them already.
+const STARTS: u32 = 5;
+
+/// A refresh that runs, and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Course {
+    /// The refresh's id.
+    pub(crate) refresh: String,
+    /// Where it goes.
+    pub(crate) target: Target,
+    /// Where it comes from, if that is known.
+    pub(crate) previous: Option<Target>,
+}
+
+impl Target {
+    /// The template version without its image.
+    pub(crate) fn reference(&self) -> TemplateRef {
+        TemplateRef {
+            id: self.template_id.clone(),
+            version: self.version,
+        }
+    }
+
+    /// The form it has in the ledger.
+    pub(crate) fn record(&self) -> String {
+        format!("{}:{}:{}", self.template_id, self.version, self.image)
+    }
+
+    /// Reads that form.
+    pub(crate) fn from_record(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        Some(Self {
+            template_id: parts.next()?.to_owned(),
+            version: parts.next()?.parse().ok()?,
+            image: parts.next()?.parse().ok()?,
+        })
+    }
+}
+
+/// Carries out a plan up to the moment its refresh runs.
+pub(crate) async fn start(
+    crew: &Crew<'_>,
+    plan: &Plan,
+    goal: &Goal,
+    consents: &[Consent],
+    ledger: &mut Ledger,
+) -> Result<Course> {
+    ledger.fact(fact::GROUP, plan.group.as_str())?;
+    ledger.fact(fact::PREVIOUS, plan.previous.record())?;
+    if let Some(number) = plan.pin {
+        ledger.step("pin")?;
+        let step = crew.output.step(
+            "pin",
+            format!("save group {} on version {number}", plan.group),
+        );
+        crew.cloud
+            .fleet
+            .save_version(&plan.group, &plan.previous.reference())
+            .await?;
+        step.done(format!("instead of {}", plan.saved));
+    }
+    let target = Target {
+        template_id: plan.template_id.clone(),
+        version: version(crew, plan, ledger).await?,
+        image: plan.image.clone(),
+    };
+    ledger.fact(fact::TARGET, target.record())?;
+    still_so(crew, plan, &target, goal, consents).await?;
+    let refresh = refresh(crew, plan, &target, ledger).await?;
+    Ok(Course {
+        refresh,
+        target,
+        previous: Some(plan.previous.clone()),
+    })
+}
+
+/// The number of the version to go to, made if it has to be.
+async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u64> {
+    let source = match plan.version {
+        Version::Existing(number) => return Ok(number),
+        Version::From(source) => source,
+    };
+    ledger.step("version")?;
+    let step = crew.output.step(
+        "version",
+        format!(
+            "make a version of template {} with {}",
+            plan.template_name, plan.image
+        ),
+    );
+    let run = ledger.run();
+    let number = crew
+        .cloud
+        .templates
+        .make_version(&NewVersion {
+            template_id: plan.template_id.clone(),
+            source,
+            image: plan.image.clone(),
+            description: format!(
+                "{OURS} {}, run {run}: {} in place of {}",
+                crew.image, plan.image, plan.previous.image
+            ),
+            token: run.to_string(),
+        })
+        .await?;
+    step.done(format!("version {number}"));
+    Ok(number)
+}
+
+/// Looks again: the plan was shown, thought about and prepared, and the group may have moved since.
+async fn still_so(
+    crew: &Crew<'_>,
+    plan: &Plan,
+    target: &Target,
+    goal: &Goal,
+    consents: &[Consent],
+) -> Result<()> {
+    let view = look::fleet(crew.cloud, crew.image, &plan.group).await?;
+    let exact = Goal {
+        version: Some(target.version),
+        ..goal.clone()
+    };
+    let mut expected = plan.clone();
+    if let Some(number) = plan.pin {
+        expected.saved = SavedVersion::Number(number);
+    }
+    match decide(&view, &exact, crew.settings, consents) {
+        Decision::Roll(again) if expected.same_ground(&again) => Ok(()),
+        Decision::Roll(_) | Decision::NothingToDo(_) => Err(Exit::Refused
+            .error(format!(
+                "group {} was changed while the roll was being prepared",
+                plan.group
+            ))
+            .hint("run `imagebuilder roll` again: it plans anew and uses the version that was made")
+            .into()),
+        Decision::Refuse(refusal) => {
+            Err(refused(refusal.kind, refusal.reason, refusal.hint).into())
+        }
+    }
+}
+
+/// A refusal as the error that ends the command.
+pub(crate) fn refused(kind: RefusalKind, reason: String, hint: String) -> Failure {
+    let exit = match kind {
+        RefusalKind::Preflight => Exit::Refused,
+        RefusalKind::RefreshActive(_) => Exit::RefreshActive,
+    };
+    exit.error(reason).hint(hint)
+}
+
+/// Starts the refresh, once: the call has no client token, so an answer that got lost is looked for.
+async fn refresh(
+    crew: &Crew<'_>,
+    plan: &Plan,
+    target: &Target,
+    ledger: &mut Ledger,
+) -> Result<String> {
+    let intended = Timestamp::now();
+    ledger.step("refresh")?;
+    ledger.fact(fact::INTENDED, intended.to_string())?;
+    let mut step = crew.output.step(
+        "refresh",
+        format!("start a refresh of group {}", plan.group),
+    );
+    let mut tries = 0;
+    let id = loop {
+        tries += 1;
+        let error = match crew
+            .cloud
+            .fleet
+            .start_refresh(&plan.group, &target.reference(), &plan.preferences)
+            .await
+        {
+            Ok(id) => break id,
+            Err(error) => error,
+        };
+        let busy = is(&error, REFRESH_IN_PROGRESS);
+        if !busy && !passes(&error) {
+            return Err(error.into());
+        }
+        step.waiting(format!("{error}; looking whether it began all the same"));
+        let newest = crew
+            .cloud
+            .fleet
+            .refreshes(&plan.group)
+            .await?
+            .into_iter()
+            .next();
+        match newest {
+            Some(found) if ours(&found, target, intended) => break found.id,
+            Some(other) if busy => {
+                let reason = format!("refresh {} of group {} began first", other.id, plan.group);
+                let hint =
+                    "wait for it with --wait, or see what it does with `imagebuilder roll watch`";
+                step.failed("another refresh is active");
+                return Err(Exit::RefreshActive
+                    .error(reason)
+                    .hint(hint)
+                    .because(error)
+                    .into());
+            }
+            _ if tries >= STARTS => return Err(error.into()),
+            _ => tokio::time::sleep(crew.settings.poll).await,
+        }
+    };
+    ledger.fact(fact::REFRESH, id.as_str())?;
+    step.done(format!("refresh {id}"));
+    Ok(id)
+}
+
+/// Whether a refresh is the one we asked for: to the same version, and not from before our intent.
+fn ours(refresh: &Refresh, target: &Target, intended: Timestamp) -> bool {
+    refresh.desired.as_ref() == Some(&target.reference())
+        && refresh
+            .started
+            .is_none_or(|started| started >= intended - CLOCK_SKEW)
+}
+
+/// Whether a fault is the one of this code; the service's SDKs disagree on the suffix `Fault`.
+pub(crate) fn is(error: &CloudError, code: &str) -> bool {
+    error.code() == code || error.code().strip_suffix("Fault") == Some(code)
+}
+
+/// Whether a fault may be over when asked again.
+pub(crate) fn passes(error: &CloudError) -> bool {
+    matches!(
+        error.kind,
+        Kind::Throttled | Kind::Unreachable | Kind::Other
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn a_target_reads_back_from_the_ledger() {
+        let target = sample::target(8, "ami-2");
+        assert_eq!(target.record(), "lt-1:8:ami-2");
+        assert_eq!(Target::from_record("lt-1:8:ami-2"), Some(target));
+        for bad in ["", "lt-1:8", "lt-1:x:ami-2", "lt-1:8:x"] {
+            assert_eq!(Target::from_record(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn our_own_refresh_is_told_from_another() {
+        let refresh = sample::refresh("InProgress");
+        let target = sample::target(8, "ami-2");
+        let began = refresh.started.unwrap();
+        assert!(ours(&refresh, &target, began));
+        assert!(ours(
+            &refresh,
+            &target,
+            began + SignedDuration::from_secs(200)
+        ));
+        assert!(!ours(
+            &refresh,
+            &target,
+            began + SignedDuration::from_secs(400)
+        ));
+        assert!(!ours(&refresh, &sample::target(9, "ami-2"), began));
+        let aimless = Refresh {
+            desired: None,
+            ..refresh
+        };
+        assert!(!ours(&aimless, &target, began));
+    }
+}
