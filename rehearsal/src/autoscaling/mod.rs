@@ -9,15 +9,17 @@
 //!
 //! # Not as on AWS
 //!
-//! - Groups have a launch template. Launch configurations, mixed instances policies, warm pools,
-//!   `ReplaceRootVolume`, scaling policies, scheduled actions, notifications, Classic Load Balancers
-//!   and traffic sources other than target groups are refused, by name.
+//! - Groups have a launch template. Launch configurations, mixed instances policies, Classic Load
+//!   Balancers, `MaxInstanceLifetime` and the strategy `ReplaceRootVolume` are refused with a
+//!   ValidationError that names them. Warm pools, scaling policies, scheduled actions, notifications
+//!   and AttachTrafficSources are `InvalidAction` (target groups attach by their own call).
 //! - Hooks notify nobody: agents find their hook by instance id. An abandoned launch does not run the
 //!   termination hooks.
 //! - DefaultCooldown, CapacityRebalance and termination policies other than `OldestInstance`,
 //!   `NewestInstance` and `Default` are kept and shown, without effect; so are weights.
 //! - Unhealthy instances are replaced at once, not 10 % at a time, and terminated before their
 //!   replacement is launched.
+//! - A refresh does not wait for old instances that still drain or whose termination hook is open.
 //! - A checkpoint that was passed does not fire again when capacity changes.
 //! - Skip matching compares when the refresh starts, also for `$Latest`.
 //! - Refreshes are remembered for good, activities up to 5,000 a group. Events go to the log.

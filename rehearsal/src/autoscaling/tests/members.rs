@@ -413,3 +413,89 @@ fn nothing_changes_while_nothing_happens() {
         bench.agent = |_, _| Some("CONTINUE");
     }
 }
+
+#[test]
+fn target_groups_attached_and_detached_later_take_members_with_them() {
+    let mut bench = Bench::group(2, &[]);
+    let arn = [("TargetGroupARNs.member.1", TARGETS)];
+    bench
+        .ask("AttachLoadBalancerTargetGroups", &arn)
+        .expect("attach");
+    assert_eq!(bench.world.registrations, 2);
+    bench
+        .ask("AttachLoadBalancerTargetGroups", &arn)
+        .expect("attached already");
+    assert_eq!(bench.world.registrations, 2);
+    let told = bench
+        .ask("DescribeLoadBalancerTargetGroups", &[])
+        .expect("describe");
+    assert!(told.contains("<State>InService</State>"), "{told}");
+    bench
+        .ask("DetachLoadBalancerTargetGroups", &arn)
+        .expect("detach");
+    assert!(
+        bench
+            .world
+            .targets
+            .values()
+            .all(|state| state == "draining")
+    );
+    bench
+        .ask("DetachLoadBalancerTargetGroups", &arn)
+        .expect_err("detached already");
+    bench
+        .ask(
+            "AttachLoadBalancerTargetGroups",
+            &[("TargetGroupARNs.member.1", "arn:x")],
+        )
+        .expect_err("no such target group");
+}
+
+#[test]
+fn only_members_in_service_or_standby_can_be_protected_or_step_aside() {
+    let mut bench = Bench::new();
+    bench.agent = |_, _| None;
+    bench.create(1, &launch_hook("60"));
+    bench.settle();
+    let id = bench.ids()[0].clone();
+    let protect = [
+        ("InstanceIds.member.1", id.as_str()),
+        ("ProtectedFromScaleIn", "true"),
+    ];
+    let refused = bench
+        .ask("SetInstanceProtection", &protect)
+        .expect_err("at its gate");
+    assert_eq!(
+        refused.message,
+        format!("The instance {id} is not in InService or Standby.")
+    );
+    let aside = [
+        ("InstanceIds.member.1", id.as_str()),
+        ("ShouldDecrementDesiredCapacity", "true"),
+    ];
+    bench.ask("EnterStandby", &aside).expect_err("at its gate");
+    bench.agent = |_, _| Some("CONTINUE");
+    bench.run(1);
+    bench
+        .ask("UpdateAutoScalingGroup", &[("MinSize", "1")])
+        .expect("update");
+    let refused = bench
+        .ask("EnterStandby", &aside)
+        .expect_err("below the minimum");
+    assert!(
+        refused.message.contains("has min-size=1"),
+        "{}",
+        refused.message
+    );
+    bench
+        .ask("SetInstanceProtection", &protect)
+        .expect("in service");
+    bench
+        .ask(
+            "UpdateAutoScalingGroup",
+            &[("MinSize", "0"), ("DesiredCapacity", "0")],
+        )
+        .expect("update");
+    bench.run(3);
+    assert_eq!(bench.ids(), [id.as_str()], "protected from scale-in");
+}

@@ -551,3 +551,19 @@ fn without_a_maximum_a_release_that_cannot_launch_costs_what_min_allows() {
         );
     }
 }
+
+#[test]
+fn no_refresh_is_active_for_more_than_two_weeks() {
+    let mut bench = Bench::group(2, &[]);
+    bench
+        .roll(&with(&[
+            ("CheckpointPercentages.member.1", "50"),
+            ("CheckpointPercentages.member.2", "100"),
+            ("CheckpointDelay", "172800"),
+        ]))
+        .expect("start");
+    bench.run(15);
+    bench.now += jiff::SignedDuration::from_hours(14 * 24);
+    bench.settle();
+    assert_eq!(bench.refresh().status, RefreshStatus::Failed);
+}
