@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::activities::Diary;
+use super::activities::{ActivityStatus, Diary};
 use super::members::Member;
 use super::refresh::Refresh;
 use super::world::TemplateRef;
@@ -231,5 +231,17 @@ impl Group {
     /// The position of the member with this instance id.
     pub(crate) fn position(&self, id: &str) -> Option<usize> {
         self.members.iter().position(|m| m.id == id)
+    }
+
+    /// Moves the activity of the member at `position` on.
+    pub(crate) fn note(
+        &mut self,
+        position: usize,
+        status: ActivityStatus,
+        message: Option<String>,
+        now: Timestamp,
+    ) {
+        self.diary
+            .note(&self.members[position].activity, status, message, now);
     }
 }

@@ -213,34 +213,16 @@ pub(crate) fn advance(
                     let member = &mut group.members[position];
                     member.registered.clear();
                     member.state = LifecycleState::Standby;
-                    let activity = member.activity.clone();
-                    group
-                        .diary
-                        .note(&activity, ActivityStatus::Successful, None, now);
-                }
-            }
-            LifecycleState::Detaching => {
-                if drained(&group.members[position], world) {
-                    let activity = group.members[position].activity.clone();
-                    group
-                        .diary
-                        .note(&activity, ActivityStatus::Successful, None, now);
-                    gone.push(position);
+                    group.note(position, ActivityStatus::Successful, None, now);
                 }
             }
             LifecycleState::Terminating => terminating(group, position, world, now),
             LifecycleState::TerminatingWait => terminating_wait(group, position, world, now),
-            LifecycleState::TerminatingProceed => {
-                if ended(&group.members[position], world) {
-                    let activity = group.members[position].activity.clone();
-                    group
-                        .diary
-                        .note(&activity, ActivityStatus::Successful, None, now);
-                    gone.push(position);
-                }
-            }
-            LifecycleState::TerminatingRetained => {
-                if ended(&group.members[position], world) {
+            LifecycleState::Detaching
+            | LifecycleState::TerminatingProceed
+            | LifecycleState::TerminatingRetained => {
+                if left(&group.members[position], world) {
+                    group.note(position, ActivityStatus::Successful, None, now);
                     gone.push(position);
                 }
             }
@@ -286,10 +268,7 @@ fn pending(
             };
             member.actions = actions;
             if member.state == LifecycleState::PendingWait {
-                let activity = member.activity.clone();
-                group
-                    .diary
-                    .note(&activity, ActivityStatus::MidLifecycleAction, None, now);
+                group.note(position, ActivityStatus::MidLifecycleAction, None, now);
             }
         }
         _ => launch_failed(group, position, not_running(&id), world, now, switches),
@@ -322,12 +301,9 @@ fn enter_service(group: &mut Group, position: usize, world: &mut dyn World, now:
     let member = &mut group.members[position];
     member.state = LifecycleState::InService;
     member.in_service_since = Some(now);
-    let activity = member.activity.clone();
     group.launch_failures = 0;
     group.launch_not_before = None;
-    group
-        .diary
-        .note(&activity, ActivityStatus::Successful, None, now);
+    group.note(position, ActivityStatus::Successful, None, now);
 }
 
 fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) {
@@ -361,18 +337,13 @@ fn terminating(group: &mut Group, position: usize, world: &mut dyn World, now: T
     };
     let member = &mut group.members[position];
     member.actions = actions;
-    let activity = member.activity.clone();
     if member.actions.is_empty() {
         member.state = LifecycleState::TerminatingProceed;
         world.terminate(&member.id);
-        group
-            .diary
-            .note(&activity, ActivityStatus::InProgress, None, now);
+        group.note(position, ActivityStatus::InProgress, None, now);
     } else {
         member.state = LifecycleState::TerminatingWait;
-        group
-            .diary
-            .note(&activity, ActivityStatus::MidLifecycleAction, None, now);
+        group.note(position, ActivityStatus::MidLifecycleAction, None, now);
     }
 }
 
@@ -384,20 +355,15 @@ fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, n
         return;
     }
     member.actions.clear();
-    let activity = member.activity.clone();
     match verdict {
         HookVerdict::Abandoned(why) if retain => {
             member.state = LifecycleState::TerminatingRetained;
-            group
-                .diary
-                .note(&activity, ActivityStatus::Cancelled, Some(why), now);
+            group.note(position, ActivityStatus::Cancelled, Some(why), now);
         }
         _ => {
             member.state = LifecycleState::TerminatingProceed;
             world.terminate(&member.id);
-            group
-                .diary
-                .note(&activity, ActivityStatus::InProgress, None, now);
+            group.note(position, ActivityStatus::InProgress, None, now);
         }
     }
 }
@@ -410,10 +376,7 @@ fn launch_failed(
     now: Timestamp,
     switches: &Switches,
 ) {
-    let activity = group.members[position].activity.clone();
-    group
-        .diary
-        .note(&activity, ActivityStatus::Cancelled, Some(why), now);
+    group.note(position, ActivityStatus::Cancelled, Some(why), now);
     leave(group, position, Departure::LaunchFailure, world, now);
     slow_down(group, now, switches);
 }
@@ -449,7 +412,11 @@ fn runs(id: &str, world: &dyn World) -> bool {
         .is_some_and(|view| view.state == "running")
 }
 
-fn ended(member: &Member, world: &dyn World) -> bool {
+/// Whether nothing keeps the member in the group any more.
+fn left(member: &Member, world: &dyn World) -> bool {
+    if member.state == LifecycleState::Detaching {
+        return drained(member, world);
+    }
     world
         .instance(&member.id)
         .is_none_or(|view| view.state == "terminated")

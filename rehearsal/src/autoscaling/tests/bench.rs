@@ -248,6 +248,13 @@ impl Bench {
         self.call(action, &all)
     }
 
+    /// SetInstanceProtection of one member.
+    pub(super) fn protect(&mut self, id: &str, on: &str) {
+        let form = [("InstanceIds.member.1", id), ("ProtectedFromScaleIn", on)];
+        self.ask("SetInstanceProtection", &form)
+            .expect("in service");
+    }
+
     /// StartInstanceRefresh to version 2; `more` are preferences without their prefix.
     pub(super) fn roll(&mut self, preferences: &[(&str, &str)]) -> Result<String, ApiError> {
         let named: Vec<(String, &str)> = preferences

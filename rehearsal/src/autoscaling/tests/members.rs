@@ -366,7 +366,7 @@ fn shrinking_while_the_last_replacements_wait_does_not_strand_the_refresh() {
     assert_eq!(bench.finish(60), RefreshStatus::Successful);
 }
 
-/// An unhealthy member that must not be replaced still does not count as a working one.
+/// An unhealthy member does not count as a working one: it makes way before anything is launched.
 #[test]
 fn an_unhealthy_member_is_taken_first_and_does_not_count() {
     let mut bench = Bench::group(4, &[]);
@@ -382,15 +382,37 @@ fn an_unhealthy_member_is_taken_first_and_does_not_count() {
     assert_eq!(bench.of().counted(), 4);
     bench
         .roll(&[
-            ("MinHealthyPercentage", "75"),
+            ("MinHealthyPercentage", "100"),
             ("MaxHealthyPercentage", "100"),
             ("InstanceWarmup", "60"),
         ])
         .expect("start");
     bench.run(30);
     assert!(!bench.ids().contains(&id));
-    assert_eq!(bench.in_service(1), 3, "three must work");
+    assert_eq!((bench.in_service(1), bench.of().counted()), (3, 4));
     assert_eq!(bench.finish(600), RefreshStatus::Successful);
+}
+
+/// Scaling in takes effect while a checkpoint's delay runs.
+#[test]
+fn a_checkpoint_does_not_hold_up_scaling_in() {
+    let mut bench = Bench::group(10, &[]);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "80"),
+            ("InstanceWarmup", "5"),
+            ("CheckpointPercentages.member.1", "20"),
+            ("CheckpointPercentages.member.2", "100"),
+            ("CheckpointDelay", "1000"),
+        ])
+        .expect("start");
+    bench.run(20);
+    bench
+        .ask("SetDesiredCapacity", &[("DesiredCapacity", "9")])
+        .expect("set");
+    bench.run(5);
+    assert_eq!((bench.in_service(1), bench.in_service(2)), (7, 2));
+    assert_eq!(bench.finish(1200), RefreshStatus::Successful);
 }
 
 /// The cloud writes its state down whenever it changes: waiting must not change it.

@@ -366,15 +366,7 @@ fn protected_members_are_waited_for_ignored_or_replaced() {
     ] {
         let mut bench = Bench::group(4, &[]);
         let id = bench.ids()[0].clone();
-        bench
-            .ask(
-                "SetInstanceProtection",
-                &[
-                    ("InstanceIds.member.1", &id),
-                    ("ProtectedFromScaleIn", "true"),
-                ],
-            )
-            .expect("in service");
+        bench.protect(&id, "true");
         bench
             .roll(&with(&[("ScaleInProtectedInstances", choice)]))
             .expect("start");
@@ -404,18 +396,10 @@ fn protected_members_are_waited_for_ignored_or_replaced() {
 fn protection_lifted_in_time_lets_it_go_on() {
     let mut bench = Bench::group(2, &[]);
     let id = bench.ids()[0].clone();
-    let set = |bench: &mut Bench, on: &str| {
-        bench
-            .ask(
-                "SetInstanceProtection",
-                &[("InstanceIds.member.1", &id), ("ProtectedFromScaleIn", on)],
-            )
-            .expect("in service");
-    };
-    set(&mut bench, "true");
+    bench.protect(&id, "true");
     bench.roll(&SURGE).expect("start");
     bench.run(3000);
-    set(&mut bench, "false");
+    bench.protect(&id, "false");
     assert_eq!(bench.finish(100), RefreshStatus::Successful);
 }
 
