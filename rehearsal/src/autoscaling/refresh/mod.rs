@@ -2,6 +2,27 @@
 //!
 //! Owns the types. `begin` says whether one may start (or be cancelled or rolled back), `decide` is
 //! the pure state machine, `drive` looks, asks it and carries out what it says.
+//!
+//! ```text
+//!            begin::start
+//!                 │            nothing to replace
+//!              Pending ─────────────────────────────────────┐
+//!                 │ Begin                                   │
+//!                 ▼                 Bake                    ▼
+//!            InProgress ──────────────────▶ Baking ────▶ Successful   (the group is saved on the target)
+//!             │   │  ▲ Checkpoint, hold       │  ▲ End
+//!             │   └──┘                        │
+//!             │ alarm, stall, 14 days         │ alarm
+//!             ├───────────────────────────────┤
+//!             │ no auto-rollback              │ auto-rollback, or begin::roll_back
+//!             ▼                               ▼
+//!          Failed                     RollbackInProgress ────▶ RollbackSuccessful
+//!                                             │ stall
+//!                                             ▼
+//!                                      RollbackFailed
+//!
+//! any of the active ones ── begin::cancel ──▶ Cancelling ──▶ Cancelled
+//! ```
 
 use std::collections::BTreeSet;
 

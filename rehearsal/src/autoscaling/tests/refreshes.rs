@@ -148,3 +148,30 @@ fn the_group_learns_of_the_new_version_only_at_the_end() {
     assert_eq!(bench.of().template.version, "2");
     assert_eq!(bench.refresh().to_update, 0);
 }
+
+/// A checkpoint bounds what is taken as well as what is launched; 100 is announced by success alone.
+#[test]
+fn checkpoints_bound_both_sides() {
+    let mut bench = Bench::group(10, &launch_hook("60"));
+    bench.agent = |_, _| None;
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "50"),
+            ("MaxHealthyPercentage", "100"),
+            ("InstanceWarmup", "0"),
+            ("CheckpointPercentages.member.1", "20"),
+            ("CheckpointPercentages.member.2", "100"),
+            ("CheckpointDelay", "30"),
+        ])
+        .expect("start");
+    bench.run(5);
+    assert_eq!((bench.in_service(1), bench.of().counted()), (8, 10));
+    bench.agent = |_, _| Some("CONTINUE");
+    assert_eq!(bench.finish(100), RefreshStatus::Successful);
+    let told: Vec<String> = bench
+        .events()
+        .iter()
+        .filter_map(|event| event.split_once(' ').map(|(_, what)| what.to_owned()))
+        .collect();
+    assert_eq!(told, ["Started", "Checkpoint Reached (20)", "Succeeded"]);
+}

@@ -551,3 +551,22 @@ fn no_refresh_is_active_for_more_than_two_weeks() {
     bench.settle();
     assert_eq!(bench.refresh().status, RefreshStatus::Failed);
 }
+
+#[test]
+fn protection_given_in_the_middle_is_respected_under_ignore() {
+    let mut bench = Bench::group(4, &[]);
+    bench
+        .roll(&with(&[("ScaleInProtectedInstances", "Ignore")]))
+        .expect("start");
+    bench.run(3);
+    let id = bench
+        .ids()
+        .into_iter()
+        .filter(|id| bench.world.versions[id] == 1)
+        .next_back()
+        .expect("an old one");
+    bench.protect(&id, "true");
+    assert_eq!(bench.finish(200), RefreshStatus::Successful);
+    assert_eq!((bench.in_service(1), bench.in_service(2)), (1, 3));
+    assert!(bench.ids().contains(&id));
+}
