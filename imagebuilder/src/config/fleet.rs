@@ -26,11 +26,11 @@ pub(crate) struct Fleet {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Roll {
     /// Share of the desired capacity that stays in service, healthy and warmed.
-    pub(crate) min_healthy_percent: u32,
+    pub(crate) min_healthy_percentage: u32,
     /// How far above the desired capacity the group may go meanwhile.
-    pub(crate) max_healthy_percent: u32,
+    pub(crate) max_healthy_percentage: u32,
     /// Seconds a new box must stay healthy before it counts; unset takes the group's own.
-    pub(crate) warmup_seconds: Option<u32>,
+    pub(crate) instance_warmup_seconds: Option<u32>,
     /// Percentages at which the refresh pauses.
     pub(crate) checkpoints: Vec<u32>,
     /// How long it pauses there; the smoke test has to answer within it.
@@ -61,9 +61,9 @@ pub(crate) struct Roll {
 impl Default for Roll {
     fn default() -> Self {
         Self {
-            min_healthy_percent: 100,
-            max_healthy_percent: 110,
-            warmup_seconds: None,
+            min_healthy_percentage: 100,
+            max_healthy_percentage: 110,
+            instance_warmup_seconds: None,
             checkpoints: Vec::new(),
             checkpoint_delay_seconds: 600,
             bake_seconds: 0,
@@ -140,20 +140,20 @@ impl Settings {
     /// Judges what was written; errors name the key.
     pub(crate) fn validate(fleet: &Fleet, roll: &Roll) -> Result<Self> {
         ensure!(
-            roll.min_healthy_percent <= 100,
-            "roll.min_healthy_percent is {}; it must be 0 to 100",
-            roll.min_healthy_percent
+            roll.min_healthy_percentage <= 100,
+            "roll.min_healthy_percentage is {}; it must be 0 to 100",
+            roll.min_healthy_percentage
         );
         ensure!(
-            (100..=200).contains(&roll.max_healthy_percent),
-            "roll.max_healthy_percent is {}; it must be 100 to 200",
-            roll.max_healthy_percent
+            (100..=200).contains(&roll.max_healthy_percentage),
+            "roll.max_healthy_percentage is {}; it must be 100 to 200",
+            roll.max_healthy_percentage
         );
         ensure!(
-            roll.max_healthy_percent - roll.min_healthy_percent <= 100,
-            "roll.max_healthy_percent {} is more than 100 above roll.min_healthy_percent {}",
-            roll.max_healthy_percent,
-            roll.min_healthy_percent
+            roll.max_healthy_percentage - roll.min_healthy_percentage <= 100,
+            "roll.max_healthy_percentage {} is more than 100 above roll.min_healthy_percentage {}",
+            roll.max_healthy_percentage,
+            roll.min_healthy_percentage
         );
         ensure!(
             roll.checkpoints
@@ -222,9 +222,9 @@ impl Settings {
             group: fleet.group.clone(),
             launch_template: fleet.launch_template.clone(),
             target_group: fleet.target_group.clone(),
-            min_percent: roll.min_healthy_percent,
-            max_percent: roll.max_healthy_percent,
-            warmup_seconds: roll.warmup_seconds,
+            min_percent: roll.min_healthy_percentage,
+            max_percent: roll.max_healthy_percentage,
+            warmup_seconds: roll.instance_warmup_seconds,
             checkpoints: roll.checkpoints.clone(),
             checkpoint_delay_seconds: roll.checkpoint_delay_seconds,
             bake_seconds: roll.bake_seconds,
@@ -277,12 +277,15 @@ mod tests {
     fn what_the_service_would_refuse_is_refused_here_by_key() {
         for (text, expected) in [
             (
-                "min_healthy_percent = 101",
-                "roll.min_healthy_percent is 101",
+                "min_healthy_percentage = 101",
+                "roll.min_healthy_percentage is 101",
             ),
-            ("max_healthy_percent = 99", "roll.max_healthy_percent is 99"),
             (
-                "min_healthy_percent = 50\nmax_healthy_percent = 151",
+                "max_healthy_percentage = 99",
+                "roll.max_healthy_percentage is 99",
+            ),
+            (
+                "min_healthy_percentage = 50\nmax_healthy_percentage = 151",
                 "more than 100 above",
             ),
             ("checkpoints = [50, 20]", "must ascend"),

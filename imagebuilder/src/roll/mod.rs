@@ -14,6 +14,7 @@ mod sample;
 pub(crate) mod show;
 pub(crate) mod smoke;
 pub(crate) mod start;
+pub(crate) mod status;
 #[cfg(test)]
 mod stories;
 pub(crate) mod verbs;

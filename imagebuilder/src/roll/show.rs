@@ -212,7 +212,7 @@ mod tests {
         view.members[1] = sample::member("i-2", 7, "ami-1", "Standby");
         view.members[2] = sample::member("i-3", 8, "ami-2", "InService");
         view.hooks[0].heartbeat_seconds = 3600;
-        let roll = "min_healthy_percent = 80\nmax_healthy_percent = 120\nwarmup_seconds = 30\n\
+        let roll = "min_healthy_percentage = 80\nmax_healthy_percentage = 120\ninstance_warmup_seconds = 30\n\
                     checkpoints = [20, 50]\nalarms = [\"errors\", \"latency\"]\nauto_rollback = false";
         for member in &mut view.members {
             if member.template.as_ref().is_some_and(|own| own.version == 8) {

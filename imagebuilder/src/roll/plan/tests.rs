@@ -456,7 +456,7 @@ fn the_warm_up_is_always_explicit() {
         view.default_warmup_seconds = Some(30);
         view.grace_seconds = 60;
     };
-    assert_eq!(warmup("warmup_seconds = 0", both), 0);
+    assert_eq!(warmup("instance_warmup_seconds = 0", both), 0);
     assert_eq!(warmup("", both), 30);
     assert_eq!(warmup("", |view| view.grace_seconds = 60), 60);
     assert_eq!(
@@ -526,7 +526,7 @@ fn percentages_become_numbers_as_the_service_rounds_them() {
         ((3, 0, 100), (0, 3, 3, 1)),
     ] {
         let settings = sample::settings(&format!(
-            "min_healthy_percent = {min}\nmax_healthy_percent = {max}\nwarmup_seconds = 10"
+            "min_healthy_percentage = {min}\nmax_healthy_percentage = {max}\ninstance_warmup_seconds = 10"
         ));
         let plan = planned(plan(
             &sample::fleet(desired, 7, "ami-1"),
