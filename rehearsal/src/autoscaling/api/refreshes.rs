@@ -34,14 +34,14 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let ids = call.params.strings("InstanceRefreshIds");
     let (params, now) = (call.params, call.now);
     let group = call.group()?;
-    let mut found: Vec<&Refresh> = group
+    // Newest first: the active one, if any, is the newest.
+    let found: Vec<&Refresh> = group
         .refreshes
         .iter()
         .rev()
         .filter(|r| ids.is_empty() || ids.contains(&r.id))
         .filter(|r| r.status.is_active() || now.duration_since(r.started) < LISTED)
         .collect();
-    found.sort_by_key(|r| !r.status.is_active());
     let (found, next) = page(params, found, 50, 100)?;
     let mut xml = Xml::new();
     xml.list("InstanceRefreshes", "member", found, |x, refresh| {

@@ -90,10 +90,12 @@ fn long_answers_come_in_pages() {
         }
     }
     assert_eq!(seen, 7);
-    let refused = bench
-        .call("DescribeAutoScalingInstances", &[("NextToken", "rubbish")])
-        .expect_err("not ours");
-    assert_eq!(refused.code, "InvalidNextToken");
+    for token in ["rubbish", "from-8"] {
+        let refused = bench
+            .call("DescribeAutoScalingInstances", &[("NextToken", token)])
+            .expect_err("not ours");
+        assert_eq!(refused.code, "InvalidNextToken");
+    }
 }
 
 #[test]

@@ -81,6 +81,16 @@ fn an_answer_counts_once_and_only_while_the_action_is_open() {
     assert!(bad.message.contains("CONTINUE, ABANDON"), "{}", bad.message);
 }
 
+/// The engine looks a few times a second; an answer between the deadline and its next look is late.
+#[test]
+fn an_answer_after_the_deadline_is_late_even_before_the_next_look() {
+    let (mut bench, id) = silent("60");
+    bench.now += jiff::SignedDuration::from_secs(60);
+    complete(&mut bench, &id, "CONTINUE").expect_err("late");
+    bench.now -= jiff::SignedDuration::from_secs(1);
+    complete(&mut bench, &id, "CONTINUE").expect("in time");
+}
+
 #[test]
 fn a_token_answers_as_well_as_an_instance_id() {
     let (mut bench, _) = silent("60");

@@ -247,6 +247,9 @@ fn cancel_leaves_what_is_done_and_finishes_what_is_under_way() {
     bench.ask("CancelInstanceRefresh", &[]).expect("active");
     bench.run(5);
     assert_eq!(bench.refresh().status, RefreshStatus::Cancelling);
+    bench
+        .ask("CancelInstanceRefresh", &[])
+        .expect_err("being cancelled already");
     bench.agent = |_, _| Some("CONTINUE");
     assert_eq!(bench.finish(10), RefreshStatus::Cancelled);
     bench.run(2);
