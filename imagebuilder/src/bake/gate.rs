@@ -84,7 +84,6 @@ pub(crate) async fn judge(
     ledger.intend(Kind::Parameter, &parameter)?;
     let limit = Duration::from_secs(gate.timeout_seconds.into());
     let deadline = Instant::now() + limit;
-    let mut last = String::from("the instance never appeared");
     loop {
         let view = View {
             instance: cloud.instances.instance(&id).await?,
@@ -106,9 +105,8 @@ pub(crate) async fn judge(
                 let why = format!("no verdict within {} s; last seen: {what}", limit.as_secs());
                 return Err(refusal(cloud, &id, why).await);
             }
-            Next::Wait(what) => last = what,
+            Next::Wait(what) => step.waiting(format!("{id}: {what}")),
         }
-        step.waiting(format!("{id}: {last}"));
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = cancel.asked() => return Err(Exit::Cancelled.error("cancelled at the gate").into()),
@@ -262,11 +260,6 @@ mod tests {
                 "Refuse(\"the agent says unfit: orders: 503\")",
             ),
             (running(), record("splendid", ""), "Wait(\"agent gave a verdict unknown to this program\")"),
-            (
-                running(),
-                record("fit", r#","schema":2"#),
-                "Refuse(\"its registry record cannot be read: duplicate field `schema` at line 1 column 102\")",
-            ),
             (
                 running(),
                 Some(Ok(serde_json::from_str(

@@ -8,6 +8,7 @@ mod git;
 mod key;
 mod lane;
 mod publish;
+pub(crate) mod reap;
 mod source;
 pub(crate) mod sweep;
 
@@ -18,7 +19,7 @@ use contract::names::Pointer;
 use contract::tags;
 use serde::Serialize;
 
-pub(crate) use self::lane::{Lane, PackerLane, catch_up};
+pub(crate) use self::lane::{Lane, PackerLane};
 pub(crate) use self::publish::point;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;

@@ -1,16 +1,56 @@
 //! `imagebuilder reap`.
 
+use std::time::Duration;
+
 use clap::Args;
 
+use crate::bake::reap::{Mode, reap};
 use crate::context::Context;
 use crate::exit::Exit;
 
 /// Arguments of `reap`.
+///
+/// Never takes what is published, pointed at, or in use. Runs of this folder are dead when their process is gone;
+/// runs of other hosts, when they are older than --older-than.
 #[derive(Debug, Args)]
-pub(crate) struct Reap {}
+pub(crate) struct Reap {
+    /// Only tell what would be removed.
+    #[arg(long)]
+    dry_run: bool,
+    /// Hours after which a run of another host counts as dead.
+    #[arg(long, value_name = "HOURS", default_value_t = 24)]
+    older_than: u64,
+}
 
 impl Reap {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`reap` is not built yet").into())
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let cloud = context.cloud(&config).await?;
+        let mode = if self.dry_run {
+            Mode::Tell
+        } else {
+            Mode::Remove
+        };
+        let limit = Duration::from_secs(self.older_than * 3600);
+        let reaped = reap(&cloud, &context.runs(), &context.output, mode, limit).await?;
+        if context.output.wants_json() {
+            context.output.json(&reaped)?;
+        } else {
+            for thing in &reaped.removed {
+                context.output.data(thing)?;
+            }
+            if reaped.removed.is_empty() && reaped.left.is_empty() {
+                context
+                    .output
+                    .say("nothing to do: no dead run left anything");
+            }
+        }
+        if reaped.left.is_empty() {
+            return Ok(Exit::Done);
+        }
+        Err(Exit::BakeLeft
+            .error(format!("still there: {}", reaped.left.join(", ")))
+            .hint("run `imagebuilder reap` again later")
+            .into())
     }
 }
