@@ -275,8 +275,7 @@ macro_rules! name {
         pub(crate) struct $type(String);
 
         impl $type {
-            /// Reads a name, or refuses it.
-            pub(crate) fn parse(text: &str) -> Result<Self> {
+            fn parse(text: &str) -> Result<Self> {
                 let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
                 if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
                     return refused(concat!(

@@ -141,6 +141,12 @@ impl Drive<'_, '_> {
                     ))));
                 }
                 Next::End(ending) => {
+                    if self.progress.stopped.is_none() {
+                        let lost = watch::lost_boxes(&sight.refresh, &sight.activities);
+                        for line in last_words(self.crew, &lost).await {
+                            step.say(line);
+                        }
+                    }
                     step.failed(sight.refresh.status.to_string());
                     let reason = sight
                         .refresh

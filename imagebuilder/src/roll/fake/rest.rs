@@ -1,0 +1,148 @@
+//! The fake service as far as rolling touches it beside the fleet: parameters, images, instances.
+
+use super::*;
+
+#[async_trait]
+impl Parameters for Service {
+    async fn parameter(&self, name: &str) -> Answer<Option<Parameter>> {
+        self.call("parameter", |state| {
+            Ok(state.parameters.get(name).map(|value| Parameter {
+                name: name.into(),
+                value: value.clone(),
+                version: 1,
+            }))
+        })
+        .await
+    }
+
+    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
+        self.call("below", |state| {
+            let below = state
+                .parameters
+                .iter()
+                .filter(|(name, _)| name.starts_with(path));
+            Ok(below
+                .map(|(name, value)| Parameter {
+                    name: name.clone(),
+                    value: value.clone(),
+                    version: 1,
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {
+        self.call("point", |state| {
+            state.parameters.insert(name.into(), image.to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str) -> Answer<()> {
+        self.call("delete", |state| {
+            state.parameters.remove(name);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A call that rolling has no business making.
+fn foreign<T>(name: &'static str) -> Answer<T> {
+    panic!("rolling called {name}")
+}
+
+#[async_trait]
+impl Identity for Service {
+    async fn caller(&self) -> Answer<Caller> {
+        foreign("caller")
+    }
+}
+
+#[async_trait]
+impl Images for Service {
+    async fn image(&self, id: &ImageId) -> Answer<Option<Image>> {
+        self.call("image", |state| Ok(state.images.get(id).cloned()))
+            .await
+    }
+    async fn search(&self, _search: &Search) -> Answer<Vec<Image>> {
+        foreign("search")
+    }
+    async fn tag(&self, _ids: &[String], _tags: &Tags) -> Answer<()> {
+        foreign("tag")
+    }
+    async fn share(&self, _image: &Image, _accounts: &[AccountId]) -> Answer<()> {
+        foreign("share")
+    }
+    async fn shared_with(&self, _id: &ImageId) -> Answer<Vec<AccountId>> {
+        foreign("shared_with")
+    }
+    async fn deregister(&self, _id: &ImageId) -> Answer<()> {
+        foreign("deregister")
+    }
+    async fn snapshots_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Snapshot>> {
+        foreign("snapshots_tagged")
+    }
+    async fn snapshots_for(&self, _image: &ImageId) -> Answer<Vec<Snapshot>> {
+        foreign("snapshots_for")
+    }
+    async fn delete_snapshot(&self, _id: &SnapshotId) -> Answer<()> {
+        foreign("delete_snapshot")
+    }
+}
+
+#[async_trait]
+impl Instances for Service {
+    async fn instances_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Instance>> {
+        self.call("instances_tagged", |state| {
+            Ok(state
+                .running
+                .iter()
+                .map(|(id, image)| Instance {
+                    id: id.clone(),
+                    image: Some(image.clone()),
+                    state: InstanceState::Running,
+                    launched: None,
+                    reason: String::new(),
+                    tags: BTreeMap::new(),
+                })
+                .collect())
+        })
+        .await
+    }
+    async fn console(&self, _id: &InstanceId) -> Answer<String> {
+        self.call("console", |_| Ok(String::new())).await
+    }
+    async fn launch(&self, _launch: &Launch) -> Answer<InstanceId> {
+        foreign("launch")
+    }
+    async fn instance(&self, _id: &InstanceId) -> Answer<Option<Instance>> {
+        foreign("instance")
+    }
+    async fn instances_of(&self, _image: &ImageId) -> Answer<Vec<Instance>> {
+        foreign("instances_of")
+    }
+    async fn terminate(&self, _id: &InstanceId) -> Answer<()> {
+        foreign("terminate")
+    }
+    async fn import_key_pair(&self, _name: &str, _public_key: &str, _tags: &Tags) -> Answer<()> {
+        foreign("import_key_pair")
+    }
+    async fn key_pairs(&self, _filter: &str, _value: &str) -> Answer<Vec<KeyPair>> {
+        foreign("key_pairs")
+    }
+    async fn delete_key_pair(&self, _name: &str) -> Answer<()> {
+        foreign("delete_key_pair")
+    }
+    async fn security_groups(&self, _filter: &str, _value: &str) -> Answer<Vec<SecurityGroup>> {
+        foreign("security_groups")
+    }
+    async fn delete_security_group(&self, _id: &SecurityGroupId) -> Answer<()> {
+        foreign("delete_security_group")
+    }
+    async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
+        foreign("permitted")
+    }
+}

@@ -1,0 +1,248 @@
+//! What goes wrong on the way: faults of the service, changes by others, detaching, and being killed.
+
+use super::*;
+
+#[tokio::test]
+async fn throttling_and_silence_never_end_the_watch() {
+    let stage = Stage::new("");
+    // The first look has to succeed: it is the plan's.
+    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+        for call in [
+            "refreshes",
+            "activities",
+            "group",
+            "health",
+            "below",
+            "instances_tagged",
+        ] {
+            let faults = state.faults.entry(call).or_default();
+            faults.push_back(Fault::Refused(throttled()));
+            faults.push_back(Fault::AnswerLost);
+            faults.push_back(Fault::Refused(meant("InternalFailure")));
+        }
+    }));
+    assert_eq!(stage.roll().await.code, 0);
+    stage.assert_rolled("throttled");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
+    for fault in [
+        Fault::AnswerLost,
+        Fault::Refused(meant("ResourceContention")),
+    ] {
+        let stage = Stage::new("");
+        stage.service.fault("start_refresh", fault);
+        assert_eq!(stage.roll().await.code, 0);
+        stage.assert_rolled("lost");
+    }
+    // The SDK asked again by itself: the second answer is the fault of a second refresh.
+    let stage = Stage::new("");
+    stage.service.fault(
+        "start_refresh",
+        Fault::Refused(meant("InstanceRefreshInProgressFault")),
+    );
+    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+        state.begin(
+            &TemplateRef {
+                id: sample::TEMPLATE.into(),
+                version: 8,
+            },
+            Vec::new(),
+            true,
+        );
+    }));
+    assert_eq!(stage.roll().await.code, 0);
+    stage.assert_rolled("retried");
+    // Somebody else's is not ours.
+    let stage = Stage::new("");
+    stage
+        .service
+        .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
+    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+        state.begin(
+            &TemplateRef {
+                id: sample::TEMPLATE.into(),
+                version: 6,
+            },
+            Vec::new(),
+            true,
+        );
+    }));
+    assert_eq!(stage.roll().await.code, 16);
+}
+
+#[tokio::test]
+async fn what_changes_between_plan_and_start_is_refused() {
+    let stage = Stage::new("");
+    stage.service.state().meanwhile =
+        Some(("make_version", |state| state.save(SavedVersion::Number(6))));
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 3);
+    assert!(
+        ended
+            .words
+            .contains("was changed while the roll was being prepared"),
+        "{}",
+        ended.words
+    );
+    assert!(stage.service.state().refreshes.is_empty());
+    let stage = Stage::new("");
+    stage.service.state().meanwhile = Some(("make_version", |state| {
+        state.begin(
+            &TemplateRef {
+                id: sample::TEMPLATE.into(),
+                version: 6,
+            },
+            Vec::new(),
+            true,
+        );
+    }));
+    assert_eq!(stage.roll().await.code, 16);
+}
+
+#[tokio::test]
+async fn what_cannot_go_back_is_cancelled() {
+    let stage = Stage::new("");
+    stage.service.state().sick.insert(sample::image("ami-2"));
+    stage
+        .service
+        .fault("roll_back", Fault::Refused(meant(IRREVERSIBLE)));
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 10);
+    assert!(
+        ended.words.contains("was cancelled, its members are mixed"),
+        "{}",
+        ended.words
+    );
+    assert_eq!(stage.pointers()[1].as_deref(), Some("ami-1"));
+}
+
+#[tokio::test]
+async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
+    let stage = Stage::new("max_failed_launches = 0");
+    stage.service.state().sick.insert(sample::image("ami-2"));
+    let turned: VecDeque<_> = [
+        RefreshStatus::RollbackInProgress,
+        RefreshStatus::RollbackSuccessful,
+    ]
+    .into();
+    let ended = async {
+        // After the first box was lost.
+        while stage.service.state().activities.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stage.service.state().statuses = turned;
+    };
+    let (ended, ()) = tokio::join!(stage.roll(), ended);
+    assert_eq!(ended.code, 11, "{}", ended.words);
+    assert!(
+        stage
+            .output
+            .story()
+            .contains(&"  i-4 unfit: orders: /gtg answers 503".to_owned())
+    );
+    stage.assert_back();
+}
+
+#[tokio::test]
+async fn rolling_back_is_asked_again_until_it_is_heard() {
+    let stage = Stage::new("");
+    stage.service.state().sick.insert(sample::image("ami-2"));
+    stage
+        .service
+        .fault("roll_back", Fault::Refused(throttled()));
+    stage
+        .service
+        .fault("roll_back", Fault::Refused(throttled()));
+    assert_eq!(stage.roll().await.code, 11);
+    stage.assert_back();
+}
+
+#[tokio::test]
+async fn a_long_watch_detaches_and_watch_goes_on() {
+    let mut stage = Stage::new("");
+    stage.settings.watch_timeout = Duration::ZERO;
+    let ended = stage.roll().await;
+    insta::assert_snapshot!(stage.transcript(&ended));
+    assert_eq!(ended.code, 15);
+    assert_eq!(outcome(stage.runs.path()), [None]);
+    stage.settings = hasty(sample::settings(""));
+    assert_eq!(stage.watch().await.code, 0);
+    stage.assert_rolled("watched on");
+    assert_eq!(outcome(stage.runs.path()), [Some("done".into())]);
+}
+
+#[tokio::test]
+async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
+    let stage = Stage::new("");
+    stage.asks.send(1).unwrap();
+    let early = stage.roll().await;
+    assert_eq!(early.code, 13);
+    stage.assert_back();
+    assert!(stage.service.state().refreshes.is_empty());
+
+    let stage = Stage::new("");
+    let asked = async {
+        // As soon as the refresh has begun to turn.
+        while stage.service.state().refreshes.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stage.asks.send(1).unwrap();
+    };
+    let (ended, ()) = tokio::join!(stage.roll(), asked);
+    assert_eq!(ended.code, 15);
+    assert!(
+        ended.words.contains("imagebuilder roll watch"),
+        "{}",
+        ended.words
+    );
+    assert!(
+        ended.words.contains("imagebuilder roll rollback"),
+        "{}",
+        ended.words
+    );
+    assert!(
+        stage
+            .service
+            .state()
+            .calls
+            .iter()
+            .all(|call| *call != "roll_back" && *call != "cancel_refresh")
+    );
+}
+
+/// Killed at every single call, before it was done and after: what the operator types next, `roll`
+/// or `roll watch`, always ends with the fleet rolled once.
+#[tokio::test]
+async fn killed_at_any_call_the_next_command_finishes() {
+    let calls = {
+        let stage = Stage::new("healthy_rounds = 1");
+        stage.roll().await;
+        std::mem::take(&mut stage.service.state().calls)
+    };
+    for (index, name) in calls.iter().enumerate() {
+        // A read that was answered and one that was not leave the same behind.
+        let writes = ["make_version", "start_refresh", "refreshes", "point"].contains(name);
+        for fault in [Fault::Hangs, Fault::HangsAfter]
+            .into_iter()
+            .take(if writes { 2 } else { 1 })
+        {
+            let what = format!("killed at call {} ({name}, {fault:?})", index + 1);
+            let stage = Stage::new("healthy_rounds = 1");
+            stage.service.state().killed_at = Some((index + 1, fault));
+            let hung = stage.service.hung();
+            tokio::select! {
+                ended = stage.roll() => panic!("{what}: it was not killed: {}", ended.words),
+                () = hung.notified() => {}
+            }
+            stage.service.state().killed_at = None;
+            let mut next = stage.roll().await;
+            if next.code == 16 {
+                next = stage.watch().await;
+            }
+            assert_eq!(next.code, 0, "{what}: {}", next.words);
+            stage.assert_rolled(&what);
+        }
+    }
+}
