@@ -185,7 +185,11 @@ async fn get(uri: &Uri) -> Result<Response<Incoming>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::settings::ServiceName;
 
     #[test]
     fn a_version_is_a_line_or_a_json_field() {
@@ -202,5 +206,99 @@ mod tests {
     fn a_request_never_takes_as_long_as_the_interval() {
         assert_eq!(limit(Duration::from_secs(2)), Duration::from_millis(1500));
         assert_eq!(limit(Duration::from_secs(60)), Duration::from_secs(5));
+    }
+
+    /// What a service says, word for word.
+    #[derive(Clone, Copy)]
+    enum Says {
+        /// This, and the end.
+        Once(&'static str),
+        /// This, and then more and more.
+        ForEver(&'static str),
+        /// Nothing at all, with the connection held open.
+        Nothing,
+    }
+
+    async fn asked(says: Says) -> registry::Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                let request = std::str::from_utf8(&request[..length]).unwrap();
+                assert!(
+                    request.contains(&format!("host: 127.0.0.1:{port}\r\n")),
+                    "{request}"
+                );
+                match says {
+                    Says::Once(words) => stream.write_all(words.as_bytes()).await.unwrap(),
+                    Says::ForEver(words) => {
+                        while stream.write_all(words.as_bytes()).await.is_ok() {}
+                    }
+                    Says::Nothing => std::future::pending().await,
+                }
+            }
+        });
+        let uri = |path: &str| format!("http://127.0.0.1:{port}{path}").parse().unwrap();
+        let services: Arc<[Service]> = Arc::new([Service {
+            name: ServiceName::parse("orders").unwrap(),
+            unit: "orders.service".to_owned(),
+            health: uri("/gtg"),
+            version: Some(uri("/version")),
+            environment: BTreeMap::new(),
+        }]);
+        Http.round(services, Duration::from_millis(300))
+            .await
+            .remove("orders")
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_a_2xx_is_a_pass() {
+        let answer = asked(Says::Once("HTTP/1.1 204 No Content\r\n\r\n")).await;
+        assert!(answer.healthy, "{answer:?}");
+        for (words, detail) in [
+            (
+                "HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n",
+                "/gtg answered 302 Found",
+            ),
+            (
+                "HTTP/1.1 503 X\r\n\r\n",
+                "/gtg answered 503 Service Unavailable",
+            ),
+            ("SSH-2.0-OpenSSH_9.2\r\n", "no answer: "),
+            ("", "no answer: "),
+        ] {
+            let answer = asked(Says::Once(words)).await;
+            assert!(!answer.healthy, "{words:?}");
+            let expected = format!("orders.service: {detail}");
+            assert!(answer.detail.starts_with(&expected), "{}", answer.detail);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_never_answers_or_never_ends_holds_nobody_up() {
+        let answer = asked(Says::Nothing).await;
+        assert_eq!(answer.detail, "orders.service: no answer within 0.3 s");
+        // Headers without end are no health; a body without end is, but it is no version.
+        assert!(!asked(Says::ForEver("x: y\r\n")).await.healthy);
+        let endless = "HTTP/1.1 200 OK\r\n\r\n0123456789";
+        let answer = asked(Says::ForEver(endless)).await;
+        assert_eq!((answer.healthy, answer.version.as_str()), (true, ""));
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_says_where_it_was_looked_for() {
+        let service = Service {
+            name: ServiceName::parse("orders").unwrap(),
+            unit: "orders.service".to_owned(),
+            health: "http://127.0.0.1:1/gtg".parse().unwrap(),
+            version: None,
+            environment: BTreeMap::new(),
+        };
+        let answer = look(&service, Duration::from_secs(1)).await;
+        let expected = "orders.service: cannot connect to 127.0.0.1:1: Connection refused";
+        assert!(answer.detail.starts_with(expected), "{}", answer.detail);
     }
 }

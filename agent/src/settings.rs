@@ -275,7 +275,8 @@ macro_rules! name {
         pub(crate) struct $type(String);
 
         impl $type {
-            fn parse(text: &str) -> Result<Self> {
+            /// Reads a name, or refuses it.
+            pub(crate) fn parse(text: &str) -> Result<Self> {
                 let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
                 if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
                     return refused(concat!(

@@ -342,8 +342,10 @@ async fn a_call_that_hangs_stops_neither_checks_nor_heartbeats_nor_the_end() {
         .until(|facts| facts.beats > 5 && facts.pings > 50)
         .await;
     let record = house.fake.facts().record;
+    let asked = Instant::now();
     let facts = house.close().await;
     assert!(facts.stopping);
+    assert!(asked.elapsed() <= LAST_CALLS, "{:?}", asked.elapsed());
     assert_eq!(facts.record, record, "stopping removes nothing");
 }
 

@@ -1,0 +1,280 @@
+//! A cloud of one instance on a loopback port: the metadata service, the Auto Scaling and parameter
+//! store calls the agent makes, and a service to judge. Just enough of each wire format, written
+//! from AWS's documentation and not from the agent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::watch;
+
+const TOKEN: &str = "a-token";
+
+/// What the cloud is like, and what it was asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) user_data: Option<Vec<u8>>,
+    pub(crate) target: Option<&'static str>,
+    pub(crate) lifecycle: Option<&'static str>,
+    pub(crate) healthy: bool,
+    /// Calls of these names fail that many times more, with this code.
+    pub(crate) faults: BTreeMap<&'static str, (u32, &'static str)>,
+    pub(crate) parameters: BTreeMap<String, String>,
+    /// `Action key=value …` of every call that changed something.
+    pub(crate) calls: Vec<String>,
+    pub(crate) ipv1_asked: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Cloud {
+    facts: Arc<watch::Sender<Facts>>,
+    pub(crate) url: String,
+}
+
+impl Cloud {
+    pub(crate) async fn open() -> Self {
+        let facts = Facts {
+            user_data: None,
+            target: None,
+            lifecycle: None,
+            healthy: true,
+            faults: BTreeMap::new(),
+            parameters: BTreeMap::new(),
+            calls: Vec::new(),
+            ipv1_asked: false,
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let cloud = Self {
+            facts: Arc::new(watch::Sender::new(facts)),
+            url,
+        };
+        let door = Router::new().fallback(answer).with_state(cloud.clone());
+        tokio::spawn(async move { axum::serve(listener, door).await });
+        cloud
+    }
+
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Facts)) {
+        self.facts.send_modify(change);
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        self.facts.borrow().clone()
+    }
+
+    /// Waits until the cloud looks so.
+    pub(crate) async fn until(&self, so: impl FnMut(&Facts) -> bool) -> Facts {
+        let mut facts = self.facts.subscribe();
+        match tokio::time::timeout(Duration::from_secs(60), facts.wait_for(so)).await {
+            Ok(Ok(facts)) => facts.clone(),
+            _ => panic!("it never came to that: {:#?}", self.facts()),
+        }
+    }
+
+    fn fault(&self, action: &str) -> Option<&'static str> {
+        let mut code = None;
+        self.facts.send_if_modified(|facts| {
+            if let Some((left, fault)) = facts.faults.get_mut(action).filter(|(left, _)| *left > 0)
+            {
+                *left -= 1;
+                code = Some(*fault);
+            }
+            code.is_some()
+        });
+        code
+    }
+}
+
+async fn answer(
+    State(cloud): State<Cloud>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Some(target) = headers.get("x-amz-target") {
+        return ssm(&cloud, target.to_str().unwrap(), &body);
+    }
+    match (method, uri.path()) {
+        (Method::PUT, "/latest/api/token") => {
+            let lives = "x-aws-ec2-metadata-token-ttl-seconds";
+            (
+                [(lives, headers[lives].to_str().unwrap().to_owned())],
+                TOKEN,
+            )
+                .into_response()
+        }
+        (Method::GET, path) if path.starts_with("/latest/") => {
+            if headers
+                .get("x-aws-ec2-metadata-token")
+                .is_none_or(|token| token != TOKEN)
+            {
+                cloud.change(|facts| facts.ipv1_asked = true);
+                return StatusCode::UNAUTHORIZED.into_response();
+            }
+            imds(&cloud.facts(), path.trim_start_matches("/latest/"))
+        }
+        (Method::GET, "/gtg") if cloud.facts().healthy => StatusCode::OK.into_response(),
+        (Method::GET, "/gtg") => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        (Method::GET, "/version") => r#"{"version":"1.2.3"}"#.into_response(),
+        (Method::POST, "/") => autoscaling(&cloud, std::str::from_utf8(&body).unwrap()),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn imds(facts: &Facts, path: &str) -> Response {
+    let role = "meta-data/iam/security-credentials/";
+    match path {
+        "meta-data/instance-id" => "i-0abc".into_response(),
+        "meta-data/ami-id" => "ami-0abc".into_response(),
+        "meta-data/placement/region" => "eu-west-3".into_response(),
+        "user-data" => facts
+            .user_data
+            .clone()
+            .map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response),
+        "meta-data/autoscaling/target-lifecycle-state" => facts
+            .target
+            .map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response),
+        _ if path == role || format!("{path}/") == role => "box".into_response(),
+        _ if path == format!("{role}box") => r#"{"Code":"Success","Type":"AWS-HMAC",
+            "AccessKeyId":"AKIDBOX","SecretAccessKey":"s3cr3t-of-the-box","Token":"t0k3n-of-the-box",
+            "LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}"#
+            .into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn form(body: &str) -> BTreeMap<String, String> {
+    body.split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.replace("%3A", ":")))
+        .collect()
+}
+
+fn autoscaling(cloud: &Cloud, body: &str) -> Response {
+    let form = form(body);
+    let action = form["Action"].as_str();
+    let error = |code: &str, message: &str| {
+        let text = format!(
+            "<ErrorResponse xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\"><Error>\
+             <Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>\
+             <RequestId>r</RequestId></ErrorResponse>"
+        );
+        (StatusCode::BAD_REQUEST, text).into_response()
+    };
+    if let Some(code) = cloud.fault(action) {
+        return error(code, "Rate exceeded");
+    }
+    let facts = cloud.facts();
+    let result = match action {
+        "DescribeAutoScalingInstances" => {
+            assert_eq!(form["InstanceIds.member.1"], "i-0abc");
+            let member = facts.lifecycle.map_or_else(String::new, |state| {
+                format!(
+                    "<member><InstanceId>i-0abc</InstanceId>\
+                     <AutoScalingGroupName>fleet</AutoScalingGroupName>\
+                     <LifecycleState>{state}</LifecycleState></member>"
+                )
+            });
+            format!("<AutoScalingInstances>{member}</AutoScalingInstances>")
+        }
+        "DescribeLifecycleHooks" => {
+            let hook = |name: &str, transition: &str| {
+                format!(
+                    "<member><LifecycleHookName>{name}</LifecycleHookName>\
+                     <AutoScalingGroupName>fleet</AutoScalingGroupName>\
+                     <LifecycleTransition>autoscaling:EC2_INSTANCE_{transition}</LifecycleTransition>\
+                     <HeartbeatTimeout>30</HeartbeatTimeout></member>"
+                )
+            };
+            let hooks = hook("in", "LAUNCHING") + &hook("out", "TERMINATING");
+            format!("<LifecycleHooks>{hooks}</LifecycleHooks>")
+        }
+        "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" | "SetInstanceHealth" => {
+            let hook = form.get("LifecycleHookName").map(String::as_str);
+            let waits = match hook {
+                Some("in") => facts.lifecycle == Some("Pending:Wait"),
+                Some("out") => facts.lifecycle == Some("Terminating:Wait"),
+                _ => true,
+            };
+            if !waits || form["InstanceId"] != "i-0abc" {
+                return error(
+                    "ValidationError",
+                    "No active Lifecycle Action found with instance ID i-0abc",
+                );
+            }
+            let told = form
+                .get("LifecycleActionResult")
+                .or(form.get("HealthStatus"));
+            let call = [Some(action), hook, told.map(String::as_str)];
+            let call = call.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            cloud.change(|facts| {
+                facts.lifecycle = match call.as_str() {
+                    "CompleteLifecycleAction in CONTINUE" => Some("InService"),
+                    "CompleteLifecycleAction in ABANDON" => Some("Terminating"),
+                    "CompleteLifecycleAction out CONTINUE" => Some("Terminating:Proceed"),
+                    _ => facts.lifecycle,
+                };
+                facts.calls.push(call);
+            });
+            String::new()
+        }
+        other => return error("InvalidAction", other),
+    };
+    let text = format!(
+        "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
+         <{action}Result>{result}</{action}Result>\
+         <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></{action}Response>"
+    );
+    ([("content-type", "text/xml")], text).into_response()
+}
+
+fn ssm(cloud: &Cloud, target: &str, body: &[u8]) -> Response {
+    let action = target.trim_start_matches("AmazonSSM.");
+    let json = |status: StatusCode, text: String| {
+        (
+            status,
+            [("content-type", "application/x-amz-json-1.1")],
+            text,
+        )
+            .into_response()
+    };
+    if let Some(code) = cloud.fault(action) {
+        let text = format!(r#"{{"__type":"{code}","message":"Rate exceeded"}}"#);
+        return json(StatusCode::BAD_REQUEST, text);
+    }
+    let request: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let name = request["Name"].as_str().unwrap().to_owned();
+    match action {
+        "PutParameter" => {
+            assert_eq!(
+                (&request["Type"], &request["Overwrite"]),
+                (&"String".into(), &true.into())
+            );
+            let value = request["Value"].as_str().unwrap().to_owned();
+            cloud.change(|facts| {
+                facts.parameters.insert(name, value);
+            });
+            json(
+                StatusCode::OK,
+                r#"{"Version":1,"Tier":"Standard"}"#.to_owned(),
+            )
+        }
+        "DeleteParameter" => {
+            cloud.change(|facts| {
+                facts.parameters.remove(&name);
+                facts.calls.push("DeleteParameter".to_owned());
+            });
+            json(StatusCode::OK, "{}".to_owned())
+        }
+        _ => json(
+            StatusCode::BAD_REQUEST,
+            r#"{"__type":"InvalidAction"}"#.to_owned(),
+        ),
+    }
+}

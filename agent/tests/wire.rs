@@ -1,0 +1,311 @@
+//! The built binary against a cloud on loopback: every face, over the wire.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cloud;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use cloud::Cloud;
+use contract::registry::{Record, Verdict};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, Command};
+
+/// A box with settings on disk and a cloud around it.
+struct Box {
+    cloud: Cloud,
+    dir: tempfile::TempDir,
+}
+
+impl Box {
+    async fn new(extra: &str) -> Self {
+        let cloud = Cloud::open().await;
+        let dir = tempfile::tempdir().unwrap();
+        let url = &cloud.url;
+        let settings = format!(
+            "image = \"shop\"\n[gate]\npasses = 2\ninterval_seconds = 1\ndeadline_seconds = 2\n\
+             [drain]\nsettle_seconds = 0\n\
+             [services.orders]\nunit = \"orders.service\"\nhealth_url = \"{url}/gtg\"\n\
+             version_url = \"{url}/version\"\n[services.orders.environment]\nSTORE = \"image\"\n{extra}"
+        );
+        fs::write(dir.path().join("agent.toml"), settings).unwrap();
+        Self { cloud, dir }
+    }
+
+    /// The agent with nothing of this machine's own AWS configuration about it.
+    fn agent(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder-agent"));
+        let run_dir = self.dir.path().join("run");
+        fs::create_dir_all(&run_dir).unwrap();
+        command
+            .args(arguments)
+            .env_clear()
+            .env("AWS_ENDPOINT_URL", &self.cloud.url)
+            .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &self.cloud.url)
+            .env(
+                "IMAGEBUILDER_AGENT_SETTINGS",
+                self.dir.path().join("agent.toml"),
+            )
+            .env(
+                "IMAGEBUILDER_AGENT_DROP_INS",
+                self.dir.path().join("agent.d"),
+            )
+            .env("IMAGEBUILDER_AGENT_RUN_DIR", &run_dir)
+            .env("IMAGEBUILDER_AGENT_STATUS_DIR", &run_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn output(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = self.agent(arguments).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code(), text(stdout), text(stderr))
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join("run").join(name)).unwrap()
+    }
+
+    fn record(&self) -> Option<Record> {
+        let facts = self.cloud.facts();
+        let json = facts
+            .parameters
+            .get("/imagebuilder/shop/instances/i-0abc")?;
+        Some(serde_json::from_str(json).unwrap())
+    }
+
+    async fn until_verdict(&self, verdict: Verdict) -> Record {
+        self.cloud
+            .until(|_| {
+                self.record()
+                    .is_some_and(|record| record.verdict == verdict)
+            })
+            .await;
+        self.record().unwrap()
+    }
+}
+
+async fn line(child: &mut Child) -> String {
+    let mut line = String::new();
+    let reading = BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .await;
+    reading.unwrap();
+    line
+}
+
+/// Stops the daemon as systemd does and returns its exit code and its log.
+async fn stop(mut child: Child) -> (Option<i32>, String) {
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let mut log = String::new();
+    child
+        .stderr
+        .as_mut()
+        .unwrap()
+        .read_to_string(&mut log)
+        .await
+        .unwrap();
+    (child.wait().await.unwrap().code(), log)
+}
+
+#[tokio::test]
+async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("Pending:Wait");
+        facts
+            .faults
+            .insert("PutParameter", (2, "ThrottlingException"));
+        facts
+            .faults
+            .insert("CompleteLifecycleAction", (1, "Throttling"));
+        facts
+            .faults
+            .insert("DescribeAutoScalingInstances", (1, "InternalFailure"));
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    assert_eq!(
+        line(&mut agent).await,
+        "imagebuilder-agent: fit i-0abc: orders 1.2.3\n"
+    );
+    let record = house.until_verdict(Verdict::Fit).await;
+    assert_eq!(record.image_id, "ami-0abc");
+    assert_eq!(record.services["orders"].version, "1.2.3");
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("InService"))
+        .await;
+    assert_eq!(facts.calls, ["CompleteLifecycleAction in CONTINUE"]);
+
+    let (code, json, _) = house.output(&["status", "--json"]).await;
+    assert_eq!(code, Some(0), "{json}");
+    let standing: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (&standing["verdict"], &standing["group"]),
+        (&"fit".into(), &"fleet".into())
+    );
+
+    house.cloud.change(|facts| {
+        facts.target = Some("Terminated");
+        facts.lifecycle = Some("Terminating:Wait");
+    });
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("Terminating:Proceed"))
+        .await;
+    assert_eq!(
+        facts.calls[1..],
+        ["DeleteParameter", "CompleteLifecycleAction out CONTINUE"]
+    );
+    assert!(facts.parameters.is_empty());
+    let (code, log) = stop(agent).await;
+    assert_eq!(code, Some(0));
+    assert!(!facts.ipv1_asked, "IMDSv1 was asked");
+    for secret in ["s3cr3t-of-the-box", "t0k3n-of-the-box"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_sick_box_abandons_its_launch_and_says_why() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.healthy = false;
+        facts.target = Some("InService");
+        facts.lifecycle = Some("Pending:Wait");
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    let why = "not fit within 2 s: orders.service: /gtg answered 503 Service Unavailable";
+    assert_eq!(
+        line(&mut agent).await,
+        format!("imagebuilder-agent: unfit i-0abc: {why}\n")
+    );
+    let facts = house.cloud.until(|facts| !facts.calls.is_empty()).await;
+    assert_eq!(facts.calls, ["CompleteLifecycleAction in ABANDON"]);
+    assert_eq!(house.until_verdict(Verdict::Unfit).await.reason, why);
+    let (code, screen, _) = house.output(&["status"]).await;
+    assert_eq!(code, Some(3));
+    assert!(screen.starts_with("verdict   unfit\n"), "{screen}");
+}
+
+#[tokio::test]
+async fn a_box_in_no_group_recovers_and_sigterm_removes_nothing() {
+    let house = Box::new("[serving]\npasses = 1\ninterval_seconds = 1\n").await;
+    house.cloud.change(|facts| facts.healthy = false);
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    house.until_verdict(Verdict::Unfit).await;
+    house.cloud.change(|facts| facts.healthy = true);
+    house.until_verdict(Verdict::Fit).await;
+    let (code, log) = stop(agent).await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(house.record().is_some() && house.cloud.facts().calls.is_empty());
+}
+
+#[tokio::test]
+async fn systemd_hears_that_it_is_ready_what_it_waits_for_and_that_it_lives() {
+    let house = Box::new("").await;
+    let socket = house.dir.path().join("notify");
+    let systemd = UnixDatagram::bind(&socket).unwrap();
+    let agent = house
+        .agent(&["run"])
+        .env("NOTIFY_SOCKET", &socket)
+        .env("WATCHDOG_USEC", "1500000")
+        .spawn()
+        .unwrap();
+    let mut heard = Vec::new();
+    let mut buffer = [0; 4096];
+    let enough = |heard: &[String]| {
+        heard.iter().filter(|told| *told == "WATCHDOG=1").count() >= 6
+            && ["READY=1", "STATUS=serving, in no group"]
+                .iter()
+                .all(|wanted| heard.iter().any(|told| told == wanted))
+    };
+    while !enough(&heard) {
+        let told = tokio::time::timeout(Duration::from_secs(30), systemd.recv(&mut buffer)).await;
+        let length = told
+            .unwrap_or_else(|_| panic!("no more than {heard:?}"))
+            .unwrap();
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        heard.extend(text.lines().map(str::to_owned));
+    }
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn configure_takes_user_data_from_the_metadata_service() {
+    let house = Box::new("").await;
+    let data = "#imagebuilder-agent\nservices.orders.environment.STORE = \"s3://hush-hush\"\n";
+    house
+        .cloud
+        .change(|facts| facts.user_data = Some(data.into()));
+    let (code, out, log) = house.output(&["configure"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), ""), "{log}");
+    assert!(
+        house
+            .file("orders.env")
+            .ends_with("\nSTORE=\"s3://hush-hush\"\n")
+    );
+    assert!(!log.contains("hush-hush"), "{log}");
+    let path = house.dir.path().join("run/orders.env");
+    assert_eq!(
+        fs::metadata(path).unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+}
+
+#[tokio::test]
+async fn configure_leaves_what_is_not_ours_and_does_without_a_metadata_service() {
+    let house = Box::new("").await;
+    let gzip = vec![0x1f, 0x8b, 0x08, 0x00, 0xff, 0xfe];
+    for foreign in [gzip, b"#cloud-config\nusers: []\n".to_vec()] {
+        house.cloud.change(|facts| facts.user_data = Some(foreign));
+        let (code, _, log) = house.output(&["configure"]).await;
+        assert_eq!(code, Some(0), "{log}");
+        assert!(house.file("orders.env").ends_with("\nSTORE=\"image\"\n"));
+    }
+    let unreachable = house
+        .agent(&["configure", "--patience", "1"])
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+        .output();
+    assert_eq!(unreachable.await.unwrap().status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn refused_settings_end_with_two_and_the_words() {
+    let house = Box::new("").await;
+    house
+        .cloud
+        .change(|facts| facts.user_data = Some(b"#imagebuilder-agent\n[gat]\n".to_vec()));
+    let (code, _, log) = house.output(&["configure"]).await;
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("user data:2:2: unknown key `gat`"), "{log}");
+    assert!(log.contains("hint: did you mean `gate`?"), "{log}");
+    fs::remove_file(house.dir.path().join("agent.toml")).unwrap();
+    let (code, _, log) = house.output(&["configure"]).await;
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("agent.toml: no such file"), "{log}");
+}
+
+#[tokio::test]
+async fn status_without_a_daemon_says_so() {
+    let house = Box::new("").await;
+    let (code, out, log) = house.output(&["status"]).await;
+    assert_eq!((code, out.as_str()), (Some(3), ""));
+    assert!(log.contains("the agent is not running here"), "{log}");
+    assert!(!Path::new(&house.dir.path().join("run/status.json")).exists());
+}
