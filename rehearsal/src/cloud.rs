@@ -25,6 +25,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,7 +38,9 @@ use crate::autoscaling;
 use crate::autoscaling::world::{
     AlarmState, InstanceView, LaunchRequest, TemplateRef, TemplateView, World,
 };
+use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
+use crate::elb::{self, Estate, Machine};
 use crate::wire::ids;
 
 /// The one account.
@@ -67,9 +70,42 @@ pub(crate) struct State {
 }
 
 /// The services an Auto Scaling group lives among.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Region {}
+pub(crate) struct Region {
+    /// Machines and their network, as far as they are here.
+    pub(crate) grounds: Grounds,
+    /// Elastic Load Balancing v2.
+    pub(crate) elb: elb::State,
+}
+
+/// The bare VPC: addresses, and no machine yet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Grounds {
+    /// How many addresses load balancers have had.
+    balancers: u8,
+}
+
+impl Estate for Grounds {
+    fn machine(&self, _instance_id: &str) -> Option<Machine> {
+        None
+    }
+
+    fn vpc(&self) -> &str {
+        "vpc-00000000000000000"
+    }
+
+    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
+        let zone = subnet_id.strip_prefix("subnet-0000000000000000")?;
+        Some(format!("{REGION}{zone}"))
+    }
+
+    fn balancer_address(&mut self) -> Ipv4Addr {
+        self.balancers = self.balancers.wrapping_add(1);
+        Ipv4Addr::new(127, 64, 240, self.balancers)
+    }
+}
 
 /// The region at a moment, as Auto Scaling may see and change it.
 pub(crate) struct RegionAt<'a> {
@@ -94,16 +130,23 @@ impl World for RegionAt<'_> {
         None
     }
 
-    fn register_target(&mut self, _target_group_arn: &str, _instance_id: &str) {}
-
-    fn deregister_target(&mut self, _target_group_arn: &str, _instance_id: &str) {}
-
-    fn target_health(&self, _target_group_arn: &str, _instance_id: &str) -> Option<String> {
-        None
+    fn register_target(&mut self, target_group_arn: &str, instance_id: &str) {
+        self.region.elb.register(target_group_arn, instance_id);
     }
 
-    fn target_group_exists(&self, _target_group_arn: &str) -> bool {
-        false
+    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &str) {
+        let elb = &mut self.region.elb;
+        elb.deregister(target_group_arn, instance_id, self.now);
+    }
+
+    fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String> {
+        let Region { grounds, elb } = &*self.region;
+        elb.health(target_group_arn, instance_id, grounds, self.now)
+            .map(str::to_owned)
+    }
+
+    fn target_group_exists(&self, target_group_arn: &str) -> bool {
+        self.region.elb.group_exists(target_group_arn)
     }
 
     fn alarm(&self, _name: &str) -> AlarmState {
@@ -210,6 +253,31 @@ impl Cloud {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // A handler that panicked is a bug, answered with an internal error; the cloud lives on.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BalancerSource for Cloud {
+    fn listeners(&self) -> Vec<ListenerView> {
+        self.look(|state, _| state.region.elb.open_listeners())
+    }
+
+    fn target_groups(&self) -> Vec<TargetGroupView> {
+        self.look(|state, now| state.region.elb.checked_groups(&state.region.grounds, now))
+    }
+
+    fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome) {
+        let counted = self.change(|state, _| {
+            state
+                .region
+                .elb
+                .report(target_group_arn, instance_id, outcome);
+        });
+        if let Err(error) = counted {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a health check was counted in memory only"
+            );
+        }
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::sync::watch;
 
 use crate::autoscaling;
 use crate::clock::RealClock;
-use crate::cloud::{Cloud, RegionAt, write_durably};
+use crate::cloud::{Cloud, Region, RegionAt, write_durably};
 use crate::control::{DAEMON_FILE, DaemonNote};
 use crate::disks;
+use crate::elb;
 use crate::front::Front;
 use crate::guests::{self, Kind};
 use crate::imds_source::{ImdsFacts, ImdsSource};
@@ -93,6 +94,8 @@ impl ImdsSource for Cloud {
 
 fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     cloud.change(|state, now| {
+        let Region { grounds, elb } = &mut state.region;
+        elb::tick(elb, grounds, now);
         let mut world = RegionAt {
             region: &mut state.region,
             now,

@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::autoscaling;
-use crate::cloud::{Cloud, RegionAt, RequestContext, State};
+use crate::cloud::{Cloud, Region, RegionAt, RequestContext, State};
+use crate::elb;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -29,6 +30,7 @@ const BODY_LIMIT: usize = 1024 * 1024;
 enum Service {
     Ec2,
     AutoScaling,
+    Elb,
     Sts,
 }
 
@@ -38,6 +40,7 @@ impl Service {
         match name {
             "ec2" => Some(Self::Ec2),
             "autoscaling" => Some(Self::AutoScaling),
+            "elasticloadbalancing" => Some(Self::Elb),
             "sts" => Some(Self::Sts),
             _ => None,
         }
@@ -46,7 +49,7 @@ impl Service {
     fn protocol(self) -> Protocol {
         match self {
             Self::Ec2 => Protocol::Ec2,
-            Self::AutoScaling | Self::Sts => Protocol::Query,
+            Self::AutoScaling | Self::Elb | Self::Sts => Protocol::Query,
         }
     }
 
@@ -54,6 +57,7 @@ impl Service {
         match self {
             Self::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
             Self::AutoScaling => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
+            Self::Elb => "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
             Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
         }
     }
@@ -176,6 +180,10 @@ fn dispatch(
                 now: ctx.now,
             };
             autoscaling::handle(&mut state.autoscaling, &mut world, ctx, action, params)
+        }
+        Service::Elb => {
+            let Region { grounds, elb } = &mut state.region;
+            elb::handle(elb, grounds, ctx, action, params)
         }
         Service::Sts if action == "GetCallerIdentity" => Ok(sts::caller_identity(ctx)),
         Service::Sts => Err(ApiError::invalid_action(action)),

@@ -12,6 +12,7 @@ mod cloud;
 mod control;
 mod daemon;
 mod disks;
+mod elb;
 mod front;
 mod guests;
 mod imds_source;

@@ -1,0 +1,94 @@
+//! What the balancer is told of the books, and what its health checks make of them.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::State;
+use super::estate::Estate;
+use super::groups::TargetGroup;
+use super::targets::Health;
+use crate::balancer_source::{CheckOutcome, ListenerView, TargetGroupView, TargetView};
+
+impl State {
+    /// Listeners to keep open.
+    pub(crate) fn open_listeners(&self) -> Vec<ListenerView> {
+        self.listeners
+            .values()
+            .filter_map(|listener| {
+                let balancer = self.balancers.get(&listener.balancer)?;
+                Some(ListenerView {
+                    arn: listener.arn.clone(),
+                    bind: SocketAddrV4::new(balancer.address, listener.port),
+                    target_group_arn: listener.target_group.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// Target groups some listener forwards to.
+    pub(crate) fn checked_groups(
+        &self,
+        estate: &dyn Estate,
+        now: Timestamp,
+    ) -> Vec<TargetGroupView> {
+        self.used_groups()
+            .iter()
+            .filter_map(|arn| self.groups.get(arn))
+            .map(|group| view(group, estate, now))
+            .collect()
+    }
+
+    /// Counts one health check of an instance.
+    pub(crate) fn report(&mut self, arn: &str, instance_id: &str, outcome: CheckOutcome) {
+        let Some(group) = self.groups.get_mut(arn) else {
+            // Deleted while the check was on its way.
+            return;
+        };
+        let (up, down) = (group.check.healthy_after, group.check.unhealthy_after);
+        for target in group.targets.iter_mut().filter(|t| t.id == instance_id) {
+            target.count(outcome, up, down);
+        }
+    }
+}
+
+fn view(group: &TargetGroup, estate: &dyn Estate, now: Timestamp) -> TargetGroupView {
+    let healths: Vec<_> = group
+        .targets
+        .iter()
+        .filter_map(|target| Some((target, group.health(target, true, estate, now)?)))
+        .collect();
+    // When every target in the group is unhealthy, requests go to all of them: AWS fails open.
+    let registered = || {
+        healths
+            .iter()
+            .filter(|(_, health)| *health != Health::Draining)
+    };
+    let fails_open = registered().all(|(_, health)| matches!(health, Health::Unhealthy(_)));
+    let targets = healths
+        .iter()
+        .filter_map(|(target, health)| {
+            let checked = matches!(
+                health,
+                Health::Healthy | Health::Registering | Health::Checking | Health::Unhealthy(_)
+            );
+            Some(TargetView {
+                instance_id: target.id.clone(),
+                address: estate.machine(&target.id)?.address,
+                port: target.port,
+                in_rotation: *health == Health::Healthy || (fails_open && checked),
+                checked,
+            })
+        })
+        .collect();
+    TargetGroupView {
+        arn: group.arn.clone(),
+        path: group.check.path.clone(),
+        port: group.check_port,
+        interval: Duration::from_secs(group.check.interval.into()),
+        timeout: Duration::from_secs(group.check.timeout.into()),
+        matcher: group.check.matcher.clone(),
+        targets,
+    }
+}

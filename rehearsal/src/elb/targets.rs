@@ -1,0 +1,398 @@
+//! Targets: what health checks, drains and machines make of them, and the calls that name them.
+//!
+//! The rules here are pure; time and machines come in as arguments.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::estate::{Estate, MachineState};
+use super::groups::TargetGroup;
+use super::{Call, need, number};
+use crate::balancer_source::CheckOutcome;
+use crate::wire::{ApiError, Params, Xml};
+
+/// One registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Target {
+    /// The instance.
+    pub(super) id: String,
+    /// The port it gets requests on.
+    pub(super) port: u16,
+    /// What the health checks have made of it.
+    verdict: Verdict,
+    /// Consecutive passes, counted up to the threshold.
+    passes: u32,
+    /// Consecutive failures, counted up to the threshold.
+    failures: u32,
+    /// How the last failed check failed.
+    failed: Option<Failure>,
+    /// Since when it drains.
+    draining: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Verdict {
+    Registering,
+    Checking,
+    Healthy,
+    Unhealthy,
+}
+
+/// How a health check failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Failure {
+    /// With an answer of this status.
+    Status(u16),
+    /// Without an answer in time.
+    Timeout,
+    /// Without a connection.
+    Refused,
+}
+
+/// What DescribeTargetHealth says of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    /// `healthy`
+    Healthy,
+    /// `initial`, before the first check's outcome.
+    Registering,
+    /// `initial`, between first check and verdict.
+    Checking,
+    /// `unhealthy`
+    Unhealthy(Failure),
+    /// `draining`
+    Draining,
+    /// `unused`: no listener forwards to the group.
+    NotInUse,
+    /// `unused`: the machine does not run.
+    NotRunning,
+    /// `unused`: it was never registered, or has left.
+    NotRegistered,
+}
+
+impl Health {
+    /// ELB's word for it.
+    pub(super) fn state(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Registering | Self::Checking => "initial",
+            Self::Unhealthy(_) => "unhealthy",
+            Self::Draining => "draining",
+            Self::NotInUse | Self::NotRunning | Self::NotRegistered => "unused",
+        }
+    }
+
+    /// Code and words of the reason, which only `healthy` has not.
+    fn reason(self) -> Option<(&'static str, String)> {
+        let (code, words) = match self {
+            Self::Healthy => return None,
+            Self::Registering => (
+                "Elb.RegistrationInProgress",
+                "Target registration is in progress",
+            ),
+            Self::Checking => (
+                "Elb.InitialHealthChecking",
+                "Initial health checks in progress",
+            ),
+            Self::Unhealthy(Failure::Status(status)) => {
+                return Some((
+                    "Target.ResponseCodeMismatch",
+                    format!("Health checks failed with these codes: [{status}]"),
+                ));
+            }
+            Self::Unhealthy(Failure::Timeout) => ("Target.Timeout", "Request timed out"),
+            Self::Unhealthy(Failure::Refused) => {
+                ("Target.FailedHealthChecks", "Health checks failed")
+            }
+            Self::Draining => (
+                "Target.DeregistrationInProgress",
+                "Target deregistration is in progress",
+            ),
+            Self::NotInUse => (
+                "Target.NotInUse",
+                "Target group is not configured to receive traffic from the load balancer",
+            ),
+            Self::NotRunning => ("Target.InvalidState", "Target is in the stopped state"),
+            Self::NotRegistered => (
+                "Target.NotRegistered",
+                "Target is not registered to the target group",
+            ),
+        };
+        Some((code, words.to_owned()))
+    }
+}
+
+impl Target {
+    /// A target registered just now.
+    fn new(id: &str, port: u16) -> Self {
+        Self {
+            id: id.to_owned(),
+            port,
+            verdict: Verdict::Registering,
+            passes: 0,
+            failures: 0,
+            failed: None,
+            draining: None,
+        }
+    }
+
+    /// Whether it is on its way out.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Counts one health check. A new target needs one pass, an unhealthy one as many in a row as
+    /// the threshold says; either way down takes as many failures in a row.
+    pub(super) fn count(
+        &mut self,
+        outcome: CheckOutcome,
+        healthy_after: u32,
+        unhealthy_after: u32,
+    ) {
+        if self.is_draining() {
+            return;
+        }
+        let failure = match outcome {
+            CheckOutcome::Pass => None,
+            CheckOutcome::WrongStatus(status) => Some(Failure::Status(status)),
+            CheckOutcome::Timeout => Some(Failure::Timeout),
+            CheckOutcome::Refused => Some(Failure::Refused),
+        };
+        match failure {
+            None => {
+                self.failures = 0;
+                self.passes = healthy_after.min(self.passes + 1);
+                if self.verdict != Verdict::Unhealthy || self.passes == healthy_after {
+                    self.verdict = Verdict::Healthy;
+                }
+            }
+            Some(_) => {
+                self.passes = 0;
+                self.failures = unhealthy_after.min(self.failures + 1);
+                self.failed = failure;
+                if self.failures == unhealthy_after {
+                    self.verdict = Verdict::Unhealthy;
+                } else if self.verdict == Verdict::Registering {
+                    self.verdict = Verdict::Checking;
+                }
+            }
+        }
+    }
+}
+
+impl TargetGroup {
+    /// The registration of an instance on a port.
+    pub(super) fn target(&self, id: &str, port: u16) -> Option<&Target> {
+        self.targets
+            .iter()
+            .find(|target| target.id == id && target.port == port)
+    }
+
+    /// Registers; one that drains comes back as new, one that is registered stays as it is.
+    pub(super) fn register(&mut self, id: &str, port: u16) {
+        let fresh = Target::new(id, port);
+        match self
+            .targets
+            .iter_mut()
+            .find(|target| target.id == id && target.port == port)
+        {
+            Some(target) if target.is_draining() => *target = fresh,
+            Some(_) => {}
+            None => self.targets.push(fresh),
+        }
+    }
+
+    /// Deregisters from one port, or from all: it drains if requests may be on their way to it, and
+    /// is gone at once if no listener ever sends any.
+    pub(super) fn deregister(&mut self, id: &str, port: Option<u16>, in_use: bool, now: Timestamp) {
+        let named =
+            |target: &Target| target.id == id && port.is_none_or(|port| port == target.port);
+        if !in_use || self.delay == 0 {
+            self.targets.retain(|target| !named(target));
+        }
+        for target in self.targets.iter_mut().filter(|target| named(target)) {
+            target.draining.get_or_insert(now);
+        }
+    }
+
+    /// What there is to say of a target; `None` when its drain is over.
+    pub(super) fn health(
+        &self,
+        target: &Target,
+        in_use: bool,
+        estate: &dyn Estate,
+        now: Timestamp,
+    ) -> Option<Health> {
+        if let Some(since) = target.draining {
+            return (now < self.drained_at(since)).then_some(Health::Draining);
+        }
+        if !in_use {
+            return Some(Health::NotInUse);
+        }
+        let runs = estate.machine(&target.id).is_some_and(|machine| {
+            matches!(machine.state, MachineState::Running | MachineState::Pending)
+        });
+        Some(match (runs, target.verdict) {
+            (false, _) => Health::NotRunning,
+            (true, Verdict::Registering) => Health::Registering,
+            (true, Verdict::Checking) => Health::Checking,
+            (true, Verdict::Healthy) => Health::Healthy,
+            (true, Verdict::Unhealthy) => {
+                Health::Unhealthy(target.failed.unwrap_or(Failure::Refused))
+            }
+        })
+    }
+
+    /// Deregisters targets whose machine is gone, starts stopped ones afresh, and forgets those that
+    /// have drained.
+    pub(super) fn forget_departed(&mut self, in_use: bool, estate: &dyn Estate, now: Timestamp) {
+        let mut gone = Vec::new();
+        for target in &mut self.targets {
+            match estate.machine(&target.id).map(|machine| machine.state) {
+                None | Some(MachineState::Terminated) => gone.push(target.id.clone()),
+                Some(MachineState::Stopped) if !target.is_draining() => {
+                    // What it was before it stopped says nothing of how it comes back.
+                    *target = Target::new(&target.id, target.port);
+                }
+                Some(_) => {}
+            }
+        }
+        for id in gone {
+            self.deregister(&id, None, in_use, now);
+        }
+        let delay = self.delay;
+        self.targets.retain(|target| {
+            target
+                .draining
+                .is_none_or(|since| now < since + SignedDuration::from_secs(delay.into()))
+        });
+    }
+
+    fn drained_at(&self, since: Timestamp) -> Timestamp {
+        since + SignedDuration::from_secs(self.delay.into())
+    }
+}
+
+/// A target as a request names it.
+struct Named {
+    id: String,
+    port: Option<u16>,
+}
+
+fn named(params: &Params) -> Result<Vec<Named>, ApiError> {
+    params
+        .structs("Targets")
+        .iter()
+        .map(|target| {
+            Ok(Named {
+                id: need(target, "Id")?.to_owned(),
+                port: number(target, "Port", 1, u16::MAX)?,
+            })
+        })
+        .collect()
+}
+
+fn needed(params: &Params) -> Result<Vec<Named>, ApiError> {
+    let targets = named(params)?;
+    if targets.is_empty() {
+        return Err(ApiError::validation(
+            "A value for Targets must be specified",
+        ));
+    }
+    Ok(targets)
+}
+
+pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let targets = needed(call.params)?;
+    super::groups::find(call.state, &arn)?;
+    for target in &targets {
+        match call.estate.machine(&target.id) {
+            None => {
+                return Err(ApiError::new(
+                    "InvalidTarget",
+                    format!(
+                        "The following targets are not valid instances: '{}'",
+                        target.id
+                    ),
+                ));
+            }
+            Some(machine) if machine.state != MachineState::Running => {
+                return Err(ApiError::new(
+                    "InvalidTarget",
+                    format!(
+                        "The following targets are not in a running state and cannot be registered: '{}'",
+                        target.id
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let group = super::groups::find(call.state, &arn)?;
+    for target in targets {
+        group.register(&target.id, target.port.unwrap_or(group.port));
+    }
+    Ok(Xml::new())
+}
+
+pub(super) fn deregister(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let targets = needed(call.params)?;
+    let in_use = call.state.used_groups().contains(&arn);
+    let now = call.now;
+    let group = super::groups::find(call.state, &arn)?;
+    for target in targets {
+        group.deregister(&target.id, target.port, in_use, now);
+    }
+    Ok(Xml::new())
+}
+
+pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let asked = named(call.params)?;
+    let in_use = call.state.used_groups().contains(&arn);
+    let (estate, now) = (&*call.estate, call.now);
+    let group = &*super::groups::find(call.state, &arn)?;
+    let found: Vec<(String, u16, Health)> = if asked.is_empty() {
+        group
+            .targets
+            .iter()
+            .filter_map(|target| {
+                let health = group.health(target, in_use, estate, now)?;
+                Some((target.id.clone(), target.port, health))
+            })
+            .collect()
+    } else {
+        asked
+            .into_iter()
+            .map(|named| {
+                let port = named.port.unwrap_or(group.port);
+                let health = group
+                    .target(&named.id, port)
+                    .and_then(|target| group.health(target, in_use, estate, now))
+                    .unwrap_or(Health::NotRegistered);
+                (named.id, port, health)
+            })
+            .collect()
+    };
+    let mut xml = Xml::new();
+    xml.list(
+        "TargetHealthDescriptions",
+        "member",
+        found,
+        |x, (id, port, health)| {
+            x.node("Target", |x| {
+                x.text("Id", id).text("Port", port);
+            });
+            x.text("HealthCheckPort", group.check_port.unwrap_or(port));
+            x.node("TargetHealth", |x| {
+                x.text("State", health.state());
+                if let Some((code, words)) = health.reason() {
+                    x.text("Reason", code).text("Description", words);
+                }
+            });
+        },
+    );
+    Ok(xml)
+}
