@@ -19,8 +19,8 @@ use crate::registry::Registry;
 /// One attempt at one call: long enough for a slow box with its first TLS handshake to do.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
 
-/// One call with the SDK's own retries: under a third of the shortest timeout a hook can have (30 s)
-/// would cut the retries short, so it is under two thirds.
+/// One call with the SDK's own retries: two attempts and a pause, and still within the shortest
+/// timeout a hook can have (30 s).
 const CALL_LIMIT: Duration = Duration::from_secs(18);
 
 /// A hook whose timeout the API does not tell: the API's own default.

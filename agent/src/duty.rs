@@ -40,6 +40,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(9);
 struct Slot {
     due: Option<Instant>,
     under_way: bool,
+    /// Taken off the timetable while under way: not to be tried again by itself.
+    dropped: bool,
     failures: u32,
 }
 
@@ -70,13 +72,16 @@ impl Duties {
     pub(crate) fn at(&mut self, duty: Duty, when: Instant) {
         let slot = self.slots.entry(duty).or_default();
         slot.due = Some(slot.due.map_or(when, |due| due.min(when)));
+        slot.dropped = false;
     }
 
-    /// Takes a duty off the timetable. One that is under way still comes back.
+    /// Takes a duty off the timetable. One that is under way still comes back, but a failure does not
+    /// bring it back onto the timetable.
     pub(crate) fn drop(&mut self, duty: Duty) {
         if let Some(slot) = self.slots.get_mut(&duty) {
             slot.due = None;
             slot.failures = 0;
+            slot.dropped = slot.under_way;
         }
     }
 
@@ -118,14 +123,19 @@ impl Duties {
     pub(crate) fn done(&mut self, duty: Duty) {
         let slot = self.slots.entry(duty).or_default();
         slot.under_way = false;
+        slot.dropped = false;
         slot.failures = 0;
     }
 
-    /// A duty came back without an answer: again after a pause that doubles, half of it jitter.
+    /// A duty came back without an answer: again after a pause that doubles, half of it jitter, unless
+    /// nobody wants it any more.
     pub(crate) fn failed(&mut self, duty: Duty, now: Instant) {
         let jitter = self.jitter();
         let slot = self.slots.entry(duty).or_default();
         slot.under_way = false;
+        if std::mem::take(&mut slot.dropped) {
+            return;
+        }
         let pause = (FIRST_PAUSE * 2_u32.saturating_pow(slot.failures.min(8))).min(LONGEST_PAUSE);
         slot.failures = slot.failures.saturating_add(1);
         slot.due = Some(now + pause.mul_f64(0.5 + jitter / 2.0));

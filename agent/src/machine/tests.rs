@@ -49,6 +49,12 @@ struct Life {
     hooks: Hooks,
     registry: Option<Verdict>,
     log: Vec<String>,
+    /// Answers on their way, by when they arrive.
+    under_way: Vec<(Instant, Event)>,
+    /// The longest an answer takes, in milliseconds, and the dice that say how long.
+    slowness: u64,
+    turns: u32,
+    dice: Dice,
     beats: Vec<u64>,
     writes: Vec<u64>,
 }
@@ -77,6 +83,10 @@ impl Life {
             hooks: Hooks::default(),
             registry: None,
             log: Vec::new(),
+            under_way: Vec::new(),
+            slowness: 0,
+            turns: 0,
+            dice: Dice(1),
             beats: Vec::new(),
             writes: Vec::new(),
         }
@@ -106,27 +116,40 @@ impl Life {
     /// Plays the world until `seconds` after the start.
     fn until(&mut self, seconds: u64) -> &mut Self {
         let end = self.start + Duration::from_secs(seconds);
-        let mut events = vec![Event::Tick];
+        self.under_way.push((self.now, Event::Tick));
         for _ in 0..100_000 {
-            if let Some(event) = events.pop() {
-                for action in self.machine.step(event, self.now) {
-                    events.extend(self.play(action));
-                }
-                continue;
-            }
             let due = self.machine.next_due().unwrap_or(end).max(self.now);
-            if due >= end {
-                self.now = end;
-                return self;
+            let first = (0..self.under_way.len()).min_by_key(|at| self.under_way[*at].0);
+            let event = match first {
+                Some(first) if self.under_way[first].0 <= due => {
+                    if self.under_way[first].0 >= end {
+                        break;
+                    }
+                    let (when, event) = self.under_way.remove(first);
+                    self.now = when;
+                    event
+                }
+                _ if due >= end => break,
+                _ => {
+                    self.now = due;
+                    Event::Tick
+                }
+            };
+            for action in self.machine.step(event, self.now) {
+                if let Some(answer) = self.play(action) {
+                    let pause = Duration::from_millis(self.dice.below(self.slowness + 1));
+                    self.under_way.push((self.now + pause, answer));
+                }
             }
-            self.now = due;
-            events.push(Event::Tick);
+            self.turns += 1;
         }
-        panic!(
-            "the machine spins in {}: {:?}",
-            self.machine.state_name(),
-            self.log
+        assert!(
+            self.turns < 100_000,
+            "the machine spins in {}",
+            self.machine.state_name()
         );
+        self.now = end;
+        self
     }
 
     fn play(&mut self, action: Action) -> Option<Event> {
@@ -607,6 +630,60 @@ fn an_illness_while_continue_is_under_way_is_not_taken_for_an_abandon() {
     assert_eq!(life.machine.state_name(), "ailing");
 }
 
+#[test]
+fn a_lost_answer_to_the_launch_hook_does_not_answer_the_termination_hook() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(3);
+    let now = life.now;
+    life.machine.gate_passed(now);
+    for action in life.machine.step(Event::Tick, now) {
+        if let Action::Complete { hook, answer, .. } = action {
+            let outcome = Err(NoAnswer);
+            let lost = Event::Answered {
+                hook,
+                answer,
+                outcome,
+            };
+            life.under_way.push((now + Duration::from_secs(3), lost));
+        } else if let Some(answer) = life.play(action) {
+            life.under_way.push((now, answer));
+        }
+    }
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(30);
+    let told = life.told();
+    assert!(
+        told[1].ends_with("Fit") && told[2].contains("Draining"),
+        "{told:?}"
+    );
+    assert!(told[3].ends_with("erased"), "{told:?}");
+    assert!(told[4].ends_with("CONTINUE on out: Accepted"), "{told:?}");
+}
+
+#[test]
+fn a_report_that_got_lost_is_not_repeated_once_the_box_is_fit() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.healthy = false;
+    life.until(90);
+    life.machine.duties.at(Duty::Report, life.now);
+    assert!(
+        life.machine
+            .step(Event::Tick, life.now)
+            .contains(&Action::ReportUnhealthy)
+    );
+    life.machine.recovered(life.now);
+    life.machine.step(Event::Reported(Err(NoAnswer)), life.now);
+    life.healthy = true;
+    life.until(300);
+    assert!(
+        !life.log.iter().any(|line| line.contains("reported")),
+        "{:?}",
+        life.log
+    );
+}
+
 /// A small generator, so that a failing life can be lived again by its seed.
 struct Dice(u64);
 
@@ -655,6 +732,7 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
     for seed in 1..=400_u64 {
         let mut dice = Dice(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut life = Life::in_group(Phase::Pending);
+        (life.slowness, life.dice) = (seed * 10, Dice(dice.0));
         for _ in 0..25 {
             match dice.below(12) {
                 0 => life.api = !life.api,
