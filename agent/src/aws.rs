@@ -7,9 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
+use aws_config::environment::{
+    EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider,
+};
+use aws_config::imds;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::imds::region::ImdsRegionProvider;
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
+use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
 use tokio::sync::OnceCell;
 
@@ -27,8 +37,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(18);
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The clients, made at the first call: before that the network may not be there to tell the region.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Aws {
+    imds: imds::Client,
     clients: OnceCell<Clients>,
 }
 
@@ -39,10 +50,18 @@ struct Clients {
 }
 
 impl Aws {
+    /// Takes region and credentials from the environment, else from the metadata service.
+    pub(crate) fn new(imds: imds::Client) -> Self {
+        Self {
+            imds,
+            clients: OnceCell::new(),
+        }
+    }
+
     async fn clients(&self) -> Result<&Clients> {
         self.clients
             .get_or_try_init(|| async {
-                let config = load().await;
+                let config = self.load().await;
                 // Without a region every call would fail for ever; failing here asks again.
                 config.region().ok_or_else(|| {
                     anyhow!("neither the environment nor the metadata service tells the region")
@@ -55,20 +74,42 @@ impl Aws {
             .await
     }
 
+    /// The SDK's default chain without what a box has no use for: profiles, containers and assumed
+    /// roles bring a whole further service client along.
+    async fn load(&self) -> SdkConfig {
+        let limits = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_LIMIT)
+            .operation_timeout(CALL_LIMIT)
+            .build();
+        let from_imds = ImdsRegionProvider::builder()
+            .imds_client(self.imds.clone())
+            .build();
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(from_imds)
+            .region()
+            .await;
+        let from_imds = ImdsCredentialsProvider::builder()
+            .imds_client(self.imds.clone())
+            .build();
+        let credentials = CredentialsProviderChain::first_try(
+            "environment",
+            EnvironmentVariableCredentialsProvider::new(),
+        )
+        .or_else("metadata service", from_imds);
+        let mut config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(region)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .retry_config(RetryConfig::standard())
+            .timeout_config(limits);
+        let endpoint = std::env::var("AWS_ENDPOINT_URL");
+        config.set_endpoint_url(endpoint.ok().filter(|url| !url.is_empty()));
+        config.build()
+    }
+
     async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {
         Ok(&self.clients().await?.autoscaling)
     }
-}
-
-async fn load() -> SdkConfig {
-    let limits = TimeoutConfig::builder()
-        .operation_attempt_timeout(ATTEMPT_LIMIT)
-        .operation_timeout(CALL_LIMIT)
-        .build();
-    aws_config::defaults(BehaviorVersion::latest())
-        .timeout_config(limits)
-        .load()
-        .await
 }
 
 /// "No active Lifecycle Action found with instance ID …" is a plain `ValidationError`; only its

@@ -20,7 +20,7 @@ use crate::status::{self, Form};
 
 /// Decides whether this instance may serve, and says so.
 #[derive(Debug, Parser)]
-#[command(name = "imagebuilder-agent", version, about, max_term_width = 100)]
+#[command(name = "imagebuilder-agent", version, about)]
 #[command(
     after_help = "Exit codes: 0 done (status: fit), 1 unexpected, 2 usage or settings refused, \
     3 status: not fit, or not running."
@@ -187,9 +187,10 @@ impl Cli {
                         _ = int.recv() => {}
                     }
                 };
-                let aws = Arc::new(Aws::default());
+                let imds = Imds::new();
+                let aws = Arc::new(Aws::new(imds.client()));
                 let world = World {
-                    metadata: Arc::new(Imds::new()),
+                    metadata: Arc::new(imds),
                     group: aws.clone(),
                     registry: aws,
                     probe: Arc::new(Http),

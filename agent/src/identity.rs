@@ -65,6 +65,11 @@ impl Imds {
         }
     }
 
+    /// The same client, with its token, for credentials and region.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     async fn get(&self, path: &str) -> Result<Option<String>> {
         match self.client.get(format!("/latest/{path}")).await {
             Ok(text) => Ok(Some(text.into())),

@@ -245,7 +245,8 @@ impl Daemon {
 
     fn declare(&mut self, standing: &Standing) {
         if self.verdict.replace(standing.verdict) != Some(standing.verdict) {
-            self.since = Some(Timestamp::now());
+            // To the second: people read it, and nothing is ordered by it.
+            self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
         }
         let instance = self.instance();
         let word = match standing.verdict {
