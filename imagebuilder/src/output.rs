@@ -255,7 +255,7 @@ impl Shared {
     }
 }
 
-/// A step under way. Dropping it without a word tells that it was interrupted.
+/// A step under way. Dropping it without a word tells that it did not finish.
 #[derive(Debug)]
 pub(crate) struct Step {
     output: Output,
@@ -322,7 +322,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.ended {
-            self.end("failed", "interrupted");
+            self.end("failed", "did not finish");
         }
     }
 }
@@ -391,10 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_step_was_interrupted() {
+    fn a_dropped_step_did_not_finish() {
         let output = Output::kept();
         drop(output.step("gate", "gate ami-1"));
-        assert_eq!(output.story()[1], "  failed: interrupted (0.0 s)");
+        assert_eq!(output.story()[1], "  failed: did not finish (0.0 s)");
     }
 
     #[test]

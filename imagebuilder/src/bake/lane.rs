@@ -90,7 +90,7 @@ impl Lane for PackerLane {
 }
 
 /// Writes what a line tells into the ledger.
-fn record(ledger: &mut Ledger, line: &Line) -> anyhow::Result<()> {
+pub(super) fn record(ledger: &mut Ledger, line: &Line) -> anyhow::Result<()> {
     match line {
         Line::SecurityGroup(name) => ledger.intend(Kind::SecurityGroup, name),
         Line::Instance(id) => ledger.exists(Kind::Instance, "", id),
@@ -138,7 +138,10 @@ impl Heard {
                 } else if text.starts_with("Stopping the source instance") {
                     self.script = None;
                 }
-                step.waiting(text.lines().next().unwrap_or_default());
+                // Packer tells every tag of every resource; the template shows them all at once.
+                if !text.starts_with("Adding tag") {
+                    step.waiting(text.lines().next().unwrap_or_default());
+                }
                 self.keep(text);
             }
             Line::Error(text) => {

@@ -3,6 +3,8 @@
 //! source → render → reuse? → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
 //! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
 
+#[cfg(test)]
+mod faults;
 mod gate;
 mod git;
 mod key;

@@ -9,8 +9,10 @@ use std::time::Duration;
 use contract::names::{Pointer, registry_parameter};
 use contract::tags;
 
-use crate::cloud::{Answer, Cloud, CloudError, Image, InstanceState, Kind as Cause, Search};
-use crate::ids::{ImageId, InstanceId, SecurityGroupId, SnapshotId};
+use crate::cloud::{
+    Answer, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Search,
+};
+use crate::ids::{ImageId, InstanceId, RunId, SecurityGroupId, SnapshotId};
 use crate::ledger::{Kind, Ledger, State, Thing};
 use crate::output::Step;
 
@@ -38,8 +40,8 @@ pub(crate) struct Left {
     pub(crate) why: String,
 }
 
-/// Why an image must stay.
-pub(crate) async fn claim(cloud: &Cloud, image: &Image, name: &str) -> Answer<Option<String>> {
+/// Why an image must stay. Instances of its own run are no reason: they go with it.
+async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<Option<String>> {
     if image
         .tags
         .get(tags::VERDICT)
@@ -54,7 +56,10 @@ pub(crate) async fn claim(cloud: &Cloud, image: &Image, name: &str) -> Answer<Op
         }
     }
     let users = cloud.instances.instances_of(&image.id).await?;
-    if let Some(user) = users.iter().find(|user| !user.state.is_going()) {
+    let foreign = |user: &&Instance| {
+        !user.state.is_going() && user.tags.get(tags::RUN).map(String::as_str) != Some(run.as_str())
+    };
+    if let Some(user) = users.iter().find(foreign) {
         return Ok(Some(format!("{} runs it", user.id)));
     }
     Ok(None)
@@ -236,7 +241,7 @@ async fn remove(
 async fn remove_image(cloud: &Cloud, ledger: &mut Ledger, id: &ImageId) -> anyhow::Result<State> {
     let image = cloud.images.image(id).await?;
     if let Some(image) = &image
-        && claim(cloud, image, &ledger.journal().image)
+        && claim(cloud, image, &ledger.journal().image, ledger.run())
             .await?
             .is_some()
     {

@@ -1,1 +1,531 @@
-//! An in-memory cloud for tests.
+//! An in-memory cloud for tests, with faults: the n-th changing call can fail, or never return as if the caller had
+//! been killed before or after the service did it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use contract::registry::{Record, SCHEMA, Verdict};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::ids::{AccountId, ImageId, InstanceId, SecurityGroupId, SnapshotId};
+
+/// What goes wrong with the n-th changing call, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails and nothing was done.
+    Fails(u32),
+    /// The caller is killed before the service does it.
+    KilledBefore(u32),
+    /// The caller is killed after the service did it, before it hears.
+    KilledAfter(u32),
+}
+
+/// Everything there is.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) images: BTreeMap<ImageId, Image>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, Snapshot>,
+    pub(crate) key_pairs: BTreeMap<String, Tags>,
+    pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) shares: BTreeMap<ImageId, Vec<AccountId>>,
+    /// What the agent of a gate's instance says, and why.
+    pub(crate) verdict: Option<(Verdict, String)>,
+    /// How many changing calls came.
+    pub(crate) changes: u32,
+    /// What goes wrong.
+    pub(crate) fault: Option<Fault>,
+    next: u32,
+}
+
+impl World {
+    fn id(&mut self, prefix: &str) -> String {
+        self.next += 1;
+        format!("{prefix}-{:04x}", self.next)
+    }
+
+    /// Adds an image with one snapshot.
+    pub(crate) fn add_image(&mut self, owner: &str, name: &str, tags: Tags) -> ImageId {
+        let id = ImageId::parse(self.id("ami")).unwrap();
+        let snapshot = SnapshotId::parse(self.id("snap")).unwrap();
+        self.snapshots.insert(
+            snapshot.clone(),
+            Snapshot {
+                id: snapshot.clone(),
+                description: format!("Created by CreateImage(i-1) for {id}"),
+                tags: tags.clone(),
+            },
+        );
+        self.images.insert(
+            id.clone(),
+            Image {
+                id: id.clone(),
+                name: name.to_owned(),
+                created: format!("2026-01-01T00:00:{:02}.000Z", self.next % 60),
+                state: ImageState::Available,
+                architecture: "x86_64".to_owned(),
+                owner: owner.to_owned(),
+                snapshots: vec![snapshot],
+                tags,
+            },
+        );
+        id
+    }
+
+    /// Adds a running instance.
+    pub(crate) fn add_instance(&mut self, image: &ImageId, tags: Tags) -> InstanceId {
+        let id = InstanceId::parse(self.id("i")).unwrap();
+        self.instances.insert(
+            id.clone(),
+            Instance {
+                id: id.clone(),
+                image: Some(image.clone()),
+                state: InstanceState::Running,
+                launched: None,
+                reason: String::new(),
+                tags,
+            },
+        );
+        id
+    }
+
+    /// Adds a security group.
+    pub(crate) fn add_group(&mut self, name: &str, tags: Tags) -> SecurityGroupId {
+        let id = SecurityGroupId::parse(self.id("sg")).unwrap();
+        let group = SecurityGroup {
+            id: id.clone(),
+            name: name.to_owned(),
+            tags,
+        };
+        self.groups.insert(id.clone(), group);
+        id
+    }
+
+    /// Everything that costs money or confuses people, but for images and snapshots of others.
+    pub(crate) fn inventory(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        let alive = self
+            .instances
+            .values()
+            .filter(|instance| !instance.state.is_going());
+        all.extend(alive.map(|instance| instance.id.to_string()));
+        let own: Vec<&Image> = self
+            .images
+            .values()
+            .filter(|image| image.owner == OWNER)
+            .collect();
+        let others = self.images.values().filter(|image| image.owner != OWNER);
+        let foreign: Vec<&SnapshotId> = others.flat_map(|image| &image.snapshots).collect();
+        all.extend(own.iter().map(|image| image.id.to_string()));
+        all.extend(
+            self.snapshots
+                .keys()
+                .filter(|id| !foreign.contains(id))
+                .map(ToString::to_string),
+        );
+        all.extend(self.key_pairs.keys().cloned());
+        all.extend(self.groups.keys().map(ToString::to_string));
+        all.extend(self.parameters.keys().cloned());
+        all
+    }
+}
+
+/// The account the fake belongs to.
+pub(crate) const OWNER: &str = "123456789012";
+
+/// The service. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fake {
+    world: Arc<Mutex<World>>,
+    killed: Arc<Notify>,
+}
+
+impl Fake {
+    /// The world, to look at and to arrange.
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Told when the caller is killed.
+    pub(crate) fn killed(&self) -> Arc<Notify> {
+        self.killed.clone()
+    }
+
+    /// A connection to it.
+    pub(crate) fn cloud(&self) -> Cloud {
+        Cloud {
+            identity: Arc::new(self.clone()),
+            images: Arc::new(self.clone()),
+            instances: Arc::new(self.clone()),
+            parameters: Arc::new(self.clone()),
+            ..aws::nowhere()
+        }
+    }
+
+    /// One changing call.
+    pub(crate) async fn change<T>(
+        &self,
+        operation: &str,
+        act: impl FnOnce(&mut World) -> Answer<T>,
+    ) -> Answer<T> {
+        let (now, fault) = {
+            let mut world = self.world();
+            world.changes += 1;
+            (world.changes, world.fault)
+        };
+        match fault {
+            Some(Fault::Fails(at)) if at == now => {
+                return Err(CloudError::new(
+                    Kind::Other,
+                    operation,
+                    "InternalError",
+                    "as arranged",
+                ));
+            }
+            Some(Fault::KilledBefore(at)) if at == now => self.hang().await,
+            Some(Fault::KilledAfter(at)) if at == now => {
+                act(&mut self.world())?;
+                self.hang().await
+            }
+            _ => act(&mut self.world()),
+        }
+    }
+
+    async fn hang<T>(&self) -> T {
+        self.killed.notify_one();
+        std::future::pending().await
+    }
+}
+
+fn not_found(operation: &str) -> CloudError {
+    CloudError::new(Kind::NotFound, operation, "NotFound", "")
+}
+
+fn carries(tags: &Tags, key: &str, value: Option<&str>) -> bool {
+    tags.get(key)
+        .is_some_and(|found| value.is_none_or(|value| value == found))
+}
+
+/// EC2's filters as far as we send them: `tag:<key>`, `tag-key`, and plain attributes with globs.
+fn passes(
+    filter: &str,
+    values: &[String],
+    tags: &Tags,
+    attribute: impl Fn(&str) -> Option<String>,
+) -> bool {
+    if let Some(key) = filter.strip_prefix("tag:") {
+        return values.iter().any(|value| carries(tags, key, Some(value)));
+    }
+    if filter == "tag-key" {
+        return values.iter().any(|key| tags.contains_key(key));
+    }
+    attribute(filter).is_none_or(|found| values.iter().any(|value| glob(value, &found)))
+}
+
+fn glob(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => {
+            let Some(rest) = text.strip_prefix(head) else {
+                return false;
+            };
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(tail, &rest[at..]))
+        }
+    }
+}
+
+#[async_trait]
+impl Identity for Fake {
+    async fn caller(&self) -> Answer<Caller> {
+        Ok(Caller {
+            account: AccountId::parse(OWNER).unwrap(),
+            arn: format!("arn:aws:iam::{OWNER}:user/test"),
+        })
+    }
+}
+
+#[async_trait]
+impl Images for Fake {
+    async fn search(&self, search: &Search) -> Answer<Vec<Image>> {
+        let owners: Vec<&str> = search
+            .owners
+            .iter()
+            .map(|owner| if owner == "self" { OWNER } else { owner })
+            .collect();
+        let world = self.world();
+        let matching = world.images.values().filter(|image| {
+            (owners.is_empty() || owners.contains(&image.owner.as_str()))
+                && search.filters.iter().all(|(name, values)| {
+                    passes(name, values, &image.tags, |attribute| match attribute {
+                        "name" => Some(image.name.clone()),
+                        "architecture" => Some(image.architecture.clone()),
+                        _ => None,
+                    })
+                })
+        });
+        Ok(matching.cloned().collect())
+    }
+
+    async fn image(&self, id: &ImageId) -> Answer<Option<Image>> {
+        Ok(self.world().images.get(id).cloned())
+    }
+
+    async fn tag(&self, ids: &[String], tags: &Tags) -> Answer<()> {
+        self.change("tag", |world| {
+            for id in ids {
+                if let Some(image) = ImageId::parse(id.as_str())
+                    .ok()
+                    .and_then(|id| world.images.get_mut(&id))
+                {
+                    image.tags.extend(tags.clone());
+                }
+                if let Some(snapshot) = SnapshotId::parse(id.as_str())
+                    .ok()
+                    .and_then(|id| world.snapshots.get_mut(&id))
+                {
+                    snapshot.tags.extend(tags.clone());
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn share(&self, image: &Image, accounts: &[AccountId]) -> Answer<()> {
+        self.change("share", |world| {
+            world
+                .shares
+                .entry(image.id.clone())
+                .or_default()
+                .extend(accounts.iter().cloned());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn shared_with(&self, id: &ImageId) -> Answer<Vec<AccountId>> {
+        Ok(self.world().shares.get(id).cloned().unwrap_or_default())
+    }
+
+    async fn deregister(&self, id: &ImageId) -> Answer<()> {
+        self.change("deregister", |world| {
+            world.images.remove(id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>> {
+        let world = self.world();
+        Ok(world
+            .snapshots
+            .values()
+            .filter(|snapshot| carries(&snapshot.tags, key, value))
+            .cloned()
+            .collect())
+    }
+
+    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>> {
+        let world = self.world();
+        Ok(world
+            .snapshots
+            .values()
+            .filter(|found| found.description.ends_with(image.as_str()))
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()> {
+        self.change("delete snapshot", |world| {
+            if world
+                .images
+                .values()
+                .any(|image| image.snapshots.contains(id))
+            {
+                return Err(CloudError::new(
+                    Kind::InUse,
+                    format!("delete {id}"),
+                    "InvalidSnapshot.InUse",
+                    "",
+                ));
+            }
+            world.snapshots.remove(id);
+            Ok(())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Instances for Fake {
+    async fn launch(&self, launch: &Launch) -> Answer<InstanceId> {
+        self.change("launch", |world| {
+            if !world.images.contains_key(&launch.image) {
+                return Err(not_found("launch"));
+            }
+            let id = world.add_instance(&launch.image, launch.tags.clone());
+            if let Some((verdict, reason)) = world.verdict.clone() {
+                let record = Record {
+                    schema: SCHEMA,
+                    instance_id: id.to_string(),
+                    image_id: launch.image.to_string(),
+                    verdict,
+                    reason,
+                    since: "2026-01-01T00:00:00Z".to_owned(),
+                    agent: "0.1.0".to_owned(),
+                    services: BTreeMap::new(),
+                };
+                let name = contract::names::registry_parameter(
+                    &launch.tags[contract::tags::IMAGE],
+                    id.as_str(),
+                );
+                world
+                    .parameters
+                    .insert(name, serde_json::to_string(&record).unwrap());
+            }
+            Ok(id)
+        })
+        .await
+    }
+
+    async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>> {
+        Ok(self.world().instances.get(id).cloned())
+    }
+
+    async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>> {
+        let world = self.world();
+        let alive = world
+            .instances
+            .values()
+            .filter(|instance| instance.state != InstanceState::Terminated);
+        Ok(alive
+            .filter(|instance| carries(&instance.tags, key, value))
+            .cloned()
+            .collect())
+    }
+
+    async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>> {
+        let world = self.world();
+        let alive = world
+            .instances
+            .values()
+            .filter(|instance| instance.state != InstanceState::Terminated);
+        Ok(alive
+            .filter(|instance| instance.image.as_ref() == Some(image))
+            .cloned()
+            .collect())
+    }
+
+    async fn terminate(&self, id: &InstanceId) -> Answer<()> {
+        self.change("terminate", |world| {
+            if let Some(instance) = world.instances.get_mut(id) {
+                instance.state = InstanceState::Terminated;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn console(&self, _id: &InstanceId) -> Answer<String> {
+        Ok("booting\nimagebuilder-agent: unfit\n".to_owned())
+    }
+
+    async fn import_key_pair(&self, name: &str, _public_key: &str, tags: &Tags) -> Answer<()> {
+        self.change("import key pair", |world| {
+            world.key_pairs.insert(name.to_owned(), tags.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn key_pairs(&self, filter: &str, value: &str) -> Answer<Vec<KeyPair>> {
+        let world = self.world();
+        let matching = world.key_pairs.iter().filter(|(name, tags)| {
+            passes(filter, &[value.to_owned()], tags, |attribute| {
+                (attribute == "key-name").then(|| (*name).clone())
+            })
+        });
+        Ok(matching
+            .map(|(name, tags)| KeyPair {
+                name: name.clone(),
+                tags: tags.clone(),
+            })
+            .collect())
+    }
+
+    async fn delete_key_pair(&self, name: &str) -> Answer<()> {
+        self.change("delete key pair", |world| {
+            world.key_pairs.remove(name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn security_groups(&self, filter: &str, value: &str) -> Answer<Vec<SecurityGroup>> {
+        let world = self.world();
+        let matching = world.groups.values().filter(|group| {
+            passes(filter, &[value.to_owned()], &group.tags, |attribute| {
+                (attribute == "group-name").then(|| group.name.clone())
+            })
+        });
+        Ok(matching.cloned().collect())
+    }
+
+    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()> {
+        self.change("delete security group", |world| {
+            world.groups.remove(id);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Parameters for Fake {
+    async fn parameter(&self, name: &str) -> Answer<Option<Parameter>> {
+        let world = self.world();
+        Ok(world.parameters.get(name).map(|value| Parameter {
+            name: name.to_owned(),
+            value: value.clone(),
+            version: 1,
+        }))
+    }
+
+    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
+        let world = self.world();
+        let below = world
+            .parameters
+            .iter()
+            .filter(|(name, _)| name.starts_with(path));
+        Ok(below
+            .map(|(name, value)| Parameter {
+                name: name.clone(),
+                value: value.clone(),
+                version: 1,
+            })
+            .collect())
+    }
+
+    async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {
+        self.change("point", |world| {
+            world.parameters.insert(name.to_owned(), image.to_string());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str) -> Answer<()> {
+        self.change("delete parameter", |world| {
+            world.parameters.remove(name);
+            Ok(())
+        })
+        .await
+    }
+}

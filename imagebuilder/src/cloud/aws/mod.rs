@@ -88,22 +88,38 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
     let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
         .ok()
         .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
-    let ec2 = aws_sdk_ec2::Client::new(&config);
-    Ok(Cloud {
+    Ok(clients(region, ec2_endpoint, &config))
+}
+
+fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::SdkConfig) -> Cloud {
+    let ec2 = aws_sdk_ec2::Client::new(config);
+    Cloud {
         region,
         ec2_endpoint,
-        identity: Arc::new(identity::Sts(aws_sdk_sts::Client::new(&config))),
+        identity: Arc::new(identity::Sts(aws_sdk_sts::Client::new(config))),
         images: Arc::new(images::Ec2Images(ec2.clone())),
         instances: Arc::new(instances::Ec2Instances(ec2.clone())),
-        parameters: Arc::new(parameters::Ssm(aws_sdk_ssm::Client::new(&config))),
-        fleet: Arc::new(fleet::AutoScaling(aws_sdk_autoscaling::Client::new(
-            &config,
-        ))),
+        parameters: Arc::new(parameters::Ssm(aws_sdk_ssm::Client::new(config))),
+        fleet: Arc::new(fleet::AutoScaling(aws_sdk_autoscaling::Client::new(config))),
         templates: Arc::new(templates::Ec2Templates(ec2)),
         targets: Arc::new(targets::Elb(aws_sdk_elasticloadbalancingv2::Client::new(
-            &config,
+            config,
         ))),
-    })
+    }
+}
+
+/// A cloud that answers nothing: tests put their own in the places they need.
+#[cfg(test)]
+pub(crate) fn nowhere() -> Cloud {
+    static NOWHERE: std::sync::OnceLock<Cloud> = std::sync::OnceLock::new();
+    let connect = || {
+        let config = aws_config::SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .build();
+        clients("us-east-1".to_owned(), None, &config)
+    };
+    NOWHERE.get_or_init(connect).clone()
 }
 
 /// Turns any SDK error into ours. `operation` names what was attempted and on which id.

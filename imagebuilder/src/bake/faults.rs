@@ -1,0 +1,426 @@
+//! Fault tests: the whole bake on an in-memory cloud, killed or failed at every call that changes something.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use contract::registry::Verdict;
+
+use super::lane::record;
+use super::reap::{Mode, reap};
+use super::*;
+use crate::cloud::fake::{Fake, Fault, OWNER};
+use crate::cloud::{Answer, Tags};
+use crate::output::Step;
+use crate::packer::Line;
+
+/// A lane that does to the fake cloud what Packer 1.6.6 does to EC2, tags arriving only at the end.
+struct Scripted(Fake);
+
+impl Scripted {
+    async fn made<T>(
+        &self,
+        operation: &str,
+        act: impl FnOnce(&mut crate::cloud::fake::World) -> T,
+    ) -> Answer<T> {
+        self.0.change(operation, |world| Ok(act(world))).await
+    }
+}
+
+#[async_trait]
+impl Lane for Scripted {
+    async fn check(&self, folder: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(folder.join(TEMPLATE).exists(), "no template");
+        Ok(())
+    }
+
+    async fn build(
+        &self,
+        ledger: &mut Ledger,
+        _step: &mut Step,
+        _cancel: &Cancel,
+        _deadline: Duration,
+    ) -> anyhow::Result<ImageId> {
+        let run = Tags::from([(tags::RUN.to_owned(), ledger.run().to_string())]);
+        let group = format!("packer_{}", ledger.run());
+        record(ledger, &Line::SecurityGroup(group.clone()))?;
+        let group = self
+            .made("create group", |world| world.add_group(&group, Tags::new()))
+            .await?;
+        let source = ImageId::parse("ami-1").unwrap();
+        let tags = run.clone();
+        let builder = self
+            .made("run", |world| world.add_instance(&source, tags))
+            .await?;
+        record(ledger, &Line::Instance(builder.to_string()))?;
+        let name = std::fs::read_to_string(ledger.folder().join(TEMPLATE))?;
+        let name = name
+            .split("ami_name        = \"")
+            .nth(1)
+            .unwrap()
+            .split('"')
+            .next()
+            .unwrap()
+            .to_owned();
+        record(ledger, &Line::CreatingImage(name.clone()))?;
+        let image = self
+            .made("create image", |world| {
+                world.add_image(OWNER, &name, Tags::new())
+            })
+            .await?;
+        record(ledger, &Line::Image(image.to_string()))?;
+        self.0.cloud().instances.terminate(&builder).await?;
+        self.0
+            .cloud()
+            .instances
+            .delete_security_group(&group)
+            .await?;
+        Ok(image)
+    }
+}
+
+struct Scene {
+    fake: Fake,
+    config: Config,
+    folder: tempfile::TempDir,
+    output: Output,
+    cancel: Cancel,
+    _asking: tokio::sync::watch::Sender<u32>,
+}
+
+impl Scene {
+    fn new(verdict: Verdict) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["agent", "orders"] {
+            std::fs::write(folder.path().join(file), file).unwrap();
+        }
+        let fake = Fake::default();
+        {
+            let mut world = fake.world();
+            let id = world.add_image("136693071363", "debian-12-amd64-20260101-1", Tags::new());
+            let mut source = world.images.remove(&id).unwrap();
+            source.id = ImageId::parse("ami-1").unwrap();
+            world.images.insert(source.id.clone(), source);
+            world.verdict = Some((verdict, "orders: 503".to_owned()));
+        }
+        let (asking, cancel) = Cancel::manual();
+        Self {
+            fake,
+            config: Config::parse(CONFIG, "test.toml").unwrap(),
+            folder,
+            output: Output::kept(),
+            cancel,
+            _asking: asking,
+        }
+    }
+
+    fn runs(&self) -> PathBuf {
+        self.folder.path().join("runs")
+    }
+
+    async fn bake(&self, reuse: Reuse) -> anyhow::Result<Baked> {
+        let cloud = self.fake.cloud();
+        let bake = Bake {
+            config: &self.config,
+            root: self.folder.path().to_owned(),
+            runs: self.runs(),
+            cloud: &cloud,
+            lane: &Scripted(self.fake.clone()),
+            packer: Version::parse("1.6.6").unwrap(),
+            output: &self.output,
+            cancel: &self.cancel,
+            reuse,
+        };
+        bake.run().await
+    }
+
+    /// Bakes until the arranged kill; `None` when the bake came to its end first.
+    async fn bake_until_killed(&self) -> Option<anyhow::Result<Baked>> {
+        let killed = self.fake.killed();
+        tokio::select! {
+            () = killed.notified() => None,
+            result = self.bake(Reuse::Allowed) => Some(result),
+        }
+    }
+
+    async fn reap(&self) -> super::reap::Reaped {
+        self.fake.world().fault = None;
+        let day = Duration::from_secs(86400);
+        reap(
+            &self.fake.cloud(),
+            &self.runs(),
+            &self.output,
+            Mode::Remove,
+            day,
+        )
+        .await
+        .unwrap()
+    }
+
+    /// What is in the cloud, apart from a completely published image.
+    fn leftovers(&self) -> Vec<String> {
+        let world = self.fake.world();
+        let mut all = world.inventory();
+        let pointer = "/imagebuilder/shop/candidate".to_owned();
+        if let Some(image) = world.parameters.get(&pointer) {
+            let image = &world.images[&ImageId::parse(image.as_str()).unwrap()];
+            let published = [
+                vec![pointer, image.id.to_string()],
+                image.snapshots.iter().map(ToString::to_string).collect(),
+            ];
+            all.retain(|thing| !published.concat().contains(thing));
+        }
+        all
+    }
+}
+
+const CONFIG: &str = r#"
+[image]
+name = "shop"
+[image.source]
+owners = ["136693071363"]
+name = "debian-12-*"
+[image.agent]
+binary = "agent"
+[services.orders]
+binary = "orders"
+health_url = "http://127.0.0.1:8080/gtg"
+[bake]
+share = ["210987654321"]
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
+    let scene = Scene::new(Verdict::Fit);
+    let first = scene.bake(Reuse::Allowed).await.unwrap();
+    assert_eq!(scene.leftovers(), Vec::<String>::new());
+    {
+        let world = scene.fake.world();
+        let image = &world.images[&first.image];
+        assert_eq!(image.tags[tags::VERDICT], "fit");
+        assert_eq!(image.tags[tags::DIGEST], first.digest.as_str());
+        assert_eq!(
+            world.parameters["/imagebuilder/shop/candidate"],
+            first.image.as_str()
+        );
+        assert_eq!(world.shares[&first.image].len(), 1);
+    }
+    let changes = scene.fake.world().changes;
+    let second = scene.bake(Reuse::Allowed).await.unwrap();
+    assert_eq!(second.image, first.image);
+    assert_eq!(second.run, None);
+    assert_eq!(
+        scene.fake.world().changes,
+        changes,
+        "an unchanged bake changes nothing"
+    );
+
+    std::fs::write(scene.folder.path().join("orders"), "changed").unwrap();
+    let third = scene.bake(Reuse::Allowed).await.unwrap();
+    assert_ne!(third.image, first.image);
+    assert_ne!(third.digest, first.digest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gates_refusal_is_exit_4_with_the_agents_reason_and_leaves_nothing() {
+    let scene = Scene::new(Verdict::Unfit);
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::BakeFailed);
+    insta::assert_snapshot!(format!("{error:#}"), @"bake failed, everything it created is gone: the gate refuses the candidate: the agent says unfit: orders: 503");
+    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_agent_is_refused_when_time_is_up() {
+    let scene = Scene::new(Verdict::Judging);
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::BakeFailed);
+    assert!(
+        format!("{error:#}").contains("no verdict within 600 s"),
+        "{error:#}"
+    );
+    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_every_change_reap_leaves_nothing_or_a_published_image() {
+    let mut kills = 0;
+    for verdict in [Verdict::Fit, Verdict::Unfit] {
+        for at in 1.. {
+            let mut ended = 0;
+            for fault in [Fault::KilledBefore(at), Fault::KilledAfter(at)] {
+                let scene = Scene::new(verdict);
+                scene.fake.world().fault = Some(fault);
+                if scene.bake_until_killed().await.is_some() {
+                    ended += 1;
+                    continue;
+                }
+                kills += 1;
+                let reaped = scene.reap().await;
+                assert_eq!(reaped.left, Vec::<String>::new(), "{fault:?} {verdict:?}");
+                assert_eq!(
+                    scene.leftovers(),
+                    Vec::<String>::new(),
+                    "{fault:?} {verdict:?}"
+                );
+                assert_eq!(
+                    scene.reap().await,
+                    super::reap::Reaped::default(),
+                    "reap twice, {fault:?}"
+                );
+                if verdict == Verdict::Fit {
+                    scene.bake(Reuse::Allowed).await.unwrap();
+                    assert_eq!(
+                        scene.leftovers(),
+                        Vec::<String>::new(),
+                        "baked again after {fault:?}"
+                    );
+                }
+            }
+            if ended == 2 {
+                break;
+            }
+        }
+    }
+    assert!(kills > 40, "only {kills} kills: the faults do not bite");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_at_every_change_undoes_everything_or_names_it() {
+    for at in 1.. {
+        let scene = Scene::new(Verdict::Fit);
+        scene.fake.world().fault = Some(Fault::Fails(at));
+        match scene.bake(Reuse::Allowed).await {
+            Ok(_) if scene.fake.world().changes < at => break,
+            // Failed only while taking the scaffolding down: the image stands.
+            Ok(_) => {}
+            Err(error) => match Exit::of(&error) {
+                Exit::BakeFailed => assert_eq!(
+                    scene.fake.world().inventory(),
+                    Vec::<String>::new(),
+                    "at {at}"
+                ),
+                other => panic!("change {at}: {other:?}: {error:#}"),
+            },
+        }
+        scene.reap().await;
+        assert_eq!(
+            scene.leftovers(),
+            Vec::<String>::new(),
+            "reaped after failing at {at}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_undone_is_exit_5_and_named() {
+    let mut named = 0;
+    for at in 1.. {
+        let scene = Scene::new(Verdict::Unfit);
+        scene.fake.world().fault = Some(Fault::Fails(at));
+        let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+        if scene.fake.world().changes < at {
+            break;
+        }
+        let left = scene.fake.world().inventory();
+        if left.is_empty() {
+            // The call that failed may have had nothing to remove; nobody can know that without its answer.
+            continue;
+        }
+        named += 1;
+        assert_eq!(Exit::of(&error), Exit::BakeLeft, "at {at}");
+        let told = format!("{error:#}");
+        assert!(
+            left.iter().all(|thing| told.contains(thing.as_str())),
+            "{told} misses {left:?}"
+        );
+        assert_eq!(
+            crate::exit::hint(&error),
+            Some("`imagebuilder reap` removes it")
+        );
+        scene.reap().await;
+        assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    }
+    assert!(named > 3, "only {named} faults left something");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_another_host_is_reaped_only_when_old() {
+    let scene = Scene::new(Verdict::Fit);
+    let old = "20250101T000000Z-bake-00000a";
+    let young = image::run_id("bake", jiff::Timestamp::now(), 11);
+    {
+        let mut world = scene.fake.world();
+        let source = ImageId::parse("ami-1").unwrap();
+        for run in [old, young.as_str()] {
+            let tags = Tags::from([
+                (tags::RUN.into(), run.into()),
+                (tags::IMAGE.into(), "shop".into()),
+            ]);
+            world.add_instance(&source, tags.clone());
+            world.add_image(OWNER, run, tags);
+        }
+        let mut published = Tags::from([(tags::RUN.into(), "20240101T000000Z-bake-00000b".into())]);
+        published.insert(tags::VERDICT.into(), "fit".into());
+        world.add_image(OWNER, "published", published);
+    }
+    scene.reap().await;
+    let world = scene.fake.world();
+    let names: Vec<&str> = world
+        .images
+        .values()
+        .filter(|image| image.owner == OWNER)
+        .map(|image| image.name.as_str())
+        .collect();
+    assert_eq!(names, [young.as_str(), "published"]);
+    let alive: Vec<&str> = world
+        .instances
+        .values()
+        .filter(|instance| !instance.state.is_going())
+        .map(|instance| instance.tags[tags::RUN].as_str())
+        .collect();
+    assert_eq!(alive, [young.as_str()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pointed_at_or_in_use_is_never_reaped() {
+    let scene = Scene::new(Verdict::Fit);
+    let run = "20250101T000000Z-bake-00000a";
+    {
+        let mut world = scene.fake.world();
+        let tags = Tags::from([
+            (tags::RUN.into(), run.into()),
+            (tags::IMAGE.into(), "shop".into()),
+        ]);
+        let current = world.add_image(OWNER, "current", tags.clone());
+        world
+            .parameters
+            .insert("/imagebuilder/shop/current".into(), current.to_string());
+        let used = world.add_image(OWNER, "used", tags.clone());
+        world.add_instance(&used, Tags::new());
+        world.add_image(OWNER, "loose", tags);
+    }
+    scene.reap().await;
+    let world = scene.fake.world();
+    let names: Vec<&str> = world
+        .images
+        .values()
+        .filter(|image| image.owner == OWNER)
+        .map(|image| image.name.as_str())
+        .collect();
+    assert_eq!(names, ["current", "used"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_source_is_refused_with_near_misses() {
+    let mut scene = Scene::new(Verdict::Fit);
+    scene.config.image.source.name = "debian-99-*".to_owned();
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Refused);
+    insta::assert_snapshot!(format!("{error:#}\n{}", crate::exit::hint(&error).unwrap()), @"
+    no source image: owners 136693071363, name `debian-99-*`, architecture x86_64, state available, root device ebs
+    near misses of these owners:
+      ami-1  debian-12-amd64-20260101-1  x86_64
+    ");
+    assert!(!scene.runs().exists());
+}
