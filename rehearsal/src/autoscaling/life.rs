@@ -147,7 +147,8 @@ pub(crate) fn leave(
             member.id
         ),
         Departure::Refresh => format!(
-            "At {at} an instance was taken out of service in response to an instance refresh."
+            "At {at} an instance was taken out of service in response to an instance refresh.  At {at} instance {} was selected for termination.",
+            member.id
         ),
         Departure::Request => {
             format!(

@@ -141,12 +141,34 @@ fn the_group_learns_of_the_new_version_only_at_the_end() {
         .expect("start");
     bench.run(29);
     assert_eq!(bench.of().template.version, "1");
+    let causes: Vec<&str> = bench
+        .of()
+        .diary
+        .newest_first()
+        .map(|a| a.cause.as_str())
+        .collect();
+    assert!(
+        causes[0].ends_with("an instance was launched in response to an instance refresh."),
+        "{causes:?}"
+    );
     bench.run_until(MINUTE, |b| b.refresh().status == RefreshStatus::Baking);
     assert_eq!(bench.of().template.version, "1");
     assert_eq!(bench.refresh().percent, 100);
     assert_eq!(bench.finish(2 * MINUTE), RefreshStatus::Successful);
     assert_eq!(bench.of().template.version, "2");
     assert_eq!(bench.refresh().to_update, 0);
+    let cause = bench
+        .of()
+        .diary
+        .newest_first()
+        .find(|a| a.description.starts_with("Terminating"))
+        .map(|a| a.cause.clone())
+        .expect("an old one left");
+    assert!(
+        cause.contains("in response to an instance refresh.  At 2026-"),
+        "{cause}"
+    );
+    assert!(cause.ends_with("was selected for termination."), "{cause}");
 }
 
 /// A checkpoint bounds what is taken as well as what is launched; 100 is announced by success alone.
