@@ -82,14 +82,18 @@ impl Machine {
         if !matches!(&self.place, Place::In(member) if member.phase.is_departing()) {
             self.place = Place::Unknown;
         }
+        let never_served = self.state == State::Abandoned;
         self.state = State::Draining {
             until: now + self.terms.settle,
         };
-        self.declare(
-            Verdict::Draining,
-            "the group is ending this box".to_owned(),
-            now,
-        );
+        // An abandoned box has nothing to drain, and why it was abandoned stays its last word.
+        if !never_served {
+            self.declare(
+                Verdict::Draining,
+                "the group is ending this box".to_owned(),
+                now,
+            );
+        }
     }
 
     pub(super) fn settled(&mut self) {
