@@ -19,7 +19,8 @@
 //!   `NewestInstance` and `Default` are kept and shown, without effect; so are weights.
 //! - Unhealthy instances are replaced at once, not 10 % at a time, and terminated before their
 //!   replacement is launched.
-//! - A refresh does not wait for old instances that still drain or whose termination hook is open.
+//! - A refresh does not wait for old instances that still drain or whose termination hook is open,
+//!   unless the switch `success-waits-for-leaving` says so.
 //! - A checkpoint that was passed does not fire again when capacity changes.
 //! - Skip matching compares when the refresh starts, also for `$Latest`.
 //! - Refreshes are remembered for good, activities up to 5,000 a group. Events go to the log.

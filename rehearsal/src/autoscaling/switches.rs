@@ -82,6 +82,9 @@ pub(crate) struct Switches {
     pub(crate) to_update: ToUpdate,
     /// `percent-counts-matching`: whether instances left alone by skip matching count as done.
     pub(crate) percent_counts_matching: bool,
+    /// `success-waits-for-leaving`: whether a refresh ends only when the old instances are gone, as
+    /// against draining or at their termination hook.
+    pub(crate) success_waits_for_leaving: bool,
 }
 
 impl Default for Switches {
@@ -99,12 +102,13 @@ impl Default for Switches {
             surge_beyond_max_size: true,
             to_update: ToUpdate::NotStarted,
             percent_counts_matching: false,
+            success_waits_for_leaving: false,
         }
     }
 }
 
 /// Every switch's name, for help texts.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 13] = [
     "stall-limit",
     "stall-reset",
     "relaunch-delay",
@@ -117,6 +121,7 @@ pub(crate) const NAMES: [&str; 12] = [
     "surge-beyond-max-size",
     "to-update",
     "percent-counts-matching",
+    "success-waits-for-leaving",
 ];
 
 impl Switches {
@@ -177,6 +182,7 @@ impl Switches {
                 )?;
             }
             "percent-counts-matching" => self.percent_counts_matching = on_off(name, value)?,
+            "success-waits-for-leaving" => self.success_waits_for_leaving = on_off(name, value)?,
             _ => {
                 return Err(format!(
                     "no switch is called {name}\nhint: one of {}",

@@ -330,6 +330,10 @@ fn replace(
     let in_flight = t.started - t.updated;
     let standby_waits = goal == t.scope && !view.standby.is_empty();
     if in_flight == 0 && t.total <= view.desired && t.updated >= goal && !standby_waits {
+        if goal == t.scope && view.leaving && switches.success_waits_for_leaving {
+            decision.reason = Some("Waiting for instances to be terminated.".to_owned());
+            return;
+        }
         arrive(refresh, t, now, switches, decision);
         return;
     }

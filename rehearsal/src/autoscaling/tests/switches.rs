@@ -231,3 +231,37 @@ fn stall_reset() {
         assert_eq!(bench.finish(60), end, "{value}");
     }
 }
+
+#[test]
+fn success_waits_for_leaving() {
+    for (value, left) in [("off", 1), ("on", 0)] {
+        let mut bench = Bench::group(1, &[("TargetGroupARNs.member.1", super::bench::TARGETS)]);
+        set(&mut bench, "success-waits-for-leaving", value);
+        let old = bench.ids()[0].clone();
+        bench
+            .roll(&[
+                ("MinHealthyPercentage", "100"),
+                ("MaxHealthyPercentage", "200"),
+                ("InstanceWarmup", "1"),
+            ])
+            .expect("start");
+        bench.run(30);
+        let target = (super::bench::TARGETS.to_owned(), old.clone());
+        assert_eq!(
+            bench.world.targets.get(&target).map(String::as_str),
+            Some("draining")
+        );
+        if value == "on" {
+            assert_eq!(bench.refresh().status, RefreshStatus::InProgress);
+            bench.run(4000);
+            assert_eq!(
+                bench.refresh().status,
+                RefreshStatus::InProgress,
+                "draining is no stall"
+            );
+            bench.world.targets.remove(&target);
+        }
+        assert_eq!(bench.finish(5), RefreshStatus::Successful, "{value}");
+        assert_eq!(bench.members(|m| m.id == old), left, "{value}");
+    }
+}
