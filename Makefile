@@ -19,9 +19,11 @@ setup:
 build: setup
 	@cargo build --quiet --locked --workspace
 
-# What goes onto a box: small and stripped.
+# What goes onto a box: small and stripped. One build each: together, cargo would give the agent the
+# features that orders asks of their common dependencies.
 box: setup
-	@cargo build --quiet --locked --profile box -p imagebuilder-agent -p orders
+	@cargo build --quiet --locked --profile box -p imagebuilder-agent
+	@cargo build --quiet --locked --profile box -p orders
 
 rehearse: build box
 	@make/rehearse.sh $(if $(QUICK),--quick)
