@@ -41,6 +41,7 @@ use crate::autoscaling::world::{
 use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
 use crate::elb::{self, Estate, Machine};
+use crate::ssm::{self, Images};
 use crate::wire::ids;
 
 /// The one account.
@@ -77,6 +78,8 @@ pub(crate) struct Region {
     pub(crate) grounds: Grounds,
     /// Elastic Load Balancing v2.
     pub(crate) elb: elb::State,
+    /// Parameter Store.
+    pub(crate) ssm: ssm::State,
 }
 
 /// The bare VPC: addresses, and no machine yet.
@@ -85,6 +88,12 @@ pub(crate) struct Region {
 pub(crate) struct Grounds {
     /// How many addresses load balancers have had.
     balancers: u8,
+}
+
+impl Images for Grounds {
+    fn is_available(&self, _image_id: &str) -> bool {
+        false
+    }
 }
 
 impl Estate for Grounds {
@@ -140,7 +149,7 @@ impl World for RegionAt<'_> {
     }
 
     fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String> {
-        let Region { grounds, elb } = &*self.region;
+        let Region { grounds, elb, .. } = &*self.region;
         elb.health(target_group_arn, instance_id, grounds, self.now)
             .map(str::to_owned)
     }

@@ -20,6 +20,7 @@ use crate::elb;
 use crate::front::Front;
 use crate::guests::{self, Kind};
 use crate::imds_source::{ImdsFacts, ImdsSource};
+use crate::ssm;
 
 /// How often the cloud looks at its machines and its clocks when nothing calls it.
 const TICK: Duration = Duration::from_millis(250);
@@ -94,8 +95,9 @@ impl ImdsSource for Cloud {
 
 fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     cloud.change(|state, now| {
-        let Region { grounds, elb } = &mut state.region;
+        let Region { grounds, elb, ssm } = &mut state.region;
         elb::tick(elb, grounds, now);
+        ssm::tick(ssm, grounds, now);
         let mut world = RegionAt {
             region: &mut state.region,
             now,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -16,8 +17,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::autoscaling;
-use crate::cloud::{Cloud, Region, RegionAt, RequestContext, State};
+use crate::cloud::{Cloud, RegionAt, RequestContext, State};
 use crate::elb;
+use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -31,6 +33,7 @@ enum Service {
     Ec2,
     AutoScaling,
     Elb,
+    Ssm,
     Sts,
 }
 
@@ -41,6 +44,7 @@ impl Service {
             "ec2" => Some(Self::Ec2),
             "autoscaling" => Some(Self::AutoScaling),
             "elasticloadbalancing" => Some(Self::Elb),
+            "ssm" => Some(Self::Ssm),
             "sts" => Some(Self::Sts),
             _ => None,
         }
@@ -50,6 +54,7 @@ impl Service {
         match self {
             Self::Ec2 => Protocol::Ec2,
             Self::AutoScaling | Self::Elb | Self::Sts => Protocol::Query,
+            Self::Ssm => Protocol::Json,
         }
     }
 
@@ -58,6 +63,8 @@ impl Service {
             Self::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
             Self::AutoScaling => "http://autoscaling.amazonaws.com/doc/2011-01-01/",
             Self::Elb => "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",
+            // JSON has no namespaces.
+            Self::Ssm => "",
             Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
         }
     }
@@ -121,25 +128,19 @@ impl Front {
         let Some(service) = scope(&head.headers).and_then(Service::by_scope) else {
             return Ok(plain(StatusCode::NOT_FOUND, "no such service"));
         };
-        let mut params = Params::parse(&body);
-        params.merge(Params::parse(
-            head.uri.query().unwrap_or_default().as_bytes(),
-        ));
-        let action = params.text("Action").unwrap_or_default().to_owned();
+        let asked = match ask(service, &head, &body) {
+            Ok(asked) => asked,
+            Err(error) => return Ok(envelope(service, "", &ids::uuid(), Err(error))),
+        };
+        let action = asked.action.clone();
         let request_id = ids::uuid();
         let cloud = Arc::clone(&self.cloud);
         let answered = {
-            let (action, request_id) = (action.clone(), request_id.clone());
+            let request_id = request_id.clone();
             // Handlers are quick, but writing the state down waits for the disk.
             tokio::task::spawn_blocking(move || {
                 cloud.change(|state, now| {
-                    dispatch(
-                        service,
-                        state,
-                        &RequestContext { now, request_id },
-                        &action,
-                        &params,
-                    )
+                    dispatch(service, state, &RequestContext { now, request_id }, &asked)
                 })
             })
             .await
@@ -164,30 +165,80 @@ impl Front {
     }
 }
 
+/// What a request asks for.
+struct Asked {
+    action: String,
+    /// In the query protocols.
+    params: Params,
+    /// In the JSON protocol.
+    json: serde_json::Value,
+}
+
+fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
+    if service.protocol() == Protocol::Json {
+        let target = head.headers.get("x-amz-target");
+        let target = target.and_then(|target| target.to_str().ok());
+        let (_, action) = target
+            .and_then(|target| target.split_once('.'))
+            .ok_or_else(|| ApiError::new("UnknownOperationException", "no X-Amz-Target"))?;
+        let json = serde_json::from_slice(body)
+            .map_err(|error| ApiError::new("SerializationException", error.to_string()))?;
+        return Ok(Asked {
+            action: action.to_owned(),
+            params: Params::default(),
+            json,
+        });
+    }
+    let mut params = Params::parse(body);
+    params.merge(Params::parse(
+        head.uri.query().unwrap_or_default().as_bytes(),
+    ));
+    Ok(Asked {
+        action: params.text("Action").unwrap_or_default().to_owned(),
+        params,
+        json: serde_json::Value::Null,
+    })
+}
+
+/// What a service answered.
+enum Answer {
+    /// The inside of an envelope.
+    Xml(Xml),
+    /// A whole body.
+    Json(serde_json::Value),
+}
+
 /// Hands the request to its service.
 fn dispatch(
     service: Service,
     state: &mut State,
     ctx: &RequestContext,
-    action: &str,
-    params: &Params,
-) -> Result<Xml, ApiError> {
-    match service {
+    asked: &Asked,
+) -> Result<Answer, ApiError> {
+    let Asked {
+        action,
+        params,
+        json,
+    } = asked;
+    let region = &mut state.region;
+    let xml = match service {
         Service::Ec2 => Err(ApiError::invalid_action(action)),
         Service::AutoScaling => {
             let mut world = RegionAt {
-                region: &mut state.region,
+                region,
                 now: ctx.now,
             };
             autoscaling::handle(&mut state.autoscaling, &mut world, ctx, action, params)
         }
-        Service::Elb => {
-            let Region { grounds, elb } = &mut state.region;
-            elb::handle(elb, grounds, ctx, action, params)
+        Service::Elb => elb::handle(&mut region.elb, &mut region.grounds, ctx, action, params),
+        Service::Ssm => {
+            return ssm::handle(&mut region.ssm, &region.grounds, ctx, action, json)
+                .map(Answer::Json);
         }
         Service::Sts if action == "GetCallerIdentity" => Ok(sts::caller_identity(ctx)),
         Service::Sts => Err(ApiError::invalid_action(action)),
-    }
+    };
+    xml.map(Answer::Xml)
 }
 
 /// The service in a SigV4 credential scope: `…Credential=AKIA…/20260101/us-east-1/ec2/aws4_request, …`.
@@ -201,10 +252,11 @@ fn envelope(
     service: Service,
     action: &str,
     request_id: &str,
-    result: Result<Xml, ApiError>,
+    result: Result<Answer, ApiError>,
 ) -> Response<Full<Bytes>> {
     let (status, kind, body) = match result {
-        Ok(xml) => {
+        Ok(Answer::Json(json)) => (200, "application/x-amz-json-1.1", json.to_string()),
+        Ok(Answer::Xml(xml)) => {
             let (inside, namespace) = (xml.into_string(), service.namespace());
             let body = match service.protocol() {
                 Protocol::Ec2 => format!(

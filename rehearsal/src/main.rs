@@ -16,6 +16,7 @@ mod elb;
 mod front;
 mod guests;
 mod imds_source;
+mod ssm;
 mod sts;
 mod wire;
 
