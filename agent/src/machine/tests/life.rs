@@ -1,0 +1,263 @@
+//! A life of one box: the machine, its group and its clock, all simulated.
+
+use crate::lifecycle::Hooks;
+use crate::machine::*;
+
+pub(super) fn service(healthy: bool, detail: &str) -> contract::registry::Service {
+    contract::registry::Service {
+        version: String::new(),
+        healthy,
+        detail: if healthy {
+            String::new()
+        } else {
+            detail.to_owned()
+        },
+    }
+}
+
+pub(super) fn terms() -> Terms {
+    let second = Duration::from_secs(1);
+    Terms {
+        gate: Gate {
+            passes: 3,
+            interval: second * 2,
+            deadline: second * 60,
+        },
+        serving: Serving {
+            passes: 3,
+            failures: 3,
+            interval: second * 5,
+            replace_after: Some(second * 60),
+        },
+        settle: second * 5,
+        hooks: HookNames::default(),
+    }
+}
+
+/// A box, its group and its clock.
+pub(super) struct Life {
+    pub(super) machine: Machine,
+    pub(super) start: Instant,
+    pub(super) now: Instant,
+    pub(super) terms: Result<Terms, String>,
+    pub(super) imds: bool,
+    pub(super) api: bool,
+    pub(super) parameters: bool,
+    pub(super) healthy: bool,
+    pub(super) target: Option<Target>,
+    pub(super) place: Option<Phase>,
+    pub(super) hooks: Hooks,
+    pub(super) registry: Option<Verdict>,
+    pub(super) log: Vec<String>,
+    /// Answers on their way, by when they arrive.
+    pub(super) under_way: Vec<(Instant, Event)>,
+    /// The longest an answer takes, in milliseconds, and the dice that say how long.
+    pub(super) slowness: u64,
+    pub(super) turns: u32,
+    pub(super) dice: Dice,
+    pub(super) beats: Vec<u64>,
+    pub(super) writes: Vec<u64>,
+}
+
+pub(super) fn hook(name: &str, seconds: u64) -> Vec<Hook> {
+    vec![Hook {
+        name: name.to_owned(),
+        timeout: Duration::from_secs(seconds),
+    }]
+}
+
+impl Life {
+    pub(super) fn alone() -> Self {
+        let start = Instant::now();
+        Self {
+            machine: Machine::new(),
+            start,
+            now: start,
+            terms: Ok(terms()),
+            imds: true,
+            api: true,
+            parameters: true,
+            healthy: true,
+            target: None,
+            place: None,
+            hooks: Hooks::default(),
+            registry: None,
+            log: Vec::new(),
+            under_way: Vec::new(),
+            slowness: 0,
+            turns: 0,
+            dice: Dice(1),
+            beats: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    pub(super) fn in_group(phase: Phase) -> Self {
+        Self {
+            target: Some(Target::InService),
+            place: Some(phase),
+            hooks: Hooks {
+                launching: hook("in", 300),
+                terminating: hook("out", 300),
+            },
+            ..Self::alone()
+        }
+    }
+
+    pub(super) fn at(&self) -> u64 {
+        (self.now - self.start).as_secs()
+    }
+
+    pub(super) fn note(&mut self, text: &str) {
+        let line = format!("{} {text}", self.at());
+        self.log.push(line);
+    }
+
+    /// Plays the world until `seconds` after the start.
+    pub(super) fn until(&mut self, seconds: u64) -> &mut Self {
+        let end = self.start + Duration::from_secs(seconds);
+        self.under_way.push((self.now, Event::Tick));
+        for _ in 0..100_000 {
+            let due = self.machine.next_due().unwrap_or(end).max(self.now);
+            let first = (0..self.under_way.len()).min_by_key(|at| self.under_way[*at].0);
+            let event = match first {
+                Some(first) if self.under_way[first].0 <= due => {
+                    if self.under_way[first].0 >= end {
+                        break;
+                    }
+                    let (when, event) = self.under_way.remove(first);
+                    self.now = when;
+                    event
+                }
+                _ if due >= end => break,
+                _ => {
+                    self.now = due;
+                    Event::Tick
+                }
+            };
+            for action in self.machine.step(event, self.now) {
+                if let Some(answer) = self.play(action) {
+                    let pause = Duration::from_millis(self.dice.below(self.slowness + 1));
+                    self.under_way.push((self.now + pause, answer));
+                }
+            }
+            self.turns += 1;
+        }
+        assert!(
+            self.turns < 100_000,
+            "the machine spins in {}",
+            self.machine.state_name()
+        );
+        self.now = end;
+        self
+    }
+
+    pub(super) fn play(&mut self, action: Action) -> Option<Event> {
+        fn when<T>(up: bool, answer: T) -> Result<T, NoAnswer> {
+            if up { Ok(answer) } else { Err(NoAnswer) }
+        }
+        Some(match action {
+            Action::Identify => {
+                Event::Identified(when(self.imds, ("i-1".to_owned(), self.terms.clone())))
+            }
+            Action::Check { .. } => {
+                let orders = service(self.healthy, "orders answered 503");
+                Event::Checked(Round::from([("orders".to_owned(), orders)]))
+            }
+            Action::AskTarget => Event::TargetSeen(when(self.imds, self.target.clone())),
+            Action::AskMembership => {
+                let place = self.place.clone();
+                let member = place.map(|phase| Membership {
+                    group: "fleet".into(),
+                    phase,
+                });
+                Event::MembershipSeen(when(self.api, member))
+            }
+            Action::AskHooks(_) => Event::HooksSeen(when(self.api, self.hooks.clone())),
+            Action::Complete { hook, answer, .. } => {
+                let outcome = when(self.api, self.complete(&hook, answer));
+                if let Ok(receipt) = outcome {
+                    self.note(&format!("{} on {hook}: {receipt:?}", answer.as_str()));
+                }
+                Event::Answered {
+                    hook,
+                    answer,
+                    outcome,
+                }
+            }
+            Action::Heartbeat { hook, .. } => {
+                let active = self.active().is_some_and(|active| active == hook);
+                let receipt = if active {
+                    Receipt::Accepted
+                } else {
+                    Receipt::NotActive
+                };
+                if self.api && active {
+                    self.beats.push(self.at());
+                }
+                Event::Beaten(when(self.api, receipt))
+            }
+            Action::Record => {
+                let up = self.api && self.parameters;
+                if up {
+                    self.writes.push(self.at());
+                    self.registry = self.machine.standing().map(|standing| standing.verdict);
+                }
+                Event::Recorded(when(up, ()))
+            }
+            Action::Erase => {
+                let up = self.api && self.parameters;
+                if up {
+                    self.registry = None;
+                    self.note("erased");
+                }
+                Event::Erased(when(up, ()))
+            }
+            Action::ReportUnhealthy => {
+                self.note("reported unhealthy");
+                Event::Reported(when(self.api, ()))
+            }
+            Action::Declare(standing) => {
+                let words = format!("{:?} {}", standing.verdict, standing.reason);
+                self.note(words.trim_end());
+                return None;
+            }
+        })
+    }
+
+    pub(super) fn active(&self) -> Option<&'static str> {
+        match self.place {
+            Some(Phase::PendingWait) => Some("in"),
+            Some(Phase::TerminatingWait) => Some("out"),
+            _ => None,
+        }
+    }
+
+    pub(super) fn complete(&mut self, hook: &str, answer: Answer) -> Receipt {
+        if !self.api || self.active() != Some(hook) {
+            return Receipt::NotActive;
+        }
+        self.place = Some(match (hook, answer) {
+            ("in", Answer::Continue) => Phase::InService,
+            ("in", Answer::Abandon) => Phase::TerminatingWait,
+            _ => Phase::Leaving,
+        });
+        Receipt::Accepted
+    }
+
+    pub(super) fn told(&self) -> Vec<&str> {
+        self.log.iter().map(String::as_str).collect()
+    }
+}
+
+/// A small generator, so that a failing life can be lived again by its seed.
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
