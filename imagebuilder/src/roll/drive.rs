@@ -89,7 +89,11 @@ impl Drive<'_, '_> {
     async fn watch(&mut self, mut step: Step) -> Result<Option<Finish>> {
         let began = Instant::now();
         loop {
-            let sight = match self.look().await {
+            let Some(look) = self.crew.unless_asked(self.look()).await else {
+                step.failed("stopped watching");
+                return Ok(Some(detached("asked to stop")));
+            };
+            let sight = match look {
                 Ok(sight) => sight,
                 Err(error) => {
                     if let Some(finish) = self.blind(&error, began.elapsed())? {
@@ -206,11 +210,8 @@ impl Drive<'_, '_> {
 
     /// Waits until the next look; true when the operator wants to go.
     async fn pause(&self) -> bool {
-        tokio::select! {
-            biased;
-            () = self.crew.cancel.asked() => true,
-            () = tokio::time::sleep(self.crew.settings.poll) => false,
-        }
+        let pause = tokio::time::sleep(self.crew.settings.poll);
+        self.crew.unless_asked(pause).await.is_none()
     }
 
     /// Tells what is new about members and launches that failed.
@@ -384,7 +385,6 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
         image,
         settings,
         output,
-        cancel,
         ..
     } = crew;
     let mut step = output.step(
@@ -397,7 +397,14 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
     let began = Instant::now();
     let mut rounds = Rounds::default();
     loop {
-        let (flaws, members) = match look::fleet(cloud, image, &settings.group).await {
+        let look = look::fleet(cloud, image, &settings.group);
+        let Some(look) = crew.unless_asked(look).await else {
+            step.failed("stopped watching");
+            return Ok(detached(
+                "the refresh is over, its members were being verified",
+            ));
+        };
+        let (flaws, members) = match look {
             Ok(view) => (verify::flaws(&view, target), view.members.len()),
             Err(error) => match error.downcast_ref::<CloudError>() {
                 Some(fault) if passes(fault) => {
@@ -435,13 +442,12 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
                 Some(flaw) => step.waiting(flaw.to_string()),
             },
         }
-        tokio::select! {
-            biased;
-            () = cancel.asked() => {
-                step.failed("stopped watching");
-                return Ok(detached("the refresh is over, its members were being verified"));
-            }
-            () = tokio::time::sleep(settings.poll) => {}
+        let pause = tokio::time::sleep(settings.poll);
+        if crew.unless_asked(pause).await.is_none() {
+            step.failed("stopped watching");
+            return Ok(detached(
+                "the refresh is over, its members were being verified",
+            ));
         }
     }
 }
@@ -452,7 +458,6 @@ pub(crate) async fn until_free(crew: &Crew<'_>) -> Result<Option<Finish>> {
         cloud,
         settings,
         output,
-        cancel,
         ..
     } = crew;
     let mut step = output.step(
@@ -474,11 +479,10 @@ pub(crate) async fn until_free(crew: &Crew<'_>) -> Result<Option<Finish>> {
         };
         step.waiting(waiting);
         let patient = began.elapsed() < settings.watch_timeout
-            && tokio::select! {
-                biased;
-                () = cancel.asked() => false,
-                () = tokio::time::sleep(settings.poll) => true,
-            };
+            && crew
+                .unless_asked(tokio::time::sleep(settings.poll))
+                .await
+                .is_some();
         if !patient {
             step.failed("stopped waiting");
             return Ok(Some(detached(

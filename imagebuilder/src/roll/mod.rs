@@ -43,3 +43,14 @@ pub(crate) struct Crew<'a> {
     /// Who runs the smoke test.
     pub(crate) smoke: &'a dyn smoke::Smoke,
 }
+
+impl Crew<'_> {
+    /// Does something that is safe to leave off: `None` as soon as the operator asks to stop.
+    pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.asked() => None,
+            done = work => Some(done),
+        }
+    }
+}

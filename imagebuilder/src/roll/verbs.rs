@@ -89,7 +89,11 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
     } = crew;
     loop {
         let step = output.step("look", format!("look at group {}", settings.group));
-        let view = look::fleet(cloud, image, &settings.group).await?;
+        let look = look::fleet(cloud, image, &settings.group);
+        let Some(view) = crew.unless_asked(look).await.transpose()? else {
+            step.failed("stopped");
+            return Err(stopped_early().into());
+        };
         step.done(format!(
             "{} members, {} desired",
             view.members.len(),
@@ -128,9 +132,7 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
             return Ok(Exit::Done);
         }
         if crew.cancel.is_asked() {
-            return Err(Exit::Cancelled
-                .error("stopped before anything was changed")
-                .into());
+            return Err(stopped_early().into());
         }
         let mut ledger = Ledger::begin(runs, run_id()?, "roll", image.as_str(), &cloud.region)?;
         let course = match start::start(crew, &plan, goal, &request.consents, &mut ledger).await {
@@ -142,6 +144,11 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         };
         return onward(crew, &course, Some(ledger)).await;
     }
+}
+
+/// The operator asked to stop while there was nothing to detach from.
+fn stopped_early() -> Failure {
+    Exit::Cancelled.error("stopped before anything was changed")
 }
 
 /// The group is where it should be: prove it, and mend the pointers if they lag.

@@ -132,8 +132,15 @@ where
     move |error| match &error {
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or_default();
-            let message = service.err().message().unwrap_or_default();
-            CloudError::new(kind(code), operation, code, message)
+            match service.err().message() {
+                Some(message) => CloudError::new(kind(code), operation, code, message),
+                None => CloudError::new(
+                    kind(code),
+                    operation,
+                    code,
+                    DisplayErrorContext(&error).to_string(),
+                ),
+            }
         }
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => CloudError::new(
             Kind::Unreachable,

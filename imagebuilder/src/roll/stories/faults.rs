@@ -246,3 +246,19 @@ async fn killed_at_any_call_the_next_command_finishes() {
         }
     }
 }
+
+/// A call that takes for ever does not hold up whoever wants to go.
+#[tokio::test]
+async fn ctrl_c_is_heard_while_the_service_is_silent() {
+    for (call, code) in [("hooks", 13), ("activities", 15)] {
+        let stage = Stage::new("");
+        stage.service.fault(call, Fault::Hangs);
+        let hung = stage.service.hung();
+        let asks = async {
+            hung.notified().await;
+            stage.asks.send(1).unwrap();
+        };
+        let (ended, ()) = tokio::join!(stage.roll(), asks);
+        assert_eq!(ended.code, code, "{call}: {}", ended.words);
+    }
+}
