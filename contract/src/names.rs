@@ -57,9 +57,18 @@ mod tests {
 
     #[test]
     fn every_name_lives_below_its_image() {
-        assert_eq!(Pointer::Candidate.parameter("shop"), "/imagebuilder/shop/candidate");
-        assert_eq!(Pointer::Current.parameter("shop"), "/imagebuilder/shop/current");
-        assert_eq!(Pointer::Previous.parameter("shop"), "/imagebuilder/shop/previous");
+        assert_eq!(
+            Pointer::Candidate.parameter("shop"),
+            "/imagebuilder/shop/candidate"
+        );
+        assert_eq!(
+            Pointer::Current.parameter("shop"),
+            "/imagebuilder/shop/current"
+        );
+        assert_eq!(
+            Pointer::Previous.parameter("shop"),
+            "/imagebuilder/shop/previous"
+        );
         assert_eq!(
             registry_parameter("shop", "i-0abc"),
             "/imagebuilder/shop/instances/i-0abc"

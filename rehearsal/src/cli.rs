@@ -11,7 +11,7 @@ use hyper::Method;
 
 use crate::cloud::REGION;
 use crate::guests::Kind;
-use crate::{control, daemon};
+use crate::{base_image, control, daemon, imds_relay};
 
 /// A founding daemon may convert a base image first, which takes seconds on a slow disk.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +40,11 @@ enum Verb {
     Exec(Exec),
     /// Turn a fault on or off.
     Dial(Dial),
+    /// Build the machine image that a new cloud starts with, or find it in the cache; print its path.
+    BaseImage(BaseImage),
+    /// Carry one connection between a guest and its metadata service.
+    #[command(hide = true)]
+    ImdsRelay(ImdsRelay),
 }
 
 /// The cloud's folder.
@@ -107,6 +112,20 @@ struct Dial {
     value: String,
 }
 
+#[derive(Debug, clap::Args)]
+struct BaseImage {
+    /// Where images are kept from one rehearsal to the next.
+    #[arg(long, value_name = "DIR")]
+    cache: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct ImdsRelay {
+    /// The unix socket that the guest's metadata is served on.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+}
+
 impl Cli {
     /// Does what was asked.
     ///
@@ -119,6 +138,10 @@ impl Cli {
             Verb::Status(status) => status.run(),
             Verb::Exec(exec) => return exec.run(),
             Verb::Dial(dial) => dial.run(),
+            Verb::BaseImage(base_image) => base_image.run(),
+            Verb::ImdsRelay(relay) => {
+                imds_relay::run(&relay.socket).context("relay to the metadata service")
+            }
         };
         done.map(|()| ExitCode::SUCCESS)
     }
@@ -276,6 +299,14 @@ impl Dial {
     }
 }
 
+impl BaseImage {
+    fn run(self) -> anyhow::Result<()> {
+        let path = base_image::find_or_build(&self.cache, progress)?;
+        say(&path.display().to_string());
+        Ok(())
+    }
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Runtime::new().context("start the runtime")
 }
@@ -296,6 +327,11 @@ fn log() {
 )]
 fn say(text: &str) {
     println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "what takes long says what it does")]
+fn progress(step: &str) {
+    eprintln!("rehearsal: {step}");
 }
 
 /// Prints an error's chain once, the hints it carries last.

@@ -6,6 +6,7 @@ use clap::Parser;
 
 mod autoscaling;
 mod balancer_source;
+mod base_image;
 mod cli;
 mod clock;
 mod cloud;
@@ -15,6 +16,8 @@ mod disks;
 mod elb;
 mod front;
 mod guests;
+mod imds;
+mod imds_relay;
 mod imds_source;
 mod ssm;
 mod sts;

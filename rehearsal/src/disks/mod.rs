@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::guests::Kind;
 
+mod cow;
 mod empty;
 
 /// Keeps the disks. Calls may take as long as copying takes: the cloud makes the long ones
@@ -49,6 +50,9 @@ pub(crate) trait DiskStore: Send + Sync {
 ///
 /// # Errors
 /// When the folder cannot be written, or a program the store needs is not there.
-pub(crate) fn open(_kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
-    Ok(Arc::new(empty::EmptyDisks::new(folder)))
+pub(crate) fn open(kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
+    Ok(match kind {
+        Kind::Qemu => Arc::new(cow::CowDisks::open(folder)?),
+        Kind::Puppets { .. } => Arc::new(empty::EmptyDisks::new(folder)),
+    })
 }

@@ -4,7 +4,10 @@
 //! and asks it what became of it.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::imds_source::ImdsSource;
 
 /// One guest to start.
 #[derive(Clone, Debug)]
@@ -62,7 +65,12 @@ pub(crate) trait MachineRoom: Send + Sync {
     fn pid(&self, id: &str) -> Option<u32>;
 }
 
-mod still;
+mod puppet;
+mod qemu;
+mod room;
+mod spawner;
+#[cfg(test)]
+pub(crate) mod still;
 
 /// Which machine room a cloud has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,9 +90,15 @@ pub(crate) enum Kind {
 /// # Errors
 /// When a program the room needs is not there; the message names the package.
 pub(crate) fn open(
-    _kind: &Kind,
-    _folder: &std::path::Path,
-    _metadata: std::sync::Arc<dyn crate::imds_source::ImdsSource>,
-) -> anyhow::Result<std::sync::Arc<dyn MachineRoom>> {
-    Ok(std::sync::Arc::new(still::StillRoom::default()))
+    kind: &Kind,
+    folder: &Path,
+    metadata: Arc<dyn ImdsSource>,
+) -> anyhow::Result<Arc<dyn MachineRoom>> {
+    Ok(match kind {
+        Kind::Qemu => Arc::new(room::Room::new(qemu::Qemu::new(metadata)?, folder)?),
+        Kind::Puppets { command } => Arc::new(room::Room::new(
+            puppet::Puppets::new(command.clone(), metadata)?,
+            folder,
+        )?),
+    })
 }

@@ -1,0 +1,298 @@
+//! Real disks: snapshots as raw, sparse files; volumes as copy-on-write overlays of them.
+//!
+//! A snapshot's file is written once and then only read, so an overlay may hold on to it by a hard
+//! link: the volume lives on when the snapshot is deleted, as on AWS, and the blocks go when the last
+//! user goes.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::DiskStore;
+
+/// The overlay's name in a volume's folder.
+const OVERLAY: &str = "disk.qcow2";
+/// The hard link to the snapshot beside it: the overlay's backing file, named without a folder so
+/// that the cloud's folder may be moved.
+const BASE: &str = "base.raw";
+/// What is being written has this ending until it is whole.
+const UNFINISHED: &str = "new";
+
+/// Disks below one folder.
+#[derive(Debug)]
+pub(crate) struct CowDisks {
+    snapshots: PathBuf,
+    volumes: PathBuf,
+}
+
+impl CowDisks {
+    /// Disks below `folder`; what an earlier daemon was killed over is removed.
+    ///
+    /// # Errors
+    /// When the folder cannot be written, or `qemu-img` is not there.
+    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
+        if Command::new("qemu-img")
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_err()
+        {
+            bail!("qemu-img is not on PATH\nhint: apt-get install qemu-utils");
+        }
+        let disks = Self {
+            snapshots: folder.join("disks/snapshots"),
+            volumes: folder.join("disks/volumes"),
+        };
+        for folder in [&disks.snapshots, &disks.volumes] {
+            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+            sweep(folder)?;
+        }
+        Ok(disks)
+    }
+
+    fn snapshot(&self, id: &str) -> PathBuf {
+        self.snapshots.join(format!("{id}.raw"))
+    }
+
+    fn volume(&self, id: &str) -> PathBuf {
+        self.volumes.join(id)
+    }
+}
+
+impl DiskStore for CowDisks {
+    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()> {
+        let path = self.snapshot(snapshot_id);
+        if path.exists() {
+            return Ok(());
+        }
+        let unfinished = path.with_extension(UNFINISHED);
+        let _ = fs::remove_file(&unfinished);
+        // A link costs nothing; across file systems the file is copied, holes and all.
+        if fs::hard_link(file, &unfinished).is_err() {
+            let mut copy = Command::new("cp");
+            copy.args(["--reflink=auto", "--sparse=always", "--"])
+                .arg(file)
+                .arg(&unfinished);
+            run(&mut copy).with_context(|| format!("copy {}", file.display()))?;
+        }
+        finish(&unfinished, &path)
+    }
+
+    fn create_volume(
+        &self,
+        volume_id: &str,
+        snapshot_id: Option<&str>,
+        size_gib: u32,
+    ) -> anyhow::Result<PathBuf> {
+        let folder = self.volume(volume_id);
+        let disk = folder.join(OVERLAY);
+        if disk.exists() {
+            return Ok(disk);
+        }
+        let unfinished = folder.with_extension(UNFINISHED);
+        let _ = fs::remove_dir_all(&unfinished);
+        fs::create_dir_all(&unfinished)
+            .with_context(|| format!("create {}", unfinished.display()))?;
+        let mut size = u64::from(size_gib) << 30;
+        let mut create = Command::new("qemu-img");
+        create
+            .current_dir(&unfinished)
+            .args(["create", "-q", "-f", "qcow2"]);
+        if let Some(id) = snapshot_id {
+            let snapshot = self.snapshot(id);
+            fs::hard_link(&snapshot, unfinished.join(BASE))
+                .with_context(|| format!("find the disk of snapshot {id}"))?;
+            let length = fs::metadata(&snapshot)
+                .with_context(|| format!("look at {}", snapshot.display()))?
+                .len();
+            size = size.max(length);
+            create.args(["-b", BASE, "-F", "raw"]);
+        }
+        create.arg(OVERLAY).arg(size.to_string());
+        run(&mut create).with_context(|| format!("create the disk of volume {volume_id}"))?;
+        finish(&unfinished, &folder)?;
+        Ok(disk)
+    }
+
+    fn volume_path(&self, volume_id: &str) -> PathBuf {
+        self.volume(volume_id).join(OVERLAY)
+    }
+
+    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+        let path = self.snapshot(snapshot_id);
+        if path.exists() {
+            return Ok(());
+        }
+        let unfinished = path.with_extension(UNFINISHED);
+        let mut convert = Command::new("qemu-img");
+        convert
+            .args(["convert", "-q", "-f", "qcow2", "-O", "raw", "-T", "none"])
+            .arg(self.volume_path(volume_id))
+            .arg(&unfinished);
+        let copied = run(&mut convert)
+            .with_context(|| format!("copy the disk of volume {volume_id}"))
+            .and_then(|()| finish(&unfinished, &path));
+        if copied.is_err() {
+            let _ = fs::remove_file(&unfinished);
+        }
+        copied
+    }
+
+    fn delete_volume(&self, volume_id: &str) {
+        // Gone already is as good as deleted.
+        let _ = fs::remove_dir_all(self.volume(volume_id));
+    }
+
+    fn delete_snapshot(&self, snapshot_id: &str) {
+        let _ = fs::remove_file(self.snapshot(snapshot_id));
+    }
+}
+
+/// Runs a copier; its stderr is the error.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {}", command.get_program().display()))?;
+    if !output.status.success() {
+        bail!(
+            "{} ({})",
+            String::from_utf8_lossy(&output.stderr).trim(),
+            output.status
+        );
+    }
+    Ok(())
+}
+
+/// What is whole gets its name, durably.
+fn finish(unfinished: &Path, path: &Path) -> anyhow::Result<()> {
+    let done = || -> std::io::Result<()> {
+        File::open(unfinished)?.sync_all()?;
+        fs::rename(unfinished, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    done().with_context(|| format!("finish {}", path.display()))
+}
+
+/// Removes what was being written when a daemon was killed.
+fn sweep(folder: &Path) -> anyhow::Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("list {}", folder.display()))?
+            .path();
+        if path.extension().is_some_and(|ending| ending == UNFINISHED) {
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.with_context(|| format!("remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    /// 4 MiB with one written block.
+    fn image(folder: &Path) -> PathBuf {
+        let path = folder.join("image.raw");
+        let mut bytes = vec![0; 4 * MIB];
+        bytes[MIB..MIB + 5].copy_from_slice(b"first");
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn write(disk: &Path, command: &str) {
+        let mut io = Command::new("qemu-io");
+        io.args(["-f", "qcow2", "-c", command]).arg(disk);
+        run(&mut io).unwrap();
+    }
+
+    fn read(disks: &CowDisks, snapshot: &str) -> Vec<u8> {
+        fs::read(disks.snapshot(snapshot)).unwrap()
+    }
+
+    #[test]
+    fn a_copy_holds_what_was_written_and_its_source_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        disks.import("snap-1", &image(folder.path())).unwrap();
+        let disk = disks.create_volume("vol-1", Some("snap-1"), 0).unwrap();
+        assert_eq!(disk, disks.volume_path("vol-1"));
+        write(&disk, "write -P 0x41 2M 512");
+        disks.capture("vol-1", "snap-2").unwrap();
+
+        let copy = read(&disks, "snap-2");
+        assert_eq!(copy.len(), 4 * MIB);
+        assert_eq!(&copy[MIB..MIB + 5], b"first");
+        assert_eq!(copy[2 * MIB..2 * MIB + 512], [0x41; 512]);
+        assert_eq!(read(&disks, "snap-1")[2 * MIB], 0);
+        let blocks = fs::metadata(disks.snapshot("snap-2")).unwrap().blocks();
+        assert!(blocks * 512 < MIB as u64, "sparse: {blocks} blocks");
+    }
+
+    #[test]
+    fn a_volume_outlives_its_snapshot_and_a_moved_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().join("here");
+        let disks = CowDisks::open(&here).unwrap();
+        disks.import("snap-1", &image(folder.path())).unwrap();
+        disks.create_volume("vol-1", Some("snap-1"), 0).unwrap();
+        disks.delete_snapshot("snap-1");
+        assert!(disks.create_volume("vol-2", Some("snap-1"), 0).is_err());
+
+        let there = folder.path().join("there");
+        fs::rename(here, &there).unwrap();
+        let disks = CowDisks::open(&there).unwrap();
+        assert!(!disks.volume("vol-2").exists(), "nothing half-made is left");
+        disks.capture("vol-1", "snap-2").unwrap();
+        assert_eq!(&read(&disks, "snap-2")[MIB..MIB + 5], b"first");
+        disks.delete_volume("vol-1");
+        disks.delete_volume("vol-1");
+        assert!(!disks.volume("vol-1").exists());
+    }
+
+    #[test]
+    fn a_volume_is_as_large_as_asked_and_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        let disk = disks.create_volume("vol-1", None, 1).unwrap();
+        write(&disk, "write -P 0x41 1023M 1M");
+        disks.create_volume("vol-1", None, 1).unwrap();
+        disks.capture("vol-1", "snap-1").unwrap();
+        let copy = File::open(disks.snapshot("snap-1")).unwrap();
+        assert_eq!(copy.metadata().unwrap().len(), 1 << 30);
+        let mut last = [0; 1];
+        std::os::unix::fs::FileExt::read_exact_at(&copy, &mut last, (1 << 30) - 1).unwrap();
+        assert_eq!(last, [0x41]);
+    }
+
+    #[test]
+    fn what_was_half_written_is_swept_and_never_taken_for_a_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        fs::write(disks.snapshots.join("snap-1.new"), "half").unwrap();
+        fs::create_dir(disks.volumes.join("vol-1.new")).unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(&disks.snapshots).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(&disks.volumes).unwrap().count(), 0);
+        let error = disks.capture("vol-9", "snap-9").unwrap_err();
+        assert!(format!("{error:#}").contains("vol-9"), "{error:#}");
+        assert_eq!(fs::read_dir(&disks.snapshots).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,131 @@
+//! Puppets: scripted instances. Each is a host process, or, without a command, nothing but the word
+//! that it runs.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::SocketAddrV4;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rustix::process::Signal;
+use tokio::runtime::Handle;
+
+use super::room::{Button, CONSOLE, Machine, Witness};
+use super::spawner::Order;
+use super::{GuestSpec, GuestState};
+use crate::imds::{self, Serving};
+use crate::imds_source::ImdsSource;
+
+/// Where a puppet's metadata is, at its own address.
+const METADATA_PORT: u16 = 1338;
+
+/// How puppets are run.
+pub(super) struct Puppets {
+    command: Option<String>,
+    metadata: Arc<dyn ImdsSource>,
+    runtime: Handle,
+}
+
+impl Puppets {
+    /// Puppets that run `command`, split at spaces.
+    ///
+    /// # Errors
+    /// When called outside the daemon's runtime.
+    pub(super) fn new(
+        command: Option<String>,
+        metadata: Arc<dyn ImdsSource>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            command,
+            metadata,
+            runtime: Handle::try_current()
+                .context("the machine room needs the daemon's runtime")?,
+        })
+    }
+}
+
+impl Machine for Puppets {
+    fn order(&self, guest: &GuestSpec, folder: &Path) -> anyhow::Result<Option<Order>> {
+        let Some(command) = &self.command else {
+            return Ok(None);
+        };
+        let command: Vec<OsString> = command.split_whitespace().map(OsString::from).collect();
+        anyhow::ensure!(!command.is_empty(), "the puppets' command is empty");
+        let path = folder.join(CONSOLE);
+        let console = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        let also = console.try_clone().context("open the console twice")?;
+        let facts = self
+            .metadata
+            .facts(&guest.id)
+            .with_context(|| format!("no metadata of {}", guest.id))?;
+        let environment = [
+            (
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+                format!("http://{}:{METADATA_PORT}/", guest.address),
+            ),
+            (
+                "AWS_ENDPOINT_URL",
+                format!("http://127.0.0.1:{}", facts.endpoint_port),
+            ),
+            ("AWS_REGION", facts.region),
+            ("REHEARSAL_INSTANCE_ID", guest.id.clone()),
+            ("REHEARSAL_IMAGE_ID", guest.image_id.clone()),
+            ("REHEARSAL_ADDRESS", guest.address.to_string()),
+        ];
+        let folder = folder.to_owned();
+        Ok(Some(Order {
+            command,
+            finish: Box::new(move |command| {
+                // The operator's own credentials are no instance's.
+                for (name, _) in std::env::vars_os() {
+                    if name.to_string_lossy().starts_with("AWS_") {
+                        command.env_remove(name);
+                    }
+                }
+                command
+                    .current_dir(folder)
+                    .envs(environment)
+                    .stdout(console)
+                    .stderr(also);
+            }),
+        }))
+    }
+
+    fn serve(&self, guest: &GuestSpec) -> anyhow::Result<Option<Serving>> {
+        if self.command.is_none() {
+            return Ok(None);
+        }
+        let _runtime = self.runtime.enter();
+        imds::serve_tcp(
+            SocketAddrV4::new(guest.address, METADATA_PORT),
+            Arc::clone(&self.metadata),
+            &guest.id,
+        )
+        .map(Some)
+    }
+
+    fn attach(&self, _child: &mut Child) -> anyhow::Result<(Witness, Button)> {
+        Ok((
+            Box::new(|| true),
+            Box::new(|pid| {
+                // An error says that it is gone, which was the wish.
+                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            }),
+        ))
+    }
+
+    fn judge(&self, status: ExitStatus, _powered_off: bool) -> GuestState {
+        if status.success() || status.signal() == Some(Signal::TERM.as_raw()) {
+            GuestState::PoweredOff
+        } else {
+            GuestState::Dead
+        }
+    }
+}

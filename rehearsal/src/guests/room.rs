@@ -1,0 +1,301 @@
+//! The machine room's bookkeeping, the same for QEMU guests and puppets: one host process a guest,
+//! watched by a thread that reaps it, and its metadata service beside it.
+//!
+//! What kind of process, and how its power button is pressed, is the [`Machine`]'s business.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+
+use super::spawner::{Order, Spawner};
+use super::{GuestSpec, GuestState, MachineRoom};
+use crate::imds::Serving;
+
+/// How long a guest may take from the power button to power off. EC2 gives some minutes; a guest under
+/// emulation that is still booting hears the button only once it is up.
+const GRACE: Duration = Duration::from_secs(90);
+/// How often the button is pressed until then: a press before the guest listens is lost.
+const PRESS_AGAIN: Duration = Duration::from_secs(2);
+/// How much of the console is kept for reading, as on EC2.
+const CONSOLE_TAIL: u64 = 64 * 1024;
+/// The file in a guest's folder that its console goes to.
+pub(super) const CONSOLE: &str = "console.log";
+
+/// Tells, once the process has no more to say, whether the machine in it powered itself off.
+pub(super) type Witness = Box<dyn FnOnce() -> bool + Send>;
+/// Presses the power button.
+pub(super) type Button = Box<dyn Fn(Pid) + Send + Sync>;
+
+/// One kind of guest.
+pub(super) trait Machine: Send + Sync {
+    /// What to run for this guest, whose folder exists; `None` when a guest is but a word.
+    ///
+    /// # Errors
+    /// When the guest cannot run here; the message has the cure.
+    fn order(&self, guest: &GuestSpec, folder: &Path) -> anyhow::Result<Option<Order>>;
+    /// Serves the guest's metadata, where a guest is more than a word.
+    ///
+    /// # Errors
+    /// When the place to serve it at cannot be had.
+    fn serve(&self, guest: &GuestSpec) -> anyhow::Result<Option<Serving>>;
+    /// Takes what it needs from a process just started.
+    ///
+    /// # Errors
+    /// When the process lacks its streams.
+    fn attach(&self, child: &mut Child) -> anyhow::Result<(Witness, Button)>;
+    /// What became of the guest, from its process's end and the witness's word.
+    fn judge(&self, status: ExitStatus, powered_off: bool) -> GuestState;
+}
+
+/// A room of one kind of machine.
+pub(super) struct Room<M> {
+    machine: Arc<M>,
+    folder: PathBuf,
+    spawner: Spawner,
+    guests: Mutex<BTreeMap<String, Guest>>,
+}
+
+struct Guest {
+    life: Arc<Life>,
+    _metadata: Option<Serving>,
+}
+
+/// A guest's process from start to end.
+struct Life {
+    now: Mutex<Now>,
+    ended: Condvar,
+}
+
+struct Now {
+    state: GuestState,
+    /// Set while the process runs and is not reaped, so that it is never another's.
+    pid: Option<Pid>,
+    button: Option<Arc<Button>>,
+    pressing: bool,
+}
+
+impl<M: Machine + 'static> Room<M> {
+    /// A room whose guests have their folders below `folder`.
+    ///
+    /// # Errors
+    /// When its thread cannot be started.
+    pub(super) fn new(machine: M, folder: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            machine: Arc::new(machine),
+            folder: folder.join("guests"),
+            spawner: Spawner::new()?,
+            guests: Mutex::default(),
+        })
+    }
+
+    fn place(&self, id: &str) -> PathBuf {
+        self.folder.join(id)
+    }
+
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<String, Guest>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn life(&self, id: &str) -> Option<Arc<Life>> {
+        self.guests().get(id).map(|guest| Arc::clone(&guest.life))
+    }
+}
+
+impl<M: Machine + 'static> MachineRoom for Room<M> {
+    fn start(&self, guest: &GuestSpec) -> anyhow::Result<()> {
+        let mut guests = self.guests();
+        if let Some(there) = guests.get(&guest.id)
+            && there.life.now().state == GuestState::Running
+        {
+            return Ok(());
+        }
+        // The metadata of an earlier run lets go of its place first.
+        guests.remove(&guest.id);
+        let start = || -> anyhow::Result<Guest> {
+            let folder = self.place(&guest.id);
+            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+            let metadata = self.machine.serve(guest)?;
+            let life = match self.machine.order(guest, &folder)? {
+                None => Life::of_a_word(),
+                Some(order) => {
+                    let mut child = self.spawner.spawn(order)?;
+                    match self.machine.attach(&mut child) {
+                        Ok((witness, button)) => {
+                            Life::of(child, witness, button, Arc::clone(&self.machine))?
+                        }
+                        Err(error) => {
+                            let _ = child.kill();
+                            let _ = child.wait();
+                            return Err(error);
+                        }
+                    }
+                }
+            };
+            Ok(Guest {
+                life,
+                _metadata: metadata,
+            })
+        };
+        let started = start().with_context(|| format!("start guest {}", guest.id))?;
+        guests.insert(guest.id.clone(), started);
+        Ok(())
+    }
+
+    fn power_off(&self, id: &str) {
+        if let Some(life) = self.life(id) {
+            life.power_off();
+        }
+    }
+
+    fn kill(&self, id: &str) {
+        if let Some(life) = self.life(id) {
+            life.kill();
+        }
+    }
+
+    fn state(&self, id: &str) -> GuestState {
+        self.life(id)
+            .map_or(GuestState::Absent, |life| life.now().state)
+    }
+
+    fn console(&self, id: &str) -> Vec<u8> {
+        tail(&self.place(id).join(CONSOLE)).unwrap_or_default()
+    }
+
+    fn forget(&self, id: &str) {
+        if self.state(id) == GuestState::Running {
+            return;
+        }
+        self.guests().remove(id);
+        // Gone already is as good as removed.
+        let _ = fs::remove_dir_all(self.place(id));
+    }
+
+    fn pid(&self, id: &str) -> Option<u32> {
+        let pid = self.life(id)?.now().pid?;
+        u32::try_from(pid.as_raw_nonzero().get()).ok()
+    }
+}
+
+impl Life {
+    fn of_a_word() -> Arc<Self> {
+        Arc::new(Self {
+            now: Mutex::new(Now {
+                state: GuestState::Running,
+                pid: None,
+                button: None,
+                pressing: false,
+            }),
+            ended: Condvar::new(),
+        })
+    }
+
+    fn of<M: Machine + 'static>(
+        mut child: Child,
+        witness: Witness,
+        button: Button,
+        machine: Arc<M>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("a process without a pid")?;
+        let life = Self::of_a_word();
+        {
+            let mut now = life.now();
+            now.pid = Some(pid);
+            now.button = Some(Arc::new(button));
+        }
+        let watched = Arc::clone(&life);
+        std::thread::Builder::new()
+            .name(format!("guest {pid:?}"))
+            .spawn(move || {
+                let powered_off = witness();
+                // Waits without reaping: until `now` is held, the pid stays the guest's own, so that
+                // nobody signals a stranger.
+                while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(
+                    WaitId::Pid(pid),
+                    WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+                ) {}
+                let mut now = watched.now();
+                now.pid = None;
+                now.button = None;
+                now.state = match child.wait() {
+                    Ok(status) => machine.judge(status, powered_off),
+                    Err(_) => GuestState::Dead,
+                };
+                watched.ended.notify_all();
+            })
+            .context("start the thread that watches a guest")?;
+        Ok(life)
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        let mut now = self.now();
+        match now.pid {
+            Some(pid) => {
+                // An error says that it is gone, which was the wish.
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            }
+            None if now.state == GuestState::Running => now.state = GuestState::Dead,
+            None => {}
+        }
+    }
+
+    fn power_off(self: Arc<Self>) {
+        let mut now = self.now();
+        if now.state != GuestState::Running || now.pressing {
+            return;
+        }
+        if now.pid.is_none() {
+            now.state = GuestState::PoweredOff;
+            return;
+        }
+        now.pressing = true;
+        drop(now);
+        let life = Arc::clone(&self);
+        let finger = std::thread::Builder::new()
+            .name("power button".to_owned())
+            .spawn(move || life.press_until_off());
+        if finger.is_err() {
+            self.kill();
+        }
+    }
+
+    fn press_until_off(&self) {
+        let end = Instant::now() + GRACE;
+        let mut now = self.now();
+        while let (Some(pid), Some(button)) = (now.pid, now.button.clone()) {
+            if Instant::now() >= end {
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+                return;
+            }
+            button(pid);
+            now = self
+                .ended
+                .wait_timeout(now, PRESS_AGAIN)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+fn tail(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_TAIL)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,382 @@
+//! The instance metadata service, version 2: what an instance may ask of 169.254.169.254.
+//!
+//! One router serves QEMU guests (over a unix socket that their network reaches) and puppets (over
+//! TCP). It answers from [`ImdsFacts`] alone and keeps nothing but session tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::AbortHandle;
+
+use crate::imds_source::{ImdsFacts, ImdsSource};
+
+const TOKEN: &str = "x-aws-ec2-metadata-token";
+const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
+/// IMDS refuses a longer one: six hours.
+const LONGEST_TTL: u64 = 21_600;
+
+/// A metadata service; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Serving(AbortHandle);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Serves an instance's metadata on a unix socket, from inside the runtime.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub(crate) fn serve_unix(
+    path: &Path,
+    source: Arc<dyn ImdsSource>,
+    id: &str,
+) -> anyhow::Result<Serving> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    // The socket of a daemon that was killed stays behind; binding would fail on it.
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| {
+        format!(
+            "listen on {}\nhint: a socket's path has at most 107 characters; use a folder with a shorter one",
+            path.display()
+        )
+    })?;
+    let imds = Arc::new(Imds::new(source, id));
+    let task = tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => imds.converse(stream),
+                Err(error) => out_of_sockets(&error).await,
+            }
+        }
+    });
+    Ok(Serving(task.abort_handle()))
+}
+
+/// Serves an instance's metadata over TCP, from inside the runtime.
+///
+/// # Errors
+/// When the address cannot be had.
+pub(crate) fn serve_tcp(
+    address: SocketAddrV4,
+    source: Arc<dyn ImdsSource>,
+    id: &str,
+) -> anyhow::Result<Serving> {
+    let listener = std::net::TcpListener::bind(address)
+        .and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        })
+        .with_context(|| format!("listen on {address}"))?;
+    let imds = Arc::new(Imds::new(source, id));
+    let task = tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => imds.converse(stream),
+                Err(error) => out_of_sockets(&error).await,
+            }
+        }
+    });
+    Ok(Serving(task.abort_handle()))
+}
+
+/// Accepting fails when file descriptors run out; asking again at once would burn a core.
+async fn out_of_sockets(error: &std::io::Error) {
+    tracing::warn!(%error, "the metadata service cannot accept a connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// One instance's metadata service.
+struct Imds {
+    source: Arc<dyn ImdsSource>,
+    id: String,
+    tokens: Mutex<BTreeMap<String, Instant>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: StatusCode,
+    kind: &'static str,
+    body: Bytes,
+    ttl: Option<u64>,
+}
+
+impl Answer {
+    fn text(body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            kind: "text/plain",
+            body: body.into(),
+            ttl: None,
+        }
+    }
+
+    /// An error, as the page that EC2's answers.
+    fn error(status: StatusCode) -> Self {
+        let title = format!(
+            "{} - {}",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or("Error")
+        );
+        Self {
+            status,
+            kind: "text/html",
+            body: format!(
+                "<?xml version=\"1.0\" encoding=\"iso-8859-1\"?>\n<!DOCTYPE html PUBLIC \"-//W3C//DTD XHTML 1.0 Transitional//EN\"\n\t\"http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd\">\n<html xmlns=\"http://www.w3.org/1999/xhtml\" xml:lang=\"en\" lang=\"en\">\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n </body>\n</html>\n"
+            )
+            .into(),
+            ttl: None,
+        }
+    }
+}
+
+impl Imds {
+    fn new(source: Arc<dyn ImdsSource>, id: &str) -> Self {
+        Self {
+            source,
+            id: id.to_owned(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    fn converse(self: &Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let imds = Arc::clone(self);
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<hyper::body::Incoming>| {
+                let answer = imds.answer(
+                    request.method(),
+                    request.uri().path(),
+                    request.headers(),
+                    Instant::now(),
+                );
+                async { Ok::<_, Infallible>(on_the_wire(answer)) }
+            });
+            // A client that goes away is its own business.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+
+    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap, now: Instant) -> Answer {
+        let Some(facts) = self.source.facts(&self.id) else {
+            return Answer::error(StatusCode::NOT_FOUND);
+        };
+        if *method == Method::PUT {
+            return if rest_of(path) == Some("api/token") {
+                self.issue(headers, now)
+            } else {
+                Answer::error(StatusCode::METHOD_NOT_ALLOWED)
+            };
+        }
+        if *method != Method::GET && *method != Method::HEAD {
+            return Answer::error(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        match headers.get(TOKEN) {
+            // A wrong token is refused even where none is demanded.
+            Some(token) if !self.knows(token, now) => Answer::error(StatusCode::UNAUTHORIZED),
+            None if facts.tokens_required => Answer::error(StatusCode::UNAUTHORIZED),
+            _ => get(&facts, path),
+        }
+    }
+
+    fn issue(&self, headers: &HeaderMap, now: Instant) -> Answer {
+        // A proxied request is not the instance's own: the attack that version 2 is about.
+        if headers.contains_key("x-forwarded-for") {
+            return Answer::error(StatusCode::FORBIDDEN);
+        }
+        let ttl = headers
+            .get(TOKEN_TTL)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse::<u64>().ok())
+            .filter(|ttl| (1..=LONGEST_TTL).contains(ttl));
+        let Some(ttl) = ttl else {
+            return Answer::error(StatusCode::BAD_REQUEST);
+        };
+        let mut random = [0_u8; 40];
+        if getrandom::fill(&mut random).is_err() {
+            return Answer::error(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        let token = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, random);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, end| *end > now);
+        tokens.insert(token.clone(), now + Duration::from_secs(ttl));
+        Answer {
+            ttl: Some(ttl),
+            ..Answer::text(token)
+        }
+    }
+
+    fn knows(&self, token: &HeaderValue, now: Instant) -> bool {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        token
+            .to_str()
+            .ok()
+            .and_then(|token| tokens.get(token))
+            .is_some_and(|end| *end > now)
+    }
+}
+
+fn on_the_wire(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+    headers.insert("server", HeaderValue::from_static("EC2ws"));
+    if let Some(ttl) = answer.ttl {
+        headers.insert(TOKEN_TTL, HeaderValue::from(ttl));
+    }
+    response
+}
+
+/// The path below its version: `latest`, or a date.
+fn rest_of(path: &str) -> Option<&str> {
+    let path = path.trim_start_matches('/');
+    let (version, rest) = path.split_once('/').unwrap_or((path, ""));
+    let dated = version.len() == 10 && version.starts_with("20");
+    (version == "latest" || dated).then_some(rest)
+}
+
+fn get(facts: &ImdsFacts, path: &str) -> Answer {
+    if path.trim_matches('/').is_empty() {
+        return Answer::text("latest");
+    }
+    let Some(rest) = rest_of(path) else {
+        return Answer::error(StatusCode::NOT_FOUND);
+    };
+    let found = match rest.trim_end_matches('/') {
+        "" => Some("dynamic\nmeta-data\nuser-data".into()),
+        "user-data" if facts.user_data.is_empty() => None,
+        "user-data" => {
+            return Answer {
+                kind: "application/octet-stream",
+                ..Answer::text(facts.user_data.clone())
+            };
+        }
+        rest => {
+            let tree = tree(facts);
+            tree.get(rest)
+                .map(|leaf| Bytes::from(leaf.clone()))
+                .or_else(|| listing(&tree, facts, rest))
+        }
+    };
+    found.map_or_else(|| Answer::error(StatusCode::NOT_FOUND), Answer::text)
+}
+
+/// What lies directly below `folder`, folders with a slash behind.
+fn listing(tree: &BTreeMap<String, String>, facts: &ImdsFacts, folder: &str) -> Option<Bytes> {
+    // The one listing that says more than names.
+    if folder == "meta-data/public-keys" && !facts.public_keys.is_empty() {
+        let keys = facts.public_keys.keys().enumerate();
+        let keys: Vec<_> = keys.map(|(at, name)| format!("{at}={name}")).collect();
+        return Some(keys.join("\n").into());
+    }
+    let names: BTreeSet<String> = tree
+        .keys()
+        .filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'))
+        .map(|below| match below.split_once('/') {
+            Some((name, _)) => format!("{name}/"),
+            None => below.to_owned(),
+        })
+        .collect();
+    (!names.is_empty()).then(|| names.into_iter().collect::<Vec<_>>().join("\n").into())
+}
+
+/// Every leaf, by its path below the version.
+fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
+    let mut tree = BTreeMap::new();
+    let mut add = |path: &str, leaf: String| tree.insert(format!("meta-data/{path}"), leaf);
+    let hostname = hostname(facts);
+    add("ami-id", facts.image_id.clone());
+    add("ami-launch-index", "0".to_owned());
+    add("hostname", hostname.clone());
+    add("instance-action", "none".to_owned());
+    add("instance-id", facts.instance_id.clone());
+    add("instance-life-cycle", "on-demand".to_owned());
+    add("instance-type", facts.instance_type.clone());
+    add("local-hostname", hostname);
+    add("local-ipv4", facts.private_ip.clone());
+    add("placement/availability-zone", facts.zone.clone());
+    add("placement/region", facts.region.clone());
+    add("services/domain", "amazonaws.com".to_owned());
+    add("services/partition", "aws".to_owned());
+    add("services/rehearsal-port", facts.endpoint_port.to_string());
+    for (at, key) in facts.public_keys.values().enumerate() {
+        add(&format!("public-keys/{at}/openssh-key"), key.clone());
+    }
+    if let Some(state) = &facts.target_lifecycle_state {
+        add("autoscaling/target-lifecycle-state", state.clone());
+    }
+    for (key, value) in facts.tags.iter().flatten() {
+        add(&format!("tags/instance/{key}"), value.clone());
+    }
+    if let Some(role) = &facts.role {
+        let info = serde_json::json!({
+            "Code": "Success",
+            "LastUpdated": facts.pending_time,
+            "InstanceProfileArn": format!("arn:aws:iam::{}:instance-profile/{}", facts.account_id, role.role),
+            "InstanceProfileId": "AIPAREHEARSAL00000000",
+        });
+        let credentials = serde_json::json!({
+            "Code": "Success",
+            "LastUpdated": facts.pending_time,
+            "Type": "AWS-HMAC",
+            "AccessKeyId": role.access_key_id,
+            "SecretAccessKey": role.secret_access_key,
+            "Token": role.token,
+            "Expiration": role.expiration,
+        });
+        add("iam/info", format!("{info:#}"));
+        add(
+            &format!("iam/security-credentials/{}", role.role),
+            format!("{credentials:#}"),
+        );
+    }
+    let identity = serde_json::json!({
+        "accountId": facts.account_id,
+        "architecture": facts.architecture,
+        "availabilityZone": facts.zone,
+        "imageId": facts.image_id,
+        "instanceId": facts.instance_id,
+        "instanceType": facts.instance_type,
+        "pendingTime": facts.pending_time,
+        "privateIp": facts.private_ip,
+        "region": facts.region,
+        "version": "2017-09-30",
+    });
+    tree.insert(
+        "dynamic/instance-identity/document".to_owned(),
+        format!("{identity:#}"),
+    );
+    tree
+}
+
+/// `ip-a-b-c-d` in the region's domain; us-east-1's is older than the rule.
+fn hostname(facts: &ImdsFacts) -> String {
+    let ip = facts.private_ip.replace('.', "-");
+    match facts.region.as_str() {
+        "us-east-1" => format!("ip-{ip}.ec2.internal"),
+        region => format!("ip-{ip}.{region}.compute.internal"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
