@@ -268,6 +268,17 @@ pub(crate) fn unit_template(unit: &str) -> String {
     format!("systemd/{unit}.tera")
 }
 
+/// The built-in templates and, below `provision/`, the built-in scripts.
+pub(crate) fn built_in() -> BTreeMap<String, String> {
+    let templates = embedded::TEMPLATES
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let scripts = embedded::PROVISION
+        .iter()
+        .map(|(name, text)| (format!("provision/{name}"), (*text).to_owned()));
+    templates.chain(scripts).collect()
+}
+
 /// The provisioning scripts: the embedded ones, with those of `folder` laid over, in name order.
 pub(crate) fn provision(folder: Option<&Path>) -> anyhow::Result<BTreeMap<String, String>> {
     let mut scripts: BTreeMap<String, String> = embedded::PROVISION

@@ -20,7 +20,7 @@ pub(super) fn name(run: &RunId) -> String {
 }
 
 /// Makes a key, writes its private half into the run folder and returns its public half.
-pub(super) fn write(folder: &Path) -> anyhow::Result<String> {
+pub(crate) fn write(folder: &Path) -> anyhow::Result<String> {
     let mut seed = [0_u8; 32];
     getrandom::fill(&mut seed).context("draw randomness for a key")?;
     let mut key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));

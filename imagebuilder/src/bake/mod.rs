@@ -7,7 +7,7 @@
 mod faults;
 mod gate;
 mod git;
-mod key;
+pub(crate) mod key;
 mod lane;
 mod publish;
 pub(crate) mod reap;

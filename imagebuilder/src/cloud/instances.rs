@@ -94,8 +94,8 @@ pub(crate) enum Permission {
     RunInstances,
     /// CreateImage.
     CreateImage,
-    /// CreateKeyPair.
-    CreateKeyPair,
+    /// ImportKeyPair.
+    ImportKeyPair,
     /// CreateSecurityGroup.
     CreateSecurityGroup,
 }

@@ -2,15 +2,273 @@
 
 use clap::Args;
 
+use crate::bake::resolve;
+use crate::cloud::{Cloud, HookMoment, Image, Kind, Permission};
+use crate::config::Config;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
+use crate::output::Output;
+use crate::packer::Packer;
+use crate::stage::{Stage, TEMPLATE};
+use crate::template::Facts;
 
 /// Arguments of `doctor`.
+///
+/// Looks only: nothing is created. Exits with 3 when something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {}
 
+/// What a check found.
+enum Finding {
+    /// In order.
+    Fine(String),
+    /// Works, but the operator should know.
+    Odd(String, String),
+    /// Wrong, with the cure.
+    Wrong(String, String),
+}
+
+/// All checks so far.
+struct Report<'a> {
+    output: &'a Output,
+    wrong: usize,
+}
+
+impl Report<'_> {
+    fn add(&mut self, subject: &str, finding: Finding) -> anyhow::Result<()> {
+        let line = match finding {
+            Finding::Fine(what) => format!("ok     {subject}: {what}"),
+            Finding::Odd(what, cure) => format!("odd    {subject}: {what}; {cure}"),
+            Finding::Wrong(what, cure) => {
+                self.wrong += 1;
+                format!("WRONG  {subject}: {what}; {cure}")
+            }
+        };
+        self.output.data(line.replace('\n', " "))
+    }
+
+    /// Adds what an attempt came to, and gives its value on.
+    fn attempt<T>(
+        &mut self,
+        subject: &str,
+        attempt: anyhow::Result<T>,
+        fine: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<Option<T>> {
+        match attempt {
+            Ok(value) => {
+                self.add(subject, Finding::Fine(fine(&value)))?;
+                Ok(Some(value))
+            }
+            Err(error) => {
+                let cure = exit::hint(&error).unwrap_or("see above").to_owned();
+                self.add(subject, Finding::Wrong(format!("{error:#}"), cure))?;
+                Ok(None)
+            }
+        }
+    }
+}
+
 impl Doctor {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`doctor` is not built yet").into())
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let mut report = Report {
+            output: &context.output,
+            wrong: 0,
+        };
+        let path = context.config_path().display().to_string();
+        let config = report.attempt("configuration", context.config(), |_| {
+            format!("{path} is valid")
+        })?;
+        let packer = report.attempt("packer", Packer::find().await, |packer| {
+            format!("{} at {}", packer.version, packer.path().display())
+        })?;
+        if let Some(config) = config {
+            let root = context.root();
+            let stage = report.attempt("inputs", Stage::gather(&config, &root), |stage| {
+                format!(
+                    "templates render, {} files for the image are there",
+                    stage.files.len()
+                )
+            })?;
+            let cloud = report.attempt("credentials", context.cloud(&config).await, |cloud| {
+                format!("found; region {}", cloud.region)
+            })?;
+            if let Some(cloud) = cloud {
+                let source = cloud_checks(&mut report, &cloud, &config).await?;
+                if let (Some(packer), Some(stage), Some(source)) = (packer, stage, source) {
+                    let checked = packer_check(&packer, &stage, &config, &cloud, &source).await;
+                    report.attempt("template", checked, |()| {
+                        format!("packer {} accepts it", packer.version)
+                    })?;
+                }
+            }
+        }
+        match report.wrong {
+            0 => Ok(Exit::Done),
+            1 => Err(Exit::Refused.error("one thing is wrong").into()),
+            wrong => Err(Exit::Refused
+                .error(format!("{wrong} things are wrong"))
+                .into()),
+        }
+    }
+}
+
+async fn cloud_checks(
+    report: &mut Report<'_>,
+    cloud: &Cloud,
+    config: &Config,
+) -> anyhow::Result<Option<Image>> {
+    let caller = cloud.identity.caller().await.map_err(anyhow::Error::from);
+    if report
+        .attempt("identity", caller, |caller| {
+            format!("{} in {}", caller.arn, caller.account)
+        })?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    let source = report.attempt(
+        "source image",
+        resolve(cloud.images.as_ref(), config).await,
+        |image| format!("{} {}", image.id, image.name),
+    )?;
+    for (permission, name) in [
+        (Permission::RunInstances, "ec2:RunInstances"),
+        (Permission::CreateImage, "ec2:CreateImage"),
+        (Permission::ImportKeyPair, "ec2:ImportKeyPair"),
+        (Permission::CreateSecurityGroup, "ec2:CreateSecurityGroup"),
+    ] {
+        let id = source.as_ref().map(|image| &image.id);
+        let finding = match cloud.instances.permitted(permission, id).await {
+            Ok(()) => Finding::Fine("permitted".to_owned()),
+            Err(error) if error.kind == Kind::Denied => Finding::Wrong(
+                "denied".to_owned(),
+                format!("allow {name} to the caller above"),
+            ),
+            Err(error) => Finding::Odd(
+                format!("cannot be asked: {error}"),
+                "the dry run says neither yes nor no".to_owned(),
+            ),
+        };
+        report.add(name, finding)?;
+    }
+    if config.fleet.is_some() {
+        group_checks(report, cloud, config).await?;
+    }
+    Ok(source)
+}
+
+async fn group_checks(
+    report: &mut Report<'_>,
+    cloud: &Cloud,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let Some(settings) = report.attempt(
+        "fleet settings",
+        config.settings().map_err(anyhow::Error::from),
+        |_| "valid".to_owned(),
+    )?
+    else {
+        return Ok(());
+    };
+    let name = &settings.group;
+    let finding = match cloud.fleet.group(name).await {
+        Ok(Some(group)) => Finding::Fine(format!("{name} has {} members", group.members.len())),
+        Ok(None) => Finding::Wrong(
+            format!("there is no Auto Scaling group {name} in {}", cloud.region),
+            "mend `group` in [fleet], or the region".to_owned(),
+        ),
+        Err(error) => Finding::Wrong(
+            error.to_string(),
+            "allow autoscaling:Describe* to the caller above".to_owned(),
+        ),
+    };
+    let found = matches!(finding, Finding::Fine(_));
+    report.add("group", finding)?;
+    if !found {
+        return Ok(());
+    }
+    let hooks = match cloud.fleet.hooks(name).await {
+        Ok(hooks) => hooks,
+        Err(error) => {
+            let cure = "allow autoscaling:DescribeLifecycleHooks to the caller above".to_owned();
+            return report.add("hooks", Finding::Wrong(error.to_string(), cure));
+        }
+    };
+    let finding = match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
+        Some(hook) if hook.default_result == "ABANDON" => {
+            Finding::Fine(format!("{} holds new boxes until their agent says fit", hook.name))
+        }
+        Some(hook) => Finding::Wrong(
+            format!("{} lets a silent box serve (default result {})", hook.name, hook.default_result),
+            "put the hook with --default-result ABANDON".to_owned(),
+        ),
+        None => Finding::Wrong(
+            format!("{name} has no launch hook, so nothing waits for the agent's verdict"),
+            "aws autoscaling put-lifecycle-hook --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING \
+             --default-result ABANDON …"
+                .to_owned(),
+        ),
+    };
+    report.add("launch hook", finding)?;
+    let finding = match hooks
+        .iter()
+        .find(|hook| hook.moment == HookMoment::Terminating)
+    {
+        Some(hook) => Finding::Fine(format!(
+            "{} lets leaving boxes finish their work",
+            hook.name
+        )),
+        None => Finding::Odd(
+            format!("{name} has none"),
+            "a leaving box may be cut off while it drains".to_owned(),
+        ),
+    };
+    report.add("termination hook", finding)
+}
+
+/// Has Packer check what a bake would give it, in a folder that goes again.
+async fn packer_check(
+    packer: &Packer,
+    stage: &Stage,
+    config: &Config,
+    cloud: &Cloud,
+    source: &Image,
+) -> anyhow::Result<()> {
+    let folder = Scratch::new()?;
+    let facts = Facts {
+        region: cloud.region.clone(),
+        endpoint: cloud.ec2_endpoint.clone(),
+        source: source.id.clone(),
+        ami_name: format!("{}-doctor", config.image.name),
+        tags: crate::cloud::Tags::new(),
+        plugins: packer.version.has_plugins(),
+        scripts: stage.script_paths(),
+        key_name: "doctor".to_owned(),
+    };
+    stage.write(
+        &folder.0,
+        &stage.packer(config, &facts)?,
+        &serde_json::json!({}),
+    )?;
+    crate::bake::key::write(&folder.0)?;
+    packer.init(&folder.0, TEMPLATE).await?;
+    packer.validate(&folder.0, TEMPLATE).await
+}
+
+/// A folder that goes when it is dropped.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("imagebuilder-doctor-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A scratch folder that stays is the temporary folder's own business.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,16 +1,193 @@
 //! `imagebuilder images`.
 
 use clap::Args;
+use contract::names::Pointer;
+use contract::tags;
+use serde::Serialize;
 
+use crate::cloud::{Cloud, Image, ImageState, Search};
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::ids::{ImageId, ImageName};
 
 /// Arguments of `images`.
+///
+/// Newest first. With --json, an array of objects.
 #[derive(Debug, Args)]
 pub(crate) struct Images {}
 
+/// One line of the answer.
+#[derive(Debug, Serialize)]
+struct Row {
+    image: ImageId,
+    name: String,
+    created: String,
+    state: String,
+    verdict: Option<String>,
+    digest: Option<String>,
+    source: Option<String>,
+    run: Option<String>,
+    pointers: Vec<String>,
+}
+
 impl Images {
-    pub(crate) async fn run(self, _context: &Context) -> anyhow::Result<Exit> {
-        Err(Exit::Unexpected.error("`images` is not built yet").into())
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let cloud = context.cloud(&config).await?;
+        let rows = look(&cloud, &config.image.name).await?;
+        if context.output.wants_json() {
+            context.output.json(&rows)?;
+        } else if rows.is_empty() {
+            context.output.say(format!(
+                "no image of {} yet: `imagebuilder bake` makes one",
+                config.image.name
+            ));
+        } else {
+            let now = jiff::Timestamp::now();
+            for line in table(&rows, now) {
+                context.output.data(line)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+async fn look(cloud: &Cloud, name: &ImageName) -> anyhow::Result<Vec<Row>> {
+    let mut images = cloud
+        .images
+        .search(&Search::own_tagged(tags::IMAGE, name.as_str()))
+        .await?;
+    images.sort_by(|a, b| b.created.cmp(&a.created));
+    let mut pointers = Vec::new();
+    for pointer in Pointer::ALL {
+        if let Some(parameter) = cloud
+            .parameters
+            .parameter(&pointer.parameter(name.as_str()))
+            .await?
+        {
+            pointers.push((parameter.value, pointer.to_string()));
+        }
+    }
+    Ok(images
+        .into_iter()
+        .map(|image| row(image, &pointers))
+        .collect())
+}
+
+fn row(image: Image, pointers: &[(String, String)]) -> Row {
+    let tag = |key: &str| image.tags.get(key).cloned();
+    Row {
+        verdict: tag(tags::VERDICT),
+        digest: tag(tags::DIGEST),
+        source: tag(tags::SOURCE_AMI),
+        run: tag(tags::RUN),
+        pointers: pointers
+            .iter()
+            .filter(|(id, _)| id == image.id.as_str())
+            .map(|(_, pointer)| pointer.clone())
+            .collect(),
+        state: match image.state {
+            ImageState::Available => "available".to_owned(),
+            ImageState::Pending => "pending".to_owned(),
+            ImageState::Other(state) => state,
+        },
+        image: image.id,
+        name: image.name,
+        created: image.created,
+    }
+}
+
+fn table(rows: &[Row], now: jiff::Timestamp) -> Vec<String> {
+    let cells = rows.iter().map(|row| {
+        [
+            row.image.to_string(),
+            age(&row.created, now),
+            row.state.clone(),
+            row.verdict.clone().unwrap_or_else(|| "-".to_owned()),
+            row.digest
+                .as_deref()
+                .map_or("-", |digest| digest.get(..8).unwrap_or(digest))
+                .to_owned(),
+            if row.pointers.is_empty() {
+                "-".to_owned()
+            } else {
+                row.pointers.join(",")
+            },
+            row.name.clone(),
+        ]
+    });
+    let head = [
+        "IMAGE", "AGE", "STATE", "VERDICT", "DIGEST", "POINTERS", "NAME",
+    ]
+    .map(ToOwned::to_owned);
+    let cells: Vec<[String; 7]> = std::iter::once(head).chain(cells).collect();
+    let width = |column: usize| {
+        cells
+            .iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    cells
+        .iter()
+        .map(|row| {
+            let padded: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            padded.join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+fn age(created: &str, now: jiff::Timestamp) -> String {
+    let Ok(created) = created.parse::<jiff::Timestamp>() else {
+        return "?".to_owned();
+    };
+    let seconds = now.duration_since(created).as_secs();
+    match seconds {
+        ..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::Tags;
+    use crate::cloud::fake::{Fake, OWNER};
+
+    #[tokio::test]
+    async fn the_table_shows_verdict_digest_and_pointers_newest_first() {
+        let fake = Fake::default();
+        {
+            let mut world = fake.world();
+            let tags = |verdict: &str| {
+                Tags::from([
+                    (tags::IMAGE.to_owned(), "shop".to_owned()),
+                    (tags::DIGEST.to_owned(), "0123456789abcdef".to_owned()),
+                    (tags::VERDICT.to_owned(), verdict.to_owned()),
+                ])
+            };
+            let first = world.add_image(OWNER, "shop-1", tags("fit"));
+            world.add_image(OWNER, "shop-2", tags("fit"));
+            world.add_image(OWNER, "other", Tags::new());
+            world
+                .parameters
+                .insert("/imagebuilder/shop/current".into(), first.to_string());
+        }
+        let rows = look(&fake.cloud(), &ImageName::parse("shop").unwrap())
+            .await
+            .unwrap();
+        let text = table(&rows, "2026-01-01T05:00:00Z".parse().unwrap()).join("\n");
+        insta::assert_snapshot!(text, @r"
+        IMAGE     AGE  STATE      VERDICT  DIGEST    POINTERS  NAME
+        ami-0003  4h   available  fit      01234567  -         shop-2
+        ami-0001  4h   available  fit      01234567  current   shop-1
+        ");
     }
 }

@@ -287,15 +287,16 @@ impl Instances for Ec2Instances {
                 .await
                 .map(|_| ())
                 .map_err(failed("ask for CreateImage")),
-            Permission::CreateKeyPair => self
+            Permission::ImportKeyPair => self
                 .0
-                .create_key_pair()
+                .import_key_pair()
                 .dry_run(true)
                 .key_name(PROBE)
+                .public_key_material(Blob::new(PROBE))
                 .send()
                 .await
                 .map(|_| ())
-                .map_err(failed("ask for CreateKeyPair")),
+                .map_err(failed("ask for ImportKeyPair")),
             Permission::CreateSecurityGroup => self
                 .0
                 .create_security_group()

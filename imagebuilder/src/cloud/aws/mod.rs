@@ -20,7 +20,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::ProvideCredentials as _;
-use aws_sdk_ec2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use super::{Cloud, CloudError, Kind};
 use crate::exit::Exit;
@@ -78,7 +78,7 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
     {
         return Err(Exit::Refused
             .error("no AWS credentials were found")
-            .because(anyhow::anyhow!("{}", DisplayErrorContext(error)))
+            .because(anyhow::anyhow!("{}", words(&error)))
             .hint(
                 "for a real account: set AWS_PROFILE, or `aws configure`\n\
                  for the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`",
@@ -88,7 +88,40 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
     let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
         .ok()
         .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
+    if let Some(endpoint) = &ec2_endpoint {
+        answers(endpoint).await?;
+    }
     Ok(clients(region, ec2_endpoint, &config))
+}
+
+/// Refuses at once an endpoint where nobody listens: the SDK's retries would take a minute to say the same.
+async fn answers(endpoint: &str) -> anyhow::Result<()> {
+    let refuse = |why: String| {
+        Exit::Refused.error(format!("nothing answers at the endpoint {endpoint}: {why}")).hint(
+            "AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_EC2 names it: start what should answer there, or unset it to use AWS itself",
+        )
+    };
+    let Some((scheme, rest)) = endpoint.split_once("://") else {
+        return Err(refuse("it is not a URL".to_owned()).into());
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let address = match scheme {
+        _ if has_port => authority.to_owned(),
+        "http" => format!("{authority}:80"),
+        _ => format!("{authority}:443"),
+    };
+    match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(&address)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(refuse(error.to_string()).into()),
+        Err(_) => Err(refuse(format!(
+            "no connection within {} s",
+            CONNECT_TIMEOUT.as_secs()
+        ))
+        .into()),
+    }
 }
 
 fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::SdkConfig) -> Cloud {
@@ -142,19 +175,25 @@ where
                 ),
             }
         }
-        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => CloudError::new(
-            Kind::Unreachable,
-            operation,
-            "",
-            DisplayErrorContext(&error).to_string(),
-        ),
-        _ => CloudError::new(
-            Kind::Other,
-            operation,
-            "",
-            DisplayErrorContext(&error).to_string(),
-        ),
+        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => {
+            CloudError::new(Kind::Unreachable, operation, "", words(&error))
+        }
+        _ => CloudError::new(Kind::Other, operation, "", words(&error)),
     }
+}
+
+/// An error and its causes on one line, without the SDK's debug dumps.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if said.last() != Some(&text) {
+            said.push(text);
+        }
+        cause = error.source();
+    }
+    said.join(": ")
 }
 
 /// A failure that is ours to describe: an answer without the part we asked for.
