@@ -1,14 +1,16 @@
 //! The one HTTP door: finds out which service a request is for, lets it answer, and wraps the answer
 //! in that service's envelope.
 //!
-//! It owns the wire between a socket and a handler; it knows no service's rules.
+//! It owns the wire between a socket and a handler; it knows no service's rules. What is for none of the
+//! services here goes to `moto` as it came.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -19,10 +21,14 @@ use tokio::sync::watch;
 use crate::autoscaling;
 use crate::cloud::{Cloud, RegionAt, RequestContext, State};
 use crate::elb;
+use crate::moto::{Moto, Unable};
 use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
+
+/// What answers carry: something whole, or a stream from moto.
+type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// AWS refuses larger requests of these services too; user data is 16 KiB at most.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -73,13 +79,15 @@ impl Service {
 /// The door.
 pub(crate) struct Front {
     cloud: Arc<Cloud>,
+    moto: Moto,
     stop: watch::Sender<bool>,
 }
 
 impl Front {
     /// A door to `cloud`; `stop` is set when somebody asks for the end.
     pub(crate) fn new(cloud: Arc<Cloud>, stop: watch::Sender<bool>) -> Self {
-        Self { cloud, stop }
+        let moto = Moto::of_environment(cloud.folder());
+        Self { cloud, moto, stop }
     }
 
     /// Answers on `listener` for ever.
@@ -111,26 +119,33 @@ impl Front {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        if let Some(path) = request.uri().path().strip_prefix("/_rehearsal/") {
+            return Ok(self.back_door(request.method(), path));
+        }
+        let scope = scope(&request);
+        match scope.as_deref().and_then(Service::by_scope) {
+            Some(service) => Ok(self.answer_here(service, request).await),
+            None => {
+                let asks = Foreign::of(scope.as_deref(), &request);
+                Ok(match self.moto.answer(request).await {
+                    Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
+                    Err(unable) => asks.refuse(unable),
+                })
+            }
+        }
+    }
+
+    /// Answers for a service of this cloud.
+    async fn answer_here(&self, service: Service, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(_) => {
-                return Ok(plain(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "the request is too large",
-                ));
-            }
-        };
-        if let Some(path) = head.uri.path().strip_prefix("/_rehearsal/") {
-            return Ok(self.back_door(&head.method, path));
-        }
-        let Some(service) = scope(&head.headers).and_then(Service::by_scope) else {
-            return Ok(plain(StatusCode::NOT_FOUND, "no such service"));
+            Err(_) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"),
         };
         let asked = match ask(service, &head, &body) {
             Ok(asked) => asked,
-            Err(error) => return Ok(envelope(service, "", &ids::uuid(), Err(error))),
+            Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
         let action = asked.action.clone();
         let request_id = ids::uuid();
@@ -150,10 +165,10 @@ impl Front {
             Ok(Err(error)) => Err(ApiError::internal(format!("{error:#}"))),
             Err(error) => Err(ApiError::internal(error.to_string())),
         };
-        Ok(envelope(service, &action, &request_id, result))
+        envelope(service, &action, &request_id, result)
     }
 
-    fn back_door(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn back_door(&self, method: &Method, path: &str) -> Response<Body> {
         match (method, path) {
             (&Method::GET, "health") => plain(StatusCode::OK, "up\n"),
             (&Method::POST, "down") => {
@@ -241,11 +256,66 @@ fn dispatch(
     xml.map(Answer::Xml)
 }
 
-/// The service in a SigV4 credential scope: `…Credential=AKIA…/20260101/us-east-1/ec2/aws4_request, …`.
-fn scope(headers: &HeaderMap) -> Option<&str> {
-    let authorization = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (_, credential) = authorization.split_once("Credential=")?;
-    credential.split([',', ' ']).next()?.split('/').nth(3)
+/// The service in a SigV4 credential scope, of a signed request
+/// (`…Credential=AKIA…/20260101/us-east-1/ec2/aws4_request, …`) or of a presigned one.
+fn scope<B>(request: &Request<B>) -> Option<String> {
+    let service = |credential: &str| credential.split('/').nth(3).map(str::to_owned);
+    if let Some(authorization) = request.headers().get(AUTHORIZATION) {
+        let (_, credential) = authorization.to_str().ok()?.split_once("Credential=")?;
+        return service(credential.split([',', ' ']).next()?);
+    }
+    form_urlencoded::parse(request.uri().query()?.as_bytes())
+        .find(|(name, _)| name == "X-Amz-Credential")
+        .and_then(|(_, credential)| service(&credential))
+}
+
+/// In what form a request to a service that is not of this cloud wants to hear of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign {
+    /// S3's own XML.
+    S3,
+    /// The query protocol.
+    Query,
+    /// Any of the JSON protocols.
+    Json,
+}
+
+impl Foreign {
+    fn of<B>(scope: Option<&str>, request: &Request<B>) -> Self {
+        let kind = request.headers().get(CONTENT_TYPE);
+        let is_form = kind.is_some_and(|kind| {
+            kind.as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
+        match scope {
+            None | Some("s3") => Self::S3,
+            Some(_) if is_form => Self::Query,
+            Some(_) => Self::Json,
+        }
+    }
+
+    /// Says that moto does not answer. Clients do not try again what is not implemented.
+    fn refuse(self, unable: Unable) -> Response<Body> {
+        let error = match unable {
+            Unable::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
+            Unable::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
+        };
+        let request_id = ids::uuid();
+        let (kind, body) = match self {
+            Self::S3 => {
+                let mut xml = Xml::new();
+                xml.node("Error", |x| {
+                    x.text("Code", &error.code)
+                        .text("Message", &error.message)
+                        .text("RequestId", &request_id);
+                });
+                ("application/xml", xml.into_string())
+            }
+            Self::Query => error.render(Protocol::Query, &request_id),
+            Self::Json => error.render(Protocol::Json, &request_id),
+        };
+        respond(error.status, kind, &request_id, body)
+    }
 }
 
 fn envelope(
@@ -253,7 +323,7 @@ fn envelope(
     action: &str,
     request_id: &str,
     result: Result<Answer, ApiError>,
-) -> Response<Full<Bytes>> {
+) -> Response<Body> {
     let (status, kind, body) = match result {
         Ok(Answer::Json(json)) => (200, "application/x-amz-json-1.1", json.to_string()),
         Ok(Answer::Xml(xml)) => {
@@ -275,7 +345,11 @@ fn envelope(
             (error.status, kind, body)
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    respond(status, kind, request_id, body)
+}
+
+fn respond(status: u16, kind: &'static str, request_id: &str, body: String) -> Response<Body> {
+    let mut response = Response::new(whole(body));
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
@@ -287,8 +361,52 @@ fn envelope(
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(whole(text));
     *response.status_mut() = status;
     response
+}
+
+/// A body that is there already.
+fn whole(body: impl Into<Bytes>) -> Body {
+    Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scope_says_which_service_is_meant() {
+        let table = [
+            (
+                Some(
+                    "AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/ssm/aws4_request, SignedHeaders=host",
+                ),
+                "/",
+                Some("ssm"),
+            ),
+            (
+                Some("Bearer x"),
+                "/?X-Amz-Credential=AKIA%2F1%2Fus-east-1%2Fs3%2Faws4_request",
+                None,
+            ),
+            (
+                None,
+                "/b/k?X-Amz-Credential=AKIA%2F20260101%2Fus-east-1%2Fs3%2Faws4_request",
+                Some("s3"),
+            ),
+            (None, "/b/k", None),
+        ];
+        for (authorization, uri, expected) in table {
+            let mut request = Request::builder().uri(uri);
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            let request = request.body(()).unwrap();
+            assert_eq!(scope(&request).as_deref(), expected, "{uri}");
+        }
+    }
 }

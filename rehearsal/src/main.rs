@@ -19,6 +19,7 @@ mod guests;
 mod imds;
 mod imds_relay;
 mod imds_source;
+mod moto;
 mod ssm;
 mod sts;
 mod wire;

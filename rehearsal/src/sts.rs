@@ -1,4 +1,4 @@
-//! STS, as far as tools ask who they are. Roles and sessions are `moto`'s.
+//! STS, as far as tools ask who they are. There are no roles and no sessions.
 
 use crate::cloud::{ACCOUNT, RequestContext};
 use crate::wire::Xml;
