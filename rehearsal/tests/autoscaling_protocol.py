@@ -1,6 +1,7 @@
 """Auto Scaling as boto3 sees it: every call the rehearsal cloud answers, over the real wire.
 
-Usage: AWS_ENDPOINT_URL=... python autoscaling_protocol.py IMAGE_ID
+Usage: AWS_ENDPOINT_URL=... python autoscaling_protocol.py [IMAGE_ID]
+Without an image it takes the first one the cloud has.
 Prints nothing and exits 0 when all is well.
 """
 
@@ -10,10 +11,10 @@ import time
 import boto3
 from botocore.exceptions import ClientError
 
-IMAGE = sys.argv[1]
 GROUP = "protocol"
 autoscaling = boto3.client("autoscaling")
 ec2 = boto3.client("ec2")
+IMAGE = sys.argv[1] if len(sys.argv) > 1 else ec2.describe_images()["Images"][0]["ImageId"]
 
 
 def refused(code, text, call, **arguments):
