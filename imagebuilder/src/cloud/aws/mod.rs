@@ -167,12 +167,7 @@ where
             let code = service.err().code().unwrap_or_default();
             match service.err().message() {
                 Some(message) => CloudError::new(kind(code), operation, code, message),
-                None => CloudError::new(
-                    kind(code),
-                    operation,
-                    code,
-                    DisplayErrorContext(&error).to_string(),
-                ),
+                None => CloudError::new(kind(code), operation, code, words(&error)),
             }
         }
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => {
