@@ -1,0 +1,175 @@
+//! Parameter Store, load balancing, STS and `moto` behind the door, as boto3 and the AWS CLI see them.
+//!
+//! Needs moto, boto3 and the AWS CLI in one Python environment: that of `$REHEARSAL_MOTO`, which
+//! `make` sets, or else what is on the path.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+/// Longer than any killed process takes to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cloud of puppets in a folder of its own, which ends with this.
+struct Cloud {
+    folder: tempfile::TempDir,
+}
+
+impl Cloud {
+    fn up(moto: Option<&str>) -> Self {
+        let cloud = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let mut command = cloud.rehearsal("up");
+        command.args(["--port", "0", "--guests", "puppets", "--detach"]);
+        if let Some(moto) = moto {
+            command.env("REHEARSAL_MOTO", moto);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        cloud
+    }
+
+    fn rehearsal(&self, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
+        command.arg(verb).arg(self.folder.path());
+        command
+    }
+
+    /// Runs a program of the Python environment against the cloud.
+    fn exec<I: AsRef<std::ffi::OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> Output {
+        let mut command = self.rehearsal("exec");
+        command.arg("--").arg(beside_moto(program)).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn ok(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.exec(program, arguments);
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(file)).unwrap()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        // A test may have killed it already.
+        let _ = self.rehearsal("down").output();
+    }
+}
+
+/// A program of the environment that moto is in.
+fn beside_moto(program: &str) -> PathBuf {
+    std::env::var_os("REHEARSAL_MOTO")
+        .and_then(|moto| Path::new(&moto).parent().map(|bin| bin.join(program)))
+        .unwrap_or_else(|| program.into())
+}
+
+fn told(output: &Output) -> String {
+    format!(
+        "{}{}\nhint: `make setup` installs moto, boto3 and the AWS CLI",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn boto3_finds_every_service_as_on_aws() {
+    let cloud = Cloud::up(None);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services_protocol.py");
+    let said = cloud.ok(
+        "python3",
+        &[script, "identity", "parameters", "objects", "metrics"],
+    );
+    assert_eq!(said, "");
+}
+
+#[test]
+fn the_aws_cli_reads_back_what_it_wrote() {
+    let cloud = Cloud::up(None);
+    cloud.ok(
+        "aws",
+        &[
+            "ssm",
+            "put-parameter",
+            "--name",
+            "/a",
+            "--value",
+            "1",
+            "--type",
+            "String",
+        ],
+    );
+    let value = cloud.ok(
+        "aws",
+        &[
+            "ssm",
+            "get-parameter",
+            "--name",
+            "/a",
+            "--query",
+            "Parameter.Value",
+            "--output",
+            "text",
+        ],
+    );
+    assert_eq!(value, "1\n");
+    cloud.ok("aws", &["s3", "mb", "s3://orders"]);
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    cloud.ok("aws", &["s3", "cp", manifest, "s3://orders/a/b"]);
+    let copy = cloud.ok("aws", &["s3", "cp", "s3://orders/a/b", "-"]);
+    assert_eq!(copy, std::fs::read_to_string(manifest).unwrap());
+}
+
+#[test]
+fn moto_ends_with_the_daemon_even_when_it_is_killed() {
+    let cloud = Cloud::up(None);
+    cloud.ok("aws", &["s3", "mb", "s3://orders"]);
+    let log = cloud.read("moto.log");
+    let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
+    let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
+    let mut connection =
+        TcpStream::connect((Ipv4Addr::LOCALHOST, digits.parse().unwrap())).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+
+    let note: serde_json::Value = serde_json::from_str(&cloud.read("daemon.json")).unwrap();
+    let killed = Command::new("kill")
+        .args(["-KILL", &note["pid"].to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    // moto held the other end: it is closed when moto is gone, and stays open as long as it is not.
+    let ended = connection.read(&mut [0]);
+    assert!(
+        !matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+            && !matches!(ended, Ok(1..)),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn without_moto_every_protocol_says_how_to_get_it() {
+    let cloud = Cloud::up(Some("/no/such/moto_server"));
+    for call in [
+        ["s3api", "list-buckets"],
+        ["dynamodb", "list-tables"],
+        ["iam", "list-users"],
+    ] {
+        let output = cloud.exec("aws", call);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{call:?}");
+        assert!(
+            said.contains("NotImplemented") && said.contains("pip install 'moto[server]'"),
+            "{call:?}: {said}"
+        );
+    }
+}
