@@ -116,10 +116,10 @@ impl Templates {
         let mut tera = Tera::default();
         tera.autoescape_on(Vec::<String>::new());
         tera.register_filter("hcl", |value: Value, _: Kwargs, _: &tera::State| {
-            hcl(&value)
+            defined(&value).map(hcl)
         });
         tera.register_filter("toml", |value: Value, _: Kwargs, _: &tera::State| {
-            toml_text(&value)
+            defined(&value).map(toml_text)
         });
         let places = sources
             .iter()
@@ -247,7 +247,17 @@ impl Templates {
             }
             None => self.place(name).to_owned(),
         };
-        let failure = Exit::Usage.error(format!("{place}: {message}"));
+        // The line that is marked below shows which variable it is.
+        let line = report
+            .lines()
+            .find_map(|line| line.split_once("{{").map(|(_, rest)| rest));
+        let shown = line
+            .and_then(|rest| rest.split_once("}}"))
+            .map(|(inner, _)| inner.trim());
+        let failure = Exit::Usage.error(match shown {
+            Some(shown) => format!("{place}: `{shown}`: {message}"),
+            None => format!("{place}: {message}"),
+        });
         if message.contains("not found")
             || message.contains("undefined")
             || message.contains("not defined")
@@ -343,6 +353,14 @@ fn read_folder(folder: &Path, extension: &str) -> anyhow::Result<BTreeMap<String
     Ok(files)
 }
 
+/// Tera hands an undefined variable to a filter without a word; an empty setting must not be baked.
+fn defined(value: &Value) -> tera::TeraResult<&Value> {
+    if value.is_undefined() {
+        return Err(tera::Error::message("this variable is undefined"));
+    }
+    Ok(value)
+}
+
 /// A value as an HCL expression: a quoted string, a number, a bool, or a list of these.
 fn hcl(value: &Value) -> String {
     if let Some(text) = value.as_str() {
@@ -382,5 +400,175 @@ fn toml_text(value: &Value) -> String {
     match value.as_str() {
         Some(text) => toml::Value::String(text.to_owned()).to_string(),
         None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = r#"
+[image]
+name = "shop"
+[image.source]
+owners = ["136693071363"]
+name = "debian-12-*"
+[image.agent]
+binary = "agent"
+[services.orders]
+health_url = "http://127.0.0.1:8080/gtg"
+"#;
+
+    const EVERYTHING: &str = r#"
+[image]
+name = "shop"
+ssh_username = "ubuntu"
+[image.source]
+owners = ["136693071363"]
+name = "debian-12-*"
+[image.agent]
+binary = "agent"
+[image.agent.gate]
+passes = 5
+[services.orders]
+unit = "orders.service"
+health_url = "http://127.0.0.1:8080/gtg"
+version_url = "http://127.0.0.1:8080/version"
+[services.orders.environment]
+ORDERS_STORE = "s3://bucket/with \\"quotes\\""
+[services.mail]
+health_url = "http://127.0.0.1:2525/"
+[bake]
+instance_type = "c7g.large"
+subnet = "subnet-1"
+vpc = "vpc-1"
+ssh_interface = "private_ip"
+ssh_port = 2222
+ssh_timeout_seconds = 60
+source_cidrs = ["10.0.0.0/8", "192.0.2.1/32"]
+encrypt = true
+kms_key = "alias/images"
+"#;
+
+    fn config(text: &str) -> Config {
+        Config::parse(&text.replace("\\\\", "\\"), "test.toml").unwrap()
+    }
+
+    fn facts(plugins: bool, endpoint: Option<&str>) -> Facts {
+        Facts {
+            region: "eu-central-1".to_owned(),
+            endpoint: endpoint.map(ToOwned::to_owned),
+            source: ImageId::parse("ami-0source").unwrap(),
+            ami_name: "shop-20260102T030405Z-2d711642".to_owned(),
+            tags: Tags::from([
+                (
+                    "imagebuilder:run".to_owned(),
+                    "20260102T030405Z-bake-abcdef".to_owned(),
+                ),
+                ("imagebuilder:image".to_owned(), "shop".to_owned()),
+            ]),
+            plugins,
+            scripts: vec!["provision/10-install.sh".to_owned()],
+            key_name: "imagebuilder-run".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_packer_template_for_1_6_6() {
+        let templates = Templates::load(None).unwrap();
+        insta::assert_snapshot!(
+            templates
+                .packer(&config(PLAIN), &facts(false, None))
+                .unwrap()
+        );
+    }
+
+    #[test]
+    fn the_packer_template_for_a_current_release_with_everything() {
+        let templates = Templates::load(None).unwrap();
+        let facts = facts(true, Some("http://127.0.0.1:4800"));
+        insta::assert_snapshot!(templates.packer(&config(EVERYTHING), &facts).unwrap());
+    }
+
+    #[test]
+    fn the_agents_settings() {
+        let templates = Templates::load(None).unwrap();
+        let text = templates.agent(&config(EVERYTHING)).unwrap();
+        let parsed: toml::Table = text.parse().unwrap();
+        assert_eq!(
+            parsed["services"]["orders"]["environment"]["ORDERS_STORE"].as_str(),
+            Some("s3://bucket/with \"quotes\"")
+        );
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn the_units() {
+        let templates = Templates::load(None).unwrap();
+        let config = config(EVERYTHING);
+        for unit in AGENT_UNITS {
+            insta::assert_snapshot!(unit, templates.unit(&config, unit, None).unwrap());
+        }
+        let orders = ServiceName::parse("orders").unwrap();
+        let text = templates
+            .unit(&config, "orders.service", Some(&orders))
+            .unwrap();
+        assert!(
+            text.contains("ExecStart=/usr/lib/orders/orders\n"),
+            "{text}"
+        );
+        insta::assert_snapshot!("orders.service", text);
+    }
+
+    #[test]
+    fn a_missing_variable_is_named_with_its_place_and_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(PACKER),
+            "# first\nx = {{ variables.color | hcl }}\n",
+        )
+        .unwrap();
+        let templates = Templates::load(Some(folder.path())).unwrap();
+        let failure = templates
+            .packer(&config(PLAIN), &facts(false, None))
+            .unwrap_err();
+        let error = anyhow::Error::from(failure);
+        let told = format!("{error:#}").replace(&folder.path().display().to_string(), "FOLDER");
+        assert!(told.starts_with("FOLDER/image.pkr.hcl.tera:2: "), "{told}");
+        assert!(told.contains("color"), "{told}");
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(
+            crate::exit::hint(&error)
+                .unwrap()
+                .contains("[image.variables]")
+        );
+    }
+
+    #[test]
+    fn a_broken_template_is_named_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, want) in [
+            ("# first\n{% if %}\n", "image.pkr.hcl.tera:2: "),
+            (
+                "# first\n\n{{ image.name | nothing }}\n",
+                "image.pkr.hcl.tera:3: ",
+            ),
+        ] {
+            std::fs::write(folder.path().join(PACKER), text).unwrap();
+            let told = format!("{:#}", Templates::load(Some(folder.path())).unwrap_err());
+            assert!(told.contains(want), "{told}");
+        }
+    }
+
+    #[test]
+    fn hcl_strings_begin_no_interpolation() {
+        for (text, want) in [
+            ("plain", r#""plain""#),
+            ("a \"b\" \\ c", r#""a \"b\" \\ c""#),
+            ("${var.x} %{if} $5 100%", r#""$${var.x} %%{if} $5 100%""#),
+            ("two\nlines", r#""two\nlines""#),
+        ] {
+            assert_eq!(hcl_string(text), want);
+        }
     }
 }

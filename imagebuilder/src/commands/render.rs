@@ -18,7 +18,8 @@ const UNNAMED: &str = "render";
 
 /// Arguments of `render`.
 ///
-/// Works offline: what only the cloud or a run can tell is shown as a placeholder.
+/// Works offline: what only the cloud or a run can tell is shown as a placeholder. A folder written with --to has a
+/// key of its own, so that `packer validate` accepts it as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Render {
     /// Write everything a run folder would hold to FOLDER, instead of printing the Packer template.
@@ -62,6 +63,8 @@ impl Render {
             Some(folder) => {
                 let image_json = serde_json::json!({ "image": config.image.name });
                 stage.write(folder, &template, &image_json)?;
+                let public_key = crate::bake::key::write(folder)?;
+                crate::stage::write(&folder.join("key.pub"), public_key.as_bytes(), 0o644)?;
                 context
                     .output
                     .data(folder.join(TEMPLATE).display().to_string())?;

@@ -364,3 +364,80 @@ fn nearest(message: &str) -> Option<String> {
         .min()
         .map(|(_, known)| known.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[image]\nname = \"shop\"\n[image.source]\nowners = [\"self\"]\nname = \"x-*\"\n[image.agent]\nbinary = \"agent\"\n";
+
+    fn refusal(text: &str) -> String {
+        let error = anyhow::Error::from(Config::parse(text, "ib.toml").unwrap_err());
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        match crate::exit::hint(&error) {
+            Some(hint) => format!("{error:#} | {hint}"),
+            None => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn the_least_is_enough_and_defaults_are_safe() {
+        let config = Config::parse(GOOD, "ib.toml").unwrap();
+        assert_eq!(config.image.arch, Arch::X86_64);
+        assert_eq!(config.bake.gate.timeout_seconds, 600);
+        assert!(config.bake.share.is_empty());
+    }
+
+    #[test]
+    fn every_refusal_has_its_place_and_where_we_know_one_its_cure() {
+        for (more, want) in [
+            (
+                "[bake]\nregoin = \"x\"\n",
+                "ib.toml:9: unknown field `regoin`",
+            ),
+            ("[bake]\nregoin = \"x\"\n", "did you mean `region`?"),
+            (
+                "[bake]\nsubnet = \"shop\"\n",
+                "ib.toml:9: `shop` is not a subnet id: it looks like subnet-",
+            ),
+            (
+                "[bake]\nshare = [\"me\"]\n",
+                "ib.toml:9: `me` is not an account id: it has twelve digits",
+            ),
+            (
+                "[services.\"a b\"]\nhealth_url = \"x\"\n",
+                "`a b` is not a service name",
+            ),
+            (
+                "[[image.payload]]\nsource = \"a\"\ndest = \"b\"\n",
+                "payload dest `b` is not an absolute path",
+            ),
+            (
+                "[[image.payload]]\nsource = \"a\"\ndest = \"/b\"\nmode = \"rwx\"\n",
+                "payload mode `rwx` is not octal like 0644",
+            ),
+            ("[services.orders]\n", "missing field `health_url`"),
+            ("nonsense", "ib.toml:8: "),
+        ] {
+            let told = refusal(&format!("{GOOD}{more}"));
+            assert!(told.contains(want), "{told}\nmisses {want}");
+        }
+        let told = refusal(&GOOD.replace("\"self\"", ""));
+        assert!(told.contains("owners is empty"), "{told}");
+        let told = refusal(&GOOD.replace("name = \"shop\"", "name = \"Shop\""));
+        assert!(
+            told.starts_with("ib.toml:2: `Shop` is not an image name"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn only_a_near_key_is_proposed() {
+        assert_eq!(
+            nearest("unknown field `regon`, expected one of `region`, `subnet`"),
+            Some("region".into())
+        );
+        assert_eq!(nearest("unknown field `zzz`, expected `region`"), None);
+        assert_eq!(nearest("missing field `name`"), None);
+    }
+}

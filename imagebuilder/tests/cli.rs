@@ -1,0 +1,212 @@
+//! The command line as a user meets it: help, refusals, hints and exit codes, kept as golden files.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn imagebuilder(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder"));
+    command
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", folder.join("bin"));
+    command
+}
+
+fn told(output: &Output, folder: &Path) -> String {
+    let place = folder.display().to_string();
+    format!(
+        "exit {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().unwrap(),
+        String::from_utf8_lossy(&output.stdout).replace(&place, "FOLDER"),
+        String::from_utf8_lossy(&output.stderr).replace(&place, "FOLDER"),
+    )
+}
+
+fn scene() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("bin")).unwrap();
+    std::fs::create_dir(folder.path().join("payload")).unwrap();
+    std::fs::write(folder.path().join("payload/imagebuilder-agent"), "agent").unwrap();
+    std::fs::write(folder.path().join("payload/orders"), "orders").unwrap();
+    assert!(
+        imagebuilder(folder.path())
+            .arg("init")
+            .status()
+            .unwrap()
+            .success()
+    );
+    folder
+}
+
+fn program(folder: &Path, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.join("bin").join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn help_of_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    for verb in [
+        &[][..],
+        &["init"],
+        &["doctor"],
+        &["render"],
+        &["bake"],
+        &["images"],
+        &["reap"],
+    ] {
+        let output = imagebuilder(folder.path())
+            .args(verb)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let name = verb.first().map_or("help", |verb| verb).to_owned();
+        insta::assert_snapshot!(
+            format!("help-{name}"),
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_and_configuration_are_exit_2() {
+    let folder = scene();
+    let at = folder.path();
+    let refused = |args: &[&str]| told(&imagebuilder(at).args(args).output().unwrap(), at);
+    insta::assert_snapshot!(
+        "refused-no-config",
+        refused(&["bake", "--config", "none.toml"])
+    );
+    insta::assert_snapshot!("refused-init-twice", refused(&["init"]));
+    insta::assert_snapshot!(
+        "refused-no-release",
+        refused(&["render", "--packer", "new"])
+    );
+    let text = std::fs::read_to_string(at.join("imagebuilder.toml")).unwrap();
+    std::fs::write(
+        at.join("typo.toml"),
+        text.replace("instance_type", "instance_typ"),
+    )
+    .unwrap();
+    assert_eq!(
+        imagebuilder(at)
+            .args(["bake", "--config", "typo.toml"])
+            .status()
+            .unwrap()
+            .code(),
+        Some(2)
+    );
+    std::fs::remove_file(at.join("payload/orders")).unwrap();
+    insta::assert_snapshot!("refused-no-binary", refused(&["render"]));
+}
+
+#[test]
+fn what_preflight_refuses_is_exit_3_with_its_cure() {
+    let folder = scene();
+    let at = folder.path();
+    let bake = || {
+        let mut command = imagebuilder(at);
+        // No metadata service of the test's own host may answer.
+        command
+            .arg("bake")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("HOME", at);
+        command
+    };
+    let keys = |command: &mut Command| {
+        command
+            .env("AWS_ACCESS_KEY_ID", "x")
+            .env("AWS_SECRET_ACCESS_KEY", "y");
+    };
+    program(at, "packer", "#!/bin/sh\necho 'Packer v1.6.6'\n");
+    let started = std::time::Instant::now();
+    let output = bake().output().unwrap();
+    assert!(
+        started.elapsed() < std::time::Duration::from_secs(10),
+        "no credentials must be told fast"
+    );
+    let text = told(&output, at);
+    assert!(text.starts_with("exit 3\n"), "{text}");
+    assert!(
+        text.contains("error: no AWS credentials were found"),
+        "{text}"
+    );
+    assert!(
+        text.contains("AWS_PROFILE") && text.contains("rehearsal exec"),
+        "{text}"
+    );
+
+    let mut nobody = bake();
+    keys(&mut nobody);
+    nobody.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    insta::assert_snapshot!("refused-dead-endpoint", told(&nobody.output().unwrap(), at));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let with_packer = |text: Option<&str>| {
+        std::fs::remove_file(at.join("bin/packer")).ok();
+        if let Some(text) = text {
+            program(at, "packer", text);
+        }
+        let mut command = bake();
+        keys(&mut command);
+        told(
+            &command.env("AWS_ENDPOINT_URL", &endpoint).output().unwrap(),
+            at,
+        )
+    };
+    insta::assert_snapshot!("refused-no-packer", with_packer(None));
+    insta::assert_snapshot!(
+        "refused-old-packer",
+        with_packer(Some("#!/bin/sh\necho 'Packer v1.5.6'\n"))
+    );
+    insta::assert_snapshot!(
+        "refused-not-packer",
+        with_packer(Some("#!/bin/sh\necho 'skipping line'\n"))
+    );
+}
+
+#[test]
+fn the_rendered_template_is_valid_to_the_packer_on_path() {
+    let folder = scene();
+    let at = folder.path();
+    let path = std::env::var_os("PATH").unwrap();
+    let version = Command::new("packer")
+        .arg("version")
+        .env("CHECKPOINT_DISABLE", "1")
+        .output()
+        .unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let version = version
+        .lines()
+        .next()
+        .unwrap()
+        .trim_start_matches("Packer v")
+        .to_owned();
+    let output = imagebuilder(at)
+        .args(["render", "--to", "out", "--packer", &version])
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "out/image.pkr.hcl\n"
+    );
+    let validate = Command::new("packer")
+        .args(["validate", "image.pkr.hcl"])
+        .current_dir(at.join("out"))
+        .env("PATH", path)
+        .env("CHECKPOINT_DISABLE", "1")
+        .env("AWS_ACCESS_KEY_ID", "x")
+        .env("AWS_SECRET_ACCESS_KEY", "y")
+        .output()
+        .unwrap();
+    assert!(
+        validate.status.success(),
+        "packer {version}: {}",
+        told(&validate, at)
+    );
+}
