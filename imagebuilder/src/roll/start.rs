@@ -213,17 +213,22 @@ async fn refresh(
             return Err(error.into());
         }
         step.waiting(format!("{error}; looking whether it began all the same"));
+        // An ended one is not in anybody's way: the answers are not always from the same moment.
         let newest = crew
             .cloud
             .fleet
             .refreshes(&plan.group)
             .await?
             .into_iter()
-            .next();
+            .find(|refresh| !refresh.status.is_over() || ours(refresh, target, intended));
         match newest {
             Some(found) if ours(&found, target, intended) => break found.id,
-            Some(other) if busy => {
-                let reason = format!("refresh {} of group {} began first", other.id, plan.group);
+            other if busy && (other.is_some() || tries >= STARTS) => {
+                let id = other.map_or_else(
+                    || "another refresh".to_owned(),
+                    |other| format!("refresh {}", other.id),
+                );
+                let reason = format!("{id} of group {} began first", plan.group);
                 let hint =
                     "wait for it with --wait, or see what it does with `imagebuilder roll watch`";
                 step.failed("another refresh is active");

@@ -54,6 +54,19 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
     }));
     assert_eq!(stage.roll().await.code, 0);
     stage.assert_rolled("retried");
+    // A fault that contradicts the list is believed only after several tries.
+    let stage = Stage::new("");
+    for _ in 0..5 {
+        stage
+            .service
+            .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
+    }
+    assert_eq!(stage.roll().await.code, 16);
+    let stage = Stage::new("");
+    stage
+        .service
+        .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
+    assert_eq!(stage.roll().await.code, 0);
     // Somebody else's is not ours.
     let stage = Stage::new("");
     stage
