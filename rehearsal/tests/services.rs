@@ -3,6 +3,8 @@
 //! Needs moto, boto3 and the AWS CLI in one Python environment: that of `$REHEARSAL_MOTO`, which
 //! `make` sets, or else what is on the path.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
