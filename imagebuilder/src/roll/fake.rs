@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) limping: BTreeSet<ImageId>,
     /// Statuses that the active refresh takes on at its next turns instead of its own.
     pub(super) statuses: VecDeque<RefreshStatus>,
+    /// The shape new template versions come out with, when it is not their source's.
+    pub(super) misshapen: Option<String>,
     /// The schema of the records that agents write.
     pub(super) schema: u32,
     /// Every call, in order.
@@ -112,6 +114,7 @@ impl Service {
             sick: BTreeSet::new(),
             limping: BTreeSet::new(),
             statuses: VecDeque::new(),
+            misshapen: None,
             schema: SCHEMA,
             calls: Vec::new(),
             faults: BTreeMap::new(),
@@ -541,11 +544,11 @@ impl LaunchTemplates for Service {
             }
             let number = state.template.latest + 1;
             state.template.latest = number;
-            state.template.versions.push(sample::version(
-                number,
-                version.image.as_str(),
-                &version.description,
-            ));
+            let mut made = sample::version(number, version.image.as_str(), &version.description);
+            if let Some(shape) = &state.misshapen {
+                made.shape.clone_from(shape);
+            }
+            state.template.versions.push(made);
             state.tokens.insert(version.token.clone(), number);
             Ok(number)
         })

@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
 use super::plan::{Consent, Decision, Goal, Plan, RefusalKind, Target, Version, plan as decide};
-use super::view::{OURS, Refresh, SavedVersion, TemplateRef};
+use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion, TemplateRef};
 use super::{Crew, look};
 use crate::cloud::{CloudError, Kind, NewVersion, REFRESH_IN_PROGRESS};
 use crate::exit::{Exit, Failure};
@@ -159,7 +159,9 @@ async fn still_so(
         expected.saved = SavedVersion::Number(number);
     }
     match decide(&view, &exact, crew.settings, consents) {
-        Decision::Roll(again) if expected.same_ground(&again) => Ok(()),
+        Decision::Roll(again) if expected.same_ground(&again) => {
+            same_but_for_the_image(&view, plan, target)
+        }
         Decision::Roll(_) | Decision::NothingToDo(_) => Err(Exit::Refused
             .error(format!(
                 "group {} was changed while the roll was being prepared",
@@ -171,6 +173,30 @@ async fn still_so(
             Err(refused(refusal.kind, refusal.reason, refusal.hint).into())
         }
     }
+}
+
+/// Refuses a version that was made and came out as something else than its source with another
+/// image: boxes launched from it would not be what the plan says.
+fn same_but_for_the_image(view: &FleetView, plan: &Plan, target: &Target) -> Result<()> {
+    let (Version::From(source), Launches::Template(template)) = (plan.version, &view.launches)
+    else {
+        return Ok(());
+    };
+    let shape = |number| {
+        template
+            .version(number)
+            .map(|version| version.shape.as_str())
+    };
+    if shape(source) == shape(target.version) {
+        return Ok(());
+    }
+    Err(Exit::Refused
+        .error(format!(
+            "version {} of template {} was made from {source}, yet differs from it in more than the image",
+            target.version, plan.template_name
+        ))
+        .hint("compare them (aws ec2 describe-launch-template-versions); nothing was started")
+        .into())
 }
 
 /// A refusal as the error that ends the command.

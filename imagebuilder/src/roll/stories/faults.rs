@@ -115,6 +115,22 @@ async fn what_changes_between_plan_and_start_is_refused() {
 }
 
 #[tokio::test]
+async fn a_version_that_came_out_wrong_is_not_rolled() {
+    let stage = Stage::new("");
+    stage.service.state().misshapen = Some("without a key pair".into());
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 3);
+    assert!(
+        ended
+            .words
+            .contains("differs from it in more than the image"),
+        "{}",
+        ended.words
+    );
+    assert!(stage.service.state().refreshes.is_empty());
+}
+
+#[tokio::test]
 async fn what_cannot_go_back_is_cancelled() {
     let stage = Stage::new("");
     stage.service.state().sick.insert(sample::image("ami-2"));
