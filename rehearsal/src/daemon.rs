@@ -12,6 +12,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::autoscaling;
+use crate::balancer;
+use crate::balancer_source::BalancerSource;
 use crate::clock::RealClock;
 use crate::cloud::{Cloud, Region, RegionAt, write_durably};
 use crate::control::{DAEMON_FILE, DaemonNote};
@@ -64,6 +66,8 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let note_path = settings.folder.join(DAEMON_FILE);
     let note = serde_json::to_vec(&note).context("write down the daemon's port")?;
     let door = tokio::spawn(front.serve(listener));
+    let source = Arc::clone(&cloud) as Arc<dyn BalancerSource>;
+    let balancer = tokio::spawn(balancer::run(source, stopped.clone()));
     write_durably(&note_path, &note)?;
     tracing::info!(port, folder = %settings.folder.display(), "the cloud is up");
 
@@ -84,6 +88,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     tracing::info!("the cloud goes down");
     door.abort();
+    balancer.abort();
     fs::remove_file(&note_path).with_context(|| format!("remove {}", note_path.display()))
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod autoscaling;
+mod balancer;
 mod balancer_source;
 mod base_image;
 mod cli;
