@@ -74,10 +74,8 @@ pub(crate) async fn drive(
         told: BTreeSet::new(),
     };
     let group = &crew.settings.group;
-    let step = crew.output.step(
-        "watch",
-        format!("watch refresh {} of group {group}", course.refresh),
-    );
+    // The refresh was named before; a terminal has little room for what it waits for.
+    let step = crew.output.step("watch", format!("watch group {group}"));
     match drive.watch(step).await? {
         Some(finish) => Ok(finish),
         None => prove(crew, &course.target).await,

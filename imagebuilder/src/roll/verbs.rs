@@ -241,6 +241,8 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
             .hint("start one with `imagebuilder roll`")
             .into());
     };
+    crew.output
+        .say(format!("refresh {} of group {group}", refresh.id));
     let ledger = journal_of(crew, runs, refresh)?;
     let Some(course) = course_of(&view, refresh, ledger.as_ref().map(Ledger::journal)) else {
         return Err(Exit::Refused
