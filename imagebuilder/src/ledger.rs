@@ -112,8 +112,6 @@ pub(crate) struct Journal {
     pub(crate) began: jiff::Timestamp,
     /// How it ended; none while it runs, or when it was killed.
     pub(crate) outcome: Option<String>,
-    /// Packer's process group, while it runs.
-    pub(crate) packer: Option<i32>,
     /// The steps begun.
     pub(crate) steps: Vec<StepEntry>,
     /// The resources.
@@ -164,7 +162,6 @@ impl Ledger {
                 region: region.to_owned(),
                 began: jiff::Timestamp::now(),
                 outcome: None,
-                packer: None,
                 steps: Vec::new(),
                 things: Vec::new(),
                 facts: BTreeMap::new(),
@@ -299,12 +296,6 @@ impl Ledger {
     /// Records a fact.
     pub(crate) fn fact(&mut self, key: &str, value: impl Into<String>) -> anyhow::Result<()> {
         self.journal.facts.insert(key.to_owned(), value.into());
-        self.write()
-    }
-
-    /// Records Packer's process group, or that it ended.
-    pub(crate) fn packer(&mut self, group: Option<i32>) -> anyhow::Result<()> {
-        self.journal.packer = group;
         self.write()
     }
 

@@ -25,6 +25,8 @@ const PLUGINS_SINCE: Version = Version(1, 7, 0);
 pub(crate) const OUTPUT: &str = "packer.out";
 /// Where what Packer says outside of it goes.
 pub(crate) const ERRORS: &str = "packer.err";
+/// Where its process group is written down.
+const GROUP: &str = "packer.pid";
 /// Packer's own debug log.
 const LOG: &str = "packer.log";
 /// How often we look whether Packer wrote more: fast enough to record an id before anybody can miss it.
@@ -171,6 +173,9 @@ impl Packer {
     }
 
     /// Starts a build in a process group of its own, its output going to files in `folder`.
+    ///
+    /// The shell that becomes Packer writes the group down itself: if we are killed at this very moment, it is known
+    /// all the same.
     pub(crate) fn start(
         &self,
         folder: &Path,
@@ -179,8 +184,10 @@ impl Packer {
     ) -> anyhow::Result<Running> {
         let create =
             |name: &str| File::create(folder.join(name)).with_context(|| format!("create {name}"));
-        let child = base(&self.path)
+        let child = base(Path::new("/bin/sh"))
             .current_dir(folder)
+            .args(["-c", &format!("echo $$ >{GROUP} && exec \"$@\""), "sh"])
+            .arg(&self.path)
             .args(["build", "-machine-readable", "-color=false", template])
             .env("PACKER_LOG", "1")
             .env("PACKER_LOG_PATH", LOG)
@@ -200,6 +207,15 @@ impl Packer {
             reader: Reader::open(folder)?,
         })
     }
+}
+
+/// The process group of the Packer that was started in a run folder; `None` until it is written.
+pub(crate) fn group(folder: &Path) -> Option<i32> {
+    std::fs::read_to_string(folder.join(GROUP))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 const INSTALL: &str = "install Packer 1.6.6 or newer: `apt-get install packer`, or https://developer.hashicorp.com/packer/install";
@@ -234,11 +250,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The process group, for whoever must end it later.
-    pub(crate) fn group(&self) -> i32 {
-        self.group
-    }
-
     /// Follows the build to its end, handing over every line. When asked to stop, or past the deadline, Packer is
     /// interrupted once and given time to clean up; asked again, it is killed.
     pub(crate) async fn follow(

@@ -53,7 +53,6 @@ impl Lane for PackerLane {
     ) -> anyhow::Result<ImageId> {
         let folder = ledger.folder().to_owned();
         let running = self.0.start(&folder, TEMPLATE, ledger.packer_lock()?)?;
-        ledger.packer(Some(running.group()))?;
         let mut heard = Heard::default();
         let ended = running
             .follow(cancel, deadline, |line| {
@@ -61,9 +60,6 @@ impl Lane for PackerLane {
                 record(ledger, line)
             })
             .await;
-        if ended.is_ok() {
-            ledger.packer(None)?;
-        }
         match ended? {
             Ended::Cancelled => Err(Exit::Cancelled
                 .error("cancelled while packer was building")

@@ -149,27 +149,26 @@ async fn one(
 }
 
 /// A killed bake does not take its Packer along: asks it to stop, and waits until it cleaned up after itself.
-async fn end_packer(ledger: &mut Ledger, step: &mut crate::output::Step) -> anyhow::Result<()> {
-    if !ledger.packer_lives()? {
-        return Ok(());
-    }
-    let group = ledger
-        .journal()
-        .packer
-        .context("a packer of this run lives, and the ledger does not know its group")?;
-    step.waiting("stopping its packer");
-    packer::interrupt(group);
+async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::Result<()> {
+    let mut interrupted = None;
     for _ in 0..LOOKS {
         if !ledger.packer_lives()? {
-            return ledger.packer(None);
+            return Ok(());
+        }
+        step.waiting("stopping its packer");
+        if interrupted.is_none() {
+            // It writes its group down as its first act; until then there is nothing to interrupt.
+            interrupted = packer::group(ledger.folder());
+            interrupted.into_iter().for_each(packer::interrupt);
         }
         tokio::time::sleep(LOOK).await;
     }
+    let group = packer::group(ledger.folder()).context("packer holds its lock and has no group")?;
     packer::kill(group);
     while ledger.packer_lives()? {
         tokio::time::sleep(LOOK).await;
     }
-    ledger.packer(None)
+    Ok(())
 }
 
 /// Runs that left something in the cloud, with their image's name, by tag.
