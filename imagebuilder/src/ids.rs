@@ -69,7 +69,7 @@ macro_rules! id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };
@@ -93,10 +93,6 @@ id!(
     SnapshotId, "a snapshot id", "it looks like snap-0123456789abcdef0", |t| tail(t, "snap-")
 );
 id!(
-    /// An EBS volume.
-    VolumeId, "a volume id", "it looks like vol-0123456789abcdef0", |t| tail(t, "vol-")
-);
-id!(
     /// A security group.
     SecurityGroupId, "a security group id", "it looks like sg-0123456789abcdef0", |t| tail(t, "sg-")
 );
@@ -107,10 +103,6 @@ id!(
 id!(
     /// A VPC.
     VpcId, "a VPC id", "it looks like vpc-0123456789abcdef0", |t| tail(t, "vpc-")
-);
-id!(
-    /// A launch template.
-    TemplateId, "a launch template id", "it looks like lt-0123456789abcdef0", |t| tail(t, "lt-")
 );
 id!(
     /// An AWS account.

@@ -135,7 +135,7 @@ pub(crate) enum Found {
     /// Its process lives.
     Alive(RunId),
     /// Its process is gone; the journal is ours now.
-    Dead(Ledger),
+    Dead(Box<Ledger>),
 }
 
 impl Ledger {
@@ -190,11 +190,11 @@ impl Ledger {
         // It may have been written between reading and locking.
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(Some(Found::Dead(Self {
+        Ok(Some(Found::Dead(Box::new(Self {
             folder: folder.to_owned(),
             journal: parse(&text, &path)?,
             _lock: lock,
-        })))
+        }))))
     }
 
     /// All runs below `runs`, oldest first.

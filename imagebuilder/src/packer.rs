@@ -505,12 +505,18 @@ mod tests {
         let mut heard = Vec::new();
         write!(file, "1,,ui,say,Instance").unwrap();
         reader
-            .read(&mut |line| Ok(heard.push(line.clone())))
+            .read(&mut |line| {
+                heard.push(line.clone());
+                Ok(())
+            })
             .unwrap();
         assert!(heard.is_empty());
         writeln!(file, " ID: i-1").unwrap();
         reader
-            .read(&mut |line| Ok(heard.push(line.clone())))
+            .read(&mut |line| {
+                heard.push(line.clone());
+                Ok(())
+            })
             .unwrap();
         assert_eq!(heard, [Line::Instance("i-1".into())]);
     }

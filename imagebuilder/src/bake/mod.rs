@@ -22,7 +22,6 @@ use contract::tags;
 use serde::Serialize;
 
 pub(crate) use self::lane::{Lane, PackerLane};
-pub(crate) use self::publish::point;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::cancel::Cancel;

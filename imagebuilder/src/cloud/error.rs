@@ -53,11 +53,6 @@ impl CloudError {
     pub(crate) fn code(&self) -> &str {
         &self.code
     }
-
-    /// The service's own words.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
 }
 
 impl fmt::Display for CloudError {

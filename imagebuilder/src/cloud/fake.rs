@@ -177,14 +177,12 @@ impl Fake {
             (world.changes, world.fault)
         };
         match fault {
-            Some(Fault::Fails(at)) if at == now => {
-                return Err(CloudError::new(
-                    Kind::Other,
-                    operation,
-                    "InternalError",
-                    "as arranged",
-                ));
-            }
+            Some(Fault::Fails(at)) if at == now => Err(CloudError::new(
+                Kind::Other,
+                operation,
+                "InternalError",
+                "as arranged",
+            )),
             Some(Fault::KilledBefore(at)) if at == now => self.hang().await,
             Some(Fault::KilledAfter(at)) if at == now => {
                 act(&mut self.world())?;

@@ -285,7 +285,7 @@ fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<
         return Ok(None);
     };
     ledger.fact(fact::REFRESH, refresh.id.as_str())?;
-    Ok(Some(ledger))
+    Ok(Some(*ledger))
 }
 
 /// Brings the fleet back: by the active refresh if there is one, else by a new one.
