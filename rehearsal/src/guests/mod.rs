@@ -102,3 +102,6 @@ pub(crate) fn open(
         )?),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,7 +64,7 @@ pub(super) struct Room<M> {
 
 struct Guest {
     life: Arc<Life>,
-    _metadata: Option<Serving>,
+    metadata: Option<Serving>,
 }
 
 /// A guest's process from start to end.
@@ -116,12 +116,15 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
         {
             return Ok(());
         }
-        // The metadata of an earlier run lets go of its place first.
-        guests.remove(&guest.id);
-        let start = || -> anyhow::Result<Guest> {
+        // Metadata served since an earlier start goes on being served: its place is taken already.
+        let served = guests.remove(&guest.id).and_then(|guest| guest.metadata);
+        let start = move || -> anyhow::Result<Guest> {
             let folder = self.place(&guest.id);
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-            let metadata = self.machine.serve(guest)?;
+            let metadata = match served {
+                Some(serving) => Some(serving),
+                None => self.machine.serve(guest)?,
+            };
             let life = match self.machine.order(guest, &folder)? {
                 None => Life::of_a_word(),
                 Some(order) => {
@@ -138,10 +141,7 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
                     }
                 }
             };
-            Ok(Guest {
-                life,
-                _metadata: metadata,
-            })
+            Ok(Guest { life, metadata })
         };
         let started = start().with_context(|| format!("start guest {}", guest.id))?;
         guests.insert(guest.id.clone(), started);

@@ -1,0 +1,133 @@
+//! The room's bookkeeping, with puppets of a few lines of shell.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::imds_source::ImdsFacts;
+
+/// Far longer than a shell takes; only a broken test meets it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct OnlyOne;
+
+impl ImdsSource for OnlyOne {
+    fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
+        Some(ImdsFacts {
+            instance_id: instance_id.to_owned(),
+            image_id: "ami-1".to_owned(),
+            instance_type: "t3.micro".to_owned(),
+            region: "us-east-1".to_owned(),
+            zone: "us-east-1a".to_owned(),
+            account_id: "123456789012".to_owned(),
+            private_ip: "127.76.0.9".to_owned(),
+            architecture: "x86_64".to_owned(),
+            pending_time: "2026-01-01T00:00:00Z".to_owned(),
+            user_data: Vec::new(),
+            public_keys: BTreeMap::new(),
+            role: None,
+            target_lifecycle_state: None,
+            tags: None,
+            tokens_required: false,
+            endpoint_port: 4800,
+        })
+    }
+}
+
+/// A room of puppets that run `script`, and one guest of it at an address of the test's own.
+fn stage(script: &str, last: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, GuestSpec) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("puppet");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let kind = Kind::Puppets {
+        command: Some(program.display().to_string()),
+    };
+    let room = open(&kind, folder.path(), Arc::new(OnlyOne)).unwrap();
+    let guest = GuestSpec {
+        id: "i-1".to_owned(),
+        address: Ipv4Addr::new(127, 76, 0, last),
+        ports: Vec::new(),
+        vcpus: 1,
+        memory_mib: 64,
+        disk: folder.path().join("none"),
+        imds: folder.path().join("imds.sock"),
+        image_id: "ami-1".to_owned(),
+    };
+    (folder, room, guest)
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn said(room: &Arc<dyn MachineRoom>) -> String {
+    String::from_utf8_lossy(&room.console("i-1")).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_puppet_knows_who_it_is_and_powers_off_when_asked() {
+    let script = r#"trap 'echo bye; exit 0' TERM
+echo "$REHEARSAL_INSTANCE_ID $REHEARSAL_IMAGE_ID $REHEARSAL_ADDRESS $AWS_ENDPOINT_URL key=$AWS_ACCESS_KEY_ID"
+tail -f /dev/null & wait"#;
+    let (_folder, room, guest) = stage(script, 9);
+    assert_eq!(room.state("i-1"), GuestState::Absent);
+    room.start(&guest).unwrap();
+    until("the puppet speaks", || said(&room).contains('\n')).await;
+    assert_eq!(
+        said(&room),
+        "i-1 ami-1 127.76.0.9 http://127.0.0.1:4800 key=\n"
+    );
+    assert_eq!(room.state("i-1"), GuestState::Running);
+    assert!(room.pid("i-1").is_some());
+    room.forget("i-1");
+    assert_eq!(
+        room.state("i-1"),
+        GuestState::Running,
+        "a running guest is not forgotten"
+    );
+    room.power_off("i-1");
+    until("it powers off", || {
+        room.state("i-1") == GuestState::PoweredOff
+    })
+    .await;
+    assert!(said(&room).ends_with("bye\n"));
+    assert!(room.pid("i-1").is_none());
+    room.start(&guest).unwrap();
+    until("it starts again", || {
+        said(&room).matches("ami-1").count() == 2
+    })
+    .await;
+    room.kill("i-1");
+    until("it is killed", || room.state("i-1") == GuestState::Dead).await;
+    room.forget("i-1");
+    assert_eq!(room.state("i-1"), GuestState::Absent);
+    assert!(said(&room).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
+    for (last, script, becomes) in [
+        (10, "exit 0", GuestState::PoweredOff),
+        (11, "exit 3", GuestState::Dead),
+    ] {
+        let (_folder, room, guest) = stage(script, last);
+        room.start(&guest).unwrap();
+        until(script, || room.state("i-1") != GuestState::Running).await;
+        assert_eq!(room.state("i-1"), becomes, "{script}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_not_there_is_an_end_not_a_hang() {
+    let (folder, room, guest) = stage("exit 0", 12);
+    std::fs::remove_file(folder.path().join("puppet")).unwrap();
+    room.start(&guest).unwrap();
+    until("setpriv gives up", || room.state("i-1") == GuestState::Dead).await;
+    assert!(said(&room).contains("No such file"), "{}", said(&room));
+}
