@@ -80,6 +80,10 @@ struct Up {
     /// What each puppet runs.
     #[arg(long, value_name = "CMD")]
     puppet_command: Option<String>,
+    /// A port of the instances that answers at their addresses, besides 22, 80, 443, 8080 and those of
+    /// target groups.
+    #[arg(long = "guest-port", value_name = "PORT")]
+    guest_ports: Vec<u16>,
     /// Return as soon as the endpoint answers, and leave the cloud up.
     #[arg(long)]
     detach: bool,
@@ -164,6 +168,7 @@ impl Up {
             folder: self.folder.folder,
             port: self.port,
             guests,
+            guest_ports: self.guest_ports,
             base_image: self.base_image,
         };
         runtime()?.block_on(daemon::run(&settings))

@@ -25,7 +25,6 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,14 +34,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::autoscaling;
-use crate::autoscaling::world::{
-    AlarmState, InstanceView, LaunchRequest, TemplateRef, TemplateView, World,
-};
 use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
-use crate::elb::{self, Estate, Machine};
-use crate::ssm::{self, Images};
-use crate::wire::ids;
+use crate::ec2;
+use crate::elb;
+use crate::ssm;
 
 /// The one account.
 pub(crate) const ACCOUNT: &str = "123456789012";
@@ -66,7 +62,7 @@ pub(crate) struct RequestContext {
 pub(crate) struct State {
     /// All services but Auto Scaling.
     pub(crate) region: Region,
-    /// Auto Scaling, which sees the region as its [`World`].
+    /// Auto Scaling, which sees the region as its world.
     pub(crate) autoscaling: autoscaling::State,
 }
 
@@ -74,101 +70,12 @@ pub(crate) struct State {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Region {
-    /// Machines and their network, as far as they are here.
-    pub(crate) grounds: Grounds,
+    /// EC2.
+    pub(crate) ec2: ec2::State,
     /// Elastic Load Balancing v2.
     pub(crate) elb: elb::State,
     /// Parameter Store.
     pub(crate) ssm: ssm::State,
-}
-
-/// The bare VPC: addresses, and no machine yet.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Grounds {
-    /// How many addresses load balancers have had.
-    balancers: u8,
-}
-
-impl Images for Grounds {
-    fn is_available(&self, _image_id: &str) -> bool {
-        false
-    }
-}
-
-impl Estate for Grounds {
-    fn machine(&self, _instance_id: &str) -> Option<Machine> {
-        None
-    }
-
-    fn vpc(&self) -> &str {
-        "vpc-00000000000000000"
-    }
-
-    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
-        let zone = subnet_id.strip_prefix("subnet-0000000000000000")?;
-        Some(format!("{REGION}{zone}"))
-    }
-
-    fn balancer_address(&mut self) -> Ipv4Addr {
-        self.balancers = self.balancers.wrapping_add(1);
-        Ipv4Addr::new(127, 64, 240, self.balancers)
-    }
-}
-
-/// The region at a moment, as Auto Scaling may see and change it.
-pub(crate) struct RegionAt<'a> {
-    /// The region.
-    pub(crate) region: &'a mut Region,
-    /// The moment.
-    pub(crate) now: Timestamp,
-}
-
-impl World for RegionAt<'_> {
-    fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String> {
-        Err(format!("launch template {} does not exist", wanted.id))
-    }
-
-    fn launch(&mut self, _request: &LaunchRequest) -> Result<String, String> {
-        Err("instances cannot be launched yet".to_owned())
-    }
-
-    fn terminate(&mut self, _instance_id: &str) {}
-
-    fn instance(&self, _instance_id: &str) -> Option<InstanceView> {
-        None
-    }
-
-    fn register_target(&mut self, target_group_arn: &str, instance_id: &str) {
-        self.region.elb.register(target_group_arn, instance_id);
-    }
-
-    fn deregister_target(&mut self, target_group_arn: &str, instance_id: &str) {
-        let elb = &mut self.region.elb;
-        elb.deregister(target_group_arn, instance_id, self.now);
-    }
-
-    fn target_health(&self, target_group_arn: &str, instance_id: &str) -> Option<String> {
-        let Region { grounds, elb, .. } = &*self.region;
-        elb.health(target_group_arn, instance_id, grounds, self.now)
-            .map(str::to_owned)
-    }
-
-    fn target_group_exists(&self, target_group_arn: &str) -> bool {
-        self.region.elb.group_exists(target_group_arn)
-    }
-
-    fn alarm(&self, _name: &str) -> AlarmState {
-        AlarmState::InsufficientData
-    }
-
-    fn subnet_zone(&self, _subnet_id: &str) -> Option<String> {
-        None
-    }
-
-    fn fresh_uuid(&mut self) -> String {
-        ids::uuid()
-    }
 }
 
 /// The cloud.
@@ -192,6 +99,9 @@ impl Cloud {
     /// When the folder cannot be written, or holds a state this release cannot read.
     pub(crate) fn open(folder: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
+        let folder = &folder
+            .canonicalize()
+            .with_context(|| format!("find {}", folder.display()))?;
         let path = folder.join(STATE_FILE);
         let (state, on_disk) = match fs::read(&path) {
             Ok(bytes) => {
@@ -204,7 +114,9 @@ impl Cloud {
                 (state, bytes)
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                (State::default(), Vec::new())
+                let mut state = State::default();
+                state.region.ec2.network.second_byte = second_byte(folder);
+                (state, Vec::new())
             }
             Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
         };
@@ -271,7 +183,7 @@ impl BalancerSource for Cloud {
     }
 
     fn target_groups(&self) -> Vec<TargetGroupView> {
-        self.look(|state, now| state.region.elb.checked_groups(&state.region.grounds, now))
+        self.look(|state, now| state.region.elb.checked_groups(&state.region.ec2, now))
     }
 
     fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome) {
@@ -288,6 +200,21 @@ impl BalancerSource for Cloud {
             );
         }
     }
+}
+
+/// The second byte of a new cloud's addresses, from its folder's path: two clouds of one host rarely
+/// share their addresses.
+fn second_byte(folder: &Path) -> u8 {
+    // FNV-1a: spread well enough, and the same in every release.
+    let hash = folder
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+    let folded = hash.to_le_bytes().iter().fold(0, |all, byte| all ^ byte);
+    64 + folded % 64
 }
 
 /// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new.

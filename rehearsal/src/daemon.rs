@@ -15,17 +15,30 @@ use crate::autoscaling;
 use crate::balancer;
 use crate::balancer_source::BalancerSource;
 use crate::clock::RealClock;
-use crate::cloud::{Cloud, Region, RegionAt, write_durably};
+use crate::cloud::{Cloud, Region, write_durably};
 use crate::control::{DAEMON_FILE, DaemonNote};
 use crate::disks;
+use crate::ec2;
 use crate::elb;
 use crate::front::Front;
 use crate::guests::{self, Kind};
-use crate::imds_source::{ImdsFacts, ImdsSource};
+use crate::machines::Machines;
+use crate::metadata::Metadata;
 use crate::ssm;
+use crate::world::RegionAt;
 
 /// How often the cloud looks at its machines and its clocks when nothing calls it.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Debian's suites and their numbers.
+const SUITES: [(&str, u32); 4] = [
+    ("bullseye", 11),
+    ("bookworm", 12),
+    ("trixie", 13),
+    ("forky", 14),
+];
+/// What a base image of unknown suite is called after.
+const USUAL_SUITE: u32 = 12;
 
 /// How a cloud is brought up.
 #[derive(Clone, Debug)]
@@ -36,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Where instances run.
     pub(crate) guests: Kind,
+    /// More ports of each guest that answer at its address.
+    pub(crate) guest_ports: Vec<u16>,
     /// The disk image to register as Debian's.
     pub(crate) base_image: Option<PathBuf>,
 }
@@ -54,11 +69,22 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("ask for the door's port")?
         .port();
     let cloud = Arc::new(Cloud::open(&settings.folder, Arc::new(RealClock))?);
-    let _disks = disks::open(&settings.guests, &settings.folder)?;
-    let metadata: Arc<dyn ImdsSource> = Arc::clone(&cloud) as Arc<dyn ImdsSource>;
-    let _room = guests::open(&settings.guests, &settings.folder, metadata)?;
+    let disks = disks::open(&settings.guests, cloud.folder())?;
+    let metadata = Arc::new(Metadata::new(Arc::clone(&cloud), port));
+    let room = guests::open(&settings.guests, cloud.folder(), metadata)?;
+    let machines = Machines::new(
+        Arc::clone(&cloud),
+        Arc::clone(&room),
+        disks,
+        settings.guest_ports.clone(),
+    );
+    found_base_image(&cloud, settings)?;
+    let taking = Arc::clone(&machines);
+    tokio::task::spawn_blocking(move || taking.take_in())
+        .await
+        .context("take the base image in")??;
     let (stop, mut stopped) = watch::channel(false);
-    let front = Arc::new(Front::new(Arc::clone(&cloud), stop));
+    let front = Arc::new(Front::new(Arc::clone(&cloud), room, stop));
     let note = DaemonNote {
         pid: std::process::id(),
         port,
@@ -81,28 +107,55 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-        let ticking = Arc::clone(&cloud);
-        tokio::task::spawn_blocking(move || tick(&ticking))
-            .await
-            .context("tick")??;
+        let ticking = (Arc::clone(&cloud), Arc::clone(&machines));
+        tokio::task::spawn_blocking(move || {
+            let (cloud, machines) = ticking;
+            tick(&cloud)?;
+            machines.step()
+        })
+        .await
+        .context("tick")??;
     }
     tracing::info!("the cloud goes down");
+    // Before the door closes: what guests do last, they may want to say.
+    tokio::task::spawn_blocking(move || machines.end())
+        .await
+        .context("end the machines")?;
     door.abort();
     balancer.abort();
     fs::remove_file(&note_path).with_context(|| format!("remove {}", note_path.display()))
 }
 
-impl ImdsSource for Cloud {
-    fn facts(&self, _instance_id: &str) -> Option<ImdsFacts> {
-        None
-    }
+/// Debian's image, as a cloud knows it from the start: of the file given, or, where machines are
+/// puppets and boot from nothing, of an empty disk.
+fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
+    let file = match (&settings.base_image, &settings.guests) {
+        (Some(file), _) => Some(
+            file.canonicalize()
+                .with_context(|| format!("find the base image {}", file.display()))?,
+        ),
+        (None, Kind::Puppets { .. }) => None,
+        (None, Kind::Qemu) => return Ok(()),
+    };
+    let suite = file.as_deref().and_then(suite).unwrap_or(USUAL_SUITE);
+    cloud.change(|state, now| state.region.ec2.found_base_image(suite, file, now))
+}
+
+/// Debian's release number, from the suite in a base image's file name (`debian-bookworm-….raw`).
+fn suite(file: &Path) -> Option<u32> {
+    let name = file.file_name()?.to_str()?;
+    SUITES
+        .iter()
+        .find(|(suite, _)| name.contains(suite))
+        .map(|(_, number)| *number)
 }
 
 fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     cloud.change(|state, now| {
-        let Region { grounds, elb, ssm } = &mut state.region;
-        elb::tick(elb, grounds, now);
-        ssm::tick(ssm, grounds, now);
+        let Region { ec2, elb, ssm } = &mut state.region;
+        ec2::tick(ec2, now);
+        elb::tick(elb, ec2, now);
+        ssm::tick(ssm, ec2, now);
         let mut world = RegionAt {
             region: &mut state.region,
             now,

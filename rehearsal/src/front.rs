@@ -19,13 +19,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::autoscaling;
-use crate::cloud::{Cloud, RegionAt, RequestContext, State};
+use crate::cloud::{Cloud, RequestContext, State};
+use crate::ec2;
 use crate::elb;
+use crate::guests::MachineRoom;
 use crate::moto::{Moto, Unable};
 use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
+use crate::world::RegionAt;
 
 /// What answers carry: something whole, or a stream from moto.
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -80,14 +83,24 @@ impl Service {
 pub(crate) struct Front {
     cloud: Arc<Cloud>,
     moto: Moto,
+    room: Arc<dyn MachineRoom>,
     stop: watch::Sender<bool>,
 }
 
 impl Front {
-    /// A door to `cloud`; `stop` is set when somebody asks for the end.
-    pub(crate) fn new(cloud: Arc<Cloud>, stop: watch::Sender<bool>) -> Self {
+    /// A door to `cloud`, whose machines are in `room`; `stop` is set when somebody asks for the end.
+    pub(crate) fn new(
+        cloud: Arc<Cloud>,
+        room: Arc<dyn MachineRoom>,
+        stop: watch::Sender<bool>,
+    ) -> Self {
         let moto = Moto::of_environment(cloud.folder());
-        Self { cloud, moto, stop }
+        Self {
+            cloud,
+            moto,
+            room,
+            stop,
+        }
     }
 
     /// Answers on `listener` for ever.
@@ -150,10 +163,14 @@ impl Front {
         let action = asked.action.clone();
         let request_id = ids::uuid();
         let cloud = Arc::clone(&self.cloud);
+        let room = Arc::clone(&self.room);
         let answered = {
             let request_id = request_id.clone();
             // Handlers are quick, but writing the state down waits for the disk.
             tokio::task::spawn_blocking(move || {
+                if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
+                    return Ok(console(&cloud, &*room, &asked.params));
+                }
                 cloud.change(|state, now| {
                     dispatch(service, state, &RequestContext { now, request_id }, &asked)
                 })
@@ -237,7 +254,7 @@ fn dispatch(
     } = asked;
     let region = &mut state.region;
     let xml = match service {
-        Service::Ec2 => Err(ApiError::invalid_action(action)),
+        Service::Ec2 => ec2::handle(&mut region.ec2, ctx, action, params),
         Service::AutoScaling => {
             let mut world = RegionAt {
                 region,
@@ -245,15 +262,25 @@ fn dispatch(
             };
             autoscaling::handle(&mut state.autoscaling, &mut world, ctx, action, params)
         }
-        Service::Elb => elb::handle(&mut region.elb, &mut region.grounds, ctx, action, params),
+        Service::Elb => elb::handle(&mut region.elb, &mut region.ec2, ctx, action, params),
         Service::Ssm => {
-            return ssm::handle(&mut region.ssm, &region.grounds, ctx, action, json)
-                .map(Answer::Json);
+            return ssm::handle(&mut region.ssm, &region.ec2, ctx, action, json).map(Answer::Json);
         }
         Service::Sts if action == "GetCallerIdentity" => Ok(sts::caller_identity(ctx)),
         Service::Sts => Err(ApiError::invalid_action(action)),
     };
     xml.map(Answer::Xml)
+}
+
+/// GetConsoleOutput, which alone asks the machine room: not with the cloud locked, since the room
+/// itself may be asking the cloud.
+fn console(cloud: &Cloud, room: &dyn MachineRoom, params: &Params) -> Result<Answer, ApiError> {
+    let id = params.required("InstanceId")?;
+    cloud.look(|state, _| state.region.ec2.instance(id).map(drop))?;
+    let said = room.console(id);
+    cloud
+        .look(|state, now| ec2::console_output(&state.region.ec2, now, params, &said))
+        .map(Answer::Xml)
 }
 
 /// The service in a SigV4 credential scope, of a signed request

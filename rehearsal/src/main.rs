@@ -14,16 +14,20 @@ mod cloud;
 mod control;
 mod daemon;
 mod disks;
+mod ec2;
 mod elb;
 mod front;
 mod guests;
 mod imds;
 mod imds_relay;
 mod imds_source;
+mod machines;
+mod metadata;
 mod moto;
 mod ssm;
 mod sts;
 mod wire;
+mod world;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {

@@ -1,5 +1,6 @@
 //! What the balancer is told of the books, and what its health checks make of them.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
@@ -37,6 +38,14 @@ impl State {
             .iter()
             .filter_map(|arn| self.groups.get(arn))
             .map(|group| view(group, estate, now))
+            .collect()
+    }
+
+    /// Ports that machines are asked on.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        self.groups
+            .values()
+            .flat_map(|group| std::iter::once(group.port).chain(group.check_port))
             .collect()
     }
 

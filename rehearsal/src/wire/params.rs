@@ -148,6 +148,12 @@ impl Params {
     }
 }
 
+impl From<BTreeMap<String, String>> for Params {
+    fn from(flat: BTreeMap<String, String>) -> Self {
+        Self(flat)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

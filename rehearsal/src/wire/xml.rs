@@ -24,6 +24,12 @@ impl Xml {
         self.close(name)
     }
 
+    /// Bare text inside the element being written, escaped.
+    pub(crate) fn content(&mut self, value: impl Display) -> &mut Self {
+        escape_into(&mut self.0, &value.to_string());
+        self
+    }
+
     /// [`Xml::text`] when there is a value, nothing otherwise.
     pub(crate) fn maybe(&mut self, name: &str, value: Option<impl Display>) -> &mut Self {
         match value {

@@ -1,0 +1,487 @@
+//! Snapshots and volumes, as EC2's books have them; the bytes are in [`crate::disks`].
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::select::{Describe, maybe, one};
+use super::tags;
+use crate::cloud::ACCOUNT;
+use crate::wire::{ApiError, Params, Xml, iso};
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    /// `snap-…`
+    pub(crate) id: String,
+    /// What it is taken from.
+    pub(crate) source: Source,
+    /// GiB.
+    pub(crate) size: u32,
+    /// How far the copy is.
+    pub(crate) state: SnapshotState,
+    /// When it was begun.
+    pub(crate) started: Timestamp,
+    /// When it was complete.
+    pub(crate) completed: Option<Timestamp>,
+    /// For people.
+    pub(crate) description: String,
+    /// Whose it is.
+    pub(crate) owner: String,
+    /// Whether EC2 would have encrypted it.
+    pub(crate) encrypted: bool,
+    /// Accounts (`all` for everybody) that may make volumes of it.
+    pub(crate) shared: BTreeSet<String>,
+}
+
+/// What a snapshot is taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// A volume.
+    Volume(String),
+    /// A disk image from outside.
+    File(PathBuf),
+    /// Nothing: an empty disk.
+    Nothing,
+}
+
+/// How far a snapshot is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum SnapshotState {
+    /// Being copied.
+    Pending,
+    /// Whole.
+    Completed,
+    /// It could not be copied, and why.
+    Failed(String),
+}
+
+impl SnapshotState {
+    /// As EC2 writes it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Completed => "completed",
+            Self::Failed(_) => "error",
+        }
+    }
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// `vol-…`
+    pub(crate) id: String,
+    /// GiB.
+    pub(crate) size: u32,
+    /// e.g. `gp3`
+    pub(crate) kind: String,
+    /// IOPS, where the type has any.
+    pub(crate) iops: Option<i64>,
+    /// MiB/s, where the type has any.
+    pub(crate) throughput: Option<i64>,
+    /// Whether EC2 would have encrypted it.
+    pub(crate) encrypted: bool,
+    /// What it was made of.
+    pub(crate) snapshot: Option<String>,
+    /// e.g. `us-east-1a`
+    pub(crate) zone: String,
+    /// When it came.
+    pub(crate) created: Timestamp,
+    /// Whose disk it is.
+    pub(crate) attachment: Option<Attachment>,
+    /// Whether its disk exists yet.
+    pub(crate) made: bool,
+}
+
+/// A volume's place in an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    /// The instance.
+    pub(crate) instance: String,
+    /// e.g. `/dev/xvda`
+    pub(crate) device: String,
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// Whether it goes with the instance.
+    pub(crate) delete_on_termination: bool,
+}
+
+impl Volume {
+    fn state(&self) -> &'static str {
+        match &self.attachment {
+            Some(_) => "in-use",
+            None => "available",
+        }
+    }
+}
+
+impl State {
+    /// The snapshot of that id.
+    ///
+    /// # Errors
+    /// `InvalidSnapshot.NotFound`, `InvalidSnapshotID.Malformed`.
+    pub(crate) fn snapshot(&self, id: &str) -> Result<&Snapshot, ApiError> {
+        if !id.starts_with("snap-") {
+            return Err(ApiError::new(
+                "InvalidSnapshotID.Malformed",
+                format!("Value ({id}) for parameter snapshotId is invalid. Expected: 'snap-...'."),
+            ));
+        }
+        self.snapshots.get(id).ok_or_else(|| snapshot_not_found(id))
+    }
+
+    /// The volume of that id.
+    ///
+    /// # Errors
+    /// `InvalidVolume.NotFound`.
+    pub(crate) fn volume(&self, id: &str) -> Result<&Volume, ApiError> {
+        self.volumes.get(id).ok_or_else(|| volume_not_found(id))
+    }
+
+    /// An instance's volumes, the root's first.
+    pub(crate) fn volumes_of<'a>(
+        &'a self,
+        instance_id: &'a str,
+    ) -> impl Iterator<Item = (&'a Volume, &'a Attachment)> {
+        let root = self
+            .instances
+            .get(instance_id)
+            .map(|instance| instance.root_device.as_str());
+        let mut all: Vec<_> = self
+            .volumes
+            .values()
+            .filter_map(|volume| {
+                let attachment = volume.attachment.as_ref()?;
+                (attachment.instance == instance_id).then_some((volume, attachment))
+            })
+            .collect();
+        all.sort_by_key(|(_, attachment)| {
+            (
+                Some(attachment.device.as_str()) != root,
+                attachment.device.clone(),
+            )
+        });
+        all.into_iter()
+    }
+
+    /// Whether a copy of one of the instance's disks is still being made.
+    pub(crate) fn is_being_copied(&self, instance_id: &str) -> bool {
+        self.volumes_of(instance_id)
+            .any(|(volume, _)| self.is_copied_from(&volume.id))
+    }
+
+    fn is_copied_from(&self, volume_id: &str) -> bool {
+        self.snapshots.values().any(|snapshot| {
+            snapshot.state == SnapshotState::Pending
+                && matches!(&snapshot.source, Source::Volume(id) if id == volume_id)
+        })
+    }
+
+    /// Forgets a snapshot; its disk goes as soon as nothing needs it.
+    pub(crate) fn drop_snapshot(&mut self, id: &str) {
+        if self.snapshots.remove(id).is_some() {
+            self.tags.remove(id);
+            self.discarded.insert(id.to_owned());
+        }
+    }
+
+    /// Forgets a volume; its disk goes as soon as nothing needs it.
+    pub(crate) fn drop_volume(&mut self, id: &str) {
+        if self.volumes.remove(id).is_some() {
+            self.tags.remove(id);
+            self.discarded.insert(id.to_owned());
+        }
+    }
+
+    /// Whether a discarded disk is needed by nobody any more.
+    pub(crate) fn is_free(&self, disk: &str) -> bool {
+        let to_be_made = self
+            .volumes
+            .values()
+            .any(|volume| !volume.made && volume.snapshot.as_deref() == Some(disk));
+        !to_be_made && !self.is_copied_from(disk)
+    }
+}
+
+fn snapshot_not_found(id: &str) -> ApiError {
+    ApiError::new(
+        "InvalidSnapshot.NotFound",
+        format!("The snapshot '{id}' does not exist."),
+    )
+}
+
+fn volume_not_found(id: &str) -> ApiError {
+    ApiError::new(
+        "InvalidVolume.NotFound",
+        format!("The volume '{id}' does not exist."),
+    )
+}
+
+/// DeleteSnapshot.
+pub(crate) fn delete_snapshot(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("SnapshotId")?;
+    let snapshot = state.snapshot(id)?;
+    check_own(snapshot)?;
+    if let Some(image) = state.images.values().find(|image| image.uses(id)) {
+        return Err(ApiError::new(
+            "InvalidSnapshot.InUse",
+            format!("The snapshot {id} is currently in use by {}", image.id),
+        ));
+    }
+    let id = id.to_owned();
+    state.drop_snapshot(&id);
+    Ok(tags::done())
+}
+
+fn check_own(snapshot: &Snapshot) -> Result<(), ApiError> {
+    if snapshot.owner == ACCOUNT {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "AuthFailure",
+        format!("Not authorized for snapshot {}", snapshot.id),
+    ))
+}
+
+/// DescribeSnapshots.
+pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let owners = params.list("Owner");
+    let chosen = Describe::new(params, &state.tags, "SnapshotId").choose_where(
+        &state.snapshots,
+        |snapshot| owners.is_empty() || owners.iter().any(|owner| is_owner(owner, &snapshot.owner)),
+        snapshot_not_found,
+        |snapshot, name| match name {
+            "snapshot-id" => one(&snapshot.id),
+            "status" => one(snapshot.state.name()),
+            "volume-id" => one(volume_id(snapshot)),
+            "volume-size" => one(snapshot.size),
+            "owner-id" => one(&snapshot.owner),
+            "owner-alias" => Some(Vec::new()),
+            "description" => one(&snapshot.description),
+            "encrypted" => one(snapshot.encrypted),
+            "progress" => one(progress(snapshot)),
+            "start-time" => one(iso(snapshot.started)),
+            "storage-tier" => one("standard"),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "snapshotSet", |x, snapshot| {
+        x.text("snapshotId", &snapshot.id)
+            .text("volumeId", volume_id(snapshot))
+            .text("status", snapshot.state.name());
+        if let SnapshotState::Failed(why) = &snapshot.state {
+            x.text("statusMessage", why);
+        }
+        x.text("startTime", iso(snapshot.started))
+            .maybe("completionTime", snapshot.completed.map(iso))
+            .text("progress", progress(snapshot))
+            .text("ownerId", &snapshot.owner)
+            .text("description", &snapshot.description)
+            .text("volumeSize", snapshot.size)
+            .text("encrypted", snapshot.encrypted)
+            .text("storageTier", "standard");
+        tags::write(x, state.tags.get(&snapshot.id));
+    });
+    Ok(xml)
+}
+
+/// Whether `wanted` (an id or `self`) names the account `owner`.
+pub(crate) fn is_owner(wanted: &str, owner: &str) -> bool {
+    wanted == owner || (wanted == "self" && owner == ACCOUNT)
+}
+
+fn volume_id(snapshot: &Snapshot) -> &str {
+    match &snapshot.source {
+        Source::Volume(id) => id,
+        // What EC2 writes for a snapshot that was copied here.
+        Source::File(_) | Source::Nothing => "vol-ffffffff",
+    }
+}
+
+fn progress(snapshot: &Snapshot) -> &'static str {
+    match snapshot.state {
+        SnapshotState::Completed => "100%",
+        SnapshotState::Pending | SnapshotState::Failed(_) => "0%",
+    }
+}
+
+/// DescribeSnapshotAttribute.
+pub(crate) fn describe_snapshot_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let snapshot = state.snapshot(params.required("SnapshotId")?)?;
+    let attribute = params.required("Attribute")?;
+    let mut xml = Xml::new();
+    xml.text("snapshotId", &snapshot.id);
+    match attribute {
+        "createVolumePermission" => {
+            write_shared(&mut xml, "createVolumePermission", &snapshot.shared)
+        }
+        "productCodes" => {
+            xml.node("productCodes", |_| {});
+        }
+        _ => {
+            return Err(ApiError::invalid_value(
+                "attribute",
+                attribute,
+                "Unknown attribute.",
+            ));
+        }
+    }
+    Ok(xml)
+}
+
+/// Writes the list of those something is shared with.
+pub(crate) fn write_shared(xml: &mut Xml, name: &str, shared: &BTreeSet<String>) {
+    xml.list(name, "item", shared, |x, who| {
+        x.text(if who == "all" { "group" } else { "userId" }, who);
+    });
+}
+
+/// ModifySnapshotAttribute.
+pub(crate) fn modify_snapshot_attribute(
+    state: &mut State,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let id = params.required("SnapshotId")?;
+    check_own(state.snapshot(id)?)?;
+    if let Some(attribute) = params.text("Attribute")
+        && attribute != "createVolumePermission"
+    {
+        return Err(ApiError::invalid_value(
+            "attribute",
+            attribute,
+            "Only createVolumePermission can be modified.",
+        ));
+    }
+    let change = Sharing::read(params, "CreateVolumePermission")?;
+    if let Some(snapshot) = state.snapshots.get_mut(id) {
+        change.apply(&mut snapshot.shared);
+    }
+    Ok(tags::done())
+}
+
+/// A change of who something is shared with, in either of the two forms EC2 takes it.
+#[derive(Debug, Default)]
+pub(crate) struct Sharing {
+    add: Vec<String>,
+    remove: Vec<String>,
+}
+
+impl Sharing {
+    /// Reads `<permission>.Add.N.UserId`…, or `OperationType` with `UserId.N` and `UserGroup.N`.
+    ///
+    /// # Errors
+    /// For an unknown operation, group or account form.
+    pub(crate) fn read(params: &Params, permission: &str) -> Result<Self, ApiError> {
+        let mut sharing = Self::default();
+        let lists = params.structure(permission);
+        for (name, into) in [("Add", &mut sharing.add), ("Remove", &mut sharing.remove)] {
+            for who in lists.structs(name) {
+                into.extend(who.string("UserId").into_iter().chain(who.string("Group")));
+            }
+        }
+        let mut flat = params.strings("UserId");
+        flat.extend(params.strings("UserGroup"));
+        match params.text("OperationType") {
+            Some("add") | None => sharing.add.extend(flat),
+            Some("remove") => sharing.remove.extend(flat),
+            Some(other) => {
+                return Err(ApiError::invalid_value(
+                    "operationType",
+                    other,
+                    "expecting add or remove",
+                ));
+            }
+        }
+        for who in sharing.add.iter().chain(&sharing.remove) {
+            let account = who.len() == 12 && who.bytes().all(|byte| byte.is_ascii_digit());
+            if who != "all" && !account {
+                return Err(ApiError::new(
+                    "InvalidAMIAttributeItemValue",
+                    format!("Invalid attribute item value \"{who}\" for userId item type."),
+                ));
+            }
+        }
+        Ok(sharing)
+    }
+
+    /// Makes the change.
+    pub(crate) fn apply(self, shared: &mut BTreeSet<String>) {
+        shared.extend(self.add);
+        for who in &self.remove {
+            shared.remove(who);
+        }
+    }
+}
+
+/// DeleteVolume.
+pub(crate) fn delete_volume(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("VolumeId")?;
+    if let Some(attachment) = &state.volume(id)?.attachment {
+        return Err(ApiError::new(
+            "VolumeInUse",
+            format!(
+                "Volume {id} is currently attached to {}",
+                attachment.instance
+            ),
+        ));
+    }
+    state.drop_volume(id);
+    Ok(tags::done())
+}
+
+/// DescribeVolumes.
+pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let chosen = Describe::new(params, &state.tags, "VolumeId").choose(
+        &state.volumes,
+        volume_not_found,
+        |volume, name| {
+            let attachment = volume.attachment.as_ref();
+            match name {
+                "volume-id" => one(&volume.id),
+                "status" => one(volume.state()),
+                "size" => one(volume.size),
+                "volume-type" => one(&volume.kind),
+                "snapshot-id" => maybe(volume.snapshot.as_ref()),
+                "availability-zone" => one(&volume.zone),
+                "encrypted" => one(volume.encrypted),
+                "create-time" => one(iso(volume.created)),
+                "attachment.instance-id" => maybe(attachment.map(|at| &at.instance)),
+                "attachment.device" => maybe(attachment.map(|at| &at.device)),
+                "attachment.delete-on-termination" => {
+                    maybe(attachment.map(|at| at.delete_on_termination))
+                }
+                "attachment.status" => maybe(attachment.map(|_| "attached")),
+                _ => None,
+            }
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "volumeSet", |x, volume| {
+        x.text("volumeId", &volume.id)
+            .text("size", volume.size)
+            .text("snapshotId", volume.snapshot.as_deref().unwrap_or_default())
+            .text("availabilityZone", &volume.zone)
+            .text("status", volume.state())
+            .text("createTime", iso(volume.created))
+            .list("attachmentSet", "item", &volume.attachment, |x, at| {
+                x.text("volumeId", &volume.id)
+                    .text("instanceId", &at.instance)
+                    .text("device", &at.device)
+                    .text("status", "attached")
+                    .text("attachTime", iso(at.since))
+                    .text("deleteOnTermination", at.delete_on_termination);
+            })
+            .text("volumeType", &volume.kind)
+            .maybe("iops", volume.iops)
+            .maybe("throughput", volume.throughput)
+            .text("encrypted", volume.encrypted)
+            .text("multiAttachEnabled", false);
+        tags::write(x, state.tags.get(&volume.id));
+    });
+    Ok(xml)
+}

@@ -1,0 +1,259 @@
+//! Images as callers see them: descriptions and attributes.
+
+use jiff::Timestamp;
+
+use super::State;
+use super::disks::{self, Sharing};
+use super::images::{Image, ImageState, Mapping, not_found};
+use super::select::{Describe, maybe, one};
+use super::tags;
+use crate::cloud::ACCOUNT;
+use crate::wire::{ApiError, Params, Xml, iso};
+
+/// DescribeImages.
+pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let owners = params.list("Owner");
+    let users = params.list("ExecutableBy");
+    let shown = |image: &Image| {
+        let owned = owners.is_empty()
+            || owners
+                .iter()
+                .any(|owner| disks::is_owner(owner, &image.owner));
+        let executable = users.is_empty()
+            || users.iter().any(|user| match *user {
+                "self" => image.owner == ACCOUNT || image.shared.contains(ACCOUNT),
+                user => image.shared.contains(user),
+            });
+        owned && executable
+    };
+    for id in params.list("ImageId") {
+        state.image(id)?;
+    }
+    let chosen = Describe::new(params, &state.tags, "ImageId").choose_where(
+        &state.images,
+        shown,
+        not_found,
+        field,
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "imagesSet", |x, image| {
+        write(x, image);
+        tags::write(x, state.tags.get(&image.id));
+    });
+    Ok(xml)
+}
+
+fn field(image: &Image, name: &str) -> Option<Vec<String>> {
+    let root = image
+        .mappings
+        .iter()
+        .find(|mapping| mapping.device == image.root_device);
+    match name {
+        "image-id" => one(&image.id),
+        "name" => one(&image.name),
+        "description" => one(&image.description),
+        "owner-id" => one(&image.owner),
+        "owner-alias" => Some(Vec::new()),
+        "state" => one(image.state.name()),
+        "architecture" => one(&image.architecture),
+        "root-device-type" => one("ebs"),
+        "root-device-name" => one(&image.root_device),
+        "virtualization-type" => one("hvm"),
+        "hypervisor" => one("xen"),
+        "image-type" => one("machine"),
+        "is-public" => one(image.shared.contains("all")),
+        "boot-mode" => maybe(image.boot_mode.as_ref()),
+        "ena-support" => one(image.ena),
+        "creation-date" => one(iso(image.created)),
+        "platform" => Some(Vec::new()),
+        "manifest-location" => one(location(image)),
+        "source-instance-id" => maybe(image.source_instance.as_ref()),
+        "sriov-net-support" => maybe(image.sriov.as_ref()),
+        "block-device-mapping.device-name" => Some(
+            image
+                .mappings
+                .iter()
+                .map(|mapping| mapping.device.clone())
+                .collect(),
+        ),
+        "block-device-mapping.snapshot-id" => Some(image.snapshots().map(str::to_owned).collect()),
+        "block-device-mapping.volume-size" => maybe(root.and_then(|root| root.size)),
+        "block-device-mapping.volume-type" => maybe(root.and_then(|root| root.kind.as_ref())),
+        "block-device-mapping.encrypted" => maybe(root.and_then(|root| root.encrypted)),
+        "block-device-mapping.delete-on-termination" => {
+            maybe(root.and_then(|root| root.delete_on_termination))
+        }
+        _ => None,
+    }
+}
+
+fn location(image: &Image) -> String {
+    format!("{}/{}", image.owner, image.name)
+}
+
+fn write(x: &mut Xml, image: &Image) {
+    x.text("imageId", &image.id)
+        .text("imageLocation", location(image))
+        .text("imageState", image.state.name())
+        .text("imageOwnerId", &image.owner)
+        .text("creationDate", iso(image.created))
+        .text("isPublic", image.shared.contains("all"))
+        .text("architecture", &image.architecture)
+        .text("imageType", "machine")
+        .text("name", &image.name)
+        .text("description", &image.description)
+        .text("rootDeviceType", "ebs")
+        .text("rootDeviceName", &image.root_device);
+    write_mappings(x, &image.mappings);
+    x.text("virtualizationType", "hvm")
+        .text("hypervisor", "xen")
+        .text("enaSupport", image.ena)
+        .maybe("sriovNetSupport", image.sriov.as_ref())
+        .maybe("bootMode", image.boot_mode.as_ref())
+        .maybe("imdsSupport", image.imds.as_ref())
+        .maybe("sourceInstanceId", image.source_instance.as_ref())
+        .maybe("deprecationTime", image.deprecated.map(iso))
+        .maybe("lastLaunchedTime", image.launched.map(iso))
+        .text("platformDetails", "Linux/UNIX")
+        .text("usageOperation", "RunInstances");
+    if let ImageState::Failed(why) = &image.state {
+        x.node("stateReason", |x| {
+            x.text("code", "Server.InternalError").text("message", why);
+        });
+    }
+}
+
+fn write_mappings(x: &mut Xml, mappings: &[Mapping]) {
+    x.list("blockDeviceMapping", "item", mappings, |x, mapping| {
+        x.text("deviceName", &mapping.device);
+        if let Some(name) = &mapping.virtual_name {
+            x.text("virtualName", name);
+            return;
+        }
+        x.node("ebs", |x| {
+            x.maybe("snapshotId", mapping.snapshot.as_ref())
+                .maybe("volumeSize", mapping.size)
+                .text(
+                    "deleteOnTermination",
+                    mapping.delete_on_termination.unwrap_or(true),
+                )
+                .text("volumeType", mapping.kind.as_deref().unwrap_or("gp2"))
+                .maybe("iops", mapping.iops)
+                .maybe("throughput", mapping.throughput)
+                .text("encrypted", mapping.encrypted.unwrap_or(false));
+        });
+    });
+}
+
+/// DescribeImageAttribute.
+pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let image = state.image(params.required("ImageId")?)?;
+    image.check_own()?;
+    let attribute = params.required("Attribute")?;
+    let mut xml = Xml::new();
+    xml.text("imageId", &image.id);
+    let value = |xml: &mut Xml, name: &str, value: Option<String>| {
+        xml.node(name, |x| {
+            x.maybe("value", value);
+        });
+    };
+    match attribute {
+        "description" => value(&mut xml, "description", Some(image.description.clone())),
+        "launchPermission" => disks::write_shared(&mut xml, "launchPermission", &image.shared),
+        "blockDeviceMapping" => write_mappings(&mut xml, &image.mappings),
+        "bootMode" => value(&mut xml, "bootMode", image.boot_mode.clone()),
+        "imdsSupport" => value(&mut xml, "imdsSupport", image.imds.clone()),
+        "sriovNetSupport" => value(&mut xml, "sriovNetSupport", image.sriov.clone()),
+        "lastLaunchedTime" => value(&mut xml, "lastLaunchedTime", image.launched.map(iso)),
+        "kernel" | "ramdisk" | "tpmSupport" | "uefiData" => value(&mut xml, attribute, None),
+        "productCodes" => {
+            xml.node("productCodes", |_| {});
+        }
+        _ => {
+            return Err(ApiError::invalid_value(
+                "attribute",
+                attribute,
+                "Unknown attribute.",
+            ));
+        }
+    }
+    Ok(xml)
+}
+
+/// ModifyImageAttribute: the description, who may launch it, and whether it demands IMDSv2.
+pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("ImageId")?;
+    state.image(id)?.check_own()?;
+    let sharing = Sharing::read(params, "LaunchPermission")?;
+    let attribute = params.text("Attribute");
+    let given = |name: &str, field: &str| {
+        params.string(field).or_else(|| {
+            (attribute == Some(name))
+                .then(|| params.string("Value"))
+                .flatten()
+        })
+    };
+    let description = given("description", "Description.Value");
+    let imds = given("imdsSupport", "ImdsSupport.Value");
+    if let Some(attribute) = attribute
+        && !["description", "imdsSupport", "launchPermission"].contains(&attribute)
+    {
+        return Err(ApiError::invalid_value(
+            "attribute",
+            attribute,
+            "It cannot be modified.",
+        ));
+    }
+    if let Some(imds) = &imds
+        && imds != "v2.0"
+    {
+        return Err(ApiError::invalid_value(
+            "imdsSupport",
+            imds,
+            "expecting v2.0",
+        ));
+    }
+    if let Some(image) = state.images.get_mut(id) {
+        sharing.apply(&mut image.shared);
+        if let Some(description) = description {
+            image.description = description;
+        }
+        image.imds = imds.or(image.imds.take());
+    }
+    Ok(tags::done())
+}
+
+/// ResetImageAttribute: launch permissions only, as on EC2.
+pub(crate) fn reset_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("ImageId")?;
+    state.image(id)?.check_own()?;
+    let attribute = params.required("Attribute")?;
+    if attribute != "launchPermission" {
+        return Err(ApiError::invalid_value(
+            "attribute",
+            attribute,
+            "Only launchPermission can be reset.",
+        ));
+    }
+    if let Some(image) = state.images.get_mut(id) {
+        image.shared.clear();
+    }
+    Ok(tags::done())
+}
+
+/// EnableImageDeprecation, and DisableImageDeprecation where `on` is false.
+pub(crate) fn deprecate(state: &mut State, params: &Params, on: bool) -> Result<Xml, ApiError> {
+    let id = params.required("ImageId")?;
+    state.image(id)?.check_own()?;
+    let at = if on {
+        let text = params.required("DeprecateAt")?;
+        let at = text.parse::<Timestamp>();
+        Some(at.map_err(|_| ApiError::invalid_value("DeprecateAt", text, "it is not a time"))?)
+    } else {
+        None
+    };
+    if let Some(image) = state.images.get_mut(id) {
+        image.deprecated = at;
+    }
+    Ok(tags::done())
+}

@@ -1,0 +1,702 @@
+//! Instances as callers see and steer them.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+
+use super::State;
+use super::instance_types;
+use super::instances::{Instance, OnShutdown, Phase, Reason, not_found};
+use super::run;
+use super::select::{Describe, maybe, one};
+use super::tags;
+use crate::cloud::{ACCOUNT, RequestContext};
+use crate::wire::{ApiError, Params, Xml, iso};
+
+/// DescribeInstances.
+pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    for id in params.list("InstanceId") {
+        state.instance(id)?;
+    }
+    let chosen = Describe::new(params, &state.tags, "InstanceId").choose(
+        &state.instances,
+        not_found,
+        |instance, name| field(state, instance, name),
+    )?;
+    let mut xml = Xml::new();
+    // Each in a reservation of its own where its siblings are on another page or left out.
+    let mut reservations: Vec<Vec<&Instance>> = Vec::new();
+    for instance in chosen.items {
+        match reservations.iter_mut().find(|all| {
+            all.iter()
+                .any(|one| one.reservation == instance.reservation)
+        }) {
+            Some(all) => all.push(instance),
+            None => reservations.push(vec![instance]),
+        }
+    }
+    xml.list("reservationSet", "item", reservations, |x, all| {
+        write_reservation(x, state, &all)
+    })
+    .maybe("nextToken", chosen.next);
+    Ok(xml)
+}
+
+fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> {
+    let volumes = || state.volumes_of(&instance.id);
+    match name {
+        "instance-id" => one(&instance.id),
+        "instance-state-name" => one(instance.phase.name()),
+        "instance-state-code" => one(instance.phase.code()),
+        "image-id" => one(&instance.image),
+        "instance-type" => one(&instance.kind),
+        "availability-zone" => one(&instance.zone),
+        "subnet-id" | "network-interface.subnet-id" => one(&instance.subnet),
+        "vpc-id" | "network-interface.vpc-id" => one(&state.network.vpc),
+        "private-ip-address" | "ip-address" => one(instance.address),
+        "private-dns-name" => one(private_name(instance)),
+        "dns-name" => one(instance.address),
+        "key-name" => maybe(instance.key.as_ref()),
+        "reservation-id" => one(&instance.reservation),
+        "client-token" => maybe(instance.token.as_ref()),
+        "architecture" => one(&instance.architecture),
+        "root-device-name" => one(&instance.root_device),
+        "root-device-type" => one("ebs"),
+        "virtualization-type" => one("hvm"),
+        "hypervisor" => one("xen"),
+        "owner-id" => one(ACCOUNT),
+        "launch-time" => one(iso(instance.launched)),
+        "launch-index" => one(instance.index),
+        "monitoring-state" => one(if instance.monitored {
+            "enabled"
+        } else {
+            "disabled"
+        }),
+        "tenancy" => one("default"),
+        "instance.group-id" | "group-id" | "network-interface.group-id" => {
+            Some(instance.groups.clone())
+        }
+        "instance.group-name" | "group-name" => Some(
+            instance
+                .groups
+                .iter()
+                .map(|id| group_name(state, id).to_owned())
+                .collect(),
+        ),
+        "iam-instance-profile.arn" => maybe(instance.profile.as_deref().map(profile_arn)),
+        "iam-instance-profile.name" => maybe(instance.profile.as_ref()),
+        "block-device-mapping.volume-id" => {
+            Some(volumes().map(|(volume, _)| volume.id.clone()).collect())
+        }
+        "block-device-mapping.device-name" => {
+            Some(volumes().map(|(_, at)| at.device.clone()).collect())
+        }
+        "metadata-options.http-tokens" => one(&instance.metadata.tokens),
+        "state-reason-code" => maybe(instance.reason.as_ref().map(|reason| &reason.code)),
+        "instance-lifecycle" | "platform" | "placement-group-name" => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+fn group_name<'a>(state: &'a State, id: &str) -> &'a str {
+    state
+        .groups
+        .get(id)
+        .map(|group| group.name.as_str())
+        .unwrap_or_default()
+}
+
+fn private_name(instance: &Instance) -> String {
+    format!(
+        "ip-{}.ec2.internal",
+        instance.address.to_string().replace('.', "-")
+    )
+}
+
+fn profile_arn(name: &str) -> String {
+    format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}")
+}
+
+/// Writes instances of one RunInstances call.
+pub(crate) fn write_reservation(x: &mut Xml, state: &State, instances: &[&Instance]) {
+    x.maybe(
+        "reservationId",
+        instances.first().map(|instance| &instance.reservation),
+    )
+    .text("ownerId", ACCOUNT)
+    .node("groupSet", |_| {})
+    .list("instancesSet", "item", instances, |x, instance| {
+        write(x, state, instance)
+    });
+}
+
+fn write(x: &mut Xml, state: &State, instance: &Instance) {
+    let alive = instance.is_alive();
+    let address = alive.then_some(instance.address);
+    x.text("instanceId", &instance.id)
+        .text("imageId", &instance.image);
+    write_state(x, "instanceState", instance.phase);
+    x.text(
+        "privateDnsName",
+        if alive {
+            private_name(instance)
+        } else {
+            String::new()
+        },
+    )
+    .text(
+        "dnsName",
+        address
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
+    )
+    .text("reason", transition(instance))
+    .maybe("keyName", instance.key.as_ref())
+    .text("amiLaunchIndex", instance.index)
+    .node("productCodes", |_| {})
+    .text("instanceType", &instance.kind)
+    .text("launchTime", iso(instance.launched))
+    .node("placement", |x| {
+        x.text("availabilityZone", &instance.zone)
+            .text("groupName", "")
+            .text("tenancy", "default");
+    })
+    .node("monitoring", |x| {
+        x.text(
+            "state",
+            if instance.monitored {
+                "enabled"
+            } else {
+                "disabled"
+            },
+        );
+    });
+    if alive {
+        x.text("subnetId", &instance.subnet)
+            .text("vpcId", &state.network.vpc)
+            .maybe("privateIpAddress", address)
+            .maybe(
+                "ipAddress",
+                address.filter(|_| matches!(instance.phase, Phase::Running | Phase::Pending)),
+            )
+            .text("sourceDestCheck", true);
+    }
+    write_groups(x, state, instance);
+    if let Some(Reason { code, message }) = &instance.reason {
+        x.node("stateReason", |x| {
+            x.text("code", code).text("message", message);
+        });
+    }
+    x.text("architecture", &instance.architecture)
+        .text("rootDeviceType", "ebs")
+        .text("rootDeviceName", &instance.root_device);
+    write_devices(x, state, instance);
+    x.text("virtualizationType", "hvm")
+        .text("clientToken", instance.token.as_deref().unwrap_or_default());
+    tags::write(x, state.tags.get(&instance.id));
+    x.text("hypervisor", "xen");
+    write_interface(x, state, instance);
+    x.text("ebsOptimized", instance.ebs_optimized)
+        .text("enaSupport", instance.ena)
+        .maybe("sriovNetSupport", instance.sriov.as_ref());
+    if let Some(name) = &instance.profile {
+        x.node("iamInstanceProfile", |x| {
+            x.text("arn", profile_arn(name))
+                .text("id", "AIPAREHEARSAL00000000");
+        });
+    }
+    if let Ok(kind) = instance_types::find(&instance.kind) {
+        x.node("cpuOptions", |x| {
+            x.text("coreCount", kind.cores())
+                .text("threadsPerCore", kind.vcpus / kind.cores());
+        });
+    }
+    write_metadata(x, "metadataOptions", instance);
+    x.maybe("bootMode", instance.boot_mode.as_ref())
+        .text("currentInstanceBootMode", "uefi")
+        .text("platformDetails", "Linux/UNIX")
+        .text("usageOperation", "RunInstances");
+}
+
+fn write_state(x: &mut Xml, name: &str, phase: Phase) {
+    x.node(name, |x| {
+        x.text("code", phase.code()).text("name", phase.name());
+    });
+}
+
+fn transition(instance: &Instance) -> String {
+    match &instance.reason {
+        Some(reason) if reason.code == "Client.UserInitiatedShutdown" => {
+            format!(
+                "User initiated ({})",
+                instance.since.strftime("%Y-%m-%d %H:%M:%S GMT")
+            )
+        }
+        Some(reason) => reason.code.clone(),
+        None => String::new(),
+    }
+}
+
+fn write_groups(x: &mut Xml, state: &State, instance: &Instance) {
+    x.list("groupSet", "item", &instance.groups, |x, id| {
+        x.text("groupId", id)
+            .text("groupName", group_name(state, id));
+    });
+}
+
+fn write_devices(x: &mut Xml, state: &State, instance: &Instance) {
+    x.list(
+        "blockDeviceMapping",
+        "item",
+        state.volumes_of(&instance.id),
+        |x, (volume, at)| {
+            x.text("deviceName", &at.device).node("ebs", |x| {
+                x.text("volumeId", &volume.id)
+                    .text("status", "attached")
+                    .text("attachTime", iso(at.since))
+                    .text("deleteOnTermination", at.delete_on_termination);
+            });
+        },
+    );
+}
+
+fn write_interface(x: &mut Xml, state: &State, instance: &Instance) {
+    let alive = instance.is_alive().then_some(instance);
+    x.list("networkInterfaceSet", "item", alive, |x, instance| {
+        x.text("networkInterfaceId", instance.id.replacen("i-", "eni-", 1))
+            .text("subnetId", &instance.subnet)
+            .text("vpcId", &state.network.vpc)
+            .text("ownerId", ACCOUNT)
+            .text("status", "in-use")
+            .text("privateIpAddress", instance.address)
+            .text("privateDnsName", private_name(instance))
+            .text("sourceDestCheck", true)
+            .text("interfaceType", "interface");
+        write_groups(x, state, instance);
+        x.node("attachment", |x| {
+            x.text("attachmentId", instance.id.replacen("i-", "eni-attach-", 1))
+                .text("deviceIndex", 0)
+                .text("status", "attached")
+                .text("attachTime", iso(instance.launched))
+                .text("deleteOnTermination", true);
+        })
+        .list(
+            "privateIpAddressesSet",
+            "item",
+            [instance.address],
+            |x, address| {
+                x.text("privateIpAddress", address).text("primary", true);
+            },
+        );
+    });
+}
+
+fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {
+    let options = &instance.metadata;
+    x.node(name, |x| {
+        x.text("state", "applied")
+            .text("httpTokens", &options.tokens)
+            .text("httpPutResponseHopLimit", options.hop_limit)
+            .text("httpEndpoint", &options.endpoint)
+            .text("httpProtocolIpv6", "disabled")
+            .text("instanceMetadataTags", &options.tags);
+    });
+}
+
+/// DescribeInstanceStatus.
+pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    for id in params.list("InstanceId") {
+        state.instance(id)?;
+    }
+    let all = params.boolean("IncludeAllInstances")?.unwrap_or(false);
+    let health = |instance: &Instance| {
+        if instance.phase == Phase::Running {
+            "ok"
+        } else {
+            "not-applicable"
+        }
+    };
+    let chosen = Describe::new(params, &state.tags, "InstanceId").choose_where(
+        &state.instances,
+        |instance| all || instance.phase == Phase::Running,
+        not_found,
+        |instance, name| match name {
+            "availability-zone" => one(&instance.zone),
+            "instance-state-name" => one(instance.phase.name()),
+            "instance-state-code" => one(instance.phase.code()),
+            "instance-status.status" | "system-status.status" => one(health(instance)),
+            "instance-status.reachability" | "system-status.reachability" => {
+                one(if instance.phase == Phase::Running {
+                    "passed"
+                } else {
+                    "insufficient-data"
+                })
+            }
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "instanceStatusSet", |x, instance| {
+        x.text("instanceId", &instance.id)
+            .text("availabilityZone", &instance.zone);
+        write_state(x, "instanceState", instance.phase);
+        for check in ["systemStatus", "instanceStatus"] {
+            x.node(check, |x| {
+                x.text("status", health(instance));
+                let running = (instance.phase == Phase::Running).then_some(());
+                x.list("details", "item", running, |x, ()| {
+                    x.text("name", "reachability").text("status", "passed");
+                });
+            });
+        }
+    });
+    Ok(xml)
+}
+
+/// The instances a call is about, or the error that one of them is not there.
+fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
+    let ids = params.strings("InstanceId");
+    if ids.is_empty() {
+        return Err(ApiError::missing("InstanceId"));
+    }
+    for id in &ids {
+        state.instance(id)?;
+    }
+    Ok(ids)
+}
+
+/// Moves instances on and says from where to where.
+fn moved(state: &mut State, ids: Vec<String>, step: impl Fn(&mut State, &str)) -> Xml {
+    let mut changes = Vec::new();
+    for id in ids {
+        let before = state.instances.get(&id).map(|instance| instance.phase);
+        step(state, &id);
+        let after = state.instances.get(&id).map(|instance| instance.phase);
+        changes.extend(before.zip(after).map(|(before, after)| (id, before, after)));
+    }
+    let mut xml = Xml::new();
+    xml.list("instancesSet", "item", changes, |x, (id, before, after)| {
+        x.text("instanceId", id);
+        write_state(x, "currentState", after);
+        write_state(x, "previousState", before);
+    });
+    xml
+}
+
+fn refused(instance: &Instance, verb: &str) -> ApiError {
+    ApiError::new(
+        "IncorrectInstanceState",
+        format!(
+            "The instance '{}' is not in a state from which it can be {verb}: {}.",
+            instance.id,
+            instance.phase.name()
+        ),
+    )
+}
+
+/// StartInstances.
+pub(crate) fn start(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let ids = wanted(state, params)?;
+    for id in &ids {
+        let instance = state.instance(id)?;
+        if !matches!(
+            instance.phase,
+            Phase::Stopped | Phase::Running | Phase::Pending
+        ) {
+            return Err(refused(instance, "started"));
+        }
+    }
+    Ok(moved(state, ids, |state, id| {
+        if let Some(instance) = state.instances.get_mut(id)
+            && instance.phase == Phase::Stopped
+        {
+            instance.launched = ctx.now;
+            instance.forced = false;
+            instance.enter(Phase::Pending, None, ctx.now);
+        }
+    }))
+}
+
+/// StopInstances.
+pub(crate) fn stop(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let ids = wanted(state, params)?;
+    let force = params.boolean("Force")? == Some(true);
+    for id in &ids {
+        let instance = state.instance(id)?;
+        if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
+            return Err(refused(instance, "stopped"));
+        }
+    }
+    Ok(moved(state, ids, |state, id| {
+        if let Some(instance) = state.instances.get_mut(id) {
+            instance.forced |= force;
+            if matches!(instance.phase, Phase::Running | Phase::Pending) {
+                instance.reboots = false;
+                instance.enter(Phase::Stopping, Some(Reason::user()), ctx.now);
+            }
+        }
+    }))
+}
+
+/// RebootInstances.
+pub(crate) fn reboot(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let ids = wanted(state, params)?;
+    for id in &ids {
+        let instance = state.instance(id)?;
+        if instance.phase != Phase::Running {
+            return Err(refused(instance, "rebooted"));
+        }
+    }
+    for id in ids {
+        if let Some(instance) = state.instances.get_mut(&id) {
+            instance.reboots = true;
+        }
+    }
+    Ok(tags::done())
+}
+
+/// TerminateInstances.
+pub(crate) fn terminate(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let ids = wanted(state, params)?;
+    for id in &ids {
+        if state.instance(id)?.protected {
+            return Err(ApiError::new(
+                "OperationNotPermitted",
+                format!(
+                    "The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."
+                ),
+            ));
+        }
+    }
+    Ok(moved(state, ids, |state, id| state.terminate(id, ctx.now)))
+}
+
+/// GetConsoleOutput; `said` is what the machine's serial console said so far.
+pub(crate) fn console_output(
+    state: &State,
+    now: Timestamp,
+    params: &Params,
+    said: &[u8],
+) -> Result<Xml, ApiError> {
+    let instance = state.instance(params.required("InstanceId")?)?;
+    let mut xml = Xml::new();
+    xml.text("instanceId", &instance.id)
+        .text("timestamp", iso(now))
+        .text("output", STANDARD.encode(said));
+    Ok(xml)
+}
+
+/// DescribeInstanceAttribute.
+pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let instance = state.instance(params.required("InstanceId")?)?;
+    let attribute = params.required("Attribute")?;
+    let value = match attribute {
+        "userData" => instance.user_data.clone(),
+        "instanceInitiatedShutdownBehavior" => Some(instance.on_shutdown.name().to_owned()),
+        "disableApiTermination" => Some(instance.protected.to_string()),
+        "disableApiStop" => Some(false.to_string()),
+        "instanceType" => Some(instance.kind.clone()),
+        "rootDeviceName" => Some(instance.root_device.clone()),
+        "ebsOptimized" => Some(instance.ebs_optimized.to_string()),
+        "enaSupport" => Some(instance.ena.to_string()),
+        "sriovNetSupport" => instance.sriov.clone(),
+        "sourceDestCheck" => Some(true.to_string()),
+        "kernel" | "ramdisk" | "groupSet" | "blockDeviceMapping" | "productCodes" => None,
+        _ => {
+            return Err(ApiError::invalid_value(
+                "attribute",
+                attribute,
+                "Unknown attribute.",
+            ));
+        }
+    };
+    let mut xml = Xml::new();
+    xml.text("instanceId", &instance.id);
+    match attribute {
+        "groupSet" => write_groups(&mut xml, state, instance),
+        "blockDeviceMapping" => write_devices(&mut xml, state, instance),
+        "productCodes" => {
+            xml.node(attribute, |_| {});
+        }
+        _ => {
+            xml.node(attribute, |x| {
+                x.maybe("value", value);
+            });
+        }
+    }
+    Ok(xml)
+}
+
+/// ModifyInstanceAttribute, in either of EC2's two forms.
+pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let instance = state.instance(params.required("InstanceId")?)?;
+    let mut changed = instance.clone();
+    let stopped = |attribute: &str| {
+        if instance.phase == Phase::Stopped {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            "IncorrectInstanceState",
+            format!(
+                "The instance '{}' is not in the 'stopped' state: its {attribute} cannot be modified.",
+                instance.id
+            ),
+        ))
+    };
+    let mut known = false;
+    let mut given = |name: &str, field: &str| {
+        let value = params
+            .string(&format!("{field}.Value"))
+            .or_else(|| params.string(field))
+            .or_else(|| {
+                (params.text("Attribute") == Some(name))
+                    .then(|| params.string("Value"))
+                    .flatten()
+            });
+        known |= value.is_some();
+        value
+    };
+    if let Some(text) = given("userData", "UserData") {
+        stopped("userData")?;
+        changed.user_data = run::user_data(Some(&text))?;
+    }
+    if let Some(text) = given(
+        "instanceInitiatedShutdownBehavior",
+        "InstanceInitiatedShutdownBehavior",
+    ) {
+        changed.on_shutdown = OnShutdown::read(&text)?;
+    }
+    if let Some(text) = given("disableApiTermination", "DisableApiTermination") {
+        changed.protected = text == "true";
+    }
+    if let Some(text) = given("enaSupport", "EnaSupport") {
+        stopped("enaSupport")?;
+        changed.ena = text == "true";
+    }
+    if let Some(text) = given("sriovNetSupport", "SriovNetSupport") {
+        stopped("sriovNetSupport")?;
+        changed.sriov = Some(text);
+    }
+    if let Some(text) = given("ebsOptimized", "EbsOptimized") {
+        stopped("ebsOptimized")?;
+        changed.ebs_optimized = text == "true";
+    }
+    if let Some(text) = given("instanceType", "InstanceType") {
+        stopped("instanceType")?;
+        instance_types::find(&text)?
+            .name
+            .clone_into(&mut changed.kind);
+    }
+    if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            "nothing is routed here: sourceDestCheck stays true",
+        ));
+    }
+    let groups = params.strings("GroupId");
+    for id in &groups {
+        state.group(id)?;
+    }
+    if !groups.is_empty() {
+        changed.groups = groups;
+    } else if !known {
+        return Err(ApiError::new(
+            "InvalidParameterCombination",
+            "No attributes specified, or one that cannot be modified here",
+        ));
+    }
+    state.instances.insert(changed.id.clone(), changed);
+    Ok(tags::done())
+}
+
+/// ModifyInstanceMetadataOptions.
+pub(crate) fn modify_metadata(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let mut instance = state.instance(params.required("InstanceId")?)?.clone();
+    instance.metadata = instance.metadata.changed(params)?;
+    let mut xml = Xml::new();
+    xml.text("instanceId", &instance.id);
+    write_metadata(&mut xml, "instanceMetadataOptions", &instance);
+    state.instances.insert(instance.id.clone(), instance);
+    Ok(xml)
+}
+
+/// MonitorInstances, and UnmonitorInstances where `on` is false.
+pub(crate) fn monitor(state: &mut State, params: &Params, on: bool) -> Result<Xml, ApiError> {
+    let ids = wanted(state, params)?;
+    for id in &ids {
+        if let Some(instance) = state.instances.get_mut(id) {
+            instance.monitored = on;
+        }
+    }
+    let mut xml = Xml::new();
+    xml.list("instancesSet", "item", ids, |x, id| {
+        x.text("instanceId", id).node("monitoring", |x| {
+            x.text("state", if on { "enabled" } else { "disabled" });
+        });
+    });
+    Ok(xml)
+}
+
+/// DescribeInstanceCreditSpecifications: what EC2 gives burstable types by default.
+pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let chosen = Describe::new(params, &state.tags, "InstanceId").choose(
+        &state.instances,
+        not_found,
+        |instance, name| match name {
+            "instance-id" => one(&instance.id),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "instanceCreditSpecificationSet", |x, instance| {
+        let standard = instance.kind.starts_with("t2.");
+        x.text("instanceId", &instance.id).text(
+            "cpuCredits",
+            if standard { "standard" } else { "unlimited" },
+        );
+    });
+    Ok(xml)
+}
+
+/// DescribeIamInstanceProfileAssociations: of the instances that have a profile.
+pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let with_profile = |instance: &Instance| instance.profile.is_some() && instance.is_alive();
+    let chosen = Describe::new(params, &state.tags, "").choose_where(
+        &state.instances,
+        with_profile,
+        not_found,
+        |instance, name| match name {
+            "instance-id" => one(&instance.id),
+            "state" => one("associated"),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(
+        &mut xml,
+        "iamInstanceProfileAssociationSet",
+        |x, instance| {
+            x.text("associationId", instance.id.replacen("i-", "iip-assoc-", 1))
+                .text("instanceId", &instance.id)
+                .node("iamInstanceProfile", |x| {
+                    x.maybe("arn", instance.profile.as_deref().map(profile_arn))
+                        .text("id", "AIPAREHEARSAL00000000");
+                })
+                .text("state", "associated")
+                .text("timestamp", iso(instance.launched));
+        },
+    );
+    Ok(xml)
+}

@@ -1,0 +1,193 @@
+//! EC2: what the rest of the cloud and its callers know of images, machines, disks and their network.
+//!
+//! It keeps the books; it starts no machine and copies no disk: what it wants done it writes down in
+//! its state, and `machines.rs` does it and reports back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cloud::RequestContext;
+use crate::wire::{ApiError, Params, Xml};
+
+pub(crate) mod disks;
+pub(crate) mod image_calls;
+pub(crate) mod images;
+pub(crate) mod instance_calls;
+pub(crate) mod instance_types;
+pub(crate) mod instances;
+pub(crate) mod keys;
+pub(crate) mod neighbours;
+pub(crate) mod network;
+pub(crate) mod run;
+pub(crate) mod security_groups;
+pub(crate) mod select;
+pub(crate) mod tags;
+pub(crate) mod templates;
+
+pub(crate) use instance_calls::console_output;
+pub(crate) use instances::tick;
+use tags::Tags;
+
+/// Everything EC2 remembers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct State {
+    /// Images by id.
+    pub(crate) images: BTreeMap<String, images::Image>,
+    /// Snapshots by id.
+    pub(crate) snapshots: BTreeMap<String, disks::Snapshot>,
+    /// Volumes by id.
+    pub(crate) volumes: BTreeMap<String, disks::Volume>,
+    /// Instances by id, the terminated ones for an hour more.
+    pub(crate) instances: BTreeMap<String, instances::Instance>,
+    /// Launch templates by id.
+    pub(crate) templates: BTreeMap<String, templates::Template>,
+    /// Key pairs by name.
+    pub(crate) keys: BTreeMap<String, keys::KeyPair>,
+    /// Security groups by id.
+    pub(crate) groups: BTreeMap<String, security_groups::SecurityGroup>,
+    /// The default VPC and its subnets; there is no other.
+    pub(crate) network: network::Network,
+    /// Tags by resource id.
+    pub(crate) tags: BTreeMap<String, Tags>,
+    /// Ids of volumes, snapshots and instances that are gone and whose files are still to go.
+    pub(crate) discarded: BTreeSet<String>,
+    /// RunInstances by ClientToken: what was asked, and the reservation it made.
+    pub(crate) tokens: BTreeMap<String, run::Spent>,
+}
+
+impl State {
+    /// Whether there is such a resource.
+    ///
+    /// # Errors
+    /// The `NotFound` of its kind, or `InvalidID` for an id of no kind.
+    pub(crate) fn check_exists(&self, id: &str) -> Result<(), ApiError> {
+        match tags::kind(id) {
+            Some("image") => self.image(id).map(drop),
+            Some("instance") => self.instance(id).map(drop),
+            Some("snapshot") => self.snapshot(id).map(drop),
+            Some("volume") => self.volume(id).map(drop),
+            Some("security-group") => self.group(id).map(drop),
+            Some("launch-template") => self.template_by_id(id).map(drop),
+            Some("key-pair") if self.keys.values().any(|key| key.id == id) => Ok(()),
+            Some("subnet") => self.network.subnet(id).map(drop),
+            Some("vpc") if self.network.vpc == id => Ok(()),
+            Some(kind) => Err(ApiError::new(
+                "InvalidID",
+                format!("The {kind} '{id}' does not exist"),
+            )),
+            None => Err(ApiError::new(
+                "InvalidID",
+                format!("The ID '{id}' is not valid"),
+            )),
+        }
+    }
+
+    /// Replaces the tags of a resource just created.
+    pub(crate) fn tag(&mut self, id: &str, tags: Tags) {
+        if !tags.is_empty() {
+            self.tags.insert(id.to_owned(), tags);
+        }
+    }
+}
+
+/// Answers one EC2 request; see [`crate::cloud`] for the convention.
+///
+/// # Errors
+/// What EC2 itself would say.
+pub(crate) fn handle(
+    ec2: &mut State,
+    ctx: &RequestContext,
+    action: &str,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    if params.boolean("DryRun")? == Some(true) {
+        // Tried for real, on a copy that is thrown away.
+        answer(&mut ec2.clone(), ctx, action, params)?;
+        return Err(ApiError::new(
+            "DryRunOperation",
+            "Request would have succeeded, but DryRun flag is set.",
+        )
+        .with_status(412));
+    }
+    answer(ec2, ctx, action, params)
+}
+
+fn answer(
+    ec2: &mut State,
+    ctx: &RequestContext,
+    action: &str,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    match action {
+        "RegisterImage" => images::register(ec2, ctx, params),
+        "CreateImage" => images::create(ec2, ctx, params),
+        "CopyImage" => images::copy(),
+        "DeregisterImage" => images::deregister(ec2, params),
+        "DescribeImages" => image_calls::describe(ec2, params),
+        "DescribeImageAttribute" => image_calls::describe_attribute(ec2, params),
+        "ModifyImageAttribute" => image_calls::modify_attribute(ec2, params),
+        "ResetImageAttribute" => image_calls::reset_attribute(ec2, params),
+        "EnableImageDeprecation" => image_calls::deprecate(ec2, params, true),
+        "DisableImageDeprecation" => image_calls::deprecate(ec2, params, false),
+        "DeleteSnapshot" => disks::delete_snapshot(ec2, params),
+        "DescribeSnapshots" => disks::describe_snapshots(ec2, params),
+        "DescribeSnapshotAttribute" => disks::describe_snapshot_attribute(ec2, params),
+        "ModifySnapshotAttribute" => disks::modify_snapshot_attribute(ec2, params),
+        "DeleteVolume" => disks::delete_volume(ec2, params),
+        "DescribeVolumes" => disks::describe_volumes(ec2, params),
+        "RunInstances" => run::run(ec2, ctx, params),
+        "DescribeInstances" => instance_calls::describe(ec2, params),
+        "DescribeInstanceStatus" => instance_calls::describe_status(ec2, params),
+        "DescribeInstanceAttribute" => instance_calls::describe_attribute(ec2, params),
+        "ModifyInstanceAttribute" => instance_calls::modify_attribute(ec2, params),
+        "ModifyInstanceMetadataOptions" => instance_calls::modify_metadata(ec2, params),
+        "StartInstances" => instance_calls::start(ec2, ctx, params),
+        "StopInstances" => instance_calls::stop(ec2, ctx, params),
+        "RebootInstances" => instance_calls::reboot(ec2, params),
+        "TerminateInstances" => instance_calls::terminate(ec2, ctx, params),
+        "MonitorInstances" => instance_calls::monitor(ec2, params, true),
+        "UnmonitorInstances" => instance_calls::monitor(ec2, params, false),
+        "DescribeIamInstanceProfileAssociations" => instance_calls::describe_profiles(ec2, params),
+        "DescribeInstanceTypes" => instance_types::describe(params),
+        "DescribeInstanceTypeOfferings" => instance_types::describe_offerings(params),
+        "DescribeInstanceCreditSpecifications" => instance_calls::describe_credits(ec2, params),
+        "CreateKeyPair" => keys::create(ec2, ctx, params),
+        "ImportKeyPair" => keys::import(ec2, ctx, params),
+        "DeleteKeyPair" => keys::delete(ec2, params),
+        "DescribeKeyPairs" => keys::describe(ec2, params),
+        "CreateSecurityGroup" => security_groups::create(ec2, params),
+        "DeleteSecurityGroup" => security_groups::delete(ec2, params),
+        "DescribeSecurityGroups" => security_groups::describe(ec2, params),
+        "AuthorizeSecurityGroupIngress" => {
+            security_groups::authorize(ec2, params, security_groups::Way::In)
+        }
+        "AuthorizeSecurityGroupEgress" => {
+            security_groups::authorize(ec2, params, security_groups::Way::Out)
+        }
+        "RevokeSecurityGroupIngress" => {
+            security_groups::revoke(ec2, params, security_groups::Way::In)
+        }
+        "RevokeSecurityGroupEgress" => {
+            security_groups::revoke(ec2, params, security_groups::Way::Out)
+        }
+        "DescribeVpcs" => network::describe_vpcs(ec2, params),
+        "DescribeVpcAttribute" => network::describe_vpc_attribute(ec2, params),
+        "DescribeSubnets" => network::describe_subnets(ec2, params),
+        "DescribeAvailabilityZones" => network::describe_zones(params),
+        "DescribeRegions" => network::describe_regions(params),
+        "DescribeAccountAttributes" => network::describe_account(ec2, params),
+        "CreateLaunchTemplate" => templates::create(ec2, ctx, params),
+        "CreateLaunchTemplateVersion" => templates::create_version(ec2, ctx, params),
+        "ModifyLaunchTemplate" => templates::modify(ec2, params),
+        "DeleteLaunchTemplate" => templates::delete(ec2, params),
+        "DeleteLaunchTemplateVersions" => templates::delete_versions(ec2, params),
+        "DescribeLaunchTemplates" => templates::describe(ec2, params),
+        "DescribeLaunchTemplateVersions" => templates::describe_versions(ec2, params),
+        "CreateTags" => tags::create(ec2, params),
+        "DeleteTags" => tags::delete(ec2, params),
+        "DescribeTags" => tags::describe(ec2, params),
+        _ => Err(ApiError::invalid_action(action)),
+    }
+}

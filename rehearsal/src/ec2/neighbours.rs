@@ -1,0 +1,47 @@
+//! What Parameter Store and Elastic Load Balancing see of EC2.
+
+use std::net::Ipv4Addr;
+
+use super::State;
+use super::images::ImageState;
+use super::instances::Phase;
+use crate::elb::{Estate, Machine, MachineState};
+use crate::ssm::Images;
+
+impl Images for State {
+    fn is_available(&self, image_id: &str) -> bool {
+        self.images
+            .get(image_id)
+            .is_some_and(|image| image.state == ImageState::Available)
+    }
+}
+
+impl Estate for State {
+    fn machine(&self, instance_id: &str) -> Option<Machine> {
+        let instance = self.instances.get(instance_id)?;
+        Some(Machine {
+            address: instance.address,
+            state: match instance.phase {
+                Phase::Pending => MachineState::Pending,
+                Phase::Running => MachineState::Running,
+                Phase::Stopping | Phase::Stopped => MachineState::Stopped,
+                Phase::ShuttingDown | Phase::Terminated => MachineState::Terminated,
+            },
+        })
+    }
+
+    fn vpc(&self) -> &str {
+        &self.network.vpc
+    }
+
+    fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
+        self.network
+            .subnet(subnet_id)
+            .ok()
+            .map(|subnet| subnet.zone.clone())
+    }
+
+    fn balancer_address(&mut self) -> Ipv4Addr {
+        self.network.allocate_balancer()
+    }
+}

@@ -1,0 +1,443 @@
+//! The default VPC: one network of loopback addresses, a subnet in each zone.
+//!
+//! Nothing is routed or filtered: an instance's private address is an address of this machine's
+//! loopback network, where its ports answer.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::select::{Describe, Filters, Page, one};
+use super::tags;
+use crate::cloud::{ACCOUNT, REGION};
+use crate::wire::{ApiError, Params, Xml, ids};
+
+/// The region's zones.
+pub(crate) const ZONES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+/// Regions tools may ask about; only the first is here.
+const REGIONS: [&str; 5] = [
+    REGION,
+    "us-east-2",
+    "us-west-2",
+    "eu-west-1",
+    "eu-central-1",
+];
+/// Addresses of a subnet: a /20.
+const SUBNET_SIZE: u32 = 4096;
+/// The addresses AWS keeps at a subnet's start.
+const RESERVED: u32 = 4;
+/// Load balancers take the last /20 of the VPC.
+const BALANCER_BLOCK: u32 = 15;
+
+/// The default VPC.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Network {
+    /// `vpc-…`
+    pub(crate) vpc: String,
+    /// The second byte of every address: 64 to 127, from the folder's path, so that two clouds do
+    /// not share addresses.
+    pub(crate) second_byte: u8,
+    /// One per zone, in order.
+    pub(crate) subnets: Vec<Subnet>,
+    /// How many addresses load balancers have had.
+    pub(crate) balancers: u32,
+}
+
+/// A subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Subnet {
+    /// `subnet-…`
+    pub(crate) id: String,
+    /// e.g. `us-east-1a`
+    pub(crate) zone: String,
+    /// Its place among the subnets, which says which /20 it has.
+    pub(crate) index: u32,
+    /// How many addresses it has given out: the next instance gets the next one, so that an address
+    /// is not used again soon.
+    pub(crate) given: u32,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let subnets = ZONES
+            .iter()
+            .zip(0..)
+            .map(|(zone, index)| Subnet {
+                id: ids::resource("subnet"),
+                zone: format!("{REGION}{zone}"),
+                index,
+                given: 0,
+            })
+            .collect();
+        Self {
+            vpc: ids::resource("vpc"),
+            second_byte: 64,
+            subnets,
+            balancers: 0,
+        }
+    }
+}
+
+impl Network {
+    /// The subnet of that id.
+    ///
+    /// # Errors
+    /// `InvalidSubnetID.NotFound`.
+    pub(crate) fn subnet(&self, id: &str) -> Result<&Subnet, ApiError> {
+        self.subnets
+            .iter()
+            .find(|subnet| subnet.id == id)
+            .ok_or_else(|| {
+                ApiError::new(
+                    "InvalidSubnetID.NotFound",
+                    format!("The subnet ID '{id}' does not exist"),
+                )
+            })
+    }
+
+    /// The default subnet of a zone.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for a zone that is not here.
+    pub(crate) fn subnet_of_zone(&self, zone: &str) -> Result<&Subnet, ApiError> {
+        self.subnets
+            .iter()
+            .find(|subnet| subnet.zone == zone)
+            .ok_or_else(|| {
+                ApiError::new(
+                    "InvalidParameterValue",
+                    format!("Invalid availability zone: [{zone}]"),
+                )
+            })
+    }
+
+    /// A free address in a subnet: not `taken`, and not one just given back.
+    ///
+    /// # Errors
+    /// `InsufficientFreeAddressesInSubnet`.
+    pub(crate) fn allocate(
+        &mut self,
+        subnet_id: &str,
+        taken: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<Ipv4Addr, ApiError> {
+        let second_byte = self.second_byte;
+        let subnet = self
+            .subnets
+            .iter_mut()
+            .find(|subnet| subnet.id == subnet_id)
+            .ok_or_else(|| {
+                ApiError::new(
+                    "InvalidSubnetID.NotFound",
+                    format!("The subnet ID '{subnet_id}' does not exist"),
+                )
+            })?;
+        // The last address of a subnet is its broadcast address.
+        let usable = SUBNET_SIZE - RESERVED - 1;
+        for _ in 0..usable {
+            let address = address(second_byte, subnet.index, RESERVED + subnet.given % usable);
+            subnet.given += 1;
+            if !taken(address) {
+                return Ok(address);
+            }
+        }
+        Err(ApiError::new(
+            "InsufficientFreeAddressesInSubnet",
+            format!(
+                "There are not enough free addresses in subnet '{subnet_id}' to satisfy the requested number of instances."
+            ),
+        ))
+    }
+
+    /// A load balancer's address.
+    pub(crate) fn allocate_balancer(&mut self) -> Ipv4Addr {
+        let address = address(
+            self.second_byte,
+            BALANCER_BLOCK,
+            RESERVED + self.balancers % (SUBNET_SIZE - RESERVED - 1),
+        );
+        self.balancers += 1;
+        address
+    }
+
+    fn cidr(&self) -> String {
+        format!("127.{}.0.0/16", self.second_byte)
+    }
+}
+
+fn address(second_byte: u8, block: u32, host: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(Ipv4Addr::new(127, second_byte, 0, 0)) + block * SUBNET_SIZE + host)
+}
+
+/// DescribeVpcs.
+pub(crate) fn describe_vpcs(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let network = &state.network;
+    let all = [(network.vpc.clone(), ())].into();
+    let chosen = Describe::new(params, &state.tags, "VpcId").choose(
+        &all,
+        |id| {
+            ApiError::new(
+                "InvalidVpcID.NotFound",
+                format!("The vpc ID '{id}' does not exist"),
+            )
+        },
+        |(), name| match name {
+            "vpc-id" => one(&network.vpc),
+            "isDefault" | "is-default" => one(true),
+            "state" => one("available"),
+            "cidr" | "cidr-block-association.cidr-block" => one(network.cidr()),
+            "owner-id" => one(ACCOUNT),
+            "dhcp-options-id" => one("default"),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "vpcSet", |x, ()| {
+        x.text("vpcId", &network.vpc)
+            .text("ownerId", ACCOUNT)
+            .text("state", "available")
+            .text("cidrBlock", network.cidr())
+            .text("dhcpOptionsId", "default")
+            .text("instanceTenancy", "default")
+            .text("isDefault", true);
+        tags::write(x, state.tags.get(&network.vpc));
+    });
+    Ok(xml)
+}
+
+/// DescribeVpcAttribute.
+pub(crate) fn describe_vpc_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("VpcId")?;
+    if id != state.network.vpc {
+        return Err(ApiError::new(
+            "InvalidVpcID.NotFound",
+            format!("The vpc ID '{id}' does not exist"),
+        ));
+    }
+    let attribute = params.required("Attribute")?;
+    if !["enableDnsSupport", "enableDnsHostnames"].contains(&attribute) {
+        return Err(ApiError::invalid_value(
+            "attribute",
+            attribute,
+            "Unknown attribute.",
+        ));
+    }
+    let mut xml = Xml::new();
+    xml.text("vpcId", id).node(attribute, |x| {
+        x.text("value", true);
+    });
+    Ok(xml)
+}
+
+/// DescribeSubnets.
+pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let network = &state.network;
+    let cidr = |subnet: &Subnet| format!("{}/20", address(network.second_byte, subnet.index, 0));
+    let free = |subnet: &Subnet| {
+        let used = state
+            .instances
+            .values()
+            .filter(|instance| instance.subnet == subnet.id && instance.is_alive());
+        SUBNET_SIZE as usize - RESERVED as usize - 1 - used.count()
+    };
+    let all = network
+        .subnets
+        .iter()
+        .map(|subnet| (subnet.id.clone(), subnet))
+        .collect();
+    let chosen = Describe::new(params, &state.tags, "SubnetId").choose(
+        &all,
+        |id| {
+            ApiError::new(
+                "InvalidSubnetID.NotFound",
+                format!("The subnet ID '{id}' does not exist"),
+            )
+        },
+        |subnet, name| match name {
+            "subnet-id" => one(&subnet.id),
+            "vpc-id" => one(&network.vpc),
+            "availability-zone" | "availabilityZone" => one(&subnet.zone),
+            "availability-zone-id" => one(zone_id(&subnet.zone)),
+            "default-for-az" | "defaultForAz" => one(true),
+            "map-public-ip-on-launch" => one(true),
+            "state" => one("available"),
+            "cidr" | "cidr-block" | "cidrBlock" => one(cidr(subnet)),
+            "available-ip-address-count" => one(free(subnet)),
+            "owner-id" => one(ACCOUNT),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "subnetSet", |x, subnet| {
+        x.text("subnetId", &subnet.id)
+            .text(
+                "subnetArn",
+                format_args!("arn:aws:ec2:{REGION}:{ACCOUNT}:subnet/{}", subnet.id),
+            )
+            .text("state", "available")
+            .text("vpcId", &network.vpc)
+            .text("ownerId", ACCOUNT)
+            .text("cidrBlock", cidr(subnet))
+            .text("availableIpAddressCount", free(subnet))
+            .text("availabilityZone", &subnet.zone)
+            .text("availabilityZoneId", zone_id(&subnet.zone))
+            .text("defaultForAz", true)
+            .text("mapPublicIpOnLaunch", true)
+            .text("assignIpv6AddressOnCreation", false);
+        tags::write(x, state.tags.get(&subnet.id));
+    });
+    Ok(xml)
+}
+
+/// DescribeAvailabilityZones.
+pub(crate) fn describe_zones(params: &Params) -> Result<Xml, ApiError> {
+    let filters = Filters::read(params)?;
+    let wanted = params.list("ZoneName");
+    let mut found = Vec::new();
+    for letter in ZONES {
+        let zone = format!("{REGION}{letter}");
+        let passes = filters.pass(None, |name| match name {
+            "zone-name" => one(&zone),
+            "zone-id" => one(zone_id(&zone)),
+            "state" => one("available"),
+            "region-name" | "group-name" => one(REGION),
+            "zone-type" => one("availability-zone"),
+            "opt-in-status" => one("opt-in-not-required"),
+            _ => None,
+        })?;
+        if passes && (wanted.is_empty() || wanted.contains(&zone.as_str())) {
+            found.push(zone);
+        }
+    }
+    if let Some(unknown) = wanted.iter().find(|zone| {
+        !ZONES
+            .iter()
+            .any(|letter| **zone == format!("{REGION}{letter}"))
+    }) {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("Invalid availability zone: [{unknown}]"),
+        ));
+    }
+    let mut xml = Xml::new();
+    xml.list("availabilityZoneInfo", "item", found, |x, zone| {
+        x.text("zoneName", &zone)
+            .text("zoneState", "available")
+            .text("regionName", REGION)
+            .text("zoneId", zone_id(&zone))
+            .text("groupName", REGION)
+            .text("networkBorderGroup", REGION)
+            .text("zoneType", "availability-zone")
+            .text("optInStatus", "opt-in-not-required");
+    });
+    Ok(xml)
+}
+
+fn zone_id(zone: &str) -> String {
+    let number = ZONES
+        .iter()
+        .position(|letter| zone.ends_with(letter))
+        .map_or(0, |at| at + 1);
+    format!("use1-az{number}")
+}
+
+/// DescribeRegions.
+pub(crate) fn describe_regions(params: &Params) -> Result<Xml, ApiError> {
+    let filters = Filters::read(params)?;
+    let wanted = params.list("RegionName");
+    let mut found = Vec::new();
+    for region in REGIONS {
+        let passes = filters.pass(None, |name| match name {
+            "region-name" => one(region),
+            "endpoint" => one(format!("ec2.{region}.amazonaws.com")),
+            "opt-in-status" => one("opt-in-not-required"),
+            _ => None,
+        })?;
+        if passes && (wanted.is_empty() || wanted.contains(&region)) {
+            found.push((region.to_owned(), region));
+        }
+    }
+    if let Some(unknown) = wanted.iter().find(|region| !REGIONS.contains(region)) {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("Invalid region provided: {unknown}"),
+        ));
+    }
+    let mut xml = Xml::new();
+    Page::read(params)?
+        .cut(found)
+        .write(&mut xml, "regionInfo", |x, region| {
+            x.text("regionName", region)
+                .text("regionEndpoint", format_args!("ec2.{region}.amazonaws.com"))
+                .text("optInStatus", "opt-in-not-required");
+        });
+    Ok(xml)
+}
+
+/// DescribeAccountAttributes.
+pub(crate) fn describe_account(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let vpc = state.network.vpc.as_str();
+    let all = [
+        ("supported-platforms", "VPC"),
+        ("default-vpc", vpc),
+        ("max-instances", "1000"),
+        ("vpc-max-security-groups-per-interface", "5"),
+        ("max-elastic-ips", "5"),
+        ("vpc-max-elastic-ips", "5"),
+    ];
+    let wanted = params.list("AttributeName");
+    if let Some(unknown) = wanted
+        .iter()
+        .find(|name| !all.iter().any(|(known, _)| known == *name))
+    {
+        return Err(ApiError::invalid_value(
+            "attributeName",
+            unknown,
+            "Unknown attribute.",
+        ));
+    }
+    let mut xml = Xml::new();
+    let chosen = all
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.contains(name));
+    xml.list("accountAttributeSet", "item", chosen, |x, (name, value)| {
+        x.text("attributeName", name)
+            .list("attributeValueSet", "item", [value], |x, value| {
+                x.text("attributeValue", value);
+            });
+    });
+    Ok(xml)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_not_used_again_soon_and_run_out_honestly() {
+        let mut network = Network {
+            second_byte: 70,
+            ..Network::default()
+        };
+        let id = network.subnets[1].id.clone();
+        assert_eq!(
+            network.allocate(&id, |_| false).unwrap(),
+            Ipv4Addr::new(127, 70, 16, 4)
+        );
+        assert_eq!(
+            network.allocate(&id, |_| false).unwrap(),
+            Ipv4Addr::new(127, 70, 16, 5)
+        );
+        let busy = Ipv4Addr::new(127, 70, 16, 6);
+        assert_eq!(
+            network.allocate(&id, |at| at == busy).unwrap(),
+            Ipv4Addr::new(127, 70, 16, 7)
+        );
+        assert_eq!(
+            network.allocate(&id, |_| true).unwrap_err().code,
+            "InsufficientFreeAddressesInSubnet"
+        );
+        assert_eq!(network.allocate_balancer(), Ipv4Addr::new(127, 70, 240, 4));
+    }
+}

@@ -1,0 +1,504 @@
+//! RunInstances: from what was asked, over launch template and image, to instances and their volumes.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::disks::{Attachment, Volume};
+use super::images::{Image, ImageState, Mapping, too_small};
+use super::instance_calls;
+use super::instance_types::{self, InstanceType};
+use super::instances::{Instance, MetadataOptions, OnShutdown, Phase};
+use super::tags::{self, Tags};
+use super::templates::Data;
+use crate::cloud::RequestContext;
+use crate::wire::{ApiError, Params, Xml, ids};
+
+/// What EC2 takes of user data, decoded.
+const USER_DATA_LIMIT: usize = 16 * 1024;
+/// More than this at once is a slip of the pen: each is a virtual machine.
+const MOST_AT_ONCE: i64 = 50;
+/// An empty volume's size when nobody said, GiB.
+const EMPTY_SIZE: u32 = 8;
+
+/// A ClientToken that was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spent {
+    /// What was asked with it.
+    asked: BTreeMap<String, String>,
+    /// What it made.
+    pub(crate) instances: Vec<String>,
+}
+
+/// RunInstances.
+pub(crate) fn run(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let asked: BTreeMap<String, String> = params
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let token = params.text("ClientToken").filter(|token| !token.is_empty());
+    if let Some(token) = token
+        && let Some(spent) = state.tokens.get(token)
+    {
+        if spent.asked != asked {
+            return Err(ApiError::new(
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+            ));
+        }
+        return Ok(answer(state, &spent.instances));
+    }
+    let least = params
+        .integer("MinCount")?
+        .ok_or_else(|| ApiError::missing("MinCount"))?;
+    let most = params
+        .integer("MaxCount")?
+        .ok_or_else(|| ApiError::missing("MaxCount"))?;
+    if least < 1 || most < least {
+        return Err(ApiError::invalid_value(
+            "minCount",
+            &least.to_string(),
+            "expecting 1 <= MinCount <= MaxCount",
+        ));
+    }
+    if most > MOST_AT_ONCE {
+        return Err(ApiError::new(
+            "InstanceLimitExceeded",
+            format!(
+                "You have requested more instances ({most}) than your current instance limit of {MOST_AT_ONCE} allows."
+            ),
+        ));
+    }
+    let own = Data(
+        asked
+            .iter()
+            .filter(|(name, _)| {
+                !matches!(
+                    name.split('.').next(),
+                    Some("LaunchTemplate" | "Action" | "Version" | "DryRun")
+                )
+            })
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+    );
+    let template = params.structure("LaunchTemplate");
+    let (data, marks) = if template.is_empty() {
+        (own, Tags::new())
+    } else {
+        let found = state.template_named(&template)?;
+        let (number, version) = found.resolve(template.text("Version").unwrap_or("$Default"))?;
+        (
+            merged(&version.data, &own),
+            template_tags(&found.id, number),
+        )
+    };
+    let count = usize::try_from(most).unwrap_or(1);
+    let instances = launch(state, ctx.now, &data, &marks, count)?;
+    if let Some(token) = token {
+        state.tokens.insert(
+            token.to_owned(),
+            Spent {
+                asked,
+                instances: instances.clone(),
+            },
+        );
+    }
+    Ok(answer(state, &instances))
+}
+
+fn answer(state: &State, instances: &[String]) -> Xml {
+    let mut xml = Xml::new();
+    let all: Vec<&Instance> = instances
+        .iter()
+        .filter_map(|id| state.instances.get(id))
+        .collect();
+    instance_calls::write_reservation(&mut xml, state, &all);
+    xml
+}
+
+/// The tags EC2 itself puts on what a template launched.
+pub(crate) fn template_tags(id: &str, number: u64) -> Tags {
+    [
+        ("aws:ec2launchtemplate:id".to_owned(), id.to_owned()),
+        (
+            "aws:ec2launchtemplate:version".to_owned(),
+            number.to_string(),
+        ),
+    ]
+    .into()
+}
+
+/// `own` over `template`; of both, the tag specifications add up, the request's winning key by key.
+pub(crate) fn merged(template: &Data, own: &Data) -> Data {
+    let mut all = template.over(own);
+    let inherited = template.0.iter().filter_map(|(name, value)| {
+        Some((
+            format!(
+                "TemplateTagSpecification.{}",
+                name.strip_prefix("TagSpecification.")?
+            ),
+            value.clone(),
+        ))
+    });
+    all.0.extend(inherited);
+    all
+}
+
+fn tags_for(params: &Params, kind: &str) -> Result<Tags, ApiError> {
+    let mut all = Tags::new();
+    for specification in params.structs("TemplateTagSpecification") {
+        if specification.text("ResourceType") == Some(kind) {
+            all.extend(tags::read(&specification)?);
+        }
+    }
+    all.extend(tags::specified(params, kind)?);
+    Ok(all)
+}
+
+/// Launches `count` instances as `data` says and marks them with `marks`; their ids.
+///
+/// # Errors
+/// What EC2 says; nothing is launched then.
+pub(crate) fn launch(
+    state: &mut State,
+    now: Timestamp,
+    data: &Data,
+    marks: &Tags,
+    count: usize,
+) -> Result<Vec<String>, ApiError> {
+    let params = Params::from(data.0.clone());
+    let image = state
+        .image(
+            params
+                .text("ImageId")
+                .ok_or_else(|| ApiError::missing("ImageId"))?,
+        )?
+        .clone();
+    if image.state != ImageState::Available {
+        return Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{}' is not available", image.id),
+        ));
+    }
+    let kind = instance_types::find(params.text("InstanceType").unwrap_or("t3.micro"))?;
+    check_fit(kind, &image)?;
+    let mut instance_tags = tags_for(&params, "instance")?;
+    instance_tags.extend(marks.clone());
+    let volume_tags = tags_for(&params, "volume")?;
+    let devices = devices(state, &image, &Mapping::read_all(&params)?)?;
+    let mut model = model(state, now, &params, &image, kind)?;
+    model.reservation = ids::resource("r");
+    let mut made = Vec::new();
+    // All addresses first: an error must leave nothing half launched.
+    let mut network = state.network.clone();
+    let mut addresses = Vec::new();
+    for _ in 0..count {
+        let taken = |address| {
+            state
+                .instances
+                .values()
+                .any(|other| other.is_alive() && other.address == address)
+        };
+        addresses.push(network.allocate(&model.subnet, taken)?);
+    }
+    state.network = network;
+    for (index, address) in addresses.into_iter().enumerate() {
+        let instance = Instance {
+            id: ids::resource("i"),
+            index,
+            address,
+            ..model.clone()
+        };
+        for device in &devices {
+            let volume = volume(device, &instance, now);
+            state.tag(&volume.id, volume_tags.clone());
+            state.volumes.insert(volume.id.clone(), volume);
+        }
+        state.tag(&instance.id, instance_tags.clone());
+        made.push(instance.id.clone());
+        state.instances.insert(instance.id.clone(), instance);
+    }
+    if let Some(image) = state.images.get_mut(&image.id) {
+        image.launched = Some(now);
+    }
+    Ok(made)
+}
+
+fn check_fit(kind: InstanceType, image: &Image) -> Result<(), ApiError> {
+    if kind.architecture != image.architecture {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!(
+                "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
+                kind.architecture, image.architecture
+            ),
+        ));
+    }
+    if image.architecture != "x86_64" {
+        return Err(ApiError::new(
+            "Unsupported",
+            "only x86_64 instances run here",
+        ));
+    }
+    if kind.hypervisor == "nitro" && !image.ena {
+        return Err(ApiError::new(
+            "InvalidParameterCombination",
+            format!(
+                "Enhanced networking with the Elastic Network Adapter (ENA) is required for the '{}' instance type. Ensure that you are using an AMI that is enabled for ENA.",
+                kind.name
+            ),
+        ));
+    }
+    if kind.hypervisor == "xen" && image.boot_mode.as_deref() == Some("uefi") {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!(
+                "The instance type '{}' does not support the boot mode 'uefi' of the specified AMI",
+                kind.name
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The image's devices with the caller's wishes laid over them, sized.
+fn devices(state: &State, image: &Image, wishes: &[Mapping]) -> Result<Vec<Mapping>, ApiError> {
+    let mut devices = Mapping::overlay(&image.mappings, wishes);
+    devices.retain(|device| device.virtual_name.is_none());
+    for device in &mut devices {
+        let least = match &device.snapshot {
+            Some(id) => state.snapshot(id)?.size,
+            None => 1,
+        };
+        let size = device.size.unwrap_or(if device.snapshot.is_some() {
+            least
+        } else {
+            EMPTY_SIZE
+        });
+        if size < least {
+            return Err(too_small(
+                size,
+                device.snapshot.as_deref().unwrap_or_default(),
+                least,
+            ));
+        }
+        device.size = Some(size);
+    }
+    Ok(devices)
+}
+
+fn volume(device: &Mapping, instance: &Instance, now: Timestamp) -> Volume {
+    let kind = device.kind.clone().unwrap_or_else(|| "gp2".to_owned());
+    let gp3 = kind == "gp3";
+    Volume {
+        id: ids::resource("vol"),
+        size: device.size.unwrap_or(EMPTY_SIZE),
+        iops: device.iops.or(gp3.then_some(3000)),
+        throughput: device.throughput.or(gp3.then_some(125)),
+        kind,
+        encrypted: device.encrypted.unwrap_or(false),
+        snapshot: device.snapshot.clone(),
+        zone: instance.zone.clone(),
+        created: now,
+        attachment: Some(Attachment {
+            instance: instance.id.clone(),
+            device: device.device.clone(),
+            since: now,
+            delete_on_termination: device.delete_on_termination.unwrap_or(true),
+        }),
+        made: false,
+    }
+}
+
+/// What all instances of the call have in common.
+fn model(
+    state: &mut State,
+    now: Timestamp,
+    params: &Params,
+    image: &Image,
+    kind: InstanceType,
+) -> Result<Instance, ApiError> {
+    let interface = params
+        .structs("NetworkInterface")
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let wanted_subnet = params
+        .text("SubnetId")
+        .or_else(|| interface.text("SubnetId"))
+        .map(str::to_owned);
+    let wanted_zone = params.string("Placement.AvailabilityZone");
+    let subnet =
+        match (&wanted_subnet, &wanted_zone) {
+            (Some(id), _) => state.network.subnet(id)?,
+            (None, Some(zone)) => state.network.subnet_of_zone(zone)?,
+            (None, None) => state.network.subnets.first().ok_or_else(|| {
+                ApiError::new("MissingInput", "No subnets found for the default VPC")
+            })?,
+        };
+    let (subnet, zone) = (subnet.id.clone(), subnet.zone.clone());
+    let key = params.string("KeyName").filter(|name| !name.is_empty());
+    let public_key = match &key {
+        Some(name) => Some(state.key(name)?.public.clone()),
+        None => None,
+    };
+    Ok(Instance {
+        id: String::new(),
+        reservation: String::new(),
+        index: 0,
+        token: params.string("ClientToken"),
+        image: image.id.clone(),
+        kind: kind.name.to_owned(),
+        architecture: image.architecture.clone(),
+        root_device: image.root_device.clone(),
+        boot_mode: image.boot_mode.clone(),
+        ena: image.ena,
+        sriov: image.sriov.clone(),
+        subnet,
+        zone,
+        address: std::net::Ipv4Addr::LOCALHOST,
+        key,
+        public_key,
+        groups: groups(state, params, &interface)?,
+        profile: profile(&params.structure("IamInstanceProfile"))?,
+        user_data: user_data(params.text("UserData"))?,
+        on_shutdown: match params.text("InstanceInitiatedShutdownBehavior") {
+            Some(text) => OnShutdown::read(text)?,
+            None => OnShutdown::Stop,
+        },
+        protected: params.boolean("DisableApiTermination")?.unwrap_or(false),
+        ebs_optimized: params.boolean("EbsOptimized")?.unwrap_or(false),
+        monitored: params.boolean("Monitoring.Enabled")?.unwrap_or(false),
+        metadata: MetadataOptions {
+            // An image that says v2.0 makes it the default.
+            tokens: if image.imds.is_some() {
+                "required"
+            } else {
+                "optional"
+            }
+            .to_owned(),
+            endpoint: "enabled".to_owned(),
+            hop_limit: if image.imds.is_some() { 2 } else { 1 },
+            tags: "disabled".to_owned(),
+        }
+        .changed(&params.structure("MetadataOptions"))?,
+        launched: now,
+        phase: Phase::Pending,
+        since: now,
+        reason: None,
+        reboots: false,
+        forced: false,
+    })
+}
+
+impl MetadataOptions {
+    /// These options with what `params` says in their place.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`.
+    pub(crate) fn changed(mut self, params: &Params) -> Result<Self, ApiError> {
+        let set = |field: &mut String, name: &str, known: [&str; 2]| match params.text(name) {
+            Some(value) if known.contains(&value) => {
+                value.clone_into(field);
+                Ok(())
+            }
+            Some(value) => Err(ApiError::invalid_value(
+                name,
+                value,
+                &format!("expecting {}", known.join(" or ")),
+            )),
+            None => Ok(()),
+        };
+        set(&mut self.tokens, "HttpTokens", ["optional", "required"])?;
+        set(&mut self.endpoint, "HttpEndpoint", ["enabled", "disabled"])?;
+        set(
+            &mut self.tags,
+            "InstanceMetadataTags",
+            ["enabled", "disabled"],
+        )?;
+        if let Some(limit) = params.integer("HttpPutResponseHopLimit")? {
+            if !(1..=64).contains(&limit) {
+                return Err(ApiError::invalid_value(
+                    "HttpPutResponseHopLimit",
+                    &limit.to_string(),
+                    "expecting 1 to 64",
+                ));
+            }
+            self.hop_limit = limit;
+        }
+        Ok(self)
+    }
+}
+
+fn groups(state: &mut State, params: &Params, interface: &Params) -> Result<Vec<String>, ApiError> {
+    let mut groups = params.strings("SecurityGroupId");
+    groups.extend(interface.strings("SecurityGroupId"));
+    for id in &groups {
+        state.group(id)?;
+    }
+    for name in params.list("SecurityGroup") {
+        let found = state.groups.values().find(|group| group.name == name);
+        groups.push(found.map(|group| group.id.clone()).ok_or_else(|| {
+            ApiError::new(
+                "InvalidGroup.NotFound",
+                format!("The security group '{name}' does not exist in default VPC"),
+            )
+        })?);
+    }
+    if groups.is_empty() {
+        groups.push(state.default_group());
+    }
+    Ok(groups)
+}
+
+/// The profile's name. Nobody looks it up: its credentials are made up, and open everything here.
+fn profile(params: &Params) -> Result<Option<String>, ApiError> {
+    match (params.text("Name"), params.text("Arn")) {
+        (Some(_), Some(_)) => Err(ApiError::new(
+            "InvalidParameterCombination",
+            "The parameter 'iamInstanceProfile.name' may not be used in combination with 'iamInstanceProfile.arn'",
+        )),
+        (Some(name), None) => Ok(Some(name.to_owned())),
+        (None, Some(arn)) => match arn.split_once(":instance-profile/") {
+            Some((_, path)) => Ok(path.rsplit('/').next().map(str::to_owned)),
+            None => Err(ApiError::invalid_value(
+                "iamInstanceProfile.arn",
+                arn,
+                "Invalid IAM Instance Profile ARN",
+            )),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+/// User data as it was given, once it is known to be base64 of a size that EC2 takes.
+///
+/// # Errors
+/// `InvalidParameterValue`.
+pub(crate) fn user_data(text: Option<&str>) -> Result<Option<String>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let text: String = text.split_ascii_whitespace().collect();
+    let bytes = STANDARD.decode(&text).map_err(|_| {
+        ApiError::new(
+            "InvalidParameterValue",
+            "Invalid BASE64 encoding of user data",
+        )
+    })?;
+    if bytes.len() > USER_DATA_LIMIT {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("User data is limited to {USER_DATA_LIMIT} bytes"),
+        ));
+    }
+    Ok(Some(text))
+}

@@ -1,0 +1,185 @@
+//! Tags on every EC2 resource, kept in one map by resource id.
+
+use std::collections::BTreeMap;
+
+use super::State;
+use super::select::{Filters, Page, one};
+use crate::wire::{ApiError, Params, Xml};
+
+/// A resource's tags.
+pub(crate) type Tags = BTreeMap<String, String>;
+
+/// AWS's limit.
+const MOST_TAGS: usize = 50;
+
+/// Resource kinds by the prefix of their ids, most used first.
+const KINDS: [(&str, &str); 13] = [
+    ("ami-", "image"),
+    ("i-", "instance"),
+    ("snap-", "snapshot"),
+    ("vol-", "volume"),
+    ("sg-", "security-group"),
+    ("lt-", "launch-template"),
+    ("key-", "key-pair"),
+    ("subnet-", "subnet"),
+    ("vpc-", "vpc"),
+    ("eni-", "network-interface"),
+    ("rtb-", "route-table"),
+    ("igw-", "internet-gateway"),
+    ("r-", "reservation"),
+];
+
+/// The kind of resource an id names.
+pub(crate) fn kind(id: &str) -> Option<&'static str> {
+    KINDS
+        .iter()
+        .find(|(prefix, _)| id.starts_with(prefix))
+        .map(|(_, kind)| *kind)
+}
+
+/// Tags a request wants on resources of `kind` that it creates (`TagSpecification.N`).
+///
+/// # Errors
+/// When a tag is none that may be set.
+pub(crate) fn specified(params: &Params, kind: &str) -> Result<Tags, ApiError> {
+    let mut tags = Tags::new();
+    for specification in params.structs("TagSpecification") {
+        if specification.text("ResourceType") == Some(kind) {
+            tags.extend(read(&specification)?);
+        }
+    }
+    Ok(tags)
+}
+
+/// Reads `Tag.N.Key` and `Tag.N.Value`.
+///
+/// # Errors
+/// When a tag is none that may be set.
+pub(crate) fn read(params: &Params) -> Result<Tags, ApiError> {
+    let mut tags = Tags::new();
+    for tag in params.structs("Tag") {
+        let key = tag.required("Key")?;
+        let value = tag.text("Value").unwrap_or_default();
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                format!("Tag keys starting with 'aws:' are reserved for internal use: {key}"),
+            ));
+        }
+        if key.chars().count() > 127 || value.chars().count() > 255 {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                format!("Tag {key} exceeds the maximum length"),
+            ));
+        }
+        tags.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(tags)
+}
+
+/// Writes `<tagSet>`.
+pub(crate) fn write(xml: &mut Xml, tags: Option<&Tags>) {
+    xml.list(
+        "tagSet",
+        "item",
+        tags.into_iter().flatten(),
+        |x, (key, value)| {
+            x.text("key", key).text("value", value);
+        },
+    );
+}
+
+/// CreateTags.
+pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let ids = resources(state, params)?;
+    let tags = read(params)?;
+    if tags.is_empty() {
+        return Err(ApiError::missing("Tag"));
+    }
+    for id in &ids {
+        let mut all = state.tags.get(id).cloned().unwrap_or_default();
+        all.extend(tags.clone());
+        if all.keys().filter(|key| !key.starts_with("aws:")).count() > MOST_TAGS {
+            return Err(ApiError::new(
+                "TagLimitExceeded",
+                format!("{id} would have more than {MOST_TAGS} tags"),
+            ));
+        }
+    }
+    for id in ids {
+        state.tags.entry(id).or_default().extend(tags.clone());
+    }
+    Ok(done())
+}
+
+/// DeleteTags: with a value only when it is that value, without any tags all of them.
+pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let ids = resources(state, params)?;
+    let which = params.structs("Tag");
+    for id in ids {
+        let Some(tags) = state.tags.get_mut(&id) else {
+            continue;
+        };
+        if which.is_empty() {
+            tags.retain(|key, _| key.starts_with("aws:"));
+        }
+        for tag in &which {
+            let key = tag.required("Key")?;
+            if tag
+                .text("Value")
+                .is_none_or(|value| tags.get(key).is_some_and(|has| has == value))
+            {
+                tags.remove(key);
+            }
+        }
+    }
+    Ok(done())
+}
+
+/// DescribeTags.
+pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let filters = Filters::read(params)?;
+    let mut found = Vec::new();
+    for (id, tags) in &state.tags {
+        for (key, value) in tags {
+            let passes = filters.pass(None, |name| match name {
+                "key" => one(key),
+                "value" => one(value),
+                "resource-id" => one(id),
+                "resource-type" => one(kind(id).unwrap_or_default()),
+                _ => None,
+            })?;
+            if passes {
+                found.push((format!("{id}/{key}"), (id, key, value)));
+            }
+        }
+    }
+    let mut xml = Xml::new();
+    Page::read(params)?
+        .cut(found)
+        .write(&mut xml, "tagSet", |x, (id, key, value)| {
+            x.text("key", key)
+                .text("resourceId", id)
+                .text("resourceType", kind(id).unwrap_or_default())
+                .text("value", value);
+        });
+    Ok(xml)
+}
+
+/// `<return>true</return>`, EC2's way to say that it is done.
+pub(crate) fn done() -> Xml {
+    let mut xml = Xml::new();
+    xml.text("return", true);
+    xml
+}
+
+fn resources(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
+    let ids = params.strings("ResourceId");
+    if ids.is_empty() {
+        return Err(ApiError::missing("ResourceIdSet"));
+    }
+    for id in &ids {
+        state.check_exists(id)?;
+    }
+    Ok(ids)
+}

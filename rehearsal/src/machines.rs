@@ -1,0 +1,472 @@
+//! Makes what the books want true: starts and ends machines, copies and removes disks.
+//!
+//! Each step looks at the books and at the machine room, decides, and acts, all outside the cloud's
+//! lock. What takes long runs beside; while it does, its instance or snapshot is `busy` and let be.
+//! Nothing is remembered here that the books do not say: after a crash the next step begins again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use tokio::runtime::Handle;
+
+use crate::cloud::{Cloud, State};
+use crate::disks::DiskStore;
+use crate::ec2::disks::{SnapshotState, Source};
+use crate::ec2::instances::{Instance, OnShutdown, Phase, Reason};
+use crate::guests::{GuestSpec, GuestState, MachineRoom};
+
+/// What every guest has, whatever its type says: many are to fit on a small host.
+const VCPUS: u32 = 2;
+const MEMORY_MIB: u32 = 512;
+/// Ports of every guest that answer at its address; those of target groups join them.
+const PORTS: [u16; 4] = [22, 80, 443, 8080];
+/// How long a terminated instance may take to power off.
+const TERMINATION_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+/// How long guests may take to power off when the cloud goes down.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+/// How often they are looked at then.
+const END_POLL: Duration = Duration::from_millis(20);
+
+/// The machines of a cloud.
+pub(crate) struct Machines {
+    cloud: Arc<Cloud>,
+    room: Arc<dyn MachineRoom>,
+    disks: Arc<dyn DiskStore>,
+    /// More ports that answer.
+    ports: Vec<u16>,
+    busy: Mutex<BTreeSet<String>>,
+}
+
+/// What is to be done for an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Deed {
+    /// Make its disks and start its machine.
+    Start,
+    /// Press its power button.
+    PowerOff,
+    /// Pull its plug.
+    PullPlug,
+    /// Its machine is off, as wanted.
+    Off,
+    /// It powered itself off.
+    OwnShutdown,
+    /// Its machine died.
+    Died,
+}
+
+/// What the books want, as one look at them shows.
+#[derive(Default)]
+struct Wants {
+    instances: Vec<(Instance, bool)>,
+    copies: Vec<Copy>,
+    discarded: Vec<String>,
+}
+
+/// A snapshot to take.
+struct Copy {
+    id: String,
+    source: Source,
+    /// Whose volume it is of, when it is attached.
+    instance: Option<String>,
+}
+
+impl Wants {
+    fn of(state: &State) -> Self {
+        let ec2 = &state.region.ec2;
+        let copies = ec2
+            .snapshots
+            .values()
+            .filter(|snapshot| snapshot.state == SnapshotState::Pending)
+            .map(|snapshot| Copy {
+                id: snapshot.id.clone(),
+                source: snapshot.source.clone(),
+                instance: match &snapshot.source {
+                    Source::Volume(id) => ec2
+                        .volumes
+                        .get(id)
+                        .and_then(|volume| Some(volume.attachment.as_ref()?.instance.clone())),
+                    Source::File(_) | Source::Nothing => None,
+                },
+            })
+            .collect();
+        Self {
+            instances: ec2
+                .instances
+                .values()
+                .filter(|instance| instance.is_alive())
+                .map(|instance| (instance.clone(), ec2.is_being_copied(&instance.id)))
+                .collect(),
+            copies,
+            discarded: ec2
+                .discarded
+                .iter()
+                .filter(|id| ec2.is_free(id))
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+/// What to do for an instance whose machine is `guest`, and whose disks are `copied` just now.
+fn decide(instance: &Instance, guest: GuestState, copied: bool, now: Timestamp) -> Option<Deed> {
+    let runs = guest == GuestState::Running;
+    match instance.phase {
+        Phase::Pending => (!copied).then_some(Deed::Start),
+        Phase::Running if runs => instance.reboots.then_some(Deed::PowerOff),
+        Phase::Running if instance.reboots => (!copied).then_some(Deed::Start),
+        Phase::Running => Some(match guest {
+            // The cloud was down and is up again.
+            GuestState::Absent => Deed::Start,
+            GuestState::PoweredOff => Deed::OwnShutdown,
+            GuestState::Running | GuestState::Dead => Deed::Died,
+        }),
+        Phase::Stopping if runs && instance.forced => Some(Deed::PullPlug),
+        Phase::Stopping if runs => Some(Deed::PowerOff),
+        Phase::ShuttingDown if runs => {
+            let late = now.duration_since(instance.since) > TERMINATION_PATIENCE;
+            Some(if late { Deed::PullPlug } else { Deed::PowerOff })
+        }
+        Phase::Stopping | Phase::ShuttingDown => Some(Deed::Off),
+        Phase::Stopped | Phase::Terminated => runs.then_some(Deed::PullPlug),
+    }
+}
+
+impl Machines {
+    /// The machines of `cloud`, in `room`, with their disks in `disks`; `ports` answer at every
+    /// guest's address besides the usual ones.
+    pub(crate) fn new(
+        cloud: Arc<Cloud>,
+        room: Arc<dyn MachineRoom>,
+        disks: Arc<dyn DiskStore>,
+        ports: Vec<u16>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            cloud,
+            room,
+            disks,
+            ports,
+            busy: Mutex::default(),
+        })
+    }
+
+    /// Takes every instance, snapshot and discarded disk one step on. Blocks a little; to be called
+    /// from inside the runtime.
+    ///
+    /// # Errors
+    /// When the books cannot be written.
+    pub(crate) fn step(self: &Arc<Self>) -> anyhow::Result<()> {
+        let (wants, now) = self.cloud.look(|state, now| (Wants::of(state), now));
+        for (instance, copied) in wants.instances {
+            if self.is_busy(&instance.id) {
+                continue;
+            }
+            let guest = self.room.state(&instance.id);
+            if let Some(deed) = decide(&instance, guest, copied, now) {
+                self.act(&instance, &deed)?;
+            }
+        }
+        for copy in wants.copies {
+            let off = copy
+                .instance
+                .as_deref()
+                .is_none_or(|id| !self.is_busy(id) && self.room.state(id) != GuestState::Running);
+            if off && !self.is_busy(&copy.id) {
+                self.aside(&copy.id.clone(), move |machines| machines.copy(&copy));
+            }
+        }
+        let discarded: Vec<String> = wants
+            .discarded
+            .into_iter()
+            .filter(|id| !self.is_busy(id))
+            .collect();
+        if discarded.is_empty() {
+            return Ok(());
+        }
+        for id in &discarded {
+            match id.split_once('-') {
+                Some(("vol", _)) => self.disks.delete_volume(id),
+                Some(("snap", _)) => self.disks.delete_snapshot(id),
+                _ => self.room.forget(id),
+            }
+        }
+        self.cloud.change(|state, _| {
+            for id in &discarded {
+                state.region.ec2.discarded.remove(id);
+            }
+        })
+    }
+
+    fn act(self: &Arc<Self>, instance: &Instance, deed: &Deed) -> anyhow::Result<()> {
+        let id = &instance.id;
+        match deed {
+            Deed::Start => {
+                let id = id.clone();
+                self.aside(&id.clone(), move |machines| machines.start(&id));
+                Ok(())
+            }
+            Deed::PowerOff => {
+                self.room.power_off(id);
+                Ok(())
+            }
+            Deed::PullPlug => {
+                self.room.kill(id);
+                Ok(())
+            }
+            Deed::Off => self.cloud.change(|state, now| {
+                let ec2 = &mut state.region.ec2;
+                let Some(current) = ec2.instances.get_mut(id) else {
+                    return;
+                };
+                match current.phase {
+                    Phase::ShuttingDown => ec2.bury(id, None, now),
+                    Phase::Stopping => {
+                        let reason = current.reason.take();
+                        current.enter(Phase::Stopped, reason, now);
+                    }
+                    _ => {}
+                }
+            }),
+            Deed::OwnShutdown => self.ended(instance, &Reason::own()),
+            Deed::Died => self.ended(instance, &Reason::fault("the instance's machine died")),
+        }
+    }
+
+    /// A machine that should run does not.
+    fn ended(&self, instance: &Instance, reason: &Reason) -> anyhow::Result<()> {
+        tracing::warn!(
+            instance = instance.id,
+            reason = reason.message,
+            "an instance ended"
+        );
+        self.cloud.change(|state, now| {
+            let ec2 = &mut state.region.ec2;
+            let Some(current) = ec2.instances.get_mut(&instance.id) else {
+                return;
+            };
+            if current.phase != instance.phase || current.reboots {
+                return;
+            }
+            match current.on_shutdown {
+                OnShutdown::Stop => current.enter(Phase::Stopped, Some(reason.clone()), now),
+                OnShutdown::Terminate => ec2.bury(&instance.id, Some(reason.clone()), now),
+            }
+        })
+    }
+
+    /// Makes an instance's disks and starts its machine.
+    fn start(&self, id: &str) -> anyhow::Result<()> {
+        let Some(plan) = self.cloud.look(|state, _| Plan::of(state, id, &self.ports)) else {
+            return Ok(());
+        };
+        let started = self.try_start(&plan);
+        if let Err(error) = &started {
+            tracing::error!(
+                instance = id,
+                error = format!("{error:#}"),
+                "an instance did not start"
+            );
+        }
+        let new = plan.is_new();
+        self.cloud.change(|state, now| {
+            let ec2 = &mut state.region.ec2;
+            for disk in &plan.disks {
+                if let Some(volume) = ec2.volumes.get_mut(&disk.volume)
+                    && started.is_ok()
+                {
+                    volume.made = true;
+                }
+            }
+            let Some(instance) = ec2.instances.get_mut(id) else {
+                return;
+            };
+            instance.reboots = false;
+            if !matches!(instance.phase, Phase::Pending | Phase::Running) {
+                return;
+            }
+            match &started {
+                Ok(()) if instance.phase == Phase::Pending => {
+                    instance.enter(Phase::Running, None, now)
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    let reason = Some(Reason::fault(&format!("{error:#}")));
+                    if new {
+                        ec2.bury(id, reason, now);
+                    } else {
+                        instance.enter(Phase::Stopped, reason, now);
+                    }
+                }
+            }
+        })
+    }
+
+    fn try_start(&self, plan: &Plan) -> anyhow::Result<()> {
+        for disk in &plan.disks {
+            self.disks
+                .create_volume(&disk.volume, disk.snapshot.as_deref(), disk.size)
+                .with_context(|| format!("make volume {}", disk.volume))?;
+        }
+        let root = plan.disks.first().context("it has no root volume")?;
+        self.room.start(&GuestSpec {
+            id: plan.instance.id.clone(),
+            address: plan.instance.address,
+            ports: plan.ports.iter().copied().collect(),
+            vcpus: VCPUS,
+            memory_mib: MEMORY_MIB,
+            disk: self.disks.volume_path(&root.volume),
+            imds: self.socket(&plan.instance.id),
+            image_id: plan.instance.image.clone(),
+        })
+    }
+
+    fn socket(&self, id: &str) -> PathBuf {
+        self.cloud.folder().join("guests").join(id).join("imds")
+    }
+
+    /// Takes a snapshot.
+    fn copy(&self, copy: &Copy) -> anyhow::Result<()> {
+        let taken = match &copy.source {
+            Source::Volume(volume) => self.disks.capture(volume, &copy.id),
+            Source::File(file) => self.disks.import(&copy.id, file),
+            Source::Nothing => self
+                .disks
+                .import(&copy.id, std::path::Path::new("/dev/null")),
+        };
+        if let Err(error) = &taken {
+            tracing::error!(
+                snapshot = copy.id,
+                error = format!("{error:#}"),
+                "a snapshot failed"
+            );
+        }
+        let outcome = taken.map_err(|error| format!("{error:#}"));
+        let wanted = self
+            .cloud
+            .change(|state, now| state.region.ec2.copied(&copy.id, outcome, now))?;
+        if !wanted {
+            self.disks.delete_snapshot(&copy.id);
+        }
+        Ok(())
+    }
+
+    /// Takes in disk images that a new cloud starts with, before its door opens.
+    ///
+    /// # Errors
+    /// When one cannot be read or written.
+    pub(crate) fn take_in(&self) -> anyhow::Result<()> {
+        let wants = self.cloud.look(|state, _| Wants::of(state));
+        for copy in wants.copies {
+            if !matches!(copy.source, Source::Volume(_)) {
+                self.copy(&copy)?;
+            }
+        }
+        let failed = self.cloud.look(|state, _| {
+            state.region.ec2.snapshots.values().find_map(|snapshot| {
+                match (&snapshot.source, &snapshot.state) {
+                    (Source::File(file), SnapshotState::Failed(why)) => {
+                        Some((file.clone(), why.clone()))
+                    }
+                    _ => None,
+                }
+            })
+        });
+        match failed {
+            Some((file, why)) => anyhow::bail!("take in {}: {why}", file.display()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends every machine; what the books say of them stays, so that the next `up` starts them again.
+    pub(crate) fn end(&self) {
+        let ids: Vec<String> = self.cloud.look(|state, _| {
+            let ec2 = &state.region.ec2;
+            ec2.instances.keys().cloned().collect()
+        });
+        let running = |id: &String| self.room.state(id) == GuestState::Running;
+        for id in ids.iter().filter(|id| running(id)) {
+            self.room.power_off(id);
+        }
+        let patience = Instant::now() + END_PATIENCE;
+        while ids.iter().any(running) && Instant::now() < patience {
+            std::thread::sleep(END_POLL);
+        }
+        for id in ids.iter().filter(|id| running(id)) {
+            self.room.kill(id);
+        }
+    }
+
+    /// Runs `job` on a thread of its own, with `id` busy until it is done.
+    fn aside(
+        self: &Arc<Self>,
+        id: &str,
+        job: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static,
+    ) {
+        self.busy().insert(id.to_owned());
+        let (machines, id) = (Arc::clone(self), id.to_owned());
+        Handle::current().spawn_blocking(move || {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(&machines)));
+            machines.busy().remove(&id);
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::error!(id, error = format!("{error:#}"), "the books lag")
+                }
+                Err(_) => tracing::error!(id, "a job on a machine panicked"),
+            }
+        });
+    }
+
+    fn is_busy(&self, id: &str) -> bool {
+        self.busy().contains(id)
+    }
+
+    fn busy(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An instance to start.
+struct Plan {
+    instance: Instance,
+    /// The root's first.
+    disks: Vec<Disk>,
+    ports: BTreeSet<u16>,
+}
+
+struct Disk {
+    volume: String,
+    snapshot: Option<String>,
+    size: u32,
+    made: bool,
+}
+
+impl Plan {
+    fn of(state: &State, id: &str, more_ports: &[u16]) -> Option<Self> {
+        let ec2 = &state.region.ec2;
+        let mut ports = state.region.elb.ports();
+        ports.extend(PORTS);
+        ports.extend(more_ports);
+        Some(Self {
+            instance: ec2.instances.get(id)?.clone(),
+            disks: ec2
+                .volumes_of(id)
+                .map(|(volume, _)| Disk {
+                    volume: volume.id.clone(),
+                    snapshot: volume.snapshot.clone(),
+                    size: volume.size,
+                    made: volume.made,
+                })
+                .collect(),
+            ports,
+        })
+    }
+
+    /// Whether it never ran.
+    fn is_new(&self) -> bool {
+        self.disks.iter().any(|disk| !disk.made)
+    }
+}

@@ -1,0 +1,88 @@
+//! An instance's facts for its metadata service, out of the cloud's books.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::autoscaling;
+use crate::cloud::{ACCOUNT, Cloud, REGION};
+use crate::ec2::instances::Instance;
+use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
+
+/// How long role credentials are good for. Nothing here checks them; SDKs fetch new ones in time.
+const CREDENTIALS_LAST: SignedDuration = SignedDuration::from_hours(6);
+
+/// The cloud, as the metadata service asks it.
+pub(crate) struct Metadata {
+    cloud: Arc<Cloud>,
+    door: u16,
+}
+
+impl Metadata {
+    /// Metadata of `cloud`, whose door is at port `door`.
+    pub(crate) fn new(cloud: Arc<Cloud>, door: u16) -> Self {
+        Self { cloud, door }
+    }
+}
+
+impl ImdsSource for Metadata {
+    fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
+        self.cloud.look(|state, now| {
+            let ec2 = &state.region.ec2;
+            let instance = ec2.instances.get(instance_id)?;
+            if !instance.is_alive() || instance.metadata.endpoint != "enabled" {
+                return None;
+            }
+            let tags = (instance.metadata.tags == "enabled")
+                .then(|| ec2.tags.get(instance_id).cloned().unwrap_or_default());
+            let user_data = instance.user_data.as_deref().unwrap_or_default();
+            Some(ImdsFacts {
+                instance_id: instance.id.clone(),
+                image_id: instance.image.clone(),
+                instance_type: instance.kind.clone(),
+                region: REGION.to_owned(),
+                zone: instance.zone.clone(),
+                account_id: ACCOUNT.to_owned(),
+                private_ip: instance.address.to_string(),
+                architecture: instance.architecture.clone(),
+                pending_time: instance.launched.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                // Checked to be base64 when it came.
+                user_data: STANDARD.decode(user_data).unwrap_or_default(),
+                public_keys: instance
+                    .key
+                    .clone()
+                    .zip(instance.public_key.clone())
+                    .into_iter()
+                    .collect(),
+                role: role(instance, now),
+                target_lifecycle_state: autoscaling::target_lifecycle_state(
+                    &state.autoscaling,
+                    instance_id,
+                ),
+                tags,
+                tokens_required: instance.metadata.tokens == "required",
+                endpoint_port: self.door,
+            })
+        })
+    }
+}
+
+/// Made-up credentials: any are accepted here. They change hourly, so that clients that keep them for
+/// ever are seen.
+fn role(instance: &Instance, now: Timestamp) -> Option<RoleCredentials> {
+    let role = instance.profile.clone()?;
+    let hour = now.as_second() / 3600;
+    let issued = Timestamp::from_second(hour * 3600).unwrap_or(now);
+    let serial = instance.id.trim_start_matches("i-0").to_ascii_uppercase();
+    Some(RoleCredentials {
+        role,
+        access_key_id: format!("ASIA{serial}"),
+        secret_access_key: format!("rehearsal/{serial}/{hour}"),
+        token: format!("rehearsal-{}-{hour}", instance.id),
+        expiration: (issued + CREDENTIALS_LAST)
+            .strftime("%Y-%m-%dT%H:%M:%SZ")
+            .to_string(),
+    })
+}
