@@ -102,6 +102,7 @@ pub(crate) fn handle(
     action: &str,
     params: &Params,
 ) -> Result<Xml, ApiError> {
+    let params = &said(params);
     if params.boolean("DryRun")? == Some(true) {
         // Tried for real, on a copy that is thrown away.
         answer(&mut ec2.clone(), ctx, action, params)?;
@@ -112,6 +113,20 @@ pub(crate) fn handle(
         .with_status(412));
     }
     answer(ec2, ctx, action, params)
+}
+
+/// The parameters without those sent empty, which EC2 takes as not sent; but a value may be empty, and
+/// `NoDevice` always is.
+fn said(params: &Params) -> Params {
+    let said = |name: &str, value: &str| {
+        !value.is_empty() || name.contains("Value") || name.ends_with("NoDevice")
+    };
+    let flat: BTreeMap<String, String> = params
+        .iter()
+        .filter(|(name, value)| said(name, value))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    Params::from(flat)
 }
 
 fn answer(
