@@ -28,6 +28,7 @@ use crate::exit::Exit;
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    output::log();
     let context = match context::Context::new(&cli.global) {
         Ok(context) => context,
         Err(error) => return output::report(&error, &Exit::of(&error)),

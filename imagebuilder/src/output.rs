@@ -327,6 +327,15 @@ impl Drop for Step {
     }
 }
 
+/// Sends the SDK's own log to stderr when `IMAGEBUILDER_LOG` asks for it (for example `debug`); silent otherwise.
+pub(crate) fn log() {
+    let wanted = tracing_subscriber::EnvFilter::try_from_env("IMAGEBUILDER_LOG");
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(wanted.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off")))
+        .init();
+}
+
 /// Prints an error's chain once, its hint below, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error, exit: &Exit) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
