@@ -3,6 +3,7 @@
 //! Knows orders, a store and the readiness; must not know which store it is, nor wait for anything
 //! but the store. The contract is written down in `docs/orders.md`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +15,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 
 use crate::aws::InstanceId;
 use crate::metrics::OrderCount;
-use crate::order::{Draft, OrderId};
+use crate::order::{Draft, EXTRA_NAME_LIMIT, OrderId};
 use crate::problem::Problem;
 use crate::readiness::{self, Readiness};
 use crate::store::{CreateError, Store};
@@ -218,8 +222,8 @@ impl Form {
         let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
         match self {
             Self::Json => match serde_json::from_slice(body) {
-                Ok(Value::Object(fields)) => Ok(fields),
-                Ok(_) => Err(Problem::new(
+                Ok(JsonBody::Object(pairs)) => once_each(pairs),
+                Ok(JsonBody::Other) => Err(Problem::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "the body must be a JSON object with name, address and flower",
                 )),
@@ -227,15 +231,80 @@ impl Form {
                 Err(error) => Err(bad(format!("the body is not JSON: {error}"))),
             },
             Self::UrlEncoded => {
-                if std::str::from_utf8(body).is_err() {
+                // Decoding by hand what the form's parser would mend silently.
+                if percent_decode(body).decode_utf8().is_err() {
                     return Err(bad("the form is not UTF-8".to_owned()));
                 }
                 let pairs = form_urlencoded::parse(body);
-                Ok(pairs
-                    .map(|(name, value)| (name.into(), value.into_owned().into()))
-                    .collect())
+                once_each(pairs.map(|(name, value)| (name.into(), value.into_owned().into())))
             }
         }
+    }
+}
+
+/// Fields by name. A name that is there twice is refused: two readers would read two orders.
+fn once_each(
+    pairs: impl IntoIterator<Item = (String, Value)>,
+) -> Result<Map<String, Value>, Problem> {
+    let mut fields = Map::new();
+    for (name, value) in pairs {
+        if fields.contains_key(&name) {
+            let name: String = name.chars().take(EXTRA_NAME_LIMIT).collect();
+            return Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the field `{name}` is there twice"),
+            ));
+        }
+        fields.insert(name, value);
+    }
+    Ok(fields)
+}
+
+/// A JSON body with an object's members as they came, repeated ones too.
+enum JsonBody {
+    Object(Vec<(String, Value)>),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for JsonBody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = JsonBody;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonBody, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(JsonBody::Object(pairs))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<JsonBody, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(JsonBody::Other)
+            }
+            fn visit_unit<E>(self) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<JsonBody, E> {
+                Ok(JsonBody::Other)
+            }
+        }
+        deserializer.deserialize_any(Reader)
     }
 }
 
@@ -301,4 +370,92 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
             let id = OrderId::new().to_string();
             HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::Aws;
+    use crate::order::Order;
+    use crate::settings::AwsSettings;
+    use futures_util::stream;
+    use tower::ServiceExt;
+
+    /// A store that hangs.
+    struct Stuck;
+
+    #[async_trait::async_trait]
+    impl Store for Stuck {
+        async fn create(&self, _: &Order) -> Result<(), CreateError> {
+            std::future::pending().await
+        }
+        async fn get(&self, _: OrderId) -> anyhow::Result<Option<Order>> {
+            std::future::pending().await
+        }
+        async fn probe(&self) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn service() -> (Router, Shop) {
+        let off = [("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned())];
+        let shop = Shop {
+            store: Arc::new(Stuck),
+            readiness: Readiness::default(),
+            flowers: Arc::new(["rose".to_owned()]),
+            count: OrderCount::default(),
+            instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
+            places: Shop::places(),
+        };
+        (router(shop.clone()), shop)
+    }
+
+    fn order(body: Body) -> Request {
+        Request::post("/order")
+            .header("content-type", "application/json")
+            .body(body)
+            .unwrap()
+    }
+
+    fn good() -> Body {
+        Body::from(r#"{"name":"Ada","address":"1 Row","flower":"rose"}"#)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_cut_off() {
+        let (router, _) = service();
+        let endless = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let answer = router.oneshot(order(endless)).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stuck_store_refuses_within_its_time() {
+        let (router, _) = service();
+        let answer = router.oneshot(order(good())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[tokio::test]
+    async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
+        let (router, shop) = service();
+        let _all = shop
+            .places
+            .acquire_many(u32::try_from(ORDERS_AT_ONCE).unwrap())
+            .await
+            .unwrap();
+        let answer = router.clone().oneshot(order(good())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+        let gtg = Request::get("/gtg?details").body(Body::empty()).unwrap();
+        let answer = router.oneshot(gtg).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let details: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(details["connected"], "false");
+        assert_eq!(
+            details["detail"],
+            "waiting for the first answer of the store"
+        );
+    }
 }

@@ -9,6 +9,8 @@ pub mod aws;
 pub mod cli;
 pub mod load;
 pub mod metrics;
+#[cfg(test)]
+mod moto;
 pub mod order;
 pub mod pages;
 pub mod problem;

@@ -171,6 +171,7 @@ fn put_metric_data(namespace: &str, points: &VecDeque<Point>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::moto::Moto;
 
     fn point(second: i64, orders: u64) -> Point {
         Point {
@@ -203,5 +204,61 @@ mod tests {
              &MetricData.member.2.Value=7\
              &MetricData.member.2.Timestamp=1970-01-01T00%3A00%3A15Z"
         );
+    }
+
+    fn publisher(count: &OrderCount, endpoint: &str) -> Publisher {
+        let settings = MetricsSettings {
+            namespace: "FlowerShop".to_owned(),
+            interval: Duration::from_secs(15),
+        };
+        Publisher::new(count.clone(), settings, Aws::new(Moto::settings(endpoint)))
+    }
+
+    #[tokio::test]
+    async fn cloudwatch_gets_every_order_once_and_zeros_even_after_it_was_away() {
+        let moto = Moto::start();
+        let count = OrderCount::default();
+        for _ in 0..3 {
+            count.add_one();
+        }
+        // Port 1 refuses: the points stay.
+        let mut away = publisher(&count, "http://127.0.0.1:1");
+        away.flush().await;
+        assert_eq!(
+            away.backlog.0.iter().map(|p| p.orders).collect::<Vec<_>>(),
+            [3]
+        );
+        count.add_one();
+        let mut back = publisher(&count, &moto.endpoint);
+        back.backlog = away.backlog;
+        back.flush().await;
+        assert!(back.backlog.0.is_empty());
+        // Told to stop at once, it publishes its last point, a zero.
+        back.run(std::future::ready(())).await;
+
+        let url = format!("{}/", moto.endpoint);
+        let ask = "Action=GetMetricStatistics&Version=2010-08-01&Namespace=FlowerShop\
+                   &MetricName=OrderCount&Period=86400&StartTime=2020-01-01T00:00:00Z\
+                   &EndTime=2100-01-01T00:00:00Z&Statistics.member.1=Sum\
+                   &Statistics.member.2=SampleCount&Statistics.member.3=Minimum";
+        let answer = aws::client(&url, CALL_TIMEOUT)
+            .unwrap()
+            .post(&url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", crate::moto::signed_for("monitoring"))
+            .body(ask)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        for part in [
+            "<Sum>4.0</Sum>",
+            "<SampleCount>3.0</SampleCount>",
+            "<Minimum>0.0</Minimum>",
+        ] {
+            assert!(answer.contains(part), "{part} is not in {answer}");
+        }
     }
 }

@@ -514,7 +514,12 @@ mod tests {
 
     #[test]
     fn refuses_with_the_cure() {
-        let table: [(&[(&str, &str)], &str, &str); 13] = [
+        type Row = (
+            &'static [(&'static str, &'static str)],
+            &'static str,
+            &'static str,
+        );
+        let table: [Row; 13] = [
             (
                 &[],
                 "stroe = 'x'",

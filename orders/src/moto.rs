@@ -1,0 +1,103 @@
+//! A real server that speaks S3 and CloudWatch, for tests: `moto_server` on a port of its own.
+//! Test code only. When there is none the tests fail and say how to get one.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::aws;
+use crate::settings::AwsSettings;
+
+/// A running server; it ends with this value.
+pub(crate) struct Moto {
+    child: Child,
+    pub(crate) endpoint: String,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Moto {
+    pub(crate) fn start() -> Self {
+        let mut child = Command::new(program())
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .env("PYTHONUNBUFFERED", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "moto_server does not start: {error}; hint: run `make setup`, or \
+                     `pip install 'moto[server]'` and set ORDERS_TEST_MOTO to moto_server's path"
+                )
+            });
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let endpoint = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                line.split_once("Running on ")
+                    .map(|(_, url)| url.trim().to_owned())
+            })
+            .expect("moto_server ended before it listened");
+        // Its log must be read on, or it stops when the pipe is full.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, endpoint }
+    }
+
+    /// Settings that lead to the server, or to `endpoint` in front of it.
+    pub(crate) fn settings(endpoint: &str) -> AwsSettings {
+        AwsSettings::from_variables(
+            [
+                ("AWS_ENDPOINT_URL", endpoint),
+                ("AWS_REGION", "eu-north-1"),
+                ("AWS_ACCESS_KEY_ID", "test"),
+                ("AWS_SECRET_ACCESS_KEY", "test"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        )
+    }
+
+    /// Makes a bucket.
+    pub(crate) async fn make_bucket(&self, name: &str) {
+        let url = format!("{}/{name}", self.endpoint);
+        let body = "<CreateBucketConfiguration><LocationConstraint>eu-north-1\
+                    </LocationConstraint></CreateBucketConfiguration>";
+        let request = aws::client(&url, Duration::from_secs(10))
+            .unwrap()
+            .put(&url)
+            .body(body);
+        let answer = request
+            .header("authorization", signed_for("s3"))
+            .send()
+            .await
+            .unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+}
+
+/// The server reads the service and region out of this and does not verify it.
+pub(crate) fn signed_for(service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential=test/20260101/eu-north-1/{service}/aws4_request, \
+         SignedHeaders=host, Signature=0"
+    )
+}
+
+fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("ORDERS_TEST_MOTO") {
+        return path.into();
+    }
+    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
+    if set_up.exists() {
+        set_up
+    } else {
+        "moto_server".into()
+    }
+}

@@ -1,0 +1,384 @@
+//! The contract of `docs/orders.md`, line by line.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
+use crate::support::{ORDER, Service, orders};
+
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+#[test]
+fn every_request_has_its_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(40_000));
+    let deep = format!(r#"{{"name":{}1"#, "[".repeat(5000));
+    // method, path, content type, body; status, a part of the answer
+    type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
+    let table: [Row<'_>; 34] = [
+        ("GET", "/order", "", b"", 200, "Order endpoint OK"),
+        ("GET", "/gtg", "", b"", 200, ""),
+        ("HEAD", "/gtg", "", b"", 200, ""),
+        ("GET", "/gtg?details", "", b"", 200, r#""connected":"true""#),
+        (
+            "GET",
+            "/gtg?details=",
+            "",
+            b"",
+            200,
+            r#""instance-id":"unknown""#,
+        ),
+        (
+            "GET",
+            "/gtg?x=1&details=true",
+            "",
+            b"",
+            200,
+            r#""connected":"true""#,
+        ),
+        ("GET", "/gtg?detailss", "", b"", 200, ""),
+        ("GET", "/version", "", b"", 200, r#"{"version":""#),
+        ("GET", "/", "", b"", 200, "<title>Flower shop</title>"),
+        ("GET", "/shop.js", "", b"", 200, "use strict"),
+        ("GET", "/shop.css", "", b"", 200, "--rose"),
+        (
+            "POST",
+            "/order",
+            JSON,
+            ORDER.as_bytes(),
+            200,
+            r#""message":"Order received""#,
+        ),
+        (
+            "POST",
+            "/order",
+            "Application/JSON; charset=utf-8",
+            ORDER.as_bytes(),
+            200,
+            "\"id\"",
+        ),
+        (
+            "POST",
+            "/order",
+            "application/x+json",
+            ORDER.as_bytes(),
+            200,
+            "\"id\"",
+        ),
+        (
+            "POST",
+            "/order",
+            FORM,
+            b"name=A+B&address=%C3%85&flower=spring_tulips",
+            200,
+            "\"id\"",
+        ),
+        (
+            "POST",
+            "/order",
+            "",
+            ORDER.as_bytes(),
+            415,
+            "send application/json or",
+        ),
+        (
+            "POST",
+            "/order",
+            "text/plain",
+            ORDER.as_bytes(),
+            415,
+            "problem",
+        ),
+        ("POST", "/order", JSON, b"", 400, "is not JSON"),
+        ("POST", "/order", JSON, b"{\"name\":", 400, "is not JSON"),
+        ("POST", "/order", JSON, b"{\"a\":NaN}", 400, "is not JSON"),
+        (
+            "POST",
+            "/order",
+            JSON,
+            b"{\"name\":\"\xff\"}",
+            400,
+            "is not JSON",
+        ),
+        (
+            "POST",
+            "/order",
+            JSON,
+            deep.as_bytes(),
+            400,
+            "recursion limit",
+        ),
+        (
+            "POST",
+            "/order",
+            JSON,
+            br#"{"name":"A","name":"B"}"#,
+            400,
+            "`name` is there twice",
+        ),
+        (
+            "POST",
+            "/order",
+            FORM,
+            b"name=A&name=B",
+            400,
+            "`name` is there twice",
+        ),
+        ("POST", "/order", FORM, b"name=\xff", 400, "not UTF-8"),
+        ("POST", "/order", FORM, b"name=%ff", 400, "not UTF-8"),
+        (
+            "POST",
+            "/order",
+            JSON,
+            b"null",
+            422,
+            "must be a JSON object",
+        ),
+        (
+            "POST",
+            "/order",
+            JSON,
+            b"[1,2]",
+            422,
+            "must be a JSON object",
+        ),
+        (
+            "POST",
+            "/order",
+            JSON,
+            b"{}",
+            422,
+            r#"{"field":"name","message":"is missing"}"#,
+        ),
+        (
+            "POST",
+            "/order",
+            JSON,
+            huge.as_bytes(),
+            413,
+            "at most 32768 bytes",
+        ),
+        ("PUT", "/order", JSON, b"{}", 405, "does not answer to PUT"),
+        ("GET", "/order/", "", b"", 404, "nothing at this path"),
+        (
+            "GET",
+            "/order/..%2f..%2fetc%2fpasswd",
+            "",
+            b"",
+            404,
+            "no order with this id",
+        ),
+        (
+            "GET",
+            "/order/01a1fa53-de62-772a-801d-28f5e714e855",
+            "",
+            b"",
+            404,
+            "no order with",
+        ),
+    ];
+    for (method, path, media, body, status, part) in table {
+        let answer = service.ask(method, path, media, body);
+        let asked = format!(
+            "{method} {path} {media} {:.60}",
+            String::from_utf8_lossy(body)
+        );
+        assert_eq!(answer.status, status, "{asked}: {answer:?}");
+        if answer.status >= 400 {
+            assert!(
+                answer
+                    .head
+                    .contains("content-type: application/problem+json"),
+                "{asked}"
+            );
+            assert_eq!(answer.json()["status"], status, "{asked}");
+        }
+        if part.is_empty() {
+            assert_eq!(answer.body, "", "{asked}");
+        } else if part != "problem" {
+            assert!(
+                answer.body.contains(part),
+                "{asked}: {part} is not in {answer:?}"
+            );
+        }
+        assert!(answer.head.contains("x-request-id: "), "{asked}");
+        assert!(
+            !answer.head.contains("access-control-"),
+            "{asked}: CORS is closed"
+        );
+    }
+    assert!(
+        service
+            .ask("PUT", "/order", "", b"")
+            .head
+            .contains("allow: ")
+    );
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        4,
+        "refused ones left nothing"
+    );
+}
+
+#[test]
+fn an_order_is_given_back_as_it_was_placed() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    let body =
+        r#"{"name":" Åsa ","address":"1 Row\nTown","flower":"blossom_mix","card":"Hi","qty":2}"#;
+    let placed = service.ask("POST", "/order", JSON, body.as_bytes()).json();
+    let id = placed["id"].as_str().unwrap();
+    let order = service.ask("GET", &format!("/order/{id}"), "", b"").json();
+    assert_eq!(order["id"], id);
+    assert_eq!(order["name"], "Åsa");
+    assert_eq!(order["address"], "1 Row\nTown");
+    assert_eq!((&order["card"], &order["qty"]), (&"Hi".into(), &2.into()));
+    assert!(folder.path().join(format!("{id}.json")).exists());
+}
+
+#[test]
+fn a_callers_decent_request_id_is_kept_and_another_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    for (sent, kept) in [("Root=1-67891233-abc", true), ("a b<script>", false)] {
+        let mut stream = service.connect();
+        write!(
+            stream,
+            "GET /version HTTP/1.1\r\nhost: s\r\nconnection: close\r\nx-request-id: {sent}\r\n\r\n"
+        )
+        .unwrap();
+        let answer = crate::support::answer(&mut stream).unwrap();
+        let said = format!("x-request-id: {}\r\n", sent.to_lowercase());
+        assert_eq!(answer.head.contains(&said), kept, "{answer:?}");
+    }
+}
+
+#[test]
+fn the_page_has_a_strict_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = Service::start(folder.path()).ask("GET", "/", "", b"").head;
+    for part in [
+        "default-src 'none'",
+        "frame-ancestors 'none'",
+        "nosniff",
+        "no-referrer",
+    ] {
+        assert!(head.contains(part), "{part} is not in {head}");
+    }
+    assert!(!head.contains("unsafe"), "{head}");
+}
+
+#[test]
+fn the_log_has_no_customers_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    let secret = ORDER.replace("Ada", "Geheimnis");
+    service.ask("POST", "/order", JSON, secret.as_bytes());
+    service.ask(
+        "POST",
+        "/order",
+        JSON,
+        secret.replace("tulips", "weed").as_bytes(),
+    );
+    service.ask("GET", "/Geheimnis?Geheimnis", "", b"");
+    service.signal("TERM");
+    loop {
+        let line = service.wait_for("").to_string();
+        assert!(!line.contains("Geheimnis"), "{line}");
+        if line.contains("stopped; every order") {
+            break;
+        }
+    }
+}
+
+#[test]
+fn the_instance_id_comes_from_the_metadata_service_and_is_not_waited_for() {
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    command
+        .args(["--store", &format!("file://{}", folder.path().display())])
+        .env_remove("AWS_EC2_METADATA_DISABLED")
+        .env(
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            format!("http://{}", door.local_addr().unwrap()),
+        );
+    // It listens and answers while the metadata service is silent.
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    let details = || service.ask("GET", "/gtg?details", "", b"").json();
+    assert_eq!(details()["instance-id"], "unknown");
+    std::thread::spawn(move || {
+        for stream in door.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            loop {
+                let head: Vec<String> = reader
+                    .by_ref()
+                    .lines()
+                    .map_while(Result::ok)
+                    .take_while(|l| !l.is_empty())
+                    .collect();
+                let Some(first) = head.first() else { break };
+                let with_token = head
+                    .iter()
+                    .any(|l| l.eq_ignore_ascii_case("x-aws-ec2-metadata-token: T"));
+                let body = match first.as_str() {
+                    "PUT /latest/api/token HTTP/1.1" => "T",
+                    "GET /latest/meta-data/instance-id HTTP/1.1" if with_token => "i-0abc",
+                    _ => "wrong",
+                };
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                if reader.get_mut().write_all(answer.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    use std::io::Read;
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    while details()["instance-id"] != "i-0abc" {
+        assert!(std::time::Instant::now() < deadline, "{}", details());
+    }
+}
+
+#[test]
+fn wrong_settings_end_with_2_and_the_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("orders.toml");
+    std::fs::write(&file, "stroe = 'x'\n").unwrap();
+    let file = file.to_str().unwrap();
+    let table = [
+        (
+            vec!["--config", file],
+            2,
+            "unknown key `stroe`; hint: did you mean `store`?",
+        ),
+        (
+            vec!["--store", "here"],
+            2,
+            "hint: write file:///var/lib/orders or s3://",
+        ),
+        (vec!["--lisen", "x"], 2, "--listen"),
+        (vec!["--listen", "192.0.2.1:1"], 1, "listen on 192.0.2.1:1"),
+        (
+            vec!["load", "--url", "shop", "--ledger", "/dev/null"],
+            2,
+            "has no scheme",
+        ),
+        (
+            vec!["check", "--ledger", "/nonexistent", "--store", "file:///x"],
+            2,
+            "read the ledger",
+        ),
+    ];
+    for (args, code, part) in table {
+        let output = orders().args(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+}

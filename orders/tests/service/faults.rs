@@ -1,0 +1,188 @@
+//! Kill, stop, disk trouble: what was accepted is there, and what was not is refused.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::support::{ORDER, PATIENCE, Service, answer, orders};
+
+/// Places orders on one connection until it breaks; keeps the id of each that was answered.
+fn place_until_broken(mut stream: TcpStream, acked: &Mutex<Vec<String>>) {
+    let request = format!(
+        "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{ORDER}",
+        ORDER.len()
+    );
+    let mut seen = Vec::new();
+    while stream.write_all(request.as_bytes()).is_ok() {
+        loop {
+            let text = String::from_utf8_lossy(&seen).into_owned();
+            if let Some((_, rest)) = text.split_once(r#"{"id":""#)
+                && let Some((id, rest)) = rest.split_once('"')
+                && rest.ends_with('}')
+            {
+                assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+                acked.lock().unwrap().push(id.to_owned());
+                seen.clear();
+                break;
+            }
+            let mut piece = [0; 1024];
+            match stream.read(&mut piece) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => seen.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+}
+
+#[test]
+fn kill_9_under_load_loses_no_accepted_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let acked = Mutex::new(Vec::new());
+    for round in 1..=4 {
+        let mut service = Service::start(folder.path());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let stream = service.connect();
+                scope.spawn(|| place_until_broken(stream, &acked));
+            }
+            let deadline = Instant::now() + PATIENCE;
+            while acked.lock().unwrap().len() < round * 100 {
+                assert!(Instant::now() < deadline, "too few orders were accepted");
+                std::thread::yield_now();
+            }
+            service.signal("KILL");
+        });
+        assert!(!service.ended().success());
+    }
+    let service = Service::start(folder.path());
+    let mut acked = acked.into_inner().unwrap();
+    let placed = acked.len();
+    acked.sort();
+    acked.dedup();
+    assert_eq!(acked.len(), placed, "no id was given twice");
+    for id in acked {
+        let found = service.ask("GET", &format!("/order/{id}"), "", b"");
+        assert_eq!(found.status, 200, "order {id} is lost");
+    }
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(name.ends_with(".json"), "{name} was left behind");
+    }
+}
+
+#[test]
+fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = Service::start(folder.path());
+    let idle = service.connect();
+    let mut half = service.connect();
+    // Expect makes the service say when it has begun with this request.
+    write!(
+        half,
+        "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        ORDER.len()
+    )
+    .unwrap();
+    let mut go_on = [0; 25];
+    half.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    service.signal("TERM");
+    service.wait_for("finishing the orders under way");
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(service.address).is_ok() {
+        assert!(Instant::now() < deadline, "it still takes connections");
+    }
+    half.write_all(ORDER.as_bytes()).unwrap();
+    let answer = answer(&mut half).expect("the order under way is answered");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    service.wait_for("every order under way was answered");
+    assert_eq!(service.ended().code(), Some(0));
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert!(folder.path().join(format!("{id}.json")).exists());
+    drop(idle);
+}
+
+#[test]
+fn a_stop_is_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    command.args(["--drain-seconds", "0", "--store"]);
+    command.arg(format!("file://{}", folder.path().display()));
+    let mut service = Service::spawn(command);
+    let mut stuck = service.connect();
+    write!(
+        stuck,
+        "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+    )
+    .unwrap();
+    stuck.read_exact(&mut [0; 25]).unwrap();
+    service.signal("TERM");
+    service.wait_for("some requests were cut off");
+    assert_eq!(service.ended().code(), Some(0));
+}
+
+#[test]
+fn a_folder_that_goes_bad_is_said_and_one_that_comes_back_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("orders");
+    std::fs::write(&place, b"a file where a folder should be").unwrap();
+    let mut command = orders();
+    command.args(["--store", &format!("file://{}", place.display())]);
+    let service = Service::spawn(command);
+    service.wait_for("the store does not work");
+    assert_eq!(service.ask("GET", "/gtg", "", b"").status, 503);
+    let details = service.ask("GET", "/gtg?details", "", b"").json();
+    assert!(
+        details["detail"]
+            .as_str()
+            .unwrap()
+            .contains("prepare the folder"),
+        "{details}"
+    );
+    let refused = service.ask("POST", "/order", "application/json", ORDER.as_bytes());
+    assert_eq!(refused.status, 503);
+    assert!(refused.head.contains("retry-after: 2"), "{refused:?}");
+    assert!(
+        !refused.body.contains(place.to_str().unwrap()),
+        "{refused:?}"
+    );
+    std::fs::remove_file(&place).unwrap();
+    service.wait_for("taking orders into");
+    assert_eq!(service.ask("GET", "/gtg", "", b"").status, 200);
+    service.place();
+}
+
+#[test]
+fn systemd_is_told_when_it_listens_and_how_the_store_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = orders();
+    command.env("NOTIFY_SOCKET", &path);
+    command.args([
+        "--store",
+        &format!("file://{}/orders", folder.path().display()),
+    ]);
+    let service = Service::spawn(command);
+    let hear = |text: &str| {
+        let mut said = String::new();
+        while !said.contains(text) {
+            let mut piece = [0; 4096];
+            let count = socket
+                .recv(&mut piece)
+                .unwrap_or_else(|_| panic!("{text} is not in {said}"));
+            said.push_str(&String::from_utf8_lossy(&piece[..count]));
+        }
+        said
+    };
+    assert!(hear("STATUS=").contains("READY=1"));
+    service.wait_for("taking orders into");
+    service.signal("TERM");
+    assert!(hear("STOPPING=1").contains("STATUS=taking orders into file://"));
+}

@@ -1,0 +1,192 @@
+//! The generator and the check, end to end over HTTP.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Instant;
+
+use crate::support::{PATIENCE, Service, orders, signal};
+
+fn run(args: &[&str]) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = orders().args(args).output().unwrap();
+    let said = String::from_utf8(stdout).unwrap();
+    let text = format!("{said}{}", String::from_utf8_lossy(&stderr));
+    (status.code().unwrap_or_else(|| panic!("{text}")), said)
+}
+
+fn last(said: &str) -> &str {
+    said.lines().last().unwrap_or_default()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn every_placed_order_is_found_and_a_lost_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let place = folder.path().join("orders");
+    let store = format!("file://{}", place.display());
+    let service = Service::start(&place);
+    let url = format!("http://{}/", service.address);
+    let load = [
+        "load",
+        "--url",
+        &url,
+        "--rate",
+        "100",
+        "--duration",
+        "500ms",
+        "--ledger",
+        path(&ledger),
+    ];
+
+    let (code, said) = run(&load);
+    assert_eq!(
+        (code, last(&said)),
+        (0, "orders: placed 50, failed 0, found 0, lost 0"),
+        "{said}"
+    );
+    let check = ["check", "--ledger", path(&ledger), "--store", &store];
+    let (code, said) = run(&check);
+    assert_eq!(
+        (code, last(&said)),
+        (0, "orders: placed 50, failed 0, found 50, lost 0"),
+        "{said}"
+    );
+
+    // A second load appends, and may check by itself.
+    let (code, said) = run(&[&load[..], &["--store", &store, "--json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, &report["placed"], &report["found"]),
+        (0, &50.into(), &100.into()),
+        "{said}"
+    );
+
+    let id = std::fs::read_dir(&place)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .file_name();
+    std::fs::remove_file(place.join(&id)).unwrap();
+    let (code, said) = run(&check);
+    assert_eq!(
+        (code, last(&said)),
+        (1, "orders: placed 100, failed 0, found 99, lost 1"),
+        "{said}"
+    );
+    let id = id.to_str().unwrap().trim_end_matches(".json");
+    assert!(said.contains(&format!("lost: {id}")), "{said}");
+
+    // The same id given twice is one order: the other one is lost.
+    let twice = folder.path().join("twice");
+    let entries = std::fs::read_to_string(&ledger).unwrap();
+    let kept = entries.lines().find(|line| !line.contains(id)).unwrap();
+    std::fs::write(&twice, format!("{kept}\n{kept}\n")).unwrap();
+    let (code, said) = run(&["check", "--ledger", path(&twice), "--store", &store]);
+    assert_eq!(
+        (code, last(&said)),
+        (1, "orders: placed 2, failed 0, found 1, lost 1"),
+        "{said}"
+    );
+}
+
+#[test]
+fn failures_count_and_have_their_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    // Port 1 refuses.
+    let (code, said) = run(&[
+        "load",
+        "--url",
+        "http://127.0.0.1:1",
+        "--rate",
+        "100",
+        "--duration",
+        "100ms",
+        "--ledger",
+        path(&ledger),
+    ]);
+    assert_eq!(
+        (code, last(&said)),
+        (1, "orders: placed 0, failed 10, found 0, lost 0"),
+        "{said}"
+    );
+    assert!(
+        said.contains("failed 10: connect: Connection refused"),
+        "{said}"
+    );
+    let entries = std::fs::read_to_string(&ledger).unwrap();
+    assert_eq!(
+        entries
+            .matches("failed connect: Connection refused")
+            .count(),
+        10,
+        "{entries}"
+    );
+
+    let service = Service::start(&folder.path().join("orders"));
+    let url = format!("http://{}", service.address);
+    let (code, said) = run(&[
+        "load",
+        "--url",
+        &url,
+        "--rate",
+        "100",
+        "--duration",
+        "100ms",
+        "--flower",
+        "cactus",
+        "--ledger",
+        path(&ledger),
+    ]);
+    assert_eq!(code, 1);
+    assert!(said.contains("failed 10: status 422"), "{said}");
+}
+
+#[test]
+fn until_stopped_ends_on_either_signal_with_its_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(&folder.path().join("orders"));
+    for name in ["TERM", "INT"] {
+        let ledger = folder.path().join(name);
+        let child = orders()
+            .args([
+                "load",
+                "--url",
+                &format!("http://{}", service.address),
+                "--rate",
+                "200",
+            ])
+            .args(["--duration", "until-stopped", "--ledger", path(&ledger)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let acked = || {
+            std::fs::read_to_string(&ledger)
+                .unwrap_or_default()
+                .lines()
+                .count()
+        };
+        while acked() < 20 {
+            assert!(Instant::now() < deadline, "it places no orders");
+            std::thread::yield_now();
+        }
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            last(&said).starts_with(&format!("orders: placed {}, failed 0,", acked())),
+            "{said}"
+        );
+    }
+}
