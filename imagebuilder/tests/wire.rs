@@ -1,0 +1,561 @@
+//! Whole bakes by real Packer over the real wire, against the rehearsal cloud with puppets for instances.
+//!
+//! Puppets have no SSH, so the template is the built-in one with `communicator = "none"`; everything else is as it is
+//! for a user. The test plays the agent: it writes the registry record that a booted box would write.
+//!
+//! The rehearsal binary is `REHEARSAL_BIN`, or `rehearsal` beside the binary under test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use contract::names::registry_parameter;
+use tokio::process::{Child, Command};
+
+/// How long anything here may take: Packer's polls are seconds, machines are busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often conditions are looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+fn rehearsal() -> PathBuf {
+    let path = std::env::var_os("REHEARSAL_BIN").map_or_else(
+        || Path::new(env!("CARGO_BIN_EXE_imagebuilder")).with_file_name("rehearsal"),
+        PathBuf::from,
+    );
+    assert!(
+        path.is_file(),
+        "{} is missing: cargo build -p rehearsal, or set REHEARSAL_BIN",
+        path.display()
+    );
+    path
+}
+
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited too long: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// A rehearsal cloud and a project folder in it. Ends with the test.
+struct House {
+    folder: tempfile::TempDir,
+    environment: Vec<(String, String)>,
+    _daemon: Child,
+    ec2: aws_sdk_ec2::Client,
+    ssm: aws_sdk_ssm::Client,
+}
+
+impl House {
+    async fn up() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let disk = std::fs::File::create(at.join("base.raw")).unwrap();
+        disk.set_len(1 << 20).unwrap();
+        let daemon = Command::new(rehearsal())
+            .arg("up")
+            .arg(at.join("cloud"))
+            .args(["--guests", "puppets", "--port", "0", "--base-image"])
+            .arg(at.join("base.raw"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(at.join("daemon.log")).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let environment = until("the rehearsal cloud", async || {
+            let output = Command::new(rehearsal())
+                .arg("exec")
+                .arg(at.join("cloud"))
+                .args(["--", "env"])
+                .output()
+                .await
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let variables = text.lines().filter(|line| line.starts_with("AWS_"));
+            let variables: Vec<(String, String)> = variables
+                .filter_map(|line| line.split_once('='))
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect();
+            output.status.success().then_some(variables)
+        })
+        .await;
+        let endpoint = environment
+            .iter()
+            .find(|(key, _)| key == "AWS_ENDPOINT_URL")
+            .unwrap()
+            .1
+            .clone();
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .endpoint_url(&endpoint)
+            .region("us-east-1")
+            .credentials_provider(aws_sdk_ec2::config::Credentials::new(
+                "test", "test", None, None, "test",
+            ))
+            .load()
+            .await;
+        let house = Self {
+            ec2: aws_sdk_ec2::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(&config),
+            folder,
+            environment,
+            _daemon: daemon,
+        };
+        house.furnish();
+        house
+    }
+
+    fn at(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A project: a configuration, two files to bake, and the template without SSH.
+    fn furnish(&self) {
+        let at = self.at();
+        let run = |args: &[&str]| {
+            let status = std::process::Command::new(env!("CARGO_BIN_EXE_imagebuilder"))
+                .current_dir(at)
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+        };
+        run(&[
+            "--config",
+            "unused.toml",
+            "init",
+            "--templates",
+            "templates",
+        ]);
+        let path = at.join("templates/image.pkr.hcl.tera");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (head, rest) = text.split_once("  communicator ").unwrap();
+        let (_, tail) = rest.split_once("{%- if bake.source_cidrs %}").unwrap();
+        let (middle, rest) = tail.split_once("  provisioner \"file\"").unwrap();
+        let (_, end) = rest.split_once("  post-processor").unwrap();
+        let text = format!(
+            "{head}  communicator = \"none\"\n{{%- if bake.source_cidrs %}}{middle}  post-processor{end}"
+        );
+        std::fs::write(path, text).unwrap();
+        std::fs::write(at.join("agent"), "agent").unwrap();
+        std::fs::write(at.join("orders"), "orders").unwrap();
+        std::fs::write(at.join("imagebuilder.toml"), CONFIG).unwrap();
+    }
+
+    fn imagebuilder(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder"));
+        command
+            .args(args)
+            .envs(self.environment.iter().cloned())
+            .current_dir(self.at())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        tokio::time::timeout(PATIENCE, self.imagebuilder(args).output())
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// Bakes while the test plays the agent of the gate's instance.
+    async fn bake(&self, verdict: &str) -> Output {
+        let mut output = std::pin::pin!(self.run(&["bake"]));
+        let mut agent = std::pin::pin!(self.agent(verdict));
+        tokio::select! {
+            output = &mut output => output,
+            () = &mut agent => output.await,
+        }
+    }
+
+    /// Waits for the gate's instance and writes its record.
+    async fn agent(&self, verdict: &str) {
+        let seen = self.instances("tag:Name", "shop gate").await;
+        let (id, image) = until("the gate's instance", async || {
+            let now = self.instances("tag:Name", "shop gate").await;
+            now.into_iter().find(|instance| !seen.contains(instance))
+        })
+        .await;
+        let record = serde_json::json!({
+            "schema": 1, "instance_id": id, "image_id": image, "verdict": verdict, "reason": "as the test says",
+            "since": "2026-01-01T00:00:00Z", "agent": "0.1.0",
+        });
+        self.ssm
+            .put_parameter()
+            .name(registry_parameter("shop", &id))
+            .r#type(aws_sdk_ssm::types::ParameterType::String)
+            .value(record.to_string())
+            .overwrite(true)
+            .send()
+            .await
+            .unwrap();
+    }
+
+    /// Instances a filter finds that are not on their way out, with their images.
+    async fn instances(&self, filter: &str, value: &str) -> BTreeSet<(String, String)> {
+        let filter = aws_sdk_ec2::types::Filter::builder()
+            .name(filter)
+            .values(value)
+            .build();
+        let answer = self
+            .ec2
+            .describe_instances()
+            .filters(filter)
+            .send()
+            .await
+            .unwrap();
+        answer
+            .reservations()
+            .iter()
+            .flat_map(|reservation| reservation.instances())
+            .filter(|instance| {
+                let state = instance
+                    .state()
+                    .and_then(|state| state.name())
+                    .unwrap()
+                    .as_str();
+                !["terminated", "shutting-down"].contains(&state)
+            })
+            .map(|instance| {
+                (
+                    instance.instance_id().unwrap().to_owned(),
+                    instance.image_id().unwrap().to_owned(),
+                )
+            })
+            .collect()
+    }
+
+    /// Everything in the cloud that a bake can leave.
+    async fn census(&self) -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for state in ["pending", "running", "stopping", "stopped"] {
+            all.extend(
+                self.instances("instance-state-name", state)
+                    .await
+                    .into_iter()
+                    .map(|(id, _)| id),
+            );
+        }
+        let images = self
+            .ec2
+            .describe_images()
+            .owners("self")
+            .send()
+            .await
+            .unwrap();
+        all.extend(
+            images
+                .images()
+                .iter()
+                .map(|image| image.image_id().unwrap().to_owned()),
+        );
+        let snapshots = self
+            .ec2
+            .describe_snapshots()
+            .owner_ids("self")
+            .send()
+            .await
+            .unwrap();
+        let made = snapshots.snapshots().iter().filter(|snapshot| {
+            snapshot
+                .description()
+                .is_some_and(|text| text.starts_with("Created by CreateImage"))
+                || snapshot.tags().iter().any(|tag| {
+                    tag.key()
+                        .is_some_and(|key| key.starts_with("imagebuilder:"))
+                })
+        });
+        all.extend(made.map(|snapshot| snapshot.snapshot_id().unwrap().to_owned()));
+        let pairs = self.ec2.describe_key_pairs().send().await.unwrap();
+        all.extend(
+            pairs
+                .key_pairs()
+                .iter()
+                .map(|pair| pair.key_name().unwrap().to_owned()),
+        );
+        let groups = self.ec2.describe_security_groups().send().await.unwrap();
+        let groups = groups
+            .security_groups()
+            .iter()
+            .map(|group| group.group_name().unwrap().to_owned());
+        all.extend(groups.filter(|name| name != "default"));
+        let parameters = self
+            .ssm
+            .get_parameters_by_path()
+            .path("/imagebuilder")
+            .recursive(true);
+        let parameters = parameters.send().await.unwrap();
+        all.extend(
+            parameters
+                .parameters()
+                .iter()
+                .map(|parameter| parameter.name().unwrap().to_owned()),
+        );
+        all
+    }
+
+    /// The census without a completely published image, whose id is given.
+    async fn census_but(&self, image: &str) -> BTreeSet<String> {
+        let mut all = self.census().await;
+        let answer = self
+            .ec2
+            .describe_images()
+            .image_ids(image)
+            .send()
+            .await
+            .unwrap();
+        assert!(all.remove(image), "{image} is not there");
+        assert!(
+            all.remove("/imagebuilder/shop/candidate"),
+            "no candidate pointer"
+        );
+        for mapping in answer.images()[0].block_device_mappings() {
+            if let Some(snapshot) = mapping.ebs().and_then(|ebs| ebs.snapshot_id()) {
+                all.remove(snapshot);
+            }
+        }
+        all
+    }
+
+    fn runs(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.at().join(".imagebuilder/runs")) else {
+            return Vec::new();
+        };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// The ledger of the only run that `known` does not hold.
+    fn new_ledger(&self, known: &[PathBuf]) -> Option<String> {
+        let run = self.runs().into_iter().find(|run| !known.contains(run))?;
+        std::fs::read_to_string(run.join("ledger.json")).ok()
+    }
+}
+
+const CONFIG: &str = r#"
+[image]
+name = "shop"
+template = "templates"
+[image.source]
+owners = ["136693071363"]
+name = "debian-*"
+[image.agent]
+binary = "agent"
+[services.orders]
+binary = "orders"
+health_url = "http://127.0.0.1:8080/gtg"
+[bake]
+region = "us-east-1"
+instance_type = "t3.micro"
+"#;
+
+fn text(output: &Output) -> String {
+    format!(
+        "exit {:?}\n{}{}",
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
+    let house = House::up().await;
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let image = String::from_utf8(output.stdout.clone())
+        .unwrap()
+        .trim()
+        .to_owned();
+    assert!(
+        image.starts_with("ami-") && !image.contains(char::is_whitespace),
+        "bare id on stdout: {image}"
+    );
+    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+
+    let answer = house
+        .ec2
+        .describe_images()
+        .image_ids(&image)
+        .send()
+        .await
+        .unwrap();
+    let tags = answer.images()[0].tags();
+    for key in [
+        "run",
+        "image",
+        "digest",
+        "source-ami",
+        "agent",
+        "service",
+        "verdict",
+    ] {
+        let key = format!("imagebuilder:{key}");
+        assert!(
+            tags.iter().any(|tag| tag.key() == Some(&key)),
+            "{key} is missing in {tags:?}"
+        );
+    }
+
+    let started = Instant::now();
+    let again = house.run(&["bake"]).await;
+    assert_eq!(
+        String::from_utf8_lossy(&again.stdout).trim(),
+        image,
+        "{}",
+        text(&again)
+    );
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "an unchanged bake must not bake"
+    );
+    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
+    let house = House::up().await;
+    let output = house.bake("unfit").await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(output.stdout.is_empty());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("the agent says unfit: as the test says"),
+        "{told}"
+    );
+    assert_eq!(house.census().await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
+    let house = House::up().await;
+    for mark in [
+        "\"step\": \"validate\"",
+        "\"step\": \"key\"",
+        "\"kind\": \"key-pair\"",
+        "\"step\": \"build\"",
+        "\"kind\": \"security-group\"",
+        "\"kind\": \"instance\"",
+        "\"kind\": \"image\"",
+        "\"id\": \"ami-",
+        "\"step\": \"candidate\"",
+        "\"step\": \"gate\"",
+        "\"kind\": \"parameter\"",
+    ] {
+        let known = house.runs();
+        let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+        until(mark, async || {
+            house.new_ledger(&known).filter(|text| text.contains(mark))
+        })
+        .await;
+        bake.start_kill().unwrap();
+        bake.wait().await.unwrap();
+        let reaped = house.run(&["reap"]).await;
+        assert!(
+            reaped.status.success(),
+            "killed at {mark}: {}",
+            text(&reaped)
+        );
+        assert_eq!(
+            house.census().await,
+            BTreeSet::new(),
+            "killed at {mark}: {}",
+            text(&reaped)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
+    let house = House::up().await;
+    for mark in [
+        "\"step\": \"publish\"",
+        "candidate-before",
+        "\"step\": \"sweep\"",
+    ] {
+        let known = house.runs();
+        std::fs::write(house.at().join("orders"), mark).unwrap();
+        let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+        let mut seen = std::pin::pin!(until(mark, async || {
+            house.new_ledger(&known).filter(|text| text.contains(mark))
+        }));
+        tokio::select! {
+            _ = &mut seen => {}
+            () = house.agent("fit") => { seen.await; }
+        }
+        bake.start_kill().unwrap();
+        bake.wait().await.unwrap();
+        let reaped = house.run(&["reap"]).await;
+        assert!(
+            reaped.status.success(),
+            "killed at {mark}: {}",
+            text(&reaped)
+        );
+        let baked = house.bake("fit").await;
+        assert!(
+            baked.status.success(),
+            "baked again after {mark}: {}",
+            text(&baked)
+        );
+        let image = String::from_utf8(baked.stdout).unwrap().trim().to_owned();
+        let mut rest = house.census_but(&image).await;
+        // Images that were published before this one stay, with their snapshots.
+        let published = house
+            .ec2
+            .describe_images()
+            .owners("self")
+            .send()
+            .await
+            .unwrap();
+        for image in published.images() {
+            let tagged = image
+                .tags()
+                .iter()
+                .any(|tag| tag.key() == Some("imagebuilder:verdict"));
+            assert!(tagged, "{image:?} is neither published nor gone");
+            rest.remove(image.image_id().unwrap());
+            for mapping in image.block_device_mappings() {
+                rest.remove(
+                    mapping
+                        .ebs()
+                        .and_then(|ebs| ebs.snapshot_id())
+                        .unwrap_or_default(),
+                );
+            }
+        }
+        assert_eq!(rest, BTreeSet::new(), "killed at {mark}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_is_exit_13_and_nothing_is_left() {
+    let house = House::up().await;
+    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"kind\": \"instance\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let id = i32::try_from(bake.id().unwrap()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id).unwrap(),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    let output = tokio::time::timeout(PATIENCE, bake.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(13), "{}", text(&output));
+    assert_eq!(house.census().await, BTreeSet::new());
+}
