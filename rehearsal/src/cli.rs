@@ -12,7 +12,8 @@ use hyper::Method;
 
 use crate::cloud::REGION;
 use crate::guests::Kind;
-use crate::{base_image, control, daemon, imds_relay};
+use crate::{back_door, dials};
+use crate::{base_image, control, daemon, imds_relay, status};
 
 /// A founding daemon may convert a base image first, which takes seconds on a slow disk.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -20,6 +21,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 /// Guests get their power button pressed and some time to sync their disks.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// `status` of a cloud that is down ends with this.
+const IS_DOWN: u8 = 3;
 
 /// The cloud in a folder: an AWS-shaped endpoint on loopback with real virtual machines behind it.
 #[derive(Debug, Parser)]
@@ -39,7 +42,7 @@ enum Verb {
     Status(Status),
     /// Run a command with the environment that makes AWS SDKs and tools use this cloud.
     Exec(Exec),
-    /// Turn a fault on or off.
+    /// Show every dial, or turn one: faults to play and choices AWS leaves open.
     Dial(Dial),
     /// Build the machine image that a new cloud starts with, or find it in the cache; print its path.
     BaseImage(BaseImage),
@@ -111,10 +114,11 @@ struct Exec {
 struct Dial {
     #[command(flatten)]
     folder: Folder,
-    /// Which fault.
-    name: String,
-    /// How much of it.
-    value: String,
+    /// Which one; without it, all are shown.
+    #[arg(requires = "value")]
+    name: Option<String>,
+    /// To what.
+    value: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,7 +144,7 @@ impl Cli {
         let done = match self.command {
             Verb::Up(up) => up.run(),
             Verb::Down(folder) => down(&folder.folder),
-            Verb::Status(status) => status.run(),
+            Verb::Status(status) => return status.run(),
             Verb::Exec(exec) => return exec.run(),
             Verb::Dial(dial) => dial.run(),
             Verb::BaseImage(base_image) => base_image.run(),
@@ -212,12 +216,7 @@ impl Up {
             if let Ok(note) = control::note(folder)
                 && note.pid == child.id()
                 && runtime
-                    .block_on(control::ask(
-                        note.port,
-                        Method::GET,
-                        "health",
-                        String::new(),
-                    ))
+                    .block_on(control::ask(&note, Method::GET, "health", String::new()))
                     .is_ok()
             {
                 say(&format!("http://127.0.0.1:{}", note.port));
@@ -238,7 +237,7 @@ impl Up {
 fn down(folder: &Path) -> anyhow::Result<()> {
     let note = control::note(folder)?;
     let runtime = runtime()?;
-    runtime.block_on(control::ask(note.port, Method::POST, "down", String::new()))?;
+    runtime.block_on(control::ask(&note, Method::POST, "down", String::new()))?;
     let end = Instant::now() + DOWN_PATIENCE;
     while daemon::is_up(folder)? {
         if Instant::now() > end {
@@ -254,13 +253,26 @@ fn down(folder: &Path) -> anyhow::Result<()> {
 }
 
 impl Status {
-    fn run(self) -> anyhow::Result<()> {
-        let note = control::note(&self.folder.folder)?;
-        let path = if self.json { "status?json" } else { "status" };
-        let text =
-            runtime()?.block_on(control::ask(note.port, Method::GET, path, String::new()))?;
-        say(text.trim_end());
-        Ok(())
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let folder = &self.folder.folder;
+        control::check_is_cloud(folder)?;
+        if !daemon::is_up(folder)? {
+            // What a killed daemon left behind says nothing.
+            if self.json {
+                say(r#"{"up":false}"#);
+            } else {
+                say(&format!("{}: down", folder.display()));
+            }
+            return Ok(ExitCode::from(IS_DOWN));
+        }
+        let text = ask(folder, Method::GET, "status", String::new())?;
+        if self.json {
+            say(&text);
+        } else {
+            let status: status::Status = serde_json::from_str(&text).context("read the status")?;
+            say(status.told().trim_end());
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -297,10 +309,16 @@ impl Exec {
 
 impl Dial {
     fn run(self) -> anyhow::Result<()> {
-        let note = control::note(&self.folder.folder)?;
-        let path = format!("dials/{}", self.name);
-        let text = runtime()?.block_on(control::ask(note.port, Method::PUT, &path, self.value))?;
-        say(text.trim_end());
+        let folder = &self.folder.folder;
+        let (Some(name), Some(value)) = (self.name, self.value) else {
+            let text = ask(folder, Method::GET, "dials", String::new())?;
+            let all: Vec<dials::Dial> = serde_json::from_str(&text).context("read the dials")?;
+            say(status::dials(&all).trim_end());
+            return Ok(());
+        };
+        let wish = back_door::Wish { name, value };
+        let wish = serde_json::to_string(&wish).context("write down what is asked")?;
+        say(ask(folder, Method::PUT, "dials", wish)?.trim_end());
         Ok(())
     }
 }
@@ -311,6 +329,12 @@ impl BaseImage {
         say(&path.display().to_string());
         Ok(())
     }
+}
+
+/// Asks the cloud in `folder` by its back door.
+fn ask(folder: &Path, method: Method, path: &str, body: String) -> anyhow::Result<String> {
+    let note = control::note(folder)?;
+    runtime()?.block_on(control::ask(&note, method, path, body))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

@@ -23,8 +23,9 @@
 //! What a handler cannot do at once (starting machines, copying disks) it only writes down as wanted;
 //! `machines.rs` makes it so.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -36,6 +37,7 @@ use tokio::sync::Notify;
 use crate::autoscaling;
 use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
+use crate::dials::Dials;
 use crate::ec2;
 use crate::elb;
 use crate::ssm;
@@ -76,6 +78,8 @@ pub(crate) struct Region {
     pub(crate) elb: elb::State,
     /// Parameter Store.
     pub(crate) ssm: ssm::State,
+    /// Faults that were asked for.
+    pub(crate) dials: Dials,
 }
 
 /// The cloud.
@@ -217,14 +221,17 @@ fn second_byte(folder: &Path) -> u8 {
     64 + folded % 64
 }
 
-/// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new.
+/// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new. Only its owner
+/// may read it: it may hold what users gave their machines, and the back door's key.
 ///
 /// # Errors
 /// When the file or its folder cannot be written.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let beside = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = File::create(&beside)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;

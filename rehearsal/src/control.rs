@@ -1,6 +1,8 @@
-//! The cloud's own back door, below `/_rehearsal/` on the same port: what `status`, `dial` and `down` use.
+//! Asking a running cloud's back door, below `/_rehearsal/` on the same port: what `status`, `dial` and
+//! `down` use. `back_door` answers.
 //!
-//! No AWS client ever asks for these paths.
+//! No AWS client ever asks for these paths. The key that opens them is in the cloud's folder, readable
+//! by its owner alone, so that neither a guest nor a page in a browser can turn a dial.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +17,9 @@ use hyper_util::rt::TokioExecutor;
 /// Where the daemon writes down its port and pid.
 pub(crate) const DAEMON_FILE: &str = "daemon.json";
 
+/// The header that carries [`DaemonNote::key`].
+pub(crate) const KEY_HEADER: &str = "x-rehearsal-key";
+
 /// What a running daemon says of itself in [`DAEMON_FILE`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct DaemonNote {
@@ -22,22 +27,33 @@ pub(crate) struct DaemonNote {
     pub(crate) pid: u32,
     /// The port of its door.
     pub(crate) port: u16,
+    /// What opens its back door; another one each time it comes up.
+    pub(crate) key: String,
 }
 
 /// An answer is expected at once; a daemon that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads what the daemon of `folder` wrote down.
+/// Refuses a folder in which no cloud was founded.
 ///
 /// # Errors
-/// When the folder is no cloud, or its cloud is down.
-pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
+/// When it is none.
+pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
     if !folder.join("state.json").exists() {
         bail!(
             "{} is not a cloud\nhint: `rehearsal up {0}` founds one",
             folder.display()
         );
     }
+    Ok(())
+}
+
+/// Reads what the daemon of `folder` wrote down.
+///
+/// # Errors
+/// When the folder is no cloud, or its cloud is down.
+pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
+    check_is_cloud(folder)?;
     let bytes = std::fs::read(folder.join(DAEMON_FILE)).with_context(|| {
         format!(
             "the cloud in {} is down\nhint: `rehearsal up {0}`",
@@ -48,20 +64,22 @@ pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
         .with_context(|| format!("read {}", folder.join(DAEMON_FILE).display()))
 }
 
-/// Asks the daemon at `port`.
+/// Asks the daemon that wrote `note`.
 ///
 /// # Errors
 /// When it does not answer, or refuses; the message is its own.
 pub(crate) async fn ask(
-    port: u16,
+    note: &DaemonNote,
     method: Method,
     path: &str,
     body: String,
 ) -> anyhow::Result<String> {
+    let port = note.port;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::builder()
         .method(method)
         .uri(format!("http://127.0.0.1:{port}/_rehearsal/{path}"))
+        .header(KEY_HEADER, &note.key)
         .body(Full::new(Bytes::from(body)))
         .context("build the request")?;
     let exchange = async {

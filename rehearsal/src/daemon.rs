@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::autoscaling;
+use crate::back_door::BackDoor;
 use crate::balancer;
 use crate::balancer_source::BalancerSource;
 use crate::clock::RealClock;
@@ -25,6 +26,7 @@ use crate::guests::{self, Kind};
 use crate::machines::Machines;
 use crate::metadata::Metadata;
 use crate::ssm;
+use crate::wire::ids;
 use crate::world::RegionAt;
 
 /// How often the cloud looks at its machines and its clocks when nothing calls it.
@@ -84,11 +86,13 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         .await
         .context("take the base image in")??;
     let (stop, mut stopped) = watch::channel(false);
-    let front = Arc::new(Front::new(Arc::clone(&cloud), room, stop));
     let note = DaemonNote {
         pid: std::process::id(),
         port,
+        key: ids::uuid(),
     };
+    let back = BackDoor::new(Arc::clone(&cloud), Arc::clone(&room), note.clone(), stop);
+    let front = Arc::new(Front::new(Arc::clone(&cloud), room, back)?);
     let note_path = settings.folder.join(DAEMON_FILE);
     let note = serde_json::to_vec(&note).context("write down the daemon's port")?;
     let door = tokio::spawn(front.serve(listener));
@@ -152,7 +156,7 @@ fn suite(file: &Path) -> Option<u32> {
 
 fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     cloud.change(|state, now| {
-        let Region { ec2, elb, ssm } = &mut state.region;
+        let Region { ec2, elb, ssm, .. } = &mut state.region;
         ec2::tick(ec2, now);
         elb::tick(elb, ec2, now);
         ssm::tick(ssm, ec2, now);

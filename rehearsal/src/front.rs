@@ -2,27 +2,32 @@
 //! in that service's envelope.
 //!
 //! It owns the wire between a socket and a handler; it knows no service's rules. What is for none of the
-//! services here goes to `moto` as it came.
+//! services here goes to `moto` as it came. Each request is written down in the journal, and the faults
+//! of the wire that somebody dialled are played here.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use crate::autoscaling;
+use crate::back_door::BackDoor;
 use crate::cloud::{Cloud, RequestContext, State};
 use crate::ec2;
 use crate::elb;
+use crate::faults::Faults;
 use crate::guests::MachineRoom;
+use crate::journal::{self, Entry, Journal};
 use crate::moto::{Moto, Unable};
 use crate::ssm;
 use crate::sts;
@@ -35,6 +40,8 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// AWS refuses larger requests of these services too; user data is 16 KiB at most.
 const BODY_LIMIT: usize = 1024 * 1024;
+/// No AWS client asks for paths below this.
+const BACK_DOOR: &str = "/_rehearsal/";
 
 /// A service this cloud answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,17 @@ enum Service {
 }
 
 impl Service {
+    /// Its name in a credential scope.
+    fn scope(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::AutoScaling => "autoscaling",
+            Self::Elb => "elasticloadbalancing",
+            Self::Ssm => "ssm",
+            Self::Sts => "sts",
+        }
+    }
+
     /// By the name in a credential scope.
     fn by_scope(name: &str) -> Option<Self> {
         match name {
@@ -84,23 +102,47 @@ pub(crate) struct Front {
     cloud: Arc<Cloud>,
     moto: Moto,
     room: Arc<dyn MachineRoom>,
-    stop: watch::Sender<bool>,
+    back: Arc<BackDoor>,
+    faults: Arc<Faults>,
+    journal: Journal,
 }
 
+/// The answer is lost on purpose: the connection ends without one.
+#[derive(Debug)]
+struct Lost;
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the answer is lost, as was asked for")
+    }
+}
+
+impl std::error::Error for Lost {}
+
+/// The code of the error in an answer, beside the answer.
+#[derive(Clone, Debug)]
+struct ErrorCode(Cow<'static, str>);
+
 impl Front {
-    /// A door to `cloud`, whose machines are in `room`; `stop` is set when somebody asks for the end.
+    /// A door to `cloud`, whose machines are in `room`, with a back door.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
         room: Arc<dyn MachineRoom>,
-        stop: watch::Sender<bool>,
-    ) -> Self {
+        back: BackDoor,
+    ) -> anyhow::Result<Self> {
         let moto = Moto::of_environment(cloud.folder());
-        Self {
+        let journal = Journal::open(cloud.folder())?;
+        Ok(Self {
             cloud,
             moto,
             room,
-            stop,
-        }
+            faults: back.faults(),
+            back: Arc::new(back),
+            journal,
+        })
     }
 
     /// Answers on `listener` for ever.
@@ -129,28 +171,74 @@ impl Front {
         }
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, std::convert::Infallible> {
-        if let Some(path) = request.uri().path().strip_prefix("/_rehearsal/") {
-            return Ok(self.back_door(request.method(), path));
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Lost> {
+        if request.uri().path().starts_with(BACK_DOOR) {
+            return Ok(self.answer_behind(request).await);
         }
+        let begun = Instant::now();
         let scope = scope(&request);
-        match scope.as_deref().and_then(Service::by_scope) {
-            Some(service) => Ok(self.answer_here(service, request).await),
+        let agent = request.headers().get(USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok()?.split_whitespace().next());
+        let mut entry = Entry {
+            time: self.cloud.now(),
+            service: scope.as_deref().and_then(journal::name),
+            action: None,
+            status: None,
+            error: None,
+            ms: 0,
+            agent: agent.and_then(journal::name),
+        };
+        let answer = match scope.as_deref().and_then(Service::by_scope) {
+            Some(service) => self.answer_here(service, request, &mut entry.action).await,
             None => {
                 let asks = Foreign::of(scope.as_deref(), &request);
-                Ok(match self.moto.answer(request).await {
-                    Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
-                    Err(unable) => asks.refuse(unable),
-                })
+                entry.action = asks.action(&request).and_then(journal::name);
+                self.answer_there(entry.service.as_deref(), asks, request)
+                    .await
             }
+        };
+        entry.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let is_lost = match (&entry.service, &entry.action) {
+            (Some(service), Some(action)) => self.faults.loses(service, action),
+            _ => false,
+        };
+        if !is_lost {
+            entry.status = Some(answer.status().as_u16());
+        }
+        let code = answer.extensions().get::<ErrorCode>();
+        entry.error = code.map(|ErrorCode(code)| code.clone().into_owned());
+        self.journal.write(&entry);
+        if is_lost { Err(Lost) } else { Ok(answer) }
+    }
+
+    /// Lets moto answer for a service that is none of this cloud's.
+    async fn answer_there(
+        &self,
+        service: Option<&str>,
+        asks: Foreign,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if let Some(service) = service {
+            let every = self
+                .cloud
+                .look(|state, _| state.region.dials.throttled(service));
+            if self.faults.refuses(service, every) {
+                return asks.tell(&asks.throttled());
+            }
+        }
+        match self.moto.answer(request).await {
+            Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
+            Err(unable) => asks.refuse(unable),
         }
     }
 
-    /// Answers for a service of this cloud.
-    async fn answer_here(&self, service: Service, request: Request<Incoming>) -> Response<Body> {
+    /// Answers for a service of this cloud; says in `said` what was asked.
+    async fn answer_here(
+        &self,
+        service: Service,
+        request: Request<Incoming>,
+        said: &mut Option<String>,
+    ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = match Limited::new(body, BODY_LIMIT).collect().await {
             Ok(body) => body.to_bytes(),
@@ -161,13 +249,19 @@ impl Front {
             Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
         let action = asked.action.clone();
+        *said = Some(action.clone());
         let request_id = ids::uuid();
         let cloud = Arc::clone(&self.cloud);
         let room = Arc::clone(&self.room);
+        let faults = Arc::clone(&self.faults);
         let answered = {
             let request_id = request_id.clone();
             // Handlers are quick, but writing the state down waits for the disk.
             tokio::task::spawn_blocking(move || {
+                let every = cloud.look(|state, _| state.region.dials.throttled(service.scope()));
+                if faults.refuses(service.scope(), every) {
+                    return Ok(Err(throttled(service.protocol())));
+                }
                 if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
                     return Ok(console(&cloud, &*room, &asked.params));
                 }
@@ -185,14 +279,22 @@ impl Front {
         envelope(service, &action, &request_id, result)
     }
 
-    fn back_door(&self, method: &Method, path: &str) -> Response<Body> {
-        match (method, path) {
-            (&Method::GET, "health") => plain(StatusCode::OK, "up\n"),
-            (&Method::POST, "down") => {
-                self.stop.send_replace(true);
-                plain(StatusCode::OK, "going down\n")
-            }
-            _ => plain(StatusCode::NOT_FOUND, "no such path"),
+    /// Lets the back door answer.
+    async fn answer_behind(&self, request: Request<Incoming>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
+        };
+        let back = Arc::clone(&self.back);
+        let answered = tokio::task::spawn_blocking(move || {
+            let path = head.uri.path().trim_start_matches(BACK_DOOR);
+            back.answer(&head.method, path, &head.headers, &body.to_bytes())
+        })
+        .await;
+        match answered {
+            Ok(Ok(said)) => plain(StatusCode::OK, said),
+            Ok(Err((status, why))) => plain(status, why),
+            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     }
 }
@@ -216,7 +318,7 @@ fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
         let json = serde_json::from_slice(body)
             .map_err(|error| ApiError::new("SerializationException", error.to_string()))?;
         return Ok(Asked {
-            action: action.to_owned(),
+            action: checked(action, "UnknownOperationException")?,
             params: Params::default(),
             json,
         });
@@ -225,11 +327,35 @@ fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
     params.merge(Params::parse(
         head.uri.query().unwrap_or_default().as_bytes(),
     ));
+    let action = params
+        .text("Action")
+        .filter(|action| !action.is_empty())
+        .ok_or_else(|| ApiError::new("MissingAction", "no Action was given"))?;
     Ok(Asked {
-        action: params.text("Action").unwrap_or_default().to_owned(),
+        action: checked(action, "InvalidAction")?,
         params,
         json: serde_json::Value::Null,
     })
+}
+
+/// An action's name; it becomes part of an element's name, and must not become anything else.
+fn checked(action: &str, code: &'static str) -> Result<String, ApiError> {
+    let is_name = action.len() <= 128 && action.chars().all(|c| c.is_ascii_alphanumeric());
+    if !is_name || action.is_empty() {
+        return Err(ApiError::new(code, "that is not the name of an action"));
+    }
+    Ok(action.to_owned())
+}
+
+/// How a service says that it is asked too often.
+fn throttled(protocol: Protocol) -> ApiError {
+    match protocol {
+        Protocol::Ec2 => {
+            ApiError::new("RequestLimitExceeded", "Request limit exceeded.").with_status(503)
+        }
+        Protocol::Query => ApiError::new("Throttling", "Rate exceeded"),
+        Protocol::Json => ApiError::new("ThrottlingException", "Rate exceeded"),
+    }
 }
 
 /// What a service answered.
@@ -321,12 +447,38 @@ impl Foreign {
         }
     }
 
+    /// What is asked, as far as the request's head says.
+    fn action<B>(self, request: &Request<B>) -> Option<&str> {
+        match self {
+            Self::S3 => Some(request.method().as_str()),
+            Self::Query => None,
+            Self::Json => {
+                let target = request.headers().get("x-amz-target")?.to_str().ok()?;
+                target.rsplit('.').next()
+            }
+        }
+    }
+
+    /// How the service says that it is asked too often.
+    fn throttled(self) -> ApiError {
+        match self {
+            Self::S3 => {
+                ApiError::new("SlowDown", "Please reduce your request rate.").with_status(503)
+            }
+            Self::Query => throttled(Protocol::Query),
+            Self::Json => throttled(Protocol::Json),
+        }
+    }
+
     /// Says that moto does not answer. Clients do not try again what is not implemented.
     fn refuse(self, unable: Unable) -> Response<Body> {
-        let error = match unable {
+        self.tell(&match unable {
             Unable::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
             Unable::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
-        };
+        })
+    }
+
+    fn tell(self, error: &ApiError) -> Response<Body> {
         let request_id = ids::uuid();
         let (kind, body) = match self {
             Self::S3 => {
@@ -341,7 +493,7 @@ impl Foreign {
             Self::Query => error.render(Protocol::Query, &request_id),
             Self::Json => error.render(Protocol::Json, &request_id),
         };
-        respond(error.status, kind, &request_id, body)
+        with_code(error, respond(error.status, kind, &request_id, body))
     }
 }
 
@@ -369,10 +521,18 @@ fn envelope(
         }
         Err(error) => {
             let (kind, body) = error.render(service.protocol(), request_id);
-            (error.status, kind, body)
+            return with_code(&error, respond(error.status, kind, request_id, body));
         }
     };
     respond(status, kind, request_id, body)
+}
+
+/// The answer that says `error`, with its code beside it for the journal.
+fn with_code(error: &ApiError, mut answer: Response<Body>) -> Response<Body> {
+    answer
+        .extensions_mut()
+        .insert(ErrorCode(error.code.clone()));
+    answer
 }
 
 fn respond(status: u16, kind: &'static str, request_id: &str, body: String) -> Response<Body> {
@@ -388,7 +548,7 @@ fn respond(status: u16, kind: &'static str, request_id: &str, body: String) -> R
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(whole(text));
     *response.status_mut() = status;
     response
@@ -404,6 +564,35 @@ fn whole(body: impl Into<Bytes>) -> Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_action_is_a_name_or_refused() {
+        for (form, expected) in [
+            ("Action=DescribeImages", Ok("DescribeImages")),
+            ("Action=", Err("MissingAction")),
+            ("Version=2016-11-15", Err("MissingAction")),
+            ("Action=A%3E%3Cscript", Err("InvalidAction")),
+        ] {
+            let (head, ()) = Request::new(()).into_parts();
+            let asked = ask(Service::Ec2, &head, form.as_bytes());
+            let asked = asked.map(|asked| asked.action).map_err(|error| error.code);
+            assert_eq!(asked.as_deref().map_err(|code| &**code), expected, "{form}");
+        }
+    }
+
+    #[test]
+    fn every_service_is_found_by_its_scope() {
+        for service in [
+            Service::Ec2,
+            Service::AutoScaling,
+            Service::Elb,
+            Service::Ssm,
+            Service::Sts,
+        ] {
+            assert_eq!(Service::by_scope(service.scope()), Some(service));
+            assert!(crate::dials::SERVICES.contains(&service.scope()));
+        }
+    }
 
     #[test]
     fn the_scope_says_which_service_is_meant() {

@@ -112,8 +112,8 @@ impl World for RegionAt<'_> {
         self.region.elb.group_exists(target_group_arn)
     }
 
-    fn alarm(&self, _name: &str) -> AlarmState {
-        AlarmState::InsufficientData
+    fn alarm(&self, name: &str) -> AlarmState {
+        self.region.dials.alarm(name)
     }
 
     fn subnet_zone(&self, subnet_id: &str) -> Option<String> {

@@ -95,7 +95,44 @@ pub(crate) fn set_switch(state: &mut State, name: &str, value: &str) -> Result<(
     state.switches.set(name, value)
 }
 
+/// A switch as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Switch {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// What it decides.
+    pub(crate) what: &'static str,
+    /// Its value.
+    pub(crate) value: String,
+    /// Its value where nobody touched it.
+    pub(crate) usual: String,
+}
+
+/// All switches as they stand.
+pub(crate) fn all_switches(state: &State) -> Vec<Switch> {
+    let usual = Switches::default();
+    switches::ALL
+        .iter()
+        .map(|(name, what)| Switch {
+            name,
+            what,
+            value: state.switches.value(name),
+            usual: usual.value(name),
+        })
+        .collect()
+}
+
 /// Names of all switches.
-pub(crate) fn switch_names() -> &'static [&'static str] {
-    &switches::NAMES
+pub(crate) fn switch_names() -> impl Iterator<Item = &'static str> {
+    switches::ALL.iter().map(|(name, _)| *name)
+}
+
+/// Whether there is such a switch.
+pub(crate) fn is_switch(name: &str) -> bool {
+    switch_names().any(|known| known == name)
+}
+
+/// All groups, by name.
+pub(crate) fn groups(state: &State) -> impl Iterator<Item = &Group> {
+    state.groups.values()
 }

@@ -107,24 +107,74 @@ impl Default for Switches {
     }
 }
 
-/// Every switch's name, for help texts.
-pub(crate) const NAMES: [&str; 13] = [
-    "stall-limit",
-    "stall-reset",
-    "relaunch-delay",
-    "max-rounding",
-    "no-max-order",
-    "batches",
-    "alarms-while-baking",
-    "rollback-while-baking",
-    "checkpoints-in-rollback",
-    "surge-beyond-max-size",
-    "to-update",
-    "percent-counts-matching",
-    "success-waits-for-leaving",
+/// Every switch's name, and what it decides.
+pub(crate) const ALL: [(&str, &str); 13] = [
+    (
+        "stall-limit",
+        "seconds without progress until a refresh fails",
+    ),
+    (
+        "stall-reset",
+        "what sets the stall clock back: newly-ready or never",
+    ),
+    (
+        "relaunch-delay",
+        "seconds to wait after a failed launch, doubled per failure up to 300",
+    ),
+    (
+        "max-rounding",
+        "how MaxHealthyPercentage of the desired capacity is rounded: floor or ceil",
+    ),
+    (
+        "no-max-order",
+        "Min 100 without Max: together, or launch-first",
+    ),
+    (
+        "batches",
+        "next replacement when the bounds have room (continuous), or all is warm (strict)",
+    ),
+    (
+        "alarms-while-baking",
+        "whether an alarm during the bake time fails the refresh",
+    ),
+    (
+        "rollback-while-baking",
+        "whether RollbackInstanceRefresh is accepted during the bake time",
+    ),
+    (
+        "checkpoints-in-rollback",
+        "whether a rollback stops at checkpoints and bakes",
+    ),
+    (
+        "surge-beyond-max-size",
+        "whether MaxHealthyPercentage may exceed the group's MaxSize",
+    ),
+    (
+        "to-update",
+        "InstancesToUpdate counts what is not-started, or not-updated",
+    ),
+    (
+        "percent-counts-matching",
+        "whether instances left alone by skip matching count as done",
+    ),
+    (
+        "success-waits-for-leaving",
+        "whether a refresh ends only when the old instances are gone",
+    ),
 ];
 
 impl Switches {
+    /// The value of the switch called `name`, as [`Switches::set`] takes it.
+    pub(crate) fn value(&self, name: &str) -> String {
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        match &fields[name.replace('-', "_")] {
+            serde_json::Value::Bool(true) => "on".to_owned(),
+            serde_json::Value::Bool(false) => "off".to_owned(),
+            serde_json::Value::String(word) => word.clone(),
+            number => number.to_string(),
+        }
+    }
+
     /// Sets the switch called `name`; `Err` tells what it takes.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
@@ -184,9 +234,10 @@ impl Switches {
             "percent-counts-matching" => self.percent_counts_matching = on_off(name, value)?,
             "success-waits-for-leaving" => self.success_waits_for_leaving = on_off(name, value)?,
             _ => {
+                let names = ALL.map(|(name, _)| name);
                 return Err(format!(
                     "no switch is called {name}\nhint: one of {}",
-                    NAMES.join(", ")
+                    names.join(", ")
                 ));
             }
         }
@@ -222,9 +273,12 @@ mod tests {
     #[test]
     fn every_name_is_settable_and_bad_values_say_what_fits() {
         let mut switches = Switches::default();
-        for name in NAMES {
+        for (name, _) in ALL {
             let told = switches.set(name, "nonsense").expect_err(name);
             assert!(told.starts_with(name), "{told}");
+            let value = switches.value(name);
+            switches.set(name, &value).expect("its own value");
+            assert_eq!(switches, Switches::default(), "{name} {value}");
         }
         switches.set("stall-limit", "90").expect("a number");
         assert_eq!(switches.stall_limit, 90);

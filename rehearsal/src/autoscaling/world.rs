@@ -56,7 +56,8 @@ pub(crate) struct InstanceView {
 }
 
 /// State of a CloudWatch alarm named in a refresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum AlarmState {
     /// `OK`
     Ok,

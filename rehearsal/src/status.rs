@@ -1,0 +1,353 @@
+//! What is in the cloud, gathered for people and for scripts.
+//!
+//! Owns the shape of `rehearsal status --json` and the tables of `rehearsal status`. It changes nothing.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::autoscaling;
+use crate::autoscaling::groups::Group as ScalingGroup;
+use crate::cloud::{REGION, State};
+use crate::control::DaemonNote;
+use crate::dials::Dial;
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Whether the cloud is up.
+    pub(crate) up: bool,
+    /// What `AWS_ENDPOINT_URL` is to be.
+    endpoint: String,
+    /// The one region.
+    region: String,
+    /// The daemon's process.
+    pid: u32,
+    /// The door's port.
+    port: u16,
+    /// How long it has been up.
+    uptime_seconds: i64,
+    /// Auto Scaling groups.
+    groups: Vec<Group>,
+    /// Where load balancers listen.
+    listeners: Vec<Listener>,
+    /// Dials that are not as usual.
+    dials: Vec<Dial>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Group {
+    name: String,
+    min: u32,
+    desired: u32,
+    max: u32,
+    /// The launch template in force, and its version.
+    template: String,
+    members: Vec<Member>,
+    /// The latest instance refresh.
+    refresh: Option<Refresh>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    instance: String,
+    lifecycle: String,
+    health: String,
+    template: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Refresh {
+    id: String,
+    status: String,
+    percent: u32,
+    reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Listener {
+    url: String,
+    /// `app/<load balancer>/<id>`
+    balancer: String,
+    /// `<target group>/<id>`
+    target_group: String,
+    /// Instances that get requests, of those that are registered.
+    healthy: usize,
+    targets: usize,
+}
+
+impl Status {
+    /// Looks at everything.
+    pub(crate) fn of(
+        state: &State,
+        now: Timestamp,
+        note: &DaemonNote,
+        since: Timestamp,
+        dials: Vec<Dial>,
+    ) -> Self {
+        Self {
+            up: true,
+            endpoint: format!("http://127.0.0.1:{}", note.port),
+            region: REGION.to_owned(),
+            pid: note.pid,
+            port: note.port,
+            uptime_seconds: now.duration_since(since).as_secs(),
+            groups: autoscaling::groups(&state.autoscaling).map(group).collect(),
+            listeners: listeners(state, now),
+            dials: dials
+                .into_iter()
+                .filter(|dial| dial.value != dial.usual)
+                .collect(),
+        }
+    }
+
+    /// As tables.
+    pub(crate) fn told(&self) -> String {
+        let mut text = format!(
+            "{}  up {}, process {}\n",
+            self.endpoint,
+            duration(self.uptime_seconds),
+            self.pid
+        );
+        for group in &self.groups {
+            let _ = write!(
+                text,
+                "\ngroup {}: {} of {} (min {}, max {}), {}\n",
+                group.name,
+                group.members.len(),
+                group.desired,
+                group.min,
+                group.max,
+                group.template
+            );
+            if let Some(refresh) = &group.refresh {
+                let _ = writeln!(
+                    text,
+                    "  refresh {}: {}, {} %{}",
+                    refresh.id,
+                    refresh.status,
+                    refresh.percent,
+                    refresh
+                        .reason
+                        .as_ref()
+                        .map_or_else(String::new, |reason| format!(": {reason}"))
+                );
+            }
+            table(
+                &mut text,
+                group.members.iter().map(|member| {
+                    [
+                        &*member.instance,
+                        &*member.lifecycle,
+                        &*member.health,
+                        &*member.template,
+                    ]
+                }),
+            );
+        }
+        section(&mut text, "listeners", &self.listeners, |listener| {
+            [
+                listener.url.clone(),
+                listener.balancer.clone(),
+                format!("-> {}", listener.target_group),
+                format!("{} of {} in rotation", listener.healthy, listener.targets),
+            ]
+        });
+        section(&mut text, "dials", &self.dials, |dial| {
+            [
+                dial.name.clone(),
+                dial.value.clone(),
+                format!("(usually {})", dial.usual),
+            ]
+        });
+        text
+    }
+}
+
+/// Every dial with its value and what it does, as a table.
+pub(crate) fn dials(dials: &[Dial]) -> String {
+    let mut text = String::new();
+    table(
+        &mut text,
+        dials
+            .iter()
+            .map(|dial| [&*dial.name, &*dial.value, &*dial.what]),
+    );
+    text
+}
+
+fn group(group: &ScalingGroup) -> Group {
+    let template = |of: &autoscaling::world::TemplateRef| format!("{}:{}", of.name, of.version);
+    Group {
+        name: group.name.clone(),
+        min: group.min_size,
+        desired: group.desired,
+        max: group.max_size,
+        template: template(&group.template),
+        members: group
+            .members
+            .iter()
+            .map(|member| Member {
+                instance: member.id.clone(),
+                lifecycle: member.state.as_str().to_owned(),
+                health: member.health.as_str().to_owned(),
+                template: template(&member.template),
+            })
+            .collect(),
+        refresh: group.refreshes.last().map(|refresh| Refresh {
+            id: refresh.id.clone(),
+            status: refresh.status.as_str().to_owned(),
+            percent: refresh.percent,
+            reason: refresh.reason.clone(),
+        }),
+    }
+}
+
+fn listeners(state: &State, now: Timestamp) -> Vec<Listener> {
+    let region = &state.region;
+    let groups = region.elb.checked_groups(&region.ec2, now);
+    region
+        .elb
+        .open_listeners()
+        .into_iter()
+        .map(|listener| {
+            let targets = groups
+                .iter()
+                .find(|group| group.arn == listener.target_group_arn)
+                .map_or(&[][..], |group| &group.targets);
+            Listener {
+                url: format!("http://{}/", listener.bind),
+                balancer: path(&listener.arn)
+                    .rsplit_once('/')
+                    .map_or_else(|| listener.arn.clone(), |(balancer, _)| balancer.to_owned()),
+                target_group: path(&listener.target_group_arn).to_owned(),
+                healthy: targets.iter().filter(|target| target.in_rotation).count(),
+                targets: targets.len(),
+            }
+        })
+        .collect()
+}
+
+/// What follows the kind in an ARN's last part.
+fn path(arn: &str) -> &str {
+    let last = arn.rsplit_once(':').map_or(arn, |(_, last)| last);
+    last.split_once('/').map_or(last, |(_, path)| path)
+}
+
+fn section<T, const N: usize>(
+    text: &mut String,
+    title: &str,
+    rows: &[T],
+    cells: impl Fn(&T) -> [String; N],
+) {
+    if !rows.is_empty() {
+        let _ = write!(text, "\n{title}\n");
+        table(text, rows.iter().map(cells));
+    }
+}
+
+/// Columns as wide as what is in them.
+fn table<C: AsRef<str>, const N: usize>(text: &mut String, rows: impl Iterator<Item = [C; N]>) {
+    let rows: Vec<[C; N]> = rows.collect();
+    let width = |column: usize| {
+        let lengths = rows.iter().map(|row| row[column].as_ref().chars().count());
+        lengths.max().unwrap_or_default()
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in &rows {
+        let mut line = String::from(" ");
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, " {:width$} ", cell.as_ref());
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+}
+
+fn duration(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cloud_with_everything_is_told_in_tables() {
+        let status = Status {
+            up: true,
+            endpoint: "http://127.0.0.1:4800".to_owned(),
+            region: REGION.to_owned(),
+            pid: 7,
+            port: 4800,
+            uptime_seconds: 3725,
+            groups: vec![Group {
+                name: "shop".to_owned(),
+                min: 1,
+                desired: 2,
+                max: 4,
+                template: "shop:3".to_owned(),
+                members: vec![
+                    Member {
+                        instance: "i-1".to_owned(),
+                        lifecycle: "Pending:Wait".to_owned(),
+                        health: "Healthy".to_owned(),
+                        template: "shop:3".to_owned(),
+                    },
+                    Member {
+                        instance: "i-22".to_owned(),
+                        lifecycle: "InService".to_owned(),
+                        health: "Healthy".to_owned(),
+                        template: "shop:2".to_owned(),
+                    },
+                ],
+                refresh: Some(Refresh {
+                    id: "r-1".to_owned(),
+                    status: "InProgress".to_owned(),
+                    percent: 50,
+                    reason: None,
+                }),
+            }],
+            listeners: vec![Listener {
+                url: "http://127.70.240.4:80/".to_owned(),
+                balancer: "app/shop/1".to_owned(),
+                target_group: "shop/2".to_owned(),
+                healthy: 1,
+                targets: 2,
+            }],
+            dials: vec![Dial {
+                name: "stall-limit".to_owned(),
+                value: "90".to_owned(),
+                usual: "3600".to_owned(),
+                what: String::new(),
+            }],
+        };
+        assert_eq!(
+            status.told(),
+            "http://127.0.0.1:4800  up 1 h 2 min, process 7\n\
+             \n\
+             group shop: 2 of 2 (min 1, max 4), shop:3\n\
+             \x20 refresh r-1: InProgress, 50 %\n\
+             \x20 i-1   Pending:Wait  Healthy  shop:3\n\
+             \x20 i-22  InService     Healthy  shop:2\n\
+             \n\
+             listeners\n\
+             \x20 http://127.70.240.4:80/  app/shop/1  -> shop/2  1 of 2 in rotation\n\
+             \n\
+             dials\n\
+             \x20 stall-limit  90  (usually 3600)\n"
+        );
+    }
+
+    #[test]
+    fn durations_are_for_people() {
+        for (seconds, expected) in [(9, "9 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
+            assert_eq!(duration(seconds), expected);
+        }
+    }
+}

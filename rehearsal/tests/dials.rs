@@ -1,0 +1,286 @@
+//! Status, dials, the journal and the back door of a cloud of puppets, from outside.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Longer than any answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cloud of puppets in a folder of its own, which ends with this.
+struct Cloud {
+    folder: tempfile::TempDir,
+}
+
+impl Cloud {
+    fn up() -> Self {
+        let cloud = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        cloud.rise();
+        cloud
+    }
+
+    fn rise(&self) {
+        self.ok("up", &["--port", "0", "--guests", "puppets", "--detach"]);
+    }
+
+    fn run(&self, verb: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
+        command.arg(verb).arg(self.folder.path()).args(arguments);
+        command.output().unwrap()
+    }
+
+    fn ok(&self, verb: &str, arguments: &[&str]) -> String {
+        let output = self.run(verb, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{verb} {arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says when it refuses.
+    fn refusal(&self, verb: &str, arguments: &[&str]) -> String {
+        let output = self.run(verb, arguments);
+        assert!(!output.status.success(), "{verb} {arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ok("status", &["--json"])).unwrap()
+    }
+
+    fn note(&self) -> Value {
+        let note = std::fs::read(self.folder.path().join("daemon.json")).unwrap();
+        serde_json::from_slice(&note).unwrap()
+    }
+
+    /// One request, and all that comes back until the cloud closes the connection.
+    fn send(&self, request: &str) -> String {
+        let port = u16::try_from(self.note()["port"].as_u64().unwrap()).unwrap();
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        connection.set_read_timeout(Some(PATIENCE)).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn call(&self, service: &str, head: &str, body: &str) -> String {
+        self.send(&format!(
+            "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nuser-agent: tester/1 secret\r\n{head}\
+             authorization: AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/{service}/aws4_request, Signature=s\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    fn put_parameter(&self, name: &str) -> String {
+        self.call(
+            "ssm",
+            "x-amz-target: AmazonSSM.PutParameter\r\n",
+            &format!(r#"{{"Name":"{name}","Value":"hidden","Type":"String"}}"#),
+        )
+    }
+
+    fn identity(&self) -> String {
+        self.call("sts", "", "Action=GetCallerIdentity&Version=2011-06-15")
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        // A test may have ended it already.
+        let _ = self.run("down", &[]);
+    }
+}
+
+#[test]
+fn a_cloud_tells_its_status_up_and_down() {
+    let cloud = Cloud::up();
+    let (status, note) = (cloud.status(), cloud.note());
+    assert_eq!(status["up"], true);
+    assert_eq!(status["pid"], note["pid"]);
+    assert_eq!(status["port"], note["port"]);
+    let endpoint = status["endpoint"].as_str().unwrap();
+    assert!(cloud.ok("status", &[]).starts_with(endpoint));
+
+    cloud.ok("down", &[]);
+    let output = cloud.run("status", &[]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(output.stdout.ends_with(b": down\n"));
+    let output = cloud.run("status", &["--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(output.stdout, b"{\"up\":false}\n");
+}
+
+#[test]
+fn a_folder_that_is_no_cloud_has_no_status() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+        .arg("status")
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not a cloud"));
+}
+
+#[test]
+fn the_back_door_needs_the_key_and_no_origin() {
+    let cloud = Cloud::up();
+    let note = cloud.note();
+    let key = note["key"].as_str().unwrap();
+    for (head, expected) in [
+        (String::new(), "403"),
+        ("x-rehearsal-key: guess\r\n".to_owned(), "403"),
+        (
+            format!("x-rehearsal-key: {key}\r\norigin: http://127.0.0.1\r\n"),
+            "403",
+        ),
+        (format!("x-rehearsal-key: {key}\r\n"), "200"),
+    ] {
+        let answer = cloud.send(&format!(
+            "POST /_rehearsal/down HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{head}content-length: 0\r\n\r\n"
+        ));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected}")),
+            "{head}: {answer}"
+        );
+    }
+}
+
+#[test]
+fn the_key_is_for_the_owner_of_the_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cloud = Cloud::up();
+    for file in ["daemon.json", "state.json", "requests.jsonl"] {
+        let metadata = std::fs::metadata(cloud.folder.path().join(file)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o077, 0, "{file}");
+    }
+}
+
+#[test]
+fn dials_are_shown_turned_and_kept() {
+    let cloud = Cloud::up();
+    let all = cloud.ok("dial", &[]);
+    assert!(all.contains("stall-limit") && all.contains("lose-answers.<service>.<Action>"));
+    for (name, value) in [
+        ("stall-limit", "90"),
+        ("throttle.ec2", "3"),
+        ("alarm.too many", "ALARM"),
+        ("lose-answers.ssm.PutParameter", "2"),
+    ] {
+        assert_eq!(
+            cloud.ok("dial", &[name, value]),
+            format!("{name} is {value}\n")
+        );
+    }
+    let turned = |cloud: &Cloud| -> Vec<String> {
+        let status = cloud.status();
+        let dials = status["dials"].as_array().unwrap();
+        dials
+            .iter()
+            .map(|dial| dial["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let kept = ["stall-limit", "throttle.ec2", "alarm.too many"];
+    let all = [&kept[..], &["lose-answers.ssm.PutParameter"]].concat();
+    assert_eq!(turned(&cloud), all);
+    cloud.ok("down", &[]);
+    cloud.rise();
+    assert_eq!(turned(&cloud), kept);
+
+    for (name, value, expected) in [
+        ("stal-limit", "1", "the nearest is stall-limit"),
+        ("stall-limit", "soon", "takes a number of seconds"),
+        ("kill-guest", "i-0", "no machine runs"),
+    ] {
+        let said = cloud.refusal("dial", &[name, value]);
+        assert!(said.contains(expected), "{name} {value}: {said}");
+    }
+}
+
+#[test]
+fn a_throttled_service_refuses_in_its_own_words() {
+    let cloud = Cloud::up();
+    for (service, every, status, code) in [
+        ("ec2", "1", "503", "<Code>RequestLimitExceeded</Code>"),
+        ("sts", "1", "400", "<Code>Throttling</Code>"),
+        ("ssm", "1", "400", "ThrottlingException"),
+        ("s3", "1", "503", "<Code>SlowDown</Code>"),
+    ] {
+        cloud.ok("dial", &[&format!("throttle.{service}"), every]);
+        let answer = cloud.call(
+            service,
+            "x-amz-target: AmazonSSM.GetParameter\r\n",
+            if service == "ssm" {
+                "{}"
+            } else {
+                "Action=DescribeImages"
+            },
+        );
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code),
+            "{service}: {answer}"
+        );
+    }
+    cloud.ok("dial", &["throttle.sts", "2"]);
+    let refused = [(); 4].map(|()| cloud.identity().contains("Throttling"));
+    assert_eq!(refused, [false, true, false, true]);
+}
+
+#[test]
+fn a_lost_answer_was_acted_on() {
+    let cloud = Cloud::up();
+    cloud.ok("dial", &["lose-answers.ssm.PutParameter", "1"]);
+    assert_eq!(cloud.put_parameter("/a"), "");
+    let again = cloud.put_parameter("/a");
+    assert!(again.contains("ParameterAlreadyExists"), "{again}");
+}
+
+#[test]
+fn the_journal_tells_who_asked_what_and_nothing_more() {
+    let cloud = Cloud::up();
+    cloud.ok("dial", &["lose-answers.ssm.PutParameter", "1"]);
+    cloud.put_parameter("/a");
+    cloud.put_parameter("/a");
+    cloud.identity();
+    let journal = std::fs::read_to_string(cloud.folder.path().join("requests.jsonl")).unwrap();
+    let lines: Vec<Value> = journal
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["service"].as_str().unwrap(),
+                line["action"].as_str().unwrap(),
+                line["status"].as_u64(),
+                line["error"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("ssm", "PutParameter", None, None),
+            (
+                "ssm",
+                "PutParameter",
+                Some(400),
+                Some("ParameterAlreadyExists")
+            ),
+            ("sts", "GetCallerIdentity", Some(200), None),
+        ]
+    );
+    assert!(lines.iter().all(|line| line["agent"] == "tester/1"));
+    for secret in ["hidden", "AKIA", "secret", "Signature"] {
+        assert!(!journal.contains(secret), "{secret}: {journal}");
+    }
+}
