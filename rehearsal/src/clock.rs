@@ -3,7 +3,9 @@
 //! Every rule that waits (boots, drains, warm-ups, hooks) asks this clock and none asks the machine's,
 //! so tests turn it by hand.
 
+#[cfg(test)]
 use std::sync::Mutex;
+#[cfg(test)]
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,9 +27,11 @@ impl Clock for RealClock {
 }
 
 /// A clock that stands still until it is turned.
+#[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct SetClock(Mutex<Timestamp>);
 
+#[cfg(test)]
 impl SetClock {
     /// A clock that shows `start`.
     pub(crate) fn new(start: Timestamp) -> Self {
@@ -44,6 +48,7 @@ impl SetClock {
     }
 }
 
+#[cfg(test)]
 impl Clock for SetClock {
     fn now(&self) -> Timestamp {
         *self

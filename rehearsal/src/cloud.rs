@@ -54,8 +54,6 @@ const STATE_FILE: &str = "state.json";
 pub(crate) struct RequestContext {
     /// The cloud's time; the same for the whole request.
     pub(crate) now: Timestamp,
-    /// The id the answer carries.
-    pub(crate) request_id: String,
 }
 
 /// Everything the cloud remembers.

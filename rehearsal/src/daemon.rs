@@ -122,9 +122,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     tracing::info!("the cloud goes down");
     // Before the door closes: what guests do last, they may want to say.
-    tokio::task::spawn_blocking(move || machines.end())
-        .await
-        .context("end the machines")?;
+    machines.end().await;
     door.abort();
     balancer.abort();
     fs::remove_file(&note_path).with_context(|| format!("remove {}", note_path.display()))

@@ -254,23 +254,18 @@ impl Front {
         let cloud = Arc::clone(&self.cloud);
         let room = Arc::clone(&self.room);
         let faults = Arc::clone(&self.faults);
-        let answered = {
-            let request_id = request_id.clone();
-            // Handlers are quick, but writing the state down waits for the disk.
-            tokio::task::spawn_blocking(move || {
-                let every = cloud.look(|state, _| state.region.dials.throttled(service.scope()));
-                if faults.refuses(service.scope(), every) {
-                    return Ok(Err(throttled(service.protocol())));
-                }
-                if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
-                    return Ok(console(&cloud, &*room, &asked.params));
-                }
-                cloud.change(|state, now| {
-                    dispatch(service, state, &RequestContext { now, request_id }, &asked)
-                })
-            })
-            .await
-        };
+        // Handlers are quick, but writing the state down waits for the disk.
+        let answered = tokio::task::spawn_blocking(move || {
+            let every = cloud.look(|state, _| state.region.dials.throttled(service.scope()));
+            if faults.refuses(service.scope(), every) {
+                return Ok(Err(throttled(service.protocol())));
+            }
+            if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
+                return Ok(console(&cloud, &*room, &asked.params));
+            }
+            cloud.change(|state, now| dispatch(service, state, &RequestContext { now }, &asked))
+        })
+        .await;
         let result = match answered {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(ApiError::internal(format!("{error:#}"))),

@@ -5,7 +5,7 @@
 //! Nothing is remembered here that the books do not say: after a crash the next step begins again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -175,7 +175,7 @@ impl Machines {
                 .as_deref()
                 .is_none_or(|id| !self.is_busy(id) && self.room.state(id) != GuestState::Running);
             if off && !self.is_busy(&copy.id) {
-                self.aside(&copy.id.clone(), move |machines| machines.copy(&copy));
+                self.aside(&copy.id.clone(), move |machines| machines.snapshot(&copy));
             }
         }
         let discarded: Vec<String> = wants
@@ -328,14 +328,8 @@ impl Machines {
     }
 
     /// Takes a snapshot.
-    fn copy(&self, copy: &Copy) -> anyhow::Result<()> {
-        let taken = match &copy.source {
-            Source::Volume(volume) => self.disks.capture(volume, &copy.id),
-            Source::File(file) => self.disks.import(&copy.id, file),
-            Source::Nothing => self
-                .disks
-                .import(&copy.id, std::path::Path::new("/dev/null")),
-        };
+    fn snapshot(&self, copy: &Copy) -> anyhow::Result<()> {
+        let taken = self.import(copy);
         if let Err(error) = &taken {
             tracing::error!(
                 snapshot = copy.id,
@@ -356,43 +350,44 @@ impl Machines {
     /// Takes in disk images that a new cloud starts with, before its door opens.
     ///
     /// # Errors
-    /// When one cannot be read or written.
+    /// When one cannot be read or written; the image is not registered then.
     pub(crate) fn take_in(&self) -> anyhow::Result<()> {
         let wants = self.cloud.look(|state, _| Wants::of(state));
         for copy in wants.copies {
-            if !matches!(copy.source, Source::Volume(_)) {
-                self.copy(&copy)?;
+            if matches!(copy.source, Source::Volume(_)) {
+                continue;
             }
+            if let Err(error) = self.import(&copy) {
+                self.cloud
+                    .change(|state, _| state.region.ec2.withdraw(&copy.id))?;
+                return Err(error);
+            }
+            self.cloud
+                .change(|state, now| state.region.ec2.copied(&copy.id, Ok(()), now))?;
         }
-        let failed = self.cloud.look(|state, _| {
-            state.region.ec2.snapshots.values().find_map(|snapshot| {
-                match (&snapshot.source, &snapshot.state) {
-                    (Source::File(file), SnapshotState::Failed(why)) => {
-                        Some((file.clone(), why.clone()))
-                    }
-                    _ => None,
-                }
-            })
-        });
-        match failed {
-            Some((file, why)) => anyhow::bail!("take in {}: {why}", file.display()),
-            None => Ok(()),
+        Ok(())
+    }
+
+    fn import(&self, copy: &Copy) -> anyhow::Result<()> {
+        match &copy.source {
+            Source::Volume(volume) => self.disks.capture(volume, &copy.id),
+            Source::File(file) => self.disks.import(&copy.id, file),
+            Source::Nothing => self.disks.import(&copy.id, Path::new("/dev/null")),
         }
     }
 
     /// Ends every machine; what the books say of them stays, so that the next `up` starts them again.
-    pub(crate) fn end(&self) {
-        let ids: Vec<String> = self.cloud.look(|state, _| {
-            let ec2 = &state.region.ec2;
-            ec2.instances.keys().cloned().collect()
-        });
+    pub(crate) async fn end(&self) {
+        let ids: Vec<String> = self
+            .cloud
+            .look(|state, _| state.region.ec2.instances.keys().cloned().collect());
         let running = |id: &String| self.room.state(id) == GuestState::Running;
         for id in ids.iter().filter(|id| running(id)) {
             self.room.power_off(id);
         }
         let patience = Instant::now() + END_PATIENCE;
         while ids.iter().any(running) && Instant::now() < patience {
-            std::thread::sleep(END_POLL);
+            tokio::time::sleep(END_POLL).await;
         }
         for id in ids.iter().filter(|id| running(id)) {
             self.room.kill(id);
@@ -470,3 +465,6 @@ impl Plan {
         self.disks.iter().any(|disk| !disk.made)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,94 +5,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cloud;
+
 use std::io::Read as _;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
+
+use cloud::Cloud;
 
 /// Longer than any killed process takes to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cloud of puppets in a folder of its own, which ends with this.
-struct Cloud {
-    folder: tempfile::TempDir,
-}
-
-impl Cloud {
-    fn up(moto: Option<&str>) -> Self {
-        let cloud = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        let mut command = cloud.rehearsal("up");
-        command.args(["--port", "0", "--guests", "puppets", "--detach"]);
-        if let Some(moto) = moto {
-            command.env("REHEARSAL_MOTO", moto);
-        }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", told(&output));
-        cloud
-    }
-
-    fn rehearsal(&self, verb: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
-        command.arg(verb).arg(self.folder.path());
-        command
-    }
-
-    /// Runs a program of the Python environment against the cloud.
-    fn exec<I: AsRef<std::ffi::OsStr>>(
-        &self,
-        program: &str,
-        arguments: impl IntoIterator<Item = I>,
-    ) -> Output {
-        let mut command = self.rehearsal("exec");
-        command.arg("--").arg(beside_moto(program)).args(arguments);
-        command.output().unwrap()
-    }
-
-    fn ok(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.exec(program, arguments);
-        assert!(output.status.success(), "{}", told(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(self.folder.path().join(file)).unwrap()
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        // A test may have killed it already.
-        let _ = self.rehearsal("down").output();
-    }
-}
-
-/// A program of the environment that moto is in.
-fn beside_moto(program: &str) -> PathBuf {
-    std::env::var_os("REHEARSAL_MOTO")
-        .and_then(|moto| Path::new(&moto).parent().map(|bin| bin.join(program)))
-        .unwrap_or_else(|| program.into())
-}
-
-fn told(output: &Output) -> String {
-    format!(
-        "{}{}\nhint: `make setup` installs moto, boto3 and the AWS CLI",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
 #[test]
 fn boto3_finds_every_service_as_on_aws() {
     let cloud = Cloud::up(None);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services_protocol.py");
-    let said = cloud.ok(
-        "python3",
-        &[script, "identity", "parameters", "objects", "metrics"],
-    );
-    assert_eq!(said, "");
+    let sections = ["identity", "parameters", "balancers", "objects", "metrics"];
+    cloud.passes("services_protocol.py", &sections);
 }
 
 #[test]

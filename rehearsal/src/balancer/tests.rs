@@ -132,7 +132,7 @@ async fn slow_server(running: &mut JoinSet<()>, arrived: Arc<Notify>, release: A
     running.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 8192];
-        stream.read(&mut request).await.unwrap();
+        assert!(stream.read(&mut request).await.unwrap() > 0);
         arrived.notify_one();
         release.notified().await;
         let answer = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nat last";

@@ -296,6 +296,12 @@ impl State {
         true
     }
 
+    /// Forgets a base image whose disk could not be taken in.
+    pub(crate) fn withdraw(&mut self, snapshot_id: &str) {
+        self.images.retain(|_, image| !image.uses(snapshot_id));
+        self.drop_snapshot(snapshot_id);
+    }
+
     /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it
     /// is there. Its snapshot is pending until `machines.rs` has taken the file in.
     pub(crate) fn found_base_image(&mut self, suite: u32, file: Option<PathBuf>, now: Timestamp) {

@@ -269,7 +269,6 @@ impl State {
                 volume.attachment = None;
             }
         }
-        self.discarded.insert(id.to_owned());
     }
 }
 
@@ -284,6 +283,7 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     for id in &forgotten {
         state.instances.remove(id);
         state.tags.remove(id);
+        state.discarded.insert(id.clone());
     }
     state
         .tokens

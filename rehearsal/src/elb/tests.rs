@@ -95,10 +95,7 @@ impl Bench {
 
     fn call(&mut self, form: &str) -> Result<String, ApiError> {
         let params = Params::parse(form.as_bytes());
-        let ctx = RequestContext {
-            now: self.now,
-            request_id: "r-1".to_owned(),
-        };
+        let ctx = RequestContext { now: self.now };
         let action = params.text("Action").unwrap().to_owned();
         handle(&mut self.state, &mut self.grounds, &ctx, &action, &params)
             .map(crate::wire::Xml::into_string)

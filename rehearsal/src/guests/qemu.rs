@@ -240,10 +240,12 @@ impl Machine for Qemu {
                 .write_all(b"{\"execute\":\"system_powerdown\"}\n");
         });
         let witness: Witness = Box::new(move || {
-            BufReader::new(stdout)
-                .lines()
-                .map_while(Result::ok)
-                .fold(false, |off, line| off || is_own_shutdown(&line))
+            let mut off = false;
+            // To the end, whatever was found: QEMU must not meet a full pipe.
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                off |= is_own_shutdown(&line);
+            }
+            off
         });
         Ok((witness, button))
     }

@@ -35,10 +35,7 @@ impl Bench {
     }
 
     fn call(&mut self, action: &str, body: &Value) -> Result<Value, ApiError> {
-        let ctx = RequestContext {
-            now: self.now,
-            request_id: "r-1".to_owned(),
-        };
+        let ctx = RequestContext { now: self.now };
         handle(&mut self.state, &self.shelf, &ctx, action, body)
     }
 

@@ -227,10 +227,7 @@ impl Bench {
             })
             .collect::<Vec<_>>()
             .join("&");
-        let ctx = RequestContext {
-            now: self.now,
-            request_id: "r".to_owned(),
-        };
+        let ctx = RequestContext { now: self.now };
         handle(
             &mut self.state,
             &mut self.world,

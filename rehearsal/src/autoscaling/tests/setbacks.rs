@@ -565,8 +565,7 @@ fn protection_given_in_the_middle_is_respected_under_ignore() {
     let id = bench
         .ids()
         .into_iter()
-        .filter(|id| bench.world.versions[id] == 1)
-        .next_back()
+        .rfind(|id| bench.world.versions[id] == 1)
         .expect("an old one");
     bench.protect(&id, "true");
     assert_eq!(bench.finish(200), RefreshStatus::Successful);

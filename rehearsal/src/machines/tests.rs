@@ -1,0 +1,351 @@
+//! Instances, images and disks over a room in which nothing runs, with the clock in hand.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Machines;
+use crate::clock::SetClock;
+use crate::cloud::{Cloud, RequestContext};
+use crate::disks::{self, DiskStore};
+use crate::ec2::{self, instances::Phase};
+use crate::guests::still::StillRoom;
+use crate::guests::{GuestState, Kind, MachineRoom};
+use crate::wire::{ApiError, Params};
+
+struct Bench {
+    folder: tempfile::TempDir,
+    clock: Arc<SetClock>,
+    cloud: Arc<Cloud>,
+    room: Arc<StillRoom>,
+    disks: Arc<dyn DiskStore>,
+    machines: Arc<Machines>,
+}
+
+/// Disks that refuse to be copied under a running machine.
+struct Careful {
+    disks: Arc<dyn DiskStore>,
+    room: Arc<StillRoom>,
+    cloud: Arc<Cloud>,
+}
+
+impl DiskStore for Careful {
+    fn import(&self, snapshot_id: &str, file: &Path) -> anyhow::Result<()> {
+        self.disks.import(snapshot_id, file)
+    }
+
+    fn create_volume(
+        &self,
+        volume_id: &str,
+        snapshot_id: Option<&str>,
+        size_gib: u32,
+    ) -> anyhow::Result<PathBuf> {
+        self.disks.create_volume(volume_id, snapshot_id, size_gib)
+    }
+
+    fn volume_path(&self, volume_id: &str) -> PathBuf {
+        self.disks.volume_path(volume_id)
+    }
+
+    fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
+        let instance = self.cloud.look(|state, _| {
+            let volume = &state.region.ec2.volumes[volume_id];
+            volume.attachment.as_ref().unwrap().instance.clone()
+        });
+        anyhow::ensure!(self.room.state(&instance) != GuestState::Running, "torn");
+        self.disks.capture(volume_id, snapshot_id)
+    }
+
+    fn delete_volume(&self, volume_id: &str) {
+        self.disks.delete_volume(volume_id);
+    }
+
+    fn delete_snapshot(&self, snapshot_id: &str) {
+        self.disks.delete_snapshot(snapshot_id);
+    }
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SetClock::new(Timestamp::UNIX_EPOCH));
+        let bench = Self::over(folder, clock);
+        bench
+            .cloud
+            .change(|state, now| state.region.ec2.found_base_image(12, None, now))
+            .unwrap();
+        bench.machines.take_in().unwrap();
+        bench
+    }
+
+    fn over(folder: tempfile::TempDir, clock: Arc<SetClock>) -> Self {
+        let cloud = Arc::new(Cloud::open(folder.path(), Arc::clone(&clock) as _).unwrap());
+        let room = Arc::new(StillRoom::default());
+        let disks: Arc<dyn DiskStore> = Arc::new(Careful {
+            disks: disks::open(&Kind::Puppets { command: None }, folder.path()).unwrap(),
+            room: Arc::clone(&room),
+            cloud: Arc::clone(&cloud),
+        });
+        let machines = Machines::new(
+            Arc::clone(&cloud),
+            Arc::clone(&room) as _,
+            Arc::clone(&disks),
+            Vec::new(),
+        );
+        Self {
+            folder,
+            clock,
+            cloud,
+            room,
+            disks,
+            machines,
+        }
+    }
+
+    /// The cloud went down and is up again: the same books, a new room.
+    fn again(self) -> Self {
+        Self::over(self.folder, self.clock)
+    }
+
+    /// Steps until nothing more happens: a step that pressed a button shows in the next.
+    async fn settle(&self) {
+        let mut quiet = 0;
+        while quiet < 2 {
+            let before = self.books();
+            self.machines.step().unwrap();
+            while !self.machines.busy().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            quiet = if self.books() == before { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn books(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("state.json")).unwrap()
+    }
+
+    fn call(&self, form: &str) -> Result<String, ApiError> {
+        let params = Params::parse(form.as_bytes());
+        let action = params.text("Action").unwrap().to_owned();
+        self.cloud
+            .change(|state, now| {
+                let ctx = RequestContext { now };
+                ec2::handle(&mut state.region.ec2, &ctx, &action, &params)
+            })
+            .unwrap()
+            .map(crate::wire::Xml::into_string)
+    }
+
+    fn ec2<T>(&self, view: impl FnOnce(&ec2::State) -> T) -> T {
+        self.cloud.look(|state, _| view(&state.region.ec2))
+    }
+
+    fn base(&self) -> String {
+        self.ec2(|ec2| ec2.images.keys().next().unwrap().clone())
+    }
+
+    fn run(&self, more: &str) -> String {
+        let image = self.base();
+        let answer = self
+            .call(&format!(
+                "Action=RunInstances&MinCount=1&MaxCount=1&ImageId={image}{more}"
+            ))
+            .unwrap();
+        between(&answer, "<instanceId>", "</instanceId>")
+    }
+
+    fn phase(&self, id: &str) -> Phase {
+        self.ec2(|ec2| ec2.instances[id].phase)
+    }
+
+    fn reason(&self, id: &str) -> Option<String> {
+        self.ec2(|ec2| Some(ec2.instances[id].reason.as_ref()?.code.clone()))
+    }
+
+    fn root(&self, id: &str) -> String {
+        self.ec2(|ec2| ec2.volumes_of(id).next().unwrap().0.id.clone())
+    }
+
+    fn to(&self, verb: &str, id: &str) {
+        self.call(&format!("Action={verb}Instances&InstanceId.1={id}"))
+            .unwrap();
+    }
+}
+
+fn between(text: &str, left: &str, right: &str) -> String {
+    let (_, rest) = text.split_once(left).unwrap();
+    rest.split_once(right).unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
+    let bench = Bench::new();
+    let id = bench.run("");
+    assert_eq!(bench.phase(&id), Phase::Pending);
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Running);
+    let disk = bench.disks.volume_path(&bench.root(&id));
+    assert!(disk.exists());
+
+    bench.to("Stop", &id);
+    assert_eq!(bench.phase(&id), Phase::Stopping);
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Stopped);
+    assert_eq!(bench.room.state(&id), GuestState::PoweredOff);
+    bench.to("Start", &id);
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Running);
+
+    bench.to("Terminate", &id);
+    assert_eq!(bench.phase(&id), Phase::ShuttingDown);
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Terminated);
+    assert!(!disk.exists());
+    assert!(bench.ec2(|ec2| ec2.volumes.is_empty()));
+
+    bench.clock.advance(Duration::from_secs(3601));
+    bench
+        .cloud
+        .change(|state, now| ec2::tick(&mut state.region.ec2, now))
+        .unwrap();
+    bench.settle().await;
+    assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.discarded.is_empty()));
+    assert_eq!(bench.room.state(&id), GuestState::Absent);
+}
+
+#[tokio::test]
+async fn a_machine_that_ends_by_itself_stops_or_terminates_its_instance() {
+    let bench = Bench::new();
+    let stops = bench.run("");
+    let terminates = bench.run("&InstanceInitiatedShutdownBehavior=terminate");
+    let dies = bench.run("");
+    bench.settle().await;
+    bench.room.power_off(&stops);
+    bench.room.power_off(&terminates);
+    bench.room.kill(&dies);
+    bench.settle().await;
+    let own = Some("Client.InstanceInitiatedShutdown".to_owned());
+    assert_eq!(
+        (bench.phase(&stops), bench.reason(&stops)),
+        (Phase::Stopped, own.clone())
+    );
+    assert_eq!(
+        (bench.phase(&terminates), bench.reason(&terminates)),
+        (Phase::Terminated, own)
+    );
+    assert_eq!(
+        (bench.phase(&dies), bench.reason(&dies)),
+        (Phase::Stopped, Some("Server.InternalError".to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
+    let bench = Bench::new();
+    let id = bench.run("");
+    bench.settle().await;
+    let answer = bench
+        .call(&format!("Action=CreateImage&InstanceId={id}&Name=mine"))
+        .unwrap();
+    let image = between(&answer, "<imageId>", "</imageId>");
+    let state = |bench: &Bench| bench.ec2(|ec2| ec2.images[&image].state.name());
+    assert_eq!(state(&bench), "pending");
+
+    bench.settle().await;
+    assert_eq!(state(&bench), "available");
+    assert_eq!(bench.phase(&id), Phase::Running);
+    assert_eq!(bench.room.state(&id), GuestState::Running);
+    assert!(!bench.ec2(|ec2| ec2.instances[&id].reboots));
+
+    let snapshot = bench.ec2(|ec2| ec2.images[&image].snapshots().next().unwrap().to_owned());
+    let delete = format!("Action=DeleteSnapshot&SnapshotId={snapshot}");
+    assert_eq!(
+        bench.call(&delete).unwrap_err().code,
+        "InvalidSnapshot.InUse"
+    );
+    bench
+        .call(&format!("Action=DeregisterImage&ImageId={image}"))
+        .unwrap();
+    bench.call(&delete).unwrap();
+    bench.settle().await;
+    assert!(!bench.disks.volume_path(&snapshot).exists());
+}
+
+#[tokio::test]
+async fn what_ran_runs_again_when_the_cloud_comes_back() {
+    let bench = Bench::new();
+    let (runs, stopped) = (bench.run(""), bench.run(""));
+    bench.settle().await;
+    bench.to("Stop", &stopped);
+    bench.settle().await;
+    bench.machines.end().await;
+    assert_eq!(bench.room.state(&runs), GuestState::PoweredOff);
+
+    let bench = bench.again();
+    assert_eq!(bench.room.state(&runs), GuestState::Absent);
+    bench.settle().await;
+    assert_eq!(bench.phase(&runs), Phase::Running);
+    assert_eq!(bench.room.state(&runs), GuestState::Running);
+    assert_eq!(bench.room.state(&stopped), GuestState::Absent);
+}
+
+#[tokio::test]
+async fn an_instance_whose_disk_cannot_be_made_is_terminated_with_the_reason() {
+    let bench = Bench::new();
+    let snapshot = bench.ec2(|ec2| ec2.snapshots.keys().next().unwrap().clone());
+    bench.disks.delete_snapshot(&snapshot);
+    let id = bench.run("");
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Terminated);
+    let message = bench.ec2(|ec2| ec2.instances[&id].reason.clone().unwrap().message);
+    assert!(message.contains(&snapshot), "{message}");
+}
+
+#[tokio::test]
+async fn the_same_token_launches_once() {
+    let bench = Bench::new();
+    let first = bench.run("&ClientToken=t");
+    assert_eq!(bench.run("&ClientToken=t"), first);
+    let image = bench.base();
+    let other = bench.call(&format!(
+        "Action=RunInstances&MinCount=1&MaxCount=2&ImageId={image}&ClientToken=t"
+    ));
+    assert_eq!(other.unwrap_err().code, "IdempotentParameterMismatch");
+    assert_eq!(bench.ec2(|ec2| ec2.instances.len()), 1);
+}
+
+#[tokio::test]
+async fn a_refused_launch_leaves_nothing() {
+    let bench = Bench::new();
+    let image = bench.base();
+    for (more, code) in [
+        ("&ImageId=ami-0", "InvalidAMIID.NotFound"),
+        ("&ImageId=x", "InvalidAMIID.Malformed"),
+        ("&KeyName=none", "InvalidKeyPair.NotFound"),
+        ("&SecurityGroupId.1=sg-0", "InvalidGroup.NotFound"),
+        ("&SubnetId=subnet-0", "InvalidSubnetID.NotFound"),
+        ("&InstanceType=t4g.micro", "InvalidParameterValue"),
+        ("&UserData=%25", "InvalidParameterValue"),
+        (
+            "&BlockDeviceMapping.1.DeviceName=/dev/xvda&BlockDeviceMapping.1.Ebs.VolumeSize=1",
+            "InvalidBlockDeviceMapping",
+        ),
+        ("&DryRun=true", "DryRunOperation"),
+        (
+            "&LaunchTemplate.LaunchTemplateId=lt-0",
+            "InvalidLaunchTemplateId.NotFound",
+        ),
+        (
+            "&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=aws:x",
+            "InvalidParameterValue",
+        ),
+    ] {
+        // A parameter given twice counts as it was given last.
+        let form = format!("Action=RunInstances&MinCount=1&MaxCount=1&ImageId={image}{more}");
+        assert_eq!(bench.call(&form).unwrap_err().code, code, "{more}");
+    }
+    assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.volumes.is_empty()));
+    assert!(bench.ec2(|ec2| ec2.network.subnets.iter().all(|subnet| subnet.given == 0)));
+}

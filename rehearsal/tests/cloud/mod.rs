@@ -1,0 +1,89 @@
+//! A cloud for tests that stand outside of it, as its users do.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A cloud of puppets in a folder of its own, which ends with this.
+pub(crate) struct Cloud {
+    folder: tempfile::TempDir,
+}
+
+impl Cloud {
+    /// Brings one up; `moto` is the program to answer what the cloud does not.
+    pub(crate) fn up(moto: Option<&str>) -> Self {
+        let cloud = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let mut command = cloud.rehearsal("up");
+        command.args(["--port", "0", "--guests", "puppets", "--detach"]);
+        if let Some(moto) = moto {
+            command.env("REHEARSAL_MOTO", moto);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", told(&output));
+        cloud
+    }
+
+    /// `rehearsal VERB` on its folder.
+    pub(crate) fn rehearsal(&self, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
+        command.arg(verb).arg(self.folder.path());
+        command
+    }
+
+    /// Runs a program of the Python environment against the cloud.
+    pub(crate) fn exec<I: AsRef<std::ffi::OsStr>>(
+        &self,
+        program: &str,
+        arguments: impl IntoIterator<Item = I>,
+    ) -> Output {
+        let mut command = self.rehearsal("exec");
+        command.arg("--").arg(beside_moto(program)).args(arguments);
+        command.output().unwrap()
+    }
+
+    /// Runs a program that must succeed; what it said.
+    pub(crate) fn ok(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.exec(program, arguments);
+        assert!(output.status.success(), "{}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a protocol script beside these tests, which says nothing when all is well.
+    pub(crate) fn passes(&self, script: &str, arguments: &[&str]) {
+        let script = format!("{}/tests/{script}", env!("CARGO_MANIFEST_DIR"));
+        let arguments: Vec<&str> = std::iter::once(script.as_str())
+            .chain(arguments.iter().copied())
+            .collect();
+        assert_eq!(self.ok("python3", &arguments), "");
+    }
+
+    /// A file of its folder.
+    pub(crate) fn read(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(file)).unwrap()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        // A test may have killed it already.
+        let _ = self.rehearsal("down").output();
+    }
+}
+
+/// A program of the environment that moto is in.
+fn beside_moto(program: &str) -> PathBuf {
+    std::env::var_os("REHEARSAL_MOTO")
+        .and_then(|moto| Path::new(&moto).parent().map(|bin| bin.join(program)))
+        .unwrap_or_else(|| program.into())
+}
+
+fn told(output: &Output) -> String {
+    format!(
+        "{}{}\nhint: `make setup` installs moto, boto3 and the AWS CLI",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}

@@ -1,0 +1,269 @@
+"""EC2 as boto3 sees it: machines, images, disks, launch templates and their network over the real wire.
+
+Usage: AWS_ENDPOINT_URL=... python ec2_protocol.py
+Prints nothing and exits 0 when all is well.
+"""
+
+import base64
+
+import boto3
+from botocore.exceptions import ClientError
+
+ec2 = boto3.client("ec2")
+
+
+def refused(code, text, call, **arguments):
+    try:
+        call(**arguments)
+    except ClientError as error:
+        found = error.response["Error"]
+        assert found["Code"] == code, found
+        assert text in found["Message"], found
+        return
+    raise AssertionError(f"{call.__name__} was not refused")
+
+
+def wait(waiter, **arguments):
+    ec2.get_waiter(waiter).wait(WaiterConfig={"Delay": 0.05, "MaxAttempts": 600}, **arguments)
+
+
+def tagged(kind, **tags):
+    return {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+
+
+def tags_of(resource):
+    return {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
+
+
+def instance(instance_id):
+    return ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+
+def base_image():
+    found = ec2.describe_images(
+        Owners=["136693071363"],
+        Filters=[
+            {"Name": "name", "Values": ["debian-*-amd64-*"]},
+            {"Name": "root-device-type", "Values": ["ebs"]},
+            {"Name": "virtualization-type", "Values": ["hvm"]},
+            {"Name": "architecture", "Values": ["x86_64"]},
+            {"Name": "state", "Values": ["available"]},
+            {"Name": "is-public", "Values": ["true"]},
+            {"Name": "boot-mode", "Values": ["uefi"]},
+        ],
+    )["Images"]
+    assert len(found) == 1, found
+    image = found[0]
+    assert image["RootDeviceName"] == "/dev/xvda" and image["EnaSupport"] and image["Public"], image
+    assert image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"].startswith("snap-"), image
+    assert ec2.describe_images(Owners=["self"])["Images"] == []
+    assert ec2.describe_images(Owners=["amazon"])["Images"] == []
+    refused("AuthFailure", image["ImageId"], ec2.deregister_image, ImageId=image["ImageId"])
+    refused("InvalidParameterValue", "colour", ec2.describe_images, Filters=[{"Name": "colour", "Values": ["red"]}])
+    refused("InvalidAMIID.NotFound", "ami-0123", ec2.describe_images, ImageIds=["ami-0123"])
+    refused("InvalidAMIID.Malformed", "nonsense", ec2.describe_images, ImageIds=["nonsense"])
+    return image["ImageId"]
+
+
+def network():
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    assert len({subnet["AvailabilityZone"] for subnet in subnets}) == 6, subnets
+    group = ec2.create_security_group(GroupName="web", Description="web", VpcId=vpc)["GroupId"]
+    refused("InvalidGroup.Duplicate", "web", ec2.create_security_group, GroupName="web", Description="again")
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    refused(
+        "InvalidPermission.Duplicate",
+        "already exists",
+        ec2.authorize_security_group_ingress,
+        GroupId=group,
+        IpPermissions=[rule],
+    )
+    found = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    assert found[0]["FromPort"] == 22 and found[0]["IpRanges"][0]["CidrIp"] == "0.0.0.0/0", found
+    key = ec2.create_key_pair(KeyName="ops", KeyType="ed25519")
+    assert "OPENSSH PRIVATE KEY" in key["KeyMaterial"], key
+    refused("InvalidKeyPair.Duplicate", "ops", ec2.create_key_pair, KeyName="ops")
+    return group, subnets[0]
+
+
+def launches(image, group, subnet):
+    asked = dict(
+        ImageId=image,
+        InstanceType="t3.micro",
+        MinCount=1,
+        MaxCount=1,
+        ClientToken="once",
+        KeyName="ops",
+        SecurityGroupIds=[group],
+        SubnetId=subnet["SubnetId"],
+        UserData="#imagebuilder-agent\n",
+        IamInstanceProfile={"Name": "shop"},
+        InstanceInitiatedShutdownBehavior="terminate",
+        MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10, "VolumeType": "gp3"}}],
+        TagSpecifications=[tagged("instance", Name="shop & sons", empty=""), tagged("volume", of="shop")],
+    )
+    refused("DryRunOperation", "DryRun", ec2.run_instances, DryRun=True, **asked)
+    run = ec2.run_instances(**asked)
+    first = run["Instances"][0]
+    assert first["State"] == {"Code": 0, "Name": "pending"} and run["OwnerId"] == "123456789012", run
+    assert ec2.run_instances(**asked)["Instances"][0]["InstanceId"] == first["InstanceId"]
+    refused("IdempotentParameterMismatch", "", ec2.run_instances, **{**asked, "KeyName": ""})
+    machine = first["InstanceId"]
+    wait("instance_running", InstanceIds=[machine])
+    wait("instance_status_ok", InstanceIds=[machine])
+    found = instance(machine)
+    assert tags_of(found) == {"Name": "shop & sons", "empty": ""}, found
+    assert found["Placement"]["AvailabilityZone"] == subnet["AvailabilityZone"], found
+    assert found["SubnetId"] == subnet["SubnetId"] and found["VpcId"] == subnet["VpcId"], found
+    assert found["PrivateIpAddress"].startswith("127."), found
+    assert found["SecurityGroups"] == [{"GroupId": group, "GroupName": "web"}], found
+    assert found["IamInstanceProfile"]["Arn"].endswith(":instance-profile/shop"), found
+    assert found["MetadataOptions"]["HttpTokens"] == "required", found
+    volume = found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    disk = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
+    assert (disk["Size"], disk["VolumeType"], disk["State"], tags_of(disk)) == (10, "gp3", "in-use", {"of": "shop"}), disk
+    refused("VolumeInUse", machine, ec2.delete_volume, VolumeId=volume)
+    refused("DependencyViolation", group, ec2.delete_security_group, GroupId=group)
+
+    data = ec2.describe_instance_attribute(InstanceId=machine, Attribute="userData")["UserData"]["Value"]
+    assert base64.b64decode(data) == b"#imagebuilder-agent\n", data
+    ec2.modify_instance_attribute(InstanceId=machine, InstanceInitiatedShutdownBehavior={"Value": "stop"})
+    behaviour = ec2.describe_instance_attribute(InstanceId=machine, Attribute="instanceInitiatedShutdownBehavior")
+    assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "stop", behaviour
+    changed = ec2.modify_instance_metadata_options(InstanceId=machine, HttpTokens="optional")
+    assert changed["InstanceMetadataOptions"]["HttpTokens"] == "optional", changed
+    profiles = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    assert [profile["InstanceId"] for profile in profiles] == [machine], profiles
+
+    ec2.modify_instance_attribute(InstanceId=machine, DisableApiTermination={"Value": True})
+    refused("OperationNotPermitted", machine, ec2.terminate_instances, InstanceIds=[machine])
+    ec2.modify_instance_attribute(InstanceId=machine, DisableApiTermination={"Value": False})
+    output = ec2.get_console_output(InstanceId=machine)
+    assert output["Output"] == "" and output["InstanceId"] == machine, output
+    refused("InvalidInstanceID.NotFound", "i-0123", ec2.describe_instances, InstanceIds=["i-0123"])
+    refused("InvalidInstanceID.Malformed", "nonsense", ec2.stop_instances, InstanceIds=["nonsense"])
+    return machine
+
+
+def images(machine, base):
+    stopping = ec2.stop_instances(InstanceIds=[machine])["StoppingInstances"][0]
+    assert stopping["CurrentState"]["Name"] == "stopping" and stopping["PreviousState"]["Name"] == "running", stopping
+    wait("instance_stopped", InstanceIds=[machine])
+    assert instance(machine)["StateReason"]["Code"] == "Client.UserInitiatedShutdown", instance(machine)
+    image = ec2.create_image(
+        InstanceId=machine,
+        Name="shop-1",
+        Description="first",
+        TagSpecifications=[tagged("image", app="shop"), tagged("snapshot", app="shop")],
+    )["ImageId"]
+    refused("InvalidAMIName.Duplicate", image, ec2.create_image, InstanceId=machine, Name="shop-1")
+    wait("image_available", ImageIds=[image])
+    found = ec2.describe_images(Owners=["self"], Filters=[{"Name": "tag:app", "Values": ["sh*p"]}])["Images"][0]
+    assert (found["ImageId"], found["Name"], found["Public"]) == (image, "shop-1", False), found
+    assert found["SourceInstanceId"] == machine and found["RootDeviceType"] == "ebs", found
+    snapshot = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    wait("snapshot_completed", SnapshotIds=[snapshot])
+    shown = ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert [(s["SnapshotId"], s["Progress"], tags_of(s)) for s in shown] == [(snapshot, "100%", {"app": "shop"})], shown
+    refused("InvalidSnapshot.InUse", image, ec2.delete_snapshot, SnapshotId=snapshot)
+
+    ec2.create_tags(Resources=[image, snapshot], Tags=[{"Key": "fit", "Value": "yes"}])
+    ec2.delete_tags(Resources=[image], Tags=[{"Key": "app"}])
+    assert tags_of(ec2.describe_images(ImageIds=[image])["Images"][0]) == {"fit": "yes"}
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}]})
+    ec2.modify_image_attribute(ImageId=image, Description={"Value": "second"})
+    shared = ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"]
+    assert shared == [{"UserId": "111122223333"}], shared
+    ec2.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
+    assert ec2.describe_images(ImageIds=[image])["Images"][0]["ImdsSupport"] == "v2.0"
+    ec2.reset_image_attribute(ImageId=image, Attribute="launchPermission")
+    assert ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"] == []
+
+    registered = ec2.register_image(
+        Name="shop-2",
+        RootDeviceName="/dev/xvda",
+        EnaSupport=True,
+        BootMode="uefi",
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}],
+    )["ImageId"]
+    gone = ec2.deregister_image(ImageId=registered, DeleteAssociatedSnapshots=True)
+    assert gone["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "skipped"}], gone
+    pages = list(ec2.get_paginator("describe_images").paginate(PaginationConfig={"PageSize": 1}))
+    assert [len(page["Images"]) for page in pages] == [1, 1], pages
+    refused(
+        "UnsupportedOperation", "one region", ec2.copy_image, Name="copy", SourceImageId=base, SourceRegion="us-east-1"
+    )
+    return image
+
+
+def templates(image, subnet):
+    template = ec2.create_launch_template(
+        LaunchTemplateName="shop",
+        LaunchTemplateData={
+            "ImageId": image,
+            "InstanceType": "t3.micro",
+            "TagSpecifications": [tagged("instance", app="shop", tier="web")],
+            "UserData": base64.b64encode(b"one").decode(),
+        },
+    )["LaunchTemplate"]
+    name = template["LaunchTemplateName"]
+    version = ec2.create_launch_template_version(
+        LaunchTemplateName=name, SourceVersion="1", LaunchTemplateData={"InstanceType": "t3.small"}
+    )["LaunchTemplateVersion"]
+    assert version["VersionNumber"] == 2 and version["LaunchTemplateData"]["ImageId"] == image, version
+    run = ec2.run_instances(
+        MinCount=2,
+        MaxCount=2,
+        SubnetId=subnet["SubnetId"],
+        LaunchTemplate={"LaunchTemplateName": name, "Version": "$Latest"},
+        TagSpecifications=[tagged("instance", tier="canary")],
+    )
+    machines = [machine["InstanceId"] for machine in run["Instances"]]
+    found = instance(machines[0])
+    marks = {"aws:ec2launchtemplate:id": template["LaunchTemplateId"], "aws:ec2launchtemplate:version": "2"}
+    assert tags_of(found) == {"app": "shop", "tier": "canary", **marks}, found
+    # The image says that its instances demand IMDSv2.
+    assert found["InstanceType"] == "t3.small" and found["MetadataOptions"]["HttpTokens"] == "required", found
+    addresses = {machine["PrivateIpAddress"] for machine in run["Instances"]}
+    assert len(addresses) == 2, addresses
+    wait("instance_running", InstanceIds=machines)
+    by_tag = [{"Name": "tag:tier", "Values": ["canary"]}, {"Name": "instance-state-name", "Values": ["running"]}]
+    reservations = ec2.describe_instances(Filters=by_tag)["Reservations"]
+    assert [len(reservation["Instances"]) for reservation in reservations] == [2], reservations
+    refused(
+        "InvalidLaunchTemplateId.VersionNotFound",
+        "7",
+        ec2.run_instances,
+        MinCount=1,
+        MaxCount=1,
+        LaunchTemplate={"LaunchTemplateName": name, "Version": "7"},
+    )
+    ec2.delete_launch_template(LaunchTemplateName=name)
+    return machines
+
+
+def the_end(machines, image, group):
+    ec2.start_instances(InstanceIds=machines[:1])
+    wait("instance_running", InstanceIds=machines)
+    ec2.reboot_instances(InstanceIds=machines[:1])
+    ec2.terminate_instances(InstanceIds=machines)
+    wait("instance_terminated", InstanceIds=machines)
+    assert ec2.describe_volumes()["Volumes"] == []
+    gone = ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+    assert [result["ReturnCode"] for result in gone["DeleteSnapshotResults"]] == ["success"], gone
+    assert ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+    refused("InvalidAMIID.NotFound", image, ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1)
+    ec2.delete_security_group(GroupId=group)
+    ec2.delete_key_pair(KeyName="ops")
+    refused("InvalidAction", "RunScheduledInstances", ec2.run_scheduled_instances, LaunchSpecification={"ImageId": image}, ScheduledInstanceId="x")
+
+
+base = base_image()
+group, subnet = network()
+machine = launches(base, group, subnet)
+image = images(machine, base)
+machines = templates(image, subnet)
+the_end([machine, *machines], image, group)
