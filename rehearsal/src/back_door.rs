@@ -103,8 +103,11 @@ impl BackDoor {
 
     fn status(&self) -> Status {
         let dials = self.dials();
-        self.cloud
-            .look(|state, now| Status::of(state, now, &self.note, self.since, dials))
+        let mut status = self
+            .cloud
+            .look(|state, now| Status::of(state, now, &self.note, self.since, dials));
+        status.find_processes(|id| self.room.pid(id));
+        status
     }
 
     fn dials(&self) -> Vec<Dial> {
@@ -123,6 +126,7 @@ impl BackDoor {
             Turn::Alarm(name, alarm) => {
                 self.keep(|state| state.region.dials.set_alarm(&name, alarm))
             }
+            Turn::SlowBoot(seconds) => self.keep(|state| state.region.dials.slow_boot = seconds),
             Turn::LoseAnswers(service, action, times) => {
                 self.faults.lose(&service, &action, times);
                 Ok(())

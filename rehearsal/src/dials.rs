@@ -23,8 +23,10 @@ pub(crate) const SERVICES: [&str; 8] = [
     "dynamodb",
 ];
 
+const SLOW_BOOT: &str = "slow-boot";
+
 /// Dials whose name has no further part, or the pattern of those that have one.
-const PATTERNS: [(&str, &str, &str); 4] = [
+const PATTERNS: [(&str, &str, &str); 5] = [
     (
         "throttle.<service>",
         "off",
@@ -41,6 +43,11 @@ const PATTERNS: [(&str, &str, &str); 4] = [
         "the next N such requests are carried out and never answered; forgotten by `down`",
     ),
     (
+        SLOW_BOOT,
+        "0",
+        "seconds between an instance's launch or start and its machine's",
+    ),
+    (
         "kill-guest",
         "-",
         "an instance id: pulls that machine's plug, once",
@@ -55,6 +62,8 @@ pub(crate) struct Dials {
     throttle: BTreeMap<String, u32>,
     /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
+    /// `slow-boot`: seconds that a machine waits before it is started.
+    pub(crate) slow_boot: u32,
 }
 
 /// A dial as people see it.
@@ -79,6 +88,8 @@ pub(crate) enum Turn {
     Throttle(String, u32),
     /// An alarm's state.
     Alarm(String, AlarmState),
+    /// Machines wait so many seconds before they are started.
+    SlowBoot(u32),
     /// So many answers to a service's action get lost.
     LoseAnswers(String, String, u32),
     /// This instance's plug is pulled.
@@ -120,6 +131,9 @@ impl Turn {
                     action.to_owned(),
                     number(name, value, "a number of answers")?,
                 ))
+            }
+            None if name == SLOW_BOOT => {
+                Ok(Self::SlowBoot(number(name, value, "a number of seconds")?))
             }
             None if name == "kill-guest" => Ok(Self::KillGuest(value.to_owned())),
             _ => Err(unknown(name)),
@@ -178,7 +192,12 @@ pub(crate) fn list(switches: &autoscaling::State, dials: &Dials, faults: &Faults
                 usual: (*usual).to_owned(),
                 what: (*what).to_owned(),
             };
-            let mut all = vec![dial((*pattern).to_owned(), (*usual).to_owned())];
+            let value = if *pattern == SLOW_BOOT {
+                dials.slow_boot.to_string()
+            } else {
+                (*usual).to_owned()
+            };
+            let mut all = vec![dial((*pattern).to_owned(), value)];
             let kind = pattern.split('.').next().unwrap_or_default();
             match kind {
                 "throttle" => {
@@ -257,7 +276,7 @@ mod tests {
 
     #[test]
     fn dials_are_read_or_refused_with_what_would_do() {
-        let table: [(&str, &str, Result<Turn, &str>); 14] = [
+        let table: [(&str, &str, Result<Turn, &str>); 16] = [
             (
                 "stall-limit",
                 "90",
@@ -286,6 +305,8 @@ mod tests {
             ),
             ("lose-answers.ec2", "2", Err("names no action")),
             ("kill-guest", "i-1", Ok(Turn::KillGuest("i-1".into()))),
+            ("slow-boot", "5", Ok(Turn::SlowBoot(5))),
+            ("slow-boot", "-5", Err("takes a number of seconds")),
             ("stal-limit", "1", Err("nearest is stall-limit")),
             ("throtle.ec2", "1", Err("nearest is throttle.<service>")),
         ];
@@ -310,6 +331,7 @@ mod tests {
         );
         dials.throttle("ec2", 3);
         dials.set_alarm("sick", AlarmState::Alarm);
+        dials.slow_boot = 9;
         faults.lose("ssm", "PutParameter", 1);
         let turned: Vec<_> = list(&switches, &dials, &faults)
             .into_iter()
@@ -322,8 +344,10 @@ mod tests {
                 ("throttle.ec2".to_owned(), "3".to_owned()),
                 ("alarm.sick".to_owned(), "ALARM".to_owned()),
                 ("lose-answers.ssm.PutParameter".to_owned(), "1".to_owned()),
+                ("slow-boot".to_owned(), "9".to_owned()),
             ]
         );
+        dials.slow_boot = 0;
         dials.throttle("ec2", 0);
         dials.set_alarm("sick", AlarmState::InsufficientData);
         assert_eq!(dials, Dials::default());

@@ -135,6 +135,12 @@ fn decide(instance: &Instance, guest: GuestState, copied: bool, now: Timestamp) 
     }
 }
 
+/// Whether a new machine is to stay off for a while, because somebody dialled `slow-boot`.
+fn waits(instance: &Instance, slow_boot: u32, now: Timestamp) -> bool {
+    instance.phase == Phase::Pending
+        && now.duration_since(instance.since) < SignedDuration::from_secs(slow_boot.into())
+}
+
 impl Machines {
     /// The machines of `cloud`, in `room`, with their disks in `disks`; `ports` answer at every
     /// guest's address besides the usual ones.
@@ -159,9 +165,11 @@ impl Machines {
     /// # Errors
     /// When the books cannot be written.
     pub(crate) fn step(self: &Arc<Self>) -> anyhow::Result<()> {
-        let (wants, now) = self.cloud.look(|state, now| (Wants::of(state), now));
+        let (wants, slow_boot, now) = self
+            .cloud
+            .look(|state, now| (Wants::of(state), state.region.dials.slow_boot, now));
         for (instance, copied) in wants.instances {
-            if self.is_busy(&instance.id) {
+            if self.is_busy(&instance.id) || waits(&instance, slow_boot, now) {
                 continue;
             }
             let guest = self.room.state(&instance.id);

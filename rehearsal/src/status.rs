@@ -30,6 +30,10 @@ pub(crate) struct Status {
     uptime_seconds: i64,
     /// Auto Scaling groups.
     groups: Vec<Group>,
+    /// Instances, those that are gone left out.
+    instances: Vec<Instance>,
+    /// Images.
+    images: Vec<Image>,
     /// Where load balancers listen.
     listeners: Vec<Listener>,
     /// Dials that are not as usual.
@@ -66,6 +70,26 @@ struct Refresh {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Instance {
+    id: String,
+    state: String,
+    address: String,
+    /// Its machine's process, when there is one.
+    pid: Option<u32>,
+    image: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Image {
+    id: String,
+    state: String,
+    owner: String,
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Listener {
     url: String,
     /// `app/<load balancer>/<id>`
@@ -94,11 +118,20 @@ impl Status {
             port: note.port,
             uptime_seconds: now.duration_since(since).as_secs(),
             groups: autoscaling::groups(&state.autoscaling).map(group).collect(),
+            instances: instances(state),
+            images: images(state),
             listeners: listeners(state, now),
             dials: dials
                 .into_iter()
                 .filter(|dial| dial.value != dial.usual)
                 .collect(),
+        }
+    }
+
+    /// Asks the machine room for each instance's process.
+    pub(crate) fn find_processes(&mut self, pid: impl Fn(&str) -> Option<u32>) {
+        for instance in &mut self.instances {
+            instance.pid = pid(&instance.id);
         }
     }
 
@@ -146,6 +179,25 @@ impl Status {
                 }),
             );
         }
+        section(&mut text, "instances", &self.instances, |instance| {
+            let pid = instance.pid.map(|pid| format!("process {pid}"));
+            [
+                instance.id.clone(),
+                instance.state.clone(),
+                instance.address.clone(),
+                instance.kind.clone(),
+                instance.image.clone(),
+                pid.unwrap_or_else(|| "-".to_owned()),
+            ]
+        });
+        section(&mut text, "images", &self.images, |image| {
+            [
+                image.id.clone(),
+                image.state.clone(),
+                image.owner.clone(),
+                image.name.clone(),
+            ]
+        });
         section(&mut text, "listeners", &self.listeners, |listener| {
             [
                 listener.url.clone(),
@@ -202,6 +254,34 @@ fn group(group: &ScalingGroup) -> Group {
             reason: refresh.reason.clone(),
         }),
     }
+}
+
+fn instances(state: &State) -> Vec<Instance> {
+    let ec2 = &state.region.ec2;
+    ec2.instances
+        .values()
+        .filter(|instance| instance.is_alive())
+        .map(|instance| Instance {
+            id: instance.id.clone(),
+            state: instance.phase.name().to_owned(),
+            address: instance.address.to_string(),
+            pid: None,
+            image: instance.image.clone(),
+            kind: instance.kind.clone(),
+        })
+        .collect()
+}
+
+fn images(state: &State) -> Vec<Image> {
+    let images = state.region.ec2.images.values();
+    images
+        .map(|image| Image {
+            id: image.id.clone(),
+            state: image.state.name().to_owned(),
+            owner: image.owner.clone(),
+            name: image.name.clone(),
+        })
+        .collect()
 }
 
 fn listeners(state: &State, now: Timestamp) -> Vec<Listener> {
@@ -313,6 +393,20 @@ mod tests {
                     reason: None,
                 }),
             }],
+            instances: vec![Instance {
+                id: "i-1".to_owned(),
+                state: "running".to_owned(),
+                address: "127.70.0.4".to_owned(),
+                pid: Some(9),
+                image: "ami-1".to_owned(),
+                kind: "t3.micro".to_owned(),
+            }],
+            images: vec![Image {
+                id: "ami-1".to_owned(),
+                state: "available".to_owned(),
+                owner: "self".to_owned(),
+                name: "shop".to_owned(),
+            }],
             listeners: vec![Listener {
                 url: "http://127.70.240.4:80/".to_owned(),
                 balancer: "app/shop/1".to_owned(),
@@ -335,6 +429,12 @@ mod tests {
              \x20 refresh r-1: InProgress, 50 %\n\
              \x20 i-1   Pending:Wait  Healthy  shop:3\n\
              \x20 i-22  InService     Healthy  shop:2\n\
+             \n\
+             instances\n\
+             \x20 i-1  running  127.70.0.4  t3.micro  ami-1  process 9\n\
+             \n\
+             images\n\
+             \x20 ami-1  available  self  shop\n\
              \n\
              listeners\n\
              \x20 http://127.70.240.4:80/  app/shop/1  -> shop/2  1 of 2 in rotation\n\

@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -27,7 +27,30 @@ impl Cloud {
     }
 
     fn rise(&self) {
-        self.ok("up", &["--port", "0", "--guests", "puppets", "--detach"]);
+        self.ok(
+            "up",
+            &[
+                "--port",
+                "0",
+                "--guests",
+                "puppets",
+                "--puppet-command",
+                "sleep infinity",
+                "--detach",
+            ],
+        );
+    }
+
+    /// The only instance's part of the status, once it is in that state.
+    fn instance_when(&self, state: &str) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let instance = self.status()["instances"][0].clone();
+            if instance["state"] == state {
+                return instance;
+            }
+            assert!(Instant::now() < end, "never {state}: {instance}");
+        }
     }
 
     fn run(&self, verb: &str, arguments: &[&str]) -> Output {
@@ -283,4 +306,51 @@ fn the_journal_tells_who_asked_what_and_nothing_more() {
     for secret in ["hidden", "AKIA", "secret", "Signature"] {
         assert!(!journal.contains(secret), "{secret}: {journal}");
     }
+}
+
+#[test]
+fn machines_and_images_are_shown_and_a_plug_can_be_pulled() {
+    let cloud = Cloud::up();
+    let status = cloud.status();
+    let image = &status["images"][0];
+    assert_eq!(image["owner"], "136693071363");
+    assert_eq!(image["state"], "available");
+    let image = image["id"].as_str().unwrap();
+    let answer = cloud.call(
+        "ec2",
+        "",
+        &format!("Action=RunInstances&ImageId={image}&MinCount=1&MaxCount=1&InstanceType=t3.micro"),
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let instance = cloud.instance_when("running");
+    assert_eq!(instance["image"], image);
+    assert_eq!(instance["type"], "t3.micro");
+    let (id, pid) = (instance["id"].as_str().unwrap(), &instance["pid"]);
+    let told = cloud.ok("status", &[]);
+    for part in [id, image, &format!("process {pid}")] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+
+    cloud.ok("dial", &["kill-guest", id]);
+    let stopped = cloud.instance_when("stopped");
+    assert_eq!(stopped["pid"], Value::Null);
+
+    cloud.ok("dial", &["slow-boot", "3600"]);
+    let start = format!("Action=StartInstances&InstanceId.1={id}");
+    cloud.call("ec2", "", &start);
+    assert_eq!(cloud.instance_when("pending")["pid"], Value::Null);
+    cloud.ok("dial", &["slow-boot", "0"]);
+    cloud.instance_when("running");
+}
+
+#[test]
+fn a_dry_run_makes_no_key() {
+    let cloud = Cloud::up();
+    let asked = "Action=CreateKeyPair&KeyName=k&KeyType=ed25519";
+    let dry = cloud.call("ec2", "", &format!("{asked}&DryRun=true"));
+    assert!(dry.contains("<Code>DryRunOperation</Code>"), "{dry}");
+    let made = cloud.call("ec2", "", asked);
+    assert!(made.contains("<keyMaterial>"), "{made}");
+    let again = cloud.call("ec2", "", &format!("{asked}&DryRun=true"));
+    assert!(again.contains("InvalidKeyPair.Duplicate"), "{again}");
 }

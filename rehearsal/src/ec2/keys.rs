@@ -83,6 +83,10 @@ pub(crate) fn create(
         ));
     }
     let tags = tags::specified(params, "key-pair")?;
+    if params.boolean("DryRun")? == Some(true) {
+        // All is checked, and a key would be thrown away.
+        return Ok(Xml::new());
+    }
     let (private, public) =
         generate(kind).map_err(|error| ApiError::internal(format!("{error:#}")))?;
     let key = add(state, ctx, name, public, tags)?;

@@ -311,14 +311,16 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
         match template.resolve(&version) {
             Ok((number, _)) if number == default => {
                 kept.push((
-                    version,
-                    "launchTemplateVersionDoesNotExist",
-                    "the default version cannot be deleted",
+                    Some(number),
+                    // The one of AWS's codes for this answer that fits.
+                    "unexpectedError",
+                    "You can't delete the default version of a launch template; you must first assign a different \
+                     version as the default.",
                 ));
             }
             Ok((number, _)) => gone.push(number),
             Err(_) => kept.push((
-                version,
+                version.parse().ok(),
                 "launchTemplateVersionDoesNotExist",
                 "there is no such version",
             )),
@@ -345,7 +347,7 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
         |x, (version, code, message)| {
             x.text("launchTemplateId", &id)
                 .text("launchTemplateName", &name)
-                .text("versionNumber", version)
+                .maybe("versionNumber", version)
                 .node("responseError", |x| {
                     x.text("code", code).text("message", message);
                 });
@@ -582,5 +584,38 @@ mod tests {
              <resourceType>instance</resourceType><tagSet><item><key>k</key><value>v</value></item></tagSet></item>\
              </tagSpecificationSet>"
         );
+    }
+
+    #[test]
+    fn versions_that_stay_are_named_with_why() {
+        let mut state = State::default();
+        let ctx = crate::cloud::RequestContext {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            request_id: String::new(),
+        };
+        let form = |form: &str| Params::parse(form.as_bytes());
+        create(
+            &mut state,
+            &ctx,
+            &form("LaunchTemplateName=shop&LaunchTemplateData.InstanceType=t3.micro"),
+        )
+        .unwrap();
+        let asked =
+            "LaunchTemplateName=shop&LaunchTemplateVersion.1=$Default&LaunchTemplateVersion.2=7";
+        let said = delete_versions(&mut state, &form(asked)).unwrap();
+        let said = said.into_string();
+        let parts: Vec<&str> = said.split("<item>").skip(1).collect();
+        assert_eq!(parts.len(), 2, "{said}");
+        for (part, number, code) in [
+            (parts[0], 1, "unexpectedError"),
+            (parts[1], 7, "launchTemplateVersionDoesNotExist"),
+        ] {
+            assert!(
+                part.contains(&format!("<versionNumber>{number}</versionNumber>"))
+                    && part.contains(&format!("<code>{code}</code>")),
+                "{part}"
+            );
+        }
+        assert!(state.template_by_name("shop").unwrap().resolve("1").is_ok());
     }
 }
