@@ -24,7 +24,7 @@ use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::metrics::{OrderCount, Publisher};
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, State};
 use crate::server::{self, Drained};
 use crate::settings::{RawSettings, Settings};
 use crate::{VERSION, store};
@@ -228,8 +228,12 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
         readiness.drain();
+        // Said here and not by the task that tells of changes: with nothing under way the process
+        // ends before that task has its turn.
+        let status = State::Draining.reason().unwrap_or_default();
+        tracing::info!(status, "stopping");
+        notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
     };
     let drained = server::serve(listener, api::router(shop), told_to_stop, settings.drain).await;
 
@@ -246,27 +250,30 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells systemd that we listen, and from then on how the store does.
+/// Tells systemd that we listen, and from then on how the store does, until the stop.
 async fn tell_systemd(readiness: Readiness, store: String) {
     let mut changes = readiness.changes();
-    let mut first = vec![NotifyState::Ready];
+    let mut message = vec![NotifyState::Ready];
     loop {
         let state = changes.borrow_and_update().clone();
         let status = match state.reason() {
             None => format!("taking orders into {store}"),
+            // Told by whoever began the stop.
+            Some(_) if state == State::Draining => return,
             Some(reason) => reason,
         };
         tracing::info!(status, "readiness");
-        let mut message = std::mem::take(&mut first);
-        if state == crate::readiness::State::Draining {
-            message.push(NotifyState::Stopping);
-        }
         message.push(NotifyState::Status(&status));
-        if let Err(error) = sd_notify::notify(&message) {
-            tracing::warn!(%error, "systemd was not told");
-        }
+        notify(&message);
+        message = Vec::new();
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+fn notify(message: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(message) {
+        tracing::warn!(%error, "systemd was not told");
     }
 }

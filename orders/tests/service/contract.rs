@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-use crate::support::{ORDER, Service, orders};
+use crate::support::{ORDER, Service, kept, orders};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -214,11 +214,7 @@ fn every_request_has_its_answer() {
             .head
             .contains("allow: ")
     );
-    assert_eq!(
-        std::fs::read_dir(folder.path()).unwrap().count(),
-        4,
-        "refused ones left nothing"
-    );
+    assert_eq!(kept(folder.path()).len(), 4, "refused ones left nothing");
 }
 
 #[test]

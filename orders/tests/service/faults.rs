@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::support::{ORDER, PATIENCE, Service, answer, orders};
+use crate::support::{ORDER, PATIENCE, Service, answer, kept, orders};
 
 /// Places orders on one connection until it breaks; keeps the id of each that was answered.
 fn place_until_broken(mut stream: TcpStream, acked: &Mutex<Vec<String>>) {
@@ -67,8 +67,7 @@ fn kill_9_under_load_loses_no_accepted_order() {
         let found = service.ask("GET", &format!("/order/{id}"), "", b"");
         assert_eq!(found.status, 200, "order {id} is lost");
     }
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for name in kept(folder.path()) {
         assert!(name.ends_with(".json"), "{name} was left behind");
     }
 }
@@ -170,19 +169,23 @@ fn systemd_is_told_when_it_listens_and_how_the_store_does() {
         &format!("file://{}/orders", folder.path().display()),
     ]);
     let service = Service::spawn(command);
-    let hear = |text: &str| {
-        let mut said = String::new();
+    // Everything said so far, up to and with `text`. The store may be ready before the first
+    // message goes out, so what is said in which message is left open; the order is not.
+    let mut said = String::new();
+    let mut hear = |text: &str| {
         while !said.contains(text) {
             let mut piece = [0; 4096];
             let count = socket
                 .recv(&mut piece)
                 .unwrap_or_else(|_| panic!("{text} is not in {said}"));
             said.push_str(&String::from_utf8_lossy(&piece[..count]));
+            said.push('\n');
         }
-        said
+        said.clone()
     };
-    assert!(hear("STATUS=").contains("READY=1"));
-    service.wait_for("taking orders into");
+    assert!(hear("STATUS=").starts_with("READY=1\n"));
+    hear("STATUS=taking orders into file://");
     service.signal("TERM");
-    assert!(hear("STOPPING=1").contains("STATUS=taking orders into file://"));
+    let all = hear("STOPPING=1");
+    assert!(all.find("STATUS=taking") < all.find("STOPPING=1"), "{all}");
 }

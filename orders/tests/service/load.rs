@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Instant;
 
-use crate::support::{PATIENCE, Service, orders, signal};
+use crate::support::{PATIENCE, Service, kept, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
     let Output {
@@ -68,12 +68,7 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
         "{said}"
     );
 
-    let id = std::fs::read_dir(&place)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .file_name();
+    let id = kept(&place).remove(0);
     std::fs::remove_file(place.join(&id)).unwrap();
     let (code, said) = run(&check);
     assert_eq!(
@@ -81,7 +76,7 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
         (1, "orders: placed 100, failed 0, found 99, lost 1"),
         "{said}"
     );
-    let id = id.to_str().unwrap().trim_end_matches(".json");
+    let id = id.trim_end_matches(".json");
     assert!(said.contains(&format!("lost: {id}")), "{said}");
 
     // The same id given twice is one order: the other one is lost.

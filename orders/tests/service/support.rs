@@ -171,3 +171,18 @@ pub(crate) fn answer(stream: &mut TcpStream) -> Option<Answer> {
         body: body.to_owned(),
     })
 }
+
+/// The names in a store's folder, without the file by which a running service probes it.
+pub(crate) fn kept(folder: &Path) -> Vec<String> {
+    std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| {
+            entry
+                .expect("entry")
+                .file_name()
+                .into_string()
+                .expect("UTF-8")
+        })
+        .filter(|name| name != ".tmp-probe")
+        .collect()
+}
