@@ -2,6 +2,25 @@
 //!
 //! It keeps the books; it starts no machine and copies no disk: what it wants done it writes down in
 //! its state, and `machines.rs` does it and reports back.
+//!
+//! # Not as on AWS
+//!
+//! - An instance's private address is an address of this machine's loopback network; its public address
+//!   and DNS name are that same address. Security groups are kept and shown, and filter nothing.
+//! - Every machine has 2 CPUs and 512 MiB, whatever its type says; only x86_64 runs. Status
+//!   checks pass as soon as the machine is started, not when its system is up.
+//! - Only the root volume is seen by the machine; the others are kept, shown and copied. Encryption,
+//!   IOPS and throughput are shown and do nothing. Volumes and snapshots come with instances and images:
+//!   CreateVolume, AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`, CopyImage is
+//!   `UnsupportedOperation`. A snapshot's progress is 0 % or 100 %.
+//! - CreateImage powers a running instance off and on again, and refuses NoReboot of one. A stop, a
+//!   reboot and a termination press the power button; a terminated machine has 30 s before its plug is
+//!   pulled.
+//! - There is one VPC, the default one, and no other network objects. Spot, placement groups, dedicated
+//!   hosts, IPv6 and several interfaces are ignored or absent.
+//! - Instance profiles are not looked up; their credentials are made up, change hourly and open everything.
+//!   `resolve:ssm:` is no image id here.
+//! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
 
 use std::collections::{BTreeMap, BTreeSet};
 
