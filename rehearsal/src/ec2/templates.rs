@@ -591,7 +591,6 @@ mod tests {
         let mut state = State::default();
         let ctx = crate::cloud::RequestContext {
             now: jiff::Timestamp::UNIX_EPOCH,
-            request_id: String::new(),
         };
         let form = |form: &str| Params::parse(form.as_bytes());
         create(
