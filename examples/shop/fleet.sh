@@ -37,5 +37,5 @@ until [ "$(aws autoscaling describe-auto-scaling-groups --auto-scaling-group-nam
 aws autoscaling put-lifecycle-hook --auto-scaling-group-name shop --lifecycle-hook-name launch \
   --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING --heartbeat-timeout 300 --default-result ABANDON
 aws autoscaling put-lifecycle-hook --auto-scaling-group-name shop --lifecycle-hook-name terminate \
-  --lifecycle-transition autoscaling:EC2_INSTANCE_TERMINATING --heartbeat-timeout 60 --default-result CONTINUE
+  --lifecycle-transition autoscaling:EC2_INSTANCE_TERMINATING --heartbeat-timeout 30 --default-result CONTINUE
 aws elbv2 describe-load-balancers --load-balancer-arns "$balancer" "${text[@]}" 'LoadBalancers[0].DNSName'
