@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The benchmarks: starts a rehearsal cloud of its own, measures in it, ends it. Called by `make bench`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+place=$(mktemp -d)
+export PATH=$CARGO_TARGET_DIR/debug:$root/.cache/venv/bin:$PATH
+trap 'rehearsal down "$place/cloud" >/dev/null 2>&1 || true; rm -rf "$place"' EXIT
+
+base=$(rehearsal base-image --cache "$root/.cache/base-image")
+cp -r examples/shop "$place/shop"
+mkdir -p "$place/shop/payload"
+cp "$CARGO_TARGET_DIR/box/imagebuilder-agent" "$CARGO_TARGET_DIR/box/orders" "$place/shop/payload/"
+cp examples/shop/releases/1.toml "$place/shop/payload/orders.toml"
+rehearsal up "$place/cloud" --base-image "$base" --port 0 --detach >&2
+rehearsal exec "$place/cloud" -- "$root/.cache/venv/bin/python" bench/bench.py \
+  --shop "$place/shop" --cloud "$place/cloud" --box "$CARGO_TARGET_DIR/box"
