@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help rehearse test check units setup build box bench packer-current clean
+.PHONY: help setup setup-test build box rehearse check check-packer-current test bench packer-current clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -34,13 +34,25 @@ rehearse: build box $(if $(QUICK),,.cache/orders-changed)
 	@cp $(CARGO_TARGET_DIR)/box/orders $@
 	@cargo build --quiet --locked --profile box -p orders
 
-check: setup-test build
+# Binaries and tests in one go: apart, aws-sdk-ec2 would be compiled once for each, as tests want more of tokio.
+check: setup-test
+	cargo build --quiet --locked --workspace --all-targets
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	cargo test --locked --workspace
+	@$(MAKE) --no-print-directory check-packer-current
 
-.PHONY: setup-test
+# Once more with a current Packer, where Go is there to build one: both releases are promised.
+check-packer-current:
+ifneq ($(shell command -v go),)
+	@make/packer-current.sh
+	PATH=$(CURDIR)/.cache/packer-current:$$PATH PACKER_PLUGIN_PATH=$(CURDIR)/.cache/packer-current/plugins \
+	  cargo test --locked --workspace --test wire a_bake_publishes
+else
+	@echo 'no go: the current Packer is left out'
+endif
+
 setup-test:
 	@make/setup.sh test
 
