@@ -259,6 +259,16 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     assert_eq!(bench.room.state(&id), GuestState::Running);
     assert!(!bench.ec2(|ec2| ec2.instances[&id].reboots));
 
+    // A machine that is off when it is looked at next is not started before the copy is made.
+    let answer = bench
+        .call(&format!("Action=CreateImage&InstanceId={id}&Name=next"))
+        .unwrap();
+    let next = between(&answer, "<imageId>", "</imageId>");
+    bench.room.power_off(&id);
+    bench.settle().await;
+    assert_eq!(bench.ec2(|ec2| ec2.images[&next].state.name()), "available");
+    assert_eq!(bench.room.state(&id), GuestState::Running);
+
     let snapshot = bench.ec2(|ec2| ec2.images[&image].snapshots().next().unwrap().to_owned());
     let delete = format!("Action=DeleteSnapshot&SnapshotId={snapshot}");
     assert_eq!(
