@@ -26,8 +26,9 @@ const MEMORY_MIB: u32 = 512;
 const PORTS: [u16; 4] = [22, 80, 443, 8080];
 /// How long a terminated instance may take to power off.
 const TERMINATION_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-/// How long guests may take to power off when the cloud goes down.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+/// How long guests may take to power off when the cloud goes down: longer than any that is up takes, but
+/// one that is still booting does not hear the button, and has nothing to lose.
+const END_PATIENCE: Duration = Duration::from_secs(20);
 /// How often they are looked at then.
 const END_POLL: Duration = Duration::from_millis(20);
 
