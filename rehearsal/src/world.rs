@@ -124,3 +124,20 @@ impl World for RegionAt<'_> {
         ids::uuid()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_is_what_was_dialled() {
+        let mut region = Region::default();
+        region.dials.set_alarm("sick", AlarmState::Alarm);
+        let world = RegionAt {
+            region: &mut region,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(world.alarm("sick"), AlarmState::Alarm);
+        assert_eq!(world.alarm("unheard of"), AlarmState::InsufficientData);
+    }
+}

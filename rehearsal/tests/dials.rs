@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cloud;
+
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::{Command, Output};
@@ -12,33 +14,16 @@ use serde_json::Value;
 /// Longer than any answer takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cloud of puppets in a folder of its own, which ends with this.
-struct Cloud {
-    folder: tempfile::TempDir,
-}
+/// A cloud, as somebody who plays faults on it sees it.
+struct Cloud(cloud::Cloud);
 
 impl Cloud {
     fn up() -> Self {
-        let cloud = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        cloud.rise();
-        cloud
+        Self(cloud::Cloud::of_puppets("sleep infinity"))
     }
 
-    fn rise(&self) {
-        self.ok(
-            "up",
-            &[
-                "--port",
-                "0",
-                "--guests",
-                "puppets",
-                "--puppet-command",
-                "sleep infinity",
-                "--detach",
-            ],
-        );
+    fn run(&self, verb: &str, arguments: &[&str]) -> Output {
+        self.0.rehearsal(verb).args(arguments).output().unwrap()
     }
 
     /// The only instance's part of the status, once it is in that state.
@@ -51,12 +36,6 @@ impl Cloud {
             }
             assert!(Instant::now() < end, "never {state}: {instance}");
         }
-    }
-
-    fn run(&self, verb: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
-        command.arg(verb).arg(self.folder.path()).args(arguments);
-        command.output().unwrap()
     }
 
     fn ok(&self, verb: &str, arguments: &[&str]) -> String {
@@ -78,8 +57,7 @@ impl Cloud {
     }
 
     fn note(&self) -> Value {
-        let note = std::fs::read(self.folder.path().join("daemon.json")).unwrap();
-        serde_json::from_slice(&note).unwrap()
+        serde_json::from_str(&self.0.read("daemon.json")).unwrap()
     }
 
     /// One request, and all that comes back until the cloud closes the connection.
@@ -112,13 +90,6 @@ impl Cloud {
 
     fn identity(&self) -> String {
         self.call("sts", "", "Action=GetCallerIdentity&Version=2011-06-15")
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        // A test may have ended it already.
-        let _ = self.run("down", &[]);
     }
 }
 
@@ -182,7 +153,7 @@ fn the_key_is_for_the_owner_of_the_folder() {
     use std::os::unix::fs::PermissionsExt as _;
     let cloud = Cloud::up();
     for file in ["daemon.json", "state.json", "requests.jsonl"] {
-        let metadata = std::fs::metadata(cloud.folder.path().join(file)).unwrap();
+        let metadata = std::fs::metadata(cloud.0.folder().join(file)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o077, 0, "{file}");
     }
 }
@@ -215,7 +186,7 @@ fn dials_are_shown_turned_and_kept() {
     let all = [&kept[..], &["lose-answers.ssm.PutParameter"]].concat();
     assert_eq!(turned(&cloud), all);
     cloud.ok("down", &[]);
-    cloud.rise();
+    cloud.0.rise(None, &[]);
     assert_eq!(turned(&cloud), kept);
 
     for (name, value, expected) in [
@@ -273,7 +244,7 @@ fn the_journal_tells_who_asked_what_and_nothing_more() {
     cloud.put_parameter("/a");
     cloud.put_parameter("/a");
     cloud.identity();
-    let journal = std::fs::read_to_string(cloud.folder.path().join("requests.jsonl")).unwrap();
+    let journal = cloud.0.read("requests.jsonl");
     let lines: Vec<Value> = journal
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -353,4 +324,16 @@ fn a_dry_run_makes_no_key() {
     assert!(made.contains("<keyMaterial>"), "{made}");
     let again = cloud.call("ec2", "", &format!("{asked}&DryRun=true"));
     assert!(again.contains("InvalidKeyPair.Duplicate"), "{again}");
+
+    cloud.ok("down", &[]);
+    let mut without_programs = cloud.0.rehearsal("up");
+    without_programs
+        .args(["--port", "0", "--guests", "puppets", "--detach"])
+        .env("PATH", "/nowhere");
+    assert!(without_programs.status().unwrap().success());
+    let other = "Action=CreateKeyPair&KeyName=other";
+    let made = cloud.call("ec2", "", other);
+    assert!(made.contains("run ssh-keygen"), "{made}");
+    let dry = cloud.call("ec2", "", &format!("{other}&DryRun=true"));
+    assert!(dry.contains("<Code>DryRunOperation</Code>"), "{dry}");
 }

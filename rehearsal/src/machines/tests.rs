@@ -314,6 +314,26 @@ async fn an_instance_whose_disk_cannot_be_made_is_terminated_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_slow_boot_keeps_a_new_machine_off_for_so_long() {
+    let bench = Bench::new();
+    let dialled = bench
+        .cloud
+        .change(|state, _| state.region.dials.slow_boot = 5);
+    dialled.unwrap();
+    let id = bench.run("");
+    for (later, phase, guest) in [
+        (0, Phase::Pending, GuestState::Absent),
+        (4, Phase::Pending, GuestState::Absent),
+        (1, Phase::Running, GuestState::Running),
+    ] {
+        bench.clock.advance(Duration::from_secs(later));
+        bench.settle().await;
+        assert_eq!(bench.phase(&id), phase);
+        assert_eq!(bench.room.state(&id), guest);
+    }
+}
+
+#[tokio::test]
 async fn the_same_token_launches_once() {
     let bench = Bench::new();
     let first = bench.run("&ClientToken=t");

@@ -16,14 +16,29 @@ impl Cloud {
         let cloud = Self {
             folder: tempfile::tempdir().unwrap(),
         };
-        let mut command = cloud.rehearsal("up");
+        cloud.rise(moto, &[]);
+        cloud
+    }
+
+    /// Brings one up in which each instance runs `command`.
+    pub(crate) fn of_puppets(command: &str) -> Self {
+        let cloud = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        cloud.rise(None, &["--puppet-command", command]);
+        cloud
+    }
+
+    /// Brings it up again, after a `down`.
+    pub(crate) fn rise(&self, moto: Option<&str>, more: &[&str]) {
+        let mut command = self.rehearsal("up");
         command.args(["--port", "0", "--guests", "puppets", "--detach"]);
+        command.args(more);
         if let Some(moto) = moto {
             command.env("REHEARSAL_MOTO", moto);
         }
         let output = command.output().unwrap();
         assert!(output.status.success(), "{}", told(&output));
-        cloud
     }
 
     /// `rehearsal VERB` on its folder.
@@ -58,6 +73,11 @@ impl Cloud {
             .chain(arguments.iter().copied())
             .collect();
         assert_eq!(self.ok("python3", &arguments), "");
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A file of its folder.
