@@ -38,6 +38,15 @@ pub(crate) struct Wish {
     pub(crate) value: String,
 }
 
+/// An answer, as the caller reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A text or JSON.
+    Text(String),
+    /// That the cloud ends, as soon as this was told: see [`BackDoor::end`].
+    Farewell,
+}
+
 /// A refusal, as the caller reads it.
 type Refusal = (StatusCode, String);
 
@@ -75,12 +84,12 @@ impl BackDoor {
         path: &str,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<String, Refusal> {
+    ) -> Result<Said, Refusal> {
         if !may_enter(headers, &self.note.key) {
             let why = "this door opens with the key in the cloud's folder, and not from a page";
             return Err((StatusCode::FORBIDDEN, why.to_owned()));
         }
-        match (method, path) {
+        let text = match (method, path) {
             (&Method::GET, "health") => Ok("up\n".to_owned()),
             (&Method::GET, "status") => json(&self.status()),
             (&Method::GET, "dials") => json(&self.dials()),
@@ -93,12 +102,15 @@ impl BackDoor {
                 tracing::info!(dial = wish.name, value = wish.value, "a dial was turned");
                 Ok(format!("{} is {}\n", wish.name, wish.value))
             }
-            (&Method::POST, "down") => {
-                self.stop.send_replace(true);
-                Ok("going down\n".to_owned())
-            }
+            (&Method::POST, "down") => return Ok(Said::Farewell),
             _ => Err((StatusCode::NOT_FOUND, "no such path".to_owned())),
-        }
+        };
+        text.map(Said::Text)
+    }
+
+    /// Ends the cloud. To be called when the farewell has left: the daemon does not wait for it.
+    pub(crate) fn end(&self) {
+        self.stop.send_replace(true);
     }
 
     fn status(&self) -> Status {

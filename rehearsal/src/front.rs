@@ -7,13 +7,14 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -21,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use crate::autoscaling;
-use crate::back_door::BackDoor;
+use crate::back_door::{BackDoor, Said};
 use crate::cloud::{Cloud, RequestContext, State};
 use crate::ec2;
 use crate::elb;
@@ -123,6 +124,10 @@ impl std::error::Error for Lost {}
 #[derive(Clone, Debug)]
 struct ErrorCode(Cow<'static, str>);
 
+/// Marks the last answer of a cloud: it ends when the answer's connection does.
+#[derive(Clone, Copy, Debug)]
+struct Farewell;
+
 impl Front {
     /// A door to `cloud`, whose machines are in `room`, with a back door.
     ///
@@ -158,14 +163,26 @@ impl Front {
             };
             let front = Arc::clone(&self);
             tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let front = Arc::clone(&front);
-                    async move { front.answer(request).await }
+                let farewell = Arc::new(AtomicBool::new(false));
+                let service = service_fn(|request| {
+                    let (front, farewell) = (Arc::clone(&front), Arc::clone(&farewell));
+                    async move {
+                        let answer = front.answer(request).await;
+                        if let Ok(answer) = &answer
+                            && answer.extensions().get::<Farewell>().is_some()
+                        {
+                            farewell.store(true, Ordering::SeqCst);
+                        }
+                        answer
+                    }
                 });
                 let served = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = served.await {
                     tracing::debug!(%error, "a connection ended early");
+                }
+                if farewell.load(Ordering::SeqCst) {
+                    front.back.end();
                 }
             });
         }
@@ -287,7 +304,15 @@ impl Front {
         })
         .await;
         match answered {
-            Ok(Ok(said)) => plain(StatusCode::OK, said),
+            Ok(Ok(Said::Text(text))) => plain(StatusCode::OK, text),
+            Ok(Ok(Said::Farewell)) => {
+                let mut answer = plain(StatusCode::OK, "going down\n");
+                answer
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+                answer.extensions_mut().insert(Farewell);
+                answer
+            }
             Ok(Err((status, why))) => plain(status, why),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
