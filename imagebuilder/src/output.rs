@@ -111,7 +111,11 @@ impl Output {
             .create(true)
             .append(true)
             .open(path)
-            .with_context(|| format!("open events file {}", path.display()))?;
+            .map_err(|error| {
+                Exit::Usage
+                    .error(format!("cannot open the events file {}", path.display()))
+                    .because(error)
+            })?;
         self.lock().events.push(file);
         Ok(())
     }
@@ -224,13 +228,10 @@ impl Shared {
         } else {
             format!(": {}", spinner.waiting)
         };
-        let line = format!(
-            "{} {}{waiting} ({})",
-            FRAMES[spinner.frame],
-            spinner.text,
-            elapsed(spinner.since.elapsed())
-        );
-        let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{}", clipped(&line));
+        let text = format!("{} {}{waiting}", FRAMES[spinner.frame], spinner.text);
+        let clock = format!(" ({})", elapsed(spinner.since.elapsed()));
+        let line = fitted(&text, &clock, columns());
+        let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{line}");
         let _ = std::io::stderr().flush();
     }
 
@@ -255,7 +256,7 @@ impl Shared {
     }
 }
 
-/// A step under way. Dropping it without a word tells that it did not finish.
+/// A step under way. Dropping it without a word tells that it failed; the error itself is told by `main`.
 #[derive(Debug)]
 pub(crate) struct Step {
     output: Output,
@@ -322,7 +323,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.ended {
-            self.end("failed", "did not finish");
+            self.end("failed", "see below");
         }
     }
 }
@@ -360,13 +361,24 @@ pub(crate) fn elapsed(duration: Duration) -> String {
     }
 }
 
-/// A spinner line must not wrap, or `\r` could not take it back.
-fn clipped(line: &str) -> String {
-    let width = std::env::var("COLUMNS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_usize);
-    line.chars().take(width.saturating_sub(1)).collect()
+/// Columns of the terminal that hears the story; a terminal that does not tell is taken for a narrow one.
+fn columns() -> usize {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => 80,
+    }
+}
+
+/// A spinner line must not wrap, or `\r` could not take it back: what is waited for is cut short, never the clock.
+fn fitted(text: &str, clock: &str, columns: usize) -> String {
+    let room = columns.saturating_sub(1 + clock.chars().count());
+    if text.chars().count() <= room {
+        return format!("{text}{clock}");
+    }
+    let mut line: String = text.chars().take(room.saturating_sub(1)).collect();
+    line.push('…');
+    line.push_str(clock);
+    line.chars().take(columns.saturating_sub(1)).collect()
 }
 
 #[cfg(test)]
@@ -378,6 +390,17 @@ mod tests {
         for (millis, want) in [(420, "0.4 s"), (12_300, "12 s"), (185_000, "3 min 05 s")] {
             assert_eq!(elapsed(Duration::from_millis(millis)), want);
         }
+    }
+
+    #[test]
+    fn a_spinner_line_never_wraps_and_keeps_its_clock() {
+        let long = "- build shop-20261120-8a48d222 from ami-0b53d0355142815dd: waiting for SSH to become available";
+        assert_eq!(
+            fitted(long, " (12 s)", 80),
+            "- build shop-20261120-8a48d222 from ami-0b53d0355142815dd: waiting for … (12 s)"
+        );
+        assert_eq!(fitted("- gate", " (12 s)", 80), "- gate (12 s)");
+        assert_eq!(fitted("- gate", " (12 s)", 4), "… (");
     }
 
     #[test]
@@ -400,10 +423,10 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_step_did_not_finish() {
+    fn a_dropped_step_failed() {
         let output = Output::kept();
         drop(output.step("gate", "gate ami-1"));
-        assert_eq!(output.story()[1], "  failed: did not finish (0.0 s)");
+        assert_eq!(output.story()[1], "  failed: see below (0.0 s)");
     }
 
     #[test]

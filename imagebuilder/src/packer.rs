@@ -96,7 +96,7 @@ impl Packer {
             .and_then(|path| {
                 std::env::split_paths(&path)
                     .map(|folder| folder.join("packer"))
-                    .find(|at| at.is_file())
+                    .find(|at| executable(at))
             })
             .ok_or_else(|| Exit::Refused.error("packer is not on PATH").hint(INSTALL))?;
         let output = base(&path)
@@ -216,6 +216,13 @@ pub(crate) fn group(folder: &Path) -> Option<i32> {
         .trim()
         .parse()
         .ok()
+}
+
+/// What a shell would take: a file that may be executed.
+fn executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 const INSTALL: &str = "install Packer 1.6.6 or newer: `apt-get install packer`, or https://developer.hashicorp.com/packer/install";

@@ -382,6 +382,7 @@ impl Bake<'_> {
     async fn undo(&self, error: anyhow::Error, mut ledger: Ledger) -> anyhow::Error {
         let mut step = self.output.step("undo", "undo what the bake created");
         key::remove(ledger.folder());
+        let began = !ledger.journal().things.is_empty();
         let swept = self.undo_all(&mut ledger, &mut step).await;
         let exit = match Exit::of(&error) {
             exit @ (Exit::Refused | Exit::Usage | Exit::Cancelled) => exit,
@@ -392,9 +393,17 @@ impl Bake<'_> {
                 step.done("nothing is left");
                 // The run is over, and says so; if even that cannot be written, reap looks at it once more.
                 let _ = ledger.end("failed");
-                exit.error("bake failed, everything it created is gone")
-                    .because(error)
-                    .into()
+                let what = match exit {
+                    Exit::Cancelled => "bake cancelled",
+                    Exit::Refused | Exit::Usage => "bake refused",
+                    _ => "bake failed",
+                };
+                let rest = if began {
+                    "everything it created is gone"
+                } else {
+                    "nothing was created"
+                };
+                exit.error(format!("{what}, {rest}")).because(error).into()
             }
             Ok(left) => {
                 step.failed("something is left");

@@ -1,12 +1,14 @@
 //! `imagebuilder doctor`.
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::bake::resolve;
 use crate::cloud::{Cloud, HookMoment, Image, Kind, Permission};
 use crate::config::Config;
 use crate::context::Context;
 use crate::exit::{self, Exit};
+use crate::ids::ImageId;
 use crate::output::Output;
 use crate::packer::Packer;
 use crate::stage::{Stage, TEMPLATE};
@@ -24,27 +26,82 @@ enum Finding {
     Fine(String),
     /// Works, but the operator should know.
     Odd(String, String),
-    /// Wrong, with the cure.
-    Wrong(String, String),
+    /// Wrong, with the cure where we know one.
+    Wrong(String, Option<String>),
+}
+
+impl Finding {
+    /// Wrong, with its cure.
+    fn wrong(what: impl Into<String>, cure: impl Into<String>) -> Self {
+        Self::Wrong(what.into(), Some(cure.into()))
+    }
+
+    /// As data.
+    fn check(self, subject: &str) -> Check {
+        let (verdict, found, cure) = match self {
+            Self::Fine(found) => ("ok", found, None),
+            Self::Odd(found, cure) => ("odd", found, Some(cure)),
+            Self::Wrong(found, cure) => ("wrong", found, cure),
+        };
+        Check {
+            subject: subject.to_owned(),
+            verdict,
+            found: one_line(&found, " "),
+            // A cure of several lines names several ways on.
+            cure: cure.map(|cure| one_line(&cure, "; ")),
+        }
+    }
+}
+
+/// A check as data.
+#[derive(Serialize)]
+struct Check {
+    subject: String,
+    verdict: &'static str,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cure: Option<String>,
+}
+
+impl Check {
+    /// As one line.
+    fn line(&self) -> String {
+        let verdict = if self.verdict == "wrong" {
+            "WRONG"
+        } else {
+            self.verdict
+        };
+        let line = format!("{verdict:<6} {}: {}", self.subject, self.found);
+        match &self.cure {
+            Some(cure) => format!("{line}; {cure}"),
+            None => line,
+        }
+    }
+}
+
+fn one_line(text: &str, between: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    lines.join(between)
 }
 
 /// All checks so far.
 struct Report<'a> {
     output: &'a Output,
+    checks: Vec<Check>,
     wrong: usize,
 }
 
 impl Report<'_> {
     fn add(&mut self, subject: &str, finding: Finding) -> anyhow::Result<()> {
-        let line = match finding {
-            Finding::Fine(what) => format!("ok     {subject}: {what}"),
-            Finding::Odd(what, cure) => format!("odd    {subject}: {what}; {cure}"),
-            Finding::Wrong(what, cure) => {
-                self.wrong += 1;
-                format!("WRONG  {subject}: {what}; {cure}")
-            }
-        };
-        self.output.data(line.replace('\n', " "))
+        if matches!(finding, Finding::Wrong(..)) {
+            self.wrong += 1;
+        }
+        let check = finding.check(subject);
+        if !self.output.wants_json() {
+            self.output.data(check.line())?;
+        }
+        self.checks.push(check);
+        Ok(())
     }
 
     /// Adds what an attempt came to, and gives its value on.
@@ -60,7 +117,7 @@ impl Report<'_> {
                 Ok(Some(value))
             }
             Err(error) => {
-                let cure = exit::hint(&error).unwrap_or("see above").to_owned();
+                let cure = exit::hint(&error).map(ToOwned::to_owned);
                 self.add(subject, Finding::Wrong(format!("{error:#}"), cure))?;
                 Ok(None)
             }
@@ -72,6 +129,7 @@ impl Doctor {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let mut report = Report {
             output: &context.output,
+            checks: Vec::new(),
             wrong: 0,
         };
         let path = context.config_path().display().to_string();
@@ -83,7 +141,7 @@ impl Doctor {
         })?;
         if let Some(config) = config {
             let root = context.root();
-            let stage = report.attempt("inputs", Stage::gather(&config, &root), |stage| {
+            let stage = report.attempt("inputs", rendered(&config, &root), |stage| {
                 format!(
                     "templates render, {} files for the image are there",
                     stage.files.len()
@@ -101,6 +159,9 @@ impl Doctor {
                     })?;
                 }
             }
+        }
+        if context.output.wants_json() {
+            context.output.json(&report.checks)?;
         }
         match report.wrong {
             0 => Ok(Exit::Done),
@@ -140,7 +201,7 @@ async fn cloud_checks(
         let id = source.as_ref().map(|image| &image.id);
         let finding = match cloud.instances.permitted(permission, id).await {
             Ok(()) => Finding::Fine("permitted".to_owned()),
-            Err(error) if error.kind == Kind::Denied => Finding::Wrong(
+            Err(error) if error.kind == Kind::Denied => Finding::wrong(
                 "denied".to_owned(),
                 format!("allow {name} to the caller above"),
             ),
@@ -173,11 +234,11 @@ async fn group_checks(
     let name = &settings.group;
     let finding = match cloud.fleet.group(name).await {
         Ok(Some(group)) => Finding::Fine(format!("{name} has {} members", group.members.len())),
-        Ok(None) => Finding::Wrong(
+        Ok(None) => Finding::wrong(
             format!("there is no Auto Scaling group {name} in {}", cloud.region),
             "mend `group` in [fleet], or the region".to_owned(),
         ),
-        Err(error) => Finding::Wrong(
+        Err(error) => Finding::wrong(
             error.to_string(),
             "allow autoscaling:Describe* to the caller above".to_owned(),
         ),
@@ -191,18 +252,18 @@ async fn group_checks(
         Ok(hooks) => hooks,
         Err(error) => {
             let cure = "allow autoscaling:DescribeLifecycleHooks to the caller above".to_owned();
-            return report.add("hooks", Finding::Wrong(error.to_string(), cure));
+            return report.add("hooks", Finding::wrong(error.to_string(), cure));
         }
     };
     let finding = match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
         Some(hook) if hook.default_result == "ABANDON" => {
             Finding::Fine(format!("{} holds new boxes until their agent says fit", hook.name))
         }
-        Some(hook) => Finding::Wrong(
+        Some(hook) => Finding::wrong(
             format!("{} lets a silent box serve (default result {})", hook.name, hook.default_result),
             "put the hook with --default-result ABANDON".to_owned(),
         ),
-        None => Finding::Wrong(
+        None => Finding::wrong(
             format!("{name} has no launch hook, so nothing waits for the agent's verdict"),
             "aws autoscaling put-lifecycle-hook --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING \
              --default-result ABANDON …"
@@ -226,6 +287,28 @@ async fn group_checks(
     report.add("termination hook", finding)
 }
 
+/// Everything an image is made of, with the template rendered once for nothing in particular: what it misses shows here.
+fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Stage> {
+    let stage = Stage::gather(config, root)?;
+    let source = ImageId::parse("ami-00000000000000000")?;
+    stage.packer(config, &facts(&stage, config, source))?;
+    Ok(stage)
+}
+
+/// The facts of no bake at all.
+fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
+    Facts {
+        region: config.bake.region.clone().unwrap_or_default(),
+        endpoint: None,
+        source,
+        ami_name: format!("{}-doctor", config.image.name),
+        tags: crate::cloud::Tags::new(),
+        plugins: false,
+        scripts: stage.script_paths(),
+        key_name: "doctor".to_owned(),
+    }
+}
+
 /// Has Packer check what a bake would give it, in a folder that goes again.
 async fn packer_check(
     packer: &Packer,
@@ -238,12 +321,8 @@ async fn packer_check(
     let facts = Facts {
         region: cloud.region.clone(),
         endpoint: cloud.ec2_endpoint.clone(),
-        source: source.id.clone(),
-        ami_name: format!("{}-doctor", config.image.name),
-        tags: crate::cloud::Tags::new(),
         plugins: packer.version.has_plugins(),
-        scripts: stage.script_paths(),
-        key_name: "doctor".to_owned(),
+        ..facts(stage, config, source.id.clone())
     };
     stage.write(
         &folder.0,

@@ -59,15 +59,21 @@ impl Render {
         };
         let template = stage.packer(&config, &facts)?;
         match &self.to {
+            None if context.output.wants_json() => context
+                .output
+                .json(&serde_json::json!({ "template": template }))?,
             None => context.output.data(template.trim_end())?,
             Some(folder) => {
                 let image_json = serde_json::json!({ "image": config.image.name });
                 stage.write(folder, &template, &image_json)?;
                 let public_key = crate::bake::key::write(folder)?;
                 crate::stage::write(&folder.join("key.pub"), public_key.as_bytes(), 0o644)?;
-                context
-                    .output
-                    .data(folder.join(TEMPLATE).display().to_string())?;
+                let at = folder.join(TEMPLATE).display().to_string();
+                if context.output.wants_json() {
+                    context.output.json(&serde_json::json!({ "file": at }))?;
+                } else {
+                    context.output.data(at)?;
+                }
             }
         }
         Ok(Exit::Done)

@@ -139,6 +139,30 @@ impl Default for AgentGate {
     }
 }
 
+impl AgentGate {
+    /// The agent's own limits: refused here, not by the box at the end of a bake.
+    fn validate(&self) -> Result<(), String> {
+        for (key, value, most) in [
+            ("passes", self.passes, 1_000),
+            ("interval_seconds", self.interval_seconds, 3_600),
+            ("deadline_seconds", self.deadline_seconds, 172_800),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(format!(
+                    "[image.agent.gate] {key} is {value}; it must be 1 to {most}"
+                ));
+            }
+        }
+        if self.interval_seconds.saturating_mul(self.passes - 1) >= self.deadline_seconds {
+            return Err(format!(
+                "[image.agent.gate] deadline_seconds is {}: {} passes {} s apart do not fit into it",
+                self.deadline_seconds, self.passes, self.interval_seconds
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// `[services.<name>]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,6 +183,23 @@ pub(crate) struct Service {
 }
 
 impl Service {
+    /// What the agent would refuse.
+    fn validate(&self, name: &ServiceName) -> Result<(), String> {
+        for (key, url) in [
+            ("health_url", Some(&self.health_url)),
+            ("version_url", self.version_url.as_ref()),
+        ] {
+            if let Some(url) = url
+                && url.strip_prefix("http://").is_none_or(str::is_empty)
+            {
+                return Err(format!(
+                    "[services.{name}] {key} `{url}` is not an address the agent can ask, such as http://127.0.0.1:8080/gtg"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The systemd unit's name.
     pub(crate) fn unit_name(&self, name: &ServiceName) -> String {
         self.unit
@@ -315,6 +356,15 @@ impl Config {
                 "[image.source] owners is empty: a name alone can be anybody's image".into(),
             );
         }
+        if self.image.source.name.is_empty() {
+            return refuse(
+                "[image.source] name is empty: it is a pattern such as `debian-13-amd64-*`".into(),
+            );
+        }
+        self.image.agent.gate.validate().or_else(&refuse)?;
+        for (name, service) in &self.services {
+            service.validate(name).or_else(&refuse)?;
+        }
         for payload in &self.image.payload {
             if !payload.dest.starts_with('/') {
                 return refuse(format!(
@@ -417,6 +467,18 @@ mod tests {
                 "payload mode `rwx` is not octal like 0644",
             ),
             ("[services.orders]\n", "missing field `health_url`"),
+            (
+                "[services.orders]\nhealth_url = \"https://x/gtg\"\n",
+                "[services.orders] health_url `https://x/gtg` is not an address the agent can ask",
+            ),
+            (
+                "gate = { passes = 0 }\n",
+                "ib.toml: [image.agent.gate] passes is 0; it must be 1 to 1000",
+            ),
+            (
+                "gate = { passes = 10, deadline_seconds = 18 }\n",
+                "10 passes 2 s apart do not fit into it",
+            ),
             ("nonsense", "ib.toml:8: "),
         ] {
             let told = refusal(&format!("{GOOD}{more}"));
@@ -424,6 +486,8 @@ mod tests {
         }
         let told = refusal(&GOOD.replace("\"self\"", ""));
         assert!(told.contains("owners is empty"), "{told}");
+        let told = refusal(&GOOD.replace("x-*", ""));
+        assert!(told.contains("[image.source] name is empty"), "{told}");
         let told = refusal(&GOOD.replace("name = \"shop\"", "name = \"Shop\""));
         assert!(
             told.starts_with("ib.toml:2: `Shop` is not an image name"),

@@ -76,13 +76,18 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
     if let Some(provider) = config.credentials_provider()
         && let Err(error) = provider.provide_credentials().await
     {
+        let real = match std::env::var("AWS_PROFILE") {
+            Ok(profile) => format!(
+                "AWS_PROFILE is `{profile}`: `aws configure list-profiles` shows which there are, `aws sso login` renews one"
+            ),
+            Err(_) => "for a real account: set AWS_PROFILE, or `aws configure`".to_owned(),
+        };
         return Err(Exit::Refused
             .error("no AWS credentials were found")
             .because(anyhow::anyhow!("{}", words(&error)))
-            .hint(
-                "for a real account: set AWS_PROFILE, or `aws configure`\n\
-                 for the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`",
-            )
+            .hint(format!(
+                "{real}\nfor the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`"
+            ))
             .into());
     }
     let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
