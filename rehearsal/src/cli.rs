@@ -15,6 +15,8 @@ use crate::guests::Kind;
 use crate::{back_door, dials};
 use crate::{base_image, control, daemon, imds_relay, status};
 
+/// The endpoint's port when none is asked for.
+const DEFAULT_PORT: u16 = 4800;
 /// A founding daemon may convert a base image first, which takes seconds on a slow disk.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How often the daemon is asked whether it is there.
@@ -23,6 +25,8 @@ const POLL: Duration = Duration::from_millis(20);
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
 /// `status` of a cloud that is down ends with this.
 const IS_DOWN: u8 = 3;
+/// `exec` of what cannot be run ends as shells and `env` do.
+const CANNOT_RUN: u8 = 127;
 
 /// The cloud in a folder: an AWS-shaped endpoint on loopback with real virtual machines behind it.
 #[derive(Debug, Parser)]
@@ -75,7 +79,7 @@ struct Up {
     #[arg(long, value_name = "FILE")]
     base_image: Option<PathBuf>,
     /// Port of the endpoint on 127.0.0.1; 0 picks a free one.
-    #[arg(long, default_value_t = 4800)]
+    #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// Where instances run.
     #[arg(long, value_enum, default_value = "qemu")]
@@ -158,8 +162,13 @@ impl Cli {
 
 impl Up {
     fn run(self) -> anyhow::Result<()> {
+        let folder = &self.folder.folder;
+        control::check_may_be_cloud(folder)?;
         if self.detach {
-            return self.detached();
+            return match control::found_up(folder)? {
+                Some(note) => self.is_up(&note),
+                None => self.detached(),
+            };
         }
         log();
         let guests = match self.guests {
@@ -176,6 +185,20 @@ impl Up {
             base_image: self.base_image,
         };
         runtime()?.block_on(daemon::run(&settings))
+    }
+
+    /// Nothing to do, unless another port was asked for.
+    fn is_up(&self, note: &control::DaemonNote) -> anyhow::Result<()> {
+        let folder = self.folder.folder.display();
+        if ![0, DEFAULT_PORT, note.port].contains(&self.port) {
+            bail!(
+                "the cloud in {folder} is up already, on port {}\nhint: `rehearsal down {folder}` first",
+                note.port
+            );
+        }
+        progress(&format!("the cloud in {folder} is up already"));
+        say(&format!("http://127.0.0.1:{}", note.port));
+        Ok(())
     }
 
     /// Starts this very program again without `--detach`, and waits until its door answers.
@@ -203,15 +226,13 @@ impl Up {
         loop {
             if let Some(status) = child.try_wait().context("watch the daemon")? {
                 let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-                let said = said.trim();
-                bail!(
-                    "{}",
-                    if said.is_empty() {
-                        format!("the daemon ended with {status}")
-                    } else {
-                        said.to_owned()
-                    }
-                );
+                match last_complaint(&said) {
+                    Some(complaint) => bail!("{complaint}"),
+                    None => bail!(
+                        "the daemon ended with {status}\nhint: see {}",
+                        log_path.display()
+                    ),
+                }
             }
             if let Ok(note) = control::note(folder)
                 && note.pid == child.id()
@@ -235,7 +256,14 @@ impl Up {
 }
 
 fn down(folder: &Path) -> anyhow::Result<()> {
-    let note = control::note(folder)?;
+    let Some(note) = control::found_up(folder)? else {
+        control::check_is_cloud(folder)?;
+        progress(&format!(
+            "nothing to do: the cloud in {} is down",
+            folder.display()
+        ));
+        return Ok(());
+    };
     let runtime = runtime()?;
     runtime.block_on(control::ask(&note, Method::POST, "down", String::new()))?;
     let end = Instant::now() + DOWN_PATIENCE;
@@ -282,28 +310,27 @@ impl Exec {
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no command given")
         };
-        let status = Command::new(program)
-            .args(arguments)
-            .env(
-                "AWS_ENDPOINT_URL",
-                format!("http://127.0.0.1:{}", note.port),
-            )
-            .env("AWS_REGION", REGION)
-            .env("AWS_DEFAULT_REGION", REGION)
-            .env("AWS_ACCESS_KEY_ID", "AKIAREHEARSAL0000000")
-            .env("AWS_SECRET_ACCESS_KEY", "rehearsal")
-            .env_remove("AWS_SESSION_TOKEN")
-            .env_remove("AWS_PROFILE")
-            // The user's own account stays out of a rehearsal.
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .status()
-            .with_context(|| format!("run {program}"))?;
-        Ok(status
-            .code()
-            .and_then(|code| u8::try_from(code).ok())
-            .map_or(ExitCode::FAILURE, ExitCode::from))
+        // In this process's place: Ctrl-C, signals and the exit code are the command's own.
+        let error = std::os::unix::process::CommandExt::exec(
+            Command::new(program)
+                .args(arguments)
+                .env(
+                    "AWS_ENDPOINT_URL",
+                    format!("http://127.0.0.1:{}", note.port),
+                )
+                .env("AWS_REGION", REGION)
+                .env("AWS_DEFAULT_REGION", REGION)
+                .env("AWS_ACCESS_KEY_ID", "AKIAREHEARSAL0000000")
+                .env("AWS_SECRET_ACCESS_KEY", "rehearsal")
+                .env_remove("AWS_SESSION_TOKEN")
+                .env_remove("AWS_PROFILE")
+                // The user's own account stays out of a rehearsal.
+                .env("AWS_CONFIG_FILE", "/dev/null")
+                .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+                .env("AWS_EC2_METADATA_DISABLED", "true"),
+        );
+        complain(&anyhow::Error::from(error).context(format!("run {program}")));
+        Ok(ExitCode::from(CANNOT_RUN))
     }
 }
 
@@ -372,6 +399,12 @@ pub(crate) fn complain(error: &anyhow::Error) {
     eprintln!("rehearsal: {}", told(error));
 }
 
+/// What a daemon that ended at once complained of, in its log after everything else.
+fn last_complaint(log: &str) -> Option<&str> {
+    let from = log.rfind("\nrehearsal: ").map_or(0, |at| at + 1);
+    Some(log[from..].strip_prefix("rehearsal: ")?.trim())
+}
+
 fn told(error: &anyhow::Error) -> String {
     let mut causes = Vec::new();
     let mut hints = Vec::new();
@@ -400,6 +433,14 @@ mod tests {
             told(&error),
             "listen on 1: address in use\nhint: choose another port"
         );
+    }
+
+    #[test]
+    fn a_daemons_complaint_is_told_without_its_log() {
+        let log = "2026 INFO ready\nrehearsal: no such disk\nhint: make one\n";
+        assert_eq!(last_complaint(log), Some("no such disk\nhint: make one"));
+        assert_eq!(last_complaint("rehearsal: taken\n"), Some("taken"));
+        assert_eq!(last_complaint("thread panicked\n"), None);
     }
 
     #[test]

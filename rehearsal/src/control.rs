@@ -14,8 +14,13 @@ use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
+use crate::daemon;
+
 /// Where the daemon writes down its port and pid.
 pub(crate) const DAEMON_FILE: &str = "daemon.json";
+
+/// What a founding daemon makes before the state: no reason to refuse the folder.
+const OWN_FILES: [&str; 3] = ["lock", "daemon.log", DAEMON_FILE];
 
 /// The header that carries [`DaemonNote::key`].
 pub(crate) const KEY_HEADER: &str = "x-rehearsal-key";
@@ -48,20 +53,77 @@ pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Refuses to found a cloud among somebody's files.
+///
+/// # Errors
+/// When the folder holds something and was never a cloud, or is no folder.
+pub(crate) fn check_may_be_cloud(folder: &Path) -> anyhow::Result<()> {
+    if check_is_cloud(folder).is_ok() {
+        return Ok(());
+    }
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
+    };
+    for entry in entries {
+        let name = entry
+            .with_context(|| format!("read {}", folder.display()))?
+            .file_name();
+        // What a daemon that did not come up leaves, and may come up beside.
+        if !OWN_FILES.iter().any(|own| name == *own) {
+            bail!(
+                "{} is not a cloud, and holds {}\nhint: name a folder of its own; it need not exist",
+                folder.display(),
+                name.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Reads what the daemon of `folder` wrote down; none when it is down.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn found_up(folder: &Path) -> anyhow::Result<Option<DaemonNote>> {
+    // What a killed daemon left behind says nothing: the lock does.
+    if check_is_cloud(folder).is_err() || !daemon::is_up(folder)? {
+        return Ok(None);
+    }
+    let path = folder.join(DAEMON_FILE);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "the cloud in {} is coming up or going down\nhint: try again",
+                folder.display()
+            )
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    let note = serde_json::from_slice(&bytes).with_context(|| {
+        format!(
+            "read {}\nhint: another release of rehearsal keeps this cloud up; end it by the pid in there",
+            path.display()
+        )
+    })?;
+    Ok(Some(note))
+}
+
 /// Reads what the daemon of `folder` wrote down.
 ///
 /// # Errors
 /// When the folder is no cloud, or its cloud is down.
 pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
     check_is_cloud(folder)?;
-    let bytes = std::fs::read(folder.join(DAEMON_FILE)).with_context(|| {
-        format!(
+    match found_up(folder)? {
+        Some(note) => Ok(note),
+        None => bail!(
             "the cloud in {} is down\nhint: `rehearsal up {0}`",
             folder.display()
-        )
-    })?;
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("read {}", folder.join(DAEMON_FILE).display()))
+        ),
+    }
 }
 
 /// Asks the daemon that wrote `note`.

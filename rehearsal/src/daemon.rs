@@ -136,8 +136,11 @@ fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
             file.canonicalize()
                 .with_context(|| format!("find the base image {}", file.display()))?,
         ),
+        (None, _) if cloud.look(|state, _| state.region.ec2.has_base_image()) => return Ok(()),
         (None, Kind::Puppets { .. }) => None,
-        (None, Kind::Qemu) => return Ok(()),
+        (None, Kind::Qemu) => bail!(
+            "a new cloud needs an image to boot\nhint: `--base-image \"$(rehearsal base-image --cache DIR)\"`, or `--guests puppets`"
+        ),
     };
     let suite = file.as_deref().and_then(suite).unwrap_or(USUAL_SUITE);
     cloud.change(|state, now| state.region.ec2.found_base_image(suite, file, now))

@@ -302,6 +302,13 @@ impl State {
         self.drop_snapshot(snapshot_id);
     }
 
+    /// Whether an image of Debian's own was registered.
+    pub(crate) fn has_base_image(&self) -> bool {
+        self.snapshots
+            .values()
+            .any(|snapshot| snapshot.owner == DEBIAN)
+    }
+
     /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it
     /// is there. Its snapshot is pending until `machines.rs` has taken the file in.
     pub(crate) fn found_base_image(&mut self, suite: u32, file: Option<PathBuf>, now: Timestamp) {

@@ -1,0 +1,153 @@
+//! `up`, `down` and `exec` as their user meets them: twice, in the wrong folder, and with a cloud that is down.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cloud;
+
+use std::process::{Command, Output};
+
+use cloud::Cloud;
+
+fn told(output: &Output) -> (Option<i32>, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+fn images(cloud: &Cloud) -> usize {
+    let state: serde_json::Value = serde_json::from_str(&cloud.read("state.json")).unwrap();
+    state["region"]["ec2"]["images"].as_object().unwrap().len()
+}
+
+#[test]
+fn up_and_down_twice_are_nothing_to_do() {
+    let cloud = Cloud::up(None);
+    let (code, first) = told(
+        &cloud
+            .rehearsal("up")
+            .args(["--port", "0", "--guests", "puppets", "--detach"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, Some(0), "{first}");
+    assert!(first.starts_with("http://127.0.0.1:"), "{first}");
+    assert!(first.contains("is up already"), "{first}");
+    let (code, text) = told(
+        &cloud
+            .rehearsal("up")
+            .args(["--port", "1", "--detach"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is up already, on port"), "{text}");
+
+    assert_eq!(
+        told(&cloud.rehearsal("down").output().unwrap()),
+        (Some(0), String::new())
+    );
+    let (code, text) = told(&cloud.rehearsal("down").output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("nothing to do: the cloud in"), "{text}");
+}
+
+#[test]
+fn a_cloud_that_comes_up_again_keeps_its_images_and_gets_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("debian-bookworm-test.raw");
+    std::fs::write(&disk, vec![0_u8; 1 << 20]).unwrap();
+    let cloud = Cloud::up(None);
+    let before = images(&cloud);
+    for more in [&["--base-image", disk.to_str().unwrap()][..], &[]] {
+        assert!(cloud.rehearsal("down").status().unwrap().success());
+        cloud.rise(None, more);
+    }
+    assert_eq!(images(&cloud), before + 1);
+}
+
+#[test]
+fn what_is_down_or_no_cloud_is_said_so() {
+    let cloud = Cloud::up(None);
+    assert!(cloud.rehearsal("down").status().unwrap().success());
+    let (code, text) = told(
+        &cloud
+            .rehearsal("exec")
+            .args(["--", "true"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!(code, Some(1));
+    let place = cloud.folder().display();
+    assert_eq!(
+        text,
+        format!("rehearsal: the cloud in {place} is down\nhint: `rehearsal up {place}`\n")
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("letter.txt"), "dear").unwrap();
+    for detach in [&[][..], &["--detach"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+            .args(["up", "--port", "0", "--guests", "puppets"])
+            .arg(folder.path())
+            .args(detach)
+            .output()
+            .unwrap();
+        let (code, text) = told(&output);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(
+            text.contains("is not a cloud, and holds letter.txt"),
+            "{text}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_daemon_that_cannot_come_up_says_why_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let up = |more: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+            .args(["up", "--detach"])
+            .arg(folder.path())
+            .args(more)
+            .output()
+            .unwrap();
+        told(&output)
+    };
+    let (code, text) = up(&["--guests", "puppets", "--port", &port.to_string()]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with(&format!("rehearsal: listen on 127.0.0.1:{port}: ")),
+        "{text}"
+    );
+    let (code, text) = up(&["--port", "0", "--base-image", "/no/such.raw"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("rehearsal: find the base image /no/such.raw: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn exec_stands_aside_for_its_command() {
+    let cloud = Cloud::up(None);
+    let exec = |arguments: &[&str]| {
+        told(
+            &cloud
+                .rehearsal("exec")
+                .arg("--")
+                .args(arguments)
+                .output()
+                .unwrap(),
+        )
+    };
+    assert_eq!(exec(&["sh", "-c", "exit 7"]).0, Some(7));
+    // Killed by a signal, as its caller is to see.
+    assert_eq!(exec(&["sh", "-c", "kill -INT $$"]).0, None);
+    let (code, text) = exec(&["no-such-program"]);
+    assert_eq!(code, Some(127));
+    assert!(
+        text.starts_with("rehearsal: run no-such-program: "),
+        "{text}"
+    );
+}
