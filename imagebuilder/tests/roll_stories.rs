@@ -1,0 +1,566 @@
+//! Whole rolls over the rehearsal cloud: real SDK calls, a real refresh engine, puppets for boxes.
+//!
+//! Each story has a cloud of its own, up until it is dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
+//! beside the program under test: `cargo build -p rehearsal` makes it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use aws_sdk_autoscaling::types::{
+    DesiredConfiguration, LaunchTemplateSpecification, LifecycleHookSpecification,
+    RefreshPreferences,
+};
+use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_ec2::types::{
+    BlockDeviceMapping, EbsBlockDevice, InstanceType, RequestLaunchTemplateData, Tag,
+};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, ProtocolEnum, TargetGroupAttribute,
+};
+use aws_sdk_ssm::types::ParameterType;
+
+const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
+/// Boxes of the stories' group.
+const SIZE: i32 = 2;
+/// How long the cloud may take for what it does in moments.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The cloud's program.
+fn rehearsal() -> PathBuf {
+    let beside = Path::new(IMAGEBUILDER).with_file_name("rehearsal");
+    let program = std::env::var_os("REHEARSAL_BIN").map_or(beside, PathBuf::from);
+    assert!(
+        program.exists(),
+        "{} does not exist: `cargo build -p rehearsal`, or name it in REHEARSAL_BIN",
+        program.display()
+    );
+    program
+}
+
+/// A cloud with a flower shop in it, and a folder to work in.
+struct Shop {
+    folder: tempfile::TempDir,
+    environment: BTreeMap<String, String>,
+    ec2: aws_sdk_ec2::Client,
+    autoscaling: aws_sdk_autoscaling::Client,
+    ssm: aws_sdk_ssm::Client,
+    images: [String; 2],
+}
+
+impl Shop {
+    /// Founds the cloud, and opens the shop: a group of two on the first image, behind a target
+    /// group and a launch hook; the second image is the proven candidate.
+    async fn open() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sick = folder.path().join("sick");
+        std::fs::write(&sick, "").expect("write the list of sick images");
+        let puppet = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories/puppet.py");
+        let cloud = folder.path().join("cloud");
+        say(Command::new(rehearsal())
+            .arg("up")
+            .arg(&cloud)
+            .args([
+                "--port",
+                "0",
+                "--guests",
+                "puppets",
+                "--detach",
+                "--puppet-command",
+            ])
+            .arg(format!("python3 {} {}", puppet.display(), sick.display())));
+        let told = say(Command::new(rehearsal())
+            .arg("exec")
+            .arg(&cloud)
+            .args(["--", "env"]));
+        let environment: BTreeMap<String, String> = String::from_utf8_lossy(&told.stdout)
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .filter(|(name, _)| name.starts_with("AWS_"))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let credentials = Credentials::new(
+            &environment["AWS_ACCESS_KEY_ID"],
+            &environment["AWS_SECRET_ACCESS_KEY"],
+            None,
+            None,
+            "story",
+        );
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(environment["AWS_REGION"].clone()))
+            .endpoint_url(&environment["AWS_ENDPOINT_URL"])
+            .credentials_provider(credentials)
+            .load()
+            .await;
+        let mut shop = Self {
+            folder,
+            environment,
+            ec2: aws_sdk_ec2::Client::new(&config),
+            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(&config),
+            images: [String::new(), String::new()],
+        };
+        for at in 0..shop.images.len() {
+            shop.images[at] = shop.register(&format!("shop-{at}")).await;
+        }
+        shop.stock(&aws_sdk_elasticloadbalancingv2::Client::new(&config))
+            .await;
+        shop
+    }
+
+    /// An image on the base image's disk that a gate has proven.
+    async fn register(&self, name: &str) -> String {
+        let base = self
+            .ec2
+            .describe_images()
+            .owners("136693071363")
+            .send()
+            .await;
+        let base = base.expect("find the base image");
+        let snapshot = base.images()[0].block_device_mappings()[0]
+            .ebs()
+            .and_then(|ebs| ebs.snapshot_id())
+            .expect("the base image's snapshot");
+        let disk = BlockDeviceMapping::builder()
+            .device_name("/dev/xvda")
+            .ebs(EbsBlockDevice::builder().snapshot_id(snapshot).build())
+            .build();
+        let image = self
+            .ec2
+            .register_image()
+            .name(name)
+            .architecture(aws_sdk_ec2::types::ArchitectureValues::X8664)
+            .root_device_name("/dev/xvda")
+            .virtualization_type("hvm")
+            .ena_support(true)
+            .block_device_mappings(disk)
+            .send()
+            .await
+            .expect("register an image")
+            .image_id
+            .expect("its id");
+        let proof = Tag::builder()
+            .key("imagebuilder:verdict")
+            .value("fit")
+            .build();
+        self.ec2
+            .create_tags()
+            .resources(&image)
+            .tags(proof)
+            .send()
+            .await
+            .expect("tag the image");
+        image
+    }
+
+    /// Template, target group, group, pointers; open when every box serves.
+    async fn stock(&self, balancer: &aws_sdk_elasticloadbalancingv2::Client) {
+        let data = RequestLaunchTemplateData::builder()
+            .image_id(&self.images[0])
+            .instance_type(InstanceType::T3Micro)
+            .build();
+        self.ec2
+            .create_launch_template()
+            .launch_template_name("shop")
+            .launch_template_data(data)
+            .send()
+            .await
+            .expect("create a launch template");
+        let vpc = self
+            .ec2
+            .describe_vpcs()
+            .send()
+            .await
+            .expect("list VPCs")
+            .vpcs()[0]
+            .vpc_id
+            .clone();
+        let targets = balancer
+            .create_target_group()
+            .name("shop")
+            .protocol(ProtocolEnum::Http)
+            .port(8080)
+            .set_vpc_id(vpc)
+            .health_check_path("/gtg")
+            .health_check_interval_seconds(5)
+            .health_check_timeout_seconds(2)
+            .healthy_threshold_count(2)
+            .send()
+            .await
+            .expect("create a target group");
+        let targets = targets.target_groups()[0].target_group_arn.clone();
+        balancer
+            .modify_target_group_attributes()
+            .set_target_group_arn(targets.clone())
+            .attributes(
+                TargetGroupAttribute::builder()
+                    .key("deregistration_delay.timeout_seconds")
+                    .value("0")
+                    .build(),
+            )
+            .send()
+            .await
+            .expect("shorten the draining");
+        // Targets that no listener uses are not checked.
+        let subnets = self.ec2.describe_subnets().send().await;
+        let subnets = subnets.expect("list subnets").subnets.expect("subnets");
+        let balancers = balancer
+            .create_load_balancer()
+            .name("shop")
+            .set_subnets(Some(
+                subnets
+                    .into_iter()
+                    .take(2)
+                    .filter_map(|subnet| subnet.subnet_id)
+                    .collect(),
+            ))
+            .send()
+            .await
+            .expect("create a load balancer");
+        balancer
+            .create_listener()
+            .set_load_balancer_arn(balancers.load_balancers()[0].load_balancer_arn.clone())
+            .protocol(ProtocolEnum::Http)
+            .port(8080)
+            .default_actions(
+                Action::builder()
+                    .r#type(ActionTypeEnum::Forward)
+                    .set_target_group_arn(targets.clone())
+                    .build(),
+            )
+            .send()
+            .await
+            .expect("create a listener");
+        let hook = LifecycleHookSpecification::builder()
+            .lifecycle_hook_name("gate")
+            .lifecycle_transition("autoscaling:EC2_INSTANCE_LAUNCHING")
+            .default_result("ABANDON")
+            .heartbeat_timeout(300)
+            .build();
+        self.autoscaling
+            .create_auto_scaling_group()
+            .auto_scaling_group_name("shop")
+            .launch_template(version("1"))
+            .min_size(0)
+            .max_size(3 * SIZE)
+            .desired_capacity(SIZE)
+            .availability_zones("us-east-1a")
+            .set_target_group_arns(targets.map(|arn| vec![arn]))
+            .lifecycle_hook_specification_list(hook)
+            .send()
+            .await
+            .expect("create the group");
+        for (pointer, image) in [("current", &self.images[0]), ("candidate", &self.images[1])] {
+            self.ssm
+                .put_parameter()
+                .name(format!("/imagebuilder/shop/{pointer}"))
+                .value(image)
+                .r#type(ParameterType::String)
+                .data_type("aws:ec2:image")
+                .send()
+                .await
+                .expect("set a pointer");
+        }
+        let open = async {
+            let mut beat = tokio::time::interval(Duration::from_millis(200));
+            // The service looks for a pointer's image after it has answered.
+            while self.serving("1").await != usize::try_from(SIZE).expect("a size")
+                || self.pointer("current").await.is_none()
+                || self.pointer("candidate").await.is_none()
+            {
+                beat.tick().await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, open).await.is_err() {
+            let diary = self.autoscaling.describe_scaling_activities();
+            let diary = diary.auto_scaling_group_name("shop").send().await;
+            panic!("the shop does not open: {diary:?}");
+        }
+    }
+
+    /// How many boxes of a version are in service.
+    async fn serving(&self, version: &str) -> usize {
+        let answer = self
+            .autoscaling
+            .describe_auto_scaling_groups()
+            .auto_scaling_group_names("shop");
+        let answer = answer.send().await.expect("describe the group");
+        answer.auto_scaling_groups()[0]
+            .instances()
+            .iter()
+            .filter(|member| {
+                member
+                    .lifecycle_state()
+                    .is_some_and(|state| state.as_str() == "InService")
+            })
+            .filter(|member| {
+                member.launch_template().and_then(|own| own.version()) == Some(version)
+            })
+            .count()
+    }
+
+    /// Where a pointer points.
+    async fn pointer(&self, pointer: &str) -> Option<String> {
+        let name = format!("/imagebuilder/shop/{pointer}");
+        self.ssm
+            .get_parameter()
+            .name(name)
+            .send()
+            .await
+            .ok()?
+            .parameter?
+            .value
+    }
+
+    /// Boxes of this image are unfit from now on.
+    fn sicken(&self, image: &str) {
+        std::fs::write(self.folder.path().join("sick"), image)
+            .expect("write the list of sick images");
+    }
+
+    /// `imagebuilder` in the shop's folder, with the cloud in its environment.
+    fn imagebuilder(&self, arguments: &[&str]) -> Command {
+        let config = self.folder.path().join("imagebuilder.toml");
+        std::fs::write(&config, CONFIGURATION).expect("write the configuration");
+        let mut command = Command::new(IMAGEBUILDER);
+        command
+            .current_dir(self.folder.path())
+            .args(arguments)
+            .envs(&self.environment)
+            .env("CI", "true")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `imagebuilder` to its end; its code, and its transcript with what is by chance made
+    /// the same each time.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self
+            .imagebuilder(arguments)
+            .output()
+            .expect("imagebuilder runs");
+        (output.status.code(), self.transcript(arguments, &output))
+    }
+
+    fn transcript(&self, arguments: &[&str], output: &Output) -> String {
+        let mut names = Names::default();
+        names.give(&self.images[0], "ami-old");
+        names.give(&self.images[1], "ami-new");
+        let mut lines = vec![format!("$ imagebuilder {}", arguments.join(" "))];
+        let told = String::from_utf8_lossy(&output.stderr);
+        let mut step = "";
+        for line in told.lines() {
+            if !line.starts_with(' ') {
+                step = line.split(' ').next().unwrap_or_default();
+            }
+            // What a watch sees on its way depends on when it looks.
+            if line.starts_with(' ') && ["watch", "verify"].contains(&step) {
+                continue;
+            }
+            lines.push(names.plain(line));
+        }
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            lines.push(format!("stdout: {}", names.plain(line)));
+        }
+        lines.push(format!("exit code {:?}", output.status.code()));
+        lines.join("\n")
+    }
+}
+
+impl Drop for Shop {
+    fn drop(&mut self) {
+        // The story's own failure is what is to be seen.
+        let _ = Command::new(rehearsal())
+            .arg("down")
+            .arg(self.folder.path().join("cloud"))
+            .output();
+    }
+}
+
+const CONFIGURATION: &str = r#"
+[image]
+name = "shop"
+[image.source]
+owners = ["136693071363"]
+name = "debian-*"
+[image.agent]
+binary = "imagebuilder-agent"
+[fleet]
+group = "shop"
+launch_template = "shop"
+target_group = "shop"
+[roll]
+min_healthy_percentage = 100
+max_healthy_percentage = 150
+instance_warmup_seconds = 1
+max_failed_launches = 2
+poll_seconds = 1
+healthy_rounds = 2
+verify_timeout_seconds = 60
+"#;
+
+/// The shop's template in this version.
+fn version(number: &str) -> LaunchTemplateSpecification {
+    LaunchTemplateSpecification::builder()
+        .launch_template_name("shop")
+        .version(number)
+        .build()
+}
+
+/// Runs a command that has to succeed.
+fn say(command: &mut Command) -> Output {
+    let output = command.output().expect("the program runs");
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Names for what has another id each time.
+#[derive(Default)]
+struct Names(Vec<(String, String)>);
+
+impl Names {
+    fn give(&mut self, id: &str, name: &str) {
+        self.0.push((id.to_owned(), name.to_owned()));
+    }
+
+    /// A line with ids named in the order they come, and without durations.
+    fn plain(&mut self, line: &str) -> String {
+        let mut out = Vec::new();
+        for word in line.split(' ') {
+            let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+            let kind = if core.len() == 36 && core.split('-').count() == 5 {
+                Some("refresh")
+            } else {
+                ["i", "lt"].into_iter().find(|kind| {
+                    core.strip_prefix(kind)
+                        .and_then(|rest| rest.strip_prefix('-'))
+                        .is_some_and(|rest| rest.len() >= 8)
+                })
+            };
+            if let Some(kind) = kind
+                && !self.0.iter().any(|(id, _)| id == core)
+            {
+                let number = self
+                    .0
+                    .iter()
+                    .filter(|(_, name)| name.starts_with(kind))
+                    .count()
+                    + 1;
+                self.give(core, &format!("{kind}-{number}"));
+            }
+            let named = self.0.iter().find(|(id, _)| id == core);
+            out.push(named.map_or_else(
+                || word.to_owned(),
+                |(id, name)| word.replace(id.as_str(), name),
+            ));
+        }
+        let line = out.join(" ");
+        match line.rfind(" (") {
+            Some(at) if line.ends_with(" s)") => line[..at].to_owned(),
+            _ => line,
+        }
+    }
+}
+
+/// Starts `imagebuilder` and returns when a line of its story begins like this.
+fn until(command: &mut Command, beginning: &str) -> Child {
+    let mut child = command
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("imagebuilder runs");
+    let mut told = BufReader::new(child.stderr.take().expect("its story"));
+    let mut line = String::new();
+    while told.read_line(&mut line).expect("read its story") > 0 {
+        if line.starts_with(beginning) {
+            // The rest of the story is nobody's, but its pipe must not break.
+            std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+            return child;
+        }
+        line.clear();
+    }
+    let ended = child.wait().expect("imagebuilder ends");
+    panic!("{ended}: the story ended before {beginning:?}");
+}
+
+#[tokio::test]
+async fn a_roll_ends_with_every_box_proven_and_the_pointers_moved() {
+    let shop = Shop::open().await;
+    let (code, first) = shop.run(&["roll"]);
+    assert_eq!(code, Some(0), "{first}");
+    assert_eq!(shop.serving("2").await, 2);
+    assert_eq!(
+        shop.pointer("current").await.as_ref(),
+        Some(&shop.images[1])
+    );
+    assert_eq!(
+        shop.pointer("previous").await.as_ref(),
+        Some(&shop.images[0])
+    );
+    let (_, second) = shop.run(&["roll"]);
+    let (_, back) = shop.run(&["roll", "rollback"]);
+    assert_eq!(shop.serving("1").await, 2);
+    insta::assert_snapshot!([first, second, back].join("\n\n"));
+}
+
+#[tokio::test]
+async fn boxes_that_abandon_their_hook_are_rolled_back() {
+    let shop = Shop::open().await;
+    shop.sicken(&shop.images[1]);
+    let (code, told) = shop.run(&["roll"]);
+    assert_eq!(code, Some(11), "{told}");
+    assert_eq!(shop.serving("1").await, 2);
+    assert_eq!(
+        shop.pointer("current").await.as_ref(),
+        Some(&shop.images[0])
+    );
+    assert_eq!(shop.pointer("previous").await, None);
+    insta::assert_snapshot!(told);
+}
+
+#[tokio::test]
+async fn a_second_refresh_is_refused() {
+    let shop = Shop::open().await;
+    shop.autoscaling
+        .start_instance_refresh()
+        .auto_scaling_group_name("shop")
+        .desired_configuration(
+            DesiredConfiguration::builder()
+                .launch_template(version("1"))
+                .build(),
+        )
+        .preferences(RefreshPreferences::builder().instance_warmup(3600).build())
+        .send()
+        .await
+        .expect("start a refresh");
+    let (code, told) = shop.run(&["roll"]);
+    assert_eq!(code, Some(16), "{told}");
+}
+
+#[tokio::test]
+async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
+    for signal in ["-INT", "-KILL"] {
+        let shop = Shop::open().await;
+        let mut roll = until(&mut shop.imagebuilder(&["roll"]), "watch group");
+        say(Command::new("kill").arg(signal).arg(roll.id().to_string()));
+        let left = roll.wait().expect("imagebuilder ends");
+        assert_eq!(left.code(), (signal == "-INT").then_some(15), "{signal}");
+        let (code, told) = shop.run(&["roll", "watch"]);
+        assert_eq!(code, Some(0), "{signal}: {told}");
+        assert_eq!(shop.serving("2").await, 2);
+        assert_eq!(
+            shop.pointer("current").await.as_ref(),
+            Some(&shop.images[1])
+        );
+        assert_eq!(
+            shop.pointer("previous").await.as_ref(),
+            Some(&shop.images[0])
+        );
+    }
+}
