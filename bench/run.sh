@@ -11,7 +11,7 @@ base=$(rehearsal base-image --cache "$root/.cache/base-image")
 cp -r examples/shop "$place/shop"
 mkdir -p "$place/shop/payload"
 cp "$CARGO_TARGET_DIR/box/imagebuilder-agent" "$CARGO_TARGET_DIR/box/orders" "$place/shop/payload/"
-cp examples/shop/releases/1.toml "$place/shop/payload/orders.toml"
+cp examples/shop/releases/1/* "$place/shop/payload/"
 rehearsal up "$place/cloud" --base-image "$base" --port 0 --detach >&2
 rehearsal exec "$place/cloud" -- "$root/.cache/venv/bin/python" bench/bench.py \
   --shop "$place/shop" --cloud "$place/cloud" --box "$CARGO_TARGET_DIR/box"

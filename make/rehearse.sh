@@ -67,7 +67,7 @@ echo "the shop is at $listener" >&2
 
 release() { # number orders-binary: what goes into the next image
   cp "$2" "$shop/payload/orders"
-  cp "$shop/releases/$1.toml" "$shop/payload/orders.toml"
+  cp "$shop/releases/$1"/* "$shop/payload/"
 }
 cd "$shop"
 
