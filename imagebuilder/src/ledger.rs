@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::exit::Exit;
 use crate::ids::RunId;
 
 /// The schema this program reads and writes.
@@ -127,6 +128,50 @@ pub(crate) struct Ledger {
     folder: PathBuf,
     journal: Journal,
     _lock: File,
+}
+
+/// The right to bake one image in one folder; given back when dropped, or when the process dies.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _lock: File,
+}
+
+impl Turn {
+    /// Takes the turn for a run that is about to begin.
+    ///
+    /// Who holds it stands in the lock file; it stays there when the lock is gone, and tells then nothing.
+    pub(crate) fn take(runs: &Path, image: &str, run: &RunId) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(runs)
+            .with_context(|| format!("create the folder of runs {}", runs.display()))?;
+        let path = runs.with_file_name(format!("{image}.lock"));
+        let mut lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("open {}", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                return Err(Exit::Refused
+                    .error(format!(
+                        "image {image} is being baked here already, by {}",
+                        holder.trim()
+                    ))
+                    .hint("wait until it has ended, or end it with Ctrl-C and run `imagebuilder reap`")
+                    .into());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("lock {}", path.display()));
+            }
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "process {}, run {run}", std::process::id()))
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Self { _lock: lock })
+    }
 }
 
 /// A run folder as `reap` and `status` find it.

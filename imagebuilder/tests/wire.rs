@@ -438,8 +438,7 @@ async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
-    let house = House::up().await;
-    for mark in [
+    const MARKS: [&str; 11] = [
         "\"step\": \"validate\"",
         "\"step\": \"key\"",
         "\"kind\": \"key-pair\"",
@@ -451,28 +450,66 @@ async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
         "\"step\": \"candidate\"",
         "\"step\": \"gate\"",
         "\"kind\": \"parameter\"",
-    ] {
-        let known = house.runs();
-        let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
-        until(mark, async || {
-            house.new_ledger(&known).filter(|text| text.contains(mark))
-        })
-        .await;
-        bake.start_kill().unwrap();
-        bake.wait().await.unwrap();
-        let reaped = house.run(&["reap"]).await;
-        assert!(
-            reaped.status.success(),
-            "killed at {mark}: {}",
-            text(&reaped)
-        );
-        assert_eq!(
-            house.census().await,
-            BTreeSet::new(),
-            "killed at {mark}: {}",
-            text(&reaped)
-        );
-    }
+    ];
+    // Packer mostly waits: a few clouds at once, each with every fourth mark.
+    let lane = async |first: usize| {
+        let house = House::up().await;
+        for mark in MARKS.into_iter().skip(first).step_by(4) {
+            killed_at(&house, mark).await;
+        }
+    };
+    tokio::join!(lane(0), lane(1), lane(2), lane(3));
+}
+
+/// Kills a bake when its ledger shows the mark; `reap` must leave nothing.
+async fn killed_at(house: &House, mark: &str) {
+    let known = house.runs();
+    let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    until(mark, async || {
+        house.new_ledger(&known).filter(|text| text.contains(mark))
+    })
+    .await;
+    bake.start_kill().unwrap();
+    bake.wait().await.unwrap();
+    let reaped = house.run(&["reap"]).await;
+    assert!(
+        reaped.status.success(),
+        "killed at {mark}: {}",
+        text(&reaped)
+    );
+    assert_eq!(
+        house.census().await,
+        BTreeSet::new(),
+        "killed at {mark}: {}",
+        text(&reaped)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bake_of_the_same_image_is_refused_while_the_first_lives() {
+    let house = House::up().await;
+    let mut first = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"step\": \"validate\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let run = house.runs().remove(0);
+    let run = run.file_name().unwrap().to_str().unwrap();
+    let second = house.run(&["bake"]).await;
+    assert_eq!(second.status.code(), Some(3), "{}", text(&second));
+    let told = String::from_utf8_lossy(&second.stderr);
+    let pid = first.id().unwrap();
+    assert!(told.contains(&format!("process {pid}")), "{told}");
+    assert!(told.contains(run), "{told}");
+    assert_eq!(house.runs().len(), 1, "the refused bake has left a run");
+
+    first.start_kill().unwrap();
+    first.wait().await.unwrap();
+    let reaped = house.run(&["reap"]).await;
+    assert!(reaped.status.success(), "{}", text(&reaped));
+    let third = house.bake("fit").await;
+    assert!(third.status.success(), "{}", text(&third));
 }
 
 #[tokio::test(flavor = "multi_thread")]

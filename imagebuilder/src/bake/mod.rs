@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::ids::{Digest, ImageId, RunId};
 use crate::image::{self, Origin};
-use crate::ledger::{Kind, Ledger, State};
+use crate::ledger::{Kind, Ledger, State, Turn};
 use crate::output::Output;
 use crate::packer::Version;
 use crate::stage::{Stage, TEMPLATE};
@@ -119,6 +119,7 @@ impl Bake<'_> {
 
         let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
         let name = self.config.image.name.as_str();
+        let _turn = Turn::take(&self.runs, name, &run)?;
         let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
         self.output.also_to(&ledger.folder().join("events.jsonl"))?;
         ledger.fact("digest", digest.as_str())?;
