@@ -44,6 +44,7 @@ enum Story {
 
 #[derive(Debug)]
 struct Spinner {
+    id: &'static str,
     text: String,
     waiting: String,
     since: Instant,
@@ -164,6 +165,7 @@ impl Output {
         let spin = matches!(shared.story, Story::Terminal);
         if spin {
             shared.spinner = Some(Spinner {
+                id,
                 text: text.clone(),
                 waiting: String::new(),
                 since,
@@ -223,14 +225,14 @@ impl Shared {
             return;
         };
         spinner.frame = (spinner.frame + 1) % FRAMES.len();
-        let waiting = if spinner.waiting.is_empty() {
-            String::new()
+        let frame = FRAMES[spinner.frame];
+        let texts = if spinner.waiting.is_empty() {
+            [&spinner.text, spinner.id].map(|text| format!("{frame} {text}"))
         } else {
-            format!(": {}", spinner.waiting)
+            [&spinner.text, spinner.id].map(|text| format!("{frame} {text}: {}", spinner.waiting))
         };
-        let text = format!("{} {}{waiting}", FRAMES[spinner.frame], spinner.text);
         let clock = format!(" ({})", elapsed(spinner.since.elapsed()));
-        let line = fitted(&text, &clock, columns());
+        let line = fitted(&texts, &clock, columns());
         let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{line}");
         let _ = std::io::stderr().flush();
     }
@@ -369,13 +371,15 @@ fn columns() -> usize {
     }
 }
 
-/// A spinner line must not wrap, or `\r` could not take it back: what is waited for is cut short, never the clock.
-fn fitted(text: &str, clock: &str, columns: usize) -> String {
+/// A spinner line must not wrap, or `\r` could not take it back: the long text if there is room for it, else the short
+/// one, cut if need be; never the clock.
+fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
     let room = columns.saturating_sub(1 + clock.chars().count());
-    if text.chars().count() <= room {
+    if let Some(text) = texts.iter().find(|text| text.chars().count() <= room) {
         return format!("{text}{clock}");
     }
-    let mut line: String = text.chars().take(room.saturating_sub(1)).collect();
+    let [_, short] = texts;
+    let mut line: String = short.chars().take(room.saturating_sub(1)).collect();
     line.push('…');
     line.push_str(clock);
     line.chars().take(columns.saturating_sub(1)).collect()
@@ -394,13 +398,16 @@ mod tests {
 
     #[test]
     fn a_spinner_line_never_wraps_and_keeps_its_clock() {
-        let long = "- build shop-20261120-8a48d222 from ami-0b53d0355142815dd: waiting for SSH to become available";
-        assert_eq!(
-            fitted(long, " (12 s)", 80),
-            "- build shop-20261120-8a48d222 from ami-0b53d0355142815dd: waiting for … (12 s)"
-        );
-        assert_eq!(fitted("- gate", " (12 s)", 80), "- gate (12 s)");
-        assert_eq!(fitted("- gate", " (12 s)", 4), "… (");
+        let texts = ["- gate ami-1: waiting", "- gate: waiting"].map(ToOwned::to_owned);
+        for (columns, want) in [
+            (80, "- gate ami-1: waiting (12 s)"),
+            (29, "- gate ami-1: waiting (12 s)"),
+            (28, "- gate: waiting (12 s)"),
+            (20, "- gate: wai… (12 s)"),
+            (4, "… ("),
+        ] {
+            assert_eq!(fitted(&texts, " (12 s)", columns), want);
+        }
     }
 
     #[test]
