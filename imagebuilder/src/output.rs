@@ -207,10 +207,10 @@ impl Shared {
             Story::Terminal | Story::Plain => {
                 self.clear_spinner();
                 // A story nobody can hear is no reason to stop working.
-                let _ = writeln!(std::io::stderr().lock(), "{line}");
+                let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
             }
             #[cfg(test)]
-            Story::Kept(lines) => lines.push(line.to_owned()),
+            Story::Kept(lines) => lines.push(plain(line)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Shared {
             [&spinner.text, spinner.id].map(|text| format!("{frame} {text}: {}", spinner.waiting))
         };
         let clock = format!(" ({})", elapsed(spinner.since.elapsed()));
-        let line = fitted(&texts, &clock, columns());
+        let line = fitted(&texts.map(|text| plain(&text)), &clock, columns());
         let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{line}");
         let _ = std::io::stderr().flush();
     }
@@ -342,13 +342,21 @@ pub(crate) fn log() {
 /// Prints an error's chain once, its hint below, and gives the exit code.
 pub(crate) fn report(error: &anyhow::Error, exit: &Exit) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {error:#}");
+    let _ = writeln!(stderr, "error: {}", plain(&format!("{error:#}")));
     if let Some(hint) = exit::hint(error) {
         for line in hint.lines() {
-            let _ = writeln!(stderr, "hint: {line}");
+            let _ = writeln!(stderr, "hint: {}", plain(line));
         }
     }
     (*exit).into()
+}
+
+/// What a box, a tag or a tool says, without what would steer the terminal it is shown on.
+fn plain(text: &str) -> String {
+    strip_ansi_escapes::strip_str(text.replace('\t', "    "))
+        .chars()
+        .filter(|char| !char.is_control() || *char == '\n')
+        .collect()
 }
 
 /// A duration for people: `0.4 s`, `12 s`, `3 min 05 s`.
@@ -394,6 +402,20 @@ mod tests {
         for (millis, want) in [(420, "0.4 s"), (12_300, "12 s"), (185_000, "3 min 05 s")] {
             assert_eq!(elapsed(Duration::from_millis(millis)), want);
         }
+    }
+
+    #[test]
+    fn nothing_that_is_said_steers_the_terminal() {
+        assert_eq!(
+            plain("\u{1b}[2J\u{1b}[01;01HWelcome to \u{1b}[30mGRUB!\r\u{7}"),
+            "Welcome to GRUB!"
+        );
+        assert_eq!(plain("two\n\tlines, Grüße"), "two\n    lines, Grüße");
+        let output = Output::kept();
+        output
+            .step("gate", "gate \u{1b}]0;title\u{7}ami-1")
+            .done("\u{1b}[2Jfit");
+        assert!(output.story().iter().all(|line| !line.contains('\u{1b}')));
     }
 
     #[test]
