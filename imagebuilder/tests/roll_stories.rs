@@ -564,3 +564,31 @@ async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_throttled_api_is_borne() {
+    let shop = Shop::open().await;
+    let dial = |service: &str| {
+        say(Command::new(rehearsal())
+            .arg("dial")
+            .arg(shop.folder.path().join("cloud"))
+            .args([&format!("throttle.{service}"), "3"]));
+    };
+    // Not what the boxes use: they have no SDK that asks again.
+    dial("ec2");
+    dial("elasticloadbalancing");
+    let (code, told) = shop.run(&["roll"]);
+    assert_eq!(code, Some(0), "{told}");
+    dial("autoscaling");
+    dial("ssm");
+    let (code, told) = shop.run(&["status"]);
+    assert_eq!(code, Some(0), "{told}");
+    let requests = std::fs::read_to_string(shop.folder.path().join("cloud/requests.jsonl"));
+    let requests = requests.expect("the cloud's journal");
+    for refusal in ["RequestLimitExceeded", "Throttling", "ThrottlingException"] {
+        assert!(
+            requests.contains(&format!("\"{refusal}\"")),
+            "nothing was refused with {refusal}"
+        );
+    }
+}
