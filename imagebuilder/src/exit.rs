@@ -3,6 +3,8 @@
 //! Codes are interface: scripts branch on them, so a number never changes its meaning. This module prints nothing.
 
 use std::fmt;
+
+use crate::cloud::CloudError;
 use std::process::ExitCode;
 
 /// How a command ended, as the number its process exits with.
@@ -96,9 +98,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The outermost hint in an error's chain.
+/// The outermost hint in an error's chain; without one, what cures a failed call of its kind.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
-    failures(error).find_map(|failure| failure.hint.as_deref())
+    failures(error)
+        .find_map(|failure| failure.hint.as_deref())
+        .or_else(|| {
+            error
+                .chain()
+                .find_map(|cause| cause.downcast_ref::<CloudError>()?.cure())
+        })
 }
 
 fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
@@ -169,6 +177,22 @@ mod tests {
             format!("{wrapped:#}"),
             "while baking: bake failed: no such source"
         );
+    }
+
+    #[test]
+    fn a_failed_call_has_the_cure_of_its_kind_unless_somebody_knew_better() {
+        let call = || {
+            let code = "RequestLimitExceeded";
+            CloudError::new(crate::cloud::Kind::Throttled, "search images", code, "")
+        };
+        let told = hint(&anyhow::Error::from(call()).context("look")).map(str::to_owned);
+        assert!(told.is_some_and(|told| told.contains("try again later")));
+        let better: anyhow::Error = Exit::Refused
+            .error("no")
+            .hint("wait")
+            .because(call())
+            .into();
+        assert_eq!(hint(&better), Some("wait"));
     }
 
     #[test]

@@ -183,6 +183,18 @@ pub(crate) enum Found {
     Dead(Box<Ledger>),
 }
 
+/// Waits until no lock below `runs` is held. A child that another test starts holds every lock of this process too, from
+/// its fork until its exec.
+#[cfg(test)]
+pub(crate) fn settled(runs: &Path) {
+    for run in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+        if let Ok(lock) = File::open(run.path().join(LOCK)) {
+            // What cannot be locked at all shows where it is looked at.
+            let _ = lock.lock();
+        }
+    }
+}
+
 impl Ledger {
     /// Begins a run in a folder of its own below `runs`.
     pub(crate) fn begin(

@@ -143,20 +143,9 @@ impl Scene {
         }
     }
 
-    /// A process that another test forks holds every open file of this one until it becomes its program; a bake
-    /// that is killed for real takes its children between fork and exec with it.
-    fn wait_for_locks(&self) {
-        let folders = std::fs::read_dir(self.runs()).into_iter().flatten();
-        for folder in folders.map(|entry| entry.unwrap().path()) {
-            if let Ok(lock) = std::fs::File::open(folder.join("lock")) {
-                lock.lock().unwrap();
-            }
-        }
-    }
-
     async fn reap(&self) -> super::reap::Reaped {
         self.fake.world().fault = None;
-        self.wait_for_locks();
+        crate::ledger::settled(&self.runs());
         let day = Duration::from_secs(86400);
         reap(
             &self.fake.cloud(),

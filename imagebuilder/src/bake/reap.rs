@@ -115,7 +115,7 @@ async fn one(
             open.iter()
                 .map(|thing| format!("{} {}", thing.kind, thing.label())),
         );
-        step.done(format!("{} would be looked at", open.len()));
+        step.done(format!("would remove {}", open.len()));
         return Ok(());
     }
     let before = ledger

@@ -49,6 +49,23 @@ impl CloudError {
         }
     }
 
+    /// What cures it, where the kind alone tells.
+    pub(crate) fn cure(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Denied => Some(
+                "allow it to the caller that `imagebuilder doctor` names; docs/operating.md has what each command needs",
+            ),
+            Kind::Credentials => {
+                Some("the keys are wrong or have expired: log in again, or check AWS_PROFILE")
+            }
+            Kind::Throttled => Some(
+                "the account is throttled, and the call was repeated for a minute: try again later",
+            ),
+            Kind::Unreachable => Some("the call can be repeated: check the network, and try again"),
+            Kind::NotFound | Kind::InUse | Kind::Invalid | Kind::Other => None,
+        }
+    }
+
     /// The service's error code, empty when it never answered.
     pub(crate) fn code(&self) -> &str {
         &self.code

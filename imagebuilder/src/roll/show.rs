@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Plan, Version, WayBack};
+use super::plan::{Plan, Target, Version, WayBack};
 use super::verify::verdict_word;
 use super::view::{Activity, Member};
 use crate::cloud::ActivityOutcome;
@@ -90,6 +90,17 @@ pub(crate) fn plan(plan: &Plan) -> Vec<String> {
             .map(|warning| format!("  warning: {warning}")),
     );
     lines
+}
+
+/// That there is no plan, as data.
+pub(crate) fn nothing_to_do(group: &GroupName, target: &Target) -> serde_json::Value {
+    serde_json::json!({
+        "group": group.as_str(),
+        "nothing_to_do": true,
+        "template": target.template_id,
+        "version": target.version,
+        "image": target.image.as_str(),
+    })
 }
 
 /// A plan as data, for `--json`.

@@ -184,6 +184,7 @@ fn normal(text: &str) -> String {
 }
 
 fn outcome(runs: &Path) -> Vec<Option<String>> {
+    crate::ledger::settled(runs);
     crate::ledger::Ledger::all(runs)
         .unwrap()
         .into_iter()

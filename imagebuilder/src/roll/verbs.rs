@@ -163,6 +163,10 @@ async fn already(
         view.group, target.version, target.image
     ));
     if request.extent == Extent::Plan {
+        if crew.output.wants_json() {
+            crew.output
+                .json(&show::nothing_to_do(&view.group, &target))?;
+        }
         return Ok(Exit::Done);
     }
     let finish = drive::prove(crew, &target).await?;
