@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build box rehearse check check-packer-current test bench packer-current clean
+.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current test bench packer-current clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -40,8 +40,17 @@ check: setup-test
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
-	cargo test --locked --workspace
+	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
 	@$(MAKE) --no-print-directory check-packer-current
+
+# Whole bakes by real Packer mostly wait; the other tests run beside them.
+others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs)))))
+
+check-wire:
+	cargo test --locked --workspace --test wire
+
+check-rest:
+	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(others))
 
 # Once more with a current Packer, where Go is there to build one: both releases are promised.
 check-packer-current:
