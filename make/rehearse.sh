@@ -55,7 +55,7 @@ base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-)
 
 part "the cloud: endpoint, fleet of two plain boxes, listener"
 [ ! -d "$cloud" ] || rehearsal down "$cloud" >/dev/null 2>&1 9>&- || true
-rm -rf "$cloud" "$shop"
+rm -rf "$cloud" "$shop" "$place/orders.ledger" "$place/load.log"
 mkdir -p "$shop"
 cp -r "$root/examples/shop/." "$shop"
 mkdir -p "$shop/payload"

@@ -410,6 +410,7 @@ mod tests {
             plain("\u{1b}[2J\u{1b}[01;01HWelcome to \u{1b}[30mGRUB!\r\u{7}"),
             "Welcome to GRUB!"
         );
+        assert_eq!(plain("\u{1b}[=3hcut \u{1b}[3"), "cut ");
         assert_eq!(plain("two\n\tlines, Grüße"), "two\n    lines, Grüße");
         let output = Output::kept();
         output

@@ -176,7 +176,7 @@ impl Instances for Ec2Instances {
         let encoded = answer.output().unwrap_or_default();
         let bytes = aws_smithy_types::base64::decode(encoded)
             .map_err(|error| CloudError::new(Kind::Other, operation, "", error.to_string()))?;
-        Ok(printable(&String::from_utf8_lossy(&bytes)))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()> {
@@ -316,48 +316,6 @@ impl Instances for Ec2Instances {
             // Permissions are looked at first, so a complaint about the made-up instance is a yes as well.
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             other => other,
-        }
-    }
-}
-
-/// A console's text without what would steer the reader's terminal: firmware and boot loaders clear the screen and set
-/// colours.
-fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\x1b' if chars.next_if_eq(&'[').is_some() => {
-                // A control sequence ends with its first letter, or a character near the letters.
-                while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {}
-            }
-            '\n' | '\t' => out.push(c),
-            c if c.is_control() => {}
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::printable;
-
-    #[test]
-    fn a_console_cannot_steer_the_terminal() {
-        for (raw, want) in [
-            (
-                "\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: loading\r\n",
-                "BdsDxe: loading\n",
-            ),
-            (
-                "\x1b[0m\x1b[30m\x1b[47mWelcome to GRUB!",
-                "Welcome to GRUB!",
-            ),
-            ("a\tb\x07\x1bc é", "a\tbc é"),
-            ("cut \x1b[3", "cut "),
-        ] {
-            assert_eq!(printable(raw), want);
         }
     }
 }
