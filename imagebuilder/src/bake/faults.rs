@@ -223,6 +223,23 @@ async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_builder_open_to_everybody_is_warned_of() {
+    let mut scene = Scene::new(Verdict::Fit);
+    let warned = |scene: &Scene| {
+        let story = scene.output.story();
+        story
+            .iter()
+            .filter(|line| line.contains("source_cidrs"))
+            .count()
+    };
+    scene.bake(Reuse::Allowed).await.unwrap();
+    assert_eq!(warned(&scene), 1);
+    scene.config.bake.source_cidrs = vec!["192.0.2.1/32".to_owned()];
+    scene.bake(Reuse::Never).await.unwrap();
+    assert_eq!(warned(&scene), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_gates_refusal_is_exit_4_with_the_agents_reason_and_leaves_nothing() {
     let scene = Scene::new(Verdict::Unfit);
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();

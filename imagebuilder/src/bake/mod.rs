@@ -234,6 +234,11 @@ impl Bake<'_> {
             ledger.folder().join(TEMPLATE).display()
         ));
         self.stop_here("before anything was created")?;
+        if config.bake.source_cidrs.is_empty() {
+            self.output.warn(
+                "while it lives, anyone may try the builder's SSH port: `[bake] source_cidrs` is empty",
+            );
+        }
 
         ledger.step("key")?;
         ledger.intend(Kind::KeyPair, &facts.key_name)?;
