@@ -30,10 +30,11 @@ need curl curl
 need git git
 need python3 python3
 need packer packer
+# Building the base image as somebody else than root.
+[ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
-# root works in places where sbin is not on PATH.
 if [ ${#packages[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || fail "missing: ${packages[*]}" "install these with your system's package manager; only apt-get is automated"
   root=()
