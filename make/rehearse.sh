@@ -109,7 +109,6 @@ else
   kill -INT "$load"
   wait "$load" || die "the load generator saw failed orders: $place/load.log"
   load=
-  tail -n 1 "$place/load.log" >&2
 fi
 
 part "every order that was acknowledged, looked up in the store"
