@@ -98,6 +98,8 @@ pub(crate) async fn judge(
         match decide(&view, candidate) {
             Next::Fit(services) => {
                 step.say(format!("{id} is fit{services}"));
+                // It goes while the image is published. The sweep waits until it is gone, and asks again if this was lost.
+                let _ = cloud.instances.terminate(&id).await;
                 return Ok(());
             }
             Next::Refuse(why) => return Err(refusal(cloud, &id, why).await),

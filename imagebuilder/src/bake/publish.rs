@@ -15,9 +15,9 @@ use crate::ledger::Ledger;
 use crate::output::Step;
 
 /// SSM validates an AMI parameter after it answered, so the value must be seen before it is believed.
-const READ_BACK: Duration = Duration::from_secs(1);
+const READ_BACK: Duration = Duration::from_millis(250);
 /// Validation takes seconds; after a minute it failed silently.
-const READ_BACKS: u32 = 60;
+const READ_BACKS: u32 = 240;
 /// The fact under which the pointer's former value is kept for the undo; empty when there was none.
 const BEFORE: &str = "candidate-before";
 

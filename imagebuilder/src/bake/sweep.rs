@@ -17,9 +17,9 @@ use crate::ledger::{Kind, Ledger, State, Thing};
 use crate::output::Step;
 
 /// How often what is on its way out is looked at.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(500);
 /// How many looks: an instance takes minutes to terminate, and holds its security group until then.
-const LOOKS: u32 = 300;
+const LOOKS: u32 = 1200;
 
 /// The order in which kinds go: holders before what they hold.
 const ORDER: [Kind; 6] = [
