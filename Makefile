@@ -44,7 +44,7 @@ check: setup-test
 	@$(MAKE) --no-print-directory check-packer-current
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them.
-others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs)))))
+others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))))))
 
 check-wire:
 	cargo test --locked --workspace --test wire
