@@ -1,46 +1,7 @@
-//! `imagebuilder-agent`: the box's own keeper.
-//!
-//! It decides whether this instance may serve, tells the Auto Scaling group and the registry, and
-//! lets the box go in order. This file parses, sets up the log and turns the outcome into an exit
-//! code; everything else lives in the modules.
-
-mod aws;
-mod cli;
-mod configure;
-mod duty;
-mod health;
-mod identity;
-mod lifecycle;
-mod machine;
-mod notify;
-mod output;
-mod registry;
-mod run;
-mod settings;
-mod standing;
-mod status;
+//! The program `imagebuilder-agent`; all of it is in the library.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    // Plain lines without time or colour: the journal adds the time, and stdout stays for verdicts.
-    tracing_subscriber::fmt()
-        .with_max_level(cli.log_level())
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .init();
-    match cli.dispatch() {
-        Ok(code) => code.into(),
-        Err(error) => {
-            for line in format!("{error:#}").lines() {
-                tracing::error!("{line}");
-            }
-            cli::Exit::of(&error).into()
-        }
-    }
+    imagebuilder_agent::main()
 }

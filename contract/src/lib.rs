@@ -1,8 +1,11 @@
 //! What `imagebuilder` and `imagebuilder-agent` must agree on, and nothing else: the names of tags
-//! and parameters, and the record an agent leaves in the registry.
+//! and parameters, the record an agent leaves in the registry, the metadata of a release in the signed
+//! channel, and where an image keeps the agent.
 //!
-//! Types only. This crate must not know files, the network, AWS or any runtime.
+//! Types only. This crate must not touch files, the network, AWS or any runtime.
 
+pub mod layout;
 pub mod names;
 pub mod registry;
+pub mod release;
 pub mod tags;

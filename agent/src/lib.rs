@@ -1,0 +1,51 @@
+//! `imagebuilder-agent`: the box's own keeper.
+//!
+//! It decides whether this instance may serve, tells the Auto Scaling group and the registry, and
+//! lets the box go in order; and it keeps itself current from a signed channel ([`update`]).
+//!
+//! A library only so that the TUF conformance client and the fuzz targets reach [`update`]; the program
+//! is [`main`].
+
+mod aws;
+mod cli;
+mod configure;
+mod duty;
+mod health;
+mod identity;
+mod lifecycle;
+mod machine;
+mod notify;
+mod output;
+mod registry;
+mod run;
+mod settings;
+mod standing;
+mod status;
+pub mod update;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The program: parses, sets up the log, and turns the outcome into an exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // Plain lines without time or colour: the journal adds the time, and stdout stays for verdicts.
+    tracing_subscriber::fmt()
+        .with_max_level(cli.log_level())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .init();
+    match cli.dispatch() {
+        Ok(code) => code.into(),
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                tracing::error!("{line}");
+            }
+            cli::Exit::of(&error).into()
+        }
+    }
+}

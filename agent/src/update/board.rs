@@ -1,0 +1,92 @@
+//! The updater's standing as a small file for anybody to read: `status`, the daemon's metrics, and the
+//! daemon's answer to a wish to restart it. Written by rename, by the updater only.
+
+use jiff::Timestamp;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use super::channel::Digest;
+
+/// The file's name in the updater's runtime directory.
+pub const FILE: &str = "status.json";
+
+/// A version in a slot, or about to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// Its version.
+    pub version: Version,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// Everything the updater tells.
+///
+/// Unknown fields are ignored and all have defaults: the daemon that reads it may be older or newer than
+/// the updater that wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateStanding {
+    /// The phase, as drawn in `docs/agent.md`.
+    pub phase: String,
+    /// What it waits for or why it stays, in one line.
+    pub reason: String,
+    /// The code of the last refusal or failure, kebab; empty while all is well.
+    pub code: String,
+    /// The channel's name.
+    pub channel: String,
+    /// What `stable` points to.
+    pub stable: Option<Build>,
+    /// What is on trial.
+    pub trial: Option<Build>,
+    /// What came with the image.
+    pub factory: Option<Build>,
+    /// The newest release this box would take now or later.
+    pub wanted: Option<Build>,
+    /// When its wave lets this box have it.
+    pub wanted_at: Option<Timestamp>,
+    /// This box's place in the wave, 0 to 2047.
+    pub position: Option<u16>,
+    /// An operator's hold.
+    pub hold: Option<Hold>,
+    /// The version an operator pinned.
+    pub pin: Option<Version>,
+    /// The oldest version allowed.
+    pub floor: Option<Version>,
+    /// Digests that failed here.
+    pub skipped: Vec<Skipped>,
+    /// Versions of root, timestamp, snapshot, targets last verified.
+    pub metadata: Option<[u64; 4]>,
+    /// When the timestamp role expires.
+    pub metadata_expires: Option<Timestamp>,
+    /// The last check, whatever came of it.
+    pub checked_at: Option<Timestamp>,
+    /// The last check that verified.
+    pub verified_at: Option<Timestamp>,
+    /// The last promotion.
+    pub updated_at: Option<Timestamp>,
+    /// Set while the updater wants to restart the daemon and waits for its leave: the daemon answers
+    /// with `leave` in its own standing.
+    pub asks_leave_since: Option<Timestamp>,
+}
+
+/// An operator's hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Its end; `None`: until released.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// Why.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A digest that failed on this box and is not tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// What failed.
+    pub build: Build,
+    /// Why, in one line.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}

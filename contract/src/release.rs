@@ -1,0 +1,218 @@
+//! A release of the agent: the custom metadata of its target in the signed channel.
+//!
+//! `imagebuilder channel` writes it, the agent's updater reads it. It sits in `custom` of one entry of
+//! the channel's `targets.json` (TUF 1.0.34, section 4.5), so it is only ever read after its signatures
+//! were verified. Targets have flat names ([`Release::target_name`]) and are one executable file each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+/// The one schema number this crate reads and writes.
+pub const SCHEMA: u32 = 1;
+
+/// One release of the agent for one architecture.
+///
+/// Unknown fields are ignored, so that an older agent can still update itself to a release described
+/// by a newer tool; an unknown `schema` makes a release invisible ([`Release::check`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What the target is.
+    pub kind: Kind,
+    /// Its version, as the binary itself reports it.
+    pub version: Version,
+    /// The architecture it runs on, as the kernel names it: `x86_64`, `aarch64`.
+    pub arch: String,
+    /// The channels that carry it, and how each rolls it out.
+    #[serde(default)]
+    pub channels: BTreeMap<String, Rollout>,
+    /// The oldest version that may update straight to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_from: Option<Version>,
+    /// No box of a channel that carries this release may stay older than this: such a box updates
+    /// whatever hold, window or wave says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Version>,
+    /// Set when the release was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<Withdrawal>,
+}
+
+/// What a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// The agent's executable.
+    Agent,
+    /// Something of a newer tool, not for this reader.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How one channel rolls a release out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// When it joined the channel.
+    pub since: Timestamp,
+    /// Cumulative shares of the fleet, both columns ascending. Empty: everybody at once.
+    #[serde(default)]
+    pub waves: Vec<Wave>,
+}
+
+/// From `at` on, the first `percent` of the fleet may take the release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wave {
+    /// Cumulative share of the fleet, 1 to 100.
+    pub percent: u8,
+    /// When the wave begins.
+    pub at: Timestamp,
+}
+
+/// Why a release was taken back, and where its boxes go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// When.
+    pub at: Timestamp,
+    /// Why, for people.
+    pub reason: String,
+    /// The version that boxes on the withdrawn one move back to; without it they stay until a newer
+    /// release comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<Version>,
+}
+
+/// What is wrong with a release's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable(String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+impl Release {
+    /// The name of the release's target: `imagebuilder-agent-1.2.0-x86_64`.
+    #[must_use]
+    pub fn target_name(version: &Version, arch: &str) -> String {
+        format!("{}-{version}-{arch}", crate::layout::BINARY)
+    }
+
+    /// Whether this reader may go by the release.
+    ///
+    /// # Errors
+    /// Names the first thing that is wrong: a schema or kind of a newer tool, waves that do not ascend
+    /// or leave 1 to 100, a release that rolls back to itself, a floor above its own version.
+    pub fn check(&self) -> Result<(), Unusable> {
+        let unusable = |text: String| Err(Unusable(text));
+        if self.schema != SCHEMA {
+            return unusable(format!("schema {} is not {SCHEMA}", self.schema));
+        }
+        if self.kind != Kind::Agent {
+            return unusable("not an agent".to_owned());
+        }
+        for (channel, rollout) in &self.channels {
+            let mut last: Option<Wave> = None;
+            for wave in &rollout.waves {
+                let ascends =
+                    last.is_none_or(|last| last.percent < wave.percent && last.at <= wave.at);
+                if !ascends || !(1..=100).contains(&wave.percent) {
+                    return unusable(format!("the waves of channel {channel} do not ascend"));
+                }
+                last = Some(*wave);
+            }
+        }
+        if self
+            .floor
+            .as_ref()
+            .is_some_and(|floor| *floor > self.version)
+        {
+            return unusable(format!("its floor is above {}", self.version));
+        }
+        let back = self.withdrawn.as_ref().and_then(|w| w.rollback_to.as_ref());
+        if back == Some(&self.version) {
+            return unusable(format!("{} rolls back to itself", self.version));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release() -> Release {
+        serde_json::from_str(
+            r#"{"schema":1,"kind":"agent","version":"1.2.0","arch":"x86_64","of_a_newer_tool":7,
+                "channels":{"stable":{"since":"2026-01-01T00:00:00Z","waves":[
+                    {"percent":5,"at":"2026-01-01T00:00:00Z"},{"percent":100,"at":"2026-01-02T00:00:00Z"}]}},
+                "min_from":"1.0.0","floor":"1.1.0"}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_release_reads_back_and_tolerates_what_a_newer_tool_adds() {
+        let release = release();
+        assert_eq!(release.check(), Ok(()));
+        assert_eq!(
+            Release::target_name(&release.version, &release.arch),
+            "imagebuilder-agent-1.2.0-x86_64"
+        );
+        let again: Release =
+            serde_json::from_str(&serde_json::to_string(&release).unwrap()).unwrap();
+        assert_eq!(again, release);
+    }
+
+    #[test]
+    fn what_cannot_be_gone_by_says_why() {
+        type Change = fn(&mut Release);
+        let cases: [(Change, &str); 6] = [
+            (|r| r.schema = 2, "schema 2 is not 1"),
+            (|r| r.kind = Kind::Unknown, "not an agent"),
+            (
+                |r| r.channels.get_mut("stable").unwrap().waves.reverse(),
+                "the waves of channel stable do not ascend",
+            ),
+            (
+                |r| r.channels.get_mut("stable").unwrap().waves[1].percent = 101,
+                "the waves of channel stable do not ascend",
+            ),
+            (
+                |r| r.floor = Some(Version::new(2, 0, 0)),
+                "its floor is above 1.2.0",
+            ),
+            (
+                |r| {
+                    r.withdrawn = Some(Withdrawal {
+                        at: Timestamp::UNIX_EPOCH,
+                        reason: String::new(),
+                        rollback_to: Some(r.version.clone()),
+                    });
+                },
+                "1.2.0 rolls back to itself",
+            ),
+        ];
+        for (change, said) in cases {
+            let mut release = release();
+            change(&mut release);
+            assert_eq!(release.check().unwrap_err().to_string(), said);
+        }
+    }
+
+    #[test]
+    fn a_kind_of_a_newer_tool_is_read_and_refused() {
+        let mut json = serde_json::to_value(release()).unwrap();
+        json["kind"] = "splines".into();
+        let release: Release = serde_json::from_value(json).unwrap();
+        assert!(release.check().is_err());
+    }
+}
