@@ -4,6 +4,7 @@
 //! is a task that comes back as an event, so that no slow call holds up a heartbeat, a check or the
 //! watchdog.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,7 @@ struct Daemon {
     services: Arc<[Service]>,
     verdict: Option<Verdict>,
     since: Option<Timestamp>,
+    started_at: Timestamp,
     work: JoinSet<Done>,
 }
 
@@ -81,6 +83,7 @@ pub(crate) async fn run(
         services: Arc::new([]),
         verdict: None,
         since: None,
+        started_at: Timestamp::now(),
         work: JoinSet::new(),
     };
     let mut board = Board::new(run_dir);
@@ -319,6 +322,8 @@ impl Daemon {
         let standing = self.machine.standing();
         standing::Standing {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: Some(self.started_at),
             instance_id: self.instance(),
             image_id: self
                 .identity
@@ -337,6 +342,8 @@ impl Daemon {
                 .map_or_else(String::new, |since| since.to_string()),
             waiting_for: self.machine.waiting_for(),
             services: self.machine.round().clone(),
+            restarts: BTreeMap::new(),
+            leave: None,
         }
     }
 }

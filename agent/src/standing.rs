@@ -10,16 +10,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use contract::registry::{Service, Verdict};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The file's name in the runtime directory.
 pub(crate) const FILE: &str = "status.json";
 
 /// Everything `status` shows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Unknown fields are ignored and all have defaults: whoever reads it (the updater, the daemon's own next
+/// start) may be older or newer than the daemon that wrote it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Standing {
     /// The agent's version.
     pub(crate) agent: String,
+    /// The daemon's process id: with its version, what tells a trial from the stable agent.
+    pub(crate) pid: u32,
+    /// When this process started.
+    pub(crate) started_at: Option<Timestamp>,
     /// The instance; empty until identified.
     pub(crate) instance_id: String,
     /// Its AMI; empty until identified.
@@ -40,6 +49,25 @@ pub(crate) struct Standing {
     pub(crate) waiting_for: String,
     /// The services as last seen.
     pub(crate) services: BTreeMap<String, Service>,
+    /// How often this agent restarted each service since the box booted; services it never restarted
+    /// are not in it.
+    pub(crate) restarts: BTreeMap<String, u32>,
+    /// The answer to the updater's wish to restart the daemon; `None` while it has none.
+    pub(crate) leave: Option<Leave>,
+}
+
+/// The daemon's answer to the updater, which asks with `asks_leave_since` in its own standing.
+///
+/// It answers the wish of that moment only if it is not older than it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leave {
+    /// Whether now is a good time.
+    pub(crate) granted: bool,
+    /// Why not; empty when granted.
+    #[serde(default)]
+    pub(crate) reason: String,
+    /// When this was answered.
+    pub(crate) at: Timestamp,
 }
 
 /// The file, written whenever the standing changes.

@@ -133,6 +133,7 @@ mod tests {
             since: "2026-01-01T00:00:00Z".into(),
             waiting_for: "unfit; waiting for 3 passes in a row".into(),
             services: BTreeMap::from([("orders".to_owned(), service)]),
+            ..Standing::default()
         };
         assert_eq!(
             screen(&standing),

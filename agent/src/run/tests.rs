@@ -1,6 +1,5 @@
 //! The loop on paused time, against a world in memory.
 
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use anyhow::bail;
