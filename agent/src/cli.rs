@@ -20,7 +20,7 @@ use crate::status::{self, Form};
 
 /// Decides whether this instance may serve, and says so.
 #[derive(Debug, Parser)]
-#[command(name = "imagebuilder-agent", version, about)]
+#[command(name = "imagebuilder-agent", version = crate::version(), about)]
 #[command(
     after_help = "Exit codes: 0 done (status: fit), 1 unexpected, 2 usage or settings refused, \
     3 status: not fit, or not running."

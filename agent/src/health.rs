@@ -175,7 +175,7 @@ async fn get(uri: &Uri) -> Result<Response<Incoming>> {
         )
         .header(
             header::USER_AGENT,
-            concat!("imagebuilder-agent/", env!("CARGO_PKG_VERSION")),
+            format!("imagebuilder-agent/{}", crate::version()),
         )
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

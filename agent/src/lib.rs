@@ -27,6 +27,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// The version this binary reports everywhere: told at build for a release, else the workspace's.
+pub(crate) const fn version() -> &'static str {
+    match option_env!("IMAGEBUILDER_AGENT_VERSION") {
+        Some(version) => version,
+        None => env!("CARGO_PKG_VERSION"),
+    }
+}
+
 /// The program: parses, sets up the log, and turns the outcome into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {

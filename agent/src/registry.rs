@@ -50,7 +50,7 @@ pub(crate) fn record(
         verdict,
         reason: line(reason),
         since: since.to_string(),
-        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        agent: crate::version().to_owned(),
         services,
     }
 }

@@ -321,7 +321,7 @@ impl Daemon {
     fn standing(&self) -> standing::Standing {
         let standing = self.machine.standing();
         standing::Standing {
-            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            agent: crate::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             instance_id: self.instance(),
