@@ -19,6 +19,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::error::ProvideErrorMetadata;
+use aws_sdk_autoscaling::types::InstanceRefreshStatus;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
 use tokio::sync::OnceCell;
@@ -119,6 +120,18 @@ fn is_not_active(error: &impl ProvideErrorMetadata) -> bool {
         && error
             .message()
             .is_some_and(|words| words.contains("No active Lifecycle Action"))
+}
+
+/// A refresh whose status is not one of these is under way: statuses that AWS may add count as that.
+fn is_over(status: &InstanceRefreshStatus) -> bool {
+    matches!(
+        status,
+        InstanceRefreshStatus::Successful
+            | InstanceRefreshStatus::Failed
+            | InstanceRefreshStatus::Cancelled
+            | InstanceRefreshStatus::RollbackSuccessful
+            | InstanceRefreshStatus::RollbackFailed
+    )
 }
 
 #[async_trait]
@@ -228,6 +241,27 @@ impl Group for Aws {
             .await
             .context("cannot ask the group for a replacement")?;
         Ok(())
+    }
+
+    async fn refreshing(&self, group: &str) -> Result<Option<String>> {
+        // The newest come first, and only the newest can still be under way; a few more cost nothing.
+        let answer = self
+            .autoscaling()
+            .await?
+            .describe_instance_refreshes()
+            .auto_scaling_group_name(group)
+            .max_records(5)
+            .send()
+            .await
+            .with_context(|| format!("cannot describe the instance refreshes of group {group}"))?;
+        let current = answer
+            .instance_refreshes()
+            .iter()
+            .find(|refresh| refresh.status().is_some_and(|status| !is_over(status)));
+        Ok(current.map(|refresh| {
+            let id = refresh.instance_refresh_id();
+            id.unwrap_or("without an id").to_owned()
+        }))
     }
 }
 

@@ -17,6 +17,7 @@ use crate::notify::Systemd;
 use crate::run::{self, World};
 use crate::settings::{Refused, Sources};
 use crate::status::{self, Form};
+use crate::update::board;
 
 /// Decides whether this instance may serve, and says so.
 #[derive(Debug, Parser)]
@@ -117,6 +118,14 @@ struct StandingArgs {
         env = "IMAGEBUILDER_AGENT_STATUS_DIR"
     )]
     run_dir: PathBuf,
+    /// Where the updater keeps its own status.json.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = contract::layout::RUN,
+        env = "IMAGEBUILDER_AGENT_UPDATE_DIR"
+    )]
+    update_dir: PathBuf,
 }
 
 /// How the agent ends.
@@ -195,6 +204,7 @@ impl Cli {
                     registry: aws,
                     probe: Arc::new(Http),
                     sources: sources.into_sources(),
+                    updater: standing.update_dir.join(board::FILE),
                 };
                 run::run(world, Box::new(Systemd), &standing.run_dir, stop).await?;
                 Ok(Exit::Done)

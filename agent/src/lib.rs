@@ -7,11 +7,13 @@
 //! is [`main`].
 
 mod aws;
+mod bounded;
 mod cli;
 mod configure;
 mod duty;
 mod health;
 mod identity;
+mod leave;
 mod lifecycle;
 mod machine;
 mod notify;

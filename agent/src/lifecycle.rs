@@ -1,4 +1,4 @@
-//! The Auto Scaling group as the agent sees it: membership, hooks, and the four calls it may make.
+//! The Auto Scaling group as the agent sees it: membership, hooks, and the calls it may make.
 //!
 //! Types and the trait only; [`crate::aws`] implements it, [`crate::machine`] decides when to call.
 
@@ -188,6 +188,8 @@ pub(crate) trait Group: Send + Sync {
     async fn heartbeat(&self, group: &str, hook: &str, instance: &str) -> Result<Receipt>;
     /// Asks the group to replace the instance, grace period respected.
     async fn report_unhealthy(&self, instance: &str) -> Result<()>;
+    /// The id of the group's instance refresh that is under way, in whatever way; `None` when none is.
+    async fn refreshing(&self, group: &str) -> Result<Option<String>>;
 }
 
 #[cfg(test)]

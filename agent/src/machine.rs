@@ -8,6 +8,7 @@
 //! the state still needs and puts it on the timetable, so that a lost answer is only a delay.
 
 mod event;
+mod past;
 mod pursuit;
 mod transitions;
 mod words;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use contract::registry::Verdict;
 
 pub(crate) use event::{Action, Event, NoAnswer, Standing};
+pub(crate) use past::{Past, Readiness, Stage};
 
 use self::words::trouble;
 use crate::duty::{Duties, Duty};
@@ -171,6 +173,8 @@ pub(crate) struct Machine {
     failures: u32,
     round: Round,
     standing: Option<Standing>,
+    /// A life before this one, until the box is identified.
+    past: Option<Past>,
     recorded_at: Option<Instant>,
     outbox: Vec<Action>,
 }
@@ -192,6 +196,7 @@ impl Machine {
             failures: 0,
             round: Round::new(),
             standing: None,
+            past: None,
             recorded_at: None,
             outbox: Vec::new(),
         }
@@ -247,9 +252,10 @@ impl Machine {
             Event::Identified(Ok((instance, terms))) => {
                 self.duties.done(Duty::Identify);
                 self.duties.reseed(&instance);
-                match terms {
-                    Ok(terms) => self.identified(terms, now),
-                    Err(reason) => self.settings_refused(reason, now),
+                match (terms, self.past.take()) {
+                    (Ok(terms), Some(past)) => self.go_on(past, terms, now),
+                    (Ok(terms), None) => self.identified(terms, now),
+                    (Err(reason), _) => self.settings_refused(reason, now),
                 }
             }
             Event::Identified(Err(NoAnswer)) => self.duties.failed(Duty::Identify, now),
@@ -301,6 +307,18 @@ impl Machine {
                 }
             }
             Event::Reported(Err(NoAnswer)) => self.duties.failed(Duty::Report, now),
+        }
+    }
+
+    /// Takes up a life where the daemon before this one left it.
+    fn go_on(&mut self, past: Past, terms: Terms, now: Instant) {
+        let stage = past.stage;
+        self.resumed(past, terms, now);
+        if matches!(stage, Stage::Draining | Stage::Departing) {
+            self.told_to_leave(now);
+        }
+        if stage == Stage::Departing {
+            self.settled();
         }
     }
 

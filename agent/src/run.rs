@@ -5,7 +5,7 @@
 //! watchdog.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::health::{self, Probe};
 use crate::identity::{Identity, Metadata};
+use crate::leave::{self, Desk};
 use crate::lifecycle::Group;
 use crate::machine::{Action, Event, Machine, NoAnswer, Standing, Terms};
 use crate::notify::Supervisor;
@@ -48,12 +49,15 @@ pub(crate) struct World {
     pub(crate) probe: Arc<dyn Probe>,
     /// The settings' places.
     pub(crate) sources: Sources,
+    /// The updater's standing.
+    pub(crate) updater: PathBuf,
 }
 
 /// What a task brings back.
 enum Done {
     Event(Event),
     Identified(Identity, Result<Settings>),
+    Refreshing(Result<Option<String>, NoAnswer>),
 }
 
 struct Daemon {
@@ -65,6 +69,13 @@ struct Daemon {
     verdict: Option<Verdict>,
     since: Option<Timestamp>,
     started_at: Timestamp,
+    /// What the daemon before this one left, until the box is identified.
+    left: Option<standing::Standing>,
+    /// How often this agent restarted each service since the boot.
+    restarts: BTreeMap<String, u32>,
+    desk: Desk,
+    /// When the updater's standing is next looked at.
+    look: Instant,
     work: JoinSet<Done>,
 }
 
@@ -84,6 +95,10 @@ pub(crate) async fn run(
         verdict: None,
         since: None,
         started_at: Timestamp::now(),
+        left: standing::Standing::left(run_dir),
+        restarts: BTreeMap::new(),
+        desk: Desk::default(),
+        look: Instant::now(),
         work: JoinSet::new(),
     };
     let mut board = Board::new(run_dir);
@@ -97,6 +112,7 @@ pub(crate) async fn run(
     let mut stop = std::pin::pin!(stop);
     loop {
         daemon.turn(done);
+        daemon.answer_the_updater();
         let waiting_for = daemon.machine.waiting_for();
         if waiting_for != told {
             tracing::info!("{waiting_for}");
@@ -112,7 +128,8 @@ pub(crate) async fn run(
         let wake = daemon
             .machine
             .next_due()
-            .map_or(latest, |due| latest.min(Instant::from_std(due)));
+            .map_or(latest, |due| latest.min(Instant::from_std(due)))
+            .min(daemon.look);
         done = tokio::select! {
             biased;
             () = &mut stop => break,
@@ -137,6 +154,10 @@ impl Daemon {
         let event = match done {
             Done::Event(event) => event,
             Done::Identified(identity, settings) => self.meet(identity, settings),
+            Done::Refreshing(word) => {
+                self.desk.heard(word);
+                Event::Tick
+            }
         };
         let now = Instant::now().into_std();
         for action in self.machine.step(event, now) {
@@ -147,10 +168,17 @@ impl Daemon {
     fn meet(&mut self, identity: Identity, settings: Result<Settings>) -> Event {
         let instance = identity.instance_id.clone();
         tracing::info!("this is {instance} from {}", identity.image_id);
+        let left = self
+            .left
+            .take()
+            .filter(|left| (&left.instance_id, &left.image_id) == (&instance, &identity.image_id));
         self.identity = Some(identity);
         let terms = match settings {
             Ok(settings) => {
                 let terms = Terms::of(&settings);
+                if let Some(left) = left {
+                    self.go_on_from(&left, &settings.services);
+                }
                 self.image = Some(settings.image);
                 self.services = settings.services.into();
                 Ok(terms)
@@ -161,6 +189,44 @@ impl Daemon {
             }
         };
         Event::Identified(Ok((instance, terms)))
+    }
+
+    /// Takes up the life of the daemon before this one, with the verdict's age.
+    fn go_on_from(&mut self, left: &standing::Standing, services: &[Service]) {
+        self.restarts = left.restarts.clone();
+        let Some(mut past) = left.past() else {
+            return;
+        };
+        past.round
+            .retain(|name, _| services.iter().any(|service| service.name.as_str() == name));
+        tracing::info!(
+            "going on from {}",
+            left.before.as_ref().unwrap_or(&left.state)
+        );
+        self.verdict = Some(past.standing.verdict);
+        self.since = left.since.parse().ok();
+        self.machine.remember(past);
+    }
+
+    /// Looks at the updater's standing when it is time, and answers what it wishes.
+    fn answer_the_updater(&mut self) {
+        let now = Instant::now();
+        if now >= self.look {
+            self.look = now + leave::LOOK;
+            self.desk.wish(leave::wish(&self.world.updater));
+        }
+        let question = self.desk.consider(
+            self.machine.readiness(),
+            self.machine.group(),
+            now.into_std(),
+            Timestamp::now(),
+        );
+        if let Some(question) = question {
+            let group = self.world.group.clone();
+            self.work.spawn(async move {
+                Done::Refreshing(heard(group.refreshing(&question.group).await))
+            });
+        }
     }
 
     fn act(&mut self, action: Action) {
@@ -319,11 +385,30 @@ impl Daemon {
     }
 
     fn standing(&self) -> standing::Standing {
-        let standing = self.machine.standing();
-        standing::Standing {
+        let process = standing::Standing {
             agent: crate::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
+            state: self.machine.state_name().to_owned(),
+            waiting_for: self.machine.waiting_for(),
+            leave: self.desk.answer().cloned(),
+            ..standing::Standing::default()
+        };
+        if let Some(left) = &self.left {
+            // Not identified yet: what was known of the box holds, so that a restart is no news.
+            return standing::Standing {
+                before: Some(left.before.as_ref().unwrap_or(&left.state).clone()),
+                agent: process.agent,
+                pid: process.pid,
+                started_at: process.started_at,
+                state: process.state,
+                waiting_for: process.waiting_for,
+                leave: process.leave,
+                ..left.clone()
+            };
+        }
+        let standing = self.machine.standing();
+        standing::Standing {
             instance_id: self.instance(),
             image_id: self
                 .identity
@@ -334,16 +419,14 @@ impl Daemon {
                 .as_ref()
                 .map_or_else(String::new, |image| image.as_str().to_owned()),
             group: self.machine.group().map(str::to_owned),
-            state: self.machine.state_name().to_owned(),
             verdict: standing.map(|standing| standing.verdict),
             reason: standing.map_or_else(String::new, |standing| standing.reason.clone()),
             since: self
                 .since
                 .map_or_else(String::new, |since| since.to_string()),
-            waiting_for: self.machine.waiting_for(),
             services: self.machine.round().clone(),
-            restarts: BTreeMap::new(),
-            leave: None,
+            restarts: self.restarts.clone(),
+            ..process
         }
     }
 }

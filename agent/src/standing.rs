@@ -1,6 +1,7 @@
 //! The daemon's standing as a small file, for `status` and for whoever is logged in to the box.
 //!
-//! The daemon is its only writer; the file lives in the unit's runtime directory and goes with it.
+//! The daemon is its only writer. The file lives in the unit's runtime directory, which outlives a
+//! restart of the daemon and goes with the boot: a daemon takes up from it where the one before it left.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -12,6 +13,9 @@ use anyhow::{Context, Result};
 use contract::registry::{Service, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::bounded::{self, LONGEST_STANDING};
+use crate::machine::{self, Past, Stage};
 
 /// The file's name in the runtime directory.
 pub(crate) const FILE: &str = "status.json";
@@ -39,6 +43,9 @@ pub(crate) struct Standing {
     pub(crate) group: Option<String>,
     /// The machine's state, as drawn in `docs/agent.md`.
     pub(crate) state: String,
+    /// While identifying after a restart: the state of the daemon before this one, whose verdict holds
+    /// until the box is identified.
+    pub(crate) before: Option<String>,
     /// The verdict; `None` before there is one.
     pub(crate) verdict: Option<Verdict>,
     /// Why; empty while all is well.
@@ -68,6 +75,39 @@ pub(crate) struct Leave {
     pub(crate) reason: String,
     /// When this was answered.
     pub(crate) at: Timestamp,
+}
+
+impl Standing {
+    /// What the daemon before this one left in the runtime directory. Whatever cannot be read is
+    /// nothing: the box is then judged anew.
+    pub(crate) fn left(run_dir: &Path) -> Option<Self> {
+        let path = run_dir.join(FILE);
+        let read = bounded::read(&path, LONGEST_STANDING)
+            .map_err(anyhow::Error::from)
+            .and_then(|text| Ok(text.map(|text| serde_json::from_str(&text)).transpose()?));
+        match read {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!("starting afresh: cannot read {}: {error:#}", path.display());
+                None
+            }
+        }
+    }
+
+    /// The life this standing tells of; `None` where there is nothing to go on from.
+    pub(crate) fn past(&self) -> Option<Past> {
+        let verdict = self.verdict?;
+        let state = self.before.as_ref().unwrap_or(&self.state);
+        Some(Past {
+            stage: Stage::parse(state, verdict)?,
+            standing: machine::Standing {
+                verdict,
+                reason: self.reason.clone(),
+            },
+            group: self.group.clone(),
+            round: self.services.clone(),
+        })
+    }
 }
 
 /// The file, written whenever the standing changes.

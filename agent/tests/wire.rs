@@ -87,6 +87,27 @@ impl Box {
         Some(serde_json::from_str(json).unwrap())
     }
 
+    /// Waits until the daemon's standing looks so.
+    async fn until_shown(&self, so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let path = self.dir.path().join("run/status.json");
+        let look = || {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()
+        };
+        let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+        loop {
+            let shown = look();
+            if so(&shown) {
+                return shown;
+            }
+            assert!(
+                tokio::time::Instant::now() < patience,
+                "it never came to that: {shown:#}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn until_verdict(&self, verdict: Verdict) -> Record {
         self.cloud
             .until(|_| {
@@ -179,6 +200,60 @@ async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
     for secret in ["s3cr3t-of-the-box", "t0k3n-of-the-box"] {
         assert!(!log.contains(secret), "{log}");
     }
+}
+
+#[tokio::test]
+async fn the_updater_is_given_leave_only_between_refreshes_and_a_restart_is_no_news() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+        facts.refresh = Some("RollbackInProgress");
+    });
+    let update = house.dir.path().join("update");
+    fs::create_dir_all(&update).unwrap();
+    let wish = || {
+        let since = jiff::Timestamp::now();
+        fs::write(
+            update.join("status.json"),
+            serde_json::json!({ "asks_leave_since": since }).to_string(),
+        )
+        .unwrap();
+    };
+    wish();
+    let daemon = || {
+        let mut command = house.agent(&["run"]);
+        command.env("IMAGEBUILDER_AGENT_UPDATE_DIR", &update);
+        command
+    };
+    let agent = daemon().spawn().unwrap();
+    let first = agent.id();
+    let granted = |shown: &serde_json::Value| shown["leave"]["granted"].as_bool();
+    // Before the gate "not in service yet" is the answer; then the group has its say.
+    let shown = house
+        .until_shown(|shown| shown["leave"]["reason"] == "refresh r-1 of group fleet is under way")
+        .await;
+    assert_eq!(granted(&shown), Some(false));
+    assert_eq!(shown["pid"].as_u64(), first.map(u64::from));
+    house.until_verdict(Verdict::Fit).await;
+    stop(agent).await;
+
+    house.cloud.change(|facts| {
+        facts.refresh = Some("RollbackSuccessful");
+        facts.parameters.clear();
+    });
+    let mut agent = daemon().spawn().unwrap();
+    let again = house
+        .until_shown(|shown| granted(shown) == Some(true))
+        .await;
+    assert_eq!(again["pid"].as_u64(), agent.id().map(u64::from));
+    assert_eq!(
+        (&again["state"], &again["since"]),
+        (&"serving".into(), &shown["since"])
+    );
+    assert!(house.cloud.facts().calls.is_empty());
+    assert!(house.record().is_none(), "the record was written again");
+    agent.kill().await.unwrap();
 }
 
 #[tokio::test]

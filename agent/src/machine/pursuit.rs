@@ -18,6 +18,7 @@ impl Machine {
             State::Judging { .. } | State::Serving | State::Ailing(_) => {
                 self.watch(now);
                 self.learn(now);
+                self.see_it_in_service(now);
                 self.catch_up_with_the_hook(now);
             }
             State::Admitting | State::Refusing => {
@@ -50,6 +51,20 @@ impl Machine {
             Place::Unknown => self.ensure(Duty::Membership, now),
             Place::In(_) if self.hooks.is_none() => self.ensure(Duty::Hooks, now),
             Place::In(_) | Place::Nowhere => {}
+        }
+    }
+
+    /// After the launch hook's answer the group takes a moment to have the box in service.
+    fn see_it_in_service(&mut self, now: Instant) {
+        let under_way = match &self.place {
+            Place::In(member) => {
+                member.phase.is_arriving() || member.phase == Phase::PendingProceed
+            }
+            _ => false,
+        };
+        let past_the_gate = !matches!(self.state, State::Judging { .. });
+        if under_way && past_the_gate && !self.duties.has(Duty::Membership) {
+            self.duties.at(Duty::Membership, now + IDLE_PHASE_INTERVAL);
         }
     }
 

@@ -27,6 +27,117 @@ fn a_fit_box_takes_its_launch_hook_along() {
     assert_eq!(life.machine.waiting_for(), "serving in group fleet");
 }
 
+/// A machine that goes on from such a past, in a group that has the box in `phase`.
+fn after(stage: Stage, verdict: Verdict, phase: Phase) -> Life {
+    let mut life = Life::in_group(phase);
+    life.machine.remember(Past {
+        stage,
+        standing: Standing {
+            verdict,
+            reason: match verdict {
+                Verdict::Draining => "the group is ending this box".to_owned(),
+                _ => String::new(),
+            },
+        },
+        group: Some("fleet".into()),
+        round: Round::new(),
+    });
+    life
+}
+
+#[test]
+fn a_restarted_daemon_goes_on_where_the_one_before_it_left() {
+    let mut life = after(Stage::Serving, Verdict::Fit, Phase::InService);
+    life.until(600);
+    assert_eq!(
+        (life.machine.state_name(), life.told().len()),
+        ("serving", 0)
+    );
+    let mut life = after(Stage::Admitting, Verdict::Fit, Phase::PendingWait);
+    life.until(600);
+    assert_eq!(life.told(), ["0 CONTINUE on in: Accepted"]);
+    let mut life = after(Stage::Ailing, Verdict::Unfit, Phase::InService);
+    life.until(600);
+    assert_eq!(life.told(), ["10 Fit"]);
+    let mut life = after(Stage::Ailing, Verdict::Unfit, Phase::InService);
+    life.healthy = false;
+    life.until(90);
+    assert_eq!(life.told(), ["60 reported unhealthy"]);
+    let mut life = after(Stage::Refusing, Verdict::Unfit, Phase::PendingWait);
+    life.until(600);
+    assert_eq!(life.told(), ["0 ABANDON on in: Accepted"]);
+    let mut life = after(Stage::Abandoned, Verdict::Unfit, Phase::TerminatingWait);
+    life.until(600);
+    assert_eq!(
+        (life.machine.state_name(), life.told().len()),
+        ("abandoned", 0)
+    );
+    for verdict in [Verdict::Draining, Verdict::Unfit] {
+        let mut life = after(Stage::Draining, verdict, Phase::TerminatingWait);
+        life.until(600);
+        assert_eq!(life.told(), ["5 erased", "5 CONTINUE on out: Accepted"]);
+        let mut life = after(Stage::Departing, verdict, Phase::Leaving);
+        life.until(600);
+        assert_eq!(life.told(), ["0 erased"]);
+        assert_eq!((life.machine.state_name(), life.writes.len()), ("gone", 0));
+    }
+}
+
+#[test]
+fn a_past_is_read_only_where_state_and_verdict_belong_together() {
+    for (state, verdict) in [
+        ("judging", Verdict::Judging),
+        ("serving", Verdict::Unfit),
+        ("refusing", Verdict::Fit),
+        ("draining", Verdict::Fit),
+        ("", Verdict::Fit),
+    ] {
+        assert_eq!(Stage::parse(state, verdict), None, "{state}");
+    }
+    assert_eq!(
+        Stage::parse("gone", Verdict::Draining),
+        Some(Stage::Departing)
+    );
+}
+
+#[test]
+fn only_a_box_in_service_or_in_no_group_may_be_restarted() {
+    let mut life = Life::in_group(Phase::PendingWait);
+    assert_eq!(life.machine.readiness(), Readiness::NotKnown);
+    life.until(1);
+    let busy = |life: &Life| match life.machine.readiness() {
+        Readiness::Busy(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(busy(&life), "this box is not in service yet");
+    life.until(2);
+    assert_eq!(busy(&life), "this box is not in service yet");
+    life.until(60);
+    life.place = Some(Phase::Other("Standby".into()));
+    life.target = Some(Target::Other("Standby".into()));
+    life.until(70);
+    assert_eq!(busy(&life), "the group has this box in Standby");
+    life.place = Some(Phase::InService);
+    life.target = Some(Target::InService);
+    life.api = false;
+    life.until(75);
+    assert_eq!(life.machine.readiness(), Readiness::NotKnown);
+    life.api = true;
+    life.until(90);
+    assert_eq!(life.machine.readiness(), Readiness::Settled);
+    // Ill, it may: the next version may be the cure.
+    life.healthy = false;
+    life.until(120);
+    assert_eq!(life.machine.state_name(), "ailing");
+    assert_eq!(life.machine.readiness(), Readiness::Settled);
+    life.target = Some(Target::Terminated);
+    life.until(123);
+    assert_eq!(busy(&life), "this box is leaving");
+    let mut life = Life::alone();
+    life.until(60);
+    assert_eq!(life.machine.readiness(), Readiness::Settled);
+}
+
 #[test]
 fn passes_must_be_in_a_row() {
     let mut life = Life::alone();

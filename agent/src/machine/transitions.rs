@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use contract::registry::Verdict;
 
-use super::{Machine, Place, State, Terms};
+use super::{DETAIL_SPACING, Machine, Past, Place, Stage, State, Terms};
 use crate::duty::Duty;
 
 impl Machine {
@@ -15,6 +15,31 @@ impl Machine {
         };
         self.terms = terms;
         self.declare(Verdict::Judging, String::new(), now);
+    }
+
+    pub(super) fn resumed(&mut self, past: Past, terms: Terms, now: Instant) {
+        self.terms = terms;
+        // Being past the launch hook is what its answer was for: it is not given twice.
+        self.answered =
+            past.group.is_some() && matches!(past.stage, Stage::Serving | Stage::Ailing);
+        self.group = past.group;
+        self.state = match past.stage {
+            Stage::Admitting => State::Admitting,
+            Stage::Serving => State::Serving,
+            Stage::Refusing => State::Refusing,
+            Stage::Ailing => State::Ailing(self.replacement(now)),
+            // Of a leaving box this keeps the last word, should that be why it was abandoned.
+            Stage::Abandoned | Stage::Draining | Stage::Departing
+                if past.standing.verdict == Verdict::Unfit =>
+            {
+                State::Abandoned
+            }
+            Stage::Abandoned | Stage::Draining | Stage::Departing => State::Serving,
+        };
+        self.standing = Some(past.standing);
+        self.round = past.round;
+        // The record still holds; only the agent's version may have changed.
+        self.duties.at(Duty::Record, now + DETAIL_SPACING);
     }
 
     pub(super) fn settings_refused(&mut self, reason: String, now: Instant) {
@@ -73,6 +98,8 @@ impl Machine {
         for duty in [
             Duty::Check,
             Duty::Target,
+            // Perhaps on the slow round of a box in service; a leaving one asks at once.
+            Duty::Membership,
             Duty::Answer,
             Duty::Beat,
             Duty::Report,

@@ -41,11 +41,11 @@ impl Machine {
                 self.failures, self.terms.serving.failures
             ),
             State::Serving => match (
-                &self.place,
+                self.group(),
                 self.hooks.as_ref().and_then(|h| h.unclear.as_ref()),
             ) {
                 (_, Some(unclear)) => format!("fit; not answering any hook: {unclear}"),
-                (Place::In(member), None) => format!("serving in group {}", member.group),
+                (Some(group), None) => format!("serving in group {group}"),
                 _ => "serving, in no group".into(),
             },
             State::Ailing(Replacement::Asking) => {

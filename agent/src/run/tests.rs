@@ -23,6 +23,8 @@ struct Facts {
     record: Option<Record>,
     answers: Vec<(String, &'static str)>,
     beats: usize,
+    refresh: Option<String>,
+    refresh_questions: usize,
     status: String,
     pings: usize,
     ready: usize,
@@ -120,6 +122,12 @@ impl Group for Fake {
     async fn report_unhealthy(&self, _: &str) -> Result<()> {
         self.api()
     }
+    async fn refreshing(&self, group: &str) -> Result<Option<String>> {
+        self.api()?;
+        assert_eq!(group, "fleet");
+        self.facts.send_modify(|facts| facts.refresh_questions += 1);
+        Ok(self.facts().refresh)
+    }
 }
 
 #[async_trait]
@@ -194,7 +202,11 @@ struct House {
 
 impl House {
     fn open(facts: Facts) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::open_in(tempfile::tempdir().unwrap(), facts)
+    }
+
+    /// A daemon in the place of one before it.
+    fn open_in(dir: tempfile::TempDir, facts: Facts) -> Self {
         std::fs::write(dir.path().join("agent.toml"), SETTINGS).unwrap();
         let fake = Arc::new(Fake {
             facts: watch::Sender::new(facts),
@@ -209,6 +221,7 @@ impl House {
                 file: dir.path().join("agent.toml"),
                 drop_ins: dir.path().join("agent.d"),
             },
+            updater: dir.path().join("update/status.json"),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let notes = Box::new(Notes(fake.clone()));
@@ -247,9 +260,38 @@ impl House {
     }
 
     async fn close(self) -> Facts {
+        self.end().await.1
+    }
+
+    /// Ends the daemon, and keeps its runtime directory.
+    async fn end(self) -> (tempfile::TempDir, Facts) {
         self.stop.send(()).unwrap();
         self.ended.await.unwrap().unwrap();
-        self.fake.facts()
+        (self.dir, self.fake.facts())
+    }
+
+    /// The updater wishes for leave to restart the daemon.
+    fn wish(&self, since: Timestamp) {
+        let path = self.dir.path().join("update");
+        std::fs::create_dir_all(&path).unwrap();
+        let standing = serde_json::json!({ "asks_leave_since": since, "unheard-of": [1] });
+        std::fs::write(path.join("status.json"), standing.to_string()).unwrap();
+    }
+
+    /// Lets (paused) time pass until the standing looks so.
+    async fn until_shown(
+        &self,
+        mut so: impl FnMut(&standing::Standing) -> bool,
+    ) -> standing::Standing {
+        let mut facts = self.fake.facts.subscribe();
+        for _ in 0..1000 {
+            let standing = self.standing();
+            if so(&standing) {
+                return standing;
+            }
+            facts.changed().await.unwrap();
+        }
+        panic!("it never came to that: {:?}", self.standing());
     }
 }
 
@@ -364,5 +406,131 @@ async fn user_data_that_is_refused_abandons_the_launch_and_names_the_place() {
         reason,
         "settings refused: user data:2:1: unknown key `immage` hint: did you mean `image`?"
     );
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_in_mid_life_is_no_news() {
+    let house = House::open(in_group());
+    house
+        .until(|facts| facts.status.starts_with("serving") && verdict(facts) == Some(Verdict::Fit))
+        .await;
+    let before = house.standing();
+    let (dir, facts) = house.end().await;
+    let record = facts.record.clone();
+
+    // The metadata service is away at first; that the group still says Pending:Wait is its slowness.
+    let house = House::open_in(
+        dir,
+        Facts {
+            instance_known: false,
+            phase: Some(Phase::PendingWait),
+            status: String::new(),
+            ..facts
+        },
+    );
+    house
+        .until(|facts| facts.status.contains("waiting for the metadata service"))
+        .await;
+    let shown = house.standing();
+    assert_eq!(
+        (shown.state.as_str(), shown.before.as_deref()),
+        ("identifying", Some("serving"))
+    );
+    assert_eq!(
+        (shown.verdict, &shown.since, &shown.services),
+        (before.verdict, &before.since, &before.services)
+    );
+    // And once more, before the box was identified.
+    let (dir, facts) = house.end().await;
+    let house = House::open_in(
+        dir,
+        Facts {
+            instance_known: true,
+            status: String::new(),
+            ..facts
+        },
+    );
+    let facts = house
+        .until(|facts| facts.status.starts_with("serving in group"))
+        .await;
+    assert_eq!(facts.record, record, "the record flapped");
+    let shown = house.standing();
+    assert_eq!((shown.verdict, shown.since), (before.verdict, before.since));
+    let pings = facts.pings;
+    let facts = house.until(|facts| facts.pings > pings + 100).await;
+    assert_eq!(facts.answers.len(), 1, "the hook was answered again");
+    // From here on the checks decide, as ever.
+    house.change(|facts| facts.healthy = false);
+    house
+        .until(|facts| verdict(facts) == Some(Verdict::Unfit))
+        .await;
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_past_of_another_box_or_half_a_file_is_none() {
+    for spoil in [
+        |text: String| text.replace("i-1", "i-2"),
+        |text: String| text[..text.len() / 2].to_owned(),
+        |text: String| text.replace("\"serving\"", "\"of another version\""),
+    ] {
+        let house = House::open(in_group());
+        house
+            .until(|facts| facts.status.starts_with("serving"))
+            .await;
+        let (dir, facts) = house.end().await;
+        let path = dir.path().join(standing::FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, spoil(text)).unwrap();
+        let house = House::open_in(
+            dir,
+            Facts {
+                record: None,
+                ..facts
+            },
+        );
+        house
+            .until(|facts| verdict(facts) == Some(Verdict::Judging))
+            .await;
+        house.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leave_to_be_restarted_follows_the_group_and_the_box() {
+    let house = House::open(in_group());
+    house
+        .until(|facts| facts.status.starts_with("serving in group"))
+        .await;
+    let pings = house.fake.facts().pings;
+    house.until(|facts| facts.pings > pings + 50).await;
+    assert_eq!(house.fake.facts().refresh_questions, 0, "nobody wished");
+    assert_eq!(house.standing().leave, None);
+
+    house.change(|facts| facts.refresh = Some("r-1".into()));
+    house.wish(Timestamp::now());
+    let shown = house.until_shown(|shown| shown.leave.is_some()).await;
+    let leave = shown.leave.unwrap();
+    assert_eq!(
+        (leave.granted, leave.reason.as_str()),
+        (false, "refresh r-1 of group fleet is under way")
+    );
+    house.change(|facts| facts.refresh = None);
+    house
+        .until_shown(|shown| shown.leave.as_ref().is_some_and(|leave| leave.granted))
+        .await;
+    assert_eq!(house.fake.facts().refresh_questions, 2);
+
+    house.change(|facts| {
+        facts.target = Some(Target::Terminated);
+        facts.phase = Some(Phase::TerminatingWait);
+    });
+    let shown = house
+        .until_shown(|shown| shown.leave.as_ref().is_some_and(|leave| !leave.granted))
+        .await;
+    assert_eq!(shown.leave.unwrap().reason, "this box is leaving");
+    std::fs::remove_file(house.dir.path().join("update/status.json")).unwrap();
+    house.until_shown(|shown| shown.leave.is_none()).await;
     house.close().await;
 }

@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) target: Option<&'static str>,
     pub(crate) lifecycle: Option<&'static str>,
     pub(crate) healthy: bool,
+    /// The status of the group's newest instance refresh.
+    pub(crate) refresh: Option<&'static str>,
     /// Calls of these names fail that many times more, with this code.
     pub(crate) faults: BTreeMap<&'static str, (u32, &'static str)>,
     pub(crate) parameters: BTreeMap<String, String>,
@@ -43,6 +45,7 @@ impl Cloud {
             target: None,
             lifecycle: None,
             healthy: true,
+            refresh: None,
             faults: BTreeMap::new(),
             parameters: BTreeMap::new(),
             calls: Vec::new(),
@@ -194,6 +197,17 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
             };
             let hooks = hook("in", "LAUNCHING") + &hook("out", "TERMINATING");
             format!("<LifecycleHooks>{hooks}</LifecycleHooks>")
+        }
+        "DescribeInstanceRefreshes" => {
+            assert_eq!(form["AutoScalingGroupName"], "fleet");
+            let refresh = facts.refresh.map_or_else(String::new, |status| {
+                format!(
+                    "<member><InstanceRefreshId>r-1</InstanceRefreshId>\
+                     <AutoScalingGroupName>fleet</AutoScalingGroupName>\
+                     <Status>{status}</Status></member>"
+                )
+            });
+            format!("<InstanceRefreshes>{refresh}</InstanceRefreshes>")
         }
         "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" | "SetInstanceHealth" => {
             let hook = form.get("LifecycleHookName").map(String::as_str);

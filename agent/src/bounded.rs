@@ -1,0 +1,62 @@
+//! Reads small files that somebody else wrote: regular files only, and never more than a limit.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _};
+use std::path::Path;
+
+/// No standing is longer: a hundred skipped releases with their reasons fit many times over.
+pub(crate) const LONGEST_STANDING: u64 = 256 * 1024;
+
+/// The text of a file; `None` when there is none.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] for what is no regular file (a pipe would hold the reader up), is longer
+/// than `most` bytes, or is not UTF-8; otherwise whatever reading brings.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
+    let refuse = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
+    let opened = match fs::metadata(path) {
+        Ok(about) if !about.is_file() => return Err(refuse("not a regular file")),
+        Ok(_) => File::open(path),
+        Err(error) => Err(error),
+    };
+    let file = match opened {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut text = String::new();
+    // One more than the limit tells a file that is too long from one that just fits.
+    let length = file.take(most + 1).read_to_string(&mut text)?;
+    if u64::try_from(length).is_ok_and(|length| length > most) {
+        return Err(refuse("longer than it may be"));
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_within_the_limit_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        assert_eq!(read(&path, 4).unwrap(), None);
+        fs::write(&path, "1234").unwrap();
+        assert_eq!(read(&path, 4).unwrap().as_deref(), Some("1234"));
+        for (text, most) in [(&b"12345"[..], 4), (&b"\xff"[..], 4)] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(
+                read(&path, most).unwrap_err().kind(),
+                ErrorKind::InvalidData
+            );
+        }
+        assert_eq!(
+            read(dir.path(), 4).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
+        assert_eq!(
+            read(Path::new("/dev/zero"), 4).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
+    }
+}
