@@ -6,12 +6,22 @@
 //! actions carried out, in order; so that the power may go at any moment, and the next run begins with
 //! [`Event::Woken`] in the phase that was reached.
 
+mod transitions;
+
+#[cfg(test)]
+mod tests;
+
 use jiff::Timestamp;
+use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::board::Build;
 use super::channel::Offer;
 use super::plan::Decision;
+
+/// Attempts at one digest that may be cut short (power, reboot, a killed updater) before it is never tried
+/// again: the first may be an accident, the second may be the release's doing.
+const STRIKES: u32 = 2;
 
 /// Where an attempt is. What runs the new code only ever begins in [`Phase::Preflight`], and `stable` only
 /// moves in [`Phase::Confirmed`].
@@ -67,18 +77,12 @@ pub enum Event {
     /// A run begins: always the first event, whatever the phase.
     Woken(Look),
     /// The channel was read, verified and decided upon.
-    Checked {
-        /// The decision.
-        decision: Box<Decision>,
-        /// Strikes so far against the digest it takes.
-        strikes: u32,
-        /// This boot.
-        boot: String,
-        /// Now.
+    Checked(Box<Checked>),
+    /// The last action went well.
+    Done {
+        /// When.
         at: Timestamp,
     },
-    /// The last action went well.
-    Done,
     /// The last action failed.
     Failed(Failure),
     /// The daemon gave leave to be restarted, or does not run.
@@ -88,6 +92,23 @@ pub enum Event {
         /// Its reason.
         reason: String,
     },
+}
+
+/// What came of reading the channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The decision, by [`decide`](super::plan::decide).
+    pub decision: Decision,
+    /// The floor that holds now, by [`floor`](super::plan::floor).
+    pub floor: Option<Version>,
+    /// Strikes so far against the digest that it takes.
+    pub strikes: u32,
+    /// What `stable` points to.
+    pub stable: Build,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Now.
+    pub at: Timestamp,
 }
 
 /// What a run finds at its beginning.
@@ -138,6 +159,17 @@ pub enum Blame {
     World,
 }
 
+/// What a step comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Where the attempt is now.
+    pub phase: Phase,
+    /// What is to be remembered, in one write together with the phase, before any action.
+    pub notes: Vec<Note>,
+    /// What is to be done then. The last one is [`Action::Report`] or is answered by an event.
+    pub actions: Vec<Action>,
+}
+
 /// What is to be remembered, in one write together with the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -152,15 +184,20 @@ pub enum Note {
     },
     /// An attempt at this digest was cut short.
     Strike(Build),
-    /// An attempt came to nothing through no fault of the release: count it, see [`Setback`](super::plan::Setback).
+    /// An attempt came to nothing through no fault of the release: count it, as
+    /// [`Setback`](super::plan::Setback).
     Setback {
-        /// Why, in one line.
+        /// What was attempted.
+        build: Build,
+        /// Why it came to nothing, in one line.
         reason: String,
         /// When.
         at: Timestamp,
     },
-    /// The channel was read and nothing is wrong: forget the setback.
+    /// Nothing is left to be attempted: forget the setback.
     Well,
+    /// The floor that holds; never lower than the one before.
+    Floor(Version),
     /// This build was promoted: forget its strikes and the setback.
     Promoted {
         /// What is stable now.
@@ -191,8 +228,8 @@ pub enum Action {
     Commit(Build),
     /// Start the stable unit, which stops the trial, and see it run; then collect unused slots.
     Restart(Build),
-    /// Back to stable: stop the trial unit if it runs, see the stable unit run, drop the link `trial`, collect.
-    /// Not answered: the run ends, or goes on with the next action.
+    /// Back to stable: stop the trial unit if it runs and forget how it failed (`systemctl reset-failed`), see
+    /// the stable unit run, drop the link `trial`, collect unused slots. Not answered: the next action follows.
     Revert,
     /// Say how the run ended. Not answered.
     Report(Outcome),
@@ -226,4 +263,77 @@ pub enum Outcome {
         /// One line for people.
         reason: String,
     },
+}
+
+impl Phase {
+    /// As drawn in `docs/agent-update-states.dot`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Checking => "checking",
+            Self::Fetching(_) => "fetching",
+            Self::Staging(_) => "staging",
+            Self::Preflight(_) => "preflight",
+            Self::Asking(_) => "asking",
+            Self::Armed(_) => "armed",
+            Self::Trial(_) => "trial",
+            Self::Proving(_) => "proving",
+            Self::Confirmed(_) => "confirmed",
+            Self::Committed(_) => "committed",
+        }
+    }
+
+    /// The attempt under way.
+    #[must_use]
+    pub fn job(&self) -> Option<&Job> {
+        match self {
+            Self::Idle | Self::Checking => None,
+            Self::Fetching(job)
+            | Self::Staging(job)
+            | Self::Preflight(job)
+            | Self::Asking(job)
+            | Self::Armed(job)
+            | Self::Trial(job)
+            | Self::Proving(job)
+            | Self::Confirmed(job)
+            | Self::Committed(job) => Some(job),
+        }
+    }
+}
+
+/// One step. Total: an event that has no place in a phase changes nothing and asks for nothing.
+#[must_use]
+pub fn step(phase: Phase, event: Event) -> Step {
+    let mut step = Step {
+        phase: Phase::Idle,
+        notes: Vec::new(),
+        actions: Vec::new(),
+    };
+    match (phase, event) {
+        (phase, Event::Woken(look)) => step.wake(phase, &look),
+        (Phase::Checking, Event::Checked(checked)) => step.decided(*checked),
+        (Phase::Checking, Event::Failed(failure)) => step.not_checked(failure),
+        (Phase::Fetching(job), Event::Done { .. }) => step.fetched(job),
+        (Phase::Staging(job), Event::Done { .. }) => step.staged(job),
+        (Phase::Preflight(job), Event::Done { .. }) => step.passed_preflight(job),
+        (Phase::Asking(job), Event::Leave) => step.given_leave(job),
+        (Phase::Asking(_), Event::NoLeave { reason }) => step.no_leave(reason),
+        (Phase::Armed(job), Event::Done { .. }) => step.started(job),
+        (Phase::Trial(job), Event::Done { .. }) => step.soaked(job),
+        (Phase::Proving(job), Event::Done { .. }) => step.proved(job),
+        (Phase::Confirmed(job), Event::Done { at }) => step.committed(job, at),
+        (Phase::Committed(job), Event::Done { .. }) => step.restarted(job),
+        (
+            Phase::Fetching(job) | Phase::Staging(job) | Phase::Preflight(job) | Phase::Asking(job),
+            Event::Failed(failure),
+        ) => step.gave_up(job, failure),
+        (
+            Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job),
+            Event::Failed(failure),
+        ) => step.reverted(job, failure),
+        (Phase::Committed(_), Event::Failed(failure)) => step.left_to_systemd(failure),
+        (phase, _) => step.phase = phase,
+    }
+    step
 }

@@ -1,16 +1,34 @@
 //! Which release this box wants now, pure: view → decision. Waves, windows, hold, pin, floor, skip list.
 //!
-//! It must not read a clock, a file or a socket: [`super::attempt`] brings the [`View`].
+//! It must not read a clock, a file or a socket: [`super::attempt`] brings the [`View`]. What overrides
+//! what, and why, is in `docs/decisions/0008-waves-floors-and-holds.md`.
 
-use jiff::Timestamp;
+mod waves;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+pub use self::waves::{POSITIONS, position, reaches};
+pub use self::windows::{NotAWindow, Window, Windows};
 use super::board::{Build, Hold, Skipped};
-use super::channel::Offer;
+use super::channel::{Digest, Offer};
+
+/// The pause after a first setback; it doubles with each further one. The timer itself comes every
+/// quarter of an hour, so that the first setback costs nothing.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(15);
+
+/// The longest pause: a box whose network was mended is current again within half a working day.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(4);
 
 /// Everything a decision goes by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// This box: `i-…`, or `machine-…` where there is no metadata service.
     pub instance_id: &'a str,
@@ -38,18 +56,12 @@ pub struct View<'a> {
     pub first_boot: bool,
 }
 
-/// The hours of the week in which the daemon may be restarted, in UTC; none: always.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Windows(Vec<Window>);
-
-/// Some hours on some days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {}
-
-/// Attempts in a row that came to nothing through no fault of the release: the channel, the disk or the
-/// network failed.
+/// Attempts in a row at one release that came to nothing through no fault of its own: the channel, the disk
+/// or the network failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setback {
+    /// At what: another release is tried without a pause.
+    pub digest: Digest,
     /// How many in a row, at least 1.
     pub failures: u32,
     /// When the last one was.
@@ -57,6 +69,18 @@ pub struct Setback {
     /// Why, in one line.
     #[serde(default)]
     pub reason: String,
+}
+
+impl Setback {
+    /// The next try; `None` when it is due, and when the clock went back behind the setback, since
+    /// nothing may wait for a moment that a wrong clock made up.
+    #[must_use]
+    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        let doublings = self.failures.saturating_sub(1).min(8);
+        let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
+        let until = self.at.checked_add(pause).ok()?;
+        (self.at <= now && now < until).then_some(until)
+    }
 }
 
 /// What this box does about the channel now.
@@ -132,4 +156,411 @@ pub enum Why {
         /// What was overridden, for people: `hold`, `pin`, `window`, `wave`.
         overrides: Vec<&'static str>,
     },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newer => f.write_str("newer"),
+            Self::Pinned => f.write_str("pinned"),
+            Self::BelowFloor { floor, overrides } => {
+                write!(f, "below the floor {floor}")?;
+                if !overrides.is_empty() {
+                    write!(f, ", overriding {}", overrides.join(" and "))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Decision {
+    /// The release that it takes now or later.
+    #[must_use]
+    pub fn offer(&self) -> Option<&Offer> {
+        match self {
+            Self::Update { offer, .. }
+            | Self::Rollback { offer, .. }
+            | Self::WaitWave { offer, .. }
+            | Self::WaitWindow { offer, .. }
+            | Self::WaitBackoff { offer, .. }
+            | Self::WaitVerdict { offer }
+            | Self::Held { offer, .. } => Some(offer),
+            Self::Current | Self::Nothing { .. } => None,
+        }
+    }
+
+    /// The word for programs: stable, lower case, kebab; empty while all is well.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing { .. } => "nothing-suitable",
+            _ => "",
+        }
+    }
+}
+
+/// One line for people.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.offer().map(|offer| &offer.release.version);
+        match (self, version) {
+            (Self::Update { why, .. }, Some(version)) => write!(f, "taking {version}: {why}"),
+            (Self::Rollback { reason, .. }, Some(version)) => {
+                write!(
+                    f,
+                    "going back to {version}: what runs here was withdrawn: {reason}"
+                )
+            }
+            (Self::WaitWave { at, .. }, Some(version)) => {
+                write!(f, "{version} reaches this box at {at}")
+            }
+            (Self::WaitWindow { at, .. }, Some(version)) => {
+                write!(f, "{version} waits for the window that opens at {at}")
+            }
+            (Self::WaitBackoff { at, .. }, Some(version)) => {
+                write!(
+                    f,
+                    "{version} is tried again at {at}, after attempts that failed"
+                )
+            }
+            (Self::WaitVerdict { .. }, Some(version)) => {
+                write!(
+                    f,
+                    "{version} waits for the agent's first verdict on this box"
+                )
+            }
+            (
+                Self::Held {
+                    until: Some(until), ..
+                },
+                Some(version),
+            ) => {
+                write!(f, "held until {until}; would take {version}")
+            }
+            (Self::Held { until: None, .. }, Some(version)) => {
+                write!(f, "held until released; would take {version}")
+            }
+            (Self::Nothing { reasons }, _) => f.write_str(&reasons.join("; ")),
+            _ => f.write_str("current"),
+        }
+    }
+}
+
+/// The floor that holds: the highest of what the channel's releases for this architecture say and of what
+/// was seen before. To be persisted whenever it rises; it never falls.
+///
+/// A withdrawn release's floor counts too: what it said of older versions stays said.
+#[must_use]
+pub fn floor(view: &View<'_>) -> Option<Version> {
+    let told = view
+        .carried()
+        .filter_map(|offer| offer.release.floor.as_ref());
+    told.chain(view.floor).max().cloned()
+}
+
+/// What this box does about the channel at `now`.
+#[must_use]
+pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
+    let floor = floor(view);
+    if let Some(floor) = floor
+        .as_ref()
+        .filter(|floor| view.current.version < **floor)
+    {
+        return below(view, floor, now);
+    }
+    let mut reasons = Vec::new();
+    if let Some(decision) = rollback(view, floor.as_ref(), &mut reasons) {
+        return restrain(view, decision, now);
+    }
+    let decision = match view.pin {
+        Some(pin) => pinned(view, pin, floor.as_ref(), &mut reasons),
+        None => newer(view, now, &mut reasons),
+    };
+    match decision {
+        Decision::Current if !reasons.is_empty() => Decision::Nothing { reasons },
+        decision => restrain(view, decision, now),
+    }
+}
+
+/// A box below the floor takes what gets it there, whatever hold, pin, window and wave say. It goes on
+/// serving meanwhile.
+fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
+    let current = &view.current.version;
+    let mut reasons = vec![format!("{current} is below the floor {floor}")];
+    // Not more daring than it must be: of what is high enough, first what has reached this box by its wave,
+    // the newest of it; else what would reach it next.
+    let reach = |offer: &Offer| view.reaches(offer).unwrap_or(Timestamp::MAX).max(now);
+    let soonest = |offers: &[&Offer]| {
+        let key = |offer: &&&Offer| {
+            (
+                reach(offer),
+                std::cmp::Reverse(offer.release.version.clone()),
+            )
+        };
+        offers.iter().min_by_key(key).copied().cloned()
+    };
+    let high: Vec<&Offer> = view
+        .standing()
+        .filter(|offer| offer.release.version >= *floor)
+        .collect();
+    let fit: Vec<&Offer> = high
+        .iter()
+        .copied()
+        .filter(|offer| view.suits(offer, &mut reasons))
+        .collect();
+    let chosen = match view.pin {
+        Some(pin) => fit
+            .iter()
+            .find(|offer| offer.release.version == *pin)
+            .copied()
+            .cloned(),
+        None => None,
+    };
+    let stepping_stone = || {
+        // What is high enough can only be reached by way of something in between.
+        let leads = |offer: &&Offer| {
+            let version = &offer.release.version;
+            high.iter().any(|high| {
+                high.release
+                    .min_from
+                    .as_ref()
+                    .is_some_and(|from| from <= version)
+            })
+        };
+        let between: Vec<&Offer> = view
+            .standing()
+            .filter(|offer| offer.release.version > *current && offer.release.version < *floor)
+            .filter(leads)
+            .filter(|offer| view.suits(offer, &mut Vec::new()))
+            .collect();
+        soonest(&between)
+    };
+    let Some(offer) = chosen.or_else(|| soonest(&fit)).or_else(stepping_stone) else {
+        if high.is_empty() {
+            reasons.push("the channel has nothing that high".to_owned());
+        }
+        return Decision::Nothing { reasons };
+    };
+    let mut overrides = Vec::new();
+    if view.held(now).is_some() {
+        overrides.push("hold");
+    }
+    if view.pin.is_some_and(|pin| *pin != offer.release.version) {
+        overrides.push("pin");
+    }
+    if !view.windows.open(now) {
+        overrides.push("window");
+    }
+    if view.pin.is_none() && reach(&offer) > now {
+        overrides.push("wave");
+    }
+    if let Some(at) = view.paused(&offer, now) {
+        return Decision::WaitBackoff { offer, at };
+    }
+    let why = Why::BelowFloor {
+        floor: floor.clone(),
+        overrides,
+    };
+    Decision::Update { offer, why }
+}
+
+/// Where signed metadata sends a box whose release was withdrawn.
+fn rollback(
+    view: &View<'_>,
+    floor: Option<&Version>,
+    reasons: &mut Vec<String>,
+) -> Option<Decision> {
+    let running = |offer: &&Offer| {
+        offer.digest == view.current.digest || offer.release.version == view.current.version
+    };
+    let running = view.carried().find(running)?;
+    let withdrawal = running.release.withdrawn.as_ref()?;
+    // The place named may have been withdrawn since: then where that one sends its boxes. No further than
+    // there are releases, since the metadata may go in a circle.
+    let mut to = withdrawal.rollback_to.as_ref()?;
+    for _ in 0..view.offers.len() {
+        let mut named = view.carried().filter(|offer| offer.release.version == *to);
+        let Some(offer) = named.next() else {
+            reasons.push(format!("{to}, to go back to, is not in the channel"));
+            return None;
+        };
+        if let Some(next) = &offer.release.withdrawn {
+            let Some(next) = next.rollback_to.as_ref() else {
+                reasons.push(format!("{to}, to go back to, was withdrawn too"));
+                return None;
+            };
+            to = next;
+            continue;
+        }
+        if floor.is_some_and(|floor| to < floor) {
+            reasons.push(format!("{to}, to go back to, is below the floor"));
+            return None;
+        }
+        return view.suits(offer, reasons).then(|| Decision::Rollback {
+            offer: offer.clone(),
+            reason: withdrawal.reason.clone(),
+        });
+    }
+    reasons.push(format!("{to}, to go back to, was withdrawn too"));
+    None
+}
+
+/// Exactly the version that an operator pinned.
+fn pinned(
+    view: &View<'_>,
+    pin: &Version,
+    floor: Option<&Version>,
+    reasons: &mut Vec<String>,
+) -> Decision {
+    if *pin == view.current.version {
+        return Decision::Current;
+    }
+    if floor.is_some_and(|floor| pin < floor) {
+        reasons.push(format!("pinned {pin} is below the floor"));
+        return Decision::Current;
+    }
+    let Some(offer) = view.carried().find(|offer| offer.release.version == *pin) else {
+        reasons.push(format!("pinned {pin} is not in the channel"));
+        return Decision::Current;
+    };
+    if offer.release.withdrawn.is_some() {
+        reasons.push(format!("pinned {pin} was withdrawn"));
+        return Decision::Current;
+    }
+    if !view.suits(offer, reasons) {
+        return Decision::Current;
+    }
+    Decision::Update {
+        offer: offer.clone(),
+        why: Why::Pinned,
+    }
+}
+
+/// The newest release whose wave has reached this box; else the one that will reach it first.
+fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision {
+    let mut next: Option<(Timestamp, &Offer)> = None;
+    let mut taken: Option<&Offer> = None;
+    let mut passed_over = Vec::new();
+    for offer in view.standing() {
+        let version = &offer.release.version;
+        if *version <= view.current.version || !view.suits(offer, &mut passed_over) {
+            continue;
+        }
+        match view.reaches(offer) {
+            Some(at) if at <= now => {
+                if taken.is_none_or(|taken| taken.release.version < *version) {
+                    taken = Some(offer);
+                }
+            }
+            Some(at) => {
+                let sooner = |(soonest, other): (Timestamp, &Offer)| {
+                    at < soonest || at == soonest && other.release.version < *version
+                };
+                if next.is_none_or(sooner) {
+                    next = Some((at, offer));
+                }
+            }
+            None => passed_over.push(format!("the waves of {version} end before this box")),
+        }
+    }
+    match (taken, next) {
+        (Some(offer), _) => Decision::Update {
+            offer: offer.clone(),
+            why: Why::Newer,
+        },
+        (None, Some((at, offer))) => Decision::WaitWave {
+            offer: offer.clone(),
+            at,
+        },
+        (None, None) => {
+            reasons.append(&mut passed_over);
+            Decision::Current
+        }
+    }
+}
+
+/// What stands between a wish and its doing: the operator, the box's first verdict, the hours, setbacks.
+fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
+    let (offer, leisurely) = match &wish {
+        Decision::Update { offer, .. } => (offer.clone(), true),
+        // What was withdrawn does harm: it does not wait for office hours.
+        Decision::Rollback { offer, .. } => (offer.clone(), false),
+        _ => return wish,
+    };
+    if let Some(hold) = view.held(now) {
+        return Decision::Held {
+            offer,
+            until: hold.until,
+        };
+    }
+    if view.first_boot {
+        return Decision::WaitVerdict { offer };
+    }
+    if leisurely && !view.windows.open(now) {
+        return Decision::WaitWindow {
+            offer,
+            at: view.windows.next(now),
+        };
+    }
+    if let Some(at) = view.paused(&offer, now) {
+        return Decision::WaitBackoff { offer, at };
+    }
+    wish
+}
+
+impl<'a> View<'a> {
+    /// The channel's releases for this architecture.
+    fn carried(&self) -> impl Iterator<Item = &'a Offer> + use<'a> {
+        let (arch, channel) = (self.arch, self.channel);
+        self.offers.iter().filter(move |offer| {
+            offer.release.arch == arch && offer.release.channels.contains_key(channel)
+        })
+    }
+
+    /// Those that were not withdrawn.
+    fn standing(&self) -> impl Iterator<Item = &'a Offer> + use<'a> {
+        self.carried()
+            .filter(|offer| offer.release.withdrawn.is_none())
+    }
+
+    /// Whether this box may go straight to an offer; else says why not.
+    fn suits(&self, offer: &Offer, reasons: &mut Vec<String>) -> bool {
+        let version = &offer.release.version;
+        if let Some(skipped) = self
+            .skipped
+            .iter()
+            .find(|skipped| skipped.build.digest == offer.digest)
+        {
+            reasons.push(format!("{version} failed here: {}", skipped.reason));
+            return false;
+        }
+        match &offer.release.min_from {
+            Some(from) if self.current.version < *from => {
+                reasons.push(format!("{version} can only come after {from}"));
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// When an offer's wave reaches this box; `None`: never.
+    fn reaches(&self, offer: &Offer) -> Option<Timestamp> {
+        let rollout = offer.release.channels.get(self.channel)?;
+        reaches(rollout, position(&offer.digest, self.instance_id))
+    }
+
+    /// The end of the pause after setbacks with this offer.
+    fn paused(&self, offer: &Offer, now: Timestamp) -> Option<Timestamp> {
+        let setback = self
+            .setback
+            .filter(|setback| setback.digest == offer.digest)?;
+        setback.until(now)
+    }
+
+    /// The hold, unless it has ended.
+    fn held(&self, now: Timestamp) -> Option<&'a Hold> {
+        self.hold
+            .filter(|hold| hold.until.is_none_or(|until| now < until))
+    }
 }

@@ -1,0 +1,1 @@
+//! The phases, step by step.

@@ -1,0 +1,1 @@
+//! Which release a box wants: whole rules as tables.
