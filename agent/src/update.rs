@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod board;
 pub mod channel;
+pub mod durable;
 pub mod machine;
 pub mod plan;
 pub mod refusal;

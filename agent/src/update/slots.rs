@@ -1,1 +1,481 @@
 //! The slots: directories by version and digest, and the links `stable` and `trial`.
+//!
+//! It decides nothing: which build is stable or on trial is [`super::machine`]'s to say. Every step
+//! here may be cut by a power loss; what then counts is that a slot without its file `COMPLETE`, which is
+//! written last and removed first, is none.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use contract::layout;
+use semver::Version;
+use sha2::{Digest as _, Sha256};
+
+use super::board::Build;
+use super::channel::Digest;
+use super::durable;
+
+/// The file that makes a slot count: it holds the digest of the slot's executable.
+pub const COMPLETE: &str = "COMPLETE";
+
+/// The file in the runtime directory that a run holds locked.
+pub const LOCK: &str = "lock";
+
+/// What an update leaves free on the disk, beside twice its own length: the journal and the services on
+/// the box need room too.
+const RESERVE_BYTES: u64 = 16 << 20;
+
+/// What it leaves free of inodes; a slot takes three.
+const RESERVE_INODES: u64 = 64;
+
+/// Where everything is: [`contract::layout`] on a box, a temporary tree in a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The slot that came with the image.
+    pub factory: PathBuf,
+    /// The tree of the slots and links.
+    pub slots: PathBuf,
+    /// What the image knows of the channel.
+    pub channel: PathBuf,
+    /// The updater's state.
+    pub state: PathBuf,
+    /// The updater's runtime directory.
+    pub run: PathBuf,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            factory: layout::FACTORY.into(),
+            slots: layout::SLOTS.into(),
+            channel: layout::CHANNEL.into(),
+            state: layout::STATE.into(),
+            run: layout::RUN.into(),
+        }
+    }
+}
+
+/// One of the two links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// What the box runs; moved by a promotion or a repair only.
+    Stable,
+    /// What is on trial; may dangle.
+    Trial,
+}
+
+impl Link {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stable => "stable",
+            Self::Trial => "trial",
+        }
+    }
+}
+
+/// What a link leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// The factory slot.
+    Factory,
+    /// A complete slot.
+    Slot(Build),
+    /// Nowhere: there is no link, or it does not lead to the factory or a complete slot.
+    Nowhere,
+}
+
+/// The slots of a box.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    layout: Layout,
+}
+
+/// The right to change the slots: held for a whole attempt, let go with the process.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Slots {
+    /// The slots of a layout; makes nothing.
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self { layout }
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Takes the right to change the slots; `None` when another process has it.
+    ///
+    /// # Errors
+    /// The runtime directory cannot be written.
+    pub fn lock(&self) -> Result<Option<Lock>> {
+        let path = self.layout.run.join(LOCK);
+        let open = || {
+            fs::create_dir_all(&self.layout.run)?;
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+        };
+        let file = open().with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("cannot lock {}", path.display()))
+            }
+        }
+    }
+
+    /// Refuses a release that the disk has no room for, before any of it is fetched: twice its length
+    /// and a reserve, where slots and staging are both.
+    ///
+    /// # Errors
+    /// Says what is short, and by how much.
+    pub fn room_for(&self, length: u64) -> Result<()> {
+        let staging = self.staging();
+        fs::create_dir_all(&staging)
+            .and_then(|()| fs::create_dir_all(self.versions()))
+            .with_context(|| format!("cannot make {}", staging.display()))?;
+        let device = |dir: &Path| fs::metadata(dir).map(|data| data.dev());
+        if device(&staging).ok() != device(&self.versions()).ok() {
+            bail!(
+                "{} is not on the file system of the slots\nhint: unmount it",
+                staging.display()
+            );
+        }
+        let disk = rustix::fs::statvfs(&staging)
+            .with_context(|| format!("cannot ask for the free space of {}", staging.display()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let needed = length.saturating_mul(2).saturating_add(RESERVE_BYTES);
+        if free < needed {
+            bail!(
+                "{} bytes free on the file system of {}, {needed} needed",
+                free,
+                self.layout.slots.display()
+            );
+        }
+        // File systems that make inodes as they go say that they have none at all.
+        if disk.f_files > 0 && disk.f_favail < RESERVE_INODES {
+            bail!(
+                "{} inodes free on the file system of {}, {RESERVE_INODES} needed",
+                disk.f_favail,
+                self.layout.slots.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Where a release is streamed to.
+    #[must_use]
+    pub fn part(&self, digest: &Digest) -> PathBuf {
+        self.staging().join(format!("{digest}.part"))
+    }
+
+    /// The directory of a build's slot.
+    #[must_use]
+    pub fn dir(&self, build: &Build) -> PathBuf {
+        self.versions()
+            .join(format!("{}-{}", build.version, build.digest.short()))
+    }
+
+    /// The executable in a build's slot.
+    #[must_use]
+    pub fn binary(&self, build: &Build) -> PathBuf {
+        self.dir(build).join(layout::BINARY)
+    }
+
+    /// Makes a slot of a fetched part. What stands there complete already, with the right bytes, is well.
+    ///
+    /// # Errors
+    /// The part does not have the digest (it is removed then), or the disk failed.
+    pub fn admit(&self, build: &Build) -> Result<()> {
+        if self.verify(build).is_ok() {
+            return Ok(());
+        }
+        let part = self.part(&build.digest);
+        let dir = self.dir(build);
+        let found = hash(&part).with_context(|| format!("cannot read {}", part.display()))?;
+        if found != build.digest {
+            let _ = durable::remove_file(&part);
+            bail!(
+                "{} has digest {found}, not {}",
+                part.display(),
+                build.digest
+            );
+        }
+        self.place(build, &part, &dir)
+            .with_context(|| format!("cannot make the slot {}", dir.display()))
+    }
+
+    fn place(&self, build: &Build, part: &Path, dir: &Path) -> io::Result<()> {
+        let file = File::open(part)?;
+        file.set_permissions(fs::Permissions::from_mode(0o755))?;
+        file.sync_all()?;
+        // Whatever stands there is not complete, or not the right bytes.
+        remove_slot(dir)?;
+        fs::create_dir_all(dir)?;
+        fs::rename(part, dir.join(layout::BINARY))?;
+        durable::sync_dir(dir)?;
+        durable::replace(
+            &dir.join(COMPLETE),
+            format!("{}\n", build.digest).as_bytes(),
+            0o644,
+        )?;
+        durable::sync_dir(&self.versions())
+    }
+
+    /// Whether the build has a complete slot with the bytes its digest names: it reads all of them.
+    ///
+    /// # Errors
+    /// Says what is wrong with the slot.
+    pub fn verify(&self, build: &Build) -> Result<()> {
+        let dir = self.dir(build);
+        if read_complete(&dir).as_ref() != Some(&build.digest) {
+            bail!("the slot {} is not complete", dir.display());
+        }
+        let binary = self.binary(build);
+        let found = hash(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        if found != build.digest {
+            bail!(
+                "{} has digest {found}, not {}: it changed on the disk",
+                binary.display(),
+                build.digest
+            );
+        }
+        Ok(())
+    }
+
+    /// Every complete slot, as its name and its file `COMPLETE` tell; the executables are not read.
+    #[must_use]
+    pub fn complete(&self) -> Vec<Build> {
+        let mut found: Vec<Build> = entries(&self.versions())
+            .iter()
+            .filter_map(|dir| build_of(dir))
+            .collect();
+        found.sort_by(|a, b| a.version.cmp(&b.version));
+        found
+    }
+
+    /// What a link leads to.
+    #[must_use]
+    pub fn leads(&self, link: Link) -> Leads {
+        let Ok(target) = fs::canonicalize(self.layout.slots.join(link.name())) else {
+            return Leads::Nowhere;
+        };
+        if fs::canonicalize(&self.layout.factory).is_ok_and(|factory| factory == target) {
+            return if target.join(layout::BINARY).is_file() {
+                Leads::Factory
+            } else {
+                Leads::Nowhere
+            };
+        }
+        let ours = fs::canonicalize(self.versions())
+            .is_ok_and(|versions| target.parent() == Some(versions.as_path()));
+        match build_of(&target) {
+            Some(build) if ours && self.binary(&build).is_file() => Leads::Slot(build),
+            _ => Leads::Nowhere,
+        }
+    }
+
+    /// What the image came with: its digest is read from its bytes, its version asked of it.
+    ///
+    /// # Errors
+    /// There is none, or it does not tell its version.
+    pub fn factory(&self) -> Result<Build> {
+        let binary = self.layout.factory.join(layout::BINARY);
+        let digest = hash(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        let answer = std::process::Command::new(&binary)
+            .arg("--version")
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", binary.display()))?;
+        let version = String::from_utf8_lossy(&answer.stdout)
+            .split_whitespace()
+            .last()
+            .and_then(|word| Version::parse(word).ok())
+            .ok_or_else(|| anyhow!("{} does not tell its version", binary.display()))?;
+        Ok(Build { version, digest })
+    }
+
+    /// Points `trial` to a build's slot, after reading all its bytes again.
+    ///
+    /// # Errors
+    /// The slot is not what it should be, or the disk failed; the link is then as it was.
+    pub fn arm(&self, build: &Build) -> Result<()> {
+        self.verify(build)?;
+        self.point(Link::Trial, &self.within(build))
+    }
+
+    /// Moves `stable` to a build's slot, after reading all its bytes again: the commit point. What it
+    /// leads to already is left alone.
+    ///
+    /// # Errors
+    /// As [`Slots::arm`].
+    pub fn promote(&self, build: &Build) -> Result<()> {
+        self.verify(build)?;
+        if self.leads(Link::Stable) == Leads::Slot(build.clone()) {
+            return durable::sync_dir(&self.layout.slots)
+                .with_context(|| format!("cannot keep {}", self.layout.slots.display()));
+        }
+        self.point(Link::Stable, &self.within(build))
+    }
+
+    /// Points `stable` to the factory slot: the last resort.
+    ///
+    /// # Errors
+    /// The disk's; the link is then as it was.
+    pub fn fall_back(&self) -> Result<()> {
+        self.point(Link::Stable, &self.layout.factory)
+    }
+
+    /// Removes the link `trial`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn disarm(&self) -> Result<()> {
+        let path = self.layout.slots.join(Link::Trial.name());
+        if fs::symlink_metadata(&path).is_err() {
+            return Ok(());
+        }
+        durable::remove_file(&path)
+            .and_then(|()| durable::sync_parent(&path))
+            .with_context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Removes every slot but those of `keep` and of the two links, and what is left in staging but for
+    /// the part of `under_way`.
+    ///
+    /// # Errors
+    /// The disk's, after it removed what it could.
+    pub fn collect(&self, keep: &[Build], under_way: Option<&Digest>) -> Result<()> {
+        let mut kept: Vec<PathBuf> = keep.iter().map(|build| self.dir(build)).collect();
+        for link in [Link::Stable, Link::Trial] {
+            if let Leads::Slot(build) = self.leads(link) {
+                kept.push(self.dir(&build));
+            }
+        }
+        let part = under_way.map(|digest| self.part(digest));
+        let mut failed = None;
+        for dir in entries(&self.versions()) {
+            if !kept.contains(&dir)
+                && let Err(error) = remove_slot(&dir)
+            {
+                failed = Some((dir, error));
+            }
+        }
+        for leftover in entries(&self.staging()) {
+            if Some(&leftover) != part.as_ref()
+                && let Err(error) = remove_all(&leftover)
+            {
+                failed = Some((leftover, error));
+            }
+        }
+        match failed {
+            None => Ok(()),
+            Some((path, error)) => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+        }
+    }
+
+    fn point(&self, link: Link, target: &Path) -> Result<()> {
+        let path = self.layout.slots.join(link.name());
+        fs::create_dir_all(&self.layout.slots)
+            .and_then(|()| durable::point(&path, target))
+            .with_context(|| format!("cannot point {} to {}", path.display(), target.display()))
+    }
+
+    /// A slot as the links name it: relative, so that the tree may be looked at from outside of a root.
+    fn within(&self, build: &Build) -> PathBuf {
+        let dir = self.dir(build);
+        dir.strip_prefix(&self.layout.slots)
+            .map_or(dir.clone(), Path::to_owned)
+    }
+
+    fn versions(&self) -> PathBuf {
+        self.layout.slots.join("versions")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.layout.slots.join("staging")
+    }
+}
+
+/// SHA-256 of a file's bytes.
+///
+/// # Errors
+/// The call's.
+pub fn hash(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(read) => hasher.update(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let hex: String = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Digest::parse(&hex).ok_or_else(|| io::Error::other("a digest that is none"))
+}
+
+/// The digest that a slot's `COMPLETE` names.
+fn read_complete(dir: &Path) -> Option<Digest> {
+    let text = fs::read_to_string(dir.join(COMPLETE)).ok()?;
+    Digest::parse(text.strip_suffix('\n')?)
+}
+
+/// The build that a slot's name and `COMPLETE` tell, if they agree.
+fn build_of(dir: &Path) -> Option<Build> {
+    let digest = read_complete(dir)?;
+    let name = dir.file_name()?.to_str()?;
+    let version = name
+        .strip_suffix(digest.short())?
+        .strip_suffix('-')
+        .and_then(|version| Version::parse(version).ok())?;
+    Some(Build { version, digest })
+}
+
+/// First what makes it count, for good; then the rest.
+fn remove_slot(dir: &Path) -> io::Result<()> {
+    let complete = dir.join(COMPLETE);
+    if fs::symlink_metadata(&complete).is_ok() {
+        durable::remove_file(&complete)?;
+        durable::sync_dir(dir)?;
+    }
+    remove_all(dir)
+}
+
+fn remove_all(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(data) if data.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .map(|found| found.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

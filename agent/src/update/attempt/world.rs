@@ -1,0 +1,104 @@
+//! What an attempt needs of the box, as traits narrow enough for tests to stand in for.
+
+use std::path::Path;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use semver::Version;
+
+/// The two units an attempt drives; which names they have is the implementation's to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// `imagebuilder-agent.service`, from the link `stable`.
+    Stable,
+    /// `imagebuilder-agent-trial.service`, from the link `trial`.
+    Trial,
+}
+
+/// systemd's `ActiveState=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Active {
+    /// Not running; its last run ended in order, or there was none.
+    Inactive,
+    /// Being started, or reloading.
+    Activating,
+    /// Running and ready.
+    Active,
+    /// Being stopped.
+    Deactivating,
+    /// Not running; its last run failed.
+    Failed,
+}
+
+/// What systemd says of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitState {
+    /// `ActiveState=`.
+    pub active: Active,
+    /// `MainPID=`; `None` when there is none.
+    pub pid: Option<u32>,
+    /// `Result=` of its last run: `success`, `exit-code`, `signal`, `watchdog`, `timeout`, …
+    pub result: String,
+}
+
+/// systemd.
+#[async_trait]
+pub trait Units: Send {
+    /// Starts a unit and waits for the job's end: for the daemon, until it said that it is ready. Starting
+    /// either stops the other (`Conflicts=`). Forgets an earlier failure first (`reset-failed`).
+    async fn start(&mut self, unit: Unit) -> Result<()>;
+
+    /// Stops a unit and waits for the job's end; one that does not run is well.
+    async fn stop(&mut self, unit: Unit) -> Result<()>;
+
+    /// What it says of a unit.
+    async fn look(&mut self, unit: Unit) -> Result<UnitState>;
+}
+
+/// The self-test of a release: `update probe`, of its own binary.
+#[async_trait]
+pub trait Probe: Send {
+    /// Runs it within the updater's own sandbox, against a copy of the channel's metadata, and returns
+    /// the version it reports of itself. An error is the release's fault.
+    async fn probe(&mut self, binary: &Path) -> Result<Version>;
+}
+
+/// What the daemon in charge says of the box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Whether it reached a first verdict since the box booted.
+    pub judged: bool,
+    /// Whether the box is fit.
+    pub fit: bool,
+    /// The services that pass, by name.
+    pub passing: Vec<String>,
+    /// Its answer to a wish to be restarted: granted or not, why not, and when it was given.
+    pub leave: Option<(bool, String, Timestamp)>,
+}
+
+/// The daemon, through its standing.
+pub trait Daemon: Send {
+    /// What it last said; `None` when there is no standing, or not one that can be read.
+    fn health(&self) -> Option<Health>;
+}
+
+/// The wall clock; waiting is on tokio's.
+pub trait Clock: Send {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct System;
+
+impl Clock for System {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
