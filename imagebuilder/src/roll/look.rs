@@ -165,6 +165,7 @@ pub(crate) async fn records(
                     verdict: record.verdict,
                     reason: record.reason,
                     image: record.image_id,
+                    agent: record.agent,
                 },
             ))
         })

@@ -70,6 +70,7 @@ pub(super) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) ->
             verdict: Verdict::Fit,
             reason: String::new(),
             image: image_id.into(),
+            agent: "0.1.0".into(),
         }),
     }
 }

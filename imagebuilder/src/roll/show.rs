@@ -1,5 +1,6 @@
 //! The words for plans, members and endings. Text only: it must not decide or print.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::plan::{Plan, Target, Version, WayBack};
@@ -165,12 +166,48 @@ pub(crate) fn member(member: &Member) -> String {
         }
     }
     if let Some(record) = &member.record {
-        line.push_str(&format!(" agent {}", verdict_word(record.verdict)));
+        line.push_str(" agent");
+        if !record.agent.is_empty() {
+            line.push_str(&format!(" {}", record.agent));
+        }
+        line.push_str(&format!(" {}", verdict_word(record.verdict)));
         if !record.reason.is_empty() {
             line.push_str(&format!(" ({})", record.reason));
         }
     }
     line
+}
+
+/// That the members' agents are of different versions, and which: the rarest version names its boxes. `None`
+/// while all that said theirs run the same one.
+pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
+    let mut versions: BTreeMap<&str, Vec<InstanceId>> = BTreeMap::new();
+    for member in members {
+        if let Some(record) = member
+            .record
+            .as_ref()
+            .filter(|record| !record.agent.is_empty())
+        {
+            versions
+                .entry(&record.agent)
+                .or_default()
+                .push(member.instance.clone());
+        }
+    }
+    if versions.len() < 2 {
+        return None;
+    }
+    let mut versions: Vec<(&str, Vec<InstanceId>)> = versions.into_iter().collect();
+    versions.sort_by_key(|(_, boxes)| std::cmp::Reverse(boxes.len()));
+    let told: Vec<String> = versions
+        .iter()
+        .enumerate()
+        .map(|(place, (version, boxes))| match place {
+            0 => format!("{version} on {}", boxes.len()),
+            _ => format!("{version} on {}", count(boxes)),
+        })
+        .collect();
+    Some(format!("agents differ: {}", told.join("; ")))
 }
 
 /// A scaling activity that went wrong, AWS's message verbatim; `None` for one that did not.
@@ -240,7 +277,7 @@ mod tests {
         let mut sick = sample::member("i-1", 8, "ami-2", "InService");
         assert_eq!(
             member(&sick),
-            "i-1 InService version 8 ami-2 target healthy agent fit"
+            "i-1 InService version 8 ami-2 target healthy agent 0.1.0 fit"
         );
         sick.healthy = false;
         sick.targets[0].state = "unhealthy".into();
@@ -250,7 +287,26 @@ mod tests {
         record.reason = "orders: 503".into();
         assert_eq!(
             member(&sick),
-            "i-1 InService version 8 ami-2 Unhealthy target unhealthy (Target.Timeout) agent unfit (orders: 503)"
+            "i-1 InService version 8 ami-2 Unhealthy target unhealthy (Target.Timeout) agent 0.1.0 unfit (orders: 503)"
         );
+    }
+
+    #[test]
+    fn members_whose_agents_differ_are_told() {
+        let mut members = sample::fleet(3, 7, "ami-1").members;
+        assert_eq!(differing_agents(&members), None);
+        members[2].record.as_mut().unwrap().agent = "0.2.0".into();
+        assert_eq!(
+            differing_agents(&members).unwrap(),
+            "agents differ: 0.1.0 on 2; 0.2.0 on 1: i-3"
+        );
+        members[2].record.as_mut().unwrap().agent = String::new();
+        assert_eq!(
+            differing_agents(&members),
+            None,
+            "who says nothing differs from nobody"
+        );
+        members[1].record = None;
+        assert_eq!(differing_agents(&members), None);
     }
 }

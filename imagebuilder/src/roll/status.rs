@@ -61,6 +61,7 @@ pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) ->
             .iter()
             .map(|member| format!("  {}", show::member(member))),
     );
+    lines.extend(show::differing_agents(&view.members).map(|told| format!("  {told}")));
     lines.push(match &view.refresh {
         None => "no refresh in the last six weeks".into(),
         Some(refresh) => format!("refresh {}: {}", refresh.id, waiting_for(refresh)),
@@ -113,6 +114,7 @@ pub(crate) fn data(image: &ImageName, pointers: &Pointers, view: &FleetView) -> 
                 "targets": member.targets.iter().map(|target| &target.state).collect::<Vec<_>>(),
                 "verdict": member.record.as_ref().map(|record| verify::verdict_word(record.verdict)),
                 "reason": member.record.as_ref().map(|record| &record.reason),
+                "agent": member.record.as_ref().map(|record| &record.agent),
             })
         })
         .collect();
@@ -168,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_screen() {
-        let (image, pointers, view) = shop();
+        let (image, pointers, mut view) = shop();
+        view.members[1].record.as_mut().unwrap().agent = "0.2.0".into();
         insta::assert_snapshot!(lines(&image, &pointers, &view).join("\n"));
     }
 

@@ -149,6 +149,8 @@ pub(crate) struct RecordView {
     pub(crate) reason: String,
     /// The image the agent found itself on.
     pub(crate) image: String,
+    /// The agent's own version; empty from one that did not say.
+    pub(crate) agent: String,
 }
 
 /// How the description of every launch-template version we make begins.
