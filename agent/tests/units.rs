@@ -1,32 +1,19 @@
 //! The agent's systemd units, rendered as `imagebuilder` renders them: understood by systemd, and
-//! exposed no further than the agent needs.
+//! exposed no further than they need.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod rendered;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// In tenths, as `--threshold` takes it. What stays open by need: the network, the journal's socket.
-const AGENT_EXPOSURE: u32 = 15;
-/// The same for `configure`, which is root so that the files it writes are root's.
-const CONFIGURE_EXPOSURE: u32 = 20;
-
-fn rendered(dir: &Path, unit: &str) -> PathBuf {
-    let template = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../templates/systemd")
-        .join(format!("{unit}.tera"));
-    let text = fs::read_to_string(template).unwrap();
-    let mut tera = tera::Tera::default();
-    tera.add_raw_template(unit, &text).unwrap();
-    let mut context = tera::Context::new();
-    let services =
-        ["orders.service", "nginx.service"].map(|unit| serde_json::json!({"unit": unit}));
-    context.insert("services", &services);
-    let path = dir.join(unit);
-    fs::write(&path, tera.render(unit, &context).unwrap()).unwrap();
-    path
-}
+const DAEMON_EXPOSURE: u32 = 15;
+/// The same for what is root: `configure`, so that the files it writes are root's; the updater and the
+/// repair, so that they may write the slots and speak to systemd.
+const ROOT_EXPOSURE: u32 = 20;
 
 fn analyze(arguments: &[&str], unit: &Path) -> String {
     let done = Command::new("systemd-analyze")
@@ -42,46 +29,95 @@ fn analyze(arguments: &[&str], unit: &Path) -> String {
 #[test]
 fn the_units_are_exposed_no_further_than_promised() {
     let dir = tempfile::tempdir().unwrap();
+    rendered::into(dir.path());
     for (unit, exposure) in [
-        ("imagebuilder-agent.service", AGENT_EXPOSURE),
-        ("imagebuilder-agent-configure.service", CONFIGURE_EXPOSURE),
+        ("imagebuilder-agent.service", DAEMON_EXPOSURE),
+        ("imagebuilder-agent-trial.service", DAEMON_EXPOSURE),
+        ("orders.service", DAEMON_EXPOSURE),
+        ("imagebuilder-agent-configure.service", ROOT_EXPOSURE),
+        ("imagebuilder-agent-update.service", ROOT_EXPOSURE),
+        ("imagebuilder-agent-factory.service", ROOT_EXPOSURE),
     ] {
         let threshold = format!("--threshold={exposure}");
         analyze(
             &["security", "--offline=true", &threshold],
-            &rendered(dir.path(), unit),
+            &dir.path().join(unit),
         );
     }
 }
 
 #[test]
-fn systemd_understands_every_line_and_the_order_is_configure_services_agent() {
+fn systemd_understands_every_line() {
     let dir = tempfile::tempdir().unwrap();
-    let units = [
-        "imagebuilder-agent.service",
-        "imagebuilder-agent-configure.service",
-    ];
-    for unit in units {
-        let path = rendered(dir.path(), unit);
-        let text = fs::read_to_string(&path).unwrap();
-        // The binary is on the image, not here; everything else is as it will be.
-        fs::write(
-            &path,
-            text.replace("/usr/bin/imagebuilder-agent", "/bin/true"),
-        )
-        .unwrap();
-        let said = analyze(&["verify", "--man=no"], &path);
-        assert!(!said.contains(unit), "{said}");
+    rendered::into(dir.path());
+    let units = rendered::UNITS.map(|unit| dir.path().join(unit));
+    for path in &units {
+        let text = fs::read_to_string(path).unwrap();
+        // The binaries are on the image, not here; everything else is as it will be.
+        let here: Vec<&str> = text
+            .lines()
+            .map(|line| {
+                if line.starts_with("ExecStart=") {
+                    "ExecStart=/bin/true"
+                } else {
+                    line
+                }
+            })
+            .collect();
+        fs::write(path, here.join("\n")).unwrap();
     }
-    let text = fs::read_to_string(dir.path().join(units[0])).unwrap();
-    assert!(text.starts_with("[Unit]\n"), "{text}");
-    assert!(
-        text.contains("configure.service orders.service nginx.service\n"),
-        "{text}"
-    );
-    let text = fs::read_to_string(dir.path().join(units[1])).unwrap();
+    for path in &units {
+        let said = analyze(&["verify", "--man=no"], path);
+        assert!(!said.contains(dir.path().to_str().unwrap()), "{said}");
+    }
+}
+
+#[test]
+fn configure_comes_before_the_services_and_they_before_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    rendered::into(dir.path());
+    let read = |unit| fs::read_to_string(dir.path().join(unit)).unwrap();
+    for unit in [
+        "imagebuilder-agent.service",
+        "imagebuilder-agent-trial.service",
+    ] {
+        let text = read(unit);
+        assert!(
+            text.contains("configure.service orders.service nginx.service\n"),
+            "{text}"
+        );
+    }
+    let text = read("imagebuilder-agent-configure.service");
     assert!(
         text.contains("Before=imagebuilder-agent.service orders.service nginx.service\n"),
         "{text}"
+    );
+}
+
+#[test]
+fn the_trial_differs_from_the_stable_unit_only_in_what_makes_it_a_trial() {
+    let dir = tempfile::tempdir().unwrap();
+    rendered::into(dir.path());
+    let lines = |unit: &str| -> Vec<String> {
+        let text = fs::read_to_string(dir.path().join(unit)).unwrap();
+        let service = text.split_once("[Service]\n").unwrap().1;
+        let service = service.split("\n[Install]").next().unwrap();
+        let own = [
+            "#",
+            "ExecStart=",
+            "Restart=",
+            "RestartSec=",
+            "RestartPreventExitStatus=",
+            "RuntimeMaxSec=",
+        ];
+        service
+            .lines()
+            .filter(|line| !line.is_empty() && !own.iter().any(|own| line.starts_with(own)))
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(
+        lines("imagebuilder-agent.service"),
+        lines("imagebuilder-agent-trial.service")
     );
 }

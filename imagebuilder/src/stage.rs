@@ -127,13 +127,16 @@ impl Stage {
         self.files.insert(dest.to_owned(), Staged { mode, content });
     }
 
+    /// A rendered unit. Enabled if it can be: one without `[Install]` waits for another to start it.
     fn unit(&mut self, unit: &str, text: String) {
+        if text.lines().any(|line| line.trim() == "[Install]") {
+            self.units.push(unit.to_owned());
+        }
         self.put(
             &format!("/etc/systemd/system/{unit}"),
             "0644",
             text.into_bytes(),
         );
-        self.units.push(unit.to_owned());
     }
 
     /// The scripts as the Packer template names them.

@@ -22,10 +22,15 @@ use crate::ids::{ImageId, ServiceName};
 pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
 /// The agent's settings.
 pub(crate) const AGENT: &str = "agent.toml.tera";
-/// The units of the agent, in the order they start.
-pub(crate) const AGENT_UNITS: [&str; 2] = [
+/// The units of the agent: those that start at boot, in their order, then those that others start.
+pub(crate) const AGENT_UNITS: [&str; 7] = [
     "imagebuilder-agent-configure.service",
     "imagebuilder-agent.service",
+    "imagebuilder-agent-update.timer",
+    "imagebuilder-agent-update.path",
+    "imagebuilder-agent-update.service",
+    "imagebuilder-agent-trial.service",
+    "imagebuilder-agent-factory.service",
 ];
 
 /// What a rendering must know beyond the configuration.

@@ -1,4 +1,13 @@
 #!/bin/sh
-# Makes the agent callable by name.
+# Makes the daemon's user, lays out the agent's slots, with the one that came with the image as the stable
+# one, and makes the stable one callable by name. Where the source image had an agent already, its updater
+# rests first.
 set -eu
-ln -sfn /usr/lib/imagebuilder-agent/factory/imagebuilder-agent /usr/bin/imagebuilder-agent
+id -u imagebuilder-agent >/dev/null 2>&1 ||
+    useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin imagebuilder-agent
+slots=/opt/imagebuilder-agent
+systemctl stop imagebuilder-agent-update.timer imagebuilder-agent-update.path \
+    imagebuilder-agent-update.service imagebuilder-agent-trial.service 2>/dev/null || true
+install -d -o root -g root -m 0755 "$slots" "$slots/versions" "$slots/staging"
+ln -sfn /usr/lib/imagebuilder-agent/factory "$slots/stable"
+ln -sfn "$slots/stable/imagebuilder-agent" /usr/bin/imagebuilder-agent
