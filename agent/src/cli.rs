@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::aws::Aws;
@@ -205,6 +206,7 @@ impl Cli {
                     probe: Arc::new(Http),
                     sources: sources.into_sources(),
                     updater: standing.update_dir.join(board::FILE),
+                    clock: Arc::new(Timestamp::now),
                 };
                 run::run(world, Box::new(Systemd), &standing.run_dir, stop).await?;
                 Ok(Exit::Done)

@@ -104,6 +104,7 @@ mod tests {
 
     use super::*;
     use crate::identity::{Identity, Target};
+    use crate::notice::{Scheduled, SpotNotices};
 
     struct Told(Option<&'static str>);
 
@@ -119,6 +120,12 @@ mod tests {
             }
         }
         async fn target(&self) -> Result<Option<Target>> {
+            bail!("configure has no business with it")
+        }
+        async fn spot(&self) -> Result<SpotNotices> {
+            bail!("configure has no business with it")
+        }
+        async fn schedule(&self) -> Result<Vec<Scheduled>> {
             bail!("configure has no business with it")
         }
     }

@@ -15,6 +15,10 @@ pub(crate) enum Duty {
     Check,
     /// Ask what the group wants of this instance.
     Target,
+    /// Ask what Spot announces.
+    Spot,
+    /// Ask for the scheduled events.
+    Schedule,
     /// Ask where the group has this instance.
     Membership,
     /// Ask for the group's hooks.

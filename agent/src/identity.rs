@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use aws_config::imds::client::Client;
 use aws_config::imds::client::error::ImdsError;
 
+use crate::notice::{Scheduled, SpotNotices, read_rebalance, read_schedule, read_spot};
+
 /// What the metadata service says of this instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -24,9 +26,11 @@ pub(crate) struct Identity {
 pub(crate) enum Target {
     /// To serve.
     InService,
-    /// To go.
+    /// To go, out of the group or out of its warm pool.
     Terminated,
-    /// Anything else (standby, detached, warm pools), as AWS writes it.
+    /// To keep out of service for now: in the warm pool, on standby or detached; as AWS writes it.
+    Aside(String),
+    /// Anything AWS may add.
     Other(String),
 }
 
@@ -34,7 +38,10 @@ impl Target {
     fn parse(text: &str) -> Self {
         match text.trim() {
             "InService" => Self::InService,
-            "Terminated" => Self::Terminated,
+            "Terminated" | "Warmed:Terminated" => Self::Terminated,
+            aside if aside.starts_with("Warmed:") || matches!(aside, "Standby" | "Detached") => {
+                Self::Aside(aside.to_owned())
+            }
             other => Self::Other(other.to_owned()),
         }
     }
@@ -49,6 +56,10 @@ pub(crate) trait Metadata: Send + Sync {
     async fn user_data(&self) -> Result<Option<String>>;
     /// The group's target for this instance; `None` outside of groups, or when not yet set.
     async fn target(&self) -> Result<Option<Target>>;
+    /// What Spot announces of this instance.
+    async fn spot(&self) -> Result<SpotNotices>;
+    /// The scheduled events of this instance.
+    async fn schedule(&self) -> Result<Vec<Scheduled>>;
 }
 
 /// The real metadata service. Honours `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -121,5 +132,43 @@ impl Metadata for Imds {
             .get("meta-data/autoscaling/target-lifecycle-state")
             .await?;
         Ok(answer.map(|text| Target::parse(&text)))
+    }
+
+    async fn spot(&self) -> Result<SpotNotices> {
+        let interruption = self.get("meta-data/spot/instance-action").await?;
+        let rebalance = self
+            .get("meta-data/events/recommendations/rebalance")
+            .await?;
+        Ok(SpotNotices {
+            interruption: interruption.map(|text| read_spot(&text)),
+            rebalance: rebalance.and_then(|text| read_rebalance(&text)),
+        })
+    }
+
+    async fn schedule(&self) -> Result<Vec<Scheduled>> {
+        let answer = self.get("meta-data/events/maintenance/scheduled").await?;
+        Ok(answer.map_or_else(Vec::new, |text| read_schedule(&text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_aws_writes_them() {
+        let aside = |text: &str| Target::Aside(text.to_owned());
+        for (text, target) in [
+            ("InService\n", Target::InService),
+            ("Terminated", Target::Terminated),
+            ("Warmed:Terminated", Target::Terminated),
+            ("Warmed:Stopped", aside("Warmed:Stopped")),
+            ("Warmed:Hibernated", aside("Warmed:Hibernated")),
+            ("Standby", aside("Standby")),
+            ("Detached", aside("Detached")),
+            ("Elsewhere", Target::Other("Elsewhere".to_owned())),
+        ] {
+            assert_eq!(Target::parse(text), target, "{text}");
+        }
     }
 }

@@ -35,7 +35,11 @@ pub(crate) enum Phase {
     TerminatingWait,
     /// `Terminating:Proceed` or `Terminated`.
     Leaving,
-    /// Standby, detaching, warm pools and whatever AWS adds.
+    /// `Warmed:Pending`: on its way into the warm pool, no hook is active yet.
+    WarmPending,
+    /// `Warmed:Pending:Wait`: on its way into the warm pool, the launch hooks wait for an answer.
+    WarmPendingWait,
+    /// Standby, detaching, in the warm pool, and whatever AWS adds.
     Other(String),
 }
 
@@ -47,9 +51,15 @@ impl Phase {
             "Pending:Wait" => Self::PendingWait,
             "Pending:Proceed" => Self::PendingProceed,
             "InService" => Self::InService,
-            "Terminating" => Self::Terminating,
-            "Terminating:Wait" => Self::TerminatingWait,
-            "Terminating:Proceed" | "Terminated" => Self::Leaving,
+            // A warm pool ends its instances through the same hooks.
+            "Terminating" | "Warmed:Terminating" => Self::Terminating,
+            "Terminating:Wait" | "Warmed:Terminating:Wait" => Self::TerminatingWait,
+            "Terminating:Proceed"
+            | "Terminated"
+            | "Warmed:Terminating:Proceed"
+            | "Warmed:Terminated" => Self::Leaving,
+            "Warmed:Pending" => Self::WarmPending,
+            "Warmed:Pending:Wait" => Self::WarmPendingWait,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -57,6 +67,11 @@ impl Phase {
     /// Whether the instance is on its way into service and a launch hook may want an answer.
     pub(crate) fn is_arriving(&self) -> bool {
         matches!(self, Self::Pending | Self::PendingWait)
+    }
+
+    /// Whether the instance is on its way into the warm pool and a launch hook may want an answer.
+    pub(crate) fn is_warming(&self) -> bool {
+        matches!(self, Self::WarmPending | Self::WarmPendingWait)
     }
 
     /// Whether the instance is on its way out.
@@ -242,9 +257,14 @@ mod tests {
     fn phases_are_read_as_aws_writes_them() {
         assert_eq!(Phase::parse("Pending:Wait"), Phase::PendingWait);
         assert_eq!(Phase::parse("Terminated"), Phase::Leaving);
+        assert_eq!(Phase::parse("Warmed:Pending:Wait"), Phase::WarmPendingWait);
         assert_eq!(
-            Phase::parse("Warmed:Pending:Wait"),
-            Phase::Other("Warmed:Pending:Wait".to_owned())
+            Phase::parse("Warmed:Terminating:Wait"),
+            Phase::TerminatingWait
+        );
+        assert_eq!(
+            Phase::parse("Warmed:Stopped"),
+            Phase::Other("Warmed:Stopped".to_owned())
         );
     }
 }

@@ -8,6 +8,7 @@
 //! the state still needs and puts it on the timetable, so that a lost answer is only a delay.
 
 mod event;
+mod notices;
 mod past;
 mod pursuit;
 mod transitions;
@@ -19,6 +20,7 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use contract::registry::Verdict;
+use jiff::Timestamp;
 
 pub(crate) use event::{Action, Event, NoAnswer, Standing};
 pub(crate) use past::{Past, Readiness, Stage};
@@ -28,7 +30,8 @@ use crate::duty::{Duties, Duty};
 use crate::health::Round;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
-use crate::settings::{Gate, HookNames, Serving, Settings};
+use crate::notice::{NoticeTerms, Notices};
+use crate::settings::{Drain, Gate, HookNames, OnFailure, Serving, Settings};
 
 /// How often the group's wish for this instance is asked for: a local call, and every second of
 /// delay is a second of a terminated box still being counted on.
@@ -51,6 +54,9 @@ const DETAIL_SPACING: Duration = Duration::from_secs(60);
 /// a termination held up is expensive.
 const ERASE_ATTEMPTS: u32 = 3;
 
+/// Why a box drains that its group is ending.
+pub(crate) const ENDED_BY_GROUP: &str = "the group is ending this box";
+
 /// What the settings ask of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
@@ -58,8 +64,10 @@ pub(crate) struct Terms {
     pub(crate) gate: Gate,
     /// The watch after it.
     pub(crate) serving: Serving,
-    /// How long a leaving box keeps still.
-    pub(crate) settle: Duration,
+    /// The way out.
+    pub(crate) drain: Drain,
+    /// Which of EC2's notices lead there.
+    pub(crate) notices: NoticeTerms,
     /// Which hooks are ours.
     pub(crate) hooks: HookNames,
 }
@@ -70,7 +78,8 @@ impl Terms {
         Self {
             gate: settings.gate,
             serving: settings.serving,
-            settle: settings.settle,
+            drain: settings.drain,
+            notices: settings.notices,
             hooks: settings.hooks.clone(),
         }
     }
@@ -91,7 +100,12 @@ impl Terms {
                 interval: second,
                 replace_after: None,
             },
-            settle: second * 5,
+            drain: Drain {
+                settle: second * 5,
+                deadline: second * 600,
+                on_failure: OnFailure::Continue,
+            },
+            notices: NoticeTerms::default(),
             hooks: HookNames::default(),
         }
     }
@@ -115,12 +129,17 @@ pub(crate) enum State {
     Refusing,
     /// Unfit with no launch hook to answer; may recover.
     Ailing(Replacement),
+    /// Through the gate, and kept out of service by the group: in the warm pool, on standby or detached.
+    /// In a warm pool the launch hook has yet to take CONTINUE.
+    Resting,
     /// ABANDON was taken: the group will end this box.
     Abandoned,
-    /// Told to go; keeping still until the time given.
+    /// Told to go; keeping still.
     Draining {
-        /// When the box has settled.
+        /// How long at least.
         until: Instant,
+        /// How long at most, should something remain to be done.
+        deadline: Instant,
     },
     /// Settled; the record has to go, then the termination hook has to take CONTINUE.
     Departing {
@@ -165,8 +184,15 @@ pub(crate) struct Machine {
     hooks: Option<OurHooks>,
     /// The group, once it was seen to have us.
     group: Option<String>,
-    /// Whether a launch hook took our answer.
+    /// Whether a launch hook took our answer, since the group last called.
     answered: bool,
+    notices: Notices,
+    /// The time of day at which notices were last listened for.
+    heard_at: Option<Timestamp>,
+    /// The box leaves because of a notice, and the group has not said so yet.
+    noticed: bool,
+    /// The drain ran into its deadline.
+    overdue: bool,
     /// The settings were refused, which leaves nothing to check.
     blind: bool,
     passes: u32,
@@ -191,6 +217,10 @@ impl Machine {
             hooks: None,
             group: None,
             answered: false,
+            notices: Notices::default(),
+            heard_at: None,
+            noticed: false,
+            overdue: false,
             blind: false,
             passes: 0,
             failures: 0,
@@ -223,8 +253,9 @@ impl Machine {
     /// When the machine next wants to be stepped although nothing happened.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let own = match self.state {
-            State::Judging { deadline } => Some(deadline),
-            State::Draining { until } => Some(until),
+            State::Judging { deadline } if !self.has_passed() => Some(deadline),
+            State::Draining { until, .. } if self.has_drained() => Some(until),
+            State::Draining { deadline, .. } => Some(deadline),
             State::Ailing(Replacement::At(when)) => Some(when),
             _ => None,
         };
@@ -262,6 +293,9 @@ impl Machine {
             Event::Checked(round) => self.checked(round, now),
             Event::TargetSeen(Ok(target)) => self.target_seen(target, now),
             Event::TargetSeen(Err(NoAnswer)) => self.duties.failed(Duty::Target, now),
+            Event::SpotHeard(heard, clock) => self.spot_heard(heard, clock, now),
+            Event::ScheduleHeard(heard, clock) => self.schedule_heard(heard, clock, now),
+            Event::Woken => self.woken(now),
             Event::MembershipSeen(Ok(membership)) => self.membership_seen(membership, now),
             Event::MembershipSeen(Err(NoAnswer)) => self.duties.failed(Duty::Membership, now),
             Event::HooksSeen(Ok(hooks)) => {
@@ -340,27 +374,104 @@ impl Machine {
         self.duties.at(Duty::Check, now + self.interval());
         let sick = self.failures >= self.terms.serving.failures;
         match self.state {
-            State::Judging { .. } if self.passes >= self.terms.gate.passes => self.gate_passed(now),
+            State::Judging { .. } => self.leave_the_gate(now),
             State::Admitting if sick => self.turned_away(trouble(&self.round), now),
             State::Serving if sick => self.fell_ill(trouble(&self.round), now),
-            State::Ailing(_) if self.passes >= self.terms.serving.passes => self.recovered(now),
+            State::Ailing(_) if self.passes >= self.terms.serving.passes => match self.aside() {
+                Some(why) => self.set_aside(why, now),
+                None => self.recovered(now),
+            },
             _ if changed => self.record_soon(DETAIL_SPACING, now),
             _ => {}
         }
     }
 
+    /// Through the gate, once it is passed and known where it leads.
+    fn leave_the_gate(&mut self, now: Instant) {
+        if !matches!(self.state, State::Judging { .. }) || !self.has_passed() {
+            return;
+        }
+        match (&self.target, self.aside()) {
+            // Fit would be wrong in a warm pool. The metadata service was there a moment ago.
+            (None, _) => {}
+            (Some(_), Some(why)) => self.prepared(why, now),
+            (Some(_), None) => self.gate_passed(now),
+        }
+    }
+
+    fn has_passed(&self) -> bool {
+        self.passes >= self.terms.gate.passes
+    }
+
+    /// Whether nothing remains to be done before the box may go.
+    fn has_drained(&self) -> bool {
+        true
+    }
+
+    /// How the group keeps this box out of service, in words; `None` when it does not.
+    fn aside(&self) -> Option<String> {
+        let Some(Some(Target::Aside(name))) = &self.target else {
+            return None;
+        };
+        Some(match name.as_str() {
+            "Standby" => "on standby".to_owned(),
+            "Detached" => "detached from its group".to_owned(),
+            pool => format!("in the warm pool ({pool})"),
+        })
+    }
+
     fn target_seen(&mut self, target: Option<Target>, now: Instant) {
         self.duties.done(Duty::Target);
-        if self.is_leaving() {
+        if self.is_leaving() && !self.noticed {
             return;
         }
         self.duties.at(Duty::Target, now + TARGET_INTERVAL);
         if target == Some(Target::Terminated) {
-            self.told_to_leave(now);
-        } else if self.target.as_ref().is_some_and(|known| *known != target) {
+            self.target = Some(target);
+            return self.the_group_ends_it(now);
+        }
+        let was_aside = self.aside().is_some();
+        if self.target.as_ref().is_some_and(|known| *known != target) {
             self.ask_again(Duration::ZERO, now);
         }
         self.target = Some(target);
+        let wanted = self.target == Some(Some(Target::InService));
+        match (&self.state, self.aside()) {
+            (State::Judging { .. }, _) => self.leave_the_gate(now),
+            (State::Admitting | State::Serving, Some(why)) => self.set_aside(why, now),
+            (State::Resting, Some(why)) => self.declare(Verdict::Resting, why, now),
+            (State::Resting, None) if wanted => self.called_up(now),
+            (State::Ailing(_), None) if wanted && was_aside => self.called_up(now),
+            _ => {}
+        }
+    }
+
+    fn the_group_ends_it(&mut self, now: Instant) {
+        if self.is_leaving() {
+            // It was leaving already; from here on there is no way back, and the hook wants its answer.
+            self.noticed = false;
+            for duty in [Duty::Spot, Duty::Schedule, Duty::Target] {
+                self.duties.drop(duty);
+            }
+            self.ask_again(Duration::ZERO, now);
+        } else {
+            self.told_to_leave(now);
+        }
+    }
+
+    /// Whatever was known of the group, and every count in a row, is of another time.
+    fn woken(&mut self, now: Instant) {
+        (self.passes, self.failures) = (0, 0);
+        if self.is_leaving() && !self.noticed {
+            return;
+        }
+        self.hooks = None;
+        self.ask_again(Duration::ZERO, now);
+        for duty in [Duty::Target, Duty::Spot, Duty::Schedule] {
+            if self.duties.has(duty) {
+                self.duties.at(duty, now);
+            }
+        }
     }
 
     fn membership_seen(&mut self, membership: Option<Membership>, now: Instant) {
@@ -372,8 +483,9 @@ impl Machine {
         }
         self.place = membership.map_or(Place::Nowhere, Place::In);
         let departing = matches!(&self.place, Place::In(member) if member.phase.is_departing());
-        if departing && !self.is_leaving() && self.state != State::Identifying {
-            self.told_to_leave(now);
+        let awaits_it = self.noticed || !self.is_leaving();
+        if departing && awaits_it && self.state != State::Identifying {
+            self.the_group_ends_it(now);
         }
         if self.state == State::Ailing(Replacement::Asking) {
             match self.place {
@@ -398,6 +510,9 @@ impl Machine {
             (Receipt::Accepted, Answer::Abandon, State::Refusing) if launch => self.abandoned(),
             // It fell ill while CONTINUE was on its way: too late to abandon.
             (Receipt::Accepted, Answer::Continue, State::Refusing) if launch => self.condemned(now),
+            (Receipt::Accepted, Answer::Continue, State::Resting) if launch => {
+                self.ask_again(IDLE_PHASE_INTERVAL, now);
+            }
             (Receipt::Accepted, _, State::Departing { .. }) if terminate => self.released(),
             (Receipt::Accepted, ..) => {}
             // Normal when the hook is not active yet, timed out or did not exist at launch, and
@@ -408,7 +523,7 @@ impl Machine {
 
     fn let_time_pass(&mut self, now: Instant) {
         match self.state {
-            State::Judging { deadline } if now >= deadline => {
+            State::Judging { deadline } if now >= deadline && !self.has_passed() => {
                 let trouble = trouble(&self.round);
                 let last = if trouble.is_empty() {
                     "too few passes in a row"
@@ -418,7 +533,11 @@ impl Machine {
                 let limit = self.terms.gate.deadline.as_secs();
                 self.gate_failed(format!("not fit within {limit} s: {last}"), now);
             }
-            State::Draining { until } if now >= until => self.settled(),
+            State::Draining { until, .. } if now >= until && self.has_drained() => self.settled(),
+            State::Draining { deadline, .. } if now >= deadline => {
+                self.overdue = !self.has_drained();
+                self.settled();
+            }
             State::Ailing(Replacement::At(when)) if now >= when => {
                 self.state = State::Ailing(Replacement::Asking);
                 self.ask_again(Duration::ZERO, now);

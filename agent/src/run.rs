@@ -34,6 +34,10 @@ mod tests;
 /// systemd has other units to stop.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
+/// By how much the time of day runs ahead of the waiting when the box was asleep. Less is a clock being
+/// set right after boot.
+const JUMP: Duration = Duration::from_secs(30);
+
 /// The loop turns at least this often, so that its turning means something.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -51,6 +55,26 @@ pub(crate) struct World {
     pub(crate) sources: Sources,
     /// The updater's standing.
     pub(crate) updater: PathBuf,
+    /// The time of day.
+    pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// Tells sleep from waiting: the machine's own clock stands still while the box hibernates, the time of
+/// day does not.
+struct Wristwatch(Instant, Timestamp);
+
+impl Wristwatch {
+    fn new(world: &World) -> Self {
+        Self(Instant::now(), (world.clock)())
+    }
+
+    /// Whether the time of day ran ahead since the last look.
+    fn has_jumped(&mut self, world: &World) -> bool {
+        let last = std::mem::replace(self, Self::new(world));
+        let awake = self.0.duration_since(last.0);
+        let passed = Duration::try_from(self.1.duration_since(last.1)).unwrap_or_default();
+        passed > awake + JUMP
+    }
 }
 
 /// What a task brings back.
@@ -110,7 +134,12 @@ pub(crate) async fn run(
     let mut done = Done::Event(Event::Tick);
     let mut first = true;
     let mut stop = std::pin::pin!(stop);
+    let mut wrist = Wristwatch::new(&daemon.world);
     loop {
+        if wrist.has_jumped(&daemon.world) {
+            tracing::info!("the clock has jumped: this box was asleep, or its clock was set");
+            daemon.turn(Done::Event(Event::Woken));
+        }
         daemon.turn(done);
         daemon.answer_the_updater();
         let waiting_for = daemon.machine.waiting_for();
@@ -256,6 +285,23 @@ impl Daemon {
                 let metadata = self.world.metadata.clone();
                 self.spawn(async move { Event::TargetSeen(heard(metadata.target().await)) });
             }
+            Action::AskSpot => {
+                let (metadata, clock) = (self.world.metadata.clone(), self.world.clock.clone());
+                self.spawn(async move { Event::SpotHeard(heard(metadata.spot().await), clock()) });
+            }
+            Action::AskSchedule => {
+                let (metadata, clock) = (self.world.metadata.clone(), self.world.clock.clone());
+                self.spawn(async move {
+                    Event::ScheduleHeard(heard(metadata.schedule().await), clock())
+                });
+            }
+            Action::Announce(text) => {
+                tracing::warn!("{text}");
+                output::line(&format!(
+                    "imagebuilder-agent: notice {}: {text}",
+                    self.instance()
+                ));
+            }
             Action::AskMembership => {
                 let (group, instance) = (self.world.group.clone(), self.instance());
                 self.spawn(async move {
@@ -321,6 +367,7 @@ impl Daemon {
         let word = match standing.verdict {
             Verdict::Fit => "fit",
             Verdict::Unfit => "unfit",
+            Verdict::Resting => "resting",
             Verdict::Draining => "draining",
             _ => return,
         };
@@ -426,6 +473,7 @@ impl Daemon {
                 .map_or_else(String::new, |since| since.to_string()),
             services: self.machine.round().clone(),
             restarts: self.restarts.clone(),
+            notices: self.machine.notices().lines(),
             ..process
         }
     }

@@ -16,6 +16,8 @@ use anyhow::{Context, Result};
 use hyper::Uri;
 use serde::Deserialize;
 
+use crate::notice::NoticeTerms;
+
 /// The first line by which user data says that it is a fragment of ours.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
 
@@ -65,7 +67,13 @@ fragment!(ServingFragment {
     replace_after_seconds: u64,
 });
 fragment!(DrainFragment {
-    settle_seconds: u64
+    settle_seconds: u64,
+    deadline_seconds: u64,
+    on_failure: OnFailure,
+});
+fragment!(NoticesFragment {
+    drain_on_rebalance: bool,
+    drain_before_seconds: u64,
 });
 fragment!(HooksFragment {
     launch: String,
@@ -93,6 +101,8 @@ struct Fragment {
     #[serde(default)]
     drain: DrainFragment,
     #[serde(default)]
+    notices: NoticesFragment,
+    #[serde(default)]
     hooks: HooksFragment,
     #[serde(default)]
     services: BTreeMap<String, ServiceFragment>,
@@ -112,6 +122,7 @@ impl Fragment {
             gate: self.gate.over(later.gate),
             serving: self.serving.over(later.serving),
             drain: self.drain.over(later.drain),
+            notices: self.notices.over(later.notices),
             hooks: self.hooks.over(later.hooks),
             services: self.services,
         }
@@ -321,8 +332,10 @@ pub(crate) struct Settings {
     pub(crate) gate: Gate,
     /// The watch after it.
     pub(crate) serving: Serving,
-    /// How long a box that must go keeps still before it lets go.
-    pub(crate) settle: Duration,
+    /// How a box that must go lets go.
+    pub(crate) drain: Drain,
+    /// Which of EC2's notices make it go.
+    pub(crate) notices: NoticeTerms,
     /// Which of the group's hooks are ours, where the group has several.
     pub(crate) hooks: HookNames,
     /// The services to judge; never empty.
@@ -351,6 +364,27 @@ pub(crate) struct Serving {
     pub(crate) interval: Duration,
     /// How long a box must have been unfit before the group is asked to replace it; `None`: never.
     pub(crate) replace_after: Option<Duration>,
+}
+
+/// The way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// How long the box keeps still at least.
+    pub(crate) settle: Duration,
+    /// How long it tries to finish what it must, before it goes without.
+    pub(crate) deadline: Duration,
+    /// How the termination hook is answered then.
+    pub(crate) on_failure: OnFailure,
+}
+
+/// How the termination hook is answered when the drain came to nothing before its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnFailure {
+    /// The instance goes all the same.
+    Continue,
+    /// ABANDON: further hooks are skipped, and a group whose lifecycle policy says so retains the instance.
+    Abandon,
 }
 
 /// Names of our hooks where settings give them.
@@ -438,13 +472,17 @@ impl Settings {
             image: ImageName::parse(&image)?,
             gate,
             serving,
-            settle: seconds(
-                "drain.settle_seconds",
-                inputs.drain.settle_seconds,
-                5,
-                0,
-                7_200,
-            )?,
+            drain: Drain::validate(&inputs.drain)?,
+            notices: NoticeTerms {
+                drain_on_rebalance: inputs.notices.drain_on_rebalance.unwrap_or(false),
+                drain_before: seconds(
+                    "notices.drain_before_seconds",
+                    inputs.notices.drain_before_seconds,
+                    300,
+                    0,
+                    604_800,
+                )?,
+            },
             hooks: HookNames {
                 launch: inputs.hooks.launch,
                 terminate: inputs.hooks.terminate,
@@ -454,6 +492,32 @@ impl Settings {
                 .into_iter()
                 .map(|(name, service)| Service::validate(&name, service))
                 .collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl Drain {
+    fn validate(table: &DrainFragment) -> Result<Self> {
+        let settle = seconds("drain.settle_seconds", table.settle_seconds, 5, 0, 7_200)?;
+        // Two days: what AWS allows a lifecycle hook in all.
+        let deadline = seconds(
+            "drain.deadline_seconds",
+            table.deadline_seconds,
+            600.max(settle.as_secs()),
+            1,
+            172_800,
+        )?;
+        if deadline < settle {
+            return refused(format!(
+                "drain.deadline_seconds: {} s end before drain.settle_seconds, {} s",
+                deadline.as_secs(),
+                settle.as_secs()
+            ));
+        }
+        Ok(Self {
+            settle,
+            deadline,
+            on_failure: table.on_failure.unwrap_or(OnFailure::Continue),
         })
     }
 }

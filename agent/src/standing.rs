@@ -54,6 +54,8 @@ pub(crate) struct Standing {
     pub(crate) since: String,
     /// What the daemon waits for.
     pub(crate) waiting_for: String,
+    /// What EC2 has announced of this instance, one line each.
+    pub(crate) notices: Vec<String>,
     /// The services as last seen.
     pub(crate) services: BTreeMap<String, Service>,
     /// How often this agent restarted each service since the box booted; services it never restarted
@@ -97,6 +99,10 @@ impl Standing {
     /// The life this standing tells of; `None` where there is nothing to go on from.
     pub(crate) fn past(&self) -> Option<Past> {
         let verdict = self.verdict?;
+        // EC2 may have called its notice off meanwhile; if not, it says so again within seconds.
+        if verdict == Verdict::Draining && self.reason != machine::ENDED_BY_GROUP {
+            return None;
+        }
         let state = self.before.as_ref().unwrap_or(&self.state);
         Some(Past {
             stage: Stage::parse(state, verdict)?,

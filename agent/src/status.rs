@@ -51,6 +51,7 @@ fn word(verdict: Option<Verdict>) -> &'static str {
         Some(Verdict::Judging) => "judging",
         Some(Verdict::Fit) => "fit",
         Some(Verdict::Unfit) => "unfit",
+        Some(Verdict::Resting) => "resting",
         Some(Verdict::Draining) => "draining",
         _ => "none yet",
     }
@@ -86,6 +87,9 @@ fn screen(standing: &Standing) -> String {
     }
     if !standing.reason.is_empty() {
         rows.insert(1, ("reason", standing.reason.clone()));
+    }
+    for notice in &standing.notices {
+        rows.push(("notice", notice.clone()));
     }
     for (name, service) in &standing.services {
         let health = if service.healthy {
@@ -132,6 +136,7 @@ mod tests {
             reason: "/gtg answered 503".into(),
             since: "2026-01-01T00:00:00Z".into(),
             waiting_for: "unfit; waiting for 3 passes in a row".into(),
+            notices: vec!["rebalance recommended since 2026-01-01T00:00:00Z".into()],
             services: BTreeMap::from([("orders".to_owned(), service)]),
             ..Standing::default()
         };
@@ -145,6 +150,7 @@ mod tests {
              image     shop ami-1\n\
              group     shop-fleet\n\
              agent     0.1.0\n\
+             notice    rebalance recommended since 2026-01-01T00:00:00Z\n\
              service   orders 1.2 /gtg answered 503\n"
         );
     }

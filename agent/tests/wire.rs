@@ -128,10 +128,14 @@ async fn line(child: &mut Child) -> String {
     line
 }
 
-/// Stops the daemon as systemd does and returns its exit code and its log.
-async fn stop(mut child: Child) -> (Option<i32>, String) {
+fn kill(child: &Child) {
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
+}
+
+/// Stops the daemon as systemd does and returns its exit code and its log.
+async fn stop(mut child: Child) -> (Option<i32>, String) {
+    kill(&child);
     let mut log = String::new();
     child
         .stderr
@@ -289,6 +293,110 @@ async fn a_box_in_no_group_recovers_and_sigterm_removes_nothing() {
     let (code, log) = stop(agent).await;
     assert_eq!(code, Some(0), "{log}");
     assert!(house.record().is_some() && house.cloud.facts().calls.is_empty());
+}
+
+#[tokio::test]
+async fn a_warm_box_is_prepared_stopped_and_serves_after_its_second_start() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("Warmed:Stopped");
+        facts.lifecycle = Some("Warmed:Pending:Wait");
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    assert_eq!(
+        line(&mut agent).await,
+        "imagebuilder-agent: resting i-0abc: in the warm pool (Warmed:Stopped)\n"
+    );
+    house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("Warmed:Stopped"))
+        .await;
+    house.until_verdict(Verdict::Resting).await;
+    stop(agent).await;
+    assert_eq!(house.record().unwrap().verdict, Verdict::Resting);
+    fs::remove_dir_all(house.dir.path().join("run")).unwrap();
+
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("Pending:Wait");
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("InService"))
+        .await;
+    assert_eq!(facts.calls, ["CompleteLifecycleAction in CONTINUE"; 2]);
+    house.until_verdict(Verdict::Fit).await;
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn after_a_root_volume_replacement_the_record_tells_of_the_new_image() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    assert_eq!(house.until_verdict(Verdict::Fit).await.image_id, "ami-0abc");
+    stop(agent).await;
+    // The same instance boots from another image: its runtime directory is new, the record is not.
+    fs::remove_dir_all(house.dir.path().join("run")).unwrap();
+    house.cloud.change(|facts| {
+        facts.image = "ami-0def";
+        facts.healthy = false;
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    house
+        .cloud
+        .until(|_| {
+            house
+                .record()
+                .is_some_and(|record| record.image_id == "ami-0def")
+        })
+        .await;
+    assert_ne!(house.record().unwrap().verdict, Verdict::Fit);
+    house.cloud.change(|facts| facts.healthy = true);
+    assert_eq!(house.until_verdict(Verdict::Fit).await.image_id, "ami-0def");
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
+    let house = Box::new("").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+        let event = r#"[{"NotBefore":"21 Jan 2099 09:00:43 GMT","Code":"instance-stop",
+            "Description":"x","EventId":"instance-event-1","State":"active"}]"#;
+        facts
+            .leaves
+            .insert("events/maintenance/scheduled", event.to_owned());
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    house.until_verdict(Verdict::Fit).await;
+    house.cloud.change(|facts| {
+        let notice = r#"{"action":"terminate","time":"2099-01-01T00:00:00Z"}"#;
+        facts
+            .leaves
+            .insert("spot/instance-action", notice.to_owned());
+    });
+    house.cloud.until(|facts| facts.parameters.is_empty()).await;
+    kill(&agent);
+    let mut told = String::new();
+    let stdout = agent.stdout.as_mut().unwrap();
+    stdout.read_to_string(&mut told).await.unwrap();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "imagebuilder-agent: notice i-0abc: scheduled event instance-stop (instance-event-1) not before \
+             2099-01-21T09:00:43Z",
+            "imagebuilder-agent: fit i-0abc: orders 1.2.3",
+            "imagebuilder-agent: notice i-0abc: Spot interruption: terminate at 2099-01-01T00:00:00Z",
+            "imagebuilder-agent: draining i-0abc: Spot interruption: terminate at 2099-01-01T00:00:00Z",
+        ]
+    );
 }
 
 #[tokio::test]

@@ -68,6 +68,9 @@ pub enum Verdict {
     Fit,
     /// The deadline went by, or a service that was fit is not any more.
     Unfit,
+    /// Every service passed the gate, and the group keeps the box out of service for now: in the warm
+    /// pool, on standby or detached. It must not serve before it passes the gate again.
+    Resting,
     /// The box was told to go and is finishing its work.
     Draining,
     /// A verdict of a newer schema-1 agent that this reader does not know: treat it as not fit.

@@ -5,17 +5,20 @@
 use std::time::Duration;
 
 use contract::registry::Verdict;
+use jiff::Timestamp;
 
 use super::Terms;
 use crate::health::Round;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hooks, Membership, Receipt};
+use crate::notice::{Scheduled, SpotNotices};
 
 /// Something was asked for and no answer came; the reason is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoAnswer;
 
-/// What the world brought. Every event but [`Event::Tick`] is the end of the action of its name.
+/// What the world brought. Every event but [`Event::Tick`] and [`Event::Woken`] is the end of the action of
+/// its name.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     /// Only time went by.
@@ -26,6 +29,12 @@ pub(crate) enum Event {
     Checked(Round),
     /// What the group wants of the instance.
     TargetSeen(Result<Option<Target>, NoAnswer>),
+    /// What Spot announces, and the time of day.
+    SpotHeard(Result<SpotNotices, NoAnswer>, Timestamp),
+    /// The scheduled events, and the time of day.
+    ScheduleHeard(Result<Vec<Scheduled>, NoAnswer>, Timestamp),
+    /// The time of day has jumped: the box was asleep, or its clock was set.
+    Woken,
     /// Where the group has the instance.
     MembershipSeen(Result<Option<Membership>, NoAnswer>),
     /// The group's hooks.
@@ -49,7 +58,8 @@ pub(crate) enum Event {
     Reported(Result<(), NoAnswer>),
 }
 
-/// What the loop is to do. All but [`Action::Declare`] come back as an event.
+/// What the loop is to do. All but [`Action::Declare`] and [`Action::Announce`] come back as
+/// an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Find out who the box is and read the settings.
@@ -61,6 +71,10 @@ pub(crate) enum Action {
     },
     /// Ask what the group wants of the instance.
     AskTarget,
+    /// Ask what Spot announces.
+    AskSpot,
+    /// Ask for the scheduled events.
+    AskSchedule,
     /// Ask where the group has the instance.
     AskMembership,
     /// Ask for the hooks of this group.
@@ -89,6 +103,8 @@ pub(crate) enum Action {
     ReportUnhealthy,
     /// The verdict changed: say so to the people.
     Declare(Standing),
+    /// Something that people should know and that is no verdict.
+    Announce(String),
 }
 
 /// The verdict and why.

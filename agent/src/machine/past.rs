@@ -87,7 +87,11 @@ impl Machine {
             State::Draining { .. } | State::Departing { .. } | State::Gone => {
                 return busy("this box is leaving");
             }
+            State::Resting => return busy("the group keeps this box out of service"),
             State::Serving | State::Ailing(_) => {}
+        }
+        if let Some(notice) = self.notice_in_the_way() {
+            return Readiness::Busy(notice);
         }
         match &self.place {
             Place::Unknown => Readiness::NotKnown,

@@ -3,12 +3,13 @@
 //! Level-triggered: asked after every event, so that a lost answer is only a delay. It leaves a state only
 //! by the methods of [`super::transitions`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Action, IDLE_PHASE_INTERVAL, Machine, PHASE_INTERVAL, Place, State};
 use crate::duty::Duty;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, OurHooks, Phase};
+use crate::settings::OnFailure;
 
 impl Machine {
     /// Puts on the timetable whatever the state still needs.
@@ -25,18 +26,49 @@ impl Machine {
                 self.watch(now);
                 self.arrive(now);
             }
+            State::Resting => {
+                self.ensure(Duty::Target, now);
+                self.learn(now);
+                self.answer_the_warm_pool(now);
+            }
             State::Abandoned => self.ensure(Duty::Target, now),
             State::Draining { .. } => {
                 self.learn(now);
                 if matches!(&self.place, Place::In(member) if !member.phase.is_departing()) {
-                    self.ask_again(PHASE_INTERVAL, now);
+                    self.ask_again(self.patience(), now);
                 }
             }
             State::Departing { erased: false } => self.ensure(Duty::Record, now),
             State::Departing { erased: true } => self.depart(now),
             State::Gone => {}
         }
+        if self.noticed {
+            self.ensure(Duty::Target, now);
+        }
+        if self.listens() {
+            self.ensure(Duty::Spot, now);
+            self.ensure(Duty::Schedule, now);
+        }
         self.keep_beating(now);
+    }
+
+    /// A warm pool's launch hook waits for the box to be prepared, not for it to serve. It waits a second
+    /// time when the group calls the box up.
+    fn answer_the_warm_pool(&mut self, now: Instant) {
+        let warming = matches!(&self.place, Place::In(member) if member.phase.is_warming());
+        if warming && !self.answered && self.launch_hook().is_some() {
+            self.ensure(Duty::Answer, now);
+        }
+    }
+
+    /// Before the group is asked again where it has a leaving box. One that leaves because of a notice
+    /// may wait in vain for the group.
+    fn patience(&self) -> Duration {
+        if self.noticed {
+            IDLE_PHASE_INTERVAL
+        } else {
+            PHASE_INTERVAL
+        }
     }
 
     fn watch(&mut self, now: Instant) {
@@ -108,6 +140,15 @@ impl Machine {
                 Some(OurHooks { launch: None, .. }) => self.arrived(now),
                 Some(_) => self.ensure(Duty::Answer, now),
             },
+            // The group is slower than the metadata service.
+            Phase::WarmPending | Phase::WarmPendingWait if self.state == State::Admitting => {
+                self.ask_again(PHASE_INTERVAL, now);
+            }
+            Phase::WarmPending | Phase::WarmPendingWait => match &self.hooks {
+                None => self.ensure(Duty::Hooks, now),
+                Some(OurHooks { launch: None, .. }) => self.arrived(now),
+                Some(_) => self.ensure(Duty::Answer, now),
+            },
             Phase::PendingProceed | Phase::InService => self.arrived(now),
             Phase::Other(name) if name.contains("Standby") || name.starts_with("Detach") => {
                 self.arrived(now);
@@ -142,7 +183,7 @@ impl Machine {
                 ) => self.released(),
                 (Phase::TerminatingWait, Some(_)) => self.ensure(Duty::Answer, now),
                 // Load balancers are still letting go, or the group has yet to catch up with IMDS.
-                _ => self.ask_again(PHASE_INTERVAL, now),
+                _ => self.ask_again(self.patience(), now),
             },
         }
     }
@@ -152,9 +193,14 @@ impl Machine {
             return;
         };
         let wanted = match self.state {
-            State::Judging { .. } | State::Admitting | State::Refusing => {
-                self.launch_hook().filter(|_| member.phase.is_arriving())
-            }
+            State::Judging { .. } | State::Admitting | State::Refusing => self
+                .launch_hook()
+                .filter(|_| member.phase.is_arriving() || member.phase.is_warming()),
+            State::Resting => self
+                .launch_hook()
+                .filter(|_| member.phase.is_warming() && !self.answered),
+            // No hook holds off EC2.
+            State::Draining { .. } | State::Departing { .. } if self.noticed => None,
             State::Draining { .. } | State::Departing { .. } => self
                 .terminate_hook()
                 .filter(|_| member.phase.is_departing()),
@@ -169,6 +215,11 @@ impl Machine {
             }
             Some(_) => {}
         }
+    }
+
+    /// Whether the drain came to nothing, where settings then want the termination abandoned.
+    fn gives_up(&self) -> bool {
+        self.overdue && self.terms.drain.on_failure == OnFailure::Abandon
     }
 
     /// A duty is due: turns it into an action, if the state still wants it.
@@ -187,11 +238,12 @@ impl Machine {
                 interval: self.interval(),
             }),
             (Duty::Target, ..) => Some(Action::AskTarget),
+            (Duty::Spot, ..) => Some(Action::AskSpot),
+            (Duty::Schedule, ..) => Some(Action::AskSchedule),
             (Duty::Membership, ..) => Some(Action::AskMembership),
             (Duty::Hooks, Some(group), _) => Some(Action::AskHooks(group)),
             (Duty::Answer, _, Some((group, hook))) => {
-                let refusing = self.state == State::Refusing;
-                let answer = if refusing {
+                let answer = if self.state == State::Refusing || self.gives_up() {
                     Answer::Abandon
                 } else {
                     Answer::Continue

@@ -1,7 +1,9 @@
 //! The machine against a simulated group, on simulated time: whole lives as transcripts.
 
+mod aside;
 mod laws;
 mod life;
+mod notices;
 
 use self::life::{Life, hook, service, terms};
 use super::*;
@@ -380,10 +382,12 @@ fn a_leaving_box_settles_erases_its_record_and_answers_once_the_hook_waits() {
 fn a_sick_box_that_is_leaving_is_not_reported() {
     let mut life = Life::in_group(Phase::InService);
     life.hooks.terminating = hook("out", 30);
-    life.terms = Ok(Terms {
+    let drain = Drain {
         settle: Duration::from_secs(120),
-        ..terms()
-    });
+        deadline: Duration::from_secs(600),
+        ..terms().drain
+    };
+    life.terms = Ok(Terms { drain, ..terms() });
     life.until(21);
     life.healthy = false;
     life.until(50);
@@ -446,10 +450,11 @@ fn a_parameter_store_that_is_away_does_not_hold_up_the_end() {
 #[test]
 fn a_record_still_to_be_written_does_not_put_off_its_removal() {
     let mut life = Life::in_group(Phase::InService);
-    life.terms = Ok(Terms {
+    let drain = Drain {
         settle: Duration::ZERO,
-        ..terms()
-    });
+        ..terms().drain
+    };
+    life.terms = Ok(Terms { drain, ..terms() });
     life.until(21);
     life.healthy = false;
     life.until(32);

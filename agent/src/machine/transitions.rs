@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use contract::registry::Verdict;
 
-use super::{DETAIL_SPACING, Machine, Past, Place, Stage, State, Terms};
+use super::{DETAIL_SPACING, ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms};
 use crate::duty::Duty;
 
 impl Machine {
@@ -94,7 +94,61 @@ impl Machine {
         self.state = State::Admitting;
     }
 
+    pub(super) fn prepared(&mut self, how: String, now: Instant) {
+        self.duties.drop(Duty::Check);
+        self.state = State::Resting;
+        self.declare(Verdict::Resting, how, now);
+    }
+
+    pub(super) fn set_aside(&mut self, how: String, now: Instant) {
+        for duty in [Duty::Answer, Duty::Check, Duty::Report] {
+            self.duties.drop(duty);
+        }
+        self.state = State::Resting;
+        self.declare(Verdict::Resting, how, now);
+    }
+
+    pub(super) fn called_up(&mut self, now: Instant) {
+        // The launch hook waits a second time, and hooks may have been changed meanwhile.
+        self.answered = false;
+        self.hooks = None;
+        self.back_to_the_gate(now);
+    }
+
+    pub(super) fn reprieved(&mut self, now: Instant) {
+        (self.noticed, self.overdue) = (false, false);
+        self.back_to_the_gate(now);
+    }
+
+    fn back_to_the_gate(&mut self, now: Instant) {
+        for duty in [Duty::Answer, Duty::Report, Duty::Record] {
+            self.duties.drop(duty);
+        }
+        (self.passes, self.failures) = (0, 0);
+        self.place = Place::Unknown;
+        self.state = State::Judging {
+            deadline: now + self.terms.gate.deadline,
+        };
+        self.declare(Verdict::Judging, String::new(), now);
+    }
+
     pub(super) fn told_to_leave(&mut self, now: Instant) {
+        for duty in [Duty::Spot, Duty::Schedule] {
+            self.duties.drop(duty);
+        }
+        self.withdraw(
+            ENDED_BY_GROUP.to_owned(),
+            now + self.terms.drain.deadline,
+            now,
+        );
+    }
+
+    pub(super) fn interrupted(&mut self, why: String, deadline: Instant, now: Instant) {
+        self.noticed = true;
+        self.withdraw(why, deadline, now);
+    }
+
+    fn withdraw(&mut self, why: String, deadline: Instant, now: Instant) {
         for duty in [
             Duty::Check,
             Duty::Target,
@@ -111,15 +165,12 @@ impl Machine {
         }
         let never_served = self.state == State::Abandoned;
         self.state = State::Draining {
-            until: now + self.terms.settle,
+            until: deadline.min(now + self.terms.drain.settle),
+            deadline,
         };
         // An abandoned box has nothing to drain, and why it was abandoned stays its last word.
         if !never_served {
-            self.declare(
-                Verdict::Draining,
-                "the group is ending this box".to_owned(),
-                now,
-            );
+            self.declare(Verdict::Draining, why, now);
         }
     }
 

@@ -15,6 +15,7 @@ impl Machine {
             State::Serving => "serving",
             State::Refusing => "refusing",
             State::Ailing(_) => "ailing",
+            State::Resting => "resting",
             State::Abandoned => "abandoned",
             State::Draining { .. } => "draining",
             State::Departing { .. } => "departing",
@@ -34,6 +35,10 @@ impl Machine {
                 )
             }
             State::Judging { .. } => format!("at the gate: {trouble}"),
+            State::Resting => {
+                let why = self.aside().unwrap_or_else(|| "called for".into());
+                format!("prepared, not serving; {why}")
+            }
             State::Admitting => format!("fit; {}", self.waiting_for_the_hook("CONTINUE")),
             State::Refusing => format!("unfit; {}", self.waiting_for_the_hook("ABANDON")),
             State::Serving if !trouble.is_empty() => format!(

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hook, Hooks, Membership, Phase, Receipt};
+use crate::notice::{Scheduled, SpotNotices};
 
 /// The state of the fake world. Every change wakes whoever waits for one.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,8 @@ struct Facts {
     instance_known: bool,
     user_data: Option<String>,
     target: Option<Target>,
+    spot: SpotNotices,
+    slept: u64,
     phase: Option<Phase>,
     api_down: bool,
     healthy: bool,
@@ -66,6 +69,12 @@ impl Metadata for Fake {
     }
     async fn target(&self) -> Result<Option<Target>> {
         Ok(self.facts().target)
+    }
+    async fn spot(&self) -> Result<SpotNotices> {
+        Ok(self.facts().spot)
+    }
+    async fn schedule(&self) -> Result<Vec<Scheduled>> {
+        Ok(Vec::new())
     }
 }
 
@@ -222,6 +231,13 @@ impl House {
                 drop_ins: dir.path().join("agent.d"),
             },
             updater: dir.path().join("update/status.json"),
+            clock: {
+                let (fake, opened) = (fake.clone(), Instant::now());
+                Arc::new(move || {
+                    let seconds = opened.elapsed().as_secs() + fake.facts().slept;
+                    Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap()
+                })
+            },
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let notes = Box::new(Notes(fake.clone()));
@@ -532,5 +548,48 @@ async fn leave_to_be_restarted_follows_the_group_and_the_box() {
     assert_eq!(shown.leave.unwrap().reason, "this box is leaving");
     std::fs::remove_file(house.dir.path().join("update/status.json")).unwrap();
     house.until_shown(|shown| shown.leave.is_none()).await;
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hibernated_warm_box_wakes_up_to_another_day_and_serves() {
+    let house = House::open(Facts {
+        target: Some(Target::Aside("Warmed:Hibernated".to_owned())),
+        phase: Some(Phase::WarmPendingWait),
+        ..in_group()
+    });
+    let facts = house
+        .until(|facts| verdict(facts) == Some(Verdict::Resting) && !facts.answers.is_empty())
+        .await;
+    assert_eq!(
+        facts.record.unwrap().reason,
+        "in the warm pool (Warmed:Hibernated)"
+    );
+    house.change(|facts| {
+        facts.slept = 86_400;
+        facts.target = Some(Target::InService);
+        facts.phase = Some(Phase::PendingWait);
+    });
+    let facts = house
+        .until(|facts| verdict(facts) == Some(Verdict::Fit) && facts.answers.len() == 2)
+        .await;
+    assert_eq!(facts.answers, vec![("in".to_owned(), "CONTINUE"); 2]);
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn notices_are_on_the_board() {
+    let house = House::open(in_group());
+    house
+        .until(|facts| facts.status.starts_with("serving"))
+        .await;
+    house.change(|facts| facts.spot.rebalance = Some(Timestamp::UNIX_EPOCH));
+    let board = || house.standing().notices;
+    let pings = house.fake.facts().pings;
+    house.until(|facts| facts.pings > pings + 20).await;
+    assert_eq!(
+        board(),
+        ["rebalance recommended since 1970-01-01T00:00:00Z"]
+    );
     house.close().await;
 }

@@ -58,7 +58,8 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
     assert_eq!(settings.gate.passes, 2);
     assert_eq!(settings.gate.interval, Duration::from_secs(2));
     assert_eq!(settings.gate.deadline, Duration::from_secs(120));
-    assert_eq!(settings.settle, Duration::from_secs(5));
+    assert_eq!(settings.drain.settle, Duration::from_secs(5));
+    assert_eq!(settings.notices, NoticeTerms::default());
     assert_eq!(
         settings.serving.replace_after,
         Some(Duration::from_secs(180))
@@ -123,7 +124,7 @@ fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
     );
     assert_eq!(
         image.refusal(Some("#imagebuilder-agent\n[drain]\nzzz = 1")),
-        "user data:3:1: unknown key `zzz`\nhint: known here: settle_seconds"
+        "user data:3:1: unknown key `zzz`\nhint: known here: settle_seconds, deadline_seconds, on_failure"
     );
 }
 
@@ -168,6 +169,14 @@ fn what_makes_no_sense_is_refused() {
         (
             "[services.\"../x\"]\nhealth_url = \"http://x/\"",
             "services: not a name",
+        ),
+        (
+            "[drain]\nsettle_seconds = 9\ndeadline_seconds = 8",
+            "drain.deadline_seconds: 8 s end before",
+        ),
+        (
+            "[drain]\non_failure = \"explode\"",
+            "agent.d/x.toml:2:14: expected `continue` or `abandon`",
         ),
         ("[services.more]", "services.more.health_url: missing"),
         (

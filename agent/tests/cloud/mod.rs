@@ -20,6 +20,9 @@ const TOKEN: &str = "a-token";
 pub(crate) struct Facts {
     pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) target: Option<&'static str>,
+    /// Further leaves below `meta-data/`.
+    pub(crate) leaves: BTreeMap<&'static str, String>,
+    pub(crate) image: &'static str,
     pub(crate) lifecycle: Option<&'static str>,
     pub(crate) healthy: bool,
     /// The status of the group's newest instance refresh.
@@ -43,6 +46,8 @@ impl Cloud {
         let facts = Facts {
             user_data: None,
             target: None,
+            leaves: BTreeMap::new(),
+            image: "ami-0abc",
             lifecycle: None,
             healthy: true,
             refresh: None,
@@ -134,7 +139,7 @@ fn imds(facts: &Facts, path: &str) -> Response {
     let role = "meta-data/iam/security-credentials/";
     match path {
         "meta-data/instance-id" => "i-0abc".into_response(),
-        "meta-data/ami-id" => "ami-0abc".into_response(),
+        "meta-data/ami-id" => facts.image.into_response(),
         "meta-data/placement/region" => "eu-west-3".into_response(),
         "user-data" => facts
             .user_data
@@ -148,7 +153,12 @@ fn imds(facts: &Facts, path: &str) -> Response {
             "AccessKeyId":"AKIDBOX","SecretAccessKey":"s3cr3t-of-the-box","Token":"t0k3n-of-the-box",
             "LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}"#
             .into_response(),
-        _ => StatusCode::NOT_FOUND.into_response(),
+        _ => match path.strip_prefix("meta-data/") {
+            Some(leaf) if facts.leaves.contains_key(leaf) => {
+                facts.leaves[leaf].clone().into_response()
+            }
+            _ => StatusCode::NOT_FOUND.into_response(),
+        },
     }
 }
 
@@ -212,7 +222,9 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
         "CompleteLifecycleAction" | "RecordLifecycleActionHeartbeat" | "SetInstanceHealth" => {
             let hook = form.get("LifecycleHookName").map(String::as_str);
             let waits = match hook {
-                Some("in") => facts.lifecycle == Some("Pending:Wait"),
+                Some("in") => facts
+                    .lifecycle
+                    .is_some_and(|state| state.ends_with("Pending:Wait")),
                 Some("out") => facts.lifecycle == Some("Terminating:Wait"),
                 _ => true,
             };
@@ -229,6 +241,11 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
             let call = call.into_iter().flatten().collect::<Vec<_>>().join(" ");
             cloud.change(|facts| {
                 facts.lifecycle = match call.as_str() {
+                    "CompleteLifecycleAction in CONTINUE"
+                        if facts.lifecycle == Some("Warmed:Pending:Wait") =>
+                    {
+                        Some("Warmed:Stopped")
+                    }
                     "CompleteLifecycleAction in CONTINUE" => Some("InService"),
                     "CompleteLifecycleAction in ABANDON" => Some("Terminating"),
                     "CompleteLifecycleAction out CONTINUE" => Some("Terminating:Proceed"),

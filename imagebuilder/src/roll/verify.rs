@@ -190,6 +190,7 @@ pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
         Verdict::Judging => "judging",
         Verdict::Fit => "fit",
         Verdict::Unfit => "unfit",
+        Verdict::Resting => "resting",
         Verdict::Draining => "draining",
         _ => "unknown",
     }

@@ -2,6 +2,8 @@
 
 use crate::lifecycle::Hooks;
 use crate::machine::*;
+use crate::notice::{Scheduled, Spot, SpotNotices};
+use jiff::Timestamp;
 
 pub(super) fn service(healthy: bool, detail: &str) -> contract::registry::Service {
     contract::registry::Service {
@@ -29,7 +31,12 @@ pub(super) fn terms() -> Terms {
             interval: second * 5,
             replace_after: Some(second * 60),
         },
-        settle: second * 5,
+        drain: Drain {
+            settle: second * 5,
+            deadline: second * 60,
+            on_failure: OnFailure::Continue,
+        },
+        notices: NoticeTerms::default(),
         hooks: HookNames::default(),
     }
 }
@@ -47,6 +54,10 @@ pub(super) struct Life {
     pub(super) target: Option<Target>,
     pub(super) place: Option<Phase>,
     pub(super) hooks: Hooks,
+    pub(super) spot: SpotNotices,
+    pub(super) schedule: Vec<Scheduled>,
+    /// How far the time of day is ahead of the machine's own clock: it sleeps through that.
+    pub(super) slept: u64,
     pub(super) registry: Option<Verdict>,
     pub(super) log: Vec<String>,
     /// Answers on their way, by when they arrive.
@@ -81,6 +92,9 @@ impl Life {
             target: None,
             place: None,
             hooks: Hooks::default(),
+            spot: SpotNotices::default(),
+            schedule: Vec::new(),
+            slept: 0,
             registry: None,
             log: Vec::new(),
             under_way: Vec::new(),
@@ -106,6 +120,20 @@ impl Life {
 
     pub(super) fn at(&self) -> u64 {
         (self.now - self.start).as_secs()
+    }
+
+    /// The time of day.
+    pub(super) fn clock(&self) -> Timestamp {
+        let seconds = i64::try_from(self.at() + self.slept).unwrap();
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    /// An interruption so many seconds after the start, by the time of day.
+    pub(super) fn interrupt(&mut self, action: &str, at: i64) {
+        self.spot.interruption = Some(Spot {
+            action: action.to_owned(),
+            at: Timestamp::from_second(at).ok(),
+        });
     }
 
     pub(super) fn note(&mut self, text: &str) {
@@ -165,6 +193,14 @@ impl Life {
                 Event::Checked(Round::from([("orders".to_owned(), orders)]))
             }
             Action::AskTarget => Event::TargetSeen(when(self.imds, self.target.clone())),
+            Action::AskSpot => Event::SpotHeard(when(self.imds, self.spot.clone()), self.clock()),
+            Action::AskSchedule => {
+                Event::ScheduleHeard(when(self.imds, self.schedule.clone()), self.clock())
+            }
+            Action::Announce(text) => {
+                self.note(&format!("announced: {text}"));
+                return None;
+            }
             Action::AskMembership => {
                 let place = self.place.clone();
                 let member = place.map(|phase| Membership {
@@ -227,7 +263,7 @@ impl Life {
 
     pub(super) fn active(&self) -> Option<&'static str> {
         match self.place {
-            Some(Phase::PendingWait) => Some("in"),
+            Some(Phase::PendingWait | Phase::WarmPendingWait) => Some("in"),
             Some(Phase::TerminatingWait) => Some("out"),
             _ => None,
         }
@@ -237,7 +273,9 @@ impl Life {
         if !self.api || self.active() != Some(hook) {
             return Receipt::NotActive;
         }
+        let warm = self.place == Some(Phase::WarmPendingWait);
         self.place = Some(match (hook, answer) {
+            ("in", Answer::Continue) if warm => Phase::Other("Warmed:Running".to_owned()),
             ("in", Answer::Continue) => Phase::InService,
             ("in", Answer::Abandon) => Phase::TerminatingWait,
             _ => Phase::Leaving,

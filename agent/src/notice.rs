@@ -1,0 +1,353 @@
+//! What EC2 announces of this instance: a Spot interruption, advice to rebalance, scheduled events.
+//!
+//! Types, their reading, and which of them call for a drain. [`crate::identity`] asks the metadata
+//! service for them, [`crate::machine`] acts on them.
+
+use std::time::Duration;
+
+use jiff::fmt::rfc2822::DateTimeParser;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+/// The end of a Spot instance: `spot/instance-action`.
+///
+/// AWS gives two minutes at best, for a hibernation none at all (EC2 User Guide, "Spot Instance
+/// interruption notices").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spot {
+    /// `terminate`, `stop` or `hibernate`.
+    pub(crate) action: String,
+    /// About when; `None` when the notice could not be read, which makes it no less of a notice.
+    pub(crate) at: Option<Timestamp>,
+}
+
+/// An event of `events/maintenance/scheduled` that is neither over nor called off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scheduled {
+    /// `instance-event-…`
+    pub(crate) id: String,
+    /// `instance-reboot`, `system-reboot`, `system-maintenance`, `instance-retirement`, `instance-stop`.
+    pub(crate) code: String,
+    /// The earliest it begins.
+    pub(crate) not_before: Option<Timestamp>,
+}
+
+impl Scheduled {
+    /// Whether it takes the instance away, rather than pausing it.
+    fn takes_away(&self) -> bool {
+        matches!(self.code.as_str(), "instance-stop" | "instance-retirement")
+    }
+}
+
+/// What Spot has to say, read every few seconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SpotNotices {
+    /// The instance will be taken.
+    pub(crate) interruption: Option<Spot>,
+    /// It is at an elevated risk of being taken, since this time.
+    pub(crate) rebalance: Option<Timestamp>,
+}
+
+/// Which notices lead to a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoticeTerms {
+    /// Drain on mere advice to rebalance. Sensible only where the group has Capacity Rebalancing on,
+    /// which brings the replacement.
+    pub(crate) drain_on_rebalance: bool,
+    /// How long before a scheduled stop or retirement the drain begins.
+    pub(crate) drain_before: Duration,
+}
+
+impl Default for NoticeTerms {
+    fn default() -> Self {
+        Self {
+            drain_on_rebalance: false,
+            drain_before: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Everything announced so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notices {
+    spot: SpotNotices,
+    schedule: Vec<Scheduled>,
+}
+
+impl Notices {
+    /// Takes in what Spot says now; returns what is new, in words.
+    ///
+    /// An interruption stays until its time: a metadata service that forgets it is not believed before.
+    pub(crate) fn hear_spot(&mut self, heard: SpotNotices, clock: Timestamp) -> Vec<String> {
+        let before = self.lines();
+        let due = |spot: &Spot| spot.at.is_none_or(|at| at <= clock);
+        let kept = self.spot.interruption.take().filter(|spot| !due(spot));
+        self.spot = SpotNotices {
+            interruption: heard.interruption.or(kept),
+            rebalance: heard.rebalance,
+        };
+        self.news(&before)
+    }
+
+    /// Takes in the schedule as it is now; returns what is new, in words.
+    pub(crate) fn hear_schedule(&mut self, heard: Vec<Scheduled>) -> Vec<String> {
+        let before = self.lines();
+        self.schedule = heard;
+        self.news(&before)
+    }
+
+    fn news(&self, before: &[String]) -> Vec<String> {
+        let mut lines = self.lines();
+        lines.retain(|line| !before.contains(line));
+        lines
+    }
+
+    /// Every notice that is out, one line each; empty when none is.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let at = |when: Option<Timestamp>| when.map_or_else(String::new, |at| format!(" at {at}"));
+        let spot = self
+            .spot
+            .interruption
+            .iter()
+            .map(|spot| format!("Spot interruption: {}{}", spot.action, at(spot.at)));
+        let advice = self
+            .spot
+            .rebalance
+            .iter()
+            .map(|since| format!("rebalance recommended since {since}"));
+        let schedule = self.schedule.iter().map(|event| {
+            let when = event
+                .not_before
+                .map_or_else(String::new, |at| format!(" not before {at}"));
+            format!("scheduled event {} ({}){when}", event.code, event.id)
+        });
+        spot.chain(advice).chain(schedule).collect()
+    }
+
+    /// The notice under which an update should not begin: whatever Spot says, and what is scheduled within
+    /// the hour.
+    pub(crate) fn in_the_way(&self, clock: Timestamp) -> Option<String> {
+        let near = |event: &Scheduled| {
+            event
+                .not_before
+                .is_none_or(|begins| begins.duration_since(clock) < SignedDuration::from_hours(1))
+        };
+        let scheduled = self.schedule.iter().any(near);
+        let spot = self.spot != SpotNotices::default();
+        (spot || scheduled).then(|| self.lines().join("; "))
+    }
+
+    /// Why the box should drain now, and until when it has time; `None` when no notice calls for it.
+    pub(crate) fn call_to_drain(
+        &self,
+        terms: NoticeTerms,
+        clock: Timestamp,
+    ) -> Option<(String, Option<Timestamp>)> {
+        if let Some(spot) = &self.spot.interruption {
+            return Some((self.lines().swap_remove(0), spot.at));
+        }
+        if let Some(since) = self.spot.rebalance.filter(|_| terms.drain_on_rebalance) {
+            return Some((format!("rebalance recommended since {since}"), None));
+        }
+        // One whose time cannot be read is reported and not acted on: it may be weeks ahead.
+        self.schedule.iter().find_map(|event| {
+            let begins = event.not_before.filter(|_| event.takes_away())?;
+            let near = clock.checked_add(terms.drain_before).ok()? >= begins;
+            near.then(|| {
+                let why = format!("scheduled event {} not before {begins}", event.code);
+                (why, Some(begins))
+            })
+        })
+    }
+}
+
+/// Reads `spot/instance-action`. Whatever it says, that it is there is the notice.
+pub(crate) fn read_spot(text: &str) -> Spot {
+    #[derive(Deserialize)]
+    struct Told {
+        action: String,
+        time: Option<Timestamp>,
+    }
+    match serde_json::from_str::<Told>(text) {
+        Ok(told) => Spot {
+            action: told.action,
+            at: told.time,
+        },
+        Err(error) => {
+            tracing::warn!("cannot read the Spot interruption notice: {error}");
+            Spot {
+                action: "interrupt".to_owned(),
+                at: None,
+            }
+        }
+    }
+}
+
+/// Reads `events/recommendations/rebalance`; `None` for what cannot be read, since it is only advice.
+pub(crate) fn read_rebalance(text: &str) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Told {
+        #[serde(rename = "noticeTime")]
+        since: Timestamp,
+    }
+    match serde_json::from_str::<Told>(text) {
+        Ok(told) => Some(told.since),
+        Err(error) => {
+            tracing::warn!("cannot read the rebalance recommendation: {error}");
+            None
+        }
+    }
+}
+
+/// Reads `events/maintenance/scheduled`: the events that are still to come or under way.
+pub(crate) fn read_schedule(text: &str) -> Vec<Scheduled> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Told {
+        code: String,
+        event_id: Option<String>,
+        not_before: Option<String>,
+        #[serde(default)]
+        state: String,
+    }
+    let told: Vec<Told> = match serde_json::from_str(text) {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::warn!("cannot read the scheduled events: {error}");
+            return Vec::new();
+        }
+    };
+    let open = told
+        .into_iter()
+        .filter(|event| !matches!(event.state.as_str(), "completed" | "canceled"));
+    open.map(|event| Scheduled {
+        id: event.event_id.unwrap_or_default(),
+        not_before: event.not_before.and_then(|text| read_date(&text)),
+        code: event.code,
+    })
+    .collect()
+}
+
+/// `21 Jan 2019 09:00:43 GMT`, as only this corner of the metadata service writes it.
+fn read_date(text: &str) -> Option<Timestamp> {
+    let read = DateTimeParser::new().parse_timestamp(text);
+    read.inspect_err(|error| tracing::warn!("cannot read when an event begins: {error}"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    const SCHEDULE: &str = r#"[
+        {"NotBefore":"21 Jan 2019 09:00:43 GMT","Code":"instance-stop","Description":"scheduled stop",
+         "EventId":"instance-event-1","NotAfter":"21 Jan 2019 09:17:23 GMT","State":"active"},
+        {"NotBefore":"21 Jan 2019 09:00:43 GMT","Code":"instance-retirement","Description":"[Canceled] x",
+         "EventId":"instance-event-2","State":"canceled"},
+        {"NotBefore":"1 Feb 2019 00:00:00 GMT","Code":"system-reboot","EventId":"instance-event-3",
+         "State":"active"}]"#;
+
+    #[test]
+    fn notices_are_read_as_aws_writes_them() {
+        let spot = read_spot(r#"{"action": "stop", "time": "2017-09-18T08:22:00Z"}"#);
+        assert_eq!(
+            (spot.action.as_str(), spot.at),
+            ("stop", Some(at("2017-09-18T08:22:00Z")))
+        );
+        assert_eq!(
+            read_rebalance(r#"{"noticeTime": "2020-10-27T08:22:00Z"}"#),
+            Some(at("2020-10-27T08:22:00Z"))
+        );
+        let schedule = read_schedule(SCHEDULE);
+        assert_eq!(schedule.len(), 2, "one is called off");
+        assert_eq!(schedule[0].not_before, Some(at("2019-01-21T09:00:43Z")));
+        assert!(read_schedule("[]").is_empty());
+    }
+
+    #[test]
+    fn a_spot_notice_that_cannot_be_read_is_a_notice_and_the_rest_is_nothing() {
+        let mut notices = Notices::default();
+        let heard = SpotNotices {
+            interruption: Some(read_spot("<html>")),
+            rebalance: read_rebalance("soon"),
+        };
+        let clock = at("2026-01-01T00:00:00Z");
+        assert_eq!(
+            notices.hear_spot(heard, clock),
+            ["Spot interruption: interrupt"]
+        );
+        let (why, until) = notices
+            .call_to_drain(NoticeTerms::default(), clock)
+            .unwrap();
+        assert_eq!(
+            (why.as_str(), until),
+            ("Spot interruption: interrupt", None)
+        );
+        assert!(read_schedule("{}").is_empty());
+    }
+
+    #[test]
+    fn an_interruption_is_not_forgotten_before_its_time() {
+        let mut notices = Notices::default();
+        let heard = SpotNotices {
+            interruption: Some(read_spot(
+                r#"{"action":"hibernate","time":"2026-01-01T00:02:00Z"}"#,
+            )),
+            rebalance: None,
+        };
+        notices.hear_spot(heard.clone(), at("2026-01-01T00:00:00Z"));
+        let news = notices.hear_spot(heard, at("2026-01-01T00:00:05Z"));
+        assert!(news.is_empty(), "{news:?}");
+        notices.hear_spot(SpotNotices::default(), at("2026-01-01T00:01:59Z"));
+        assert_eq!(notices.lines().len(), 1);
+        notices.hear_spot(SpotNotices::default(), at("2026-01-01T00:02:00Z"));
+        assert!(notices.lines().is_empty());
+    }
+
+    #[test]
+    fn only_what_takes_the_instance_away_soon_drains_and_advice_when_told_to() {
+        let calm = NoticeTerms::default();
+        let eager = NoticeTerms {
+            drain_on_rebalance: true,
+            drain_before: Duration::from_secs(3600),
+        };
+        let mut notices = Notices::default();
+        assert_eq!(notices.hear_schedule(read_schedule(SCHEDULE)).len(), 2);
+        for (clock, terms, drains) in [
+            ("2019-01-21T08:55:42Z", calm, false),
+            ("2019-01-21T08:55:43Z", calm, true),
+            ("2019-01-21T08:00:43Z", eager, true),
+            ("2019-01-21T08:00:42Z", eager, false),
+        ] {
+            let call = notices.call_to_drain(terms, at(clock));
+            assert_eq!(call.is_some(), drains, "{clock}");
+        }
+        notices.hear_schedule(Vec::new());
+        let advice = SpotNotices {
+            interruption: None,
+            rebalance: Some(Timestamp::UNIX_EPOCH),
+        };
+        notices.hear_spot(advice, Timestamp::UNIX_EPOCH);
+        assert_eq!(notices.call_to_drain(calm, Timestamp::UNIX_EPOCH), None);
+        assert!(
+            notices
+                .call_to_drain(eager, Timestamp::UNIX_EPOCH)
+                .is_some()
+        );
+        // A reboot pauses the box; it comes back by itself.
+        let reboot = read_schedule(SCHEDULE).split_off(1);
+        notices.hear_spot(SpotNotices::default(), Timestamp::UNIX_EPOCH);
+        notices.hear_schedule(reboot);
+        assert_eq!(
+            notices.call_to_drain(eager, at("2019-02-01T00:00:00Z")),
+            None
+        );
+        assert_eq!(notices.in_the_way(at("2019-01-31T23:00:00Z")), None);
+        let late = notices.in_the_way(at("2019-01-31T23:00:01Z"));
+        assert!(late.is_some_and(|late| late.contains("system-reboot")));
+    }
+}
