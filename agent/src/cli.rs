@@ -1,4 +1,4 @@
-//! The command line: three faces, their flags, and the exit codes.
+//! The command line: the faces, their flags, and the exit codes.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +19,7 @@ use crate::run::{self, World};
 use crate::settings::{Refused, Sources};
 use crate::status::{self, Form};
 use crate::update::board;
+use crate::update::command::UpdateArgs;
 
 /// Decides whether this instance may serve, and says so.
 #[derive(Debug, Parser)]
@@ -78,10 +79,12 @@ enum Face {
         #[arg(long)]
         json: bool,
     },
+    /// Keep the agent itself current from its signed channel.
+    Update(UpdateArgs),
 }
 
 #[derive(Args, Debug)]
-struct SourceArgs {
+pub(crate) struct SourceArgs {
     /// The image's settings.
     #[arg(
         long,
@@ -101,7 +104,8 @@ struct SourceArgs {
 }
 
 impl SourceArgs {
-    fn into_sources(self) -> Sources {
+    /// As the settings have them.
+    pub(crate) fn into_sources(self) -> Sources {
         Sources {
             file: self.settings,
             drop_ins: self.drop_ins,
@@ -211,6 +215,7 @@ impl Cli {
                 run::run(world, Box::new(Systemd), &standing.run_dir, stop).await?;
                 Ok(Exit::Done)
             }),
+            Face::Update(update) => update.dispatch(),
             Face::Status { standing, json } => status::show(
                 &standing.run_dir,
                 if json { Form::Json } else { Form::Screen },
@@ -220,7 +225,7 @@ impl Cli {
 }
 
 /// One thread is plenty: everything the agent does is waiting.
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,18 +1,26 @@
-//! `imagebuilder-agent configure`: settings and user data → one environment file per service.
+//! `imagebuilder-agent configure`: settings and user data → one environment file per service, and what the
+//! updater goes by.
 //!
 //! Runs as root, once per boot, before the services. It decides nothing about health and calls
 //! nothing but the metadata service.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::time::Instant;
 
 use crate::identity::Metadata;
 use crate::settings::{Service, Sources, is_ours};
 use crate::standing::replace;
+use crate::update::subscription::{self, Subject};
+
+/// What the metadata service may answer, as its trait has it.
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// Between two tries at the metadata service, whose client has its own retries already.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,10 +29,13 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// it as root.
 const MODE: u32 = 0o640;
 
-/// Writes every service's environment file below `run_dir`.
+/// Anybody may know which channel the box follows.
+const PUBLIC: u32 = 0o644;
+
+/// Writes every service's environment file below `run_dir`, and [`subscription::FILE`].
 ///
-/// User data is asked for until `patience` runs out: a box that came up with the image's settings
-/// because the network was late would serve with the wrong ones. After that there is no metadata
+/// User data and identity are asked for until `patience` runs out: a box that came up with the image's
+/// settings because the network was late would serve with the wrong ones. After that there is no metadata
 /// service here, and the image's own settings hold.
 pub(crate) async fn configure(
     sources: &Sources,
@@ -32,14 +43,21 @@ pub(crate) async fn configure(
     metadata: &dyn Metadata,
     patience: Duration,
 ) -> Result<()> {
-    let user_data = ask(metadata, patience).await;
+    let deadline = Instant::now() + patience;
+    let user_data = ask(deadline, || metadata.user_data()).await;
     match &user_data {
-        Some(text) if is_ours(text) => {
-            tracing::info!("user data carries settings; they win over the image's")
+        Some(Some(text)) if is_ours(text) => {
+            tracing::info!("user data carries settings; they win over the image's");
         }
-        Some(_) => tracing::info!("user data is not ours and is left alone"),
-        None => tracing::info!("no user data; the image's own settings hold"),
+        Some(Some(_)) => tracing::info!("user data is not ours and is left alone"),
+        Some(None) => tracing::info!("no user data; the image's own settings hold"),
+        None => tracing::warn!(
+            "no metadata service within {} s: going on without user data",
+            patience.as_secs()
+        ),
     }
+    let identity = ask(deadline, || metadata.identity()).await;
+    let user_data = user_data.flatten();
     let settings = sources.load(user_data.as_deref())?;
     fs::create_dir_all(run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
     for service in &settings.services {
@@ -51,27 +69,42 @@ pub(crate) async fn configure(
             service.environment.len()
         );
     }
+    let instance_id = match identity {
+        Some(identity) => identity.instance_id,
+        None => subscription::machine_name()?,
+    };
+    let subject = Subject {
+        instance_id,
+        subscription: settings.update,
+    };
+    let path = run_dir.join(subscription::FILE);
+    replace(&path, &subject.to_json()?, PUBLIC)?;
+    // Against the unit's umask, which is there for the environment files.
+    fs::set_permissions(&path, fs::Permissions::from_mode(PUBLIC))
+        .with_context(|| format!("cannot open {} to readers", path.display()))?;
+    match &subject.subscription {
+        Some(terms) => tracing::info!(
+            "the agent follows channel {} at {}",
+            terms.channel,
+            terms.url
+        ),
+        None => tracing::info!("the agent follows no channel"),
+    }
     Ok(())
 }
 
-async fn ask(metadata: &dyn Metadata, patience: Duration) -> Option<String> {
+/// Asks the metadata service until it answers; `None`: not before the deadline.
+async fn ask<'a, T>(deadline: Instant, question: impl Fn() -> Answer<'a, T>) -> Option<T> {
     let asking = async {
         loop {
-            match metadata.user_data().await {
+            match question().await {
                 Ok(answer) => return answer,
                 Err(error) => tracing::warn!("{error:#}"),
             }
             tokio::time::sleep(PAUSE).await;
         }
     };
-    if let Ok(answer) = tokio::time::timeout(patience, asking).await {
-        return answer;
-    }
-    tracing::warn!(
-        "no metadata service within {} s: going on without user data",
-        patience.as_secs()
-    );
-    None
+    tokio::time::timeout_at(deadline, asking).await.ok()
 }
 
 /// The file in systemd's `EnvironmentFile=` syntax. Keys and values were validated with the settings:
@@ -97,8 +130,6 @@ fn environment(service: &Service) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use anyhow::bail;
     use async_trait::async_trait;
 
@@ -111,7 +142,14 @@ mod tests {
     #[async_trait]
     impl Metadata for Told {
         async fn identity(&self) -> Result<Identity> {
-            bail!("configure has no business with it")
+            match self.0 {
+                Some(text) if text.ends_with("# no identity") => bail!("no ami-id"),
+                Some("") => bail!("unreachable"),
+                _ => Ok(Identity {
+                    instance_id: "i-1".to_owned(),
+                    image_id: "ami-1".to_owned(),
+                }),
+            }
         }
         async fn user_data(&self) -> Result<Option<String>> {
             match self.0 {
@@ -166,7 +204,38 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o640);
-        assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(dir.path().join("run")).unwrap().count(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_updater_is_told_who_the_box_is_and_what_it_follows() {
+        let data =
+            "#imagebuilder-agent\n[update]\nurl = \"https://x.example/c\"\nchannel = \"beta\"";
+        let (dir, done) = configured(Some(data)).await;
+        done.unwrap();
+        let path = dir.path().join("run/update.json");
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            "{\n  \"channel\": \"beta\",\n  \"instance_id\": \"i-1\",\n  \"plain_http\": false,\n  \
+             \"soak_seconds\": 120,\n  \"url\": \"https://x.example/c\",\n  \"windows\": []\n}\n"
+        );
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        // No channel, and no metadata service to name the box.
+        let (dir, done) = configured(Some("")).await;
+        done.unwrap();
+        let subject = Subject::read(&dir.path().join("run")).unwrap();
+        assert!(subject.instance_id.starts_with("machine-"), "{subject:?}");
+        assert_eq!(subject.subscription, None);
+        // A service that tells half of it is believed that half.
+        let (dir, done) = configured(Some(
+            "#imagebuilder-agent\nupdate.url = \"file:///c\"\n# no identity",
+        ))
+        .await;
+        done.unwrap();
+        let subject = Subject::read(&dir.path().join("run")).unwrap();
+        assert!(subject.instance_id.starts_with("machine-"), "{subject:?}");
+        assert_eq!(subject.subscription.unwrap().url, "file:///c");
     }
 
     #[tokio::test(start_paused = true)]

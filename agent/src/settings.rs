@@ -16,7 +16,9 @@ use anyhow::{Context, Result};
 use hyper::Uri;
 use serde::Deserialize;
 
+use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
+use crate::update::subscription::Subscription;
 
 /// The first line by which user data says that it is a fragment of ours.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
@@ -43,11 +45,11 @@ macro_rules! fragment {
         $(#[$doc])*
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct $name { $($field: Option<$type>),* }
+        pub(in crate::settings) struct $name { $($field: Option<$type>),* }
 
         impl $name {
             /// This table with every key that `later` names taken from `later`.
-            fn over(self, later: Self) -> Self {
+            pub(in crate::settings) fn over(self, later: Self) -> Self {
                 Self { $($field: later.$field.or(self.$field)),* }
             }
         }
@@ -104,6 +106,7 @@ struct Fragment {
     notices: NoticesFragment,
     #[serde(default)]
     hooks: HooksFragment,
+    update: Option<UpdateFragment>,
     #[serde(default)]
     services: BTreeMap<String, ServiceFragment>,
 }
@@ -124,6 +127,10 @@ impl Fragment {
             drain: self.drain.over(later.drain),
             notices: self.notices.over(later.notices),
             hooks: self.hooks.over(later.hooks),
+            update: match (self.update, later.update) {
+                (Some(kept), Some(later)) => Some(kept.over(later)),
+                (kept, later) => later.or(kept),
+            },
             services: self.services,
         }
     }
@@ -323,6 +330,9 @@ name!(
     "services"
 );
 
+// Behind the macros that it uses.
+mod update;
+
 /// What the agent goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -338,6 +348,8 @@ pub(crate) struct Settings {
     pub(crate) notices: NoticeTerms,
     /// Which of the group's hooks are ours, where the group has several.
     pub(crate) hooks: HookNames,
+    /// Which channel the agent itself follows; `None`: none.
+    pub(crate) update: Option<Subscription>,
     /// The services to judge; never empty.
     pub(crate) services: Vec<Service>,
 }
@@ -486,6 +498,10 @@ impl Settings {
             hooks: HookNames {
                 launch: inputs.hooks.launch,
                 terminate: inputs.hooks.terminate,
+            },
+            update: match inputs.update {
+                Some(table) => table.validate()?,
+                None => None,
             },
             services: inputs
                 .services

@@ -8,9 +8,11 @@
 pub mod attempt;
 pub mod board;
 pub mod channel;
+pub(crate) mod command;
 pub mod durable;
 pub mod machine;
 pub mod plan;
 pub mod refusal;
 pub mod slots;
 pub mod state;
+pub mod subscription;

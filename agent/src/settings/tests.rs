@@ -1,5 +1,7 @@
 //! Settings: what is merged, what is refused and in which words.
 
+mod update;
+
 use super::*;
 
 const IMAGE: &str = r#"

@@ -1,0 +1,155 @@
+//! `imagebuilder-agent update …`: what systemd runs, and what an operator says.
+//!
+//! Arguments only; the verbs are elsewhere: `run` and `repair` in [`super::attempt`], the operator's in here.
+
+mod now;
+mod order;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use contract::layout;
+use jiff::{SignedDuration, Timestamp};
+use semver::Version;
+
+use self::order::Desk;
+use super::slots::Layout;
+use crate::cli::{Exit, SourceArgs, block_on};
+
+/// `update`.
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// Find everything of the updater's below this directory.
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "DIR",
+        default_value = "/",
+        env = "IMAGEBUILDER_UPDATE_ROOT"
+    )]
+    root: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Look at the channel now, and follow what comes of it.
+    ///
+    /// Starts the updater as its timer does: hold, pin, windows and waves count as ever.
+    Now(PlaceArgs),
+    /// Take no update until released; only the channel's floor overrides it.
+    Hold {
+        /// End by itself after this long: 90m, 8h, 2d.
+        #[arg(long = "for", value_name = "DURATION", value_parser = order::duration)]
+        period: Option<SignedDuration>,
+        /// Why, for whoever asks for the status.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// End hold and pin.
+    Release(PlaceArgs),
+    /// Take exactly this version, older or newer, and stay with it.
+    Pin {
+        /// The version.
+        version: Version,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Run one attempt, from a look at the channel to the commit. What the timer starts.
+    Run(RunArgs),
+    /// Re-establish a stable version that can run. What systemd starts when the agent keeps failing.
+    Repair(RunArgs),
+    /// Test whether this very binary could update this box again. What an attempt runs.
+    Probe(RunArgs),
+}
+
+/// Where `configure` left what it left.
+#[derive(Args, Debug)]
+struct PlaceArgs {
+    /// Where `configure` left update.json.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/imagebuilder",
+        env = "IMAGEBUILDER_AGENT_RUN_DIR"
+    )]
+    run_dir: PathBuf,
+}
+
+/// Where the verbs that act find what they go by.
+#[derive(Args, Debug)]
+struct RunArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Where the daemon keeps status.json.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/imagebuilder-agent",
+        env = "IMAGEBUILDER_AGENT_STATUS_DIR"
+    )]
+    daemon_dir: PathBuf,
+}
+
+impl UpdateArgs {
+    /// Runs the verb.
+    pub(crate) fn dispatch(self) -> Result<Exit> {
+        let layout = below(&self.root);
+        match self.verb {
+            Verb::Now(place) => {
+                must_be_root("now")?;
+                block_on(now::now(&layout.run, &place.run_dir))
+            }
+            Verb::Hold {
+                period,
+                reason,
+                place,
+            } => {
+                must_be_root("hold")?;
+                Desk::open(&layout, &place.run_dir)?.hold(period, &reason, Timestamp::now())
+            }
+            Verb::Release(place) => {
+                must_be_root("release")?;
+                Desk::open(&layout, &place.run_dir)?.release()
+            }
+            Verb::Pin { version, place } => {
+                must_be_root("pin")?;
+                Desk::open(&layout, &place.run_dir)?.pin(version)
+            }
+            Verb::Run(args) | Verb::Repair(args) | Verb::Probe(args) => {
+                let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
+                bail!(
+                    "{} cannot do this yet: {}",
+                    subject.instance_id,
+                    args.daemon_dir.display()
+                )
+            }
+        }
+    }
+}
+
+/// The image's layout below `root`.
+fn below(root: &Path) -> Layout {
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    Layout {
+        factory: at(layout::FACTORY),
+        slots: at(layout::SLOTS),
+        channel: at(layout::CHANNEL),
+        state: at(layout::STATE),
+        run: at(layout::RUN),
+    }
+}
+
+fn must_be_root(verb: &str) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("update {verb} is root's\nhint: sudo imagebuilder-agent update {verb}")
+}

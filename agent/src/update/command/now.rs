@@ -1,0 +1,175 @@
+//! `update now`: starts the updater as its timer does, and tells what it does until it ends.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use super::order::standing;
+use crate::cli::Exit;
+use crate::output;
+use crate::update::board::UpdateStanding;
+use crate::update::subscription::Subject;
+
+/// The updater's unit.
+const UNIT: &str = "imagebuilder-agent-update.service";
+
+/// How often the standing is looked at: often enough that no phase of a person's interest is missed.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Starts the updater and follows its standing in `run` until it ends.
+pub(super) async fn now(run: &Path, run_dir: &Path) -> Result<Exit> {
+    if Subject::read(run_dir).is_some_and(|subject| subject.subscription.is_none()) {
+        bail!("this box follows no channel\nhint: [update] in the agent's settings names one");
+    }
+    let before = standing(run);
+    // A job of systemd's ends when the run does; one that is under way already is joined.
+    let mut job = Command::new("systemctl")
+        .args(["start", UNIT])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot run systemctl\nhint: without systemd: imagebuilder-agent update run")?;
+    let mut told = line(&before);
+    let status = loop {
+        let ended = tokio::time::timeout(INTERVAL, job.wait()).await;
+        let line = line(&standing(run));
+        if line.is_some() && line != told {
+            tracing::info!("{}", line.as_deref().unwrap_or_default());
+        }
+        told = line;
+        if let Ok(ended) = ended {
+            break ended.context("cannot wait for systemctl")?;
+        }
+    };
+    if !status.success() {
+        bail!("the updater failed: {status}\nhint: journalctl --unit {UNIT}");
+    }
+    let after = standing(run);
+    if after == before {
+        bail!("the updater told nothing new\nhint: journalctl --unit {UNIT}");
+    }
+    if !after.code.is_empty() {
+        bail!("{}: {}", after.code, after.reason);
+    }
+    output::line(&outcome(&before, &after));
+    Ok(Exit::Done)
+}
+
+/// What goes on, in one line; `None` while nothing does.
+fn line(standing: &UpdateStanding) -> Option<String> {
+    let what = match standing.phase.as_str() {
+        "" | "idle" => return None,
+        "checking" => return Some("reading the channel".to_owned()),
+        "fetching" => "fetching",
+        "staging" => "putting into a slot",
+        "preflight" => "testing itself:",
+        "asking" => "waiting for the agent's leave to be replaced by",
+        "armed" => "starting the trial of",
+        "trial" => "on trial:",
+        "proving" => "soaked; testing itself once more:",
+        "confirmed" | "committed" => "making stable",
+        other => other,
+    };
+    let version = standing
+        .wanted
+        .as_ref()
+        .map(|build| build.version.to_string());
+    Some(
+        format!("{what} {}", version.unwrap_or_default())
+            .trim_end()
+            .to_owned(),
+    )
+}
+
+fn outcome(before: &UpdateStanding, after: &UpdateStanding) -> String {
+    match (&before.stable, &after.stable) {
+        (Some(from), Some(to)) if from != to => {
+            format!("updated from {} to {}", from.version, to.version)
+        }
+        (None, Some(to)) if after.updated_at != before.updated_at => {
+            format!("updated to {}", to.version)
+        }
+        (_, Some(stable)) if !after.reason.is_empty() => {
+            format!("stays at {}: {}", stable.version, after.reason)
+        }
+        (_, Some(stable)) => format!("stays at {}", stable.version),
+        (_, None) => after.reason.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::board::Build;
+    use crate::update::channel::Digest;
+    use crate::update::machine::Phase;
+
+    fn build(minor: u64) -> Option<Build> {
+        let digest = Digest::parse(&format!("{minor:064x}")).unwrap();
+        let version = semver::Version::new(1, minor, 0);
+        Some(Build { version, digest })
+    }
+
+    fn at(phase: &str, stable: u64) -> UpdateStanding {
+        UpdateStanding {
+            phase: phase.to_owned(),
+            stable: build(stable),
+            wanted: build(3),
+            ..UpdateStanding::default()
+        }
+    }
+
+    #[test]
+    fn every_phase_has_its_words() {
+        let job = crate::update::machine::Job {
+            build: build(3).unwrap(),
+            from: build(2).unwrap(),
+            why: String::new(),
+            boot: String::new(),
+            began: jiff::Timestamp::UNIX_EPOCH,
+            strikes: 0,
+        };
+        let phases = [
+            Phase::Fetching,
+            Phase::Staging,
+            Phase::Preflight,
+            Phase::Asking,
+            Phase::Armed,
+            Phase::Trial,
+            Phase::Proving,
+            Phase::Confirmed,
+            Phase::Committed,
+        ];
+        for phase in phases.map(|phase| phase(job.clone())) {
+            let said = line(&at(phase.name(), 2)).unwrap();
+            assert!(said.ends_with(" 1.3.0"), "{said}");
+            assert!(
+                !said.starts_with(phase.name()) || phase.name() == "fetching",
+                "{said}"
+            );
+        }
+        assert_eq!(line(&at(Phase::Idle.name(), 2)), None);
+        assert_eq!(
+            line(&at(Phase::Checking.name(), 2)).unwrap(),
+            "reading the channel"
+        );
+    }
+
+    #[test]
+    fn the_last_line_says_what_came_of_it() {
+        let mut after = at("idle", 2);
+        assert_eq!(
+            outcome(&at("idle", 2), &at("idle", 3)),
+            "updated from 1.2.0 to 1.3.0"
+        );
+        assert_eq!(outcome(&at("idle", 2), &after), "stays at 1.2.0");
+        after.reason = "held until released; would take 1.3.0".to_owned();
+        assert_eq!(
+            outcome(&UpdateStanding::default(), &after),
+            "stays at 1.2.0: held until released; would take 1.3.0"
+        );
+    }
+}

@@ -1,0 +1,247 @@
+//! `update hold | release | pin`: what an operator orders, kept durably for the updater to read.
+//!
+//! It orders and never acts: an attempt under way is not stopped, and says so.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use jiff::{SignedDuration, Timestamp};
+use semver::Version;
+
+use crate::cli::Exit;
+use crate::output;
+use crate::update::board::{FILE, Hold, UpdateStanding};
+use crate::update::slots::Layout;
+use crate::update::state::{Orders, Store};
+use crate::update::subscription::{Subject, machine_name};
+
+/// The orders of this box, and where they are kept.
+pub(super) struct Desk {
+    store: Store,
+    orders: Orders,
+    standing: UpdateStanding,
+}
+
+impl Desk {
+    /// Orders hold for the box they were given on: an image made of it does not take them along.
+    pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
+        let instance_id = match Subject::read(run_dir) {
+            Some(subject) => subject.instance_id,
+            None => machine_name()?,
+        };
+        let store = Store::new(&layout.state);
+        Ok(Self {
+            orders: store.orders(&instance_id),
+            store,
+            standing: standing(&layout.run),
+        })
+    }
+
+    /// `update hold`.
+    pub(super) fn hold(
+        mut self,
+        period: Option<SignedDuration>,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Exit> {
+        // To the second: people read it.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let until = period
+            .map(|period| now.checked_add(period))
+            .transpose()
+            .context("cannot hold for that long\nhint: without --for it is held until released")?;
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut line = match until {
+            Some(until) => format!("held until {until}"),
+            None => "held until released".to_owned(),
+        };
+        if !reason.is_empty() {
+            line = format!("{line}: {reason}");
+        }
+        self.orders.hold = Some(Hold { until, reason });
+        self.keep(&line)?;
+        if let Some(floor) = &self.standing.floor {
+            tracing::info!("the channel's floor {floor} holds all the same");
+        }
+        Ok(Exit::Done)
+    }
+
+    /// `update release`.
+    pub(super) fn release(mut self) -> Result<Exit> {
+        let was = match (self.orders.hold.take(), self.orders.pin.take()) {
+            (None, None) => {
+                output::line("nothing was held or pinned");
+                return Ok(Exit::Done);
+            }
+            (Some(_), None) => "released the hold".to_owned(),
+            (None, Some(pin)) => format!("released the pin to {pin}"),
+            (Some(_), Some(pin)) => format!("released the hold and the pin to {pin}"),
+        };
+        self.keep(&was)?;
+        Ok(Exit::Done)
+    }
+
+    /// `update pin`.
+    pub(super) fn pin(mut self, version: Version) -> Result<Exit> {
+        if let Some(floor) = self
+            .standing
+            .floor
+            .as_ref()
+            .filter(|floor| version < **floor)
+        {
+            bail!(
+                "cannot pin {version}: the channel's floor is {floor}\n\
+                 hint: no box may go below it; pin {floor} or newer"
+            );
+        }
+        self.orders.pin = Some(version.clone());
+        self.keep(&format!("pinned {version}"))?;
+        tracing::info!(
+            "taken at the next check; to have it at once: imagebuilder-agent update now"
+        );
+        Ok(Exit::Done)
+    }
+
+    fn keep(&self, line: &str) -> Result<()> {
+        self.store.order(&self.orders)?;
+        output::line(line);
+        let phase = self.standing.phase.as_str();
+        if !matches!(phase, "" | "idle" | "checking") {
+            tracing::warn!("an attempt is under way ({phase}); it is not stopped by this");
+        }
+        Ok(())
+    }
+}
+
+/// What the updater last told; nothing where it never ran.
+pub(super) fn standing(run: &Path) -> UpdateStanding {
+    let text = std::fs::read_to_string(run.join(FILE)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// `90m`, `8h`, `2d`.
+pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || "a whole number with m, h or d behind it, such as 8h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return Err(wrong()),
+    };
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    if number == 0 {
+        return Err(wrong());
+    }
+    Ok(SignedDuration::from_mins(i64::from(number) * minutes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::command::below;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let json = "{\"instance_id\":\"i-1\"}";
+            std::fs::write(dir.path().join("update.json"), json).unwrap();
+            Self(dir)
+        }
+
+        fn desk(&self) -> Desk {
+            Desk::open(&below(self.0.path()), self.0.path()).unwrap()
+        }
+
+        fn orders(&self) -> Orders {
+            Store::new(&below(self.0.path()).state).orders("i-1")
+        }
+
+        fn tell(&self, standing: &UpdateStanding) {
+            let run = below(self.0.path()).run;
+            std::fs::create_dir_all(&run).unwrap();
+            let json = serde_json::to_string(standing).unwrap();
+            std::fs::write(run.join(FILE), json).unwrap();
+        }
+    }
+
+    #[test]
+    fn hold_pin_and_release_are_kept_for_this_box() {
+        let place = Place::new();
+        let now = at("2026-06-01T10:00:00.5Z");
+        let period = Some(SignedDuration::from_hours(8));
+        place.desk().hold(period, "  fair\nweek ", now).unwrap();
+        place.desk().pin(Version::new(1, 2, 0)).unwrap();
+        let orders = place.orders();
+        assert_eq!(orders.instance_id, "i-1");
+        assert_eq!(orders.pin, Some(Version::new(1, 2, 0)));
+        let hold = orders.hold.unwrap();
+        assert_eq!(hold.until, Some(at("2026-06-01T18:00:00Z")));
+        assert_eq!(hold.reason, "fair week");
+        place.desk().hold(None, "", now).unwrap();
+        assert_eq!(place.orders().hold.unwrap().until, None);
+        place.desk().release().unwrap();
+        assert_eq!((place.orders().hold, place.orders().pin), (None, None));
+        place.desk().release().unwrap();
+    }
+
+    #[test]
+    fn a_pin_below_the_floor_is_refused_with_what_would_do() {
+        let place = Place::new();
+        place.tell(&UpdateStanding {
+            floor: Some(Version::new(1, 2, 0)),
+            ..UpdateStanding::default()
+        });
+        let error = place.desk().pin(Version::new(1, 1, 9)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot pin 1.1.9: the channel's floor is 1.2.0\n\
+             hint: no box may go below it; pin 1.2.0 or newer"
+        );
+        assert_eq!(place.orders().pin, None);
+        place.desk().pin(Version::new(1, 2, 0)).unwrap();
+    }
+
+    #[test]
+    fn a_hold_beyond_the_end_of_time_is_refused() {
+        let period = Some(SignedDuration::from_hours(i64::from(u32::MAX)));
+        assert!(
+            Place::new()
+                .desk()
+                .hold(period, "", Timestamp::now())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn durations_are_whole_numbers_with_a_unit() {
+        for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
+            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
+        }
+        for text in [
+            "",
+            "8",
+            "h",
+            "0h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "8 h",
+            "8s",
+            "8ħ",
+            "99999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
