@@ -18,13 +18,15 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_sdk_autoscaling::error::ProvideErrorMetadata;
+use aws_sdk_autoscaling::config::http::HttpResponse;
+use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::InstanceRefreshStatus;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
 use tokio::sync::OnceCell;
 
 use crate::lifecycle::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
+use crate::metrics::{Fault, Meter};
 use crate::registry::Registry;
 
 /// One attempt at one call: long enough for a slow box with its first TLS handshake to do.
@@ -41,6 +43,7 @@ const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(crate) struct Aws {
     imds: imds::Client,
+    meter: Meter,
     clients: OnceCell<Clients>,
 }
 
@@ -52,9 +55,10 @@ struct Clients {
 
 impl Aws {
     /// Takes region and credentials from the environment, else from the metadata service.
-    pub(crate) fn new(imds: imds::Client) -> Self {
+    pub(crate) fn new(imds: imds::Client, meter: Meter) -> Self {
         Self {
             imds,
+            meter,
             clients: OnceCell::new(),
         }
     }
@@ -108,6 +112,23 @@ impl Aws {
         config.build()
     }
 
+    /// Counts a call and passes its answer on.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the SDK's own type, passed through"
+    )]
+    fn counted<T, E>(
+        &self,
+        call: &'static str,
+        answer: Result<T, SdkError<E, HttpResponse>>,
+    ) -> Result<T, SdkError<E, HttpResponse>>
+    where
+        SdkError<E, HttpResponse>: ProvideErrorMetadata,
+    {
+        self.meter.called(call, answer.as_ref().err().map(fault));
+        answer
+    }
+
     async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {
         Ok(&self.clients().await?.autoscaling)
     }
@@ -120,6 +141,23 @@ fn is_not_active(error: &impl ProvideErrorMetadata) -> bool {
         && error
             .message()
             .is_some_and(|words| words.contains("No active Lifecycle Action"))
+}
+
+fn fault<E>(error: &SdkError<E, HttpResponse>) -> Fault
+where
+    SdkError<E, HttpResponse>: ProvideErrorMetadata,
+{
+    if let SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) = error {
+        return Fault::Unreachable;
+    }
+    let code = error.code().unwrap_or_default();
+    if code.starts_with("Throttl") || code == "RequestLimitExceeded" || code == "TooManyUpdates" {
+        Fault::Throttled
+    } else if code.starts_with("AccessDenied") || code.starts_with("UnrecognizedClient") {
+        Fault::Denied
+    } else {
+        Fault::Other
+    }
 }
 
 /// A refresh whose status is not one of these is under way: statuses that AWS may add count as that.
@@ -137,13 +175,15 @@ fn is_over(status: &InstanceRefreshStatus) -> bool {
 #[async_trait]
 impl Group for Aws {
     async fn membership(&self, instance: &str) -> Result<Option<Membership>> {
-        let answer = self
+        let sent = self
             .autoscaling()
             .await?
             .describe_auto_scaling_instances()
             .instance_ids(instance)
             .send()
-            .await
+            .await;
+        let answer = self
+            .counted("DescribeAutoScalingInstances", sent)
             .context("cannot describe this instance's place in its group")?;
         let ours = answer
             .auto_scaling_instances()
@@ -158,13 +198,15 @@ impl Group for Aws {
     }
 
     async fn hooks(&self, group: &str) -> Result<Hooks> {
-        let answer = self
+        let sent = self
             .autoscaling()
             .await?
             .describe_lifecycle_hooks()
             .auto_scaling_group_name(group)
             .send()
-            .await
+            .await;
+        let answer = self
+            .counted("DescribeLifecycleHooks", sent)
             .with_context(|| format!("cannot describe the hooks of group {group}"))?;
         let mut hooks = Hooks::default();
         for hook in answer.lifecycle_hooks() {
@@ -205,6 +247,7 @@ impl Group for Aws {
             .lifecycle_action_result(answer.as_str())
             .send()
             .await;
+        let sent = self.counted("CompleteLifecycleAction", sent);
         match sent {
             Ok(_) => Ok(Receipt::Accepted),
             Err(error) if is_not_active(&error) => Ok(Receipt::NotActive),
@@ -223,6 +266,7 @@ impl Group for Aws {
             .instance_id(instance)
             .send()
             .await;
+        let sent = self.counted("RecordLifecycleActionHeartbeat", sent);
         match sent {
             Ok(_) => Ok(Receipt::Accepted),
             Err(error) if is_not_active(&error) => Ok(Receipt::NotActive),
@@ -231,28 +275,32 @@ impl Group for Aws {
     }
 
     async fn report_unhealthy(&self, instance: &str) -> Result<()> {
-        self.autoscaling()
+        let sent = self
+            .autoscaling()
             .await?
             .set_instance_health()
             .instance_id(instance)
             .health_status("Unhealthy")
             .should_respect_grace_period(true)
             .send()
-            .await
+            .await;
+        self.counted("SetInstanceHealth", sent)
             .context("cannot ask the group for a replacement")?;
         Ok(())
     }
 
     async fn refreshing(&self, group: &str) -> Result<Option<String>> {
         // The newest come first, and only the newest can still be under way; a few more cost nothing.
-        let answer = self
+        let sent = self
             .autoscaling()
             .await?
             .describe_instance_refreshes()
             .auto_scaling_group_name(group)
             .max_records(5)
             .send()
-            .await
+            .await;
+        let answer = self
+            .counted("DescribeInstanceRefreshes", sent)
             .with_context(|| format!("cannot describe the instance refreshes of group {group}"))?;
         let current = answer
             .instance_refreshes()
@@ -268,7 +316,8 @@ impl Group for Aws {
 #[async_trait]
 impl Registry for Aws {
     async fn put(&self, parameter: &str, value: &str) -> Result<()> {
-        self.clients()
+        let sent = self
+            .clients()
             .await?
             .ssm
             .put_parameter()
@@ -277,7 +326,8 @@ impl Registry for Aws {
             .r#type(ParameterType::String)
             .overwrite(true)
             .send()
-            .await
+            .await;
+        self.counted("PutParameter", sent)
             .with_context(|| format!("cannot write parameter {parameter}"))?;
         Ok(())
     }
@@ -291,6 +341,7 @@ impl Registry for Aws {
             .name(parameter)
             .send()
             .await;
+        let sent = self.counted("DeleteParameter", sent);
         match sent {
             Err(error)
                 if error

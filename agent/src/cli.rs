@@ -14,6 +14,7 @@ use crate::aws::Aws;
 use crate::configure::configure;
 use crate::health::Http;
 use crate::identity::Imds;
+use crate::metrics::Meter;
 use crate::notify::Systemd;
 use crate::run::{self, World};
 use crate::settings::{Refused, Sources};
@@ -202,7 +203,8 @@ impl Cli {
                     }
                 };
                 let imds = Imds::new();
-                let aws = Arc::new(Aws::new(imds.client()));
+                let meter = Meter::default();
+                let aws = Arc::new(Aws::new(imds.client(), meter.clone()));
                 let world = World {
                     metadata: Arc::new(imds),
                     group: aws.clone(),
@@ -211,6 +213,7 @@ impl Cli {
                     sources: sources.into_sources(),
                     updater: standing.update_dir.join(board::FILE),
                     clock: Arc::new(Timestamp::now),
+                    meter,
                 };
                 run::run(world, Box::new(Systemd), &standing.run_dir, stop).await?;
                 Ok(Exit::Done)

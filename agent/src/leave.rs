@@ -6,12 +6,10 @@
 //!
 //! This module decides and keeps what it was told; [`crate::run`] reads the file and asks the group.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::bounded::{self, LONGEST_STANDING};
 use crate::machine::{NoAnswer, Readiness};
 use crate::standing::Leave;
 
@@ -29,26 +27,16 @@ const ASK_SPACING: Duration = Duration::from_secs(60);
 const OUT_OF_DATE: SignedDuration = SignedDuration::from_secs(300);
 
 /// What the updater wishes, by its standing; a standing that cannot be read wishes nothing.
-pub(crate) fn wish(board: &Path) -> Option<Timestamp> {
+///
+/// Only the one field is read, so that a standing of another version, strange in all else, is understood.
+pub(crate) fn wish(standing: &str) -> Option<Timestamp> {
     #[derive(serde::Deserialize)]
     struct Wishing {
         #[serde(default)]
         asks_leave_since: Option<Timestamp>,
     }
-    let text = match bounded::read(board, LONGEST_STANDING) {
-        Ok(text) => text?,
-        Err(error) => {
-            tracing::debug!("cannot read {}: {error}", board.display());
-            return None;
-        }
-    };
-    match serde_json::from_str::<Wishing>(&text) {
-        Ok(wishing) => wishing.asks_leave_since,
-        Err(error) => {
-            tracing::debug!("{} is not a standing: {error}", board.display());
-            None
-        }
-    }
+    let wishing = serde_json::from_str::<Wishing>(standing);
+    wishing.ok().and_then(|wishing| wishing.asks_leave_since)
 }
 
 /// What the group said of its instance refreshes.

@@ -16,6 +16,7 @@ mod identity;
 mod leave;
 mod lifecycle;
 mod machine;
+mod metrics;
 mod notice;
 mod notify;
 mod output;

@@ -16,11 +16,13 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::bounded::{self, LONGEST_STANDING};
 use crate::health::{self, Probe};
 use crate::identity::{Identity, Metadata};
 use crate::leave::{self, Desk};
 use crate::lifecycle::Group;
 use crate::machine::{Action, Event, Machine, NoAnswer, Standing, Terms};
+use crate::metrics::{Meter, door};
 use crate::notify::Supervisor;
 use crate::output;
 use crate::registry::{Registry, record};
@@ -57,6 +59,8 @@ pub(crate) struct World {
     pub(crate) updater: PathBuf,
     /// The time of day.
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// What is counted.
+    pub(crate) meter: Meter,
 }
 
 /// Tells sleep from waiting: the machine's own clock stands still while the box hibernates, the time of
@@ -80,7 +84,7 @@ impl Wristwatch {
 /// What a task brings back.
 enum Done {
     Event(Event),
-    Identified(Identity, Result<Settings>),
+    Identified(Identity, Box<Result<Settings>>),
     Refreshing(Result<Option<String>, NoAnswer>),
 }
 
@@ -101,6 +105,8 @@ struct Daemon {
     /// When the updater's standing is next looked at.
     look: Instant,
     work: JoinSet<Done>,
+    /// Whatever runs beside the loop and ends with it.
+    aside: JoinSet<()>,
 }
 
 /// Runs until `stop`. An unreachable or throttled API never ends it.
@@ -124,6 +130,7 @@ pub(crate) async fn run(
         desk: Desk::default(),
         look: Instant::now(),
         work: JoinSet::new(),
+        aside: JoinSet::new(),
     };
     let mut board = Board::new(run_dir);
     let mut told = String::new();
@@ -148,7 +155,9 @@ pub(crate) async fn run(
             supervisor.status(&waiting_for);
             told = waiting_for;
         }
-        board.show(daemon.standing());
+        let standing = daemon.standing();
+        daemon.world.meter.stands(&standing);
+        board.show(standing);
         supervisor.alive();
         if std::mem::take(&mut first) {
             supervisor.ready();
@@ -182,12 +191,13 @@ impl Daemon {
     fn turn(&mut self, done: Done) {
         let event = match done {
             Done::Event(event) => event,
-            Done::Identified(identity, settings) => self.meet(identity, settings),
+            Done::Identified(identity, settings) => self.meet(identity, *settings),
             Done::Refreshing(word) => {
                 self.desk.heard(word);
                 Event::Tick
             }
         };
+        self.world.meter.heard(&event);
         let now = Instant::now().into_std();
         for action in self.machine.step(event, now) {
             self.act(action);
@@ -207,6 +217,10 @@ impl Daemon {
                 let terms = Terms::of(&settings);
                 if let Some(left) = left {
                     self.go_on_from(&left, &settings.services);
+                }
+                if let Some(address) = settings.metrics.listen {
+                    self.aside
+                        .spawn(door::serve(address, self.world.meter.clone()));
                 }
                 self.image = Some(settings.image);
                 self.services = settings.services.into();
@@ -242,7 +256,11 @@ impl Daemon {
         let now = Instant::now();
         if now >= self.look {
             self.look = now + leave::LOOK;
-            self.desk.wish(leave::wish(&self.world.updater));
+            let told = self.updater_tells();
+            let told = told.as_deref();
+            self.desk.wish(told.and_then(leave::wish));
+            let update = told.and_then(|text| serde_json::from_str(text).ok());
+            self.world.meter.updates(update);
         }
         let question = self.desk.consider(
             self.machine.readiness(),
@@ -258,6 +276,14 @@ impl Daemon {
         }
     }
 
+    fn updater_tells(&self) -> Option<String> {
+        let path = &self.world.updater;
+        bounded::read(path, LONGEST_STANDING).unwrap_or_else(|error| {
+            tracing::debug!("cannot read {}: {error}", path.display());
+            None
+        })
+    }
+
     fn act(&mut self, action: Action) {
         match action {
             Action::Declare(standing) => self.declare(&standing),
@@ -269,7 +295,7 @@ impl Daemon {
                         async { Ok((metadata.identity().await?, metadata.user_data().await?)) };
                     match heard(answer.await) {
                         Ok((identity, user_data)) => {
-                            Done::Identified(identity, sources.load(user_data.as_deref()))
+                            Done::Identified(identity, Box::new(sources.load(user_data.as_deref())))
                         }
                         Err(NoAnswer) => Done::Event(Event::Identified(Err(NoAnswer))),
                     }

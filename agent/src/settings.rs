@@ -20,6 +20,10 @@ use self::update::UpdateFragment;
 use crate::notice::NoticeTerms;
 use crate::update::subscription::Subscription;
 
+mod metrics;
+
+pub(crate) use metrics::Metrics;
+
 /// The first line by which user data says that it is a fragment of ours.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
 
@@ -77,6 +81,10 @@ fragment!(NoticesFragment {
     drain_on_rebalance: bool,
     drain_before_seconds: u64,
 });
+fragment!(MetricsFragment {
+    listen: String,
+    cloudwatch_namespace: String,
+});
 fragment!(HooksFragment {
     launch: String,
     terminate: String
@@ -108,6 +116,8 @@ struct Fragment {
     hooks: HooksFragment,
     update: Option<UpdateFragment>,
     #[serde(default)]
+    metrics: MetricsFragment,
+    #[serde(default)]
     services: BTreeMap<String, ServiceFragment>,
 }
 
@@ -131,6 +141,7 @@ impl Fragment {
                 (Some(kept), Some(later)) => Some(kept.over(later)),
                 (kept, later) => later.or(kept),
             },
+            metrics: self.metrics.over(later.metrics),
             services: self.services,
         }
     }
@@ -350,6 +361,8 @@ pub(crate) struct Settings {
     pub(crate) hooks: HookNames,
     /// Which channel the agent itself follows; `None`: none.
     pub(crate) update: Option<Subscription>,
+    /// Where the agent can be measured.
+    pub(crate) metrics: Metrics,
     /// The services to judge; never empty.
     pub(crate) services: Vec<Service>,
 }
@@ -503,6 +516,7 @@ impl Settings {
                 Some(table) => table.validate()?,
                 None => None,
             },
+            metrics: Metrics::validate(inputs.metrics.listen, inputs.metrics.cloudwatch_namespace)?,
             services: inputs
                 .services
                 .into_iter()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use cloud::Cloud;
 use contract::registry::{Record, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
@@ -257,6 +257,51 @@ async fn the_updater_is_given_leave_only_between_refreshes_and_a_restart_is_no_n
     );
     assert!(house.cloud.facts().calls.is_empty());
     assert!(house.record().is_none(), "the record was written again");
+    agent.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_asks_on_loopback_is_told_the_metrics() {
+    let house = Box::new("[metrics]\nlisten = \"127.0.0.1:0\"\n").await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("Pending:Wait");
+        facts
+            .faults
+            .insert("PutParameter", (9, "AccessDeniedException"));
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    let mut log = BufReader::new(agent.stderr.take().unwrap()).lines();
+    let address = loop {
+        let line = log.next_line().await.unwrap().unwrap();
+        if let Some((_, address)) = line.split_once("metrics on http://") {
+            break address.trim_end_matches("/metrics").to_owned();
+        }
+    };
+    tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+    house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("InService"))
+        .await;
+    house.until_shown(|shown| shown["state"] == "serving").await;
+    let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    for line in [
+        "imagebuilder_agent_verdict{verdict=\"fit\"} 1",
+        "imagebuilder_agent_state_info{state=\"serving\"} 1",
+        "imagebuilder_agent_service_info{service=\"orders\",version=\"1.2.3\"} 1",
+        "imagebuilder_agent_hook_answers_total{answer=\"CONTINUE\",outcome=\"accepted\"} 1",
+        "imagebuilder_agent_api_calls_total{call=\"CompleteLifecycleAction\"} 1",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+    }
+    let denied = "imagebuilder_agent_api_errors_total{call=\"PutParameter\",kind=\"denied\"}";
+    assert!(text.contains(denied), "{text}");
     agent.kill().await.unwrap();
 }
 

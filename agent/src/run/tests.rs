@@ -238,6 +238,7 @@ impl House {
                     Timestamp::from_second(i64::try_from(seconds).unwrap()).unwrap()
                 })
             },
+            meter: Meter::default(),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let notes = Box::new(Notes(fake.clone()));

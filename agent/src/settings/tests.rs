@@ -182,6 +182,22 @@ fn what_makes_no_sense_is_refused() {
         ),
         ("[services.more]", "services.more.health_url: missing"),
         (
+            "[metrics]\nlisten = \"0.0.0.0:9150\"",
+            "metrics.listen: not an address on this box",
+        ),
+        (
+            "[metrics]\nlisten = \"9150\"",
+            "metrics.listen: not an address on this box",
+        ),
+        (
+            "[metrics]\ncloudwatch_namespace = \"AWS/EC2\"",
+            "metrics.cloudwatch_namespace: not a namespace",
+        ),
+        (
+            "[metrics]\ncloudwatch_namespace = \"a b\"",
+            "metrics.cloudwatch_namespace: not a namespace",
+        ),
+        (
             "[services.orders.environment]\n\"A-B\" = \"\"",
             "services.orders.environment: `A-B` is not",
         ),
@@ -195,6 +211,17 @@ fn what_makes_no_sense_is_refused() {
             .starts_with("services: none to judge")
     );
     assert!(Box::with("").refusal(None).starts_with("image: missing"));
+}
+
+#[test]
+fn metrics_go_nowhere_unless_asked_for() {
+    let settings = Box::with(IMAGE).load(None).unwrap();
+    assert_eq!(settings.metrics, Metrics::default());
+    let asked = "[metrics]\nlisten = \"[::1]:9150\"\ncloudwatch_namespace = \"shop/agents\"";
+    let settings = Box::with(IMAGE).drop_in("m.toml", asked).load(None);
+    let metrics = settings.unwrap().metrics;
+    assert_eq!(metrics.listen.unwrap().to_string(), "[::1]:9150");
+    assert_eq!(metrics.cloudwatch_namespace.unwrap(), "shop/agents");
 }
 
 #[test]
