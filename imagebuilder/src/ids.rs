@@ -110,6 +110,23 @@ id!(
     |t| t.len() == 12 && t.bytes().all(|b| b.is_ascii_digit())
 );
 id!(
+    /// A channel that carries releases of the agent.
+    ChannelName, "a channel's name", "use 1 to 32 of a-z, 0-9, `-`, beginning with a letter",
+    |t| {
+        (1..=32).contains(&t.len())
+            && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && t.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+    }
+);
+
+impl ChannelName {
+    /// The channel an image follows unless told otherwise.
+    pub(crate) fn stable() -> Self {
+        Self("stable".to_owned())
+    }
+}
+
+id!(
     /// An image's name in the configuration; part of parameter names and AMI names.
     ImageName, "an image name", "use 1 to 64 of a-z, 0-9, `-`, `_`, `.`, beginning with a letter or digit",
     |t| {

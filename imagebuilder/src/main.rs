@@ -4,6 +4,7 @@
 
 mod bake;
 mod cancel;
+mod channel;
 mod cli;
 mod cloud;
 mod commands;

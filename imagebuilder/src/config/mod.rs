@@ -2,6 +2,8 @@
 //!
 //! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
 
+#[expect(dead_code, reason = "the commands of the channel come next")]
+mod channel;
 mod fleet;
 
 use std::collections::BTreeMap;
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub(crate) use self::channel::Channel;
 pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
 use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
@@ -30,6 +33,8 @@ pub(crate) struct Config {
     /// `[roll]`: how it is rolled.
     #[serde(default)]
     pub(crate) roll: Roll,
+    /// `[channel]`: where boxes take new agents from. Commands of the channel ask for it.
+    pub(crate) channel: Option<Channel>,
 }
 
 /// `[image]`.
@@ -344,6 +349,16 @@ impl Config {
         Settings::validate(fleet, &self.roll).map_err(|error| Exit::Usage.error(error.to_string()))
     }
 
+    /// The signed channel, for the commands that are about it.
+    #[expect(dead_code, reason = "the commands of the channel come next")]
+    pub(crate) fn channel(&self) -> Result<&Channel, Failure> {
+        self.channel.as_ref().ok_or_else(|| {
+            Exit::Usage.error("the configuration has no [channel]").hint(
+                "say where its repository is: `[channel]` with `repository = \"channel\"` or `\"s3://bucket/prefix\"`",
+            )
+        })
+    }
+
     fn validate(&self, place: &str) -> Result<(), Failure> {
         let refuse = |message: String| Err(Exit::Usage.error(format!("{place}: {message}")));
         if let Some(fleet) = &self.fleet
@@ -362,6 +377,9 @@ impl Config {
             );
         }
         self.image.agent.gate.validate().or_else(&refuse)?;
+        if let Some(channel) = &self.channel {
+            channel.validate().or_else(&refuse)?;
+        }
         for (name, service) in &self.services {
             service.validate(name).or_else(&refuse)?;
         }
@@ -478,6 +496,22 @@ mod tests {
             (
                 "gate = { passes = 10, deadline_seconds = 18 }\n",
                 "10 passes 2 s apart do not fit into it",
+            ),
+            (
+                "[channel]\nrepository = \"channel\"\nurll = \"x\"\n",
+                "ib.toml:10: unknown field `urll`",
+            ),
+            (
+                "[channel]\nrepository = \"channel\"\nurll = \"x\"\n",
+                "did you mean `url`?",
+            ),
+            (
+                "[channel]\nrepository = \"channel\"\n[channel.keys]\ntarget = []\n",
+                "did you mean `targets`?",
+            ),
+            (
+                "[channel]\nrepository = \"channel\"\nurl = \"http://x\"\n",
+                "ib.toml: [channel] url `http://x` is not encrypted",
             ),
             ("nonsense", "ib.toml:8: "),
         ] {
