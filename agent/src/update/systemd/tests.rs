@@ -1,0 +1,156 @@
+use super::*;
+
+#[test]
+fn what_systemctl_shows_is_read_in_any_order() {
+    let state = |active, pid, result: &str| UnitState {
+        active,
+        pid,
+        result: result.to_owned(),
+    };
+    for (text, want) in [
+        (
+            "LoadState=loaded\nActiveState=active\nMainPID=4711\nResult=success\n",
+            state(Active::Active, Some(4711), "success"),
+        ),
+        (
+            "MainPID=0\nResult=success\nActiveState=inactive\nLoadState=loaded\n",
+            state(Active::Inactive, None, "success"),
+        ),
+        (
+            "Result=watchdog\nMainPID=0\nLoadState=loaded\nActiveState=failed\n",
+            state(Active::Failed, None, "watchdog"),
+        ),
+        (
+            "Result=success\nMainPID=12\nLoadState=loaded\nActiveState=activating\nNRestarts=0\n",
+            state(Active::Activating, Some(12), "success"),
+        ),
+        (
+            "Result=timeout\nMainPID=12\nLoadState=loaded\nActiveState=deactivating\n",
+            state(Active::Deactivating, Some(12), "timeout"),
+        ),
+        (
+            "Result=success\nMainPID=12\nLoadState=loaded\nActiveState=refreshing\n",
+            state(Active::Activating, Some(12), "success"),
+        ),
+        (
+            "Result=start-limit-hit\nMainPID=0\nLoadState=masked\nActiveState=failed\n",
+            state(Active::Failed, None, "start-limit-hit"),
+        ),
+    ] {
+        assert_eq!(parse(text).unwrap(), want, "{text}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_not_made_up() {
+    for (text, why) in [
+        ("", "did not tell LoadState"),
+        (
+            "LoadState=not-found\nActiveState=inactive\nMainPID=0\nResult=success\n",
+            "no such unit",
+        ),
+        ("LoadState=loaded\nActiveState=active\n", "MainPID"),
+        (
+            "LoadState=loaded\nActiveState=active\nMainPID=-1\nResult=success\n",
+            "no number",
+        ),
+        (
+            "LoadState=loaded\nActiveState=active\nMainPID=1\nResultX=success\n",
+            "Result",
+        ),
+    ] {
+        let said = format!("{:#}", parse(text).unwrap_err());
+        assert!(said.contains(why), "{text}: {said}");
+    }
+}
+
+#[test]
+fn the_kernels_and_systemds_word_for_a_boot_are_the_same() {
+    let id = "0f4c1c0d8e8a4b0f9a3b5d6e7f809112";
+    for told in [
+        "0f4c1c0d-8e8a-4b0f-9a3b-5d6e7f809112\n",
+        id,
+        "0F4C1C0D8E8A4B0F9A3B5D6E7F809112",
+    ] {
+        assert_eq!(plain(told).unwrap(), id);
+    }
+    for told in ["", "\n", "%b", "0f4c", &format!("{id}0")] {
+        assert!(plain(told).is_err(), "{told}");
+    }
+}
+
+/// A `systemctl` that notes its arguments, and does as the script says.
+fn pretend(dir: &Path, script: &str) -> Systemctl {
+    let path = dir.join("systemctl");
+    let noted = dir.join("noted");
+    let text = format!("#!/bin/sh\necho \"$@\" >>{}\n{script}\n", noted.display());
+    // By another process: one of ours that held it open to write while another test forks would make it
+    // "text file busy".
+    fs::write(dir.join("source"), text).unwrap();
+    let done = std::process::Command::new("install")
+        .args(["-m", "0755"])
+        .args([&dir.join("source"), &path])
+        .status()
+        .unwrap();
+    assert!(done.success());
+    Systemctl::new(&path)
+}
+
+fn noted(dir: &Path) -> Vec<String> {
+    let text = fs::read_to_string(dir.join("noted")).unwrap();
+    let plain = |line: &str| {
+        line.trim_start_matches("--no-ask-password --no-pager ")
+            .to_owned()
+    };
+    text.lines().map(plain).collect()
+}
+
+#[tokio::test]
+async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_unit_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    // There is nothing to forget, which systemctl takes for an error.
+    let mut units = pretend(
+        dir.path(),
+        r#"case "$3" in reset-failed) echo "not loaded" >&2; exit 1;; esac"#,
+    );
+    units.start(Unit::Trial).await.unwrap();
+    units.stop(Unit::Stable).await.unwrap();
+    assert_eq!(
+        noted(dir.path()),
+        [
+            "reset-failed imagebuilder-agent-trial.service",
+            "start imagebuilder-agent-trial.service",
+            "stop imagebuilder-agent.service"
+        ]
+    );
+    let mut units = pretend(
+        dir.path(),
+        r#"case "$3" in
+        start|stop) echo >&2; echo "Job for it failed." >&2; echo "See more." >&2; exit 1;;
+        show) printf 'LoadState=loaded\nActiveState=failed\nMainPID=0\nResult=timeout\n';; esac"#,
+    );
+    let said = units.start(Unit::Trial).await.unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "cannot start imagebuilder-agent-trial.service: timeout (Job for it failed.)"
+    );
+    let said = units.stop(Unit::Trial).await.unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "cannot stop imagebuilder-agent-trial.service: Job for it failed."
+    );
+    assert_eq!(
+        units.look(Unit::Stable).await.unwrap().active,
+        Active::Failed
+    );
+}
+
+#[tokio::test]
+async fn a_box_without_systemctl_says_so() {
+    let mut units = Systemctl::new(Path::new("/nonexistent/systemctl"));
+    let said = format!("{:#}", units.look(Unit::Stable).await.unwrap_err());
+    assert!(
+        said.starts_with("cannot run /nonexistent/systemctl"),
+        "{said}"
+    );
+}
