@@ -1,5 +1,366 @@
 //! The one part that acts: runs an update attempt from check to commit, each step persisted before its effect.
+//!
+//! It decides nothing: what comes next is [`super::machine`]'s to say, which release [`super::plan`]'s. A
+//! failure to persist ends the run where it is, after the box was put back onto its stable agent.
 
+mod acts;
+mod repair;
+mod watch;
 mod world;
 
-pub use world::{Active, Clock, Daemon, Health, Probe, System, Unit, UnitState, Units};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use tracing::{error, info, warn};
+
+pub use self::repair::{Repaired, repair};
+pub use self::world::{
+    Active, Clock, Course, Daemon, Health, Probe, StandingFile, System, Unit, UnitState, Units,
+    World,
+};
+use super::board::Build;
+use super::machine::{self, Action, Event, Fate, Look, Outcome, Phase, Step};
+use super::plan::{self, Decision};
+use super::slots::{Leads, Link};
+use super::state::{Found, State};
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Another updater is at work.
+    Busy,
+    /// With an outcome.
+    With(Outcome),
+}
+
+impl Ended {
+    /// Whether nothing needs an operator's eye: done, nothing to do, or waiting in order.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        match self {
+            Self::Busy | Self::With(Outcome::Settled(_) | Outcome::Updated { .. }) => true,
+            Self::With(Outcome::Postponed { code, .. }) => code == "no-leave",
+            Self::With(Outcome::Skipped { .. }) => false,
+        }
+    }
+}
+
+/// One attempt, from where the last run left it to an outcome.
+///
+/// # Errors
+/// The updater's own state or the links cannot be read or written: the disk's fault. The box is then on
+/// its stable agent, or systemd brings it there.
+pub async fn run(world: World) -> Result<Ended> {
+    let Some(_lock) = world.slots.lock()? else {
+        info!("another updater is at work");
+        return Ok(Ended::Busy);
+    };
+    let mut attempt = Attempt::open(world).await?;
+    let outcome = attempt.drive().await?;
+    Ok(Ended::With(outcome))
+}
+
+/// A run's hands: the world, and what is remembered of it.
+struct Attempt {
+    world: World,
+    state: State,
+    stable: Build,
+    factory: Option<Build>,
+    decision: Option<Decision>,
+    before: Option<Health>,
+}
+
+impl Attempt {
+    /// Reads what is remembered and sees to it that `stable` leads to something that can run.
+    async fn open(mut world: World) -> Result<Self> {
+        let led = world.slots.leads(Link::Stable);
+        let known = match &led {
+            Leads::Slot(build) => Some(build.clone()),
+            Leads::Factory | Leads::Nowhere => None,
+        };
+        let (state, found) = world
+            .store
+            .load(&world.course.instance_id, known.as_ref())?;
+        match found {
+            Found::Whole => {}
+            Found::Nothing => info!("the first run on this box"),
+            Found::Broken { aside, why } => warn!(
+                "the state could not be read and was rebuilt ({why}); the old one is {}",
+                aside.display()
+            ),
+            Found::Foreign { instance_id } => warn!(
+                "the state is of {instance_id}, of which this box is a copy: begun anew, with its floor"
+            ),
+        }
+        let broken = match &led {
+            Leads::Factory => None,
+            Leads::Nowhere => Some("stable leads nowhere".to_owned()),
+            Leads::Slot(build) => world.slots.verify(build).err().map(|e| format!("{e:#}")),
+        };
+        if let Some(why) = broken {
+            let to = repair::step_down(&world.slots, &state, known.as_ref())?;
+            warn!("{why}: stable is now {to}");
+            if let Err(error) = world.units.start(Unit::Stable).await {
+                error!("cannot start the stable unit: {error:#}");
+            }
+        }
+        let factory = world
+            .slots
+            .factory()
+            .inspect_err(|error| warn!("{error:#}"))
+            .ok();
+        let stable = match (world.slots.leads(Link::Stable), &factory) {
+            (Leads::Slot(build), _) => build,
+            (_, Some(factory)) => factory.clone(),
+            (_, None) => bail!("stable leads to a factory slot that cannot be run"),
+        };
+        Ok(Self {
+            world,
+            state,
+            stable,
+            factory,
+            decision: None,
+            before: None,
+        })
+    }
+
+    async fn drive(&mut self) -> Result<Outcome> {
+        let trial = self.fate().await;
+        if self.state.phase.job().is_none() && trial != Fate::Running {
+            self.world.slots.disarm()?;
+        }
+        let mut event = Event::Woken(Look {
+            boot: self.world.boot.clone(),
+            stable: self.stable.clone(),
+            trial,
+            at: self.world.clock.now(),
+        });
+        loop {
+            let from = std::mem::take(&mut self.state.phase);
+            let step = machine::step(from.clone(), event);
+            if step.phase.name() != from.name() {
+                info!("{} -> {}", from.name(), step.phase.name());
+            }
+            if let Err(error) = self.remember(&step) {
+                self.abandon(&from, &step).await;
+                return Err(error);
+            }
+            let mut next = None;
+            for action in step.actions {
+                match action {
+                    Action::Report(outcome) => {
+                        self.report(&outcome);
+                        return Ok(outcome);
+                    }
+                    Action::Revert => self.revert().await,
+                    action => next = Some(self.act(action).await),
+                }
+            }
+            event = next.context("the machine asked for nothing: a bug")?;
+        }
+    }
+
+    /// Takes a step's phase and notes in, in one write.
+    fn remember(&mut self, step: &Step) -> Result<()> {
+        self.state.phase = step.phase.clone();
+        for note in &step.notes {
+            self.state.note(note);
+        }
+        match &step.phase {
+            // Before the rename, so that `stable` only ever leads to what is on the list.
+            Phase::Confirmed(job) => self.state.confirm(&job.build),
+            Phase::Committed(job) if job.from != job.build => {
+                self.state.previous = Some(job.from.clone());
+            }
+            _ => {}
+        }
+        for action in &step.actions {
+            if let Action::Report(outcome) = action {
+                (self.state.code, self.state.reason) = words(outcome);
+            }
+        }
+        if step.phase.job().is_none() {
+            self.forget_unslotted();
+        }
+        let saved = self.world.store.save(&self.state);
+        self.show();
+        saved
+    }
+
+    /// Keeps the list of what may be stable as short as the slots are few.
+    fn forget_unslotted(&mut self) {
+        let mut kept = self.world.slots.complete();
+        kept.push(self.stable.clone());
+        kept.extend(self.state.previous.clone());
+        self.state
+            .confirmed
+            .retain(|known| kept.iter().any(|build| build.digest == known.digest));
+    }
+
+    /// The state cannot be written: whatever runs, the box goes back onto stable, and a part that only
+    /// fills the disk goes.
+    async fn abandon(&mut self, from: &Phase, step: &Step) {
+        let live = |phase: &Phase| {
+            matches!(
+                phase,
+                Phase::Armed(_)
+                    | Phase::Trial(_)
+                    | Phase::Proving(_)
+                    | Phase::Confirmed(_)
+                    | Phase::Committed(_)
+            )
+        };
+        if live(from) || live(&step.phase) || step.actions.contains(&Action::Revert) {
+            self.revert().await;
+        }
+        if let Some(job) = from.job().or(step.phase.job()) {
+            self.drop_part(&job.build);
+        }
+    }
+
+    /// What became of the trial unit in this boot.
+    async fn fate(&mut self) -> Fate {
+        match self.world.units.look(Unit::Trial).await {
+            Ok(UnitState { active, result, .. }) => match active {
+                Active::Inactive => Fate::Unproven,
+                Active::Failed if result == "timeout" => Fate::Deadline,
+                Active::Failed => Fate::Failed(format!("the trial ended with {result}")),
+                Active::Active | Active::Activating | Active::Deactivating => Fate::Running,
+            },
+            Err(error) => {
+                warn!("cannot see the trial unit: {error:#}");
+                Fate::Unproven
+            }
+        }
+    }
+
+    /// Back to stable. Nothing in here stops it: whatever fails, systemd has its own way back.
+    async fn revert(&mut self) {
+        let units = &mut self.world.units;
+        // Starting the stable unit stops the trial: the box is without a daemon for as short as can be.
+        if let Err(error) = units.start(Unit::Stable).await {
+            error!("cannot start the stable unit: {error:#}");
+        }
+        if let Err(error) = units.stop(Unit::Trial).await {
+            error!("cannot stop the trial unit: {error:#}");
+        }
+        if let Err(error) = self.world.slots.disarm() {
+            error!("{error:#}");
+        }
+    }
+
+    fn report(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Settled(decision) => info!("{decision}"),
+            Outcome::Updated { to, from } => {
+                info!(
+                    "updated from {} to {} ({})",
+                    from.version, to.version, to.digest
+                );
+            }
+            Outcome::Postponed { code, reason } => warn!("not now ({code}): {reason}"),
+            Outcome::Skipped {
+                build,
+                code,
+                reason,
+            } => error!(
+                "{} ({}) failed here and is not tried again ({code}): {reason}",
+                build.version, build.digest
+            ),
+        }
+        // A part is kept only where the next run goes on with it.
+        let wanted = match outcome {
+            Outcome::Settled(decision) => decision.offer().map(acts::build),
+            Outcome::Updated { .. } | Outcome::Skipped { .. } => None,
+            Outcome::Postponed { .. } => return,
+        };
+        self.collect(wanted.as_ref());
+    }
+
+    fn collect(&self, wanted: Option<&Build>) {
+        let keep: Vec<Build> = self.state.previous.iter().chain(wanted).cloned().collect();
+        let part = wanted.map(|build| &build.digest);
+        if let Err(error) = self.world.slots.collect(&keep, part) {
+            warn!("{error:#}");
+        }
+    }
+
+    /// Shows the standing to whoever reads it.
+    fn show(&mut self) {
+        let offer = self.decision.as_ref().and_then(Decision::offer);
+        let trial = match &self.state.phase {
+            Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job) => {
+                Some(job.build.clone())
+            }
+            _ => None,
+        };
+        let orders = self.world.store.orders(&self.world.course.instance_id);
+        let board = &mut self.world.board;
+        board.change(|standing| {
+            self.state.phase.name().clone_into(&mut standing.phase);
+            standing.reason = match self.state.phase.job() {
+                Some(job) => format!("{} ({})", job.build.version, job.why),
+                None => self.state.reason.clone(),
+            };
+            standing.code.clone_from(&self.state.code);
+            standing.channel.clone_from(&self.world.course.channel);
+            standing.stable = Some(match self.world.slots.leads(Link::Stable) {
+                Leads::Slot(build) => build,
+                Leads::Factory | Leads::Nowhere => self.stable.clone(),
+            });
+            standing.factory.clone_from(&self.factory);
+            standing.trial = trial;
+            // Whoever asked before is gone.
+            standing.asks_leave_since = None;
+            if let Some(decision) = &self.decision {
+                standing.wanted = offer.map(acts::build);
+                standing.wanted_at = match decision {
+                    Decision::WaitWave { at, .. }
+                    | Decision::WaitWindow { at, .. }
+                    | Decision::WaitBackoff { at, .. } => Some(*at),
+                    _ => None,
+                };
+                standing.position = offer
+                    .map(|offer| plan::position(&offer.digest, &self.world.course.instance_id));
+            }
+            standing.hold = orders.hold;
+            standing.pin = orders.pin;
+            standing.floor = self.state.floor().cloned();
+            standing.skipped.clone_from(&self.state.skipped);
+            standing.metadata = self.state.metadata;
+            standing.metadata_expires = self.state.metadata_expires;
+            standing.checked_at = self.state.checked_at;
+            standing.verified_at = self.state.verified_at;
+            standing.updated_at = self.state.updated_at;
+        });
+    }
+
+    fn drop_part(&self, build: &Build) {
+        let part = self.world.slots.part(&build.digest);
+        if let Err(error) = fs::remove_file(&part)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!("cannot remove {}: {error}", part.display());
+        }
+    }
+}
+
+/// The word and the line that an outcome is remembered by; none while all is well.
+fn words(outcome: &Outcome) -> (String, String) {
+    match outcome {
+        Outcome::Settled(decision) => (decision.code().to_owned(), decision.to_string()),
+        Outcome::Updated { to, from } => (
+            String::new(),
+            format!("updated from {} to {}", from.version, to.version),
+        ),
+        Outcome::Postponed { code, reason } => (code.clone(), reason.clone()),
+        Outcome::Skipped {
+            build,
+            code,
+            reason,
+        } => (code.clone(), format!("{} failed: {reason}", build.version)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

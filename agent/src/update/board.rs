@@ -1,11 +1,14 @@
 //! The updater's standing as a small file for anybody to read: `status`, the daemon's metrics, and the
 //! daemon's answer to a wish to restart it. Written by rename, by the updater only.
 
+use std::path::{Path, PathBuf};
+
 use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::channel::Digest;
+use crate::standing::replace;
 
 /// The file's name in the updater's runtime directory.
 pub const FILE: &str = "status.json";
@@ -89,4 +92,45 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// The file, written at every change of the standing.
+#[derive(Debug)]
+pub struct Board {
+    path: PathBuf,
+    shown: UpdateStanding,
+}
+
+impl Board {
+    /// A board in the runtime directory, going on from what it showed last.
+    #[must_use]
+    pub fn new(run_dir: &Path) -> Self {
+        let path = run_dir.join(FILE);
+        let shown = std::fs::read(&path)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or_default();
+        Self { path, shown }
+    }
+
+    /// Shows a change, readable for everybody. An update does not stop because nobody can be told, so a
+    /// failure is only logged.
+    pub fn change(&mut self, change: impl FnOnce(&mut UpdateStanding)) {
+        let mut standing = self.shown.clone();
+        change(&mut standing);
+        if standing == self.shown {
+            return;
+        }
+        let json = serde_json::to_string_pretty(&standing).unwrap_or_default();
+        if let Err(error) = replace(&self.path, &format!("{json}\n"), 0o644) {
+            tracing::warn!("{error:#}");
+        }
+        self.shown = standing;
+    }
+
+    /// What is shown.
+    #[must_use]
+    pub fn shown(&self) -> &UpdateStanding {
+        &self.shown
+    }
 }

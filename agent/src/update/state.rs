@@ -201,12 +201,14 @@ impl Orders {
 
 /// Field by field, for a file that cannot be read as a whole.
 fn salvage<T: Default + DeserializeOwned>(bytes: &[u8]) -> (T, Option<String>) {
-    let whole = match serde_json::from_slice(bytes) {
+    let fields = match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) => return (T::default(), Some("it is no JSON object".to_owned())),
+        Err(error) => return (T::default(), Some(error.to_string())),
+    };
+    let whole = match serde_json::from_value(Value::Object(fields.clone())) {
         Ok(read) => return (read, None),
         Err(error) => error.to_string(),
-    };
-    let Ok(Value::Object(fields)) = serde_json::from_slice(bytes) else {
-        return (T::default(), Some(whole));
     };
     let mut kept = Map::new();
     for (key, value) in fields {

@@ -1,11 +1,61 @@
 //! What an attempt needs of the box, as traits narrow enough for tests to stand in for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use contract::registry::Verdict;
 use jiff::Timestamp;
 use semver::Version;
+
+use crate::standing::{self, Standing};
+use crate::update::board::Board;
+use crate::update::channel::Channel;
+use crate::update::plan::Windows;
+use crate::update::slots::Slots;
+use crate::update::state::Store;
+
+/// Everything an attempt acts on.
+#[expect(
+    missing_debug_implementations,
+    reason = "most of it is somebody else's"
+)]
+pub struct World {
+    /// What this box follows.
+    pub course: Course,
+    /// The signed channel.
+    pub channel: Box<dyn Channel>,
+    /// The slots.
+    pub slots: Slots,
+    /// What is remembered.
+    pub store: Store,
+    /// What everybody may read.
+    pub board: Board,
+    /// systemd.
+    pub units: Box<dyn Units>,
+    /// The releases' self-test.
+    pub probe: Box<dyn Probe>,
+    /// The daemon.
+    pub daemon: Box<dyn Daemon>,
+    /// The wall clock.
+    pub clock: Box<dyn Clock>,
+    /// The kernel's boot id.
+    pub boot: String,
+}
+
+/// What this box follows: of `update.json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// This box: `i-…`, or `machine-…` where there is no metadata service.
+    pub instance_id: String,
+    /// The channel's name.
+    pub channel: String,
+    /// When the daemon may be restarted.
+    pub windows: Windows,
+    /// How long a trial runs before it is confirmed.
+    pub soak: Duration,
+}
 
 /// The two units an attempt drives; which names they have is the implementation's to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +125,8 @@ pub struct Health {
     pub judged: bool,
     /// Whether the box is fit.
     pub fit: bool,
+    /// Whether the box was told to leave.
+    pub leaving: bool,
     /// The services that pass, by name.
     pub passing: Vec<String>,
     /// Its answer to a wish to be restarted: granted or not, why not, and when it was given.
@@ -85,6 +137,48 @@ pub struct Health {
 pub trait Daemon: Send {
     /// What it last said; `None` when there is no standing, or not one that can be read.
     fn health(&self) -> Option<Health>;
+}
+
+/// The daemon's `status.json`.
+#[derive(Clone, Debug)]
+pub struct StandingFile {
+    dir: PathBuf,
+}
+
+impl StandingFile {
+    /// In the daemon's runtime directory.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+        }
+    }
+}
+
+impl Daemon for StandingFile {
+    fn health(&self) -> Option<Health> {
+        let standing = Standing::left(&self.dir)?;
+        let leaving = standing.verdict == Some(Verdict::Draining);
+        Some(Health {
+            judged: leaving || matches!(standing.verdict, Some(Verdict::Fit | Verdict::Unfit)),
+            fit: standing.verdict == Some(Verdict::Fit),
+            leaving,
+            passing: standing
+                .services
+                .into_iter()
+                .filter_map(|(name, service)| service.healthy.then_some(name))
+                .collect(),
+            version: standing.agent,
+            pid: standing.pid,
+            leave: standing.leave.map(
+                |standing::Leave {
+                     granted,
+                     reason,
+                     at,
+                 }| (granted, reason, at),
+            ),
+        })
+    }
 }
 
 /// The wall clock; waiting is on tokio's.

@@ -1,0 +1,9 @@
+//! Attempts over a real tree of slots, with the channel, systemd, the daemon and the clock played.
+
+mod clones;
+mod faults;
+mod killed;
+mod leave;
+mod played;
+mod repairs;
+mod soak;

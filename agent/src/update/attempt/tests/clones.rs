@@ -1,0 +1,65 @@
+//! A box that was started from an image of another box, with that one's state in it.
+
+use semver::Version;
+
+use super::played::Stage;
+use crate::update::board::Hold;
+use crate::update::slots::{Leads, Link};
+use crate::update::state::Orders;
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_forgets_everything_but_the_floor() {
+    let mut stage = Stage::new();
+    let failing = stage.offers("1.2.0");
+    stage.scene().on_trial = super::played::OnTrial::FailsToStart;
+    stage.ends().await;
+    stage.scene().on_trial = super::played::OnTrial::Runs;
+    let build = stage.offers("1.1.0");
+    stage.scene().offers[1].release.floor = Some(Version::new(1, 1, 0));
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+    assert_eq!(stage.state().skipped[0].build, failing);
+    let orders = Orders {
+        instance_id: "i-0a".to_owned(),
+        hold: Some(Hold {
+            until: None,
+            reason: "sale".to_owned(),
+        }),
+        pin: None,
+    };
+    stage.store.order(&orders).unwrap();
+
+    "i-0b".clone_into(&mut stage.instance_id);
+    stage.reboot();
+    // The channel no longer says anything of a floor, and of no newer release.
+    stage.scene().offers.clear();
+    stage.ends().await;
+    let state = stage.state();
+    assert_eq!(state.instance_id, "i-0b");
+    assert_eq!(state.floor(), Some(&Version::new(1, 1, 0)));
+    assert_eq!(state.skipped, []);
+    assert_eq!((state.previous.clone(), state.updated_at), (None, None));
+    assert_eq!(stage.store.orders("i-0b").hold, None);
+    assert_eq!(stage.store.orders("i-0a").hold, orders.hold);
+    // What the image came with stays.
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+    assert_eq!(state.confirmed, [build]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_a_box_in_the_middle_of_a_trial_is_on_stable_and_idle() {
+    let mut stage = Stage::new();
+    let build = stage.offers("1.1.0");
+    stage.scene().kill = Some(Box::new(|call, _| call == "started"));
+    assert!(stage.run().await.is_none());
+    assert_eq!(stage.slots.leads(Link::Trial), Leads::Slot(build));
+    "i-0b".clone_into(&mut stage.instance_id);
+    stage.reboot();
+    stage.scene().offers.clear();
+    stage.ends().await;
+    stage.assert_sound("clone");
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+    assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
+    assert_eq!(stage.slots.complete(), []);
+    assert_eq!(stage.state().strikes.len(), 0);
+}

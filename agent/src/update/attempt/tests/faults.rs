@@ -1,0 +1,299 @@
+//! Channels, disks and slots that fail.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::played::Stage;
+use crate::update::attempt::Ended;
+use crate::update::board::{Board, Build};
+use crate::update::machine::Outcome;
+use crate::update::refusal::Cause;
+use crate::update::slots::{COMPLETE, Leads, Link};
+use crate::update::state::{FILE, Orders};
+
+fn code(ended: &Ended) -> &str {
+    match ended {
+        Ended::With(Outcome::Postponed { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn parts(stage: &Stage) -> usize {
+    fs::read_dir(stage.slots.layout().slots.join("staging"))
+        .unwrap()
+        .count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_not_believed_changes_nothing() {
+    for cause in [
+        Cause::Unsigned,
+        Cause::Expired,
+        Cause::Rollback,
+        Cause::Unreachable,
+        Cause::NoRoot,
+    ] {
+        let stage = Stage::new();
+        stage.offers("1.1.0");
+        stage.scene().refuses_refresh = Some(cause);
+        let ended = stage.ends().await;
+        assert_eq!(code(&ended), cause.code());
+        assert!(!ended.is_well());
+        let shown = Board::new(&stage.slots.layout().run);
+        assert_eq!(shown.shown().code, cause.code());
+        assert_eq!(shown.shown().reason, "as played");
+        assert!(shown.shown().checked_at.is_some() && shown.shown().verified_at.is_none());
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+        assert!(
+            !stage
+                .scene()
+                .calls
+                .iter()
+                .any(|call| call.starts_with("start"))
+        );
+        // Never latched.
+        stage.scene().refuses_refresh = None;
+        assert!(stage.ends().await.is_well());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_cut_short_goes_on_later_and_one_the_disk_refused_leaves_nothing() {
+    for (cause, left) in [(Cause::Slow, 1), (Cause::Disk, 0)] {
+        let stage = Stage::new();
+        stage.offers("1.1.0");
+        stage.scene().refuses_fetch = Some(cause);
+        assert_eq!(code(&stage.ends().await), cause.code());
+        assert_eq!(parts(&stage), left, "{cause:?}");
+        // The pause after a setback does not throw the part away.
+        let ended = stage.ends().await;
+        assert!(
+            matches!(ended, Ended::With(Outcome::Settled(_))),
+            "{ended:?}"
+        );
+        assert_eq!(parts(&stage), left, "{cause:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_without_room_is_refused_before_it_is_fetched() {
+    let stage = Stage::new();
+    stage.offers("1.1.0");
+    stage.scene().offers[0].length = 1 << 60;
+    assert_eq!(code(&stage.ends().await), "no-room");
+    assert!(!stage.scene().calls.iter().any(|call| call == "fetch"));
+    assert_eq!(parts(&stage), 0);
+}
+
+/// Does something to the slot at the first call of a phase.
+fn tamper(stage: &Stage, phase: &'static str, deed: impl Fn(&std::path::Path) + Send + 'static) {
+    let mut done = false;
+    stage.scene().kill = Some(Box::new(move |_, root| {
+        let state = fs::read_to_string(root.join("state").join(FILE)).unwrap_or_default();
+        if !done && state.contains(&format!("\"phase\": \"{phase}\"")) {
+            let slot = fs::read_dir(root.join("slots/versions"))
+                .unwrap()
+                .next()
+                .unwrap()
+                .unwrap();
+            deed(&slot.path());
+            done = true;
+        }
+        false
+    }));
+}
+
+/// Nothing whose bytes are not the signed ones is armed, run or made stable.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_changed_on_the_disk_is_never_gone_by() {
+    type Deed = fn(&std::path::Path);
+    let deeds: [(&str, Deed); 4] = [
+        ("byte flipped", |slot| {
+            let binary = slot.join("imagebuilder-agent");
+            let mut bytes = fs::read(&binary).unwrap();
+            bytes[3] ^= 1;
+            fs::write(binary, bytes).unwrap();
+        }),
+        ("truncated", |slot| {
+            let binary = slot.join("imagebuilder-agent");
+            fs::File::options()
+                .write(true)
+                .open(binary)
+                .unwrap()
+                .set_len(4)
+                .unwrap();
+        }),
+        ("COMPLETE gone", |slot| {
+            fs::remove_file(slot.join(COMPLETE)).unwrap()
+        }),
+        ("COMPLETE of another", |slot| {
+            fs::write(slot.join(COMPLETE), format!("{}\n", "0".repeat(64))).unwrap();
+        }),
+    ];
+    for (name, deed) in deeds {
+        for (phase, code_then) in [("asking", "slot"), ("trial", "slot")] {
+            let what = format!("{name} in {phase}");
+            let stage = Stage::new();
+            let build = stage.offers("1.1.0");
+            tamper(&stage, phase, deed);
+            assert_eq!(code(&stage.ends().await), code_then, "{what}");
+            assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory, "{what}");
+            assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{what}");
+            assert_eq!(stage.state().skipped, [], "{what}");
+            assert_eq!(
+                stage.scene().calls.iter().any(|call| call == "start trial"),
+                phase == "trial",
+                "{what}"
+            );
+            // After the pause it is fetched anew, and is well.
+            tokio::time::advance(std::time::Duration::from_secs(16 * 60)).await;
+            stage.ends().await;
+            assert_eq!(
+                stage.slots.leads(Link::Stable),
+                Leads::Slot(build),
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_slot_that_rotted_is_left_for_what_was_before() {
+    let stage = Stage::new();
+    let first = stage.offers("1.1.0");
+    stage.ends().await;
+    let second = stage.offers("1.2.0");
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second.clone()));
+    assert_eq!(stage.slots.complete(), [first.clone(), second.clone()]);
+    fs::write(stage.slots.binary(&second), "rot").unwrap();
+    stage.scene().refuses_refresh = Some(Cause::Unreachable);
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first.clone()));
+    fs::remove_dir_all(stage.slots.dir(&first)).unwrap();
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+    // And what rotted was not bad: it is fetched again.
+    stage.scene().refuses_refresh = None;
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second));
+    stage.assert_sound("fetched again");
+}
+
+/// Root writes through every mode, so that a state directory is made one that nobody can write: a file.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_written_ends_the_run_on_stable() {
+    // From before the first write, and from the moment the trial runs.
+    for phase in ["", "trial"] {
+        let stage = Stage::new();
+        stage.offers("1.1.0");
+        let state = stage.slots.layout().state.clone();
+        let mut done = false;
+        stage.scene().kill = Some(Box::new(move |_, _| {
+            let now = fs::read_to_string(state.join(FILE)).unwrap_or_default();
+            let there = phase.is_empty() || now.contains(&format!("\"phase\": \"{phase}\""));
+            if !done && there {
+                let _ = fs::create_dir(&state);
+                // What is written first cannot be made.
+                fs::create_dir_all(state.join("state.json.new/in-the-way")).unwrap();
+                done = true;
+            }
+            false
+        }));
+        let error = stage.run().await.unwrap().unwrap_err();
+        assert!(format!("{error:#}").contains("cannot write"), "{error:#}");
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+        assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
+        assert_eq!(parts(&stage), 0);
+        let scene = stage.scene();
+        assert_eq!(scene.stable, crate::update::attempt::Active::Active);
+        assert_eq!(scene.trial, crate::update::attempt::Active::Inactive);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_read_is_moved_aside_and_rebuilt() {
+    let stage = Stage::new();
+    let build = stage.offers("1.1.0");
+    stage.ends().await;
+    let state = stage.slots.layout().state.clone();
+    for bytes in [
+        &b""[..],
+        b"\0\0\0\0",
+        b"{\"schema\":1,\"phase\":",
+        b"[]",
+        b"\xff",
+    ] {
+        fs::write(state.join(FILE), bytes).unwrap();
+        stage.ends().await;
+        assert_eq!(fs::read(state.join("state.json.broken")).unwrap(), bytes);
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+        assert!(stage.state().is_confirmed(&build.digest));
+        assert_eq!(stage.state().instance_id, "i-0a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_updater_says_that_it_is_busy() {
+    let mut stage = Stage::new();
+    stage.offers("1.1.0");
+    let lock = stage.slots.lock().unwrap();
+    stage.busy = true;
+    assert_eq!(stage.ends().await, Ended::Busy);
+    assert!(stage.ends().await.is_well());
+    drop(lock);
+    stage.busy = false;
+    assert_ne!(stage.ends().await, Ended::Busy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hold_and_pin_are_an_operators_and_are_gone_by() {
+    let stage = Stage::new();
+    let wanted = stage.offers("1.1.0");
+    stage.offers("1.2.0");
+    let mut orders = Orders {
+        instance_id: "i-0a".to_owned(),
+        hold: Some(crate::update::board::Hold {
+            until: None,
+            reason: "sale".to_owned(),
+        }),
+        pin: None,
+    };
+    stage.store.order(&orders).unwrap();
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+    let shown = Board::new(&stage.slots.layout().run);
+    assert_eq!(shown.shown().hold, orders.hold);
+    assert_eq!(
+        shown.shown().wanted.as_ref().unwrap().version.to_string(),
+        "1.2.0"
+    );
+    orders.hold = None;
+    orders.pin = Some(wanted.version.clone());
+    stage.store.order(&orders).unwrap();
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(wanted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_standing_is_for_everybody_and_tells_all() {
+    let stage = Stage::new();
+    let build: Build = stage.offers("1.1.0");
+    stage.ends().await;
+    let path = stage.slots.layout().run.join("status.json");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+    let board = Board::new(&stage.slots.layout().run);
+    let shown = board.shown();
+    assert_eq!(shown.stable.as_ref(), Some(&build));
+    assert_eq!((&shown.trial, shown.channel.as_str()), (&None, "stable"));
+    assert_eq!(shown.metadata, Some([1, 2, 3, 4]));
+    assert!(shown.updated_at.is_some() && shown.metadata_expires.is_some());
+    assert_eq!(shown.factory.as_ref().unwrap().version.to_string(), "1.0.0");
+    assert_eq!(shown.reason, "updated from 1.0.0 to 1.1.0");
+    let state = stage.slots.layout().state.join(FILE);
+    assert_eq!(
+        fs::metadata(state).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+}
