@@ -337,3 +337,73 @@ pub fn step(phase: Phase, event: Event) -> Step {
     }
     step
 }
+
+/// What chooses among several transitions.
+impl Step {
+    /// A run begins in the phase that the last one reached.
+    fn wake(&mut self, phase: Phase, look: &Look) {
+        match phase {
+            // Memory was lost, or somebody started the trial by hand.
+            Phase::Idle | Phase::Checking if look.trial == Fate::Running => {
+                self.actions.push(Action::Revert);
+                self.woken();
+            }
+            Phase::Idle | Phase::Checking => self.woken(),
+            // None of the release's own code ran: being cut short is no fault of its.
+            Phase::Fetching(_) | Phase::Staging(_) | Phase::Asking(_) => self.resumed(),
+            // The one commit point tells on which side of it the power went.
+            Phase::Confirmed(job) if look.stable == job.build => self.committed(job, look.at),
+            Phase::Committed(job) if look.stable == job.build => self.recommitted(job),
+            Phase::Committed(job) => self.undone(job, look),
+            Phase::Preflight(job) => self.cut_short(job, look),
+            Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job) => {
+                match &look.trial {
+                    // In another boot nobody can tell what the trial came to.
+                    Fate::Failed(reason) if look.boot == job.boot => {
+                        let failure = Failure {
+                            blame: Blame::Release,
+                            code: "trial".to_owned(),
+                            reason: reason.clone(),
+                            at: look.at,
+                        };
+                        self.reverted(job, failure);
+                    }
+                    // A deadline went by because nobody was there to confirm.
+                    _ => self.cut_short(job, look),
+                }
+            }
+        }
+    }
+
+    fn cut_short(&mut self, job: Job, look: &Look) {
+        if job.strikes + 1 < STRIKES {
+            self.interrupted(job);
+        } else {
+            self.struck_out(job, look);
+        }
+    }
+
+    /// The channel was read.
+    fn decided(&mut self, checked: Checked) {
+        self.notes.extend(checked.floor.map(Note::Floor));
+        match checked.decision {
+            Decision::Update { ref offer, .. } | Decision::Rollback { ref offer, .. } => {
+                let build = Build {
+                    version: offer.release.version.clone(),
+                    digest: offer.digest.clone(),
+                };
+                let job = Job {
+                    build,
+                    from: checked.stable,
+                    why: checked.decision.to_string(),
+                    boot: checked.boot,
+                    began: checked.at,
+                    strikes: checked.strikes,
+                };
+                let offer = offer.clone();
+                self.chosen(job, Action::Fetch(offer));
+            }
+            decision => self.settled(decision),
+        }
+    }
+}

@@ -1,51 +1,13 @@
 //! Every way from one phase to another: one method each, named as on the edges of
-//! `docs/agent-update-states.dot`. Nothing here but transitions and [`Step::wake`], which chooses among
-//! them at the beginning of a run; a test compares the two.
+//! `docs/agent-update-states.dot`. Nothing here but transitions; a test compares the two.
 
 use jiff::Timestamp;
 
-use super::{
-    Action, Blame, Checked, Failure, Fate, Job, Look, Note, Outcome, Phase, STRIKES, Step,
-};
+use super::{Action, Blame, Failure, Job, Look, Note, Outcome, Phase, STRIKES, Step};
 use crate::update::board::Build;
 use crate::update::plan::Decision;
 
 impl Step {
-    /// A run begins in the phase that the last one reached.
-    pub(super) fn wake(&mut self, phase: Phase, look: &Look) {
-        match phase {
-            // Memory was lost, or somebody started the trial by hand.
-            Phase::Idle | Phase::Checking if look.trial == Fate::Running => {
-                self.actions.push(Action::Revert);
-                self.woken();
-            }
-            Phase::Idle | Phase::Checking => self.woken(),
-            // None of the release's own code ran: being cut short is no fault of its.
-            Phase::Fetching(_) | Phase::Staging(_) | Phase::Asking(_) => self.resumed(),
-            // The one commit point tells on which side of it the power went.
-            Phase::Confirmed(job) if look.stable == job.build => self.committed(job, look.at),
-            Phase::Committed(job) if look.stable == job.build => self.recommitted(job),
-            Phase::Committed(job) => self.undone(job, look),
-            Phase::Preflight(job) => self.interrupted(job, look),
-            Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job) => {
-                match &look.trial {
-                    // In another boot nobody can tell what the trial came to.
-                    Fate::Failed(reason) if look.boot == job.boot => {
-                        let failure = Failure {
-                            blame: Blame::Release,
-                            code: "trial".to_owned(),
-                            reason: reason.clone(),
-                            at: look.at,
-                        };
-                        self.reverted(job, failure);
-                    }
-                    // A deadline went by because nobody was there to confirm.
-                    _ => self.interrupted(job, look),
-                }
-            }
-        }
-    }
-
     pub(super) fn woken(&mut self) {
         self.check();
     }
@@ -54,37 +16,18 @@ impl Step {
         self.check();
     }
 
-    pub(super) fn interrupted(&mut self, job: Job, look: &Look) {
+    /// Cut short while the release's code ran, for the first time: it may have been an accident.
+    pub(super) fn interrupted(&mut self, job: Job) {
+        self.notes.push(Note::Strike(job.build));
         self.actions.push(Action::Revert);
-        if job.strikes + 1 < STRIKES {
-            self.notes.push(Note::Strike(job.build));
-            return self.check();
-        }
-        let reason = format!("cut short {STRIKES} times");
-        self.skip(job.build, "interrupted".to_owned(), reason, look.at);
+        self.check();
     }
 
-    pub(super) fn decided(&mut self, checked: Checked) {
-        self.notes.extend(checked.floor.map(Note::Floor));
-        match checked.decision {
-            Decision::Update { ref offer, .. } | Decision::Rollback { ref offer, .. } => {
-                let build = Build {
-                    version: offer.release.version.clone(),
-                    digest: offer.digest.clone(),
-                };
-                let job = Job {
-                    build,
-                    from: checked.stable,
-                    why: checked.decision.to_string(),
-                    boot: checked.boot,
-                    began: checked.at,
-                    strikes: checked.strikes,
-                };
-                let offer = offer.clone();
-                self.chosen(job, Action::Fetch(offer));
-            }
-            decision => self.settled(decision),
-        }
+    /// Cut short again: it is taken for the release's doing.
+    pub(super) fn struck_out(&mut self, job: Job, look: &Look) {
+        self.actions.push(Action::Revert);
+        let reason = format!("cut short {STRIKES} times");
+        self.skip(job.build, "interrupted".to_owned(), reason, look.at);
     }
 
     pub(super) fn chosen(&mut self, job: Job, fetch: Action) {
@@ -151,6 +94,12 @@ impl Step {
         self.recommitted(job);
     }
 
+    /// Power went behind the commit point: on from there.
+    pub(super) fn recommitted(&mut self, job: Job) {
+        self.actions.push(Action::Restart(job.build.clone()));
+        self.phase = Phase::Committed(job);
+    }
+
     pub(super) fn restarted(&mut self, job: Job) {
         self.end(Outcome::Updated {
             to: job.build,
@@ -188,11 +137,6 @@ impl Step {
     fn check(&mut self) {
         self.phase = Phase::Checking;
         self.actions.push(Action::Check);
-    }
-
-    fn recommitted(&mut self, job: Job) {
-        self.actions.push(Action::Restart(job.build.clone()));
-        self.phase = Phase::Committed(job);
     }
 
     fn fail(&mut self, job: Job, failure: Failure) {
