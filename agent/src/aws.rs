@@ -325,6 +325,9 @@ impl Registry for Aws {
             .value(value)
             .r#type(ParameterType::String)
             .overwrite(true)
+            .customize()
+            // Once: a fleet's calls that come too many must thin out, see `registry::pace`.
+            .config_override(aws_sdk_ssm::Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await;
         self.counted("PutParameter", sent)

@@ -145,6 +145,16 @@ impl Duties {
         slot.due = Some(now + pause.mul_f64(0.5 + jitter / 2.0));
     }
 
+    /// A duty came back without an answer, and has a rhythm of its own: again then, unless nobody wants it
+    /// any more.
+    pub(crate) fn failed_until(&mut self, duty: Duty, again: Instant) {
+        let slot = self.slots.entry(duty).or_default();
+        slot.under_way = false;
+        if !std::mem::take(&mut slot.dropped) {
+            slot.due = Some(again);
+        }
+    }
+
     /// Evenly spread over 0..1, the same sequence for the same seed.
     pub(crate) fn jitter(&mut self) -> f64 {
         self.draws = self.draws.wrapping_add(1);

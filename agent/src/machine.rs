@@ -31,6 +31,7 @@ use crate::health::Round;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
 use crate::notice::{NoticeTerms, Notices};
+use crate::registry::pace::{Pace, Urgency};
 use crate::settings::{Drain, Gate, HookNames, OnFailure, Serving, Settings};
 
 /// How often the group's wish for this instance is asked for: a local call, and every second of
@@ -42,13 +43,6 @@ const PHASE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The same while the group has us where the agent has nothing to do (a warm pool, say).
 const IDLE_PHASE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Between two writes of the record, so that a flapping service does not use up the fleet's share of
-/// parameter store calls.
-const RECORD_SPACING: Duration = Duration::from_secs(2);
-
-/// The same when only a detail changed and the verdict did not.
-const DETAIL_SPACING: Duration = Duration::from_secs(60);
 
 /// Attempts at removing the record before the box lets go without it: a record left over is untidy,
 /// a termination held up is expensive.
@@ -201,7 +195,7 @@ pub(crate) struct Machine {
     standing: Option<Standing>,
     /// A life before this one, until the box is identified.
     past: Option<Past>,
-    recorded_at: Option<Instant>,
+    pace: Pace,
     outbox: Vec<Action>,
 }
 
@@ -227,7 +221,7 @@ impl Machine {
             round: Round::new(),
             standing: None,
             past: None,
-            recorded_at: None,
+            pace: Pace::default(),
             outbox: Vec::new(),
         }
     }
@@ -323,14 +317,26 @@ impl Machine {
                 }
             }
             Event::Beaten(Err(NoAnswer)) => self.duties.failed(Duty::Beat, now),
-            Event::Recorded(Ok(())) => self.duties.done(Duty::Record),
+            Event::Recorded(Ok(())) => {
+                self.duties.done(Duty::Record);
+                if !self.is_leaving() {
+                    let dice = self.duties.jitter();
+                    let anew = self.pace.written(now, dice);
+                    self.duties.at(Duty::Record, anew);
+                }
+            }
+            Event::Recorded(Err(NoAnswer)) => {
+                let dice = self.duties.jitter();
+                let again = self.pace.refused(now, dice);
+                self.duties.failed_until(Duty::Record, again);
+            }
             Event::Erased(Ok(())) => {
                 self.duties.done(Duty::Record);
                 if let State::Departing { erased } = &mut self.state {
                     *erased = true;
                 }
             }
-            Event::Recorded(Err(NoAnswer)) | Event::Erased(Err(NoAnswer)) => {
+            Event::Erased(Err(NoAnswer)) => {
                 self.duties.failed(Duty::Record, now);
             }
             Event::Reported(Ok(())) => {
@@ -362,6 +368,10 @@ impl Machine {
             return;
         }
         let changed = self.round != round;
+        let version = |round: &Round, name: &String| round.get(name).map(|s| s.version.clone());
+        let news = round
+            .keys()
+            .any(|name| version(&round, name) != version(&self.round, name));
         let passed = !round.is_empty() && round.values().all(|service| service.healthy);
         self.round = round;
         if passed {
@@ -381,8 +391,10 @@ impl Machine {
                 Some(why) => self.set_aside(why, now),
                 None => self.recovered(now),
             },
-            _ if changed => self.record_soon(DETAIL_SPACING, now),
             _ => {}
+        }
+        if changed {
+            self.record_round(news, now);
         }
     }
 
@@ -559,12 +571,39 @@ impl Machine {
         }
         self.standing = Some(standing.clone());
         self.outbox.push(Action::Declare(standing));
-        self.record_soon(RECORD_SPACING, now);
+        let dice = self.duties.jitter();
+        let due = match verdict {
+            Verdict::Judging | Verdict::Draining => self.pace.passing(now, dice),
+            _ => self.pace.verdict(now, dice),
+        };
+        self.record_by(due);
     }
 
-    fn record_soon(&mut self, spacing: Duration, now: Instant) {
-        let free = self.recorded_at.map_or(now, |last| last + spacing);
-        self.duties.at(Duty::Record, free.max(now));
+    /// The round says other words than the record; the verdict is the same.
+    fn record_round(&mut self, news: bool, now: Instant) {
+        let dice = self.duties.jitter();
+        let in_service = !matches!(self.state, State::Judging { .. });
+        let due = match news && in_service {
+            true => self.pace.change(Urgency::News, now, dice),
+            false => self.pace.change(Urgency::Detail, now, dice),
+        };
+        self.record_by(due);
+    }
+
+    fn record_by(&mut self, due: Option<Instant>) {
+        if let Some(due) = due {
+            self.duties.at(Duty::Record, due);
+        }
+    }
+
+    fn forget_the_record(&mut self) {
+        self.duties.drop(Duty::Record);
+        self.pace.forget();
+    }
+
+    /// Whether the record says all there is to say.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.pace.is_kept()
     }
 
     fn ensure(&mut self, duty: Duty, now: Instant) {

@@ -2,6 +2,8 @@
 //!
 //! The trait and the making of a record; [`crate::aws`] writes it.
 
+pub(crate) mod pace;
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;

@@ -498,6 +498,7 @@ impl Daemon {
                 .since
                 .map_or_else(String::new, |since| since.to_string()),
             services: self.machine.round().clone(),
+            recorded: self.machine.is_recorded(),
             restarts: self.restarts.clone(),
             notices: self.machine.notices().lines(),
             ..process

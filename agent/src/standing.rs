@@ -58,6 +58,8 @@ pub(crate) struct Standing {
     pub(crate) notices: Vec<String>,
     /// The services as last seen.
     pub(crate) services: BTreeMap<String, Service>,
+    /// Whether the registry's record says all of this.
+    pub(crate) recorded: bool,
     /// How often this agent restarted each service since the box booted; services it never restarted
     /// are not in it.
     pub(crate) restarts: BTreeMap<String, u32>,
@@ -111,6 +113,7 @@ impl Standing {
                 reason: self.reason.clone(),
             },
             group: self.group.clone(),
+            recorded: self.recorded && self.agent == crate::version(),
             round: self.services.clone(),
         })
     }

@@ -37,6 +37,8 @@ pub(crate) struct Past {
     pub(crate) standing: Standing,
     /// Its group, if it knew one.
     pub(crate) group: Option<String>,
+    /// Whether the registry has all of this, in the words of this very version.
+    pub(crate) recorded: bool,
     /// What the last round found.
     pub(crate) round: Round,
 }

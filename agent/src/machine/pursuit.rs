@@ -259,7 +259,7 @@ impl Machine {
                 Some(Action::Erase)
             }
             (Duty::Record, ..) => {
-                self.recorded_at = Some(now);
+                self.pace.begun(now);
                 Some(Action::Record)
             }
             (Duty::Report, ..) => Some(Action::ReportUnhealthy),

@@ -42,6 +42,7 @@ fn after(stage: Stage, verdict: Verdict, phase: Phase) -> Life {
             },
         },
         group: Some("fleet".into()),
+        recorded: true,
         round: Round::new(),
     });
     life
@@ -269,6 +270,8 @@ fn an_api_that_is_away_only_delays() {
     life.api = true;
     life.until(111);
     assert_eq!(life.machine.state_name(), "serving");
+    // The record can wait longer: see `registry::pace`.
+    life.until(500);
     assert_eq!(life.registry, Some(Verdict::Fit));
 }
 
@@ -322,12 +325,12 @@ fn a_serving_box_falls_ill_and_recovers_with_hysteresis() {
         "two failures are not three"
     );
     life.healthy = false;
-    life.until(80);
+    life.until(131);
     assert_eq!(life.log.last().unwrap(), "71 Unfit orders answered 503");
     assert_eq!(life.registry, Some(Verdict::Unfit));
     life.healthy = true;
     life.until(300);
-    assert_eq!(life.log[3..], ["91 Fit"]);
+    assert_eq!(life.log[3..], ["131 reported unhealthy", "141 Fit"]);
     assert_eq!(life.registry, Some(Verdict::Fit));
 }
 
@@ -491,7 +494,7 @@ fn a_flapping_service_does_not_flood_the_registry() {
         life.until(second);
     }
     let writes = life.writes.len() - before;
-    assert!(writes <= 51, "{writes} writes in 100 s");
+    assert!(writes <= 3, "{writes} writes in 100 s");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use contract::registry::Verdict;
 
-use super::{DETAIL_SPACING, ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms};
+use super::{ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms};
 use crate::duty::Duty;
 
 impl Machine {
@@ -38,8 +38,9 @@ impl Machine {
         };
         self.standing = Some(past.standing);
         self.round = past.round;
-        // The record still holds; only the agent's version may have changed.
-        self.duties.at(Duty::Record, now + DETAIL_SPACING);
+        let dice = self.duties.jitter();
+        let due = self.pace.resume(past.recorded, now, dice);
+        self.record_by(due);
     }
 
     pub(super) fn settings_refused(&mut self, reason: String, now: Instant) {
@@ -121,9 +122,10 @@ impl Machine {
     }
 
     fn back_to_the_gate(&mut self, now: Instant) {
-        for duty in [Duty::Answer, Duty::Report, Duty::Record] {
+        for duty in [Duty::Answer, Duty::Report] {
             self.duties.drop(duty);
         }
+        self.forget_the_record();
         (self.passes, self.failures) = (0, 0);
         self.place = Place::Unknown;
         self.state = State::Judging {
@@ -176,7 +178,7 @@ impl Machine {
 
     pub(super) fn settled(&mut self) {
         self.place = Place::Unknown;
-        self.duties.drop(Duty::Record);
+        self.forget_the_record();
         self.state = State::Departing { erased: false };
     }
 
