@@ -1,5 +1,8 @@
 //! The phases, step by step; then whole lives of a box with power cuts anywhere.
 
+mod laws;
+mod life;
+
 use contract::release::Release;
 use semver::Version;
 

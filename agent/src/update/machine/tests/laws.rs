@@ -1,0 +1,51 @@
+//! Whatever a box goes through, I1 to I7 hold; and once it is calm, it comes to rest on the best there is.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::life::{Life, Nature, factory};
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// I1 to I7 are asserted at every moment of it, see [`Life`].
+    #[test]
+    fn power_cuts_faults_and_bad_releases_leave_the_box_on_what_it_can_trust(bytes in vec(any::<u8>(), 0..600)) {
+        let mut life = Life::new(bytes);
+        life.live();
+        prop_assert_eq!(life.phase.name(), "idle", "{:#?}", life.log);
+        prop_assert_eq!(&life.daemon, &life.stable, "{:#?}", life.log);
+        let decision = life.decision();
+        let rests = !matches!(decision, Decision::Update { .. } | Decision::Rollback { .. } | Decision::WaitBackoff { .. });
+        prop_assert!(rests, "{}: {:#?}", decision, life.log);
+    }
+}
+
+/// All good releases are taken in the end, however often the box was cut short before.
+#[test]
+fn in_calm_the_newest_good_release_is_taken() {
+    let mut life = Life::new(Vec::new());
+    life.publish(1, Nature::Good);
+    life.publish(2, Nature::Good);
+    life.live();
+    assert_eq!(life.stable, build(2));
+    for nature in [
+        Nature::FailsPreflight,
+        Nature::Crashes,
+        Nature::CrashesLater,
+        Nature::Reboots,
+        Nature::CannotUpdate,
+        Nature::FailsAsStable,
+    ] {
+        let mut life = Life::new(Vec::new());
+        life.publish(1, Nature::Good);
+        life.live();
+        life.publish(2, nature);
+        life.live();
+        assert_eq!(life.stable, build(1), "{nature:?}: {:#?}", life.log);
+        assert_eq!(life.skipped.len(), 1, "{nature:?}");
+        assert_eq!(life.skipped[0].build, build(2), "{nature:?}");
+        assert_ne!(life.stable, factory());
+    }
+}

@@ -1,0 +1,509 @@
+//! A box as a model: what lasts, what the power takes along, and an updater that may be cut short between
+//! any two of its effects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::release::Withdrawal;
+use jiff::SignedDuration;
+
+use super::*;
+use crate::update::board::{Hold, Skipped};
+use crate::update::plan::{self, Setback, View, Windows};
+
+/// What a release does on this box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    Good,
+    /// Its first self-test fails.
+    FailsPreflight,
+    /// Ends as soon as it is started.
+    Crashes,
+    /// Ends, or hangs and is killed, during the soak.
+    CrashesLater,
+    /// Takes the whole box down with it during the soak.
+    Reboots,
+    /// Runs well, but cannot verify the channel once it was the daemon.
+    CannotUpdate,
+    /// Runs well on trial and not as stable: `update repair` steps down from it.
+    FailsAsStable,
+}
+
+/// What chance decides, from a string of bytes; behind its end nothing happens any more.
+#[derive(Debug)]
+pub(super) struct Dice {
+    bytes: std::vec::IntoIter<u8>,
+}
+
+impl Dice {
+    /// True once in `sides` times.
+    fn hits(&mut self, sides: u8) -> bool {
+        self.bytes.next().is_some_and(|byte| byte % sides == 1)
+    }
+
+    fn below(&mut self, sides: u8) -> u8 {
+        self.bytes.next().map_or(0, |byte| byte % sides)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.len() == 0
+    }
+}
+
+/// The run was cut short: killed, or the power went.
+struct Cut;
+
+#[derive(Debug)]
+pub(super) struct Life {
+    dice: Dice,
+    now: Timestamp,
+    // On disk.
+    pub(super) phase: Phase,
+    pub(super) skipped: Vec<Skipped>,
+    strikes: BTreeMap<Digest, u32>,
+    setback: Option<Setback>,
+    pub(super) floor: Option<Version>,
+    pub(super) stable: Build,
+    pub(super) trial: Option<Build>,
+    hold: Option<Hold>,
+    pin: Option<Version>,
+    // Until the power goes.
+    boot: u32,
+    pub(super) daemon: Build,
+    fate: Fate,
+    // The world.
+    pub(super) offers: Vec<Offer>,
+    natures: BTreeMap<Digest, Nature>,
+    // What must be kept to, gathered on the way.
+    proved: BTreeSet<Digest>,
+    failed: BTreeSet<Digest>,
+    verified: BTreeSet<Digest>,
+    commits: u32,
+    pub(super) log: Vec<String>,
+}
+
+pub(super) fn factory() -> Build {
+    build(0)
+}
+
+impl Life {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self {
+            dice: Dice {
+                bytes: bytes.into_iter(),
+            },
+            now: "2026-06-01T00:00:00Z".parse().unwrap(),
+            phase: Phase::Idle,
+            skipped: Vec::new(),
+            strikes: BTreeMap::new(),
+            setback: None,
+            floor: None,
+            stable: factory(),
+            trial: None,
+            hold: None,
+            pin: None,
+            boot: 0,
+            daemon: factory(),
+            fate: Fate::Unproven,
+            offers: Vec::new(),
+            natures: BTreeMap::new(),
+            proved: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            verified: BTreeSet::new(),
+            commits: 0,
+            log: Vec::new(),
+        }
+    }
+
+    pub(super) fn publish(&mut self, minor: u64, nature: Nature) {
+        let offer = offer(minor);
+        self.natures.insert(offer.digest.clone(), nature);
+        self.offers.push(offer);
+    }
+
+    /// Chaos until the dice are used up, then calm until nothing more comes of it.
+    pub(super) fn live(&mut self) {
+        while !self.dice.is_empty() {
+            self.happen();
+            self.run();
+        }
+        (self.hold, self.pin) = (None, None);
+        for _ in 0..40 {
+            self.now += SignedDuration::from_hours(5);
+            self.run();
+        }
+    }
+
+    /// What the world does between two runs.
+    fn happen(&mut self) {
+        let minutes = i64::from(self.dice.below(60)) * 10;
+        self.now += SignedDuration::from_mins(minutes);
+        match self.dice.below(16) {
+            0 | 1 => {
+                let minor = u64::try_from(self.offers.len()).unwrap() + 1;
+                let nature = match self.dice.below(10) {
+                    0 => Nature::FailsPreflight,
+                    1 => Nature::Crashes,
+                    2 => Nature::CrashesLater,
+                    3 => Nature::Reboots,
+                    4 => Nature::CannotUpdate,
+                    5 => Nature::FailsAsStable,
+                    _ => Nature::Good,
+                };
+                self.publish(minor, nature);
+                let floored = self.dice.hits(5);
+                let floor = u64::from(self.dice.below(6)).min(minor);
+                if let (true, Some(last)) = (floored, self.offers.last_mut()) {
+                    last.release.floor = Some(Version::new(1, floor, 0));
+                }
+            }
+            2 => {
+                let index = usize::from(self.dice.below(8));
+                let to = u64::from(self.dice.below(8));
+                if let Some(offer) = self.offers.get_mut(index) {
+                    offer.release.withdrawn = Some(Withdrawal {
+                        at: self.now,
+                        reason: "bad".to_owned(),
+                        rollback_to: Some(Version::new(1, to, 0))
+                            .filter(|to| *to != offer.release.version),
+                    });
+                }
+            }
+            3 => self.reboot(),
+            4 => {
+                self.hold = Some(Hold {
+                    until: None,
+                    reason: String::new(),
+                })
+            }
+            5 => (self.hold, self.pin) = (None, None),
+            6 => self.pin = Some(Version::new(1, u64::from(self.dice.below(8)), 0)),
+            // The clock steps back.
+            7 => self.now -= SignedDuration::from_hours(20),
+            // The state is lost, and rebuilt from the links: the phase is gone.
+            8 => self.phase = Phase::Idle,
+            _ => {}
+        }
+    }
+
+    fn reboot(&mut self) {
+        self.log.push("-- power".to_owned());
+        self.boot += 1;
+        self.daemon = self.stable.clone();
+        self.fate = Fate::Unproven;
+    }
+
+    /// Between any two effects the updater may be killed, or the power may go.
+    fn may_be_cut(&mut self) -> Result<(), Cut> {
+        match self.dice.below(40) {
+            1 => self.reboot(),
+            2 => {
+                self.log.push("-- killed".to_owned());
+                // Its trial goes on, until its deadline at the latest, or comes to its own end.
+                if self.fate == Fate::Running {
+                    let nature = self.nature(&self.daemon.clone());
+                    if matches!(nature, Nature::Crashes | Nature::CrashesLater) {
+                        self.end_trial(Fate::Failed("exit-code".to_owned()));
+                    } else if self.dice.hits(2) {
+                        self.end_trial(Fate::Deadline);
+                    }
+                }
+            }
+            _ => return Ok(()),
+        }
+        Err(Cut)
+    }
+
+    fn end_trial(&mut self, fate: Fate) {
+        self.fate = fate;
+        self.daemon = self.stable.clone();
+    }
+
+    fn nature(&self, build: &Build) -> Nature {
+        self.natures
+            .get(&build.digest)
+            .copied()
+            .unwrap_or(Nature::Good)
+    }
+
+    /// One run of the updater.
+    pub(super) fn run(&mut self) {
+        let mut event = Event::Woken(Look {
+            boot: self.boot.to_string(),
+            stable: self.stable.clone(),
+            trial: self.fate.clone(),
+            at: self.now,
+        });
+        loop {
+            let step = step(self.phase.clone(), event);
+            if self.may_be_cut().is_err() {
+                return;
+            }
+            self.log
+                .push(format!("{} -> {}", self.phase.name(), step.phase.name()));
+            self.phase = step.phase;
+            for note in step.notes {
+                self.note(note);
+            }
+            self.check_laws();
+            let mut answer = None;
+            for action in step.actions {
+                if self.may_be_cut().is_err() {
+                    return;
+                }
+                match self.act(action) {
+                    Ok(Some(event)) => answer = Some(event),
+                    Ok(None) => {}
+                    Err(Cut) => return,
+                }
+                self.check_laws();
+                if self.may_be_cut().is_err() {
+                    return;
+                }
+            }
+            match answer {
+                Some(next) => event = next,
+                None => return,
+            }
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        self.log.push(format!("   {note:?}"));
+        match note {
+            Note::Skip { build, reason, at } => {
+                self.failed.insert(build.digest.clone());
+                self.skipped.push(Skipped { build, reason, at });
+            }
+            Note::Strike(build) => *self.strikes.entry(build.digest).or_default() += 1,
+            Note::Setback { build, reason, at } => {
+                let before = self
+                    .setback
+                    .take()
+                    .filter(|setback| setback.digest == build.digest);
+                let failures = before.map_or(0, |setback| setback.failures) + 1;
+                self.setback = Some(Setback {
+                    digest: build.digest,
+                    failures,
+                    at,
+                    reason,
+                });
+            }
+            Note::Well => self.setback = None,
+            Note::Floor(floor) => {
+                // I6
+                assert!(
+                    self.floor.as_ref().is_none_or(|known| *known <= floor),
+                    "{:#?}",
+                    self.log
+                );
+                self.floor = Some(floor);
+            }
+            Note::Promoted { build, .. } => {
+                assert_eq!(self.stable, build, "{:#?}", self.log);
+                self.strikes.remove(&build.digest);
+                self.setback = None;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Result<Option<Event>, Cut> {
+        self.log
+            .push(format!("   {action:?}").chars().take(60).collect());
+        let at = self.now;
+        let failed = |blame| {
+            let (code, reason) = ("word".to_owned(), "why".to_owned());
+            Ok(Some(Event::Failed(Failure {
+                blame,
+                code,
+                reason,
+                at,
+            })))
+        };
+        let done = Ok(Some(Event::Done { at }));
+        let world_fails = self.dice.hits(12);
+        match action {
+            Action::Check if world_fails => failed(Blame::World),
+            Action::Check => Ok(Some(self.check())),
+            Action::Fetch(offer) => {
+                // I5, and I2: it is in what was just verified.
+                assert!(!self.failed.contains(&offer.digest), "{:#?}", self.log);
+                assert!(self.offers.contains(&offer), "{:#?}", self.log);
+                if world_fails {
+                    return failed(Blame::World);
+                }
+                self.verified.insert(offer.digest);
+                done
+            }
+            Action::Stage(_) if world_fails => failed(Blame::World),
+            Action::Stage(_) => done,
+            Action::Probe(build) => {
+                assert!(self.verified.contains(&build.digest), "{:#?}", self.log);
+                let proving = matches!(self.phase, Phase::Proving(_));
+                match self.nature(&build) {
+                    Nature::FailsPreflight => failed(Blame::Release),
+                    Nature::CannotUpdate if proving => failed(Blame::Release),
+                    _ if world_fails => failed(Blame::World),
+                    _ => {
+                        if proving {
+                            self.proved.insert(build.digest);
+                        }
+                        done
+                    }
+                }
+            }
+            Action::AskLeave(_) if self.dice.hits(4) => Ok(Some(Event::NoLeave {
+                reason: "draining".to_owned(),
+            })),
+            Action::AskLeave(_) => Ok(Some(Event::Leave)),
+            Action::Arm(build) => {
+                assert!(!self.failed.contains(&build.digest), "{:#?}", self.log);
+                if world_fails {
+                    return failed(Blame::World);
+                }
+                self.trial = Some(build.clone());
+                self.daemon = build.clone();
+                self.fate = Fate::Running;
+                if self.nature(&build) == Nature::Crashes {
+                    self.end_trial(Fate::Failed("exit-code".to_owned()));
+                    return failed(Blame::Release);
+                }
+                done
+            }
+            Action::Watch(build) => {
+                self.now += SignedDuration::from_mins(2);
+                match self.nature(&build) {
+                    Nature::CrashesLater => {
+                        self.end_trial(Fate::Failed("watchdog".to_owned()));
+                        failed(Blame::Release)
+                    }
+                    Nature::Reboots => {
+                        self.reboot();
+                        Err(Cut)
+                    }
+                    _ if world_fails => failed(Blame::World),
+                    _ => done,
+                }
+            }
+            Action::Commit(build) => {
+                // I7: only what proved that it can update again, in I3: one place.
+                assert!(self.proved.contains(&build.digest), "{:#?}", self.log);
+                assert_eq!(self.phase.job().map(|job| &job.build), Some(&build));
+                let low = self
+                    .floor
+                    .as_ref()
+                    .is_some_and(|floor| build.version < *floor);
+                assert!(
+                    !low || build.version > self.stable.version,
+                    "{:#?}",
+                    self.log
+                );
+                if world_fails && self.dice.hits(2) {
+                    return failed(Blame::World);
+                }
+                self.stable = build;
+                self.commits += 1;
+                // The rename was done, its fsync failed.
+                if world_fails {
+                    failed(Blame::World)
+                } else {
+                    done
+                }
+            }
+            Action::Restart(build) => {
+                self.fate = Fate::Unproven;
+                self.daemon = self.stable.clone();
+                if self.nature(&build) == Nature::FailsAsStable {
+                    self.repair();
+                    return failed(Blame::World);
+                }
+                if world_fails {
+                    failed(Blame::World)
+                } else {
+                    done
+                }
+            }
+            Action::Revert => {
+                self.fate = Fate::Unproven;
+                self.daemon = self.stable.clone();
+                self.trial = None;
+                if self.nature(&self.stable.clone()) == Nature::FailsAsStable {
+                    self.repair();
+                }
+                Ok(None)
+            }
+            Action::Report(_) => Ok(None),
+        }
+    }
+
+    /// The factory's last resort: one step down, as systemd has it done.
+    fn repair(&mut self) {
+        self.log.push("-- repair".to_owned());
+        let (build, reason) = (self.stable.clone(), "did not run as stable".to_owned());
+        self.failed.insert(build.digest.clone());
+        self.skipped.push(Skipped {
+            build,
+            reason,
+            at: self.now,
+        });
+        self.stable = factory();
+        self.daemon = factory();
+    }
+
+    fn view<'a>(&'a self, windows: &'a Windows) -> View<'a> {
+        View {
+            instance_id: "i-1",
+            arch: "x86_64",
+            channel: "stable",
+            offers: &self.offers,
+            current: &self.stable,
+            hold: self.hold.as_ref(),
+            pin: self.pin.as_ref(),
+            skipped: &self.skipped,
+            floor: self.floor.as_ref(),
+            windows,
+            setback: self.setback.as_ref(),
+            first_boot: false,
+        }
+    }
+
+    /// What the box would do now.
+    pub(super) fn decision(&self) -> Decision {
+        plan::decide(&self.view(&Windows::default()), self.now)
+    }
+
+    fn check(&self) -> Event {
+        let decision = self.decision();
+        let strikes = decision
+            .offer()
+            .and_then(|offer| self.strikes.get(&offer.digest));
+        Event::Checked(std::boxed::Box::new(Checked {
+            strikes: strikes.copied().unwrap_or(0),
+            floor: plan::floor(&self.view(&Windows::default())),
+            decision,
+            stable: self.stable.clone(),
+            boot: self.boot.to_string(),
+            at: self.now,
+        }))
+    }
+
+    /// What holds at every moment.
+    fn check_laws(&self) {
+        let told = || format!("{:#?}", self.log);
+        // I1: what came with the image, or proved itself on this box.
+        let confirmed = self.stable == factory() || self.proved.contains(&self.stable.digest);
+        assert!(confirmed, "{}", told());
+        // I2: what runs was verified.
+        let verified = self.daemon == factory() || self.verified.contains(&self.daemon.digest);
+        assert!(verified, "{}", told());
+        // I4: there is a daemon: the stable one, or a trial that systemd itself ends by going back to it.
+        let on_trial = self.fate == Fate::Running && self.trial.as_ref() == Some(&self.daemon);
+        assert!(self.daemon == self.stable || on_trial, "{}", told());
+        // I7
+        assert_ne!(
+            self.nature(&self.stable),
+            Nature::CannotUpdate,
+            "{}",
+            told()
+        );
+    }
+}
