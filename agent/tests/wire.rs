@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use cloud::Cloud;
+use cloud::{Cloud, Health};
 use contract::registry::{Record, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -308,6 +308,71 @@ async fn whoever_asks_on_loopback_is_told_the_metrics() {
     let denied = "imagebuilder_agent_api_errors_total{call=\"PutParameter\",kind=\"denied\"}";
     assert!(text.contains(denied), "{text}");
     agent.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
+    let house = Box::new("").await;
+    let settings = house.dir.path().join("agent.toml");
+    let url = &house.cloud.url;
+    let more = format!(
+        "[serving]\ninterval_seconds = 1\nfailures = 2\npasses = 1\n\
+         [services.proxy]\nunit = \"nginx.service\"\nhealth_url = \"{url}/services/proxy\"\n\
+         [services.search]\nhealth_url = \"{url}/services/search\"\n"
+    );
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(
+        &settings,
+        text.replace("deadline_seconds = 2", "deadline_seconds = 60") + &more,
+    )
+    .unwrap();
+    house.cloud.change(|facts| {
+        facts.services = [("proxy", Health::Fit), ("search", Health::Slow)].into();
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    let slow = "at the gate: search.service: no answer within 0.8 s";
+    let shown = house
+        .until_shown(|shown| shown["waiting_for"] == slow)
+        .await;
+    assert_eq!(shown["verdict"], "judging");
+    for (name, healthy, version) in [
+        ("orders", true, "1.2.3"),
+        ("proxy", true, ""),
+        ("search", false, ""),
+    ] {
+        let service = &shown["services"][name];
+        assert_eq!(
+            (&service["healthy"], &service["version"]),
+            (&healthy.into(), &version.into()),
+            "{name}"
+        );
+    }
+    house.cloud.change(|facts| {
+        facts.services.insert("search", Health::Fit);
+    });
+    house.until_shown(|shown| shown["state"] == "serving").await;
+
+    // Ill every other time is not ill twice in a row.
+    house.cloud.change(|facts| {
+        facts.services.insert("proxy", Health::Flapping);
+        facts.asked.clear();
+    });
+    house
+        .cloud
+        .until(|facts| facts.asked.get("proxy").is_some_and(|asked| *asked >= 6))
+        .await;
+    let shown = house.until_shown(|shown| shown["state"] == "serving").await;
+    assert_eq!(shown["verdict"], "fit");
+
+    house.cloud.change(|facts| {
+        facts.services.insert("proxy", Health::Sick);
+    });
+    let shown = house.until_shown(|shown| shown["verdict"] == "unfit").await;
+    assert_eq!(
+        shown["reason"],
+        "nginx.service: /services/proxy answered 503 Service Unavailable"
+    );
+    stop(agent).await;
 }
 
 #[tokio::test]

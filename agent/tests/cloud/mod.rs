@@ -25,6 +25,10 @@ pub(crate) struct Facts {
     pub(crate) image: &'static str,
     pub(crate) lifecycle: Option<&'static str>,
     pub(crate) healthy: bool,
+    /// Further services, below `/services/NAME`.
+    pub(crate) services: BTreeMap<&'static str, Health>,
+    /// How often each of them was asked.
+    pub(crate) asked: BTreeMap<String, usize>,
     /// The status of the group's newest instance refresh.
     pub(crate) refresh: Option<&'static str>,
     /// Calls of these names fail that many times more, with this code.
@@ -33,6 +37,17 @@ pub(crate) struct Facts {
     /// `Action key=value …` of every call that changed something.
     pub(crate) calls: Vec<String>,
     pub(crate) ipv1_asked: bool,
+}
+
+/// How a service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Health {
+    Fit,
+    Sick,
+    /// Not at all.
+    Slow,
+    /// Well and ill by turns.
+    Flapping,
 }
 
 #[derive(Clone)]
@@ -50,6 +65,8 @@ impl Cloud {
             image: "ami-0abc",
             lifecycle: None,
             healthy: true,
+            services: BTreeMap::new(),
+            asked: BTreeMap::new(),
             refresh: None,
             faults: BTreeMap::new(),
             parameters: BTreeMap::new(),
@@ -129,6 +146,17 @@ async fn answer(
         }
         (Method::GET, "/gtg") if cloud.facts().healthy => StatusCode::OK.into_response(),
         (Method::GET, "/gtg") => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        (Method::GET, path) if path.starts_with("/services/") => {
+            let name = path.trim_start_matches("/services/");
+            cloud.change(|facts| *facts.asked.entry(name.to_owned()).or_default() += 1);
+            let facts = cloud.facts();
+            match facts.services[name] {
+                Health::Fit => StatusCode::OK.into_response(),
+                Health::Flapping if facts.asked[name] % 2 == 0 => StatusCode::OK.into_response(),
+                Health::Sick | Health::Flapping => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                Health::Slow => std::future::pending().await,
+            }
+        }
         (Method::GET, "/version") => r#"{"version":"1.2.3"}"#.into_response(),
         (Method::POST, "/") => autoscaling(&cloud, std::str::from_utf8(&body).unwrap()),
         _ => StatusCode::NOT_FOUND.into_response(),
