@@ -27,7 +27,8 @@ use crate::update::command::UpdateArgs;
 #[command(name = "imagebuilder-agent", version = crate::version(), about)]
 #[command(
     after_help = "Exit codes: 0 done (status: fit), 1 unexpected, 2 usage or settings refused, \
-    3 status: not fit, or not running."
+    3 status: not fit, or not running, 4 update run: came to nothing, tried again, 5 update run: a release \
+    failed here."
 )]
 pub(crate) struct Cli {
     /// How much goes to the log on stderr.
@@ -145,6 +146,10 @@ pub(crate) enum Exit {
     Refused,
     /// `status`: not fit, or not running.
     NotFit,
+    /// `update run`: nothing changed, since the channel, the disk or systemd failed; tried again.
+    Postponed,
+    /// `update run`: a release failed here; the box is on its stable agent.
+    Skipped,
 }
 
 impl Exit {
@@ -165,6 +170,8 @@ impl From<Exit> for ExitCode {
             Exit::Unexpected => 1,
             Exit::Refused => 2,
             Exit::NotFit => 3,
+            Exit::Postponed => 4,
+            Exit::Skipped => 5,
         })
     }
 }

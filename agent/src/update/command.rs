@@ -2,6 +2,7 @@
 //!
 //! Arguments only; the verbs are elsewhere: `run` and `repair` in [`super::attempt`], the operator's in here.
 
+mod act;
 mod now;
 mod order;
 
@@ -123,14 +124,9 @@ impl UpdateArgs {
                 must_be_root("pin")?;
                 Desk::open(&layout, &place.run_dir)?.pin(version)
             }
-            Verb::Run(args) | Verb::Repair(args) | Verb::Probe(args) => {
-                let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
-                bail!(
-                    "{} cannot do this yet: {}",
-                    subject.instance_id,
-                    args.daemon_dir.display()
-                )
-            }
+            Verb::Run(args) => block_on(act::run(layout, &self.root, args)),
+            Verb::Repair(args) => block_on(act::repair(layout, &self.root, args)),
+            Verb::Probe(args) => block_on(act::probe(layout, args)),
         }
     }
 }

@@ -199,6 +199,12 @@ impl Orders {
     }
 }
 
+/// Whether a state of `known` is one of the box that is now called `now`. A box goes by a name of its
+/// own making while its metadata service is out of reach: that name proves nothing against an instance id.
+fn same_box(known: &str, now: &str) -> bool {
+    known.is_empty() || known == now || known.starts_with("i-") && !now.starts_with("i-")
+}
+
 /// Field by field, for a file that cannot be read as a whole.
 fn salvage<T: Default + DeserializeOwned>(bytes: &[u8]) -> (T, Option<String>) {
     let fields = match serde_json::from_slice(bytes) {
@@ -256,7 +262,7 @@ impl Store {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let found = if state.instance_id.is_empty() || state.instance_id == instance_id {
+        let found = if same_box(&state.instance_id, instance_id) {
             found
         } else {
             let foreign = state.instance_id;
@@ -269,13 +275,23 @@ impl Store {
             }
         };
         state.schema = SCHEMA;
-        instance_id.clone_into(&mut state.instance_id);
+        if state.instance_id.is_empty() {
+            instance_id.clone_into(&mut state.instance_id);
+        }
         if let Some(stable) = stable
             && !state.is_confirmed(&stable.digest)
         {
             state.confirm(stable);
         }
         Ok((state, found))
+    }
+
+    /// The box that the state is of; `None` when there is none, or it does not say.
+    #[must_use]
+    pub fn owner(&self) -> Option<String> {
+        let bytes = fs::read(self.dir.join(FILE)).ok()?;
+        let (state, _) = State::read(&bytes);
+        (!state.instance_id.is_empty()).then_some(state.instance_id)
     }
 
     /// Remembers `state`: when this returns, it lasts.

@@ -82,6 +82,8 @@ impl Units for Systemctl {
         if !done.status.success() {
             bail!("cannot stop {name}: {}", first_line(&done.stderr));
         }
+        // Whoever stops it knows how it failed; a later attempt is not to take that for its own.
+        self.run(&["reset-failed", name]).await?;
         Ok(())
     }
 

@@ -99,7 +99,7 @@ pub trait Units: Send {
     /// either stops the other (`Conflicts=`). Forgets an earlier failure first (`reset-failed`).
     async fn start(&mut self, unit: Unit) -> Result<()>;
 
-    /// Stops a unit and waits for the job's end; one that does not run is well.
+    /// Stops a unit and waits for the job's end, and forgets how it failed; one that does not run is well.
     async fn stop(&mut self, unit: Unit) -> Result<()>;
 
     /// What it says of a unit.

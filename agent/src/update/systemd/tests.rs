@@ -120,7 +120,8 @@ async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_un
         [
             "reset-failed imagebuilder-agent-trial.service",
             "start imagebuilder-agent-trial.service",
-            "stop imagebuilder-agent.service"
+            "stop imagebuilder-agent.service",
+            "reset-failed imagebuilder-agent.service"
         ]
     );
     let mut units = pretend(

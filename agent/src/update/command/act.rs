@@ -1,0 +1,153 @@
+//! `update run | repair | probe`: what systemd and an attempt start, put together from its parts.
+//!
+//! It builds the world and says how it ended; what is done in it is [`crate::update::attempt`]'s.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::RunArgs;
+use crate::cli::Exit;
+use crate::output;
+use crate::update::attempt::{self, Course, Ended, StandingFile, System, World};
+use crate::update::board::Board;
+use crate::update::channel::{Catalogue, Channel, Offer};
+use crate::update::machine::Outcome;
+use crate::update::plan::Windows;
+use crate::update::probe::{self, SelfTest};
+use crate::update::refusal::{Cause, Refusal};
+use crate::update::slots::{Layout, Slots};
+use crate::update::state::Store;
+use crate::update::subscription::{Subject, Subscription, machine_name};
+use crate::update::systemd::{Systemctl, boot_id};
+
+/// What the updater keeps of the channel's metadata, in its state directory.
+const METADATA: &str = "tuf";
+
+/// Where a self-test has its copy of that, in the updater's runtime directory.
+const SCRATCH: &str = "probe";
+
+/// `update run`.
+pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
+    let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
+    let Some(terms) = subject.subscription else {
+        tracing::info!("this box follows no channel");
+        return Ok(Exit::Done);
+    };
+    let channel = open(&terms, &layout);
+    let course = Course {
+        instance_id: subject.instance_id,
+        channel: terms.channel,
+        windows: terms.windows,
+        soak: terms.soak,
+    };
+    let world = world(course, channel, layout, root, &args.daemon_dir)?;
+    let ended = attempt::run(world).await?;
+    Ok(match &ended {
+        it if it.is_well() => Exit::Done,
+        Ended::With(Outcome::Skipped { .. }) => Exit::Skipped,
+        _ => Exit::Postponed,
+    })
+}
+
+/// `update repair`: it goes by nothing that could be wrong itself, such as the settings.
+pub(super) async fn repair(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
+    let store = Store::new(&layout.state);
+    let instance_id = match Subject::read(&args.place.run_dir) {
+        Some(subject) => subject.instance_id,
+        // Without it nobody can say that the state is another box's.
+        None => match store.owner() {
+            Some(owner) => owner,
+            None => machine_name()?,
+        },
+    };
+    let course = Course {
+        instance_id,
+        channel: String::new(),
+        windows: Windows::default(),
+        soak: std::time::Duration::ZERO,
+    };
+    let closed = Box::new(Closed(Refusal {
+        cause: Cause::NoRoot,
+        detail: "a repair reads no channel".to_owned(),
+    }));
+    let world = world(course, closed, layout, root, &args.daemon_dir)?;
+    let repaired = attempt::repair(world).await?;
+    output::line(&format!("stable is {repaired}"));
+    Ok(Exit::Done)
+}
+
+/// `update probe`: whether this very binary could update this box again.
+pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
+    let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
+    let terms = subject
+        .subscription
+        .context("the settings name no channel")?;
+    let scratch = layout.run.join(SCRATCH);
+    let _ = std::fs::remove_dir_all(&scratch);
+    probe::copy(&layout.state.join(METADATA), &scratch)?;
+    let copied = Layout {
+        state: scratch.clone(),
+        ..layout.clone()
+    };
+    let mut channel = open(&terms, &copied);
+    let tested = probe::test(channel.as_mut(), &layout, Timestamp::now()).await;
+    let _ = std::fs::remove_dir_all(&scratch);
+    tested?;
+    output::line(&probe::passed(crate::version()));
+    Ok(Exit::Done)
+}
+
+fn world(
+    course: Course,
+    channel: Box<dyn Channel>,
+    layout: Layout,
+    root: &Path,
+    daemon_dir: &Path,
+) -> Result<World> {
+    // Whatever else was said by the environment, a release's self-test inherits.
+    let arguments: Vec<OsString> = if root == Path::new("/") {
+        Vec::new()
+    } else {
+        vec!["--root".into(), root.into()]
+    };
+    Ok(World {
+        course,
+        channel,
+        store: Store::new(&layout.state),
+        board: Board::new(&layout.run),
+        units: Box::new(Systemctl::default()),
+        probe: Box::new(SelfTest::with(arguments)),
+        daemon: Box::new(StandingFile::new(daemon_dir)),
+        clock: Box::new(System),
+        boot: boot_id()?,
+        slots: Slots::new(layout),
+    })
+}
+
+/// The channel; one that cannot be opened is refused at every look, so that the rest of a run is done all
+/// the same.
+fn open(terms: &Subscription, layout: &Layout) -> Box<dyn Channel> {
+    let _ = layout;
+    Box::new(Closed(Refusal {
+        cause: Cause::NoRoot,
+        detail: format!("{} cannot be read yet", terms.url),
+    }))
+}
+
+/// A channel that could not be opened.
+struct Closed(Refusal);
+
+#[async_trait]
+impl Channel for Closed {
+    async fn refresh(&mut self, _now: Timestamp) -> Result<Catalogue, Refusal> {
+        Err(self.0.clone())
+    }
+
+    async fn fetch(&mut self, _offer: &Offer, _part: &Path) -> Result<(), Refusal> {
+        Err(self.0.clone())
+    }
+}
