@@ -10,6 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 
+mod store;
+mod transport;
+mod tuf;
+
+pub use transport::{Limits, Rate};
+pub use tuf::{Place, Target, TufChannel};
+
 /// SHA-256 in lower-case hex: the name of a release that no two releases share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -74,7 +81,8 @@ pub struct Offer {
 pub struct Catalogue {
     /// Every usable release of every channel and architecture.
     pub offers: Vec<Offer>,
-    /// When the timestamp role was due to expire: beyond it nothing in here is fresh.
+    /// When the first of the four roles expires, the timestamp as a rule: beyond it nothing in here is
+    /// fresh.
     pub expires: Timestamp,
     /// Versions of root, timestamp, snapshot and targets, for people.
     pub versions: [u64; 4],

@@ -15,11 +15,13 @@ pub enum Cause {
     Rollback,
     /// Parts that were never published together.
     MixAndMatch,
+    /// A release whose bytes are not the ones that were signed.
+    WrongDigest,
     /// More bytes than the signed or agreed limit.
     EndlessData,
     /// More key rotations than the agreed limit.
     EndlessRotation,
-    /// Versions raised so far that honest ones would look like a rollback; keys must rotate.
+    /// A version so high that no honest publisher comes after it; keys must rotate.
     FastForward,
     /// Not the JSON that the specification describes.
     Malformed,
@@ -27,17 +29,42 @@ pub enum Cause {
     Slow,
     /// The server answered, but not with the file: status, captive portal, redirect.
     Refused,
-    /// No answer.
+    /// No answer, or one that broke off.
     Unreachable,
+    /// The server's TLS certificate is not one to trust.
+    Untrusted,
     /// The channel does not have what its own metadata names.
     Missing,
     /// This box could not keep what it verified: disk full, read-only, failing.
     Disk,
     /// There is no root of trust here, or it cannot be read.
     NoRoot,
+    /// The channel's URL or its file of certificates cannot be used.
+    Misconfigured,
 }
 
 impl Cause {
+    /// Every cause, for tables and metrics.
+    pub const ALL: [Self; 17] = [
+        Self::Unsigned,
+        Self::Expired,
+        Self::Rollback,
+        Self::MixAndMatch,
+        Self::WrongDigest,
+        Self::EndlessData,
+        Self::EndlessRotation,
+        Self::FastForward,
+        Self::Malformed,
+        Self::Slow,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Untrusted,
+        Self::Missing,
+        Self::Disk,
+        Self::NoRoot,
+        Self::Misconfigured,
+    ];
+
     /// The word in logs, metrics and the standing: stable, lower case, kebab.
     #[must_use]
     pub fn code(self) -> &'static str {
@@ -46,6 +73,7 @@ impl Cause {
             Self::Expired => "expired",
             Self::Rollback => "rollback",
             Self::MixAndMatch => "mix-and-match",
+            Self::WrongDigest => "wrong-digest",
             Self::EndlessData => "endless-data",
             Self::EndlessRotation => "endless-rotation",
             Self::FastForward => "fast-forward",
@@ -53,9 +81,19 @@ impl Cause {
             Self::Slow => "slow",
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
+            Self::Untrusted => "untrusted-server",
             Self::Missing => "missing",
             Self::Disk => "disk",
             Self::NoRoot => "no-root",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+
+    /// A refusal of this kind.
+    pub(super) fn because(self, detail: impl Into<String>) -> Refusal {
+        Refusal {
+            cause: self,
+            detail: detail.into(),
         }
     }
 }
@@ -76,3 +114,189 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+impl From<sigstore_tuf::Error> for Refusal {
+    /// What the TUF library says, and what our transport and store said through it.
+    fn from(error: sigstore_tuf::Error) -> Self {
+        use sigstore_tuf::Error as E;
+        let cause = match error {
+            E::Transport {
+                source: Some(source),
+                message,
+            } => {
+                return match source.downcast::<Self>() {
+                    Ok(refusal) => *refusal,
+                    Err(source) => Cause::Unreachable.because(format!("{message}: {source}")),
+                };
+            }
+            E::DuplicateSignature { .. } | E::ThresholdNotMet { .. } | E::Crypto(_) => {
+                Cause::Unsigned
+            }
+            E::Expired { .. } => Cause::Expired,
+            E::Rollback { .. } => Cause::Rollback,
+            E::BadRootVersion { trusted, new } if new <= trusted => Cause::Rollback,
+            // A role that was pinned and no longer is: TUF 1.0.34, section 5.5.5, calls it a rollback.
+            E::IntegrityMismatch(ref what) if what.starts_with("snapshot removes ") => {
+                Cause::Rollback
+            }
+            E::BadRootVersion { .. } | E::IntegrityMismatch(_) => Cause::MixAndMatch,
+            E::TargetNotFound(_) => Cause::Missing,
+            E::Io { .. } => Cause::Disk,
+            E::Transport { .. } => Cause::Unreachable,
+            // Json, Malformed, NonIntegerNumber, UnusableKey, UnsupportedScheme, UnknownRole, and what
+            // never leaves the library: EqualVersion, NotRefreshed.
+            _ => Cause::Malformed,
+        };
+        cause.because(chain(&error))
+    }
+}
+
+/// An error and its sources on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        // hyper's errors repeat what caused them.
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::io;
+
+    use jiff::Timestamp;
+    use sigstore_tuf::Error as E;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_own_word() {
+        let words: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
+        assert_eq!(words.len(), Cause::ALL.len());
+        let kebab = |c: char| c.is_ascii_lowercase() || c == '-';
+        assert!(words.iter().all(|word| word.chars().all(kebab)));
+    }
+
+    #[test]
+    fn what_the_library_says_has_its_cause() {
+        let role = || "timestamp".to_owned();
+        let json = serde_json::from_str::<u8>("<html>").unwrap_err();
+        let ours = Cause::Slow.because("timestamp.json: 3 bytes in 10 s");
+        let cases = [
+            (E::Json(json), Cause::Malformed, "failed to parse JSON: "),
+            (
+                E::Malformed("no `signed`".into()),
+                Cause::Malformed,
+                "malformed metadata: no `signed`",
+            ),
+            (E::NonIntegerNumber, Cause::Malformed, "canonical JSON only"),
+            (
+                E::UnusableKey {
+                    key_id: "k".into(),
+                    reason: "short".into(),
+                },
+                Cause::Malformed,
+                "unusable key k: short",
+            ),
+            (
+                E::UnsupportedScheme {
+                    keytype: "x".into(),
+                    scheme: "y".into(),
+                },
+                Cause::Malformed,
+                "unsupported key scheme",
+            ),
+            (
+                E::UnknownRole("mirrors".into()),
+                Cause::Malformed,
+                "unknown role: mirrors",
+            ),
+            (
+                E::DuplicateSignature {
+                    role: role(),
+                    key_id: "k".into(),
+                },
+                Cause::Unsigned,
+                "duplicate signature",
+            ),
+            (
+                E::ThresholdNotMet {
+                    role: role(),
+                    found: 1,
+                    threshold: 2,
+                },
+                Cause::Unsigned,
+                "signature threshold not met for role timestamp: 1/2",
+            ),
+            (
+                E::Rollback {
+                    role: role(),
+                    trusted: 7,
+                    new: 6,
+                },
+                Cause::Rollback,
+                "rollback detected for timestamp: trusted version 7 > new version 6",
+            ),
+            (
+                E::BadRootVersion { trusted: 3, new: 2 },
+                Cause::Rollback,
+                "root version must",
+            ),
+            (
+                E::BadRootVersion { trusted: 3, new: 5 },
+                Cause::MixAndMatch,
+                "root version must",
+            ),
+            (
+                E::IntegrityMismatch("snapshot removes targets.json, which".into()),
+                Cause::Rollback,
+                "integrity check failed: snapshot removes",
+            ),
+            (
+                E::IntegrityMismatch("targets.json: sha256 mismatch".into()),
+                Cause::MixAndMatch,
+                "integrity check failed: targets.json: sha256 mismatch",
+            ),
+            (
+                E::Expired {
+                    role: role(),
+                    expires: Timestamp::UNIX_EPOCH,
+                },
+                Cause::Expired,
+                "timestamp metadata expired at 1970-01-01T00:00:00Z",
+            ),
+            (
+                E::TargetNotFound("a".into()),
+                Cause::Missing,
+                "target \"a\"",
+            ),
+            (
+                E::io("writing root.json", io::Error::other("no space left")),
+                Cause::Disk,
+                "writing root.json: no space left",
+            ),
+            (
+                E::transport("odd"),
+                Cause::Unreachable,
+                "transport error: odd",
+            ),
+            (
+                E::transport_with_source("channel", ours),
+                Cause::Slow,
+                "timestamp.json: 3 bytes in 10 s",
+            ),
+        ];
+        for (error, cause, said) in cases {
+            let refusal = Refusal::from(error);
+            assert_eq!(refusal.cause, cause, "{refusal}");
+            assert!(refusal.detail.starts_with(said), "{refusal}");
+        }
+    }
+}

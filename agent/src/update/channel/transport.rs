@@ -1,0 +1,756 @@
+//! How files of the channel get here: `file://` and `https://`, within limits. It believes nothing of
+//! what it brings; [`super::tuf`] verifies.
+//!
+//! No redirect is followed: the channel is where the settings say, and a captive portal's answer is not
+//! the channel's. No content encoding is asked for or taken, so that a length is a length. Nothing of a
+//! server's text reaches a log beyond a status and a host name.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response, StatusCode, Uri, header};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use sha2::{Digest as _, Sha256, Sha512};
+use tokio::time::{Instant, timeout_at};
+
+use crate::update::durable;
+use crate::update::refusal::{Cause, Refusal, chain};
+
+/// How slow a server may be before it counts as one that holds us up on purpose. TUF 1.0.34 leaves slow
+/// retrieval to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The longest wait for an answer, or for any next byte of it.
+    pub stall: Duration,
+    /// The span over which the rate is taken.
+    pub window: Duration,
+    /// The least bytes in each such span.
+    pub least: u64,
+    /// The longest that one file may take.
+    pub total: Duration,
+}
+
+impl Rate {
+    /// For metadata: kilobytes, which any network that works brings in seconds; the rest is for one that
+    /// is congested at boot.
+    pub const METADATA: Self = Self {
+        stall: Duration::from_secs(20),
+        window: Duration::from_secs(10),
+        least: 10 << 10,
+        total: Duration::from_secs(60),
+    };
+
+    /// For a release of a few megabytes: at 16 KiB/s six of them take six minutes, and a box that gets
+    /// less is better off trying again at the next run, from where it stopped.
+    pub const RELEASE: Self = Self {
+        stall: Duration::from_secs(30),
+        window: Duration::from_secs(30),
+        least: 30 * (16 << 10),
+        total: Duration::from_secs(1200),
+    };
+}
+
+/// What a channel may cost at most. Each limit stops one attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a root: a dozen keys and signatures take 10 KB.
+    pub root: u64,
+    /// Bytes of the timestamp, which pins one file.
+    pub timestamp: u64,
+    /// Bytes of the snapshot, which pins one file for each targets role.
+    pub snapshot: u64,
+    /// Bytes of a targets role: a release takes half a kilobyte, and parsed it takes ten times that of
+    /// the box's memory.
+    pub targets: u64,
+    /// Roots walked in one refresh: one a month for twenty years. What was walked is kept, so that an
+    /// honest chain longer than this ends at a later run.
+    pub rotations: u32,
+    /// The highest version that can be honest: one a second for a hundred and thirty years.
+    pub version: u64,
+    /// How slowly metadata may come.
+    pub metadata_rate: Rate,
+    /// How slowly a release may come.
+    pub release_rate: Rate,
+    /// The longest that a refresh may take as a whole, whatever the number of files.
+    pub refresh: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            root: 512 << 10,
+            timestamp: 16 << 10,
+            snapshot: 512 << 10,
+            targets: 4 << 20,
+            rotations: 256,
+            version: 1 << 32,
+            metadata_rate: Rate::METADATA,
+            release_rate: Rate::RELEASE,
+            refresh: Duration::from_secs(300),
+        }
+    }
+}
+
+/// SHA-256 and SHA-512 of a target, in lower-case hex; at least one is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Digests {
+    pub(super) sha256: Option<String>,
+    pub(super) sha512: Option<String>,
+}
+
+/// Where a channel's files are.
+#[derive(Debug)]
+enum Base {
+    Folder(PathBuf),
+    Web(String),
+}
+
+type Door = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+/// A channel's two folders, and the way to them.
+#[derive(Debug)]
+pub(super) struct Site {
+    metadata: Base,
+    targets: Base,
+    /// Absent when both are folders on this box.
+    door: Option<Door>,
+    metadata_rate: Rate,
+    release_rate: Rate,
+}
+
+impl Site {
+    /// Reads the URLs and sets up TLS; nothing is asked of the network yet.
+    pub(super) fn new(
+        metadata: &str,
+        targets: &str,
+        ca_file: Option<&Path>,
+        plain_http: bool,
+        limits: &Limits,
+    ) -> Result<Self, Refusal> {
+        let (metadata, targets) = (base(metadata, plain_http)?, base(targets, plain_http)?);
+        let web = [&metadata, &targets]
+            .iter()
+            .any(|base| matches!(base, Base::Web(_)));
+        let door = web.then(|| door(ca_file, plain_http)).transpose()?;
+        Ok(Self {
+            metadata,
+            targets,
+            door,
+            metadata_rate: limits.metadata_rate,
+            release_rate: limits.release_rate,
+        })
+    }
+
+    /// A metadata file of at most `cap` bytes. `None`: the server does not have it.
+    ///
+    /// S3 answers 403 for what is not there to whoever may not list the bucket. For the next root, whose
+    /// absence is the normal end of the chain, both mean that there is none (`end_of_chain`); for any
+    /// other file 403 is a refusal of its own, since the channel's own metadata names the file.
+    pub(super) async fn metadata(
+        &self,
+        name: &str,
+        cap: u64,
+        end_of_chain: bool,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let mut pace = Pace::new(name, self.metadata_rate);
+        // The library has percent-encoded the name already.
+        let mut body = match self.open(&self.metadata, name, name, 0, &mut pace).await {
+            Ok(Answer::Body(body, _)) => body,
+            Ok(Answer::None(StatusCode::FORBIDDEN)) if !end_of_chain => {
+                return Err(Cause::Refused.because(format!(
+                    "{name}: 403 Forbidden, which on S3 may also mean that it is not there"
+                )));
+            }
+            Ok(Answer::None(_) | Answer::Range) => return Ok(None),
+            Err(refusal) => return Err(refusal),
+        };
+        if let Some(announced) = body.announced.filter(|announced| *announced > cap) {
+            return Err(endless(name, announced, cap));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next(&mut pace).await? {
+            let length = (bytes.len() + chunk.len()) as u64;
+            // Whatever the server announced: what counts is what comes.
+            if length > cap {
+                return Err(endless(name, length, cap));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Brings a target into `part`, continuing after what is already there; well only with `length` bytes
+    /// of the right digests.
+    pub(super) async fn target(
+        &self,
+        path: &str,
+        length: u64,
+        digests: &Digests,
+        part: &Path,
+    ) -> Result<(), Refusal> {
+        if !flat_or_nested(path) {
+            return Err(Cause::Malformed.because(format!("{path:?} is no name for a file")));
+        }
+        loop {
+            let mut tail = Tail::open(part, length, digests)?;
+            let resumed = tail.have > 0;
+            let done = self.append(path, &mut tail).await;
+            match done.and_then(|()| tail.finish(path)) {
+                Ok(()) => return Ok(()),
+                // What was there from an earlier try was not a part of this file: once more without it.
+                Err(refusal) if refusal.cause == Cause::WrongDigest && resumed => {}
+                Err(refusal) => {
+                    tail.unlink_if_empty()?;
+                    return Err(refusal);
+                }
+            }
+        }
+    }
+
+    async fn append(&self, path: &str, tail: &mut Tail<'_>) -> Result<(), Refusal> {
+        if tail.have == tail.length {
+            return Ok(());
+        }
+        let mut pace = Pace::new(path, self.release_rate);
+        let in_url = percent_encoded(path);
+        let answer = self.open(&self.targets, path, &in_url, tail.have, &mut pace);
+        let (mut body, from) = match answer.await? {
+            Answer::Body(body, from) => (body, from),
+            Answer::None(StatusCode::FORBIDDEN) => {
+                return Err(Cause::Refused.because(format!(
+                    "{path}: 403 Forbidden, which on S3 may also mean that it is not there"
+                )));
+            }
+            Answer::None(status) => {
+                return Err(Cause::Missing.because(format!("{path}: {}", status.as_u16())));
+            }
+            Answer::Range => {
+                tail.unlink()?;
+                return Err(Cause::WrongDigest.because(format!(
+                    "{path} is shorter at the server than the {} bytes that are here already",
+                    tail.have
+                )));
+            }
+        };
+        if from != tail.have {
+            tail.restart()?;
+        }
+        if let Some(announced) = body.announced
+            && announced > tail.length - tail.have
+        {
+            tail.unlink()?;
+            return Err(endless(
+                path,
+                tail.have.saturating_add(announced),
+                tail.length,
+            ));
+        }
+        while let Some(chunk) = body.next(&mut pace).await? {
+            tail.push(path, &chunk)?;
+        }
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        base: &Base,
+        path: &str,
+        in_url: &str,
+        from: u64,
+        pace: &mut Pace<'_>,
+    ) -> Result<Answer, Refusal> {
+        match (base, &self.door) {
+            (Base::Web(base), Some(door)) => ask(door, base, in_url, from, pace).await,
+            (Base::Folder(folder), _) => open_file(folder, path, from),
+            (Base::Web(_), None) => Err(Cause::Misconfigured.because("no way to the network")),
+        }
+    }
+}
+
+/// What a server said to a request for one file.
+enum Answer {
+    /// The file, from this byte on.
+    Body(Body, u64),
+    /// It has no such file, or would not say so: 403, 404 or 410.
+    None(StatusCode),
+    /// The range asked for begins past the file's end.
+    Range,
+}
+
+/// The bytes of one file as they come.
+struct Body {
+    stream: Stream,
+    /// How many more there are, as the server says: good for refusing early, never for believing.
+    announced: Option<u64>,
+}
+
+enum Stream {
+    File(File),
+    Web(Incoming),
+}
+
+impl Body {
+    async fn next(&mut self, pace: &mut Pace<'_>) -> Result<Option<Bytes>, Refusal> {
+        match &mut self.stream {
+            Stream::File(file) => {
+                let mut chunk = vec![0; 64 << 10];
+                let read = file.read(&mut chunk).map_err(|error| {
+                    Cause::Unreachable.because(format!("{}: {error}", pace.name))
+                })?;
+                chunk.truncate(read);
+                Ok((read > 0).then(|| chunk.into()))
+            }
+            Stream::Web(incoming) => loop {
+                match pace.held(incoming.frame()).await? {
+                    None => return Ok(None),
+                    Some(Err(error)) => {
+                        let said = format!("{} broke off: {}", pace.name, chain(&error));
+                        return Err(Cause::Unreachable.because(said));
+                    }
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            pace.came(data.len())?;
+                            return Ok(Some(data));
+                        }
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Watches that a server keeps to a [`Rate`].
+struct Pace<'a> {
+    name: &'a str,
+    rate: Rate,
+    deadline: Instant,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(name: &'a str, rate: Rate) -> Self {
+        let now = Instant::now();
+        Self {
+            name,
+            rate,
+            deadline: now + rate.total,
+            since: now,
+            bytes: 0,
+        }
+    }
+
+    /// Waits for the next thing the server does.
+    async fn held<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
+        let stalled = Instant::now() + self.rate.stall;
+        let (until, said) = if self.deadline <= stalled {
+            (
+                self.deadline,
+                format!("not whole after {:?}", self.rate.total),
+            )
+        } else {
+            (stalled, format!("nothing came for {:?}", self.rate.stall))
+        };
+        timeout_at(until, next)
+            .await
+            .map_err(|_| Cause::Slow.because(format!("{}: {said}", self.name)))
+    }
+
+    /// Counts what came.
+    fn came(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes as u64;
+        let now = Instant::now();
+        let (span, least) = (now - self.since, self.rate.least);
+        if span < self.rate.window {
+            return Ok(());
+        }
+        if self.bytes < least {
+            return Err(Cause::Slow.because(format!(
+                "{}: {} bytes in {} s, the least is {least} in {} s",
+                self.name,
+                self.bytes,
+                span.as_secs(),
+                self.rate.window.as_secs(),
+            )));
+        }
+        (self.since, self.bytes) = (now, 0);
+        Ok(())
+    }
+}
+
+/// The file that a target grows in, hashed as it grows.
+struct Tail<'a> {
+    part: &'a Path,
+    file: File,
+    have: u64,
+    length: u64,
+    digests: &'a Digests,
+    sha256: Sha256,
+    sha512: Sha512,
+}
+
+impl<'a> Tail<'a> {
+    /// Opens the file and hashes what is in it: what it holds is believed no more than a server.
+    fn open(part: &'a Path, length: u64, digests: &'a Digests) -> Result<Self, Refusal> {
+        let open = || -> io::Result<Self> {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(part)?;
+            let mut tail = Self {
+                part,
+                file,
+                have: 0,
+                length,
+                digests,
+                sha256: Sha256::new(),
+                sha512: Sha512::new(),
+            };
+            if tail.file.metadata()?.len() > length {
+                tail.file.set_len(0)?;
+            }
+            let mut chunk = vec![0; 64 << 10];
+            loop {
+                let read = tail.file.read(&mut chunk)?;
+                if read == 0 {
+                    return Ok(tail);
+                }
+                tail.count(&chunk[..read]);
+            }
+        };
+        open().map_err(|error| disk("reading", part, &error))
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.have += bytes.len() as u64;
+        // Hashing costs more than the network on a small box: only what is pinned.
+        if self.digests.sha256.is_some() {
+            self.sha256.update(bytes);
+        }
+        if self.digests.sha512.is_some() {
+            self.sha512.update(bytes);
+        }
+    }
+
+    fn restart(&mut self) -> Result<(), Refusal> {
+        self.have = 0;
+        self.sha256 = Sha256::new();
+        self.sha512 = Sha512::new();
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(|error| disk("emptying", self.part, &error))
+    }
+
+    fn push(&mut self, path: &str, chunk: &[u8]) -> Result<(), Refusal> {
+        if chunk.len() as u64 > self.length - self.have {
+            let came = self.have + chunk.len() as u64;
+            self.unlink()?;
+            return Err(endless(path, came, self.length));
+        }
+        if let Err(error) = self.file.write_all(chunk) {
+            // A full disk is given its room back; there is nothing to win by keeping a part of it.
+            self.unlink()?;
+            return Err(disk("writing", self.part, &error));
+        }
+        self.count(chunk);
+        Ok(())
+    }
+
+    fn finish(&self, path: &str) -> Result<(), Refusal> {
+        let right = |wanted: &Option<String>, found: &[u8]| {
+            wanted.as_deref().is_none_or(|wanted| wanted == hex(found))
+        };
+        let pinned = self.digests.sha256.is_some() || self.digests.sha512.is_some();
+        let whole = self.have == self.length;
+        if !(whole
+            && pinned
+            && right(&self.digests.sha256, &self.sha256.clone().finalize())
+            && right(&self.digests.sha512, &self.sha512.clone().finalize()))
+        {
+            self.unlink()?;
+            return Err(Cause::WrongDigest.because(if whole {
+                format!("{path} is not what was signed")
+            } else {
+                format!("{path} ended after {} of {} bytes", self.have, self.length)
+            }));
+        }
+        self.file
+            .sync_all()
+            .map_err(|error| disk("syncing", self.part, &error))
+    }
+
+    fn unlink(&self) -> Result<(), Refusal> {
+        durable::remove_file(self.part).map_err(|error| disk("removing", self.part, &error))
+    }
+
+    /// Nothing came: nothing is left behind.
+    fn unlink_if_empty(&self) -> Result<(), Refusal> {
+        if self.have == 0 {
+            self.unlink()
+        } else {
+            Ok(())
+        }
+    }
+}
+
+async fn ask(
+    door: &Door,
+    base: &str,
+    path: &str,
+    from: u64,
+    pace: &mut Pace<'_>,
+) -> Result<Answer, Refusal> {
+    let mut request = Request::get(format!("{base}/{path}"))
+        .header(
+            header::USER_AGENT,
+            concat!("imagebuilder-agent/", env!("CARGO_PKG_VERSION")),
+        )
+        .header(header::ACCEPT_ENCODING, "identity");
+    if from > 0 {
+        request = request.header(header::RANGE, format!("bytes={from}-"));
+    }
+    let request = request
+        .body(Empty::new())
+        .map_err(|error| Cause::Malformed.because(format!("{path}: {error}")))?;
+    let response = pace.held(door.request(request)).await?.map_err(|error| {
+        let cause = if is_tls(&error) {
+            Cause::Untrusted
+        } else {
+            Cause::Unreachable
+        };
+        cause.because(format!("{path}: {}", chain(&error)))
+    })?;
+    judge(response, path, from)
+}
+
+/// Whether an answer is the file.
+fn judge(response: Response<Incoming>, path: &str, from: u64) -> Result<Answer, Refusal> {
+    let refused = |what: String| Err(Cause::Refused.because(format!("{path}: {what}")));
+    let status = response.status();
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    match status {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
+            return Ok(Answer::None(status));
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => return Ok(Answer::Range),
+        status if status.is_redirection() => {
+            // The host alone: the rest of a URL may carry credentials.
+            let to = header(header::LOCATION).and_then(|to| to.parse::<Uri>().ok());
+            let to = match &to {
+                Some(uri) => match (uri.scheme_str(), uri.host()) {
+                    (Some(scheme), Some(host)) => format!("{scheme}://{host}"),
+                    _ => "the same host".to_owned(),
+                },
+                None => "nowhere".to_owned(),
+            };
+            return refused(format!(
+                "{} to {to}; redirects are not followed",
+                status.as_u16()
+            ));
+        }
+        status => return refused(format!("the server says {status}")),
+    }
+    if let Some(encoding) = header(header::CONTENT_ENCODING).filter(|e| *e != "identity") {
+        return refused(format!("content encoding {encoding:.20} was not asked for"));
+    }
+    if header(header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("text/html")) {
+        return refused("a web page in place of the file: a captive portal?".to_owned());
+    }
+    let starts = match status {
+        // A server may leave a range out of account and send everything.
+        StatusCode::OK => 0,
+        _ => {
+            let range =
+                header(header::CONTENT_RANGE).and_then(|range| range.strip_prefix("bytes "));
+            let start = range.and_then(|range| range.split('-').next()?.parse::<u64>().ok());
+            if start != Some(from) || from == 0 {
+                return refused("another part of the file than was asked for".to_owned());
+            }
+            from
+        }
+    };
+    let announced = header(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    let stream = Stream::Web(response.into_body());
+    Ok(Answer::Body(Body { stream, announced }, starts))
+}
+
+fn open_file(folder: &Path, path: &str, from: u64) -> Result<Answer, Refusal> {
+    if !flat_or_nested(path) {
+        return Err(Cause::Malformed.because(format!("{path:?} is no name for a file")));
+    }
+    let open = || -> io::Result<(File, u64)> {
+        let path = folder.join(path);
+        // Looked at before it is opened: opening a pipe would wait for its other end.
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from))?;
+        Ok((file, length))
+    };
+    match open() {
+        Ok((_, length)) if length < from => Ok(Answer::Range),
+        Ok((file, length)) => {
+            let (stream, announced) = (Stream::File(file), Some(length - from));
+            Ok(Answer::Body(Body { stream, announced }, from))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Answer::None(StatusCode::NOT_FOUND))
+        }
+        Err(error) => Err(Cause::Unreachable.because(format!("{path}: {error}"))),
+    }
+}
+
+/// Reads one of the channel's URLs.
+fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
+    let misset =
+        |what: &str| Err(Cause::Misconfigured.because(format!("the channel's url {what}")));
+    if let Some(path) = url.strip_prefix("file://") {
+        let path = Path::new(path);
+        return if path.is_absolute() {
+            Ok(Base::Folder(path.to_owned()))
+        } else {
+            misset("is file:// without an absolute path")
+        };
+    }
+    let Ok(uri) = url.parse::<Uri>() else {
+        return misset("is none");
+    };
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if plain_http => {}
+        Some("http") => return misset("is http:// without plain_http"),
+        _ => return misset("is neither https:// nor file://"),
+    }
+    // Neither belongs into settings that anybody on the box may read, nor into a log.
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return misset("carries credentials");
+    }
+    if uri.query().is_some() || url.contains('#') {
+        return misset("carries a query or a fragment");
+    }
+    Ok(Base::Web(url.trim_end_matches('/').to_owned()))
+}
+
+/// The way to the network: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No
+/// proxy: the environment has no say in where the channel is.
+fn door(ca_file: Option<&Path>, plain_http: bool) -> Result<Door, Refusal> {
+    let mut roots = RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            let unusable = |error: String| {
+                Cause::Misconfigured.because(format!("ca_file {}: {error}", path.display()))
+            };
+            let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+            for certificate in CertificateDer::pem_slice_iter(&pem) {
+                certificate
+                    .map_err(|error| unusable(error.to_string()))
+                    .and_then(|it| roots.add(it).map_err(|error| unusable(error.to_string())))?;
+            }
+            if roots.is_empty() {
+                return Err(unusable("no certificate in it".to_owned()));
+            }
+        }
+        None => {
+            // Some stores carry certificates that are none; those that are count.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Cause::Misconfigured.because(format!("TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
+    let builder = if plain_http {
+        builder.https_or_http()
+    } else {
+        builder.https_only()
+    };
+    Ok(Client::builder(TokioExecutor::new()).build(builder.enable_http1().build()))
+}
+
+/// Whether TLS refused the server.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+/// Whether a path goes down only: no empty, `.` or `..` part, and nothing that another layer might take
+/// for a separator.
+fn flat_or_nested(path: &str) -> bool {
+    let odd = |c: char| c.is_control() || c == '\\';
+    !path.contains(odd)
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+/// RFC 3986: everything but the unreserved characters and the slashes between parts.
+fn percent_encoded(path: &str) -> String {
+    use std::fmt::Write as _;
+
+    path.bytes().fold(String::new(), |mut text, c| {
+        if c.is_ascii_alphanumeric() || b"-._~/".contains(&c) {
+            text.push(c.into());
+        } else {
+            let _ = write!(text, "%{c:02X}");
+        }
+        text
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn endless(name: &str, length: u64, cap: u64) -> Refusal {
+    Cause::EndlessData.because(format!(
+        "{name}: {length} bytes or more, the limit is {cap}"
+    ))
+}
+
+fn disk(doing: &str, path: &Path, error: &io::Error) -> Refusal {
+    Cause::Disk.because(format!("{doing} {}: {error}", path.display()))
+}

@@ -1,0 +1,591 @@
+//! The channel as a TUF 1.0.34 repository, verified by `sigstore-tuf`.
+//!
+//! The library verifies; this module owns what it leaves to others: that nothing verified is gone by
+//! before it is on the disk, that the floor outlives key rotations that did not happen, crashes and
+//! broken files, and limits on versions and time. See `docs/decisions/0006-the-tuf-client.md`.
+//!
+//! **The floor** is what the store and the image's metadata hold, as far as the present root's keys still
+//! stand by it: the recovery from stolen keys is a root that names new ones (TUF 1.0.34, section 6.1).
+//! The library's own floor is the newest trio that hangs together; ours counts a snapshot also after a
+//! newer timestamp came without its snapshot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use contract::release::Release;
+use jiff::Timestamp;
+use sha2::{Digest as _, Sha256};
+use sigstore_tuf::metadata::Role;
+use sigstore_tuf::transport::FetchFuture;
+use sigstore_tuf::{
+    Error, Metadata, Repository, Root, Snapshot, TargetFile, Timestamp as Heartbeat,
+    TrustedMetadataSet, Updater, UpdaterConfig,
+};
+
+use super::store::{Store, root_name};
+use super::transport::{Digests, Limits, Site};
+use super::{Catalogue, Channel, Digest, Offer};
+use crate::update::refusal::{Cause, Refusal};
+
+/// The root of trust's file in [`Place::trust`].
+const ROOT: &str = "root.json";
+
+/// The folder of the metadata as of the bake in [`Place::trust`].
+const BAKED: &str = "metadata";
+
+/// The store's note of the root that everything in it hangs on.
+const ANCHOR: &str = "anchor";
+
+/// Where a channel is, and where what is known of it is kept.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Metadata is here: `https://…`, `file:///…`.
+    pub metadata_url: String,
+    /// Targets are here.
+    pub targets_url: String,
+    /// Certificates to trust instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Allows `http://`: every byte is verified all the same, but anybody on the way can hold it up.
+    pub plain_http: bool,
+    /// What the image knows: `root.json`, and `metadata/` as of the bake, which may be absent. On a box
+    /// [`contract::layout::CHANNEL`].
+    pub trust: PathBuf,
+    /// The metadata store, made when it is not there.
+    pub store: PathBuf,
+    /// What it may cost.
+    pub limits: Limits,
+}
+
+impl Place {
+    /// A channel at a URL: its metadata at `URL/metadata/`, its targets at `URL/targets/`.
+    #[must_use]
+    pub fn new(url: &str, trust: &Path, store: &Path) -> Self {
+        let url = url.trim_end_matches('/');
+        Self {
+            metadata_url: format!("{url}/metadata"),
+            targets_url: format!("{url}/targets"),
+            ca_file: None,
+            plain_http: false,
+            trust: trust.to_owned(),
+            store: store.to_owned(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A file that verified metadata names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    path: String,
+    length: u64,
+    digests: Digests,
+}
+
+/// The channel by TUF.
+pub struct TufChannel {
+    limits: Limits,
+    pinned: Vec<u8>,
+    baked: PathBuf,
+    store: Arc<Store>,
+    site: Arc<Site>,
+    /// As of the last refresh that was well.
+    current: Option<Updater>,
+}
+
+impl TufChannel {
+    /// Opens a channel: reads the image's root of trust, mends the store and seeds it with the image's
+    /// metadata. Asks nothing of the network.
+    ///
+    /// # Errors
+    /// [`Cause::NoRoot`], [`Cause::Misconfigured`], or [`Cause::Disk`] when the store cannot be mended.
+    pub fn open(place: &Place) -> Result<Self, Refusal> {
+        let path = place.trust.join(ROOT);
+        let no_root = |what: &dyn std::fmt::Display| {
+            Cause::NoRoot.because(format!("{}: {what}", path.display()))
+        };
+        let pinned = fs::read(&path).map_err(|error| no_root(&error))?;
+        let root = TrustedMetadataSet::from_root(&pinned)
+            .map_err(|error| no_root(&Refusal::from(error).detail))?;
+        if root.root().version > place.limits.version {
+            return Err(no_root(&"its version is no honest one"));
+        }
+        let site = Site::new(
+            &place.metadata_url,
+            &place.targets_url,
+            place.ca_file.as_deref(),
+            place.plain_http,
+            &place.limits,
+        )?;
+        let channel = Self {
+            limits: place.limits,
+            pinned,
+            baked: place.trust.join(BAKED),
+            store: Arc::new(Store::open(&place.store)?),
+            site: Arc::new(site),
+            current: None,
+        };
+        channel.mend(root)?;
+        Ok(channel)
+    }
+
+    /// Opens a channel on a copy of its store in `scratch`: whatever comes of it, the floor of this box
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// As [`TufChannel::open`]; [`Cause::Disk`] also when the store cannot be copied.
+    pub fn open_copy(place: &Place, scratch: &Path) -> Result<Self, Refusal> {
+        Store::copy(&place.store, scratch)?;
+        Self::open(&Place {
+            store: scratch.to_owned(),
+            ..place.clone()
+        })
+    }
+
+    /// The target of a name, searched through delegations; after a refresh. For conformance: releases are
+    /// targets of the top level, and [`Channel::refresh`] names them.
+    ///
+    /// # Errors
+    /// [`Cause::Missing`], and whatever the metadata of delegated roles gives reason for.
+    pub async fn find(&mut self, name: &str, now: Timestamp) -> Result<Target, Refusal> {
+        let missing = || Cause::Missing.because(format!("{name} is no target"));
+        let updater = self.current.as_mut().ok_or_else(missing)?;
+        let found = updater.get_target_info(name, now).await;
+        let consistent = updater.trusted().root().consistent_snapshot;
+        self.store.commit()?;
+        target(name, &found?.ok_or_else(missing)?, consistent)
+    }
+
+    /// Streams a target into `part`, as [`Channel::fetch`] does.
+    ///
+    /// # Errors
+    /// Those of the transport; [`Cause::WrongDigest`] when it is not what was signed.
+    pub async fn fetch_target(&self, target: &Target, part: &Path) -> Result<(), Refusal> {
+        let Target {
+            path,
+            length,
+            digests,
+        } = target;
+        self.site.target(path, *length, digests, part).await
+    }
+
+    /// Moves aside what cannot be read, and writes what the image knows into a store that knows less.
+    fn mend(&self, mut trusted: TrustedMetadataSet) -> Result<(), Refusal> {
+        let anchor = hex(&Sha256::digest(&self.pinned));
+        if self.store.read(ANCHOR)?.as_deref() != Some(anchor.as_bytes()) {
+            // Another channel's roots would look like a chain that was cut.
+            if self.store.read(ROOT)?.is_some() {
+                self.store.set_aside(ROOT, "of another root of trust")?;
+            }
+            self.store.write(ANCHOR, anchor.as_bytes())?;
+        }
+        loop {
+            let name = root_name(trusted.root().version + 1);
+            match self.store.read(&name)? {
+                Some(bytes) => {
+                    if let Err(error) = trusted.update_root(&bytes) {
+                        self.store.set_aside(&name, &error.to_string())?;
+                        break;
+                    }
+                }
+                None => break,
+            }
+        }
+        for name in [ROOT, "timestamp.json", "snapshot.json", "targets.json"] {
+            if let Some(bytes) = self.store.read(name)?
+                && serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_err()
+            {
+                self.store.set_aside(name, "not JSON")?;
+            }
+        }
+        if self.store.read(ROOT)?.is_none() {
+            self.store.write(ROOT, trusted.root_bytes())?;
+        }
+        self.seed(trusted.root())
+    }
+
+    fn seed(&self, root: &Root) -> Result<(), Refusal> {
+        let Some((bytes, image)) = self.image(root) else {
+            return Ok(());
+        };
+        let stored = self.store.read("timestamp.json")?;
+        let stored = stored.and_then(|bytes| verified::<Heartbeat>(&bytes, root, "timestamp"));
+        if stored.is_some_and(|stored| stored.version >= image.version) {
+            return Ok(());
+        }
+        let pin = image.snapshot_meta().map(|pin| pin.version);
+        let snapshot = pin.and_then(|version| self.image_file("snapshot", version));
+        let targets = snapshot.as_deref().and_then(|bytes| {
+            let snapshot = verified::<Snapshot>(bytes, root, "snapshot")?;
+            self.image_file("targets", snapshot.meta.get("targets.json")?.version)
+        });
+        self.store.write("timestamp.json", &bytes)?;
+        for (name, bytes) in [("snapshot.json", snapshot), ("targets.json", targets)] {
+            if let Some(bytes) = bytes {
+                self.store.write(name, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The image's timestamp, if `root` still stands by it.
+    fn image(&self, root: &Root) -> Option<(Vec<u8>, Heartbeat)> {
+        let bytes = fs::read(self.baked.join("timestamp.json")).ok()?;
+        let heartbeat = verified(&bytes, root, "timestamp")?;
+        Some((bytes, heartbeat))
+    }
+
+    /// A role of the image's metadata, under its plain name or that of a consistent snapshot.
+    fn image_file(&self, role: &str, version: u64) -> Option<Vec<u8>> {
+        let names = [format!("{version}.{role}.json"), format!("{role}.json")];
+        names
+            .iter()
+            .find_map(|name| fs::read(self.baked.join(name)).ok())
+    }
+
+    /// Every timestamp and snapshot known before this refresh, from the store and from the image.
+    fn known(&self) -> Result<Known, Refusal> {
+        let mut known = Known {
+            root: self.store.read(ROOT)?.and_then(|bytes| {
+                let root = TrustedMetadataSet::from_root(&bytes).ok()?;
+                Some(root.root().version)
+            }),
+            timestamps: Vec::from_iter(self.store.read("timestamp.json")?),
+            snapshots: Vec::from_iter(self.store.read("snapshot.json")?),
+        };
+        if let Ok(bytes) = fs::read(self.baked.join("timestamp.json")) {
+            let pin = Metadata::<Heartbeat>::from_slice(&bytes)
+                .ok()
+                .and_then(|heartbeat| heartbeat.signed().snapshot_meta().map(|pin| pin.version));
+            known.timestamps.push(bytes);
+            known
+                .snapshots
+                .extend(pin.and_then(|version| self.image_file("snapshot", version)));
+        }
+        Ok(known)
+    }
+
+    fn config(&self) -> UpdaterConfig {
+        let mut config = UpdaterConfig::default();
+        config.root_max_length = self.limits.root;
+        config.timestamp_max_length = self.limits.timestamp;
+        config.snapshot_max_length = self.limits.snapshot;
+        config.targets_max_length = self.limits.targets;
+        // One more than we bring ourselves, so that it is we who refuse, with the right cause.
+        config.max_root_rotations = self.limits.rotations.saturating_add(1);
+        config
+    }
+
+    /// Takes over what the library verified, as far as it is above the floor.
+    fn keep(&self, trusted: &TrustedMetadataSet, known: &Known) -> Result<(), Refusal> {
+        let judged = known
+            .admits_root(trusted.root(), self.limits.version)
+            .and_then(|()| {
+                known
+                    .admits_timestamp(trusted, self.limits.version)
+                    .inspect_err(|_| self.store.discard(below_root))
+            })
+            .and_then(|()| {
+                known
+                    .admits_snapshot(trusted, self.limits.version)
+                    .inspect_err(|_| self.store.discard(below_timestamp))
+            });
+        match judged {
+            Err(refusal) if trusted.root().version < known.root.unwrap_or(0) => {
+                self.store.discard(|_| true);
+                Err(refusal)
+            }
+            judged => self.store.commit().and(judged),
+        }
+    }
+}
+
+#[async_trait]
+impl Channel for TufChannel {
+    async fn refresh(&mut self, now: Timestamp) -> Result<Catalogue, Refusal> {
+        self.current = None;
+        // What an earlier refresh left behind when it was given up in the middle.
+        self.store.discard(|_| true);
+        let known = self.known()?;
+        let door = Door {
+            site: Arc::clone(&self.site),
+            roots: AtomicU32::new(0),
+            limit: self.limits.rotations,
+        };
+        let mut updater = Updater::new(door, &self.pinned)
+            .map_err(|error| Cause::NoRoot.because(Refusal::from(error).detail))?
+            .with_config(self.config())
+            .with_store(Arc::clone(&self.store));
+        let verified = match tokio::time::timeout(self.limits.refresh, updater.refresh(now)).await {
+            Ok(verified) => verified.map_err(Refusal::from),
+            Err(_) => Err(Cause::Slow.because(format!(
+                "the metadata was not whole after {:?}",
+                self.limits.refresh
+            ))),
+        };
+        let kept = self.keep(updater.trusted(), &known);
+        match (verified, kept) {
+            // Unverified metadata is what the other refusal may follow from.
+            (Err(refusal), Ok(()) | Err(_)) | (Ok(()), Err(refusal)) => return Err(refusal),
+            (Ok(()), Ok(())) => {}
+        }
+        let catalogue = catalogue(updater.trusted())?;
+        self.current = Some(updater);
+        Ok(catalogue)
+    }
+
+    async fn fetch(&mut self, offer: &Offer, part: &Path) -> Result<(), Refusal> {
+        let consistent = match &self.current {
+            Some(updater) => updater.trusted().root().consistent_snapshot,
+            None => true,
+        };
+        let digests = Digests {
+            sha256: Some(offer.digest.as_str().to_owned()),
+            sha512: None,
+        };
+        let target = Target {
+            path: located(&offer.target, offer.digest.as_str(), consistent),
+            length: offer.length,
+            digests,
+        };
+        self.fetch_target(&target, part).await
+    }
+}
+
+/// What was known before a refresh, as bytes: which keys they must hold against is only known after it.
+struct Known {
+    root: Option<u64>,
+    timestamps: Vec<Vec<u8>>,
+    snapshots: Vec<Vec<u8>>,
+}
+
+impl Known {
+    fn admits_root(&self, root: &Root, highest: u64) -> Result<(), Refusal> {
+        sane("root", root.version, highest)?;
+        match self.root {
+            Some(known) if known > root.version => Err(Cause::Rollback.because(format!(
+                "the chain of roots ends at {}, root {known} was trusted before",
+                root.version
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn admits_timestamp(&self, trusted: &TrustedMetadataSet, highest: u64) -> Result<(), Refusal> {
+        let Some(new) = trusted.timestamp() else {
+            return Ok(());
+        };
+        sane("timestamp", new.version, highest)?;
+        let pin = |heartbeat: &Heartbeat| heartbeat.snapshot_meta().map_or(0, |pin| pin.version);
+        sane("snapshot", pin(new), highest)?;
+        for bytes in &self.timestamps {
+            let Some(known) = verified::<Heartbeat>(bytes, trusted.root(), "timestamp") else {
+                continue;
+            };
+            not_lower("timestamp", known.version, new.version)?;
+            not_lower("snapshot", pin(&known), pin(new))?;
+        }
+        Ok(())
+    }
+
+    fn admits_snapshot(&self, trusted: &TrustedMetadataSet, highest: u64) -> Result<(), Refusal> {
+        let Some(new) = trusted.snapshot() else {
+            return Ok(());
+        };
+        for (name, pin) in &new.meta {
+            sane(name, pin.version, highest)?;
+        }
+        for bytes in &self.snapshots {
+            let Some(known) = verified::<Snapshot>(bytes, trusted.root(), "snapshot") else {
+                continue;
+            };
+            for (name, pin) in &known.meta {
+                let new = new.meta.get(name).map_or(0, |pin| pin.version);
+                not_lower(name, pin.version, new)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn below_root(name: &str) -> bool {
+    !name.starts_with("root")
+}
+
+fn below_timestamp(name: &str) -> bool {
+    below_root(name) && name != "timestamp.json"
+}
+
+fn sane(role: &str, version: u64, highest: u64) -> Result<(), Refusal> {
+    if version <= highest {
+        return Ok(());
+    }
+    Err(Cause::FastForward.because(format!(
+        "{role} has version {version}, beyond {highest}: its keys are to be rotated"
+    )))
+}
+
+fn not_lower(role: &str, known: u64, new: u64) -> Result<(), Refusal> {
+    if new >= known {
+        return Ok(());
+    }
+    Err(Cause::Rollback.because(format!("{role} has version {new}, {known} was seen before")))
+}
+
+/// Metadata that enough of `root`'s keys for `role` have signed, whatever its age.
+fn verified<T: Role>(bytes: &[u8], root: &Root, role: &str) -> Option<T> {
+    let metadata = Metadata::<T>::from_slice(bytes).ok()?;
+    metadata
+        .verify_threshold(&root.keys, root.role(role)?, role)
+        .ok()?;
+    Some(metadata.into_signed())
+}
+
+fn catalogue(trusted: &TrustedMetadataSet) -> Result<Catalogue, Refusal> {
+    let (Some(timestamp), Some(snapshot), Some(targets)) = (
+        trusted.timestamp(),
+        trusted.snapshot(),
+        trusted.targets_role("targets"),
+    ) else {
+        return Err(Cause::Malformed.because("a role is missing after a refresh"));
+    };
+    let root = trusted.root();
+    let expiries = [
+        root.expires,
+        timestamp.expires,
+        snapshot.expires,
+        targets.expires,
+    ];
+    Ok(Catalogue {
+        offers: targets
+            .targets
+            .iter()
+            .filter_map(|(name, file)| offer(name, file))
+            .collect(),
+        expires: expiries.into_iter().fold(Timestamp::MAX, Timestamp::min),
+        versions: [
+            root.version,
+            timestamp.version,
+            snapshot.version,
+            targets.version,
+        ],
+    })
+}
+
+/// A target as a release, if this agent can make use of it: what a newer tool publishes must not keep an
+/// older agent from updating.
+fn offer(name: &str, file: &TargetFile) -> Option<Offer> {
+    let unusable = |why: &str| tracing::debug!("target {name:?} is left out: {why}");
+    let custom = file.custom.as_ref()?;
+    let release = match serde_json::from_value::<Release>(custom.clone()) {
+        Ok(release) => release,
+        Err(error) => {
+            unusable(&error.to_string());
+            return None;
+        }
+    };
+    if let Err(why) = release.check() {
+        unusable(&why.to_string());
+        return None;
+    }
+    // Also what keeps slashes and the like out of names.
+    if name != Release::target_name(&release.version, &release.arch) || !plain(name) {
+        unusable("not its release's name");
+        return None;
+    }
+    let Some(digest) = file
+        .hashes
+        .get("sha256")
+        .and_then(|hash| Digest::parse(hash))
+    else {
+        unusable("no SHA-256");
+        return None;
+    };
+    Some(Offer {
+        target: name.to_owned(),
+        digest,
+        length: file.length,
+        release,
+    })
+}
+
+fn plain(name: &str) -> bool {
+    name.bytes()
+        .all(|c| c.is_ascii_alphanumeric() || b"-._+".contains(&c))
+}
+
+fn target(name: &str, file: &TargetFile, consistent: bool) -> Result<Target, Refusal> {
+    let hash = |algorithm: &str| {
+        file.hashes
+            .get(algorithm)
+            .map(|hash| hash.to_ascii_lowercase())
+    };
+    let digests = Digests {
+        sha256: hash("sha256"),
+        sha512: hash("sha512"),
+    };
+    let first = digests
+        .sha256
+        .as_ref()
+        .or(digests.sha512.as_ref())
+        .ok_or_else(|| {
+            Cause::Malformed.because(format!("{name} has neither SHA-256 nor SHA-512"))
+        })?;
+    Ok(Target {
+        path: located(name, first, consistent),
+        length: file.length,
+        digests,
+    })
+}
+
+/// Where a target is at the server: with consistent snapshots its file name begins with its digest
+/// (TUF 1.0.34, section 5.7.3).
+fn located(name: &str, digest: &str, consistent: bool) -> String {
+    match name.rsplit_once('/') {
+        _ if !consistent => name.to_owned(),
+        Some((folder, file)) => format!("{folder}/{digest}.{file}"),
+        None => format!("{digest}.{name}"),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The library's way to the channel's metadata.
+struct Door {
+    site: Arc<Site>,
+    roots: AtomicU32,
+    limit: u32,
+}
+
+impl Repository for Door {
+    fn fetch_metadata<'a>(&'a self, name: &'a str, max_length: u64) -> FetchFuture<'a> {
+        Box::pin(async move {
+            let root = name
+                .strip_suffix(".root.json")
+                .is_some_and(|version| version.bytes().all(|c| c.is_ascii_digit()));
+            let fetched = match self.site.metadata(name, max_length, root).await {
+                Ok(None) if !root => Err(Cause::Missing.because(format!("{name} is not there"))),
+                Ok(Some(_)) if root && self.roots.fetch_add(1, Ordering::Relaxed) >= self.limit => {
+                    let limit = self.limit;
+                    Err(Cause::EndlessRotation.because(format!("more than {limit} new roots")))
+                }
+                fetched => fetched,
+            };
+            fetched.map_err(|refusal| Error::transport_with_source("channel", refusal))
+        })
+    }
+
+    fn fetch_target<'a>(&'a self, path: &'a str, _max_length: u64) -> FetchFuture<'a> {
+        // The library would hold a release in memory as a whole: [`Site::target`] streams it.
+        Box::pin(async move { Err(Error::TargetNotFound(path.to_owned())) })
+    }
+}
