@@ -3,9 +3,10 @@
 //! It translates, and retries within one call as the SDK does; when to call again is
 //! [`crate::machine`]'s to decide.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use async_trait::async_trait;
 use aws_config::environment::{
     EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider,
@@ -25,6 +26,7 @@ use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
 use tokio::sync::OnceCell;
 
+use crate::fleet::{Fleet, Member};
 use crate::lifecycle::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
 use crate::registry::Registry;
@@ -197,6 +199,32 @@ impl Group for Aws {
         }))
     }
 
+    async fn fleet(&self, group: &str) -> Result<Fleet> {
+        let sent = self
+            .autoscaling()
+            .await?
+            .describe_auto_scaling_groups()
+            .auto_scaling_group_names(group)
+            .send()
+            .await;
+        let answer = self
+            .counted("DescribeAutoScalingGroups", sent)
+            .with_context(|| format!("cannot describe group {group}"))?;
+        let Some(found) = answer.auto_scaling_groups().first() else {
+            bail!("there is no group {group}");
+        };
+        let members = found.instances().iter().filter_map(|instance| {
+            Some(Member {
+                instance: instance.instance_id()?.to_owned(),
+                reported: instance.health_status() == Some("Unhealthy"),
+            })
+        });
+        Ok(Fleet {
+            members: members.collect(),
+            target_groups: found.target_group_arns().to_vec(),
+        })
+    }
+
     async fn hooks(&self, group: &str) -> Result<Hooks> {
         let sent = self
             .autoscaling()
@@ -333,6 +361,25 @@ impl Registry for Aws {
         self.counted("PutParameter", sent)
             .with_context(|| format!("cannot write parameter {parameter}"))?;
         Ok(())
+    }
+
+    async fn get(&self, parameters: &[String]) -> Result<BTreeMap<String, String>> {
+        let sent = self
+            .clients()
+            .await?
+            .ssm
+            .get_parameters()
+            .set_names(Some(parameters.to_vec()))
+            .send()
+            .await;
+        let answer = self
+            .counted("GetParameters", sent)
+            .context("cannot read the records of other boxes")?;
+        let found = answer.parameters().iter().filter_map(|parameter| {
+            let (name, value) = (parameter.name()?, parameter.value()?);
+            Some((name.to_owned(), value.to_owned()))
+        });
+        Ok(found.collect())
     }
 
     async fn remove(&self, parameter: &str) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::health::Http;
 use crate::identity::Imds;
 use crate::metrics::Meter;
 use crate::notify::Systemd;
+use crate::restart;
 use crate::run::{self, World};
 use crate::settings::{Refused, Sources};
 use crate::status::{self, Form};
@@ -72,6 +73,20 @@ enum Face {
         sources: SourceArgs,
         #[command(flatten)]
         standing: StandingArgs,
+    },
+    /// Restart the services whose restart the daemon has requested. Started by systemd.
+    #[command(hide = true)]
+    RestartRequested {
+        #[command(flatten)]
+        sources: SourceArgs,
+        #[command(flatten)]
+        standing: StandingArgs,
+        /// Where this face keeps what it did.
+        #[arg(long, value_name = "DIR", default_value = "/run/imagebuilder-restart")]
+        state: PathBuf,
+        /// The systemctl to use.
+        #[arg(long, value_name = "FILE", default_value = "systemctl")]
+        systemctl: PathBuf,
     },
     /// Show what the daemon thinks and what it waits for.
     Status {
@@ -226,6 +241,20 @@ impl Cli {
                 Ok(Exit::Done)
             }),
             Face::Update(update) => update.dispatch(),
+            Face::RestartRequested {
+                sources,
+                standing,
+                state,
+                systemctl,
+            } => {
+                restart::carry_out(
+                    &sources.into_sources(),
+                    &standing.run_dir,
+                    &state,
+                    &systemctl,
+                )?;
+                Ok(Exit::Done)
+            }
             Face::Status { standing, json } => status::show(
                 &standing.run_dir,
                 if json { Form::Json } else { Form::Screen },

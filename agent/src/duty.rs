@@ -29,6 +29,10 @@ pub(crate) enum Duty {
     Beat,
     /// Write the registry record, or take it away.
     Record,
+    /// Have the sick services restarted.
+    Restart,
+    /// Look at the group's other boxes.
+    Peers,
     /// Ask the group to replace this box.
     Report,
 }

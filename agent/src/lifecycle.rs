@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 
+use crate::fleet::Fleet;
 use crate::settings::HookNames;
 
 /// The instance's place in its group, from `DescribeAutoScalingInstances`.
@@ -189,6 +190,8 @@ pub(crate) enum Receipt {
 pub(crate) trait Group: Send + Sync {
     /// The instance's place in its group; `None` when it has none.
     async fn membership(&self, instance: &str) -> Result<Option<Membership>>;
+    /// The whole group: its members, and the target groups it keeps itself.
+    async fn fleet(&self, group: &str) -> Result<Fleet>;
     /// The hooks of a group.
     async fn hooks(&self, group: &str) -> Result<Hooks>;
     /// Answers a hook.

@@ -11,6 +11,7 @@ mod event;
 mod notices;
 mod past;
 mod pursuit;
+mod remedy;
 mod transitions;
 mod words;
 
@@ -25,6 +26,7 @@ use jiff::Timestamp;
 pub(crate) use event::{Action, Event, NoAnswer, Standing};
 pub(crate) use past::{Past, Readiness, Stage};
 
+use self::remedy::Remedy;
 use self::words::trouble;
 use crate::duty::{Duties, Duty};
 use crate::health::Round;
@@ -93,6 +95,8 @@ impl Terms {
                 failures: 1,
                 interval: second,
                 replace_after: None,
+                restart: false,
+                fleet_guard_percent: 20,
             },
             drain: Drain {
                 settle: second * 5,
@@ -153,6 +157,8 @@ pub(crate) enum Replacement {
     At(Instant),
     /// Being asked for: the group must first say that it has us in service.
     Asking,
+    /// Being asked for: the group's other boxes are looked at.
+    Weighing,
 }
 
 /// What the group last said of this instance's place.
@@ -196,6 +202,7 @@ pub(crate) struct Machine {
     /// A life before this one, until the box is identified.
     past: Option<Past>,
     pace: Pace,
+    remedy: Remedy,
     outbox: Vec<Action>,
 }
 
@@ -222,6 +229,7 @@ impl Machine {
             standing: None,
             past: None,
             pace: Pace::default(),
+            remedy: Remedy::default(),
             outbox: Vec::new(),
         }
     }
@@ -253,7 +261,11 @@ impl Machine {
             State::Ailing(Replacement::At(when)) => Some(when),
             _ => None,
         };
-        own.into_iter().chain(self.duties.next()).min()
+        let restart = self.remedy.due();
+        [own, restart, self.duties.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The current verdict; `None` before there is one.
@@ -339,6 +351,9 @@ impl Machine {
             Event::Erased(Err(NoAnswer)) => {
                 self.duties.failed(Duty::Record, now);
             }
+            Event::Restarted(Ok(())) => self.duties.done(Duty::Restart),
+            Event::Restarted(Err(NoAnswer)) => self.duties.failed(Duty::Restart, now),
+            Event::PeersSeen(peers) => self.peers_seen(peers, now),
             Event::Reported(Ok(())) => {
                 self.duties.done(Duty::Report);
                 if matches!(self.state, State::Ailing(_)) {
@@ -499,13 +514,16 @@ impl Machine {
         if departing && awaits_it && self.state != State::Identifying {
             self.the_group_ends_it(now);
         }
-        if self.state == State::Ailing(Replacement::Asking) {
+        if let State::Ailing(asking @ (Replacement::Asking | Replacement::Weighing)) = self.state {
             match self.place {
                 Place::In(Membership {
                     phase: Phase::InService,
                     ..
                 }) => {
-                    self.duties.at(Duty::Report, now);
+                    if asking == Replacement::Asking {
+                        self.state = State::Ailing(Replacement::Weighing);
+                        self.duties.at(Duty::Peers, now);
+                    }
                 }
                 _ => self.state = State::Ailing(self.replacement(now)),
             }
@@ -534,6 +552,7 @@ impl Machine {
     }
 
     fn let_time_pass(&mut self, now: Instant) {
+        self.restart_when_due(now);
         match self.state {
             State::Judging { deadline } if now >= deadline && !self.has_passed() => {
                 let trouble = trouble(&self.round);

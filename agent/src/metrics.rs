@@ -215,6 +215,7 @@ fn standing(text: &mut Exposition, told: &Standing) {
         ("judging", Verdict::Judging),
         ("fit", Verdict::Fit),
         ("unfit", Verdict::Unfit),
+        ("resting", Verdict::Resting),
         ("draining", Verdict::Draining),
     ] {
         family.sample(

@@ -18,6 +18,8 @@ use crate::identity::Identity;
 pub(crate) trait Registry: Send + Sync {
     /// Creates or overwrites a parameter.
     async fn put(&self, parameter: &str, value: &str) -> Result<()>;
+    /// Reads parameters, at most ten; those that are not there are left out.
+    async fn get(&self, parameters: &[String]) -> Result<BTreeMap<String, String>>;
     /// Removes a parameter; one that is not there is removed already.
     async fn remove(&self, parameter: &str) -> Result<()>;
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bounded::{self, LONGEST_STANDING};
+use crate::fleet::{Member, Peers};
 use crate::health::{self, Probe};
 use crate::identity::{Identity, Metadata};
 use crate::leave::{self, Desk};
@@ -26,6 +27,7 @@ use crate::metrics::{Meter, door};
 use crate::notify::Supervisor;
 use crate::output;
 use crate::registry::{Registry, record};
+use crate::restart;
 use crate::settings::{ImageName, Service, Settings, Sources};
 use crate::standing::{self, Board};
 
@@ -101,6 +103,7 @@ struct Daemon {
     left: Option<standing::Standing>,
     /// How often this agent restarted each service since the boot.
     restarts: BTreeMap<String, u32>,
+    run_dir: PathBuf,
     desk: Desk,
     /// When the updater's standing is next looked at.
     look: Instant,
@@ -127,6 +130,7 @@ pub(crate) async fn run(
         started_at: Timestamp::now(),
         left: standing::Standing::left(run_dir),
         restarts: BTreeMap::new(),
+        run_dir: run_dir.to_owned(),
         desk: Desk::default(),
         look: Instant::now(),
         work: JoinSet::new(),
@@ -370,6 +374,19 @@ impl Daemon {
                     })
                 });
             }
+            Action::Restart(names) => self.restart(&names),
+            Action::AskPeers(name) => {
+                let (group, registry) = (self.world.group.clone(), self.world.registry.clone());
+                let (instance, image) = (self.instance(), self.image.clone());
+                self.spawn(async move {
+                    Event::PeersSeen(match image {
+                        Some(image) => {
+                            heard(peers(&*group, &*registry, &name, &instance, &image).await)
+                        }
+                        None => Err(NoAnswer),
+                    })
+                });
+            }
             Action::ReportUnhealthy => {
                 let (group, instance) = (self.world.group.clone(), self.instance());
                 tracing::warn!("asking the group to replace {instance}");
@@ -382,6 +399,22 @@ impl Daemon {
 
     fn spawn(&mut self, work: impl Future<Output = Event> + Send + 'static) {
         self.work.spawn(async move { Done::Event(work.await) });
+    }
+
+    /// Requests a restart of the units behind these services.
+    fn restart(&mut self, names: &[String]) {
+        let mut done = Ok(());
+        for service in self.services.iter() {
+            if !names.iter().any(|name| name == service.name.as_str()) {
+                continue;
+            }
+            tracing::warn!("asking for a restart of {}", service.unit);
+            match restart::request(&self.run_dir, &service.unit) {
+                Ok(()) => *self.restarts.entry(service.name.to_string()).or_default() += 1,
+                Err(error) => done = heard(Err(error)),
+            }
+        }
+        self.spawn(async move { Event::Restarted(done) });
     }
 
     fn declare(&mut self, standing: &Standing) {
@@ -504,6 +537,30 @@ impl Daemon {
             ..process
         }
     }
+}
+
+/// Looks at the group's other boxes: the group itself, and the records of a sample.
+async fn peers(
+    group: &dyn Group,
+    registry: &dyn Registry,
+    name: &str,
+    instance: &str,
+    image: &ImageName,
+) -> Result<Peers> {
+    let fleet = group.fleet(name).await?;
+    let mut records = BTreeMap::new();
+    let parameter = |member: &Member| {
+        let id = member.instance.clone();
+        (registry_parameter(image.as_str(), &id), id)
+    };
+    let asked: BTreeMap<String, String> =
+        fleet.sample(instance).into_iter().map(parameter).collect();
+    let names: Vec<String> = asked.keys().cloned().collect();
+    for some in names.chunks(10) {
+        let found = registry.get(some).await?.into_iter();
+        records.extend(found.filter_map(|(name, json)| Some((asked.get(&name)?.clone(), json))));
+    }
+    Ok(fleet.weigh(instance, &records))
 }
 
 /// Logs a failed question once, here; the machine only needs to know that no answer came.

@@ -5,7 +5,7 @@
 //! This module must not ask the network: user data arrives here as text. It must not repeat values
 //! of user data in an error either, since they may be secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -69,6 +69,8 @@ fragment!(ServingFragment {
     passes: u32,
     failures: u32,
     interval_seconds: u64,
+    restart: bool,
+    fleet_guard_percent: u32,
     replace: bool,
     replace_after_seconds: u64,
 });
@@ -240,6 +242,16 @@ impl Sources {
         ImageName::parse(&inputs.image?).ok()
     }
 
+    /// The units that the image's own files list as services; user data has no say.
+    pub(crate) fn image_units(&self) -> Result<BTreeSet<String>> {
+        let services = self.image_inputs()?.services.into_iter();
+        let units = services.map(|(name, service)| {
+            let unit = service.unit;
+            unit.unwrap_or_else(|| format!("{name}.service"))
+        });
+        Ok(units.collect())
+    }
+
     fn image_inputs(&self) -> Result<Fragment> {
         let text = match fs::read_to_string(&self.file) {
             Ok(text) => text,
@@ -387,6 +399,11 @@ pub(crate) struct Serving {
     pub(crate) failures: u32,
     /// From the end of one round to the next.
     pub(crate) interval: Duration,
+    /// Whether sick services are restarted.
+    pub(crate) restart: bool,
+    /// The share of the group's other boxes, in percent, that may be sick as well when the group is asked
+    /// to replace this one.
+    pub(crate) fleet_guard_percent: u32,
     /// How long a box must have been unfit before the group is asked to replace it; `None`: never.
     pub(crate) replace_after: Option<Duration>,
 }
@@ -490,6 +507,14 @@ impl Settings {
                 5,
                 1,
                 3_600,
+            )?,
+            restart: table.restart.unwrap_or(true),
+            fleet_guard_percent: number(
+                "serving.fleet_guard_percent",
+                table.fleet_guard_percent,
+                20,
+                0,
+                100,
             )?,
             replace_after: table.replace.unwrap_or(true).then_some(after),
         };

@@ -37,6 +37,7 @@ fn the_units_are_exposed_no_further_than_promised() {
         ("imagebuilder-agent-configure.service", ROOT_EXPOSURE),
         ("imagebuilder-agent-update.service", ROOT_EXPOSURE),
         ("imagebuilder-agent-factory.service", ROOT_EXPOSURE),
+        ("imagebuilder-agent-restart.service", ROOT_EXPOSURE),
     ] {
         let threshold = format!("--threshold={exposure}");
         analyze(

@@ -517,6 +517,71 @@ async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
 }
 
 #[tokio::test]
+async fn a_lastingly_sick_box_asks_for_a_restart_and_for_a_replacement_only_in_a_sound_fleet() {
+    let serving = "[serving]\nfailures = 1\ninterval_seconds = 1\nreplace_after_seconds = 10\n";
+    let house = Box::new(serving).await;
+    let peer = |verdict: &str| {
+        format!(
+            r#"{{"schema":1,"instance_id":"i-0def","image_id":"a","verdict":"{verdict}","since":"","agent":""}}"#
+        )
+    };
+    let name = "/imagebuilder/shop/instances/i-0def";
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+        facts.parameters.insert(name.to_owned(), peer("unfit"));
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    house.until_verdict(Verdict::Fit).await;
+    house.cloud.change(|facts| facts.healthy = false);
+    house.until_verdict(Verdict::Unfit).await;
+    assert!(house.dir.path().join("run/restart/orders.service").exists());
+    let mut told = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
+    let held = loop {
+        let line = told.next_line().await.unwrap().unwrap();
+        if line.contains("notice") {
+            break line;
+        }
+    };
+    assert!(
+        held.ends_with(
+            "does not ask to be replaced: 1 of 2 other boxes looked at are sick as well"
+        ),
+        "{held}"
+    );
+    assert!(house.cloud.facts().calls.is_empty());
+    kill(&agent);
+    agent.wait().await.unwrap();
+
+    // The daemon after it goes on from there, in a fleet that is well again.
+    house.cloud.change(|facts| {
+        facts.parameters.insert(name.to_owned(), peer("fit"));
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    let facts = house.cloud.until(|facts| !facts.calls.is_empty()).await;
+    assert_eq!(facts.calls, ["SetInstanceHealth Unhealthy"]);
+    stop(agent).await;
+}
+
+#[tokio::test]
+async fn the_root_face_restarts_what_the_image_lists_and_nothing_else() {
+    let house = Box::new("").await;
+    let requests = house.dir.path().join("run/restart");
+    fs::create_dir_all(&requests).unwrap();
+    for unit in ["orders.service", "sshd.service"] {
+        fs::write(requests.join(unit), "").unwrap();
+    }
+    let state = house.dir.path().join("state");
+    fs::create_dir(&state).unwrap();
+    let (state, echo) = (state.to_str().unwrap(), "/bin/echo");
+    let face = ["restart-requested", "--state", state, "--systemctl", echo];
+    let (code, _, log) = house.output(&face).await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("restarting orders.service"), "{log}");
+    assert!(log.contains("not restarting sshd.service"), "{log}");
+}
+
+#[tokio::test]
 async fn systemd_hears_that_it_is_ready_what_it_waits_for_and_that_it_lives() {
     let house = Box::new("").await;
     let socket = house.dir.path().join("notify");

@@ -23,12 +23,14 @@ pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
 /// The agent's settings.
 pub(crate) const AGENT: &str = "agent.toml.tera";
 /// The units of the agent: those that start at boot, in their order, then those that others start.
-pub(crate) const AGENT_UNITS: [&str; 7] = [
+pub(crate) const AGENT_UNITS: [&str; 9] = [
     "imagebuilder-agent-configure.service",
     "imagebuilder-agent.service",
     "imagebuilder-agent-update.timer",
     "imagebuilder-agent-update.path",
+    "imagebuilder-agent-restart.path",
     "imagebuilder-agent-update.service",
+    "imagebuilder-agent-restart.service",
     "imagebuilder-agent-trial.service",
     "imagebuilder-agent-factory.service",
 ];

@@ -6,7 +6,7 @@ set -eu
 id -u imagebuilder-agent >/dev/null 2>&1 ||
     useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin imagebuilder-agent
 slots=/opt/imagebuilder-agent
-systemctl stop imagebuilder-agent-update.timer imagebuilder-agent-update.path \
+systemctl stop imagebuilder-agent-update.timer imagebuilder-agent-update.path imagebuilder-agent-restart.path \
     imagebuilder-agent-update.service imagebuilder-agent-trial.service 2>/dev/null || true
 install -d -o root -g root -m 0755 "$slots" "$slots/versions" "$slots/staging"
 ln -sfn /usr/lib/imagebuilder-agent/factory "$slots/stable"

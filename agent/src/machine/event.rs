@@ -8,6 +8,7 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 
 use super::Terms;
+use crate::fleet::Peers;
 use crate::health::Round;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hooks, Membership, Receipt};
@@ -54,6 +55,10 @@ pub(crate) enum Event {
     Recorded(Result<(), NoAnswer>),
     /// The record was taken away.
     Erased(Result<(), NoAnswer>),
+    /// A restart of the sick services was requested.
+    Restarted(Result<(), NoAnswer>),
+    /// The health of the group's other boxes.
+    PeersSeen(Result<Peers, NoAnswer>),
     /// The group was asked to replace the instance.
     Reported(Result<(), NoAnswer>),
 }
@@ -99,6 +104,10 @@ pub(crate) enum Action {
     Record,
     /// Take the registry record away.
     Erase,
+    /// Request a restart of these services.
+    Restart(Vec<String>),
+    /// Look at the other boxes of this group.
+    AskPeers(String),
     /// Ask the group to replace the instance.
     ReportUnhealthy,
     /// The verdict changed: say so to the people.

@@ -262,9 +262,11 @@ impl Machine {
                 self.pace.begun(now);
                 Some(Action::Record)
             }
+            (Duty::Restart, ..) => self.begin_restart(),
+            (Duty::Peers, Some(group), _) => Some(Action::AskPeers(group)),
             (Duty::Report, ..) => Some(Action::ReportUnhealthy),
             // The group is not known any more: `pursue` will ask again.
-            (Duty::Hooks | Duty::Answer | Duty::Beat, ..) => None,
+            (Duty::Hooks | Duty::Answer | Duty::Beat | Duty::Peers, ..) => None,
         };
         match action {
             Some(action) => self.outbox.push(action),

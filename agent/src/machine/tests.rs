@@ -4,6 +4,7 @@ mod aside;
 mod laws;
 mod life;
 mod notices;
+mod remedy;
 
 use self::life::{Life, hook, service, terms};
 use super::*;
@@ -484,6 +485,7 @@ fn a_flapping_service_does_not_flood_the_registry() {
             failures: 1,
             interval: Duration::from_millis(500),
             replace_after: None,
+            ..terms().serving
         },
         ..terms()
     });

@@ -65,7 +65,7 @@ impl Machine {
     }
 
     pub(super) fn turned_away(&mut self, reason: String, now: Instant) {
-        self.duties.drop(Duty::Report);
+        self.end_remedy();
         self.state = State::Refusing;
         self.declare(Verdict::Unfit, reason, now);
     }
@@ -73,6 +73,7 @@ impl Machine {
     pub(super) fn condemned(&mut self, now: Instant) {
         self.duties.drop(Duty::Answer);
         self.state = State::Ailing(self.replacement(now));
+        self.seek_remedy(now);
     }
 
     pub(super) fn abandoned(&mut self) {
@@ -82,11 +83,12 @@ impl Machine {
 
     pub(super) fn fell_ill(&mut self, reason: String, now: Instant) {
         self.state = State::Ailing(self.replacement(now));
+        self.seek_remedy(now);
         self.declare(Verdict::Unfit, reason, now);
     }
 
     pub(super) fn recovered(&mut self, now: Instant) {
-        self.duties.drop(Duty::Report);
+        self.end_remedy();
         self.state = State::Serving;
         self.declare(Verdict::Fit, String::new(), now);
     }
@@ -102,9 +104,10 @@ impl Machine {
     }
 
     pub(super) fn set_aside(&mut self, how: String, now: Instant) {
-        for duty in [Duty::Answer, Duty::Check, Duty::Report] {
+        for duty in [Duty::Answer, Duty::Check] {
             self.duties.drop(duty);
         }
+        self.end_remedy();
         self.state = State::Resting;
         self.declare(Verdict::Resting, how, now);
     }
@@ -122,9 +125,8 @@ impl Machine {
     }
 
     fn back_to_the_gate(&mut self, now: Instant) {
-        for duty in [Duty::Answer, Duty::Report] {
-            self.duties.drop(duty);
-        }
+        self.duties.drop(Duty::Answer);
+        self.end_remedy();
         self.forget_the_record();
         (self.passes, self.failures) = (0, 0);
         self.place = Place::Unknown;
@@ -158,10 +160,10 @@ impl Machine {
             Duty::Membership,
             Duty::Answer,
             Duty::Beat,
-            Duty::Report,
         ] {
             self.duties.drop(duty);
         }
+        self.end_remedy();
         if !matches!(&self.place, Place::In(member) if member.phase.is_departing()) {
             self.place = Place::Unknown;
         }

@@ -53,7 +53,11 @@ impl Machine {
                 (Some(group), None) => format!("serving in group {group}"),
                 _ => "serving, in no group".into(),
             },
-            State::Ailing(Replacement::Asking) => {
+            State::Ailing(_) if self.remedy.held().is_some() => format!(
+                "unfit; not asking for a replacement, since {}: {trouble}",
+                self.remedy.held().unwrap_or_default()
+            ),
+            State::Ailing(Replacement::Asking | Replacement::Weighing) => {
                 format!("unfit; asking the group for a replacement: {trouble}")
             }
             State::Ailing(_) => format!(

@@ -8,6 +8,7 @@ use contract::registry::Record;
 use tokio::sync::watch;
 
 use super::*;
+use crate::fleet::Fleet;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hook, Hooks, Membership, Phase, Receipt};
 use crate::notice::{Scheduled, SpotNotices};
@@ -20,6 +21,9 @@ struct Facts {
     target: Option<Target>,
     spot: SpotNotices,
     slept: u64,
+    /// The record of every other box.
+    peer: Option<String>,
+    reports: usize,
     phase: Option<Phase>,
     api_down: bool,
     healthy: bool,
@@ -87,6 +91,17 @@ impl Group for Fake {
             phase,
         }))
     }
+    async fn fleet(&self, _: &str) -> Result<Fleet> {
+        self.api()?;
+        let member = |instance: &str| Member {
+            instance: instance.to_owned(),
+            reported: false,
+        };
+        Ok(Fleet {
+            members: ["i-1", "i-2", "i-3"].map(member).to_vec(),
+            target_groups: Vec::new(),
+        })
+    }
     async fn hooks(&self, _: &str) -> Result<Hooks> {
         self.api()?;
         let hook = |name: &str| {
@@ -129,7 +144,9 @@ impl Group for Fake {
         Ok(Receipt::Accepted)
     }
     async fn report_unhealthy(&self, _: &str) -> Result<()> {
-        self.api()
+        self.api()?;
+        self.facts.send_modify(|facts| facts.reports += 1);
+        Ok(())
     }
     async fn refreshing(&self, group: &str) -> Result<Option<String>> {
         self.api()?;
@@ -147,6 +164,14 @@ impl Registry for Fake {
         let record = serde_json::from_str(value).unwrap();
         self.facts.send_modify(|facts| facts.record = Some(record));
         Ok(())
+    }
+    async fn get(&self, parameters: &[String]) -> Result<BTreeMap<String, String>> {
+        self.api()?;
+        let record = self.facts().peer.unwrap_or_default();
+        Ok(parameters
+            .iter()
+            .map(|name| (name.clone(), record.clone()))
+            .collect())
     }
     async fn remove(&self, _: &str) -> Result<()> {
         self.api()?;
@@ -592,5 +617,31 @@ async fn notices_are_on_the_board() {
         board(),
         ["rebalance recommended since 1970-01-01T00:00:00Z"]
     );
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_replacement() {
+    let house = House::open(in_group());
+    house
+        .until(|facts| facts.status.starts_with("serving"))
+        .await;
+    let sick = r#"{"schema":1,"instance_id":"i-2","image_id":"a","verdict":"unfit","since":"","agent":""}"#;
+    house.change(|facts| {
+        facts.peer = Some(sick.to_owned());
+        facts.healthy = false;
+    });
+    let facts = house
+        .until(|facts| {
+            facts
+                .status
+                .contains("2 of 2 other boxes looked at are sick as well")
+        })
+        .await;
+    assert_eq!(facts.reports, 0);
+    assert!(house.dir.path().join("restart/orders.service").exists());
+    assert_eq!(house.standing().restarts["orders"], 1);
+    house.change(|facts| facts.peer = Some(sick.replace("unfit", "fit")));
+    house.until(|facts| facts.reports == 1).await;
     house.close().await;
 }

@@ -66,6 +66,8 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
         settings.serving.replace_after,
         Some(Duration::from_secs(180))
     );
+    assert!(settings.serving.restart);
+    assert_eq!(settings.serving.fleet_guard_percent, 20);
 }
 
 #[test]
@@ -229,4 +231,19 @@ fn the_image_is_known_by_name_although_user_data_is_refused() {
     let image = Box::with(IMAGE);
     assert!(image.load(Some("#imagebuilder-agent\nnonsense")).is_err());
     assert_eq!(image.sources().image_name().unwrap().as_str(), "shop");
+}
+
+#[test]
+fn only_the_image_says_what_may_be_restarted() {
+    let image = Box::with(IMAGE).drop_in("10.toml", "[services.web]\nhealth_url = \"http://x/\"");
+    let user_data = "#imagebuilder-agent\n[services.orders]\nunit = \"sshd.service\"";
+    assert_eq!(
+        image.load(Some(user_data)).unwrap().services[0].unit,
+        "sshd.service"
+    );
+    let units = image.sources().image_units().unwrap();
+    assert_eq!(
+        units.into_iter().collect::<Vec<_>>(),
+        ["orders.service", "web.service"]
+    );
 }

@@ -224,6 +224,24 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
             });
             format!("<AutoScalingInstances>{member}</AutoScalingInstances>")
         }
+        "DescribeAutoScalingGroups" => {
+            assert_eq!(form["AutoScalingGroupNames.member.1"], "fleet");
+            let member = |id: &str| {
+                format!(
+                    "<member><InstanceId>{id}</InstanceId><AvailabilityZone>a</AvailabilityZone>\
+                     <LifecycleState>InService</LifecycleState><HealthStatus>Healthy</HealthStatus>\
+                     <ProtectedFromScaleIn>false</ProtectedFromScaleIn></member>"
+                )
+            };
+            let members = ["i-0abc", "i-0def", "i-0fff"].map(member).concat();
+            format!(
+                "<AutoScalingGroups><member><AutoScalingGroupName>fleet</AutoScalingGroupName>\
+                 <MinSize>1</MinSize><MaxSize>9</MaxSize><DesiredCapacity>3</DesiredCapacity>\
+                 <DefaultCooldown>300</DefaultCooldown><HealthCheckType>EC2</HealthCheckType>\
+                 <CreatedTime>2026-01-01T00:00:00Z</CreatedTime><Instances>{members}</Instances>\
+                 </member></AutoScalingGroups>"
+            )
+        }
         "DescribeLifecycleHooks" => {
             let hook = |name: &str, transition: &str| {
                 format!(
@@ -308,6 +326,20 @@ fn ssm(cloud: &Cloud, target: &str, body: &[u8]) -> Response {
         return json(StatusCode::BAD_REQUEST, text);
     }
     let request: serde_json::Value = serde_json::from_slice(body).unwrap();
+    if action == "GetParameters" {
+        let names = request["Names"].as_array().unwrap();
+        assert!(names.len() <= 10);
+        let known = cloud.facts().parameters;
+        let found: Vec<_> = names
+            .iter()
+            .filter_map(|name| Some((name.as_str()?, known.get(name.as_str()?)?)))
+            .map(
+                |(name, value)| serde_json::json!({"Name": name, "Value": value, "Type": "String"}),
+            )
+            .collect();
+        let answer = serde_json::json!({"Parameters": found, "InvalidParameters": []});
+        return json(StatusCode::OK, answer.to_string());
+    }
     let name = request["Name"].as_str().unwrap().to_owned();
     match action {
         "PutParameter" => {

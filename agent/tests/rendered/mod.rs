@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every unit of the agent, and a service.
-pub(crate) const UNITS: [&str; 8] = [
+pub(crate) const UNITS: [&str; 10] = [
     "imagebuilder-agent-configure.service",
     "imagebuilder-agent.service",
     "imagebuilder-agent-trial.service",
@@ -12,6 +12,8 @@ pub(crate) const UNITS: [&str; 8] = [
     "imagebuilder-agent-update.timer",
     "imagebuilder-agent-update.path",
     "imagebuilder-agent-factory.service",
+    "imagebuilder-agent-restart.service",
+    "imagebuilder-agent-restart.path",
     "orders.service",
 ];
 

@@ -1,6 +1,6 @@
 //! Random lives: whatever the world does, some things never happen.
 
-use super::life::{Dice, Life};
+use super::life::{Dice, Life, terms};
 use crate::machine::*;
 use crate::notice::SpotNotices;
 
@@ -9,6 +9,7 @@ impl Life {
     fn assert_lawful(&self, seed: u64) {
         let mut verdict = "";
         let (mut erased, mut abandoned, mut back) = (false, false, false);
+        let (mut restarted, mut treated) = (None::<u64>, false);
         for line in &self.log {
             let words: Vec<&str> = line.split(' ').skip(1).collect();
             let context = || format!("seed {seed}: {line} in {:#?}", self.log);
@@ -30,7 +31,21 @@ impl Life {
                     verdict = "Judging";
                     erased = false;
                 }
-                ["reported", _] => assert_eq!(verdict, "Unfit", "{}", context()),
+                ["reported", _] => {
+                    assert_eq!(verdict, "Unfit", "{}", context());
+                }
+                // Once an illness, and never twice within a minute.
+                ["restart", ..] => {
+                    assert_eq!(verdict, "Unfit", "{}", context());
+                    let at: u64 = line.split(' ').next().unwrap().parse().unwrap();
+                    assert!(
+                        restarted.is_none_or(|last| at >= last + 60),
+                        "{}",
+                        context()
+                    );
+                    assert!(!std::mem::replace(&mut treated, true), "{}", context());
+                    restarted = Some(at);
+                }
                 ["erased"] => {
                     let leaving = verdict == "Draining" || abandoned;
                     assert!(!erased && leaving, "{}", context());
@@ -41,6 +56,7 @@ impl Life {
                     if matches!(word, "Fit") {
                         assert_ne!(verdict, "Resting", "past the gate: {}", context());
                     }
+                    treated &= word == "Unfit";
                     verdict = word;
                     back = word == "Draining" && !line.ends_with("the group is ending this box");
                 }
@@ -58,6 +74,9 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
     for seed in 1..=400_u64 {
         let mut dice = Dice(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut life = Life::in_group(Phase::Pending);
+        let mut terms = terms();
+        terms.serving.restart = true;
+        life.terms = Ok(terms);
         (life.slowness, life.dice) = (seed * 10, Dice(dice.0));
         for _ in 0..25 {
             match dice.below(18) {
@@ -95,6 +114,7 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
                     let soon = life.clock().as_second() + 120;
                     life.interrupt("hibernate", soon);
                 }
+                17 => life.peers.sick = if life.peers.sick == 0 { 5 } else { 0 },
                 16 => life.spot = SpotNotices::default(),
                 _ => {}
             }

@@ -1,5 +1,6 @@
 //! A life of one box: the machine, its group and its clock, all simulated.
 
+use crate::fleet::Peers;
 use crate::lifecycle::Hooks;
 use crate::machine::*;
 use crate::notice::{Scheduled, Spot, SpotNotices};
@@ -30,6 +31,8 @@ pub(super) fn terms() -> Terms {
             failures: 3,
             interval: second * 5,
             replace_after: Some(second * 60),
+            restart: false,
+            fleet_guard_percent: 20,
         },
         drain: Drain {
             settle: second * 5,
@@ -59,6 +62,9 @@ pub(super) struct Life {
     /// How far the time of day is ahead of the machine's own clock: it sleeps through that.
     pub(super) slept: u64,
     pub(super) registry: Option<Verdict>,
+    pub(super) peers: Peers,
+    /// What the machine last saw of them.
+    pub(super) weighed: Option<Peers>,
     pub(super) log: Vec<String>,
     /// Answers on their way, by when they arrive.
     pub(super) under_way: Vec<(Instant, Event)>,
@@ -96,6 +102,12 @@ impl Life {
             schedule: Vec::new(),
             slept: 0,
             registry: None,
+            peers: Peers {
+                total: 9,
+                asked: 9,
+                ..Peers::default()
+            },
+            weighed: None,
             log: Vec::new(),
             under_way: Vec::new(),
             slowness: 0,
@@ -249,7 +261,17 @@ impl Life {
                 }
                 Event::Erased(when(up, ()))
             }
+            Action::Restart(names) => {
+                self.note(&format!("restart of {}", names.join(", ")));
+                Event::Restarted(Ok(()))
+            }
+            Action::AskPeers(_) => {
+                self.weighed = self.api.then_some(self.peers);
+                Event::PeersSeen(when(self.api, self.peers))
+            }
             Action::ReportUnhealthy => {
+                let held = self.weighed.map(|peers| peers.holds_back(20));
+                assert_eq!(held, Some(None), "never unseen, and never in a sick fleet");
                 self.note("reported unhealthy");
                 Event::Reported(when(self.api, ()))
             }

@@ -1,0 +1,222 @@
+//! Restarting a sick service: the daemon's request, and the face that carries it out.
+//!
+//! The daemon is nobody in particular and can restart nothing. It leaves a file named after the unit in
+//! its own runtime directory; `imagebuilder-agent-restart.path` starts the other face, which is root.
+//! That face believes the daemon nothing but the name, and takes it only if the image's own files list it
+//! as a service: neither user data nor whoever has taken the daemon over can have another unit restarted,
+//! or the same one again and again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+
+use crate::settings::Sources;
+use crate::standing::replace;
+
+/// Where requests are left, below the daemon's runtime directory.
+pub(crate) const REQUESTS: &str = "restart";
+
+/// Between two restarts of one unit. The daemon's own pause is no shorter; this one is not the daemon's.
+const SPACING: Duration = Duration::from_secs(60);
+
+/// The most restarts of one unit within [`WINDOW`].
+const MOST: usize = 6;
+
+/// What [`MOST`] counts over.
+const WINDOW: Duration = Duration::from_secs(3600);
+
+/// A request this old was for another moment.
+const OUT_OF_DATE: Duration = Duration::from_secs(120);
+
+/// Leaves a request for `unit` below the daemon's runtime directory.
+pub(crate) fn request(run_dir: &Path, unit: &str) -> Result<()> {
+    if !is_service(unit) {
+        bail!("cannot ask for a restart of {unit:?}: not the name of a service unit");
+    }
+    let requests = run_dir.join(REQUESTS);
+    fs::create_dir_all(&requests).with_context(|| format!("cannot make {}", requests.display()))?;
+    replace(&requests.join(unit), "", 0o644)
+}
+
+/// A service unit's name, and nothing that a path or a command line could take for something else.
+pub(crate) fn is_service(unit: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@:".contains(c);
+    unit.len() <= 255
+        && unit.ends_with(".service")
+        && unit.chars().all(fits)
+        && unit.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// Carries out what was requested: `restart-requested`.
+///
+/// `state` is root's own memory of what it did. Every request is dealt with once, well or badly.
+pub(crate) fn carry_out(
+    sources: &Sources,
+    run_dir: &Path,
+    state: &Path,
+    systemctl: &Path,
+) -> Result<()> {
+    let allowed = sources.image_units()?;
+    let now = SystemTime::now();
+    let mut trouble = Vec::new();
+    for (unit, asked) in requests(&run_dir.join(REQUESTS))? {
+        let path = state.join(&unit);
+        match consider(&unit, asked, &allowed, &Past::read(&path), now) {
+            Decision::DoneBefore => {}
+            Decision::Refused(why) => {
+                tracing::warn!("not restarting {unit}: {why}");
+                // Only of a unit of ours is anything remembered: other names could be endless.
+                if allowed.contains(&unit) {
+                    Past::read(&path).dealt_with(asked, None).write(&path)?;
+                }
+            }
+            Decision::Restart => {
+                // Before the deed: a crash in between must not repeat it.
+                Past::read(&path)
+                    .dealt_with(asked, Some(now))
+                    .write(&path)?;
+                tracing::info!("restarting {unit}, as the agent found it sick");
+                if let Err(error) = restart(systemctl, &unit) {
+                    trouble.push(format!("{error:#}"));
+                }
+            }
+        }
+    }
+    if !trouble.is_empty() {
+        bail!("{}", trouble.join("; "));
+    }
+    Ok(())
+}
+
+/// The names in the daemon's directory that could be units, and when each was last asked for.
+fn requests(dir: &Path) -> Result<Vec<(String, SystemTime)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", dir.display())),
+    };
+    let mut found = Vec::new();
+    // Nobody has more services than this; whoever fills the directory gets no further.
+    for entry in entries.take(256).flatten() {
+        // Of the file only name and time count: it is never opened and no link is followed.
+        let asked = entry.metadata().and_then(|about| about.modified());
+        let name = entry.file_name().into_string();
+        if let (Ok(unit), Ok(asked)) = (name, asked)
+            && is_service(&unit)
+        {
+            found.push((unit, asked));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    Restart,
+    DoneBefore,
+    Refused(String),
+}
+
+fn consider(
+    unit: &str,
+    asked: SystemTime,
+    allowed: &BTreeSet<String>,
+    past: &Past,
+    now: SystemTime,
+) -> Decision {
+    let refused = |why: String| Decision::Refused(why);
+    if !allowed.contains(unit) {
+        return refused("the image's settings list no such service".to_owned());
+    }
+    if past.asked >= Some(nanos(asked)) {
+        return Decision::DoneBefore;
+    }
+    // A clock that was set back makes a time lie ahead: that is no reason to refuse for ever.
+    let since = |then: SystemTime| now.duration_since(then).ok();
+    if since(asked).is_some_and(|age| age > OUT_OF_DATE) {
+        return refused("the request is out of date".to_owned());
+    }
+    let recent = |limit: Duration| {
+        let within = |at: &&u64| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(**at);
+            since(at).is_some_and(|age| age < limit)
+        };
+        past.restarts.iter().filter(within).count()
+    };
+    if recent(SPACING) > 0 {
+        return refused(format!(
+            "it was restarted less than {} s ago",
+            SPACING.as_secs()
+        ));
+    }
+    if recent(WINDOW) >= MOST {
+        return refused(format!(
+            "it was restarted {MOST} times within {} minutes",
+            WINDOW.as_secs() / 60
+        ));
+    }
+    Decision::Restart
+}
+
+/// What was done about one unit since boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+struct Past {
+    /// The request last dealt with, by its time in nanoseconds.
+    asked: Option<u64>,
+    /// The last restarts, in seconds since the epoch.
+    restarts: Vec<u64>,
+}
+
+impl Past {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn dealt_with(mut self, asked: SystemTime, restarted: Option<SystemTime>) -> Self {
+        self.asked = Some(nanos(asked));
+        self.restarts
+            .extend(restarted.map(|at| nanos(at) / 1_000_000_000));
+        let surplus = self.restarts.len().saturating_sub(MOST);
+        self.restarts.drain(..surplus);
+        self
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let json = serde_json::to_string(self).context("cannot write the past as JSON")?;
+        replace(path, &json, 0o600)
+    }
+}
+
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
+fn restart(systemctl: &Path, unit: &str) -> Result<()> {
+    // One that systemd has given up on is counted anew, else it would refuse.
+    for verb in [&["reset-failed"][..], &["restart", "--no-block"]] {
+        let done = Command::new(systemctl)
+            .args(verb)
+            .args(["--", unit])
+            .output()
+            .with_context(|| format!("cannot run {}", systemctl.display()))?;
+        if !done.status.success() && verb[0] == "restart" {
+            let said = String::from_utf8_lossy(&done.stderr);
+            bail!("cannot restart {unit}: {}", said.trim());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
