@@ -3,7 +3,7 @@
 //! It builds the world and says how it ended; what is done in it is [`crate::update::attempt`]'s.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use crate::cli::Exit;
 use crate::output;
 use crate::update::attempt::{self, Course, Ended, StandingFile, System, World};
 use crate::update::board::Board;
-use crate::update::channel::{Catalogue, Channel, Offer};
+use crate::update::channel::{Catalogue, Channel, Offer, Place, TufChannel};
 use crate::update::machine::Outcome;
 use crate::update::plan::Windows;
 use crate::update::probe::{self, SelfTest};
@@ -86,17 +86,15 @@ pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
     let terms = subject
         .subscription
         .context("the settings name no channel")?;
-    let scratch = layout.run.join(SCRATCH);
-    let _ = std::fs::remove_dir_all(&scratch);
-    probe::copy(&layout.state.join(METADATA), &scratch)?;
+    let scratch = Scratch(layout.run.join(SCRATCH));
+    scratch.clear();
+    probe::copy(&layout.state.join(METADATA), &scratch.0.join(METADATA))?;
     let copied = Layout {
-        state: scratch.clone(),
+        state: scratch.0.clone(),
         ..layout.clone()
     };
     let mut channel = open(&terms, &copied);
-    let tested = probe::test(channel.as_mut(), &layout, Timestamp::now()).await;
-    let _ = std::fs::remove_dir_all(&scratch);
-    tested?;
+    probe::test(channel.as_mut(), &layout, Timestamp::now()).await?;
     output::line(&probe::passed(crate::version()));
     Ok(Exit::Done)
 }
@@ -131,11 +129,13 @@ fn world(
 /// The channel; one that cannot be opened is refused at every look, so that the rest of a run is done all
 /// the same.
 fn open(terms: &Subscription, layout: &Layout) -> Box<dyn Channel> {
-    let _ = layout;
-    Box::new(Closed(Refusal {
-        cause: Cause::NoRoot,
-        detail: format!("{} cannot be read yet", terms.url),
-    }))
+    let mut place = Place::new(&terms.url, &layout.channel, &layout.state.join(METADATA));
+    place.ca_file.clone_from(&terms.ca_file);
+    place.plain_http = terms.plain_http;
+    match TufChannel::open(&place) {
+        Ok(channel) => Box::new(channel),
+        Err(refusal) => Box::new(Closed(refusal)),
+    }
 }
 
 /// A channel that could not be opened.
@@ -149,5 +149,20 @@ impl Channel for Closed {
 
     async fn fetch(&mut self, _offer: &Offer, _part: &Path) -> Result<(), Refusal> {
         Err(self.0.clone())
+    }
+}
+
+/// A directory for one test, gone with it; a leftover of one that was killed goes first.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn clear(&self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
