@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use contract::layout;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,7 +20,7 @@ use crate::notify::Systemd;
 use crate::restart;
 use crate::run::{self, World};
 use crate::settings::{Refused, Sources};
-use crate::status::{self, Form};
+use crate::status::{self, Form, Places};
 use crate::update::board;
 use crate::update::command::UpdateArgs;
 
@@ -88,10 +89,27 @@ enum Face {
         #[arg(long, value_name = "FILE", default_value = "systemctl")]
         systemctl: PathBuf,
     },
-    /// Show what the daemon thinks and what it waits for.
+    /// Show what the daemon thinks and what it waits for, and how the agent keeps itself current.
     Status {
         #[command(flatten)]
         standing: StandingArgs,
+        /// Where the updater keeps status.json.
+        #[arg(
+            long,
+            value_name = "DIR",
+            default_value = layout::RUN,
+            env = "IMAGEBUILDER_UPDATE_STATUS_DIR"
+        )]
+        updater_dir: PathBuf,
+        /// Where `configure` left update.json.
+        #[arg(
+            long,
+            hide = true,
+            value_name = "DIR",
+            default_value = "/run/imagebuilder",
+            env = "IMAGEBUILDER_AGENT_RUN_DIR"
+        )]
+        configured: PathBuf,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -255,8 +273,17 @@ impl Cli {
                 )?;
                 Ok(Exit::Done)
             }
-            Face::Status { standing, json } => status::show(
-                &standing.run_dir,
+            Face::Status {
+                standing,
+                updater_dir,
+                configured,
+                json,
+            } => status::show(
+                Places {
+                    daemon: &standing.run_dir,
+                    updater: &updater_dir,
+                    configure: &configured,
+                },
                 if json { Form::Json } else { Form::Screen },
             ),
         }

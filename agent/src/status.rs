@@ -1,16 +1,26 @@
-//! `imagebuilder-agent status`: the daemon's standing on one screen, or as JSON.
+//! `imagebuilder-agent status`: the daemon's and the updater's standing on one screen, or as JSON.
+//!
+//! It only reads files that others left, any of which may be missing: the daemon or the updater may never
+//! have run.
+
+mod updates;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use contract::registry::Verdict;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::cli::Exit;
 use crate::output;
 use crate::standing::{FILE, Standing};
+use crate::update::board::{self, UpdateStanding};
+use crate::update::subscription::Subject;
 
 /// How the standing is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,30 +31,73 @@ pub(crate) enum Form {
     Json,
 }
 
+/// The directories that others leave their files in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    /// The daemon's.
+    pub(crate) daemon: &'a Path,
+    /// The updater's.
+    pub(crate) updater: &'a Path,
+    /// That of `configure`.
+    pub(crate) configure: &'a Path,
+}
+
 /// Shows the standing and says by the exit code whether the box is fit.
-pub(crate) fn show(run_dir: &Path, form: Form) -> Result<Exit> {
-    let path = run_dir.join(FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            tracing::error!("the agent is not running here: no {}", path.display());
-            tracing::error!("hint: systemctl status imagebuilder-agent");
-            return Ok(Exit::NotFit);
+pub(crate) fn show(places: Places<'_>, form: Form) -> Result<Exit> {
+    let daemon: Option<Left<Standing>> = left(&places.daemon.join(FILE))?;
+    let updater: Option<Left<UpdateStanding>> = left(&places.updater.join(board::FILE))?;
+    if daemon.is_none() {
+        let path = places.daemon.join(FILE);
+        tracing::error!("the agent is not running here: no {}", path.display());
+        tracing::error!("hint: systemctl status imagebuilder-agent");
+    }
+    let fit = daemon.as_ref().map(|daemon| daemon.read.verdict) == Some(Some(Verdict::Fit));
+    match form {
+        Form::Json => {
+            let mut told = daemon.map(|daemon| daemon.raw).unwrap_or_default();
+            let update = updater.map_or(Value::Null, |updater| Value::Object(updater.raw));
+            told.insert("update".to_owned(), update);
+            output::line(&format!("{:#}", Value::Object(told)));
         }
+        Form::Screen => {
+            let subject = Subject::read(places.configure);
+            let mut rows = daemon.map(|daemon| rows(&daemon.read)).unwrap_or_default();
+            let updater = updater.map(|updater| updater.read);
+            rows.extend(updates::rows(
+                updater.as_ref(),
+                subject.as_ref(),
+                Timestamp::now(),
+            ));
+            output::line(screen(&rows).trim_end());
+        }
+    }
+    Ok(if fit { Exit::Done } else { Exit::NotFit })
+}
+
+/// A file that was left: as it is, since a program may know more of it than we do, and as we read it.
+struct Left<T> {
+    raw: Map<String, Value>,
+    read: T,
+}
+
+fn left<T: DeserializeOwned>(path: &Path) -> Result<Option<Left<T>>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let standing: Standing = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not a standing", path.display()))?;
-    match form {
-        Form::Json => output::line(text.trim_end()),
-        Form::Screen => output::line(screen(&standing).trim_end()),
-    }
-    Ok(if standing.verdict == Some(Verdict::Fit) {
-        Exit::Done
-    } else {
-        Exit::NotFit
-    })
+    let read = || format!("{} is not a standing", path.display());
+    let Value::Object(raw) = serde_json::from_str(&text).with_context(read)? else {
+        bail!(read());
+    };
+    Ok(Some(Left {
+        read: serde_json::from_str(&text).with_context(read)?,
+        raw,
+    }))
 }
+
+/// What is on the left of a line, and on the right.
+type Row = (&'static str, String);
 
 fn word(verdict: Option<Verdict>) -> &'static str {
     match verdict {
@@ -57,7 +110,8 @@ fn word(verdict: Option<Verdict>) -> &'static str {
     }
 }
 
-fn screen(standing: &Standing) -> String {
+/// What the daemon tells.
+fn rows(standing: &Standing) -> Vec<Row> {
     let or_unknown = |text: &str| {
         if text.is_empty() {
             "not known yet".to_owned()
@@ -97,8 +151,18 @@ fn screen(standing: &Standing) -> String {
         } else {
             service.detail.as_str()
         };
-        rows.push(("service", format!("{name} {} {health}", service.version)));
+        let restarts = match standing.restarts.get(name) {
+            None | Some(0) => String::new(),
+            Some(1) => ", restarted once".to_owned(),
+            Some(times) => format!(", restarted {times} times"),
+        };
+        let told = format!("{name} {} {health}{restarts}", service.version);
+        rows.push(("service", told));
     }
+    rows
+}
+
+fn screen(rows: &[Row]) -> String {
     rows.iter().fold(String::new(), |mut text, (key, value)| {
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -138,10 +202,11 @@ mod tests {
             waiting_for: "unfit; waiting for 3 passes in a row".into(),
             notices: vec!["rebalance recommended since 2026-01-01T00:00:00Z".into()],
             services: BTreeMap::from([("orders".to_owned(), service)]),
+            restarts: BTreeMap::from([("orders".to_owned(), 2)]),
             ..Standing::default()
         };
         assert_eq!(
-            screen(&standing),
+            screen(&rows(&standing)),
             "verdict   unfit\n\
              reason    /gtg answered 503\n\
              since     2026-01-01T00:00:00Z\n\
@@ -151,7 +216,7 @@ mod tests {
              group     shop-fleet\n\
              agent     0.1.0\n\
              notice    rebalance recommended since 2026-01-01T00:00:00Z\n\
-             service   orders 1.2 /gtg answered 503\n"
+             service   orders 1.2 /gtg answered 503, restarted 2 times\n"
         );
     }
 }

@@ -670,7 +670,13 @@ async fn refused_settings_end_with_two_and_the_words() {
 async fn status_without_a_daemon_says_so() {
     let house = Box::new("").await;
     let (code, out, log) = house.output(&["status"]).await;
-    assert_eq!((code, out.as_str()), (Some(3), ""));
+    let screen = "updates   the updater has not run yet\n";
+    assert_eq!((code, out.as_str()), (Some(3), screen));
+    let (code, json, _) = house.output(&["status", "--json"]).await;
+    assert_eq!(
+        (code, json.as_str()),
+        (Some(3), "{\n  \"update\": null\n}\n")
+    );
     assert!(log.contains("the agent is not running here"), "{log}");
     assert!(!Path::new(&house.dir.path().join("run/status.json")).exists());
 }

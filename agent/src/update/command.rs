@@ -105,7 +105,7 @@ impl UpdateArgs {
         let layout = below(&self.root);
         match self.verb {
             Verb::Now(place) => {
-                must_be_root("now")?;
+                must_be_root(&self.root, "now")?;
                 block_on(now::now(&layout.run, &place.run_dir))
             }
             Verb::Hold {
@@ -113,15 +113,15 @@ impl UpdateArgs {
                 reason,
                 place,
             } => {
-                must_be_root("hold")?;
+                must_be_root(&self.root, "hold")?;
                 Desk::open(&layout, &place.run_dir)?.hold(period, &reason, Timestamp::now())
             }
             Verb::Release(place) => {
-                must_be_root("release")?;
+                must_be_root(&self.root, "release")?;
                 Desk::open(&layout, &place.run_dir)?.release()
             }
             Verb::Pin { version, place } => {
-                must_be_root("pin")?;
+                must_be_root(&self.root, "pin")?;
                 Desk::open(&layout, &place.run_dir)?.pin(version)
             }
             Verb::Run(args) => block_on(act::run(layout, &self.root, args)),
@@ -143,8 +143,9 @@ fn below(root: &Path) -> Layout {
     }
 }
 
-fn must_be_root(verb: &str) -> Result<()> {
-    if rustix::process::geteuid().is_root() {
+/// The box is root's; a tree elsewhere is whoever's it is.
+fn must_be_root(root: &Path, verb: &str) -> Result<()> {
+    if root != Path::new("/") || rustix::process::geteuid().is_root() {
         return Ok(());
     }
     bail!("update {verb} is root's\nhint: sudo imagebuilder-agent update {verb}")

@@ -44,15 +44,15 @@ pub(super) async fn now(run: &Path, run_dir: &Path) -> Result<Exit> {
             break ended.context("cannot wait for systemctl")?;
         }
     };
+    let after = standing(run);
+    if after != before && !after.code.is_empty() {
+        bail!("{}: {}", after.code, after.reason);
+    }
     if !status.success() {
         bail!("the updater failed: {status}\nhint: journalctl --unit {UNIT}");
     }
-    let after = standing(run);
     if after == before {
         bail!("the updater told nothing new\nhint: journalctl --unit {UNIT}");
-    }
-    if !after.code.is_empty() {
-        bail!("{}: {}", after.code, after.reason);
     }
     output::line(&outcome(&before, &after));
     Ok(Exit::Done)

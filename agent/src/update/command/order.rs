@@ -2,7 +2,7 @@
 //!
 //! It orders and never acts: an attempt under way is not stopped, and says so.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +10,7 @@ use semver::Version;
 
 use crate::cli::Exit;
 use crate::output;
-use crate::update::board::{FILE, Hold, UpdateStanding};
+use crate::update::board::{Board, FILE, Hold, UpdateStanding};
 use crate::update::slots::Layout;
 use crate::update::state::{Orders, Store};
 use crate::update::subscription::{Subject, machine_name};
@@ -18,6 +18,7 @@ use crate::update::subscription::{Subject, machine_name};
 /// The orders of this box, and where they are kept.
 pub(super) struct Desk {
     store: Store,
+    run: PathBuf,
     orders: Orders,
     standing: UpdateStanding,
 }
@@ -33,6 +34,7 @@ impl Desk {
         Ok(Self {
             orders: store.orders(&instance_id),
             store,
+            run: layout.run.clone(),
             standing: standing(&layout.run),
         })
     }
@@ -104,6 +106,14 @@ impl Desk {
 
     fn keep(&self, line: &str) -> Result<()> {
         self.store.order(&self.orders)?;
+        // For `status`, which cannot read the order itself; the updater tells it anew whenever it runs.
+        if let Err(error) = std::fs::create_dir_all(&self.run) {
+            tracing::warn!("cannot make {}: {error}", self.run.display());
+        }
+        Board::new(&self.run).change(|standing| {
+            standing.hold.clone_from(&self.orders.hold);
+            standing.pin.clone_from(&self.orders.pin);
+        });
         output::line(line);
         let phase = self.standing.phase.as_str();
         if !matches!(phase, "" | "idle" | "checking") {
@@ -188,6 +198,12 @@ mod tests {
         let hold = orders.hold.unwrap();
         assert_eq!(hold.until, Some(at("2026-06-01T18:00:00Z")));
         assert_eq!(hold.reason, "fair week");
+        // Told at once, also where the updater never ran.
+        let told = standing(&below(place.0.path()).run);
+        assert_eq!(
+            (told.hold.unwrap().reason, told.pin),
+            (hold.reason, orders.pin)
+        );
         place.desk().hold(None, "", now).unwrap();
         assert_eq!(place.orders().hold.unwrap().until, None);
         place.desk().release().unwrap();

@@ -1,0 +1,334 @@
+//! The updater's part of the screen.
+
+use jiff::Timestamp;
+
+use super::Row;
+use crate::update::board::{Build, UpdateStanding};
+use crate::update::plan::POSITIONS;
+use crate::update::subscription::Subject;
+
+/// What the updater tells; `None`: it never ran. `subject` is what `configure` left.
+pub(super) fn rows(
+    standing: Option<&UpdateStanding>,
+    subject: Option<&Subject>,
+    now: Timestamp,
+) -> Vec<Row> {
+    let follows = subject.map(|subject| subject.subscription.as_ref());
+    let Some(standing) = standing else {
+        return vec![(
+            "updates",
+            unheard(follows.map(|terms| terms.map(|terms| &*terms.channel))),
+        )];
+    };
+    let mut rows = Vec::new();
+    rows.push(("updates", headline(standing, follows == Some(None))));
+    for (key, build) in [
+        ("stable", &standing.stable),
+        ("trial", &standing.trial),
+        ("factory", &standing.factory),
+    ] {
+        rows.extend(build.as_ref().map(|build| (key, named(build))));
+    }
+    rows.extend(wanted(standing, now).map(|wanted| ("wanted", wanted)));
+    // One that has ended holds nothing, and the updater may not have run since.
+    if let Some(hold) = standing
+        .hold
+        .as_ref()
+        .filter(|hold| hold.until.is_none_or(|until| now < until))
+    {
+        let until = match hold.until {
+            Some(until) => format!("until {until}, {}", ahead(until, now)),
+            None => "until released".to_owned(),
+        };
+        let why = if hold.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", hold.reason)
+        };
+        rows.push(("hold", format!("{until}{why}")));
+    }
+    rows.extend(standing.pin.as_ref().map(|pin| ("pin", pin.to_string())));
+    rows.extend(
+        standing
+            .floor
+            .as_ref()
+            .map(|floor| ("floor", floor.to_string())),
+    );
+    rows.push(("checked", checked(standing, now)));
+    if let Some([root, timestamp, snapshot, targets]) = standing.metadata {
+        let fresh = match standing.metadata_expires {
+            Some(expires) if expires <= now => format!(", EXPIRED {}", ago(expires, now)),
+            Some(expires) => format!(", expires {}", ahead(expires, now)),
+            None => String::new(),
+        };
+        let versions =
+            format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
+        rows.push(("metadata", format!("{versions}{fresh}")));
+    }
+    for skipped in &standing.skipped {
+        let told = format!(
+            "{}: {}, {}",
+            named(&skipped.build),
+            skipped.reason,
+            ago(skipped.at, now)
+        );
+        rows.push(("skipped", told));
+    }
+    rows
+}
+
+/// `Some(None)`: the box is known to follow no channel.
+fn unheard(follows: Option<Option<&str>>) -> String {
+    match follows {
+        Some(Some(channel)) => format!("channel {channel}; the updater has not run yet"),
+        Some(None) => "none: this box follows no channel".to_owned(),
+        None => "the updater has not run yet".to_owned(),
+    }
+}
+
+fn headline(standing: &UpdateStanding, none: bool) -> String {
+    let channel = match standing.channel.as_str() {
+        _ if none => "none: this box follows no channel any more",
+        "" => "the updater has not run yet",
+        channel => &format!("channel {channel}"),
+    };
+    let phase = match standing.phase.as_str() {
+        "" => String::new(),
+        phase => format!("; {phase}"),
+    };
+    let code = match standing.code.as_str() {
+        "" => String::new(),
+        code => format!(" ({code})"),
+    };
+    let reason = match standing.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    format!("{channel}{phase}{code}{reason}")
+}
+
+fn wanted(standing: &UpdateStanding, now: Timestamp) -> Option<String> {
+    let wanted = standing.wanted.as_ref()?;
+    let at = match standing.wanted_at {
+        Some(at) if at > now => format!(" at {at}, {}", ahead(at, now)),
+        _ => String::new(),
+    };
+    let place = standing.position.map_or_else(String::new, |place| {
+        format!("; place {place} of {POSITIONS} in its waves")
+    });
+    Some(format!("{}{at}{place}", named(wanted)))
+}
+
+fn checked(standing: &UpdateStanding, now: Timestamp) -> String {
+    match (standing.checked_at, standing.verified_at) {
+        (None, _) => "never".to_owned(),
+        (Some(checked), Some(verified)) if checked == verified => {
+            format!("{}, and verified", ago(checked, now))
+        }
+        (Some(checked), Some(verified)) => {
+            format!(
+                "{}; last verified {}",
+                ago(checked, now),
+                ago(verified, now)
+            )
+        }
+        (Some(checked), None) => format!("{}; never verified", ago(checked, now)),
+    }
+}
+
+fn named(build: &Build) -> String {
+    format!("{} ({})", build.version, build.digest.short())
+}
+
+/// `4 min ago`; a moment that is not over says so, since then a clock is or was wrong.
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    if at > now {
+        return format!("{}, by a clock that was wrong", ahead(at, now));
+    }
+    match span(now.as_second() - at.as_second()) {
+        None => "just now".to_owned(),
+        Some(span) => format!("{span} ago"),
+    }
+}
+
+/// `in 5 h`
+fn ahead(at: Timestamp, now: Timestamp) -> String {
+    match span(at.as_second() - now.as_second()) {
+        None => "in a moment".to_owned(),
+        Some(span) => format!("in {span}"),
+    }
+}
+
+/// The largest unit of which there are two; `None` under two seconds.
+fn span(seconds: i64) -> Option<String> {
+    let (count, unit) = match seconds {
+        ..=1 => return None,
+        2..=119 => (seconds, "s"),
+        120..=7_199 => (seconds / 60, "min"),
+        7_200..=172_799 => (seconds / 3_600, "h"),
+        _ => (seconds / 86_400, "days"),
+    };
+    Some(format!("{count} {unit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use semver::Version;
+
+    use super::super::screen;
+    use super::*;
+    use crate::update::board::{Hold, Skipped};
+    use crate::update::channel::Digest;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn now() -> Timestamp {
+        at("2026-06-01T12:00:00Z")
+    }
+
+    fn build(minor: u64) -> Build {
+        Build {
+            version: Version::new(1, minor, 0),
+            digest: Digest::parse(&format!("{minor:x}").repeat(64)).unwrap(),
+        }
+    }
+
+    fn shown(standing: &UpdateStanding) -> String {
+        screen(&rows(Some(standing), None, now()))
+    }
+
+    fn quiet() -> UpdateStanding {
+        UpdateStanding {
+            phase: "idle".to_owned(),
+            reason: "current".to_owned(),
+            channel: "stable".to_owned(),
+            stable: Some(build(2)),
+            factory: Some(build(1)),
+            metadata: Some([1, 52, 10, 3]),
+            metadata_expires: Some(at("2026-06-02T11:00:00Z")),
+            checked_at: Some(at("2026-06-01T11:56:00Z")),
+            verified_at: Some(at("2026-06-01T11:56:00Z")),
+            ..UpdateStanding::default()
+        }
+    }
+
+    #[test]
+    fn a_box_that_is_current() {
+        assert_eq!(
+            shown(&quiet()),
+            "updates   channel stable; idle: current\n\
+             stable    1.2.0 (222222222222)\n\
+             factory   1.1.0 (111111111111)\n\
+             checked   4 min ago, and verified\n\
+             metadata  root 1, timestamp 52, snapshot 10, targets 3, expires in 23 h\n"
+        );
+    }
+
+    #[test]
+    fn a_box_with_everything() {
+        let standing = UpdateStanding {
+            phase: "trial".to_owned(),
+            reason: "1.3.0 (taking 1.3.0: newer)".to_owned(),
+            code: "expired".to_owned(),
+            trial: Some(build(3)),
+            wanted: Some(build(4)),
+            wanted_at: Some(at("2026-06-01T17:13:44Z")),
+            position: Some(1024),
+            hold: Some(Hold {
+                until: Some(at("2026-06-01T18:00:00Z")),
+                reason: "fair week".to_owned(),
+            }),
+            pin: Some(Version::new(1, 3, 0)),
+            floor: Some(Version::new(1, 1, 0)),
+            skipped: vec![Skipped {
+                build: build(5),
+                reason: "the trial ended with watchdog".to_owned(),
+                at: at("2026-05-29T12:00:00Z"),
+            }],
+            metadata_expires: Some(at("2026-06-01T10:00:00Z")),
+            verified_at: Some(at("2026-05-31T11:00:00Z")),
+            ..quiet()
+        };
+        assert_eq!(
+            shown(&standing),
+            "updates   channel stable; trial (expired): 1.3.0 (taking 1.3.0: newer)\n\
+             stable    1.2.0 (222222222222)\n\
+             trial     1.3.0 (333333333333)\n\
+             factory   1.1.0 (111111111111)\n\
+             wanted    1.4.0 (444444444444) at 2026-06-01T17:13:44Z, in 5 h; place 1024 of 2048 in its waves\n\
+             hold      until 2026-06-01T18:00:00Z, in 6 h: fair week\n\
+             pin       1.3.0\n\
+             floor     1.1.0\n\
+             checked   4 min ago; last verified 25 h ago\n\
+             metadata  root 1, timestamp 52, snapshot 10, targets 3, EXPIRED 2 h ago\n\
+             skipped   1.5.0 (555555555555): the trial ended with watchdog, 3 days ago\n"
+        );
+    }
+
+    #[test]
+    fn a_box_whose_updater_never_ran() {
+        let subject = |channel: &str| {
+            let json = format!("{{\"instance_id\":\"i-1\"{channel}}}");
+            Subject::parse(&json).unwrap()
+        };
+        let some = subject(",\"channel\":\"beta\",\"url\":\"file:///c\",\"soak_seconds\":1");
+        for (subject, told) in [
+            (None, "updates   the updater has not run yet\n"),
+            (
+                Some(some),
+                "updates   channel beta; the updater has not run yet\n",
+            ),
+            (
+                Some(subject("")),
+                "updates   none: this box follows no channel\n",
+            ),
+        ] {
+            assert_eq!(screen(&rows(None, subject.as_ref(), now())), told);
+        }
+        // An operator was here before it.
+        let held = UpdateStanding {
+            hold: Some(Hold {
+                until: None,
+                reason: String::new(),
+            }),
+            ..UpdateStanding::default()
+        };
+        assert_eq!(
+            shown(&held),
+            "updates   the updater has not run yet\nhold      until released\nchecked   never\n"
+        );
+    }
+
+    #[test]
+    fn a_hold_that_has_ended_is_not_shown() {
+        let hold = Hold {
+            until: Some(now()),
+            reason: String::new(),
+        };
+        let standing = UpdateStanding {
+            hold: Some(hold),
+            ..quiet()
+        };
+        assert_eq!(shown(&standing), shown(&quiet()));
+    }
+
+    #[test]
+    fn spans_are_in_the_largest_unit_of_which_there_are_two() {
+        for (seconds, told) in [
+            (0, "just now"),
+            (2, "2 s ago"),
+            (119, "119 s ago"),
+            (120, "2 min ago"),
+            (7_199, "119 min ago"),
+            (7_200, "2 h ago"),
+            (172_800, "2 days ago"),
+            (-1, "in a moment, by a clock that was wrong"),
+            (-7_200, "in 2 h, by a clock that was wrong"),
+        ] {
+            let then = Timestamp::from_second(now().as_second() - seconds).unwrap();
+            assert_eq!(ago(then, now()), told);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The built binary in an operator's hand: `update hold | pin | release | now`, and `status` after it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A tree in which a box's files are, and nothing else of this machine.
+struct Tree(tempfile::TempDir);
+
+impl Tree {
+    fn new() -> Self {
+        let tree = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(tree.at("run/imagebuilder")).unwrap();
+        let subject = "{\"instance_id\":\"i-1\",\"channel\":\"stable\",\"url\":\"file:///c\",\"soak_seconds\":1}";
+        fs::write(tree.at("run/imagebuilder/update.json"), subject).unwrap();
+        tree
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn agent(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder-agent"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("IMAGEBUILDER_UPDATE_ROOT", self.0.path())
+            .env(
+                "IMAGEBUILDER_UPDATE_STATUS_DIR",
+                self.at("run/imagebuilder-update"),
+            )
+            .env(
+                "IMAGEBUILDER_AGENT_STATUS_DIR",
+                self.at("run/imagebuilder-agent"),
+            )
+            .env("IMAGEBUILDER_AGENT_RUN_DIR", self.at("run/imagebuilder"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.agent(arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    fn told(&self, standing: &str) {
+        fs::create_dir_all(self.at("run/imagebuilder-update")).unwrap();
+        fs::write(self.at("run/imagebuilder-update/status.json"), standing).unwrap();
+    }
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn hold_pin_and_release_are_told_by_status_at_once() {
+    let tree = Tree::new();
+    let (code, out, log) = tree.output(&["update", "hold", "--reason", "fair week"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(0), "held until released: fair week\n"),
+        "{log}"
+    );
+    let (code, out, log) = tree.output(&["update", "pin", "1.2.0"]);
+    assert_eq!((code, out.as_str()), (Some(0), "pinned 1.2.0\n"), "{log}");
+    let (code, screen, _) = tree.output(&["status"]);
+    assert_eq!(code, Some(3));
+    assert_eq!(
+        screen,
+        "updates   the updater has not run yet\n\
+         hold      until released: fair week\n\
+         pin       1.2.0\n\
+         checked   never\n"
+    );
+    let (_, json, _) = tree.output(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["update"]["hold"]["reason"], "fair week");
+    let (code, out, _) = tree.output(&["update", "release"]);
+    let words = "released the hold and the pin to 1.2.0\n";
+    assert_eq!((code, out.as_str()), (Some(0), words));
+    let (_, screen, _) = tree.output(&["status"]);
+    assert_eq!(
+        screen,
+        "updates   the updater has not run yet\nchecked   never\n"
+    );
+}
+
+#[test]
+fn what_is_no_duration_or_version_is_a_matter_of_usage() {
+    let tree = Tree::new();
+    for arguments in [["update", "hold", "--for=8x"], ["update", "pin", "latest"]] {
+        let (code, _, log) = tree.output(&arguments);
+        assert_eq!(code, Some(2), "{log}");
+    }
+    assert!(!tree.at("var").exists());
+}
+
+#[test]
+fn orders_are_roots() {
+    let tree = Tree::new();
+    // Where nobody could run it from, it is at least readable.
+    let binary = tree.at("imagebuilder-agent");
+    fs::copy(env!("CARGO_BIN_EXE_imagebuilder-agent"), &binary).unwrap();
+    fs::set_permissions(tree.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for verb in [&["now"][..], &["hold"], &["release"], &["pin", "1.2.0"]] {
+        let mut command = Command::new(&binary);
+        command.arg("update").args(verb).env_clear();
+        if fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0)
+        {
+            command.uid(65_534);
+        }
+        let output = command.output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        let verb = verb[0];
+        assert!(log.contains(&format!("update {verb} is root's")), "{log}");
+        assert!(
+            log.contains(&format!("hint: sudo imagebuilder-agent update {verb}")),
+            "{log}"
+        );
+    }
+}
+
+/// The updater's unit is a script here, that goes from phase to phase when told to.
+#[test]
+fn now_starts_the_updater_and_tells_what_it_does() {
+    let tree = Tree::new();
+    let build = |minor: u32| format!("{{\"version\":\"1.{minor}.0\",\"digest\":\"{minor:064}\"}}");
+    let told = |phase: &str, reason: &str, stable: u32| {
+        let (stable, wanted) = (build(stable), build(3));
+        format!(
+            "{{\"phase\":\"{phase}\",\"reason\":\"{reason}\",\"channel\":\"stable\",\"stable\":{stable},\
+             \"wanted\":{wanted},\"checked_at\":\"2026-06-01T12:00:00Z\"}}"
+        )
+    };
+    tree.told(&told("idle", "current", 2));
+    // Each line that comes in goes onto the board; the end of them ends the unit.
+    let bin = tree.at("bin");
+    fs::create_dir(&bin).unwrap();
+    let board = tree.at("run/imagebuilder-update/status.json");
+    let fifo = tree.at("fifo");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    script(
+        &bin.join("systemctl"),
+        &format!(
+            "#!/bin/sh\n[ \"$*\" = 'start imagebuilder-agent-update.service' ] || exit 9\n\
+             while read -r line; do\n  printf '%s' \"$line\" > {board}.new\n  mv {board}.new {board}\n\
+             done < {fifo}\n",
+            board = board.display(),
+            fifo = fifo.display()
+        ),
+    );
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    let mut agent = tree
+        .agent(&["update", "now"])
+        .env("PATH", path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut unit = fs::OpenOptions::new().write(true).open(&fifo).unwrap();
+    let mut log = BufReader::new(agent.stderr.take().unwrap());
+    for (phase, line) in [
+        ("checking", "reading the channel"),
+        ("fetching", "fetching 1.3.0"),
+        ("trial", "on trial: 1.3.0"),
+    ] {
+        writeln!(unit, "{}", told(phase, "", 2)).unwrap();
+        let mut said = String::new();
+        log.read_line(&mut said).unwrap();
+        assert!(said.trim_end().ends_with(line), "{said}");
+    }
+    writeln!(unit, "{}", told("idle", "updated from 1.2.0 to 1.3.0", 3)).unwrap();
+    drop(unit);
+    let mut out = String::new();
+    agent
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut out)
+        .unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+    assert_eq!(out, "updated from 1.2.0 to 1.3.0\n");
+}
+
+#[test]
+fn now_tells_why_nothing_came_of_it() {
+    let tree = Tree::new();
+    let bin = tree.at("bin");
+    fs::create_dir(&bin).unwrap();
+    tree.told("{\"phase\":\"idle\"}");
+    let now = |text: &str| {
+        script(&bin.join("systemctl"), &format!("#!/bin/sh\n{text}\n"));
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let output = tree
+            .agent(&["update", "now"])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let board = tree.at("run/imagebuilder-update/status.json");
+    let refused =
+        "{\"phase\":\"idle\",\"code\":\"expired\",\"reason\":\"the timestamp has expired\"}";
+    let (code, log) = now(&format!("echo '{refused}' > {}; exit 1", board.display()));
+    assert_eq!(code, Some(1));
+    assert!(log.contains("expired: the timestamp has expired"), "{log}");
+    let (code, log) = now("exit 1");
+    assert_eq!(code, Some(1));
+    assert!(log.contains("the updater failed: exit status: 1"), "{log}");
+    assert!(
+        log.contains("hint: journalctl --unit imagebuilder-agent-update.service"),
+        "{log}"
+    );
+    fs::remove_file(bin.join("systemctl")).unwrap();
+    let output = tree
+        .agent(&["update", "now"])
+        .env("PATH", &bin)
+        .output()
+        .unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        log.contains("hint: without systemd: imagebuilder-agent update run"),
+        "{log}"
+    );
+    let none = "{\"instance_id\":\"i-1\"}";
+    fs::write(tree.at("run/imagebuilder/update.json"), none).unwrap();
+    let (code, log) = now("exit 0");
+    assert_eq!(code, Some(1));
+    assert!(log.contains("this box follows no channel"), "{log}");
+}
