@@ -25,6 +25,7 @@ need sfdisk fdisk
 need setpriv util-linux
 need ssh-keygen openssh-client
 need systemd-analyze systemd
+need systemd-nspawn systemd-container
 need cc build-essential
 need curl curl
 need git git
@@ -98,4 +99,9 @@ if [ "${1:-}" = test ] && ! command -v cargo-deny >/dev/null && [ ! -x .cache/to
   CARGO_TARGET_DIR=$PWD/.cache/tools/target cargo install --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1 ||
     fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
   rm -rf .cache/tools/target
+fi
+
+# --- the tree that the tests' machines with real systemd boot from (see agent/tests/systemd) ---------------
+if [ "${1:-}" = test ] && [ "$(id -u)" = 0 ] && [ "${IMAGEBUILDER_SKIP_NSPAWN:-}" != 1 ]; then
+  agent/tests/systemd/base.sh .cache >/dev/null || fail "the tests' machines have nothing to boot from" "is deb.debian.org reachable, or the mirror named in REHEARSAL_MIRROR?"
 fi

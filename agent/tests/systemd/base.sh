@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds the tree that the machines of these tests boot from: Debian with systemd, D-Bus and Perl, no more.
+# base.sh CACHE prints its path; one that is there already, built by the same recipe, is left alone.
+set -euo pipefail
+cache=$1
+say() { echo "systemd tests: $*" >&2; }
+
+# The oldest suite in which what was built on this host runs.
+glibc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+at_most() { [ "$(printf '%s\n%s\n' "$glibc" "$1" | sort -V | tail -n1)" = "$1" ]; }
+if at_most 2.36; then suite=bookworm; elif at_most 2.41; then suite=trixie; else suite=sid; fi
+
+recipe=$( (cat "$0"; echo "$suite") | sha256sum | cut -c1-12)
+base=$cache/nspawn-base-$recipe
+mkdir -p "$cache"
+exec 9>"$cache/nspawn-base.lock"
+flock 9
+if [ ! -d "$base" ]; then
+  for tool in mmdebstrap systemd-nspawn; do
+    command -v "$tool" >/dev/null || { say "no $tool"; say "hint: apt-get install mmdebstrap systemd-container"; exit 3; }
+  done
+  say "fetching and unpacking Debian $suite (a minute, once)"
+  rm -rf "$cache"/nspawn-base-*/ "$base.part"
+  mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 \
+    --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --customize-hook='chroot "$1" systemctl --quiet mask systemd-logind.service getty.target console-getty.service \
+      systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-networkd.service \
+      apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
+    --customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*' \
+    --customize-hook=': >"$1"/etc/machine-id' \
+    "$suite" "$base.part" ${REHEARSAL_MIRROR:+"$REHEARSAL_MIRROR"} >&2
+  mv "$base.part" "$base"
+fi
+echo "$base"

@@ -1,0 +1,15 @@
+//! The agent's units on real systemd: machines are booted, agents crash, hang and starve in them, the power
+//! goes. What a row of the failure table in `docs/agent.md` says, happens here.
+//!
+//! The agents in the slots are scripts (`agent.pl`) that behave as they are told; units, layout, `systemctl`
+//! and the updater are the real ones.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../rendered/mod.rs"]
+mod rendered;
+
+mod machine;
+mod repair;
+mod sandbox;
+mod trial;

@@ -1,0 +1,152 @@
+//! A stable version that cannot run is stepped down from, in the end to the factory's.
+
+use crate::machine::{Disk, FACTORY, Machine, STABLE, UPDATE, agent, digest, left_out};
+
+/// What the updater of a box keeps: these versions were confirmed, the last but one before the last.
+fn remembers(disk: &Disk, confirmed: &[(&str, &str)]) {
+    let builds: Vec<serde_json::Value> = confirmed
+        .iter()
+        .map(|(version, behaviour)| {
+            serde_json::json!({"version": version, "digest": digest(&agent(version, behaviour))})
+        })
+        .collect();
+    let previous = builds.iter().rev().nth(1);
+    let state = serde_json::json!({
+        "schema": 1, "instance_id": "i-1", "confirmed": builds, "previous": previous,
+    });
+    disk.file(
+        "/var/lib/imagebuilder-update/state.json",
+        &state.to_string(),
+        0o600,
+    );
+    disk.file(
+        "/etc/imagebuilder/update.json",
+        r#"{"instance_id": "i-1"}"#,
+        0o644,
+    );
+}
+
+/// Makes a slot the stable one of a running box, whose daemon is started anew.
+fn make_stable(machine: &Machine, slot: &str) {
+    machine.point("stable", slot);
+    machine.run(&["systemctl", "restart", STABLE]);
+}
+
+fn skipped(machine: &Machine) -> Vec<String> {
+    let state = machine
+        .read("/var/lib/imagebuilder-update/state.json")
+        .unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let skipped = state["skipped"].as_array().unwrap();
+    let version = |it: &serde_json::Value| it["build"]["version"].as_str().unwrap().to_owned();
+    skipped.iter().map(version).collect()
+}
+
+#[test]
+fn a_boot_without_a_stable_slot_configures_and_serves_from_the_factory() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    let slot = disk.slot("1.1.0", "good");
+    let mut machine = disk.boot();
+    make_stable(&machine, &slot);
+    machine.serves("1.1.0");
+    machine.ok(&["rm", "-r", &format!("/opt/imagebuilder-agent/{slot}")]);
+    machine.power_cut();
+    machine.boot();
+    machine.serves("1.0.0");
+    assert_eq!(
+        machine.read("/run/imagebuilder/configured").as_deref(),
+        Some("1.0.0\n"),
+        "the services would have started without their environment"
+    );
+    assert_eq!(
+        machine.leads("stable"),
+        "/usr/lib/imagebuilder-agent/factory"
+    );
+}
+
+#[test]
+fn a_slot_that_vanishes_under_a_running_agent_is_replaced_at_its_next_start() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    let slot = disk.slot("1.1.0", "good");
+    let machine = disk.boot();
+    make_stable(&machine, &slot);
+    machine.serves("1.1.0");
+    // The whole tree: also what no updater ever made can be made anew.
+    machine.ok(&["rm", "-r", "/opt/imagebuilder-agent"]);
+    assert_eq!(machine.serving().as_deref(), Some("1.1.0"));
+    machine.ok(&["systemctl", "kill", "--signal=KILL", STABLE]);
+    machine.serves("1.0.0");
+    assert_eq!(
+        machine.leads("stable"),
+        "/usr/lib/imagebuilder-agent/factory"
+    );
+}
+
+#[test]
+fn a_stable_version_that_stops_running_is_replaced_by_the_one_before() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    let (good, bad) = (disk.slot("1.1.0", "good"), disk.slot("1.2.0", "crashes"));
+    remembers(&disk, &[("1.1.0", "good"), ("1.2.0", "crashes")]);
+    let machine = disk.boot();
+    make_stable(&machine, &bad);
+    machine.serves("1.1.0");
+    assert_eq!(machine.leads("stable"), good);
+    assert_eq!(skipped(&machine), ["1.2.0"]);
+}
+
+#[test]
+fn a_broken_stable_and_a_broken_previous_version_end_at_the_factory_and_the_log_says_so() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    let bad = disk.slot("1.2.0", "hangs");
+    disk.slot("1.1.0", "crashes");
+    disk.drop_in(STABLE, "[Service]\nTimeoutStartSec=200ms\n");
+    remembers(&disk, &[("1.1.0", "crashes"), ("1.2.0", "hangs")]);
+    let machine = disk.boot();
+    machine.ok(&["systemctl", "stop", STABLE]);
+    machine.point("stable", &bad);
+    machine.run(&["systemctl", "start", "--no-block", STABLE]);
+    machine.serves("1.0.0");
+    assert_eq!(
+        machine.leads("stable"),
+        "/usr/lib/imagebuilder-agent/factory"
+    );
+    let mut skipped = skipped(&machine);
+    skipped.sort();
+    assert_eq!(skipped, ["1.1.0", "1.2.0"]);
+    let log = machine.ok(&["journalctl", "--boot", "--no-pager", "--unit", FACTORY]);
+    for line in [
+        "1.2.0 did not run as stable",
+        "1.1.0 did not run as stable",
+        "stable is now the factory's",
+    ] {
+        assert!(log.contains(line), "{log}");
+    }
+}
+
+#[test]
+fn a_box_on_which_nothing_runs_comes_to_rest_and_says_so() {
+    if left_out() {
+        return;
+    }
+    let machine = Disk::with_factory("crashes").boot();
+    machine.wait("the repairs to end", |it| {
+        it.journal()
+            .contains("imagebuilder-agent-factory.service: Start request repeated too quickly")
+    });
+    assert_eq!(machine.state(STABLE).0, "failed");
+    // The updater is still there for it.
+    assert_ne!(machine.state(UPDATE).0, "failed");
+    assert_eq!(machine.state("imagebuilder-agent-update.timer").0, "active");
+}
