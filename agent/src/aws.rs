@@ -4,6 +4,8 @@
 //! [`crate::machine`]'s to decide.
 
 use std::collections::BTreeMap;
+mod monitoring;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,6 +28,7 @@ use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
 use tokio::sync::OnceCell;
 
+use self::monitoring::Monitoring;
 use crate::fleet::{Fleet, Member};
 use crate::lifecycle::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
@@ -53,6 +56,7 @@ pub(crate) struct Aws {
 struct Clients {
     autoscaling: aws_sdk_autoscaling::Client,
     ssm: aws_sdk_ssm::Client,
+    monitoring: Monitoring,
 }
 
 impl Aws {
@@ -76,6 +80,7 @@ impl Aws {
                 Ok(Clients {
                     autoscaling: aws_sdk_autoscaling::Client::new(&config),
                     ssm: aws_sdk_ssm::Client::new(&config),
+                    monitoring: Monitoring::new(config)?,
                 })
             })
             .await

@@ -248,6 +248,7 @@ impl Cli {
                 let world = World {
                     metadata: Arc::new(imds),
                     group: aws.clone(),
+                    sink: aws.clone(),
                     registry: aws,
                     probe: Arc::new(Http),
                     sources: sources.into_sources(),

@@ -3,6 +3,7 @@
 //! Counting never blocks and never fails. [`door`] serves the families as Prometheus text;
 //! [`crate::metrics::exposition`] is the only part that knows the text format.
 
+pub(crate) mod cloudwatch;
 pub(crate) mod door;
 pub(crate) mod exposition;
 

@@ -17,12 +17,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bounded::{self, LONGEST_STANDING};
+use crate::duty::Duties;
 use crate::fleet::{Member, Peers};
 use crate::health::{self, Probe};
 use crate::identity::{Identity, Metadata};
 use crate::leave::{self, Desk};
 use crate::lifecycle::Group;
 use crate::machine::{Action, Event, Machine, NoAnswer, Standing, Terms};
+use crate::metrics::cloudwatch::{self, Sink};
 use crate::metrics::{Meter, door};
 use crate::notify::Supervisor;
 use crate::output;
@@ -63,6 +65,8 @@ pub(crate) struct World {
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// What is counted.
     pub(crate) meter: Meter,
+    /// CloudWatch.
+    pub(crate) sink: Arc<dyn Sink>,
 }
 
 /// Tells sleep from waiting: the machine's own clock stands still while the box hibernates, the time of
@@ -221,6 +225,12 @@ impl Daemon {
                 let terms = Terms::of(&settings);
                 if let Some(left) = left {
                     self.go_on_from(&left, &settings.services);
+                }
+                if let Some(namespace) = settings.metrics.cloudwatch_namespace {
+                    let dice = Duties::new(&instance).jitter();
+                    let (sink, meter) = (self.world.sink.clone(), self.world.meter.clone());
+                    self.aside
+                        .spawn(cloudwatch::publish(sink, meter, namespace, dice));
                 }
                 if let Some(address) = settings.metrics.listen {
                     self.aside

@@ -181,6 +181,13 @@ impl Registry for Fake {
 }
 
 #[async_trait]
+impl Sink for Fake {
+    async fn put(&self, _: String) -> Result<()> {
+        self.api()
+    }
+}
+
+#[async_trait]
 impl Probe for Fake {
     async fn round(&self, services: Arc<[Service]>, _: Duration) -> health::Round {
         let healthy = self.facts().healthy;
@@ -264,6 +271,7 @@ impl House {
                 })
             },
             meter: Meter::default(),
+            sink: fake.clone(),
         };
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let notes = Box::new(Notes(fake.clone()));
