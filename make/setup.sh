@@ -31,6 +31,8 @@ need curl curl
 need git git
 need python3 python3
 need packer packer
+# The agent's updater is killed at every call by which it changes the disk; only the tests need it.
+[ "${1:-}" != test ] || need strace strace
 # Building the base image as somebody else than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.

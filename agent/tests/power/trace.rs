@@ -1,0 +1,122 @@
+//! strace: what a run does to the disk, call by call; and a fault at any one of these calls.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::sandbox::Sandbox;
+
+/// The calls by which a process changes what is on a disk, or makes it last.
+const CALLS: &str = "openat,mkdir,mkdirat,write,pwrite64,writev,ftruncate,fchmod,fchmodat,fsync,fdatasync,\
+    rename,renameat,renameat2,symlink,symlinkat,link,linkat,unlink,unlinkat,rmdir,copy_file_range,sendfile";
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Its name.
+    pub(crate) name: String,
+    /// The how manieth of its name it is in its thread, from 1.
+    pub(crate) nth: usize,
+    /// Its arguments, with the paths of descriptors.
+    pub(crate) arguments: String,
+}
+
+impl Call {
+    /// Every path that the call names, also by descriptor.
+    pub(crate) fn paths(&self) -> Vec<&str> {
+        let quoted = self.arguments.split('"').skip(1).step_by(2);
+        let described = self
+            .arguments
+            .split('<')
+            .skip(1)
+            .filter_map(|rest| rest.split('>').next());
+        quoted.chain(described).collect()
+    }
+
+    /// Whether it may change something.
+    fn changes(&self) -> bool {
+        self.name != "openat"
+            || self.arguments.contains("O_CREAT")
+            || self.arguments.contains("O_TRUNC")
+    }
+}
+
+/// `strace` before the updater's command line. Children are let go as they execute: they are other programs.
+fn strace(sandbox: &Sandbox, log: &Path, more: &[String]) -> Command {
+    let mut command = sandbox.command("strace");
+    command
+        .args([
+            "-f",
+            "--seccomp-bpf",
+            "-b",
+            "execve",
+            "-qq",
+            "-y",
+            "-s",
+            "0",
+            "-o",
+        ])
+        .arg(log)
+        .arg(format!("--trace={CALLS}"))
+        .args(more)
+        .arg(env!("CARGO_BIN_EXE_imagebuilder-agent"))
+        .args(["update", "run"]);
+    command
+}
+
+/// Runs the updater undisturbed and returns every call that it made within the box.
+pub(crate) fn record(sandbox: &Sandbox) -> Vec<Call> {
+    let log = sandbox.path("strace.log");
+    let done = strace(sandbox, &log, &[])
+        .output()
+        .expect("strace is installed");
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let text = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    let mut counts = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        // `1234 name(arguments) = result`; what is resumed was counted before.
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        let Some((name, arguments)) = rest.trim_start().split_once('(') else {
+            continue;
+        };
+        if name.starts_with(['<', '-', '+']) {
+            continue;
+        }
+        let nth = counts
+            .entry((thread.to_owned(), name.to_owned()))
+            .or_insert(0);
+        *nth += 1;
+        // What failed in the good run changed nothing: a leftover that was not there.
+        if arguments.contains(") = -1 ") {
+            continue;
+        }
+        calls.push(Call {
+            name: name.to_owned(),
+            nth: *nth,
+            arguments: arguments.to_owned(),
+        });
+    }
+    let root = sandbox.root().to_str().unwrap();
+    calls.retain(|call| call.changes() && call.paths().iter().any(|path| path.starts_with(root)));
+    calls
+}
+
+/// Runs the updater with a fault at one call: `signal=KILL`, `error=ENOSPC`, ….
+pub(crate) fn disturbed(sandbox: &Sandbox, call: &Call, fault: &str) -> Output {
+    let log = sandbox.path("strace.log");
+    let inject = format!("--inject={}:{fault}:when={}", call.name, call.nth);
+    let done = strace(sandbox, &log, &[inject])
+        .output()
+        .expect("strace is installed");
+    fs::remove_file(&log).unwrap();
+    done
+}
