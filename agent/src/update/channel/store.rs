@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,34 +52,6 @@ impl Store {
             dir: dir.to_owned(),
             pending: Mutex::default(),
         })
-    }
-
-    /// Copies a store to `to`, so that metadata can be verified without moving the floor. What is not
-    /// there is not copied.
-    pub(super) fn copy(from: &Path, to: &Path) -> Result<(), Refusal> {
-        for folder in ["", CHAIN] {
-            let (from, to) = (from.join(folder), to.join(folder));
-            let copy = || -> io::Result<()> {
-                fs::DirBuilder::new()
-                    .recursive(true)
-                    .mode(DIR_MODE)
-                    .create(&to)?;
-                for entry in fs::read_dir(&from)? {
-                    let entry = entry?;
-                    if entry.file_type()?.is_file() {
-                        let copied = to.join(entry.file_name());
-                        fs::copy(entry.path(), &copied)?;
-                        fs::set_permissions(&copied, fs::Permissions::from_mode(FILE_MODE))?;
-                    }
-                }
-                Ok(())
-            };
-            match copy() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other.map_err(|error| disk("copying", &from, &error))?,
-            }
-        }
-        Ok(())
     }
 
     /// What is on the disk under `name`. Something that cannot be read as a file is moved aside.

@@ -418,7 +418,11 @@ impl<'a> Tail<'a> {
                 sha256: Sha256::new(),
                 sha512: Sha512::new(),
             };
-            if tail.file.metadata()?.len() > length {
+            let metadata = tail.file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other("not a regular file"));
+            }
+            if metadata.len() > length {
                 tail.file.set_len(0)?;
             }
             let mut chunk = vec![0; 64 << 10];

@@ -131,19 +131,6 @@ impl TufChannel {
         Ok(channel)
     }
 
-    /// Opens a channel on a copy of its store in `scratch`: whatever comes of it, the floor of this box
-    /// stays as it is.
-    ///
-    /// # Errors
-    /// As [`TufChannel::open`]; [`Cause::Disk`] also when the store cannot be copied.
-    pub fn open_copy(place: &Place, scratch: &Path) -> Result<Self, Refusal> {
-        Store::copy(&place.store, scratch)?;
-        Self::open(&Place {
-            store: scratch.to_owned(),
-            ..place.clone()
-        })
-    }
-
     /// The target of a name, searched through delegations; after a refresh. For conformance: releases are
     /// targets of the top level, and [`Channel::refresh`] names them.
     ///
