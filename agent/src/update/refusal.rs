@@ -184,6 +184,21 @@ mod tests {
         assert!(words.iter().all(|word| word.chars().all(kebab)));
     }
 
+    /// `docs/agent.md` explains every word, and no other.
+    #[test]
+    fn every_cause_is_explained() {
+        let page = include_str!("../../../docs/agent.md");
+        let table = page.split("| code | what was seen").nth(1).unwrap();
+        let table = table.split("\n\n").next().unwrap();
+        let explained: Vec<_> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let said: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
+        assert_eq!(explained.len(), said.len());
+        assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), said);
+    }
+
     #[test]
     fn what_the_library_says_has_its_cause() {
         let role = || "timestamp".to_owned();
