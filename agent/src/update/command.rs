@@ -39,7 +39,8 @@ pub(crate) struct UpdateArgs {
 enum Verb {
     /// Look at the channel now, and follow what comes of it.
     ///
-    /// Starts the updater as its timer does: hold, pin, windows and waves count as ever.
+    /// Starts the updater as its timer does: hold, pin, windows and waves count as ever, pauses after
+    /// attempts that failed do not.
     Now(PlaceArgs),
     /// Take no update until released; only the channel's floor overrides it.
     Hold {
@@ -106,7 +107,9 @@ impl UpdateArgs {
         match self.verb {
             Verb::Now(place) => {
                 must_be_root(&self.root, "now")?;
-                block_on(now::now(&layout.run, &place.run_dir))
+                now::followed(&place.run_dir)?;
+                Desk::open(&layout, &place.run_dir)?.urge(Timestamp::now())?;
+                block_on(now::now(&layout.run))
             }
             Verb::Hold {
                 period,

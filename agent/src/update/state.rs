@@ -84,6 +84,8 @@ pub struct Orders {
     pub hold: Option<Hold>,
     /// This version and no other.
     pub pin: Option<Version>,
+    /// When somebody last wanted an attempt at once: he may have mended what setbacks before it were due to.
+    pub now: Option<Timestamp>,
 }
 
 /// What was found in the place of the state.
@@ -192,6 +194,12 @@ impl State {
 }
 
 impl Orders {
+    /// A setback, unless somebody wanted an attempt at once since.
+    #[must_use]
+    pub fn past<'a>(&self, setback: Option<&'a Setback>) -> Option<&'a Setback> {
+        setback.filter(|setback| self.now.is_none_or(|now| now < setback.at))
+    }
+
     /// As [`State::read`].
     #[must_use]
     pub fn read(bytes: &[u8]) -> (Self, Option<String>) {
@@ -325,7 +333,7 @@ impl Store {
                 return nothing;
             }
         };
-        if orders.instance_id == instance_id {
+        if same_box(&orders.instance_id, instance_id) {
             orders
         } else {
             nothing

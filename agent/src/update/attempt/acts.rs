@@ -96,7 +96,7 @@ impl Attempt {
             skipped: &self.state.skipped,
             floor: self.state.floor(),
             windows: &course.windows,
-            setback: self.state.setback.as_ref(),
+            setback: orders.past(self.state.setback.as_ref()),
             first_boot,
         };
         let decision = plan::decide(&view, now);

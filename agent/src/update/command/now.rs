@@ -19,11 +19,16 @@ const UNIT: &str = "imagebuilder-agent-update.service";
 /// How often the standing is looked at: often enough that no phase of a person's interest is missed.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Starts the updater and follows its standing in `run` until it ends.
-pub(super) async fn now(run: &Path, run_dir: &Path) -> Result<Exit> {
+/// Refuses where there is nothing to look at.
+pub(super) fn followed(run_dir: &Path) -> Result<()> {
     if Subject::read(run_dir).is_some_and(|subject| subject.subscription.is_none()) {
         bail!("this box follows no channel\nhint: [update] in the agent's settings names one");
     }
+    Ok(())
+}
+
+/// Starts the updater and follows its standing in `run` until it ends.
+pub(super) async fn now(run: &Path) -> Result<Exit> {
     let before = standing(run);
     // A job of systemd's ends when the run does; one that is under way already is joined.
     let mut job = Command::new("systemctl")

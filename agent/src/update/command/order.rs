@@ -26,11 +26,12 @@ pub(super) struct Desk {
 impl Desk {
     /// Orders hold for the box they were given on: an image made of it does not take them along.
     pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
-        let instance_id = match Subject::read(run_dir) {
-            Some(subject) => subject.instance_id,
+        let store = Store::new(&layout.state);
+        let told = Subject::read(run_dir).map(|subject| subject.instance_id);
+        let instance_id = match told.or_else(|| store.owner()) {
+            Some(instance_id) => instance_id,
             None => machine_name()?,
         };
-        let store = Store::new(&layout.state);
         Ok(Self {
             orders: store.orders(&instance_id),
             store,
@@ -104,6 +105,12 @@ impl Desk {
         Ok(Exit::Done)
     }
 
+    /// `update now`: pauses after attempts that failed are over.
+    pub(super) fn urge(mut self, now: Timestamp) -> Result<()> {
+        self.orders.now = Some(now);
+        self.store.order(&self.orders)
+    }
+
     fn keep(&self, line: &str) -> Result<()> {
         self.store.order(&self.orders)?;
         // For `status`, which cannot read the order itself; the updater tells it anew whenever it runs.
@@ -153,7 +160,9 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::update::channel::Digest;
     use crate::update::command::below;
+    use crate::update::plan::Setback;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -226,6 +235,48 @@ mod tests {
         );
         assert_eq!(place.orders().pin, None);
         place.desk().pin(Version::new(1, 2, 0)).unwrap();
+    }
+
+    #[test]
+    fn who_wants_it_now_does_not_wait_for_what_failed_before() {
+        let place = Place::new();
+        let setback = |at| Setback {
+            digest: Digest::parse(&"0".repeat(64)).unwrap(),
+            failures: 9,
+            at,
+            reason: String::new(),
+        };
+        let now = at("2026-06-01T10:00:00Z");
+        let (before, after) = (setback(now), setback(at("2026-06-01T10:00:01Z")));
+        assert_eq!(place.orders().past(Some(&before)), Some(&before));
+        place.desk().hold(None, "", now).unwrap();
+        place.desk().urge(now).unwrap();
+        assert!(place.orders().hold.is_some());
+        assert_eq!(place.orders().past(Some(&before)), None);
+        assert_eq!(place.orders().past(Some(&after)), Some(&after));
+        // Not for ever.
+        place.desk().release().unwrap();
+        assert_eq!(place.orders().past(Some(&after)), Some(&after));
+    }
+
+    #[test]
+    fn a_hold_outlives_a_boot_without_a_metadata_service() {
+        let place = Place::new();
+        place
+            .desk()
+            .hold(None, "fair week", Timestamp::now())
+            .unwrap();
+        let store = Store::new(&below(place.0.path()).state);
+        assert!(store.orders("machine-0123").hold.is_some());
+        // An image made of the box does not take it along.
+        assert_eq!(store.orders("i-2").hold, None);
+        std::fs::write(
+            place.0.path().join("update.json"),
+            "{\"instance_id\":\"machine-0123\"}",
+        )
+        .unwrap();
+        place.desk().release().unwrap();
+        assert_eq!(place.orders().hold, None);
     }
 
     #[test]

@@ -227,8 +227,8 @@ fn orders_are_kept_for_the_box_they_were_given_on() {
     assert_eq!(store.orders("i-1").pin, None);
     let orders = Orders {
         instance_id: "i-1".to_owned(),
-        hold: None,
         pin: Some(Version::new(1, 2, 3)),
+        ..Orders::default()
     };
     store.order(&orders).unwrap();
     assert_eq!(store.orders("i-1"), orders);

@@ -25,7 +25,7 @@ async fn a_clone_forgets_everything_but_the_floor() {
             until: None,
             reason: "sale".to_owned(),
         }),
-        pin: None,
+        ..Orders::default()
     };
     stage.store.order(&orders).unwrap();
 

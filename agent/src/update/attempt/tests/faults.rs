@@ -257,7 +257,7 @@ async fn hold_and_pin_are_an_operators_and_are_gone_by() {
             until: None,
             reason: "sale".to_owned(),
         }),
-        pin: None,
+        ..Orders::default()
     };
     stage.store.order(&orders).unwrap();
     stage.ends().await;
