@@ -289,6 +289,13 @@ impl Machine {
             .then(|| String::from_utf8(done.stdout).unwrap())
     }
 
+    /// Writes a file into it.
+    pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
+        let path = format!("/proc/{}/root{path}", self.init);
+        fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
     /// Points a link of the slots, as an updater does: by one rename.
     pub(crate) fn point(&self, link: &str, to: &str) {
         let command = format!(

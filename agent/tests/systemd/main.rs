@@ -9,7 +9,15 @@
 #[path = "../rendered/mod.rs"]
 mod rendered;
 
+#[expect(
+    dead_code,
+    reason = "what no honest publisher does is other tests' business"
+)]
+#[path = "../channel/repository.rs"]
+mod repository;
+
 mod machine;
 mod repair;
 mod sandbox;
 mod trial;
+mod update;

@@ -1,0 +1,225 @@
+//! Whole updates by the real updater, from a signed channel in a folder: what is good becomes stable, and
+//! whatever is not leaves the box as it was.
+
+use serde_json::{Value, json};
+
+use crate::machine::{Disk, Machine, STABLE, TRIAL, UPDATE, agent, left_out};
+use crate::repository::{ROLES, Repository};
+
+/// Where the channel is served.
+const CHANNEL: &str = "/srv/channel";
+
+/// A channel's releases, each by its version and behaviour.
+fn channel(releases: &[(&str, &str)]) -> Repository {
+    let mut channel = Repository::new();
+    channel.targets.clear();
+    for (version, behaviour) in releases {
+        let name = channel.add_release(version, agent(version, behaviour).as_bytes());
+        let arch = json!(std::env::consts::ARCH);
+        channel.targets.get_mut(&name).unwrap()["custom"]["arch"] = arch;
+    }
+    for role in ROLES {
+        // These machines have the real time.
+        channel.role(role).expires = "2040-01-01T00:00:00Z".parse().unwrap();
+    }
+    channel.sign("root");
+    channel.publish();
+    channel
+}
+
+fn serve(disk: &Disk, channel: &Repository) {
+    for (path, bytes) in &channel.files {
+        let text = std::str::from_utf8(bytes).unwrap();
+        disk.file(&format!("{CHANNEL}/{path}"), text, 0o644);
+    }
+}
+
+/// A box on 1.0.0 that follows a channel with these releases.
+fn following(releases: &[(&str, &str)], soak: u32) -> Disk {
+    let disk = Disk::new();
+    let channel = channel(releases);
+    serve(&disk, &channel);
+    disk.file(
+        "/usr/share/imagebuilder-agent/channel/root.json",
+        std::str::from_utf8(channel.root()).unwrap(),
+        0o644,
+    );
+    let terms = json!({"instance_id": "i-1", "channel": "stable", "url": format!("file://{CHANNEL}"),
+                       "soak_seconds": soak});
+    disk.file("/etc/imagebuilder/update.json", &terms.to_string(), 0o644);
+    disk
+}
+
+/// One run of the updater, as its timer starts it; to its end.
+fn update(machine: &Machine) {
+    machine.run(&["systemctl", "start", UPDATE]);
+}
+
+fn standing(machine: &Machine) -> Value {
+    let standing = machine.read("/run/imagebuilder-update/status.json");
+    standing.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
+}
+
+/// What the updater will not try again.
+fn skipped(machine: &Machine) -> Vec<String> {
+    let skipped = standing(machine)["skipped"].clone();
+    let version = |it: &Value| it["build"]["version"].as_str().unwrap().to_owned();
+    skipped.as_array().unwrap().iter().map(version).collect()
+}
+
+/// How often a trial was started in this boot.
+fn trials(machine: &Machine) -> usize {
+    let said = machine.ok(&["journalctl", "--boot", "--no-pager", "--unit", TRIAL]);
+    said.matches(": Starting ").count()
+}
+
+#[test]
+fn a_good_release_becomes_stable_and_then_updates_the_box_itself() {
+    if left_out() {
+        return;
+    }
+    let disk = following(&[("2.0.0", "good")], 3);
+    let mut machine = disk.boot();
+    machine.serves("1.0.0");
+    update(&machine);
+    assert_eq!(
+        machine.serving().as_deref(),
+        Some("2.0.0"),
+        "{}",
+        machine.journal()
+    );
+    assert!(machine.leads("stable").starts_with("versions/2.0.0-"));
+    assert_eq!(machine.leads("trial"), "");
+    assert_eq!(machine.state(TRIAL).0, "inactive");
+    let said = standing(&machine);
+    assert_eq!(said["phase"], "idle");
+    assert_eq!(said["stable"]["version"], "2.0.0");
+    assert_eq!(
+        machine.ok(&["imagebuilder-agent", "--version"]),
+        "imagebuilder-agent 2.0.0\n"
+    );
+    // It survives a power cut, and is the one that looks from now on.
+    machine.power_cut();
+    machine.boot();
+    machine.serves("2.0.0");
+    let mut next = channel(&[("2.0.0", "good"), ("2.1.0", "good")]);
+    next.next();
+    for (path, bytes) in &next.files {
+        machine.write(&format!("{CHANNEL}/{path}"), bytes);
+    }
+    update(&machine);
+    assert_eq!(
+        machine.serving().as_deref(),
+        Some("2.1.0"),
+        "{}",
+        machine.journal()
+    );
+}
+
+/// The box stays on 1.0.0, and never takes this release again.
+fn is_skipped(behaviour: &str, trial: &str, tried: usize) {
+    if left_out() {
+        return;
+    }
+    let disk = following(&[("2.0.0", behaviour)], 4);
+    disk.drop_in(TRIAL, trial);
+    let machine = disk.boot();
+    machine.serves("1.0.0");
+    update(&machine);
+    machine.serves("1.0.0");
+    assert_eq!(
+        machine.leads("stable"),
+        "/usr/lib/imagebuilder-agent/factory"
+    );
+    assert_eq!(skipped(&machine), ["2.0.0"], "{}", machine.journal());
+    assert_eq!(trials(&machine), tried, "{}", machine.journal());
+    let daemon = machine.show(STABLE)["MainPID"].clone();
+    update(&machine);
+    assert_eq!(trials(&machine), tried, "{}", machine.journal());
+    assert_eq!(machine.show(STABLE)["MainPID"], daemon);
+    assert_eq!(machine.leads("trial"), "");
+}
+
+#[test]
+fn a_release_that_crashes_at_once_is_skipped() {
+    is_skipped("crashes", "", 1);
+}
+
+#[test]
+fn a_release_that_crashes_while_it_soaks_is_skipped() {
+    is_skipped("crashes-later", "", 1);
+}
+
+#[test]
+fn a_release_that_never_gets_ready_is_skipped() {
+    is_skipped("hangs", "[Service]\nTimeoutStartSec=1\n", 1);
+}
+
+#[test]
+fn a_release_that_misses_its_watchdog_is_skipped() {
+    is_skipped("stalls", "[Service]\nWatchdogSec=1\n", 1);
+}
+
+#[test]
+fn a_release_that_cannot_update_never_gets_its_trial() {
+    is_skipped("blind", "", 0);
+}
+
+#[test]
+fn a_release_that_can_no_longer_update_after_its_trial_is_not_confirmed() {
+    is_skipped("turns-blind", "", 1);
+}
+
+#[test]
+fn a_release_that_makes_the_service_fail_is_reverted() {
+    is_skipped("sickens", "", 1);
+}
+
+#[test]
+fn without_its_updater_a_trial_ends_at_its_deadline_and_a_second_time_is_the_last() {
+    if left_out() {
+        return;
+    }
+    let disk = following(&[("2.0.0", "good")], 60);
+    disk.drop_in(TRIAL, "[Service]\nRuntimeMaxSec=3\n");
+    let machine = disk.boot();
+    machine.serves("1.0.0");
+    for _ in 0..2 {
+        machine.run(&["systemctl", "start", "--no-block", UPDATE]);
+        machine.wait("the trial to soak", |it| {
+            it.on_trial().is_some() && standing(it)["phase"] == "trial"
+        });
+        machine.ok(&["systemctl", "kill", "--signal=KILL", UPDATE]);
+        machine.wait("the updater to be gone", |it| {
+            it.state(UPDATE).0 == "failed"
+        });
+        assert_eq!(machine.on_trial().as_deref(), Some("2.0.0"));
+        machine.serves("1.0.0");
+        assert_eq!(machine.state(TRIAL), ("failed".into(), "timeout".into()));
+    }
+    update(&machine);
+    assert_eq!(skipped(&machine), ["2.0.0"], "{}", machine.journal());
+    assert_eq!(trials(&machine), 2);
+    assert_eq!(machine.serving().as_deref(), Some("1.0.0"));
+}
+
+#[test]
+fn a_trial_that_a_power_cut_ended_is_tried_once_more() {
+    if left_out() {
+        return;
+    }
+    let mut machine = following(&[("2.0.0", "good")], 3).boot();
+    machine.serves("1.0.0");
+    machine.run(&["systemctl", "start", "--no-block", UPDATE]);
+    machine.wait("the trial to soak", |it| standing(it)["phase"] == "trial");
+    machine.power_cut();
+    machine.boot();
+    machine.serves("1.0.0");
+    update(&machine);
+    assert_eq!(
+        machine.serving().as_deref(),
+        Some("2.0.0"),
+        "{}",
+        machine.journal()
+    );
+}
