@@ -54,6 +54,7 @@ pub(crate) struct Aws {
 
 #[derive(Debug)]
 struct Clients {
+    config: SdkConfig,
     autoscaling: aws_sdk_autoscaling::Client,
     ssm: aws_sdk_ssm::Client,
     monitoring: Monitoring,
@@ -78,6 +79,7 @@ impl Aws {
                     anyhow!("neither the environment nor the metadata service tells the region")
                 })?;
                 Ok(Clients {
+                    config: config.clone(),
                     autoscaling: aws_sdk_autoscaling::Client::new(&config),
                     ssm: aws_sdk_ssm::Client::new(&config),
                     monitoring: Monitoring::new(config)?,
@@ -134,6 +136,16 @@ impl Aws {
     {
         self.meter.called(call, answer.as_ref().err().map(fault));
         answer
+    }
+
+    /// The configuration that all clients share.
+    pub(crate) async fn config(&self) -> Result<&SdkConfig> {
+        Ok(&self.clients().await?.config)
+    }
+
+    /// Counts a call that no SDK made.
+    pub(crate) fn count(&self, call: &'static str, fault: Option<Fault>) {
+        self.meter.called(call, fault);
     }
 
     async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {

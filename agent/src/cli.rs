@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::aws::Aws;
 use crate::configure::configure;
 use crate::health::Http;
+use crate::host::Systemctl;
 use crate::identity::Imds;
 use crate::metrics::Meter;
 use crate::notify::Systemd;
@@ -249,7 +250,9 @@ impl Cli {
                     metadata: Arc::new(imds),
                     group: aws.clone(),
                     sink: aws.clone(),
-                    registry: aws,
+                    registry: aws.clone(),
+                    balancer: aws,
+                    host: Arc::new(Systemctl),
                     probe: Arc::new(Http),
                     sources: sources.into_sources(),
                     updater: standing.update_dir.join(board::FILE),

@@ -29,6 +29,14 @@ pub(crate) enum Duty {
     Beat,
     /// Write the registry record, or take it away.
     Record,
+    /// Ask which target groups the group keeps itself.
+    Attached,
+    /// Register with the target groups that are ours to keep.
+    Join,
+    /// Deregister from them.
+    Part,
+    /// Ask how the target groups find this box.
+    Traffic,
     /// Have the sick services restarted.
     Restart,
     /// Look at the group's other boxes.

@@ -7,12 +7,15 @@
 //! is [`main`].
 
 mod aws;
+mod balancer;
 mod bounded;
 mod cli;
 mod configure;
 mod duty;
+mod elb;
 mod fleet;
 mod health;
+mod host;
 mod identity;
 mod leave;
 mod lifecycle;

@@ -9,9 +9,11 @@
 
 mod event;
 mod notices;
+mod parting;
 mod past;
 mod pursuit;
 mod remedy;
+mod traffic;
 mod transitions;
 mod words;
 
@@ -24,9 +26,11 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 
 pub(crate) use event::{Action, Event, NoAnswer, Standing};
+pub(crate) use parting::LastWord;
 pub(crate) use past::{Past, Readiness, Stage};
 
 use self::remedy::Remedy;
+use self::traffic::Traffic;
 use self::words::trouble;
 use crate::duty::{Duties, Duty};
 use crate::health::Round;
@@ -64,6 +68,8 @@ pub(crate) struct Terms {
     pub(crate) drain: Drain,
     /// Which of EC2's notices lead there.
     pub(crate) notices: NoticeTerms,
+    /// The target groups to keep the box in.
+    pub(crate) target_groups: Vec<String>,
     /// Which hooks are ours.
     pub(crate) hooks: HookNames,
 }
@@ -76,6 +82,7 @@ impl Terms {
             serving: settings.serving,
             drain: settings.drain,
             notices: settings.notices,
+            target_groups: settings.target_groups.clone(),
             hooks: settings.hooks.clone(),
         }
     }
@@ -104,6 +111,7 @@ impl Terms {
                 on_failure: OnFailure::Continue,
             },
             notices: NoticeTerms::default(),
+            target_groups: Vec::new(),
             hooks: HookNames::default(),
         }
     }
@@ -203,6 +211,7 @@ pub(crate) struct Machine {
     past: Option<Past>,
     pace: Pace,
     remedy: Remedy,
+    traffic: Traffic,
     outbox: Vec<Action>,
 }
 
@@ -230,6 +239,7 @@ impl Machine {
             past: None,
             pace: Pace::default(),
             remedy: Remedy::default(),
+            traffic: Traffic::default(),
             outbox: Vec::new(),
         }
     }
@@ -351,6 +361,10 @@ impl Machine {
             Event::Erased(Err(NoAnswer)) => {
                 self.duties.failed(Duty::Record, now);
             }
+            Event::AttachedSeen(attached) => self.attached_seen(attached, now),
+            Event::Registered(outcome) => self.joined(outcome, now),
+            Event::Deregistered(outcome) => self.parted(outcome, now),
+            Event::TargetHealthSeen(seen) => self.traffic_seen(seen, now),
             Event::Restarted(Ok(())) => self.duties.done(Duty::Restart),
             Event::Restarted(Err(NoAnswer)) => self.duties.failed(Duty::Restart, now),
             Event::PeersSeen(peers) => self.peers_seen(peers, now),
@@ -387,7 +401,9 @@ impl Machine {
         let news = round
             .keys()
             .any(|name| version(&round, name) != version(&self.round, name));
-        let passed = !round.is_empty() && round.values().all(|service| service.healthy);
+        let passed = !round.is_empty()
+            && round.values().all(|service| service.healthy)
+            && self.traffic.trouble().is_none();
         self.round = round;
         if passed {
             self.passes = self.passes.saturating_add(1);
@@ -400,8 +416,8 @@ impl Machine {
         let sick = self.failures >= self.terms.serving.failures;
         match self.state {
             State::Judging { .. } => self.leave_the_gate(now),
-            State::Admitting if sick => self.turned_away(trouble(&self.round), now),
-            State::Serving if sick => self.fell_ill(trouble(&self.round), now),
+            State::Admitting if sick => self.turned_away(self.complaint(), now),
+            State::Serving if sick => self.fell_ill(self.complaint(), now),
             State::Ailing(_) if self.passes >= self.terms.serving.passes => match self.aside() {
                 Some(why) => self.set_aside(why, now),
                 None => self.recovered(now),
@@ -432,7 +448,7 @@ impl Machine {
 
     /// Whether nothing remains to be done before the box may go.
     fn has_drained(&self) -> bool {
-        true
+        self.traffic.is_out()
     }
 
     /// How the group keeps this box out of service, in words; `None` when it does not.

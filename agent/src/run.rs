@@ -16,14 +16,16 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::balancer::{Balancer, TargetHealth};
 use crate::bounded::{self, LONGEST_STANDING};
 use crate::duty::Duties;
 use crate::fleet::{Member, Peers};
 use crate::health::{self, Probe};
+use crate::host::Host;
 use crate::identity::{Identity, Metadata};
 use crate::leave::{self, Desk};
 use crate::lifecycle::Group;
-use crate::machine::{Action, Event, Machine, NoAnswer, Standing, Terms};
+use crate::machine::{Action, Event, LastWord, Machine, NoAnswer, Standing, Terms};
 use crate::metrics::cloudwatch::{self, Sink};
 use crate::metrics::{Meter, door};
 use crate::notify::Supervisor;
@@ -40,6 +42,10 @@ mod tests;
 /// systemd has other units to stop.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
+/// How long the last word about the box may take when the system goes down. With [`LAST_CALLS`] it fits
+/// the unit's ten seconds well.
+const LAST_RECORD: Duration = Duration::from_secs(5);
+
 /// By how much the time of day runs ahead of the waiting when the box was asleep. Less is a clock being
 /// set right after boot.
 const JUMP: Duration = Duration::from_secs(30);
@@ -55,6 +61,10 @@ pub(crate) struct World {
     pub(crate) group: Arc<dyn Group>,
     /// The registry.
     pub(crate) registry: Arc<dyn Registry>,
+    /// The load balancers.
+    pub(crate) balancer: Arc<dyn Balancer>,
+    /// The operating system.
+    pub(crate) host: Arc<dyn Host>,
     /// The services.
     pub(crate) probe: Arc<dyn Probe>,
     /// The settings' places.
@@ -184,18 +194,54 @@ pub(crate) async fn run(
         };
     }
     supervisor.stopping();
-    tracing::info!(
-        "told to stop: finishing {} calls, removing nothing",
-        daemon.work.len()
-    );
-    let last_calls = async { while daemon.work.join_next().await.is_some() {} };
-    if tokio::time::timeout(LAST_CALLS, last_calls).await.is_err() {
-        tracing::warn!("calls were still under way");
-    }
+    daemon.part().await;
     Ok(())
 }
 
 impl Daemon {
+    /// Finishes what is under way; when the whole system goes down, has the last word as well.
+    async fn part(mut self) {
+        tracing::info!("told to stop: finishing {} calls", self.work.len());
+        let (host, metadata) = (self.world.host.clone(), self.world.metadata.clone());
+        let asking = async move {
+            if host.is_shutting_down().await {
+                Some(heard(metadata.target().await).ok().flatten())
+            } else {
+                None
+            }
+        };
+        let last_calls = async { while self.work.join_next().await.is_some() {} };
+        let (asked, finished) = tokio::join!(
+            tokio::time::timeout(LAST_CALLS, asking),
+            tokio::time::timeout(LAST_CALLS, last_calls),
+        );
+        if finished.is_err() {
+            tracing::warn!("calls were still under way");
+            self.work.shutdown().await;
+        }
+        let Ok(Some(target)) = asked else {
+            return;
+        };
+        let word = self.machine.last_word(target.as_ref());
+        tracing::info!("the system is going down; the record: {word:?}");
+        let registered = self.machine.registered().to_vec();
+        if !registered.is_empty() {
+            self.act(Action::Deregister(registered));
+        }
+        match word {
+            LastWord::Nothing => {}
+            LastWord::Write => {
+                self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
+                self.act(Action::Record);
+            }
+            LastWord::Erase => self.act(Action::Erase),
+        }
+        let last_word = async { while self.work.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_RECORD, last_word).await.is_err() {
+            tracing::warn!("the last word about this box did not get through in time");
+        }
+    }
+
     fn turn(&mut self, done: Done) {
         let event = match done {
             Done::Event(event) => event,
@@ -251,6 +297,8 @@ impl Daemon {
     /// Takes up the life of the daemon before this one, with the verdict's age.
     fn go_on_from(&mut self, left: &standing::Standing, services: &[Service]) {
         self.restarts = left.restarts.clone();
+        self.machine
+            .adopt(left.registered.clone(), Instant::now().into_std());
         let Some(mut past) = left.past() else {
             return;
         };
@@ -382,6 +430,33 @@ impl Daemon {
                         Some(parameter) => heard(registry.remove(&parameter).await),
                         None => Ok(()),
                     })
+                });
+            }
+            Action::AskAttached(name) => {
+                let group = self.world.group.clone();
+                self.spawn(async move {
+                    let fleet = heard(group.fleet(&name).await);
+                    Event::AttachedSeen(fleet.map(|fleet| fleet.target_groups))
+                });
+            }
+            Action::Register(names) => {
+                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                tracing::info!("registering with {}", names.join(", "));
+                self.spawn(async move {
+                    Event::Registered(heard(register(&*balancer, &names, &instance).await))
+                });
+            }
+            Action::Deregister(names) => {
+                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                tracing::info!("deregistering from {}", names.join(", "));
+                self.spawn(async move {
+                    Event::Deregistered(heard(deregister(&*balancer, &names, &instance).await))
+                });
+            }
+            Action::AskTargetHealth(names) => {
+                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                self.spawn(async move {
+                    Event::TargetHealthSeen(heard(healths(&*balancer, &names, &instance).await))
                 });
             }
             Action::Restart(names) => self.restart(&names),
@@ -543,10 +618,40 @@ impl Daemon {
             services: self.machine.round().clone(),
             recorded: self.machine.is_recorded(),
             restarts: self.restarts.clone(),
+            registered: self.machine.registered().to_vec(),
             notices: self.machine.notices().lines(),
             ..process
         }
     }
+}
+
+async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
+    for name in names {
+        balancer.register(name, instance).await?;
+    }
+    Ok(())
+}
+
+/// All are tried: one that fails must not keep the box in the others.
+async fn deregister(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
+    let mut outcome = Ok(());
+    for name in names {
+        let done = balancer.deregister(name, instance).await;
+        outcome = outcome.and(done);
+    }
+    outcome
+}
+
+async fn healths(
+    balancer: &dyn Balancer,
+    names: &[String],
+    instance: &str,
+) -> Result<Vec<TargetHealth>> {
+    let mut found = Vec::new();
+    for name in names {
+        found.push(balancer.health(name, instance).await?);
+    }
+    Ok(found)
 }
 
 /// Looks at the group's other boxes: the group itself, and the records of a sample.

@@ -71,6 +71,7 @@ fragment!(ServingFragment {
     interval_seconds: u64,
     restart: bool,
     fleet_guard_percent: u32,
+    target_groups: Vec<String>,
     replace: bool,
     replace_after_seconds: u64,
 });
@@ -365,6 +366,8 @@ pub(crate) struct Settings {
     pub(crate) gate: Gate,
     /// The watch after it.
     pub(crate) serving: Serving,
+    /// Target groups that the Auto Scaling group does not keep, by their ARNs.
+    pub(crate) target_groups: Vec<String>,
     /// How a box that must go lets go.
     pub(crate) drain: Drain,
     /// Which of EC2's notices make it go.
@@ -522,6 +525,7 @@ impl Settings {
             image: ImageName::parse(&image)?,
             gate,
             serving,
+            target_groups: target_groups(table.target_groups.unwrap_or_default())?,
             drain: Drain::validate(&inputs.drain)?,
             notices: NoticeTerms {
                 drain_on_rebalance: inputs.notices.drain_on_rebalance.unwrap_or(false),
@@ -615,6 +619,22 @@ impl Service {
             environment: inputs.environment,
         })
     }
+}
+
+/// `arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID`, and nothing else: it goes into a call.
+fn target_groups(names: Vec<String>) -> Result<Vec<String>> {
+    let fits = |name: &String| {
+        let parts: Vec<&str> = name.split(':').collect();
+        matches!(parts[..], ["arn", _, "elasticloadbalancing", _, _, rest] if rest.starts_with("targetgroup/"))
+            && !name.contains(char::is_whitespace)
+    };
+    if !names.iter().all(fits) {
+        return refused(
+            "serving.target_groups: not the ARN of a target group\nhint: \
+             arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID",
+        );
+    }
+    Ok(names)
 }
 
 fn url(at: &str, text: &str) -> Result<Uri> {

@@ -54,6 +54,8 @@ pub(crate) struct Standing {
     pub(crate) since: String,
     /// What the daemon waits for.
     pub(crate) waiting_for: String,
+    /// The target groups that this agent has registered the box in, and has yet to take it out of.
+    pub(crate) registered: Vec<String>,
     /// What EC2 has announced of this instance, one line each.
     pub(crate) notices: Vec<String>,
     /// The services as last seen.

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cloud;
+#[path = "wire/leaving.rs"]
+mod leaving;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -8,6 +8,7 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 
 use super::Terms;
+use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
 use crate::health::Round;
 use crate::identity::Target;
@@ -55,6 +56,14 @@ pub(crate) enum Event {
     Recorded(Result<(), NoAnswer>),
     /// The record was taken away.
     Erased(Result<(), NoAnswer>),
+    /// The target groups that the group keeps itself.
+    AttachedSeen(Result<Vec<String>, NoAnswer>),
+    /// The box was registered with the target groups.
+    Registered(Result<(), NoAnswer>),
+    /// It was deregistered.
+    Deregistered(Result<(), NoAnswer>),
+    /// How the target groups find it, one answer each.
+    TargetHealthSeen(Result<Vec<TargetHealth>, NoAnswer>),
     /// A restart of the sick services was requested.
     Restarted(Result<(), NoAnswer>),
     /// The health of the group's other boxes.
@@ -104,6 +113,14 @@ pub(crate) enum Action {
     Record,
     /// Take the registry record away.
     Erase,
+    /// Ask which target groups this group keeps itself.
+    AskAttached(String),
+    /// Register the instance with these target groups.
+    Register(Vec<String>),
+    /// Deregister it from them.
+    Deregister(Vec<String>),
+    /// Ask how they find it.
+    AskTargetHealth(Vec<String>),
     /// Request a restart of these services.
     Restart(Vec<String>),
     /// Look at the other boxes of this group.

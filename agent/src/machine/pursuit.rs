@@ -49,6 +49,7 @@ impl Machine {
             self.ensure(Duty::Spot, now);
             self.ensure(Duty::Schedule, now);
         }
+        self.keep_traffic(now);
         self.keep_beating(now);
     }
 
@@ -261,6 +262,9 @@ impl Machine {
             (Duty::Record, ..) => {
                 self.pace.begun(now);
                 Some(Action::Record)
+            }
+            (Duty::Attached | Duty::Join | Duty::Part | Duty::Traffic, ..) => {
+                self.begin_traffic(duty)
             }
             (Duty::Restart, ..) => self.begin_restart(),
             (Duty::Peers, Some(group), _) => Some(Action::AskPeers(group)),

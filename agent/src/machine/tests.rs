@@ -5,6 +5,7 @@ mod laws;
 mod life;
 mod notices;
 mod remedy;
+mod traffic;
 
 use self::life::{Life, hook, service, terms};
 use super::*;

@@ -13,12 +13,12 @@ impl Machine {
         self.state = State::Judging {
             deadline: now + terms.gate.deadline,
         };
-        self.terms = terms;
+        self.agree_to(terms);
         self.declare(Verdict::Judging, String::new(), now);
     }
 
     pub(super) fn resumed(&mut self, past: Past, terms: Terms, now: Instant) {
-        self.terms = terms;
+        self.agree_to(terms);
         // Being past the launch hook is what its answer was for: it is not given twice.
         self.answered =
             past.group.is_some() && matches!(past.stage, Stage::Serving | Stage::Ailing);
@@ -188,5 +188,10 @@ impl Machine {
         self.duties.drop(Duty::Answer);
         self.duties.drop(Duty::Beat);
         self.state = State::Gone;
+    }
+
+    fn agree_to(&mut self, terms: Terms) {
+        self.traffic.wanted.clone_from(&terms.target_groups);
+        self.terms = terms;
     }
 }

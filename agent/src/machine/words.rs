@@ -25,7 +25,7 @@ impl Machine {
 
     /// What the machine waits for, in one line for people.
     pub(crate) fn waiting_for(&self) -> String {
-        let trouble = trouble(&self.round);
+        let trouble = self.complaint();
         match &self.state {
             State::Identifying => "waiting for the metadata service to say who this box is".into(),
             State::Judging { .. } if trouble.is_empty() => {
@@ -65,6 +65,9 @@ impl Machine {
                 self.terms.serving.passes
             ),
             State::Abandoned => "unfit; waiting for the group to end this box".into(),
+            State::Draining { .. } if !self.traffic.is_out() => {
+                "draining; waiting for the load balancers to let go".into()
+            }
             State::Draining { .. } => "draining; letting the last requests finish".into(),
             State::Departing { erased: false } => "draining; removing the registry record".into(),
             State::Departing { erased: true } => {
@@ -72,6 +75,15 @@ impl Machine {
             }
             State::Gone => "gone; waiting for the power to go".into(),
         }
+    }
+
+    /// What is wrong with the box, in one line: its services, and what load balancers have against it.
+    pub(super) fn complaint(&self) -> String {
+        let services = trouble(&self.round);
+        let traffic = self.traffic.trouble().unwrap_or_default();
+        let both = [services.as_str(), traffic].into_iter();
+        let some: Vec<&str> = both.filter(|words| !words.is_empty()).collect();
+        some.join("; ")
     }
 
     fn waiting_for_the_hook(&self, answer: &str) -> String {

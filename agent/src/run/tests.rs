@@ -24,6 +24,8 @@ struct Facts {
     /// The record of every other box.
     peer: Option<String>,
     reports: usize,
+    traffic: Vec<String>,
+    shutting_down: bool,
     phase: Option<Phase>,
     api_down: bool,
     healthy: bool,
@@ -188,6 +190,43 @@ impl Sink for Fake {
 }
 
 #[async_trait]
+impl Balancer for Fake {
+    async fn register(&self, name: &str, _: &str) -> Result<()> {
+        self.api()?;
+        self.facts
+            .send_modify(|facts| facts.traffic.push(format!("in {name}")));
+        Ok(())
+    }
+    async fn deregister(&self, name: &str, _: &str) -> Result<()> {
+        self.api()?;
+        self.facts
+            .send_modify(|facts| facts.traffic.push(format!("out {name}")));
+        Ok(())
+    }
+    async fn health(&self, name: &str, _: &str) -> Result<TargetHealth> {
+        self.api()?;
+        let last = self.facts().traffic.pop().unwrap_or_default();
+        let (state, reason) = if last.starts_with("in") {
+            ("healthy", "")
+        } else {
+            ("unused", "Target.NotRegistered")
+        };
+        Ok(TargetHealth {
+            target_group: name.to_owned(),
+            state: state.to_owned(),
+            reason: reason.to_owned(),
+        })
+    }
+}
+
+#[async_trait]
+impl Host for Fake {
+    async fn is_shutting_down(&self) -> bool {
+        self.facts().shutting_down
+    }
+}
+
+#[async_trait]
 impl Probe for Fake {
     async fn round(&self, services: Arc<[Service]>, _: Duration) -> health::Round {
         let healthy = self.facts().healthy;
@@ -257,6 +296,8 @@ impl House {
             metadata: fake.clone(),
             group: fake.clone(),
             registry: fake.clone(),
+            balancer: fake.clone(),
+            host: fake.clone(),
             probe: fake.clone(),
             sources: Sources {
                 file: dir.path().join("agent.toml"),
@@ -651,5 +692,66 @@ async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_repla
     assert_eq!(house.standing().restarts["orders"], 1);
     house.change(|facts| facts.peer = Some(sick.replace("unfit", "fit")));
     house.until(|facts| facts.reports == 1).await;
+    house.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_system_that_goes_down_is_told_and_nobody_is_sent_there_any_more() {
+    let group = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
+    for (target, left) in [
+        (Target::InService, Some(Verdict::Draining)),
+        (Target::Terminated, None),
+    ] {
+        let user_data = format!("#imagebuilder-agent\nserving.target_groups = [\"{group}\"]");
+        let house = House::open(Facts {
+            user_data: Some(user_data),
+            ..in_group()
+        });
+        house
+            .until(|facts| facts.traffic.len() == 1 && verdict(facts) == Some(Verdict::Fit))
+            .await;
+        assert_eq!(house.standing().registered, [group]);
+        house.change(|facts| {
+            facts.shutting_down = true;
+            facts.target = Some(target);
+        });
+        let facts = house.close().await;
+        assert_eq!(verdict(&facts), left);
+        assert_eq!(
+            facts.traffic,
+            [format!("in {group}"), format!("out {group}")]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_daemon_after_it_undoes_what_the_one_before_registered() {
+    let group = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
+    let user_data = format!("#imagebuilder-agent\nserving.target_groups = [\"{group}\"]");
+    let house = House::open(Facts {
+        user_data: Some(user_data),
+        ..in_group()
+    });
+    house.until(|facts| facts.traffic.len() == 1).await;
+    house
+        .until_shown(|shown| !shown.registered.is_empty())
+        .await;
+    let (dir, facts) = house.end().await;
+    assert_eq!(
+        facts.traffic.len(),
+        1,
+        "a restart of the daemon takes nothing out"
+    );
+    let house = House::open_in(dir, facts);
+    house.until(|facts| facts.pings > 50).await;
+    house.change(|facts| {
+        facts.target = Some(Target::Terminated);
+        facts.phase = Some(Phase::TerminatingWait);
+    });
+    let facts = house.until(|facts| facts.status.starts_with("gone")).await;
+    assert_eq!(
+        facts.traffic,
+        [format!("in {group}"), format!("out {group}")]
+    );
     house.close().await;
 }

@@ -179,6 +179,10 @@ fn what_makes_no_sense_is_refused() {
             "drain.deadline_seconds: 8 s end before",
         ),
         (
+            "[serving]\ntarget_groups = [\"shop\"]",
+            "serving.target_groups: not the ARN",
+        ),
+        (
             "[drain]\non_failure = \"explode\"",
             "agent.d/x.toml:2:14: expected `continue` or `abandon`",
         ),

@@ -23,6 +23,10 @@ pub(crate) struct Facts {
     /// Further leaves below `meta-data/`.
     pub(crate) leaves: BTreeMap<&'static str, String>,
     pub(crate) image: &'static str,
+    /// A target group that the group keeps itself.
+    pub(crate) attached: Option<&'static str>,
+    /// Whether the instance is registered with its one target group.
+    pub(crate) in_target_group: bool,
     pub(crate) lifecycle: Option<&'static str>,
     pub(crate) healthy: bool,
     /// Further services, below `/services/NAME`.
@@ -63,6 +67,8 @@ impl Cloud {
             target: None,
             leaves: BTreeMap::new(),
             image: "ami-0abc",
+            attached: None,
+            in_target_group: false,
             lifecycle: None,
             healthy: true,
             services: BTreeMap::new(),
@@ -158,7 +164,14 @@ async fn answer(
             }
         }
         (Method::GET, "/version") => r#"{"version":"1.2.3"}"#.into_response(),
-        (Method::POST, "/") => autoscaling(&cloud, std::str::from_utf8(&body).unwrap()),
+        (Method::POST, "/") => {
+            let body = std::str::from_utf8(&body).unwrap();
+            if body.contains("Version=2015-12-01") {
+                elb(&cloud, body, &headers)
+            } else {
+                autoscaling(&cloud, body)
+            }
+        }
         _ => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -193,7 +206,10 @@ fn imds(facts: &Facts, path: &str) -> Response {
 fn form(body: &str) -> BTreeMap<String, String> {
     body.split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.replace("%3A", ":")))
+        .map(|(key, value)| {
+            let value = value.replace("%3A", ":").replace("%2F", "/");
+            (key.to_owned(), value)
+        })
         .collect()
 }
 
@@ -233,12 +249,16 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
                      <ProtectedFromScaleIn>false</ProtectedFromScaleIn></member>"
                 )
             };
+            let attached = facts
+                .attached
+                .map_or_else(String::new, |name| format!("<member>{name}</member>"));
             let members = ["i-0abc", "i-0def", "i-0fff"].map(member).concat();
             format!(
                 "<AutoScalingGroups><member><AutoScalingGroupName>fleet</AutoScalingGroupName>\
                  <MinSize>1</MinSize><MaxSize>9</MaxSize><DesiredCapacity>3</DesiredCapacity>\
                  <DefaultCooldown>300</DefaultCooldown><HealthCheckType>EC2</HealthCheckType>\
                  <CreatedTime>2026-01-01T00:00:00Z</CreatedTime><Instances>{members}</Instances>\
+                 <TargetGroupARNs>{attached}</TargetGroupARNs>\
                  </member></AutoScalingGroups>"
             )
         }
@@ -306,6 +326,54 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
     let text = format!(
         "<{action}Response xmlns=\"http://autoscaling.amazonaws.com/doc/2011-01-01/\">\
          <{action}Result>{result}</{action}Result>\
+         <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></{action}Response>"
+    );
+    ([("content-type", "text/xml")], text).into_response()
+}
+
+/// Elastic Load Balancing, as its API reference of 2015-12-01 has it: one target group.
+fn elb(cloud: &Cloud, body: &str, headers: &HeaderMap) -> Response {
+    let form = form(body);
+    let action = form["Action"].as_str();
+    let signature = headers["authorization"].to_str().unwrap();
+    let scope = "/eu-west-3/elasticloadbalancing/aws4_request";
+    assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential=AKIDBOX/"));
+    assert!(signature.contains(scope), "{signature}");
+    assert_eq!(headers["x-amz-security-token"], "t0k3n-of-the-box");
+    assert!(headers.contains_key("x-amz-date"));
+    assert!(form["TargetGroupArn"].starts_with("arn:aws:elasticloadbalancing:"));
+    assert_eq!(form["Targets.member.1.Id"], "i-0abc");
+    let space = "xmlns=\"http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/\"";
+    if let Some(code) = cloud.fault(action) {
+        let text = format!(
+            "<ErrorResponse {space}><Error><Type>Sender</Type><Code>{code}</Code>\
+             <Message>Rate exceeded</Message></Error><RequestId>r</RequestId></ErrorResponse>"
+        );
+        return (StatusCode::BAD_REQUEST, text).into_response();
+    }
+    let registered = cloud.facts().in_target_group;
+    let result = match (action, registered) {
+        ("DescribeTargetHealth", true) => "<State>healthy</State>",
+        ("DescribeTargetHealth", false) => {
+            "<State>unused</State><Reason>Target.NotRegistered</Reason>"
+        }
+        ("RegisterTargets" | "DeregisterTargets", _) => {
+            cloud.change(|facts| {
+                facts.in_target_group = action == "RegisterTargets";
+                facts.calls.push(action.to_owned());
+            });
+            ""
+        }
+        (other, _) => panic!("{other}"),
+    };
+    let health = format!(
+        "<TargetHealthDescriptions><member><HealthCheckPort>80</HealthCheckPort><TargetHealth>{result}\
+         </TargetHealth><Target><Port>80</Port><Id>i-0abc</Id></Target></member>\
+         </TargetHealthDescriptions>"
+    );
+    let result = if result.is_empty() { "" } else { &health };
+    let text = format!(
+        "<{action}Response {space}><{action}Result>{result}</{action}Result>\
          <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></{action}Response>"
     );
     ([("content-type", "text/xml")], text).into_response()

@@ -34,6 +34,9 @@ impl Life {
                 ["reported", _] => {
                     assert_eq!(verdict, "Unfit", "{}", context());
                 }
+                // In traffic only while fit; out of it before the box is let go, unless the drain is overdue.
+                ["registered", ..] => assert_eq!(verdict, "Fit", "{}", context()),
+                ["deregistered", ..] => assert_ne!(verdict, "Fit", "{}", context()),
                 // Once an illness, and never twice within a minute.
                 ["restart", ..] => {
                     assert_eq!(verdict, "Unfit", "{}", context());
@@ -76,6 +79,8 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
         let mut life = Life::in_group(Phase::Pending);
         let mut terms = terms();
         terms.serving.restart = true;
+        terms.target_groups = vec!["arn:ours".to_owned()];
+        terms.drain.deadline = Duration::from_secs(600);
         life.terms = Ok(terms);
         (life.slowness, life.dice) = (seed * 10, Dice(dice.0));
         for _ in 0..25 {
@@ -141,6 +146,12 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
         life.until(end);
         life.assert_lawful(seed);
         let state = life.machine.state_name();
+        assert_eq!(
+            life.registered,
+            state == "serving",
+            "seed {seed}: {:#?}",
+            life.log
+        );
         let departing = life.place.as_ref().is_some_and(Phase::is_departing);
         let expected: &[&str] = if departing {
             &["gone", "abandoned"]

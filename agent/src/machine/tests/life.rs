@@ -1,5 +1,6 @@
 //! A life of one box: the machine, its group and its clock, all simulated.
 
+use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
 use crate::lifecycle::Hooks;
 use crate::machine::*;
@@ -40,6 +41,7 @@ pub(super) fn terms() -> Terms {
             on_failure: OnFailure::Continue,
         },
         notices: NoticeTerms::default(),
+        target_groups: Vec::new(),
         hooks: HookNames::default(),
     }
 }
@@ -63,6 +65,11 @@ pub(super) struct Life {
     pub(super) slept: u64,
     pub(super) registry: Option<Verdict>,
     pub(super) peers: Peers,
+    /// What the target groups say of a registered box, and whether it is one.
+    pub(super) balancers: &'static str,
+    pub(super) registered: bool,
+    /// The target groups that the group keeps itself.
+    pub(super) attached: Vec<String>,
     /// What the machine last saw of them.
     pub(super) weighed: Option<Peers>,
     pub(super) log: Vec<String>,
@@ -108,6 +115,9 @@ impl Life {
                 ..Peers::default()
             },
             weighed: None,
+            balancers: "healthy",
+            registered: false,
+            attached: Vec::new(),
             log: Vec::new(),
             under_way: Vec::new(),
             slowness: 0,
@@ -264,6 +274,34 @@ impl Life {
             Action::Restart(names) => {
                 self.note(&format!("restart of {}", names.join(", ")));
                 Event::Restarted(Ok(()))
+            }
+            Action::AskAttached(_) => Event::AttachedSeen(when(self.api, self.attached.clone())),
+            Action::Register(names) => {
+                if self.api {
+                    self.registered = true;
+                    self.note(&format!("registered with {}", names.join(", ")));
+                }
+                Event::Registered(when(self.api, ()))
+            }
+            Action::Deregister(names) => {
+                if self.api {
+                    self.registered = false;
+                    self.note(&format!("deregistered from {}", names.join(", ")));
+                }
+                Event::Deregistered(when(self.api, ()))
+            }
+            Action::AskTargetHealth(names) => {
+                let (state, reason) = match (self.registered, self.balancers) {
+                    (_, "draining") => ("draining", "Target.DeregistrationInProgress"),
+                    (false, _) => ("unused", "Target.NotRegistered"),
+                    (true, state) => (state, ""),
+                };
+                let told = names.into_iter().map(|name| TargetHealth {
+                    target_group: name,
+                    state: state.to_owned(),
+                    reason: reason.to_owned(),
+                });
+                Event::TargetHealthSeen(when(self.api, told.collect()))
             }
             Action::AskPeers(_) => {
                 self.weighed = self.api.then_some(self.peers);

@@ -1,0 +1,356 @@
+//! Three calls of Elastic Load Balancing (API version 2015-12-01), by hand: query parameters in, a signature
+//! over them, a little XML out.
+//!
+//! `aws-sdk-elasticloadbalancingv2` would weigh more on every box than the rest of these calls together.
+//! Signing, HTTP and XML are the SDK's own crates, which are linked anyway. It does not try again; when
+//! to is [`crate::machine`]'s.
+
+use std::convert::Infallible;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow, bail};
+use async_trait::async_trait;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
+use aws_sdk_ssm::config::http::{HttpRequest, HttpResponse};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
+
+use crate::aws::Aws;
+use crate::balancer::{Balancer, TargetHealth};
+use crate::metrics::Fault;
+
+/// The name in a signature's scope and in the endpoint.
+const SERVICE: &str = "elasticloadbalancing";
+
+/// What a failure on the way there is told as.
+const NO_ANSWER: &str = "no answer";
+
+/// The only version of this API.
+const VERSION: &str = "2015-12-01";
+
+#[async_trait]
+impl Balancer for Aws {
+    async fn register(&self, target_group: &str, instance: &str) -> Result<()> {
+        self.ask_elb("RegisterTargets", target_group, instance)
+            .await
+            .with_context(|| format!("cannot register with {target_group}"))?;
+        Ok(())
+    }
+
+    async fn deregister(&self, target_group: &str, instance: &str) -> Result<()> {
+        let asked = self
+            .ask_elb("DeregisterTargets", target_group, instance)
+            .await;
+        match asked {
+            // Whoever deleted the target group took this target along.
+            Err(error) if error.to_string().contains("TargetGroupNotFound") => Ok(()),
+            asked => asked
+                .map(|_| ())
+                .with_context(|| format!("cannot deregister from {target_group}")),
+        }
+    }
+
+    async fn health(&self, target_group: &str, instance: &str) -> Result<TargetHealth> {
+        let asked = self
+            .ask_elb("DescribeTargetHealth", target_group, instance)
+            .await;
+        let told = match asked {
+            Err(error) if error.to_string().contains("TargetGroupNotFound") => Ok(TargetHealth {
+                state: "unused".to_owned(),
+                reason: "Target.NotRegistered".to_owned(),
+                ..TargetHealth::default()
+            }),
+            Err(error) => Err(error),
+            Ok(xml) => read_health(&xml),
+        };
+        let told = told.with_context(|| format!("cannot tell the health of {target_group}"))?;
+        Ok(TargetHealth {
+            target_group: target_group.to_owned(),
+            ..told
+        })
+    }
+}
+
+impl Aws {
+    async fn ask_elb(
+        &self,
+        action: &'static str,
+        target_group: &str,
+        instance: &str,
+    ) -> Result<String> {
+        let asked = async {
+            let config = self.config().await?;
+            let body = form_urlencoded::Serializer::new(String::new())
+                .append_pair("Action", action)
+                .append_pair("Version", VERSION)
+                .append_pair("TargetGroupArn", target_group)
+                .append_pair("Targets.member.1.Id", instance)
+                .finish();
+            send(config, action, body).await
+        };
+        let answer = asked.await;
+        self.count(action, answer.as_ref().err().map(fault));
+        answer
+    }
+}
+
+fn fault(error: &anyhow::Error) -> Fault {
+    let words = error.to_string();
+    if words == NO_ANSWER {
+        Fault::Unreachable
+    } else if words.contains("Throttl") {
+        Fault::Throttled
+    } else if words.contains("AccessDenied") {
+        Fault::Denied
+    } else {
+        Fault::Other
+    }
+}
+
+/// Where a region's load balancers are asked.
+fn endpoint(config: &SdkConfig, region: &Region) -> String {
+    let suffix = if region.as_ref().starts_with("cn-") {
+        ".cn"
+    } else {
+        ""
+    };
+    config.endpoint_url().map_or_else(
+        || format!("https://{SERVICE}.{region}.amazonaws.com{suffix}"),
+        str::to_owned,
+    )
+}
+
+async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<String> {
+    let region = config
+        .region()
+        .ok_or_else(|| anyhow!("no region is known"))?;
+    let endpoint = endpoint(config, region);
+    let credentials = config
+        .credentials_provider()
+        .ok_or_else(|| anyhow!("no credentials are known"))?
+        .provide_credentials()
+        .await
+        .context("no credentials")?;
+    let request = signed(&endpoint, region, credentials, body)?;
+    let limits = config
+        .timeout_config()
+        .cloned()
+        .unwrap_or_else(TimeoutConfig::disabled);
+    let operation = Operation::builder()
+        .service_name(SERVICE)
+        .operation_name(action)
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(&endpoint)
+        .no_auth()
+        .no_retry()
+        .timeout_config(limits)
+        .serializer(|request: Request| Ok(request.into_http()?))
+        .deserializer::<Answer, Infallible>(|response: &HttpResponse| {
+            let body = response.body().bytes().unwrap_or_default();
+            Ok(Answer {
+                status: response.status().as_u16(),
+                body: String::from_utf8_lossy(body).into_owned(),
+            })
+        })
+        .build();
+    let answer = operation.invoke(request).await.context(NO_ANSWER)?;
+    if answer.status == 200 {
+        return Ok(answer.body);
+    }
+    let (code, message) = read_error(&answer.body);
+    bail!("answered {} {code}: {message}", answer.status)
+}
+
+/// A signed request, its parts as text: what the SDK wants its inputs to be.
+#[derive(Clone, Debug)]
+struct Request {
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+const FORM: (&str, &str) = (
+    "content-type",
+    "application/x-www-form-urlencoded; charset=utf-8",
+);
+
+fn signed(
+    endpoint: &str,
+    region: &Region,
+    credentials: Credentials,
+    body: String,
+) -> Result<Request> {
+    let (identity, settings) = (credentials.into(), SigningSettings::default());
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region.as_ref())
+        .name(SERVICE)
+        .time(SystemTime::now())
+        .settings(settings)
+        .build()
+        .context("cannot sign")?
+        .into();
+    let signable = SignableRequest::new(
+        "POST",
+        format!("{}/", endpoint.trim_end_matches('/')),
+        std::iter::once(FORM),
+        SignableBody::Bytes(body.as_bytes()),
+    )
+    .context("cannot sign")?;
+    let (instructions, _) = sign(signable, &parameters)
+        .context("cannot sign")?
+        .into_parts();
+    let (signature, _) = instructions.into_parts();
+    let mut headers = vec![(FORM.0.to_owned(), FORM.1.to_owned())];
+    headers.extend(
+        signature
+            .iter()
+            .map(|header| (header.name().to_owned(), header.value().to_owned())),
+    );
+    Ok(Request { headers, body })
+}
+
+impl Request {
+    fn into_http(self) -> Result<HttpRequest> {
+        let mut request = HttpRequest::new(self.body.into());
+        request.set_method("POST")?;
+        request.set_uri("/")?;
+        for (name, value) in self.headers {
+            request.headers_mut().try_insert(name, value)?;
+        }
+        Ok(request)
+    }
+}
+
+/// `DescribeTargetHealthResult / TargetHealthDescriptions / member / TargetHealth / State, Reason`. Where the
+/// instance is registered more than once, by its ports, the first that is not well counts.
+fn read_health(xml: &str) -> Result<TargetHealth> {
+    let mut document = Document::new(xml);
+    let mut root = document.root_element()?;
+    let mut found = Vec::new();
+    while let Some(mut result) = root.next_tag() {
+        while let Some(mut list) = result.next_tag() {
+            while let Some(mut member) = list.next_tag() {
+                found.extend(read_member(&mut member)?);
+            }
+        }
+    }
+    let worst = found.iter().position(|health| !health.is_well());
+    if found.is_empty() {
+        bail!("the answer tells of no target");
+    }
+    Ok(found.swap_remove(worst.unwrap_or(0)))
+}
+
+fn read_member(member: &mut ScopedDecoder<'_, '_>) -> Result<Option<TargetHealth>> {
+    let mut health = None;
+    while let Some(mut tag) = member.next_tag() {
+        if !tag.start_el().matches("TargetHealth") {
+            continue;
+        }
+        let told = health.insert(TargetHealth::default());
+        while let Some(mut leaf) = tag.next_tag() {
+            let name = leaf.start_el().local().to_owned();
+            let text = try_data(&mut leaf)?.into_owned();
+            match name.as_str() {
+                "State" => told.state = text,
+                "Reason" => told.reason = text,
+                _ => {}
+            }
+        }
+    }
+    Ok(health)
+}
+
+/// `ErrorResponse / Error / Code, Message`; whatever else it is, it has neither.
+fn read_error(xml: &str) -> (String, String) {
+    let mut told = (String::new(), String::new());
+    let mut document = Document::new(xml);
+    let Ok(mut root) = document.root_element() else {
+        return told;
+    };
+    while let Some(mut error) = root.next_tag() {
+        while let Some(mut leaf) = error.next_tag() {
+            let name = leaf.start_el().local().to_owned();
+            let text = try_data(&mut leaf).unwrap_or_default().into_owned();
+            match name.as_str() {
+                "Code" => told.0 = text,
+                "Message" => told.1 = text,
+                _ => {}
+            }
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEALTH: &str = r#"<DescribeTargetHealthResponse
+        xmlns="http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"><DescribeTargetHealthResult>
+        <TargetHealthDescriptions><member><HealthCheckPort>80</HealthCheckPort><TargetHealth>
+        <State>unhealthy</State><Reason>Target.FailedHealthChecks</Reason><Description>x</Description>
+        </TargetHealth><Target><Port>80</Port><Id>i-1</Id></Target></member></TargetHealthDescriptions>
+        </DescribeTargetHealthResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata>
+        </DescribeTargetHealthResponse>"#;
+
+    #[test]
+    fn health_is_read_as_aws_writes_it() {
+        let health = read_health(HEALTH).unwrap();
+        assert_eq!(health.state, "unhealthy");
+        assert_eq!(health.reason, "Target.FailedHealthChecks");
+        assert!(!health.is_well() && !health.is_gone());
+        let gone = HEALTH
+            .replace("unhealthy", "unused")
+            .replace("Target.FailedHealthChecks", "Target.NotRegistered");
+        assert!(read_health(&gone).unwrap().is_gone());
+        let idle = gone.replace("Target.NotRegistered", "Target.NotInUse");
+        assert!(read_health(&idle).unwrap().is_well());
+        for text in ["", "<html>", "<DescribeTargetHealthResponse/>"] {
+            assert!(read_health(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_read_or_is_nothing() {
+        let text = "<ErrorResponse><Error><Type>Sender</Type><Code>TargetGroupNotFound</Code>\
+            <Message>no such group</Message></Error><RequestId>r</RequestId></ErrorResponse>";
+        assert_eq!(
+            read_error(text),
+            ("TargetGroupNotFound".into(), "no such group".into())
+        );
+        assert_eq!(read_error("Bad Gateway"), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn every_region_has_its_endpoint_unless_one_is_given() {
+        let config = SdkConfig::builder().build();
+        let at = |name: &'static str| endpoint(&config, &Region::new(name));
+        assert_eq!(
+            at("eu-west-3"),
+            "https://elasticloadbalancing.eu-west-3.amazonaws.com"
+        );
+        assert_eq!(
+            at("cn-north-1"),
+            "https://elasticloadbalancing.cn-north-1.amazonaws.com.cn"
+        );
+        let given = SdkConfig::builder()
+            .endpoint_url("http://127.0.0.1:1")
+            .build();
+        assert_eq!(
+            endpoint(&given, &Region::new("eu-west-3")),
+            "http://127.0.0.1:1"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Load balancers that the agent keeps its box in, and the ways out, over the wire.
+
+use super::*;
+
+const GROUP: &str =
+    "arn:aws:elasticloadbalancing:eu-west-3:123456789012:targetgroup/ours/0123456789abcdef";
+
+fn with_target_group() -> String {
+    format!("[serving]\ntarget_groups = [\"{GROUP}\"]\n")
+}
+
+fn traffic(calls: &[String]) -> Vec<&str> {
+    let some = calls.iter().filter(|call| call.contains("Targets"));
+    some.map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn a_box_is_registered_while_it_serves_and_taken_out_before_its_hook_is_answered() {
+    let house = Box::new(&with_target_group()).await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("Pending:Wait");
+        facts.faults.insert("RegisterTargets", (1, "Throttling"));
+        facts
+            .faults
+            .insert("DeregisterTargets", (1, "InternalFailure"));
+    });
+    let agent = house.agent(&["run"]).spawn().unwrap();
+    house.cloud.until(|facts| facts.in_target_group).await;
+    house.cloud.change(|facts| {
+        facts.target = Some("Terminated");
+        facts.lifecycle = Some("Terminating:Wait");
+    });
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("Terminating:Proceed"))
+        .await;
+    assert_eq!(
+        facts.calls,
+        [
+            "CompleteLifecycleAction in CONTINUE",
+            "RegisterTargets",
+            "DeregisterTargets",
+            "DeleteParameter",
+            "CompleteLifecycleAction out CONTINUE"
+        ]
+    );
+    let (code, log) = stop(agent).await;
+    assert_eq!(code, Some(0));
+    assert!(
+        log.contains("cannot register with")
+            && log.contains("answered 400 Throttling: Rate exceeded"),
+        "{log}"
+    );
+    for secret in ["s3cr3t-of-the-box", "t0k3n-of-the-box"] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_group_of_the_group_is_left_alone() {
+    let house = Box::new(&with_target_group()).await;
+    house.cloud.change(|facts| {
+        facts.target = Some("InService");
+        facts.lifecycle = Some("InService");
+        facts.attached = Some(GROUP);
+    });
+    let mut agent = house.agent(&["run"]).spawn().unwrap();
+    let mut told = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
+    let left_alone = loop {
+        let line = told.next_line().await.unwrap().unwrap();
+        if line.contains("notice") {
+            break line;
+        }
+    };
+    assert!(
+        left_alone.ends_with("the agent leaves it alone"),
+        "{left_alone}"
+    );
+    house.cloud.change(|facts| {
+        facts.target = Some("Terminated");
+        facts.lifecycle = Some("Terminating:Wait");
+    });
+    let facts = house
+        .cloud
+        .until(|facts| facts.lifecycle == Some("Terminating:Proceed"))
+        .await;
+    assert!(traffic(&facts.calls).is_empty(), "{:?}", facts.calls);
+    kill(&agent);
+    agent.wait().await.unwrap();
+}
+
+/// A `systemctl` that says so of the system.
+fn systemctl(house: &Box, says: &str) -> std::path::PathBuf {
+    let bin = house.dir.path().join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let path = bin.join("systemctl");
+    fs::write(&path, format!("#!/bin/sh\necho {says}\nexit 1\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    bin
+}
+
+#[tokio::test]
+async fn at_shutdown_without_a_hook_the_record_stops_saying_fit_and_nobody_is_sent_there() {
+    for (target, says, left) in [
+        ("InService", "running", Some(Verdict::Fit)),
+        ("InService", "stopping", Some(Verdict::Draining)),
+        ("Terminated", "stopping", None),
+    ] {
+        let house = Box::new(&with_target_group()).await;
+        house.cloud.change(|facts| {
+            facts.target = Some("InService");
+            facts.lifecycle = Some("InService");
+        });
+        let bin = systemctl(&house, says);
+        let agent = house.agent(&["run"]).env("PATH", bin).spawn().unwrap();
+        house.until_verdict(Verdict::Fit).await;
+        house.cloud.until(|facts| facts.in_target_group).await;
+        house.cloud.change(|facts| facts.target = Some(target));
+        let (code, log) = stop(agent).await;
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(house.record().map(|record| record.verdict), left, "{log}");
+        assert_eq!(
+            house.cloud.facts().in_target_group,
+            says == "running",
+            "{log}"
+        );
+    }
+}
