@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use imagebuilder_agent::update::channel::{Channel as _, Place, TufChannel};
 use imagebuilder_agent::update::refusal::Cause;
+use rustls::ServerConfig;
 
 use crate::World;
 use crate::repository::{Repository, now};
-use crate::server::Fault;
+use crate::server::{Fault, Server};
 
 const TIMESTAMP: &str = "metadata/timestamp.json";
 
@@ -120,30 +121,32 @@ async fn metadata_that_breaks_off_or_is_cut_short_or_encoded() {
     world.well().await;
 }
 
+/// The first file is the slow one, so that no honest answer has to be fast on a busy machine.
 #[tokio::test]
 async fn metadata_that_comes_too_slowly() {
     let mut world = World::new().await;
-    world.publish(Repository::next);
+    world.publish(|it| it.rotate("root"));
+    let first = "metadata/2.root.json";
     let patient = world.place.limits;
     let rate = &mut world.place.limits.metadata_rate;
     rate.stall = Duration::from_millis(200);
     rate.window = Duration::from_millis(50);
     rate.least = 1 << 20;
     for (fault, said) in [
-        (Fault::Silent, "timestamp.json: nothing came for 200ms"),
-        (Fault::Stalls, "timestamp.json: nothing came for 200ms"),
-        (Fault::Drips, "timestamp.json: "),
+        (Fault::Silent, "2.root.json: nothing came for 200ms"),
+        (Fault::Stalls, "2.root.json: nothing came for 200ms"),
+        (Fault::Drips, "2.root.json: "),
     ] {
-        world.server.fault(TIMESTAMP, fault);
+        world.server.fault(first, fault);
         let refused = world.refused(Cause::Slow).await;
         assert!(refused.starts_with(said), "{refused}");
     }
     // Fast enough by the rate, never done.
     world.place.limits = patient;
     world.place.limits.metadata_rate.total = Duration::from_millis(300);
-    world.server.fault(TIMESTAMP, Fault::Drips);
+    world.server.fault(first, Fault::Drips);
     let refused = world.refused(Cause::Slow).await;
-    assert_eq!(refused, "timestamp.json: not whole after 300ms");
+    assert_eq!(refused, "2.root.json: not whole after 300ms");
     // Each file within its time, all of them not.
     world.place.limits = patient;
     world.place.limits.refresh = Duration::from_millis(300);
@@ -172,6 +175,61 @@ async fn a_server_without_tls_where_there_should_be_some() {
     let mut world = World::new().await;
     world.place.metadata_url = world.server.url.replace("http://", "https://") + "/metadata";
     world.refused(Cause::Untrusted).await;
+}
+
+#[tokio::test]
+async fn a_server_is_whom_the_certificates_to_trust_say() {
+    let mut world = World::new().await;
+    let ours = authority();
+    let other = authority();
+    let pem = world.dir.path().join("ca.pem");
+    for (name, signed_by, trusted, well) in [
+        ("localhost", &ours, Some(&ours), true),
+        ("localhost", &ours, Some(&other), false),
+        ("localhost", &ours, None, false),
+        ("elsewhere.example", &ours, Some(&ours), false),
+    ] {
+        let files = world.repository.files.clone();
+        let server = Server::start_tls(files, certified(name, signed_by)).await;
+        world.place = Place::new(&server.url, &world.place.trust, &world.place.store);
+        if let Some((certificate, _)) = trusted {
+            fs::write(&pem, certificate.pem()).unwrap();
+            world.place.ca_file = Some(pem.clone());
+        }
+        if well {
+            let offer = world.well().await.offers.remove(0);
+            world.fetch(&offer, &world.part()).await.unwrap();
+        } else {
+            let said = world.refused(Cause::Untrusted).await;
+            assert!(said.contains("certificate"), "{said}");
+        }
+    }
+}
+
+type Authority = (rcgen::Certificate, rcgen::Issuer<'static, rcgen::KeyPair>);
+
+fn authority() -> Authority {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let certificate = params.self_signed(&key).unwrap();
+    (certificate, rcgen::Issuer::new(params, key))
+}
+
+fn certified(name: &str, (_, authority): &Authority) -> ServerConfig {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap()
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ async fn a_part_that_is_no_file() {
 async fn a_release_that_comes_too_slowly() {
     for fault in [Fault::Silent, Fault::Stalls, Fault::Drips] {
         let (mut world, offer, path) = world().await;
+        let patient = world.place.limits;
         let rate = &mut world.place.limits.release_rate;
         rate.stall = Duration::from_millis(200);
         rate.window = Duration::from_millis(50);
@@ -144,6 +145,7 @@ async fn a_release_that_comes_too_slowly() {
         // What came is kept for the next run.
         let kept = fs::read(world.part()).unwrap_or_default();
         assert!(BYTES.starts_with(&kept) && kept.len() < BYTES.len());
+        world.place.limits = patient;
         world.server.mend();
         world.fetch(&offer, &world.part()).await.unwrap();
     }

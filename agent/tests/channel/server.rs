@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Duration;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use crate::repository::Files;
 
@@ -43,6 +46,10 @@ pub(crate) enum Fault {
     Drips,
 }
 
+/// A connection, with TLS or without.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
 #[derive(Default)]
 struct State {
     files: Files,
@@ -66,8 +73,21 @@ impl Drop for Server {
 
 impl Server {
     pub(crate) async fn start(files: Files) -> Self {
+        Self::listen(files, None).await
+    }
+
+    /// `https://localhost:…`, as whoever this certificate says.
+    pub(crate) async fn start_tls(files: Files, tls: ServerConfig) -> Self {
+        Self::listen(files, Some(TlsAcceptor::from(Arc::new(tls)))).await
+    }
+
+    async fn listen(files: Files, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let url = match tls {
+            Some(_) => format!("https://localhost:{port}"),
+            None => format!("http://127.0.0.1:{port}"),
+        };
         let state = Arc::new(Mutex::new(State {
             files,
             ..State::default()
@@ -77,10 +97,14 @@ impl Server {
             // Dropped with the task, and so are the connections.
             let mut open = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
+                let (state, tls) = (Arc::clone(&shared), tls.clone());
                 open.spawn(async move {
                     // A client that has had enough goes away: that is what is tested.
-                    let _ = answer(stream, &state).await;
+                    let _ = match tls {
+                        Some(tls) => answer(&mut tls.accept(stream).await?, &state).await,
+                        None => answer(&mut { stream }, &state).await,
+                    };
+                    std::io::Result::Ok(())
                 });
             }
         });
@@ -106,11 +130,11 @@ impl Server {
     }
 }
 
-async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+async fn answer(stream: &mut impl Wire, state: &Mutex<State>) -> std::io::Result<()> {
     let mut head = vec![stream.read_u8().await?];
     if head != b"G" {
         // Such as the beginning of TLS.
-        return whole(&mut stream, "400 Bad Request", "", b"").await;
+        return whole(stream, "400 Bad Request", "", b"").await;
     }
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
@@ -145,7 +169,7 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
             _ => 404,
         };
         return whole(
-            &mut stream,
+            stream,
             &format!("{status} No"),
             "",
             b"<Error>no such key</Error>",
@@ -155,19 +179,19 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
     let length = file.len();
     let (ok, none) = ("200 OK", "");
     match fault {
-        None if start > length => whole(&mut stream, "416 Range", none, b"").await,
+        None if start > length => whole(stream, "416 Range", none, b"").await,
         None if start > 0 => {
             let part = format!("Content-Range: bytes {start}-{}/{length}\r\n", length - 1);
-            whole(&mut stream, "206 Partial Content", &part, &file[start..]).await
+            whole(stream, "206 Partial Content", &part, &file[start..]).await
         }
-        None | Some(Fault::IgnoresRange) => whole(&mut stream, ok, none, &file).await,
+        None | Some(Fault::IgnoresRange) => whole(stream, ok, none, &file).await,
         Some(Fault::OtherRange) => {
             let part = format!("Content-Range: bytes 0-{}/{length}\r\n", length - 1);
-            whole(&mut stream, "206 Partial Content", &part, &file).await
+            whole(stream, "206 Partial Content", &part, &file).await
         }
         Some(Fault::Status(status)) => {
             whole(
-                &mut stream,
+                stream,
                 &format!("{status} No"),
                 none,
                 b"an error, at length",
@@ -175,23 +199,17 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
             .await
         }
         Some(Fault::Redirect(to)) => {
-            whole(
-                &mut stream,
-                "302 Found",
-                &format!("Location: {to}\r\n"),
-                b"",
-            )
-            .await
+            whole(stream, "302 Found", &format!("Location: {to}\r\n"), b"").await
         }
         Some(Fault::Portal(kind)) => {
             let kind = format!("Content-Type: {kind}\r\n");
-            whole(&mut stream, ok, &kind, b"<html>Welcome to our hotel</html>").await
+            whole(stream, ok, &kind, b"<html>Welcome to our hotel</html>").await
         }
-        Some(Fault::Encoded) => whole(&mut stream, ok, "Content-Encoding: gzip\r\n", &file).await,
-        Some(Fault::Short(bytes)) => whole(&mut stream, ok, none, &file[..bytes]).await,
-        Some(Fault::Swapped) => whole(&mut stream, ok, none, &vec![b'x'; length]).await,
-        Some(Fault::BreaksOff(bytes)) => partly(&mut stream, length as u64, &file[..bytes]).await,
-        Some(Fault::Announces(length)) => partly(&mut stream, length, &file).await,
+        Some(Fault::Encoded) => whole(stream, ok, "Content-Encoding: gzip\r\n", &file).await,
+        Some(Fault::Short(bytes)) => whole(stream, ok, none, &file[..bytes]).await,
+        Some(Fault::Swapped) => whole(stream, ok, none, &vec![b'x'; length]).await,
+        Some(Fault::BreaksOff(bytes)) => partly(stream, length as u64, &file[..bytes]).await,
+        Some(Fault::Announces(length)) => partly(stream, length, &file).await,
         Some(Fault::Endless) => {
             stream
                 .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
@@ -202,12 +220,13 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
         }
         Some(Fault::Silent) => std::future::pending().await,
         Some(Fault::Stalls) => {
-            partly(&mut stream, length as u64, b"").await?;
+            partly(stream, length as u64, b"").await?;
             std::future::pending().await
         }
         Some(Fault::Drips) => {
-            partly(&mut stream, length as u64, b"").await?;
+            partly(stream, length as u64, b"").await?;
             let mut beat = tokio::time::interval(Duration::from_millis(5));
+            beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             for byte in file {
                 beat.tick().await;
                 stream.write_all(&[byte]).await?;
@@ -219,7 +238,7 @@ async fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<
 }
 
 async fn whole(
-    stream: &mut TcpStream,
+    stream: &mut impl Wire,
     status: &str,
     headers: &str,
     body: &[u8],
@@ -233,7 +252,7 @@ async fn whole(
     stream.shutdown().await
 }
 
-async fn partly(stream: &mut TcpStream, length: u64, body: &[u8]) -> std::io::Result<()> {
+async fn partly(stream: &mut impl Wire, length: u64, body: &[u8]) -> std::io::Result<()> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;
