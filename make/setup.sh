@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the README's two commands need and is not there yet: system packages, a Rust toolchain,
-# a Python venv with moto, boto3 and the AWS CLI, cargo-deny. Silent when nothing is missing.
+# a Python venv with moto, boto3, the AWS CLI and python-tuf, cargo-deny. Silent when nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -77,8 +77,8 @@ if older "$(have)" "$wanted"; then
   older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
 fi
 
-# --- Python: moto stands for the AWS services that rehearsal does not own ---------------------------
-pins=(moto[server]==5.2.5 boto3 awscli==1.46.2)
+# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would ---
+pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0)
 stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p .cache

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Images(commands::images::Images),
     /// Remove what dead runs left behind.
     Reap(commands::reap::Reap),
+    /// Author the signed channel that boxes take new agents from.
+    Channel(commands::channel::Channel),
 }
 
 impl Command {
@@ -76,6 +78,7 @@ impl Command {
             Self::Status(args) => args.run(context).await,
             Self::Images(args) => args.run(context).await,
             Self::Reap(args) => args.run(context).await,
+            Self::Channel(args) => args.run(context).await,
         }
     }
 }

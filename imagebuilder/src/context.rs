@@ -53,7 +53,12 @@ impl Context {
 
     /// The folder of all runs, `.imagebuilder/runs` beside the configuration.
     pub(crate) fn runs(&self) -> PathBuf {
-        self.root().join(STATE).join("runs")
+        self.state().join("runs")
+    }
+
+    /// What is remembered beside the configuration.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root().join(STATE)
     }
 
     /// Connects to the cloud the configuration and the SDK's standard places name.

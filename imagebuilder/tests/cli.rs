@@ -57,6 +57,7 @@ fn help_of_every_verb() {
         &["bake"],
         &["images"],
         &["reap"],
+        &["channel"],
     ] {
         let output = imagebuilder(folder.path())
             .args(verb)

@@ -1,9 +1,44 @@
 //! Authoring of the signed channel (a TUF 1.0.34 repository) that boxes take new agents from.
 //!
-//! Nothing of this is on a box: the agent has a client of its own.
+//! ```text
+//! config ──► Keyring (keys) ─────────────┐
+//! store  ──► verify: the chain of roots, │
+//!            timestamp, snapshot, targets│──► releases: what changes, pure ──► author: sign, write in order
+//! root.json known here ──────────────────┘                                     root: rotate, draft by draft
+//! ```
+//!
+//! Nothing is written before all that is there was verified from the root known here. The commands are in
+//! `commands/channel/`. Nothing of this is on a box: the agent has a client of its own.
 
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the commands of the channel come next")
-)]
+pub(crate) mod author;
+pub(crate) mod bucket;
+pub(crate) mod desk;
+pub(crate) mod folder;
+pub(crate) mod keys;
+pub(crate) mod releases;
+pub(crate) mod root;
+pub(crate) mod seen;
+pub(crate) mod show;
+pub(crate) mod store;
+#[cfg(test)]
+mod stories;
+pub(crate) mod verify;
 pub(crate) mod waves;
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 in lower-case hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// Lower-case hex.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -9,6 +9,7 @@ pub(crate) mod fake;
 mod fleet;
 mod images;
 mod instances;
+mod keys;
 mod parameters;
 mod targets;
 mod templates;
@@ -29,6 +30,7 @@ pub(crate) use self::images::{Image, ImageState, Images, Search, Snapshot};
 pub(crate) use self::instances::{
     Instance, InstanceState, Instances, KeyPair, Launch, Permission, SecurityGroup,
 };
+pub(crate) use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
 pub(crate) use self::parameters::{Parameter, Parameters};
 pub(crate) use self::targets::{TargetGroups, TargetHealth};
 pub(crate) use self::templates::{

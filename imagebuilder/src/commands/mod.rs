@@ -1,6 +1,7 @@
 //! One file a verb: an args struct with `run(self, &Context)`. Verbs call the rooms; they hold no logic of their own.
 
 pub(crate) mod bake;
+pub(crate) mod channel;
 pub(crate) mod doctor;
 pub(crate) mod images;
 pub(crate) mod init;

@@ -2,7 +2,6 @@
 //!
 //! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
 
-#[expect(dead_code, reason = "the commands of the channel come next")]
 mod channel;
 mod fleet;
 
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub(crate) use self::channel::Channel;
+pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
 use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
@@ -350,7 +349,6 @@ impl Config {
     }
 
     /// The signed channel, for the commands that are about it.
-    #[expect(dead_code, reason = "the commands of the channel come next")]
     pub(crate) fn channel(&self) -> Result<&Channel, Failure> {
         self.channel.as_ref().ok_or_else(|| {
             Exit::Usage.error("the configuration has no [channel]").hint(

@@ -7,6 +7,8 @@ mod fleet;
 mod identity;
 mod images;
 mod instances;
+mod keys;
+mod objects;
 mod parameters;
 mod targets;
 mod templates;
@@ -34,8 +36,43 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// TCP and TLS to a region on another continent take less than a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// An account and region, with credentials that were found; no service was spoken to yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    /// The region's name.
+    pub(crate) region: String,
+    config: aws_config::SdkConfig,
+}
+
+impl Account {
+    /// Signing keys in KMS.
+    pub(crate) fn signing_keys(&self) -> Arc<dyn super::SigningKeys> {
+        Arc::new(keys::Kms(aws_sdk_kms::Client::new(&self.config)))
+    }
+
+    /// The objects of a bucket in S3.
+    pub(crate) fn objects(
+        &self,
+        bucket: &str,
+    ) -> anyhow::Result<Arc<dyn object_store::ObjectStore>> {
+        objects::bucket(&self.config, &self.region, bucket)
+    }
+}
+
 /// Connects, refusing at once when there are no credentials or no region.
 pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
+    let Account { region, config } = account(region).await?;
+    let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
+        .ok()
+        .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
+    if let Some(endpoint) = &ec2_endpoint {
+        answers(endpoint).await?;
+    }
+    Ok(clients(region, ec2_endpoint, &config))
+}
+
+/// Finds region and credentials in the SDK's standard places, refusing at once when there are none.
+pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
     let imds = aws_config::imds::Client::builder()
         .max_attempts(1)
         .connect_timeout(IMDS_TIMEOUT)
@@ -90,13 +127,7 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
             ))
             .into());
     }
-    let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
-        .ok()
-        .or_else(|| config.endpoint_url().map(ToOwned::to_owned));
-    if let Some(endpoint) = &ec2_endpoint {
-        answers(endpoint).await?;
-    }
-    Ok(clients(region, ec2_endpoint, &config))
+    Ok(Account { region, config })
 }
 
 /// Refuses at once an endpoint where nobody listens: the SDK's retries would take a minute to say the same.

@@ -1,0 +1,95 @@
+//! The newest versions seen here: a repository that goes back is refused, as a box refuses it.
+//!
+//! Kept beside the runs, not in version control: it is what this machine knows, and losing it loses only that.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::verify::Verified;
+use crate::exit::Exit;
+
+/// What was seen of a repository.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    repository: String,
+    /// Root, timestamp, snapshot, targets.
+    versions: [u64; 4],
+}
+
+/// The note's file.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen(pub(crate) PathBuf);
+
+impl Seen {
+    /// Refuses a repository older than what was seen of it here.
+    ///
+    /// # Errors
+    /// When it is older, or the note cannot be read.
+    pub(crate) fn check(&self, repository: &str, verified: &Verified) -> anyhow::Result<()> {
+        let text = match std::fs::read(&self.0) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("read {}", self.0.display()));
+            }
+        };
+        // Half a note is no note: it is written by rename, so somebody else wrote it.
+        let Ok(note) = serde_json::from_slice::<Note>(&text) else {
+            return Ok(());
+        };
+        if note.repository != repository {
+            return Ok(());
+        }
+        let roles = ["root", "timestamp", "snapshot", "targets"];
+        for ((role, was), is) in roles.iter().zip(note.versions).zip(verified.versions()) {
+            if is < was {
+                return Err(Exit::Refused
+                    .error(format!("the channel went back: {role} {was} was seen here, now it is {is}"))
+                    .hint(format!(
+                        "boxes refuse it as well. Put the newer files back; if this is another channel in the same place, remove {}",
+                        self.0.display()
+                    ))
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what was seen.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn note(&self, repository: &str, verified: &Verified) -> anyhow::Result<()> {
+        let note = Note {
+            repository: repository.to_owned(),
+            versions: verified.versions(),
+        };
+        let text = serde_json::to_vec_pretty(&note).context("serialize what was seen")?;
+        replace_file(&self.0, &text)
+    }
+}
+
+/// Replaces a file of ours, durably and at once.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = folder.join(format!(".{name}.new"));
+    let write = || {
+        std::fs::create_dir_all(folder)?;
+        let mut file = std::fs::File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("write {}", path.display()))
+}

@@ -1,0 +1,297 @@
+//! What `channel show` tells: pure, from verified metadata and the time to a view and its text.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tough::schema::{RoleType, Root};
+
+use super::desk::Versions;
+use super::keys::short;
+use super::root::keyids;
+use super::verify::{Entry, Verified, cure};
+use super::waves::Shape;
+
+/// The whole view.
+#[derive(Debug, Serialize)]
+pub(crate) struct View {
+    repository: String,
+    url: String,
+    versions: Versions,
+    roles: Vec<RoleView>,
+    releases: Vec<ReleaseView>,
+}
+
+#[derive(Debug, Serialize)]
+struct RoleView {
+    role: String,
+    version: u64,
+    expires: Timestamp,
+    /// `fresh`, `soon` or `expired`.
+    state: &'static str,
+    threshold: u64,
+    /// Key ids, whole.
+    keys: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReleaseView {
+    version: String,
+    arch: String,
+    target: String,
+    sha256: String,
+    length: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<String>,
+    channels: Vec<RolloutView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    withdrawn: Option<contract::release::Withdrawal>,
+}
+
+#[derive(Debug, Serialize)]
+struct RolloutView {
+    channel: String,
+    since: Timestamp,
+    shape: String,
+    /// Share of the fleet whose wave has begun, in percent.
+    open: u8,
+    waves: Vec<WaveView>,
+}
+
+#[derive(Debug, Serialize)]
+struct WaveView {
+    percent: u8,
+    at: Timestamp,
+    open: bool,
+}
+
+/// Looks at everything as of `now`. `lives` are the configured lives of root, targets, snapshot and timestamp, in days.
+pub(crate) fn view(
+    verified: &Verified,
+    repository: String,
+    url: String,
+    lives: [u32; 4],
+    now: Timestamp,
+) -> View {
+    let versions = Versions::of(verified);
+    let of = [
+        versions.root,
+        versions.targets,
+        versions.snapshot,
+        versions.timestamp,
+    ];
+    let roles = verified
+        .expiries()
+        .into_iter()
+        .zip(of.into_iter().zip(lives))
+        .map(|((role, expires), (version, days))| {
+            role_view(verified.root(), role, version, expires, days, now)
+        })
+        .collect();
+    View {
+        repository,
+        url,
+        versions,
+        roles,
+        releases: verified
+            .entries()
+            .into_iter()
+            .rev()
+            .map(|entry| release_view(entry, now))
+            .collect(),
+    }
+}
+
+fn role_view(
+    root: &Root,
+    role: RoleType,
+    version: u64,
+    expires: Timestamp,
+    days: u32,
+    now: Timestamp,
+) -> RoleView {
+    // A quarter of a life is time enough to gather the keys.
+    let soon = SignedDuration::from_hours(i64::from(days) * 24 / 4);
+    RoleView {
+        role: role.to_string(),
+        version,
+        expires,
+        state: if expires <= now {
+            "expired"
+        } else if expires <= now + soon {
+            "soon"
+        } else {
+            "fresh"
+        },
+        threshold: root.roles.get(&role).map_or(0, |role| role.threshold.get()),
+        keys: keyids(root, role).iter().map(|id| super::hex(id)).collect(),
+    }
+}
+
+fn release_view(entry: Entry, now: Timestamp) -> ReleaseView {
+    let release = entry.release;
+    ReleaseView {
+        version: release.version.to_string(),
+        arch: release.arch,
+        target: entry.name,
+        sha256: entry.digest,
+        length: entry.length,
+        min_from: release.min_from.map(|version| version.to_string()),
+        floor: release.floor.map(|version| version.to_string()),
+        channels: release
+            .channels
+            .into_iter()
+            .map(|(channel, rollout)| RolloutView {
+                channel,
+                since: rollout.since,
+                shape: Shape::of(&rollout.waves, rollout.since).to_string(),
+                open: if rollout.waves.is_empty() {
+                    if rollout.since <= now { 100 } else { 0 }
+                } else {
+                    rollout
+                        .waves
+                        .iter()
+                        .filter(|wave| wave.at <= now)
+                        .map(|wave| wave.percent)
+                        .max()
+                        .unwrap_or(0)
+                },
+                waves: rollout
+                    .waves
+                    .iter()
+                    .map(|wave| WaveView {
+                        percent: wave.percent,
+                        at: wave.at,
+                        open: wave.at <= now,
+                    })
+                    .collect(),
+            })
+            .collect(),
+        withdrawn: release.withdrawn,
+    }
+}
+
+impl View {
+    /// What is expired or soon will be, with its cure.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.roles
+            .iter()
+            .filter_map(|role| {
+                let told = match role.state {
+                    "expired" => format!(
+                        "{} metadata expired at {}: boxes take nothing new",
+                        role.role, role.expires
+                    ),
+                    "soon" => format!("{} metadata expires at {}", role.role, role.expires),
+                    _ => return None,
+                };
+                let kind: RoleType = role.role.parse().ok()?;
+                // A timestamp lives a day: it is the cron job's business until it is over.
+                let told = if role.state == "soon" && kind == RoleType::Timestamp {
+                    format!("{told}; cron should have run `imagebuilder channel refresh`")
+                } else {
+                    format!("{told}; {}", cure(kind))
+                };
+                Some(told)
+            })
+            .collect()
+    }
+
+    /// The view as lines for people.
+    pub(crate) fn text(&self, now: Timestamp) -> Vec<String> {
+        let mut lines = vec![
+            format!("channel {}, read at {}", self.repository, self.url),
+            String::new(),
+        ];
+        for role in &self.roles {
+            let keys: Vec<&str> = role.keys.iter().map(|id| &id[..8.min(id.len())]).collect();
+            lines.push(format!(
+                "{:<10} {:>4}  expires {} ({})  {} of {}",
+                role.role,
+                role.version,
+                role.expires,
+                span(role.expires, now),
+                role.threshold,
+                keys.join(" ")
+            ));
+        }
+        if self.releases.is_empty() {
+            lines.extend([String::new(), "no release yet".to_owned()]);
+        }
+        for release in &self.releases {
+            lines.push(String::new());
+            lines.push(format!(
+                "{} {}  {}  {} bytes",
+                release.version,
+                release.arch,
+                &release.sha256[..12.min(release.sha256.len())],
+                release.length
+            ));
+            for (name, version) in [("min from", &release.min_from), ("floor", &release.floor)] {
+                if let Some(version) = version {
+                    lines.push(format!("  {name} {version}"));
+                }
+            }
+            if let Some(withdrawn) = &release.withdrawn {
+                let back = withdrawn
+                    .rollback_to
+                    .as_ref()
+                    .map_or("boxes stay until a newer release".to_owned(), |to| {
+                        format!("boxes go back to {to}")
+                    });
+                lines.push(format!(
+                    "  WITHDRAWN {}: {}; {back}",
+                    withdrawn.at, withdrawn.reason
+                ));
+            }
+            for rollout in &release.channels {
+                lines.push(format!(
+                    "  {}: open to {} %, since {}",
+                    rollout.channel, rollout.open, rollout.since
+                ));
+                for wave in &rollout.waves {
+                    let mark = if wave.open { "open" } else { "" };
+                    lines.push(
+                        format!("    {:>3} %  {}  {mark}", wave.percent, wave.at)
+                            .trim_end()
+                            .to_owned(),
+                    );
+                }
+            }
+        }
+        lines
+    }
+}
+
+/// `in 6 d`, `3 h ago`.
+fn span(at: Timestamp, now: Timestamp) -> String {
+    let hours = at.duration_since(now).as_hours();
+    let size = |hours: i64| {
+        if hours >= 48 {
+            format!("{} d", hours / 24)
+        } else {
+            format!("{hours} h")
+        }
+    };
+    if at <= now {
+        format!("{} ago", size(-hours))
+    } else {
+        format!("in {}", size(hours))
+    }
+}
+
+/// A draft of a root for whoever is to sign it: who will hold which role.
+pub(crate) fn draft(root: &Root) -> Vec<String> {
+    let mut lines = vec![format!("root {}, expires {}", root.version, root.expires)];
+    for role in [
+        RoleType::Root,
+        RoleType::Targets,
+        RoleType::Snapshot,
+        RoleType::Timestamp,
+    ] {
+        let keys: Vec<String> = keyids(root, role).iter().map(short).collect();
+        let threshold = root.roles.get(&role).map_or(0, |role| role.threshold.get());
+        lines.push(format!("  {role}: {threshold} of {}", keys.join(" ")));
+    }
+    lines
+}

@@ -1,0 +1,800 @@
+//! Whole stories of a channel, in a folder and in a bucket of the memory, with the process cut at every write.
+//! Test code only.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use anyhow::bail;
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use object_store::memory::InMemory;
+use semver::Version;
+use sha2::{Digest as _, Sha256};
+
+use super::author;
+use super::bucket::Bucket;
+use super::desk::Desk;
+use super::folder::Folder;
+use super::keys::{Keyring, generate, public_path};
+use super::releases::{self, New};
+use super::root::{Made, read_draft, sign_blindly};
+use super::seen::{Seen, replace_file};
+use super::store::{Found, Keep, Store, Tag, Written};
+use super::verify::{self, TIMESTAMP, Verified};
+use super::waves::Shape;
+use crate::config::{Channel, KeySource};
+use crate::exit::Exit;
+use crate::ids::ChannelName;
+use crate::output::Output;
+
+/// When every story begins.
+const BEGIN: &str = "2026-11-21T08:00:00Z";
+
+/// Where the process is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// The write was asked for and did not happen.
+    Before,
+    /// The write happened and nobody heard of it.
+    After,
+}
+
+/// A store whose process dies at a write: nothing works from then on.
+struct Mortal {
+    inner: Arc<dyn Store>,
+    left: AtomicI64,
+    cut: Cut,
+}
+
+impl Mortal {
+    fn breathe(&self) -> anyhow::Result<()> {
+        if self.left.load(Ordering::SeqCst) <= 0 {
+            bail!("dead");
+        }
+        Ok(())
+    }
+
+    /// Whether this write is the last.
+    fn last(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+}
+
+#[async_trait]
+impl Store for Mortal {
+    async fn read(&self, path: &str, most: u64) -> anyhow::Result<Option<Found>> {
+        self.breathe()?;
+        self.inner.read(path, most).await
+    }
+
+    async fn create(&self, path: &str, bytes: Bytes, keep: Keep) -> anyhow::Result<Written> {
+        self.breathe()?;
+        if self.last() {
+            if self.cut == Cut::After {
+                let _ = self.inner.create(path, bytes, keep).await?;
+            }
+            bail!("cut at {path}");
+        }
+        self.inner.create(path, bytes, keep).await
+    }
+
+    async fn replace(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        keep: Keep,
+        was: &Tag,
+    ) -> anyhow::Result<Written> {
+        self.breathe()?;
+        if self.last() {
+            if self.cut == Cut::After {
+                let _ = self.inner.replace(path, bytes, keep, was).await?;
+            }
+            bail!("cut at {path}");
+        }
+        self.inner.replace(path, bytes, keep, was).await
+    }
+}
+
+/// An operator's folder, and a repository.
+struct Scene {
+    folder: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    /// The root that a reader was given on the first day.
+    first: Option<Bytes>,
+    channel: Channel,
+    now: Timestamp,
+}
+
+impl Scene {
+    fn in_memory() -> Self {
+        let bucket = Bucket::new(
+            Arc::new(InMemory::new()),
+            "shop".to_owned(),
+            "agents".to_owned(),
+        );
+        Self::with(Arc::new(bucket))
+    }
+
+    fn with(store: Arc<dyn Store>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("keys")).unwrap();
+        let scene = Self {
+            store,
+            first: None,
+            channel: toml::from_str(
+                "repository = \"s3://shop/agents\"\n[keys]\nroot = [\"file:keys/root-1.pem\", \"file:keys/root-2.pem\", \"file:keys/root-3.pem\"]\ntargets = [\"file:keys/targets-1.pem\"]\nonline = \"file:keys/online.pem\"\n",
+            )
+            .unwrap(),
+            folder,
+            now: BEGIN.parse().unwrap(),
+        };
+        for name in ["root-1", "root-2", "root-3", "targets-1", "online"] {
+            scene.key(name);
+        }
+        scene
+    }
+
+    fn at(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn key(&self, name: &str) -> KeySource {
+        let path = Path::new("keys").join(name).with_extension("pem");
+        if !self.at().join(&path).exists() {
+            generate(&self.at().join(&path)).unwrap();
+        }
+        KeySource::File(path)
+    }
+
+    /// The key leaves, its public half stays.
+    fn take_away(&self, name: &str) {
+        std::fs::rename(
+            self.at().join(format!("keys/{name}.pem")),
+            self.at().join(format!("{name}.away")),
+        )
+        .unwrap();
+    }
+
+    fn desk(&self) -> Desk {
+        self.desk_with(Box::new(Mortal {
+            inner: Arc::clone(&self.store),
+            left: AtomicI64::new(i64::MAX),
+            cut: Cut::Before,
+        }))
+    }
+
+    fn desk_with(&self, store: Box<dyn Store>) -> Desk {
+        Desk {
+            channel: self.channel.clone(),
+            folder: self.at().to_owned(),
+            store,
+            keyring: Keyring::new(
+                self.at().to_owned(),
+                Box::new(|| Box::pin(async { bail!("there is no KMS here") })),
+            ),
+            seen: Seen(self.at().join(".imagebuilder/channel.json")),
+            output: Output::kept(),
+            now: self.now,
+        }
+    }
+
+    fn later(&mut self, hours: i64) {
+        self.now += SignedDuration::from_hours(hours);
+    }
+
+    async fn made(mut self) -> Self {
+        assert!(matches!(
+            self.desk().init().await.unwrap(),
+            Made::Published(_)
+        ));
+        self.first = Some(self.desk().known().unwrap());
+        self
+    }
+
+    /// What a box that was given the first root sees, with every target at hand and whole.
+    async fn reader(&self) -> anyhow::Result<Verified> {
+        let known = self.first.clone().map_or_else(|| self.desk().known(), Ok)?;
+        let seen = verify::repository(self.store.as_ref(), &known).await?;
+        for entry in seen.entries() {
+            let path = verify::target(&entry.digest, &entry.name);
+            let found = self
+                .store
+                .read(&path, entry.length)
+                .await?
+                .expect("the target is there");
+            assert_eq!(super::digest(&found.bytes), entry.digest);
+        }
+        Ok(seen)
+    }
+}
+
+fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes) {
+    let new = New {
+        version: Version::parse(version).unwrap(),
+        arch: "x86_64".to_owned(),
+        digest: Sha256::digest(bytes).to_vec(),
+        length: bytes.len() as u64,
+        channel: ChannelName::stable(),
+        start,
+        waves: None,
+        default_waves: Shape::parse("5%@0h,100%@1h").unwrap(),
+        min_from: None,
+        floor: None,
+    };
+    (new, Bytes::from_static(bytes))
+}
+
+async fn publish(desk: &Desk, version: &str) -> anyhow::Result<bool> {
+    let bytes: &'static [u8] = format!("agent {version}").into_bytes().leak();
+    let (new, bytes) = release(version, bytes, desk.now);
+    Ok(desk.publish(&new, &bytes).await?.changed)
+}
+
+async fn promote(desk: &Desk, version: &str, to: &str) -> anyhow::Result<bool> {
+    let version = Version::parse(version)?;
+    let to = ChannelName::parse(to)?;
+    let shape = Shape::default();
+    let edit = |targets: &_| releases::promote(targets, &version, &to, desk.now, None, &shape);
+    Ok(desk.change(edit, async || Ok(())).await?.changed)
+}
+
+async fn withdraw(desk: &Desk, version: &str, back: Option<&str>) -> anyhow::Result<bool> {
+    let version = Version::parse(version)?;
+    let back = back.map(Version::parse).transpose()?;
+    let edit = |targets: &_| {
+        releases::withdraw(
+            targets,
+            &version,
+            "it forgets orders",
+            back.as_ref(),
+            desk.now,
+        )
+    };
+    Ok(desk.change(edit, async || Ok(())).await?.changed)
+}
+
+async fn rotate(desk: &Desk, old: &[KeySource]) -> anyhow::Result<bool> {
+    match desk.rotate(old, false).await? {
+        Made::Nothing(_) => Ok(false),
+        Made::Published(_) => Ok(true),
+        Made::Draft { .. } => bail!("a draft"),
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(result: anyhow::Result<T>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Refused, "{error:#}");
+    match crate::exit::hint(&error) {
+        Some(hint) => format!("{error:#} | {hint}"),
+        None => format!("{error:#}"),
+    }
+}
+
+/// Whether a reader may have to wait between two writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    None,
+    One,
+}
+
+/// Cuts `verb` at every write, both ways: a reader sees a consistent repository, the next run completes, and the one
+/// after it has nothing to do.
+async fn at_every_write(
+    prepare: impl AsyncFn() -> Scene,
+    verb: impl AsyncFn(&Desk, &Scene) -> anyhow::Result<bool>,
+    gap: Gap,
+) {
+    let mut cuts = 0;
+    for cut in [Cut::Before, Cut::After] {
+        let mut unreadable = 0;
+        for write in 1.. {
+            let scene = prepare().await;
+            let before = scene.reader().await.ok().map(|seen| seen.versions());
+            let desk = scene.desk_with(Box::new(Mortal {
+                inner: Arc::clone(&scene.store),
+                left: AtomicI64::new(write),
+                cut,
+            }));
+            let cut_off = verb(&desk, &scene).await;
+            if cut_off.is_ok() {
+                break;
+            }
+            cuts += 1;
+            match (scene.reader().await, before) {
+                (Ok(seen), Some(before)) => {
+                    assert!(
+                        seen.versions()
+                            .iter()
+                            .zip(before)
+                            .all(|(is, was)| *is >= was),
+                        "{cut:?} {write}"
+                    );
+                }
+                (Err(_), Some(_)) => unreadable += 1,
+                (_, None) => {}
+            }
+            drop(desk);
+            verb(&scene.desk(), &scene)
+                .await
+                .unwrap_or_else(|error| panic!("after {cut:?} {write}: {error:#}"));
+            scene.reader().await.unwrap();
+            assert!(
+                !verb(&scene.desk(), &scene).await.unwrap(),
+                "{cut:?} {write}: done twice"
+            );
+        }
+        assert_eq!(unreadable, usize::from(gap == Gap::One), "{cut:?}");
+    }
+    assert!(cuts >= 2, "the verb wrote nothing");
+}
+
+#[tokio::test]
+async fn init_cut_at_every_write_goes_on_with_the_same_root() {
+    at_every_write(
+        async || Scene::in_memory(),
+        async |desk, _| Ok(matches!(desk.init().await?, Made::Published(_))),
+        Gap::None,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn publish_promote_withdraw_cut_at_every_write_stay_consistent() {
+    let made = async || Scene::in_memory().made().await;
+    at_every_write(
+        made,
+        async |desk, _| publish(desk, "1.0.0").await,
+        Gap::None,
+    )
+    .await;
+    let with_two = async || {
+        let scene = Scene::in_memory().made().await;
+        publish(&scene.desk(), "1.0.0").await.unwrap();
+        publish(&scene.desk(), "1.1.0").await.unwrap();
+        scene
+    };
+    at_every_write(
+        with_two,
+        async |desk, _| promote(desk, "1.1.0", "beta").await,
+        Gap::None,
+    )
+    .await;
+    at_every_write(
+        with_two,
+        async |desk, _| withdraw(desk, "1.1.0", Some("1.0.0")).await,
+        Gap::None,
+    )
+    .await;
+}
+
+/// Every key is another one, as after a theft.
+fn all_anew(scene: &mut Scene) -> Vec<KeySource> {
+    let keys = &mut scene.channel.keys;
+    let old = keys
+        .root
+        .iter()
+        .chain(&keys.targets)
+        .chain(&keys.online)
+        .cloned()
+        .collect();
+    keys.root = ["new-1", "new-2", "new-3"]
+        .map(|name| KeySource::File(format!("keys/{name}.pem").into()))
+        .to_vec();
+    keys.targets = vec![KeySource::File("keys/new-targets.pem".into())];
+    keys.online = Some(KeySource::File("keys/new-online.pem".into()));
+    for name in ["new-1", "new-2", "new-3", "new-targets", "new-online"] {
+        scene.key(name);
+    }
+    old
+}
+
+#[tokio::test]
+async fn rotating_every_key_cut_at_every_write_is_seamless_with_the_old_keys_at_hand() {
+    let prepare = async || {
+        let mut scene = Scene::in_memory().made().await;
+        publish(&scene.desk(), "1.0.0").await.unwrap();
+        all_anew(&mut scene);
+        scene
+    };
+    let old = ["root-1", "root-2", "targets-1", "online"]
+        .map(|name| KeySource::File(format!("keys/{name}.pem").into()));
+    at_every_write(prepare, async |desk, _| rotate(desk, &old).await, Gap::None).await;
+}
+
+#[tokio::test]
+async fn a_lost_online_key_costs_readers_one_write() {
+    let prepare = async || {
+        let mut scene = Scene::in_memory().made().await;
+        publish(&scene.desk(), "1.0.0").await.unwrap();
+        std::fs::remove_file(scene.at().join("keys/online.pem")).unwrap();
+        scene.channel.keys.online = Some(scene.key("online-2"));
+        scene
+    };
+    at_every_write(prepare, async |desk, _| rotate(desk, &[]).await, Gap::One).await;
+}
+
+#[tokio::test]
+async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
+    let mut scene = Scene::in_memory().made().await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    scene.take_away("targets-1");
+    scene.take_away("root-1");
+    let before = scene.reader().await.unwrap();
+    scene.later(12);
+    let is = scene.desk().refresh(false).await.unwrap();
+    assert_eq!(
+        is.versions(),
+        [
+            1,
+            before.versions()[1] + 1,
+            before.versions()[2],
+            before.versions()[3]
+        ]
+    );
+    assert_eq!(
+        is.timestamp.signed.expires,
+        scene.now + SignedDuration::from_hours(24)
+    );
+    // Half of the snapshot's week is over.
+    scene.later(4 * 24);
+    assert!(
+        refusal(publish(&scene.desk(), "1.0.1").await).contains("`imagebuilder channel refresh`")
+    );
+    let is = scene.desk().refresh(false).await.unwrap();
+    assert_eq!(is.versions()[2], before.versions()[2] + 1);
+    assert_eq!(is.targets, before.targets);
+    // The targets' 90 days are over: cron says so, and does not make it look well.
+    scene.later(90 * 24);
+    let told = refusal(scene.desk().refresh(false).await);
+    assert!(
+        told.contains("targets metadata expired") && told.contains("refresh --targets"),
+        "{told}"
+    );
+    assert!(
+        scene.desk().refresh(true).await.is_err(),
+        "without the targets key"
+    );
+    std::fs::rename(
+        scene.at().join("targets-1.away"),
+        scene.at().join("keys/targets-1.pem"),
+    )
+    .unwrap();
+    let is = scene.desk().refresh(true).await.unwrap();
+    assert_eq!(is.targets.signed.targets, before.targets.signed.targets);
+    // And so is the root's year.
+    scene.later(366 * 24);
+    let told = refusal(scene.desk().refresh(false).await);
+    assert!(
+        told.contains("root metadata expired") && told.contains("rotate-root"),
+        "{told}"
+    );
+    std::fs::rename(
+        scene.at().join("root-1.away"),
+        scene.at().join("keys/root-1.pem"),
+    )
+    .unwrap();
+    assert!(rotate(&scene.desk(), &[]).await.unwrap());
+    scene.desk().refresh(true).await.unwrap();
+    assert!(publish(&scene.desk(), "1.0.1").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
+    let mut scene = Scene::in_memory().made().await;
+    for name in ["root-1", "root-2", "root-3"] {
+        scene.take_away(name);
+    }
+    scene.channel.keys.root[2] = scene.key("root-4");
+    let Made::Draft {
+        path,
+        draft,
+        missing,
+    } = scene.desk().rotate(&[], false).await.unwrap()
+    else {
+        panic!("published without the old keys");
+    };
+    assert_eq!(draft.signatures.len(), 1, "root-4 is here");
+    assert_eq!(missing.len(), 3, "{missing:?}");
+    assert_eq!(
+        scene.reader().await.unwrap().versions()[0],
+        1,
+        "nothing was published"
+    );
+    // Two keepers sign what came to them; one of them only counts for the present root.
+    for name in ["root-1", "root-3"] {
+        let mut draft = read_draft(&path).unwrap().unwrap();
+        let away = KeySource::File(format!("{name}.away").into());
+        let key = Keyring::new(
+            scene.at().to_owned(),
+            Box::new(|| Box::pin(async { bail!("no KMS") })),
+        )
+        .open(&away)
+        .await
+        .unwrap();
+        assert_eq!(
+            sign_blindly(&mut draft, std::slice::from_ref(&key))
+                .await
+                .unwrap(),
+            1
+        );
+        assert_eq!(
+            sign_blindly(&mut draft, &[key]).await.unwrap(),
+            0,
+            "once is enough"
+        );
+        replace_file(&path, &author::bytes(&draft).unwrap()).unwrap();
+    }
+    assert!(rotate(&scene.desk(), &[]).await.unwrap());
+    assert_eq!(scene.reader().await.unwrap().versions()[0], 2);
+    assert!(!path.exists(), "the draft is done with");
+    assert!(!rotate(&scene.desk(), &[]).await.unwrap(), "nothing to do");
+    // A draft of something else is not taken for the one wanted.
+    let mut other = *draft;
+    other.signed.version = std::num::NonZeroU64::new(3).unwrap();
+    replace_file(&path, &author::bytes(&other).unwrap()).unwrap();
+    scene.channel.keys.targets_threshold = 1;
+    scene.channel.keys.targets.push(scene.key("targets-2"));
+    let told = refusal(scene.desk().rotate(&[], false).await);
+    assert!(
+        told.contains("is not the root that the configuration asks for"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn thresholds_are_kept() {
+    let mut scene = Scene::in_memory();
+    scene.channel.keys.targets.push(scene.key("targets-2"));
+    scene.channel.keys.targets_threshold = 2;
+    let scene = scene.made().await;
+    assert!(publish(&scene.desk(), "1.0.0").await.unwrap());
+    assert_eq!(scene.reader().await.unwrap().targets.signatures.len(), 2);
+    scene.take_away("targets-2");
+    let told = refusal(publish(&scene.desk(), "1.1.0").await);
+    assert!(
+        told.contains("cannot sign the channel's targets metadata"),
+        "{told}"
+    );
+    assert!(told.contains("`targets` in [channel.keys]"), "{told}");
+    assert!(!told.contains("BEGIN"), "{told}");
+    // Two files with one key are one key.
+    std::fs::copy(
+        public_path(&scene.at().join("keys/root-1.pem")),
+        scene.at().join("keys/again.pem"),
+    )
+    .unwrap();
+    let mut doubled = scene;
+    doubled.channel.keys.root[1] = KeySource::File("keys/again.pem".into());
+    assert!(doubled.desk().rotate(&[], false).await.is_err());
+}
+
+#[tokio::test]
+async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
+    let scene = Scene::in_memory().made().await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    // The second one looked before the first one wrote.
+    let desk = scene.desk();
+    let was = desk.verified().await.unwrap();
+    publish(&scene.desk(), "1.1.0").await.unwrap();
+    let edit = releases::promote(
+        &was.targets.signed,
+        &Version::new(1, 0, 0),
+        &ChannelName::parse("beta").unwrap(),
+        scene.now,
+        None,
+        &Shape::default(),
+    )
+    .unwrap()
+    .unwrap();
+    let told = refusal(
+        desk.write(&was, author::Extent::Targets(Box::new(edit.targets)))
+            .await,
+    );
+    assert!(
+        told.contains("somebody else changed the channel meanwhile"),
+        "{told}"
+    );
+    let seen = scene.reader().await.unwrap();
+    assert_eq!(seen.entries().len(), 2, "the first one's release is there");
+    assert!(
+        promote(&scene.desk(), "1.0.0", "beta").await.unwrap(),
+        "and the second one's next try"
+    );
+}
+
+#[tokio::test]
+async fn what_was_tampered_with_is_never_built_on() {
+    let scene = Scene::in_memory().made().await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    let memory = Arc::new(InMemory::new());
+    let seen = scene.reader().await.unwrap();
+    let [root, _, snapshot, targets] = seen.versions();
+    let files = [
+        verify::metadata(root, "root"),
+        verify::metadata(snapshot, "snapshot"),
+        verify::metadata(targets, "targets"),
+        TIMESTAMP.to_owned(),
+    ];
+    type Change = fn(&str) -> String;
+    let changes: [(&str, Change); 3] = [
+        ("one byte", |text| text.replacen("2026", "2036", 1)),
+        ("cut short", |text| text[..text.len() / 2].to_owned()),
+        ("no signatures", |text| {
+            let mut value: serde_json::Value = serde_json::from_str(text).unwrap();
+            value["signatures"] = serde_json::json!([]);
+            value.to_string()
+        }),
+    ];
+    for (what, change) in changes {
+        for victim in &files[1..] {
+            let bucket = Bucket::new(
+                memory.clone(),
+                "shop".to_owned(),
+                format!("{what}/{victim}").replace(' ', "-"),
+            );
+            for path in &files {
+                let found = scene.store.read(path, verify::MOST).await.unwrap().unwrap();
+                let bytes = if path == victim {
+                    change(std::str::from_utf8(&found.bytes).unwrap()).into()
+                } else {
+                    found.bytes
+                };
+                assert_eq!(
+                    bucket.create(path, bytes, Keep::Never).await.unwrap(),
+                    Written::Done
+                );
+            }
+            let desk = scene.desk_with(Box::new(bucket));
+            let told = refusal(publish(&desk, "1.1.0").await);
+            assert!(
+                told.contains("the channel does not verify"),
+                "{what} {victim}: {told}"
+            );
+            assert!(desk.refresh(false).await.is_err(), "{what} {victim}");
+        }
+    }
+    // The root known here is held against itself as well.
+    let path = scene.desk().known_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("2027", "2037", 1)).unwrap();
+    assert!(refusal(publish(&scene.desk(), "1.1.0").await).contains("does not verify"));
+}
+
+#[tokio::test]
+async fn a_repository_that_goes_back_is_refused() {
+    let scene = Scene::in_memory().made().await;
+    let old = scene
+        .store
+        .read(TIMESTAMP, verify::MOST)
+        .await
+        .unwrap()
+        .unwrap();
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    let now = scene
+        .store
+        .read(TIMESTAMP, verify::MOST)
+        .await
+        .unwrap()
+        .unwrap();
+    let _ = scene
+        .store
+        .replace(TIMESTAMP, old.bytes, Keep::Never, &now.tag)
+        .await
+        .unwrap();
+    let told = refusal(publish(&scene.desk(), "1.1.0").await);
+    assert!(
+        told.contains("the channel went back: timestamp 2 was seen here, now it is 1"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_channel_that_is_there_is_not_made_again() {
+    let scene = Scene::in_memory().made().await;
+    assert!(matches!(
+        scene.desk().init().await.unwrap(),
+        Made::Nothing(_)
+    ));
+    let stranger = Scene::with(Arc::clone(&scene.store));
+    let told = refusal(stranger.desk().init().await);
+    assert!(
+        told.contains("there is a channel in s3://shop/agents already"),
+        "{told}"
+    );
+    // With a root of its own it does not verify.
+    std::fs::write(stranger.desk().known_path(), "{}").unwrap();
+    assert!(refusal(stranger.desk().verified().await).contains("does not verify"));
+}
+
+#[tokio::test]
+async fn a_folder_keeps_files_whole_and_one_publisher_at_a_time() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("channel");
+    let folder = Folder::writing(root.clone()).unwrap();
+    assert!(
+        refusal(Folder::writing(root.clone())).contains("another process is changing the channel")
+    );
+    drop(folder);
+    std::fs::write(root.join("metadata/.unnamed-1.root.json"), "half").unwrap();
+    let scene = Scene::with(Arc::new(Folder::writing(root.clone()).unwrap()))
+        .made()
+        .await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    scene.reader().await.unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(root.join("metadata"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "1.root.json",
+            "1.snapshot.json",
+            "1.targets.json",
+            "2.snapshot.json",
+            "2.targets.json",
+            "timestamp.json"
+        ]
+    );
+    let written = scene
+        .store
+        .create(
+            "metadata/1.root.json",
+            Bytes::from_static(b"x"),
+            Keep::Forever,
+        )
+        .await
+        .unwrap();
+    assert_eq!(written, Written::Occupied);
+    let wrong = Tag("no digest".to_owned());
+    let written = scene
+        .store
+        .replace(TIMESTAMP, Bytes::from_static(b"x"), Keep::Never, &wrong)
+        .await
+        .unwrap();
+    assert_eq!(written, Written::Occupied);
+    let told = scene
+        .store
+        .read(TIMESTAMP, 10)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(told.contains("is longer than 10 bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn show_tells_releases_waves_and_what_will_expire() {
+    let mut scene = Scene::in_memory().made().await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.desk(), "1.1.0").await.unwrap();
+    promote(&scene.desk(), "1.1.0", "beta").await.unwrap();
+    withdraw(&scene.desk(), "1.0.0", None).await.unwrap();
+    let verified = scene.desk().verified().await.unwrap();
+    scene.later(23);
+    let view = super::show::view(
+        &verified,
+        "s3://shop/agents".to_owned(),
+        "https://shop.s3.amazonaws.com/agents".to_owned(),
+        [365, 90, 7, 1],
+        scene.now,
+    );
+    // Fresh keys have other names every time.
+    let mut text = view.text(scene.now).join("\n");
+    for id in verified.root().keys.keys() {
+        text = text.replace(&super::hex(id)[..8], "KEY");
+    }
+    insta::assert_snapshot!("show", format!("{text}\n\n{}", view.warnings().join("\n")));
+    scene.later(24 * 400);
+    let view = super::show::view(
+        &verified,
+        String::new(),
+        String::new(),
+        [365, 90, 7, 1],
+        scene.now,
+    );
+    insta::assert_snapshot!("show-expired", view.warnings().join("\n"));
+}

@@ -1,0 +1,199 @@
+//! `imagebuilder channel init`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::rotate_root::tell_draft;
+use crate::channel::desk::{Access, Desk, Versions};
+use crate::channel::keys;
+use crate::channel::root::Made;
+use crate::config::{KeySource, Keys};
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Arguments of `channel init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Make fresh keys in DIR, relative to the configuration: those of [channel.keys] that lie there, or a set of three
+    /// root keys, one targets key and one online key. Never overwrites one.
+    #[arg(long, value_name = "DIR")]
+    generate_keys: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    root: &'a Path,
+    repository: String,
+    url: String,
+    changed: bool,
+    published: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    versions: Option<Versions>,
+}
+
+impl Init {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let mut desk = Desk::open(context, &config, Access::Write).await?;
+        let output = &context.output;
+        let mut made_here = false;
+        if let Some(folder) = &self.generate_keys {
+            let (keys, files) = to_generate(&desk.channel.keys, folder)?;
+            generate(&desk.folder, &files)?;
+            if desk.channel.keys != keys {
+                output.say("put this into the configuration:");
+                for line in table(&keys) {
+                    output.say(line);
+                }
+            }
+            desk.channel.keys = keys;
+            made_here = true;
+        }
+        let step = output.step("init", format!("make a channel in {}", desk.place()));
+        let made = desk.init().await?;
+        let known = desk.known_path();
+        let mut answer = Answer {
+            root: &known,
+            repository: desk.place(),
+            url: desk
+                .channel
+                .url(&desk.folder, config.bake.region.as_deref()),
+            changed: true,
+            published: true,
+            draft: None,
+            versions: None,
+        };
+        match &made {
+            Made::Nothing(verified) => {
+                answer.changed = false;
+                answer.versions = Some(Versions::of(verified));
+                step.done("nothing to do: it is there");
+            }
+            Made::Published(verified) => {
+                answer.versions = Some(Versions::of(verified));
+                step.done(format!("its root of trust is {}", known.display()));
+                output.say(format!(
+                    "keep {} in version control: images are baked with it",
+                    known.display()
+                ));
+                if made_here {
+                    output.say("take the private root keys offline now, each to another keeper: they are needed again only by `channel rotate-root`. Their *.pub.pem stay here");
+                    output.say("whoever holds the targets key decides what boxes run; whoever holds the online key only that they hear of it in time");
+                }
+                output.say("next: `imagebuilder channel publish BINARY`, and `imagebuilder channel refresh` every hour from cron");
+            }
+            Made::Draft {
+                path,
+                draft,
+                missing,
+            } => {
+                answer.published = false;
+                answer.draft = Some(path.clone());
+                step.done("the root lacks signatures");
+                tell_draft(output, path, draft, missing, "init");
+            }
+        }
+        if output.wants_json() {
+            output.json(&answer)?;
+        } else {
+            let file = answer.draft.as_deref().unwrap_or(&known);
+            output.data(file.display().to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The keys of the channel, and the files that are to be made of them.
+fn to_generate(configured: &Keys, folder: &Path) -> anyhow::Result<(Keys, Vec<PathBuf>)> {
+    let none =
+        configured.root.is_empty() && configured.targets.is_empty() && configured.online.is_none();
+    let keys = if none {
+        let file = |name: &str| KeySource::File(folder.join(name));
+        Keys {
+            root: ["root-1.pem", "root-2.pem", "root-3.pem"]
+                .map(file)
+                .to_vec(),
+            targets: vec![file("targets-1.pem")],
+            online: Some(file("online.pem")),
+            ..configured.clone()
+        }
+    } else {
+        configured.clone()
+    };
+    let mut files: Vec<PathBuf> = Vec::new();
+    for source in keys.root.iter().chain(&keys.targets).chain(&keys.online) {
+        if let KeySource::File(path) = source
+            && path.starts_with(folder)
+            && !files.contains(path)
+        {
+            files.push(path.clone());
+        }
+    }
+    if files.is_empty() {
+        return Err(Exit::Usage
+            .error(format!("[channel.keys] names no file in {}", folder.display()))
+            .hint("name the folder that they lie in, or leave [channel.keys] out for a set of fresh keys")
+            .into());
+    }
+    Ok((keys, files))
+}
+
+fn generate(folder: &Path, files: &[PathBuf]) -> anyhow::Result<()> {
+    let paths: Vec<PathBuf> = files.iter().map(|file| folder.join(file)).collect();
+    for path in &paths {
+        for path in [path.clone(), keys::public_path(path)] {
+            if path.exists() {
+                return Err(Exit::Usage
+                    .error(format!("key {} exists already", path.display()))
+                    .hint("it is left as it is: run the same without --generate-keys to use what is there")
+                    .into());
+            }
+        }
+    }
+    for path in &paths {
+        if let Some(parent) = path.parent() {
+            make_private(parent)?;
+        }
+        keys::generate(path)?;
+    }
+    Ok(())
+}
+
+/// Makes a folder for its owner alone, if it is not there.
+fn make_private(folder: &Path) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("create the folder {}", folder.display()))
+}
+
+/// `[channel.keys]` as it is to be written.
+fn table(keys: &Keys) -> Vec<String> {
+    let list = |sources: &[KeySource]| {
+        let all: Vec<String> = sources
+            .iter()
+            .map(|source| format!("\"{source}\""))
+            .collect();
+        format!("[{}]", all.join(", "))
+    };
+    let mut lines = vec![
+        "  [channel.keys]".to_owned(),
+        format!("  root = {}", list(&keys.root)),
+        format!("  root_threshold = {}", keys.root_threshold),
+        format!("  targets = {}", list(&keys.targets)),
+        format!("  targets_threshold = {}", keys.targets_threshold),
+    ];
+    lines.extend(
+        keys.online
+            .iter()
+            .map(|online| format!("  online = \"{online}\"")),
+    );
+    lines
+}

@@ -1,0 +1,85 @@
+//! `imagebuilder channel promote`.
+
+use clap::Args;
+use jiff::Timestamp;
+use semver::Version;
+use serde::Serialize;
+
+use super::{DEFAULT_WAVES, shape, start};
+use crate::channel::desk::{Access, Desk, Outcome};
+use crate::channel::releases;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::ids::ChannelName;
+
+/// Arguments of `channel promote`.
+#[derive(Debug, Args)]
+pub(crate) struct Promote {
+    /// The release, for every architecture it was published for.
+    version: Version,
+    /// The channel it joins; one that carries it already gets the new waves.
+    #[arg(long, value_name = "CHANNEL")]
+    to: ChannelName,
+    /// How it spreads: default, fast, all-at-once, a profile of [channel.waves], or such as 1%@0h,5%@1h,100%@6h.
+    #[arg(long)]
+    waves: Option<String>,
+    /// When its first wave begins, such as 2026-11-24T08:00:00Z; now when left out.
+    #[arg(long, value_name = "TIME")]
+    start: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    version: String,
+    channel: ChannelName,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Promote {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Write).await?;
+        let waves = self
+            .waves
+            .map(|text| shape(&text, &desk.channel))
+            .transpose()?;
+        let default = shape(DEFAULT_WAVES, &desk.channel)?;
+        let start = start(self.start, desk.now);
+        let output = &context.output;
+        let step = output.step(
+            "promote",
+            format!("promote {} to {}", self.version, self.to),
+        );
+        let outcome = desk
+            .change(
+                |targets| {
+                    releases::promote(
+                        targets,
+                        &self.version,
+                        &self.to,
+                        start,
+                        waves.as_ref(),
+                        &default,
+                    )
+                },
+                async || Ok(()),
+            )
+            .await?;
+        step.done(if outcome.changed {
+            format!("{}, from {start}", waves.as_ref().unwrap_or(&default))
+        } else {
+            "nothing to do: it is there".to_owned()
+        });
+        if output.wants_json() {
+            output.json(&Answer {
+                version: self.version.to_string(),
+                channel: self.to,
+                outcome,
+            })?;
+        } else {
+            output.data(self.version.to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,224 @@
+//! `imagebuilder channel publish`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use clap::Args;
+use jiff::Timestamp;
+use semver::Version;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{DEFAULT_WAVES, shape, start};
+use crate::channel::desk::{Access, Desk, Outcome};
+use crate::channel::hex;
+use crate::channel::releases::New;
+use crate::config::{Arch, Config};
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::ids::ChannelName;
+
+/// A binary says its version at once or not at all.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest binary, in bytes: an agent has six million.
+const MOST: u64 = 256 * 1024 * 1024;
+
+/// Arguments of `channel publish`.
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// The agent's executable.
+    binary: PathBuf,
+    /// Its version; asked from `BINARY --version` when left out.
+    #[arg(long)]
+    version: Option<Version>,
+    /// Its architecture as the kernel names it; read from the executable when left out.
+    #[arg(long, value_parser = ["x86_64", "aarch64"])]
+    arch: Option<String>,
+    /// The channel it joins; `name` in [channel] when left out.
+    #[arg(long)]
+    channel: Option<ChannelName>,
+    /// How it spreads: default, fast, all-at-once, a profile of [channel.waves], or such as 1%@0h,5%@1h,100%@6h.
+    #[arg(long)]
+    waves: Option<String>,
+    /// The oldest version that may update straight to it.
+    #[arg(long, value_name = "VERSION")]
+    min_from: Option<Version>,
+    /// No box of its channels may stay older than this, whatever hold or window says.
+    #[arg(long, value_name = "VERSION")]
+    floor: Option<Version>,
+    /// When its first wave begins, such as 2026-11-24T08:00:00Z; now when left out.
+    #[arg(long, value_name = "TIME")]
+    start: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    target: String,
+    version: String,
+    arch: String,
+    sha256: String,
+    channel: &'a str,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Publish {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Write).await?;
+        let bytes = read(&self.binary)?;
+        let arch = arch(&bytes, self.arch.as_deref(), &config)?;
+        let version = match self.version {
+            Some(version) => version,
+            None => ask_version(&self.binary).await?,
+        };
+        let digest = Sha256::digest(&bytes);
+        let new = New {
+            version,
+            arch,
+            digest: digest.to_vec(),
+            length: bytes.len() as u64,
+            channel: self.channel.unwrap_or_else(|| desk.channel.name.clone()),
+            start: start(self.start, desk.now),
+            waves: self
+                .waves
+                .map(|text| shape(&text, &desk.channel))
+                .transpose()?,
+            default_waves: shape(DEFAULT_WAVES, &desk.channel)?,
+            min_from: self.min_from,
+            floor: self.floor,
+        };
+        let name = contract::release::Release::target_name(&new.version, &new.arch);
+        let output = &context.output;
+        let step = output.step("publish", format!("publish {name} in {}", new.channel));
+        let outcome = desk.publish(&new, &bytes).await?;
+        if outcome.changed {
+            let shape = new.waves.as_ref().unwrap_or(&new.default_waves);
+            step.done(format!("{shape}, from {}", new.start));
+        } else {
+            step.done("nothing to do: it is there");
+        }
+        if output.wants_json() {
+            output.json(&Answer {
+                target: name,
+                version: new.version.to_string(),
+                arch: new.arch,
+                sha256: hex(&digest),
+                channel: new.channel.as_str(),
+                outcome,
+            })?;
+        } else {
+            output.data(name)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Bytes> {
+    let failed = |error| {
+        Exit::Usage
+            .error(format!("cannot read the binary {}", path.display()))
+            .because(anyhow::Error::new(error))
+    };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length == 0 || length > MOST {
+        return Err(Exit::Usage
+            .error(format!(
+                "{} has {length} bytes; a release has 1 to {MOST}",
+                path.display()
+            ))
+            .into());
+    }
+    Ok(std::fs::read(path).map_err(failed)?.into())
+}
+
+/// The architecture: as the executable says, which must agree with what was asked; scripts say nothing.
+fn arch(bytes: &[u8], asked: Option<&str>, config: &Config) -> anyhow::Result<String> {
+    let Some(found) = elf_arch(bytes) else {
+        let of_image = match config.image.arch {
+            Arch::X86_64 => "x86_64",
+            Arch::Arm64 => "aarch64",
+        };
+        return Ok(asked.unwrap_or(of_image).to_owned());
+    };
+    let found = found.map_err(|machine| {
+        Exit::Refused.error(format!(
+            "the binary is for another machine (ELF e_machine {machine})"
+        ))
+    })?;
+    if let Some(asked) = asked
+        && asked != found
+    {
+        return Err(Exit::Refused
+            .error(format!("the binary is for {found}, not for {asked}"))
+            .into());
+    }
+    Ok(found.to_owned())
+}
+
+/// From the header of a little-endian ELF file; `e_machine` is at byte 18 (System V ABI, chapter 4).
+fn elf_arch(bytes: &[u8]) -> Option<Result<&'static str, u16>> {
+    if !bytes.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let machine = bytes.get(18..20)?;
+    Some(match u16::from_le_bytes([machine[0], machine[1]]) {
+        62 => Ok("x86_64"),
+        183 => Ok("aarch64"),
+        other => Err(other),
+    })
+}
+
+/// The last word of the first line that `BINARY --version` says.
+async fn ask_version(binary: &Path) -> anyhow::Result<Version> {
+    let refuse = |why: String| {
+        Exit::Refused
+            .error(format!("{} --version {why}", binary.display()))
+            .hint("it has to run here to be asked; for another architecture, say --version V")
+    };
+    let program =
+        std::fs::canonicalize(binary).with_context(|| format!("find {}", binary.display()))?;
+    let asked = tokio::process::Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = match tokio::time::timeout(VERSION_TIMEOUT, asked).await {
+        Err(_) => {
+            return Err(refuse(format!("said nothing for {} s", VERSION_TIMEOUT.as_secs())).into());
+        }
+        Ok(Err(error)) => return Err(refuse("cannot be run".to_owned()).because(error).into()),
+        Ok(Ok(output)) => output,
+    };
+    if !output.status.success() {
+        return Err(refuse(format!("failed: {}", output.status)).into());
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = said
+        .lines()
+        .next()
+        .and_then(|line| line.split_whitespace().last())
+        .unwrap_or_default();
+    Ok(Version::parse(word).map_err(|_| refuse(format!("said `{word}`, which is no version")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executable_says_its_machine() {
+        let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+        header.resize(64, 0);
+        assert_eq!(elf_arch(&header), Some(Err(0)));
+        header[18] = 62;
+        assert_eq!(elf_arch(&header), Some(Ok("x86_64")));
+        header[18] = 183;
+        assert_eq!(elf_arch(&header), Some(Ok("aarch64")));
+        assert_eq!(elf_arch(b"\x7fELF"), None);
+        assert_eq!(elf_arch(b"#!/bin/sh\n"), None);
+    }
+}

@@ -1,0 +1,62 @@
+//! `imagebuilder channel refresh`.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use tough::schema::RoleType;
+
+use crate::channel::desk::{Access, Desk, Versions};
+use crate::channel::verify::Verified;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Arguments of `channel refresh`.
+#[derive(Debug, Args)]
+pub(crate) struct Refresh {
+    /// Also sign the targets anew, with the targets keys, as they are: before they expire.
+    #[arg(long)]
+    targets: bool,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    next_expiry: Timestamp,
+    role: String,
+    changed: bool,
+    versions: Versions,
+}
+
+impl Refresh {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Write).await?;
+        let output = &context.output;
+        let step = output.step("refresh", format!("sign {} anew", desk.place()));
+        let is = desk.refresh(self.targets).await?;
+        let (role, next) = next_expiry(&is);
+        step.done(format!("good until {next}, when {role} expires"));
+        for warning in super::show::look(&desk, &is, &config).warnings() {
+            output.warn(warning);
+        }
+        if output.wants_json() {
+            output.json(&Answer {
+                next_expiry: next,
+                role: role.to_string(),
+                changed: true,
+                versions: Versions::of(&is),
+            })?;
+        } else {
+            output.data(next.to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Which role expires first.
+fn next_expiry(verified: &Verified) -> (RoleType, Timestamp) {
+    let [first, rest @ ..] = verified.expiries();
+    rest.into_iter().fold(
+        first,
+        |next, other| if other.1 < next.1 { other } else { next },
+    )
+}

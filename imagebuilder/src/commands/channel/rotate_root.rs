@@ -1,0 +1,213 @@
+//! `imagebuilder channel rotate-root`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use tough::schema::{Root, Signed};
+
+use crate::channel::author;
+use crate::channel::desk::{self, Access, Desk, Versions};
+use crate::channel::keys::Opened;
+use crate::channel::root::{self, Made, read_draft};
+use crate::channel::seen::replace_file;
+use crate::channel::show;
+use crate::config::KeySource;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::output::Output;
+
+/// Arguments of `channel rotate-root`.
+///
+/// The configuration says what is to be; a key that signs now and is no longer named there is given with --old-key.
+/// Without enough signatures a draft is left, to be carried to the other keys: sign it there with --sign, bring it back,
+/// and run the same again.
+#[derive(Debug, Args)]
+pub(crate) struct RotateRoot {
+    /// A key of the present root, targets or online role that the configuration no longer names; any number of them.
+    #[arg(long, value_name = "SOURCE", conflicts_with = "sign")]
+    old_key: Vec<KeySource>,
+    /// Sign a new root even if no key changes and the present one is far from its end.
+    #[arg(long, conflicts_with = "sign")]
+    renew: bool,
+    /// Only add signatures to a draft: needs neither the repository nor a configuration.
+    #[arg(long, value_name = "DRAFT")]
+    sign: Option<PathBuf>,
+    /// With which key to sign the draft; the root keys of the configuration when left out.
+    #[arg(long, value_name = "SOURCE", requires = "sign")]
+    with: Vec<KeySource>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    root: u64,
+    changed: bool,
+    published: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft: Option<PathBuf>,
+    signatures: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    versions: Option<Versions>,
+}
+
+impl RotateRoot {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        match &self.sign {
+            Some(draft) => self.sign(context, draft).await,
+            None => self.rotate(context).await,
+        }
+    }
+
+    async fn rotate(&self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Write).await?;
+        let output = &context.output;
+        let step = output.step(
+            "rotate-root",
+            format!("rotate the root of {}", desk.place()),
+        );
+        let answer = match desk.rotate(&self.old_key, self.renew).await? {
+            Made::Nothing(verified) => {
+                let root = verified.root();
+                step.done(format!(
+                    "nothing to do: root {} is as configured, and good until {}",
+                    root.version, root.expires
+                ));
+                Answer {
+                    root: root.version.get(),
+                    changed: false,
+                    published: true,
+                    draft: None,
+                    signatures: verified.roots.current.signatures.len(),
+                    versions: Some(Versions::of(&verified)),
+                }
+            }
+            Made::Published(verified) => {
+                let root = verified.root();
+                step.done(format!(
+                    "root {} is good until {}",
+                    root.version, root.expires
+                ));
+                output.say(format!(
+                    "keep the new {} in version control: images are baked with it",
+                    desk.known_path().display()
+                ));
+                Answer {
+                    root: root.version.get(),
+                    changed: true,
+                    published: true,
+                    draft: None,
+                    signatures: verified.roots.current.signatures.len(),
+                    versions: Some(Versions::of(&verified)),
+                }
+            }
+            Made::Draft {
+                path,
+                draft,
+                missing,
+            } => {
+                step.done("the root lacks signatures; nothing was published");
+                tell_draft(output, &path, &draft, &missing, "rotate-root");
+                Answer {
+                    root: draft.signed.version.get(),
+                    changed: false,
+                    published: false,
+                    draft: Some(path),
+                    signatures: draft.signatures.len(),
+                    versions: None,
+                }
+            }
+        };
+        if output.wants_json() {
+            output.json(&answer)?;
+        } else {
+            output.data(match &answer.draft {
+                Some(draft) => draft.display().to_string(),
+                None => answer.root.to_string(),
+            })?;
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn sign(&self, context: &Context, path: &Path) -> anyhow::Result<Exit> {
+        let output = &context.output;
+        let Some(mut draft) = read_draft(path)? else {
+            return Err(Exit::Usage
+                .error(format!("there is no draft {}", path.display()))
+                .into());
+        };
+        for line in show::draft(&draft.signed) {
+            output.say(line);
+        }
+        let keys = self.signers(context).await?;
+        let added = if self.with.is_empty() {
+            root::add_signatures(&mut draft, &[], &keys).await?
+        } else {
+            root::sign_blindly(&mut draft, &keys).await?
+        };
+        if keys.iter().all(|key| !key.signs()) {
+            return Err(Exit::Refused
+                .error("none of these keys is here with its private half")
+                .hint("name the one that is with --with file:PATH or aws-kms:KEY")
+                .into());
+        }
+        if added == 0 {
+            output.say("nothing to do: these keys have signed it");
+        } else {
+            replace_file(path, &author::bytes(&draft)?)?;
+            output.say(format!(
+                "{added} more, {} in all; bring it back",
+                draft.signatures.len()
+            ));
+        }
+        if output.wants_json() {
+            output.json(&Answer {
+                root: draft.signed.version.get(),
+                changed: added > 0,
+                published: false,
+                draft: Some(path.to_owned()),
+                signatures: draft.signatures.len(),
+                versions: None,
+            })?;
+        } else {
+            output.data(path.display().to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+
+    /// The keys that are to sign a draft.
+    async fn signers(&self, context: &Context) -> anyhow::Result<Vec<Opened>> {
+        if !self.with.is_empty() {
+            // Given on the command line, so from where it was typed.
+            return desk::keyring(PathBuf::new(), None)
+                .open_all(&self.with)
+                .await;
+        }
+        let config = context.config()?;
+        let keyring = desk::keyring(context.root(), config.bake.region.clone());
+        let channel = config.channel()?;
+        keyring.open_all(&channel.keys.root).await
+    }
+}
+
+/// Tells what a draft is and where it has to go.
+pub(super) fn tell_draft(
+    output: &Output,
+    path: &Path,
+    draft: &Signed<Root>,
+    missing: &[String],
+    verb: &str,
+) {
+    for line in show::draft(&draft.signed) {
+        output.say(line);
+    }
+    output.say(format!(
+        "{} signed; these may still: {}",
+        draft.signatures.len(),
+        missing.join(", ")
+    ));
+    output.say(format!(
+        "carry {0} to them: `imagebuilder channel rotate-root --sign {0} --with file:KEY`; then `imagebuilder channel {verb}` here",
+        path.display()
+    ));
+}

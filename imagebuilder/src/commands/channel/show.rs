@@ -1,0 +1,50 @@
+//! `imagebuilder channel show`.
+
+use clap::Args;
+
+use crate::channel::desk::{Access, Desk};
+use crate::channel::show::{View, view};
+use crate::channel::verify::Verified;
+use crate::config::Config;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Arguments of `channel show`.
+#[derive(Debug, Args)]
+pub(crate) struct Show {}
+
+impl Show {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Read).await?;
+        let verified = desk.verified().await?;
+        let view = look(&desk, &verified, &config);
+        let output = &context.output;
+        if output.wants_json() {
+            output.json(&view)?;
+        } else {
+            for line in view.text(desk.now) {
+                output.data(line)?;
+            }
+        }
+        for warning in view.warnings() {
+            output.warn(warning);
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The view of a repository as of now.
+pub(super) fn look(desk: &Desk, verified: &Verified, config: &Config) -> View {
+    let expires = &desk.channel.expires;
+    let lives = [
+        expires.root_days,
+        expires.targets_days,
+        expires.snapshot_days,
+        expires.timestamp_days,
+    ];
+    let url = desk
+        .channel
+        .url(&desk.folder, config.bake.region.as_deref());
+    view(verified, desk.place(), url, lives, desk.now)
+}

@@ -1,0 +1,65 @@
+//! `imagebuilder channel withdraw`.
+
+use clap::Args;
+use jiff::Timestamp;
+use semver::Version;
+use serde::Serialize;
+
+use super::start;
+use crate::channel::desk::{Access, Desk, Outcome};
+use crate::channel::releases;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Arguments of `channel withdraw`.
+#[derive(Debug, Args)]
+pub(crate) struct Withdraw {
+    /// The release, for every architecture and in every channel.
+    version: Version,
+    /// Why, for whoever reads a box's log.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The older release that boxes on it go back to; without it they stay until a newer one comes.
+    #[arg(long, value_name = "VERSION")]
+    rollback_to: Option<Version>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    version: String,
+    rollback_to: Option<String>,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+impl Withdraw {
+    pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
+        let config = context.config()?;
+        let desk = Desk::open(context, &config, Access::Write).await?;
+        let now: Timestamp = start(None, desk.now);
+        let back = self.rollback_to.as_ref();
+        let output = &context.output;
+        let step = output.step("withdraw", format!("withdraw {}", self.version));
+        let outcome = desk
+            .change(
+                |targets| releases::withdraw(targets, &self.version, &self.reason, back, now),
+                async || Ok(()),
+            )
+            .await?;
+        step.done(match (outcome.changed, back) {
+            (false, _) => "nothing to do: it is withdrawn".to_owned(),
+            (true, Some(back)) => format!("boxes on it go back to {back}"),
+            (true, None) => "boxes on it stay until a newer release comes".to_owned(),
+        });
+        if output.wants_json() {
+            output.json(&Answer {
+                version: self.version.to_string(),
+                rollback_to: back.map(ToString::to_string),
+                outcome,
+            })?;
+        } else {
+            output.data(self.version.to_string())?;
+        }
+        Ok(Exit::Done)
+    }
+}

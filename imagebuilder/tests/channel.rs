@@ -1,0 +1,430 @@
+//! The signed channel as its keepers use it, from `channel init` to a rotated root, in a folder and in S3 with keys in
+//! KMS; read all along by software that is not ours, python-tuf.
+//!
+//! Needs moto, boto3 and tuf in one Python environment: that of `$REHEARSAL_MOTO`, which `make` sets.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+fn beside_moto(program: &str) -> PathBuf {
+    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
+    std::env::var_os("REHEARSAL_MOTO")
+        .map_or(set_up, PathBuf::from)
+        .with_file_name(program)
+}
+
+/// A server that speaks S3 and KMS; it ends with this value.
+struct Moto(Child, String);
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Moto {
+    fn start() -> Self {
+        let mut child = Command::new(beside_moto("moto_server"))
+            .args(["-H", "127.0.0.1", "-p", "0"])
+            .env("PYTHONUNBUFFERED", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!("moto_server does not start: {error}; hint: `make setup`")
+            });
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let endpoint = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                line.split_once("Running on ")
+                    .map(|(_, url)| url.trim().to_owned())
+            })
+            .expect("moto_server ended before it listened");
+        // Its log must be read on, or it stops when the pipe is full.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child, endpoint)
+    }
+}
+
+/// An operator's folder, and perhaps a cloud.
+struct House {
+    folder: tempfile::TempDir,
+    cloud: Option<Moto>,
+}
+
+const IMAGE: &str = "[image]\nname = \"shop\"\n[image.source]\nowners = [\"self\"]\nname = \"x-*\"\n[image.agent]\nbinary = \"agent\"\n";
+
+impl House {
+    fn new(cloud: Option<Moto>) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            cloud,
+        }
+    }
+
+    fn at(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn configure(&self, channel: &str) {
+        std::fs::write(
+            self.at().join("imagebuilder.toml"),
+            format!("{IMAGE}{channel}"),
+        )
+        .unwrap();
+    }
+
+    fn environment(&self, command: &mut Command) {
+        command
+            .current_dir(self.at())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.at())
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        if let Some(Moto(_, endpoint)) = &self.cloud {
+            command
+                .env("AWS_ENDPOINT_URL", endpoint)
+                .env("AWS_REGION", "us-east-1")
+                .env("AWS_DEFAULT_REGION", "us-east-1")
+                .env("AWS_ACCESS_KEY_ID", "test")
+                .env("AWS_SECRET_ACCESS_KEY", "not-to-be-told");
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder"));
+        self.environment(command.arg("channel").args(args));
+        let output = command.output().unwrap();
+        for stream in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(stream);
+            assert!(
+                !text.contains("PRIVATE") && !text.contains("not-to-be-told"),
+                "{text}"
+            );
+        }
+        output
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
+    }
+
+    /// The exit code and what was said.
+    fn refused(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        assert!(output.stdout.is_empty());
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    }
+
+    fn python(&self, args: &[&str]) -> Value {
+        let mut command = Command::new(beside_moto("python3"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/channel/reader.py");
+        self.environment(command.arg(script).args(args));
+        let output = command.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// What python-tuf makes of the channel, from the root of the first day.
+    fn read(&self, url: &str, names: &[&str]) -> Value {
+        self.python(&[&["read", "first-root.json", url, "store"], names].concat())
+    }
+
+    fn agent(&self, version: &str) -> String {
+        let name = format!("agent-{version}");
+        let path = self.at().join(&name);
+        std::fs::write(
+            &path,
+            format!("#!/bin/sh\necho imagebuilder-agent {version}\n"),
+        )
+        .unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        name
+    }
+}
+
+const ONE: &str = "imagebuilder-agent-1.0.0-x86_64";
+const TWO: &str = "imagebuilder-agent-1.1.0-x86_64";
+
+/// From the first release to a withdrawn one, every verb twice.
+fn life(house: &House, url: &str) {
+    std::fs::copy(
+        house.at().join("channel-root.json"),
+        house.at().join("first-root.json"),
+    )
+    .unwrap();
+    assert_eq!(house.json(&["init"])["changed"], false);
+
+    let one = house.agent("1.0.0");
+    assert_eq!(
+        house.ok(&["publish", &one, "--waves", "all-at-once"]),
+        format!("{ONE}\n")
+    );
+    assert_eq!(house.json(&["publish", &one])["changed"], false);
+    let read = house.read(url, &[ONE]);
+    assert_eq!(
+        read[ONE]["content"],
+        "#!/bin/sh\necho imagebuilder-agent 1.0.0\n"
+    );
+    assert_eq!(read[ONE]["custom"]["version"], "1.0.0");
+
+    let two = house.agent("1.1.0");
+    let published = house.json(&[
+        "publish",
+        &two,
+        "--channel",
+        "beta",
+        "--min-from",
+        "1.0.0",
+        "--floor",
+        "1.0.0",
+    ]);
+    assert_eq!(published["changed"], true);
+    assert_eq!(published["versions"]["targets"], 3);
+    let promoted = house.json(&[
+        "promote",
+        "1.1.0",
+        "--to",
+        "stable",
+        "--waves",
+        "5%@0h,100%@2h",
+        "--start",
+        "2026-11-24T08:00:00Z",
+    ]);
+    assert_eq!(promoted["changed"], true);
+    assert_eq!(
+        house.json(&["promote", "1.1.0", "--to", "stable"])["changed"],
+        false
+    );
+    let custom = &house.read(url, &[TWO])[TWO]["custom"];
+    assert_eq!(
+        custom["channels"]["stable"],
+        json!({"since": "2026-11-24T08:00:00Z", "waves": [
+            {"percent": 5, "at": "2026-11-24T08:00:00Z"}, {"percent": 100, "at": "2026-11-24T10:00:00Z"}]})
+    );
+    assert_eq!(custom["floor"], "1.0.0");
+
+    std::fs::write(
+        house.at().join("other"),
+        "#!/bin/sh\necho x 1.1.0 # other\n",
+    )
+    .unwrap();
+    let (code, told) = house.refused(&["publish", "other", "--version", "1.1.0"]);
+    assert_eq!(code, 3);
+    assert!(
+        told.contains("is published already with other bytes"),
+        "{told}"
+    );
+    assert_eq!(house.refused(&["promote", "2.0.0", "--to", "stable"]).0, 3);
+    assert_eq!(house.refused(&["publish", &two, "--waves", "slow"]).0, 2);
+
+    let back = [
+        "withdraw",
+        "1.1.0",
+        "--reason",
+        "it forgets orders",
+        "--rollback-to",
+        "1.0.0",
+    ];
+    assert_eq!(house.json(&back)["changed"], true);
+    assert_eq!(house.json(&back)["changed"], false);
+    let custom = &house.read(url, &[TWO])[TWO]["custom"];
+    assert_eq!(custom["withdrawn"]["rollback_to"], "1.0.0");
+    assert_eq!(house.refused(&["promote", "1.1.0", "--to", "beta"]).0, 3);
+
+    let shown = house.json(&["show"]);
+    assert_eq!(shown["releases"][0]["version"], "1.1.0");
+    assert_eq!(
+        shown["releases"][0]["withdrawn"]["reason"],
+        "it forgets orders"
+    );
+    assert_eq!(shown["releases"][1]["channels"][0]["open"], 100);
+    let before = shown["versions"]["timestamp"].as_u64().unwrap();
+    assert_eq!(
+        house.json(&["refresh"])["versions"]["timestamp"],
+        before + 1
+    );
+    assert!(house.ok(&["show"]).contains("WITHDRAWN"));
+}
+
+#[test]
+fn a_folder_from_fresh_keys_to_a_rotated_root() {
+    let house = House::new(None);
+    house.configure("[channel]\nrepository = \"channel\"\n");
+    let told = house.run(&["init", "--generate-keys", "keys"]);
+    assert!(told.status.success());
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(
+        told.contains("take the private root keys offline"),
+        "{told}"
+    );
+    // What it says to put into the configuration is what has to be there.
+    let table: String = told
+        .lines()
+        .skip_while(|line| !line.contains("[channel.keys]"))
+        .take(6)
+        .map(|line| format!("{}\n", line.trim()))
+        .collect();
+    let keys = format!("[channel]\nrepository = \"channel\"\n{table}");
+    house.configure(&keys);
+    let mode = |name: &str| {
+        std::fs::metadata(house.at().join("keys").join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    assert_eq!(
+        (
+            mode("root-1.pem"),
+            mode("root-1.pub.pem"),
+            mode("online.pem")
+        ),
+        (0o600, 0o644, 0o600)
+    );
+    let (code, told) = house.refused(&["init", "--generate-keys", "keys"]);
+    assert_eq!(code, 2);
+    assert!(told.contains("exists already"), "{told}");
+
+    let url = format!("file://{}/channel", house.at().display());
+    life(&house, &url);
+
+    // The root keys leave; one of them and the online key are changed, in two places.
+    for name in ["root-1", "root-2", "root-3"] {
+        std::fs::rename(
+            house.at().join(format!("keys/{name}.pem")),
+            house.at().join(format!("{name}.pem")),
+        )
+        .unwrap();
+    }
+    let openssl = |name: &str| {
+        let path = house.at().join("keys").join(name);
+        let made = Command::new("openssl")
+            .args(["genpkey", "-algorithm", "ed25519", "-out"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    openssl("root-4.pem");
+    openssl("online-2.pem");
+    house.configure(
+        &keys
+            .replace("root-3", "root-4")
+            .replace("online.pem", "online-2.pem"),
+    );
+    let rotate = ["rotate-root", "--old-key", "file:keys/online.pem"];
+    let draft = house.json(&rotate);
+    assert_eq!(
+        (&draft["published"], &draft["signatures"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(house.read(&url, &[ONE])["root"], 1);
+    let draft = draft["draft"].as_str().unwrap().to_owned();
+    for name in ["root-1", "root-2"] {
+        house.ok(&[
+            "rotate-root",
+            "--sign",
+            &draft,
+            "--with",
+            &format!("file:{name}.pem"),
+        ]);
+    }
+    let rotated = house.json(&rotate);
+    assert_eq!(
+        (&rotated["published"], &rotated["root"]),
+        (&json!(true), &json!(2))
+    );
+    assert_eq!(house.json(&rotate)["changed"], false);
+    // Who knew the first root finds the second, and what was published before.
+    let read = house.read(&url, &[ONE, TWO]);
+    assert_eq!(read["root"], 2);
+    house.ok(&["refresh"]);
+    let three = house.agent("1.2.0");
+    house.ok(&["publish", &three]);
+    house.read(&url, &["imagebuilder-agent-1.2.0-x86_64"]);
+    std::fs::remove_file(house.at().join("keys/online-2.pem")).unwrap();
+    let (code, told) = house.refused(&["refresh"]);
+    assert_eq!(code, 3);
+    assert!(told.contains("there is no key"), "{told}");
+}
+
+#[test]
+fn a_bucket_with_keys_in_kms() {
+    let house = House::new(Some(Moto::start()));
+    // P-256 only: moto salts its RSA-PSS signatures longer than KMS does (RFC 8017, section 9.1), and nobody takes them.
+    let made = house.python(&[&["keys"][..], &["ECC_NIST_P256"; 5]].concat());
+    let source = |at: usize| format!("\"aws-kms:{}\"", made[at].as_str().unwrap());
+    let channel = |bucket: &str| {
+        format!(
+            "[channel]\nrepository = \"s3://{bucket}/agents\"\n[channel.keys]\nroot = [{}, {}]\ntargets = [{}]\nonline = {}\n",
+            source(0),
+            source(1),
+            source(2),
+            source(3),
+        )
+    };
+    house.configure(&channel("shop"));
+    let (code, told) = house.refused(&["init"]);
+    assert_eq!(code, 3);
+    assert!(told.contains("there is no bucket shop"), "{told}");
+    house.python(&["bucket", "shop"]);
+    assert_eq!(
+        house.json(&["init"])["url"],
+        "https://shop.s3.amazonaws.com/agents"
+    );
+    let url = format!("{}/shop/agents", house.cloud.as_ref().unwrap().1);
+    life(&house, &url);
+
+    house.configure(&channel("shop").replace(&source(3), &source(4)));
+    let old = source(3).replace('"', "");
+    assert_eq!(house.json(&["rotate-root", "--old-key", &old])["root"], 2);
+    assert_eq!(house.read(&url, &[ONE])["root"], 2);
+
+    let headers = house.python(&["headers", "shop", "agents/"]);
+    let headers = headers.as_object().unwrap();
+    for (key, told) in headers {
+        let kind = if key.ends_with(".json") {
+            "application/json"
+        } else {
+            "application/octet-stream"
+        };
+        let keep = if key == "agents/metadata/timestamp.json" {
+            "no-cache"
+        } else {
+            "public, max-age=31536000, immutable"
+        };
+        assert_eq!(told, &json!([kind, keep]), "{key}");
+    }
+    assert!(
+        headers.contains_key("agents/metadata/1.root.json")
+            && headers.contains_key("agents/metadata/2.root.json")
+    );
+}
