@@ -21,7 +21,7 @@ pub use self::world::{
 use super::board::Build;
 use super::machine::{self, Action, Event, Fate, Look, Outcome, Phase, Step};
 use super::plan::{self, Decision};
-use super::slots::{Leads, Link};
+use super::slots::{Leads, Link, Slots};
 use super::state::{Found, State};
 
 /// How a run ended.
@@ -77,6 +77,7 @@ impl Attempt {
         let known = match &led {
             Leads::Slot(build) => Some(build.clone()),
             Leads::Factory | Leads::Nowhere => None,
+            Leads::Unreadable(why) => bail!("cannot read the link stable: {why}"),
         };
         let (state, found) = world
             .store
@@ -93,9 +94,14 @@ impl Attempt {
             ),
         }
         let broken = match &led {
-            Leads::Factory => None,
             Leads::Nowhere => Some("stable leads nowhere".to_owned()),
-            Leads::Slot(build) => world.slots.verify(build).err().map(|e| format!("{e:#}")),
+            Leads::Slot(build) => match world.slots.verify(build) {
+                Ok(()) => None,
+                // What runs, runs: a disk that gives nothing would not give the other slots either.
+                Err(error) if Slots::is_the_disks(&error) => return Err(error),
+                Err(error) => Some(format!("{error:#}")),
+            },
+            Leads::Factory | Leads::Unreadable(_) => None,
         };
         if let Some(why) = broken {
             let to = repair::step_down(&world.slots, &state, known.as_ref())?;
@@ -306,7 +312,7 @@ impl Attempt {
             standing.channel.clone_from(&self.world.course.channel);
             standing.stable = Some(match self.world.slots.leads(Link::Stable) {
                 Leads::Slot(build) => build,
-                Leads::Factory | Leads::Nowhere => self.stable.clone(),
+                _ => self.stable.clone(),
             });
             standing.factory.clone_from(&self.factory);
             standing.trial = trial;

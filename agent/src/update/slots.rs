@@ -85,6 +85,8 @@ pub enum Leads {
     Slot(Build),
     /// Nowhere: there is no link, or it does not lead to the factory or a complete slot.
     Nowhere,
+    /// The disk does not say: no reason to change anything.
+    Unreadable(String),
 }
 
 /// The slots of a box.
@@ -240,7 +242,9 @@ impl Slots {
     /// Says what is wrong with the slot.
     pub fn verify(&self, build: &Build) -> Result<()> {
         let dir = self.dir(build);
-        if read_complete(&dir).as_ref() != Some(&build.digest) {
+        let complete = read_complete(&dir)
+            .with_context(|| format!("cannot read {}", dir.join(COMPLETE).display()))?;
+        if complete.as_ref() != Some(&build.digest) {
             bail!("the slot {} is not complete", dir.display());
         }
         let binary = self.binary(build);
@@ -255,12 +259,21 @@ impl Slots {
         Ok(())
     }
 
+    /// Whether [`Slots::verify`] failed for the disk's sake alone: it did not give the bytes, so that nobody can
+    /// say anything of them.
+    #[must_use]
+    pub fn is_the_disks(error: &anyhow::Error) -> bool {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() != io::ErrorKind::NotFound)
+    }
+
     /// Every complete slot, as its name and its file `COMPLETE` tell; the executables are not read.
     #[must_use]
     pub fn complete(&self) -> Vec<Build> {
         let mut found: Vec<Build> = entries(&self.versions())
             .iter()
-            .filter_map(|dir| build_of(dir))
+            .filter_map(|dir| build_of(dir).ok().flatten())
             .collect();
         found.sort_by(|a, b| a.version.cmp(&b.version));
         found
@@ -269,22 +282,32 @@ impl Slots {
     /// What a link leads to.
     #[must_use]
     pub fn leads(&self, link: Link) -> Leads {
-        let Ok(target) = fs::canonicalize(self.layout.slots.join(link.name())) else {
-            return Leads::Nowhere;
+        self.follow(link)
+            .unwrap_or_else(|error| Leads::Unreadable(error.to_string()))
+    }
+
+    fn follow(&self, link: Link) -> io::Result<Leads> {
+        let Some(target) = there(fs::canonicalize(self.layout.slots.join(link.name())))? else {
+            return Ok(Leads::Nowhere);
         };
-        if fs::canonicalize(&self.layout.factory).is_ok_and(|factory| factory == target) {
-            return if target.join(layout::BINARY).is_file() {
+        let is_file = |path: &Path| {
+            there(fs::metadata(path)).map(|data| data.is_some_and(|data| data.is_file()))
+        };
+        if there(fs::canonicalize(&self.layout.factory))?.as_ref() == Some(&target) {
+            return Ok(if is_file(&target.join(layout::BINARY))? {
                 Leads::Factory
             } else {
                 Leads::Nowhere
-            };
+            });
         }
-        let ours = fs::canonicalize(self.versions())
-            .is_ok_and(|versions| target.parent() == Some(versions.as_path()));
-        match build_of(&target) {
-            Some(build) if ours && self.binary(&build).is_file() => Leads::Slot(build),
+        let versions = there(fs::canonicalize(self.versions()))?;
+        if versions.is_none() || target.parent() != versions.as_deref() {
+            return Ok(Leads::Nowhere);
+        }
+        Ok(match build_of(&target)? {
+            Some(build) if is_file(&target.join(layout::BINARY))? => Leads::Slot(build),
             _ => Leads::Nowhere,
-        }
+        })
     }
 
     /// What the image came with: its digest is read from its bytes, its version asked of it.
@@ -360,8 +383,10 @@ impl Slots {
     pub fn collect(&self, keep: &[Build], under_way: Option<&Digest>) -> Result<()> {
         let mut kept: Vec<PathBuf> = keep.iter().map(|build| self.dir(build)).collect();
         for link in [Link::Stable, Link::Trial] {
-            if let Leads::Slot(build) = self.leads(link) {
-                kept.push(self.dir(&build));
+            match self.leads(link) {
+                Leads::Slot(build) => kept.push(self.dir(&build)),
+                Leads::Unreadable(why) => bail!("cannot read the link {}: {why}", link.name()),
+                Leads::Factory | Leads::Nowhere => {}
             }
         }
         let part = under_way.map(|digest| self.part(digest));
@@ -435,21 +460,44 @@ pub fn hash(path: &Path) -> io::Result<Digest> {
     Digest::parse(&hex).ok_or_else(|| io::Error::other("a digest that is none"))
 }
 
+/// What is there; `None` when nothing is, or something that is of no use. What the disk does not give is an
+/// error.
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                NotFound | NotADirectory | IsADirectory | InvalidData
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::LOOP) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The digest that a slot's `COMPLETE` names.
-fn read_complete(dir: &Path) -> Option<Digest> {
-    let text = fs::read_to_string(dir.join(COMPLETE)).ok()?;
-    Digest::parse(text.strip_suffix('\n')?)
+fn read_complete(dir: &Path) -> io::Result<Option<Digest>> {
+    let text = there(fs::read_to_string(dir.join(COMPLETE)))?;
+    Ok(text.and_then(|text| Digest::parse(text.strip_suffix('\n')?)))
 }
 
 /// The build that a slot's name and `COMPLETE` tell, if they agree.
-fn build_of(dir: &Path) -> Option<Build> {
-    let digest = read_complete(dir)?;
-    let name = dir.file_name()?.to_str()?;
-    let version = name
-        .strip_suffix(digest.short())?
-        .strip_suffix('-')
-        .and_then(|version| Version::parse(version).ok())?;
-    Some(Build { version, digest })
+fn build_of(dir: &Path) -> io::Result<Option<Build>> {
+    let Some(digest) = read_complete(dir)? else {
+        return Ok(None);
+    };
+    let version = dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_suffix(digest.short())?.strip_suffix('-'))
+        .and_then(|version| Version::parse(version).ok());
+    Ok(version.map(|version| Build { version, digest }))
 }
 
 /// First what makes it count, for good; then the rest.

@@ -23,7 +23,8 @@ use trace::{Call, disturbed, record};
 /// Everything that the run of a whole update does to the disk.
 fn calls() -> Vec<Call> {
     let sandbox = Sandbox::new();
-    let calls = record(&sandbox);
+    let mut calls = record(&sandbox);
+    calls.retain(Call::changes);
     assert!(sandbox.is_updated());
     sandbox.assert_sound("recorded");
     calls
@@ -113,6 +114,40 @@ fn a_disk_that_fails_at_any_call_changes_nothing_and_is_not_held_against_the_rel
         sandbox.assert_completes(&what);
     });
     println!("{} faults: {:?}", points.len(), by_name(&calls));
+}
+
+/// The disk does not give what is asked of it: the box stays as it is, on its stable agent.
+#[test]
+fn a_disk_that_cannot_be_read_changes_nothing() {
+    let updated = || {
+        let sandbox = Sandbox::new();
+        sandbox.assert_completes("before the disk fails");
+        sandbox
+    };
+    let mut calls = record(&updated());
+    let mut files = BTreeSet::new();
+    calls.retain(|call| {
+        let file = call.paths().first().copied().unwrap_or_default().to_owned();
+        call.reads() && (call.name != "read" || files.insert(file))
+    });
+    each(&calls, |_, call| {
+        let what = format!("EIO at {} {} ({})", call.name, call.nth, call.arguments);
+        let sandbox = updated();
+        let inode = sandbox.stable_inode();
+        let done = disturbed(&sandbox, call, "error=EIO");
+        let code = done.status.code();
+        assert!(
+            matches!(code, Some(0 | 1 | 2 | 4)),
+            "{what}: {code:?} {}",
+            said(&done)
+        );
+        assert_eq!(sandbox.stable_inode(), inode, "{what}: {}", said(&done));
+        sandbox.assert_sound(&what);
+        assert!(sandbox.runs_stable(), "{what}: {}", said(&done));
+        sandbox.assert_completes(&what);
+    });
+    println!("{} faults: {:?}", calls.len(), by_name(&calls));
+    assert!(calls.len() > 30, "{:?}", by_name(&calls));
 }
 
 /// What lasts is what was fsynced: each file before it is renamed into place, each directory after.

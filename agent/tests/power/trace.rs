@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 
 use crate::sandbox::Sandbox;
 
-/// The calls by which a process changes what is on a disk, or makes it last.
-const CALLS: &str = "openat,mkdir,mkdirat,write,pwrite64,writev,ftruncate,fchmod,fchmodat,fsync,fdatasync,\
+/// The calls by which a process reads a disk, changes what is on it, or makes that last.
+const CALLS: &str = "read,openat,statx,readlink,mkdir,mkdirat,write,pwrite64,writev,ftruncate,fchmod,fchmodat,fsync,fdatasync,\
     rename,renameat,renameat2,symlink,symlinkat,link,linkat,unlink,unlinkat,rmdir,copy_file_range,sendfile";
 
 /// One call.
@@ -31,14 +31,24 @@ impl Call {
             .split('<')
             .skip(1)
             .filter_map(|rest| rest.split('>').next());
-        quoted.chain(described).collect()
+        quoted
+            .chain(described)
+            .filter(|path| !path.is_empty())
+            .collect()
     }
 
     /// Whether it may change something.
-    fn changes(&self) -> bool {
-        self.name != "openat"
-            || self.arguments.contains("O_CREAT")
-            || self.arguments.contains("O_TRUNC")
+    pub(crate) fn changes(&self) -> bool {
+        !self.reads()
+    }
+
+    /// Whether it only looks.
+    pub(crate) fn reads(&self) -> bool {
+        match self.name.as_str() {
+            "read" | "statx" | "readlink" => true,
+            "openat" => !(self.arguments.contains("O_CREAT") || self.arguments.contains("O_TRUNC")),
+            _ => false,
+        }
     }
 }
 
@@ -46,17 +56,7 @@ impl Call {
 fn strace(sandbox: &Sandbox, log: &Path, more: &[String]) -> Command {
     let mut command = sandbox.command("strace");
     command
-        .args([
-            "-f",
-            "--seccomp-bpf",
-            "-b",
-            "execve",
-            "-qq",
-            "-y",
-            "-s",
-            "0",
-            "-o",
-        ])
+        .args(["-f", "-b", "execve", "-qq", "-y", "-s", "0", "-o"])
         .arg(log)
         .arg(format!("--trace={CALLS}"))
         .args(more)
@@ -95,7 +95,7 @@ pub(crate) fn record(sandbox: &Sandbox) -> Vec<Call> {
             .entry((thread.to_owned(), name.to_owned()))
             .or_insert(0);
         *nth += 1;
-        // What failed in the good run changed nothing: a leftover that was not there.
+        // What failed in the good run did nothing: a leftover that was not there.
         if arguments.contains(") = -1 ") {
             continue;
         }
@@ -106,15 +106,26 @@ pub(crate) fn record(sandbox: &Sandbox) -> Vec<Call> {
         });
     }
     let root = sandbox.root().to_str().unwrap();
-    calls.retain(|call| call.changes() && call.paths().iter().any(|path| path.starts_with(root)));
+    calls.retain(|call| call.paths().iter().any(|path| path.starts_with(root)));
+    for call in &mut calls {
+        // Another box has another root.
+        call.arguments = call.arguments.replace(root, "");
+    }
     calls
 }
 
 /// Runs the updater with a fault at one call: `signal=KILL`, `error=ENOSPC`, ….
 pub(crate) fn disturbed(sandbox: &Sandbox, call: &Call, fault: &str) -> Output {
     let log = sandbox.path("strace.log");
-    let inject = format!("--inject={}:{fault}:when={}", call.name, call.nth);
-    let done = strace(sandbox, &log, &[inject])
+    let faults = match call.paths().first() {
+        // How many reads a pipe takes is chance, which moves the count: so all reads of the one file.
+        Some(path) if call.name == "read" => vec![
+            format!("--inject=read:{fault}"),
+            format!("--trace-path={}{path}", sandbox.root().display()),
+        ],
+        _ => vec![format!("--inject={}:{fault}:when={}", call.name, call.nth)],
+    };
+    let done = strace(sandbox, &log, &faults)
         .output()
         .expect("strace is installed");
     fs::remove_file(&log).unwrap();

@@ -47,7 +47,7 @@ pub async fn repair(mut world: World) -> Result<Repaired> {
     let _lock = take(&world.slots).await?;
     let failed = match world.slots.leads(Link::Stable) {
         Leads::Slot(build) => Some(build),
-        Leads::Factory | Leads::Nowhere => None,
+        Leads::Factory | Leads::Nowhere | Leads::Unreadable(_) => None,
     };
     let (mut state, _) = world
         .store

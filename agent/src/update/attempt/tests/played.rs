@@ -235,23 +235,24 @@ impl Stage {
 
     /// One run; `None` when the updater was killed in it.
     pub(super) async fn run(&self) -> Option<Result<Ended>> {
-        if !self.busy {
-            self.unlocked();
-        }
-        match tokio::spawn(run(self.world())).await {
-            Ok(ended) => Some(ended),
-            Err(died) => {
-                let killed = died.into_panic();
-                if !killed.is::<Killed>() {
-                    resume_unwind(killed);
+        loop {
+            match tokio::spawn(run(self.world())).await {
+                // A file lock lasts as long as the last copy of its descriptor, and what another test forks
+                // has one until it executes.
+                Ok(Ok(Ended::Busy)) if !self.busy => std::thread::yield_now(),
+                Ok(ended) => return Some(ended),
+                Err(died) => {
+                    let killed = died.into_panic();
+                    if !killed.is::<Killed>() {
+                        resume_unwind(killed);
+                    }
+                    return None;
                 }
-                None
             }
         }
     }
 
-    /// Waits until nobody holds the lock. It lasts as long as the last copy of its descriptor, and what
-    /// another test forks has one until it executes.
+    /// Waits until nobody holds the lock: see [`Stage::run`].
     pub(super) fn unlocked(&self) {
         while self.slots.lock().unwrap().is_none() {
             std::thread::yield_now();
@@ -295,7 +296,7 @@ impl Stage {
                 assert!(self.state().is_confirmed(&build.digest), "{at}: {build:?}");
                 self.slots.verify(&build).unwrap();
             }
-            Leads::Nowhere => panic!("{at}: stable leads nowhere"),
+            other => panic!("{at}: stable leads to {other:?}"),
         }
         if let Leads::Slot(build) = self.slots.leads(Link::Trial) {
             self.slots.verify(&build).unwrap();
