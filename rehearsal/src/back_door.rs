@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use crate::autoscaling;
 use crate::cloud::{Cloud, State};
 use crate::control::{DaemonNote, KEY_HEADER};
-use crate::dials::{self, Dial, Turn};
+use crate::dials::{self, Dial, Dials, Turn};
+use crate::ec2::instances::Instance;
 use crate::faults::Faults;
 use crate::guests::{GuestState, MachineRoom};
 use crate::status::Status;
@@ -139,6 +140,15 @@ impl BackDoor {
                 self.keep(|state| state.region.dials.set_alarm(&name, alarm))
             }
             Turn::SlowBoot(seconds) => self.keep(|state| state.region.dials.slow_boot = seconds),
+            Turn::SpotInterruption(id, action) => {
+                self.announce(&id, |dials, now| dials.interrupt(&id, action, now))
+            }
+            Turn::Rebalance(id, on) => {
+                self.announce(&id, |dials, now| dials.recommend_rebalance(&id, on, now))
+            }
+            Turn::ScheduledEvent(id, event) => {
+                self.announce(&id, |dials, now| dials.schedule(&id, event, now))
+            }
             Turn::LoseAnswers(service, action, times) => {
                 self.faults.lose(&service, &action, times);
                 Ok(())
@@ -154,6 +164,25 @@ impl BackDoor {
                 ),
             )),
         }
+    }
+
+    /// Has something announced in the metadata of an instance that is there.
+    fn announce(&self, id: &str, turn: impl FnOnce(&mut Dials, Timestamp)) -> Result<(), Refusal> {
+        let known = |state: &State| {
+            let instance = state.region.ec2.instances.get(id);
+            instance.is_some_and(Instance::is_alive)
+        };
+        if !self.cloud.look(|state, _| known(state)) {
+            return Err((
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "there is no instance {id:?}\nhint: `rehearsal status DIR` shows those there are"
+                ),
+            ));
+        }
+        self.cloud
+            .change(|state, now| turn(&mut state.region.dials, now))
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))
     }
 
     fn keep<T>(&self, act: impl FnOnce(&mut State) -> T) -> Result<T, Refusal> {

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaling;
 use crate::autoscaling::world::AlarmState;
 use crate::faults::Faults;
+use crate::imds_source::Notices;
 
 /// Services by the name in a credential scope, which is what dials call them.
 pub(crate) const SERVICES: [&str; 8] = [
@@ -23,10 +25,16 @@ pub(crate) const SERVICES: [&str; 8] = [
     "dynamodb",
 ];
 
+/// How long ahead Spot tells of an interruption.
+const NOTICE: SignedDuration = SignedDuration::from_mins(2);
+
+/// How long a scheduled event's window is.
+const EVENT_LASTS: SignedDuration = SignedDuration::from_hours(1);
+
 const SLOW_BOOT: &str = "slow-boot";
 
 /// Dials whose name has no further part, or the pattern of those that have one.
-const PATTERNS: [(&str, &str, &str); 5] = [
+const PATTERNS: [(&str, &str, &str); 8] = [
     (
         "throttle.<service>",
         "off",
@@ -48,6 +56,21 @@ const PATTERNS: [(&str, &str, &str); 5] = [
         "seconds between an instance's launch or start and its machine's",
     ),
     (
+        "spot-interruption.<instance>",
+        "off",
+        "terminate, stop or hibernate: the instance's metadata announces it for two minutes from now",
+    ),
+    (
+        "rebalance.<instance>",
+        "off",
+        "on: the instance's metadata recommends to rebalance",
+    ),
+    (
+        "scheduled-event.<instance>",
+        "off",
+        "<code>:<seconds>, such as instance-stop:600: an event of that code is announced to begin then",
+    ),
+    (
         "kill-guest",
         "-",
         "an instance id: pulls that machine's plug, once",
@@ -62,6 +85,12 @@ pub(crate) struct Dials {
     throttle: BTreeMap<String, u32>,
     /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
+    /// `spot-interruption.<instance>`: the action, and when.
+    spot: BTreeMap<String, (String, Timestamp)>,
+    /// `rebalance.<instance>`: since when.
+    rebalance: BTreeMap<String, Timestamp>,
+    /// `scheduled-event.<instance>`: its code, and when it begins.
+    events: BTreeMap<String, (String, Timestamp)>,
     /// `slow-boot`: seconds that a machine waits before it is started.
     pub(crate) slow_boot: u32,
 }
@@ -92,6 +121,12 @@ pub(crate) enum Turn {
     SlowBoot(u32),
     /// So many answers to a service's action get lost.
     LoseAnswers(String, String, u32),
+    /// This instance's metadata announces, or no longer announces, that Spot takes it so.
+    SpotInterruption(String, Option<String>),
+    /// It recommends to rebalance, or does not.
+    Rebalance(String, bool),
+    /// It announces an event of this code in so many seconds, or none.
+    ScheduledEvent(String, Option<(String, u32)>),
     /// This instance's plug is pulled.
     KillGuest(String),
 }
@@ -132,6 +167,25 @@ impl Turn {
                     number(name, value, "a number of answers")?,
                 ))
             }
+            Some(("spot-interruption", id)) if !id.is_empty() => Ok(Self::SpotInterruption(
+                id.to_owned(),
+                match value {
+                    "off" => None,
+                    "terminate" | "stop" | "hibernate" => Some(value.to_owned()),
+                    _ => {
+                        return Err(format!(
+                            "{name} takes off, terminate, stop or hibernate, not {value:?}"
+                        ));
+                    }
+                },
+            )),
+            Some(("rebalance", id)) if !id.is_empty() => match value {
+                "on" | "off" => Ok(Self::Rebalance(id.to_owned(), value == "on")),
+                _ => Err(format!("{name} takes on or off, not {value:?}")),
+            },
+            Some(("scheduled-event", id)) if !id.is_empty() => {
+                Ok(Self::ScheduledEvent(id.to_owned(), event(name, value)?))
+            }
             None if name == SLOW_BOOT => {
                 Ok(Self::SlowBoot(number(name, value, "a number of seconds")?))
             }
@@ -162,6 +216,54 @@ impl Dials {
             self.alarms.remove(name);
         } else {
             self.alarms.insert(name.to_owned(), state);
+        }
+    }
+
+    /// Announces that Spot takes an instance in two minutes, or no longer does.
+    pub(crate) fn interrupt(&mut self, id: &str, action: Option<String>, now: Timestamp) {
+        match action {
+            Some(action) => self.spot.insert(id.to_owned(), (action, now + NOTICE)),
+            None => self.spot.remove(id),
+        };
+    }
+
+    /// Recommends to rebalance an instance, or no longer does.
+    pub(crate) fn recommend_rebalance(&mut self, id: &str, on: bool, now: Timestamp) {
+        if on {
+            self.rebalance.insert(id.to_owned(), now);
+        } else {
+            self.rebalance.remove(id);
+        }
+    }
+
+    /// Announces an event of an instance, or none.
+    pub(crate) fn schedule(&mut self, id: &str, event: Option<(String, u32)>, now: Timestamp) {
+        match event {
+            Some((code, seconds)) => {
+                let begins = now + SignedDuration::from_secs(seconds.into());
+                self.events.insert(id.to_owned(), (code, begins))
+            }
+            None => self.events.remove(id),
+        };
+    }
+
+    /// What is announced of an instance.
+    pub(crate) fn notices(&self, id: &str) -> Notices {
+        let exact = |at: &Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let day = |at: Timestamp| at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
+        let spot = self.spot.get(id);
+        Notices {
+            spot: spot.map(|(action, at)| (action.clone(), exact(at))),
+            rebalance: self.rebalance.get(id).map(exact),
+            event: self.events.get(id).map(|(code, begins)| {
+                let event = format!("instance-event-{}", id.trim_start_matches("i-"));
+                [
+                    code.clone(),
+                    event,
+                    day(*begins),
+                    day(*begins + EVENT_LASTS),
+                ]
+            }),
         }
     }
 
@@ -210,6 +312,21 @@ pub(crate) fn list(switches: &autoscaling::State, dials: &Dials, faults: &Faults
                         dial(format!("{kind}.{name}"), word(*state).to_owned())
                     }))
                 }
+                "spot-interruption" => all.extend(
+                    dials
+                        .spot
+                        .iter()
+                        .map(|(id, (action, _))| dial(format!("{kind}.{id}"), action.clone())),
+                ),
+                "rebalance" => all.extend(
+                    dials
+                        .rebalance
+                        .keys()
+                        .map(|id| dial(format!("{kind}.{id}"), "on".to_owned())),
+                ),
+                "scheduled-event" => all.extend(dials.events.iter().map(|(id, (code, at))| {
+                    dial(format!("{kind}.{id}"), format!("{code} at {at}"))
+                })),
                 "lose-answers" => all.extend(
                     faults
                         .to_lose()
@@ -237,6 +354,29 @@ fn number(name: &str, value: &str, takes: &str) -> Result<u32, String> {
     value
         .parse()
         .map_err(|_| format!("{name} takes {takes}, not {value:?}"))
+}
+
+fn event(name: &str, value: &str) -> Result<Option<(String, u32)>, String> {
+    const CODES: [&str; 5] = [
+        "instance-reboot",
+        "instance-retirement",
+        "instance-stop",
+        "system-maintenance",
+        "system-reboot",
+    ];
+    if value == "off" {
+        return Ok(None);
+    }
+    let read = value.split_once(':').and_then(|(code, seconds)| {
+        let known = CODES.contains(&code);
+        Some((code.to_owned(), seconds.parse().ok().filter(|_| known)?))
+    });
+    read.map(Some).ok_or_else(|| {
+        format!(
+            "{name} takes off or <code>:<seconds>, not {value:?}\nhint: codes are {}",
+            CODES.join(", ")
+        )
+    })
 }
 
 fn word(state: AlarmState) -> &'static str {
@@ -276,7 +416,7 @@ mod tests {
 
     #[test]
     fn dials_are_read_or_refused_with_what_would_do() {
-        let table: [(&str, &str, Result<Turn, &str>); 16] = [
+        let table: [(&str, &str, Result<Turn, &str>); 23] = [
             (
                 "stall-limit",
                 "90",
@@ -307,6 +447,40 @@ mod tests {
             ("kill-guest", "i-1", Ok(Turn::KillGuest("i-1".into()))),
             ("slow-boot", "5", Ok(Turn::SlowBoot(5))),
             ("slow-boot", "-5", Err("takes a number of seconds")),
+            (
+                "spot-interruption.i-1",
+                "stop",
+                Ok(Turn::SpotInterruption("i-1".into(), Some("stop".into()))),
+            ),
+            (
+                "spot-interruption.i-1",
+                "off",
+                Ok(Turn::SpotInterruption("i-1".into(), None)),
+            ),
+            (
+                "spot-interruption.i-1",
+                "now",
+                Err("off, terminate, stop or hibernate"),
+            ),
+            (
+                "rebalance.i-1",
+                "on",
+                Ok(Turn::Rebalance("i-1".into(), true)),
+            ),
+            ("rebalance.i-1", "1", Err("takes on or off")),
+            (
+                "scheduled-event.i-1",
+                "instance-stop:600",
+                Ok(Turn::ScheduledEvent(
+                    "i-1".into(),
+                    Some(("instance-stop".into(), 600)),
+                )),
+            ),
+            (
+                "scheduled-event.i-1",
+                "stop:600",
+                Err("codes are instance-reboot"),
+            ),
             ("stal-limit", "1", Err("nearest is stall-limit")),
             ("throtle.ec2", "1", Err("nearest is throttle.<service>")),
         ];
@@ -332,6 +506,20 @@ mod tests {
         dials.throttle("ec2", 3);
         dials.set_alarm("sick", AlarmState::Alarm);
         dials.slow_boot = 9;
+        dials.interrupt("i-1", Some("stop".to_owned()), Timestamp::UNIX_EPOCH);
+        dials.recommend_rebalance("i-1", true, Timestamp::UNIX_EPOCH);
+        dials.schedule(
+            "i-1",
+            Some(("instance-stop".to_owned(), 60)),
+            Timestamp::UNIX_EPOCH,
+        );
+        let notices = dials.notices("i-1");
+        assert_eq!(
+            notices.spot,
+            Some(("stop".to_owned(), "1970-01-01T00:02:00Z".to_owned()))
+        );
+        assert_eq!(notices.event.unwrap()[2], "1 Jan 1970 00:01:00 GMT");
+        assert_eq!(dials.notices("i-2"), Notices::default());
         faults.lose("ssm", "PutParameter", 1);
         let turned: Vec<_> = list(&switches, &dials, &faults)
             .into_iter()
@@ -345,9 +533,18 @@ mod tests {
                 ("alarm.sick".to_owned(), "ALARM".to_owned()),
                 ("lose-answers.ssm.PutParameter".to_owned(), "1".to_owned()),
                 ("slow-boot".to_owned(), "9".to_owned()),
+                ("spot-interruption.i-1".to_owned(), "stop".to_owned()),
+                ("rebalance.i-1".to_owned(), "on".to_owned()),
+                (
+                    "scheduled-event.i-1".to_owned(),
+                    "instance-stop at 1970-01-01T00:01:00Z".to_owned()
+                ),
             ]
         );
         dials.slow_boot = 0;
+        dials.interrupt("i-1", None, Timestamp::UNIX_EPOCH);
+        dials.recommend_rebalance("i-1", false, Timestamp::UNIX_EPOCH);
+        dials.schedule("i-1", None, Timestamp::UNIX_EPOCH);
         dials.throttle("ec2", 0);
         dials.set_alarm("sick", AlarmState::InsufficientData);
         assert_eq!(dials, Dials::default());

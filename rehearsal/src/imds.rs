@@ -310,7 +310,10 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     add("hostname", hostname.clone());
     add("instance-action", "none".to_owned());
     add("instance-id", facts.instance_id.clone());
-    add("instance-life-cycle", "on-demand".to_owned());
+    // A Spot notice makes it one: only those get any.
+    let spot = facts.notices.spot.is_some() || facts.notices.rebalance.is_some();
+    let life_cycle = if spot { "spot" } else { "on-demand" };
+    add("instance-life-cycle", life_cycle.to_owned());
     add("instance-type", facts.instance_type.clone());
     add("local-hostname", hostname);
     add("local-ipv4", facts.private_ip.clone());
@@ -325,6 +328,38 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     if let Some(state) = &facts.target_lifecycle_state {
         add("autoscaling/target-lifecycle-state", state.clone());
     }
+    let notices = &facts.notices;
+    if let Some((action, time)) = &notices.spot {
+        let notice = serde_json::json!({"action": action, "time": time});
+        add("spot/instance-action", notice.to_string());
+        // The older leaf, and only of instances that end.
+        if action == "terminate" {
+            add("spot/termination-time", time.clone());
+        }
+    }
+    if let Some(since) = &notices.rebalance {
+        let notice = serde_json::json!({"noticeTime": since});
+        add("events/recommendations/rebalance", notice.to_string());
+    }
+    let scheduled: Vec<_> = notices
+        .event
+        .iter()
+        .map(|[code, id, begins, ends]| {
+            serde_json::json!({
+                "NotBefore": begins,
+                "Code": code,
+                "Description": format!("The instance is scheduled for {code}"),
+                "EventId": id,
+                "NotAfter": ends,
+                "State": "active",
+            })
+        })
+        .collect();
+    add("events/maintenance/history", "[]".to_owned());
+    add(
+        "events/maintenance/scheduled",
+        serde_json::Value::from(scheduled).to_string(),
+    );
     for (key, value) in facts.tags.iter().flatten() {
         add(&format!("tags/instance/{key}"), value.clone());
     }

@@ -31,6 +31,8 @@ pub(crate) struct ImdsFacts {
     pub(crate) role: Option<RoleCredentials>,
     /// `autoscaling/target-lifecycle-state`; `None` (not in a group, or not set yet) answers 404.
     pub(crate) target_lifecycle_state: Option<String>,
+    /// What is announced of it.
+    pub(crate) notices: Notices,
     /// Tags, when InstanceMetadataTags is enabled; `None` answers 404.
     pub(crate) tags: Option<BTreeMap<String, String>>,
     /// Whether a token is demanded (HttpTokens=required).
@@ -38,6 +40,17 @@ pub(crate) struct ImdsFacts {
     /// The port of the cloud's own door, for the guest's first boot script: not part of real IMDS
     /// (`meta-data/services/rehearsal-port`), see docs/fidelity.md.
     pub(crate) endpoint_port: u16,
+}
+
+/// What EC2 announces of an instance ahead of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Notices {
+    /// `spot/instance-action`: the action and its time, RFC 3339; `None` answers 404.
+    pub(crate) spot: Option<(String, String)>,
+    /// `events/recommendations/rebalance`: since when, RFC 3339; `None` answers 404.
+    pub(crate) rebalance: Option<String>,
+    /// `events/maintenance/scheduled`: an event's code, id, and when it begins and ends, as IMDS spells it.
+    pub(crate) event: Option<[String; 4]>,
 }
 
 /// Temporary credentials of an instance profile.

@@ -61,6 +61,7 @@ impl ImdsSource for Metadata {
                     &state.autoscaling,
                     instance_id,
                 ),
+                notices: state.region.dials.notices(instance_id),
                 tags,
                 tokens_required: instance.metadata.tokens == "required",
                 endpoint_port: self.door,

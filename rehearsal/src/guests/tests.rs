@@ -28,6 +28,7 @@ impl ImdsSource for OnlyOne {
             public_keys: BTreeMap::new(),
             role: None,
             target_lifecycle_state: None,
+            notices: crate::imds_source::Notices::default(),
             tags: None,
             tokens_required: false,
             endpoint_port: 4800,

@@ -1,7 +1,7 @@
 //! The router, as a table.
 
 use super::*;
-use crate::imds_source::RoleCredentials;
+use crate::imds_source::{Notices, RoleCredentials};
 
 struct Fixed(Option<ImdsFacts>);
 
@@ -34,6 +34,7 @@ fn facts() -> ImdsFacts {
             expiration: "2026-01-01T06:00:00Z".to_owned(),
         }),
         target_lifecycle_state: Some("InService".to_owned()),
+        notices: Notices::default(),
         tags: Some(BTreeMap::from([("Name".to_owned(), "shop".to_owned())])),
         tokens_required: false,
         endpoint_port: 4800,
@@ -104,7 +105,6 @@ fn paths_and_their_answers() {
         ("/latest/meta-data/tags/instance/Name", Ok("shop")),
         ("/latest/meta-data/services/rehearsal-port", Ok("4800")),
         ("/latest/meta-data/spot/instance-action", Err(404)),
-        ("/latest/meta-data/events/maintenance/scheduled", Err(404)),
         ("/latest/meta-data/plac", Err(404)),
         ("/latest/nonsense", Err(404)),
         ("/oldest/meta-data/ami-id", Err(404)),
@@ -265,4 +265,48 @@ async fn it_is_served_on_a_unix_socket_until_dropped() {
     assert!(answer.ends_with("\r\n\r\nami-1"), "{answer}");
     assert!(answer.contains("content-length: 5"), "{answer}");
     drop(serving);
+}
+
+#[test]
+fn notices_are_told_as_ec2_words_them_and_are_absent_otherwise() {
+    let get = |facts: ImdsFacts, path: &str| {
+        let answer = asked(
+            &imds(facts),
+            Method::GET,
+            &format!("/latest/meta-data/{path}"),
+            &[],
+        );
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        (answer.status.as_u16(), text)
+    };
+    let spot = "spot/instance-action";
+    let rebalance = "events/recommendations/rebalance";
+    let scheduled = "events/maintenance/scheduled";
+    assert_eq!(get(facts(), spot).0, 404);
+    assert_eq!(get(facts(), rebalance).0, 404);
+    assert_eq!(get(facts(), scheduled), (200, "[]".to_owned()));
+    assert_eq!(get(facts(), "instance-life-cycle").1, "on-demand");
+    let event = [
+        "instance-stop",
+        "instance-event-1",
+        "21 Jan 2026 09:00:43 GMT",
+        "21 Jan 2026 10:00:43 GMT",
+    ];
+    let told = || ImdsFacts {
+        notices: Notices {
+            spot: Some(("terminate".to_owned(), "2026-01-01T00:02:00Z".to_owned())),
+            rebalance: Some("2026-01-01T00:00:00Z".to_owned()),
+            event: Some(event.map(str::to_owned)),
+        },
+        ..facts()
+    };
+    let expected = r#"{"action":"terminate","time":"2026-01-01T00:02:00Z"}"#;
+    assert_eq!(get(told(), spot), (200, expected.to_owned()));
+    let expected = r#"{"noticeTime":"2026-01-01T00:00:00Z"}"#;
+    assert_eq!(get(told(), rebalance), (200, expected.to_owned()));
+    let events: serde_json::Value = serde_json::from_str(&get(told(), scheduled).1).unwrap();
+    assert_eq!(events[0]["Code"], "instance-stop");
+    assert_eq!(events[0]["NotBefore"], event[2]);
+    assert_eq!(events[0]["State"], "active");
+    assert_eq!(get(told(), "instance-life-cycle").1, "spot");
 }
