@@ -17,6 +17,7 @@ mod rendered;
 mod repository;
 
 mod machine;
+mod remedy;
 mod repair;
 mod sandbox;
 mod trial;

@@ -1,0 +1,83 @@
+//! What a daemon that is nobody in particular gets done by asking: a sick service restarted, and nothing
+//! else; and what it learns of a system that goes down.
+
+use crate::machine::{Disk, Machine, STABLE, left_out};
+
+const RESTART: &str = "imagebuilder-agent-restart.service";
+
+fn pid(machine: &Machine, unit: &str) -> String {
+    machine.show(unit)["MainPID"].clone()
+}
+
+#[test]
+fn the_daemons_request_restarts_a_service_of_the_image_and_no_other_unit() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    disk.file(
+        "/etc/imagebuilder/agent.toml",
+        "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/\"\n",
+        0o644,
+    );
+    let units = ["orders.service", "other.service"];
+    for unit in units {
+        disk.file(
+            &format!("/etc/systemd/system/{unit}"),
+            "[Service]\nExecStart=/usr/bin/sleep infinity\n",
+            0o644,
+        );
+    }
+    disk.drop_in(
+        RESTART,
+        "[Service]\nExecStart=\nExecStart=/usr/lib/imagebuilder-agent/real restart-requested\n",
+    );
+    let machine = disk.boot();
+    machine.serves("1.0.0");
+    for unit in units {
+        machine.ok(&["systemctl", "start", unit]);
+    }
+    let before = units.map(|unit| pid(&machine, unit));
+    let request = "cd /run/imagebuilder-agent && mkdir -p restart && touch restart/other.service restart/orders.service";
+    machine.ok(&[
+        "setpriv",
+        "--reuid=imagebuilder-agent",
+        "--clear-groups",
+        "sh",
+        "-c",
+        request,
+    ]);
+    machine.wait("the service to have been restarted", |it| {
+        let now = pid(it, units[0]);
+        now != before[0] && now != "0"
+    });
+    assert_eq!(pid(&machine, units[1]), before[1]);
+    let journal = machine.journal();
+    assert!(
+        journal.contains("not restarting other.service: the image's settings list no such service"),
+        "{journal}"
+    );
+}
+
+#[test]
+fn in_the_daemons_sandbox_systemd_says_whether_the_system_goes_down() {
+    if left_out() {
+        return;
+    }
+    let disk = Disk::new();
+    disk.drop_in(
+        STABLE,
+        "[Service]\nStateDirectory=said\n\
+         ExecStopPost=/bin/sh -c 'systemctl is-system-running >>/var/lib/said/it'\n",
+    );
+    let mut machine = disk.boot();
+    machine.serves("1.0.0");
+    machine.ok(&["systemctl", "restart", STABLE]);
+    machine.serves("1.0.0");
+    machine.reboot();
+    let said = machine.read("/var/lib/said/it").unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert_ne!(said[0], "stopping", "only the daemon");
+    assert_eq!(said[1], "stopping", "the system");
+}
