@@ -1,8 +1,11 @@
 //! Reads small files that somebody else wrote: regular files only, and never more than a limit.
 
-use std::fs::{self, File};
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 /// No standing is longer: a hundred skipped releases with their reasons fit many times over.
 pub(crate) const LONGEST_STANDING: u64 = 256 * 1024;
@@ -14,15 +17,20 @@ pub(crate) const LONGEST_STANDING: u64 = 256 * 1024;
 /// than `most` bytes, or is not UTF-8; otherwise whatever reading brings.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
     let refuse = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
-    let opened = match fs::metadata(path) {
-        Ok(about) if !about.is_file() => return Err(refuse("not a regular file")),
-        Ok(_) => File::open(path),
-        Err(error) => Err(error),
-    };
+    // The updater, as root, reads what the daemon wrote: nothing that the daemon puts there in its stead may
+    // lead it elsewhere or hold it up.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
+    if !file.metadata()?.is_file() {
+        return Err(refuse("not a regular file"));
+    }
     let mut text = String::new();
     // One more than the limit tells a file that is too long from one that just fits.
     let length = file.take(most + 1).read_to_string(&mut text)?;
@@ -34,6 +42,10 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     #[test]
@@ -54,6 +66,12 @@ mod tests {
             read(dir.path(), 4).unwrap_err().kind(),
             ErrorKind::InvalidData
         );
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(read(&link, 9).is_err());
+        let pipe = dir.path().join("pipe");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o600), 0).unwrap();
+        assert_eq!(read(&pipe, 4).unwrap_err().kind(), ErrorKind::InvalidData);
         assert_eq!(
             read(Path::new("/dev/zero"), 4).unwrap_err().kind(),
             ErrorKind::InvalidData

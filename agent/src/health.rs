@@ -139,7 +139,7 @@ async fn version(uri: &Uri) -> Result<String> {
 }
 
 /// Plain text, or JSON with a `version`.
-fn read_version(text: &str) -> Result<String> {
+pub(crate) fn read_version(text: &str) -> Result<String> {
     #[derive(serde::Deserialize)]
     struct Told {
         version: String,

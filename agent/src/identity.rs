@@ -35,7 +35,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         match text.trim() {
             "InService" => Self::InService,
             "Terminated" | "Warmed:Terminated" => Self::Terminated,

@@ -14,6 +14,8 @@ mod configure;
 mod duty;
 mod elb;
 mod fleet;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod host;
 mod identity;

@@ -116,7 +116,7 @@ fn first_line(said: &[u8]) -> String {
 }
 
 /// Reads what `systemctl show` prints: a line `Key=value` for each property, in any order.
-fn parse(text: &str) -> Result<UnitState> {
+pub(crate) fn parse(text: &str) -> Result<UnitState> {
     let of = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))

@@ -8,6 +8,7 @@
 
 mod attacks;
 mod disk;
+mod fuzz;
 mod network;
 mod release;
 mod repository;

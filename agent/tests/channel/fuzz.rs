@@ -1,0 +1,105 @@
+//! The whole way of metadata, from the file to the catalogue, with bent bytes: unsigned, as whoever holds
+//! the mirror could, and signed, as whoever holds a key could.
+//!
+//! Ordinary tests of a second each; `cargo bolero test fuzz::unsigned` drives them further.
+
+use std::fs;
+
+use bolero::check;
+use imagebuilder_agent::update::channel::{Catalogue, Channel as _, Place, TufChannel};
+use imagebuilder_agent::update::refusal::Refusal;
+use serde_json::{Value, json};
+
+use crate::repository::{Files, ROLES, Repository, now};
+
+/// Which file, bytes put over others, and bytes put in between.
+type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
+
+fn bend(bytes: &mut Vec<u8>, (_, over, (place, between)): &Bend) {
+    for (at, byte) in over {
+        let length = bytes.len();
+        bytes[usize::from(*at) % length] = *byte;
+    }
+    let place = usize::from(*place) % (bytes.len() + 1);
+    bytes.splice(place..place, between.iter().copied());
+}
+
+/// A box's first refresh from such files.
+fn refresh(root: &[u8], files: &Files) -> Result<Catalogue, Refusal> {
+    let dir = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    for (path, bytes) in files {
+        let path = dir.path().join("site").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let place = Place::new(
+        &format!("file://{}/site", dir.path().display()),
+        &dir.path().join("trust"),
+        &dir.path().join("tuf"),
+    );
+    fs::create_dir(&place.trust).unwrap();
+    fs::write(place.trust.join("root.json"), root).unwrap();
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async { TufChannel::open(&place)?.refresh(now()).await })
+}
+
+fn usable(catalogue: &Catalogue) {
+    for offer in &catalogue.offers {
+        assert_eq!(offer.release.check(), Ok(()));
+    }
+}
+
+#[test]
+fn unsigned() {
+    let repository = Repository::new();
+    let good = refresh(repository.root(), &repository.files).unwrap();
+    let metadata: Vec<&String> = repository
+        .files
+        .keys()
+        .filter(|path| path.starts_with("metadata/"))
+        .collect();
+    check!().with_type::<Bend>().for_each(|how| {
+        let (mut files, mut root) = (repository.files.clone(), repository.root().to_vec());
+        match metadata.get(usize::from(how.0) % (metadata.len() + 1)) {
+            Some(path) => bend(files.get_mut(*path).unwrap(), how),
+            None => bend(&mut root, how),
+        }
+        // What is believed after all says what was signed: white space was bent, or a signature too many.
+        if let Ok(believed) = refresh(&root, &files) {
+            assert_eq!(believed, good);
+        }
+    });
+}
+
+#[test]
+fn signed() {
+    let repository = Repository::new();
+    check!().with_type::<Bend>().for_each(|how| {
+        let mut files = repository.files.clone();
+        let role = ROLES[usize::from(how.0) % ROLES.len()];
+        let suffix = format!("{role}.json");
+        let (_, bytes) = files
+            .iter_mut()
+            .rfind(|(path, _)| path.ends_with(&suffix))
+            .unwrap();
+        let metadata: Value = serde_json::from_slice(bytes).unwrap();
+        let mut text = metadata["signed"].to_string().into_bytes();
+        bend(&mut text, how);
+        let Ok(signed) = serde_json::from_slice::<Value>(&text) else {
+            return;
+        };
+        let keys = repository.roles[role].keys.iter();
+        let signatures: Vec<Value> = keys.map(|key| key.signature(&signed)).collect();
+        *bytes = json!({ "signed": signed, "signatures": signatures })
+            .to_string()
+            .into_bytes();
+        if let Ok(believed) = refresh(repository.root(), &files) {
+            usable(&believed);
+        }
+    });
+}
