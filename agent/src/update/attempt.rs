@@ -57,6 +57,7 @@ pub async fn run(world: World) -> Result<Ended> {
     };
     let mut attempt = Attempt::open(world).await?;
     let outcome = attempt.drive().await?;
+    attempt.rouse().await;
     Ok(Ended::With(outcome))
 }
 
@@ -237,6 +238,25 @@ impl Attempt {
                 warn!("cannot see the trial unit: {error:#}");
                 Fate::Unproven
             }
+        }
+    }
+
+    /// Starts a stable agent that systemd gave up: where even the repairs came to their end, nobody else would
+    /// before the next boot. Last in a run, since a release that mends it is taken without its leave.
+    async fn rouse(&mut self) {
+        let units = &mut self.world.units;
+        match units.look(Unit::Stable).await {
+            Ok(it) if it.active == Active::Failed => {
+                warn!(
+                    "the stable agent had failed with {}: starting it",
+                    it.result
+                );
+                if let Err(error) = units.start(Unit::Stable).await {
+                    error!("{error:#}");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => warn!("cannot see the stable unit: {error:#}"),
         }
     }
 

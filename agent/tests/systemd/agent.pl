@@ -57,6 +57,7 @@ if ($ARGV[0] ne 'run') {
 # --- run -----------------------------------------------------------------------------------------------
 $SIG{TERM} = sub { exit 0 };
 if ($behaviour eq 'crashes') { exit 1 }
+if ($behaviour eq 'crashes-until-well') { exit 1 unless -e '/etc/well' }
 if ($behaviour eq 'hangs') { select undef, undef, undef, 0.1 while 1 }
 if ($behaviour eq 'snoops') {
     # Whatever the daemon could do to the updater's files, it tries.

@@ -36,7 +36,10 @@ fn serve(disk: &Disk, channel: &Repository) {
 
 /// A box on 1.0.0 that follows a channel with these releases.
 fn following(releases: &[(&str, &str)], soak: u32) -> Disk {
-    let disk = Disk::new();
+    follows(Disk::new(), releases, soak)
+}
+
+fn follows(disk: Disk, releases: &[(&str, &str)], soak: u32) -> Disk {
     let channel = channel(releases);
     serve(&disk, &channel);
     disk.file(
@@ -151,6 +154,11 @@ fn a_release_that_crashes_while_it_soaks_is_skipped() {
 }
 
 #[test]
+fn a_release_that_ends_without_being_asked_is_skipped() {
+    is_skipped("leaves", "", 1);
+}
+
+#[test]
 fn a_release_that_never_gets_ready_is_skipped() {
     is_skipped("hangs", "[Service]\nTimeoutStartSec=1\n", 1);
 }
@@ -222,4 +230,42 @@ fn a_trial_that_a_power_cut_ended_is_tried_once_more() {
         "{}",
         machine.journal()
     );
+}
+
+/// Boots a box on which nothing runs, and waits until systemd gave it up.
+fn given_up(releases: &[(&str, &str)]) -> Machine {
+    let disk = follows(Disk::with_factory("crashes-until-well"), releases, 3);
+    let machine = disk.boot();
+    machine.wait("the repairs to end", |it| {
+        it.journal()
+            .contains("imagebuilder-agent-factory.service: Start request repeated too quickly")
+    });
+    assert_eq!(machine.state(STABLE).0, "failed");
+    machine
+}
+
+#[test]
+fn a_box_on_which_nothing_runs_takes_the_release_that_does() {
+    if left_out() {
+        return;
+    }
+    let machine = given_up(&[("2.0.0", "good")]);
+    update(&machine);
+    assert_eq!(
+        machine.serving().as_deref(),
+        Some("2.0.0"),
+        "{}",
+        machine.journal()
+    );
+}
+
+#[test]
+fn a_box_that_was_given_up_is_tried_again_by_every_run_of_the_updater() {
+    if left_out() {
+        return;
+    }
+    let machine = given_up(&[]);
+    machine.write("/etc/well", b"");
+    update(&machine);
+    machine.serves("1.0.0");
 }

@@ -136,3 +136,15 @@ async fn it_waits_for_a_running_updater() {
     assert_eq!(format!("{error:#}"), "another updater is at work");
     drop(lock);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_with_starting_a_stable_agent_that_systemd_gave_up() {
+    let stage = Stage::new();
+    stage.scene().stable = Active::Failed;
+    stage.ends().await;
+    assert_eq!(stage.scene().stable, Active::Active);
+    // One that an operator stopped stays so.
+    stage.scene().stable = Active::Inactive;
+    stage.ends().await;
+    assert_eq!(stage.scene().stable, Active::Inactive);
+}
