@@ -200,6 +200,10 @@ fn now_starts_the_updater_and_tells_what_it_does() {
         .unwrap();
     assert_eq!(agent.wait().unwrap().code(), Some(0));
     assert_eq!(out, "updated from 1.2.0 to 1.3.0\n");
+    // Each line once.
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "");
 }
 
 #[test]
