@@ -1,215 +1,33 @@
 //! Whole stories of a channel, in a folder and in a bucket of the memory, with the process cut at every write.
 //! Test code only.
 
-use std::path::Path;
+mod scene;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 
 use anyhow::bail;
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 use semver::Version;
 use sha2::{Digest as _, Sha256};
 
+use self::scene::{Cut, Mortal, Scene};
 use super::author;
 use super::bucket::Bucket;
 use super::desk::Desk;
 use super::folder::Folder;
-use super::keys::{Keyring, generate, public_path};
+use super::keys::{Keyring, public_path};
 use super::releases::{self, New};
 use super::root::{Made, read_draft, sign_blindly};
-use super::seen::{Seen, replace_file};
-use super::store::{Found, Keep, Store, Tag, Written};
-use super::verify::{self, TIMESTAMP, Verified};
+use super::seen::replace_file;
+use super::store::{Keep, Store as _, Tag, Written};
+use super::verify::{self, TIMESTAMP};
 use super::waves::Shape;
-use crate::config::{Channel, KeySource};
+use crate::config::KeySource;
 use crate::exit::Exit;
 use crate::ids::ChannelName;
-use crate::output::Output;
-
-/// When every story begins.
-const BEGIN: &str = "2026-11-21T08:00:00Z";
-
-/// Where the process is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
-    /// The write was asked for and did not happen.
-    Before,
-    /// The write happened and nobody heard of it.
-    After,
-}
-
-/// A store whose process dies at a write: nothing works from then on.
-struct Mortal {
-    inner: Arc<dyn Store>,
-    left: AtomicI64,
-    cut: Cut,
-}
-
-impl Mortal {
-    fn breathe(&self) -> anyhow::Result<()> {
-        if self.left.load(Ordering::SeqCst) <= 0 {
-            bail!("dead");
-        }
-        Ok(())
-    }
-
-    /// Whether this write is the last.
-    fn last(&self) -> bool {
-        self.left.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-}
-
-#[async_trait]
-impl Store for Mortal {
-    async fn read(&self, path: &str, most: u64) -> anyhow::Result<Option<Found>> {
-        self.breathe()?;
-        self.inner.read(path, most).await
-    }
-
-    async fn create(&self, path: &str, bytes: Bytes, keep: Keep) -> anyhow::Result<Written> {
-        self.breathe()?;
-        if self.last() {
-            if self.cut == Cut::After {
-                let _ = self.inner.create(path, bytes, keep).await?;
-            }
-            bail!("cut at {path}");
-        }
-        self.inner.create(path, bytes, keep).await
-    }
-
-    async fn replace(
-        &self,
-        path: &str,
-        bytes: Bytes,
-        keep: Keep,
-        was: &Tag,
-    ) -> anyhow::Result<Written> {
-        self.breathe()?;
-        if self.last() {
-            if self.cut == Cut::After {
-                let _ = self.inner.replace(path, bytes, keep, was).await?;
-            }
-            bail!("cut at {path}");
-        }
-        self.inner.replace(path, bytes, keep, was).await
-    }
-}
-
-/// An operator's folder, and a repository.
-struct Scene {
-    folder: tempfile::TempDir,
-    store: Arc<dyn Store>,
-    /// The root that a reader was given on the first day.
-    first: Option<Bytes>,
-    channel: Channel,
-    now: Timestamp,
-}
-
-impl Scene {
-    fn in_memory() -> Self {
-        let bucket = Bucket::new(
-            Arc::new(InMemory::new()),
-            "shop".to_owned(),
-            "agents".to_owned(),
-        );
-        Self::with(Arc::new(bucket))
-    }
-
-    fn with(store: Arc<dyn Store>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("keys")).unwrap();
-        let scene = Self {
-            store,
-            first: None,
-            channel: toml::from_str(
-                "repository = \"s3://shop/agents\"\n[keys]\nroot = [\"file:keys/root-1.pem\", \"file:keys/root-2.pem\", \"file:keys/root-3.pem\"]\ntargets = [\"file:keys/targets-1.pem\"]\nonline = \"file:keys/online.pem\"\n",
-            )
-            .unwrap(),
-            folder,
-            now: BEGIN.parse().unwrap(),
-        };
-        for name in ["root-1", "root-2", "root-3", "targets-1", "online"] {
-            scene.key(name);
-        }
-        scene
-    }
-
-    fn at(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn key(&self, name: &str) -> KeySource {
-        let path = Path::new("keys").join(name).with_extension("pem");
-        if !self.at().join(&path).exists() {
-            generate(&self.at().join(&path)).unwrap();
-        }
-        KeySource::File(path)
-    }
-
-    /// The key leaves, its public half stays.
-    fn take_away(&self, name: &str) {
-        std::fs::rename(
-            self.at().join(format!("keys/{name}.pem")),
-            self.at().join(format!("{name}.away")),
-        )
-        .unwrap();
-    }
-
-    fn desk(&self) -> Desk {
-        self.desk_with(Box::new(Mortal {
-            inner: Arc::clone(&self.store),
-            left: AtomicI64::new(i64::MAX),
-            cut: Cut::Before,
-        }))
-    }
-
-    fn desk_with(&self, store: Box<dyn Store>) -> Desk {
-        Desk {
-            channel: self.channel.clone(),
-            folder: self.at().to_owned(),
-            store,
-            keyring: Keyring::new(
-                self.at().to_owned(),
-                Box::new(|| Box::pin(async { bail!("there is no KMS here") })),
-            ),
-            seen: Seen(self.at().join(".imagebuilder/channel.json")),
-            output: Output::kept(),
-            now: self.now,
-        }
-    }
-
-    fn later(&mut self, hours: i64) {
-        self.now += SignedDuration::from_hours(hours);
-    }
-
-    async fn made(mut self) -> Self {
-        assert!(matches!(
-            self.desk().init().await.unwrap(),
-            Made::Published(_)
-        ));
-        self.first = Some(self.desk().known().unwrap());
-        self
-    }
-
-    /// What a box that was given the first root sees, with every target at hand and whole.
-    async fn reader(&self) -> anyhow::Result<Verified> {
-        let known = self.first.clone().map_or_else(|| self.desk().known(), Ok)?;
-        let seen = verify::repository(self.store.as_ref(), &known).await?;
-        for entry in seen.entries() {
-            let path = verify::target(&entry.digest, &entry.name);
-            let found = self
-                .store
-                .read(&path, entry.length)
-                .await?
-                .expect("the target is there");
-            assert_eq!(super::digest(&found.bytes), entry.digest);
-        }
-        Ok(seen)
-    }
-}
 
 fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes) {
     let new = New {
