@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 
+mod limits;
 mod store;
 mod transport;
 mod tuf;
 
-pub use transport::{Limits, Rate};
+pub use limits::{Limits, Rate};
 pub use tuf::{Place, Target, TufChannel};
 
 /// SHA-256 in lower-case hex: the name of a release that no two releases share.

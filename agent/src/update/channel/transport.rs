@@ -8,7 +8,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -23,83 +22,9 @@ use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::time::{Instant, timeout_at};
 
+use super::limits::{Limits, Rate};
 use crate::update::durable;
 use crate::update::refusal::{Cause, Refusal, chain};
-
-/// How slow a server may be before it counts as one that holds us up on purpose. TUF 1.0.34 leaves slow
-/// retrieval to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// The longest wait for an answer, or for any next byte of it.
-    pub stall: Duration,
-    /// The span over which the rate is taken.
-    pub window: Duration,
-    /// The least bytes in each such span.
-    pub least: u64,
-    /// The longest that one file may take.
-    pub total: Duration,
-}
-
-impl Rate {
-    /// For metadata: kilobytes, which any network that works brings in seconds; the rest is for one that
-    /// is congested at boot.
-    pub const METADATA: Self = Self {
-        stall: Duration::from_secs(20),
-        window: Duration::from_secs(10),
-        least: 10 << 10,
-        total: Duration::from_secs(60),
-    };
-
-    /// For a release of a few megabytes: at 16 KiB/s six of them take six minutes, and a box that gets
-    /// less is better off trying again at the next run, from where it stopped.
-    pub const RELEASE: Self = Self {
-        stall: Duration::from_secs(30),
-        window: Duration::from_secs(30),
-        least: 30 * (16 << 10),
-        total: Duration::from_secs(1200),
-    };
-}
-
-/// What a channel may cost at most. Each limit stops one attack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of a root: a dozen keys and signatures take 10 KB.
-    pub root: u64,
-    /// Bytes of the timestamp, which pins one file.
-    pub timestamp: u64,
-    /// Bytes of the snapshot, which pins one file for each targets role.
-    pub snapshot: u64,
-    /// Bytes of a targets role: a release takes half a kilobyte, and parsed it takes ten times that of
-    /// the box's memory.
-    pub targets: u64,
-    /// Roots walked in one refresh: one a month for twenty years. What was walked is kept, so that an
-    /// honest chain longer than this ends at a later run.
-    pub rotations: u32,
-    /// The highest version that can be honest: one a second for a hundred and thirty years.
-    pub version: u64,
-    /// How slowly metadata may come.
-    pub metadata_rate: Rate,
-    /// How slowly a release may come.
-    pub release_rate: Rate,
-    /// The longest that a refresh may take as a whole, whatever the number of files.
-    pub refresh: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            root: 512 << 10,
-            timestamp: 16 << 10,
-            snapshot: 512 << 10,
-            targets: 4 << 20,
-            rotations: 256,
-            version: 1 << 32,
-            metadata_rate: Rate::METADATA,
-            release_rate: Rate::RELEASE,
-            refresh: Duration::from_secs(300),
-        }
-    }
-}
 
 /// SHA-256 and SHA-512 of a target, in lower-case hex; at least one is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -520,7 +445,7 @@ async fn ask(
     let mut request = Request::get(format!("{base}/{path}"))
         .header(
             header::USER_AGENT,
-            concat!("imagebuilder-agent/", env!("CARGO_PKG_VERSION")),
+            format!("imagebuilder-agent/{}", crate::version()),
         )
         .header(header::ACCEPT_ENCODING, "identity");
     if from > 0 {
@@ -740,7 +665,7 @@ fn percent_encoded(path: &str) -> String {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
     bytes.iter().fold(String::new(), |mut text, byte| {

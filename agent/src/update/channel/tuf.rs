@@ -25,8 +25,9 @@ use sigstore_tuf::{
     TrustedMetadataSet, Updater, UpdaterConfig,
 };
 
+use super::limits::Limits;
 use super::store::{Store, root_name};
-use super::transport::{Digests, Limits, Site};
+use super::transport::{Digests, Site, hex};
 use super::{Catalogue, Channel, Digest, Offer};
 use crate::update::refusal::{Cause, Refusal};
 
@@ -535,15 +536,6 @@ fn located(name: &str, digest: &str, consistent: bool) -> String {
         Some((folder, file)) => format!("{folder}/{digest}.{file}"),
         None => format!("{digest}.{name}"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The library's way to the channel's metadata.
