@@ -11,6 +11,10 @@ fn main() -> io::Result<()> {
     let mut out = io::stdout();
     writeln!(out, "cargo::rerun-if-changed=build.rs")?;
     writeln!(out, "cargo::rerun-if-changed=box.ld")?;
+    writeln!(
+        out,
+        "cargo::rerun-if-env-changed=IMAGEBUILDER_AGENT_OLD_GLIBC"
+    )?;
     // The one profile that optimises for size; cargo does not tell a build script the panic strategy.
     let on_a_box = var("OPT_LEVEL").is_ok_and(|level| level == "z");
     // Where rustc brings its own linker, whose options these are.
@@ -19,6 +23,13 @@ fn main() -> io::Result<()> {
         let script = var("CARGO_MANIFEST_DIR").map_err(io::Error::other)? + "/box.ld";
         for option in [&format!("-T,{script}"), "--no-eh-frame-hdr", "--icf=all"] {
             writeln!(out, "cargo::rustc-link-arg-bins=-Wl,{option}")?;
+        }
+        // Packed relocations start under glibc 2.36 (Debian 12) and later only.
+        if var("IMAGEBUILDER_AGENT_OLD_GLIBC").is_err() {
+            writeln!(
+                out,
+                "cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs"
+            )?;
         }
     }
     Ok(())
