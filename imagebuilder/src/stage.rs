@@ -10,12 +10,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use contract::layout::CHANNEL;
 
+use crate::channel::verify;
 use crate::config::{Config, Service};
 use crate::exit::Exit;
 use crate::ids::Digest;
 use crate::image::{self, Inputs};
-use crate::template::{self, Facts, Templates};
+use crate::template::{self, Facts, Subscription, Templates};
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
@@ -29,6 +31,9 @@ const IMAGE_JSON: &str = "/etc/imagebuilder/image.json";
 const AGENT_BINARY: &str = "/usr/lib/imagebuilder-agent/factory/imagebuilder-agent";
 /// Where its settings are.
 const AGENT_TOML: &str = "/etc/imagebuilder/agent.toml";
+
+/// Where the certificates for the channel are.
+const CHANNEL_CA: &str = "/etc/imagebuilder/channel-ca.pem";
 
 /// One file of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +58,19 @@ pub(crate) struct Stage {
     pub(crate) agent: Digest,
     /// The services' digests, for those that bring a binary.
     pub(crate) services: BTreeMap<String, Digest>,
+    /// The channel's metadata by absolute path: on the image, but no input of it. It is signed anew every day, and
+    /// only tells a new box what to take no step behind; what decides, the root and the settings, is an input.
+    snapshot: BTreeMap<String, Staged>,
 }
 
 impl Stage {
     /// Gathers and renders what does not depend on a run. `root` is where relative paths start.
-    pub(crate) fn gather(config: &Config, root: &Path) -> anyhow::Result<Self> {
+    /// `region` is where the configured bucket is taken to be.
+    pub(crate) fn gather(
+        config: &Config,
+        root: &Path,
+        region: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let folder = |path: &Option<PathBuf>| path.as_ref().map(|path| root.join(path));
         let templates = Templates::load(folder(&config.image.template).as_deref())?;
         let mut stage = Self {
@@ -67,14 +80,19 @@ impl Stage {
             scripts: template::provision(folder(&config.image.provision).as_deref())?,
             agent: image::sha256(b""),
             services: BTreeMap::new(),
+            snapshot: BTreeMap::new(),
         };
+        let subscription = stage.subscribe(config, root, region)?;
         let agent = read(root, &config.image.agent.binary, "[image.agent] binary")?;
         stage.agent = image::sha256(&agent);
         stage.put(AGENT_BINARY, "0755", agent);
         stage.put(
             AGENT_TOML,
             "0644",
-            stage.templates.agent(config)?.into_bytes(),
+            stage
+                .templates
+                .agent(config, subscription.as_ref())?
+                .into_bytes(),
         );
         for (name, service) in &config.services {
             let table = format!("[services.{name}]");
@@ -120,6 +138,41 @@ impl Stage {
             }
         }
         Ok(stage)
+    }
+
+    /// Puts the configured channel's root of trust onto the image, and says how boxes follow it.
+    fn subscribe(
+        &mut self,
+        config: &Config,
+        root: &Path,
+        region: Option<&str>,
+    ) -> anyhow::Result<Option<Subscription>> {
+        let Some(channel) = &config.channel else {
+            return Ok(None);
+        };
+        let known = verify::known(&root.join(&channel.root))?;
+        self.put(&format!("{CHANNEL}/root.json"), "0644", known.to_vec());
+        if let Some(ca_file) = &channel.ca_file {
+            let content = read(root, ca_file, "[channel] ca_file")?;
+            self.put(CHANNEL_CA, "0644", content);
+        }
+        Ok(Some(Subscription {
+            channel: channel.name.to_string(),
+            url: channel.url(root, region),
+            plain_http: channel.plain_http,
+            ca_file: channel.ca_file.as_ref().map(|_| CHANNEL_CA),
+        }))
+    }
+
+    /// Puts what the channel says now onto the image, by file name.
+    pub(crate) fn remember(&mut self, metadata: BTreeMap<String, Vec<u8>>) {
+        for (name, content) in metadata {
+            let mode = "0644".to_owned();
+            self.snapshot.insert(
+                format!("{CHANNEL}/metadata/{name}"),
+                Staged { mode, content },
+            );
+        }
     }
 
     fn put(&mut self, dest: &str, mode: &str, content: Vec<u8>) {
@@ -185,7 +238,7 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let upload = folder.join(UPLOAD);
         let mut list = String::new();
-        for (dest, file) in &self.files {
+        for (dest, file) in self.files.iter().chain(&self.snapshot) {
             let _ = writeln!(list, "{} {dest}", file.mode);
             write(
                 &upload.join("root").join(dest.trim_start_matches('/')),

@@ -56,6 +56,19 @@ pub(crate) struct Facts {
     pub(crate) key_name: String,
 }
 
+/// The signed channel that boxes of an image follow, as their agent's settings have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Subscription {
+    /// The channel's name.
+    pub(crate) channel: String,
+    /// Where boxes read it.
+    pub(crate) url: String,
+    /// Whether `url` may begin with http://.
+    pub(crate) plain_http: bool,
+    /// Where the image has the certificates that boxes trust for it.
+    pub(crate) ca_file: Option<&'static str>,
+}
+
 /// The private key's file, relative to the run folder.
 pub(crate) const KEY_FILE: &str = "key";
 /// Seconds between two of Packer's looks; EC2 changes states no faster.
@@ -198,9 +211,14 @@ impl Templates {
         self.render(PACKER, &context)
     }
 
-    /// The agent's settings.
-    pub(crate) fn agent(&self, config: &Config) -> Result<String, Failure> {
+    /// The agent's settings, with the channel it follows if there is one.
+    pub(crate) fn agent(
+        &self,
+        config: &Config,
+        subscription: Option<&Subscription>,
+    ) -> Result<String, Failure> {
         let mut context = common(config);
+        context.insert("update", &subscription);
         let gate = &config.image.agent.gate;
         context.insert(
             "gate",
@@ -500,13 +518,28 @@ kms_key = "alias/images"
     #[test]
     fn the_agents_settings() {
         let templates = Templates::load(None).unwrap();
-        let text = templates.agent(&config(EVERYTHING)).unwrap();
+        let subscription = Subscription {
+            channel: "beta".to_owned(),
+            url: "https://agents.example/a \"b\"".to_owned(),
+            plain_http: true,
+            ca_file: Some("/etc/imagebuilder/channel-ca.pem"),
+        };
+        let text = templates
+            .agent(&config(EVERYTHING), Some(&subscription))
+            .unwrap();
         let parsed: toml::Table = text.parse().unwrap();
         assert_eq!(
             parsed["services"]["orders"]["environment"]["ORDERS_STORE"].as_str(),
             Some("s3://bucket/with \"quotes\"")
         );
+        assert_eq!(parsed["update"]["url"].as_str(), Some(&*subscription.url));
         insta::assert_snapshot!(text);
+        let without: toml::Table = templates
+            .agent(&config(EVERYTHING), None)
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(!without.contains_key("update"));
     }
 
     #[test]

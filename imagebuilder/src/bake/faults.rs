@@ -130,6 +130,7 @@ impl Scene {
             output: &self.output,
             cancel: &self.cancel,
             reuse,
+            channel: None,
         };
         bake.run().await
     }

@@ -1,8 +1,9 @@
 //! Baking an image: the visible list of steps, undo beside do.
 //!
-//! source → render → reuse? → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
+//! source → render → channel → reuse? → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
 //! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
 
+mod channel;
 #[cfg(test)]
 mod faults;
 mod gate;
@@ -25,6 +26,7 @@ pub(crate) use self::lane::{Lane, PackerLane};
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::cancel::Cancel;
+use crate::channel::verify::Verified;
 use crate::cloud::{Cloud, Image, ImageState, Search};
 use crate::config::Config;
 use crate::exit::Exit;
@@ -61,6 +63,8 @@ pub(crate) struct Bake<'a> {
     pub(crate) cancel: &'a Cancel,
     /// Whether an image of the same inputs will do.
     pub(crate) reuse: Reuse,
+    /// What the configured channel says now; none without one.
+    pub(crate) channel: Option<&'a Verified>,
 }
 
 /// Whether an image of the same inputs will do.
@@ -101,7 +105,7 @@ impl Bake<'_> {
         step.done(format!("{} {}", source.id, source.name));
 
         let step = self.output.step("render", "gather and render the inputs");
-        let stage = Stage::gather(self.config, &self.root)?;
+        let mut stage = Stage::gather(self.config, &self.root, Some(&self.cloud.region))?;
         let neutral = self.facts(&stage, &source, None);
         let (digest, parts) = stage.digest(
             self.config,
@@ -110,6 +114,8 @@ impl Bake<'_> {
             &self.packer.to_string(),
         )?;
         step.done(format!("digest {}", image::short(&digest)));
+
+        let channel = self.channel(&mut stage)?;
 
         if self.reuse == Reuse::Allowed
             && let Some(found) = self.reusable(&digest).await?
@@ -126,10 +132,45 @@ impl Bake<'_> {
         for (label, part) in &parts {
             ledger.fact(&format!("input {label}"), part.as_str())?;
         }
+        if let Some(channel) = channel {
+            ledger.fact("channel", &channel)?;
+        }
         match self.create(&stage, &source, &digest, &mut ledger).await {
             Ok(image) => self.finish(image, digest, source.id, ledger).await,
             Err(error) => Err(self.undo(error, ledger).await),
         }
+    }
+
+    /// Refuses an agent that the channel would not leave on a box, and stages what the channel says. Its versions, in
+    /// words; `None` without a channel.
+    fn channel(&self, stage: &mut Stage) -> anyhow::Result<Option<String>> {
+        let (Some(settings), Some(verified)) = (&self.config.channel, self.channel) else {
+            return Ok(None);
+        };
+        let step = self
+            .output
+            .step("channel", format!("channel {}", settings.name));
+        let arch = self.config.image.arch;
+        let agent = channel::admit(
+            verified,
+            &settings.name,
+            arch,
+            &stage.agent,
+            jiff::Timestamp::now(),
+        )?;
+        stage.remember(channel::snapshot(verified));
+        let [root, timestamp, snapshot, targets] = verified.versions();
+        let told =
+            format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
+        if let Some(version) = &agent {
+            step.done(format!("{told}; the agent is its release {version}"));
+        } else {
+            step.done(&told);
+            self.output.warn(
+                "the agent of this image was never published in the channel: boxes leave it for the first release that reaches them",
+            );
+        }
+        Ok(Some(told))
     }
 
     /// What a rendering must know; neutral, for the digest, when there is no origin yet.

@@ -41,7 +41,6 @@ pub(crate) struct Roots {
     /// The one before it, if there is one at or after the root known here.
     pub(crate) previous: Option<Signed<Root>>,
     /// Every one as it was read, by version, from the one known here.
-    #[expect(dead_code, reason = "a bake puts it into the image")]
     pub(crate) files: BTreeMap<u64, Bytes>,
 }
 
@@ -59,7 +58,6 @@ pub(crate) struct Verified {
     /// What the releases are.
     pub(crate) targets: Signed<Targets>,
     /// Metadata but the roots as it was read, by file name.
-    #[expect(dead_code, reason = "a bake puts it into the image")]
     pub(crate) files: BTreeMap<String, Bytes>,
 }
 

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::bake::{Bake as Bakery, PackerLane, Reuse};
+use crate::channel::desk::{Access, Desk};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::packer::Packer;
@@ -24,6 +25,13 @@ impl Bake {
         let config = context.config()?;
         let (cloud, packer) = tokio::join!(context.cloud(&config), Packer::find());
         let (cloud, packer) = (cloud?, packer?);
+        let channel = match config.channel {
+            Some(_) => {
+                let desk = Desk::open(context, &config, Access::Read).await?;
+                Some(desk.verified().await?)
+            }
+            None => None,
+        };
         let bake = Bakery {
             config: &config,
             root: context.root(),
@@ -38,6 +46,7 @@ impl Bake {
             } else {
                 Reuse::Allowed
             },
+            channel: channel.as_ref(),
         };
         let baked = bake.run().await?;
         if context.output.wants_json() {

@@ -289,7 +289,7 @@ async fn group_checks(
 
 /// Everything an image is made of, with the template rendered once for nothing in particular: what it misses shows here.
 fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Stage> {
-    let stage = Stage::gather(config, root)?;
+    let stage = Stage::gather(config, root, config.bake.region.as_deref())?;
     let source = ImageId::parse("ami-00000000000000000")?;
     stage.packer(config, &facts(&stage, config, source))?;
     Ok(stage)

@@ -42,7 +42,7 @@ impl Render {
                 .error(format!("`{}` is not a release like 1.6.6", self.packer))
                 .into());
         };
-        let stage = Stage::gather(&config, &context.root())?;
+        let stage = Stage::gather(&config, &context.root(), config.bake.region.as_deref())?;
         let facts = Facts {
             region: config
                 .bake

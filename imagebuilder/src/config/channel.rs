@@ -29,7 +29,6 @@ pub(crate) struct Channel {
     #[serde(default)]
     pub(crate) plain_http: bool,
     /// Certificates, PEM, that boxes trust for `url` instead of the system's roots.
-    #[expect(dead_code, reason = "a bake puts it into the image")]
     pub(crate) ca_file: Option<PathBuf>,
     /// The root of trust as known here, relative to the configuration: `init` writes it, `rotate-root` brings it up to
     /// date, a bake puts it into the image. It belongs into version control.

@@ -1,0 +1,250 @@
+//! A real repository in a folder, with fresh keys, through every reason to refuse.
+
+use std::path::Path;
+
+use jiff::SignedDuration;
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::channel::desk::{Desk, keyring};
+use crate::channel::folder::Folder;
+use crate::channel::keys;
+use crate::channel::releases::{self, New};
+use crate::channel::seen::Seen;
+use crate::channel::waves::Shape;
+use crate::config::Config;
+use crate::output::Output;
+use crate::stage::Stage;
+
+const CONFIG: &str = r#"
+[image]
+name = "shop"
+[image.source]
+owners = ["136693071363"]
+name = "debian-12-*"
+[image.agent]
+binary = "agent"
+[channel]
+repository = "repository"
+url = "https://agents.example/shop"
+ca_file = "ca.pem"
+[channel.keys]
+root = ["file:root.pem"]
+root_threshold = 1
+targets = ["file:targets.pem"]
+online = "file:online.pem"
+"#;
+
+struct Shop {
+    folder: tempfile::TempDir,
+    config: Config,
+    desk: Desk,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().to_owned();
+        for key in ["root.pem", "targets.pem", "online.pem"] {
+            keys::generate(&at.join(key)).unwrap();
+        }
+        std::fs::write(at.join("agent"), "the agent").unwrap();
+        std::fs::write(at.join("ca.pem"), "certificates").unwrap();
+        let config = Config::parse(CONFIG, "test.toml").unwrap();
+        let desk = Desk {
+            channel: config.channel.clone().unwrap(),
+            folder: at.clone(),
+            store: Box::new(Folder::writing(at.join("repository")).unwrap()),
+            keyring: keyring(at.clone(), None),
+            seen: Seen(at.join("seen.json")),
+            output: Output::kept(),
+            now: Timestamp::now(),
+        };
+        desk.init().await.unwrap();
+        Self {
+            folder,
+            config,
+            desk,
+        }
+    }
+
+    fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn publish(&self, binary: &str, version: &str, arch: &str, floor: Option<&str>) {
+        let new = New {
+            version: Version::parse(version).unwrap(),
+            arch: arch.to_owned(),
+            digest: Sha256::digest(binary).to_vec(),
+            length: binary.len() as u64,
+            channel: ChannelName::stable(),
+            start: self.desk.now,
+            waves: None,
+            default_waves: Shape::default(),
+            min_from: None,
+            floor: floor.map(|floor| Version::parse(floor).unwrap()),
+        };
+        self.desk
+            .change(|targets| releases::publish(targets, &new), async || Ok(()))
+            .await
+            .unwrap();
+    }
+
+    async fn admitted(&self, after: SignedDuration) -> Result<Option<Version>, String> {
+        let verified = self.desk.verified().await.unwrap();
+        let agent = crate::image::sha256(b"the agent");
+        admit(
+            &verified,
+            &ChannelName::stable(),
+            Arch::X86_64,
+            &agent,
+            self.desk.now + after,
+        )
+        .map_err(|failure| {
+            let error = anyhow::Error::from(failure);
+            assert_eq!(Exit::of(&error), Exit::Refused);
+            format!("{error:#} | {}", crate::exit::hint(&error).unwrap())
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_the_channel_would_take_off_a_box_is_not_baked() {
+    let shop = Shop::new().await;
+    assert_eq!(shop.admitted(SignedDuration::ZERO).await, Ok(None));
+
+    shop.publish("the agent", "0.1.0", "x86_64", None).await;
+    assert_eq!(
+        shop.admitted(SignedDuration::ZERO).await,
+        Ok(Some(Version::new(0, 1, 0)))
+    );
+    let told = shop
+        .admitted(SignedDuration::from_hours(25))
+        .await
+        .unwrap_err();
+    assert!(told.contains("timestamp metadata expired at"), "{told}");
+    assert!(told.contains("imagebuilder channel refresh"), "{told}");
+
+    // Another machine's floor is none of this one's.
+    shop.publish("another", "0.3.0", "aarch64", Some("0.3.0"))
+        .await;
+    assert!(shop.admitted(SignedDuration::ZERO).await.is_ok());
+    shop.publish("a newer", "0.2.0", "x86_64", Some("0.2.0"))
+        .await;
+    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    assert!(
+        told.starts_with("agent 0.1.0 is below the floor of channel stable, 0.2.0 | "),
+        "{told}"
+    );
+
+    let version = Version::new(0, 1, 0);
+    let now = shop.desk.now;
+    shop.desk
+        .change(
+            |targets| releases::withdraw(targets, &version, "forgets the roses", None, now),
+            async || Ok(()),
+        )
+        .await
+        .unwrap();
+    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    assert!(
+        told.contains("agent 0.1.0 was withdrawn at ") && told.contains("forgets the roses"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_build_for_another_machine_is_not_baked() {
+    let shop = Shop::new().await;
+    shop.publish("the agent", "0.1.0", "aarch64", None).await;
+    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    assert!(
+        told.starts_with(
+            "the agent was published as 0.1.0 for aarch64, and the image is for x86_64 | "
+        ),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_is_not() {
+    let shop = Shop::new().await;
+    let facts = crate::template::Facts {
+        region: "r".to_owned(),
+        endpoint: None,
+        source: crate::ids::ImageId::parse("ami-1").unwrap(),
+        ami_name: "shop".to_owned(),
+        tags: crate::cloud::Tags::new(),
+        plugins: false,
+        scripts: Vec::new(),
+        key_name: String::new(),
+    };
+    let digest = |stage: &Stage, config: &Config| {
+        let (digest, parts) = stage.digest(config, &facts, "", "1.6.6").unwrap();
+        let labels: Vec<String> = parts.into_iter().map(|(label, _)| label).collect();
+        (digest, labels)
+    };
+    let gather = |config: &Config| Stage::gather(config, shop.root(), None).unwrap();
+
+    let mut stage = gather(&shop.config);
+    let (before, labels) = digest(&stage, &shop.config);
+    for counted in [
+        "file /usr/share/imagebuilder-agent/channel/root.json",
+        "file /etc/imagebuilder/channel-ca.pem",
+        "file /etc/imagebuilder/agent.toml",
+    ] {
+        assert!(labels.iter().any(|label| label == counted), "{labels:?}");
+    }
+    stage.remember(snapshot(&shop.desk.verified().await.unwrap()));
+    assert_eq!(digest(&stage, &shop.config).0, before);
+
+    let run = shop.root().join("run");
+    stage.write(&run, "", &serde_json::json!({})).unwrap();
+    let at = run.join("imagebuilder/root/usr/share/imagebuilder-agent/channel");
+    let mut there: Vec<String> = std::fs::read_dir(at.join("metadata"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    there.sort();
+    assert_eq!(there, ["snapshot.json", "targets.json", "timestamp.json"]);
+    let list = std::fs::read_to_string(run.join("imagebuilder/files")).unwrap();
+    assert!(
+        list.contains("0644 /usr/share/imagebuilder-agent/channel/metadata/targets.json\n"),
+        "{list}"
+    );
+
+    // Other settings, another root: other images. No channel: none of it.
+    let other = Config::parse(&CONFIG.replace("/shop\"", "/other\""), "test.toml").unwrap();
+    assert_ne!(digest(&gather(&other), &other).0, before);
+    let none = Config::parse(CONFIG.split("[channel]").next().unwrap(), "test.toml").unwrap();
+    let (_, labels) = digest(&gather(&none), &none);
+    assert!(
+        !labels.iter().any(|label| label.contains("channel")),
+        "{labels:?}"
+    );
+    shop.desk.rotate(&[], true).await.unwrap();
+    assert_ne!(digest(&gather(&shop.config), &shop.config).0, before);
+
+    let settings = String::from_utf8(stage.files["/etc/imagebuilder/agent.toml"].content.clone());
+    assert!(
+        settings.unwrap().contains(
+            "\n[update]\nchannel = \"stable\"\nurl = \"https://agents.example/shop\"\nca_file = \"/etc/imagebuilder/channel-ca.pem\"\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_root_newer_than_the_one_known_here_goes_along_as_history() {
+    let shop = Shop::new().await;
+    let known = std::fs::read(shop.desk.known_path()).unwrap();
+    shop.desk.rotate(&[], true).await.unwrap();
+    std::fs::write(shop.desk.known_path(), known).unwrap();
+    let files = snapshot(&shop.desk.verified().await.unwrap());
+    assert!(
+        files.contains_key("root_history/2.root.json"),
+        "{:?}",
+        files.keys()
+    );
+    assert!(!files.contains_key("1.root.json"));
+}
