@@ -25,7 +25,7 @@ box: setup
 	@cargo build --quiet --locked --profile box -p imagebuilder-agent
 	@cargo build --quiet --locked --profile box -p orders
 
-rehearse: build box $(if $(QUICK),,.cache/orders-changed)
+rehearse: build box $(if $(QUICK),,.cache/orders-changed .cache/agent-changed)
 	@make/rehearse.sh $(if $(QUICK),--quick)
 
 # The story's second release: the same service under another version number.
@@ -33,6 +33,12 @@ rehearse: build box $(if $(QUICK),,.cache/orders-changed)
 	@ORDERS_VERSION=1.1.0 cargo build --quiet --locked --profile box -p orders
 	@cp $(CARGO_TARGET_DIR)/box/orders $@
 	@cargo build --quiet --locked --profile box -p orders
+
+# And its second agent.
+.cache/agent-changed: $(shell find agent contract -name '*.rs' -o -name Cargo.toml) Cargo.lock | box
+	@IMAGEBUILDER_AGENT_VERSION=0.2.0 cargo build --quiet --locked --profile box -p imagebuilder-agent
+	@cp $(CARGO_TARGET_DIR)/box/imagebuilder-agent $@
+	@cargo build --quiet --locked --profile box -p imagebuilder-agent
 
 # Binaries and tests in one go: apart, aws-sdk-ec2 would be compiled once for each, as tests want more of tokio.
 check: setup-test

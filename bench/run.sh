@@ -13,5 +13,6 @@ mkdir -p "$place/shop/payload"
 cp "$CARGO_TARGET_DIR/box/imagebuilder-agent" "$CARGO_TARGET_DIR/box/orders" "$place/shop/payload/"
 cp examples/shop/releases/1/* "$place/shop/payload/"
 rehearsal up "$place/cloud" --base-image "$base" --port 0 --detach >&2
+(cd "$place/shop" && rehearsal exec "$place/cloud" -- ./channel.sh >&2)
 rehearsal exec "$place/cloud" -- "$root/.cache/venv/bin/python" bench/bench.py \
   --shop "$place/shop" --cloud "$place/cloud" --box "$CARGO_TARGET_DIR/box"

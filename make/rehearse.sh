@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The main job, end to end, on the rehearsal cloud: bake a golden image with real Packer, roll a fleet of real virtual
-# machines onto it; then a changed release under load, one that is sick at the gate, and one that is sick only in the
-# fleet. `--quick` stops after the first roll. Exit 0 only when every part ended as it should and no order was lost.
+# The main job, end to end, on the rehearsal cloud: make a signed channel, bake a golden image with real Packer, roll a
+# fleet of real virtual machines onto it. Then, under load: a new agent that the fleet takes from the channel by itself,
+# a bad one that gets no further than its first wave; a changed release of the service, one that is sick at the gate, and
+# one that is sick only in the fleet. `--quick` stops after the first roll. Exit 0 only when every part ended as it
+# should and no order was lost.
 # Called by make, after everything was built; ends everything it started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,6 +39,48 @@ expect() { # exit-code command…
   [ "$got" = "$wanted" ] || die "\`$*\` ended with exit code $got, expected $wanted"
 }
 
+# Every box's word on itself, one line each: instance, agent's version, verdict.
+agents() {
+  in_cloud imagebuilder --json status | python3 -c '
+import json, sys
+for member in json.load(sys.stdin)["group"]["members"]:
+    print(member["instance"], member["agent"] or "-", member["verdict"] or "-")'
+}
+# Waits until every box of the fleet is fit under this agent, telling what changes; at most so many seconds.
+until_agents() { # version seconds
+  local said=; local -i end=$((SECONDS + $2))
+  while true; do
+    local now; now=$(agents)
+    [ "$now" = "$said" ] || { sed 's/^/  /' <<<"$now" >&2; said=$now; }
+    [ -z "$(awk -v version="$1" '$2 != version || $3 != "fit"' <<<"$now")" ] && return
+    [ $SECONDS -lt "$end" ] || die "not every box is fit under agent $1 after $2 s"
+    sleep 1
+  done
+}
+# A command on one box, by SSH with the shop's own key.
+on_box() { # instance command…
+  local instance=$1 address; shift
+  address=$(in_cloud aws ec2 describe-instances --instance-ids "$instance" --output text \
+    --query 'Reservations[0].Instances[0].PrivateIpAddress')
+  ssh -i "$shop/shop.key" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
+    "admin@$address" "$@" </dev/null 9>&-
+}
+# What the updater of a box says of itself; a question in Python over `it`, such as it["trial"].
+updater() { # instance expression
+  on_box "$1" cat /run/imagebuilder-update/status.json | python3 -c "
+import json, sys
+it = json.load(sys.stdin)
+print($2)"
+}
+# Where a box stands in the fleet for a release, of 2048: first in line is 0. As docs/agent.md has it.
+position() { # instance file
+  python3 - "$1" "$2" <<'END'
+import hashlib, hmac, sys
+digest = hashlib.sha256(open(sys.argv[2], "rb").read()).digest()
+print(int.from_bytes(hmac.new(digest, sys.argv[1].encode(), "sha256").digest()[:2], "big") >> 5)
+END
+}
+
 load=
 finish() {
   local code=$?
@@ -64,12 +108,19 @@ rehearsal up "$cloud" --base-image "$base" --port 0 --detach 9>&- >&2
 source_ami=$(in_cloud aws ec2 describe-images --owners 136693071363 --output text --query 'Images[0].ImageId')
 listener=http://$(in_cloud "$shop/fleet.sh" "$source_ami"):8080
 echo "the shop is at $listener" >&2
+# This cloud's port is not the usual one.
+port=$(in_cloud printenv AWS_ENDPOINT_URL) port=${port##*:}
+sed -i "s/:4800/:$port/" "$shop/imagebuilder.toml"
 
 release() { # number orders-binary: what goes into the next image
   cp "$2" "$shop/payload/orders"
   cp "$shop/releases/$1"/* "$shop/payload/"
 }
 cd "$shop"
+
+part "the channel: fresh keys, and the agent that goes into the image as its first release"
+in_cloud ./channel.sh >&2
+expect 0 imagebuilder channel publish payload/imagebuilder-agent --waves all-at-once >&2
 
 part "release 1: bake"
 release 1 "$box/orders"
@@ -87,7 +138,43 @@ else
     >"$place/load.log" 2>&1 9>&- &
   load=$!
 
-  part "release 2, a changed order service, while orders come in: bake"
+  part "agent 0.2.0, published while orders come in: the fleet takes it by itself"
+  expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves all-at-once >&2
+  until_agents 0.2.0 300
+
+  part "agent 0.3.0 dies on trial: only its first wave tries it, and every box stays on 0.2.0"
+  mapfile -t boxes < <(agents | cut -d' ' -f1)
+  # Of two boxes, a wave of one half may hold both, or none: another last line, until it holds one. The second wave is as
+  # narrow as can be; who is in neither waits a hundred days.
+  first=() rest=()
+  for ((build = 0; ${#first[@]} != 1 || ${#rest[@]} != ${#boxes[@]} - 1; build++)); do
+    first=() rest=()
+    { cat "$shop/bad-agent.sh"; echo "# build $build"; } >"$place/bad-agent"
+    for box_id in "${boxes[@]}"; do
+      at=$(position "$box_id" "$place/bad-agent")
+      [ "$at" -ge 1024 ] || first+=("$box_id")
+      [ "$at" -le 1044 ] || rest+=("$box_id")
+    done
+  done
+  chmod +x "$place/bad-agent"
+  bad=$(sha256sum "$place/bad-agent" | cut -d' ' -f1)
+  echo "  in the first wave: ${first[*]}; not: ${rest[*]}" >&2
+  expect 0 imagebuilder channel publish "$place/bad-agent" --version 0.3.0 --waves 50%@0m,51%@0m,100%@100d >&2
+  skipped="[s['reason'] for s in it['skipped'] if s['build']['digest'] == '$bad']"
+  end=$((SECONDS + 240))
+  until why=$(updater "${first[0]}" "$skipped") && [ "$why" != "[]" ]; do
+    [ $SECONDS -lt $end ] || die "${first[0]} has not given the bad agent up after 240 s"
+    sleep 1
+  done
+  echo "  ${first[0]} gave it up: $why" >&2
+  expect 0 imagebuilder channel withdraw 0.3.0 --reason 'dies on trial' >&2
+  until_agents 0.2.0 120
+  for box_id in "${rest[@]}"; do
+    [ "$(updater "$box_id" "$skipped")" = "[]" ] || die "$box_id is not in the first wave, and tried the bad agent"
+  done
+
+  part "release 2, a changed order service and agent 0.2.0, while orders come in: bake"
+  cp "$root/.cache/agent-changed" "$shop/payload/imagebuilder-agent"
   release 2 "$root/.cache/orders-changed"
   second=$(in_cloud imagebuilder bake)
   echo "$second" >&2

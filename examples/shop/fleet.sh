@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The shop's fleet as its owner sets it up once, by the AWS CLI: bucket, target group and listener, launch template,
-# Auto Scaling group, then the two lifecycle hooks. The first members run the plain source image: what `roll` finds.
+# a key for people, Auto Scaling group, then the two lifecycle hooks. The first members run the plain source image: what
+# `roll` finds.
 # Usage: fleet.sh SOURCE_AMI [SIZE]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -21,8 +22,12 @@ balancer=$(aws elbv2 create-load-balancer --name shop --subnets $subnets "${text
 aws elbv2 create-listener --load-balancer-arn "$balancer" --protocol HTTP --port 8080 \
   --default-actions "Type=forward,TargetGroupArn=$target_group" >/dev/null
 
+# For people: `ssh -i shop.key admin@ADDRESS`.
+[ -e shop.key ] || ssh-keygen -q -t ed25519 -N '' -C shop -f shop.key
+aws ec2 import-key-pair --key-name shop --public-key-material fileb://shop.key.pub >/dev/null
+
 aws ec2 create-launch-template --launch-template-name shop --launch-template-data "{
-  \"ImageId\": \"$source_ami\", \"InstanceType\": \"t3.micro\",
+  \"ImageId\": \"$source_ami\", \"InstanceType\": \"t3.micro\", \"KeyName\": \"shop\",
   \"IamInstanceProfile\": {\"Name\": \"shop\"},
   \"MetadataOptions\": {\"HttpTokens\": \"required\"},
   \"UserData\": \"$(base64 -w0 user-data.toml)\"}" >/dev/null
@@ -35,7 +40,7 @@ aws autoscaling create-auto-scaling-group --auto-scaling-group-name shop \
 until [ "$(aws autoscaling describe-auto-scaling-groups --auto-scaling-group-names shop "${text[@]}" \
   'length(AutoScalingGroups[0].Instances[?LifecycleState==`InService`])')" = "$size" ]; do :; done
 aws autoscaling put-lifecycle-hook --auto-scaling-group-name shop --lifecycle-hook-name launch \
-  --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING --heartbeat-timeout 300 --default-result ABANDON
+  --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING --heartbeat-timeout 600 --default-result ABANDON
 aws autoscaling put-lifecycle-hook --auto-scaling-group-name shop --lifecycle-hook-name terminate \
   --lifecycle-transition autoscaling:EC2_INSTANCE_TERMINATING --heartbeat-timeout 30 --default-result CONTINUE
 aws elbv2 describe-load-balancers --load-balancer-arns "$balancer" "${text[@]}" 'LoadBalancers[0].DNSName'
