@@ -192,7 +192,7 @@ def main():
     node, version = unpacked(args.cache.resolve(), "prometheus-node-exporter", "usr/bin/prometheus-node-exporter")
     rows.append((f"prometheus-node-exporter {version}", weigh([node, "--web.listen-address=127.0.0.1:0"])))
     guest, version = unpacked(args.cache.resolve(), "google-guest-agent", "usr/bin/google_guest_agent")
-    # It serves Google's machines only, and ends elsewhere: its size alone is told.
+    # It serves Google's machines only and is not run here: its size alone is told.
     rows.append((f"google-guest-agent {version}", {"size": guest.stat().st_size / 1e6}))
     print("| | size | idle RSS | idle CPU | start to READY | of it on the processor |\n| --- | --- | --- | --- | --- | --- |")
     units = [("size", "MB", 2), ("rss", "MB", 1), ("cpu", "%", 3), ("ready", "ms", 0), ("own", "ms", 0)]
