@@ -237,7 +237,7 @@ async fn a_state_that_cannot_be_read_is_moved_aside_and_rebuilt() {
 async fn a_second_updater_says_that_it_is_busy() {
     let mut stage = Stage::new();
     stage.offers("1.1.0");
-    let lock = stage.slots.lock().unwrap();
+    let lock = stage.locked();
     stage.busy = true;
     assert_eq!(stage.ends().await, Ended::Busy);
     assert!(stage.ends().await.is_well());

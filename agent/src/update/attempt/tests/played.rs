@@ -25,7 +25,7 @@ use crate::update::board::{Board, Build};
 use crate::update::channel::{Catalogue, Channel, Digest, Offer};
 use crate::update::plan::Windows;
 use crate::update::refusal::{Cause, Refusal};
-use crate::update::slots::{Layout, Leads, Link, Slots};
+use crate::update::slots::{Layout, Leads, Link, Lock, Slots};
 use crate::update::state::{FILE, State, Store};
 
 /// The soak of these tests.
@@ -252,11 +252,19 @@ impl Stage {
         }
     }
 
-    /// Waits until nobody holds the lock: see [`Stage::run`].
-    pub(super) fn unlocked(&self) {
-        while self.slots.lock().unwrap().is_none() {
+    /// The lock, waited for: see [`Stage::run`].
+    pub(super) fn locked(&self) -> Lock {
+        loop {
+            if let Some(lock) = self.slots.lock().unwrap() {
+                return lock;
+            }
             std::thread::yield_now();
         }
+    }
+
+    /// Waits until nobody holds the lock: see [`Stage::run`].
+    pub(super) fn unlocked(&self) {
+        drop(self.locked());
     }
 
     /// One run that is not killed and comes to an outcome.
