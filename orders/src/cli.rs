@@ -64,7 +64,8 @@ struct ServeArgs {
     /// Address to listen on [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where orders are kept: file:///folder or s3://bucket/prefix [default: file:///var/lib/orders]
+    /// Where orders are kept: file:///folder, s3://bucket/prefix, dynamodb://table, sqlite:///path,
+    /// mysql://user@host/database or postgres://user@host/database [default: file:///var/lib/orders]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// CloudWatch namespace of the metric OrderCount; empty: off [default: off]
@@ -195,7 +196,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
 
-    let store = store::open(&settings);
+    let settings = Arc::new(settings);
+    let store = store::open(&settings)?;
     let aws = Aws::new(settings.aws.clone());
     let readiness = Readiness::default();
     let count = OrderCount::default();
@@ -206,7 +208,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(tell_systemd(readiness.clone(), store_address));
 
     let (stop, stopped) = watch::channel(());
-    let publishing = settings.metrics.map(|metrics| {
+    let publishing = settings.metrics.clone().map(|metrics| {
         let publisher = Publisher::new(count.clone(), metrics, aws);
         let mut stopped = stopped.clone();
         tokio::spawn(publisher.run(async move {
@@ -218,7 +220,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let shop = Shop {
         store,
         readiness: readiness.clone(),
-        flowers: settings.flowers.into(),
+        settings: Arc::clone(&settings),
         count,
         instance,
         places: Shop::places(),

@@ -4,8 +4,10 @@
 //! Knows nothing of the agent, of Packer or of the fleet: it is one program with one contract,
 //! written down in `docs/orders.md`.
 
+pub mod accounts;
 pub mod api;
 pub mod aws;
+pub mod candidates;
 pub mod cli;
 pub mod load;
 pub mod metrics;

@@ -35,6 +35,26 @@ impl OrderId {
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// Not above any id made at `time` or later, and above those made in earlier milliseconds; where a
+    /// list of orders since then begins.
+    #[must_use]
+    pub fn floor(time: jiff::Timestamp) -> Self {
+        let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
+
+    /// The 16 bytes of the UUID; they sort as ids do.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// The id with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
 }
 
 impl Default for OrderId {
@@ -76,6 +96,39 @@ impl fmt::Display for NotAnOrderId {
 
 impl std::error::Error for NotAnOrderId {}
 
+/// An account's identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AccountId(Uuid);
+
+impl AccountId {
+    /// A new id.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for AccountId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for AccountId {
+    type Err = NotAnOrderId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnOrderId> {
+        Uuid::try_parse(text).map(Self).map_err(|_| NotAnOrderId)
+    }
+}
+
 /// An order as it is stored and given back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
@@ -83,6 +136,9 @@ pub struct Order {
     pub id: OrderId,
     /// When it was taken, RFC 3339 in UTC.
     pub received_at: jiff::Timestamp,
+    /// Whose it is, when it was placed from an account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountId>,
     /// Who ordered.
     pub name: String,
     /// Where it goes.
@@ -139,7 +195,7 @@ impl Draft {
                 format!("is not on sale; choose one of {}", flowers.join(", ")),
             ));
         }
-        for reserved in ["id", "received_at"] {
+        for reserved in ["id", "received_at", "account"] {
             if fields.remove(reserved).is_some() {
                 faults.push(Fault::new(
                     reserved,
@@ -177,6 +233,7 @@ impl Draft {
         Order {
             id,
             received_at,
+            account: None,
             name: self.name,
             address: self.address,
             flower: self.flower,
@@ -315,6 +372,11 @@ mod tests {
     fn ids_sort_by_time_and_have_one_spelling() {
         let ids: Vec<OrderId> = (0..1000).map(|_| OrderId::new()).collect();
         assert!(ids.is_sorted());
+        let now = jiff::Timestamp::now();
+        let second = jiff::SignedDuration::from_secs(1);
+        assert!(OrderId::floor(now - second) < ids[0]);
+        assert!(OrderId::floor(now + second) > ids[999]);
+        assert_eq!(OrderId::from_bytes(*ids[0].as_bytes()), ids[0]);
         let text = ids[0].to_string();
         assert_eq!(text.parse(), Ok(ids[0]));
         for other in [

@@ -140,7 +140,7 @@ async fn look_up(ledger: &Path, settings: &Settings) -> anyhow::Result<Found> {
     let mut distinct = acked.clone();
     distinct.sort();
     distinct.dedup();
-    let store = store::open(settings);
+    let store = store::open(settings)?;
     store
         .probe()
         .await

@@ -13,7 +13,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::{CreateError, Store};
+use super::{CreateError, Entry, Kept, Store};
 use crate::order::{Order, OrderId};
 
 /// How many files are written at once: more would only queue in the disk, and cost a thread each.
@@ -66,7 +66,8 @@ impl FileStore {
 
 #[async_trait]
 impl Store for FileStore {
-    async fn create(&self, order: &Order) -> Result<(), CreateError> {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        let order = &entry.order;
         let id = order.id;
         let content =
             serde_json::to_vec(order).map_err(|error| CreateError::Unavailable(error.into()))?;
@@ -74,9 +75,9 @@ impl Store for FileStore {
             .on_disk(move |folder| write_new(folder, id, &content))
             .await
         {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Kept::Now),
             Ok(false) => match self.get(id).await {
-                Ok(Some(kept)) if kept == *order => Ok(()),
+                Ok(Some(kept)) if kept == *order => Ok(Kept::Now),
                 Ok(_) => Err(CreateError::Exists),
                 Err(error) => Err(CreateError::Unavailable(error)),
             },
@@ -99,6 +100,18 @@ impl Store for FileStore {
             Ok(Some(order))
         })
         .await
+    }
+
+    async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
+        anyhow::bail!("not listed yet")
+    }
+
+    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+        Ok(Vec::new())
+    }
+
+    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+        Ok(())
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
@@ -205,7 +218,7 @@ mod tests {
             error.contains("prepare the folder") && error.contains("file/below"),
             "{error}"
         );
-        let order = contract::order("Ada");
+        let order = contract::order("Ada").into();
         assert!(matches!(
             store.create(&order).await,
             Err(CreateError::Unavailable(_))

@@ -2,8 +2,9 @@
 //!
 //! A store knows orders and nothing of HTTP. The contract every store keeps, and is tested for by
 //! the one suite in `contract.rs`: when `create` has answered `Ok`, the order survives a crash of
-//! this process and, for files, of the machine; an id is never overwritten; what `get` gives back
-//! is what was created.
+//! this process and, for files, of the machine; an id is never overwritten; one idempotency key
+//! makes one order, whichever boxes are asked and however often; what `get` gives back is what was
+//! created; a notice that was asked for is given out until it is settled.
 
 #[cfg(test)]
 mod contract;
@@ -12,19 +13,66 @@ mod s3;
 
 use std::sync::Arc;
 
+use anyhow::bail;
 use async_trait::async_trait;
 
+use crate::accounts::Accounts;
+use crate::candidates::Candidates;
 use crate::order::{Order, OrderId};
 use crate::settings::{Settings, StoreAddress};
 
 pub use file::FileStore;
 pub use s3::S3Store;
 
+/// An order about to be kept, and what is kept with it in the same breath: all or nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The order.
+    pub order: Order,
+    /// The client's word that a second request with this key is the first one again.
+    pub claim: Option<Claim>,
+    /// Whether a notice of the order is to be sent.
+    pub notice: bool,
+}
+
+impl From<Order> for Entry {
+    /// An order with nothing beside it.
+    fn from(order: Order) -> Self {
+        Self {
+            order,
+            claim: None,
+            notice: false,
+        }
+    }
+}
+
+/// An `Idempotency-Key` and what was asked under it, both as SHA-256: a store need not know what
+/// clients write, and both have one length.
+/// <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Of the key, and of the account when the order has one.
+    pub key: [u8; 32],
+    /// Of the order's fields.
+    pub fingerprint: [u8; 32],
+}
+
+/// How an order came to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// By this call.
+    Now,
+    /// By an earlier call with the same claim, under this id.
+    Before(OrderId),
+}
+
 /// Why an order was not created.
 #[derive(Debug)]
 pub enum CreateError {
     /// Another order, with other content, has this id already.
     Exists,
+    /// The claim's key was used for other fields.
+    KeyReused,
     /// The store did not take it, or did not say so in time.
     Unavailable(anyhow::Error),
 }
@@ -32,27 +80,51 @@ pub enum CreateError {
 /// A place that keeps orders.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Keeps `order` durably, or says why not. Never overwrites; the very same order
+    /// Keeps the entry durably, or says why not. Never overwrites; the very same order
     /// again is no error, so that a retry after a lost answer is safe.
-    async fn create(&self, order: &Order) -> Result<(), CreateError>;
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError>;
 
     /// The order with this id, if there is one.
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>>;
 
+    /// Orders with ids above `after`, in the order of their ids, at most `limit`.
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>>;
+
     /// Whether the store would take an order now, at the least cost that tells.
     async fn probe(&self) -> anyhow::Result<()>;
+
+    /// Orders whose notices are not settled yet, oldest first, at most `limit`.
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>>;
+
+    /// The notice of this order was sent and need not be given out again.
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()>;
+
+    /// The accounts, where the store keeps any.
+    fn accounts(&self) -> Option<Arc<dyn Accounts>> {
+        None
+    }
+
+    /// The candidates, where the store keeps any.
+    fn candidates(&self) -> Option<Arc<dyn Candidates>> {
+        None
+    }
 }
 
 /// Opens the store the settings name. Touches neither disk nor network: a store that does not work
 /// is found by its probe, and said on `/gtg`, not by a service that will not start.
-#[must_use]
-pub fn open(settings: &Settings) -> Arc<dyn Store> {
-    match &settings.store {
+///
+/// # Errors
+/// When the settings name a store that cannot be, wherever it runs.
+pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match &settings.store {
         StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())),
         StoreAddress::S3 { bucket, prefix } => Arc::new(S3Store::new(
             bucket.clone(),
             prefix.clone(),
             settings.aws.clone(),
         )),
-    }
+        StoreAddress::DynamoDb { .. } | StoreAddress::Sql(_) => {
+            bail!("{} is not spoken yet", settings.store)
+        }
+    })
 }

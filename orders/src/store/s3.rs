@@ -12,7 +12,7 @@ use object_store::{
 };
 use tokio::sync::OnceCell;
 
-use super::{CreateError, Store};
+use super::{CreateError, Entry, Kept, Store};
 use crate::aws::Aws;
 use crate::order::{Order, OrderId};
 use crate::settings::AwsSettings;
@@ -83,7 +83,8 @@ fn says_no_bucket(answer: &str) -> bool {
 
 #[async_trait]
 impl Store for S3Store {
-    async fn create(&self, order: &Order) -> Result<(), CreateError> {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        let order = &entry.order;
         let create = async {
             let client = self.client().await?;
             let key = self.key(&format!("{}.json", order.id));
@@ -107,7 +108,7 @@ impl Store for S3Store {
             }
         };
         match create.await {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Kept::Now),
             Ok(false) => Err(CreateError::Exists),
             Err(error) => Err(CreateError::Unavailable(error)),
         }
@@ -115,6 +116,18 @@ impl Store for S3Store {
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
         self.read(self.client().await?, id).await
+    }
+
+    async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
+        anyhow::bail!("not listed yet")
+    }
+
+    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+        Ok(Vec::new())
+    }
+
+    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+        Ok(())
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
@@ -171,7 +184,7 @@ mod tests {
         assert_eq!(error, "the bucket nowhere does not exist");
         let order = contract::order("Ada");
         assert!(matches!(
-            store.create(&order).await,
+            store.create(&order.clone().into()).await,
             Err(CreateError::Unavailable(_))
         ));
         assert!(
@@ -209,7 +222,10 @@ mod tests {
             }
         });
         let order = contract::order("Ada");
-        store(&endpoint, "shop").create(&order).await.unwrap();
+        store(&endpoint, "shop")
+            .create(&order.clone().into())
+            .await
+            .unwrap();
         assert!(cut.load(Ordering::SeqCst));
         assert_eq!(
             store(&moto.endpoint, "shop").get(order.id).await.unwrap(),

@@ -356,7 +356,7 @@ fn wrong_settings_end_with_2_and_the_cure() {
         (
             vec!["--store", "here"],
             2,
-            "hint: write file:///var/lib/orders or s3://",
+            "hint: write file:///var/lib/orders, s3://",
         ),
         (vec!["--lisen", "x"], 2, "--listen"),
         (vec!["--listen", "192.0.2.1:1"], 1, "listen on 192.0.2.1:1"),

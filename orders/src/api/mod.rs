@@ -1,0 +1,150 @@
+//! The HTTP contract: routes, reading of bodies, answers.
+//!
+//! Knows orders, a store and the readiness; must not know which store it is, nor wait for anything
+//! but the store. The contract is written down in `docs/orders.md`.
+
+mod body;
+mod health;
+mod look_up;
+mod place;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+
+use crate::aws::InstanceId;
+use crate::metrics::OrderCount;
+use crate::order::OrderId;
+use crate::pages;
+use crate::problem::Problem;
+use crate::readiness::Readiness;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// How long the store may take. Afterwards the customer is told to try again.
+const STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Orders under way at once; more are sent away before memory grows.
+const ORDERS_AT_ONCE: usize = 512;
+
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Shop {
+    /// Where orders are kept.
+    pub store: Arc<dyn Store>,
+    /// Whether the store works.
+    pub readiness: Readiness,
+    /// The settings the service runs under.
+    pub settings: Arc<Settings>,
+    /// The counter behind the metric.
+    pub count: OrderCount,
+    /// This box's id.
+    pub instance: InstanceId,
+    /// Places for orders under way.
+    pub places: Arc<Semaphore>,
+}
+
+impl Shop {
+    /// As many places as may be taken at once.
+    #[must_use]
+    pub fn places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(ORDERS_AT_ONCE))
+    }
+}
+
+/// The whole service as one router.
+pub fn router(shop: Shop) -> Router {
+    let page = pages::Shop::new(&shop.settings.flowers);
+    Router::new()
+        .route(
+            "/order",
+            post(place::place_order).get(place::order_endpoint),
+        )
+        .route("/order/{id}", get(look_up::look_up_order))
+        .route("/gtg", get(health::good_to_go))
+        .route("/version", get(health::version))
+        .with_state(shop)
+        .merge(page.router())
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(middleware::from_fn(accompany))
+}
+
+async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")
+}
+
+async fn method_not_allowed(method: Method) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("this path does not answer to {method}; see the header Allow"),
+    )
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", limit.as_secs())))
+}
+
+/// Goes with every request: gives it an id, logs it without the customer's data, sets the headers
+/// that every answer has.
+async fn accompany(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+    let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID.clone(), id);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let status = response.status().as_u16();
+    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    // Health checks come every few seconds from every balancer; they would drown the rest.
+    if path == "/gtg" {
+        span.in_scope(|| tracing::debug!(%method, path, status, micros, "answered"));
+    } else {
+        // Only our own paths are logged as they are: others are whatever a stranger typed.
+        let path = if status == 404 { "(unknown)" } else { &path };
+        span.in_scope(|| tracing::info!(%method, path, status, micros, "answered"));
+    }
+    response
+}
+
+/// The caller's own id when it is a decent one, so that a request can be followed through the
+/// balancer; else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let decent = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        (1..=64).contains(&bytes.len())
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_=.".contains(b))
+    };
+    headers
+        .get(&REQUEST_ID)
+        .filter(decent)
+        .cloned()
+        .unwrap_or_else(|| {
+            let id = OrderId::new().to_string();
+            HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        })
+}
+
+#[cfg(test)]
+mod tests;

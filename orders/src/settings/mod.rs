@@ -1,0 +1,536 @@
+//! The service's settings: flags, then environment, then the file, then defaults; validated once.
+//!
+//! Raw values live only in `raw.rs`; past `Settings` nothing is a string that could be wrong.
+//! Unknown keys are refused, with the nearest known one named: a mistyped `store` that is silently
+//! ignored would put orders where nobody looks for them.
+
+mod address;
+mod aws;
+mod raw;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+pub use address::{CandidatesAddress, Engine, SqlAddress, StoreAddress};
+pub use aws::AwsSettings;
+pub use raw::{RawS3, RawSettings};
+
+/// Where the settings file is looked for when none is named.
+pub const DEFAULT_FILE: &str = "/etc/orders/orders.toml";
+const DEFAULT_LISTEN: &str = "0.0.0.0:8080";
+const DEFAULT_STORE: &str = "file:///var/lib/orders";
+/// What the seeds' shop sells.
+const DEFAULT_FLOWERS: [&str; 3] = ["romantic_roses", "spring_tulips", "blossom_mix"];
+/// Longer than any order takes, shorter than systemd's patience in the unit (`TimeoutStopSec`).
+const DEFAULT_DRAIN_SECONDS: u64 = 20;
+/// A quarter of the minute that CloudWatch alarms look at.
+const DEFAULT_METRICS_INTERVAL_SECONDS: u64 = 15;
+/// Enough to keep a database busy over its latency; ten boxes stay below PostgreSQL's default of 100.
+const DEFAULT_CONNECTIONS: u32 = 8;
+/// Shorter ones can be tried out.
+const TOKEN_LENGTH: usize = 16;
+
+/// Everything the service needs to know before it starts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens, unless systemd hands it a socket.
+    pub listen: SocketAddr,
+    /// Where orders are kept.
+    pub store: StoreAddress,
+    /// How a SQL store is reached.
+    pub sql: SqlSettings,
+    /// Where the `OrderCount` metric goes; `None` when it is not published.
+    pub metrics: Option<MetricsSettings>,
+    /// The flowers on sale.
+    pub flowers: Vec<String>,
+    /// What becomes of fields of an order that are not known.
+    pub unknown_fields: UnknownFields,
+    /// How long requests under way may take to finish after SIGTERM.
+    pub drain: Duration,
+    /// Who may read the list of all orders; nobody when there is none.
+    pub operator_token: Option<Secret>,
+    /// Where candidates are kept; `None` when the module is off.
+    pub candidates: Option<CandidatesAddress>,
+    /// Whether customers may have accounts.
+    pub accounts: bool,
+    /// The ARN of the SNS topic that confirmations go to; `None` when none are sent.
+    pub notices_topic: Option<String>,
+    /// How AWS is reached.
+    pub aws: AwsSettings,
+    /// What looks wrong but does not stop the service; logged at the start.
+    pub warnings: Vec<String>,
+}
+
+/// How a SQL store is reached.
+#[derive(Debug, Clone)]
+pub struct SqlSettings {
+    /// The user's password.
+    pub password: Option<Secret>,
+    /// Connections at most.
+    pub connections: u32,
+    /// How much TLS must prove.
+    pub tls: Tls,
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How much TLS must prove about a SQL server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// None is used.
+    Off,
+    /// It is used, and the server's certificate and name must be right.
+    Verify,
+}
+
+/// What becomes of fields of an order that are not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownFields {
+    /// Kept with the order, within limits.
+    Keep,
+    /// The order is refused.
+    Refuse,
+}
+
+/// A text that must not be seen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// What is secret, for the one who needs it.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// The first line of the file at `path`, which `key` named.
+    fn read(key: &str, path: &str) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {key} {path}"))?;
+        let line = text.lines().next().unwrap_or_default();
+        if line.is_empty() {
+            bail!("{key} {path} is empty; hint: write the secret into its first line");
+        }
+        Ok(Self(line.to_owned()))
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Where and how often the metric is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// The CloudWatch namespace.
+    pub namespace: String,
+    /// Time between two data points.
+    pub interval: Duration,
+}
+
+impl Settings {
+    /// Settings from `flags`, the `environment`, the file (`named` by a flag, or by
+    /// `ORDERS_CONFIG`, or the default one when it is there) and the defaults, in this order.
+    ///
+    /// # Errors
+    /// What is wrong, where, and what would be right.
+    pub fn load(
+        flags: RawSettings,
+        named: Option<PathBuf>,
+        environment: &BTreeMap<String, String>,
+    ) -> anyhow::Result<Self> {
+        let named = named.or_else(|| {
+            let path = environment
+                .get("ORDERS_CONFIG")
+                .filter(|path| !path.is_empty());
+            path.map(PathBuf::from)
+        });
+        let (path, must_be_there) =
+            named.map_or_else(|| (PathBuf::from(DEFAULT_FILE), false), |path| (path, true));
+        let file = match std::fs::read_to_string(&path) {
+            Ok(text) => RawSettings::from_toml(&text, &path)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_be_there => {
+                RawSettings::default()
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("read settings {}", path.display()));
+            }
+        };
+        let raw = flags.over(&RawSettings::from_environment(environment)?.over(&file)?)?;
+        Self::validate(raw, environment)
+    }
+
+    fn validate(raw: RawSettings, environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let listen = raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
+        let listen = listen.parse().map_err(|_| {
+            anyhow::anyhow!("listen {listen:?} is not an address; hint: write {DEFAULT_LISTEN}")
+        })?;
+        let store: StoreAddress = raw.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
+        let metrics = metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?;
+        let drain = raw.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS);
+        if drain > 300 {
+            bail!("drain_seconds is {drain}; hint: choose at most 300");
+        }
+        let operator_token = raw
+            .operator_token_file
+            .map(|path| Secret::read("operator_token_file", &path))
+            .transpose()?;
+        if let Some(token) = &operator_token
+            && token.reveal().len() < TOKEN_LENGTH
+        {
+            bail!(
+                "the token in operator_token_file is shorter than {TOKEN_LENGTH} characters; \
+                 hint: head -c 24 /dev/urandom | base64"
+            );
+        }
+        let candidates = given(raw.candidates).map(|text| text.parse()).transpose()?;
+        if candidates == Some(CandidatesAddress::Embedded)
+            && !matches!(store, StoreAddress::File(_))
+        {
+            bail!(
+                "candidates are to be kept in the embedded store, but orders are kept in {store}; \
+                 hint: write candidates = \"dynamodb://Candidates\", or store = \"{DEFAULT_STORE}\""
+            );
+        }
+        let accounts = raw.accounts.unwrap_or(false);
+        if accounts && !matches!(store, StoreAddress::Sql(_)) {
+            bail!(
+                "accounts need a SQL store, but orders are kept in {store}; \
+                 hint: write store = \"sqlite:///var/lib/orders/orders.db\""
+            );
+        }
+        let notices_topic = given(raw.notices_topic);
+        if let Some(topic) = &notices_topic
+            && !is_topic(topic)
+        {
+            bail!(
+                "notices_topic {topic:?} is not the ARN of a topic; \
+                 hint: write arn:aws:sns:eu-north-1:123456789012:order-notices"
+            );
+        }
+        let aws = AwsSettings::new(environment, raw.s3);
+        aws.check()?;
+        Ok(Self {
+            listen,
+            store,
+            sql: SqlSettings {
+                password: raw
+                    .store_password_file
+                    .map(|path| Secret::read("store_password_file", &path))
+                    .transpose()?,
+                connections: connections(raw.store_connections)?,
+                tls: tls(raw.store_tls.as_deref())?,
+                ca_file: raw.store_ca_file.map(PathBuf::from),
+            },
+            metrics,
+            flowers: flowers(raw.flowers)?,
+            unknown_fields: unknown_fields(raw.unknown_fields.as_deref())?,
+            drain: Duration::from_secs(drain),
+            operator_token,
+            candidates,
+            accounts,
+            notices_topic,
+            aws,
+            warnings: raw::unknown_variables(environment),
+        })
+    }
+}
+
+/// A text that is there and not empty, which would switch off what it names.
+fn given(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+fn flowers(raw: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
+    let flowers = raw.unwrap_or_else(|| DEFAULT_FLOWERS.map(str::to_owned).to_vec());
+    if flowers.is_empty() {
+        bail!(
+            "flowers is empty; hint: leave it out to sell {}",
+            DEFAULT_FLOWERS.join(", ")
+        );
+    }
+    for flower in &flowers {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if flower.is_empty() || flower.len() > 64 || !flower.chars().all(fits) {
+            bail!("flowers has {flower:?}; hint: use letters, digits, _ and -, at most 64");
+        }
+    }
+    Ok(flowers)
+}
+
+fn metrics(
+    namespace: Option<String>,
+    interval: Option<u64>,
+) -> anyhow::Result<Option<MetricsSettings>> {
+    let interval = interval.unwrap_or(DEFAULT_METRICS_INTERVAL_SECONDS);
+    if !(1..=60).contains(&interval) {
+        bail!("metrics_interval_seconds is {interval}; hint: choose 1 to 60");
+    }
+    let Some(namespace) = given(namespace) else {
+        return Ok(None);
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
+    if namespace.len() > 255 || !namespace.chars().all(fits) || namespace.starts_with("AWS/") {
+        bail!(
+            "metrics_namespace {namespace:?} is not one CloudWatch takes; \
+             hint: letters, digits and ._-/#: , not starting with AWS/"
+        );
+    }
+    Ok(Some(MetricsSettings {
+        namespace,
+        interval: Duration::from_secs(interval),
+    }))
+}
+
+fn connections(raw: Option<u32>) -> anyhow::Result<u32> {
+    let connections = raw.unwrap_or(DEFAULT_CONNECTIONS);
+    if !(1..=100).contains(&connections) {
+        bail!("store_connections is {connections}; hint: choose 1 to 100");
+    }
+    Ok(connections)
+}
+
+fn tls(raw: Option<&str>) -> anyhow::Result<Tls> {
+    match raw {
+        None | Some("verify") => Ok(Tls::Verify),
+        Some("off") => Ok(Tls::Off),
+        Some(other) => bail!("store_tls {other:?} is unknown; hint: write verify or off"),
+    }
+}
+
+fn unknown_fields(raw: Option<&str>) -> anyhow::Result<UnknownFields> {
+    match raw {
+        None | Some("keep") => Ok(UnknownFields::Keep),
+        Some("refuse") => Ok(UnknownFields::Refuse),
+        Some(other) => bail!("unknown_fields {other:?} is unknown; hint: write keep or refuse"),
+    }
+}
+
+/// Whether `text` is a topic's ARN; a FIFO topic would need a group, which we do not send.
+fn is_topic(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    matches!(&parts[..], ["arn", partition, "sns", region, account, name]
+        if partition.starts_with("aws") && !region.is_empty() && !account.is_empty()
+            && !name.is_empty() && !name.ends_with(".fifo"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn load(flags: RawSettings, env: &[(&str, &str)], file: &str) -> anyhow::Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("orders.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::load(flags, Some(path), &environment(env))
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let file = "listen = '1.1.1.1:1'\nstore = 's3://bucket/a/'\nmetrics_namespace = 'F'\n\
+                    flowers = ['rose']\ndrain_seconds = 3\n[s3]\nregion = 'eu-north-1'\n\
+                    endpoint = 'http://file:1/'";
+        let env = [
+            ("ORDERS_LISTEN", "2.2.2.2:2"),
+            ("ORDERS_METRICS_NAMESPACE", ""),
+        ];
+        let flags = RawSettings {
+            listen: Some("3.3.3.3:3".into()),
+            ..RawSettings::default()
+        };
+        let settings = load(flags, &env, file).unwrap();
+        assert_eq!(settings.listen.to_string(), "3.3.3.3:3");
+        assert_eq!(settings.store.to_string(), "s3://bucket/a");
+        assert_eq!(settings.metrics, None, "switched off by an empty variable");
+        assert_eq!(settings.flowers, ["rose"]);
+        assert_eq!(settings.drain.as_secs(), 3);
+        assert_eq!(settings.aws.region(), Some("eu-north-1"));
+        assert_eq!(settings.aws.endpoint("S3"), Some("http://file:1"));
+        assert_eq!(settings.aws.endpoint("CLOUDWATCH"), None);
+
+        let settings = load(RawSettings::default(), &env, file).unwrap();
+        assert_eq!(settings.listen.to_string(), "2.2.2.2:2");
+
+        let settings = load(RawSettings::default(), &[], "").unwrap();
+        assert_eq!(settings.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(settings.store.to_string(), "file:///var/lib/orders");
+        assert_eq!(settings.flowers, DEFAULT_FLOWERS);
+        assert_eq!(settings.metrics, None);
+    }
+
+    #[test]
+    fn standard_variables_say_where_aws_is() {
+        let aws = |pairs: &[(&str, &str)]| AwsSettings::from_variables(environment(pairs));
+        let both = aws(&[
+            ("AWS_ENDPOINT_URL", "http://a/"),
+            ("AWS_ENDPOINT_URL_S3", "http://b"),
+        ]);
+        assert_eq!(both.endpoint("S3"), Some("http://b"));
+        assert_eq!(both.endpoint("CLOUDWATCH"), Some("http://a"));
+        assert_eq!(both.metadata_endpoint(), Some("http://169.254.169.254"));
+        let imds = [(
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT",
+            "http://127.0.0.1:1338/",
+        )];
+        assert_eq!(
+            aws(&imds).metadata_endpoint(),
+            Some("http://127.0.0.1:1338")
+        );
+        assert_eq!(
+            aws(&[("AWS_EC2_METADATA_DISABLED", "TRUE")]).metadata_endpoint(),
+            None
+        );
+        let secret = aws(&[("AWS_SECRET_ACCESS_KEY", "hush")]);
+        assert!(!format!("{secret:?}").contains("hush"));
+    }
+
+    #[test]
+    fn refuses_with_the_cure() {
+        type Row = (
+            &'static [(&'static str, &'static str)],
+            &'static str,
+            &'static str,
+        );
+        let table: [Row; 25] = [
+            (
+                &[],
+                "stroe = 'x'",
+                "unknown key `stroe`; hint: did you mean `store`?",
+            ),
+            (&[], "zzz = 1", "hint: the keys are listen, store,"),
+            (
+                &[],
+                "[s3]\nregoin = 'x'",
+                "unknown key `s3.regoin`; hint: did you mean `region`?",
+            ),
+            (
+                &[],
+                "drain_seconds = 'x'",
+                "invalid type: string \"x\", expected u64",
+            ),
+            (&[], "= 1", "orders.toml"),
+            (
+                &[("ORDERS_STORE", "ftp://x")],
+                "",
+                "has an unknown scheme; hint: write file:///",
+            ),
+            (
+                &[("ORDERS_STORE", "file://x")],
+                "",
+                "is not an absolute path",
+            ),
+            (
+                &[("ORDERS_STORE", "s3:///x")],
+                "",
+                "has no valid bucket name",
+            ),
+            (
+                &[("ORDERS_LISTEN", "8080")],
+                "",
+                "is not an address; hint: write 0.0.0.0:8080",
+            ),
+            (
+                &[("ORDERS_DRAIN_SECONDS", "ten")],
+                "",
+                "ORDERS_DRAIN_SECONDS=ten is not a number",
+            ),
+            (&[("ORDERS_FLOWERS", "a,<b>")], "", "flowers has \"<b>\""),
+            (
+                &[("ORDERS_METRICS_NAMESPACE", "AWS/EC2")],
+                "",
+                "not starting with AWS/",
+            ),
+            (
+                &[("AWS_ENDPOINT_URL", "localhost:4800")],
+                "",
+                "is not a URL",
+            ),
+            (
+                &[("ORDERS_STORE", "postgres://shop:hush@db/shop")],
+                "",
+                "has a password in it, which others can read in the list of processes; hint: leave it out",
+            ),
+            (
+                &[("ORDERS_STORE", "sqlite:orders.db")],
+                "",
+                "has no scheme; hint: write file:///",
+            ),
+            (
+                &[("ORDERS_STORE", "dynamodb://x")],
+                "",
+                "has no valid table name",
+            ),
+            (
+                &[("ORDERS_ACCOUNTS", "yes")],
+                "",
+                "ORDERS_ACCOUNTS=yes is neither true nor false",
+            ),
+            (&[], "accounts = true", "accounts need a SQL store"),
+            (
+                &[],
+                "candidates = 'embedded'\nstore = 's3://bucket'",
+                "are to be kept in the embedded store",
+            ),
+            (
+                &[],
+                "candidates = 'table'",
+                "hint: write embedded or dynamodb://Candidates",
+            ),
+            (&[], "unknown_fields = 'drop'", "hint: write keep or refuse"),
+            (&[], "store_tls = 'on'", "hint: write verify or off"),
+            (&[], "store_connections = 0", "hint: choose 1 to 100"),
+            (
+                &[],
+                "operator_token_file = '/nonexistent'",
+                "read operator_token_file /nonexistent",
+            ),
+            (&[], "notices_topic = 'orders'", "is not the ARN of a topic"),
+        ];
+        for (env, file, expected) in table {
+            let error = format!("{:#}", load(RawSettings::default(), env, file).unwrap_err());
+            assert!(!error.contains("hush"), "{error}");
+            assert!(
+                error.contains(expected),
+                "{error}\n  does not say: {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_be_there_and_an_unknown_variable_is_said() {
+        let missing = Settings::load(
+            RawSettings::default(),
+            Some("/nonexistent/orders.toml".into()),
+            &BTreeMap::new(),
+        );
+        let error = format!("{:#}", missing.unwrap_err());
+        assert!(
+            error.contains("read settings /nonexistent/orders.toml"),
+            "{error}"
+        );
+        let settings = load(RawSettings::default(), &[("ORDERS_STROE", "x")], "").unwrap();
+        assert_eq!(
+            settings.warnings,
+            ["unknown variable ORDERS_STROE; hint: did you mean `ORDERS_STORE`?"]
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! The layers that settings come in, each as a table of the same keys, laid over one another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// How a key is spelled in the environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spelled {
+    /// As it is; empty is absent.
+    Text,
+    /// As it is; empty is a value, which switches something off.
+    TextOrOff,
+    /// A whole number.
+    Number,
+    /// `true` or `false`.
+    Switch,
+    /// Separated by commas.
+    List,
+}
+
+/// The keys of the file, and of the environment (upper case, after `ORDERS_`).
+const KEYS: [(&str, Spelled); 15] = [
+    ("listen", Spelled::Text),
+    ("store", Spelled::Text),
+    ("store_password_file", Spelled::Text),
+    ("store_connections", Spelled::Number),
+    ("store_tls", Spelled::Text),
+    ("store_ca_file", Spelled::Text),
+    ("metrics_namespace", Spelled::TextOrOff),
+    ("metrics_interval_seconds", Spelled::Number),
+    ("flowers", Spelled::List),
+    ("unknown_fields", Spelled::Text),
+    ("drain_seconds", Spelled::Number),
+    ("operator_token_file", Spelled::Text),
+    ("candidates", Spelled::TextOrOff),
+    ("accounts", Spelled::Switch),
+    ("notices_topic", Spelled::TextOrOff),
+];
+/// The table of the file that has keys of its own.
+const S3: &str = "s3";
+const S3_KEYS: [&str; 2] = ["endpoint", "region"];
+/// Variables with our prefix that are not keys of the file.
+const OTHER_VARIABLES: [&str; 2] = ["ORDERS_CONFIG", "ORDERS_LOG"];
+
+/// One layer of settings: every value may be absent. What each means stands at its name in
+/// [`Settings`](super::Settings).
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "described where they are validated")]
+pub struct RawSettings {
+    pub listen: Option<String>,
+    pub store: Option<String>,
+    pub store_password_file: Option<String>,
+    pub store_connections: Option<u32>,
+    pub store_tls: Option<String>,
+    pub store_ca_file: Option<String>,
+    pub metrics_namespace: Option<String>,
+    pub metrics_interval_seconds: Option<u64>,
+    pub flowers: Option<Vec<String>>,
+    pub unknown_fields: Option<String>,
+    pub drain_seconds: Option<u64>,
+    pub operator_token_file: Option<String>,
+    pub candidates: Option<String>,
+    pub accounts: Option<bool>,
+    pub notices_topic: Option<String>,
+    #[serde(default, skip_serializing_if = "RawS3::is_empty")]
+    pub s3: RawS3,
+}
+
+/// The `[s3]` table of the file.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawS3 {
+    /// An S3-speaking server other than the region's own.
+    pub endpoint: Option<String>,
+    /// The region, when neither environment nor instance says it.
+    pub region: Option<String>,
+}
+
+impl RawS3 {
+    fn is_empty(&self) -> bool {
+        self.endpoint.is_none() && self.region.is_none()
+    }
+}
+
+impl RawSettings {
+    /// Takes from `below` what is absent here.
+    pub(super) fn over(self, below: &Self) -> anyhow::Result<Self> {
+        let mut table = Table::try_from(below)?;
+        for (key, value) in Table::try_from(self)? {
+            match (table.get_mut(&key), value) {
+                (Some(Value::Table(below)), Value::Table(above)) => below.extend(above),
+                (_, value) => {
+                    table.insert(key, value);
+                }
+            }
+        }
+        Ok(table.try_into()?)
+    }
+
+    /// The layer that the environment is.
+    pub(super) fn from_environment(environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
+        let mut table = Table::new();
+        for (key, spelled) in KEYS {
+            let name = variable(key);
+            let Some(text) = environment.get(&name) else {
+                continue;
+            };
+            if text.is_empty() && spelled != Spelled::TextOrOff {
+                continue;
+            }
+            let value = match spelled {
+                Spelled::Text | Spelled::TextOrOff => Value::String(text.clone()),
+                Spelled::Number => Value::Integer(
+                    text.parse()
+                        .with_context(|| format!("{name}={text} is not a number"))?,
+                ),
+                Spelled::Switch => Value::Boolean(
+                    text.parse()
+                        .with_context(|| format!("{name}={text} is neither true nor false"))?,
+                ),
+                Spelled::List => text
+                    .split(',')
+                    .map(|part| Value::String(part.trim().to_owned()))
+                    .collect::<Vec<_>>()
+                    .into(),
+            };
+            table.insert(key.to_owned(), value);
+        }
+        table.try_into().context("read the ORDERS_ variables")
+    }
+
+    /// The layer that the text of a settings file is.
+    pub(super) fn from_toml(text: &str, place: &Path) -> anyhow::Result<Self> {
+        let table: Table =
+            toml::from_str(text).with_context(|| format!("read {}", place.display()))?;
+        let nested = table.get(S3).and_then(Value::as_table);
+        let keys: Vec<&str> = KEYS.map(|(key, _)| key).into_iter().chain([S3]).collect();
+        for (within, key, known) in table.keys().map(|key| ("", key, &keys[..])).chain(
+            nested
+                .into_iter()
+                .flat_map(|s3| s3.keys())
+                .map(|key| ("s3.", key, &S3_KEYS[..])),
+        ) {
+            if !known.contains(&key.as_str()) {
+                bail!(
+                    "{}: unknown key `{within}{key}`; {}",
+                    place.display(),
+                    nearest(key, known)
+                );
+            }
+        }
+        toml::from_str(text).with_context(|| format!("read {}", place.display()))
+    }
+}
+
+fn variable(key: &str) -> String {
+    format!("ORDERS_{}", key.to_uppercase())
+}
+
+/// Names the key that was probably meant, or all of them.
+fn nearest(key: &str, known: &[&str]) -> String {
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
+        .map_or_else(
+            || format!("hint: the keys are {}", known.join(", ")),
+            |(_, candidate)| format!("hint: did you mean `{candidate}`?"),
+        )
+}
+
+/// Variables with our prefix that we do not know: not refused, since the environment is not ours
+/// alone, but said.
+pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<String> {
+    let known: Vec<String> = KEYS
+        .iter()
+        .map(|(key, _)| variable(key))
+        .chain(OTHER_VARIABLES.map(str::to_owned))
+        .collect();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    environment
+        .keys()
+        .filter(|name| name.starts_with("ORDERS_") && !known.contains(&name.as_str()))
+        .map(|name| format!("unknown variable {name}; {}", nearest(name, &known)))
+        .collect()
+}
