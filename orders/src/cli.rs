@@ -20,6 +20,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::accounts::Desk;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
 use crate::load::{self, CheckArgs, LoadArgs};
@@ -217,6 +218,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         }))
     });
 
+    let desk = if settings.accounts {
+        let accounts = store.accounts().context(
+            "accounts are on, but this store keeps none; hint: write store = \"sqlite:///var/lib/orders/orders.db\"",
+        )?;
+        Some(Arc::new(Desk::new(accounts)))
+    } else {
+        None
+    };
     let shop = Shop {
         store,
         readiness: readiness.clone(),
@@ -224,6 +233,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         count,
         instance,
         places: Shop::places(),
+        desk,
     };
     let told_to_stop = async {
         tokio::select! {

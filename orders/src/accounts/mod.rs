@@ -3,10 +3,14 @@
 //! Owns what a place of accounts can do, passwords, sessions and their rate limits; the HTTP
 //! contract is in `api/accounts.rs`.
 
+mod desk;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::order::{AccountId, Order, OrderId};
+
+pub use desk::{Desk, SESSION_LIFETIME, SessionToken};
 
 /// An account as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

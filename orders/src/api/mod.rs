@@ -3,6 +3,7 @@
 //! Knows orders, a store and the readiness; must not know which store it is, nor wait for anything
 //! but the store. The contract is written down in `docs/orders.md`.
 
+mod accounts;
 mod body;
 mod health;
 mod look_up;
@@ -19,6 +20,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
+use crate::accounts::Desk;
 use crate::aws::InstanceId;
 use crate::metrics::OrderCount;
 use crate::order::OrderId;
@@ -50,6 +52,8 @@ pub struct Shop {
     pub instance: InstanceId,
     /// Places for orders under way.
     pub places: Arc<Semaphore>,
+    /// Where customers say who they are; `None` when accounts are off.
+    pub desk: Option<Arc<Desk>>,
 }
 
 impl Shop {

@@ -6,6 +6,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::accounts::customer;
 use super::body::{Form, read_body};
 use super::{STORE_TIMEOUT, Shop, within};
 use crate::order::{Draft, OrderId};
@@ -25,10 +26,12 @@ pub(super) async fn place_order(
     };
     let (parts, body) = request.into_parts();
     let form = Form::of(&parts.headers)?;
+    let account = customer(&shop, &parts).await?;
     let body = read_body(body).await?;
     let fields = form.fields(&body)?;
     let draft = Draft::judge(fields, &shop.settings.flowers).map_err(Problem::faults)?;
-    let order = draft.take(OrderId::new(), jiff::Timestamp::now());
+    let mut order = draft.take(OrderId::new(), jiff::Timestamp::now());
+    order.account = account;
     let entry = Entry::from(order.clone());
     let created = within(STORE_TIMEOUT, async {
         match shop.store.create(&entry).await {

@@ -57,6 +57,7 @@ fn service() -> (Router, Shop) {
         count: OrderCount::default(),
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
         places: Shop::places(),
+        desk: None,
     };
     (router(shop.clone()), shop)
 }
