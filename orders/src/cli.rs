@@ -227,7 +227,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         None
     };
     let shop = Shop {
-        store,
+        store: Arc::clone(&store),
         readiness: readiness.clone(),
         settings: Arc::clone(&settings),
         count,
@@ -259,6 +259,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         Drained::Fully => tracing::info!("stopped; every order under way was answered"),
         Drained::OutOfTime => tracing::warn!("stopped; some requests were cut off"),
     }
+    store.close().await;
     Ok(())
 }
 

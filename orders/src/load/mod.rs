@@ -159,6 +159,7 @@ async fn look_up(ledger: &Path, settings: &Settings) -> anyhow::Result<Found> {
         .buffer_unordered(LOOKUPS)
         .try_collect()
         .await?;
+    store.close().await;
     let missing: Vec<String> = missing.into_iter().flatten().collect();
     let found = (distinct.len() - missing.len()) as u64;
     Ok(Found {

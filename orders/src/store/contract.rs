@@ -81,7 +81,6 @@ pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 }
 
 /// Proves what `Idempotency-Key` rests on.
-#[expect(dead_code, reason = "the stores learn this one after the other")]
 pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let claimed = |name: &str, key: u8, fingerprint: u8| Entry {
         claim: Some(Claim {
@@ -135,7 +134,6 @@ pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 }
 
 /// Proves the list.
-#[expect(dead_code, reason = "the stores learn this one after the other")]
 pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let before = order("Nobody").id;
@@ -161,7 +159,6 @@ pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 }
 
 /// Proves the outbox.
-#[expect(dead_code, reason = "the stores learn this one after the other")]
 pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let silent = Entry::from(order("Bob"));

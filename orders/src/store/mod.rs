@@ -99,6 +99,9 @@ pub trait Store: Send + Sync {
     /// The notice of this order was sent and need not be given out again.
     async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()>;
 
+    /// Leaves nothing for the next start to mend. Called once, when the service has stopped.
+    async fn close(&self) {}
+
     /// The accounts, where the store keeps any.
     fn accounts(&self) -> Option<Arc<dyn Accounts>> {
         None
@@ -117,7 +120,7 @@ pub trait Store: Send + Sync {
 /// When the settings name a store that cannot be, wherever it runs.
 pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &settings.store {
-        StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())),
+        StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())?),
         StoreAddress::S3 { bucket, prefix } => Arc::new(S3Store::new(
             bucket.clone(),
             prefix.clone(),

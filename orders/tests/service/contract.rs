@@ -214,6 +214,7 @@ fn every_request_has_its_answer() {
             .head
             .contains("allow: ")
     );
+    drop(service);
     assert_eq!(kept(folder.path()).len(), 4, "refused ones left nothing");
 }
 
@@ -230,7 +231,8 @@ fn an_order_is_given_back_as_it_was_placed() {
     assert_eq!(order["name"], "Åsa");
     assert_eq!(order["address"], "1 Row\nTown");
     assert_eq!((&order["card"], &order["qty"]), (&"Hi".into(), &2.into()));
-    assert!(folder.path().join(format!("{id}.json")).exists());
+    drop(service);
+    assert_eq!(kept(folder.path()), [id]);
 }
 
 #[test]

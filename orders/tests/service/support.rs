@@ -7,6 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use orders::order::OrderId;
+use orders::store::{FileStore, Store};
+
 /// Nothing here takes this long; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -172,17 +175,18 @@ pub(crate) fn answer(stream: &mut TcpStream) -> Option<Answer> {
     })
 }
 
-/// The names in a store's folder, without the file by which a running service probes it.
+/// The ids of the orders in a store's folder. Only for one process at a time: the service must have
+/// ended.
 pub(crate) fn kept(folder: &Path) -> Vec<String> {
-    std::fs::read_dir(folder)
-        .expect("the folder")
-        .map(|entry| {
-            entry
-                .expect("entry")
-                .file_name()
-                .into_string()
-                .expect("UTF-8")
+    let store = FileStore::new(folder.to_owned()).expect("a store");
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(async {
+            let first = OrderId::from_bytes([0; 16]);
+            let orders = store.list(first, usize::MAX).await.expect("the orders");
+            store.close().await;
+            orders.iter().map(|order| order.id.to_string()).collect()
         })
-        .filter(|name| name != ".tmp-probe")
-        .collect()
 }

@@ -1,0 +1,342 @@
+//! The database: its tables, how it is opened, checked and mended, and what is read from it.
+//!
+//! Owns the form of the file. An order is a row of JSON under its id's 16 bytes, so that it can be
+//! read in ten years without this program. What must be kept or refused together with an order
+//! (its claim, its notice) is in tables of the same file, hence of the same transaction.
+
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail};
+use redb::backends::FileBackend;
+use redb::{
+    Builder, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError,
+    TableDefinition,
+};
+
+use super::disk::{self, Failures, Identity, Watched};
+use crate::order::{Order, OrderId};
+
+/// The file's name in its folder.
+const FILE: &str = "orders.redb";
+/// Memory for pages of the file: the tree's upper levels and its right edge, where new orders go. The
+/// rest is left to the system's own cache, which gives it back when memory is short.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Up to this size the whole file is read and checked at every start. Larger ones only after an
+/// unclean end or a failure: a restart must not take minutes.
+const CHECKED_AT_START: u64 = 64 * 1024 * 1024;
+/// The form of the tables below. A program that finds a newer one leaves it alone.
+const FORMAT: u64 = 1;
+
+/// Order id → order as JSON.
+pub(super) const ORDERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("orders");
+/// Claim's key → fingerprint and order id.
+pub(super) const CLAIMS: TableDefinition<'_, &[u8; 32], ClaimRow> = TableDefinition::new("claims");
+/// Order id → claim's key, by which old claims are found.
+pub(super) const CLAIMS_BY_AGE: TableDefinition<'_, &[u8; 16], &[u8; 32]> =
+    TableDefinition::new("claims_by_age");
+/// Ids of orders whose notices are not settled.
+pub(super) const NOTICES: TableDefinition<'_, &[u8; 16], ()> = TableDefinition::new("notices");
+/// Names of candidates.
+pub(super) const CANDIDATES: TableDefinition<'_, &str, ()> = TableDefinition::new("candidates");
+/// Facts about the file itself.
+pub(super) const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
+
+/// What a claim's key leads to.
+pub(super) type ClaimRow = (&'static [u8; 32], &'static [u8; 16]);
+
+/// Where the database is, and the database when it is open.
+#[derive(Debug)]
+pub(super) struct Place {
+    folder: PathBuf,
+    file: PathBuf,
+    /// Taken for writing only to put the database in or out; commits and reads share it.
+    open: RwLock<Option<Database>>,
+    is_open: AtomicBool,
+    /// Whether this process has had it open: from then on a missing file is a loss, not a beginning.
+    known: AtomicBool,
+    failures: Arc<Failures>,
+}
+
+impl Place {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self {
+            file: folder.join(FILE),
+            folder,
+            open: RwLock::new(None),
+            is_open: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            failures: Arc::default(),
+        }
+    }
+
+    /// Whether it is open, without waiting for anybody.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Acquire)
+    }
+
+    /// Runs `work` on the open database. Failures are noted: the writer opens it anew.
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&Database) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let database = open
+            .as_ref()
+            .ok_or_else(|| anyhow!("{} is being opened anew", self.file.display()))?;
+        work(database)
+    }
+
+    /// Opens the database, or opens it anew after a failure. For the writer only.
+    ///
+    /// # Errors
+    /// Why it cannot take orders now.
+    pub(super) fn make_ready(&self) -> anyhow::Result<()> {
+        let failed = self.failures.take();
+        let identity = Identity::of(&self.file)?;
+        let current = self.read(|database| Ok(database.identity)).ok();
+        match (current, identity) {
+            (Some(current), Some(found)) if current == found && !failed => {
+                return disk::room_in(&self.folder);
+            }
+            (None, None) if !self.known.load(Ordering::Acquire) => {}
+            (_, None) => {
+                // Still open, it is left open: its content can then be copied from
+                // /proc/PID/fd even though its name is gone.
+                if failed {
+                    self.failures.note();
+                }
+                bail!(
+                    "{} has vanished while it was in use; hint: bring it back (is its disk mounted?), or restart \
+                     the service to begin with no orders",
+                    self.file.display()
+                );
+            }
+            _ => {}
+        }
+        self.put(None);
+        let opened = self.open(failed);
+        if failed && opened.is_err() {
+            self.failures.note();
+        }
+        self.put(Some(opened?));
+        self.known.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Notes that the database must not be trusted any more.
+    pub(super) fn distrust(&self) {
+        self.failures.note();
+    }
+
+    /// Closes the database cleanly.
+    pub(super) fn close(&self) {
+        self.put(None);
+    }
+
+    fn put(&self, database: Option<Database>) {
+        let is_open = database.is_some();
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        self.is_open.store(is_open, Ordering::Release);
+        *open = database;
+    }
+
+    fn open(&self, failed: bool) -> anyhow::Result<Database> {
+        let began = Instant::now();
+        let is_new = !self.known.load(Ordering::Acquire);
+        if is_new {
+            disk::make_folder(&self.folder)?;
+        }
+        disk::room_in(&self.folder)?;
+        let (file, identity) = disk::open_file(&self.file, is_new)?;
+        let size = file
+            .metadata()
+            .with_context(|| format!("look at {}", self.file.display()))?
+            .len();
+        if failed {
+            disk::forget_cached(&file)
+                .with_context(|| format!("read {} anew from its disk", self.file.display()))?;
+        }
+        let mended = Arc::new(AtomicBool::new(false));
+        let mending = Arc::clone(&mended);
+        let backend = FileBackend::new(file)
+            .map_err(|error| self.explain(error))
+            .map(|file| Watched::new(file, Arc::clone(&self.failures)))?;
+        let redb = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(failed || size <= CHECKED_AT_START)
+            .set_repair_callback(move |_| mending.store(true, Ordering::Relaxed))
+            .create_with_backend(backend)
+            .map_err(|error| self.explain(error))?;
+        let database = Database {
+            redb,
+            identity,
+            file: self.file.clone(),
+        };
+        database.make_tables()?;
+        if size == 0 {
+            // Else the first orders would be in a file without a name.
+            disk::sync_folder(&self.folder)?;
+        }
+        let orders = database.count()?;
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let file = self.file.display();
+        if mended.load(Ordering::Relaxed) {
+            tracing::warn!(%file, orders, size, milliseconds, "store opened and mended after an unclean end");
+        } else {
+            tracing::info!(%file, orders, size, milliseconds, "store opened");
+        }
+        Ok(database)
+    }
+
+    fn explain(&self, error: DatabaseError) -> anyhow::Error {
+        let hint = match &error {
+            DatabaseError::DatabaseAlreadyOpen => {
+                "another process has it open, and only one can; hint: stop it (fuser -v names it), or \
+                 ask the running service by HTTP"
+            }
+            DatabaseError::Storage(StorageError::Corrupted(_))
+            | DatabaseError::UpgradeRequired(_) => {
+                "it is damaged or no order store; hint: move it away and put back a copy, or restart \
+                 without it to begin with no orders"
+            }
+            DatabaseError::Storage(StorageError::Io(error))
+                if error.kind() == std::io::ErrorKind::InvalidData =>
+            {
+                "it is damaged or no order store; hint: move it away and put back a copy, or restart \
+                 without it to begin with no orders"
+            }
+            _ => "it cannot be opened",
+        };
+        anyhow::Error::new(error)
+            .context(hint)
+            .context(format!("open {}", self.file.display()))
+    }
+
+    /// Where the file is.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(super) struct Database {
+    redb: redb::Database,
+    identity: Identity,
+    file: PathBuf,
+}
+
+impl Database {
+    /// A transaction for the writer.
+    pub(super) fn write(&self) -> Result<redb::WriteTransaction, redb::TransactionError> {
+        self.redb.begin_write()
+    }
+
+    /// Makes what a new file has not; refuses a file of a newer form.
+    fn make_tables(&self) -> anyhow::Result<()> {
+        let place = || format!("look into {}", self.file.display());
+        let transaction = self.redb.begin_write().with_context(place)?;
+        let known = {
+            let mut facts = transaction.open_table(FACTS).with_context(place)?;
+            let format = facts.get("format").with_context(place)?.map(|f| f.value());
+            if format.is_none() {
+                facts.insert("format", FORMAT).with_context(place)?;
+            }
+            transaction.open_table(ORDERS).with_context(place)?;
+            transaction.open_table(CLAIMS).with_context(place)?;
+            transaction.open_table(CLAIMS_BY_AGE).with_context(place)?;
+            transaction.open_table(NOTICES).with_context(place)?;
+            transaction.open_table(CANDIDATES).with_context(place)?;
+            format
+        };
+        match known {
+            None => transaction.commit().with_context(place)?,
+            Some(FORMAT) => transaction.abort().with_context(place)?,
+            Some(format) => bail!(
+                "{} has form {format}, this program knows {FORMAT}; hint: start the newer orders that wrote it",
+                self.file.display()
+            ),
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> anyhow::Result<u64> {
+        let place = || format!("count the orders in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(ORDERS).with_context(place)?;
+        table.len().with_context(place)
+    }
+
+    /// The order with this id.
+    pub(super) fn order(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        let place = || format!("look up order {id} in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(ORDERS).with_context(place)?;
+        let row = table.get(id.as_bytes()).with_context(place)?;
+        row.map(|row| decode(id, row.value())).transpose()
+    }
+
+    /// Orders with ids above `after`, at most `limit`.
+    pub(super) fn orders(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        let place = || format!("list orders after {after} in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(ORDERS).with_context(place)?;
+        table
+            .range::<&[u8; 16]>((Bound::Excluded(after.as_bytes()), Bound::Unbounded))
+            .with_context(place)?
+            .take(limit)
+            .map(|row| {
+                let (id, row) = row.with_context(place)?;
+                decode(OrderId::from_bytes(*id.value()), row.value())
+            })
+            .collect()
+    }
+
+    /// The oldest orders whose notices are not settled.
+    pub(super) fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        let place = || format!("list notices in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(NOTICES).with_context(place)?;
+        table
+            .iter()
+            .with_context(place)?
+            .take(limit)
+            .map(|row| Ok(OrderId::from_bytes(*row.with_context(place)?.0.value())))
+            .collect()
+    }
+
+    /// Whether the candidate is kept.
+    pub(super) fn has_candidate(&self, name: &str) -> anyhow::Result<bool> {
+        let place = || format!("look up a candidate in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(CANDIDATES).with_context(place)?;
+        Ok(table.get(name).with_context(place)?.is_some())
+    }
+
+    /// All candidates, by name.
+    pub(super) fn candidates(&self) -> anyhow::Result<Vec<String>> {
+        let place = || format!("list candidates in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(CANDIDATES).with_context(place)?;
+        table
+            .iter()
+            .with_context(place)?
+            .map(|row| Ok(row.with_context(place)?.0.value().to_owned()))
+            .collect()
+    }
+}
+
+/// An order from its row.
+pub(super) fn decode(id: OrderId, row: &[u8]) -> anyhow::Result<Order> {
+    // The parser's own words would quote what a customer sent.
+    let order: Order =
+        serde_json::from_slice(row).map_err(|_| anyhow!("the row of order {id} is damaged"))?;
+    if order.id != id {
+        bail!("the row of order {id} is that of order {}", order.id);
+    }
+    Ok(order)
+}

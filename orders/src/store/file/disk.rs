@@ -1,0 +1,213 @@
+//! What the file system is asked beside the database's own reads and writes: the file and its
+//! folder, whether they are still where they were, how much room is left.
+//!
+//! Owns every system call that redb does not make itself, and the note of what failed last.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+use rustix::fs::Advice;
+
+/// Room that is left on the disk when orders begin to be refused: the database never meets a full
+/// disk in the middle of a commit, and whoever has to clean up has room to work in.
+const ROOM: u64 = 16 * 1024 * 1024;
+
+/// Which file a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Of the file at `path`, if there is one.
+    pub(super) fn of(path: &Path) -> anyhow::Result<Option<Self>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(Self::from(&metadata))),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+        }
+    }
+
+    fn from(metadata: &std::fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// Makes the folder, for this user's eyes only: orders are customers' data.
+pub(super) fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("prepare the folder {}", folder.display()))
+}
+
+/// Makes names in the folder survive a crash of the machine.
+pub(super) fn sync_folder(folder: &Path) -> anyhow::Result<()> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| format!("sync the folder {}", folder.display()))
+}
+
+/// Opens the file for reading and writing; makes it only if `make`.
+pub(super) fn open_file(path: &Path, make: bool) -> anyhow::Result<(File, Identity)> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(make)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))?;
+    let metadata = file
+        .metadata()
+        .with_context(|| format!("look at {}", path.display()))?;
+    if !metadata.is_file() {
+        bail!("{} is not a file", path.display());
+    }
+    Ok((file, Identity::from(&metadata)))
+}
+
+/// Refuses when the disk of `folder` has hardly any room left.
+pub(super) fn room_in(folder: &Path) -> anyhow::Result<()> {
+    let disk = rustix::fs::statvfs(folder)
+        .with_context(|| format!("ask for the room in {}", folder.display()))?;
+    let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if room < ROOM {
+        bail!(
+            "the disk of {} is full: {} MiB left, {} are needed; hint: make room, it goes on by itself",
+            folder.display(),
+            room >> 20,
+            ROOM >> 20
+        );
+    }
+    Ok(())
+}
+
+/// Makes the next reader read what is on the disk and not what the system remembers of it. After
+/// a failed write or fsync the two may differ: the system drops what it could not write but goes on
+/// showing it, and a database that builds on that is gone with the next power cut.
+/// <https://wiki.postgresql.org/wiki/Fsync_Errors>
+pub(super) fn forget_cached(file: &File) -> io::Result<()> {
+    // What can still be written is; what cannot stays unwritten and is dropped with the rest.
+    let synced = file.sync_all();
+    rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
+    synced
+}
+
+/// Whether the disk failed since the last look.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    seen: AtomicBool,
+    #[cfg(test)]
+    pub(super) injected: super::tests::Injected,
+}
+
+impl Failures {
+    /// Notes one.
+    pub(super) fn note(&self) {
+        self.seen.store(true, Ordering::Release);
+    }
+
+    /// Whether there was one, and forgets it.
+    pub(super) fn take(&self) -> bool {
+        self.seen.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// redb's own file, with every failure noted.
+#[derive(Debug)]
+pub(super) struct Watched {
+    file: FileBackend,
+    failures: Arc<Failures>,
+}
+
+impl Watched {
+    pub(super) fn new(file: FileBackend, failures: Arc<Failures>) -> Self {
+        Self { file, failures }
+    }
+
+    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() {
+            self.failures.note();
+        }
+        result
+    }
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.watch(self.file.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.watch(self.file.read(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.watch(self.file.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        #[cfg(test)]
+        self.watch(self.failures.injected.before_sync())?;
+        self.watch(self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        self.watch(self.failures.injected.before_write())?;
+        self.watch(self.file.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,181 @@
+//! The file store: one database, `orders.redb`, in one folder.
+//!
+//! Owns the way in: callers serialise their order on their own task, hand it to the one writer thread
+//! (`writer.rs`) and wait; the writer makes many orders durable with one fsync. Reads see a
+//! snapshot and never wait for the writer. What the database holds and how it is opened, checked
+//! and mended is in `database.rs`.
+
+mod database;
+mod disk;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{CreateError, Entry, Kept, Store};
+use crate::candidates::Candidates;
+use crate::order::{Order, OrderId};
+
+use database::{Database, Place};
+use writer::{Change, Job, Outcome};
+
+/// Orders that may wait for the writer. More than the service has under way at once; whoever comes
+/// beyond is told to try again rather than kept in memory.
+const WAITING: usize = 1024;
+/// Reads at once: more would only queue in the disk, and cost a thread each.
+const READERS: usize = 8;
+/// How long closing may take: a dead disk must not keep the process from ending.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Orders in a folder. Clones are the same store.
+#[derive(Debug, Clone)]
+pub struct FileStore {
+    place: Arc<Place>,
+    jobs: SyncSender<Job>,
+    readers: Arc<Semaphore>,
+}
+
+impl FileStore {
+    /// A store in `folder`, which is made at the first probe or order. Starts the writer's thread,
+    /// which ends when the last clone is dropped.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn new(folder: PathBuf) -> anyhow::Result<Self> {
+        let place = Arc::new(Place::new(folder));
+        let (jobs, queue) = sync_channel(WAITING);
+        let for_writer = Arc::clone(&place);
+        std::thread::Builder::new()
+            .name("order-writer".to_owned())
+            .spawn(move || writer::run(&for_writer, &queue))
+            .context("start the thread that writes orders")?;
+        Ok(Self {
+            place,
+            jobs,
+            readers: Arc::new(Semaphore::new(READERS)),
+        })
+    }
+
+    /// Hands a change to the writer and waits until it is durable or refused.
+    async fn write(&self, change: Change) -> anyhow::Result<Outcome> {
+        let (reply, answer) = oneshot::channel();
+        match self.jobs.try_send(Job { change, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                return Err(anyhow!("{WAITING} orders wait for the disk already"));
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(gone()),
+        }
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Runs blocking `work` on the database, bounded.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        if !self.place.is_open() {
+            self.write(Change::None).await?;
+        }
+        let permit = Arc::clone(&self.readers).acquire_owned().await?;
+        let place = Arc::clone(&self.place);
+        tokio::task::spawn_blocking(move || {
+            // Held here and not by the caller: a caller that gave up must not free a place whose
+            // thread is still stuck in the disk.
+            let _permit = permit;
+            place.read(work)
+        })
+        .await?
+    }
+}
+
+fn gone() -> anyhow::Error {
+    anyhow!("the writer of the store has ended; hint: see the log for why, and restart the service")
+}
+
+#[async_trait]
+impl Store for FileStore {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        let row = serde_json::to_vec(&entry.order)
+            .map_err(|error| CreateError::Unavailable(error.into()))?;
+        let change = Change::Order {
+            id: entry.order.id,
+            row,
+            claim: entry.claim,
+            notice: entry.notice,
+        };
+        match self.write(change).await.map_err(CreateError::Unavailable)? {
+            Outcome::Done => Ok(Kept::Now),
+            Outcome::Before(id) => Ok(Kept::Before(id)),
+            Outcome::Exists => Err(CreateError::Exists),
+            Outcome::KeyReused => Err(CreateError::KeyReused),
+        }
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        self.read(move |database| database.order(id)).await
+    }
+
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        self.read(move |database| database.orders(after, limit))
+            .await
+    }
+
+    async fn probe(&self) -> anyhow::Result<()> {
+        self.write(Change::Probe).await?;
+        Ok(())
+    }
+
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        self.read(move |database| database.notices(limit)).await
+    }
+
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
+        self.write(Change::Settled(id)).await?;
+        Ok(())
+    }
+
+    async fn close(&self) {
+        let closed = self.write(Change::Close);
+        match tokio::time::timeout(CLOSE_TIMEOUT, closed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "the store was not closed");
+            }
+            Err(_) => {
+                tracing::warn!("the store was not closed in time; it is mended at the next start")
+            }
+        }
+    }
+
+    fn candidates(&self) -> Option<Arc<dyn Candidates>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Candidates for FileStore {
+    async fn put(&self, name: &str) -> anyhow::Result<()> {
+        self.write(Change::Candidate(name.to_owned())).await?;
+        Ok(())
+    }
+
+    async fn has(&self, name: &str) -> anyhow::Result<bool> {
+        let name = name.to_owned();
+        self.read(move |database| database.has_candidate(&name))
+            .await
+    }
+
+    async fn all(&self) -> anyhow::Result<Vec<String>> {
+        self.read(Database::candidates).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
