@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::accounts::Desk;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
+use crate::listen::{self, Handed};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::metrics::{OrderCount, Publisher};
 use crate::readiness::{Readiness, State};
@@ -126,6 +128,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let handed = Handed::take();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -145,7 +148,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let settings =
                 Settings::load(flags, args.config, &environment).map_err(Failure::Usage)?;
             log_to_stderr(&environment)?;
-            runtime.block_on(serve(settings)).map_err(Failure::from)
+            runtime.block_on(serve(settings, handed))
         }
         Some(Command::Load(args)) => runtime.block_on(load::load(args, &environment)),
         Some(Command::Check(args)) => runtime.block_on(load::check(args, &environment)),
@@ -181,18 +184,34 @@ fn log_to_stderr(environment: &BTreeMap<String, String>) -> Result<(), Failure> 
     Ok(())
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+/// The socket that connections come from, and whose it is, for the log.
+async fn listen(
+    wanted: Option<SocketAddr>,
+    handed: Handed,
+) -> Result<(TcpListener, &'static str), Failure> {
+    if let Some(socket) = handed.socket(wanted).map_err(Failure::Usage)? {
+        let socket = TcpListener::from_std(socket).context("use the socket from systemd")?;
+        return Ok((socket, "systemd"));
+    }
+    let address = match wanted {
+        Some(address) => address,
+        None => listen::DEFAULT
+            .parse()
+            .context("read the default address")?,
+    };
+    let socket = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listen on {address}; hint: is another orders running there?"))?;
+    Ok((socket, "own"))
+}
+
+async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!(
-            "listen on {}; hint: is another orders running there?",
-            settings.listen
-        )
-    })?;
-    let address = listener.local_addr()?;
+    let (listener, socket) = listen(settings.listen, handed).await?;
+    let address = listener.local_addr().context("ask for our address")?;
     let store_address = settings.store.to_string();
-    tracing::info!(version = VERSION, %address, store = store_address, "listening");
+    tracing::info!(version = VERSION, %address, socket, store = store_address, "listening");
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }

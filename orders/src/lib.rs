@@ -9,6 +9,7 @@ pub mod api;
 pub mod aws;
 pub mod candidates;
 pub mod cli;
+pub mod listen;
 pub mod load;
 pub mod metrics;
 #[cfg(test)]

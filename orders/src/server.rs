@@ -33,7 +33,8 @@ pub enum Drained {
 }
 
 /// Serves `router` on `listener` until `stop`; then takes what is already in the listen queue,
-/// closes it, and gives requests under way `drain` to finish.
+/// closes it, and gives requests under way `drain` to finish. A socket that systemd holds as well
+/// stays open: what connects to it from now on waits there for the next process.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

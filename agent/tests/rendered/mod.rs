@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Every unit of the agent, and a service.
-pub(crate) const UNITS: [&str; 10] = [
+pub(crate) const UNITS: [&str; 11] = [
     "imagebuilder-agent-configure.service",
     "imagebuilder-agent.service",
     "imagebuilder-agent-trial.service",
@@ -15,6 +15,7 @@ pub(crate) const UNITS: [&str; 10] = [
     "imagebuilder-agent-restart.service",
     "imagebuilder-agent-restart.path",
     "orders.service",
+    "orders.socket",
 ];
 
 /// Writes them all into a directory.
@@ -36,6 +37,7 @@ pub(crate) fn into(dir: &Path) {
     let services =
         ["orders.service", "nginx.service"].map(|unit| serde_json::json!({"unit": unit}));
     context.insert("services", &services);
+    context.insert("service", &serde_json::json!({"environment": []}));
     context.insert("binary", "/usr/lib/orders/orders");
     for unit in UNITS {
         let text = tera

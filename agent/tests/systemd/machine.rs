@@ -92,7 +92,9 @@ impl Disk {
         let units = disk.at("/etc/systemd/system");
         fs::create_dir_all(&units).unwrap();
         rendered::into(&units);
-        fs::remove_file(units.join("orders.service")).unwrap();
+        for unit in ["orders.service", "orders.socket"] {
+            fs::remove_file(units.join(unit)).unwrap();
+        }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packer/provision/20-agent.sh");
         disk.file(
             "/root/20-agent.sh",

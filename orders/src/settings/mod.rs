@@ -20,9 +20,10 @@ pub use address::{CandidatesAddress, Engine, SqlAddress, StoreAddress};
 pub use aws::AwsSettings;
 pub use raw::{RawS3, RawSettings};
 
+use crate::listen;
+
 /// Where the settings file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/orders/orders.toml";
-const DEFAULT_LISTEN: &str = "0.0.0.0:8080";
 const DEFAULT_STORE: &str = "file:///var/lib/orders";
 /// What the seeds' shop sells.
 const DEFAULT_FLOWERS: [&str; 3] = ["romantic_roses", "spring_tulips", "blossom_mix"];
@@ -38,8 +39,8 @@ const TOKEN_LENGTH: usize = 16;
 /// Everything the service needs to know before it starts.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it listens, unless systemd hands it a socket.
-    pub listen: SocketAddr,
+    /// Where it is to listen; `None` when that is left to systemd, or else to the default.
+    pub listen: Option<SocketAddr>,
     /// Where orders are kept.
     pub store: StoreAddress,
     /// How a SQL store is reached.
@@ -173,10 +174,13 @@ impl Settings {
     }
 
     fn validate(raw: RawSettings, environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
-        let listen = raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
-        let listen = listen.parse().map_err(|_| {
-            anyhow::anyhow!("listen {listen:?} is not an address; hint: write {DEFAULT_LISTEN}")
-        })?;
+        let address = |listen: String| {
+            listen.parse().map_err(|_| {
+                let like = listen::DEFAULT;
+                anyhow::anyhow!("listen {listen:?} is not an address; hint: write {like}")
+            })
+        };
+        let listen = given(raw.listen).map(address).transpose()?;
         let store: StoreAddress = raw.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
         let metrics = metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?;
         let drain = raw.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS);
@@ -358,7 +362,7 @@ mod tests {
             ..RawSettings::default()
         };
         let settings = load(flags, &env, file).unwrap();
-        assert_eq!(settings.listen.to_string(), "3.3.3.3:3");
+        assert_eq!(settings.listen.unwrap().to_string(), "3.3.3.3:3");
         assert_eq!(settings.store.to_string(), "s3://bucket/a");
         assert_eq!(settings.metrics, None, "switched off by an empty variable");
         assert_eq!(settings.flowers, ["rose"]);
@@ -368,10 +372,10 @@ mod tests {
         assert_eq!(settings.aws.endpoint("CLOUDWATCH"), None);
 
         let settings = load(RawSettings::default(), &env, file).unwrap();
-        assert_eq!(settings.listen.to_string(), "2.2.2.2:2");
+        assert_eq!(settings.listen.unwrap().to_string(), "2.2.2.2:2");
 
         let settings = load(RawSettings::default(), &[], "").unwrap();
-        assert_eq!(settings.listen.to_string(), "0.0.0.0:8080");
+        assert_eq!(settings.listen, None);
         assert_eq!(settings.store.to_string(), "file:///var/lib/orders");
         assert_eq!(settings.flowers, DEFAULT_FLOWERS);
         assert_eq!(settings.metrics, None);

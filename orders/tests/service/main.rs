@@ -7,6 +7,7 @@
 
 mod contract;
 mod faults;
+mod handed;
 mod load;
 mod support;
 mod unit;

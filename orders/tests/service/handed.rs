@@ -1,0 +1,123 @@
+//! A socket that systemd hands over: taken, kept over a restart, refused when it is not the right one.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{ORDER, PATIENCE, Service, answer, orders};
+
+/// The service as systemd starts it, with `socket` as its descriptor 3.
+fn handed(socket: OwnedFd, folder: &Path) -> Command {
+    let orders = orders();
+    let mut command = Command::new("sh");
+    // The shell becomes the service, so its process id is the one that is meant.
+    command.args([
+        "-c",
+        "LISTEN_PID=$$ LISTEN_FDS=${FDS:-1} exec \"$0\" \"$@\" 3<&0 </dev/null",
+    ]);
+    command.arg(orders.get_program());
+    for (name, value) in orders.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(["--store", &format!("file://{}", folder.display())]);
+    command.stdin(socket);
+    command
+}
+
+#[test]
+fn a_restart_refuses_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let start = || {
+        let socket = socket.try_clone().unwrap().into();
+        Service::spawn(handed(socket, folder.path()))
+    };
+    let mut first = start();
+    assert_eq!(first.address, address);
+    first.wait_for("taking orders into");
+    let id = first.place();
+    first.signal("TERM");
+    assert_eq!(first.ended().code(), Some(0));
+
+    // Nobody is there; who connects now waits.
+    let mut waiting = TcpStream::connect(address).unwrap();
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        waiting,
+        "GET /order/{id} HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let second = start();
+    let answer = answer(&mut waiting).expect("an answer by the second");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    second.wait_for("taking orders into");
+    second.place();
+}
+
+#[test]
+fn what_connected_before_the_stop_is_still_served_by_the_one_that_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut service = Service::spawn(handed(socket.into(), folder.path()));
+    service.wait_for("taking orders into");
+    let mut half = service.connect();
+    write!(
+        half,
+        "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        ORDER.len()
+    )
+    .unwrap();
+    half.read_exact(&mut [0; 25]).unwrap();
+    service.signal("TERM");
+    service.wait_for("finishing the orders under way");
+    half.write_all(ORDER.as_bytes()).unwrap();
+    let answer = answer(&mut half).expect("the order under way is answered");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(service.ended().code(), Some(0));
+}
+
+#[test]
+fn a_socket_that_is_not_the_right_one_is_refused_with_the_cure() {
+    let folder = tempfile::tempdir().unwrap();
+    let tcp = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
+    let unix = UnixListener::bind(folder.path().join("socket")).unwrap();
+    let file = File::create(folder.path().join("file")).unwrap();
+    let table = [
+        (
+            tcp(),
+            vec!["--listen", "0.0.0.0:8080"],
+            "1",
+            "hint: leave `listen` out, or set ListenStream=0.0.0.0:8080",
+        ),
+        (tcp(), vec![], "2", "systemd handed over 2 sockets"),
+        (unix.into(), vec![], "1", "must be a TCP port or address"),
+        (file.into(), vec![], "1", "must be a TCP port or address"),
+    ];
+    for (socket, args, count, part) in table {
+        let mut command = handed(socket, folder.path());
+        let output = command.env("FDS", count).args(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(part), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn a_socket_for_another_process_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    command.args(["--store", &format!("file://{}", folder.path().display())]);
+    command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    service.place();
+}
