@@ -121,11 +121,9 @@ pub trait Store: Send + Sync {
 pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &settings.store {
         StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())?),
-        StoreAddress::S3 { bucket, prefix } => Arc::new(S3Store::new(
-            bucket.clone(),
-            prefix.clone(),
-            settings.aws.clone(),
-        )),
+        StoreAddress::S3 { bucket, prefix } => {
+            Arc::new(S3Store::new(bucket.clone(), prefix, settings.aws.clone()))
+        }
         StoreAddress::DynamoDb { .. } | StoreAddress::Sql(_) => {
             bail!("{} is not spoken yet", settings.store)
         }

@@ -1,18 +1,31 @@
 //! The S3 store: one object an order, `<prefix>/<id>.json`, created only if absent.
 //!
-//! Owns the keys and the reading of S3's answers. The client is made at first use, because it
-//! needs the region, which may have to come from the instance.
+//! Owns the keys and the reading of S3's answers. S3 has no transactions, so what is kept beside an
+//! order is written before it: a claim (`<prefix>-claims/<key>.json`) says which id and time the order
+//! will have, and whoever comes with the same claim finishes that order; a notice
+//! (`<prefix>-notices/<id>`) is given out once its order is there, and dropped when none came. They
+//! lie beside the folder of orders, so that a list of it holds orders only.
+//!
+//! The client is made at first use, because it needs the region, which may have to come from the
+//! instance.
+
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3;
+use object_store::client::{HttpError, HttpErrorKind};
+use object_store::list::{PaginatedListOptions, PaginatedListStore};
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    Attribute, Attributes, Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 };
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-use super::{CreateError, Entry, Kept, Store};
+use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::Aws;
 use crate::order::{Order, OrderId};
 use crate::settings::AwsSettings;
@@ -20,23 +33,71 @@ use crate::settings::AwsSettings;
 /// The object the probe asks for. It need not be there: the answer "no such key" has been through
 /// name, network, credentials and bucket, and costs a read, not a write.
 const PROBE: &str = ".probe";
+/// How often an object is put before the customer is told. The client under it tries again only what
+/// surely did not arrive.
+const PUTS: u32 = 3;
+/// After this long no further put is begun: it would not end before the customer is told.
+const PUTTING: Duration = Duration::from_secs(8);
+/// Between two puts, times their number.
+const PUT_PAUSE: Duration = Duration::from_millis(100);
+/// Objects read at once for a list: their latencies overlap, and memory stays small.
+const READS: usize = 32;
+/// How long a notice waits for its order. Orders that take longer than seconds were refused.
+const NOTICE_PATIENCE: Duration = Duration::from_secs(600);
+/// The name, among an object's metadata, of the attempt that put it.
+const ATTEMPT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("attempt"));
 
 /// Orders in a bucket.
 #[derive(Debug)]
 pub struct S3Store {
     bucket: String,
-    prefix: String,
+    orders: Path,
+    claims: Path,
+    notices: Path,
     aws: Aws,
     client: OnceCell<AmazonS3>,
+}
+
+/// What a claim's object says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Claimed {
+    id: OrderId,
+    received_at: jiff::Timestamp,
+    fingerprint: String,
+}
+
+/// How a put ended.
+enum Put {
+    /// This call made the object.
+    Made,
+    /// An object is there; whose it is must be looked at, as it may be this call's, made by a put
+    /// whose answer was lost.
+    Found(Object),
+}
+
+/// An object that was read.
+struct Object {
+    content: Bytes,
+    attempt: Option<String>,
 }
 
 impl S3Store {
     /// A store in `bucket`, under `prefix`.
     #[must_use]
-    pub fn new(bucket: String, prefix: String, aws: AwsSettings) -> Self {
+    pub fn new(bucket: String, prefix: &str, aws: AwsSettings) -> Self {
+        let parts: Vec<&str> = prefix.split('/').filter(|part| !part.is_empty()).collect();
+        let beside = |name: &str| match parts.split_last() {
+            None => Path::from(name),
+            Some((last, parts)) => {
+                let last = format!("{last}-{name}");
+                Path::from_iter(parts.iter().copied().chain([last.as_str()]))
+            }
+        };
         Self {
             bucket,
-            prefix,
+            orders: Path::from_iter(parts.iter().copied()),
+            claims: beside("claims"),
+            notices: beside("notices"),
             aws: Aws::new(aws),
             client: OnceCell::new(),
         }
@@ -51,28 +112,243 @@ impl S3Store {
             .await
     }
 
-    fn key(&self, name: &str) -> Path {
-        Path::from_iter(
-            self.prefix
-                .split('/')
-                .chain([name])
-                .filter(|part| !part.is_empty()),
-        )
+    fn order_key(&self, id: OrderId) -> Path {
+        self.orders.clone().join(format!("{id}.json"))
     }
 
-    async fn read(&self, client: &AmazonS3, id: OrderId) -> anyhow::Result<Option<Order>> {
-        let key = self.key(&format!("{id}.json"));
-        let content = match client.get(&key).await {
-            Ok(found) => found.bytes().await,
+    fn notice_key(&self, id: OrderId) -> Path {
+        self.notices.clone().join(id.to_string())
+    }
+
+    /// Puts an object where none is.
+    async fn put_new(
+        &self,
+        key: &Path,
+        content: impl Into<Bytes>,
+        attempt: Option<&str>,
+    ) -> anyhow::Result<Put> {
+        let content = content.into();
+        let started = Instant::now();
+        for try_ in 1.. {
+            let mut attributes =
+                Attributes::from_iter([(Attribute::ContentType, "application/json")]);
+            if let Some(attempt) = attempt {
+                attributes.insert(ATTEMPT, attempt.to_owned().into());
+            }
+            let options = PutOptions {
+                mode: PutMode::Create,
+                attributes,
+                ..PutOptions::default()
+            };
+            let client = self.client().await?;
+            let last = try_ >= PUTS || started.elapsed() > PUTTING;
+            match client.put_opts(key, content.clone().into(), options).await {
+                Ok(_) => return Ok(Put::Made),
+                Err(error @ Error::AlreadyExists { .. }) => {
+                    if let Some(found) = self.read(key).await? {
+                        return Ok(Put::Found(found));
+                    }
+                    // S3 says so too while another put to this key is under way, which may fail.
+                    if last {
+                        return Err(self.on_key(error, "create", key));
+                    }
+                }
+                Err(error) if !last && may_have_arrived(&error) => {}
+                Err(error) => return Err(self.on_key(error, "create", key)),
+            }
+            tokio::time::sleep(PUT_PAUSE * try_).await;
+        }
+        bail!("create s3://{}/{key}", self.bucket)
+    }
+
+    async fn read(&self, key: &Path) -> anyhow::Result<Option<Object>> {
+        let found = match self.client().await?.get(key).await {
+            Ok(found) => found,
             Err(Error::NotFound { source, .. }) if !says_no_bucket(&source.to_string()) => {
                 return Ok(None);
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(self.on_key(error, "read", key)),
         };
-        let content = content.with_context(|| format!("read s3://{}/{key}", self.bucket))?;
-        let order = serde_json::from_slice(&content)
-            .with_context(|| format!("s3://{}/{key} is not an order", self.bucket))?;
-        Ok(Some(order))
+        let attempt = found
+            .attributes
+            .get(&ATTEMPT)
+            .map(|by| by.as_ref().to_owned());
+        let content = found.bytes().await;
+        let content = content.map_err(|error| self.on_key(error, "read", key))?;
+        Ok(Some(Object { content, attempt }))
+    }
+
+    fn on_key(&self, error: Error, operation: &str, key: &Path) -> anyhow::Error {
+        anyhow::Error::new(error).context(format!("{operation} s3://{}/{key}", self.bucket))
+    }
+
+    fn order(&self, key: &Path, content: &[u8]) -> anyhow::Result<Order> {
+        serde_json::from_slice(content)
+            .with_context(|| format!("s3://{}/{key} is not an order", self.bucket))
+    }
+
+    /// Keeps the order and, before it, its notice. `false` when another order has its id.
+    async fn keep(&self, order: &Order, notice: bool) -> anyhow::Result<bool> {
+        if !notice {
+            return match self.put_order(order, None).await? {
+                None => Ok(true),
+                Some((found, _)) => Ok(found == *order),
+            };
+        }
+        let attempt = format!("{:016x}", fastrand::u64(..));
+        let notice = self.notice_key(order.id);
+        let announced = matches!(self.put_new(&notice, "", None).await?, Put::Made);
+        let Some((found, by)) = self.put_order(order, Some(&attempt)).await? else {
+            return Ok(true);
+        };
+        let by_us = by.as_ref() == Some(&attempt);
+        if announced && !by_us {
+            // The order was there before, with its own notice, which was settled since.
+            self.delete(&notice).await?;
+        }
+        Ok(by_us || found == *order)
+    }
+
+    /// The order that was there already, and the attempt that put it; `None` when there was none.
+    async fn put_order(
+        &self,
+        order: &Order,
+        attempt: Option<&str>,
+    ) -> anyhow::Result<Option<(Order, Option<String>)>> {
+        let key = self.order_key(order.id);
+        let content = serde_json::to_vec(order)?;
+        match self.put_new(&key, content, attempt).await? {
+            Put::Made => Ok(None),
+            Put::Found(found) => Ok(Some((self.order(&key, &found.content)?, found.attempt))),
+        }
+    }
+
+    /// Keeps the order under its claim: the first to come with a claim decides its id and time.
+    async fn keep_claimed(&self, entry: &Entry, claim: &Claim) -> Result<Kept, CreateError> {
+        let ours = Claimed {
+            id: entry.order.id,
+            received_at: entry.order.received_at,
+            fingerprint: hex(&claim.fingerprint),
+        };
+        let kept = self.claim(claim, &ours).await;
+        let kept = kept.map_err(CreateError::Unavailable)?;
+        if kept.fingerprint != ours.fingerprint {
+            return Err(CreateError::KeyReused);
+        }
+        if kept == ours {
+            return match self.keep(&entry.order, entry.notice).await {
+                Ok(true) => Ok(Kept::Now),
+                Ok(false) => Err(CreateError::Exists),
+                Err(error) => Err(CreateError::Unavailable(error)),
+            };
+        }
+        self.finish(entry, &kept)
+            .await
+            .map_err(CreateError::Unavailable)
+    }
+
+    /// What is claimed: `ours`, unless somebody was first.
+    async fn claim(&self, claim: &Claim, ours: &Claimed) -> anyhow::Result<Claimed> {
+        let key = self
+            .claims
+            .clone()
+            .join(format!("{}.json", hex(&claim.key)));
+        match self.put_new(&key, serde_json::to_vec(ours)?, None).await? {
+            Put::Made => Ok(ours.clone()),
+            Put::Found(found) => serde_json::from_slice(&found.content)
+                .with_context(|| format!("s3://{}/{key} is not a claim", self.bucket)),
+        }
+    }
+
+    /// Sees to it that the order of an earlier claim is there: who made the claim may have died, or be
+    /// about to write it.
+    async fn finish(&self, entry: &Entry, claimed: &Claimed) -> anyhow::Result<Kept> {
+        let key = self.order_key(claimed.id);
+        if self.read(&key).await?.is_none() {
+            let order = Order {
+                id: claimed.id,
+                received_at: claimed.received_at,
+                ..entry.order.clone()
+            };
+            let notice = self.notice_key(claimed.id);
+            if entry.notice {
+                // Made anew, so that it is not taken for one that has waited too long.
+                self.put_again(&notice).await?;
+            }
+            self.put_order(&order, None).await?;
+            if entry.notice {
+                // Once more, should it have been dropped in between, when the claim is an old one. A
+                // notice too many is better than none.
+                self.put_again(&notice).await?;
+            }
+        }
+        Ok(Kept::Before(claimed.id))
+    }
+
+    async fn put_again(&self, key: &Path) -> anyhow::Result<()> {
+        let put = self.client().await?.put(key, Bytes::new().into()).await;
+        put.map_err(|error| self.on_key(error, "write", key))?;
+        Ok(())
+    }
+
+    async fn delete(&self, key: &Path) -> anyhow::Result<()> {
+        match self.client().await?.delete(key).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.on_key(error, "delete", key)),
+        }
+    }
+
+    /// One page of a folder, in the order of its keys, with the token of the next.
+    async fn page(
+        &self,
+        folder: &Path,
+        after: Option<&Path>,
+        token: Option<String>,
+        limit: usize,
+    ) -> anyhow::Result<(Vec<ObjectMeta>, Option<String>)> {
+        let mut start = folder.to_string();
+        if !start.is_empty() {
+            start.push('/');
+        }
+        let options = PaginatedListOptions {
+            // A page goes on from its token.
+            offset: after.filter(|_| token.is_none()).map(ToString::to_string),
+            // Only what lies in this very folder.
+            delimiter: Some("/".into()),
+            max_keys: Some(limit.min(1000)),
+            page_token: token,
+            ..PaginatedListOptions::default()
+        };
+        let page = self
+            .client()
+            .await?
+            .list_paginated(
+                Some(start.as_str()).filter(|start| !start.is_empty()),
+                options,
+            )
+            .await
+            .with_context(|| {
+                format!(
+                    "list s3://{}/{start}; hint: the role needs s3:ListBucket",
+                    self.bucket
+                )
+            })?;
+        Ok((page.result.objects, page.page_token))
+    }
+
+    /// Whether the notice's order is there. One that has waited too long for it is dropped.
+    async fn is_due(&self, id: OrderId, since: jiff::Timestamp) -> anyhow::Result<bool> {
+        let key = self.order_key(id);
+        match self.client().await?.head(&key).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => {
+                if jiff::Timestamp::now().duration_since(since).unsigned_abs() > NOTICE_PATIENCE {
+                    self.delete(&self.notice_key(id)).await?;
+                }
+                Ok(false)
+            }
+            Err(error) => Err(self.on_key(error, "look for", &key)),
+        }
     }
 }
 
@@ -81,33 +357,43 @@ fn says_no_bucket(answer: &str) -> bool {
     answer.contains("NoSuchBucket")
 }
 
+/// Whether the server may have acted though no answer came: it must be asked again, for it must be
+/// known.
+fn may_have_arrived(error: &Error) -> bool {
+    let mut source = Some(error as &dyn std::error::Error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            return matches!(
+                error.kind(),
+                HttpErrorKind::Timeout | HttpErrorKind::Interrupted
+            );
+        }
+        source = error.source();
+    }
+    false
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        use std::fmt::Write as _;
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The id in the last part of a key, when there is one.
+fn id_in(key: &Path, end: &str) -> Option<OrderId> {
+    key.filename()?.strip_suffix(end)?.parse().ok()
+}
+
 #[async_trait]
 impl Store for S3Store {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        let order = &entry.order;
-        let create = async {
-            let client = self.client().await?;
-            let key = self.key(&format!("{}.json", order.id));
-            let options = PutOptions {
-                mode: PutMode::Create,
-                attributes: Attributes::from_iter([(Attribute::ContentType, "application/json")]),
-                ..PutOptions::default()
-            };
-            match client
-                .put_opts(&key, serde_json::to_vec(order)?.into(), options)
-                .await
-            {
-                Ok(_) => Ok(true),
-                // The client tries again after a lost answer, and then meets its own object.
-                Err(Error::AlreadyExists { .. }) => {
-                    Ok(self.read(client, order.id).await?.as_ref() == Some(order))
-                }
-                Err(error) => {
-                    Err(error).with_context(|| format!("create s3://{}/{key}", self.bucket))
-                }
-            }
-        };
-        match create.await {
+        if let Some(claim) = &entry.claim {
+            return self.keep_claimed(entry, claim).await;
+        }
+        match self.keep(&entry.order, entry.notice).await {
             Ok(true) => Ok(Kept::Now),
             Ok(false) => Err(CreateError::Exists),
             Err(error) => Err(CreateError::Unavailable(error)),
@@ -115,23 +401,76 @@ impl Store for S3Store {
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
-        self.read(self.client().await?, id).await
+        let key = self.order_key(id);
+        let found = self.read(&key).await?;
+        found
+            .map(|found| self.order(&key, &found.content))
+            .transpose()
     }
 
-    async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
-        anyhow::bail!("not listed yet")
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        let after = self.order_key(after);
+        let mut orders = Vec::new();
+        let mut token = None;
+        while orders.len() < limit {
+            let wanted = limit - orders.len();
+            let (objects, next) = self.page(&self.orders, Some(&after), token, wanted).await?;
+            let found: Vec<Option<Order>> = stream::iter(objects)
+                .filter_map(|object| std::future::ready(id_in(&object.location, ".json")))
+                .map(|id| self.get(id))
+                .buffered(READS)
+                .try_collect()
+                .await?;
+            orders.extend(found.into_iter().flatten());
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        Ok(orders)
     }
 
-    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
-        Ok(Vec::new())
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        let mut due = Vec::new();
+        let mut token = None;
+        while due.len() < limit {
+            let (objects, next) = self.page(&self.notices, None, token, 1000).await?;
+            let waiting = objects.into_iter().filter_map(|object| {
+                let since = object.last_modified.timestamp();
+                Some((
+                    id_in(&object.location, "")?,
+                    jiff::Timestamp::from_second(since).ok()?,
+                ))
+            });
+            let mut looked_at = stream::iter(waiting)
+                .map(|(id, since)| async move { anyhow::Ok((id, self.is_due(id, since).await?)) })
+                .buffered(READS);
+            while due.len() < limit
+                && let Some((id, is_due)) = looked_at.try_next().await?
+            {
+                if is_due {
+                    due.push(id);
+                }
+            }
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        Ok(due)
     }
 
-    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
-        Ok(())
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
+        self.delete(&self.notice_key(id)).await
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
-        match self.client().await?.get(&self.key(PROBE)).await {
+        match self
+            .client()
+            .await?
+            .get(&self.orders.clone().join(PROBE))
+            .await
+        {
             Ok(_) => Ok(()),
             Err(Error::NotFound { source, .. }) => {
                 if says_no_bucket(&source.to_string()) {
@@ -143,7 +482,7 @@ impl Store for S3Store {
                 "reading s3://{}/{} is not allowed: {source}; hint: the role needs s3:PutObject, \
                  s3:GetObject and s3:ListBucket",
                 self.bucket,
-                self.prefix
+                self.orders
             ),
             Err(error) => Err(error).with_context(|| format!("reach the bucket {}", self.bucket)),
         }
@@ -151,98 +490,4 @@ impl Store for S3Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use tokio::io::{AsyncReadExt, copy_bidirectional, split};
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::super::contract;
-    use super::*;
-    use crate::moto::Moto;
-
-    fn store(endpoint: &str, bucket: &str) -> S3Store {
-        S3Store::new(
-            bucket.to_owned(),
-            "orders/here".to_owned(),
-            Moto::settings(endpoint),
-        )
-    }
-
-    #[tokio::test]
-    async fn keeps_the_contract() {
-        let moto = Moto::start();
-        moto.make_bucket("shop").await;
-        contract::holds(&|| Box::new(store(&moto.endpoint, "shop"))).await;
-    }
-
-    #[tokio::test]
-    async fn a_missing_bucket_is_named() {
-        let moto = Moto::start();
-        let store = store(&moto.endpoint, "nowhere");
-        let error = format!("{:#}", store.probe().await.unwrap_err());
-        assert_eq!(error, "the bucket nowhere does not exist");
-        let order = contract::order("Ada");
-        assert!(matches!(
-            store.create(&order.clone().into()).await,
-            Err(CreateError::Unavailable(_))
-        ));
-        assert!(
-            store.get(order.id).await.is_err(),
-            "no bucket is not the same as no order"
-        );
-    }
-
-    #[tokio::test]
-    async fn an_answer_lost_on_the_way_is_no_second_order_and_no_refusal() {
-        let moto = Moto::start();
-        moto.make_bucket("shop").await;
-        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", door.local_addr().unwrap());
-        let inside = moto.endpoint.trim_start_matches("http://").to_owned();
-        let cut = std::sync::Arc::new(AtomicBool::new(false));
-        let first = std::sync::Arc::clone(&cut);
-        let proxy = tokio::spawn(async move {
-            while let Ok((mut client, _)) = door.accept().await {
-                let mut server = TcpStream::connect(&inside).await.unwrap();
-                let first = std::sync::Arc::clone(&first);
-                tokio::spawn(async move {
-                    if first.swap(true, Ordering::SeqCst) {
-                        let _ = copy_bidirectional(&mut client, &mut server).await;
-                        return;
-                    }
-                    // The first answer: the server has acted, and the client never hears of it.
-                    let (mut from_client, _to_client) = split(client);
-                    let (mut from_server, mut to_server) = split(server);
-                    tokio::select! {
-                        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-                        _ = from_server.read_u8() => {}
-                    }
-                });
-            }
-        });
-        let order = contract::order("Ada");
-        store(&endpoint, "shop")
-            .create(&order.clone().into())
-            .await
-            .unwrap();
-        assert!(cut.load(Ordering::SeqCst));
-        assert_eq!(
-            store(&moto.endpoint, "shop").get(order.id).await.unwrap(),
-            Some(order)
-        );
-        proxy.abort();
-    }
-
-    #[test]
-    fn keys_have_no_empty_parts() {
-        let key = |prefix: &str| {
-            S3Store::new("b".into(), prefix.into(), AwsSettings::default())
-                .key("x")
-                .to_string()
-        };
-        assert_eq!(key(""), "x");
-        assert_eq!(key("orders"), "orders/x");
-        assert_eq!(key("a//b"), "a/b/x");
-    }
-}
+mod tests;

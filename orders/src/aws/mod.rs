@@ -1,61 +1,37 @@
 //! How AWS is reached: HTTP clients, region, credentials, the instance's own metadata.
 //!
-//! Owns what S3 and CloudWatch have in common. Everything here is asked for in the background and
-//! lazily: the service listens before the first answer, and off EC2 there is none.
+//! Owns what S3, DynamoDB, SNS and CloudWatch have in common. Everything here is asked for in the
+//! background and lazily: the service listens before the first answer, and off EC2 there is none.
 
-use std::sync::{Arc, Once, OnceLock};
+mod wire;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use object_store::aws::{AmazonS3Builder, AwsCredentialProvider};
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
-use reqwest::{Client, ClientBuilder, Method};
+use anyhow::Context;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredentialProvider};
+use object_store::{BackoffConfig, RetryConfig};
+use reqwest::Method;
 use tokio::sync::OnceCell;
 
 use crate::settings::AwsSettings;
+use wire::Wire;
+pub use wire::client;
 
-/// A store or metric call that takes longer has failed: a client's own patience is 5 s to 60 s.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Every AWS endpoint is near; a connection that takes longer will not come.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// When trying again ends. One order waits on this, and its customer's own patience is 5 s to 60 s.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The metadata service is on the same host.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a metadata token lasts; each is used for one look only.
 const METADATA_TOKEN_SECONDS: &str = "60";
 
-/// Picks the TLS implementation, once a process.
-fn choose_tls() {
-    static CHOSEN: Once = Once::new();
-    CHOSEN.call_once(|| {
-        // An error means that one is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-}
-
-/// A client for `url`. The system's certificates are read only for https: it takes time and
-/// memory, and a box that speaks plain http to a rehearsal may have none.
-///
-/// # Errors
-/// When the system has no certificates and `url` needs them.
-pub fn client(url: &str, timeout: Duration) -> anyhow::Result<Client> {
-    choose_tls();
-    let mut builder = ClientBuilder::new()
-        .timeout(timeout)
-        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-        .redirect(reqwest::redirect::Policy::none());
-    if url.starts_with("http://") {
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build().with_context(|| {
-        format!("prepare a client for {url}; hint: https needs the package ca-certificates")
-    })
-}
-
-/// AWS as seen from this process. Cheap to clone.
+/// AWS as seen from this process. Cheap to clone; clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub struct Aws {
     settings: AwsSettings,
     region: Arc<OnceCell<String>>,
+    credentials: Arc<OnceCell<AwsCredentialProvider>>,
+    wire: Wire,
 }
 
 impl Aws {
@@ -65,6 +41,8 @@ impl Aws {
         Self {
             settings,
             region: Arc::default(),
+            credentials: Arc::default(),
+            wire: Wire::default(),
         }
     }
 
@@ -90,27 +68,27 @@ impl Aws {
         Ok(region.await?.as_str())
     }
 
-    /// A builder with endpoint, region, credentials and limits set; the bucket is the caller's.
+    /// A builder with endpoint, region, credentials, connections and limits set; the bucket is the
+    /// caller's.
     ///
     /// # Errors
-    /// When the region is not known.
+    /// When the region is not known, or the variables contradict each other.
     pub async fn s3(&self) -> anyhow::Result<AmazonS3Builder> {
-        choose_tls();
+        let credentials = self.credentials().await?;
+        Ok(self
+            .s3_with_own_credentials()
+            .await?
+            .with_credentials(credentials))
+    }
+
+    async fn s3_with_own_credentials(&self) -> anyhow::Result<AmazonS3Builder> {
         let mut builder = AmazonS3Builder::new();
         for (name, value) in self.settings.variables() {
             if let Ok(key) = name.to_ascii_lowercase().parse() {
                 builder = builder.with_config(key, value);
             }
         }
-        let mut options = ClientOptions::new()
-            .with_timeout(CALL_TIMEOUT)
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_http1_only();
         if let Some(endpoint) = self.endpoint("S3") {
-            let plain = endpoint.starts_with("http://");
-            options = options
-                .with_allow_http(plain)
-                .with_no_system_certificates(plain);
             builder = builder.with_endpoint(endpoint);
         }
         if let Some(endpoint) = self.settings.metadata_endpoint() {
@@ -118,8 +96,10 @@ impl Aws {
         }
         Ok(builder
             .with_region(self.region().await?)
-            .with_client_options(options)
-            // One order waits on this: a few quick tries, then the customer is told.
+            .with_http_connector(self.wire.clone())
+            // One key at a time is all that is ever deleted, and not every server knows the other call.
+            .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
+            // A few quick tries, then the customer is told.
             .with_retry(RetryConfig {
                 max_retries: 3,
                 retry_timeout: CALL_TIMEOUT,
@@ -131,14 +111,19 @@ impl Aws {
             }))
     }
 
-    /// Credentials by the standard chain: variables, web identity, container, instance role.
+    /// Credentials by the standard chain: variables, web identity, container, instance role. Kept
+    /// until they are about to expire.
     ///
     /// # Errors
     /// When the variables contradict each other, or the region is not known.
     pub async fn credentials(&self) -> anyhow::Result<AwsCredentialProvider> {
-        // The credentials are the S3 client's; a bucket is a matter of form and never asked.
-        let s3 = self.s3().await?.with_bucket_name("unused").build()?;
-        Ok(Arc::clone(s3.credentials()))
+        let credentials = self.credentials.get_or_try_init(|| async {
+            // The credentials are the S3 client's; a bucket is a matter of form and never asked.
+            let s3 = self.s3_with_own_credentials().await?;
+            let s3 = s3.with_bucket_name("unused").build()?;
+            anyhow::Ok(Arc::clone(s3.credentials()))
+        });
+        Ok(Arc::clone(credentials.await?))
     }
 
     /// One value of the instance metadata (version 2: with a token).
@@ -147,15 +132,16 @@ impl Aws {
     /// When this is no instance, or its metadata service does not answer.
     pub async fn metadata(&self, path: &str) -> anyhow::Result<String> {
         let Some(endpoint) = self.settings.metadata_endpoint() else {
-            bail!("the instance metadata is switched off (AWS_EC2_METADATA_DISABLED)");
+            anyhow::bail!("the instance metadata is switched off (AWS_EC2_METADATA_DISABLED)");
         };
-        let client = client(endpoint, METADATA_TIMEOUT)?;
+        let client = self.wire.client(endpoint)?;
         let token = client
             .request(Method::PUT, format!("{endpoint}/latest/api/token"))
             .header(
                 "x-aws-ec2-metadata-token-ttl-seconds",
                 METADATA_TOKEN_SECONDS,
             )
+            .timeout(METADATA_TIMEOUT)
             .send()
             .await?
             .error_for_status()?
@@ -164,6 +150,7 @@ impl Aws {
         let value = client
             .get(format!("{endpoint}/latest/meta-data/{path}"))
             .header("x-aws-ec2-metadata-token", token)
+            .timeout(METADATA_TIMEOUT)
             .send()
             .await?
             .error_for_status()?
