@@ -10,7 +10,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::settings::UnknownFields;
 
 /// Longest name taken, in characters.
 pub const NAME_LIMIT: usize = 200;
@@ -178,11 +181,16 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Judges the fields as they came against the limits and the `flowers` on sale.
+    /// Judges the fields as they came against the limits, the `flowers` on sale and what is to become
+    /// of `unknown` ones.
     ///
     /// # Errors
     /// Every fault found, so that a form can show them all at once.
-    pub fn judge(mut fields: Map<String, Value>, flowers: &[String]) -> Result<Self, Vec<Fault>> {
+    pub fn judge(
+        mut fields: Map<String, Value>,
+        flowers: &[String],
+        unknown: UnknownFields,
+    ) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let name = text(&mut fields, "name", NAME_LIMIT, &mut faults);
         let address = text(&mut fields, "address", ADDRESS_LIMIT, &mut faults);
@@ -210,7 +218,11 @@ impl Draft {
             ));
         } else {
             for (field, value) in &fields {
-                if let Some(message) = extra_fault(field, value) {
+                let fault = match unknown {
+                    UnknownFields::Keep => extra_fault(field, value),
+                    UnknownFields::Refuse => Some("is not a field of an order".to_owned()),
+                };
+                if let Some(message) = fault {
                     let shown: String = field.chars().take(EXTRA_NAME_LIMIT).collect();
                     faults.push(Fault::new(&shown, message));
                 }
@@ -225,6 +237,16 @@ impl Draft {
             }),
             _ => Err(faults),
         }
+    }
+
+    /// What it says, as SHA-256: equal for two requests exactly when they would make the same order,
+    /// however they spelled it (JSON or form, whichever order of fields).
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        // An array, so that no extra field can be taken for another; the map is sorted by name.
+        let fields = (&self.name, &self.address, &self.flower, &self.extra);
+        let fields = serde_json::to_vec(&fields).expect("text, numbers and a map are all JSON");
+        Sha256::digest(fields).into()
     }
 
     /// Makes it an order, with the id and time given.
@@ -302,12 +324,14 @@ mod tests {
         let Value::Object(fields) = value else {
             panic!("not an object")
         };
-        Draft::judge(fields, &flowers()).map_err(|faults| {
-            faults
-                .into_iter()
-                .map(|f| format!("{} {}", f.field, f.message))
-                .collect()
-        })
+        Draft::judge(fields, &flowers(), UnknownFields::Keep).map_err(said)
+    }
+
+    fn said(faults: Vec<Fault>) -> Vec<String> {
+        faults
+            .into_iter()
+            .map(|f| format!("{} {}", f.field, f.message))
+            .collect()
     }
 
     #[test]
@@ -365,6 +389,42 @@ mod tests {
         for (fields, expected) in table {
             let found = judge(fields.clone()).err().unwrap_or_default();
             assert_eq!(found, expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn refuses_fields_it_does_not_know_when_told_to() {
+        let fields = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let judge = |text| Draft::judge(fields(text), &flowers(), UnknownFields::Refuse);
+        assert!(judge(r#"{"name":"A","address":"B","flower":"spring_tulips"}"#).is_ok());
+        let faults =
+            judge(r#"{"name":"A","address":"B","flower":"spring_tulips","card":"Hi","qty":2}"#)
+                .unwrap_err();
+        assert_eq!(
+            said(faults),
+            [
+                "card is not a field of an order",
+                "qty is not a field of an order"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_tells_orders_apart_and_not_their_spelling() {
+        let print = |fields: Value| judge(fields).unwrap().fingerprint();
+        let first = json!({"name":"A","address":"B","flower":"spring_tulips","x":"1","y":2});
+        let same = json!({"y":2,"x":"1","flower":"spring_tulips","address":" B","name":"A "});
+        assert_eq!(print(first.clone()), print(same));
+        for (field, value) in [
+            ("name", json!("C")),
+            ("address", json!("C")),
+            ("flower", json!("romantic_roses")),
+            ("x", json!(1)),
+            ("z", Value::Null),
+        ] {
+            let mut other = first.clone();
+            other[field] = value;
+            assert_ne!(print(first.clone()), print(other), "{field}");
         }
     }
 

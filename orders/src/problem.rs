@@ -19,6 +19,8 @@ pub struct Problem {
     errors: Vec<Fault>,
     #[serde(skip)]
     retry_after: Option<u32>,
+    #[serde(skip)]
+    challenge: bool,
 }
 
 impl Problem {
@@ -31,6 +33,7 @@ impl Problem {
             detail: Some(detail.into()),
             errors: Vec::new(),
             retry_after: None,
+            challenge: false,
         }
     }
 
@@ -46,6 +49,21 @@ impl Problem {
         }
     }
 
+    /// The caller did not prove who they are (401): what is asked for needs a bearer token.
+    #[must_use]
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self {
+            challenge: true,
+            ..Self::new(StatusCode::UNAUTHORIZED, detail)
+        }
+    }
+
+    /// Its status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
     /// The service cannot take it now (503); the client may try again after `seconds`.
     #[must_use]
     pub fn try_again(seconds: u32, detail: impl Into<String>) -> Self {
@@ -59,7 +77,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry_after = self.retry_after;
+        let (retry_after, challenge) = (self.retry_after, self.challenge);
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -69,6 +87,10 @@ impl IntoResponse for Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if challenge {
+            // RFC 9110 §11.6.1: a 401 says how to prove it.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

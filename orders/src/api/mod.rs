@@ -6,7 +6,10 @@
 mod accounts;
 mod body;
 mod health;
+mod idempotency;
+mod list;
 mod look_up;
+mod operator;
 mod place;
 
 use std::sync::Arc;
@@ -73,6 +76,7 @@ pub fn router(shop: Shop) -> Router {
             post(place::place_order).get(place::order_endpoint),
         )
         .route("/order/{id}", get(look_up::look_up_order))
+        .route("/orders", get(list::list_orders))
         .route("/gtg", get(health::good_to_go))
         .route("/version", get(health::version))
         .with_state(shop)

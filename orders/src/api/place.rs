@@ -1,17 +1,18 @@
 //! `POST /order`: read, judge, keep, answer.
 
-use axum::Json;
+use std::time::Duration;
+
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use super::accounts::customer;
 use super::body::{Form, read_body};
-use super::{STORE_TIMEOUT, Shop, within};
+use super::idempotency::{Key, REPLAYED};
+use super::{STORE_TIMEOUT, Shop};
 use crate::order::{Draft, OrderId};
 use crate::problem::Problem;
-use crate::store::{CreateError, Entry};
+use crate::store::{CreateError, Entry, Kept, Store};
 
 pub(super) async fn order_endpoint() -> &'static str {
     "Order endpoint OK"
@@ -26,32 +27,77 @@ pub(super) async fn place_order(
     };
     let (parts, body) = request.into_parts();
     let form = Form::of(&parts.headers)?;
+    let key = Key::of(&parts.headers)?;
     let account = customer(&shop, &parts).await?;
     let body = read_body(body).await?;
     let fields = form.fields(&body)?;
-    let draft = Draft::judge(fields, &shop.settings.flowers).map_err(Problem::faults)?;
+    let settings = &shop.settings;
+    let draft = Draft::judge(fields, &settings.flowers, settings.unknown_fields)
+        .map_err(Problem::faults)?;
+    let claim = key.map(|key| key.claim(account, &draft));
     let mut order = draft.take(OrderId::new(), jiff::Timestamp::now());
     order.account = account;
-    let entry = Entry::from(order.clone());
-    let created = within(STORE_TIMEOUT, async {
-        match shop.store.create(&entry).await {
-            Ok(_) => Ok(()),
-            Err(CreateError::Exists | CreateError::KeyReused) => {
-                anyhow::bail!("its new id is taken")
-            }
-            Err(CreateError::Unavailable(error)) => Err(error),
+    let entry = Entry {
+        order,
+        claim,
+        notice: settings.notices_topic.is_some(),
+    };
+    let id = entry.order.id;
+    match keep(&*shop.store, &entry, STORE_TIMEOUT).await {
+        Ok(Kept::Now) => {}
+        Ok(Kept::Before(first)) => {
+            tracing::info!(order = %first, "order stored before");
+            return Ok(received(first, true));
         }
-    });
-    created.await.map_err(|error| {
-        tracing::error!(order = %order.id, error = format!("{error:#}"), "order not stored");
-        shop.readiness.doubt();
-        Problem::try_again(
-            2,
-            "the order could not be stored just now, and was not accepted",
-        )
-    })?;
+        Err(CreateError::KeyReused) => {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "this Idempotency-Key was used for another order; take a new key for a new order",
+            ));
+        }
+        Err(error) => {
+            let error = match error {
+                CreateError::Unavailable(error) => format!("{error:#}"),
+                CreateError::Exists | CreateError::KeyReused => "its new id is taken".to_owned(),
+            };
+            tracing::error!(order = %id, error, "order not stored");
+            shop.readiness.doubt();
+            return Err(Problem::try_again(
+                2,
+                "the order could not be stored just now, and was not accepted",
+            ));
+        }
+    }
     shop.count.add_one();
-    tracing::info!(order = %order.id, "order stored");
-    let answer = json!({ "message": "Order received", "id": order.id });
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+    tracing::info!(order = %id, "order stored");
+    Ok(received(id, false))
+}
+
+/// Keeps the entry within `limit`.
+async fn keep(store: &dyn Store, entry: &Entry, limit: Duration) -> Result<Kept, CreateError> {
+    tokio::time::timeout(limit, store.create(entry))
+        .await
+        .unwrap_or_else(|_| {
+            let late = anyhow::anyhow!("no answer within {} s", limit.as_secs());
+            Err(CreateError::Unavailable(late))
+        })
+}
+
+/// The answer to an order that is kept; `replayed` when it was kept for an earlier request.
+fn received(id: OrderId, replayed: bool) -> Response {
+    let body = format!(r#"{{"id":"{id}","message":"Order received"}}"#);
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    let mut response = (headers, body).into_response();
+    if replayed {
+        response
+            .headers_mut()
+            .insert(REPLAYED.clone(), HeaderValue::from_static("true"));
+    }
+    response
 }

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::aws::Aws;
-use crate::order::Order;
+use crate::order::{AccountId, Order};
 use crate::settings::AwsSettings;
 use crate::settings::RawSettings;
+use crate::store::memory::MemoryStore;
 use crate::store::{CreateError, Entry, Kept};
 use axum::body::Body;
 use futures_util::stream;
@@ -38,13 +39,18 @@ impl Store for Stuck {
 }
 
 fn service() -> (Router, Shop) {
+    over(Arc::new(Stuck), RawSettings::default())
+}
+
+/// The service over `store`, which sells roses.
+fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
     let flags = RawSettings {
         flowers: Some(vec!["rose".to_owned()]),
-        ..RawSettings::default()
+        ..settings
     };
     let off = [("AWS_EC2_METADATA_DISABLED".to_owned(), "true".to_owned())];
     let shop = Shop {
-        store: Arc::new(Stuck),
+        store,
         readiness: Readiness::default(),
         settings: Arc::new(
             Settings::load(
@@ -71,6 +77,51 @@ fn order(body: Body) -> Request {
 
 fn good() -> Body {
     Body::from(r#"{"name":"Ada","address":"1 Row","flower":"rose"}"#)
+}
+
+/// An answer, taken apart.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+async fn ask(router: &Router, request: Request) -> Answer {
+    let answer = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = answer.into_parts();
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: body.collect().await.unwrap().to_bytes().into(),
+    }
+}
+
+fn get_as(path: &str, bearer: Option<&str>) -> Request {
+    let mut request = Request::get(path);
+    if let Some(token) = bearer {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(Body::empty()).unwrap()
+}
+
+const TOKEN: &str = "0123456789abcdef-operator";
+
+/// A shop with an operator, over a store that works.
+fn shop_with_operator() -> (Router, Shop) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
+    let settings = RawSettings {
+        operator_token_file: Some(file.to_str().unwrap().to_owned()),
+        ..RawSettings::default()
+    };
+    over(Arc::new(MemoryStore::default()), settings)
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,4 +160,240 @@ async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
         details["detail"],
         "waiting for the first answer of the store"
     );
+}
+
+fn keyed(key: &str, name: &str) -> Request {
+    Request::post("/order")
+        .header("content-type", "application/json")
+        .header("idempotency-key", key)
+        .body(Body::from(format!(
+            r#"{{"name":"{name}","address":"1 Row","flower":"rose"}}"#
+        )))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn one_key_makes_one_order_however_often_it_is_sent() {
+    let (router, shop) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    let first = ask(&router, keyed("k-1", "Ada")).await;
+    assert_eq!(first.status, 200);
+    assert!(!first.headers.contains_key("idempotency-replayed"));
+    let again = ask(&router, keyed("k-1", "Ada")).await;
+    assert_eq!((again.status, &again.body), (200, &first.body));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    // As a form it is the same order too.
+    let form = Request::post("/order")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("idempotency-key", "k-1")
+        .body(Body::from("flower=rose&address=1+Row&name=Ada"))
+        .unwrap();
+    assert_eq!(ask(&router, form).await.body, first.body);
+
+    let other = ask(&router, keyed("k-1", "Eve")).await;
+    assert_eq!(other.status, 409);
+    assert_eq!(other.headers["content-type"], "application/problem+json");
+    assert_ne!(ask(&router, keyed("k-2", "Ada")).await.body, first.body);
+    // What was refused has not used its key up.
+    assert_eq!(ask(&router, keyed("k-3", " ")).await.status, 422);
+    assert_eq!(ask(&router, keyed("k-3", "Ada")).await.status, 200);
+
+    let beginning = OrderId::from_bytes([0; 16]);
+    assert_eq!(shop.store.list(beginning, 10).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_refused() {
+    let (router, shop) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    for key in ["", "a b", "k\u{e9}", &"x".repeat(256)] {
+        assert_eq!(ask(&router, keyed(key, "Ada")).await.status, 400, "{key:?}");
+    }
+    let mut twice = keyed("k-1", "Ada");
+    let second = HeaderValue::from_static("k-2");
+    twice.headers_mut().append("idempotency-key", second);
+    assert_eq!(ask(&router, twice).await.status, 400);
+    assert_eq!(
+        ask(&router, keyed(&"x".repeat(255), "Ada")).await.status,
+        200
+    );
+    let beginning = OrderId::from_bytes([0; 16]);
+    assert_eq!(shop.store.list(beginning, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_operator_reads_every_order_page_by_page() {
+    let (router, shop) = shop_with_operator();
+    let mut ids = Vec::new();
+    for number in 0..7 {
+        let placed = ask(&router, keyed(&format!("k-{number}"), "Ada")).await;
+        ids.push(placed.json()["id"].as_str().unwrap().to_owned());
+    }
+    // From the beginning to the end, three at a time.
+    let mut read = Vec::new();
+    let mut since = String::new();
+    for expected in [3, 3, 1] {
+        let path = format!("/orders?limit=3{since}");
+        let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["cache-control"], "no-store");
+        let page = answer.json();
+        let orders = page["orders"].as_array().unwrap();
+        assert_eq!(orders.len(), expected);
+        assert_eq!(orders[0]["name"], "Ada");
+        read.extend(orders.iter().map(|o| o["id"].as_str().unwrap().to_owned()));
+        match page["next"].as_str() {
+            Some(next) => since = format!("&since={next}"),
+            None => assert_eq!(expected, 1, "the last page has no next"),
+        }
+    }
+    assert_eq!(read, ids);
+    // A page that holds exactly the rest is the last.
+    let page = ask(&router, get_as("/orders?limit=7", Some(TOKEN))).await;
+    assert!(page.json().get("next").is_none());
+
+    let now = jiff::Timestamp::now();
+    let hour = jiff::SignedDuration::from_hours(1);
+    let list = async |query: String| {
+        let path = format!("/orders?{query}");
+        let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
+        assert_eq!(answer.status, 200, "{path}");
+        answer.json()["orders"].as_array().unwrap().len()
+    };
+    assert_eq!(list(format!("since={}", now - hour)).await, 7);
+    assert_eq!(list(format!("since={}", now + hour)).await, 0);
+    assert_eq!(list("since=2001-01-01T00:00:00+02:00".to_owned()).await, 7);
+    assert_eq!(list("other=1".to_owned()).await, 7);
+    for query in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=-1",
+        "limit=",
+        "since=",
+        "since=yesterday",
+        "limit=1&limit=2",
+        "since=2001-01-01T00:00:00Z&since=2001-01-01T00:00:00Z",
+    ] {
+        let path = format!("/orders?{query}");
+        let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
+        assert_eq!(answer.status, 400, "{query}");
+    }
+    drop(shop);
+}
+
+#[tokio::test]
+async fn a_page_of_huge_orders_ends_early_and_leaves_nothing_out() {
+    let (router, shop) = shop_with_operator();
+    let wide = "x".repeat(crate::order::EXTRA_VALUE_LIMIT);
+    let template = shop_order(None);
+    for _ in 0..250 {
+        let mut order = Order {
+            id: OrderId::new(),
+            ..template.clone()
+        };
+        for field in 0..crate::order::EXTRA_FIELDS_LIMIT {
+            order.extra.insert(format!("f{field}"), wide.clone().into());
+        }
+        shop.store.create(&order.into()).await.unwrap();
+    }
+    let mut seen = 0;
+    let mut since = String::new();
+    let mut pages = 0;
+    loop {
+        let path = format!("/orders?limit=1000{since}");
+        let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
+        assert!(answer.body.len() < 1_100_000, "{}", answer.body.len());
+        let page = answer.json();
+        seen += page["orders"].as_array().unwrap().len();
+        pages += 1;
+        match page["next"].as_str() {
+            Some(next) => since = format!("&since={next}"),
+            None => break,
+        }
+    }
+    assert_eq!((seen, pages), (250, 2));
+}
+
+#[tokio::test]
+async fn only_the_operator_reads_the_list() {
+    let (router, _) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    let answer = ask(&router, get_as("/orders", Some(TOKEN))).await;
+    assert_eq!(answer.status, 403);
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("operator_token_file"), "{detail}");
+
+    let (router, _) = shop_with_operator();
+    let wrong = format!("{TOKEN}x");
+    for bearer in [
+        None,
+        Some(""),
+        Some(&TOKEN[1..]),
+        Some(&*wrong),
+        Some("x y"),
+    ] {
+        let answer = ask(&router, get_as("/orders", bearer)).await;
+        assert_eq!(answer.status, 401, "{bearer:?}");
+        assert_eq!(answer.headers["www-authenticate"], "Bearer");
+    }
+    let mut basic = get_as("/orders", None);
+    let value = HeaderValue::from_str(&format!("Basic {TOKEN}")).unwrap();
+    basic.headers_mut().insert("authorization", value);
+    assert_eq!(ask(&router, basic).await.status, 401);
+}
+
+/// An order as it stands in a store, of an account's or of nobody's.
+fn shop_order(account: Option<AccountId>) -> Order {
+    Order {
+        id: OrderId::new(),
+        received_at: jiff::Timestamp::now(),
+        account,
+        name: "Ada".to_owned(),
+        address: "1 Row".to_owned(),
+        flower: "rose".to_owned(),
+        extra: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn an_accounts_order_is_not_there_for_others() {
+    let (router, shop) = shop_with_operator();
+    let owned = shop_order(Some(AccountId::new()));
+    let free = shop_order(None);
+    for order in [&owned, &free] {
+        shop.store.create(&order.clone().into()).await.unwrap();
+    }
+    let (owned, free) = (
+        format!("/order/{}", owned.id),
+        format!("/order/{}", free.id),
+    );
+    assert_eq!(ask(&router, get_as(&free, None)).await.status, 200);
+    let hidden = ask(&router, get_as(&owned, None)).await;
+    let absent = format!("/order/{}", OrderId::new());
+    let absent = ask(&router, get_as(&absent, None)).await;
+    assert_eq!((hidden.status, &hidden.body), (404, &absent.body));
+    assert_eq!(ask(&router, get_as(&owned, Some("x"))).await.status, 404);
+    let shown = ask(&router, get_as(&owned, Some(TOKEN))).await;
+    assert_eq!(shown.status, 200);
+    assert!(shown.json().get("account").is_none());
+}
+
+#[tokio::test]
+async fn what_is_no_text_is_no_id() {
+    let (router, _) = service();
+    let answer = ask(&router, get_as("/order/%ff", None)).await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_when_told_to() {
+    let settings = RawSettings {
+        unknown_fields: Some("refuse".to_owned()),
+        ..RawSettings::default()
+    };
+    let (router, _) = over(Arc::new(MemoryStore::default()), settings);
+    let with = r#"{"name":"Ada","address":"1 Row","flower":"rose","card":"Hi"}"#;
+    let answer = ask(&router, order(Body::from(with))).await;
+    assert_eq!(answer.status, 422);
+    assert_eq!(answer.json()["errors"][0]["field"], "card");
+    assert_eq!(ask(&router, order(good())).await.status, 200);
 }

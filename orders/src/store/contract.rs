@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::order::{Draft, Order, OrderId};
+use crate::settings::UnknownFields;
 
 /// An order of `name`'s.
 pub(crate) fn order(name: &str) -> Order {
@@ -14,6 +15,7 @@ pub(crate) fn order(name: &str) -> Order {
             .unwrap()
             .clone(),
         &["spring_tulips".to_owned()],
+        UnknownFields::Keep,
     )
     .unwrap()
     .take(OrderId::new(), jiff::Timestamp::UNIX_EPOCH)

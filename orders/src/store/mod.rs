@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod contract;
 mod file;
+#[cfg(test)]
+pub(crate) mod memory;
 mod s3;
 
 use std::sync::Arc;

@@ -1,0 +1,121 @@
+//! A store in memory, for tests of what is in front of a store. Passes the contract suite, so that
+//! what is tested before it holds before the others too.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Claim, CreateError, Entry, Kept, Store};
+use crate::candidates::Candidates;
+use crate::order::{Order, OrderId};
+
+/// One place; a clone is the same place opened again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemoryStore(Arc<Mutex<Place>>);
+
+#[derive(Debug, Default)]
+struct Place {
+    orders: BTreeMap<OrderId, Order>,
+    claims: HashMap<[u8; 32], (Claim, OrderId)>,
+    notices: BTreeSet<OrderId>,
+    candidates: BTreeSet<String>,
+}
+
+impl MemoryStore {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        let mut place = self.place();
+        let id = entry.order.id;
+        if let Some(claim) = entry.claim
+            && let Some((earlier, first)) = place.claims.get(&claim.key)
+        {
+            return if earlier.fingerprint == claim.fingerprint {
+                Ok(Kept::Before(*first))
+            } else {
+                Err(CreateError::KeyReused)
+            };
+        }
+        match place.orders.get(&id) {
+            Some(there) if *there == entry.order => return Ok(Kept::Now),
+            Some(_) => return Err(CreateError::Exists),
+            None => place.orders.insert(id, entry.order.clone()),
+        };
+        if let Some(claim) = entry.claim {
+            place.claims.insert(claim.key, (claim, id));
+        }
+        if entry.notice {
+            place.notices.insert(id);
+        }
+        Ok(Kept::Now)
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        Ok(self.place().orders.get(&id).cloned())
+    }
+
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        let place = self.place();
+        let later = place
+            .orders
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        Ok(later.take(limit).map(|(_, order)| order.clone()).collect())
+    }
+
+    async fn probe(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        Ok(self.place().notices.iter().take(limit).copied().collect())
+    }
+
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
+        self.place().notices.remove(&id);
+        Ok(())
+    }
+
+    fn candidates(&self) -> Option<Arc<dyn Candidates>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Candidates for MemoryStore {
+    async fn put(&self, name: &str) -> anyhow::Result<()> {
+        self.place().candidates.insert(name.to_owned());
+        Ok(())
+    }
+
+    async fn has(&self, name: &str) -> anyhow::Result<bool> {
+        Ok(self.place().candidates.contains(name))
+    }
+
+    async fn all(&self) -> anyhow::Result<Vec<String>> {
+        Ok(self.place().candidates.iter().cloned().collect())
+    }
+}
+
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    #[tokio::test]
+    async fn keeps_the_contract() {
+        let place = MemoryStore::default();
+        let open = || -> Box<dyn Store> { Box::new(place.clone()) };
+        contract::holds(&open).await;
+        contract::keeps_claims(&open).await;
+        contract::lists_in_order(&open).await;
+        let place = MemoryStore::default();
+        let open = || -> Box<dyn Store> { Box::new(place.clone()) };
+        contract::gives_out_notices(&open).await;
+    }
+}
