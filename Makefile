@@ -4,13 +4,14 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current test bench packer-current clean
+.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current test bench bench-orders packer-current clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
 	@echo 'make test                 every test: fmt, clippy, deny, unit, golden, story, protocol, one QEMU rehearsal'
 	@echo 'make check                the edit-test loop: everything but QEMU'
 	@echo 'make bench                the benchmarks, with what they compare with'
+	@echo 'make bench-orders         the order service beside the Flask stack it follows'
 	@echo 'make packer-current       a current Packer and its Amazon plugin, from the Go module proxy'
 
 setup:
@@ -76,6 +77,10 @@ test: check box
 
 bench: build box
 	@bench/run.sh
+
+bench-orders: box
+	@cargo build --quiet --locked --release -p stand-in
+	@bench/orders/run.sh
 
 packer-current:
 	@make/packer-current.sh
