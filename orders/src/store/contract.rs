@@ -1,10 +1,12 @@
 //! The one contract suite, run on every store. Test code only; a new store adds a call of each part.
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Claim, CreateError, Entry, Kept, Store};
-use crate::order::{Draft, Order, OrderId};
+use crate::accounts::{Account, Registered};
+use crate::order::{AccountId, Draft, Order, OrderId};
 use crate::settings::UnknownFields;
 
 /// An order of `name`'s.
@@ -187,4 +189,100 @@ pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)
         store.get(ids[1]).await.unwrap().as_ref(),
         Some(&noticed[1].order)
     );
+}
+
+/// Proves the accounts, on stores that keep them.
+pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
+    let account = |login: &str| Account {
+        id: AccountId::new(),
+        login: login.to_owned(),
+        password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned(),
+        created_at: at(1_700_000_000),
+    };
+    let (store, second) = (open(), open());
+    let (accounts, elsewhere) = (store.accounts().unwrap(), second.accounts().unwrap());
+
+    let (ada, bob) = (account("ada@example.org"), account("bøb"));
+    for account in [&ada, &bob] {
+        assert_eq!(accounts.by_login(&account.login).await.unwrap(), None);
+        let registered = accounts.register(account).await.unwrap();
+        assert_eq!(registered, Registered::Now);
+        let found = elsewhere.by_login(&account.login).await.unwrap();
+        assert_eq!(found.as_ref(), Some(account), "on another box");
+        let found = elsewhere.by_id(account.id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(account));
+    }
+    let usurper = account("ada@example.org");
+    let registered = elsewhere.register(&usurper).await.unwrap();
+    assert_eq!(registered, Registered::Taken);
+    assert_eq!(accounts.by_id(usurper.id).await.unwrap(), None);
+    let found = accounts.by_login("ada@example.org").await.unwrap();
+    assert_eq!(found, Some(ada.clone()), "not overwritten");
+    for unlike in ["Ada@example.org", "ada@example.org ", "bob", ""] {
+        assert_eq!(accounts.by_login(unlike).await.unwrap(), None, "{unlike:?}");
+    }
+    // Of many that race for one login, one gets it.
+    let rivals: Vec<Account> = (0..8).map(|_| account("eve")).collect();
+    let outcomes = join_all(rivals.iter().enumerate().map(|(index, rival)| {
+        let place = if index % 2 == 0 {
+            &accounts
+        } else {
+            &elsewhere
+        };
+        place.register(rival)
+    }))
+    .await;
+    let outcomes: Vec<Registered> = outcomes.into_iter().map(Result::unwrap).collect();
+    let winners: Vec<&Account> = rivals
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| **outcome == Registered::Now)
+        .map(|(rival, _)| rival)
+        .collect();
+    assert_eq!(winners.len(), 1, "{outcomes:?}");
+    let found = accounts.by_login("eve").await.unwrap();
+    assert_eq!(found.as_ref(), Some(winners[0]));
+
+    let (short, long) = ([1; 32], [0xff; 32]);
+    accounts.open_session(short, ada.id, at(100)).await.unwrap();
+    accounts.open_session(long, bob.id, at(200)).await.unwrap();
+    let session = |token, now| {
+        let elsewhere = &elsewhere;
+        async move { elsewhere.session(token, at(now)).await.unwrap() }
+    };
+    assert_eq!(session(short, 99).await, Some(ada.id));
+    assert_eq!(session(short, 100).await, None, "expired");
+    assert_eq!(session(long, 199).await, Some(bob.id));
+    assert_eq!(session([2; 32], 0).await, None, "never opened");
+    accounts.sweep_sessions(at(100)).await.unwrap();
+    assert_eq!(session(short, 0).await, None, "swept");
+    assert_eq!(session(long, 0).await, Some(bob.id), "not swept");
+    accounts.close_session(long).await.unwrap();
+    accounts.close_session(long).await.unwrap();
+    assert_eq!(session(long, 0).await, None, "closed");
+
+    let placed = |by: Option<&Account>| Order {
+        account: by.map(|account| account.id),
+        ..order("Somebody")
+    };
+    let orders: Vec<Order> = [Some(&ada), None, Some(&bob), Some(&ada), Some(&ada)]
+        .map(placed)
+        .to_vec();
+    for order in &orders {
+        store.create(&order.clone().into()).await.unwrap();
+    }
+    let history = |account: AccountId, before: Option<OrderId>, limit| {
+        let elsewhere = &elsewhere;
+        async move { elsewhere.orders(account, before, limit).await.unwrap() }
+    };
+    let [first, _, bobs, third, fourth] = &orders[..] else {
+        unreachable!()
+    };
+    let all = [fourth.clone(), third.clone(), first.clone()];
+    assert_eq!(history(ada.id, None, 10).await, all);
+    assert_eq!(history(ada.id, None, 2).await, all[..2]);
+    assert_eq!(history(ada.id, Some(third.id), 2).await, all[2..]);
+    assert_eq!(history(bob.id, None, 10).await, std::slice::from_ref(bobs));
+    assert_eq!(history(usurper.id, None, 10).await, []);
 }

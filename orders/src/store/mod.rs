@@ -12,6 +12,7 @@ mod file;
 #[cfg(test)]
 pub(crate) mod memory;
 mod s3;
+mod sql;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::settings::{Settings, StoreAddress};
 
 pub use file::FileStore;
 pub use s3::S3Store;
+pub use sql::SqlStore;
 
 /// An order about to be kept, and what is kept with it in the same breath: all or nothing.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,7 +128,8 @@ pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
         StoreAddress::S3 { bucket, prefix } => {
             Arc::new(S3Store::new(bucket.clone(), prefix, settings.aws.clone()))
         }
-        StoreAddress::DynamoDb { .. } | StoreAddress::Sql(_) => {
+        StoreAddress::Sql(address) => Arc::new(SqlStore::new(address, &settings.sql)?),
+        StoreAddress::DynamoDb { .. } => {
             bail!("{} is not spoken yet", settings.store)
         }
     })

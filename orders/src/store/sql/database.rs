@@ -1,0 +1,221 @@
+//! A database: its address made into connections, migrated once, pooled.
+//!
+//! Owns how each engine is connected to and what is asked of every connection: durability, strict
+//! types, isolation, TLS. Knows nothing of orders.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use sqlx::ConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use tokio::sync::OnceCell;
+
+use super::file::DatabaseFile;
+use super::schema;
+use super::session::{Connects, Session, Sessions};
+use crate::settings::{Engine, SqlAddress, SqlSettings, Tls};
+
+/// How long another process may hold SQLite's one lock for writing.
+const BUSY: Duration = Duration::from_secs(5);
+/// Set on every connection. Strict: what does not fit is refused, not cut off. Read committed: fewer
+/// locks on gaps, so fewer deadlocks. Who waits for a lock longer than this is told so in time.
+const MYSQL_FIRST: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+    innodb_lock_wait_timeout = 5; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
+/// Likewise, in milliseconds.
+const POSTGRES_FIRST: &str = "SET lock_timeout = 5000";
+
+/// A database.
+pub(super) struct Database {
+    /// Which kind.
+    pub(super) engine: Engine,
+    /// Without any secret.
+    address: String,
+    options: Box<dyn Connects>,
+    connections: u32,
+    /// SQLite's.
+    file: Option<DatabaseFile>,
+    pools: OnceCell<Pools>,
+}
+
+/// The pools of a database that is migrated.
+pub(super) struct Pools {
+    /// For what only reads.
+    pub(super) read: Box<dyn Sessions>,
+    /// For what writes: with SQLite one connection, since one can write at a time, and those who
+    /// wait here wait in order; with a server the same as `read`.
+    pub(super) write: Option<Box<dyn Sessions>>,
+}
+
+impl Pools {
+    /// For what writes.
+    pub(super) fn write(&self) -> &dyn Sessions {
+        self.write.as_deref().unwrap_or(&*self.read)
+    }
+}
+
+impl Database {
+    /// The database at `address`. Touches neither disk nor network.
+    pub(super) fn new(address: &SqlAddress, settings: &SqlSettings) -> anyhow::Result<Self> {
+        let mut file = None;
+        let options: Box<dyn Connects> = match address.engine {
+            Engine::Sqlite => {
+                let path = address.url.strip_prefix("sqlite://").unwrap_or_default();
+                file = Some(DatabaseFile::new(PathBuf::from(path)));
+                Box::new(
+                    SqliteConnectOptions::new()
+                        .filename(path)
+                        .journal_mode(SqliteJournalMode::Wal)
+                        // Every commit is synced: with NORMAL the last ones are gone after a power cut.
+                        .synchronous(SqliteSynchronous::Full)
+                        .busy_timeout(BUSY)
+                        .disable_statement_logging(),
+                )
+            }
+            Engine::MySql => {
+                let mut options = MySqlConnectOptions::from_str(&address.url)
+                    .with_context(|| format!("read the address {}", address.url))?
+                    .disable_statement_logging();
+                if options.get_database().is_none() {
+                    bail!(
+                        "store {} names no database; hint: mysql://user@host/database",
+                        address.url
+                    );
+                }
+                options = match settings.tls {
+                    Tls::Off => options.ssl_mode(MySqlSslMode::Disabled),
+                    Tls::Verify => options.ssl_mode(MySqlSslMode::VerifyIdentity),
+                };
+                if let Some(ca) = &settings.ca_file {
+                    options = options.ssl_ca(ca);
+                }
+                if let Some(password) = &settings.password {
+                    options = options.password(password.reveal());
+                }
+                Box::new(options)
+            }
+            Engine::Postgres => {
+                let mut options = PgConnectOptions::from_str(&address.url)
+                    .with_context(|| format!("read the address {}", address.url))?
+                    .application_name("orders")
+                    .disable_statement_logging();
+                if options.get_database().is_none() {
+                    bail!(
+                        "store {} names no database; hint: postgres://user@host/database",
+                        address.url
+                    );
+                }
+                options = match settings.tls {
+                    Tls::Off => options.ssl_mode(PgSslMode::Disable),
+                    Tls::Verify => options.ssl_mode(PgSslMode::VerifyFull),
+                };
+                if let Some(ca) = &settings.ca_file {
+                    options = options.ssl_root_cert(ca);
+                }
+                if let Some(password) = &settings.password {
+                    options = options.password(password.reveal());
+                }
+                Box::new(options)
+            }
+        };
+        Ok(Self {
+            engine: address.engine,
+            address: address.url.clone(),
+            options,
+            connections: settings.connections,
+            file,
+            pools: OnceCell::new(),
+        })
+    }
+
+    /// The pools, once the database could be reached and is migrated.
+    pub(super) async fn pools(&self) -> anyhow::Result<&Pools> {
+        self.pools
+            .get_or_try_init(|| async {
+                if let Some(file) = &self.file {
+                    file.prepare().await?;
+                }
+                let mut session = self.connect().await?;
+                schema::migrate(self.engine, &mut *session)
+                    .await
+                    .with_context(|| format!("migrate {}", self.address))?;
+                if let Some(file) = &self.file {
+                    file.remember()?;
+                }
+                let first = first(self.engine);
+                Ok(Pools {
+                    read: self.options.pool(self.connections, first),
+                    write: (self.engine == Engine::Sqlite).then(|| self.options.pool(1, first)),
+                })
+            })
+            .await
+    }
+
+    /// A connection of no pool.
+    pub(super) async fn connect(&self) -> anyhow::Result<Box<dyn Session>> {
+        let connect = async {
+            let mut session = self.options.connect().await?;
+            let first = first(self.engine);
+            if !first.is_empty() {
+                session.run(first).await?;
+            }
+            Ok::<_, sqlx::Error>(session)
+        };
+        connect
+            .await
+            .with_context(|| format!("connect to {}", self.address))
+    }
+
+    /// Fails when what is written goes where no later start will look for it.
+    pub(super) fn still_there(&self) -> anyhow::Result<()> {
+        self.file.as_ref().map_or(Ok(()), DatabaseFile::still_there)
+    }
+
+    /// Its address, for messages.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How a transaction begins that is going to write.
+    pub(super) fn begin(&self) -> &'static str {
+        match self.engine {
+            // One that turns to writing only later is refused when another has written meanwhile.
+            Engine::Sqlite => "BEGIN IMMEDIATE",
+            Engine::MySql | Engine::Postgres => "BEGIN",
+        }
+    }
+
+    /// Inserts a row unless its key is taken; whether it did. `insert` must be an INSERT.
+    pub(super) async fn insert(
+        &self,
+        session: &mut dyn Session,
+        insert: &str,
+        values: &[super::session::Value<'_>],
+    ) -> sqlx::Result<bool> {
+        match self.engine {
+            Engine::Sqlite | Engine::Postgres => {
+                let changed = session
+                    .execute(&format!("{insert} ON CONFLICT DO NOTHING"), values)
+                    .await?;
+                Ok(changed > 0)
+            }
+            // INSERT IGNORE would also ignore what does not fit.
+            Engine::MySql => match session.execute(insert, values).await {
+                Ok(_) => Ok(true),
+                Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
+    }
+}
+
+fn first(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => "",
+        Engine::MySql => MYSQL_FIRST,
+        Engine::Postgres => POSTGRES_FIRST,
+    }
+}

@@ -1,0 +1,454 @@
+//! The SQL store: orders, claims, notices and accounts in SQLite, MySQL or MariaDB, or PostgreSQL.
+//!
+//! Owns what is asked of a database. What a database is asked in which words is the same for all;
+//! where they differ is `database.rs` (connections), `schema.rs` (tables) and `session.rs` (types).
+//! An order, its claim and its notice are one transaction. Every operation can be run twice, so one
+//! that failed for a passing reason (a deadlock, a lost connection) is simply run again.
+
+mod accounts;
+mod database;
+mod file;
+mod retry;
+mod schema;
+mod session;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::Mutex;
+
+use self::accounts::SqlAccounts;
+use self::database::Database;
+use self::retry::Retry;
+use self::session::{Columns, Session, Value};
+use self::writer::Writer;
+use super::{CreateError, Entry, Kept, Store};
+use crate::accounts::Accounts;
+use crate::order::{Order, OrderId};
+use crate::settings::{Engine, SqlAddress, SqlSettings};
+
+/// An operation that takes longer has failed; below the patience of who asks for an order.
+const OPERATION: Duration = Duration::from_secs(12);
+/// How long a claim is kept: clients try again within minutes, people within a day.
+const CLAIM_SECONDS: i64 = 48 * 3600;
+/// How often old claims are looked for.
+const PURGE_SECONDS: i64 = 600;
+/// Claims deleted in one transaction: it must not hold locks for long.
+const PURGE_BATCH: i64 = 1000;
+
+/// The columns of an order, as `read_order` reads them.
+const ORDER_COLUMNS: &str = "id, received_at, account, name, address, flower, extra";
+
+/// Orders in a SQL database.
+pub struct SqlStore {
+    database: Arc<Database>,
+    /// SQLite's: one transaction for all orders that wait.
+    writer: Option<Writer>,
+    /// The probe's own connection: a probe must not wait behind orders.
+    probe: Mutex<Option<Box<dyn Session>>>,
+    purged_at: Arc<AtomicI64>,
+}
+
+impl SqlStore {
+    /// A store at `address`. Touches neither disk nor network.
+    ///
+    /// # Errors
+    /// When the address cannot be one.
+    pub fn new(address: &SqlAddress, settings: &SqlSettings) -> anyhow::Result<Self> {
+        let database = Arc::new(Database::new(address, settings)?);
+        Ok(Self {
+            writer: (address.engine == Engine::Sqlite).then(|| Writer::new(Arc::clone(&database))),
+            database,
+            probe: Mutex::new(None),
+            purged_at: Arc::new(AtomicI64::new(0)),
+        })
+    }
+
+    async fn keep(&self, entry: &Entry) -> anyhow::Result<Outcome> {
+        if let Some(writer) = &self.writer {
+            return writer.keep(entry).await;
+        }
+        let pools = self.database.pools().await?;
+        let mut retry = Retry::default();
+        loop {
+            let once = async {
+                let mut session = pools.write().session().await?;
+                session.run(self.database.begin()).await?;
+                let outcome = keep(&self.database, &mut *session, entry).await?;
+                // Also where nothing was written: it ends the transaction all the same.
+                session.run(outcome.end()).await?;
+                session.done();
+                Ok(outcome)
+            };
+            match once.await {
+                Err(error) if retry.after(&error).await => {}
+                outcome => {
+                    let place = || format!("create order {}", entry.order.id);
+                    return outcome.map_err(retry::explained).with_context(place);
+                }
+            }
+        }
+    }
+
+    async fn rows(
+        &self,
+        what: &'static str,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> anyhow::Result<Vec<Box<dyn Columns>>> {
+        rows(&self.database, what, sql, values).await
+    }
+
+    /// Deletes claims that are too old to be asked for, now and then, beside everything else.
+    fn purge(&self) {
+        let now = Timestamp::now().as_second();
+        let before = self.purged_at.load(Ordering::Relaxed);
+        if now < before.saturating_add(PURGE_SECONDS)
+            || self
+                .purged_at
+                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+        {
+            return;
+        }
+        let database = Arc::clone(&self.database);
+        tokio::spawn(async move {
+            if let Err(error) = purge_claims(&database, now - CLAIM_SECONDS).await {
+                tracing::warn!(error = format!("{error:#}"), "old claims were not purged");
+            }
+        });
+    }
+}
+
+/// Deletes the claims made before `time` (seconds since 1970).
+async fn purge_claims(database: &Database, time: i64) -> anyhow::Result<()> {
+    // The inner select is wrapped once more, or MySQL would refuse its LIMIT.
+    let sql = "DELETE FROM claims WHERE claim_key IN (SELECT claim_key FROM \
+               (SELECT claim_key FROM claims WHERE made_at < ? LIMIT ?) AS old)";
+    let values = [Value::Number(time), Value::Number(PURGE_BATCH)];
+    while write(database, "purge claims", sql, &values).await? == PURGE_BATCH.unsigned_abs() {}
+    Ok(())
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Kept(Kept),
+    Exists,
+    KeyReused,
+}
+
+impl Outcome {
+    /// How its transaction ends: an entry that was refused after its claim was made leaves none.
+    fn end(self) -> &'static str {
+        match self {
+            Self::Kept(_) => "COMMIT",
+            Self::Exists | Self::KeyReused => "ROLLBACK",
+        }
+    }
+}
+
+/// Keeps the entry within the transaction that is open.
+async fn keep(
+    database: &Database,
+    session: &mut dyn Session,
+    entry: &Entry,
+) -> sqlx::Result<Outcome> {
+    let order = &entry.order;
+    let id = order.id.to_string();
+    if let Some(claim) = &entry.claim {
+        let made = database
+            .insert(
+                session,
+                "INSERT INTO claims (claim_key, fingerprint, order_id, made_at) VALUES (?, ?, ?, ?)",
+                &[
+                    Value::Bytes(&claim.key),
+                    Value::Bytes(&claim.fingerprint),
+                    Value::Text(&id),
+                    Value::Number(Timestamp::now().as_second()),
+                ],
+            )
+            .await?;
+        if !made {
+            let rows = session
+                .rows(
+                    "SELECT fingerprint, order_id FROM claims WHERE claim_key = ?",
+                    &[Value::Bytes(&claim.key)],
+                )
+                .await?;
+            // It may have been purged in between; the next try finds it gone.
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            if row.bytes(0)? != claim.fingerprint {
+                return Ok(Outcome::KeyReused);
+            }
+            let holder = row.text(1)?;
+            if holder != id {
+                let holder = holder.parse().map_err(not_ours)?;
+                return Ok(Outcome::Kept(Kept::Before(holder)));
+            }
+        }
+    }
+    let extra = serde_json::to_string(&order.extra).map_err(not_ours)?;
+    let account = order.account.map(|account| account.to_string());
+    let inserted = database
+        .insert(
+            session,
+            "INSERT INTO orders (id, received_at, account, name, address, flower, extra) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            &[
+                Value::Text(&id),
+                Value::Text(&order.received_at.to_string()),
+                Value::MaybeText(account.as_deref()),
+                Value::Text(&order.name),
+                Value::Text(&order.address),
+                Value::Text(&order.flower),
+                Value::Text(&extra),
+            ],
+        )
+        .await?;
+    if !inserted {
+        let same = read(session, &id).await?.as_ref() == Some(order);
+        return Ok(if same {
+            Outcome::Kept(Kept::Now)
+        } else {
+            Outcome::Exists
+        });
+    }
+    if entry.notice {
+        database
+            .insert(
+                session,
+                "INSERT INTO notices (order_id) VALUES (?)",
+                &[Value::Text(&id)],
+            )
+            .await?;
+    }
+    Ok(Outcome::Kept(Kept::Now))
+}
+
+async fn read(session: &mut dyn Session, id: &str) -> sqlx::Result<Option<Order>> {
+    let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id = ?");
+    let rows = session.rows(&sql, &[Value::Text(id)]).await?;
+    rows.first().map(|row| read_order(&**row)).transpose()
+}
+
+/// An order out of its columns.
+fn read_order(row: &dyn Columns) -> sqlx::Result<Order> {
+    let account = row.maybe_text(2)?;
+    Ok(Order {
+        id: row.text(0)?.parse().map_err(not_ours)?,
+        received_at: row.text(1)?.parse().map_err(not_ours)?,
+        account: account
+            .map(|account| account.parse().map_err(not_ours))
+            .transpose()?,
+        name: row.text(3)?,
+        address: row.text(4)?,
+        flower: row.text(5)?,
+        extra: serde_json::from_str(&row.text(6)?).map_err(not_ours)?,
+    })
+}
+
+/// What is in a column was not written by us.
+fn not_ours(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// Runs one statement that only reads.
+async fn rows(
+    database: &Database,
+    what: &'static str,
+    sql: &str,
+    values: &[Value<'_>],
+) -> anyhow::Result<Vec<Box<dyn Columns>>> {
+    let work = async {
+        let pools = database.pools().await?;
+        let mut retry = Retry::default();
+        loop {
+            let once = async {
+                let mut session = pools.read.session().await?;
+                let rows = session.rows(sql, values).await?;
+                session.done();
+                Ok(rows)
+            };
+            match once.await {
+                Err(error) if retry.after(&error).await => {}
+                outcome => return outcome.map_err(retry::explained).context(what),
+            }
+        }
+    };
+    in_time(database, what, work).await
+}
+
+/// Runs one statement that writes and bears being run twice; how many rows it changed.
+async fn write(
+    database: &Database,
+    what: &'static str,
+    sql: &str,
+    values: &[Value<'_>],
+) -> anyhow::Result<u64> {
+    let work = async {
+        let pools = database.pools().await?;
+        let mut retry = Retry::default();
+        loop {
+            let once = async {
+                let mut session = pools.write().session().await?;
+                let changed = session.execute(sql, values).await?;
+                session.done();
+                Ok(changed)
+            };
+            match once.await {
+                Err(error) if retry.after(&error).await => {}
+                outcome => {
+                    database.still_there()?;
+                    return outcome.map_err(retry::explained).context(what);
+                }
+            }
+        }
+    };
+    in_time(database, what, work).await
+}
+
+/// Inserts one row unless its key is taken; whether it did. Run twice it may say that it did not,
+/// though the first run did.
+async fn insert(
+    database: &Database,
+    what: &'static str,
+    sql: &str,
+    values: &[Value<'_>],
+) -> anyhow::Result<bool> {
+    let work = async {
+        let pools = database.pools().await?;
+        let mut retry = Retry::default();
+        loop {
+            let once = async {
+                let mut session = pools.write().session().await?;
+                let inserted = database.insert(&mut *session, sql, values).await?;
+                session.done();
+                Ok(inserted)
+            };
+            match once.await {
+                Err(error) if retry.after(&error).await => {}
+                outcome => {
+                    database.still_there()?;
+                    return outcome.map_err(retry::explained).context(what);
+                }
+            }
+        }
+    };
+    in_time(database, what, work).await
+}
+
+async fn in_time<T>(
+    database: &Database,
+    what: &str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(OPERATION, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(anyhow!(
+                "{what}: {} did not answer within {} s",
+                database.address(),
+                OPERATION.as_secs()
+            ))
+        })
+}
+
+#[async_trait]
+impl Store for SqlStore {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        match in_time(&self.database, "create an order", self.keep(entry)).await {
+            Ok(Outcome::Kept(kept)) => Ok(kept),
+            Ok(Outcome::Exists) => Err(CreateError::Exists),
+            Ok(Outcome::KeyReused) => Err(CreateError::KeyReused),
+            Err(error) => Err(CreateError::Unavailable(error)),
+        }
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id = ?");
+        let id = id.to_string();
+        let rows = self
+            .rows("read an order", &sql, &[Value::Text(&id)])
+            .await?;
+        let order = rows.first().map(|row| read_order(&**row)).transpose();
+        order.with_context(|| format!("read order {id}"))
+    }
+
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id > ? ORDER BY id LIMIT ?");
+        let after = after.to_string();
+        let values = [Value::Text(&after), limited(limit)];
+        let rows = self.rows("list orders", &sql, &values).await?;
+        let orders: sqlx::Result<_> = rows.iter().map(|row| read_order(&**row)).collect();
+        orders.context("list orders")
+    }
+
+    async fn probe(&self) -> anyhow::Result<()> {
+        self.database.pools().await?;
+        let mut held = self.probe.lock().await;
+        let mut session = match held.take() {
+            Some(session) => session,
+            None => self.probe_session().await?,
+        };
+        // A whole transaction with something to sync, so that a replica that only reads, a full disk
+        // and a standby that does not confirm are found; it leaves nothing. Rows of their own, so that
+        // no box waits for another's probe. Lost together with the session when the caller gives up.
+        let id = OrderId::new().to_string();
+        session.run(self.database.begin()).await?;
+        let insert = "INSERT INTO probes (id) VALUES (?)";
+        session.execute(insert, &[Value::Text(&id)]).await?;
+        let delete = "DELETE FROM probes WHERE id = ?";
+        session.execute(delete, &[Value::Text(&id)]).await?;
+        session.run("COMMIT").await?;
+        self.database.still_there()?;
+        if self.database.engine == Engine::Sqlite {
+            // It has the one connection that writes.
+            session.done();
+        } else {
+            *held = Some(session);
+        }
+        self.purge();
+        Ok(())
+    }
+
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        let sql = "SELECT order_id FROM notices ORDER BY order_id LIMIT ?";
+        let rows = self.rows("read notices", sql, &[limited(limit)]).await?;
+        rows.iter()
+            .map(|row| Ok(row.text(0)?.parse()?))
+            .collect::<anyhow::Result<_>>()
+            .context("read notices")
+    }
+
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
+        let sql = "DELETE FROM notices WHERE order_id = ?";
+        let id = id.to_string();
+        write(&self.database, "settle a notice", sql, &[Value::Text(&id)]).await?;
+        Ok(())
+    }
+
+    fn accounts(&self) -> Option<Arc<dyn Accounts>> {
+        Some(Arc::new(SqlAccounts::new(Arc::clone(&self.database))))
+    }
+}
+
+impl SqlStore {
+    async fn probe_session(&self) -> anyhow::Result<Box<dyn Session>> {
+        match self.database.engine {
+            Engine::Sqlite => Ok(self.database.pools().await?.write().session().await?),
+            Engine::MySql | Engine::Postgres => self.database.connect().await,
+        }
+    }
+}
+
+fn limited(limit: usize) -> Value<'static> {
+    Value::Number(i64::try_from(limit).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,81 @@
+//! Which failures pass by themselves, and how often one is waited for.
+
+use std::time::Duration;
+
+/// How often an operation is tried in all.
+const TRIES: u32 = 6;
+/// Before the second try; it doubles with each. Two that made each other wait must not meet again,
+/// so half of it is left to chance.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The tries of one operation.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    /// Whether to try again after this error; if so, after a pause.
+    pub(super) async fn after(&mut self, error: &sqlx::Error) -> bool {
+        self.failures += 1;
+        if self.failures >= TRIES || !passes(error) {
+            return false;
+        }
+        let pause = PAUSE * 2_u32.pow(self.failures - 1);
+        tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        true
+    }
+}
+
+/// Whether the same thing may work a moment later.
+fn passes(error: &sqlx::Error) -> bool {
+    match error {
+        // The connection is gone, and with it what was not committed. What was, is found again.
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // A claim that was there and is not any more.
+        sqlx::Error::RowNotFound => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+                // Deadlock; lock wait timeout; server shutdown (twice); too many connections.
+                return matches!(error.number(), 1213 | 1205 | 1053 | 1927 | 1040);
+            }
+            if error
+                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+                .is_some()
+            {
+                // Serialization failure, deadlock; shutdown, crash, starting up; too many connections.
+                return matches!(
+                    &*code,
+                    "40001" | "40P01" | "57P01" | "57P02" | "57P03" | "53300" | "55P03"
+                );
+            }
+            // SQLITE_BUSY and SQLITE_LOCKED with their extended codes.
+            code.parse()
+                .is_ok_and(|code: u32| matches!(code & 0xff, 5 | 6))
+        }
+        _ => false,
+    }
+}
+
+/// The error, with words of our own where the driver's do not help or tell too much.
+pub(super) fn explained(error: sqlx::Error) -> anyhow::Error {
+    match &error {
+        sqlx::Error::PoolTimedOut => anyhow::anyhow!(
+            "no connection to the database was free or could be made in time; \
+             hint: is it up, and is store_connections enough?"
+        ),
+        sqlx::Error::Database(of) => {
+            // MySQL puts values into some messages: a truncated or wrong one, a duplicate key.
+            let telling = of
+                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+                .map(sqlx::mysql::MySqlDatabaseError::number)
+                .filter(|number| matches!(number, 1062 | 1292 | 1366 | 1406 | 1525));
+            match telling {
+                Some(number) => anyhow::anyhow!("the database refused a value (error {number})"),
+                None => error.into(),
+            }
+        }
+        _ => error.into(),
+    }
+}

@@ -1,0 +1,290 @@
+//! One way to speak to three kinds of database: statements, values in, columns out.
+//!
+//! Owns the differences in the wire types of sqlx's drivers and the pools. Knows nothing of orders.
+//! A connection whose statement failed or was given up goes back to no pool: nobody can tell what
+//! it is in the middle of.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
+use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySql, MySqlConnection, PgConnection,
+    Pool, Postgres, Row, Sqlite, SqliteConnection,
+};
+
+/// A connection that was silent for longer is asked whether it still lives before it is used.
+const IDLE: Duration = Duration::from_secs(5);
+/// Such a question is answered within this time, or the connection is dead.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// Waiting longer for a place in the pool would eat up the time that a retry needs.
+const ACQUIRE: Duration = Duration::from_secs(5);
+/// Servers and what stands between forget connections that live for ever.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// A value bound to a `?` of a statement.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value<'a> {
+    /// Text.
+    Text(&'a str),
+    /// Text, or NULL.
+    MaybeText(Option<&'a str>),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A whole number.
+    Number(i64),
+}
+
+/// The columns of a row, by position.
+pub(super) trait Columns: Send {
+    /// Text.
+    fn text(&self, column: usize) -> sqlx::Result<String>;
+    /// Text, or `None` for NULL.
+    fn maybe_text(&self, column: usize) -> sqlx::Result<Option<String>>;
+    /// Bytes.
+    fn bytes(&self, column: usize) -> sqlx::Result<Vec<u8>>;
+    /// A whole number.
+    fn number(&self, column: usize) -> sqlx::Result<i64>;
+}
+
+/// A connection in use.
+#[async_trait]
+pub(super) trait Session: Send {
+    /// Runs a statement that has no values and no rows, such as one that begins a transaction.
+    async fn run(&mut self, sql: &str) -> sqlx::Result<()>;
+
+    /// Runs a statement with its values, each a `?`; how many rows it changed.
+    async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> sqlx::Result<u64>;
+
+    /// The rows a statement finds.
+    async fn rows(
+        &mut self,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Vec<Box<dyn Columns>>>;
+
+    /// Gives the connection back: no transaction is open and no statement under way. One that is
+    /// dropped without this is closed.
+    fn done(self: Box<Self>);
+}
+
+/// How connections are made.
+#[async_trait]
+pub(super) trait Connects: Send + Sync {
+    /// A connection that belongs to no pool, or why there is none.
+    async fn connect(&self) -> sqlx::Result<Box<dyn Session>>;
+
+    /// A pool of at most `connections`, none of them opened yet; each is told `first` when it is.
+    /// Must be called within the runtime.
+    fn pool(&self, connections: u32, first: &'static str) -> Box<dyn Sessions>;
+}
+
+/// Where sessions come from.
+#[async_trait]
+pub(super) trait Sessions: Send + Sync {
+    /// A session of the pool.
+    async fn session(&self) -> sqlx::Result<Box<dyn Session>>;
+}
+
+/// A connection, and whether it may be used again.
+struct Lease<DB: sqlx::Database> {
+    connection: Held<DB>,
+    done: bool,
+}
+
+/// How a connection is held.
+enum Held<DB: sqlx::Database> {
+    /// It belongs to a pool.
+    Pooled(PoolConnection<DB>),
+    /// It is its holder's own, and ends with it.
+    Own(DB::Connection),
+}
+
+impl<DB: sqlx::Database> Held<DB> {
+    fn get(&mut self) -> &mut DB::Connection {
+        match self {
+            Self::Pooled(connection) => connection,
+            Self::Own(connection) => connection,
+        }
+    }
+}
+
+impl<DB: sqlx::Database> Drop for Lease<DB> {
+    fn drop(&mut self) {
+        if let (Held::Pooled(connection), false) = (&mut self.connection, self.done) {
+            connection.close_on_drop();
+        }
+    }
+}
+
+/// Writes `?` as `$1`, `$2`, …
+fn numbered(sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len() + 16);
+    for (index, part) in sql.split('?').enumerate() {
+        if index > 0 {
+            text.push('$');
+            text.push_str(&index.to_string());
+        }
+        text.push_str(part);
+    }
+    text
+}
+
+macro_rules! speaks {
+    ($database:ty, $row:ty, $connection:ty, $options:ty, $spelled:expr) => {
+        impl Columns for $row {
+            fn text(&self, column: usize) -> sqlx::Result<String> {
+                self.try_get(column)
+            }
+            fn maybe_text(&self, column: usize) -> sqlx::Result<Option<String>> {
+                self.try_get(column)
+            }
+            fn bytes(&self, column: usize) -> sqlx::Result<Vec<u8>> {
+                self.try_get(column)
+            }
+            fn number(&self, column: usize) -> sqlx::Result<i64> {
+                self.try_get(column)
+            }
+        }
+
+        #[async_trait]
+        impl Session for Lease<$database> {
+            async fn run(&mut self, sql: &str) -> sqlx::Result<()> {
+                let connection: &mut $connection = self.connection.get();
+                connection
+                    .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
+                    .await?;
+                Ok(())
+            }
+
+            async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> sqlx::Result<u64> {
+                let mut query = sqlx::query::<$database>(AssertSqlSafe($spelled(sql)));
+                for value in values {
+                    query = match *value {
+                        Value::Text(text) => query.bind(text),
+                        Value::MaybeText(text) => query.bind(text),
+                        Value::Bytes(bytes) => query.bind(bytes),
+                        Value::Number(number) => query.bind(number),
+                    };
+                }
+                let connection: &mut $connection = self.connection.get();
+                Ok(query.execute(connection).await?.rows_affected())
+            }
+
+            async fn rows(
+                &mut self,
+                sql: &str,
+                values: &[Value<'_>],
+            ) -> sqlx::Result<Vec<Box<dyn Columns>>> {
+                let mut query = sqlx::query::<$database>(AssertSqlSafe($spelled(sql)));
+                for value in values {
+                    query = match *value {
+                        Value::Text(text) => query.bind(text),
+                        Value::MaybeText(text) => query.bind(text),
+                        Value::Bytes(bytes) => query.bind(bytes),
+                        Value::Number(number) => query.bind(number),
+                    };
+                }
+                let connection: &mut $connection = self.connection.get();
+                let rows = query.fetch_all(connection).await?;
+                Ok(rows
+                    .into_iter()
+                    .map(|row| Box::new(row) as Box<dyn Columns>)
+                    .collect())
+            }
+
+            fn done(mut self: Box<Self>) {
+                self.done = true;
+            }
+        }
+
+        #[async_trait]
+        impl Sessions for Pool<$database> {
+            async fn session(&self) -> sqlx::Result<Box<dyn Session>> {
+                Ok(Box::new(Lease {
+                    connection: Held::Pooled(self.acquire().await?),
+                    done: false,
+                }))
+            }
+        }
+
+        #[async_trait]
+        impl Connects for $options {
+            async fn connect(&self) -> sqlx::Result<Box<dyn Session>> {
+                Ok(Box::new(Lease::<$database> {
+                    connection: Held::Own(ConnectOptions::connect(self).await?),
+                    done: false,
+                }))
+            }
+
+            fn pool(&self, connections: u32, first: &'static str) -> Box<dyn Sessions> {
+                Box::new(pool::<$database>(connections, self.clone(), first))
+            }
+        }
+    };
+}
+
+speaks!(
+    Sqlite,
+    SqliteRow,
+    SqliteConnection,
+    SqliteConnectOptions,
+    str::to_owned
+);
+speaks!(
+    MySql,
+    MySqlRow,
+    MySqlConnection,
+    MySqlConnectOptions,
+    str::to_owned
+);
+speaks!(Postgres, PgRow, PgConnection, PgConnectOptions, numbered);
+
+/// A pool of at most `connections`, none of them opened yet; each is told `first` when it is.
+fn pool<DB: sqlx::Database>(
+    connections: u32,
+    options: <DB::Connection as Connection>::Options,
+    first: &'static str,
+) -> Pool<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+{
+    PoolOptions::<DB>::new()
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE)
+        .max_lifetime(LIFETIME)
+        // Who waited too long says so; the driver need not say it too.
+        .acquire_slow_threshold(LIFETIME)
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                if !first.is_empty() {
+                    connection.execute(first).await?;
+                }
+                Ok(())
+            })
+        })
+        // The pool's own test would cost every order a round trip.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for < IDLE {
+                    return Ok(true);
+                }
+                alive::<DB>(connection).await
+            })
+        })
+        // Without a limit to its patience, the pool's own test after use would hold the place of a
+        // connection to a machine that is gone for as long as TCP hopes.
+        .after_release(|connection, _| Box::pin(alive::<DB>(connection)))
+        .connect_lazy_with(options)
+}
+
+async fn alive<DB: sqlx::Database>(connection: &mut DB::Connection) -> sqlx::Result<bool> {
+    match tokio::time::timeout(SIGN_OF_LIFE, connection.ping()).await {
+        Ok(answered) => answered.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}

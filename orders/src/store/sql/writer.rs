@@ -1,0 +1,119 @@
+//! SQLite's writer: all orders that wait go into one transaction and share its fsync.
+//!
+//! SQLite has one writer at a time; a transaction for each order would make every order wait for
+//! the fsyncs of all before it.
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, anyhow};
+use tokio::sync::{mpsc, oneshot};
+
+use super::database::Database;
+use super::retry::{self, Retry};
+use super::{Outcome, keep};
+use crate::store::Entry;
+
+/// Orders in one transaction at most: what a caller waits for stays short.
+const BATCH: usize = 256;
+/// Orders that wait; whoever comes then waits outside.
+const QUEUE: usize = 1024;
+
+/// An entry, and who waits for what becomes of it.
+struct Job {
+    entry: Entry,
+    done: oneshot::Sender<Result<Outcome, Arc<anyhow::Error>>>,
+}
+
+/// The way to the writer, which runs from the first order on.
+pub(super) struct Writer {
+    database: Arc<Database>,
+    queue: OnceLock<mpsc::Sender<Job>>,
+}
+
+impl Writer {
+    /// A writer into `database`, not running yet.
+    pub(super) fn new(database: Arc<Database>) -> Self {
+        Self {
+            database,
+            queue: OnceLock::new(),
+        }
+    }
+
+    /// Keeps the entry, together with others.
+    pub(super) async fn keep(&self, entry: &Entry) -> anyhow::Result<Outcome> {
+        let queue = self.queue.get_or_init(|| {
+            let (queue, jobs) = mpsc::channel(QUEUE);
+            tokio::spawn(work(Arc::clone(&self.database), jobs));
+            queue
+        });
+        let (done, outcome) = oneshot::channel();
+        let job = Job {
+            entry: entry.clone(),
+            done,
+        };
+        let ended = "the writer has ended";
+        queue.send(job).await.map_err(|_| anyhow!(ended))?;
+        let outcome = outcome.await.context(ended)?;
+        outcome.map_err(|error| anyhow!("create order {}: {error:#}", entry.order.id))
+    }
+}
+
+async fn work(database: Arc<Database>, mut queue: mpsc::Receiver<Job>) {
+    let mut jobs = Vec::with_capacity(BATCH);
+    while queue.recv_many(&mut jobs, BATCH).await > 0 {
+        // Who gave up is not waited for any more, and was told that it may or may not be kept.
+        jobs.retain(|job| !job.done.is_closed());
+        match commit(&database, &jobs).await {
+            Ok(outcomes) => {
+                for (job, outcome) in jobs.drain(..).zip(outcomes) {
+                    // Nobody may be there any more.
+                    let _ = job.done.send(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for job in jobs.drain(..) {
+                    let _ = job.done.send(Err(Arc::clone(&error)));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps all of them, or none.
+async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome>> {
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let pools = database.pools().await?;
+    let mut retry = Retry::default();
+    loop {
+        let once = async {
+            let mut session = pools.write().session().await?;
+            session.run(database.begin()).await?;
+            let mut outcomes = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                // A refused one has written nothing but, at most, a claim under its own id; that
+                // must go, and not with what others wrote.
+                session.run("SAVEPOINT entry").await?;
+                let outcome = keep(database, &mut *session, &job.entry).await?;
+                if !matches!(outcome, Outcome::Kept(_)) {
+                    session.run("ROLLBACK TO entry").await?;
+                }
+                session.run("RELEASE entry").await?;
+                outcomes.push(outcome);
+            }
+            session.run("COMMIT").await?;
+            session.done();
+            Ok(outcomes)
+        };
+        match once.await {
+            Err(error) if retry.after(&error).await => {}
+            outcome => {
+                let outcomes = outcome.map_err(retry::explained)?;
+                database.still_there()?;
+                return Ok(outcomes);
+            }
+        }
+    }
+}
