@@ -33,6 +33,8 @@ need python3 python3
 need packer packer
 # The agent's updater is killed at every call by which it changes the disk; only the tests need it.
 [ "${1:-}" != test ] || need strace strace
+# The shop page is tried in a browser.
+[ "${1:-}" != test ] || { need chromium chromium; need chromedriver chromium-driver; }
 # Building the base image as somebody else than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.

@@ -69,7 +69,7 @@ impl Shop {
 
 /// The whole service as one router.
 pub fn router(shop: Shop) -> Router {
-    let page = pages::Shop::new(&shop.settings.flowers);
+    let page = pages::Pages::new(&shop.settings.flowers);
     Router::new()
         .route(
             "/order",

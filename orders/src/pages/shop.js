@@ -4,92 +4,173 @@
 
 const byId = (id) => document.getElementById(id);
 const FIELDS = ["name", "address", "flower"];
+// A box that is being replaced answers 503, or not at all, for a moment; under one key an order can
+// be sent again without becoming two.
+const TRIES = 4;
+const LONGEST_PAUSE_SECONDS = 5;
+// Longer than the service lets its store take.
+const PATIENCE_MS = 20000;
 
 function say(place, kind, text) {
   place.className = "answer " + kind;
   place.textContent = text;
 }
 
-function showFaults(faults) {
-  for (const field of FIELDS) {
+async function ask(path, options) {
+  const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
+  const body = await response.json().catch(() => ({}));
+  const { ok, status, headers } = response;
+  return { ok, status, body, pause: Number(headers.get("retry-after")) };
+}
+
+// Asks again while the service is away or too busy; `waiting` is told before each pause.
+async function askPatiently(path, options, waiting) {
+  for (let tried = 1; ; tried += 1) {
+    let answer = null;
+    try {
+      answer = await ask(path, options);
+    } catch (error) {
+      if (tried === TRIES) throw error;
+    }
+    if (answer && (answer.status !== 503 || tried === TRIES)) return answer;
+    waiting();
+    const seconds = Math.min((answer && answer.pause) || tried, LONGEST_PAUSE_SECONDS);
+    await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+  }
+}
+
+// One piece of work at a time for each form: a second press of its button changes nothing. The
+// button is not disabled, for that would take the keyboard's focus away.
+function onSubmit(form, work) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (form.getAttribute("aria-busy") === "true") return;
+    form.setAttribute("aria-busy", "true");
+    const answer = form.querySelector(".answer");
+    say(answer, "", "");
+    try {
+      await work(answer);
+    } catch {
+      say(answer, "bad", "The shop does not answer. Please try again in a moment.");
+    } finally {
+      form.removeAttribute("aria-busy");
+    }
+  });
+}
+
+function showFaults(form, fields, faults) {
+  let first = null;
+  for (const field of fields) {
+    const inputs = form.querySelectorAll(`[name="${field}"]`);
     const fault = faults.find((candidate) => candidate.field === field);
     byId(field + "-fault").textContent = fault ? "This " + fault.message + "." : "";
-    if (fault) byId(field).setAttribute("aria-invalid", "true");
-    else byId(field).removeAttribute("aria-invalid");
-  }
-  const first = FIELDS.find((field) => byId(field).hasAttribute("aria-invalid"));
-  if (first) byId(first).focus();
-}
-
-async function ask(path, options) {
-  const response = await fetch(path, options);
-  const body = await response.json().catch(() => ({}));
-  return { ok: response.ok, status: response.status, body };
-}
-
-async function whileBusy(form, work) {
-  const button = form.querySelector("button");
-  button.disabled = true;
-  try {
-    await work();
-  } finally {
-    button.disabled = false;
-  }
-}
-
-byId("order").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const form = event.target;
-  const answer = byId("order-answer");
-  whileBusy(form, async () => {
-    try {
-      const { ok, body } = await ask("order", {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(Object.fromEntries(new FormData(form))),
-      });
-      showFaults(body.errors || []);
-      if (ok) {
-        say(answer, "good", "Thank you! Your order number is " + body.id);
-        byId("id").value = body.id;
-        form.reset();
-        answer.focus();
-      } else {
-        say(answer, "bad", "Not ordered: " + (body.detail || "please try again."));
-      }
-    } catch {
-      say(answer, "bad", "The shop does not answer. Please try again in a moment.");
+    for (const input of inputs) {
+      if (fault) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
     }
-  });
+    if (fault && !first) first = inputs[0];
+  }
+  if (first) first.focus();
+}
+
+// crypto.randomUUID is missing where the page came over plain HTTP.
+function newKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function flowerTitle(flower) {
+  const words = flower.replace(/[_-]/g, " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function dateAndTime(text) {
+  return new Date(text).toLocaleString([], { dateStyle: "long", timeStyle: "short" });
+}
+
+// --- placing an order ---------------------------------------------------------------------------
+
+// The order that was sent last and has no answer yet, and the key it was sent under: sending the same
+// again is the same order.
+let unanswered = null;
+
+onSubmit(byId("order"), async (answer) => {
+  const form = byId("order");
+  const body = JSON.stringify(Object.fromEntries(new FormData(form)));
+  if (!unanswered || unanswered.body !== body) unanswered = { body, key: newKey() };
+  say(answer, "", "Sending your order…");
+  const options = {
+    method: "POST",
+    headers: { "content-type": "application/json", "idempotency-key": unanswered.key },
+    body,
+  };
+  const { ok, status, body: said } = await askPatiently("order", options, () =>
+    say(answer, "", "The shop is busy. Trying again, please wait…"),
+  );
+  if (status < 500) unanswered = null;
+  showFaults(form, FIELDS, said.errors || []);
+  if (!ok) {
+    say(answer, "bad", "Not ordered: " + (said.detail || "please try again") + ".");
+    return;
+  }
+  say(answer, "", "");
+  byId("number").textContent = said.id;
+  byId("id").value = said.id;
+  form.hidden = true;
+  byId("thanks").hidden = false;
+  byId("thanks-title").focus();
+  document.dispatchEvent(new CustomEvent("ordered"));
 });
 
-byId("lookup").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const answer = byId("lookup-answer");
-  const found = byId("found");
-  found.hidden = true;
-  found.replaceChildren();
-  say(answer, "", "");
-  whileBusy(event.target, async () => {
+byId("another").addEventListener("click", () => {
+  // Name and address stay: whoever orders twice mostly orders for one door.
+  byId("thanks").hidden = true;
+  byId("order").hidden = false;
+  byId("order").querySelector("input:checked, input").focus();
+});
+
+// Only there where the page came over TLS.
+if (navigator.clipboard) {
+  const copy = byId("copy");
+  copy.hidden = false;
+  copy.addEventListener("click", async () => {
     try {
-      const id = byId("id").value.trim();
-      const { ok, status, body } = await ask("order/" + encodeURIComponent(id));
-      if (!ok) {
-        const reason = status === 404 ? "There is no order with this number." : body.detail;
-        say(answer, "bad", reason || "Please try again.");
-        return;
-      }
-      const shown = { Name: body.name, Address: body.address, Flowers: body.flower.replaceAll("_", " "), Received: new Date(body.received_at).toLocaleString() };
-      for (const [title, value] of Object.entries(shown)) {
-        const term = document.createElement("dt");
-        const detail = document.createElement("dd");
-        term.textContent = title;
-        detail.textContent = value;
-        found.append(term, detail);
-      }
-      found.hidden = false;
+      await navigator.clipboard.writeText(byId("number").textContent);
+      copy.textContent = "Copied";
     } catch {
-      say(answer, "bad", "The shop does not answer. Please try again in a moment.");
+      getSelection().selectAllChildren(byId("number"));
     }
   });
+}
+
+// --- finding an order ---------------------------------------------------------------------------
+
+function showPairs(list, pairs) {
+  list.replaceChildren();
+  for (const [title, value] of pairs) {
+    const term = document.createElement("dt");
+    const detail = document.createElement("dd");
+    term.textContent = title;
+    detail.textContent = value;
+    list.append(term, detail);
+  }
+  list.hidden = false;
+}
+
+onSubmit(byId("lookup"), async (answer) => {
+  byId("found").hidden = true;
+  const id = byId("id").value.trim().toLowerCase();
+  const { ok, status, body } = await ask("order/" + encodeURIComponent(id));
+  if (!ok) {
+    const reason = status === 404 ? "There is no order with this number." : body.detail;
+    say(answer, "bad", reason || "Please try again.");
+    return;
+  }
+  say(answer, "good", "Here it is.");
+  showPairs(byId("found"), [
+    ["Flowers", flowerTitle(body.flower)],
+    ["For", body.name],
+    ["Address", body.address],
+    ["Received", dateAndTime(body.received_at)],
+  ]);
 });

@@ -1,13 +1,15 @@
-//! The built binary, over real sockets: its contract, its faults, its load generator, its unit.
+//! The built binary, over real sockets: its contract, its faults, its load generator, its unit, its page.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test fails by panicking, also in the functions its tests share"
 )]
 
+mod browser;
 mod contract;
 mod faults;
 mod handed;
 mod load;
+mod page;
 mod support;
 mod unit;

@@ -1,0 +1,125 @@
+//! What goes out, to whom, and how long it may be kept.
+
+use std::io::Read;
+
+use axum::http::Request;
+use flate2::read::GzDecoder;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::*;
+
+fn pages() -> Pages {
+    Pages::new(&["romantic_roses".to_owned(), "fern".to_owned()])
+}
+
+async fn ask(path: &str, headers: &[(&str, &str)]) -> Response {
+    let mut request = Request::get(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).unwrap();
+    pages().router().oneshot(request).await.unwrap()
+}
+
+async fn body(response: Response) -> Vec<u8> {
+    let body = response.into_body().collect().await.unwrap();
+    body.to_bytes().into()
+}
+
+#[tokio::test]
+async fn offers_the_flowers_on_sale() {
+    let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
+    for part in [
+        r#"name="flower" value="romantic_roses" required checked>"#,
+        "<span>Romantic roses</span>",
+        r#"name="flower" value="fern" required><svg class="blossoms""#,
+        "<span>Fern</span>",
+    ] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(!page.contains("<!--"), "nothing is left to fill in");
+}
+
+#[test]
+fn keeps_its_own_policy() {
+    for inline in [
+        "<script>", "<style", "style=", "onclick", "onsubmit", "http://", "https://",
+    ] {
+        assert!(!PAGE.contains(inline), "{inline}");
+    }
+    for sink in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+    ] {
+        assert!(!SCRIPT.contains(sink), "{sink}");
+    }
+}
+
+#[tokio::test]
+async fn goes_out_compressed_to_who_reads_that() {
+    let plain = body(ask("/", &[]).await).await;
+    let table = [
+        ("gzip", true),
+        ("br, GZIP;q=0.5", true),
+        ("deflate, gzip;q=0", false),
+        ("identity", false),
+        ("xgzip", false),
+    ];
+    for (accepted, zipped) in table {
+        let answer = ask("/", &[("accept-encoding", accepted)]).await;
+        let encoding = answer.headers().get(header::CONTENT_ENCODING).cloned();
+        assert_eq!(encoding.is_some(), zipped, "{accepted}");
+        assert_eq!(answer.headers()[header::VARY], "accept-encoding");
+        let sent = body(answer).await;
+        if zipped {
+            let mut read = Vec::new();
+            GzDecoder::new(&*sent).read_to_end(&mut read).unwrap();
+            assert_eq!(read, plain, "{accepted}");
+            assert!(sent.len() * 2 < plain.len(), "it is worth it");
+        } else {
+            assert_eq!(sent, plain, "{accepted}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_it_already_gets_nothing_again() {
+    for path in ["/", "/shop.css", "/shop.js", "/shop.svg"] {
+        let plain = ask(path, &[]).await.headers()[header::ETAG].clone();
+        let zipped =
+            ask(path, &[("accept-encoding", "gzip")]).await.headers()[header::ETAG].clone();
+        assert_ne!(plain, zipped, "other bytes, another tag");
+        let tag = plain.to_str().unwrap();
+        let weak = format!("\"x\", W/{tag}");
+        for (held, status) in [(tag, 304), (&*weak, 304), ("*", 304), ("\"x\"", 200)] {
+            let answer = ask(path, &[("if-none-match", held)]).await;
+            assert_eq!(answer.status(), status, "{path} {held}");
+            assert_eq!(answer.headers()[header::ETAG], tag);
+            assert_eq!(body(answer).await.is_empty(), status == 304);
+        }
+        let held = [("if-none-match", tag), ("accept-encoding", "gzip")];
+        assert_eq!(ask(path, &held).await.status(), 200, "holds the other one");
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_its_version_may_be_kept() {
+    let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
+    assert_eq!(ask("/", &[]).await.headers()[header::CACHE_CONTROL], ASK);
+    for name in ["shop.css", "shop.js", "shop.svg"] {
+        let start = page.find(&format!("{name}?v=")).unwrap();
+        let link = page[start..].split('"').next().unwrap();
+        for (path, kept) in [
+            (format!("/{link}"), KEEP),
+            (format!("/{name}"), ASK),
+            (format!("/{name}?v=anotherrelease00"), ASK),
+        ] {
+            let answer = ask(&path, &[]).await;
+            assert_eq!(answer.headers()[header::CACHE_CONTROL], kept, "{path}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A headless Chromium of a test's own, driven over WebDriver.
+//!
+//! Owns its processes: every wait is bounded, and whatever way a test ends, chromedriver, the
+//! browser and its children are ended by their ids. One at a time: two would starve each other.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use reqwest::Url;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+
+/// A whole test, start of the browser included, on a machine with better things to do.
+const TEST_PATIENCE: Duration = Duration::from_secs(180);
+
+static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// Runs `test` with a browser that nobody used before, and ends it.
+pub(crate) fn with_browser(test: impl AsyncFnOnce(&Browser)) {
+    // A test that failed holding it left nothing behind that matters here.
+    let _turn = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let driver = Driver::start();
+    runtime.block_on(async {
+        let all = async {
+            let browser = Browser::open(&driver).await;
+            test(&browser).await;
+        };
+        let ended = tokio::time::timeout(TEST_PATIENCE, all).await;
+        ended.expect("the test ends in time");
+    });
+}
+
+/// chromedriver, and through it a browser; both end with this value.
+struct Driver {
+    child: Child,
+    port: u16,
+    profile: tempfile::TempDir,
+}
+
+impl Driver {
+    fn start() -> Self {
+        // Should the tests be killed, the kernel ends chromedriver; the browser then loses the pipe
+        // it is told by, and goes.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "chromedriver", "--port=0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start setpriv");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (tell, said) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Read on when nobody listens any more: a full pipe would stop it.
+                let _ = tell.send(line);
+            }
+        });
+        let mut driver = Self {
+            child,
+            port: 0,
+            profile: tempfile::tempdir().unwrap(),
+        };
+        while driver.port == 0 {
+            let line = said.recv_timeout(PATIENCE).expect(
+                "chromedriver says its port; hint: make/setup.sh test installs chromium-driver",
+            );
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                driver.port = port.trim_end_matches('.').parse().unwrap();
+            }
+        }
+        driver
+    }
+
+    /// Ends what is there now; whether there was anything.
+    fn kill_all(&self) -> bool {
+        let profile = self.profile.path();
+        let mut pids = family(self.child.id());
+        pids.extend(processes().filter(|pid| names(*pid, profile)));
+        pids.retain(|pid| *pid != self.child.id());
+        for pid in &pids {
+            let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
+            // One that has ended meanwhile is what we want.
+            let _ = kill_process(pid.unwrap(), Signal::KILL);
+        }
+        !pids.is_empty()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.kill_all() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // What it was just about to start.
+        while self.kill_all() && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The process and all that it started, and they.
+fn family(root: u32) -> Vec<u32> {
+    let parents: Vec<(u32, u32)> = processes()
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // pid (name) state parent …, and the name may hold anything.
+            let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
+            let zombie = rest.next()? == "Z";
+            (!zombie).then_some((pid, rest.next()?.parse().ok()?))
+        })
+        .collect();
+    let mut family = vec![root];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        family.extend(
+            parents
+                .iter()
+                .filter(|(_, p)| *p == parent)
+                .map(|(pid, _)| pid),
+        );
+        next += 1;
+    }
+    family
+}
+
+/// Whether the process was started on this `profile` folder.
+fn names(pid: u32, profile: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains(profile.to_str().unwrap())
+}
+
+/// A browser with one tab.
+pub(crate) struct Browser {
+    pub(crate) client: Client,
+}
+
+impl Browser {
+    async fn open(driver: &Driver) -> Self {
+        let profile = format!("--user-data-dir={}", driver.profile.path().display());
+        let options = json!({
+            "args": [
+                "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
+                "--lang=en-GB", profile,
+            ],
+        });
+        let mut wanted = Capabilities::new();
+        wanted.insert("goog:chromeOptions".into(), options);
+        wanted.insert("goog:loggingPrefs".into(), json!({"browser": "ALL"}));
+        let seconds = u64::try_from(PATIENCE.as_millis()).unwrap();
+        wanted.insert(
+            "timeouts".into(),
+            json!({"script": seconds, "pageLoad": seconds, "implicit": 0}),
+        );
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(wanted)
+            .connect(&format!("http://127.0.0.1:{}", driver.port))
+            .await
+            .expect("a browser");
+        Self { client }
+    }
+
+    /// Runs a script in the page and gives what it returns.
+    pub(crate) async fn run(&self, script: &str) -> Value {
+        let ran = self.client.execute(script, Vec::new()).await;
+        ran.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Waits until the expression is true in the page.
+    pub(crate) async fn until(&self, expression: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let script = format!("return Boolean({expression})");
+        while self.run(&script).await != true {
+            if Instant::now() > deadline {
+                let text = self.run("return document.body.innerText").await;
+                panic!(
+                    "never true: {expression}\n{text:#}\n{:?}",
+                    self.complaints().await
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A command of Chromium's own protocol.
+    /// <https://chromedevtools.github.io/devtools-protocol/>
+    pub(crate) async fn devtools(&self, command: &'static str, params: Value) -> Value {
+        let body = json!({"cmd": command, "params": params});
+        let path = "goog/cdp/execute";
+        let answer = self.client.issue_cmd(Extension { path, body }).await;
+        answer.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// A window of this size, as a phone or a desk has it, that prefers `scheme`.
+    pub(crate) async fn look(&self, width: u32, height: u32, scheme: &str) {
+        let size = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", size)
+            .await;
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": scheme},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// What the browser complained of since it was last asked: violations of the policy, errors of
+    /// scripts, answers that were refusals.
+    pub(crate) async fn complaints(&self) -> Vec<String> {
+        let body = json!({"type": "browser"});
+        let path = "se/log";
+        let log = self
+            .client
+            .issue_cmd(Extension { path, body })
+            .await
+            .unwrap();
+        let entries = log.as_array().cloned().unwrap_or_default();
+        let severe = entries.iter().filter(|entry| entry["level"] == "SEVERE");
+        severe.map(|entry| entry["message"].to_string()).collect()
+    }
+}
+
+/// A command that only chromedriver knows.
+#[derive(Debug)]
+struct Extension {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Extension {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, <Url as FromStr>::Err> {
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.path
+        ))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
+    }
+}

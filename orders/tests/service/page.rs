@@ -1,0 +1,341 @@
+//! The shop page, as people meet it: in a browser, by mouse and by keyboard, on a phone, in the
+//! dark, without scripts.
+
+use fantoccini::Locator;
+use fantoccini::key::Key;
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, with_browser};
+use crate::support::{Service, kept};
+
+/// Opens the page and waits until its script listens.
+async fn visit(browser: &Browser, service: &Service) {
+    let url = format!("http://{}/", service.address);
+    browser.client.goto(&url).await.unwrap();
+    browser
+        .until("document.readyState === 'complete' && !document.querySelector('#thanks:not([hidden])')")
+        .await;
+}
+
+async fn write(browser: &Browser, id: &str, text: &str) {
+    let field = browser.client.find(Locator::Id(id)).await.unwrap();
+    field.clear().await.unwrap();
+    field.send_keys(text).await.unwrap();
+}
+
+async fn press(browser: &Browser, css: &str) {
+    let button = browser.client.find(Locator::Css(css)).await.unwrap();
+    button.click().await.unwrap();
+}
+
+async fn text(browser: &Browser, css: &str) -> String {
+    let element = browser.client.find(Locator::Css(css)).await.unwrap();
+    element.text().await.unwrap()
+}
+
+async fn fill(browser: &Browser) {
+    write(browser, "name", "Åsa <b>Öberg</b>").await;
+    write(browser, "address", "1 Rose Row\nGarden Town").await;
+}
+
+const DONE: &str = "!document.getElementById('thanks').hidden";
+
+#[test]
+fn an_order_is_placed_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    with_browser(async |browser| {
+        visit(browser, &service).await;
+        fill(browser).await;
+        press(browser, "label.flower:nth-of-type(2)").await;
+        press(browser, "#order button").await;
+        browser.until(DONE).await;
+        let id = text(browser, "#number").await;
+        let order = service.ask("GET", &format!("/order/{id}"), "", b"").json();
+        assert_eq!(order["name"], "Åsa <b>Öberg</b>");
+        assert_eq!(order["address"], "1 Rose Row\nGarden Town");
+        assert_eq!(order["flower"], "spring_tulips");
+        let focus = browser.run("return document.activeElement.id").await;
+        assert_eq!(focus, "thanks-title", "whoever cannot see it is told");
+
+        // The number is in the look-up's field already.
+        press(browser, "#lookup button").await;
+        browser
+            .until("!document.getElementById('found').hidden")
+            .await;
+        let found = text(browser, "#found").await;
+        for part in [
+            "Spring tulips",
+            "Åsa <b>Öberg</b>",
+            "1 Rose Row\nGarden Town",
+        ] {
+            assert!(found.contains(part), "{part} is not in {found}");
+        }
+        write(browser, "id", "unknown").await;
+        press(browser, "#lookup button").await;
+        browser
+            .until("document.getElementById('lookup-answer').innerText.includes('no order with this number')")
+            .await;
+
+        press(browser, "#another").await;
+        press(browser, "#order button").await;
+        browser.until(DONE).await;
+        assert_ne!(text(browser, "#number").await, id, "another order");
+        let complaints = browser.complaints().await;
+        assert!(
+            complaints.iter().all(|said| said.contains("404")),
+            "{complaints:?}"
+        );
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = Service::start(folder.path());
+    with_browser(async |browser| {
+        visit(browser, &service).await;
+        fill(browser).await;
+        write(browser, "name", "   ").await;
+        press(browser, "#order button").await;
+        browser
+            .until("document.getElementById('name-fault').innerText === 'This is empty.'")
+            .await;
+        let state = browser
+            .run(
+                "const name = document.getElementById('name'); return [document.activeElement === name, \
+                 name.getAttribute('aria-invalid'), document.getElementById('address').value]",
+            )
+            .await;
+        assert_eq!(state, json!([true, "true", "1 Rose Row\nGarden Town"]));
+        assert!(text(browser, "#order-answer").await.contains("Not ordered"));
+
+        // The service goes away: the page tries again, then says so and keeps what was written.
+        service.signal("KILL");
+        service.ended();
+        write(browser, "name", "Ada").await;
+        press(browser, "#order button").await;
+        browser
+            .until("document.getElementById('order-answer').innerText.includes('Trying again')")
+            .await;
+        browser
+            .until("document.getElementById('order-answer').innerText.includes('does not answer')")
+            .await;
+        let name = browser
+            .run("return document.getElementById('name').value")
+            .await;
+        assert_eq!(name, "Ada");
+    });
+    assert_eq!(kept(folder.path()), Vec::<String>::new());
+}
+
+/// Sends every request to `order` but acts as if the answers to the first `lost` of them had been
+/// lost on the way; keeps the keys they were sent under.
+fn losing(lost: u32) -> String {
+    format!(
+        "window.keys = []; const send = window.fetch; window.fetch = async (path, options) => {{\
+           const answer = await send(path, options);\
+           if (path !== 'order') return answer;\
+           window.keys.push(options.headers['idempotency-key']);\
+           if (window.keys.length <= {lost}) throw new TypeError('lost');\
+           return answer; }}"
+    )
+}
+
+#[test]
+fn pressing_twice_and_sending_again_use_one_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    with_browser(async |browser| {
+        visit(browser, &service).await;
+        fill(browser).await;
+        browser.run(&losing(0)).await;
+        browser
+            .run("const button = document.querySelector('#order button'); button.click(); button.click()")
+            .await;
+        browser.until(DONE).await;
+        let keys = browser.run("return window.keys.length").await;
+        assert_eq!(keys, 1, "a double click is one order");
+
+        visit(browser, &service).await;
+        fill(browser).await;
+        // The page tries four times by itself, and then once more when the customer does.
+        browser.run(&losing(4)).await;
+        press(browser, "#order button").await;
+        browser
+            .until("document.getElementById('order-answer').innerText.includes('does not answer')")
+            .await;
+        press(browser, "#order button").await;
+        browser.until(DONE).await;
+        let keys = browser.run("return window.keys").await;
+        let keys = keys.as_array().unwrap();
+        assert_eq!(keys.len(), 5);
+        assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+        assert_eq!(keys[0].as_str().unwrap().len(), 32);
+        // What comes after an answer is a new order.
+        press(browser, "#another").await;
+        press(browser, "#order button").await;
+        browser.until(DONE).await;
+        let keys = browser.run("return window.keys").await;
+        assert_ne!(keys[5], keys[0]);
+    });
+}
+
+#[test]
+fn works_by_keyboard_alone_and_without_scripts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = Service::start(folder.path());
+    with_browser(async |browser| {
+        visit(browser, &service).await;
+        let mut order = Vec::new();
+        for keys in [
+            format!("{}{}", char::from(Key::Tab), char::from(Key::Down)),
+            format!("{}Ada", char::from(Key::Tab)),
+            format!("{}1 Rose Row", char::from(Key::Tab)),
+            char::from(Key::Tab).to_string(),
+        ] {
+            let focus = browser.client.active_element().await.unwrap();
+            focus.send_keys(&keys).await.unwrap();
+            let at = browser
+                .run("const at = document.activeElement; return [at.name || at.innerText, at.matches(':focus-visible')]")
+                .await;
+            order.push(at);
+        }
+        assert_eq!(
+            json!(order),
+            json!([
+                ["flower", true],
+                ["name", true],
+                ["address", true],
+                ["Place the order", true]
+            ])
+        );
+        let focus = browser.client.active_element().await.unwrap();
+        focus
+            .send_keys(&char::from(Key::Enter).to_string())
+            .await
+            .unwrap();
+        browser.until(DONE).await;
+        let id = text(browser, "#number").await;
+        let placed = service.ask("GET", &format!("/order/{id}"), "", b"").json();
+        assert_eq!(
+            placed["flower"], "spring_tulips",
+            "the arrow chose the second"
+        );
+
+        browser
+            .devtools(
+                "Emulation.setScriptExecutionDisabled",
+                json!({"value": true}),
+            )
+            .await;
+        let url = format!("http://{}/", service.address);
+        browser.client.goto(&url).await.unwrap();
+        fill(browser).await;
+        press(browser, "#order button").await;
+        let answer = text(browser, "body").await;
+        assert!(answer.contains("Order received"), "{answer}");
+    });
+    service.signal("TERM");
+    service.ended();
+    assert_eq!(kept(folder.path()).len(), 2);
+}
+
+/// What somebody who sees badly, or taps, would stumble over, as a list of words; empty is good.
+/// Text against its ground by WCAG 2.2's formula (1.4.3), sizes of targets (2.5.8), reflow (1.4.10).
+const STUMBLES: &str = include_str!("stumbles.js");
+
+#[test]
+fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    with_browser(async |browser| {
+        for (width, height, scheme) in [
+            (320, 640, "light"),
+            (375, 960, "light"),
+            (375, 960, "dark"),
+            (800, 1200, "light"),
+            (1280, 1040, "light"),
+            (1280, 1040, "dark"),
+        ] {
+            browser.look(width, height, scheme).await;
+            visit(browser, &service).await;
+            if (width, scheme) == (1280, "light") {
+                picture(browser, "shop-desk").await;
+            };
+            let named = names(browser).await;
+            assert!(
+                named.iter().any(|name| name == "radio Romantic roses"),
+                "{named:?}"
+            );
+            assert!(
+                named.iter().any(|name| name == "textbox Delivery address"),
+                "{named:?}"
+            );
+            for state in ["empty", "faults", "thanks"] {
+                match state {
+                    "faults" => {
+                        fill(browser).await;
+                        write(browser, "name", " ").await;
+                        press(browser, "#order button").await;
+                        browser
+                            .until("document.getElementById('name-fault').innerText")
+                            .await;
+                    }
+                    "thanks" => {
+                        write(browser, "name", "Åsa").await;
+                        press(browser, "#order button").await;
+                        browser.until(DONE).await;
+                        press(browser, "#lookup button").await;
+                        browser
+                            .until("!document.getElementById('found').hidden")
+                            .await;
+                        if (width, scheme) == (375, "dark") {
+                            picture(browser, "shop-phone").await;
+                        }
+                    }
+                    _ => {}
+                }
+                let stumbles = browser.run(STUMBLES).await;
+                assert_eq!(stumbles, json!([]), "{width} {scheme} {state}");
+            }
+        }
+    });
+}
+
+/// What the browser tells a screen reader of everything that takes the focus: role and name.
+async fn names(browser: &Browser) -> Vec<String> {
+    let tree = browser
+        .devtools("Accessibility.getFullAXTree", json!({}))
+        .await;
+    let nodes = tree["nodes"].as_array().unwrap();
+    let takes_focus = |node: &&Value| {
+        let properties = node["properties"].as_array();
+        let focusable = |p: &Value| p["name"] == "focusable" && p["value"]["value"] == true;
+        properties.is_some_and(|all| all.iter().any(focusable))
+            && node["role"]["value"] != "RootWebArea"
+    };
+    let named = nodes.iter().filter(takes_focus).map(|node| {
+        let name = node["name"]["value"].as_str().unwrap_or_default();
+        assert!(!name.is_empty(), "nobody is told what this is: {node:#}");
+        format!(
+            "{} {name}",
+            node["role"]["value"].as_str().unwrap_or_default()
+        )
+    });
+    named.collect()
+}
+
+/// Keeps a picture of the page where `SHOP_PICTURES` says; for the documents, and for looking.
+async fn picture(browser: &Browser, name: &str) {
+    let Some(folder) = std::env::var_os("SHOP_PICTURES") else {
+        return;
+    };
+    browser.run("scrollTo(0, 0)").await;
+    let png = browser.client.screenshot().await.unwrap();
+    std::fs::write(
+        std::path::Path::new(&folder).join(format!("{name}.png")),
+        png,
+    )
+    .unwrap();
+}
