@@ -250,6 +250,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         readiness: readiness.clone(),
         settings: Arc::clone(&settings),
         count,
+        meter: Arc::default(),
         instance,
         places: Shop::places(),
         desk,

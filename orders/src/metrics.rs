@@ -4,6 +4,8 @@
 //! adds to a counter. A point is published also when no order came, because an alarm on missing
 //! data never fires. A failed call is tried again with the next one; its points are kept.
 
+pub mod prometheus;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -11,12 +11,13 @@ mod list;
 mod look_up;
 mod operator;
 mod place;
+mod scrape;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 use crate::accounts::Desk;
 use crate::aws::InstanceId;
 use crate::metrics::OrderCount;
+use crate::metrics::prometheus::{Meter, Route};
 use crate::order::OrderId;
 use crate::pages;
 use crate::problem::Problem;
@@ -51,6 +53,8 @@ pub struct Shop {
     pub settings: Arc<Settings>,
     /// The counter behind the metric.
     pub count: OrderCount,
+    /// What Prometheus is told.
+    pub meter: Arc<Meter>,
     /// This box's id.
     pub instance: InstanceId,
     /// Places for orders under way.
@@ -70,6 +74,7 @@ impl Shop {
 /// The whole service as one router.
 pub fn router(shop: Shop) -> Router {
     let page = pages::Pages::new(&shop.settings.flowers);
+    let meter = Arc::clone(&shop.meter);
     Router::new()
         .route(
             "/order",
@@ -79,11 +84,12 @@ pub fn router(shop: Shop) -> Router {
         .route("/orders", get(list::list_orders))
         .route("/gtg", get(health::good_to_go))
         .route("/version", get(health::version))
+        .route("/metrics", get(scrape::metrics))
         .with_state(shop)
         .merge(page.router())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(middleware::from_fn(accompany))
+        .layer(middleware::from_fn_with_state(meter, accompany))
 }
 
 async fn not_found() -> Problem {
@@ -108,7 +114,7 @@ async fn within<T>(
 
 /// Goes with every request: gives it an id, logs it without the customer's data, sets the headers
 /// that every answer has.
-async fn accompany(request: Request, next: Next) -> Response {
+async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -122,7 +128,9 @@ async fn accompany(request: Request, next: Next) -> Response {
         HeaderValue::from_static("nosniff"),
     );
     let status = response.status().as_u16();
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let taken = started.elapsed();
+    meter.answer(Route::of(&method, &path), status, taken);
+    let micros = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX);
     // Health checks come every few seconds from every balancer; they would drown the rest.
     if path == "/gtg" {
         span.in_scope(|| tracing::debug!(%method, path, status, micros, "answered"));

@@ -10,6 +10,7 @@ use super::accounts::customer;
 use super::body::{Form, read_body};
 use super::idempotency::{Key, REPLAYED};
 use super::{STORE_TIMEOUT, Shop};
+use crate::metrics::prometheus::Refusal;
 use crate::order::{Draft, OrderId};
 use crate::problem::Problem;
 use crate::store::{CreateError, Entry, Kept, Store};
@@ -23,12 +24,19 @@ pub(super) async fn place_order(
     request: Request,
 ) -> Result<Response, Problem> {
     let Ok(_place) = shop.places.try_acquire() else {
+        shop.meter.refuse(Refusal::Busy);
         return Err(Problem::try_again(1, "too many orders at once"));
     };
+    take(&shop, request)
+        .await
+        .inspect_err(|problem| shop.meter.refuse(Refusal::of_status(problem.status())))
+}
+
+async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let form = Form::of(&parts.headers)?;
     let key = Key::of(&parts.headers)?;
-    let account = customer(&shop, &parts).await?;
+    let account = customer(shop, &parts).await?;
     let body = read_body(body).await?;
     let fields = form.fields(&body)?;
     let settings = &shop.settings;
@@ -47,6 +55,7 @@ pub(super) async fn place_order(
         Ok(Kept::Now) => {}
         Ok(Kept::Before(first)) => {
             tracing::info!(order = %first, "order stored before");
+            shop.meter.replayed.inc();
             return Ok(received(first, true));
         }
         Err(CreateError::KeyReused) => {
@@ -69,6 +78,7 @@ pub(super) async fn place_order(
         }
     }
     shop.count.add_one();
+    shop.meter.placed.inc();
     tracing::info!(order = %id, "order stored");
     Ok(received(id, false))
 }

@@ -61,6 +61,7 @@ fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
             .unwrap(),
         ),
         count: OrderCount::default(),
+        meter: Arc::default(),
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
         places: Shop::places(),
         desk: None,
@@ -396,4 +397,45 @@ async fn unknown_fields_are_refused_when_told_to() {
     assert_eq!(answer.status, 422);
     assert_eq!(answer.json()["errors"][0]["field"], "card");
     assert_eq!(ask(&router, order(good())).await.status, 200);
+}
+
+#[tokio::test]
+async fn metrics_tell_of_orders_in_both_formats() {
+    let (router, _) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    ask(&router, keyed("k-1", "Ada")).await;
+    ask(&router, keyed("k-1", "Ada")).await;
+    ask(&router, keyed("k-1", "Eve")).await;
+    ask(&router, order(Body::from("{}"))).await;
+    ask(&router, get_as("/Geheimnis", None)).await;
+    let text = ask(&router, get_as("/metrics", None)).await;
+    assert_eq!(
+        text.headers["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let mut open = get_as("/metrics", None);
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3";
+    let accept = HeaderValue::from_static(accept);
+    open.headers_mut().insert("accept", accept);
+    let open = ask(&router, open).await;
+    assert!(
+        open.headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("application/openmetrics-text; version=1.0.0")
+    );
+    for answer in [text, open] {
+        let text = String::from_utf8(answer.body).unwrap();
+        for line in [
+            "orders_placed_total 1",
+            "orders_replayed_total 1",
+            r#"orders_refused_total{reason="key_reused"} 1"#,
+            r#"orders_refused_total{reason="invalid"} 1"#,
+            r#"orders_request_duration_seconds_count{route="place_order"} 4"#,
+            r#"orders_responses_total{class="4xx"} 3"#,
+            "orders_store_up 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in {text}");
+        }
+        assert!(!text.contains("Geheimnis"), "{text}");
+    }
 }
