@@ -1,7 +1,7 @@
 //! The command line: serve, `load`, `check`; exit codes; the start and the stop of the service.
 //!
 //! Exit codes: 0 done · 1 something failed (orders failed or lost, no port to listen on) · 2 usage
-//! or settings.
+//! or settings · 3 an accepted order is lost, or is there twice.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -94,6 +94,8 @@ pub(crate) enum Failure {
     Unexpected(anyhow::Error),
     /// It worked, and what it found is bad; already said: exit code 1.
     Found,
+    /// An accepted order is not in its store once; already said: exit code 3.
+    Lost,
 }
 
 impl From<anyhow::Error> for Failure {
@@ -109,6 +111,7 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Found) => ExitCode::from(1),
+        Err(Failure::Lost) => ExitCode::from(3),
         Err(Failure::Usage(error)) => complain(&error, 2),
         Err(Failure::Unexpected(error)) => complain(&error, 1),
     }

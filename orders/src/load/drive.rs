@@ -1,30 +1,35 @@
-//! The open loop: an order is due every `1/rate` seconds, whether or not earlier ones are
-//! answered, and its latency counts from when it was due. A service that stalls is thus charged
-//! with every order that came due meanwhile, as its customers would.
+//! The open loop: orders are due by a schedule, whether or not earlier ones are answered, and the
+//! latency of each counts from when it was due. A service that stalls is thus charged with every
+//! order that came due meanwhile, as its customers would.
 
-use std::error::Error;
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use reqwest::Client;
+use anyhow::Context;
+use bytes::Bytes;
+use hyper::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ledger::{Answer, Ledger};
+use super::arrivals::Arrivals;
+use super::client::{Client, Reply, Trouble};
+use super::ledger::{Answer, Ledger, Run};
 use super::report::Report;
-use crate::aws;
+use super::view::View;
 
 /// Orders under way at once. When the service is so far behind, further ones count as failed
 /// without being sent, so that the generator's memory stays bounded.
 const UNDER_WAY: usize = 10_000;
 /// Answers written to the ledger in one go.
-const BATCH: usize = 1000;
-/// Time between two status lines on a terminal, and in a pipe.
-const LIVE: Duration = Duration::from_secs(1);
-const PLAIN: Duration = Duration::from_secs(10);
+const BATCH: usize = 10_000;
+/// What gathers in this time is written and counted together, at a fraction of the cost.
+const GATHER: Duration = Duration::from_millis(20);
+/// Connections made beforehand unless told otherwise: for as many orders as come due in this time.
+const WARM: f64 = 0.05;
+/// The first wait before a second try; it doubles from try to try, up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// When to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,62 +40,74 @@ pub(crate) enum Until {
     Stopped,
 }
 
+/// What is to be driven at what.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) url: String,
+    /// Orders a second.
+    pub(super) rate: f64,
+    pub(super) arrivals: Arrivals,
+    pub(super) until: Until,
+    /// For each try.
+    pub(super) timeout: Duration,
+    pub(super) flower: String,
+    /// Tries beyond the first; when there may be any, orders have idempotency keys.
+    pub(super) retries: u32,
+    /// At most; as many are made beforehand when it was asked for by name.
+    pub(super) connections: usize,
+    pub(super) warm: bool,
+}
+
 /// A load about to be driven.
-#[derive(Debug)]
-pub(crate) struct Drive {
-    client: Client,
-    url: String,
-    rate: f64,
-    until: Until,
+pub(super) struct Drive {
+    plan: Plan,
+    run: Run,
+    client: Arc<Client>,
+    /// The flower as JSON.
     flower: String,
 }
 
-/// One answer and how long it took from when the order was due.
+/// One answer and what it took.
 struct Answered {
+    number: u64,
     answer: Answer,
+    /// From when the order was due.
     latency: Duration,
+    /// From when it was last sent; `None` when it never was.
+    service: Option<Duration>,
+    retried: u32,
+    replayed: bool,
 }
 
 impl Drive {
-    /// A load of `rate` orders a second on the service at `url`.
-    pub(crate) fn new(
-        url: &str,
-        rate: f64,
-        until: Until,
-        timeout: Duration,
-        flower: &str,
-    ) -> anyhow::Result<Self> {
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            bail!("the URL {url:?} has no scheme; hint: write http://127.0.0.1:8080");
-        }
-        let base = url.trim_end_matches('/').trim_end_matches("/order");
-        let url = format!("{base}/order");
-        reqwest::Url::parse(&url).with_context(|| format!("the URL {url:?} cannot be read"))?;
+    /// A load as planned; its orders carry the run's id.
+    pub(super) fn new(plan: Plan, run: Run) -> anyhow::Result<Self> {
         Ok(Self {
-            client: aws::client(&url, timeout)?,
-            url,
-            rate,
-            until,
-            flower: flower.to_owned(),
+            client: Arc::new(Client::new(&plan.url, plan.connections, plan.timeout)?),
+            flower: serde_json::to_string(&plan.flower)?,
+            plan,
+            run,
         })
     }
 
     /// Drives until time is up or a signal comes; then waits for the answers still under way.
-    pub(crate) async fn run(self, mut ledger: Ledger) -> anyhow::Result<Report> {
+    pub(super) async fn run(self, mut ledger: Ledger) -> anyhow::Result<Report> {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+        self.client.warm_up(self.warm_connections()).await;
         let (answers, mut answered) = mpsc::unbounded_channel();
         let start = Instant::now();
+        let mut view = View::new(&self.plan, &self.run, start);
+        let due = view.due_counter();
         let schedule = async {
             tokio::select! {
-                () = self.schedule(start, answers) => {}
+                () = self.schedule(start, answers, &due) => {}
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
         let record = async {
             let mut report = Report::default();
-            let mut status = Status::new(start);
             let mut batch = Vec::new();
             loop {
                 tokio::select! {
@@ -98,13 +115,19 @@ impl Drive {
                         if count == 0 {
                             break;
                         }
-                        ledger = enter(ledger, batch.drain(..), &mut report).await?;
+                        (ledger, batch) = enter(ledger, batch).await?;
+                        for answered in batch.drain(..) {
+                            view.took(answered.latency);
+                            count_in(&mut report, answered);
+                        }
+                        sleep(GATHER).await;
                     }
-                    () = status.due() => status.show(&report),
+                    () = view.next() => view.show(&report),
                 }
             }
-            status.show(&report);
-            status.end();
+            view.show(&report);
+            view.end();
+            tokio::task::spawn_blocking(move || ledger.sync()).await??;
             anyhow::Ok(report)
         };
         // `schedule` drops its sender when it ends, and each order its own when it is answered, so
@@ -113,149 +136,159 @@ impl Drive {
         report
     }
 
-    async fn schedule(&self, start: Instant, answers: mpsc::UnboundedSender<Answered>) {
+    fn warm_connections(&self) -> usize {
+        let connections = self.plan.connections;
+        if self.plan.warm {
+            return connections;
+        }
+        ((self.plan.rate * WARM).ceil() as usize).clamp(1, connections)
+    }
+
+    async fn schedule(
+        &self,
+        start: Instant,
+        answers: mpsc::UnboundedSender<Answered>,
+        due_so_far: &std::sync::atomic::AtomicU64,
+    ) {
         let places = Arc::new(Semaphore::new(UNDER_WAY));
-        for number in 0_u64.. {
-            let offset = Duration::from_secs_f64(number as f64 / self.rate);
-            if matches!(self.until, Until::Elapsed(limit) if offset >= limit) {
+        let schedule = self.plan.arrivals.at(self.plan.rate, fastrand::Rng::new());
+        for (number, offset) in (0_u64..).zip(schedule) {
+            if matches!(self.plan.until, Until::Elapsed(limit) if offset >= limit) {
                 return;
             }
             let due = start + offset;
-            sleep_until(due).await;
+            // The timer counts in milliseconds; those due in the same one need no wait of their own.
+            if due > Instant::now() {
+                sleep_until(due).await;
+            }
+            due_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let answers = answers.clone();
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 let answer = Err(format!("more than {UNDER_WAY} orders under way; not sent"));
                 // The receiver outlives the senders, unless the ledger failed, which ends the run.
                 let _ = answers.send(Answered {
+                    number,
                     answer,
                     latency: due.elapsed(),
+                    service: None,
+                    retried: 0,
+                    replayed: false,
                 });
                 continue;
             };
-            let request = self.order(number);
+            let order = Order {
+                number,
+                body: self.order(number),
+                key: (self.plan.retries > 0).then(|| format!("{}-{number}", self.run.id)),
+                tries_left: self.plan.retries,
+            };
+            let client = Arc::clone(&self.client);
             tokio::spawn(async move {
-                let answer = place_order(request).await;
-                let _ = answers.send(Answered {
-                    answer,
-                    latency: due.elapsed(),
-                });
+                let _ = answers.send(order.place(&client, due).await);
                 drop(place);
             });
         }
     }
 
-    /// An order as the shop's own page sends it.
-    fn order(&self, number: u64) -> reqwest::RequestBuilder {
-        let order = serde_json::json!({
-            "name": format!("Load {number}"),
-            "address": format!("{number} Generator Lane"),
-            "flower": self.flower,
-        });
-        let request = self.client.post(&self.url);
-        request
-            .header("content-type", "application/json")
-            .body(order.to_string())
+    /// An order as the shop's own page sends it, and what the check knows it by.
+    fn order(&self, number: u64) -> Bytes {
+        let (flower, run) = (&self.flower, &self.run.id);
+        format!(
+            r#"{{"name":"Load {number}","address":"{number} Generator Lane","flower":{flower},"load_run":"{run}","load_number":{number}}}"#
+        )
+        .into()
     }
 }
 
-/// Writes answers down, then counts them. The disk is waited for on a thread of its own, so that
-/// the schedule does not wait for it.
+/// An order about to be placed.
+struct Order {
+    number: u64,
+    body: Bytes,
+    key: Option<String>,
+    tries_left: u32,
+}
+
+impl Order {
+    async fn place(self, client: &Client, due: Instant) -> Answered {
+        let mut sent = due;
+        let mut retried = 0;
+        let mut wait = FIRST_WAIT;
+        loop {
+            let reply = client
+                .post(self.body.clone(), self.key.as_deref(), &mut sent)
+                .await;
+            let again = retried < self.tries_left && is_worth_a_retry(&reply);
+            if !again {
+                let never_sent = matches!(reply, Err(Trouble::Busy));
+                return Answered {
+                    number: self.number,
+                    replayed: reply.as_ref().is_ok_and(|reply| reply.replayed),
+                    answer: judge(reply),
+                    latency: due.elapsed(),
+                    service: (!never_sent).then(|| sent.elapsed()),
+                    retried,
+                };
+            }
+            retried += 1;
+            let told = reply.ok().and_then(|reply| reply.retry_after);
+            // Spread out, or all that failed together would come back together.
+            let spread = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+            sleep(told.unwrap_or(spread).min(LONGEST_WAIT)).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// Whether another try may go better: the service said that it might, or said nothing.
+fn is_worth_a_retry(reply: &Result<Reply, Trouble>) -> bool {
+    match reply {
+        Err(Trouble::Busy) => false,
+        Err(_) => true,
+        Ok(reply) => matches!(reply.status.as_u16(), 429 | 500 | 502 | 503 | 504),
+    }
+}
+
+/// Success is a 200 with an id, nothing else.
+fn judge(reply: Result<Reply, Trouble>) -> Answer {
+    let reply = reply.map_err(|trouble| trouble.to_string())?;
+    if reply.status != StatusCode::OK {
+        return Err(format!("status {}", reply.status.as_u16()));
+    }
+    #[derive(serde::Deserialize)]
+    struct Received {
+        id: String,
+    }
+    serde_json::from_slice(&reply.body)
+        .map(|Received { id }| id)
+        .map_err(|_| "status 200 without an id".to_owned())
+}
+
+/// Writes answers down. The disk is waited for on a thread of its own, so that the schedule does not
+/// wait for it.
 async fn enter(
     mut ledger: Ledger,
-    answered: impl Iterator<Item = Answered>,
-    report: &mut Report,
-) -> anyhow::Result<Ledger> {
-    let mut answers = Vec::new();
-    for Answered { answer, latency } in answered {
-        report.took(latency);
-        answers.push(answer);
-    }
-    let (ledger, answers) = tokio::task::spawn_blocking(move || {
-        ledger.write(&answers)?;
-        anyhow::Ok((ledger, answers))
+    batch: Vec<Answered>,
+) -> anyhow::Result<(Ledger, Vec<Answered>)> {
+    tokio::task::spawn_blocking(move || {
+        ledger.write(
+            batch
+                .iter()
+                .map(|answered| (answered.number, &answered.answer)),
+        )?;
+        Ok((ledger, batch))
     })
-    .await??;
-    for answer in answers {
-        match answer {
-            Ok(_) => report.place(),
-            Err(reason) => report.fail(reason),
-        }
-    }
-    Ok(ledger)
+    .await?
 }
 
-/// Sends one order; success is a 200 with an id, nothing else.
-async fn place_order(request: reqwest::RequestBuilder) -> Answer {
-    let response = request.send().await.map_err(|error| reason(&error))?;
-    let status = response.status();
-    if status != reqwest::StatusCode::OK {
-        return Err(format!("status {}", status.as_u16()));
+fn count_in(report: &mut Report, answered: Answered) {
+    report.latency.add(answered.latency);
+    if let Some(service) = answered.service {
+        report.service.add(service);
     }
-    let body = response.bytes().await.map_err(|error| reason(&error))?;
-    serde_json::from_slice::<serde_json::Value>(&body)
-        .ok()
-        .and_then(|body| body.get("id")?.as_str().map(str::to_owned))
-        .ok_or_else(|| "status 200 without an id".to_owned())
-}
-
-/// Why a request failed: the last cause, which names it, without the URL and the port, which
-/// would make every reason a different one.
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "timed out".to_owned();
-    }
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let step = if error.is_connect() {
-        "connect"
-    } else {
-        "request"
-    };
-    format!("{step}: {cause}")
-}
-
-/// The status line: rewritten in place on a terminal, a plain line now and then elsewhere.
-struct Status {
-    start: Instant,
-    ticks: tokio::time::Interval,
-    live: bool,
-}
-
-impl Status {
-    fn new(start: Instant) -> Self {
-        let live = std::io::stderr().is_terminal();
-        let mut ticks = interval(if live { LIVE } else { PLAIN });
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        ticks.reset();
-        Self { start, ticks, live }
-    }
-
-    async fn due(&mut self) {
-        self.ticks.tick().await;
-    }
-
-    fn show(&self, report: &Report) {
-        let line = format!(
-            "{:>5.0} s  placed {}  failed {}  p50 {:.1} ms  p99 {:.1} ms",
-            self.start.elapsed().as_secs_f64(),
-            report.placed,
-            report.failed(),
-            report.millis(0.5),
-            report.millis(0.99),
-        );
-        // A closed stderr must not end the load.
-        let _ = if self.live {
-            write!(std::io::stderr(), "\r\x1b[K{line}")
-        } else {
-            writeln!(std::io::stderr(), "{line}")
-        };
-    }
-
-    fn end(&self) {
-        if self.live {
-            let _ = writeln!(std::io::stderr());
-        }
+    report.retried += u64::from(answered.retried);
+    report.replayed += u64::from(answered.replayed);
+    match answered.answer {
+        Ok(_) => report.place(),
+        Err(reason) => report.fail(&reason),
     }
 }

@@ -1,71 +1,139 @@
-//! The ledger: what was answered to whom, one line an answer, appended and synced.
+//! The ledger: what was answered to whom, one line an answer, appended.
 //!
-//! Owns the file's form: `acked <id>` or `failed <reason>`. A line counts only with its line end,
-//! so a crash while writing leaves a ledger that can be read.
+//! Owns the file's form: `run <id> <when it began>`, and after it that run's `acked <number> <id>` and
+//! `failed <number> <reason>`. A line counts only with its line end, so a crash while writing leaves a
+//! ledger that can be read.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use jiff::Timestamp;
 
-/// How one order was answered.
+/// How one order was answered: with an id, or why not.
 pub(crate) type Answer = Result<String, String>;
+
+/// Lines are in the file before they are counted, which outlives this process; that they outlive the
+/// machine as well is seen to this often, because the service under test may write to the same disk.
+const SYNC: Duration = Duration::from_secs(1);
+const TORN: &str = " (torn)";
+
+/// One load, which marks its orders with it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Run {
+    /// Sixteen hexadecimal digits.
+    pub(crate) id: String,
+    /// By this machine's clock.
+    pub(crate) began: Timestamp,
+}
+
+impl Run {
+    /// A run that begins now.
+    pub(crate) fn new() -> Self {
+        Self {
+            id: format!("{:016x}", fastrand::u64(..)),
+            began: Timestamp::now(),
+        }
+    }
+}
 
 /// A ledger being written.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     file: File,
     path: PathBuf,
+    synced: Instant,
 }
 
 impl Ledger {
-    /// Opens the ledger at `path`, made if it is not there.
-    pub(crate) fn append_to(path: &Path) -> anyhow::Result<Self> {
-        // Read as well, to find a torn last line that would swallow our first one.
-        let torn = match std::fs::read(path) {
-            Ok(content) => content.last().is_some_and(|last| *last != b'\n'),
-            Err(_) => false,
-        };
+    /// Opens the ledger at `path`, made if it is not there, for the answers of `run`.
+    pub(crate) fn append_to(path: &Path, run: &Run) -> anyhow::Result<Self> {
         let mut file = OpenOptions::new()
             .create(true)
+            .read(true)
             .append(true)
             .open(path)
             .with_context(|| format!("open the ledger {}", path.display()))?;
-        if torn {
-            writeln!(file, " (torn)").with_context(|| format!("mend {}", path.display()))?;
+        match file.try_lock() {
+            // What is no file, such as /dev/null, may have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "the ledger {} is being written by another load; hint: name another file",
+                path.display()
+            ),
         }
+        // A torn last line would swallow our first one.
+        let mut content = Vec::new();
+        if file.read_to_end(&mut content).is_ok()
+            && content.last().is_some_and(|last| *last != b'\n')
+        {
+            writeln!(file, "{TORN}").with_context(|| format!("mend {}", path.display()))?;
+        }
+        writeln!(file, "run {} {}", run.id, run.began)
+            .with_context(|| format!("write the ledger {}", path.display()))?;
         Ok(Self {
             file,
             path: path.to_owned(),
+            synced: Instant::now(),
         })
     }
 
-    /// Writes `answers` down; when this returns they are on the disk.
-    pub(crate) fn write(&mut self, answers: &[Answer]) -> anyhow::Result<()> {
+    /// Writes `answers` down, each with its order's number; now and then sees to it that they are on
+    /// the disk.
+    pub(crate) fn write<'a>(
+        &mut self,
+        answers: impl Iterator<Item = (u64, &'a Answer)>,
+    ) -> anyhow::Result<()> {
         let mut lines = String::new();
-        for answer in answers {
+        for (number, answer) in answers {
             let (word, text) = match answer {
                 Ok(id) => ("acked", id),
                 Err(reason) => ("failed", reason),
             };
-            lines.push_str(word);
-            lines.push(' ');
+            lines.push_str(&format!("{word} {number} "));
             lines.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
             lines.push('\n');
         }
         self.file
             .write_all(lines.as_bytes())
-            .and_then(|()| self.file.sync_data())
-            .with_context(|| format!("write the ledger {}", self.path.display()))
+            .with_context(|| format!("write the ledger {}", self.path.display()))?;
+        if self.synced.elapsed() > SYNC {
+            self.sync()?;
+        }
+        Ok(())
     }
+
+    /// When this returns, everything written is on the disk.
+    pub(crate) fn sync(&mut self) -> anyhow::Result<()> {
+        self.synced = Instant::now();
+        match self.file.sync_data() {
+            // What is no file cannot be synced, and need not be.
+            Err(error) if error.kind() != std::io::ErrorKind::InvalidInput => {
+                Err(error).with_context(|| format!("sync the ledger {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An order as its load knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    /// Which of the ledger's runs.
+    pub(crate) run: usize,
+    /// Which of the run's orders.
+    pub(crate) number: u64,
 }
 
 /// What a ledger says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
-    /// Ids answered with 200, as they came.
-    pub(crate) acked: Vec<String>,
+    /// The loads that wrote it.
+    pub(crate) runs: Vec<Run>,
+    /// Orders answered with 200, and the ids they were given, as they came.
+    pub(crate) acked: Vec<(Mark, String)>,
     /// Why the others were not.
     pub(crate) failed: Vec<String>,
 }
@@ -79,50 +147,110 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
         let Some(line) = line.strip_suffix('\n') else {
             continue;
         };
-        match line.split_once(' ') {
-            Some(_) if line.ends_with(" (torn)") => {}
-            Some(("acked", id)) => entries.acked.push(id.to_owned()),
-            Some(("failed", reason)) => entries.failed.push(reason.to_owned()),
-            _ => bail!(
+        if line.ends_with(TORN) {
+            continue;
+        }
+        if enter(&mut entries, line).is_none() {
+            bail!(
                 "{}:{}: not a ledger line; hint: name the file that `orders load --ledger` wrote",
                 path.display(),
                 index + 1
-            ),
+            );
         }
     }
     Ok(entries)
+}
+
+fn enter(entries: &mut Entries, line: &str) -> Option<()> {
+    let (word, rest) = line.split_once(' ')?;
+    let (first, rest) = rest.split_once(' ')?;
+    if word == "run" {
+        entries.runs.push(Run {
+            id: first.to_owned(),
+            began: rest.parse().ok()?,
+        });
+        return Some(());
+    }
+    let mark = Mark {
+        run: entries.runs.len().checked_sub(1)?,
+        number: first.parse().ok()?,
+    };
+    match word {
+        "acked" => entries.acked.push((mark, rest.to_owned())),
+        "failed" => entries.failed.push(rest.to_owned()),
+        _ => return None,
+    }
+    Some(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn write(path: &Path, run: &Run, answers: &[Answer]) {
+        let mut ledger = Ledger::append_to(path, run).unwrap();
+        ledger.write((0..).zip(answers)).unwrap();
+        ledger.sync().unwrap();
+    }
+
     #[test]
     fn is_read_as_written_and_survives_a_torn_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
+        let runs = [Run::new(), Run::new()];
         let first = [Ok("a".to_owned()), Err("status 503\nRetry".to_owned())];
-        Ledger::append_to(&path).unwrap().write(&first).unwrap();
+        write(&path, &runs[0], &first);
         let mut content = std::fs::read_to_string(&path).unwrap();
-        content.push_str("acked 0190-to");
+        content.push_str("acked 2 0190-to");
         std::fs::write(&path, content).unwrap();
-        assert_eq!(read(&path).unwrap().acked, ["a"], "a torn line is no line");
+        let mark = |run, number| Mark { run, number };
+        let acked = vec![(mark(0, 0), "a".to_owned())];
+        assert_eq!(read(&path).unwrap().acked, acked, "a torn line is no line");
 
-        Ledger::append_to(&path)
-            .unwrap()
-            .write(&[Ok("b".to_owned())])
-            .unwrap();
+        write(&path, &runs[1], &[Ok("b".to_owned())]);
         let entries = read(&path).unwrap();
-        assert_eq!(entries.acked, ["a", "b"]);
+        assert_eq!(entries.runs, runs);
+        assert_eq!(entries.acked[0], acked[0]);
+        assert_eq!(entries.acked[1..], [(mark(1, 0), "b".to_owned())]);
         assert_eq!(entries.failed, ["status 503 Retry"]);
+    }
+
+    #[test]
+    fn has_one_writer_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let first = Ledger::append_to(&path, &Run::new()).unwrap();
+        let error = Ledger::append_to(&path, &Run::new()).unwrap_err();
+        assert!(error.to_string().contains("another load"), "{error}");
+        drop(first);
+        Ledger::append_to(&path, &Run::new()).unwrap();
+    }
+
+    #[test]
+    fn may_be_no_file_at_all() {
+        let mut ledger = Ledger::append_to(Path::new("/dev/null"), &Run::new()).unwrap();
+        ledger
+            .write([(0, &Ok("a".to_owned()))].into_iter())
+            .unwrap();
+        ledger.sync().unwrap();
     }
 
     #[test]
     fn other_files_are_refused_with_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
-        std::fs::write(&path, "acked a\nhello\n").unwrap();
-        let error = format!("{:#}", read(&path).unwrap_err());
-        assert!(error.contains("ledger:2: not a ledger line"), "{error}");
+        let run = "run a 2026-01-01T00:00:00Z\n";
+        for (text, line) in [
+            (format!("{run}hello\n"), 2),
+            (format!("{run}acked x 0190\n"), 2),
+            (format!("{run}taken 1 0190\n"), 2),
+            ("acked 1 0190\n".to_owned(), 1),
+            ("run a yesterday\n".to_owned(), 1),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let error = format!("{:#}", read(&path).unwrap_err());
+            let expected = format!("ledger:{line}: not a ledger line");
+            assert!(error.contains(&expected), "{text}: {error}");
+        }
     }
 }

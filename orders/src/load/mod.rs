@@ -5,16 +5,19 @@
 //! any service with this contract. Must not know the service's insides, only its HTTP and its
 //! stores.
 
+mod arrivals;
+mod client;
 mod drive;
 mod ledger;
 mod report;
+mod view;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cli::Failure;
@@ -22,12 +25,15 @@ use crate::order::OrderId;
 use crate::settings::{RawSettings, Settings};
 use crate::store;
 
-use drive::{Drive, Until};
-use ledger::Ledger;
+use arrivals::Arrivals;
+use drive::{Drive, Plan, Until};
+use ledger::{Ledger, Run};
 use report::{Found, Report};
 
 /// Look-ups at once: enough to hide a store's latency, too few to be a load of their own.
 const LOOKUPS: usize = 16;
+/// Connections at most, unless told otherwise: well below the 1024 files a process may have open.
+const CONNECTIONS: usize = 256;
 
 /// What `orders load` takes.
 #[derive(Debug, Args)]
@@ -35,27 +41,68 @@ pub struct LoadArgs {
     /// Where the service is, for instance http://127.0.0.1:8080
     #[arg(long)]
     url: String,
-    /// Orders per second, placed at this rate however slowly the service answers
-    #[arg(long, default_value = "5", value_parser = rate)]
-    rate: f64,
-    /// How long: 90s, 5m, 1h, or until-stopped (by SIGINT or SIGTERM)
-    #[arg(long, default_value = "60s", value_parser = until)]
-    duration: Until,
+    /// Rate and duration of a known load; each flag given wins
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Orders per second, or per minute like 30/min, due at this rate however slowly the service
+    /// answers [default: 5]
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
+    /// How orders come: fixed, poisson, or burst=N for N at once [default: fixed]
+    #[arg(long, value_name = "HOW")]
+    arrivals: Option<Arrivals>,
+    /// How long: 90s, 5m, 1h, or until-stopped (by SIGINT or SIGTERM) [default: 60s]
+    #[arg(long, value_parser = until)]
+    duration: Option<Until>,
     /// File that every answer is appended to
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
-    /// How long one order may take
+    /// How long one try of an order may take
     #[arg(long, default_value = "10s", value_parser = duration)]
     timeout: Duration,
+    /// Tries of an order beyond the first, under one Idempotency-Key
+    #[arg(long, value_name = "N", default_value = "0")]
+    retries: u32,
+    /// Connections at most, and as many made beforehand [default: at most 256, made as needed]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    connections: Option<u16>,
     /// Flower to order
     #[arg(long, default_value = "spring_tulips")]
     flower: String,
+    /// Write the distribution of latencies there, as HdrHistogram's plotter reads it
+    #[arg(long, value_name = "FILE")]
+    histogram: Option<PathBuf>,
     /// Check the ledger against this store at the end
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The loads by which the seed's flower shop was seen to grow and to shrink: it adds boxes above 30
+/// orders a minute and removes them at 15 or fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Preset {
+    /// 240 orders a minute for 5 minutes: above the 30 a minute at which the fleet grows
+    HighDemand,
+    /// 7.5 orders a minute for 5 minutes: below the 15 a minute at which it shrinks
+    LowDemand,
+}
+
+impl Preset {
+    /// Orders a second: what was measured of the seed's own load test, which paces itself.
+    fn rate(self) -> f64 {
+        match self {
+            Self::HighDemand => 4.0,
+            Self::LowDemand => 0.125,
+        }
+    }
+
+    /// Several of the alarms' periods of 60 s.
+    fn duration(self) -> Duration {
+        Duration::from_secs(300)
+    }
 }
 
 /// What `orders check` takes.
@@ -72,25 +119,43 @@ pub struct CheckArgs {
     json: bool,
 }
 
+impl LoadArgs {
+    fn plan(&self) -> Plan {
+        let preset = self.preset;
+        Plan {
+            url: self.url.clone(),
+            rate: self.rate.or(preset.map(Preset::rate)).unwrap_or(5.0),
+            arrivals: self.arrivals.unwrap_or(Arrivals::Fixed),
+            until: self.duration.unwrap_or_else(|| {
+                let duration = preset.map_or(Duration::from_secs(60), Preset::duration);
+                Until::Elapsed(duration)
+            }),
+            timeout: self.timeout,
+            flower: self.flower.clone(),
+            retries: self.retries,
+            connections: self.connections.map_or(CONNECTIONS, usize::from),
+            warm: self.connections.is_some(),
+        }
+    }
+}
+
 /// Places orders until time is up or it is told to stop.
 pub(crate) async fn load(
     args: LoadArgs,
     environment: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
+    let plan = args.plan();
     let settings = args
         .store
         .map(|url| store_settings(url, environment))
         .transpose()?;
-    let drive = Drive::new(
-        &args.url,
-        args.rate,
-        args.duration,
-        args.timeout,
-        &args.flower,
-    )
-    .map_err(Failure::Usage)?;
-    let ledger = Ledger::append_to(&args.ledger).map_err(Failure::Usage)?;
+    let run = Run::new();
+    let drive = Drive::new(plan, run.clone()).map_err(Failure::Usage)?;
+    let ledger = Ledger::append_to(&args.ledger, &run).map_err(Failure::Usage)?;
     let mut report = drive.run(ledger).await?;
+    if let Some(path) = &args.histogram {
+        report.latency.write_to(path)?;
+    }
     if let Some(settings) = settings {
         report.found = Some(look_up(&args.ledger, &settings).await?);
     }
@@ -106,7 +171,7 @@ pub(crate) async fn check(
     let entries = ledger::read(&args.ledger).map_err(Failure::Usage)?;
     let mut report = Report::default();
     report.placed = entries.acked.len() as u64;
-    for reason in entries.failed {
+    for reason in &entries.failed {
         report.fail(reason);
     }
     report.found = Some(look_up(&args.ledger, &settings).await?);
@@ -115,10 +180,12 @@ pub(crate) async fn check(
 
 fn conclude(report: &Report, json: bool) -> Result<(), Failure> {
     report.print(json)?;
-    if report.is_good() {
-        Ok(())
-    } else {
+    if !report.is_kept_once() {
+        Err(Failure::Lost)
+    } else if report.failed() > 0 {
         Err(Failure::Found)
+    } else {
+        Ok(())
     }
 }
 
@@ -137,7 +204,7 @@ fn store_settings(
 /// second is lost.
 async fn look_up(ledger: &Path, settings: &Settings) -> anyhow::Result<Found> {
     let acked = ledger::read(ledger)?.acked;
-    let mut distinct = acked.clone();
+    let mut distinct: Vec<String> = acked.iter().map(|(_, id)| id.clone()).collect();
     distinct.sort();
     distinct.dedup();
     let store = store::open(settings)?;
@@ -160,18 +227,25 @@ async fn look_up(ledger: &Path, settings: &Settings) -> anyhow::Result<Found> {
         .try_collect()
         .await?;
     store.close().await;
-    let missing: Vec<String> = missing.into_iter().flatten().collect();
+    let mut missing: Vec<String> = missing.into_iter().flatten().collect();
     let found = (distinct.len() - missing.len()) as u64;
+    missing.resize(acked.len() - found as usize, "one given twice".to_owned());
     Ok(Found {
         found,
-        lost: acked.len() as u64 - found,
         missing,
+        ..Found::default()
     })
 }
 
 fn rate(text: &str) -> anyhow::Result<f64> {
-    match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate <= 100_000.0 => Ok(rate),
+    let (number, seconds) = match text.split_once('/') {
+        None | Some((_, "s")) => (text.trim_end_matches("/s"), 1.0),
+        Some((number, "m" | "min")) => (number, 60.0),
+        Some((number, "h")) => (number, 3600.0),
+        Some(_) => bail!("a rate is per s, min or h, like 5/s or 30/min"),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number / seconds <= 100_000.0 => Ok(number / seconds),
         _ => bail!("the rate is a number of orders per second, above 0, at most 100000"),
     }
 }
@@ -203,6 +277,43 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LoadArgs,
+    }
+
+    fn plan(flags: &[&str]) -> Plan {
+        let given = [&["load", "--url", "http://shop", "--ledger", "l"], flags].concat();
+        Line::try_parse_from(given).unwrap().args.plan()
+    }
+
+    #[test]
+    fn a_preset_is_a_load_of_which_every_flag_changes_a_part() {
+        let high = plan(&["--preset", "high-demand"]);
+        assert!(high.rate * 60.0 > 30.0, "grows: {high:?}");
+        let low = plan(&["--preset", "low-demand"]);
+        assert!(low.rate * 60.0 < 15.0, "shrinks: {low:?}");
+        for plan in [high, low] {
+            assert_eq!(plan.until, Until::Elapsed(Duration::from_secs(300)));
+            assert_eq!(plan.arrivals, Arrivals::Fixed);
+        }
+        let flags = ["--rate", "45/min", "--arrivals", "poisson", "--duration"];
+        let changed = plan(&[&flags[..], &["2m", "--preset", "high-demand"]].concat());
+        assert_eq!(changed.rate, 0.75);
+        assert_eq!(changed.arrivals, Arrivals::Poisson);
+        assert_eq!(changed.until, Until::Elapsed(Duration::from_secs(120)));
+
+        let plain = plan(&[]);
+        assert_eq!(
+            (plain.rate, plain.connections, plain.warm),
+            (5.0, 256, false)
+        );
+        let warm = plan(&["--connections", "8"]);
+        assert_eq!((warm.connections, warm.warm), (8, true));
+    }
 
     #[test]
     fn reads_times_and_rates() {
@@ -216,6 +327,9 @@ mod tests {
         for wrong in ["0", "-1", "NaN", "inf", "x"] {
             assert!(rate(wrong).is_err(), "{wrong}");
         }
-        assert!(rate("0.5").is_ok());
+        for (text, expected) in [("0.5", 0.5), ("5/s", 5.0), ("30/min", 0.5), ("1800/h", 0.5)] {
+            assert_eq!(rate(text).unwrap(), expected, "{text}");
+        }
+        assert!(rate("5/day").is_err());
     }
 }

@@ -1,6 +1,8 @@
 //! What came out: counts, latencies, and the one place that prints them to stdout.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,44 +13,133 @@ use serde_json::json;
 const LONGEST_MICROS: u64 = 600_000_000;
 /// More lost ids than this are counted, not listed.
 const LISTED: usize = 20;
+/// What is told of a histogram.
+const QUANTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("max", 1.0),
+];
 
 /// What the store has of what was placed.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Orders that are there.
+    /// Acknowledged orders that are there.
     pub(crate) found: u64,
-    /// Accepted orders that are not.
-    pub(crate) lost: u64,
-    /// The ids of those.
+    /// Those that are not, by the id they were given.
     pub(crate) missing: Vec<String>,
+    /// Orders that are there more than once: what was ordered, and the ids beyond the first.
+    pub(crate) twice: Vec<String>,
+    /// Orders that are there, though not acknowledged: answers that were lost on their way.
+    pub(crate) unacknowledged: u64,
+}
+
+impl Found {
+    /// Acknowledged orders that are not there.
+    pub(crate) fn lost(&self) -> u64 {
+        self.missing.len() as u64
+    }
+}
+
+/// A histogram of times.
+#[derive(Debug)]
+pub(crate) struct Times(Histogram<u64>);
+
+impl Default for Times {
+    fn default() -> Self {
+        // The bounds are constants that fit; an unbounded histogram is as good.
+        let histogram = Histogram::new_with_max(LONGEST_MICROS, 3)
+            .or_else(|_| Histogram::new(3))
+            .unwrap_or_else(|_| unreachable!("three digits are within the histogram's range"));
+        Self(histogram)
+    }
+}
+
+impl Times {
+    pub(crate) fn add(&mut self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.saturating_record(micros);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// Milliseconds at quantile `q`.
+    pub(crate) fn millis(&self, q: f64) -> f64 {
+        self.0.value_at_quantile(q) as f64 / 1000.0
+    }
+
+    fn line(&self) -> String {
+        let parts = QUANTILES.map(|(name, q)| format!("{name} {:.1}", self.millis(q)));
+        parts.join(", ")
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let mut value: serde_json::Map<String, serde_json::Value> = QUANTILES
+            .iter()
+            .map(|(name, q)| ((*name).to_owned(), json!(self.millis(*q))))
+            .collect();
+        value.insert("mean".to_owned(), json!(self.0.mean() / 1000.0));
+        value.into()
+    }
+
+    /// Writes the distribution as HdrHistogram's own tools do and its plotter reads it, in
+    /// milliseconds. <http://hdrhistogram.github.io/HdrHistogram/plotFiles.html>
+    pub(crate) fn write_to(&self, path: &Path) -> anyhow::Result<()> {
+        let mut text = format!(
+            "{:>12} {:>14} {:>10} {:>14}\n\n",
+            "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+        );
+        let mut count = 0;
+        for step in self.0.iter_quantiles(5) {
+            count += step.count_since_last_iteration();
+            let quantile = step.quantile_iterated_to();
+            let inverse = if quantile < 1.0 {
+                format!("{:>14.2}", 1.0 / (1.0 - quantile))
+            } else {
+                String::new()
+            };
+            let value = step.value_iterated_to() as f64 / 1000.0;
+            text.push_str(&format!(
+                "{value:>12.3} {quantile:>14.12} {count:>10} {inverse}\n"
+            ));
+        }
+        text.push_str(&format!(
+            "#[Mean    = {:>12.3}, StdDeviation   = {:>12.3}]\n\
+             #[Max     = {:>12.3}, Total count    = {:>12}]\n",
+            self.0.mean() / 1000.0,
+            self.0.stdev() / 1000.0,
+            self.0.max() as f64 / 1000.0,
+            self.0.len(),
+        ));
+        std::fs::write(path, text)
+            .with_context(|| format!("write the histogram {}", path.display()))
+    }
 }
 
 /// The result of a load or a check.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Report {
     /// Orders accepted: answered 200, with an id.
     pub(crate) placed: u64,
     /// Orders not accepted, by reason.
     reasons: BTreeMap<String, u64>,
+    /// Tries beyond the first of each order.
+    pub(crate) retried: u64,
+    /// Answers that the service had given before.
+    pub(crate) replayed: u64,
     /// From when an order was due to when it was answered.
-    latencies: Histogram<u64>,
+    pub(crate) latency: Times,
+    /// From when an order was last sent to when it was answered.
+    pub(crate) service: Times,
     /// What the store has, when it was asked.
     pub(crate) found: Option<Found>,
-}
-
-impl Default for Report {
-    fn default() -> Self {
-        // The bounds are constants that fit; an unbounded histogram is as good.
-        let latencies = Histogram::new_with_max(LONGEST_MICROS, 3)
-            .or_else(|_| Histogram::new(3))
-            .unwrap_or_else(|_| unreachable!("three digits are within the histogram's range"));
-        Self {
-            placed: 0,
-            reasons: BTreeMap::new(),
-            latencies,
-            found: None,
-        }
-    }
 }
 
 impl Report {
@@ -58,14 +149,18 @@ impl Report {
     }
 
     /// One order was not.
-    pub(crate) fn fail(&mut self, reason: String) {
-        *self.reasons.entry(reason).or_default() += 1;
+    pub(crate) fn fail(&mut self, reason: &str) {
+        match self.reasons.get_mut(reason) {
+            Some(times) => *times += 1,
+            None => {
+                self.reasons.insert(reason.to_owned(), 1);
+            }
+        }
     }
 
-    /// How long an answer took, good or bad.
-    pub(crate) fn took(&mut self, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.latencies.saturating_record(micros);
+    /// Why orders were not accepted, and how many.
+    pub(crate) fn reasons(&self) -> &BTreeMap<String, u64> {
+        &self.reasons
     }
 
     /// How many were not accepted.
@@ -73,73 +168,75 @@ impl Report {
         self.reasons.values().sum()
     }
 
-    /// None failed and none is lost.
-    pub(crate) fn is_good(&self) -> bool {
-        self.failed() == 0 && self.found.as_ref().is_none_or(|found| found.lost == 0)
-    }
-
-    /// Milliseconds at quantile `q`.
-    pub(crate) fn millis(&self, q: f64) -> f64 {
-        self.latencies.value_at_quantile(q) as f64 / 1000.0
+    /// Every order that the store was asked for is there once.
+    pub(crate) fn is_kept_once(&self) -> bool {
+        let lost = |found: &Found| !found.missing.is_empty() || !found.twice.is_empty();
+        !self.found.as_ref().is_some_and(lost)
     }
 
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if !self.latencies.is_empty() {
+        if !self.latency.is_empty() {
+            lines.push(format!("latency ms: {}", self.latency.line()));
+            lines.push(format!("service ms: {}", self.service.line()));
+        }
+        if self.retried > 0 {
             lines.push(format!(
-                "latency ms: p50 {:.1}, p90 {:.1}, p99 {:.1}, max {:.1}",
-                self.millis(0.5),
-                self.millis(0.9),
-                self.millis(0.99),
-                self.millis(1.0)
+                "retried {}, answered again as before {}",
+                self.retried, self.replayed
             ));
         }
         for (reason, times) in &self.reasons {
             lines.push(format!("failed {times}: {reason}"));
         }
-        let found = self.found.clone().unwrap_or_else(|| {
-            lines.push("the store was not asked; hint: run `orders check`".to_owned());
-            Found::default()
-        });
-        for id in found.missing.iter().take(LISTED) {
-            lines.push(format!("lost: {id}"));
+        let counts = format!("orders: placed {}, failed {}", self.placed, self.failed());
+        let Some(found) = &self.found else {
+            lines.push(format!("{counts}; the store was not asked"));
+            return lines;
+        };
+        if found.unacknowledged > 0 {
+            lines.push(format!("kept, not acknowledged: {}", found.unacknowledged));
         }
-        if found.missing.len() > LISTED {
-            lines.push(format!("lost: {} more", found.missing.len() - LISTED));
+        for (word, which) in [("lost", &found.missing), ("twice", &found.twice)] {
+            for one in which.iter().take(LISTED) {
+                lines.push(format!("{word}: {one}"));
+            }
+            if which.len() > LISTED {
+                lines.push(format!("{word}: {} more", which.len() - LISTED));
+            }
         }
         lines.push(format!(
-            "orders: placed {}, failed {}, found {}, lost {}",
-            self.placed,
-            self.failed(),
+            "{counts}, found {}, lost {}, twice {}",
             found.found,
-            found.lost
+            found.lost(),
+            found.twice.len()
         ));
         lines
     }
 
     fn json(&self) -> serde_json::Value {
+        let found = self.found.as_ref();
         let mut value = json!({
             "placed": self.placed,
             "failed": self.failed(),
             "reasons": self.reasons,
-            "found": self.found.as_ref().map(|found| found.found),
-            "lost": self.found.as_ref().map(|found| found.lost),
-            "missing": self.found.as_ref().map(|found| &found.missing),
+            "retried": self.retried,
+            "replayed": self.replayed,
+            "found": found.map(|found| found.found),
+            "lost": found.map(Found::lost),
+            "missing": found.map(|found| &found.missing),
+            "twice": found.map(|found| &found.twice),
+            "unacknowledged": found.map(|found| found.unacknowledged),
         });
-        if !self.latencies.is_empty() {
-            value["latency_ms"] = json!({
-                "p50": self.millis(0.5),
-                "p90": self.millis(0.9),
-                "p99": self.millis(0.99),
-                "max": self.millis(1.0),
-            });
+        if !self.latency.is_empty() {
+            value["latency_ms"] = self.latency.json();
+            value["service_ms"] = self.service.json();
         }
         value
     }
 
     /// Prints the result: data, so to stdout.
     pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
-        use std::io::Write;
         let text = if json {
             self.json().to_string()
         } else {
@@ -157,46 +254,97 @@ mod tests {
     fn tells_the_counts_last_and_the_reasons_before() {
         let mut report = Report::default();
         for millis in 1..=100 {
-            report.took(Duration::from_millis(millis));
+            report.latency.add(Duration::from_millis(millis));
+            report.service.add(Duration::from_millis(1));
         }
         report.placed = 99;
-        report.fail("status 503".to_owned());
+        report.fail("status 503");
+        report.retried = 3;
+        report.replayed = 1;
+        assert_eq!(
+            report.lines()[4],
+            "orders: placed 99, failed 1; the store was not asked"
+        );
+        assert_eq!(report.json()["found"], serde_json::Value::Null);
         report.found = Some(Found {
             found: 98,
-            lost: 1,
             missing: vec!["x".to_owned()],
+            twice: vec!["y".to_owned()],
+            unacknowledged: 2,
         });
         assert_eq!(
             report.lines(),
             [
-                "latency ms: p50 50.0, p90 90.0, p99 99.0, max 100.0",
+                "latency ms: p50 50.0, p90 90.0, p99 99.0, p99.9 100.0, max 100.0",
+                "service ms: p50 1.0, p90 1.0, p99 1.0, p99.9 1.0, max 1.0",
+                "retried 3, answered again as before 1",
                 "failed 1: status 503",
+                "kept, not acknowledged: 2",
                 "lost: x",
-                "orders: placed 99, failed 1, found 98, lost 1",
+                "twice: y",
+                "orders: placed 99, failed 1, found 98, lost 1, twice 1",
             ]
         );
         assert_eq!(report.json()["reasons"]["status 503"], 1);
+        assert_eq!(report.json()["lost"], 1);
     }
 
     #[test]
-    fn is_good_only_without_failure_and_loss() {
-        let mut report = Report {
-            placed: 1,
-            ..Report::default()
-        };
-        assert!(report.is_good());
+    fn lost_or_twice_is_not_kept_once() {
+        let mut report = Report::default();
+        assert!(report.is_kept_once(), "nothing known is nothing wrong");
         report.found = Some(Found {
-            found: 1,
+            unacknowledged: 1,
             ..Found::default()
         });
-        assert!(report.is_good());
+        assert!(report.is_kept_once());
         report.found = Some(Found {
-            lost: 1,
+            missing: vec!["x".to_owned()],
             ..Found::default()
         });
-        assert!(!report.is_good());
-        report.found = None;
-        report.fail("refused".to_owned());
-        assert!(!report.is_good());
+        assert!(!report.is_kept_once());
+        report.found = Some(Found {
+            twice: vec!["x".to_owned()],
+            ..Found::default()
+        });
+        assert!(!report.is_kept_once());
+    }
+
+    #[test]
+    fn the_histogram_file_is_the_plotters() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("load.hgrm");
+        let mut times = Times::default();
+        for millis in 1..=1000 {
+            times.add(Duration::from_millis(millis));
+        }
+        times.write_to(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rows: Vec<Vec<f64>> = text
+            .lines()
+            .skip(2)
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| {
+                line.split_whitespace()
+                    .map(|cell| cell.parse().unwrap())
+                    .collect()
+            })
+            .collect();
+        assert!(text.starts_with("       Value     Percentile TotalCount 1/(1-Percentile)\n\n"));
+        assert!(
+            rows.windows(2).all(|pair| pair[0][0] <= pair[1][0]),
+            "{text}"
+        );
+        let half = rows.iter().find(|row| row[1] >= 0.5).unwrap();
+        assert!(
+            (half[0] - 500.0).abs() < 2.0 && (half[2] - 500.0).abs() < 2.0,
+            "{half:?}"
+        );
+        let last = rows.last().unwrap();
+        assert!(
+            last[1] == 1.0 && last[2] == 1000.0 && (last[0] - 1000.0).abs() < 2.0,
+            "{last:?}"
+        );
+        assert!(text.contains("Total count    =         1000]"), "{text}");
     }
 }

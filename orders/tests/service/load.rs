@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Instant;
 
-use orders::order::OrderId;
-
 use crate::support::{PATIENCE, Service, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
@@ -33,6 +31,7 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
     let ledger = folder.path().join("ledger");
     let place = folder.path().join("orders");
     let store = format!("file://{}", place.display());
+    let histogram = folder.path().join("load.hgrm");
     let service = Service::start(&place);
     let url = format!("http://{}/", service.address);
     let load = [
@@ -50,42 +49,72 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
     let (code, said) = run(&load);
     assert_eq!(
         (code, last(&said)),
-        (0, "orders: placed 50, failed 0, found 0, lost 0"),
+        (0, "orders: placed 50, failed 0; the store was not asked"),
         "{said}"
     );
-    let (code, _) = run(&load);
-    assert_eq!(code, 0);
-    // Only one process can have this store open.
+    let more = [
+        "--arrivals",
+        "burst=25",
+        "--connections",
+        "4",
+        "--json",
+        "--histogram",
+        path(&histogram),
+    ];
+    let (code, said) = run(&[&load[..], &more].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, &report["placed"], &report["found"]),
+        (0, &50.into(), &serde_json::Value::Null),
+        "{said}"
+    );
+    assert!(report["latency_ms"]["p99.9"].as_f64() > Some(0.0), "{said}");
+    let histogram = std::fs::read_to_string(histogram).unwrap();
+    assert!(
+        histogram.contains("Total count    =           50]"),
+        "{histogram}"
+    );
+
     drop(service);
     let check = ["check", "--ledger", path(&ledger), "--store", &store];
     let (code, said) = run(&check);
     assert_eq!(
         (code, last(&said)),
-        (0, "orders: placed 100, failed 0, found 100, lost 0"),
+        (
+            0,
+            "orders: placed 100, failed 0, found 100, lost 0, twice 0"
+        ),
         "{said}"
     );
 
-    // An order that was acknowledged and is not there.
-    let mut entries = std::fs::read_to_string(&ledger).unwrap();
-    let id = OrderId::new();
-    entries.push_str(&format!("acked {id}\n"));
-    std::fs::write(&ledger, &entries).unwrap();
+    let lost = "01a1fa53-de62-772a-801d-28f5e714e855";
+    let entries = std::fs::read_to_string(&ledger).unwrap();
+    std::fs::write(&ledger, format!("{entries}acked 50 {lost}\n")).unwrap();
     let (code, said) = run(&check);
     assert_eq!(
         (code, last(&said)),
-        (1, "orders: placed 101, failed 0, found 100, lost 1"),
+        (
+            3,
+            "orders: placed 101, failed 0, found 100, lost 1, twice 0"
+        ),
         "{said}"
     );
-    assert!(said.contains(&format!("lost: {id}")), "{said}");
+    assert!(said.contains(&format!("lost: {lost}")), "{said}");
 
-    // The same id given twice is one order: the other one is lost.
-    let twice = folder.path().join("twice");
-    let kept = entries.lines().next().unwrap();
-    std::fs::write(&twice, format!("{kept}\n{kept}\n")).unwrap();
-    let (code, said) = run(&["check", "--ledger", path(&twice), "--store", &store]);
+    // The same id given to two orders is one order: the other one is lost.
+    let kept = entries
+        .lines()
+        .find(|line| line.starts_with("acked 7 "))
+        .unwrap();
+    let again = kept.replace("acked 7 ", "acked 51 ");
+    std::fs::write(&ledger, format!("{entries}{again}\n")).unwrap();
+    let (code, said) = run(&check);
     assert_eq!(
         (code, last(&said)),
-        (1, "orders: placed 2, failed 0, found 1, lost 1"),
+        (
+            3,
+            "orders: placed 101, failed 0, found 100, lost 1, twice 0"
+        ),
         "{said}"
     );
 }
@@ -108,7 +137,7 @@ fn failures_count_and_have_their_reason() {
     ]);
     assert_eq!(
         (code, last(&said)),
-        (1, "orders: placed 0, failed 10, found 0, lost 0"),
+        (1, "orders: placed 0, failed 10; the store was not asked"),
         "{said}"
     );
     assert!(
@@ -118,7 +147,10 @@ fn failures_count_and_have_their_reason() {
     let entries = std::fs::read_to_string(&ledger).unwrap();
     assert_eq!(
         entries
-            .matches("failed connect: Connection refused")
+            .lines()
+            .filter(
+                |line| line.starts_with("failed ") && line.contains(" connect: Connection refused")
+            )
             .count(),
         10,
         "{entries}"
@@ -167,6 +199,7 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
             std::fs::read_to_string(&ledger)
                 .unwrap_or_default()
                 .lines()
+                .filter(|line| line.starts_with("acked "))
                 .count()
         };
         while acked() < 20 {
@@ -178,7 +211,7 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
         assert_eq!(output.status.code(), Some(0));
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(
-            last(&said).starts_with(&format!("orders: placed {}, failed 0,", acked())),
+            last(&said).starts_with(&format!("orders: placed {}, failed 0;", acked())),
             "{said}"
         );
     }

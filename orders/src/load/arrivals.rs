@@ -1,0 +1,136 @@
+//! When orders are due: a schedule made before anything is sent, which no answer can hold up. Pure.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::bail;
+use fastrand::Rng;
+
+/// How arrivals are spread at a given rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrivals {
+    /// One every 1/rate seconds.
+    Fixed,
+    /// At random, as customers who know nothing of each other come.
+    Poisson,
+    /// So many at once, then nothing until the rate is kept.
+    Burst(u32),
+}
+
+/// More at once than orders may be under way would only count as not sent.
+const LARGEST_BURST: u32 = 10_000;
+
+impl FromStr for Arrivals {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        match (text, text.strip_prefix("burst=").map(str::parse)) {
+            ("fixed", _) => Ok(Self::Fixed),
+            ("poisson", _) => Ok(Self::Poisson),
+            (_, Some(Ok(size))) if (1..=LARGEST_BURST).contains(&size) => Ok(Self::Burst(size)),
+            _ => bail!("hint: write fixed, poisson, or burst=N with N from 1 to {LARGEST_BURST}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Arrivals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed => f.write_str("fixed"),
+            Self::Poisson => f.write_str("poisson"),
+            Self::Burst(size) => write!(f, "burst={size}"),
+        }
+    }
+}
+
+impl Arrivals {
+    /// When each order is due, from the beginning, without end, at `rate` orders a second.
+    pub(super) fn at(self, rate: f64, random: Rng) -> Schedule {
+        Schedule {
+            arrivals: self,
+            rate,
+            random,
+            number: 0,
+            seconds: 0.0,
+        }
+    }
+}
+
+/// The times at which orders are due, never falling.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    arrivals: Arrivals,
+    rate: f64,
+    random: Rng,
+    number: u64,
+    seconds: f64,
+}
+
+impl Iterator for Schedule {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let number = self.number;
+        self.number += 1;
+        // Fixed ones are reckoned from the number and not summed up, so that they do not drift.
+        let seconds = match self.arrivals {
+            Arrivals::Fixed => number as f64 / self.rate,
+            Arrivals::Burst(size) => (number - number % u64::from(size)) as f64 / self.rate,
+            Arrivals::Poisson => {
+                // Gaps of a Poisson process are exponential. `f64` is below 1, so the logarithm is finite.
+                self.seconds -= (1.0 - self.random.f64()).ln() / self.rate;
+                self.seconds
+            }
+        };
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn millis(arrivals: Arrivals, rate: f64, count: usize) -> Vec<u128> {
+        let schedule = arrivals.at(rate, Rng::with_seed(7));
+        schedule.take(count).map(|due| due.as_millis()).collect()
+    }
+
+    #[test]
+    fn fixed_and_burst_keep_the_rate_without_drift() {
+        assert_eq!(millis(Arrivals::Fixed, 4.0, 4), [0, 250, 500, 750]);
+        assert_eq!(
+            millis(Arrivals::Burst(3), 6.0, 7),
+            [0, 0, 0, 500, 500, 500, 1000]
+        );
+        let late = Arrivals::Fixed.at(3.0, Rng::with_seed(7)).nth(3_000_000);
+        assert_eq!(late, Some(Duration::from_secs(1_000_000)));
+    }
+
+    #[test]
+    fn poisson_has_the_rate_and_the_spread_of_strangers() {
+        let due: Vec<f64> = Arrivals::Poisson
+            .at(50.0, Rng::with_seed(7))
+            .take(20_000)
+            .map(|due| due.as_secs_f64())
+            .collect();
+        assert!(due.is_sorted());
+        let gaps: Vec<f64> = due.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let count = gaps.len() as f64;
+        let mean = gaps.iter().sum::<f64>() / count;
+        let variance = gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / count;
+        assert!((mean * 50.0 - 1.0).abs() < 0.03, "mean gap {mean}");
+        // An exponential's deviation is its mean; evenly spread gaps would have none.
+        assert!((variance.sqrt() / mean - 1.0).abs() < 0.05, "{variance}");
+    }
+
+    #[test]
+    fn is_read_as_it_is_shown() {
+        for text in ["fixed", "poisson", "burst=12"] {
+            assert_eq!(text.parse::<Arrivals>().unwrap().to_string(), text);
+        }
+        for wrong in ["", "burst", "burst=0", "burst=x", "burst=10001", "Poisson"] {
+            let error = wrong.parse::<Arrivals>().unwrap_err().to_string();
+            assert!(error.contains("hint: write fixed"), "{wrong}: {error}");
+        }
+    }
+}
