@@ -2,7 +2,13 @@
 //!
 //! Owns what a place of candidates can do; the HTTP contract is in `api/candidates.rs`.
 
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
 use async_trait::async_trait;
+
+use crate::settings::{CandidatesAddress, Settings};
+use crate::store::Store;
 
 /// A place that keeps candidates.
 #[async_trait]
@@ -15,4 +21,23 @@ pub trait Candidates: Send + Sync {
 
     /// All names, in no promised order.
     async fn all(&self) -> anyhow::Result<Vec<String>>;
+}
+
+/// The place that the settings name, if they name one; `store` is where orders are kept.
+///
+/// # Errors
+/// When the settings name a place that cannot be, wherever the service runs.
+pub fn open(settings: &Settings, store: &dyn Store) -> anyhow::Result<Option<Arc<dyn Candidates>>> {
+    let Some(address) = &settings.candidates else {
+        return Ok(None);
+    };
+    match address {
+        CandidatesAddress::Embedded => store.candidates().map(Some).with_context(|| {
+            format!(
+                "{} keeps no candidates; hint: write candidates = \"dynamodb://Candidates\"",
+                settings.store
+            )
+        }),
+        CandidatesAddress::DynamoDb { table } => bail!("dynamodb://{table} is not spoken yet"),
+    }
 }

@@ -30,7 +30,7 @@ use crate::metrics::{OrderCount, Publisher};
 use crate::readiness::{Readiness, State};
 use crate::server::{self, Drained};
 use crate::settings::{RawSettings, Settings};
-use crate::{VERSION, store};
+use crate::{VERSION, candidates, store};
 
 /// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
 /// memory.
@@ -257,6 +257,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         instance,
         places: Shop::places(),
         desk,
+        candidates: candidates::open(&settings, &*store)?,
     };
     let told_to_stop = async {
         tokio::select! {

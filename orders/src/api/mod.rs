@@ -5,6 +5,7 @@
 
 mod accounts;
 mod body;
+mod candidates;
 mod health;
 mod idempotency;
 mod list;
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::accounts::Desk;
 use crate::aws::InstanceId;
+use crate::candidates::Candidates;
 use crate::metrics::OrderCount;
 use crate::metrics::prometheus::{Meter, Route};
 use crate::order::OrderId;
@@ -61,6 +63,8 @@ pub struct Shop {
     pub places: Arc<Semaphore>,
     /// Where customers say who they are; `None` when accounts are off.
     pub desk: Option<Arc<Desk>>,
+    /// Where candidates are kept; `None` when the module is off.
+    pub candidates: Option<Arc<dyn Candidates>>,
 }
 
 impl Shop {
@@ -75,6 +79,7 @@ impl Shop {
 pub fn router(shop: Shop) -> Router {
     let page = pages::Pages::new(&shop.settings.flowers);
     let meter = Arc::clone(&shop.meter);
+    let candidates = shop.candidates.clone().map(candidates::router);
     Router::new()
         .route(
             "/order",
@@ -87,6 +92,7 @@ pub fn router(shop: Shop) -> Router {
         .route("/metrics", get(scrape::metrics))
         .with_state(shop)
         .merge(page.router())
+        .merge(candidates.unwrap_or_default())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(meter, accompany))
@@ -129,14 +135,20 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
     );
     let status = response.status().as_u16();
     let taken = started.elapsed();
-    meter.answer(Route::of(&method, &path), status, taken);
+    let route = Route::of(&method, &path);
+    meter.answer(route, status, taken);
     let micros = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX);
     // Health checks come every few seconds from every balancer; they would drown the rest.
     if path == "/gtg" {
         span.in_scope(|| tracing::debug!(%method, path, status, micros, "answered"));
     } else {
-        // Only our own paths are logged as they are: others are whatever a stranger typed.
-        let path = if status == 404 { "(unknown)" } else { &path };
+        // Only our own paths are logged as they are: others are whatever a stranger typed, and a
+        // candidate's is a name.
+        let path = match route {
+            Route::Candidates => "(candidates)",
+            _ if status == 404 => "(unknown)",
+            _ => &path,
+        };
         span.in_scope(|| tracing::info!(%method, path, status, micros, "answered"));
     }
     response

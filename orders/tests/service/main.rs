@@ -6,6 +6,7 @@
 )]
 
 mod browser;
+mod candidates;
 mod contract;
 mod faults;
 mod handed;

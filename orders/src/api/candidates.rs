@@ -1,0 +1,178 @@
+//! The candidate service's contract, as its clients know it: `/candidate/{name}` and `/candidates`.
+//!
+//! A module that is off unless `candidates` is set. Its answers are to the byte those of the service
+//! it takes the place of (status, type, spacing and escapes of JSON, HTML of refusals), because clients
+//! compare them; so its refusals are not problem+json, and whatever fails is `Not Found` as it was
+//! there. Names are customers' data: none is logged.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::Response;
+use axum::routing::{any, get};
+use percent_encoding::percent_decode_str;
+
+use super::{STORE_TIMEOUT, within};
+use crate::candidates::Candidates;
+
+/// What stands before a candidate's name in a path.
+pub(super) const PREFIX: &str = "/candidate/";
+/// Longest name that is kept, in bytes: what DynamoDB takes as a key, on every store alike.
+const NAME_LIMIT: usize = 2048;
+const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const NOT_FOUND: &str = "Not Found";
+const NO_SUCH_PAGE: &str = "<!doctype html>\n<html lang=en>\n<title>404 Not Found</title>\n\
+    <h1>Not Found</h1>\n<p>The requested URL was not found on the server. If you entered the URL \
+    manually please check your spelling and try again.</p>\n";
+const WRONG_METHOD: &str = "<!doctype html>\n<html lang=en>\n\
+    <title>405 Method Not Allowed</title>\n<h1>Method Not Allowed</h1>\n\
+    <p>The method is not allowed for the requested URL.</p>\n";
+const ALLOW_ONE: &str = "HEAD, GET, POST, OPTIONS";
+const ALLOW_ALL: &str = "HEAD, GET, OPTIONS";
+
+type Place = State<Arc<dyn Candidates>>;
+
+/// The module's routes over `candidates`.
+pub(super) fn router(candidates: Arc<dyn Candidates>) -> Router {
+    let one = get(show)
+        .post(keep)
+        .options(async || allowed(StatusCode::OK, ALLOW_ONE, ""))
+        .fallback(async || allowed(StatusCode::METHOD_NOT_ALLOWED, ALLOW_ONE, WRONG_METHOD));
+    let all = get(list)
+        .options(async || allowed(StatusCode::OK, ALLOW_ALL, ""))
+        .fallback(async || allowed(StatusCode::METHOD_NOT_ALLOWED, ALLOW_ALL, WRONG_METHOD));
+    let nothing = || any(async || answer(StatusCode::NOT_FOUND, HTML, NO_SUCH_PAGE));
+    Router::new()
+        .route("/candidate/{name}", one)
+        .route("/candidates", all)
+        .route(PREFIX, nothing())
+        .route("/candidate", nothing())
+        .route("/candidates/", nothing())
+        .with_state(candidates)
+}
+
+async fn show(State(candidates): Place, uri: Uri) -> Response {
+    let Some(name) = name(&uri) else {
+        return answer(StatusCode::NOT_FOUND, HTML, NO_SUCH_PAGE);
+    };
+    if name.len() > NAME_LIMIT {
+        return answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND);
+    }
+    match within(STORE_TIMEOUT, candidates.has(&name)).await {
+        Ok(true) => answer(StatusCode::OK, HTML, array([&name])),
+        Ok(false) => answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND),
+        Err(error) => {
+            failed("look up a candidate", &error);
+            answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND)
+        }
+    }
+}
+
+/// Keeps the name; whatever body came with it is never read.
+async fn keep(State(candidates): Place, uri: Uri) -> Response {
+    let Some(name) = name(&uri) else {
+        return answer(StatusCode::NOT_FOUND, HTML, NO_SUCH_PAGE);
+    };
+    let refused = || answer(StatusCode::INTERNAL_SERVER_ERROR, HTML, "Unable to update");
+    if name.len() > NAME_LIMIT {
+        return refused();
+    }
+    match within(STORE_TIMEOUT, candidates.put(&name)).await {
+        Ok(()) => {
+            let mut body = String::from(r#"{"CandidateName":"#);
+            write_json(&mut body, &name);
+            body.push_str("}\n");
+            answer(StatusCode::OK, JSON, body)
+        }
+        Err(error) => {
+            failed("keep a candidate", &error);
+            refused()
+        }
+    }
+}
+
+async fn list(State(candidates): Place) -> Response {
+    match within(STORE_TIMEOUT, candidates.all()).await {
+        Ok(names) if !names.is_empty() => answer(StatusCode::OK, HTML, array(&names)),
+        Ok(_) => answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND),
+        Err(error) => {
+            failed("list the candidates", &error);
+            answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND)
+        }
+    }
+}
+
+/// The name in a path, decoded as its clients are used to: bytes that are no UTF-8 become U+FFFD.
+/// `None` when it is none: an escaped slash is a slash, and there is nothing below a name.
+pub(super) fn name(uri: &Uri) -> Option<String> {
+    let name = uri.path().strip_prefix(PREFIX)?;
+    let name = percent_decode_str(name).decode_utf8_lossy();
+    (!name.is_empty() && !name.contains('/')).then(|| name.into_owned())
+}
+
+/// `[{"CandidateName": "…"}, …]`, with the spaces that its clients know.
+fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::from("[");
+    for name in names {
+        if text.len() > 1 {
+            text.push_str(", ");
+        }
+        text.push_str(r#"{"CandidateName": "#);
+        write_json(&mut text, name.as_ref());
+        text.push('}');
+    }
+    text.push(']');
+    text
+}
+
+/// A JSON string in printable ASCII alone, all else escaped in lower case, beyond the basic plane as
+/// two surrogates.
+fn write_json(into: &mut String, text: &str) {
+    into.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => into.push_str("\\\""),
+            '\\' => into.push_str("\\\\"),
+            '\n' => into.push_str("\\n"),
+            '\r' => into.push_str("\\r"),
+            '\t' => into.push_str("\\t"),
+            '\u{8}' => into.push_str("\\b"),
+            '\u{c}' => into.push_str("\\f"),
+            ' '..='~' => into.push(character),
+            _ => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    // Writing into a String cannot fail.
+                    let _ = write!(into, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    into.push('"');
+}
+
+fn failed(what: &str, error: &anyhow::Error) {
+    tracing::error!(what, error = format!("{error:#}"), "candidates failed");
+}
+
+fn answer(status: StatusCode, media: &'static str, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}
+
+fn allowed(status: StatusCode, methods: &'static str, body: &'static str) -> Response {
+    let mut response = answer(status, HTML, body);
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+#[cfg(test)]
+mod tests;

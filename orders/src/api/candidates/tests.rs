@@ -1,0 +1,174 @@
+//! Every row of the candidate contract, to the byte, as recorded from the service it follows.
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+
+const PAGE_404: &str = NO_SUCH_PAGE;
+
+async fn ask(router: &Router, method: &str, path: &str, body: &str) -> (u16, HeaderMap, String) {
+    let request = Request::builder()
+        .method(Method::from_bytes(method.as_bytes()).unwrap())
+        .uri(path)
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let (parts, body) = router.clone().oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body = String::from_utf8(body.into()).unwrap();
+    (parts.status.as_u16(), parts.headers, body)
+}
+
+#[tokio::test]
+async fn every_row_of_the_contract_holds_to_the_byte() {
+    assert_eq!((PAGE_404.len(), WRONG_METHOD.len()), (207, 153));
+    let router = router(Arc::new(MemoryStore::default()));
+    let long = format!("/candidate/{}", "x".repeat(NAME_LIMIT + 1));
+    let full = format!("/candidate/{}", "x".repeat(NAME_LIMIT));
+    let kept_full = format!("{{\"CandidateName\":\"{}\"}}\n", "x".repeat(NAME_LIMIT));
+    let odd = "/candidate/%C3%A9%F0%9F%8C%B9%22%5C%0A%7F%01%09";
+    // In this order: method, path, body; status, type, body.
+    let rows = [
+        ("GET", "/candidates", "", 404, HTML, NOT_FOUND),
+        ("GET", "/candidate/John%20Smith", "", 404, HTML, NOT_FOUND),
+        (
+            "POST",
+            "/candidate/John%20Smith",
+            "",
+            200,
+            JSON,
+            "{\"CandidateName\":\"John Smith\"}\n",
+        ),
+        (
+            "POST",
+            "/candidate/John%20Smith",
+            "party=ind",
+            200,
+            JSON,
+            "{\"CandidateName\":\"John Smith\"}\n",
+        ),
+        (
+            "GET",
+            "/candidate/John%20Smith?x=1",
+            "",
+            200,
+            HTML,
+            "[{\"CandidateName\": \"John Smith\"}]",
+        ),
+        ("HEAD", "/candidate/John%20Smith", "", 200, HTML, ""),
+        (
+            "GET",
+            "/candidates",
+            "",
+            200,
+            HTML,
+            "[{\"CandidateName\": \"John Smith\"}]",
+        ),
+        (
+            "POST",
+            odd,
+            "",
+            200,
+            JSON,
+            "{\"CandidateName\":\"\\u00e9\\ud83c\\udf39\\\"\\\\\\n\\u007f\\u0001\\t\"}\n",
+        ),
+        (
+            "GET",
+            odd,
+            "",
+            200,
+            HTML,
+            "[{\"CandidateName\": \"\\u00e9\\ud83c\\udf39\\\"\\\\\\n\\u007f\\u0001\\t\"}]",
+        ),
+        (
+            "GET",
+            "/candidates",
+            "",
+            200,
+            HTML,
+            "[{\"CandidateName\": \"John Smith\"}, {\"CandidateName\": \"\\u00e9\\ud83c\\udf39\\\"\\\\\\n\\u007f\\u0001\\t\"}]",
+        ),
+        (
+            "POST",
+            "/candidate/%ff%C3",
+            "",
+            200,
+            JSON,
+            "{\"CandidateName\":\"\\ufffd\\ufffd\"}\n",
+        ),
+        (
+            "POST",
+            "/candidate/a+b%3Cc%3E%26%27",
+            "",
+            200,
+            JSON,
+            "{\"CandidateName\":\"a+b<c>&'\"}\n",
+        ),
+        (
+            "POST",
+            "/candidate/..",
+            "",
+            200,
+            JSON,
+            "{\"CandidateName\":\"..\"}\n",
+        ),
+        ("POST", &full, "", 200, JSON, &kept_full),
+        ("POST", &long, "", 500, HTML, "Unable to update"),
+        ("GET", &long, "", 404, HTML, NOT_FOUND),
+        ("PUT", "/candidate/x", "", 405, HTML, WRONG_METHOD),
+        ("DELETE", "/candidates", "", 405, HTML, WRONG_METHOD),
+        ("OPTIONS", "/candidate/x", "", 200, HTML, ""),
+        ("OPTIONS", "/candidates", "", 200, HTML, ""),
+        ("GET", "/candidate/", "", 404, HTML, PAGE_404),
+        ("POST", "/candidate/", "", 404, HTML, PAGE_404),
+        ("GET", "/candidate/a%2Fb", "", 404, HTML, PAGE_404),
+        ("POST", "/candidate/a%2fb", "", 404, HTML, PAGE_404),
+        ("GET", "/candidate", "", 404, HTML, PAGE_404),
+        ("GET", "/candidates/", "", 404, HTML, PAGE_404),
+    ];
+    for (method, path, body, status, media, expected) in rows {
+        let (got, headers, answer) = ask(&router, method, path, body).await;
+        let asked = format!("{method} {path:.80}");
+        assert_eq!((got, answer.as_str()), (status, expected), "{asked}");
+        assert_eq!(headers["content-type"], media, "{asked}");
+        if method == "OPTIONS" || got == 405 {
+            let post = path.starts_with(PREFIX);
+            let allow = if post { ALLOW_ONE } else { ALLOW_ALL };
+            assert_eq!(headers["allow"], allow, "{asked}");
+            assert_eq!(headers.get_all("allow").iter().count(), 1, "{asked}");
+        }
+    }
+}
+
+/// A place that does not work.
+struct Broken;
+
+#[async_trait::async_trait]
+impl Candidates for Broken {
+    async fn put(&self, _: &str) -> anyhow::Result<()> {
+        anyhow::bail!("away")
+    }
+    async fn has(&self, _: &str) -> anyhow::Result<bool> {
+        anyhow::bail!("away")
+    }
+    async fn all(&self) -> anyhow::Result<Vec<String>> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_does_not_work_answers_as_it_did_there() {
+    let router = router(Arc::new(Broken));
+    for (method, path, status, expected) in [
+        ("GET", "/candidate/x", 404, NOT_FOUND),
+        ("POST", "/candidate/x", 500, "Unable to update"),
+        ("GET", "/candidates", 404, NOT_FOUND),
+    ] {
+        let (got, headers, answer) = ask(&router, method, path, "").await;
+        assert_eq!((got, answer.as_str()), (status, expected), "{path}");
+        assert_eq!(headers["content-type"], HTML);
+    }
+}
