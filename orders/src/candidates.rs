@@ -2,13 +2,17 @@
 //!
 //! Owns what a place of candidates can do; the HTTP contract is in `api/candidates.rs`.
 
+mod dynamodb;
+
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use async_trait::async_trait;
 
 use crate::settings::{CandidatesAddress, Settings};
 use crate::store::Store;
+
+pub use dynamodb::DynamoDbCandidates;
 
 /// A place that keeps candidates.
 #[async_trait]
@@ -38,6 +42,9 @@ pub fn open(settings: &Settings, store: &dyn Store) -> anyhow::Result<Option<Arc
                 settings.store
             )
         }),
-        CandidatesAddress::DynamoDb { table } => bail!("dynamodb://{table} is not spoken yet"),
+        CandidatesAddress::DynamoDb { table } => Ok(Some(Arc::new(DynamoDbCandidates::new(
+            table.clone(),
+            settings.aws.clone(),
+        )))),
     }
 }

@@ -11,11 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use object_store::aws::AwsAuthorizer;
-use object_store::client::{HttpRequest, HttpRequestBody};
+use anyhow::Context;
 
-use crate::aws::{self, Aws};
+use crate::aws::{Aws, CLOUDWATCH, FORM};
 use crate::settings::MetricsSettings;
 
 /// Points kept while CloudWatch does not answer: a quarter of an hour at the default interval.
@@ -119,34 +117,11 @@ impl Publisher {
     }
 
     async fn send(&self, body: String) -> anyhow::Result<()> {
-        let region = self.aws.region().await?;
-        let url = self.aws.endpoint("CLOUDWATCH").map_or_else(
-            || format!("https://monitoring.{region}.amazonaws.com/"),
-            |endpoint| format!("{endpoint}/"),
-        );
-        let credential = self.aws.credentials().await?.get_credential().await?;
-        let mut signed: HttpRequest = axum::http::Request::post(&url)
-            .header(
-                "content-type",
-                "application/x-www-form-urlencoded; charset=utf-8",
-            )
-            .body(HttpRequestBody::from(body.clone()))?;
-        AwsAuthorizer::new(&credential, "monitoring", region).try_authorize(&mut signed, None)?;
-        let response = aws::client(&url, CALL_TIMEOUT)?
-            .post(&url)
-            .headers(signed.headers().clone())
-            .body(body)
-            .send()
+        let headers = [("content-type", FORM)];
+        self.aws
+            .call(&CLOUDWATCH, None, &headers, body.into())
             .await
-            .context("call PutMetricData")?;
-        let status = response.status();
-        if !status.is_success() {
-            let answer = response.text().await.unwrap_or_default();
-            let answer: String = answer.chars().take(300).collect();
-            bail!(
-                "PutMetricData answered {status}: {answer}; hint: the role needs cloudwatch:PutMetricData"
-            );
-        }
+            .context("PutMetricData; hint: the role needs cloudwatch:PutMetricData")?;
         Ok(())
     }
 }
@@ -173,6 +148,7 @@ fn put_metric_data(namespace: &str, points: &VecDeque<Point>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws;
     use crate::moto::Moto;
 
     fn point(second: i64, orders: u64) -> Point {

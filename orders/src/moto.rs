@@ -1,12 +1,16 @@
-//! A real server that speaks S3 and CloudWatch, for tests: `moto_server` on a port of its own.
-//! Test code only. When there is none the tests fail and say how to get one.
+//! A real server that speaks S3, DynamoDB, SNS and CloudWatch, for tests: moto on a port of its own,
+//! started by `orders/tests/moto_in_turn.py`. Test code only. When there is none the tests fail and say how to
+//! get one.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::aws;
+use serde_json::{Value, json};
+
+use crate::aws::table::Table;
+use crate::aws::{self, Aws};
 use crate::settings::AwsSettings;
 
 /// A running server; it ends with this value.
@@ -25,15 +29,15 @@ impl Drop for Moto {
 
 impl Moto {
     pub(crate) fn start() -> Self {
-        let mut child = Command::new(program())
-            .args(["-H", "127.0.0.1", "-p", "0"])
+        let mut child = Command::new(python())
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/moto_in_turn.py"))
             .env("PYTHONUNBUFFERED", "1")
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| {
                 panic!(
-                    "moto_server does not start: {error}; hint: run `make setup`, or \
+                    "moto does not start: {error}; hint: run `make setup`, or \
                      `pip install 'moto[server]'` and set ORDERS_TEST_MOTO to moto_server's path"
                 )
             });
@@ -45,7 +49,7 @@ impl Moto {
                 line.split_once("Running on ")
                     .map(|(_, url)| url.trim().to_owned())
             })
-            .expect("moto_server ended before it listened");
+            .expect("moto ended before it listened; hint: has this Python moto?");
         // Its log must be read on, or it stops when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, endpoint }
@@ -82,6 +86,25 @@ impl Moto {
     }
 }
 
+impl Moto {
+    /// Makes a table with these keys, all text: the first is hashed, the second sorted.
+    pub(crate) async fn make_table(&self, name: &str, keys: &[&str]) {
+        let of = |kind: &str, values: [&str; 2]| -> Vec<Value> {
+            let pairs = keys.iter().zip(values);
+            pairs
+                .map(|(key, value)| json!({"AttributeName": key, kind: value}))
+                .collect()
+        };
+        let table = Table::new(name.to_owned(), Aws::new(Self::settings(&self.endpoint)));
+        let body = json!({
+            "AttributeDefinitions": of("AttributeType", ["S", "S"]),
+            "KeySchema": of("KeyType", ["HASH", "RANGE"]),
+            "BillingMode": "PAY_PER_REQUEST",
+        });
+        table.call("CreateTable", body).await.unwrap();
+    }
+}
+
 /// The server reads the service and region out of this and does not verify it.
 pub(crate) fn signed_for(service: &str) -> String {
     format!(
@@ -90,14 +113,15 @@ pub(crate) fn signed_for(service: &str) -> String {
     )
 }
 
-fn program() -> PathBuf {
+/// The Python that has moto: the one beside `moto_server`.
+fn python() -> PathBuf {
     if let Some(path) = std::env::var_os("ORDERS_TEST_MOTO") {
-        return path.into();
+        return Path::new(&path).with_file_name("python3");
     }
-    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
+    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/python3");
     if set_up.exists() {
         set_up
     } else {
-        "moto_server".into()
+        "python3".into()
     }
 }

@@ -3,6 +3,8 @@
 //! Owns what S3, DynamoDB, SNS and CloudWatch have in common. Everything here is asked for in the
 //! background and lazily: the service listens before the first answer, and off EC2 there is none.
 
+mod call;
+pub(crate) mod table;
 mod wire;
 
 use std::sync::{Arc, OnceLock};
@@ -15,6 +17,7 @@ use reqwest::Method;
 use tokio::sync::OnceCell;
 
 use crate::settings::AwsSettings;
+pub(crate) use call::{CLOUDWATCH, CallError, FORM};
 use wire::Wire;
 pub use wire::client;
 

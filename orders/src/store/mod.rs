@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod contract;
+mod dynamodb;
 mod file;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -16,7 +17,6 @@ mod sql;
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use async_trait::async_trait;
 
 use crate::accounts::Accounts;
@@ -24,6 +24,7 @@ use crate::candidates::Candidates;
 use crate::order::{Order, OrderId};
 use crate::settings::{Settings, StoreAddress};
 
+pub use dynamodb::DynamoDbStore;
 pub use file::FileStore;
 pub use s3::S3Store;
 pub use sql::SqlStore;
@@ -129,8 +130,8 @@ pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
             Arc::new(S3Store::new(bucket.clone(), prefix, settings.aws.clone()))
         }
         StoreAddress::Sql(address) => Arc::new(SqlStore::new(address, &settings.sql)?),
-        StoreAddress::DynamoDb { .. } => {
-            bail!("{} is not spoken yet", settings.store)
+        StoreAddress::DynamoDb { table } => {
+            Arc::new(DynamoDbStore::new(table.clone(), settings.aws.clone()))
         }
     })
 }

@@ -1,0 +1,273 @@
+//! One signed call to an AWS service that is not S3: made, tried again while that may help, and its
+//! refusal taken apart.
+//!
+//! Owns what all such services have in common on the wire; what is asked and answered is the caller's.
+//! Signed by `object_store`, which does it for S3 anyway: see `docs/decisions/0012`.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use object_store::aws::AwsAuthorizer;
+use object_store::client::{HttpRequest, HttpRequestBody, HttpService};
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::Aws;
+
+/// After this long no further try is begun: it would not end before whoever waits gives up.
+const TRYING: Duration = Duration::from_secs(8);
+/// Before the second try, about; doubled for each further one.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How much of a service's own words is kept.
+const WORDS: usize = 300;
+
+/// The media type of the query protocol.
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+
+/// A service and how it is called.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Its name in host names and signatures.
+    name: &'static str,
+    /// Its name in `AWS_ENDPOINT_URL_…`.
+    variable: &'static str,
+    /// How often a call is tried.
+    tries: u32,
+}
+
+/// Tables.
+pub(crate) const DYNAMODB: Service = Service {
+    name: "dynamodb",
+    variable: "DYNAMODB",
+    tries: 4,
+};
+/// Metrics. Tried once: whoever publishes comes again soon, and a point must not count twice.
+pub(crate) const CLOUDWATCH: Service = Service {
+    name: "monitoring",
+    variable: "CLOUDWATCH",
+    tries: 1,
+};
+
+/// Why a call did not succeed.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The service answered, and said no.
+    Refused(Refusal),
+    /// There was no answer; the service may have acted.
+    Unreachable(anyhow::Error),
+}
+
+/// A service's no.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    /// The name of the exception.
+    pub(crate) code: String,
+    message: String,
+    /// The whole answer.
+    pub(crate) body: Bytes,
+}
+
+impl CallError {
+    /// The name of the exception, when the service answered with one.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Refused(refusal) => &refusal.code,
+            Self::Unreachable(_) => "",
+        }
+    }
+
+    /// Whether the same call may succeed in a moment.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Refused(refusal) => {
+                refusal.status.is_server_error()
+                    || refusal.status == StatusCode::TOO_MANY_REQUESTS
+                    || PASSING.contains(&refusal.code.as_str())
+            }
+        }
+    }
+}
+
+/// Exceptions that come with status 400 and pass.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+const PASSING: [&str; 7] = [
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+    "Throttling",
+    "ThrottledException",
+    "RequestLimitExceeded",
+    "TransactionConflictException",
+    "TransactionInProgressException",
+];
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => {
+                write!(f, "answered {}", refusal.status.as_u16())?;
+                if !refusal.code.is_empty() {
+                    write!(f, " {}", refusal.code)?;
+                }
+                if !refusal.message.is_empty() {
+                    write!(f, ": {}", refusal.message)?;
+                }
+                Ok(())
+            }
+            Self::Unreachable(error) => write!(f, "no answer: {error:#}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl Refusal {
+    fn new(status: StatusCode, body: Bytes) -> Self {
+        let (code, message) = match serde_json::from_slice::<Value>(&body) {
+            Ok(answer) => {
+                let text = |name: &str| answer[name].as_str().unwrap_or_default();
+                // Before the name stands the model it is from.
+                let code = text("__type").rsplit('#').next().unwrap_or_default();
+                let message = text("message");
+                let message = if message.is_empty() {
+                    text("Message")
+                } else {
+                    message
+                };
+                (code.to_owned(), message.to_owned())
+            }
+            Err(_) => {
+                let text = String::from_utf8_lossy(&body);
+                (element(&text, "Code"), element(&text, "Message"))
+            }
+        };
+        Self {
+            status,
+            code,
+            message: message.chars().take(WORDS).collect(),
+            body,
+        }
+    }
+}
+
+/// The text of the first element of this name.
+fn element(xml: &str, name: &str) -> String {
+    xml.split_once(&format!("<{name}>"))
+        .and_then(|(_, rest)| rest.split_once('<'))
+        .map_or_else(String::new, |(text, _)| text.to_owned())
+}
+
+impl Aws {
+    /// Posts `body`, and tries again while that may help. As an answer can be lost, the service may
+    /// have acted more than once, and may have acted though this fails.
+    ///
+    /// # Errors
+    /// When the service refuses or does not answer, in the end.
+    pub(crate) async fn call(
+        &self,
+        service: &Service,
+        region: Option<&str>,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let started = Instant::now();
+        let mut pause = PAUSE;
+        for try_ in 1.. {
+            match self.call_once(service, region, headers, body.clone()).await {
+                Err(error)
+                    if error.passes() && try_ < service.tries && started.elapsed() < TRYING =>
+                {
+                    tracing::debug!(service = service.name, %error, "trying again");
+                }
+                outcome => return outcome,
+            }
+            // Not all who were refused together must come again together.
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause *= 2;
+        }
+        unreachable!("the last try returns")
+    }
+
+    async fn call_once(
+        &self,
+        service: &Service,
+        region: Option<&str>,
+        headers: &[(&'static str, &str)],
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let answer = async {
+            let region = match region {
+                Some(region) => region,
+                None => self.region().await?,
+            };
+            let url = match self.endpoint(service.variable) {
+                Some(endpoint) => format!("{endpoint}/"),
+                None => format!("https://{}.{region}.{}/", service.name, domain(region)),
+            };
+            let credential = self.credentials().await?.get_credential().await?;
+            let mut request = axum::http::Request::post(url);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let mut request: HttpRequest = request.body(HttpRequestBody::from(body))?;
+            AwsAuthorizer::new(&credential, service.name, region)
+                .try_authorize(&mut request, None)?;
+            let answer = self.wire.call(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().bytes().await?))
+        };
+        match answer.await {
+            Ok((status, body)) if status.is_success() => Ok(body),
+            Ok((status, body)) => Err(CallError::Refused(Refusal::new(status, body))),
+            Err(error) => Err(CallError::Unreachable(error)),
+        }
+    }
+}
+
+/// Where a region's services are.
+fn domain(region: &str) -> &'static str {
+    if region.starts_with("cn-") {
+        "amazonaws.com.cn"
+    } else {
+        "amazonaws.com"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_its_exception_in_either_protocol() {
+        let json =
+            r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow"}"#;
+        let xml = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code>\
+                   <Message>slow</Message></Error></ErrorResponse>";
+        for (body, code) in [(json, "ThrottlingException"), (xml, "Throttling")] {
+            let error =
+                CallError::Refused(Refusal::new(StatusCode::BAD_REQUEST, Bytes::from(body)));
+            assert_eq!(error.to_string(), format!("answered 400 {code}: slow"));
+            assert!(error.passes());
+        }
+        let table = [
+            (400, "no", false),
+            (403, "", false),
+            (429, "", true),
+            (500, "<x>", true),
+        ];
+        for (status, body, passes) in table {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = CallError::Refused(Refusal::new(status, Bytes::from(body)));
+            assert_eq!(error.passes(), passes, "{error}");
+        }
+        assert!(CallError::Unreachable(anyhow::anyhow!("reset")).passes());
+    }
+
+    #[test]
+    fn chinese_regions_have_a_domain_of_their_own() {
+        assert_eq!(domain("cn-north-1"), "amazonaws.com.cn");
+        assert_eq!(domain("ca-central-1"), "amazonaws.com");
+    }
+}

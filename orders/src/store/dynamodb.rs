@@ -1,0 +1,349 @@
+//! The DynamoDB store: one table with the keys `pk` and `sk`, both text.
+//!
+//! Owns the items and the reading of DynamoDB's answers:
+//!
+//! | `pk` | `sk` | attributes |
+//! | --- | --- | --- |
+//! | `order#` and the id's last digit | the id | `order`: the order as JSON |
+//! | `notice#` and the id's last digit | the id | |
+//! | `claim#` and the key's SHA-256 | `claim` | `id`, `fingerprint`, `expires_at` (seconds; for TTL) |
+//!
+//! The last digit spreads orders over sixteen partitions, each good for a thousand writes a second;
+//! a list asks all sixteen and merges. An order's JSON is one text, because DynamoDB's own numbers
+//! do not hold all that JSON's do. What belongs together is written in one transaction.
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::{Claim, CreateError, Entry, Kept, Store};
+use crate::aws::table::{Table, text};
+use crate::aws::{Aws, CallError};
+use crate::order::{Order, OrderId};
+use crate::settings::AwsSettings;
+
+/// The last digits of ids.
+const DIGITS: &str = "0123456789abcdef";
+/// How long a claim is kept, at least: DynamoDB deletes within days after.
+const CLAIM_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(48);
+/// How often a transaction is tried that met another one on the same items.
+const TRANSACTIONS: u32 = 6;
+
+/// Orders in a table.
+#[derive(Debug)]
+pub struct DynamoDbStore {
+    table: Table,
+}
+
+/// One of the sixteen partitions, while it is read.
+struct Partition {
+    pk: String,
+    /// The last id read, or where reading begins.
+    after: String,
+    items: Vec<Value>,
+    at_end: bool,
+}
+
+impl DynamoDbStore {
+    /// A store in `table`.
+    #[must_use]
+    pub fn new(table: String, aws: AwsSettings) -> Self {
+        Self {
+            table: Table::new(table, Aws::new(aws)),
+        }
+    }
+
+    async fn call(&self, action: &str, body: Value) -> anyhow::Result<Value> {
+        let answer = self.table.call(action, body).await;
+        answer.map_err(|error| self.table.explain(action, error))
+    }
+
+    /// The item, as it is now.
+    async fn item(&self, pk: &str, sk: &str) -> anyhow::Result<Option<Value>> {
+        let mut answer = self
+            .call(
+                "GetItem",
+                json!({ "Key": key(pk, sk), "ConsistentRead": true }),
+            )
+            .await?;
+        Ok(answer.get_mut("Item").map(Value::take))
+    }
+
+    fn order(&self, item: &Value) -> anyhow::Result<Order> {
+        serde_json::from_str(text(item, "order")).with_context(|| {
+            format!(
+                "the item {} of table {} is not an order",
+                text(item, "sk"),
+                self.table.name()
+            )
+        })
+    }
+
+    /// Writes the entry, all of it or nothing. `false` when something of it is there already.
+    async fn write(&self, entry: &Entry, order: Value) -> anyhow::Result<bool> {
+        if entry.claim.is_none() && !entry.notice {
+            return match self.table.call("PutItem", order).await {
+                Ok(_) => Ok(true),
+                Err(error) if error.code() == "ConditionalCheckFailedException" => Ok(false),
+                Err(error) => Err(self.table.explain("PutItem", error)),
+            };
+        }
+        let mut puts = vec![order];
+        if let Some(claim) = &entry.claim {
+            puts.push(claim_item(claim, &entry.order));
+        }
+        if entry.notice {
+            puts.push(json!({ "Item": key(&pk("notice", entry.order.id), &sk(entry.order.id)) }));
+        }
+        let puts: Vec<Value> = puts
+            .into_iter()
+            .map(|mut put| {
+                put["TableName"] = json!(self.table.name());
+                json!({ "Put": put })
+            })
+            .collect();
+        let body = json!({ "TransactItems": puts });
+        for try_ in 1.. {
+            let error = match self.table.call_on_any("TransactWriteItems", &body).await {
+                Ok(_) => return Ok(true),
+                Err(error) => error,
+            };
+            let reasons = reasons(&error);
+            if reasons
+                .iter()
+                .any(|reason| reason == "ConditionalCheckFailed")
+            {
+                return Ok(false);
+            }
+            // Others at the same claim or in the same partition; which of us is first will show.
+            let passes = |reason: &String| {
+                [
+                    "TransactionConflict",
+                    "ThrottlingError",
+                    "ProvisionedThroughputExceeded",
+                ]
+                .contains(&reason.as_str())
+            };
+            if try_ >= TRANSACTIONS || !reasons.iter().any(passes) {
+                return Err(self.table.explain("TransactWriteItems", error));
+            }
+            let pause = fastrand::u64(10..40 << try_);
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        }
+        bail!("TransactWriteItems on table {}", self.table.name())
+    }
+
+    /// What an entry met that could not be written.
+    async fn met(&self, entry: &Entry) -> anyhow::Result<Result<Kept, CreateError>> {
+        if let Some(claim) = &entry.claim
+            && let Some(item) = self.item(&claim_pk(claim), "claim").await?
+        {
+            if text(&item, "fingerprint") != hex(&claim.fingerprint) {
+                return Ok(Err(CreateError::KeyReused));
+            }
+            let id: OrderId = text(&item, "id")
+                .parse()
+                .with_context(|| format!("a claim in table {}", self.table.name()))?;
+            // Our own, when the answer to an earlier try was lost.
+            if id != entry.order.id {
+                return Ok(Ok(Kept::Before(id)));
+            }
+        }
+        Ok(match self.get(entry.order.id).await? {
+            Some(kept) if kept == entry.order => Ok(Kept::Now),
+            Some(_) => Err(CreateError::Exists),
+            None => bail!(
+                "what order {} met in table {} is gone",
+                entry.order.id,
+                self.table.name()
+            ),
+        })
+    }
+
+    /// Items of one kind with ids above `after`, in the order of their ids, at most `limit`.
+    async fn in_order(
+        &self,
+        kind: &str,
+        after: OrderId,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Value>> {
+        // Ids are random enough that each partition has its share of the next ones, more or less.
+        let page = (limit / DIGITS.len() * 5 / 4).clamp(4, 1000);
+        let mut partitions: Vec<Partition> = DIGITS
+            .chars()
+            .map(|digit| Partition {
+                pk: format!("{kind}#{digit}"),
+                after: sk(after),
+                items: Vec::new(),
+                at_end: false,
+            })
+            .collect();
+        // Up to here every partition has been read, so that nothing can come in between.
+        let horizon = loop {
+            let unread = partitions.iter().filter(|part| !part.at_end);
+            let horizon = unread.map(|part| part.after.clone()).min();
+            let Some(reached) = &horizon else {
+                break horizon;
+            };
+            let complete = partitions
+                .iter()
+                .flat_map(|part| &part.items)
+                .filter(|item| text(item, "sk") <= reached.as_str());
+            if complete.count() >= limit {
+                break horizon;
+            }
+            let behind = partitions
+                .iter_mut()
+                .filter(|part| !part.at_end && part.after == *reached);
+            try_join_all(behind.map(|part| self.read_on(part, page))).await?;
+        };
+        let mut items: Vec<Value> = partitions
+            .into_iter()
+            .flat_map(|part| part.items)
+            .filter(|item| {
+                horizon
+                    .as_ref()
+                    .is_none_or(|horizon| text(item, "sk") <= horizon.as_str())
+            })
+            .collect();
+        items.sort_by(|one, other| text(one, "sk").cmp(text(other, "sk")));
+        items.truncate(limit);
+        Ok(items)
+    }
+
+    /// Reads a partition's next page.
+    async fn read_on(&self, part: &mut Partition, page: usize) -> anyhow::Result<()> {
+        let mut answer = self
+            .call(
+                "Query",
+                json!({
+                    "KeyConditionExpression": "pk = :pk AND sk > :after",
+                    "ExpressionAttributeValues": {
+                        ":pk": { "S": part.pk },
+                        ":after": { "S": part.after },
+                    },
+                    "Limit": page,
+                    "ConsistentRead": true,
+                }),
+            )
+            .await?;
+        if let Value::Array(items) = answer["Items"].take() {
+            part.items.extend(items);
+        }
+        match answer.get("LastEvaluatedKey") {
+            Some(last) if !text(last, "sk").is_empty() => part.after = text(last, "sk").to_owned(),
+            _ => part.at_end = true,
+        }
+        Ok(())
+    }
+}
+
+fn pk(kind: &str, id: OrderId) -> String {
+    let digit = usize::from(id.as_bytes()[15] & 0xf);
+    format!("{kind}#{}", &DIGITS[digit..=digit])
+}
+
+fn sk(id: OrderId) -> String {
+    id.to_string()
+}
+
+fn key(pk: &str, sk: &str) -> Value {
+    json!({ "pk": { "S": pk }, "sk": { "S": sk } })
+}
+
+fn claim_pk(claim: &Claim) -> String {
+    format!("claim#{}", hex(&claim.key))
+}
+
+fn order_item(order: &Order) -> anyhow::Result<Value> {
+    let mut item = key(&pk("order", order.id), &sk(order.id));
+    item["order"] = json!({ "S": serde_json::to_string(order)? });
+    Ok(json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" }))
+}
+
+fn claim_item(claim: &Claim, order: &Order) -> Value {
+    let mut item = key(&claim_pk(claim), "claim");
+    item["id"] = json!({ "S": sk(order.id) });
+    item["fingerprint"] = json!({ "S": hex(&claim.fingerprint) });
+    let expires_at = jiff::Timestamp::now().as_second() + CLAIM_KEPT.as_secs();
+    item["expires_at"] = json!({ "N": expires_at.to_string() });
+    json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" })
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a transaction was cancelled, one word for each of its items.
+fn reasons(error: &CallError) -> Vec<String> {
+    let CallError::Refused(refusal) = error else {
+        return Vec::new();
+    };
+    if refusal.code != "TransactionCanceledException" {
+        return Vec::new();
+    }
+    let answer: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+    let reasons = answer["CancellationReasons"].as_array();
+    reasons
+        .into_iter()
+        .flatten()
+        .filter_map(|reason| Some(reason["Code"].as_str()?.to_owned()))
+        .collect()
+}
+
+#[async_trait]
+impl Store for DynamoDbStore {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        let outcome = async {
+            if self.write(entry, order_item(&entry.order)?).await? {
+                return anyhow::Ok(Ok(Kept::Now));
+            }
+            self.met(entry).await
+        };
+        outcome
+            .await
+            .unwrap_or_else(|error| Err(CreateError::Unavailable(error)))
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        let item = self.item(&pk("order", id), &sk(id)).await?;
+        item.map(|item| self.order(&item)).transpose()
+    }
+
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        let items = self.in_order("order", after, limit).await?;
+        items.iter().map(|item| self.order(item)).collect()
+    }
+
+    async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
+        let beginning = OrderId::from_bytes([0; 16]);
+        let items = self.in_order("notice", beginning, limit).await?;
+        items
+            .iter()
+            .map(|item| {
+                text(item, "sk")
+                    .parse()
+                    .with_context(|| format!("a notice in table {}", self.table.name()))
+            })
+            .collect()
+    }
+
+    async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
+        self.call(
+            "DeleteItem",
+            json!({ "Key": key(&pk("notice", id), &sk(id)) }),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn probe(&self) -> anyhow::Result<()> {
+        // An item that is not there: the answer has been through name, network, credentials and table.
+        self.item("probe", "probe").await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
