@@ -9,6 +9,7 @@ mod browser;
 mod candidates;
 mod contract;
 mod faults;
+mod files;
 mod handed;
 mod load;
 mod page;

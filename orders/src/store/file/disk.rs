@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,11 +87,29 @@ pub(super) fn open_file(path: &Path, make: bool) -> anyhow::Result<(File, Identi
     Ok((file, Identity::from(&metadata)))
 }
 
-/// Refuses when the disk of `folder` has hardly any room left.
-pub(super) fn room_in(folder: &Path) -> anyhow::Result<()> {
+/// Whether whoever had the database open ended without closing it. redb does not tell: the byte after its
+/// magic number does, and is kept true before anything else is written.
+/// <https://github.com/cberner/redb/blob/master/docs/design.md#database-header-64-bytes>
+pub(super) fn ended_uncleanly(file: &File) -> io::Result<bool> {
+    const MAGIC: &[u8; 4] = b"redb";
+    const RECOVERY_REQUIRED: u8 = 2;
+    let mut head = [0; 10];
+    match file.read_exact_at(&mut head, 0) {
+        Ok(()) => Ok(head.starts_with(MAGIC) && head[9] & RECOVERY_REQUIRED != 0),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes left on the disk of `folder` for this user.
+pub(super) fn room_in(folder: &Path) -> anyhow::Result<u64> {
     let disk = rustix::fs::statvfs(folder)
         .with_context(|| format!("ask for the room in {}", folder.display()))?;
-    let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Refuses when there is hardly any `room` left on the disk of `folder`.
+pub(super) fn enough(room: u64, folder: &Path) -> anyhow::Result<()> {
     if room < ROOM {
         bail!(
             "the disk of {} is full: {} MiB left, {} are needed; hint: make room, it goes on by itself",
@@ -164,18 +182,23 @@ impl StorageBackend for Watched {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        #[cfg(test)]
+        self.failures.injected.did(super::tests::Did::SetLen(len));
         self.watch(self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
         #[cfg(test)]
         self.watch(self.failures.injected.before_sync())?;
-        self.watch(self.file.sync_data())
+        self.watch(self.file.sync_data())?;
+        #[cfg(test)]
+        self.failures.injected.did(super::tests::Did::Sync);
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         #[cfg(test)]
-        self.watch(self.failures.injected.before_write())?;
+        self.watch(self.failures.injected.before_write(offset, data))?;
         self.watch(self.file.write(offset, data))
     }
 

@@ -1,25 +1,61 @@
 //! The file store alone: its contract, and its faults as a broken disk would bring them.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod power_cut;
 
-use super::super::contract;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+
+use super::super::{Claim, contract};
 use super::*;
 
-/// Failures of the disk on demand.
+/// Nothing here takes this long; a test that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is asked of the disk by a test, and what the disk was asked.
 #[derive(Debug, Default)]
 pub(super) struct Injected {
-    pub(super) write: AtomicBool,
-    pub(super) sync: AtomicBool,
+    write_fails: AtomicBool,
+    sync_fails: AtomicBool,
+    /// Bytes by which the room on the disk is to look smaller.
+    taken: AtomicU64,
+    /// Held by a test, it keeps every fsync waiting.
+    gate: Mutex<()>,
+    journal: Mutex<Option<Vec<Did>>>,
+}
+
+/// Something the disk did.
+#[derive(Debug, Clone)]
+pub(super) enum Did {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Sync,
 }
 
 impl Injected {
-    pub(super) fn before_write(&self) -> io::Result<()> {
-        fail_if(&self.write)
+    pub(super) fn before_write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.did(Did::Write(offset, data.to_vec()));
+        fail_if(&self.write_fails)
     }
 
     pub(super) fn before_sync(&self) -> io::Result<()> {
-        fail_if(&self.sync)
+        drop(self.gate.lock().unwrap_or_else(PoisonError::into_inner));
+        fail_if(&self.sync_fails)
+    }
+
+    pub(super) fn room(&self, room: u64) -> u64 {
+        room.saturating_sub(self.taken.load(Ordering::Acquire))
+    }
+
+    pub(super) fn did(&self, did: Did) {
+        if let Some(journal) = &mut *self.journal.lock().unwrap() {
+            journal.push(did);
+        }
     }
 }
 
@@ -30,10 +66,41 @@ fn fail_if(armed: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
+fn store(folder: &Path) -> FileStore {
+    FileStore::new(folder.to_owned()).unwrap()
+}
+
+fn said<T: std::fmt::Debug>(outcome: anyhow::Result<T>) -> String {
+    format!("{:#}", outcome.unwrap_err())
+}
+
+async fn refusal(store: &FileStore) -> String {
+    match store.create(&contract::order("Eve").into()).await {
+        Err(CreateError::Unavailable(error)) => format!("{error:#}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until it takes orders again, which is up to the pace of its own attempts.
+async fn recovered(store: &FileStore) {
+    let working = async {
+        while store.probe().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, working).await.unwrap();
+}
+
+async fn place(store: &FileStore) -> Order {
+    let order = contract::order("Ada");
+    store.create(&order.clone().into()).await.unwrap();
+    order
+}
+
 #[tokio::test]
 async fn keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    let store = FileStore::new(folder.path().join("made/on/first/use")).unwrap();
+    let store = store(&folder.path().join("made/on/first/use"));
     // Only one process can have it open: a second box is a second handle on the same one, and a
     // restart is the file closed and opened under it.
     let open = || -> Box<dyn Store> {
@@ -44,4 +111,333 @@ async fn keeps_the_contract() {
     contract::keeps_claims(&open).await;
     contract::lists_in_order(&open).await;
     contract::gives_out_notices(&open).await;
+}
+
+#[tokio::test]
+async fn keeps_candidates() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let candidates = store.candidates().unwrap();
+    assert_eq!(candidates.all().await.unwrap(), Vec::<String>::new());
+    for name in ["John Smith", "Åsa", "John Smith", "%2F"] {
+        candidates.put(name).await.unwrap();
+    }
+    store.place.close();
+    assert!(candidates.has("Åsa").await.unwrap());
+    assert!(!candidates.has("asa").await.unwrap());
+    assert_eq!(
+        candidates.all().await.unwrap(),
+        ["%2F", "John Smith", "Åsa"]
+    );
+}
+
+#[tokio::test]
+async fn says_which_place_does_not_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let store = store(&file.join("below"));
+    let error = said(store.probe().await);
+    assert!(
+        error.contains("prepare the folder") && error.contains("file/below"),
+        "{error}"
+    );
+    refusal(&store).await;
+    // It recovers by itself when the place does.
+    fs::remove_file(&file).unwrap();
+    recovered(&store).await;
+    place(&store).await;
+}
+
+#[tokio::test]
+async fn only_its_user_can_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("orders");
+    store(&place).probe().await.unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&place), 0o700);
+    assert_eq!(mode(&place.join("orders.redb")), 0o600);
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_and_takes_over_when_the_first_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = store(folder.path());
+    let order = place(&first).await;
+    let second = store(folder.path());
+    let error = said(second.get(order.id).await);
+    assert!(
+        error.contains("another process has it open") && error.contains("hint: stop it"),
+        "{error}"
+    );
+    refusal(&second).await;
+    first.close().await;
+    recovered(&second).await;
+    assert_eq!(second.get(order.id).await.unwrap(), Some(order));
+}
+
+/// A write or an fsync that fails: nothing that was answered is lost, what was refused says so, and it
+/// goes on when the disk does.
+#[tokio::test]
+async fn a_disk_that_fails_is_said_and_one_that_recovers_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let mut kept = vec![place(&store).await];
+    let injected = store.place.injected();
+    for failing in [&injected.sync_fails, &injected.write_fails] {
+        failing.store(true, Ordering::Release);
+        let error = refusal(&store).await;
+        assert!(
+            error.contains("write to") && error.contains("os error 5"),
+            "{error}"
+        );
+        assert!(
+            store.probe().await.is_err(),
+            "it does not look well while it is not"
+        );
+        refusal(&store).await;
+        failing.store(false, Ordering::Release);
+        recovered(&store).await;
+        kept.push(place(&store).await);
+        for order in &kept {
+            assert_eq!(store.get(order.id).await.unwrap().as_ref(), Some(order));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_before_it_is_full_and_reads_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let order = place(&store).await;
+    let taken = &store.place.injected().taken;
+    taken.store(u64::MAX, Ordering::Release);
+    let error = refusal(&store).await;
+    assert!(
+        error.contains("is full: 0 MiB left, 16 are needed; hint:"),
+        "{error}"
+    );
+    assert!(store.probe().await.is_err());
+    assert_eq!(store.get(order.id).await.unwrap(), Some(order));
+    taken.store(0, Ordering::Release);
+    recovered(&store).await;
+    place(&store).await;
+}
+
+#[tokio::test]
+async fn a_file_that_vanished_is_not_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path().join("orders");
+    let away = folder.path().join("away");
+    let store = store(&here);
+    let order = place(&store).await;
+    fs::rename(&here, &away).unwrap();
+    let error = refusal(&store).await;
+    assert!(
+        error.contains("has vanished while it was in use; hint:"),
+        "{error}"
+    );
+    assert!(store.probe().await.is_err());
+    assert!(!here.exists(), "nothing is made in its place");
+    fs::create_dir(&here).unwrap();
+    assert!(refusal(&store).await.contains("has vanished"));
+    fs::remove_dir(&here).unwrap();
+    fs::rename(&away, &here).unwrap();
+    recovered(&store).await;
+    let second = place(&store).await;
+    for order in [order, second] {
+        assert_eq!(store.get(order.id).await.unwrap(), Some(order));
+    }
+}
+
+#[tokio::test]
+async fn another_file_in_its_place_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let restored = store(&second);
+    let from_copy = place(&restored).await;
+    restored.close().await;
+    let store = store(&first);
+    place(&store).await;
+    fs::rename(second.join("orders.redb"), first.join("orders.redb")).unwrap();
+    let new = place(&store).await;
+    let orders = store.list(OrderId::from_bytes([0; 16]), 10).await.unwrap();
+    assert_eq!(orders, [from_copy, new]);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_said_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = folder.path().join("sound");
+    let filled = store(&sound);
+    let entries: Vec<Entry> = (0..200)
+        .map(|n| contract::order(&format!("Ada {n}")).into())
+        .collect();
+    join_all(entries.iter().map(|entry| filled.create(entry))).await;
+    filled.close().await;
+    let content = fs::read(sound.join("orders.redb")).unwrap();
+    // A page in use: one that holds an order.
+    let needle = b"Ada 100";
+    let at = content
+        .windows(needle.len())
+        .position(|window| window == needle)
+        .unwrap();
+    let mut flipped = content.clone();
+    flipped[at] ^= 1;
+    let mut header = content.clone();
+    header[..512].fill(0);
+    let table: [(&str, Vec<u8>); 4] = [
+        ("another program's file", b"hello\n".repeat(1000)),
+        ("a header gone", header),
+        ("a truncated file", content[..content.len() / 2].to_vec()),
+        ("a bit flipped in an order", flipped),
+    ];
+    for (what, content) in table {
+        let place = folder.path().join(what);
+        fs::create_dir(&place).unwrap();
+        let file = place.join("orders.redb");
+        fs::write(&file, &content).unwrap();
+        let store = store(&place);
+        let error = said(store.probe().await);
+        assert!(
+            error.contains("is damaged or no order store; hint: move it away"),
+            "{what}: {error}"
+        );
+        assert!(!error.contains("Rose Row"), "{what}: {error}");
+        refusal(&store).await;
+        assert!(
+            fs::read(&file).unwrap() == content,
+            "{what}: was written to"
+        );
+        // A copy put back is used.
+        fs::copy(sound.join("orders.redb"), &file).unwrap();
+        recovered(&store).await;
+        let id = entries[100].order.id;
+        assert!(store.get(id).await.unwrap().is_some(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_form_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("orders.redb");
+    let newer = redb::Database::create(&file).unwrap();
+    let transaction = newer.begin_write().unwrap();
+    let mut facts = transaction.open_table(database::FACTS).unwrap();
+    facts.insert("format", 2).unwrap();
+    drop(facts);
+    transaction.commit().unwrap();
+    newer.close().unwrap();
+    let error = said(store(folder.path()).probe().await);
+    assert!(
+        error.contains("has form 2, this program knows 1; hint:"),
+        "{error}"
+    );
+}
+
+/// Claims are forgotten once nobody retries any more, and no sooner.
+#[tokio::test]
+async fn old_claims_are_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let hours_ago = |hours: i64| {
+        let time = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+        OrderId::floor(time)
+    };
+    let claimed = |id: OrderId, key: u8| {
+        let mut entry = Entry::from(Order {
+            id,
+            ..contract::order("Ada")
+        });
+        entry.claim = Some(Claim {
+            key: [key; 32],
+            fingerprint: [1; 32],
+        });
+        entry
+    };
+    let (old, recent) = (claimed(hours_ago(73), 1), claimed(hours_ago(47), 2));
+    let first = store(folder.path());
+    for entry in [&old, &recent] {
+        assert_eq!(first.create(entry).await.unwrap(), Kept::Now);
+    }
+    first.close().await;
+    drop(first);
+    let store = store(folder.path());
+    // The first commit after a start looks for them.
+    place(&store).await;
+    let again = claimed(OrderId::new(), 2);
+    assert_eq!(
+        store.create(&again).await.unwrap(),
+        Kept::Before(recent.order.id)
+    );
+    let again = claimed(OrderId::new(), 1);
+    assert_eq!(store.create(&again).await.unwrap(), Kept::Now);
+    let kept = store.get(old.order.id).await.unwrap();
+    assert_eq!(kept, Some(old.order), "the order itself stays");
+}
+
+/// While one commit is stuck in the disk: reads go on, orders whose callers gave up are not kept, and
+/// the rest share the next commit.
+#[expect(
+    clippy::await_holding_lock,
+    reason = "who waits for the lock is a thread of its own, and is to wait"
+)]
+#[tokio::test]
+async fn a_stuck_commit_holds_up_nobody_who_need_not_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let known = place(&store).await;
+    let injected = store.place.injected();
+    *injected.journal.lock().unwrap() = Some(Vec::new());
+    let entries: Vec<Entry> = (0..WAITING + 300)
+        .map(|n| contract::order(&format!("Ada {n}")).into())
+        .collect();
+    let gate = injected.gate.lock().unwrap();
+    let mut creates: Vec<_> = entries.iter().map(|entry| store.create(entry)).collect();
+    // Begun, and stuck in the disk once the writer has said what it writes.
+    assert!((&mut creates[0]).now_or_never().is_none());
+    while injected
+        .journal
+        .lock()
+        .unwrap()
+        .as_ref()
+        .unwrap()
+        .is_empty()
+    {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.get(known.id).await.unwrap(), Some(known.clone()));
+    assert_eq!(store.get(entries[0].order.id).await.unwrap(), None);
+    let mut refused = 0;
+    for create in &mut creates[1..] {
+        match create.now_or_never() {
+            None => {}
+            Some(Err(CreateError::Unavailable(error))) => {
+                assert!(format!("{error:#}").contains("wait for the disk already"));
+                refused += 1;
+            }
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 299, "memory is bounded");
+    // Two who give up: one queued, one on its way.
+    drop(creates.remove(1));
+    drop(creates.remove(0));
+    drop(gate);
+    let waiting = creates.drain(..WAITING - 1);
+    for outcome in join_all(waiting).await {
+        assert_eq!(outcome.unwrap(), Kept::Now);
+    }
+    let syncs = injected.journal.lock().unwrap().take().unwrap();
+    let syncs = syncs.iter().filter(|did| matches!(did, Did::Sync)).count();
+    assert!(syncs < 60, "{syncs} fsyncs for {WAITING} orders");
+    assert!(store.get(entries[0].order.id).await.unwrap().is_some());
+    assert_eq!(store.get(entries[1].order.id).await.unwrap(), None);
+    assert!(
+        store
+            .get(entries[WAITING].order.id)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }

@@ -7,7 +7,7 @@
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
@@ -27,6 +27,10 @@ const CLAIMS_KEPT: Duration = Duration::from_secs(72 * 3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// How many of them go in one commit at most, so that no order waits for a great clearing.
 const SWEEP: usize = 512;
+/// An attempt to open the database that takes longer is not repeated at once.
+const LONG_ATTEMPT: Duration = Duration::from_millis(250);
+/// With so few changes in a commit the disk has time to spare.
+const QUIET: usize = 4;
 /// A probe that follows a commit this closely has been answered by it.
 const FRESH: Duration = Duration::from_millis(1500);
 
@@ -78,6 +82,7 @@ pub(super) fn run(place: &Place, queue: &Receiver<Job>) {
         place,
         committed: None,
         swept: None,
+        refused: None,
     };
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = queue.recv() {
@@ -113,6 +118,8 @@ struct Writer<'a> {
     committed: Option<Instant>,
     /// When old claims were last looked for.
     swept: Option<Instant>,
+    /// Until when the database is not opened again, and why.
+    refused: Option<(Instant, String)>,
 }
 
 impl Writer<'_> {
@@ -147,7 +154,7 @@ impl Writer<'_> {
     }
 
     fn commit(&mut self, batch: &[Job]) -> anyhow::Result<Vec<Outcome>> {
-        self.place.make_ready()?;
+        self.make_ready()?;
         let writes = batch
             .iter()
             .any(|job| !matches!(job.change, Change::None | Change::Probe));
@@ -165,9 +172,30 @@ impl Writer<'_> {
         committed
     }
 
+    /// Opens the database when it has to be. After a long attempt that failed the next one waits as long
+    /// as this one took: to read and check a large file again and again would keep a sick disk from
+    /// anything else.
+    fn make_ready(&mut self) -> anyhow::Result<()> {
+        if let Some((until, reason)) = &self.refused
+            && Instant::now() < *until
+        {
+            bail!("{reason}");
+        }
+        let began = Instant::now();
+        let ready = self.place.make_ready();
+        let took = began.elapsed();
+        self.refused = match &ready {
+            Err(error) if took > LONG_ATTEMPT => {
+                Some((Instant::now() + took, format!("{error:#}")))
+            }
+            _ => None,
+        };
+        ready
+    }
+
     fn transact(&mut self, database: &Database, batch: &[Job]) -> anyhow::Result<Vec<Outcome>> {
         let place = || format!("write to {}", self.place.file().display());
-        let transaction = database.write().with_context(place)?;
+        let transaction = database.write(batch.len() <= QUIET).with_context(place)?;
         let (outcomes, changed) = {
             let mut tables = Tables::open(&transaction).with_context(place)?;
             let mut outcomes = Vec::with_capacity(batch.len());
