@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::arrivals::Arrivals;
+use super::audit::{NUMBER_FIELD, RUN_FIELD};
 use super::client::{Client, Reply, Trouble};
 use super::ledger::{Answer, Ledger, Run};
 use super::report::Report;
@@ -194,7 +195,7 @@ impl Drive {
     fn order(&self, number: u64) -> Bytes {
         let (flower, run) = (&self.flower, &self.run.id);
         format!(
-            r#"{{"name":"Load {number}","address":"{number} Generator Lane","flower":{flower},"load_run":"{run}","load_number":{number}}}"#
+            r#"{{"name":"Load {number}","address":"{number} Generator Lane","flower":{flower},"{RUN_FIELD}":"{run}","{NUMBER_FIELD}":{number}}}"#
         )
         .into()
     }

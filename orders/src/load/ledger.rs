@@ -138,6 +138,24 @@ pub(crate) struct Entries {
     pub(crate) failed: Vec<String>,
 }
 
+impl Entries {
+    /// Those of the load that wrote last.
+    pub(crate) fn last_run(self) -> Self {
+        let Some(last) = self.runs.len().checked_sub(1) else {
+            return self;
+        };
+        let of_last = |(mark, id): (Mark, String)| {
+            let number = mark.number;
+            (mark.run == last).then_some((Mark { run: 0, number }, id))
+        };
+        Self {
+            runs: self.runs.into_iter().skip(last).collect(),
+            acked: self.acked.into_iter().filter_map(of_last).collect(),
+            failed: self.failed,
+        }
+    }
+}
+
 /// Reads the ledger at `path`.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
     let text = std::fs::read_to_string(path)
@@ -213,6 +231,9 @@ mod tests {
         assert_eq!(entries.acked[0], acked[0]);
         assert_eq!(entries.acked[1..], [(mark(1, 0), "b".to_owned())]);
         assert_eq!(entries.failed, ["status 503 Retry"]);
+        let last = entries.last_run();
+        assert_eq!(last.runs, runs[1..]);
+        assert_eq!(last.acked, [(mark(0, 0), "b".to_owned())]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The load generator and the check that follows it.
 //!
 //! `load` places orders open-loop and writes every accepted id into a ledger before it counts it;
-//! `check` looks each of them up in the store. Together they prove "none failed, none lost" about
-//! any service with this contract. Must not know the service's insides, only its HTTP and its
+//! `check` looks each of them up in the store. Together they prove "none failed, none lost, none
+//! twice" about any service with this contract. Must not know the service's insides, only its HTTP and its
 //! stores.
 
 mod arrivals;
+mod audit;
 mod client;
 mod drive;
 mod ledger;
@@ -16,22 +17,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::cli::Failure;
-use crate::order::OrderId;
-use crate::settings::{RawSettings, Settings};
-use crate::store;
+use crate::settings::{RawSettings, Secret, Settings};
 
 use arrivals::Arrivals;
+use audit::Source;
 use drive::{Drive, Plan, Until};
-use ledger::{Ledger, Run};
-use report::{Found, Report};
+use ledger::{Entries, Ledger, Run};
+use report::Report;
 
-/// Look-ups at once: enough to hide a store's latency, too few to be a load of their own.
-const LOOKUPS: usize = 16;
 /// Connections at most, unless told otherwise: well below the 1024 files a process may have open.
 const CONNECTIONS: usize = 256;
 
@@ -72,9 +69,13 @@ pub struct LoadArgs {
     /// Write the distribution of latencies there, as HdrHistogram's plotter reads it
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
-    /// Check the ledger against this store at the end
-    #[arg(long, value_name = "URL")]
+    /// Check this load's orders against this store at the end
+    #[arg(long, value_name = "URL", conflicts_with = "operator_token_file")]
     store: Option<String>,
+    /// Check this load's orders by the service's own list at the end, as the operator whose token is
+    /// in this file
+    #[arg(long, value_name = "FILE")]
+    operator_token_file: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -111,9 +112,20 @@ pub struct CheckArgs {
     /// Ledger that `orders load` has written
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
-    /// Store that should have the orders: file:///folder or s3://bucket/prefix
-    #[arg(long, value_name = "URL")]
-    store: String,
+    /// Store that should have the orders, as `orders --store` has it
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "url",
+        conflicts_with = "url"
+    )]
+    store: Option<String>,
+    /// Service that should have the orders; its own list is read
+    #[arg(long, value_name = "URL", requires = "operator_token_file")]
+    url: Option<String>,
+    /// File with the service's operator token
+    #[arg(long, value_name = "FILE", requires = "url")]
+    operator_token_file: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -145,21 +157,25 @@ pub(crate) async fn load(
     environment: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
     let plan = args.plan();
-    let settings = args
-        .store
-        .map(|url| store_settings(url, environment))
-        .transpose()?;
+    let url = args.operator_token_file.is_some().then_some(&*args.url);
+    let source = source(
+        args.store,
+        url,
+        args.operator_token_file.as_deref(),
+        environment,
+    )?;
     let run = Run::new();
     let drive = Drive::new(plan, run.clone()).map_err(Failure::Usage)?;
     let ledger = Ledger::append_to(&args.ledger, &run).map_err(Failure::Usage)?;
-    let mut report = drive.run(ledger).await?;
+    let report = drive.run(ledger).await?;
     if let Some(path) = &args.histogram {
         report.latency.write_to(path)?;
     }
-    if let Some(settings) = settings {
-        report.found = Some(look_up(&args.ledger, &settings).await?);
-    }
-    conclude(&report, args.json)
+    let Some(source) = source else {
+        return conclude(&report, args.json);
+    };
+    let entries = ledger::read(&args.ledger)?.last_run();
+    ask(&source, &entries, report, args.json).await
 }
 
 /// Looks every accepted order of the ledger up in the store.
@@ -167,15 +183,60 @@ pub(crate) async fn check(
     args: CheckArgs,
     environment: &BTreeMap<String, String>,
 ) -> Result<(), Failure> {
-    let settings = store_settings(args.store, environment)?;
+    let token = args.operator_token_file.as_deref();
+    let source = source(args.store, args.url.as_deref(), token, environment)?;
     let entries = ledger::read(&args.ledger).map_err(Failure::Usage)?;
     let mut report = Report::default();
     report.placed = entries.acked.len() as u64;
     for reason in &entries.failed {
         report.fail(reason);
     }
-    report.found = Some(look_up(&args.ledger, &settings).await?);
-    conclude(&report, args.json)
+    let Some(source) = source else {
+        return conclude(&report, args.json);
+    };
+    ask(&source, &entries, report, args.json).await
+}
+
+/// Where the flags say that orders are to be looked up.
+fn source(
+    store: Option<String>,
+    url: Option<&str>,
+    token: Option<&Path>,
+    environment: &BTreeMap<String, String>,
+) -> Result<Option<Source>, Failure> {
+    let source = match (store, url, token) {
+        (Some(store), _, _) => store_settings(store, environment)
+            .and_then(|settings| Source::store(&settings))
+            .map_err(Failure::Usage)?,
+        (None, Some(url), Some(token)) => {
+            Secret::read("--operator-token-file", &token.to_string_lossy())
+                .and_then(|token| Source::service(url, token))
+                .map_err(Failure::Usage)?
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(source))
+}
+
+/// Asks the store for the ledger's orders and concludes. What was counted before is told although
+/// the store does not answer.
+async fn ask(
+    source: &Source,
+    entries: &Entries,
+    mut report: Report,
+    json: bool,
+) -> Result<(), Failure> {
+    match source.look_for(entries).await {
+        Ok(found) => {
+            report.found = Some(found);
+            conclude(&report, json)
+        }
+        Err(error) => {
+            report.asked_in_vain = true;
+            report.print(json)?;
+            Err(error.into())
+        }
+    }
 }
 
 fn conclude(report: &Report, json: bool) -> Result<(), Failure> {
@@ -189,52 +250,12 @@ fn conclude(report: &Report, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn store_settings(
-    url: String,
-    environment: &BTreeMap<String, String>,
-) -> Result<Settings, Failure> {
+fn store_settings(url: String, environment: &BTreeMap<String, String>) -> anyhow::Result<Settings> {
     let flags = RawSettings {
         store: Some(url),
         ..RawSettings::default()
     };
-    Settings::load(flags, None, environment).map_err(Failure::Usage)
-}
-
-/// How many of the ledger's orders the store has. Two answers with one id are one order: the
-/// second is lost.
-async fn look_up(ledger: &Path, settings: &Settings) -> anyhow::Result<Found> {
-    let acked = ledger::read(ledger)?.acked;
-    let mut distinct: Vec<String> = acked.iter().map(|(_, id)| id.clone()).collect();
-    distinct.sort();
-    distinct.dedup();
-    let store = store::open(settings)?;
-    store
-        .probe()
-        .await
-        .with_context(|| format!("the store {} does not answer", settings.store))?;
-    let missing: Vec<Option<String>> = stream::iter(distinct.iter().cloned())
-        .map(|text| async {
-            let Ok(id) = text.parse::<OrderId>() else {
-                return Ok(Some(text));
-            };
-            let order = store
-                .get(id)
-                .await
-                .with_context(|| format!("look up order {id}"))?;
-            anyhow::Ok(order.is_none().then_some(text))
-        })
-        .buffer_unordered(LOOKUPS)
-        .try_collect()
-        .await?;
-    store.close().await;
-    let mut missing: Vec<String> = missing.into_iter().flatten().collect();
-    let found = (distinct.len() - missing.len()) as u64;
-    missing.resize(acked.len() - found as usize, "one given twice".to_owned());
-    Ok(Found {
-        found,
-        missing,
-        ..Found::default()
-    })
+    Settings::load(flags, None, environment)
 }
 
 fn rate(text: &str) -> anyhow::Result<f64> {

@@ -140,6 +140,8 @@ pub(crate) struct Report {
     pub(crate) service: Times,
     /// What the store has, when it was asked.
     pub(crate) found: Option<Found>,
+    /// It was asked, and gave no answer.
+    pub(crate) asked_in_vain: bool,
 }
 
 impl Report {
@@ -191,7 +193,12 @@ impl Report {
         }
         let counts = format!("orders: placed {}, failed {}", self.placed, self.failed());
         let Some(found) = &self.found else {
-            lines.push(format!("{counts}; the store was not asked"));
+            let why = if self.asked_in_vain {
+                "could not be asked"
+            } else {
+                "was not asked"
+            };
+            lines.push(format!("{counts}; the store {why}"));
             return lines;
         };
         if found.unacknowledged > 0 {
@@ -266,6 +273,8 @@ mod tests {
             "orders: placed 99, failed 1; the store was not asked"
         );
         assert_eq!(report.json()["found"], serde_json::Value::Null);
+        report.asked_in_vain = true;
+        assert!(report.lines()[4].ends_with("; the store could not be asked"));
         report.found = Some(Found {
             found: 98,
             missing: vec!["x".to_owned()],

@@ -110,7 +110,7 @@ impl Secret {
     }
 
     /// The first line of the file at `path`, which `key` named.
-    fn read(key: &str, path: &str) -> anyhow::Result<Self> {
+    pub(crate) fn read(key: &str, path: &str) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {key} {path}"))?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {

@@ -120,6 +120,86 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
 }
 
 #[test]
+fn the_services_own_list_is_as_good_as_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "a token long enough\n").unwrap();
+    let mut command = orders();
+    command
+        .args([
+            "--store",
+            &format!("file://{}/orders", folder.path().display()),
+        ])
+        .env("ORDERS_OPERATOR_TOKEN_FILE", &token);
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    let url = format!("http://{}", service.address);
+    let mut load = vec!["load", "--url", &url, "--rate", "500", "--duration", "3s"];
+    load.extend([
+        "--ledger",
+        path(&ledger),
+        "--operator-token-file",
+        path(&token),
+    ]);
+    let (code, said) = run(&load);
+    assert_eq!(
+        (code, last(&said)),
+        (
+            0,
+            "orders: placed 1500, failed 0, found 1500, lost 0, twice 0"
+        ),
+        "{said}"
+    );
+
+    // What somebody placed as the same order of the same load is there twice.
+    let began = std::fs::read_to_string(&ledger).unwrap();
+    let run_id = began.split(' ').nth(1).unwrap();
+    let order = format!(
+        r#"{{"name":"A","address":"B","flower":"spring_tulips","load_run":"{run_id}","load_number":7}}"#
+    );
+    let id = service
+        .ask("POST", "/order", "application/json", order.as_bytes())
+        .json()["id"]
+        .to_string();
+    let check = [
+        "check",
+        "--ledger",
+        path(&ledger),
+        "--url",
+        &url,
+        "--operator-token-file",
+    ];
+    let (code, said) = run(&[&check[..], &[path(&token)]].concat());
+    assert_eq!(
+        (code, last(&said)),
+        (
+            3,
+            "orders: placed 1500, failed 0, found 1500, lost 0, twice 1"
+        ),
+        "{said}"
+    );
+    let twice = format!("twice: {}, as ", id.trim_matches('"'));
+    assert!(
+        said.contains(&twice) && said.contains(&format!("order 7 of run {run_id}")),
+        "{said}"
+    );
+
+    // A check that cannot be made is neither good nor bad news of the orders.
+    let wrong = folder.path().join("wrong");
+    std::fs::write(&wrong, "another token\n").unwrap();
+    let (code, said) = run(&[&check[..], &[path(&wrong)]].concat());
+    assert_eq!(
+        (code, last(&said)),
+        (
+            1,
+            "orders: placed 1500, failed 0; the store could not be asked"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
 fn failures_count_and_have_their_reason() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");

@@ -1,0 +1,428 @@
+//! The check after a load: is every acknowledged order kept exactly once?
+//!
+//! Reads the list of all orders since the load began, from the store itself or from the service's own
+//! `GET /orders`, and holds it against the ledger. An order of a load is known by the run and number it
+//! carries, so one that was kept twice under two ids is seen, and so is one id that was given to two.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
+use reqwest::{Client, StatusCode, Url};
+
+use super::client::base;
+use super::ledger::{Entries, Mark};
+use super::report::Found;
+use crate::aws;
+use crate::order::{Order, OrderId};
+use crate::settings::{Secret, Settings};
+use crate::store::{self, Store};
+
+/// Orders asked for at once; the service gives no more.
+const PAGE: usize = 1000;
+/// Look-ups at once: enough to hide a store's latency, too few to be a load of their own.
+const LOOKUPS: usize = 16;
+/// How far a box's clock may be behind this one's. Ids are made from boxes' clocks.
+const SKEW: SignedDuration = SignedDuration::from_mins(10);
+/// A page of a large store may take a while.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Names of the extra fields that an order of a load carries.
+pub(super) const RUN_FIELD: &str = "load_run";
+pub(super) const NUMBER_FIELD: &str = "load_number";
+
+/// Where orders are looked up.
+pub(super) enum Source {
+    /// In the store itself.
+    Store(Arc<dyn Store>, String),
+    /// Through the service, as the operator.
+    Service(Service),
+}
+
+/// The service as its operator sees it.
+pub(super) struct Service {
+    client: Client,
+    base: String,
+    token: Secret,
+}
+
+#[derive(serde::Deserialize)]
+struct Page {
+    orders: Vec<Order>,
+    next: Option<OrderId>,
+}
+
+impl Source {
+    /// The store that the settings name.
+    pub(super) fn store(settings: &Settings) -> anyhow::Result<Self> {
+        Ok(Self::Store(
+            store::open(settings)?,
+            settings.store.to_string(),
+        ))
+    }
+
+    /// The service at `url`, whose operator token is `token`.
+    pub(super) fn service(url: &str, token: Secret) -> anyhow::Result<Self> {
+        let base = base(url)?.to_owned();
+        Url::parse(&base).with_context(|| format!("the URL {base:?} cannot be read"))?;
+        Ok(Self::Service(Service {
+            client: aws::client(&base, TIMEOUT)?,
+            base,
+            token,
+        }))
+    }
+
+    /// What there is of the ledger's orders.
+    pub(super) async fn look_for(&self, entries: &Entries) -> anyhow::Result<Found> {
+        let looked = self.look(entries).await;
+        if let Self::Store(store, _) = self {
+            store.close().await;
+        }
+        looked
+    }
+
+    async fn look(&self, entries: &Entries) -> anyhow::Result<Found> {
+        if let Self::Store(store, address) = self {
+            store
+                .probe()
+                .await
+                .with_context(|| format!("the store {address} does not answer"))?;
+        }
+        let mut kept = Kept::of(entries);
+        let Some(mut after) = beginning(entries) else {
+            return Ok(Found::default());
+        };
+        loop {
+            let page = self.page(after).await?;
+            for order in &page.orders {
+                kept.note(order);
+            }
+            match page.next {
+                // A list that does not move on would be read for ever.
+                Some(next) if next <= after => bail!("the list of orders goes back to {next}"),
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        // What the list does not have may be older than any clock's error; asked for by name, it is
+        // there or it is lost.
+        let unlisted: Vec<OrderId> = kept.unlisted(entries);
+        let found: Vec<Option<Order>> = stream::iter(unlisted)
+            .map(|id| self.get(id))
+            .buffer_unordered(LOOKUPS)
+            .try_collect()
+            .await?;
+        for order in found.iter().flatten() {
+            kept.note(order);
+        }
+        Ok(kept.judge(entries))
+    }
+
+    async fn page(&self, after: OrderId) -> anyhow::Result<Page> {
+        match self {
+            Self::Store(store, address) => {
+                let orders = store
+                    .list(after, PAGE)
+                    .await
+                    .with_context(|| format!("list the orders in {address} after {after}"))?;
+                let next = orders.last().map(|order| order.id);
+                Ok(Page { orders, next })
+            }
+            Self::Service(service) => service.page(after).await,
+        }
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        match self {
+            Self::Store(store, _) => store.get(id).await,
+            Self::Service(service) => service.get(id).await,
+        }
+        .with_context(|| format!("look up order {id}"))
+    }
+}
+
+impl Service {
+    async fn page(&self, after: OrderId) -> anyhow::Result<Page> {
+        let url = format!("{}/orders?since={after}&limit={PAGE}", self.base);
+        let (status, body) = self.ask(&url).await?;
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body)
+                .with_context(|| format!("{url} gave no list of orders")),
+            StatusCode::UNAUTHORIZED => bail!(
+                "{} does not take the operator token; hint: it must be the one in the service's own \
+                 operator_token_file",
+                self.base
+            ),
+            StatusCode::FORBIDDEN => bail!(
+                "{} has no operator token; hint: start it with operator_token_file set",
+                self.base
+            ),
+            _ => bail!("{url} answered with status {}", status.as_u16()),
+        }
+    }
+
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        let url = format!("{}/order/{id}", self.base);
+        let (status, body) = self.ask(&url).await?;
+        match status {
+            StatusCode::OK => Ok(Some(
+                serde_json::from_slice(&body).with_context(|| format!("{url} gave no order"))?,
+            )),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => bail!("{url} answered with status {}", status.as_u16()),
+        }
+    }
+
+    async fn ask(&self, url: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+        let request = self.client.get(url).bearer_auth(self.token.reveal());
+        let response = request.send().await.with_context(|| format!("ask {url}"))?;
+        let status = response.status();
+        let body = response
+            .bytes()
+            .await
+            .with_context(|| format!("ask {url}"))?;
+        Ok((status, body.to_vec()))
+    }
+}
+
+/// Below every id that the ledger's loads can have been given; `None` when there were no loads.
+fn beginning(entries: &Entries) -> Option<OrderId> {
+    let began = entries.runs.iter().map(|run| run.began).min()?;
+    let early = began.checked_sub(SKEW).unwrap_or(jiff::Timestamp::MIN);
+    Some(OrderId::floor(early))
+}
+
+/// The loads' orders as they are kept.
+struct Kept {
+    runs: HashMap<String, usize>,
+    ids: HashMap<Mark, Vec<OrderId>>,
+}
+
+impl Kept {
+    /// None yet of the ledger's runs.
+    fn of(entries: &Entries) -> Self {
+        let runs = entries.runs.iter().enumerate();
+        Self {
+            runs: runs.map(|(index, run)| (run.id.clone(), index)).collect(),
+            ids: HashMap::new(),
+        }
+    }
+
+    fn note(&mut self, order: &Order) {
+        let Some(mark) = self.mark(order) else {
+            return;
+        };
+        let ids = self.ids.entry(mark).or_default();
+        if !ids.contains(&order.id) {
+            ids.push(order.id);
+        }
+    }
+
+    /// Which order of the loads it is; others' orders are none.
+    fn mark(&self, order: &Order) -> Option<Mark> {
+        let run = order.extra.get(RUN_FIELD)?.as_str()?;
+        Some(Mark {
+            run: *self.runs.get(run)?,
+            number: order.extra.get(NUMBER_FIELD)?.as_u64()?,
+        })
+    }
+
+    fn has(&self, mark: &Mark, id: &str) -> bool {
+        let ids = self.ids.get(mark).map_or(&[][..], Vec::as_slice);
+        ids.iter().any(|kept| kept.to_string() == id)
+    }
+
+    fn unlisted(&self, entries: &Entries) -> Vec<OrderId> {
+        let acked = entries.acked.iter();
+        acked
+            .filter(|(mark, id)| !self.has(mark, id))
+            .filter_map(|(_, id)| id.parse().ok())
+            .collect()
+    }
+
+    fn judge(&self, entries: &Entries) -> Found {
+        let mut found = Found::default();
+        let mut acked = std::collections::HashSet::new();
+        for (mark, id) in &entries.acked {
+            acked.insert(*mark);
+            if self.has(mark, id) {
+                found.found += 1;
+            } else {
+                found.missing.push(id.clone());
+            }
+        }
+        let mut marks: Vec<_> = self.ids.iter().collect();
+        marks.sort();
+        for (mark, ids) in marks {
+            if !acked.contains(mark) {
+                found.unacknowledged += 1;
+            }
+            let Mark { run, number } = mark;
+            for id in &ids[1..] {
+                let first = ids[0];
+                let run = &entries.runs[*run].id;
+                found
+                    .twice
+                    .push(format!("{id}, as {first}: order {number} of run {run}"));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::ledger::Run;
+    use crate::store::memory::MemoryStore;
+    use serde_json::json;
+
+    fn run(id: &str) -> Run {
+        Run {
+            id: id.to_owned(),
+            began: jiff::Timestamp::now(),
+        }
+    }
+
+    fn order(name: &str) -> Order {
+        Order {
+            id: OrderId::new(),
+            received_at: jiff::Timestamp::UNIX_EPOCH,
+            account: None,
+            name: name.to_owned(),
+            address: "1 Rose Row".to_owned(),
+            flower: "spring_tulips".to_owned(),
+            extra: Default::default(),
+        }
+    }
+
+    fn marked(run: &str, number: u64) -> Order {
+        let mut order = order("Load");
+        order.extra.insert(RUN_FIELD.to_owned(), json!(run));
+        order.extra.insert(NUMBER_FIELD.to_owned(), json!(number));
+        order
+    }
+
+    fn acked(run: usize, number: u64, order: &Order) -> (Mark, String) {
+        (Mark { run, number }, order.id.to_string())
+    }
+
+    /// What a check finds when these orders are kept.
+    async fn check(orders: &[&Order], entries: &Entries) -> Found {
+        let store = MemoryStore::default();
+        for &order in orders {
+            store.create(&order.clone().into()).await.unwrap();
+        }
+        let source = Source::Store(Arc::new(store), "memory".to_owned());
+        source.look_for(entries).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_order_is_there_once_or_it_is_said_what_is_not() {
+        let [first, second, third, unacked] = [0, 1, 2, 3].map(|number| marked("a", number));
+        let again = marked("a", 1);
+        let (other_run, stranger) = (marked("b", 0), marked("unknown", 0));
+        let unmarked = order("Customer");
+        let mut entries = Entries {
+            runs: vec![run("a"), run("b")],
+            acked: vec![
+                acked(0, 0, &first),
+                acked(0, 1, &second),
+                acked(1, 0, &other_run),
+            ],
+            failed: vec!["timed out".to_owned()],
+        };
+        let all = [&first, &second, &other_run, &stranger, &unmarked];
+        let good = Found {
+            found: 3,
+            ..Found::default()
+        };
+        assert_eq!(check(&all, &entries).await, good);
+
+        let kept = [&all[..], &[&unacked]].concat();
+        let unacknowledged = 1;
+        assert_eq!(
+            check(&kept, &entries).await,
+            Found {
+                unacknowledged,
+                ..good.clone()
+            },
+            "an answer that was lost is no harm"
+        );
+
+        let kept = [&all[..], &[&again]].concat();
+        let said = format!("{}, as {}: order 1 of run a", again.id, second.id);
+        assert_eq!(
+            check(&kept, &entries).await,
+            Found {
+                twice: vec![said],
+                ..good.clone()
+            }
+        );
+
+        entries.acked.push(acked(0, 2, &third));
+        let missing = vec![third.id.to_string()];
+        assert_eq!(
+            check(&all, &entries).await,
+            Found {
+                missing,
+                ..good.clone()
+            }
+        );
+        // The id of another order, and one that is none, are as good as lost.
+        for (given, other) in [
+            (acked(0, 2, &first), &first),
+            (acked(0, 2, &unmarked), &unmarked),
+        ] {
+            entries.acked.pop();
+            entries.acked.push(given);
+            let missing = vec![other.id.to_string()];
+            assert_eq!(
+                check(&all, &entries).await,
+                Found {
+                    missing,
+                    ..good.clone()
+                }
+            );
+        }
+        entries.acked.pop();
+        entries
+            .acked
+            .push((Mark { run: 0, number: 2 }, "x".to_owned()));
+        assert_eq!(check(&all, &entries).await.missing, ["x"]);
+    }
+
+    #[tokio::test]
+    async fn more_than_a_page_is_read_to_its_end() {
+        let orders: Vec<Order> = (0..2 * PAGE as u64 + 1)
+            .map(|number| marked("a", number))
+            .collect();
+        let entries = Entries {
+            runs: vec![run("a")],
+            acked: (0..)
+                .zip(&orders)
+                .map(|(number, order)| acked(0, number, order))
+                .collect(),
+            failed: Vec::new(),
+        };
+        let all: Vec<&Order> = orders.iter().collect();
+        let found = check(&all, &entries).await;
+        assert_eq!((found.found, found.missing.len()), (2 * PAGE as u64 + 1, 0));
+    }
+
+    #[tokio::test]
+    async fn an_order_from_a_clock_far_behind_is_found_by_name() {
+        let mut late = marked("a", 0);
+        late.id = OrderId::floor("2020-01-01T00:00:00Z".parse().unwrap());
+        let entries = Entries {
+            runs: vec![run("a")],
+            acked: vec![acked(0, 0, &late)],
+            failed: Vec::new(),
+        };
+        assert_eq!(check(&[&late], &entries).await.found, 1);
+        assert_eq!(check(&[], &Entries::default()).await, Found::default());
+    }
+}
