@@ -152,7 +152,7 @@ impl View {
         let answered = report.placed + report.failed();
         let mut lines = vec![
             self.heading.clone(),
-            self.time(now.at),
+            self.time(now.at, now.due > answered),
             format!(
                 "due {:>9}  {:>7}/s    placed {:>9}  {:>7}/s",
                 now.due,
@@ -182,15 +182,16 @@ impl View {
     }
 
     /// How much of the time has gone, as a bar where there is an end.
-    fn time(&self, now: Instant) -> String {
+    fn time(&self, now: Instant, waiting: bool) -> String {
         const CELLS: usize = 40;
         let gone = now - self.start;
         let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
         match self.until {
             Until::Stopped => format!("{}, until stopped", clock(gone)),
-            Until::Elapsed(limit) if gone >= limit => {
-                format!("{} of {}, waiting for answers", clock(limit), clock(limit))
+            Until::Elapsed(limit) if gone >= limit && waiting => {
+                format!("{} of {}, waiting for answers", clock(gone), clock(limit))
             }
+            Until::Elapsed(limit) if gone >= limit => format!("{}, all answered", clock(limit)),
             Until::Elapsed(limit) => {
                 let full = (gone.as_secs_f64() / limit.as_secs_f64() * CELLS as f64) as usize;
                 let bar: String = (0..CELLS)
@@ -303,10 +304,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_past_or_that_there_is_none_is_said() {
         let forever = view(Until::Stopped);
-        let at = |view: &View, seconds| view.time(view.start + Duration::from_secs(seconds));
-        assert_eq!(at(&forever, 75), "1:15, until stopped");
+        let at = |view: &View, seconds, waiting| {
+            view.time(view.start + Duration::from_secs(seconds), waiting)
+        };
+        assert_eq!(at(&forever, 75, true), "1:15, until stopped");
         let short = view(Until::Elapsed(Duration::from_secs(5)));
-        assert_eq!(at(&short, 6), "0:05 of 0:05, waiting for answers");
+        assert_eq!(at(&short, 6, true), "0:06 of 0:05, waiting for answers");
+        assert_eq!(at(&short, 6, false), "0:05, all answered");
         assert_eq!(quantiles(&Times::default()), "no answers");
         assert_eq!(bars(&VecDeque::from([0.0, 0.0])), "");
     }
