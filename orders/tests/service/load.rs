@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Instant;
 
+use crate::front::Front;
 use crate::support::{PATIENCE, Service, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
@@ -197,6 +198,55 @@ fn the_services_own_list_is_as_good_as_its_store() {
         ),
         "{said}"
     );
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_again_and_makes_no_second_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("orders");
+    let service = Service::start(&store);
+    let front = Front::open();
+    front.lead_to(service.address);
+    front.lose_one_in(5);
+    let ledger = folder.path().join("ledger");
+    let url = format!("http://{}", front.address);
+    let mut load = vec![
+        "load",
+        "--url",
+        &url,
+        "--rate",
+        "100",
+        "--duration",
+        "500ms",
+    ];
+    load.extend(["--ledger", path(&ledger), "--json"]);
+    let (code, said) = run(&[&load[..], &["--retries", "100"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["placed"]), (0, &50.into()), "{said}");
+    assert!(report["replayed"].as_u64() > Some(4), "{said}");
+
+    // Who does not ask again does not know that it was placed.
+    let (code, said) = run(&load);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(code, 1, "{said}");
+    let failed = report["failed"].as_u64().unwrap();
+    drop(service);
+    let store = format!("file://{}", store.display());
+    let (_, said) = run(&[
+        "check",
+        "--ledger",
+        path(&ledger),
+        "--store",
+        &store,
+        "--json",
+    ]);
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&report["found"], &report["lost"], &report["unacknowledged"]),
+        (&(100 - failed).into(), &0.into(), &failed.into()),
+        "{said}"
+    );
+    assert_eq!(report["twice"], serde_json::json!([]), "{said}");
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! moto, a server that speaks S3 and DynamoDB, for the tests of the built binary.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::answer;
+
+/// A running server; it ends with this value.
+pub(crate) struct Moto {
+    child: Child,
+    address: String,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Moto {
+    pub(crate) fn start() -> Self {
+        let mut child = program()
+            .env("PYTHONUNBUFFERED", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("moto does not start: {error}; hint: run `make setup`"));
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once("Running on http://")?.1.trim().to_owned()))
+            .expect("moto ended before it listened");
+        // Its log must be read on, or it stops when the pipe is full.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address }
+    }
+
+    /// Makes a command reach it.
+    pub(crate) fn reach(&self, command: &mut Command) {
+        command
+            .env("AWS_ENDPOINT_URL", format!("http://{}", self.address))
+            .env("AWS_REGION", "eu-north-1")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test");
+    }
+
+    /// Makes a bucket.
+    pub(crate) fn make_bucket(&self, name: &str) {
+        let body = "<CreateBucketConfiguration><LocationConstraint>eu-north-1\
+                    </LocationConstraint></CreateBucketConfiguration>";
+        self.ask(&format!("PUT /{name}"), "s3", "", body);
+    }
+
+    fn ask(&self, what: &str, service: &str, header: &str, body: &str) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        // It reads the service and region out of the signature and does not verify it.
+        write!(
+            stream,
+            "{what} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{header}authorization: \
+             AWS4-HMAC-SHA256 Credential=test/20260101/eu-north-1/{service}/aws4_request, \
+             SignedHeaders=host, Signature=0\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .unwrap();
+        let answer = answer(&mut stream).expect("an answer of moto's");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+/// moto as it was set up, else the one on the path.
+fn program() -> Command {
+    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
+    let program = match std::env::var_os("ORDERS_TEST_MOTO") {
+        Some(path) => path,
+        None if set_up.exists() => set_up.into(),
+        None => "moto_server".into(),
+    };
+    let mut command = Command::new(program);
+    command.args(["-H", "127.0.0.1", "-p", "0"]);
+    command
+}
