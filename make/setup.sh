@@ -35,6 +35,12 @@ need packer packer
 [ "${1:-}" != test ] || need strace strace
 # The shop page is tried in a browser.
 [ "${1:-}" != test ] || { need chromium chromium; need chromedriver chromium-driver; }
+# The order service is tested on real databases, each started by its tests in a folder of its own.
+if [ "${1:-}" = test ]; then
+  need /usr/sbin/mariadbd mariadb-server-core
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
+  need openssl openssl
+fi
 # Building the base image as somebody else than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
@@ -52,6 +58,16 @@ if [ ${#packages[@]} -gt 0 ]; then
     packages=("${packages[@]/#packer/}")
   fi
   install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends)
+  if [[ " ${packages[*]} " == *" postgresql "* ]]; then
+    # Debian's package makes a database of its own and starts it, now and at every boot, unless told not to.
+    # Nobody asked for one on this machine; what was said there is said again afterwards.
+    conf=/etc/postgresql-common/createcluster.conf
+    "${install[@]}" postgresql-common >>.cache/apt.log 2>&1 || fail "apt-get install postgresql-common failed" "see .cache/apt.log"
+    "${root[@]}" cp -p "$conf" "$conf.before-imagebuilder"
+    # shellcheck disable=SC2064  # what it is now
+    trap "${root[*]} mv $conf.before-imagebuilder $conf" EXIT
+    echo 'create_main_cluster = false' | "${root[@]}" tee "$conf" >/dev/null
+  fi
   # shellcheck disable=SC2068  # empty entries are to vanish
   if ! "${install[@]}" ${packages[@]} >>.cache/apt.log 2>&1; then
     # A newer qemu-utils from backports blocks qemu-system-x86 from stable: take one version of all three.

@@ -84,15 +84,19 @@ pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     }
 }
 
-/// Proves what `Idempotency-Key` rests on.
-pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
-    let claimed = |name: &str, key: u8, fingerprint: u8| Entry {
+/// An entry of `name`'s whose claim has these bytes.
+pub(crate) fn claimed(name: &str, key: u8, fingerprint: u8) -> Entry {
+    Entry {
         claim: Some(Claim {
             key: [key; 32],
             fingerprint: [fingerprint; 32],
         }),
         ..order(name).into()
-    };
+    }
+}
+
+/// Proves what `Idempotency-Key` rests on.
+pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let first = claimed("Ada", 1, 1);
     assert_eq!(store.create(&first).await.unwrap(), Kept::Now);

@@ -15,6 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use tokio::sync::OnceCell;
 
 use super::file::DatabaseFile;
+use super::retry;
 use super::schema;
 use super::session::{Connects, Session, Sessions};
 use crate::settings::{Engine, SqlAddress, SqlSettings, Tls};
@@ -141,6 +142,7 @@ impl Database {
                 let mut session = self.connect().await?;
                 schema::migrate(self.engine, &mut *session)
                     .await
+                    .map_err(retry::explained)
                     .with_context(|| format!("migrate {}", self.address))?;
                 if let Some(file) = &self.file {
                     file.remember()?;
@@ -166,6 +168,7 @@ impl Database {
         };
         connect
             .await
+            .map_err(retry::explained)
             .with_context(|| format!("connect to {}", self.address))
     }
 

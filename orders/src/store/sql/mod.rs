@@ -10,6 +10,8 @@ mod database;
 mod file;
 mod retry;
 mod schema;
+#[cfg(test)]
+mod servers;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -233,6 +235,21 @@ async fn keep(
     Ok(Outcome::Kept(Kept::Now))
 }
 
+/// A whole transaction with something to sync, so that a replica that only reads, a full disk and a
+/// standby that does not confirm are found. It leaves nothing. Its row is its own, so that no box
+/// waits for another's.
+async fn try_out(database: &Database, session: &mut dyn Session) -> sqlx::Result<()> {
+    let id = OrderId::new().to_string();
+    let values = [Value::Text(&id)];
+    session.run(database.begin()).await?;
+    let insert = "INSERT INTO probes (id) VALUES (?)";
+    session.execute(insert, &values).await?;
+    session
+        .execute("DELETE FROM probes WHERE id = ?", &values)
+        .await?;
+    session.run("COMMIT").await
+}
+
 async fn read(session: &mut dyn Session, id: &str) -> sqlx::Result<Option<Order>> {
     let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id = ?");
     let rows = session.rows(&sql, &[Value::Text(id)]).await?;
@@ -394,26 +411,32 @@ impl Store for SqlStore {
     async fn probe(&self) -> anyhow::Result<()> {
         self.database.pools().await?;
         let mut held = self.probe.lock().await;
+        // Lost together with the session when the caller gives up.
         let mut session = match held.take() {
-            Some(session) => session,
-            None => self.probe_session().await?,
+            // One that was silent since the last probe may have died of that, or of the server's
+            // restart; that alone says nothing of the next order.
+            Some(mut session) => match try_out(&self.database, &mut *session).await {
+                Ok(()) => Some(session),
+                Err(_) => None,
+            },
+            None => None,
         };
-        // A whole transaction with something to sync, so that a replica that only reads, a full disk
-        // and a standby that does not confirm are found; it leaves nothing. Rows of their own, so that
-        // no box waits for another's probe. Lost together with the session when the caller gives up.
-        let id = OrderId::new().to_string();
-        session.run(self.database.begin()).await?;
-        let insert = "INSERT INTO probes (id) VALUES (?)";
-        session.execute(insert, &[Value::Text(&id)]).await?;
-        let delete = "DELETE FROM probes WHERE id = ?";
-        session.execute(delete, &[Value::Text(&id)]).await?;
-        session.run("COMMIT").await?;
+        if session.is_none() {
+            let mut fresh = self.probe_session().await?;
+            try_out(&self.database, &mut *fresh)
+                .await
+                .map_err(retry::explained)
+                .with_context(|| format!("write into {}", self.database.address()))?;
+            session = Some(fresh);
+        }
         self.database.still_there()?;
         if self.database.engine == Engine::Sqlite {
             // It has the one connection that writes.
-            session.done();
+            if let Some(session) = session {
+                session.done();
+            }
         } else {
-            *held = Some(session);
+            *held = session;
         }
         self.purge();
         Ok(())

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::postgres::PgDatabaseError;
+use sqlx::sqlite::SqliteError;
+
 /// How often an operation is tried in all.
 const TRIES: u32 = 6;
 /// Before the second try; it doubles with each. Two that made each other wait must not meet again,
@@ -36,14 +41,11 @@ fn passes(error: &sqlx::Error) -> bool {
         sqlx::Error::RowNotFound => true,
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
-            if let Some(error) = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+            if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
                 // Deadlock; lock wait timeout; server shutdown (twice); too many connections.
                 return matches!(error.number(), 1213 | 1205 | 1053 | 1927 | 1040);
             }
-            if error
-                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-                .is_some()
-            {
+            if error.try_downcast_ref::<PgDatabaseError>().is_some() {
                 // Serialization failure, deadlock; shutdown, crash, starting up; too many connections.
                 return matches!(
                     &*code,
@@ -60,22 +62,31 @@ fn passes(error: &sqlx::Error) -> bool {
 
 /// The error, with words of our own where the driver's do not help or tell too much.
 pub(super) fn explained(error: sqlx::Error) -> anyhow::Error {
-    match &error {
-        sqlx::Error::PoolTimedOut => anyhow::anyhow!(
+    match error {
+        sqlx::Error::PoolTimedOut => anyhow!(
             "no connection to the database was free or could be made in time; \
              hint: is it up, and is store_connections enough?"
         ),
-        sqlx::Error::Database(of) => {
-            // MySQL puts values into some messages: a truncated or wrong one, a duplicate key.
-            let telling = of
-                .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-                .map(sqlx::mysql::MySqlDatabaseError::number)
-                .filter(|number| matches!(number, 1062 | 1292 | 1366 | 1406 | 1525));
-            match telling {
-                Some(number) => anyhow::anyhow!("the database refused a value (error {number})"),
-                None => error.into(),
+        // Without the driver's words around them, which only repeat theirs.
+        sqlx::Error::Io(error) => error.into(),
+        sqlx::Error::Database(error) => {
+            if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
+                // Duplicate key, wrong or cut values: their messages hold the value.
+                if matches!(error.number(), 1062 | 1292 | 1366 | 1406 | 1525) {
+                    return anyhow!("the database refused a value (error {})", error.number());
+                }
+            } else if error.try_downcast_ref::<SqliteError>().is_some() {
+                let code = error.code().unwrap_or_default();
+                // SQLITE_CORRUPT and SQLITE_NOTADB.
+                if matches!(&*code, "11" | "26") {
+                    return anyhow!(
+                        "{error}; hint: put back a copy, or save what can be read with \
+                         `sqlite3 orders.db .recover`"
+                    );
+                }
             }
+            anyhow!("{error}")
         }
-        _ => error.into(),
+        error => error.into(),
     }
 }

@@ -4,7 +4,8 @@
 //! A connection whose statement failed or was given up goes back to no pool: nobody can tell what
 //! it is in the middle of.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
@@ -89,9 +90,33 @@ pub(super) trait Sessions: Send + Sync {
     async fn session(&self) -> sqlx::Result<Box<dyn Session>>;
 }
 
+/// A pool, and since when its connections are in doubt.
+struct Pooled<DB: sqlx::Database> {
+    pool: Pool<DB>,
+    doubt: Doubt,
+}
+
+/// When a session last failed or was given up: what was idle then, is asked whether it still lives,
+/// so that a server's restart does not fail one order for each connection that it took along.
+#[derive(Debug, Clone, Default)]
+struct Doubt(Arc<Mutex<Option<Instant>>>);
+
+impl Doubt {
+    fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a connection that was idle for this long is to be asked.
+    fn reaches(&self, idle: Duration) -> bool {
+        let began = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle >= IDLE || began.is_some_and(|began| idle > began.elapsed())
+    }
+}
+
 /// A connection, and whether it may be used again.
 struct Lease<DB: sqlx::Database> {
     connection: Held<DB>,
+    doubt: Doubt,
     done: bool,
 }
 
@@ -116,6 +141,7 @@ impl<DB: sqlx::Database> Drop for Lease<DB> {
     fn drop(&mut self) {
         if let (Held::Pooled(connection), false) = (&mut self.connection, self.done) {
             connection.close_on_drop();
+            self.doubt.begin();
         }
     }
 }
@@ -202,10 +228,11 @@ macro_rules! speaks {
         }
 
         #[async_trait]
-        impl Sessions for Pool<$database> {
+        impl Sessions for Pooled<$database> {
             async fn session(&self) -> sqlx::Result<Box<dyn Session>> {
                 Ok(Box::new(Lease {
-                    connection: Held::Pooled(self.acquire().await?),
+                    connection: Held::Pooled(self.pool.acquire().await?),
+                    doubt: self.doubt.clone(),
                     done: false,
                 }))
             }
@@ -216,6 +243,7 @@ macro_rules! speaks {
             async fn connect(&self) -> sqlx::Result<Box<dyn Session>> {
                 Ok(Box::new(Lease::<$database> {
                     connection: Held::Own(ConnectOptions::connect(self).await?),
+                    doubt: Doubt::default(),
                     done: false,
                 }))
             }
@@ -248,11 +276,13 @@ fn pool<DB: sqlx::Database>(
     connections: u32,
     options: <DB::Connection as Connection>::Options,
     first: &'static str,
-) -> Pool<DB>
+) -> Pooled<DB>
 where
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
 {
-    PoolOptions::<DB>::new()
+    let doubt = Doubt::default();
+    let shared = doubt.clone();
+    let pool = PoolOptions::<DB>::new()
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)
         .max_lifetime(LIFETIME)
@@ -268,18 +298,20 @@ where
         })
         // The pool's own test would cost every order a round trip.
         .test_before_acquire(false)
-        .before_acquire(|connection, meta| {
+        .before_acquire(move |connection, meta| {
+            let ask = shared.reaches(meta.idle_for);
             Box::pin(async move {
-                if meta.idle_for < IDLE {
-                    return Ok(true);
+                if ask {
+                    return alive::<DB>(connection).await;
                 }
-                alive::<DB>(connection).await
+                Ok(true)
             })
         })
         // Without a limit to its patience, the pool's own test after use would hold the place of a
         // connection to a machine that is gone for as long as TCP hopes.
         .after_release(|connection, _| Box::pin(alive::<DB>(connection)))
-        .connect_lazy_with(options)
+        .connect_lazy_with(options);
+    Pooled { pool, doubt }
 }
 
 async fn alive<DB: sqlx::Database>(connection: &mut DB::Connection) -> sqlx::Result<bool> {

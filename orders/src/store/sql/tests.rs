@@ -1,35 +1,282 @@
-//! The contract suite on every database.
+//! The contract suite on every database, and what each must bear.
+
+mod faults;
+mod wire;
 
 use std::path::Path;
 
-use crate::settings::{Engine, SqlAddress, SqlSettings, Tls};
-use crate::store::contract;
-use crate::store::sql::SqlStore;
+use futures_util::future::join_all;
+
+use super::database::Database;
+use super::servers::{Kind, PASSWORD, Server};
+use super::session::{Session, Value};
+use super::{SqlStore, schema};
+use crate::settings::{Engine, Secret, SqlAddress, SqlSettings, StoreAddress, Tls};
+use crate::store::{Store, contract};
+
+fn address(url: &str) -> SqlAddress {
+    match url.parse().unwrap() {
+        StoreAddress::Sql(address) => address,
+        other => panic!("{other} is no SQL store"),
+    }
+}
 
 fn sqlite(path: &Path) -> SqlStore {
-    let address = SqlAddress {
-        engine: Engine::Sqlite,
-        url: format!("sqlite://{}", path.display()),
-    };
+    let address = address(&format!("sqlite://{}", path.display()));
     SqlStore::new(&address, &settings()).unwrap()
 }
 
 fn settings() -> SqlSettings {
     SqlSettings {
-        password: None,
+        password: Some(Secret::from(PASSWORD.to_owned())),
         connections: 8,
         tls: Tls::Off,
         ca_file: None,
     }
 }
 
+fn store(server: &Server) -> SqlStore {
+    store_at(server, server.port())
+}
+
+/// The server's store, reached through another port of this machine.
+fn store_at(server: &Server, port: u16) -> SqlStore {
+    let password = std::fs::read_to_string(server.password_file()).unwrap();
+    let settings = SqlSettings {
+        password: Some(Secret::from(password.trim_end().to_owned())),
+        ..settings()
+    };
+    SqlStore::new(&address(&server.url_at(port)), &settings).unwrap()
+}
+
+/// A connection of the test's own.
+async fn session(server: &Server) -> Box<dyn Session> {
+    let address = address(&server.url_at(server.port()));
+    let database = Database::new(&address, &settings()).unwrap();
+    database.connect().await.unwrap()
+}
+
+async fn number(session: &mut dyn Session, sql: &str) -> i64 {
+    session.rows(sql, &[]).await.unwrap()[0].number(0).unwrap()
+}
+
+async fn keeps_the_contract(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+    contract::holds(open).await;
+    contract::keeps_claims(open).await;
+    contract::lists_in_order(open).await;
+    contract::gives_out_notices(open).await;
+    contract::keeps_accounts(open).await;
+}
+
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/on/first/use/orders.db");
-    contract::holds(&|| Box::new(sqlite(&path))).await;
-    contract::keeps_claims(&|| Box::new(sqlite(&path))).await;
-    contract::lists_in_order(&|| Box::new(sqlite(&path))).await;
-    contract::gives_out_notices(&|| Box::new(sqlite(&path))).await;
-    contract::keeps_accounts(&|| Box::new(sqlite(&path))).await;
+    keeps_the_contract(&|| Box::new(sqlite(&path))).await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_the_contract() {
+    let server = Server::start(Kind::MariaDb);
+    boxes_that_start_at_once_migrate_once(&server).await;
+    keeps_the_contract(&|| Box::new(store(&server))).await;
+    forgets_old_claims(&server).await;
+    many_under_one_key_make_one_order(&server).await;
+    bears_a_half_done_migration(&server).await;
+    leaves_a_newer_schema_alone(&server).await;
+}
+
+#[tokio::test]
+async fn postgres_keeps_the_contract() {
+    let server = Server::start(Kind::Postgres);
+    boxes_that_start_at_once_migrate_once(&server).await;
+    keeps_the_contract(&|| Box::new(store(&server))).await;
+    forgets_old_claims(&server).await;
+    many_under_one_key_make_one_order(&server).await;
+    leaves_a_newer_schema_alone(&server).await;
+    refuses_where_nothing_can_be_written(&server).await;
+}
+
+async fn boxes_that_start_at_once_migrate_once(server: &Server) {
+    let boxes: Vec<SqlStore> = (0..6).map(|_| store(server)).collect();
+    for outcome in join_all(boxes.iter().map(Store::probe)).await {
+        outcome.unwrap();
+    }
+    let mut session = session(server).await;
+    let versions = "SELECT COUNT(*) FROM orders_schema";
+    assert_eq!(number(&mut *session, versions).await, 1);
+    let probes = "SELECT COUNT(*) FROM probes";
+    assert_eq!(
+        number(&mut *session, probes).await,
+        0,
+        "a probe leaves nothing"
+    );
+}
+
+/// Enough rivals for every connection of every box, each of which would make the order.
+async fn many_under_one_key_make_one_order(server: &Server) {
+    let boxes: Vec<SqlStore> = (0..3).map(|_| store(server)).collect();
+    for round in 0..5_u8 {
+        let entries: Vec<_> = (0..48)
+            .map(|_| contract::claimed("Ada", 100 + round, 1))
+            .collect();
+        let kept = join_all(
+            entries
+                .iter()
+                .enumerate()
+                .map(|(index, entry)| boxes[index % 3].create(entry)),
+        )
+        .await;
+        let kept: Vec<_> = kept.into_iter().map(Result::unwrap).collect();
+        let now = kept.iter().filter(|kept| **kept == crate::store::Kept::Now);
+        assert_eq!(now.count(), 1, "{kept:?}");
+    }
+}
+
+async fn forgets_old_claims(server: &Server) {
+    let mut session = session(server).await;
+    let claims = "SELECT COUNT(*) FROM claims";
+    let before = number(&mut *session, claims).await;
+    let insert =
+        "INSERT INTO claims (claim_key, fingerprint, order_id, made_at) VALUES (?, ?, ?, ?)";
+    for key in 0..3_u8 {
+        let bytes = [200 + key; 32];
+        let made_at = Value::Number(1000 + i64::from(key));
+        let values = [
+            Value::Bytes(&bytes),
+            Value::Bytes(&bytes),
+            Value::Text("x"),
+            made_at,
+        ];
+        session.execute(insert, &values).await.unwrap();
+    }
+    let database = Database::new(&address(&server.url_at(server.port())), &settings()).unwrap();
+    super::purge_claims(&database, 1002).await.unwrap();
+    assert_eq!(number(&mut *session, claims).await, before + 1);
+    super::purge_claims(&database, 1003).await.unwrap();
+    assert_eq!(number(&mut *session, claims).await, before);
+}
+
+/// MySQL commits each statement of a migration by itself, and a crash may come after any of them.
+async fn bears_a_half_done_migration(server: &Server) {
+    let mut session = session(server).await;
+    session.run("DROP TABLE sessions").await.unwrap();
+    session.run("DELETE FROM orders_schema").await.unwrap();
+    store(server).probe().await.unwrap();
+    assert_eq!(
+        number(&mut *session, "SELECT COUNT(*) FROM sessions").await,
+        0
+    );
+}
+
+async fn leaves_a_newer_schema_alone(server: &Server) {
+    let mut session = session(server).await;
+    let newer = "INSERT INTO orders_schema (version) VALUES (99)";
+    session.run(newer).await.unwrap();
+    schema::migrate(
+        address(&server.url_at(0)).engine,
+        &mut *self::session(server).await,
+    )
+    .await
+    .unwrap();
+    store(server).probe().await.unwrap();
+    session
+        .run("DELETE FROM orders_schema WHERE version = 99")
+        .await
+        .unwrap();
+}
+
+async fn refuses_where_nothing_can_be_written(server: &Server) {
+    let store = store(server);
+    let kept = contract::order("Ada");
+    store.create(&kept.clone().into()).await.unwrap();
+    let mut session = session(server).await;
+    let read_only = "ALTER ROLE shop SET default_transaction_read_only = on";
+    session.run(read_only).await.unwrap();
+    let replica = self::store(server);
+    let error = format!("{:#}", replica.probe().await.unwrap_err());
+    assert!(error.contains("read-only transaction"), "{error}");
+    let refused = replica.create(&contract::order("Eve").into()).await;
+    assert!(matches!(
+        refused,
+        Err(crate::store::CreateError::Unavailable(_))
+    ));
+    assert_eq!(
+        replica.get(kept.id).await.unwrap(),
+        Some(kept),
+        "still read"
+    );
+    session
+        .run("SET default_transaction_read_only = off")
+        .await
+        .unwrap();
+    session
+        .run("ALTER ROLE shop RESET default_transaction_read_only")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn tls_is_used_and_proves_who_the_server_is() {
+    for kind in [Kind::MariaDb, Kind::Postgres] {
+        let server = Server::start_with_tls(kind);
+        let address = address(&server.url_at(server.port()));
+        let probe = async |tls, ca_file, password: &str| {
+            let settings = SqlSettings {
+                tls,
+                ca_file,
+                password: Some(Secret::from(password.to_owned())),
+                ..settings()
+            };
+            let outcome = SqlStore::new(&address, &settings).unwrap().probe().await;
+            outcome.map_err(|error| format!("{error:#}"))
+        };
+        // The server takes nothing else.
+        let plain = probe(Tls::Off, None, PASSWORD).await.unwrap_err();
+        assert!(plain.contains("connect to"), "{plain}");
+        probe(Tls::Verify, Some(server.ca_file()), PASSWORD)
+            .await
+            .unwrap();
+        let strange = probe(Tls::Verify, None, PASSWORD).await.unwrap_err();
+        assert!(strange.contains("certificate"), "{strange}");
+        let password = "not this one";
+        let ca_file = Some(server.ca_file());
+        let wrong = probe(Tls::Verify, ca_file, password).await.unwrap_err();
+        assert!(
+            wrong.contains("shop@127.0.0.1") && !wrong.contains(password),
+            "{wrong}"
+        );
+    }
+    // A name that the certificate does not have.
+    let server = Server::start_with_tls(Kind::Postgres);
+    let url = server
+        .url_at(server.port())
+        .replace("127.0.0.1", "localhost");
+    let settings = SqlSettings {
+        tls: Tls::Verify,
+        ca_file: Some(server.ca_file()),
+        ..settings()
+    };
+    let store = SqlStore::new(&address(&url), &settings).unwrap();
+    let error = format!("{:#}", store.probe().await.unwrap_err());
+    assert!(error.contains("not valid for name"), "{error}");
+}
+
+#[test]
+fn an_address_without_a_database_is_refused_with_the_cure() {
+    for (url, hint) in [
+        ("mysql://shop@db", "hint: mysql://user@host/database"),
+        ("postgres://shop@db/", "hint: postgres://user@host/database"),
+    ] {
+        let error = SqlStore::new(&address(url), &settings())
+            .map(|_| ())
+            .unwrap_err();
+        assert!(error.to_string().contains(hint), "{error}");
+    }
+    let unspoken = address("mysql://shop@db/shop");
+    assert_eq!(unspoken.engine, Engine::MySql);
+    assert!(
+        SqlStore::new(&unspoken, &settings()).is_ok(),
+        "not reached for"
+    );
 }

@@ -86,6 +86,9 @@ async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome
         return Ok(Vec::new());
     }
     let pools = database.pools().await?;
+    // Before, because what SQLite says of another file than it opened is hard to understand; and
+    // after, because it is what decides.
+    database.still_there()?;
     let mut retry = Retry::default();
     loop {
         let once = async {

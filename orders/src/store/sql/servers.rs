@@ -1,0 +1,413 @@
+//! Real MariaDB and PostgreSQL servers for tests, out of Debian's packages, each in a folder of its
+//! own. Test code only; the tests of the built binary include this file too, so it uses nothing of
+//! the crate. Where the programs are missing the tests fail and say how to get them.
+//!
+//! A server ends with its value, and with the thread that started it, however that ends.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A start on a busy machine; one that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Who the servers run as when the tests run as root, since PostgreSQL refuses root: "nobody".
+const NOBODY: u32 = 65534;
+/// Everybody's password here.
+pub(crate) const PASSWORD: &str = "a pass/word: with @ and %";
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    MariaDb,
+    Postgres,
+}
+
+/// A running server with an empty database.
+pub(crate) struct Server {
+    kind: Kind,
+    folder: TempDir,
+    port: u16,
+    tls: bool,
+    child: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Server {
+    /// A new server that speaks no TLS.
+    pub(crate) fn start(kind: Kind) -> Self {
+        Self::prepare(kind, false)
+    }
+
+    /// A new server that takes only TLS, with a certificate for 127.0.0.1 of [`Server::ca_file`].
+    pub(crate) fn start_with_tls(kind: Kind) -> Self {
+        Self::prepare(kind, true)
+    }
+
+    fn prepare(kind: Kind, tls: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        fs::create_dir(path.join("tmp")).expect("a folder");
+        fs::write(path.join("password"), format!("{PASSWORD}\n")).expect("write");
+        if tls {
+            make_certificates(path);
+        }
+        match kind {
+            Kind::MariaDb => {
+                fs::create_dir(path.join("data")).expect("a folder");
+                fs::write(path.join("boot.sql"), mariadb_tables()).expect("write");
+                let quoted = PASSWORD.replace('\'', "''");
+                let require = if tls { "REQUIRE SSL" } else { "" };
+                let first = format!(
+                    "CREATE DATABASE IF NOT EXISTS shop;\n\
+                     CREATE USER IF NOT EXISTS 'shop'@'127.0.0.1' IDENTIFIED BY '{quoted}' {require};\n\
+                     GRANT ALL ON *.* TO 'shop'@'127.0.0.1';\n"
+                );
+                fs::write(path.join("init.sql"), first).expect("write");
+                give_away(path);
+                let mut command = as_somebody(&program(Kind::MariaDb, "mariadbd"));
+                command
+                    .args(["--no-defaults", "--bootstrap", "--innodb-log-file-size=4M"])
+                    .arg(at("--datadir=", &path.join("data")))
+                    .arg(at("--tmpdir=", &path.join("tmp")))
+                    .stdin(fs::File::open(path.join("boot.sql")).expect("open"));
+                run(command);
+            }
+            Kind::Postgres => {
+                give_away(path);
+                let mut command = as_somebody(&program(Kind::Postgres, "initdb"));
+                command
+                    .args(["--no-sync", "--auth=scram-sha-256", "--username=shop"])
+                    .args(["--encoding=UTF8", "--locale=C.UTF-8"])
+                    .arg(at("--pgdata=", &path.join("data")))
+                    .arg(at("--pwfile=", &path.join("password")));
+                run(command);
+                if tls {
+                    let rules = "hostssl all all 127.0.0.1/32 scram-sha-256\n";
+                    fs::write(path.join("data/pg_hba.conf"), rules).expect("write");
+                }
+            }
+        }
+        let mut server = Self {
+            kind,
+            folder,
+            port: 0,
+            tls,
+            child: None,
+        };
+        for _ in 0..5 {
+            // Somebody may take the port in between.
+            server.port = free_port();
+            if server.listens() {
+                return server;
+            }
+        }
+        panic!("{kind:?} did not start in five tries");
+    }
+
+    /// Starts it once more on what it kept, at its port.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.listens(), "{:?} did not start again", self.kind);
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of its database as `store` takes it, at `port` of this machine.
+    pub(crate) fn url_at(&self, port: u16) -> String {
+        match self.kind {
+            Kind::MariaDb => format!("mysql://shop@127.0.0.1:{port}/shop"),
+            Kind::Postgres => format!("postgres://shop@127.0.0.1:{port}/postgres"),
+        }
+    }
+
+    /// The file with the password.
+    pub(crate) fn password_file(&self) -> PathBuf {
+        self.folder.path().join("password")
+    }
+
+    /// The certificate that signed the server's.
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// Runs it and waits until it takes connections; whether it does.
+    fn listens(&mut self) -> bool {
+        let path = self.folder.path();
+        let mut command;
+        match self.kind {
+            Kind::MariaDb => {
+                command = as_somebody(&program(Kind::MariaDb, "mariadbd"));
+                command
+                    .args([
+                        "--no-defaults",
+                        "--skip-name-resolve",
+                        "--bind-address=127.0.0.1",
+                    ])
+                    .args(["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M"])
+                    .arg(format!("--port={}", self.port))
+                    .arg(at("--datadir=", &path.join("data")))
+                    .arg(at("--tmpdir=", &path.join("tmp")))
+                    .arg(at("--socket=", &path.join("tmp/socket")))
+                    .arg(at("--pid-file=", &path.join("tmp/pid")))
+                    .arg(at("--init-file=", &path.join("init.sql")));
+                if self.tls {
+                    command
+                        .arg(at("--ssl-cert=", &path.join("server.pem")))
+                        .arg(at("--ssl-key=", &path.join("server.key")));
+                }
+            }
+            Kind::Postgres => {
+                command = as_somebody(&program(Kind::Postgres, "postgres"));
+                command
+                    .arg("-D")
+                    .arg(path.join("data"))
+                    .args([
+                        "-c",
+                        "listen_addresses=127.0.0.1",
+                        "-c",
+                        "logging_collector=off",
+                    ])
+                    .args([
+                        "-c",
+                        "unix_socket_directories=",
+                        "-c",
+                        "log_destination=stderr",
+                    ])
+                    .args(["-c", "lc_messages=C", "-c", "shared_buffers=16MB"])
+                    .args(["-c", &format!("port={}", self.port)]);
+                if self.tls {
+                    command
+                        .args(["-c", "ssl=on", "-c"])
+                        .arg(at("ssl_cert_file=", &path.join("server.pem")))
+                        .arg("-c")
+                        .arg(at("ssl_key_file=", &path.join("server.key")));
+                }
+                // After a crash the lock file may name a process that has another's number by now.
+                let _ = fs::remove_file(path.join("data/postmaster.pid"));
+            }
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        self.child = Some(child);
+        let (tell, told) = channel();
+        // Its log must be read on, or it stops when the pipe is full.
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // Nobody listens any more once it is up.
+                let _ = tell.send(line);
+            }
+        });
+        let mut log = String::new();
+        // The end of the log is the end of the server.
+        while let Ok(line) = told.recv_timeout(PATIENCE) {
+            // PostgreSQL's and MariaDB's last words of a start.
+            if line.contains("ready to accept connections") || line.starts_with("Version: ") {
+                return true;
+            }
+            log.push_str(&line);
+            log.push('\n');
+        }
+        self.kill();
+        assert!(log.contains("in use"), "{command:?} ended:\n{log}");
+        false
+    }
+}
+
+/// `option` and a path in one argument.
+fn at(option: &str, path: &Path) -> String {
+    format!("{option}{}", path.display())
+}
+
+fn free_port() -> u16 {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    taken.local_addr().expect("address").port()
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("/proc/self").uid() == 0
+}
+
+/// `program` as an ordinary user, ended by the kernel when our thread is.
+fn as_somebody(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL");
+    if is_root() {
+        command.args([
+            format!("--reuid={NOBODY}"),
+            format!("--regid={NOBODY}"),
+            "--clear-groups".to_owned(),
+        ]);
+    }
+    // Settings of the one who runs the tests are not the server's.
+    command
+        .arg("--")
+        .arg(program)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir("/");
+    command
+}
+
+/// Gives the folder and what is in it to the one the server runs as.
+fn give_away(path: &Path) {
+    let own = |path: &Path| {
+        if is_root() {
+            chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
+        }
+    };
+    own(path);
+    for entry in fs::read_dir(path).expect("read the folder") {
+        let path = entry.expect("entry").path();
+        if path.extension().is_some_and(|extension| extension == "key") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("chmod");
+        }
+        own(&path);
+    }
+}
+
+fn run(mut command: Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Where Debian puts the server's programs, or `PATH` does.
+fn program(kind: Kind, name: &str) -> PathBuf {
+    let mut places: Vec<PathBuf> = match kind {
+        Kind::MariaDb => vec!["/usr/sbin".into()],
+        // Each release has a folder of its own; the newest comes last.
+        Kind::Postgres => fs::read_dir("/usr/lib/postgresql")
+            .map(|entries| {
+                let mut places: Vec<PathBuf> = entries
+                    .map_while(Result::ok)
+                    .map(|entry| entry.path().join("bin"))
+                    .collect();
+                places.sort();
+                places
+            })
+            .unwrap_or_default(),
+    };
+    places.reverse();
+    places.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    places
+        .iter()
+        .map(|place| place.join(name))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| {
+            panic!(
+                "no {name}; hint: run `make/setup.sh test`, or install Debian's \
+                 mariadb-server-core and postgresql"
+            )
+        })
+}
+
+/// The statements that make MariaDB's own tables.
+fn mariadb_tables() -> Vec<u8> {
+    let mut sql = b"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n\
+                    SET @skip_auth_anonymous=1;\n"
+        .to_vec();
+    for name in [
+        "system_tables.sql",
+        "performance_tables.sql",
+        "system_tables_data.sql",
+    ] {
+        // Older releases call them mysql_, newer ones mariadb_.
+        let found = ["/usr/share/mysql", "/usr/share/mariadb"]
+            .iter()
+            .flat_map(|folder| ["mysql", "mariadb"].map(|of| format!("{folder}/{of}_{name}")))
+            .find_map(|path| fs::read(path).ok());
+        let found = found
+            .unwrap_or_else(|| panic!("no {name} of MariaDB's; hint: run `make/setup.sh test`"));
+        sql.extend_from_slice(&found);
+    }
+    sql
+}
+
+/// A certificate authority of a minute ago, and the server's certificate for 127.0.0.1.
+fn make_certificates(path: &Path) {
+    let openssl = |args: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(args).current_dir(path);
+        run(command);
+    };
+    let key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let authority = [
+        "-subj",
+        "/CN=test authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ];
+    openssl(&[&["req", "-x509", "-days", "2"][..], &key, &authority].concat());
+    let request = [
+        "-subj",
+        "/CN=server",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    ];
+    openssl(&[&["req", "-new"][..], &key, &request].concat());
+    fs::write(path.join("names"), "subjectAltName=IP:127.0.0.1\n").expect("write");
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "names",
+        "-out",
+        "server.pem",
+    ]);
+}
