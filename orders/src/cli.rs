@@ -27,6 +27,7 @@ use crate::aws::{Aws, InstanceId};
 use crate::listen::{self, Handed};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::metrics::{OrderCount, Publisher};
+use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
 use crate::server::{self, Drained};
 use crate::settings::{RawSettings, Settings};
@@ -37,6 +38,8 @@ use crate::{VERSION, candidates, store};
 const BLOCKING_THREADS: usize = 32;
 /// The last metric call may take this long when the service stops.
 const LAST_METRIC: Duration = Duration::from_secs(3);
+/// And the last notices; the store has what is not sent by then.
+const LAST_NOTICES: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Parser)]
 #[command(
@@ -232,13 +235,27 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
 
     let (stop, stopped) = watch::channel(());
     let publishing = settings.metrics.clone().map(|metrics| {
-        let publisher = Publisher::new(count.clone(), metrics, aws);
+        let publisher = Publisher::new(count.clone(), metrics, aws.clone());
         let mut stopped = stopped.clone();
         tokio::spawn(publisher.run(async move {
             // An error means that the sender is gone, which means stop as well.
             let _ = stopped.changed().await;
         }))
     });
+
+    let (outbox, relaying) = match &settings.notices_topic {
+        None => (None, None),
+        Some(arn) => {
+            let topic = Arc::new(SnsTopic::new(arn.clone(), aws));
+            let (outbox, relay) = Relay::new(Arc::clone(&store), topic);
+            let mut stopped = stopped.clone();
+            let relaying = tokio::spawn(relay.run(async move {
+                // As above.
+                let _ = stopped.changed().await;
+            }));
+            (Some(outbox), Some(relaying))
+        }
+    };
 
     let desk = if settings.accounts {
         let accounts = store.accounts().context(
@@ -258,6 +275,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         places: Shop::places(),
         desk,
         candidates: candidates::open(&settings, &*store)?,
+        outbox,
     };
     let told_to_stop = async {
         tokio::select! {
@@ -278,6 +296,11 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         && tokio::time::timeout(LAST_METRIC, publishing).await.is_err()
     {
         tracing::warn!("the last OrderCount was not published");
+    }
+    if let Some(relaying) = relaying
+        && tokio::time::timeout(LAST_NOTICES, relaying).await.is_err()
+    {
+        tracing::warn!("some notices wait in the store for the next sweep");
     }
     match drained {
         Drained::Fully => tracing::info!("stopped; every order under way was answered"),

@@ -14,6 +14,7 @@ pub mod load;
 pub mod metrics;
 #[cfg(test)]
 mod moto;
+pub mod notices;
 pub mod order;
 pub mod pages;
 pub mod problem;

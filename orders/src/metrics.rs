@@ -148,7 +148,6 @@ fn put_metric_data(namespace: &str, points: &VecDeque<Point>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws;
     use crate::moto::Moto;
 
     fn point(second: i64, orders: u64) -> Point {
@@ -214,23 +213,11 @@ mod tests {
         // Told to stop at once, it publishes its last point, a zero.
         back.run(std::future::ready(())).await;
 
-        let url = format!("{}/", moto.endpoint);
         let ask = "Action=GetMetricStatistics&Version=2010-08-01&Namespace=FlowerShop\
                    &MetricName=OrderCount&Period=86400&StartTime=2020-01-01T00:00:00Z\
                    &EndTime=2100-01-01T00:00:00Z&Statistics.member.1=Sum\
                    &Statistics.member.2=SampleCount&Statistics.member.3=Minimum";
-        let answer = aws::client(&url, CALL_TIMEOUT)
-            .unwrap()
-            .post(&url)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("authorization", crate::moto::signed_for("monitoring"))
-            .body(ask)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let answer = moto.ask("monitoring", ask).await;
         for part in [
             "<Sum>4.0</Sum>",
             "<SampleCount>3.0</SampleCount>",

@@ -87,6 +87,24 @@ impl Moto {
 }
 
 impl Moto {
+    /// Asks `service` in the query protocol, and gives its answer.
+    pub(crate) async fn ask(&self, service: &str, form: &str) -> String {
+        let url = format!("{}/", self.endpoint);
+        let answer = aws::client(&url, Duration::from_secs(10))
+            .unwrap()
+            .post(&url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("authorization", signed_for(service))
+            .body(form.to_owned())
+            .send()
+            .await
+            .unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{status} {text}");
+        text
+    }
+
     /// Makes a table with these keys, all text: the first is hashed, the second sorted.
     pub(crate) async fn make_table(&self, name: &str, keys: &[&str]) {
         let of = |kind: &str, values: [&str; 2]| -> Vec<Value> {
@@ -106,7 +124,7 @@ impl Moto {
 }
 
 /// The server reads the service and region out of this and does not verify it.
-pub(crate) fn signed_for(service: &str) -> String {
+fn signed_for(service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/eu-north-1/{service}/aws4_request, \
          SignedHeaders=host, Signature=0"

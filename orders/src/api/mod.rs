@@ -30,6 +30,7 @@ use crate::aws::InstanceId;
 use crate::candidates::Candidates;
 use crate::metrics::OrderCount;
 use crate::metrics::prometheus::{Meter, Route};
+use crate::notices::Outbox;
 use crate::order::OrderId;
 use crate::pages;
 use crate::problem::Problem;
@@ -65,6 +66,8 @@ pub struct Shop {
     pub desk: Option<Arc<Desk>>,
     /// Where candidates are kept; `None` when the module is off.
     pub candidates: Option<Arc<dyn Candidates>>,
+    /// Where new orders are announced; `None` when no notices are sent.
+    pub outbox: Option<Outbox>,
 }
 
 impl Shop {

@@ -48,7 +48,7 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
     let entry = Entry {
         order,
         claim,
-        notice: settings.notices_topic.is_some(),
+        notice: shop.outbox.is_some(),
     };
     let id = entry.order.id;
     match keep(&*shop.store, &entry, STORE_TIMEOUT).await {
@@ -76,6 +76,9 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
                 "the order could not be stored just now, and was not accepted",
             ));
         }
+    }
+    if let Some(outbox) = &shop.outbox {
+        outbox.announce(&entry.order);
     }
     shop.count.add_one();
     shop.meter.placed.inc();

@@ -20,6 +20,10 @@ pub(super) async fn metrics(
         store_up: shop.readiness.now() == Readiness::Ready,
         under_way: ORDERS_AT_ONCE.saturating_sub(shop.places.available_permits()),
     };
+    if let Some(outbox) = &shop.outbox {
+        let waiting = i64::try_from(outbox.waiting()).unwrap_or(i64::MAX);
+        shop.meter.notices_waiting.set(waiting);
+    }
     let open = headers.get_all(header::ACCEPT).iter().any(|accept| {
         let accept = accept.to_str().unwrap_or_default();
         accept.contains("application/openmetrics-text")

@@ -65,6 +65,7 @@ fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
         places: Shop::places(),
         desk: None,
+        outbox: None,
         candidates: None,
     };
     (router(shop.clone()), shop)

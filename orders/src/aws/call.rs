@@ -42,6 +42,12 @@ pub(crate) const DYNAMODB: Service = Service {
     variable: "DYNAMODB",
     tries: 4,
 };
+/// Topics.
+pub(crate) const SNS: Service = Service {
+    name: "sns",
+    variable: "SNS",
+    tries: 3,
+};
 /// Metrics. Tried once: whoever publishes comes again soon, and a point must not count twice.
 pub(crate) const CLOUDWATCH: Service = Service {
     name: "monitoring",

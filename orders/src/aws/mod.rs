@@ -17,7 +17,7 @@ use reqwest::Method;
 use tokio::sync::OnceCell;
 
 use crate::settings::AwsSettings;
-pub(crate) use call::{CLOUDWATCH, CallError, FORM};
+pub(crate) use call::{CLOUDWATCH, CallError, FORM, SNS};
 use wire::Wire;
 pub use wire::client;
 

@@ -7,7 +7,7 @@
 //! created; a notice that was asked for is given out until it is settled.
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod dynamodb;
 mod file;
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod handed;
 mod kill;
 mod load;
 mod moto;
+mod notices;
 mod page;
 mod support;
 mod unit;
