@@ -29,7 +29,9 @@ pub(super) async fn good_to_go(State(shop): State<Shop>, RawQuery(query): RawQue
     });
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     if !detailed {
-        return (status, no_store).into_response();
+        // Typed though it is empty, as the seeds' clients know it.
+        let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+        return (status, no_store, html).into_response();
     }
     // "connected" is a string because the seeds' clients compare it with one.
     let mut details = json!({

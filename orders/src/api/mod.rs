@@ -10,6 +10,7 @@ mod health;
 mod idempotency;
 mod list;
 mod look_up;
+mod openapi;
 mod operator;
 mod place;
 mod scrape;
@@ -82,6 +83,7 @@ impl Shop {
 pub fn router(shop: Shop) -> Router {
     let page = pages::Pages::new(&shop.settings.flowers);
     let meter = Arc::clone(&shop.meter);
+    let document = openapi::Document::of(&shop);
     let candidates = shop.candidates.clone().map(candidates::router);
     Router::new()
         .route(
@@ -93,6 +95,10 @@ pub fn router(shop: Shop) -> Router {
         .route("/gtg", get(health::good_to_go))
         .route("/version", get(health::version))
         .route("/metrics", get(scrape::metrics))
+        .route(
+            "/openapi.json",
+            get(move || std::future::ready(document.answer())),
+        )
         .with_state(shop)
         .merge(page.router())
         .merge(candidates.unwrap_or_default())

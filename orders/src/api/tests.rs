@@ -43,7 +43,7 @@ fn service() -> (Router, Shop) {
 }
 
 /// The service over `store`, which sells roses.
-fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
+pub(super) fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
     let flags = RawSettings {
         flowers: Some(vec!["rose".to_owned()]),
         ..settings
@@ -83,19 +83,19 @@ fn good() -> Body {
 }
 
 /// An answer, taken apart.
-struct Answer {
-    status: u16,
-    headers: HeaderMap,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
-async fn ask(router: &Router, request: Request) -> Answer {
+pub(super) async fn ask(router: &Router, request: Request) -> Answer {
     let answer = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = answer.into_parts();
     Answer {
@@ -105,7 +105,7 @@ async fn ask(router: &Router, request: Request) -> Answer {
     }
 }
 
-fn get_as(path: &str, bearer: Option<&str>) -> Request {
+pub(super) fn get_as(path: &str, bearer: Option<&str>) -> Request {
     let mut request = Request::get(path);
     if let Some(token) = bearer {
         request = request.header("authorization", format!("Bearer {token}"));
@@ -113,10 +113,26 @@ fn get_as(path: &str, bearer: Option<&str>) -> Request {
     request.body(Body::empty()).unwrap()
 }
 
-const TOKEN: &str = "0123456789abcdef-operator";
+pub(super) const TOKEN: &str = "0123456789abcdef-operator";
 
 /// A shop with an operator, over a store that works.
 fn shop_with_operator() -> (Router, Shop) {
+    operated(Arc::new(MemoryStore::default()))
+}
+
+/// A shop with an operator and every module, over a store that works.
+pub(super) fn everything_on() -> (Router, Shop) {
+    let (_, mut shop) = shop_with_operator();
+    shop.candidates = shop.store.candidates();
+    (router(shop.clone()), shop)
+}
+
+/// A shop with an operator, over a store that hangs.
+pub(super) fn stuck() -> (Router, Shop) {
+    operated(Arc::new(Stuck))
+}
+
+fn operated(store: Arc<dyn Store>) -> (Router, Shop) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -124,7 +140,7 @@ fn shop_with_operator() -> (Router, Shop) {
         operator_token_file: Some(file.to_str().unwrap().to_owned()),
         ..RawSettings::default()
     };
-    over(Arc::new(MemoryStore::default()), settings)
+    over(store, settings)
 }
 
 #[tokio::test(start_paused = true)]
@@ -344,7 +360,7 @@ async fn only_the_operator_reads_the_list() {
 }
 
 /// An order as it stands in a store, of an account's or of nobody's.
-fn shop_order(account: Option<AccountId>) -> Order {
+pub(super) fn shop_order(account: Option<AccountId>) -> Order {
     Order {
         id: OrderId::new(),
         received_at: jiff::Timestamp::now(),
