@@ -29,7 +29,7 @@ use crate::load::{self, CheckArgs, LoadArgs};
 use crate::metrics::{OrderCount, Publisher};
 use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
-use crate::server::{self, Drained};
+use crate::server::{self, Bounds, Drained};
 use crate::settings::{RawSettings, Settings};
 use crate::{VERSION, candidates, store};
 
@@ -231,6 +231,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     // Asked for once now, so that the first who wants to see it need not ask twice.
     let _ = instance.now_or_unknown();
     tokio::spawn(readiness.clone().watch(Arc::clone(&store)));
+    tokio::spawn(feed_watchdog());
     tokio::spawn(tell_systemd(readiness.clone(), store_address));
 
     let (stop, stopped) = watch::channel(());
@@ -289,7 +290,10 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         tracing::info!(status, "stopping");
         notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
     };
-    let drained = server::serve(listener, api::router(shop), told_to_stop, settings.drain).await;
+    let bounds = Bounds::default().within_open_files();
+    let open = shop.meter.connections.clone();
+    let router = api::router(shop);
+    let drained = server::serve(listener, router, bounds, open, told_to_stop, settings.drain).await;
 
     drop(stop);
     if let Some(publishing) = publishing
@@ -329,6 +333,17 @@ async fn tell_systemd(readiness: Readiness, store: String) {
         if changes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Tells systemd's watchdog, if there is one, that the runtime still turns, twice as often as it asks.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    loop {
+        tokio::time::sleep(limit / 2).await;
+        notify(&[NotifyState::Watchdog]);
     }
 }
 

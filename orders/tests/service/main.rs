@@ -12,6 +12,7 @@ mod faults;
 mod files;
 mod front;
 mod handed;
+mod hostile;
 mod kill;
 mod load;
 mod moto;

@@ -1,0 +1,309 @@
+//! Connections over pipes, on a clock that stands still until everybody waits.
+
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+/// Larger than any pipe and buffer here.
+const BIG: usize = 300_000;
+
+/// What a test holds of a running house.
+struct Stage {
+    house: Arc<House>,
+    stop: watch::Sender<bool>,
+    /// Lets `/held` answer.
+    go: Arc<Semaphore>,
+}
+
+impl Stage {
+    fn new(bounds: Bounds) -> Self {
+        let go = Arc::new(Semaphore::new(0));
+        let gate = Arc::clone(&go);
+        let held = move || async move {
+            let _ = gate.acquire().await;
+            "held"
+        };
+        let router = Router::new()
+            .route("/", get(async || "hi"))
+            .route("/held", get(held))
+            .route("/big", get(async || vec![b'x'; BIG]));
+        let (stop, stopping) = watch::channel(false);
+        let house = Arc::new(House {
+            bounds,
+            router,
+            places: Arc::new(Semaphore::new(bounds.connections)),
+            voices: Arc::new(Semaphore::new(bounds.speaking)),
+            crowded: Notify::new(),
+            hurry: Notify::new(),
+            stopping,
+            open: Gauge::default(),
+            shed: AtomicU64::new(0),
+            begun: Instant::now(),
+        });
+        Self { house, stop, go }
+    }
+
+    async fn connect(&self) -> DuplexStream {
+        let (client, server) = duplex(16 * 1024);
+        admit(server, &self.house).await;
+        client
+    }
+
+    /// Connections there are, and how many of them speak.
+    fn count(&self) -> (usize, usize) {
+        let bounds = self.house.bounds;
+        let open = self.house.open.get();
+        let places = bounds.connections - self.house.places.available_permits();
+        assert_eq!(usize::try_from(open).unwrap(), places);
+        (
+            places,
+            bounds.speaking - self.house.voices.available_permits(),
+        )
+    }
+}
+
+async fn say(stream: &mut DuplexStream, words: &str) {
+    stream.write_all(words.as_bytes()).await.unwrap();
+}
+
+/// One answer with a length, and no byte more.
+async fn answer(stream: &mut DuplexStream) -> String {
+    let mut text = Vec::new();
+    loop {
+        text.push(stream.read_u8().await.unwrap());
+        let so_far = String::from_utf8_lossy(&text);
+        let Some((head, body)) = so_far.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        if body.len() == length.unwrap().parse::<usize>().unwrap() {
+            return so_far.into_owned();
+        }
+    }
+}
+
+/// Everything up to the end, and after how many seconds that was.
+async fn rest(stream: &mut DuplexStream) -> (String, u64) {
+    let begun = Instant::now();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    (text, begun.elapsed().as_secs())
+}
+
+/// Lets everybody come to rest, and no timer of half a second or more go off.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: s\r\n\r\n";
+const HELD: &str = "GET /held HTTP/1.1\r\nhost: s\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn the_silent_are_let_go_after_their_time_and_speak_until_then() {
+    let stage = Stage::new(Bounds::default());
+    let mut mute = stage.connect().await;
+    assert_eq!(rest(&mut mute).await, (String::new(), 75));
+
+    let mut stream = stage.connect().await;
+    for _ in 0..3 {
+        say(&mut stream, GET).await;
+        assert!(answer(&mut stream).await.ends_with("hi"));
+        assert_eq!(stage.count(), (1, 1));
+        // Longer than it may speak, shorter than it may be silent.
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(stage.count(), (1, 0), "it gave its memory back");
+    }
+    let (said, seconds) = rest(&mut stream).await;
+    assert_eq!(said, "");
+    assert!((5..=9).contains(&seconds), "{seconds}");
+    assert_eq!(stage.count(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
+    let stage = Stage::new(Bounds::default());
+    for before in ["", GET] {
+        let mut stream = stage.connect().await;
+        say(&mut stream, before).await;
+        if !before.is_empty() {
+            answer(&mut stream).await;
+        }
+        let begun = Instant::now();
+        say(&mut stream, "GET / HTTP/1.1\r\nx-a: ").await;
+        let (mut read, mut write) = tokio::io::split(stream);
+        let trickle = tokio::spawn(async move {
+            while write.write_all(b"a").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let mut said = String::new();
+        read.read_to_string(&mut said).await.unwrap();
+        assert!(
+            said.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{said}"
+        );
+        let seconds = begun.elapsed().as_secs();
+        assert!((9..=15).contains(&seconds), "{seconds}");
+        trickle.abort();
+        let _ = trickle.await;
+        drop(read);
+    }
+    settle().await;
+    assert_eq!(stage.count(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all() {
+    let stage = Stage::new(Bounds::default());
+    let ask = "GET /big HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n";
+    let mut deaf = stage.connect().await;
+    say(&mut deaf, ask).await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    assert_eq!(stage.count(), (1, 1));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.count(), (0, 0));
+
+    let mut slow = stage.connect().await;
+    say(&mut slow, ask).await;
+    let mut got = Vec::new();
+    let mut piece = vec![0; 20_000];
+    loop {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        match slow.read(&mut piece).await.unwrap() {
+            0 => break,
+            count => got.extend_from_slice(&piece[..count]),
+        }
+    }
+    assert!(got.len() > BIG, "{}", got.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_silent_make_room_the_oldest_first() {
+    let stage = Stage::new(Bounds {
+        connections: 2,
+        ..Bounds::default()
+    });
+    let mut first = stage.connect().await;
+    settle().await;
+    let mut second = stage.connect().await;
+    settle().await;
+    let mut third = stage.connect().await;
+    assert_eq!(rest(&mut first).await, (String::new(), 0));
+    for stream in [&mut second, &mut third] {
+        say(stream, GET).await;
+        assert!(answer(stream).await.ends_with("hi"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_served_is_not_sent_away_for_others() {
+    let stage = Stage::new(Bounds {
+        connections: 2,
+        speaking: 1,
+        ..Bounds::default()
+    });
+    let mut first = stage.connect().await;
+    say(&mut first, HELD).await;
+    settle().await;
+    // No place among the speaking.
+    let mut second = stage.connect().await;
+    say(&mut second, GET).await;
+    let (said, seconds) = rest(&mut second).await;
+    assert!(
+        said.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{said}"
+    );
+    assert!(said.contains("\r\nretry-after: 2\r\n"), "{said}");
+    assert_eq!(seconds, 1);
+    drop(second);
+    settle().await;
+    // No place at all.
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut stream = stage.connect().await;
+        say(&mut stream, HELD).await;
+        others.push(stream);
+    }
+    let (said, _) = rest(&mut others[1]).await;
+    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    // It was asked to come to an end, and does so with its answer.
+    stage.go.add_permits(1);
+    let (said, _) = rest(&mut first).await;
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    assert!(said.contains("connection: close"), "{said}");
+    assert!(said.ends_with("held"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
+    let stage = Stage::new(Bounds {
+        speaking: 1,
+        ..Bounds::default()
+    });
+    let mut half = stage.connect().await;
+    say(&mut half, "GET / HTTP/1.1\r\n").await;
+    settle().await;
+    let mut second = stage.connect().await;
+    say(&mut second, GET).await;
+    assert!(answer(&mut second).await.ends_with("hi"));
+    assert!(rest(&mut half).await.0.starts_with("HTTP/1.1 503 "));
+    // The second still has the place, but nothing under way: it stays, silent.
+    let mut third = stage.connect().await;
+    say(&mut third, GET).await;
+    assert!(answer(&mut third).await.ends_with("hi"));
+    say(&mut second, GET).await;
+    assert!(answer(&mut second).await.ends_with("hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_together_are_all_answered() {
+    let stage = Stage::new(Bounds::default());
+    let mut stream = stage.connect().await;
+    say(&mut stream, &format!("{GET}{GET}{}", &GET[..20])).await;
+    for _ in 0..2 {
+        assert!(answer(&mut stream).await.ends_with("hi"));
+    }
+    // Long enough to be taken for silent, with half a request in the buffer.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    say(&mut stream, &GET[20..]).await;
+    assert!(answer(&mut stream).await.ends_with("hi"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
+    let stage = Stage::new(Bounds::default());
+    let mut rested = stage.connect().await;
+    say(&mut rested, GET).await;
+    answer(&mut rested).await;
+    let mut served = stage.connect().await;
+    say(&mut served, HELD).await;
+    let mut silent = stage.connect().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut fresh = stage.connect().await;
+    stage.stop.send(true).unwrap();
+    assert_eq!(rest(&mut silent).await, (String::new(), 0));
+    assert_eq!(rest(&mut rested).await, (String::new(), 0));
+    // Who has only just come may have a request on the way.
+    settle().await;
+    say(&mut fresh, GET).await;
+    let (said, _) = rest(&mut fresh).await;
+    assert!(said.contains("connection: close"), "{said}");
+    assert!(said.ends_with("hi"), "{said}");
+    stage.go.add_permits(1);
+    let (said, _) = rest(&mut served).await;
+    assert!(said.ends_with("held"), "{said}");
+    drop((served, fresh));
+    settle().await;
+    assert_eq!(stage.count(), (0, 0));
+}
+
+#[test]
+fn there_are_no_more_connections_than_open_files() {
+    let bounds = Bounds::default().within_open_files();
+    let limit = open_files(bounds.connections).unwrap();
+    assert!(bounds.connections < limit, "{bounds:?} {limit}");
+    assert!(bounds.speaking <= bounds.connections, "{bounds:?}");
+}
