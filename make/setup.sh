@@ -95,8 +95,8 @@ if older "$(have)" "$wanted"; then
   older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
 fi
 
-# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would ---
-pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0)
+# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries the order service ---
+pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5)
 stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p .cache

@@ -18,5 +18,6 @@ mod load;
 mod moto;
 mod notices;
 mod page;
+mod schemathesis;
 mod support;
 mod unit;

@@ -1,0 +1,60 @@
+//! Schemathesis makes requests out of the OpenAPI document, good ones and bad ones, and judges every
+//! answer by it. Its version and its seed are fixed: two runs ask the same.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Service, orders};
+
+const TOKEN: &str = "schemathesis-0123456789";
+/// Examples an operation in each phase that makes its own; some 20 s in all on two busy cores.
+const EXAMPLES: &str = "20";
+
+#[test]
+fn schemathesis_finds_no_difference_between_document_and_service() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/schemathesis");
+    assert!(
+        program.exists(),
+        "{} is not there; hint: make/setup.sh test installs it",
+        program.display()
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let mut command = orders();
+    let store = folder.path().join("store");
+    command
+        .args(["--store", &format!("file://{}", store.display())])
+        .env("ORDERS_OPERATOR_TOKEN_FILE", &token)
+        .env("ORDERS_CANDIDATES", "embedded")
+        .env("ORDERS_LOG", "info");
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+
+    let output = Command::new(&program)
+        // It leaves nothing where it runs, nor finds anything there.
+        .current_dir(folder.path())
+        .env("HOME", folder.path())
+        .env("NO_COLOR", "1")
+        .args(["run", &format!("http://{}/openapi.json", service.address)])
+        .args(["--seed", "4", "--max-examples", EXAMPLES])
+        .args(["--generation-database", "none"])
+        .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+        .args(["--request-timeout", "30", "--output-sanitize", "false"])
+        .output()
+        .expect("start schemathesis");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{failed}");
+    // A run that tested nothing would be a success too.
+    assert!(
+        said.contains("Coverage") && said.contains(" passed"),
+        "{said}"
+    );
+    let tested = said.lines().find_map(|line| {
+        let (selected, all) = line.trim().strip_prefix("Selected: ")?.split_once('/')?;
+        Some((selected.parse::<u32>().ok()?, all.parse::<u32>().ok()?))
+    });
+    let (selected, all) = tested.unwrap_or_else(|| panic!("{said}"));
+    assert!(selected == all && all >= 14, "{said}");
+}
