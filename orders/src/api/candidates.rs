@@ -116,7 +116,7 @@ pub(super) fn name(uri: &Uri) -> Option<String> {
 }
 
 /// `[{"CandidateName": "…"}, …]`, with the spaces that its clients know.
-fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
+pub(super) fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let mut text = String::from("[");
     for name in names {
         if text.len() > 1 {

@@ -6,6 +6,8 @@
 mod accounts;
 mod body;
 mod candidates;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod idempotency;
 mod list;
