@@ -9,6 +9,8 @@ pub mod api;
 pub mod aws;
 pub mod candidates;
 pub mod cli;
+#[cfg(test)]
+mod flaky;
 pub mod listen;
 pub mod load;
 pub mod metrics;

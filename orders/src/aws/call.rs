@@ -5,13 +5,14 @@
 //! Signed by `object_store`, which does it for S3 anyway: see `docs/decisions/0012`.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody, HttpService};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Aws;
 

@@ -204,3 +204,6 @@ impl InstanceId {
         "unknown".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 #[cfg(test)]
 pub(crate) mod contract;
 mod dynamodb;
+#[cfg(test)]
+mod faults;
 mod file;
 #[cfg(test)]
 pub(crate) mod memory;

@@ -9,7 +9,7 @@
 //! The client is made at first use, because it needs the region, which may have to come from the
 //! instance.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use object_store::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::Aws;

@@ -1,5 +1,8 @@
-use super::super::contract;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::super::{contract, faults};
 use super::*;
+use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
 
 fn store(endpoint: &str, table: &str) -> DynamoDbStore {
@@ -61,4 +64,75 @@ async fn a_list_over_many_pages_misses_none() {
         listed.extend(page);
     }
     assert_eq!(listed, orders);
+}
+
+const THROTTLED: &str =
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
+
+#[tokio::test]
+async fn a_bad_network_loses_nothing_and_doubles_nothing() {
+    let moto = Moto::start();
+    moto.make_table("shop", &["pk", "sk"]).await;
+    faults::loses_nothing(
+        &|endpoint| Box::new(store(endpoint, "shop")),
+        &moto.endpoint,
+        Fate::Answered(400, THROTTLED.to_owned()),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_given_up() {
+    faults::gives_up_on_silence(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said() {
+    faults::says_when_nobody_listens(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+}
+
+#[tokio::test]
+async fn throttling_without_end_is_said() {
+    let asked = std::sync::Arc::new(AtomicUsize::new(0));
+    let counting = std::sync::Arc::clone(&asked);
+    let flaky = Flaky::before("", move |_| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        Fate::Answered(400, THROTTLED.to_owned())
+    })
+    .await;
+    let outcome = store(&flaky.endpoint, "shop")
+        .create(&contract::order("Ada").into())
+        .await;
+    let Err(CreateError::Unavailable(error)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let error = format!("{error:#}");
+    assert!(error.contains("ThrottlingException: slow down"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_transaction_that_met_another_one_is_tried_again() {
+    let moto = Moto::start();
+    moto.make_table("shop", &["pk", "sk"]).await;
+    let met = AtomicUsize::new(0);
+    let flaky = Flaky::before(&moto.endpoint, move |head| {
+        let writes = head.header("x-amz-target").ends_with(".TransactWriteItems");
+        if writes && met.fetch_add(1, Ordering::SeqCst) < 2 {
+            let body = r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+                "Message":"cancelled","CancellationReasons":[{"Code":"None"},{"Code":"TransactionConflict"}]}"#;
+            return Fate::Answered(400, body.to_owned());
+        }
+        Fate::Passes
+    })
+    .await;
+    let order = contract::order("Ada");
+    let entry = Entry {
+        notice: true,
+        ..order.clone().into()
+    };
+    let kept = store(&flaky.endpoint, "shop").create(&entry).await;
+    assert_eq!(kept.unwrap(), Kept::Now);
+    let there = store(&moto.endpoint, "shop").get(order.id).await.unwrap();
+    assert_eq!(there, Some(order));
 }

@@ -1,10 +1,8 @@
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, copy_bidirectional, split};
-use tokio::net::{TcpListener, TcpStream};
-
-use super::super::contract;
+use super::super::{contract, faults};
 use super::*;
+use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
 
 fn store(endpoint: &str, bucket: &str) -> S3Store {
@@ -40,44 +38,123 @@ async fn a_missing_bucket_is_named() {
 }
 
 #[tokio::test]
-async fn an_answer_lost_on_the_way_is_no_second_order_and_no_refusal() {
+async fn a_bad_network_loses_nothing_and_doubles_nothing() {
     let moto = Moto::start();
     moto.make_bucket("shop").await;
-    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", door.local_addr().unwrap());
-    let inside = moto.endpoint.trim_start_matches("http://").to_owned();
-    let cut = std::sync::Arc::new(AtomicBool::new(false));
-    let first = std::sync::Arc::clone(&cut);
-    let proxy = tokio::spawn(async move {
-        while let Ok((mut client, _)) = door.accept().await {
-            let mut server = TcpStream::connect(&inside).await.unwrap();
-            let first = std::sync::Arc::clone(&first);
-            tokio::spawn(async move {
-                if first.swap(true, Ordering::SeqCst) {
-                    let _ = copy_bidirectional(&mut client, &mut server).await;
-                    return;
-                }
-                // The first answer: the server has acted, and the client never hears of it.
-                let (mut from_client, _to_client) = split(client);
-                let (mut from_server, mut to_server) = split(server);
-                tokio::select! {
-                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
-                    _ = from_server.read_u8() => {}
-                }
-            });
+    let busy =
+        "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+    faults::loses_nothing(
+        &|endpoint| Box::new(store(endpoint, "shop")),
+        &moto.endpoint,
+        Fate::Answered(503, busy.to_owned()),
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_given_up() {
+    faults::gives_up_on_silence(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said() {
+    faults::says_when_nobody_listens(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+}
+
+#[tokio::test]
+async fn a_put_that_met_another_one_is_tried_again() {
+    // What S3 answers while somebody else's put to the same key is under way, which then fails.
+    let moto = Moto::start();
+    moto.make_bucket("shop").await;
+    let puts = AtomicUsize::new(0);
+    let flaky = Flaky::before(&moto.endpoint, move |head| {
+        if head.line().starts_with("PUT ") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
+            let body = "<Error><Code>ConditionalRequestConflict</Code></Error>";
+            return Fate::Answered(409, body.to_owned());
         }
-    });
+        Fate::Passes
+    })
+    .await;
     let order = contract::order("Ada");
-    store(&endpoint, "shop")
-        .create(&order.clone().into())
-        .await
-        .unwrap();
-    assert!(cut.load(Ordering::SeqCst));
+    let entry = Entry::from(order.clone());
+    let kept = store(&flaky.endpoint, "shop").create(&entry).await;
+    assert_eq!(kept.unwrap(), Kept::Now);
+    let there = store(&moto.endpoint, "shop").get(order.id).await.unwrap();
+    assert_eq!(there, Some(order));
+}
+
+#[tokio::test]
+async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
+    let moto = Moto::start();
+    moto.make_bucket("shop").await;
+    // The claim arrives, nothing after it does: as when the box is lost in between.
+    let flaky = Flaky::before(&moto.endpoint, |head| {
+        if head.line().contains("-claims/") {
+            Fate::Passes
+        } else {
+            Fate::Answered(400, String::new())
+        }
+    })
+    .await;
+    let claim = Claim {
+        key: [7; 32],
+        fingerprint: [7; 32],
+    };
+    let entry = |received: i64| {
+        let mut order = contract::order("Ada");
+        order.received_at = jiff::Timestamp::from_second(received).unwrap();
+        Entry {
+            order,
+            claim: Some(claim),
+            notice: true,
+        }
+    };
+    let first = entry(1);
+    let lost = store(&flaky.endpoint, "shop").create(&first).await;
+    assert!(matches!(lost, Err(CreateError::Unavailable(_))), "{lost:?}");
+    let store = store(&moto.endpoint, "shop");
+    assert_eq!(store.get(first.order.id).await.unwrap(), None);
+    let second = entry(2);
+    let kept = store.create(&second).await.unwrap();
+    assert_eq!(kept, Kept::Before(first.order.id));
     assert_eq!(
-        store(&moto.endpoint, "shop").get(order.id).await.unwrap(),
-        Some(order)
+        store.get(first.order.id).await.unwrap(),
+        Some(first.order.clone())
     );
-    proxy.abort();
+    assert_eq!(store.get(second.order.id).await.unwrap(), None);
+    assert_eq!(store.notices(10).await.unwrap(), [first.order.id]);
+}
+
+#[tokio::test]
+async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end() {
+    let moto = Moto::start();
+    moto.make_bucket("shop").await;
+    let flaky = Flaky::before(&moto.endpoint, |head| {
+        if head.line().contains("-notices/") {
+            Fate::Passes
+        } else {
+            Fate::Answered(400, String::new())
+        }
+    })
+    .await;
+    let order = contract::order("Ada");
+    let entry = Entry {
+        notice: true,
+        ..order.clone().into()
+    };
+    let lost = store(&flaky.endpoint, "shop").create(&entry).await;
+    assert!(matches!(lost, Err(CreateError::Unavailable(_))), "{lost:?}");
+    let store = store(&moto.endpoint, "shop");
+    assert_eq!(store.notices(10).await.unwrap(), []);
+    let client = store.client().await.unwrap();
+    client
+        .head(&store.notice_key(order.id))
+        .await
+        .expect("it may still come");
+    let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(11);
+    assert!(!store.is_due(order.id, long_ago).await.unwrap());
+    let gone = client.head(&store.notice_key(order.id)).await;
+    assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
 }
 
 #[test]
