@@ -19,5 +19,8 @@ mod moto;
 mod notices;
 mod page;
 mod schemathesis;
+#[expect(dead_code, reason = "the tests of the store need more of it")]
+#[path = "../../src/store/sql/servers.rs"]
+mod servers;
 mod support;
 mod unit;

@@ -56,6 +56,18 @@ impl Moto {
         self.ask(&format!("PUT /{name}"), "s3", "", body);
     }
 
+    /// Makes a table for orders.
+    pub(crate) fn make_table(&self, name: &str) {
+        let body = format!(
+            r#"{{"TableName":"{name}","BillingMode":"PAY_PER_REQUEST","AttributeDefinitions":[
+                {{"AttributeName":"pk","AttributeType":"S"}},{{"AttributeName":"sk","AttributeType":"S"}}],
+                "KeySchema":[{{"AttributeName":"pk","KeyType":"HASH"}},{{"AttributeName":"sk","KeyType":"RANGE"}}]}}"#
+        );
+        let header = "content-type: application/x-amz-json-1.0\r\n\
+                      x-amz-target: DynamoDB_20120810.CreateTable\r\n";
+        self.ask("POST /", "dynamodb", header, &body);
+    }
+
     fn ask(&self, what: &str, service: &str, header: &str, body: &str) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         // It reads the service and region out of the signature and does not verify it.
@@ -73,15 +85,15 @@ impl Moto {
     }
 }
 
-/// moto as it was set up, else the one on the path.
+/// `tests/moto_in_turn.py` by the Python that has moto: the one that was set up, else the one on the path.
 fn program() -> Command {
-    let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
-    let program = match std::env::var_os("ORDERS_TEST_MOTO") {
-        Some(path) => path,
-        None if set_up.exists() => set_up.into(),
-        None => "moto_server".into(),
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let set_up = here.join("../.cache/venv/bin/python3");
+    let mut command = match std::env::var_os("ORDERS_TEST_MOTO") {
+        Some(moto) => Command::new(Path::new(&moto).with_file_name("python3")),
+        None if set_up.exists() => Command::new(set_up),
+        None => Command::new("python3"),
     };
-    let mut command = Command::new(program);
-    command.args(["-H", "127.0.0.1", "-p", "0"]);
+    command.arg(here.join("tests/moto_in_turn.py"));
     command
 }
