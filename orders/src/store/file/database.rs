@@ -162,6 +162,10 @@ impl Place {
         }
         let unclean = disk::ended_uncleanly(&file)
             .with_context(|| format!("read the head of {}", self.file.display()))?;
+        if size > CHECKED_AT_START && (failed || unclean) {
+            // Said before: until it is done, the probe can only say that there is no answer.
+            tracing::warn!(file = %self.file.display(), size, failed, "reading and checking the whole store");
+        }
         let backend = FileBackend::new(file)
             .map_err(|error| self.explain(error))
             .map(|file| Watched::new(file, Arc::clone(&self.failures)))?;
