@@ -71,7 +71,8 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Where orders are kept: file:///folder, s3://bucket/prefix, dynamodb://table, sqlite:///path,
-    /// mysql://user@host/database or postgres://user@host/database [default: file:///var/lib/orders]
+    /// mysql://user@host/database or postgres://user@host/database [default: file:///var/lib/orders, or
+    /// ~/.local/state/orders of a user who may not write there]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// CloudWatch namespace of the metric OrderCount; empty: off [default: off]

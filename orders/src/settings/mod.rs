@@ -6,6 +6,7 @@
 
 mod address;
 mod aws;
+mod home;
 mod raw;
 
 use std::collections::BTreeMap;
@@ -181,7 +182,10 @@ impl Settings {
             })
         };
         let listen = given(raw.listen).map(address).transpose()?;
-        let store: StoreAddress = raw.store.as_deref().unwrap_or(DEFAULT_STORE).parse()?;
+        let store = match raw.store.as_deref() {
+            Some(store) => store.parse()?,
+            None => StoreAddress::File(home::folder(environment)),
+        };
         let metrics = metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?;
         let drain = raw.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS);
         if drain > 300 {
