@@ -3,6 +3,8 @@
 # with it, and so do all processes, however it ends. The machine's disk is an overlay in memory over BASE,
 # with FILES laid over and the agent's slots laid out by the image's own script.
 #
+# MACHINE_NETWORK, where it is set, is said instead of --private-network; empty, the network is this host's.
+#
 # Each line on stdin boots it, once more after it is down; the disk stays. The end of stdin is the end of the
 # machine. stdout: a line when it can be booted.
 set -euo pipefail
@@ -32,7 +34,7 @@ mount -t overlay overlay -o "lowerdir=$base,upperdir=$disk/upper,workdir=$disk/w
 cp -a "$files/root/." "$disk/root/"
 chroot "$disk/root" sh /root/20-agent.sh
 for unit in "$disk"/root/etc/systemd/system/imagebuilder-agent*; do
-  case $unit in *.d) continue ;; esac
+  case $unit in *.d | *'*') continue ;; esac
   if grep -q '^\[Install\]' "$unit"; then systemctl --root="$disk/root" --quiet enable "${unit##*/}"; fi
 done
 # systemd-nspawn leaves traces in here.
@@ -49,7 +51,7 @@ while read -r _; do
     echo "$BASHPID" >"$group/cgroup.procs"
     # bpf: a machine's systemd filters addresses with it.
     exec setpriv --pdeathsig KILL systemd-nspawn --quiet --boot --directory="$disk/root" --machine="$name" \
-      --private-network --register=no --keep-unit --link-journal=no --console=pipe \
+      ${MACHINE_NETWORK---private-network} --register=no --keep-unit --link-journal=no --console=pipe \
       --system-call-filter=bpf --capability=CAP_BPF --bind-ro="$agent:/usr/lib/imagebuilder-agent/real" \
       </dev/null >>"$files/console" 2>&1
   ) &

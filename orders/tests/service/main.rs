@@ -23,4 +23,5 @@ mod schemathesis;
 #[path = "../../src/store/sql/servers.rs"]
 mod servers;
 mod support;
+mod systemd;
 mod unit;

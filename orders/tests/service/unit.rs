@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-/// The text of a unit, for a program that is there wherever this runs, so that only the unit is judged.
-fn rendered(unit: &str, environment: &[(&str, &str)]) -> String {
+/// A program that is there wherever this runs, so that only the unit is judged.
+const HERE: &str = "/bin/true";
+
+/// The text of a unit, as `imagebuilder` renders it.
+pub(crate) fn rendered(unit: &str, binary: &str, environment: &[(&str, &str)]) -> String {
     let template = match unit {
         "orders.socket" => include_str!("../../../templates/systemd/orders.socket.tera"),
         _ => include_str!("../../../templates/systemd/orders.service.tera"),
@@ -12,7 +15,7 @@ fn rendered(unit: &str, environment: &[(&str, &str)]) -> String {
     let mut tera = tera::Tera::default();
     tera.add_raw_template("unit", template).unwrap();
     let mut context = tera::Context::new();
-    context.insert("binary", "/bin/true");
+    context.insert("binary", binary);
     let pairs: Vec<_> = environment
         .iter()
         .map(|(key, value)| serde_json::json!({"key": key, "value": value}))
@@ -42,7 +45,7 @@ fn analyze(arguments: &[&str], unit: &Path) {
 fn systemd_understands_the_units_and_the_service_is_hardened() {
     let folder = tempfile::tempdir().unwrap();
     for unit in ["orders.service", "orders.socket"] {
-        std::fs::write(folder.path().join(unit), rendered(unit, &[])).unwrap();
+        std::fs::write(folder.path().join(unit), rendered(unit, HERE, &[])).unwrap();
     }
     for unit in ["orders.service", "orders.socket"] {
         analyze(&["verify", "--man=no"], &folder.path().join(unit));
@@ -54,7 +57,7 @@ fn systemd_understands_the_units_and_the_service_is_hardened() {
 #[test]
 fn the_socket_listens_where_the_service_is_told_to() {
     let listen = |environment: &[(&str, &str)]| {
-        let text = rendered("orders.socket", environment);
+        let text = rendered("orders.socket", HERE, environment);
         let mut lines = text.lines();
         let stream = lines.find_map(|line| line.strip_prefix("ListenStream="));
         stream.unwrap().to_owned()
@@ -63,5 +66,5 @@ fn the_socket_listens_where_the_service_is_told_to() {
     let set = [("A", "b"), ("ORDERS_LISTEN", "127.0.0.1:9090"), ("C", "d")];
     assert_eq!(listen(&set), "127.0.0.1:9090");
     // It is there only with the service: an open port with nobody behind it looks healthy.
-    assert!(!rendered("orders.socket", &[]).contains("[Install]"));
+    assert!(!rendered("orders.socket", HERE, &[]).contains("[Install]"));
 }
