@@ -40,12 +40,24 @@ impl Problem {
     /// An order whose fields do not fit (422).
     #[must_use]
     pub fn faults(faults: Vec<Fault>) -> Self {
+        Self::unfit("the order's fields do not fit", faults)
+    }
+
+    /// Fields that do not fit (422), each with its fault.
+    #[must_use]
+    pub fn unfit(detail: impl Into<String>, faults: Vec<Fault>) -> Self {
         Self {
             errors: faults,
-            ..Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "the order's fields do not fit",
-            )
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        }
+    }
+
+    /// The client asked too often (429); it may again after `seconds`.
+    #[must_use]
+    pub fn too_many(seconds: u32, detail: impl Into<String>) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
         }
     }
 

@@ -1,84 +1,178 @@
-//! The desk where customers say who they are: sessions by token.
+//! The desk where customers say who they are: registers, logs in, knows sessions again.
 //!
-//! Owns what a token is and how long it lives. Knows no HTTP: cookies and headers are read in
-//! `api/accounts.rs`.
+//! Owns the order of steps, and that an answer tells nothing it should not: a log-in at a login that
+//! does not exist takes the same steps and gets the same answer as one with a wrong password. Knows
+//! no HTTP: cookies and headers are read in `api/accounts.rs`.
 
-use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
-use super::Accounts;
-use crate::order::AccountId;
+use super::limits::{Limits, TooMany};
+use super::password::{Hashing, NotHashed, Password};
+use super::session::{SESSION_LIFETIME, SessionToken};
+use super::{Account, Accounts, Registered};
+use crate::order::{AccountId, Fault, Order, OrderId};
 
-/// How long a session lives from its log-in, used or not.
-pub const SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Shortest and longest login, in characters.
+const LOGIN_LENGTH: std::ops::RangeInclusive<usize> = 3..=64;
+/// Sessions that have ended are forgotten about this often; they are worthless before.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// A session's token: what a browser or a program shows to be known again. 256 bits from the
-/// system's source; the place of accounts keeps only its SHA-256.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SessionToken(String);
+/// Why somebody was sent away.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The login or the password is wrong; which of them is not said.
+    Wrong,
+    /// The login belongs to somebody.
+    Taken,
+    /// What was chosen does not fit.
+    Unfit(Vec<Fault>),
+    /// There were too many tries; the next one after so long.
+    TooMany(Duration),
+    /// Too many at the same time.
+    Busy,
+    /// The place of accounts did not answer, or something else went wrong.
+    Unavailable(anyhow::Error),
+}
 
-impl SessionToken {
-    /// How every token begins: tells it from an operator's, and lets scanners for leaked secrets
-    /// find it.
-    pub const PREFIX: &str = "shop_session_";
-    const BYTES: usize = 32;
-
-    /// A new one that nobody can guess.
-    ///
-    /// # Errors
-    /// When the system has no randomness to give.
-    pub fn new() -> anyhow::Result<Self> {
-        let mut bytes = [0; Self::BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("draw a token: {error}"))?;
-        Ok(Self(format!(
-            "{}{}",
-            Self::PREFIX,
-            URL_SAFE_NO_PAD.encode(bytes)
-        )))
-    }
-
-    /// The token that `text` spells, if it could be one of ours.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.strip_prefix(Self::PREFIX)?)
-            .ok()?;
-        (bytes.len() == Self::BYTES).then(|| Self(text.to_owned()))
-    }
-
-    /// Its text, for the one whose session it is.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_bytes()).into()
+impl From<TooMany> for Refusal {
+    fn from(TooMany(wait): TooMany) -> Self {
+        Self::TooMany(wait)
     }
 }
 
-impl fmt::Debug for SessionToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionToken(…)")
+impl From<NotHashed> for Refusal {
+    fn from(error: NotHashed) -> Self {
+        match error {
+            NotHashed::Busy => Self::Busy,
+            NotHashed::Failed(error) => Self::Unavailable(error),
+        }
     }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+/// A session just opened.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whose it is, by name.
+    pub login: String,
+    /// What to show to be known again.
+    pub token: SessionToken,
+    /// Until when.
+    pub expires_at: Timestamp,
 }
 
 /// Where customers say who they are.
 pub struct Desk {
     accounts: Arc<dyn Accounts>,
+    hashing: Hashing,
+    limits: Limits,
+    swept: Mutex<Option<Instant>>,
 }
 
 impl Desk {
     /// The desk over a place of accounts.
     #[must_use]
     pub fn new(accounts: Arc<dyn Accounts>) -> Self {
-        Self { accounts }
+        Self {
+            accounts,
+            hashing: Hashing::default(),
+            limits: Limits::default(),
+            swept: Mutex::new(None),
+        }
+    }
+
+    /// Makes a new account and opens its first session.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn register(&self, login: &str, password: &str) -> Result<Session, Refusal> {
+        let judged = judge_login(login);
+        let name = judged.as_deref().unwrap_or(login);
+        let chosen = Password::choose(password, name);
+        let (login, password) = match (judged, chosen) {
+            (Ok(login), Ok(password)) => (login, password),
+            (login, password) => {
+                let faults = [("login", login.err()), ("password", password.err())];
+                let faults = faults.into_iter().filter_map(|(field, message)| {
+                    let field = field.to_owned();
+                    message.map(|message| Fault { field, message })
+                });
+                return Err(Refusal::Unfit(faults.collect()));
+            }
+        };
+        self.limits.register()?;
+        let account = Account {
+            id: AccountId::new(),
+            login,
+            password_hash: self.hashing.hash(password).await?,
+            created_at: Timestamp::now(),
+        };
+        match self.accounts.register(&account).await? {
+            Registered::Now => self.open(account).await,
+            Registered::Taken => Err(Refusal::Taken),
+        }
+    }
+
+    /// Opens a session for who knows the login's password.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn log_in(&self, login: &str, password: &str) -> Result<Session, Refusal> {
+        // What cannot have been registered: known to everybody, and so no secret to keep.
+        let login = judge_login(login).map_err(|_| Refusal::Wrong)?;
+        let password = Password::attempt(password).ok_or(Refusal::Wrong)?;
+        self.limits.log_in(&login)?;
+        match self.prove(&login, password).await {
+            Ok(account) => {
+                self.limits.forgive(&login);
+                self.open(account).await
+            }
+            Err(Refusal::Wrong) => Err(Refusal::Wrong),
+            Err(other) => {
+                self.limits.forgive(&login);
+                Err(other)
+            }
+        }
+    }
+
+    async fn prove(&self, login: &str, password: Password) -> Result<Account, Refusal> {
+        let account = self.accounts.by_login(login).await?;
+        let hash = account
+            .as_ref()
+            .map(|account| account.password_hash.clone());
+        let right = self.hashing.matches(password, hash).await?;
+        account.filter(|_| right).ok_or(Refusal::Wrong)
+    }
+
+    async fn open(&self, account: Account) -> Result<Session, Refusal> {
+        let token = SessionToken::new()?;
+        let expires_at = Timestamp::now() + SESSION_LIFETIME;
+        self.accounts
+            .open_session(token.digest(), account.id, expires_at)
+            .await?;
+        self.sweep_now_and_then();
+        Ok(Session {
+            login: account.login,
+            token,
+            expires_at,
+        })
+    }
+
+    /// Ends a session; one that is not there is ended already.
+    ///
+    /// # Errors
+    /// When the place of accounts does not answer.
+    pub async fn log_out(&self, token: &SessionToken) -> anyhow::Result<()> {
+        self.accounts.close_session(token.digest()).await
     }
 
     /// Whose session this token's is, if it has not ended.
@@ -90,21 +184,60 @@ impl Desk {
             .session(token.digest(), Timestamp::now())
             .await
     }
+
+    /// The login of an account.
+    ///
+    /// # Errors
+    /// When the place of accounts does not answer.
+    pub async fn login(&self, id: AccountId) -> anyhow::Result<Option<String>> {
+        let account = self.accounts.by_id(id).await?;
+        Ok(account.map(|account| account.login))
+    }
+
+    /// The account's orders with ids below `before`, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the place of accounts does not answer.
+    pub async fn orders(
+        &self,
+        account: AccountId,
+        before: Option<OrderId>,
+        limit: usize,
+    ) -> anyhow::Result<Vec<Order>> {
+        self.accounts.orders(account, before, limit).await
+    }
+
+    /// Beside a log-in, since only log-ins make sessions that could pile up.
+    fn sweep_now_and_then(&self) {
+        let now = Instant::now();
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_some_and(|swept| now - swept < SWEEP_INTERVAL) {
+            return;
+        }
+        *swept = Some(now);
+        let accounts = Arc::clone(&self.accounts);
+        tokio::spawn(async move {
+            if let Err(error) = accounts.sweep_sessions(Timestamp::now()).await {
+                tracing::warn!(error = format!("{error:#}"), "ended sessions not swept");
+            }
+        });
+    }
+}
+
+/// The login in the one spelling it is kept in.
+fn judge_login(text: &str) -> Result<String, String> {
+    let login = text.trim();
+    if !LOGIN_LENGTH.contains(&login.chars().count()) {
+        let (least, most) = LOGIN_LENGTH.into_inner();
+        return Err(format!("must have {least} to {most} characters"));
+    }
+    // Letters that look alike in other scripts would let one customer pose as another.
+    let fits = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
+    if !login.chars().all(fits) {
+        return Err("may have letters from a to z, digits and @ . _ + - only".to_owned());
+    }
+    Ok(login.to_ascii_lowercase())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_read_back_and_never_shown_by_accident() {
-        let token = SessionToken::new().unwrap();
-        assert_eq!(SessionToken::parse(token.reveal()), Some(token.clone()));
-        assert_ne!(SessionToken::new().unwrap(), token);
-        assert_eq!(format!("{token:?}"), "SessionToken(…)");
-        let short = &token.reveal()[..token.reveal().len() - 2];
-        for other in ["", "shop_session_", short, &token.reveal()[1..]] {
-            assert_eq!(SessionToken::parse(other), None, "{other}");
-        }
-    }
-}
+mod tests;

@@ -4,13 +4,17 @@
 //! contract is in `api/accounts.rs`.
 
 mod desk;
+mod limits;
+mod password;
+mod session;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::order::{AccountId, Order, OrderId};
 
-pub use desk::{Desk, SESSION_LIFETIME, SessionToken};
+pub use desk::{Desk, Refusal, Session};
+pub use session::{SESSION_LIFETIME, SessionToken};
 
 /// An account as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,21 +1,272 @@
-//! Customers' accounts over HTTP: who asks.
+//! Customers' accounts over HTTP: register, log in, log out, one's own orders; and who asks.
 //!
 //! A customer is known by a session: its token comes in a cookie (browsers) or as a bearer token
 //! (programs). A cookie goes along by itself, so it counts only for requests that our own page made;
-//! a bearer token is sent on purpose and needs no such proof.
+//! a bearer token is sent on purpose and needs no such proof. Must never log a login, a password or
+//! a token.
 
+use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::body::{Form, read_body};
 use super::{STORE_TIMEOUT, Shop, within};
-use crate::accounts::SessionToken;
-use crate::order::AccountId;
+use crate::accounts::{Desk, Refusal, SESSION_LIFETIME, Session, SessionToken};
+use crate::order::{AccountId, OrderId};
 use crate::problem::Problem;
+
+/// Orders on a page of one's history when the customer does not say.
+const DEFAULT_LIMIT: usize = 20;
+/// Orders on a page at most: 2 MB at an order's limits.
+const LARGEST_LIMIT: usize = 100;
 
 /// The cookie's name over TLS: the prefix makes browsers refuse it from anybody but this host.
 const SECURE_COOKIE: &str = "__Host-shop_session";
 /// The cookie's name over plain HTTP, where browsers take no `__Host-` ones.
 const PLAIN_COOKIE: &str = "shop_session";
+
+/// The routes of the module; none when accounts are off.
+pub(super) fn router(shop: &Shop) -> Router<Shop> {
+    if shop.desk.is_none() {
+        return Router::new();
+    }
+    Router::new()
+        .route("/account", post(register))
+        .route("/account/orders", get(own_orders))
+        .route("/session", get(who_am_i).post(log_in).delete(log_out))
+}
+
+/// What somebody says who registers or logs in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    login: String,
+    password: String,
+    /// Whether the token is wanted in the answer, and no cookie.
+    #[serde(default)]
+    bearer: bool,
+}
+
+async fn register(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
+    let (parts, said) = credentials(request).await?;
+    let desk = desk(&shop)?;
+    let session = at_desk(&shop, desk.register(&said.login, &said.password)).await?;
+    tracing::info!("account registered");
+    Ok(welcome(
+        StatusCode::CREATED,
+        &parts.headers,
+        &session,
+        said.bearer,
+    ))
+}
+
+async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
+    let (parts, said) = credentials(request).await?;
+    let desk = desk(&shop)?;
+    let session = at_desk(&shop, desk.log_in(&said.login, &said.password)).await?;
+    Ok(welcome(
+        StatusCode::OK,
+        &parts.headers,
+        &session,
+        said.bearer,
+    ))
+}
+
+/// Ends the session that comes with the request. Whoever has none is logged out already.
+async fn log_out(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    if let Some(token) = token(&parts)?.and_then(SessionToken::parse) {
+        let desk = desk(&shop)?;
+        at_desk(&shop, async { Ok(desk.log_out(&token).await?) }).await?;
+    }
+    let gone = set_cookie(&parts.headers, "", 0);
+    Ok((
+        StatusCode::NO_CONTENT,
+        private(),
+        [(header::SET_COOKIE, gone)],
+    )
+        .into_response())
+}
+
+/// Who the session says one is: the login, or null. Not a refusal: a page asks this of everybody.
+async fn who_am_i(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let login = match customer(&shop, &parts).await {
+        Ok(Some(account)) => {
+            let desk = desk(&shop)?;
+            at_desk(&shop, async { Ok(desk.login(account).await?) }).await?
+        }
+        Ok(None) => None,
+        Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
+            // With it in the browser, every order would be refused.
+            let gone = [(header::SET_COOKIE, set_cookie(&parts.headers, "", 0))];
+            return Ok((private(), gone, Json(json!({ "login": null }))).into_response());
+        }
+        Err(problem) => return Err(problem),
+    };
+    Ok((private(), Json(json!({ "login": login }))).into_response())
+}
+
+/// One's own orders, newest first, page by page.
+async fn own_orders(
+    State(shop): State<Shop>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let account = customer(&shop, &parts)
+        .await?
+        .ok_or_else(|| Problem::unauthorized("log in to see your orders"))?;
+    let (before, limit) = history(query.as_deref())?;
+    let desk = desk(&shop)?;
+    // One more than asked for tells whether there is another page.
+    let found = async { Ok(desk.orders(account, before, limit + 1).await?) };
+    let mut orders = at_desk(&shop, found).await?;
+    let more = orders.len() > limit;
+    orders.truncate(limit);
+    for order in &mut orders {
+        order.account = None;
+    }
+    let mut answer = json!({ "orders": orders });
+    if let (true, Some(last)) = (more, orders.last()) {
+        answer["next"] = Value::from(last.id.to_string());
+    }
+    Ok((private(), Json(answer)).into_response())
+}
+
+/// Where a page of one's history begins, and how long it is.
+fn history(query: Option<&str>) -> Result<(Option<OrderId>, usize), Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let (mut before, mut limit) = (None, None);
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        let twice = match &*name {
+            "before" => {
+                let id = value.parse();
+                let id = id.map_err(|_| bad("before is not an order's id".to_owned()))?;
+                before.replace(id).is_some()
+            }
+            "limit" => {
+                let number = value.parse().ok();
+                let number = number.filter(|number| (1..=LARGEST_LIMIT).contains(number));
+                let number = number.ok_or_else(|| {
+                    bad(format!("limit is not a number from 1 to {LARGEST_LIMIT}"))
+                })?;
+                limit.replace(number).is_some()
+            }
+            _ => false,
+        };
+        if twice {
+            return Err(bad(format!("{name} is there twice")));
+        }
+    }
+    Ok((before, limit.unwrap_or(DEFAULT_LIMIT)))
+}
+
+/// Reads who somebody says to be. JSON only: a form on another site can send no JSON without asking,
+/// and nobody is allowed to ask.
+async fn credentials(request: Request) -> Result<(Parts, Credentials), Problem> {
+    let (parts, body) = request.into_parts();
+    from_our_page(&parts.headers)?;
+    if !matches!(Form::of(&parts.headers), Ok(Form::Json)) {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send application/json",
+        ));
+    }
+    let body = read_body(body).await?;
+    // Not with the parser's words: they quote what was sent.
+    let said = serde_json::from_slice(&body).map_err(|error| {
+        if error.is_data() {
+            Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the body must be a JSON object with login and password, and bearer (true or false) at most",
+            )
+        } else {
+            Problem::new(StatusCode::BAD_REQUEST, "the body is not JSON")
+        }
+    })?;
+    Ok((parts, said))
+}
+
+/// The desk; only there where its routes are.
+fn desk(shop: &Shop) -> Result<&Desk, Problem> {
+    shop.desk
+        .as_deref()
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "accounts are off"))
+}
+
+/// What the desk says, within its time, as the customer is told.
+async fn at_desk<T>(
+    shop: &Shop,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Problem> {
+    let done = tokio::time::timeout(STORE_TIMEOUT, work).await;
+    let refusal = match done {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(refusal)) => refusal,
+        Err(_) => Refusal::Unavailable(anyhow::anyhow!(
+            "no answer within {} s",
+            STORE_TIMEOUT.as_secs()
+        )),
+    };
+    Err(match refusal {
+        Refusal::Wrong => Problem::unauthorized("the login or the password is wrong"),
+        Refusal::Taken => Problem::new(StatusCode::CONFLICT, "this login is taken"),
+        Refusal::Unfit(faults) => Problem::unfit("what you chose does not fit", faults),
+        Refusal::TooMany(wait) => {
+            let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+            Problem::too_many(seconds, format!("too many tries; try again in {seconds} s"))
+        }
+        Refusal::Busy => Problem::try_again(1, "too many are logging in at once"),
+        Refusal::Unavailable(error) => {
+            tracing::error!(error = format!("{error:#}"), "accounts do not work");
+            shop.readiness.doubt();
+            Problem::try_again(2, "accounts do not work just now")
+        }
+    })
+}
+
+/// The answer that opens a session: its token in a cookie that scripts cannot read, or, for
+/// programs, in the body.
+fn welcome(status: StatusCode, asked: &HeaderMap, session: &Session, bearer: bool) -> Response {
+    let mut body = json!({ "login": session.login, "expires_at": session.expires_at });
+    if bearer {
+        body["token"] = Value::from(session.token.reveal());
+        return (status, private(), Json(body)).into_response();
+    }
+    let cookie = set_cookie(asked, session.token.reveal(), SESSION_LIFETIME.as_secs());
+    (
+        status,
+        private(),
+        [(header::SET_COOKIE, cookie)],
+        Json(body),
+    )
+        .into_response()
+}
+
+/// One customer's answers are nobody else's, on no cache.
+fn private() -> [(header::HeaderName, &'static str); 1] {
+    [(header::CACHE_CONTROL, "no-store")]
+}
+
+fn set_cookie(asked: &HeaderMap, value: &str, seconds: u64) -> HeaderValue {
+    let name = cookie_name(asked);
+    let secure = if name == SECURE_COOKIE {
+        "; Secure"
+    } else {
+        ""
+    };
+    let text =
+        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let mut cookie = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+    cookie.set_sensitive(true);
+    cookie
+}
 
 /// Who asks: the account whose session comes with the request, if one does. `None` is everybody
 /// else, and everybody while accounts are off; bearer tokens of other kinds are not judged here.
@@ -27,14 +278,7 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
     let Some(desk) = &shop.desk else {
         return Ok(None);
     };
-    let token = if let Some(token) = bearer(&parts.headers) {
-        token
-    } else if let Some(token) = cookie(&parts.headers) {
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            from_our_page(&parts.headers)?;
-        }
-        token
-    } else {
+    let Some(token) = token(parts)? else {
         return Ok(None);
     };
     let session = match SessionToken::parse(token) {
@@ -47,12 +291,23 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
                 Problem::try_again(2, "your session could not be looked up just now")
             })?,
     };
-    session.map(Some).ok_or_else(|| {
-        Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "your session has ended; log in again",
-        )
-    })
+    let ended = || Problem::unauthorized("your session has ended; log in again");
+    session.map(Some).ok_or_else(ended)
+}
+
+/// The text of the session's token that comes with the request.
+///
+/// # Errors
+/// 403 when it is a cookie, the request changes something, and another site made it.
+fn token(parts: &Parts) -> Result<Option<&str>, Problem> {
+    if let Some(token) = bearer(&parts.headers) {
+        return Ok(Some(token));
+    }
+    let token = cookie(&parts.headers);
+    if token.is_some() && !matches!(parts.method, Method::GET | Method::HEAD) {
+        from_our_page(&parts.headers)?;
+    }
+    Ok(token)
 }
 
 /// A bearer token that means to be a session's.

@@ -83,7 +83,7 @@ impl Shop {
 
 /// The whole service as one router.
 pub fn router(shop: Shop) -> Router {
-    let page = pages::Pages::new(&shop.settings.flowers);
+    let page = pages::Pages::new(&shop.settings.flowers, shop.desk.is_some());
     let meter = Arc::clone(&shop.meter);
     let document = openapi::Document::of(&shop);
     let candidates = shop.candidates.clone().map(candidates::router);
@@ -101,6 +101,7 @@ pub fn router(shop: Shop) -> Router {
             "/openapi.json",
             get(move || std::future::ready(document.answer())),
         )
+        .merge(accounts::router(&shop))
         .with_state(shop)
         .merge(page.router())
         .merge(candidates.unwrap_or_default())

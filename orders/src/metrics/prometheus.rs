@@ -56,7 +56,7 @@ impl Route {
             "/candidates" => Self::Candidates,
             _ if path.starts_with("/order/") => Self::LookUpOrder,
             _ if path.starts_with("/candidate/") => Self::Candidates,
-            _ if path.starts_with("/account") => Self::Accounts,
+            _ if path.starts_with("/account") || path == "/session" => Self::Accounts,
             _ => Self::Other,
         }
     }
@@ -329,7 +329,8 @@ mod tests {
             (Method::GET, "/order/x", Route::LookUpOrder),
             (Method::GET, "/orders", Route::ListOrders),
             (Method::POST, "/candidate/x", Route::Candidates),
-            (Method::POST, "/accounts/log-in", Route::Accounts),
+            (Method::POST, "/account", Route::Accounts),
+            (Method::POST, "/session", Route::Accounts),
             (Method::GET, "/", Route::Other),
             (Method::GET, "/wp-login.php", Route::Other),
         ];

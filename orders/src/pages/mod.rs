@@ -21,6 +21,9 @@ use sha2::{Digest, Sha256};
 const PAGE: &str = include_str!("shop.html");
 const STYLE: &str = include_str!("shop.css");
 const SCRIPT: &str = include_str!("shop.js");
+/// The account part and its script, where accounts are on.
+const ACCOUNT: &str = include_str!("account.html");
+const ACCOUNT_SCRIPT: &str = include_str!("account.js");
 const ICON: &str = include_str!("shop.svg");
 
 /// Nothing from elsewhere, nothing inline, nobody may frame it.
@@ -33,6 +36,8 @@ const ASK: &str = "no-cache";
 /// For what was asked for by its version and has it: it never changes.
 const KEEP: &str = "public, max-age=31536000, immutable";
 
+const ACCOUNT_LINK: &str = "<script src=\"account.js\" defer></script>";
+
 /// The page and its parts, as they go out.
 #[derive(Debug, Clone)]
 pub struct Pages {
@@ -40,24 +45,34 @@ pub struct Pages {
     style: Part,
     script: Part,
     icon: Part,
+    account_script: Option<Part>,
 }
 
 impl Pages {
     /// The page for these `flowers` (settings allow only letters, digits, `_` and `-` in them, so
-    /// there is nothing to escape).
+    /// there is nothing to escape), with the account part or without it.
     #[must_use]
-    pub fn new(flowers: &[String]) -> Self {
+    pub fn new(flowers: &[String], accounts: bool) -> Self {
         let style = Part::new("text/css; charset=utf-8", STYLE);
         let script = Part::new("text/javascript; charset=utf-8", SCRIPT);
         let icon = Part::new("image/svg+xml", ICON);
+        let account_script =
+            accounts.then(|| Part::new("text/javascript; charset=utf-8", ACCOUNT_SCRIPT));
         let mut page = PAGE
             .replace("<!--flowers-->", &choices(flowers))
-            .replace("<!--account-->", "");
-        for (name, part) in [
-            ("shop.css", &style),
-            ("shop.js", &script),
-            ("shop.svg", &icon),
-        ] {
+            .replace("<!--account-->", if accounts { ACCOUNT } else { "" })
+            .replace(
+                "<!--account-script-->",
+                if accounts { ACCOUNT_LINK } else { "" },
+            );
+        let named = [
+            ("shop.css", Some(&style)),
+            ("shop.js", Some(&script)),
+            ("shop.svg", Some(&icon)),
+            ("account.js", account_script.as_ref()),
+        ];
+        for (name, part) in named {
+            let Some(part) = part else { continue };
             let version = &part.0.version;
             page = page.replace(&format!("\"{name}\""), &format!("\"{name}?v={version}\""));
         }
@@ -66,16 +81,21 @@ impl Pages {
             style,
             script,
             icon,
+            account_script,
         }
     }
 
     /// The routes of the page and its parts.
     pub fn router(self) -> Router {
-        Router::new()
+        let router = Router::new()
             .route("/", self.page.route())
             .route("/shop.css", self.style.route())
             .route("/shop.js", self.script.route())
-            .route("/shop.svg", self.icon.route())
+            .route("/shop.svg", self.icon.route());
+        match self.account_script {
+            None => router,
+            Some(script) => router.route("/account.js", script.route()),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ function onSubmit(form, work) {
     const answer = form.querySelector(".answer");
     say(answer, "", "");
     try {
-      await work(answer);
+      await work(answer, event);
     } catch {
       say(answer, "bad", "The shop does not answer. Please try again in a moment.");
     } finally {
@@ -77,6 +77,10 @@ function showFaults(form, fields, faults) {
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + ".";
 }
 
 function flowerTitle(flower) {
@@ -111,6 +115,7 @@ onSubmit(byId("order"), async (answer) => {
   showFaults(form, FIELDS, said.errors || []);
   if (!ok) {
     say(answer, "bad", "Not ordered: " + (said.detail || "please try again") + ".");
+    if (status === 401) document.dispatchEvent(new CustomEvent("stranger"));
     return;
   }
   say(answer, "", "");

@@ -10,7 +10,7 @@ use tower::ServiceExt;
 use super::*;
 
 fn pages() -> Pages {
-    Pages::new(&["romantic_roses".to_owned(), "fern".to_owned()])
+    Pages::new(&["romantic_roses".to_owned(), "fern".to_owned()], true)
 }
 
 async fn ask(path: &str, headers: &[(&str, &str)]) -> Response {
@@ -47,6 +47,7 @@ fn keeps_its_own_policy() {
         "<script>", "<style", "style=", "onclick", "onsubmit", "http://", "https://",
     ] {
         assert!(!PAGE.contains(inline), "{inline}");
+        assert!(!ACCOUNT.contains(inline), "{inline}");
     }
     for sink in [
         "innerHTML",
@@ -56,6 +57,7 @@ fn keeps_its_own_policy() {
         "eval(",
     ] {
         assert!(!SCRIPT.contains(sink), "{sink}");
+        assert!(!ACCOUNT_SCRIPT.contains(sink), "{sink}");
     }
 }
 
@@ -88,7 +90,7 @@ async fn goes_out_compressed_to_who_reads_that() {
 
 #[tokio::test]
 async fn who_has_it_already_gets_nothing_again() {
-    for path in ["/", "/shop.css", "/shop.js", "/shop.svg"] {
+    for path in ["/", "/shop.css", "/shop.js", "/shop.svg", "/account.js"] {
         let plain = ask(path, &[]).await.headers()[header::ETAG].clone();
         let zipped =
             ask(path, &[("accept-encoding", "gzip")]).await.headers()[header::ETAG].clone();
@@ -110,7 +112,7 @@ async fn who_has_it_already_gets_nothing_again() {
 async fn what_is_asked_for_by_its_version_may_be_kept() {
     let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
     assert_eq!(ask("/", &[]).await.headers()[header::CACHE_CONTROL], ASK);
-    for name in ["shop.css", "shop.js", "shop.svg"] {
+    for name in ["shop.css", "shop.js", "shop.svg", "account.js"] {
         let start = page.find(&format!("{name}?v=")).unwrap();
         let link = page[start..].split('"').next().unwrap();
         for (path, kept) in [
@@ -121,5 +123,19 @@ async fn what_is_asked_for_by_its_version_may_be_kept() {
             let answer = ask(&path, &[]).await;
             assert_eq!(answer.headers()[header::CACHE_CONTROL], kept, "{path}");
         }
+    }
+}
+
+#[tokio::test]
+async fn the_account_part_is_there_only_where_accounts_are_on() {
+    for (accounts, status) in [(true, 200), (false, 404)] {
+        let router = Pages::new(&["fern".to_owned()], accounts).router();
+        let request = |path| Request::get(path).body(Body::empty()).unwrap();
+        let page = router.clone().oneshot(request("/")).await.unwrap();
+        let page = String::from_utf8(body(page).await).unwrap();
+        assert_eq!(page.contains("account"), accounts);
+        assert!(!page.contains("<!--"), "nothing is left to fill in");
+        let script = router.oneshot(request("/account.js")).await.unwrap();
+        assert_eq!(script.status(), status);
     }
 }

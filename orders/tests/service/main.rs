@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, also in the functions its tests share"
 )]
 
+mod accounts;
 mod browser;
 mod candidates;
 mod contract;

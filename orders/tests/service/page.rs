@@ -5,6 +5,7 @@ use fantoccini::Locator;
 use fantoccini::key::Key;
 use serde_json::{Value, json};
 
+use crate::accounts::{end_session, with_accounts};
 use crate::browser::{Browser, with_browser};
 use crate::support::{Service, kept};
 
@@ -145,7 +146,7 @@ fn losing(lost: u32) -> String {
 #[test]
 fn pressing_twice_and_sending_again_use_one_key() {
     let folder = tempfile::tempdir().unwrap();
-    let service = Service::start(folder.path());
+    let mut service = Service::start(folder.path());
     with_browser(async |browser| {
         visit(browser, &service).await;
         fill(browser).await;
@@ -179,6 +180,10 @@ fn pressing_twice_and_sending_again_use_one_key() {
         let keys = browser.run("return window.keys").await;
         assert_ne!(keys[5], keys[0]);
     });
+    service.signal("TERM");
+    service.ended();
+    // Pressed twice; sent five times under one key; sent under a new one.
+    assert_eq!(kept(folder.path()).len(), 3);
 }
 
 #[test]
@@ -300,6 +305,101 @@ fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
                 assert_eq!(stumbles, json!([]), "{width} {scheme} {state}");
             }
         }
+    });
+}
+
+#[test]
+fn a_customer_registers_orders_and_finds_the_history_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = with_accounts(folder.path());
+    let shown = |css: &str| format!("document.querySelector('{css}').checkVisibility()");
+    let told = |text: &str| {
+        format!("document.getElementById('account-answer').innerText.includes('{text}')")
+    };
+    with_browser(async |browser| {
+        browser.look(375, 1900, "dark").await;
+        visit(browser, &service).await;
+        assert_eq!(browser.run(STUMBLES).await, json!([]), "before logging in");
+        write(browser, "login", "ada").await;
+        write(browser, "password", "short").await;
+        press(browser, "#account button[value=register]").await;
+        browser
+            .until(
+                "document.getElementById('password-fault').innerText.includes('shorter than 10')",
+            )
+            .await;
+        write(browser, "password", "correct horse").await;
+        press(browser, "#account button").await;
+        browser
+            .until(&told("The login or the password is wrong."))
+            .await;
+        write(browser, "password", "correct horse").await;
+        press(browser, "#account button[value=register]").await;
+        browser.until(&shown("#inside")).await;
+        assert_eq!(text(browser, "#who").await, "ada");
+
+        for _ in 0..2 {
+            fill(browser).await;
+            press(browser, "#order button").await;
+            browser.until(DONE).await;
+            press(browser, "#another").await;
+        }
+        browser
+            .until("document.querySelectorAll('#history li').length === 2")
+            .await;
+        browser.look(1280, 1250, "light").await;
+        // The cookie is kept, and no script can read it.
+        visit(browser, &service).await;
+        browser
+            .until("document.querySelectorAll('#history li').length === 2")
+            .await;
+        assert_eq!(browser.run("return document.cookie").await, "");
+        press(browser, "#history button").await;
+        browser.until(&shown("#found")).await;
+        assert_eq!(browser.run(STUMBLES).await, json!([]), "logged in");
+        names(browser).await;
+        picture(browser, "shop-account").await;
+        let id = browser
+            .run("return document.getElementById('id').value")
+            .await;
+        let id = id.as_str().unwrap().to_owned();
+
+        // Out: nothing of it stays to be seen.
+        press(browser, "#out button:not([type])").await;
+        browser.until(&shown("#account")).await;
+        let left = browser
+            .run("return [document.getElementById('found').innerText, document.querySelectorAll('#history li').length]")
+            .await;
+        assert_eq!(left, json!(["", 0]));
+        write(browser, "id", &id).await;
+        press(browser, "#lookup button").await;
+        browser
+            .until("document.getElementById('lookup-answer').innerText.includes('no order with this number')")
+            .await;
+
+        // Back in; then the session ends somewhere else.
+        write(browser, "login", "Ada").await;
+        write(browser, "password", "correct horse").await;
+        press(browser, "#account button").await;
+        browser
+            .until("document.querySelectorAll('#history li').length === 2")
+            .await;
+        let cookies = browser.client.get_all_cookies().await.unwrap();
+        let session = format!("cookie: {}={}", cookies[0].name(), cookies[0].value());
+        end_session(&service, &session);
+        fill(browser).await;
+        press(browser, "#order button").await;
+        browser
+            .until("document.getElementById('order-answer').innerText.includes('your session has ended')")
+            .await;
+        browser.until(&shown("#account")).await;
+        // As a stranger, with the form as it was; the browser has let go of the cookie.
+        let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+        while !browser.client.get_all_cookies().await.unwrap().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "the cookie stays");
+        }
+        press(browser, "#order button").await;
+        browser.until(DONE).await;
     });
 }
 

@@ -1,0 +1,212 @@
+//! What the desk says, and what it never tells.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+
+use super::*;
+
+/// Accounts in memory; `down` makes them not answer.
+#[derive(Default)]
+struct Memory {
+    accounts: Mutex<Vec<Account>>,
+    sessions: Mutex<HashMap<[u8; 32], (AccountId, Timestamp)>>,
+    down: std::sync::atomic::AtomicBool,
+    sweeps: AtomicU32,
+}
+
+impl Memory {
+    fn up(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.down.load(Ordering::Relaxed), "down");
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Accounts for Memory {
+    async fn register(&self, account: &Account) -> anyhow::Result<Registered> {
+        self.up()?;
+        let mut accounts = self.accounts.lock().unwrap();
+        if accounts.iter().any(|kept| kept.login == account.login) {
+            return Ok(Registered::Taken);
+        }
+        accounts.push(account.clone());
+        Ok(Registered::Now)
+    }
+    async fn by_login(&self, login: &str) -> anyhow::Result<Option<Account>> {
+        self.up()?;
+        let accounts = self.accounts.lock().unwrap();
+        Ok(accounts.iter().find(|kept| kept.login == login).cloned())
+    }
+    async fn by_id(&self, id: AccountId) -> anyhow::Result<Option<Account>> {
+        self.up()?;
+        let accounts = self.accounts.lock().unwrap();
+        Ok(accounts.iter().find(|kept| kept.id == id).cloned())
+    }
+    async fn open_session(
+        &self,
+        token: [u8; 32],
+        account: AccountId,
+        expires_at: Timestamp,
+    ) -> anyhow::Result<()> {
+        self.up()?;
+        let mut sessions = self.sessions.lock().unwrap();
+        sessions.insert(token, (account, expires_at));
+        Ok(())
+    }
+    async fn session(&self, token: [u8; 32], now: Timestamp) -> anyhow::Result<Option<AccountId>> {
+        self.up()?;
+        let sessions = self.sessions.lock().unwrap();
+        let alive = sessions.get(&token).filter(|(_, end)| *end > now);
+        Ok(alive.map(|(account, _)| *account))
+    }
+    async fn close_session(&self, token: [u8; 32]) -> anyhow::Result<()> {
+        self.up()?;
+        self.sessions.lock().unwrap().remove(&token);
+        Ok(())
+    }
+    async fn sweep_sessions(&self, _: Timestamp) -> anyhow::Result<()> {
+        self.sweeps.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    async fn orders(
+        &self,
+        _: AccountId,
+        _: Option<OrderId>,
+        _: usize,
+    ) -> anyhow::Result<Vec<Order>> {
+        Ok(Vec::new())
+    }
+}
+
+const PASSWORD: &str = "correct horse";
+
+fn desk() -> (Arc<Memory>, Desk) {
+    let accounts = Arc::new(Memory::default());
+    (Arc::clone(&accounts), Desk::new(accounts))
+}
+
+#[tokio::test]
+async fn a_customer_registers_comes_again_and_leaves() {
+    let (memory, desk) = desk();
+    let first = desk.register(" Ada@Example.org ", PASSWORD).await.unwrap();
+    assert_eq!(first.login, "ada@example.org");
+    let hours = first.expires_at.duration_since(Timestamp::now()).as_hours();
+    assert!((14 * 24 - 1..=14 * 24).contains(&hours), "{hours}");
+    {
+        let accounts = memory.accounts.lock().unwrap();
+        assert!(accounts[0].password_hash.starts_with("$argon2id$"));
+        let sessions = memory.sessions.lock().unwrap();
+        let kept: Vec<_> = sessions.keys().map(|token| token.to_vec()).collect();
+        assert_ne!(
+            kept[0],
+            first.token.reveal().as_bytes()[..32],
+            "only its digest"
+        );
+    }
+    let again = desk.log_in("ADA@example.org", PASSWORD).await.unwrap();
+    assert_ne!(again.token, first.token);
+    let id = desk.session(&first.token).await.unwrap().unwrap();
+    assert_eq!(desk.session(&again.token).await.unwrap(), Some(id));
+    assert_eq!(desk.login(id).await.unwrap().unwrap(), "ada@example.org");
+    desk.log_out(&again.token).await.unwrap();
+    assert_eq!(desk.session(&again.token).await.unwrap(), None);
+    assert_eq!(
+        desk.session(&first.token).await.unwrap(),
+        Some(id),
+        "one session only"
+    );
+    // The two log-ins are not an hour apart.
+    tokio::task::yield_now().await;
+    assert_eq!(memory.sweeps.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn every_fault_of_what_was_chosen_is_named() {
+    let (_, desk) = desk();
+    let table: [(&str, &str, &[&str]); 5] = [
+        (
+            "ab",
+            "short",
+            &[
+                "login must have 3 to 64 characters",
+                "password is shorter than 10 characters",
+            ],
+        ),
+        (
+            "äda",
+            PASSWORD,
+            &["login may have letters from a to z, digits and @ . _ + - only"],
+        ),
+        (
+            "a b c",
+            PASSWORD,
+            &["login may have letters from a to z, digits and @ . _ + - only"],
+        ),
+        ("ada", "", &["password is shorter than 10 characters"]),
+        (
+            "adalovelace",
+            "AdaLovelace1",
+            &["password is little more than the login"],
+        ),
+    ];
+    for (login, password, expected) in table {
+        let Err(Refusal::Unfit(faults)) = desk.register(login, password).await else {
+            panic!("{login} was taken");
+        };
+        let said: Vec<String> = faults
+            .iter()
+            .map(|fault| format!("{} {}", fault.field, fault.message))
+            .collect();
+        assert_eq!(said, expected);
+    }
+}
+
+#[tokio::test]
+async fn who_tries_learns_nothing_of_which_logins_there_are() {
+    let (_, desk) = desk();
+    desk.register("ada", PASSWORD).await.unwrap();
+    let registered = desk.register("ADA", "another horse").await;
+    assert!(matches!(registered, Err(Refusal::Taken)));
+    // The limits too are the same for both.
+    for n in 0..12 {
+        for login in ["ada", "nobody"] {
+            let answer = desk.log_in(login, "wrong password").await.map(|_| ());
+            match answer {
+                Err(Refusal::Wrong) => assert!(n < 10, "{login} {n}"),
+                Err(Refusal::TooMany(_)) => assert!(n >= 10, "{login} {n}"),
+                other => panic!("{login} {n}: {other:?}"),
+            }
+        }
+    }
+    // The right password does not help past the limit, or the limit would be none.
+    assert!(matches!(
+        desk.log_in("ada", PASSWORD).await,
+        Err(Refusal::TooMany(_))
+    ));
+}
+
+#[tokio::test]
+async fn right_ones_and_outages_do_not_count_as_tries() {
+    let (memory, desk) = desk();
+    desk.register("ada", PASSWORD).await.unwrap();
+    memory.down.store(true, Ordering::Relaxed);
+    for _ in 0..15 {
+        let answer = desk.log_in("ada", PASSWORD).await;
+        assert!(matches!(answer, Err(Refusal::Unavailable(_))));
+    }
+    memory.down.store(false, Ordering::Relaxed);
+    for _ in 0..15 {
+        desk.log_in("ada", PASSWORD).await.unwrap();
+    }
+    let long = "x".repeat(1_000_000);
+    assert!(matches!(
+        desk.log_in("ada", &long).await,
+        Err(Refusal::Wrong)
+    ));
+    assert!(matches!(
+        desk.log_in(&long, PASSWORD).await,
+        Err(Refusal::Wrong)
+    ));
+}

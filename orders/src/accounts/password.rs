@@ -1,0 +1,229 @@
+//! Passwords: which are taken, and how they are kept: argon2id, few at once.
+//!
+//! Hashing costs memory and time on purpose. Places bound both: what does not find one in time is
+//! sent away, so that a flood of log-ins cannot take the memory that orders need.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use tokio::sync::Semaphore;
+
+/// Shortest password, in characters: NIST SP 800-63B asks for 8 at least.
+pub(super) const PASSWORD_SHORTEST: usize = 10;
+/// Longest password, in characters; hashing reads all of it.
+pub(super) const PASSWORD_LONGEST: usize = 200;
+
+/// Memory, passes and lanes of one hash: one of OWASP's choices of equal strength, and of them one
+/// that needs little memory. About 30 ms on one core of 2024.
+/// <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>
+const MEMORY_KIB: u32 = 12 * 1024;
+const PASSES: u32 = 3;
+const LANES: u32 = 1;
+/// Hashes under way at once: 24 MiB at most.
+const AT_ONCE: usize = 2;
+/// How long one may wait for its turn: some thirty others' time.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Waiting for their turn at once.
+const WAITING: usize = 64;
+
+/// A password as it was typed. Never shown.
+#[derive(Clone)]
+pub(super) struct Password(String);
+
+impl Password {
+    /// Takes any text that could have been chosen as a password.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn choose(text: &str, login: &str) -> Result<Self, String> {
+        let length = text.chars().count();
+        let first = text.chars().next();
+        if length < PASSWORD_SHORTEST {
+            return Err(format!("is shorter than {PASSWORD_SHORTEST} characters"));
+        }
+        if length > PASSWORD_LONGEST {
+            return Err(format!("is longer than {PASSWORD_LONGEST} characters"));
+        }
+        if text.chars().all(|letter| Some(letter) == first) {
+            return Err("is one character over and over".to_owned());
+        }
+        // The first thing that is tried.
+        let rest = text.to_lowercase().replace(login, "");
+        if rest.chars().count() < PASSWORD_SHORTEST && rest.len() < text.len() {
+            return Err("is little more than the login".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// A password to try: `None` when nobody can have chosen it.
+    #[must_use]
+    pub(super) fn attempt(text: &str) -> Option<Self> {
+        (text.chars().count() <= PASSWORD_LONGEST).then(|| Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Why there is no hash.
+#[derive(Debug)]
+pub(super) enum NotHashed {
+    /// Too many are waiting already.
+    Busy,
+    /// It went wrong.
+    Failed(anyhow::Error),
+}
+
+/// Makes and compares hashes, a few at once.
+#[derive(Debug, Clone)]
+pub(super) struct Hashing {
+    waiting: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self {
+            waiting: Arc::new(Semaphore::new(WAITING)),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+        }
+    }
+}
+
+impl Hashing {
+    /// The password's hash with a new salt, as a PHC string.
+    ///
+    /// # Errors
+    /// When too many wait already, or the system has no randomness.
+    pub(super) async fn hash(&self, password: Password) -> Result<String, NotHashed> {
+        self.in_turn(move || hash(&password)).await
+    }
+
+    /// Whether the password is the one that was hashed. Without a hash it takes as long and is no.
+    ///
+    /// # Errors
+    /// When too many wait already, or the hash is not one of ours.
+    pub(super) async fn matches(
+        &self,
+        password: Password,
+        kept: Option<String>,
+    ) -> Result<bool, NotHashed> {
+        self.in_turn(move || {
+            let Some(kept) = kept else {
+                hash(&password)?;
+                return Ok(false);
+            };
+            // The parser's words could hold parts of the hash.
+            let kept = PasswordHash::new(&kept).map_err(|_| anyhow!("the hash kept is none"))?;
+            Ok(argon2()?
+                .verify_password(password.0.as_bytes(), &kept)
+                .is_ok())
+        })
+        .await
+    }
+
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, NotHashed> {
+        let waiting = self.waiting.try_acquire().map_err(|_| NotHashed::Busy)?;
+        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            return Err(NotHashed::Busy);
+        };
+        drop(waiting);
+        // The turn goes along: who hangs up does not stop the work, and must not free its place.
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        let done = work
+            .await
+            .map_err(|error| NotHashed::Failed(error.into()))?;
+        done.map_err(NotHashed::Failed)
+    }
+}
+
+fn argon2() -> anyhow::Result<Argon2<'static>> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None)
+        .map_err(|error| anyhow!("argon2's parameters: {error}"))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+fn hash(password: &Password) -> anyhow::Result<String> {
+    let hash = argon2()?.hash_password(password.0.as_bytes());
+    hash.map(|hash| hash.to_string())
+        .map_err(|error| anyhow!("hash a password: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hash_is_salted_and_matches_its_password_alone() {
+        let hashing = Hashing::default();
+        let right = Password::choose("correct horse", "ada").unwrap();
+        let wrong = Password::attempt("correct house").unwrap();
+        let one = hashing.hash(right.clone()).await.unwrap();
+        let two = hashing.hash(right.clone()).await.unwrap();
+        assert!(one.starts_with("$argon2id$v=19$m=12288,t=3,p=1$"), "{one}");
+        assert_ne!(one, two);
+        for (password, kept, same) in [
+            (&right, Some(one.clone()), true),
+            (&wrong, Some(one), false),
+            (&right, None, false),
+        ] {
+            let matches = hashing.matches(password.clone(), kept).await.unwrap();
+            assert_eq!(matches, same);
+        }
+        let broken = hashing.matches(right.clone(), Some("$argon2id$x".into()));
+        assert!(matches!(broken.await, Err(NotHashed::Failed(_))));
+        assert!(!format!("{right:?}").contains("horse"));
+    }
+
+    #[test]
+    fn judges_what_is_chosen() {
+        let long = "ab".repeat(101);
+        for (text, part) in [
+            ("short", "shorter than 10"),
+            (&*long, "longer than 200"),
+            ("aaaaaaaaaaaa", "over and over"),
+            ("xxADA@example.orgxx", "little more than the login"),
+        ] {
+            let fault = Password::choose(text, "ada@example.org").unwrap_err();
+            assert!(fault.contains(part), "{fault}");
+        }
+        Password::choose("åäö åäö åä", "ada@example.org").unwrap();
+        Password::choose("a granada from Málaga", "ada").unwrap();
+    }
+
+    #[tokio::test]
+    async fn few_are_hashed_at_once_and_who_waits_too_long_is_sent_away() {
+        let hashing = Hashing::default();
+        let count = u32::try_from(AT_ONCE).unwrap();
+        let turns = hashing.turns.acquire_many(count).await.unwrap();
+        tokio::time::pause();
+        let password = || Password::attempt("correct horse").unwrap();
+        let answer = hashing.matches(password(), None).await;
+        assert!(matches!(answer, Err(NotHashed::Busy)), "no turn in time");
+        tokio::time::resume();
+        drop(turns);
+        let _queue = hashing
+            .waiting
+            .acquire_many(u32::try_from(WAITING).unwrap())
+            .await
+            .unwrap();
+        let answer = hashing.hash(password()).await;
+        assert!(matches!(answer, Err(NotHashed::Busy)), "no place to wait");
+    }
+}

@@ -1,0 +1,80 @@
+//! A session's token: what it is, and how long it lives.
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
+/// How long a session lives from its log-in, used or not.
+pub const SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// A session's token: what a browser or a program shows to be known again. 256 bits from the
+/// system's source; the place of accounts keeps only its SHA-256.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionToken(String);
+
+impl SessionToken {
+    /// How every token begins: tells it from an operator's, and lets scanners for leaked secrets
+    /// find it.
+    pub const PREFIX: &str = "shop_session_";
+    const BYTES: usize = 32;
+
+    /// A new one that nobody can guess.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn new() -> anyhow::Result<Self> {
+        let mut bytes = [0; Self::BYTES];
+        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("draw a token: {error}"))?;
+        Ok(Self(format!(
+            "{}{}",
+            Self::PREFIX,
+            URL_SAFE_NO_PAD.encode(bytes)
+        )))
+    }
+
+    /// The token that `text` spells, if it could be one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.strip_prefix(Self::PREFIX)?)
+            .ok()?;
+        (bytes.len() == Self::BYTES).then(|| Self(text.to_owned()))
+    }
+
+    /// Its text, for the one whose session it is.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What the place of accounts keeps of it.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_back_and_never_shown_by_accident() {
+        let token = SessionToken::new().unwrap();
+        assert_eq!(SessionToken::parse(token.reveal()), Some(token.clone()));
+        assert_ne!(SessionToken::new().unwrap(), token);
+        assert_eq!(format!("{token:?}"), "SessionToken(…)");
+        let short = &token.reveal()[..token.reveal().len() - 2];
+        for other in ["", "shop_session_", short, &token.reveal()[1..]] {
+            assert_eq!(SessionToken::parse(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! Accounts over real sockets: sessions by cookie and by token, whose order is whose, what other
+//! sites and guessers get.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{ORDER, Service, orders};
+
+const ADA: &str = r#"{"login":"Ada@example.org","password":"correct horse"}"#;
+
+pub(crate) fn with_accounts(folder: &Path) -> Service {
+    let mut command = orders();
+    let store = format!("sqlite://{}/orders.db", folder.display());
+    command
+        .args(["--store", &store])
+        .env("ORDERS_ACCOUNTS", "true");
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    service
+}
+
+/// An answer with its head as it came.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    fn cookie(&self) -> &str {
+        let line = |line: &&str| line.to_lowercase().starts_with("set-cookie: ");
+        let line = self.head.lines().find(line);
+        &line.unwrap_or_else(|| panic!("no cookie: {self:?}"))["set-cookie: ".len()..]
+    }
+
+    /// What a browser sends back.
+    fn session(&self) -> String {
+        let pair = self.cookie().split(';').next().unwrap();
+        format!("cookie: {pair}")
+    }
+}
+
+fn ask(service: &Service, request: &str, headers: &[&str], body: &str) -> Answer {
+    let mut stream = service.connect();
+    let mut head = format!("{request} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n");
+    for header in headers {
+        head += &format!("{header}\r\n");
+    }
+    if !body.is_empty() {
+        head += &format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+    }
+    write!(stream, "{head}\r\n{body}").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    Answer {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+fn register(service: &Service, login: &str) -> String {
+    let body = json!({"login": login, "password": "correct horse"}).to_string();
+    let answer = ask(service, "POST /account", &[], &body);
+    assert_eq!(answer.status, 201, "{answer:?}");
+    answer.session()
+}
+
+fn place(service: &Service, headers: &[&str]) -> String {
+    let answer = ask(service, "POST /order", headers, ORDER);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// Logs out whose header this is.
+pub(crate) fn end_session(service: &Service, session: &str) {
+    assert_eq!(ask(service, "DELETE /session", &[session], "").status, 204);
+}
+
+#[test]
+fn a_customer_has_a_history_that_nobody_else_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = with_accounts(folder.path());
+    let (ada, bob) = (register(&service, "ada"), register(&service, "bob"));
+    let mut hers: Vec<String> = (0..3).map(|_| place(&service, &[&ada])).collect();
+    let his = place(&service, &[&bob]);
+    let strangers = place(&service, &[]);
+    hers.reverse();
+
+    let history = |session: &str, query: &str| {
+        let answer = ask(
+            &service,
+            &format!("GET /account/orders{query}"),
+            &[session],
+            "",
+        );
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(
+            answer
+                .head
+                .to_lowercase()
+                .contains("cache-control: no-store")
+        );
+        assert!(!answer.body.contains("\"account\""), "{answer:?}");
+        let answer = answer.json();
+        let ids = answer["orders"].as_array().unwrap().iter();
+        let ids: Vec<String> = ids
+            .map(|order| order["id"].as_str().unwrap().to_owned())
+            .collect();
+        (ids, answer["next"].as_str().map(str::to_owned))
+    };
+    assert_eq!(history(&ada, ""), (hers.clone(), None), "newest first");
+    assert_eq!(history(&bob, "").0, std::slice::from_ref(&his));
+    let (page, next) = history(&ada, "?limit=2");
+    assert_eq!(page, hers[..2]);
+    let next = next.unwrap();
+    assert_eq!(
+        history(&ada, &format!("?limit=2&before={next}")),
+        (hers[2..].to_vec(), None)
+    );
+    for query in [
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        "before=x",
+        "limit=1&limit=2",
+    ] {
+        let answer = ask(
+            &service,
+            &format!("GET /account/orders?{query}"),
+            &[&ada],
+            "",
+        );
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+    }
+    assert_eq!(ask(&service, "GET /account/orders", &[], "").status, 401);
+
+    let seen =
+        |id: &str, headers: &[&str]| ask(&service, &format!("GET /order/{id}"), headers, "").status;
+    assert_eq!(seen(&hers[0], &[&ada]), 200);
+    assert_eq!(seen(&hers[0], &[&bob]), 404);
+    assert_eq!(seen(&hers[0], &[]), 404);
+    assert_eq!(seen(&strangers, &[&bob]), 200, "the id is the key to it");
+}
+
+#[test]
+fn one_comes_and_goes_by_cookie_and_by_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = with_accounts(folder.path());
+    let who = |headers: &[&str]| ask(&service, "GET /session", headers, "").json()["login"].clone();
+    assert_eq!(who(&[]), Value::Null);
+    let registered = ask(&service, "POST /account", &[], ADA);
+    let cookie = registered.cookie().to_owned();
+    for part in [
+        "shop_session=",
+        "; Path=/",
+        "; Max-Age=1209600",
+        "; HttpOnly",
+        "; SameSite=Strict",
+    ] {
+        assert!(cookie.contains(part), "{part} is not in {cookie}");
+    }
+    assert!(!cookie.contains("Secure"), "plain HTTP would refuse it");
+    assert!(
+        !registered.body.contains("shop_session"),
+        "scripts do not see the token"
+    );
+    assert_eq!(who(&[&registered.session()]), "ada@example.org");
+
+    // Behind a balancer that speaks TLS.
+    let tls = "x-forwarded-proto: https";
+    let secure = ask(&service, "POST /session", &[tls], ADA);
+    assert_eq!(secure.status, 200);
+    assert!(
+        secure.cookie().starts_with("__Host-shop_session="),
+        "{secure:?}"
+    );
+    assert!(secure.cookie().ends_with("; Secure"), "{secure:?}");
+    assert_eq!(who(&[tls, &secure.session()]), "ada@example.org");
+    let tossed = registered.session();
+    assert_eq!(
+        who(&[tls, &tossed]),
+        Value::Null,
+        "any neighbour can set that one"
+    );
+
+    // A program.
+    let wants = ADA.replace('}', r#","bearer":true}"#);
+    let program = ask(&service, "POST /session", &[], &wants);
+    assert!(
+        !program.head.to_lowercase().contains("set-cookie"),
+        "{program:?}"
+    );
+    let token = program.json()["token"].as_str().unwrap().to_owned();
+    let bearer = format!("authorization: Bearer {token}");
+    assert_eq!(who(&[&bearer]), "ada@example.org");
+    place(&service, &[&bearer]);
+
+    // Out by the cookie; the others stay.
+    let session = registered.session();
+    let gone = ask(&service, "DELETE /session", &[&session], "");
+    assert_eq!(gone.status, 204);
+    assert!(
+        gone.cookie().contains("shop_session=; Path=/; Max-Age=0"),
+        "{gone:?}"
+    );
+    let stale = ask(&service, "GET /session", &[&session], "");
+    assert_eq!(stale.json()["login"], Value::Null);
+    assert!(
+        stale.cookie().contains("Max-Age=0"),
+        "the browser forgets it"
+    );
+    assert_eq!(who(&[&bearer]), "ada@example.org");
+    // Not served as a stranger, who would not find the order in the history.
+    let order = ask(&service, "POST /order", &[&session], ORDER);
+    assert_eq!(order.status, 401, "{order:?}");
+    assert!(
+        order
+            .head
+            .to_lowercase()
+            .contains("www-authenticate: bearer")
+    );
+    assert_eq!(
+        ask(&service, "DELETE /session", &[], "").status,
+        204,
+        "gone already"
+    );
+}
+
+#[test]
+fn sessions_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = with_accounts(folder.path());
+    let ada = register(&service, "ada");
+    let id = place(&service, &[&ada]);
+    service.signal("KILL");
+    service.ended();
+    let service = with_accounts(folder.path());
+    let answer = ask(&service, "GET /account/orders", &[&ada], "");
+    assert_eq!(answer.json()["orders"][0]["id"], id.as_str());
+}
+
+#[test]
+fn every_wrong_request_is_refused_and_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = with_accounts(folder.path());
+    let ada = register(&service, "ada@example.org");
+    let wrong = ADA.replace("horse", "house");
+    let nobody = wrong.replace("Ada", "Eve");
+    let taken = ADA.replace("horse", "other horse");
+    let here = "sec-fetch-site: same-origin";
+    type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'a str);
+    let table: [Row<'_>; 20] = [
+        (
+            "POST /session",
+            &[],
+            &wrong,
+            401,
+            "the login or the password is wrong",
+        ),
+        (
+            "POST /session",
+            &[],
+            &nobody,
+            401,
+            "the login or the password is wrong",
+        ),
+        (
+            "POST /session",
+            &[],
+            r#"{"login":"é","password":"x"}"#,
+            401,
+            "the login or the password is wrong",
+        ),
+        ("POST /account", &[], &taken, 409, "this login is taken"),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"x","password":"y"}"#,
+            422,
+            r#""field":"password""#,
+        ),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"eve","password":"#,
+            400,
+            "not JSON",
+        ),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"eve"}"#,
+            422,
+            "login and password",
+        ),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"eve","password":{"hush":1}}"#,
+            422,
+            "login and password",
+        ),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"eve","login":"bob","password":"hush hush hush"}"#,
+            422,
+            "login and password",
+        ),
+        (
+            "POST /account",
+            &[],
+            r#"{"login":"eve","password":"hush hush hush","admin":true}"#,
+            422,
+            "login and password",
+        ),
+        (
+            "POST /account",
+            &["content-type: text/plain"],
+            "",
+            415,
+            "send application/json",
+        ),
+        ("PUT /session", &[], "", 405, "does not answer to PUT"),
+        // Other sites: forms that log one in as somebody else, orders in one's name.
+        (
+            "POST /session",
+            &["sec-fetch-site: cross-site"],
+            ADA,
+            403,
+            "another site",
+        ),
+        (
+            "POST /session",
+            &["sec-fetch-site: same-site"],
+            ADA,
+            403,
+            "another site",
+        ),
+        (
+            "POST /session",
+            &["origin: https://evil"],
+            ADA,
+            403,
+            "another site",
+        ),
+        ("POST /session", &["origin: null"], ADA, 403, "another site"),
+        (
+            "POST /order",
+            &[&ada, "sec-fetch-site: cross-site"],
+            ORDER,
+            403,
+            "another site",
+        ),
+        (
+            "DELETE /session",
+            &[&ada, "origin: http://shop:81"],
+            "",
+            403,
+            "another site",
+        ),
+        ("POST /order", &[&ada, here], ORDER, 200, "Order received"),
+        (
+            "POST /order",
+            &[&ada, "origin: http://shop"],
+            ORDER,
+            200,
+            "Order received",
+        ),
+    ];
+    for (request, headers, body, status, part) in table {
+        let answer = ask(&service, request, headers, body);
+        assert_eq!(
+            answer.status, status,
+            "{request} {headers:?} {body}: {answer:?}"
+        );
+        assert!(answer.body.contains(part), "{request} {body}: {answer:?}");
+        for secret in ["hush", "horse", "house"] {
+            assert!(!answer.body.contains(secret), "{answer:?}");
+        }
+    }
+    // Garbage instead of a session.
+    for session in [
+        "cookie: shop_session=x",
+        "authorization: Bearer shop_session_x",
+    ] {
+        assert_eq!(
+            ask(&service, "POST /order", &[session], ORDER).status,
+            401,
+            "{session}"
+        );
+    }
+    // Somebody else's kind of token is not ours to judge.
+    let other = ["authorization: Bearer operator"];
+    assert_eq!(ask(&service, "POST /order", &other, ORDER).status, 200);
+}
+
+#[test]
+fn who_guesses_is_slowed_down_and_never_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut service = with_accounts(folder.path());
+    register(&service, "ada@example.org");
+    let wrong = ADA.replace("horse", "geheimnis");
+    let statuses: Vec<u16> = (0..11)
+        .map(|_| ask(&service, "POST /session", &[], &wrong).status)
+        .collect();
+    assert_eq!(statuses[..10], [401; 10]);
+    // A minute may have passed on a slow machine; a second one has not.
+    let answers: Vec<Answer> = (0..3)
+        .map(|_| ask(&service, "POST /session", &[], ADA))
+        .collect();
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    let head = refused.head.to_lowercase();
+    let wait = head.split("retry-after: ").nth(1).unwrap();
+    let wait: u64 = wait.lines().next().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    service.signal("TERM");
+    loop {
+        let line = service.wait_for("").to_string();
+        for secret in ["geheimnis", "ada@example", "shop_session"] {
+            assert!(!line.to_lowercase().contains(secret), "{line}");
+        }
+        if line.contains("stopped; every order") {
+            break;
+        }
+    }
+    service.ended();
+    // Nor kept: neither passwords nor tokens.
+    let files = std::fs::read_dir(folder.path()).unwrap();
+    let kept: Vec<u8> = files
+        .flat_map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    let kept = String::from_utf8_lossy(&kept);
+    assert!(
+        kept.contains("$argon2id$"),
+        "the look is at the right place"
+    );
+    assert!(!kept.contains("shop_session_") && !kept.contains("correct horse"));
+}
+
+#[test]
+fn without_the_setting_there_are_no_accounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path());
+    for request in [
+        "POST /account",
+        "POST /session",
+        "GET /session",
+        "GET /account/orders",
+    ] {
+        let answer = ask(&service, request, &[], "");
+        assert_eq!(answer.status, 404, "{request}: {answer:?}");
+    }
+    assert_eq!(place(&service, &["cookie: shop_session=x"]).len(), 36);
+}
