@@ -99,7 +99,7 @@ base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-)
 
 part "the cloud: endpoint, fleet of two plain boxes, listener"
 [ ! -d "$cloud" ] || rehearsal down "$cloud" >/dev/null 2>&1 9>&- || true
-rm -rf "$cloud" "$shop" "$place/orders.ledger" "$place/load.log"
+rm -rf "$cloud" "$shop" "$place/orders.ledger" "$place/load.log" "$place/load.hgrm"
 mkdir -p "$shop"
 cp -r "$root/examples/shop/." "$shop"
 mkdir -p "$shop/payload"
@@ -131,11 +131,13 @@ part "release 1: roll"
 expect 0 imagebuilder roll
 
 if [ -n "$quick" ]; then
-  part "orders through the listener"
-  expect 0 "$box/orders" load --url "$listener" --rate 5 --duration 5s --ledger "$place/orders.ledger"
+  part "orders through the listener, as strangers come"
+  expect 0 "$box/orders" load --url "$listener" --rate 10 --arrivals poisson --duration 10s \
+    --ledger "$place/orders.ledger" --histogram "$place/load.hgrm"
 else
-  "$box/orders" load --url "$listener" --rate 5 --duration until-stopped --ledger "$place/orders.ledger" \
-    >"$place/load.log" 2>&1 9>&- &
+  # What makes the seed's fleet grow, for as long as it takes; no order has a second try.
+  "$box/orders" load --url "$listener" --preset high-demand --arrivals poisson --duration until-stopped \
+    --ledger "$place/orders.ledger" --histogram "$place/load.hgrm" >"$place/load.log" 2>&1 9>&- &
   load=$!
 
   part "agent 0.2.0, published while orders come in: the fleet takes it by itself"
@@ -196,9 +198,10 @@ else
   kill -INT "$load"
   wait "$load" || die "the load generator saw failed orders: $place/load.log"
   load=
+  grep 'latency ms' "$place/load.log" >&2
 fi
 
-part "every order that was acknowledged, looked up in the store"
+part "every order that was acknowledged is in the store, once"
 expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
 expect 0 imagebuilder status >&2
 close_part
@@ -210,4 +213,5 @@ where to look
   runs      $shop/.imagebuilder/runs   (ledger, rendered template, Packer's log, events)
   cloud     $cloud   (requests.jsonl, each guest's console)
   listener  $listener   (until now)
+  orders    $place/orders.ledger, load.hgrm   (every answer, and how long it took)
 END
