@@ -70,10 +70,27 @@ fn goes_round(fields: Map<String, Value>) {
     assert_eq!(again.fingerprint(), fingerprint);
 }
 
+/// Every number that an order may carry is read back as the number it was. (In what is shipped, by
+/// serde_json's `float_roundtrip`; see the workspace's Cargo.toml.)
+#[test]
+fn numbers() {
+    check!().with_type::<u64>().for_each(|bits| {
+        let number = f64::from_bits(*bits);
+        if number.is_finite() {
+            let order = serde_json::json!({"name":"A","address":"B","flower":"rose","x":number});
+            let fields = Form::Json
+                .fields(order.to_string().as_bytes())
+                .expect("a good order");
+            assert_eq!(fields["x"].as_f64(), Some(number));
+            goes_round(fields);
+        }
+    });
+}
+
 const JSON_SEEDS: [&[u8]; 6] = [
     br#"{"name":"Ada","address":"1 Row\nTown","flower":"rose"}"#,
     br#"{"name":" A ","address":"\u00e5\ud83c\udf39","flower":"spring_tulips","qty":2,"gift":true,"n":null}"#,
-    br#"{"name":"A","address":"B","flower":"rose","x":1e300,"y":-0.0,"z":18446744073709551615}"#,
+    br#"{"name":"A","address":"B","flower":"rose","x":1e300,"y":-0.0,"z":18446744073709551615,"f":-3.607787084064778e-148}"#,
     br#"{"name":"A","name":"B","id":"x","account":[[[{}]]]}"#,
     b"[1,2,{\"a\":NaN}]",
     b"\xef\xbb\xbfnull",
