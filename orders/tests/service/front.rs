@@ -21,6 +21,7 @@ struct Way {
     /// Of so many answers one is lost; none when 0.
     loses_one_in: AtomicUsize,
     answers: AtomicUsize,
+    visitors: AtomicUsize,
 }
 
 impl Drop for Front {
@@ -46,6 +47,7 @@ impl Front {
                     if way.closed.load(Ordering::SeqCst) {
                         return;
                     }
+                    way.visitors.fetch_add(1, Ordering::SeqCst);
                     let leads_to = *way.leads_to.lock().unwrap();
                     // Where nobody listens the visitor finds the door shut.
                     if let Some(inner) = leads_to.and_then(|to| TcpStream::connect(to).ok()) {
@@ -64,6 +66,11 @@ impl Front {
     /// Leads new connections to `address`.
     pub(crate) fn lead_to(&self, address: SocketAddr) {
         *self.way.leads_to.lock().unwrap() = Some(address);
+    }
+
+    /// How many connections came.
+    pub(crate) fn visitors(&self) -> usize {
+        self.way.visitors.load(Ordering::SeqCst)
     }
 
     /// Cuts a connection instead of every `count`th answer.

@@ -1,8 +1,14 @@
 //! The generator and the check, end to end over HTTP.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Output, Stdio};
-use std::time::Instant;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::front::Front;
 use crate::support::{PATIENCE, Service, orders, signal};
@@ -247,6 +253,154 @@ fn a_lost_answer_is_asked_for_again_and_makes_no_second_order() {
         "{said}"
     );
     assert_eq!(report["twice"], serde_json::json!([]), "{said}");
+}
+
+#[test]
+fn connections_are_made_once_and_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(&folder.path().join("orders"));
+    let front = Front::open();
+    front.lead_to(service.address);
+    let url = format!("http://{}/order", front.address);
+    let mut load = vec!["load", "--url", &url, "--rate", "400", "--duration", "1s"];
+    load.extend(["--connections", "4", "--ledger", "/dev/null"]);
+    let (code, said) = run(&load);
+    assert_eq!(
+        (code, last(&said)),
+        (0, "orders: placed 400, failed 0; the store was not asked"),
+        "{said}"
+    );
+    assert_eq!(front.visitors(), 4);
+}
+
+#[test]
+fn waiting_for_a_slow_service_counts_from_when_an_order_was_due() {
+    // Answers one order at a time, 20 ms each, though one is due every 10 ms.
+    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", door.local_addr().unwrap());
+    let slow = std::thread::spawn(move || {
+        let mut reader = BufReader::new(door.accept().unwrap().0);
+        loop {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                if reader.read_line(&mut line).unwrap() == 0 {
+                    return;
+                }
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    break;
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let answered = Instant::now() + Duration::from_millis(20);
+            while let Some(left) = answered.checked_duration_since(Instant::now()) {
+                std::thread::park_timeout(left);
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n{\"id\":\"x\"}";
+            reader.get_mut().write_all(answer).unwrap();
+        }
+    });
+    let mut load = vec!["load", "--url", &url, "--rate", "100", "--duration", "1s"];
+    load.extend([
+        "--connections",
+        "1",
+        "--ledger",
+        "/dev/null",
+        "--timeout",
+        "60s",
+        "--json",
+    ]);
+    let (code, said) = run(&load);
+    slow.join().unwrap();
+    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &report["placed"]), (0, &100.into()), "{said}");
+    let millis = |which: &str, quantile: &str| report[which][quantile].as_f64().unwrap();
+    // The hundredth was due after 990 ms and answered after 2000 at the earliest.
+    assert!(millis("latency_ms", "max") > 1000.0, "{said}");
+    assert!(millis("latency_ms", "p50") > 480.0, "{said}");
+    assert!(
+        millis("service_ms", "p50") < millis("latency_ms", "p50"),
+        "{said}"
+    );
+}
+
+#[test]
+fn https_is_spoken_with_those_whom_the_system_trusts() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(&folder.path().join("orders"));
+    let make_certificate = |name: &str| {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-days", "2", "-newkey", "ec", "-nodes"])
+            .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=shop"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .args(["-keyout", &format!("{name}.key"), "-out", name])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        folder.path().join(name)
+    };
+    let certificate = make_certificate("shop.pem");
+    let stranger = make_certificate("stranger.pem");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_no_client_auth()
+    .with_single_cert(
+        vec![CertificateDer::from_pem_file(&certificate).unwrap()],
+        PrivateKeyDer::from_pem_file(folder.path().join("shop.pem.key")).unwrap(),
+    )
+    .unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let door = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
+    let url = format!("https://{}", door.local_addr().unwrap());
+    let inner = service.address;
+    runtime.spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        while let Ok((stream, _)) = door.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(mut outer) = acceptor.accept(stream).await {
+                    let mut inner = tokio::net::TcpStream::connect(inner).await.unwrap();
+                    // Either side may end it.
+                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
+                }
+            });
+        }
+    });
+    let load = |trusted: &Path| {
+        let output = orders()
+            .args(["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
+            .args(["--ledger", "/dev/null"])
+            .env("SSL_CERT_FILE", trusted)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, said) = load(&certificate);
+    assert_eq!(
+        (code, last(&said)),
+        (
+            Some(0),
+            "orders: placed 10, failed 0; the store was not asked"
+        ),
+        "{said}"
+    );
+    let (code, said) = load(&stranger);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("failed 10: connect: invalid peer certificate"),
+        "{said}"
+    );
 }
 
 #[test]
