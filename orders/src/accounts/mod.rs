@@ -5,6 +5,8 @@
 
 mod desk;
 mod limits;
+#[cfg(test)]
+pub(crate) mod memory;
 mod password;
 mod session;
 

@@ -1,6 +1,7 @@
 //! The rules of the router that need no server.
 
 use super::*;
+use crate::accounts::memory::MemoryAccounts;
 use crate::aws::Aws;
 use crate::order::{AccountId, Order};
 use crate::settings::AwsSettings;
@@ -124,12 +125,19 @@ fn shop_with_operator() -> (Router, Shop) {
 pub(super) fn everything_on() -> (Router, Shop) {
     let (_, mut shop) = shop_with_operator();
     shop.candidates = shop.store.candidates();
+    shop.desk = Some(Arc::new(Desk::new(Arc::new(MemoryAccounts::default()))));
     (router(shop.clone()), shop)
 }
 
-/// A shop with an operator, over a store that hangs.
+/// A shop with an operator, over a store that hangs and accounts that do not answer.
 pub(super) fn stuck() -> (Router, Shop) {
-    operated(Arc::new(Stuck))
+    let (_, mut shop) = operated(Arc::new(Stuck));
+    let accounts = MemoryAccounts::default();
+    accounts
+        .down
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    shop.desk = Some(Arc::new(Desk::new(Arc::new(accounts))));
+    (router(shop.clone()), shop)
 }
 
 fn operated(store: Arc<dyn Store>) -> (Router, Shop) {

@@ -1,89 +1,14 @@
 //! What the desk says, and what it never tells.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use async_trait::async_trait;
+use std::sync::atomic::Ordering;
 
 use super::*;
-
-/// Accounts in memory; `down` makes them not answer.
-#[derive(Default)]
-struct Memory {
-    accounts: Mutex<Vec<Account>>,
-    sessions: Mutex<HashMap<[u8; 32], (AccountId, Timestamp)>>,
-    down: std::sync::atomic::AtomicBool,
-    sweeps: AtomicU32,
-}
-
-impl Memory {
-    fn up(&self) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.down.load(Ordering::Relaxed), "down");
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Accounts for Memory {
-    async fn register(&self, account: &Account) -> anyhow::Result<Registered> {
-        self.up()?;
-        let mut accounts = self.accounts.lock().unwrap();
-        if accounts.iter().any(|kept| kept.login == account.login) {
-            return Ok(Registered::Taken);
-        }
-        accounts.push(account.clone());
-        Ok(Registered::Now)
-    }
-    async fn by_login(&self, login: &str) -> anyhow::Result<Option<Account>> {
-        self.up()?;
-        let accounts = self.accounts.lock().unwrap();
-        Ok(accounts.iter().find(|kept| kept.login == login).cloned())
-    }
-    async fn by_id(&self, id: AccountId) -> anyhow::Result<Option<Account>> {
-        self.up()?;
-        let accounts = self.accounts.lock().unwrap();
-        Ok(accounts.iter().find(|kept| kept.id == id).cloned())
-    }
-    async fn open_session(
-        &self,
-        token: [u8; 32],
-        account: AccountId,
-        expires_at: Timestamp,
-    ) -> anyhow::Result<()> {
-        self.up()?;
-        let mut sessions = self.sessions.lock().unwrap();
-        sessions.insert(token, (account, expires_at));
-        Ok(())
-    }
-    async fn session(&self, token: [u8; 32], now: Timestamp) -> anyhow::Result<Option<AccountId>> {
-        self.up()?;
-        let sessions = self.sessions.lock().unwrap();
-        let alive = sessions.get(&token).filter(|(_, end)| *end > now);
-        Ok(alive.map(|(account, _)| *account))
-    }
-    async fn close_session(&self, token: [u8; 32]) -> anyhow::Result<()> {
-        self.up()?;
-        self.sessions.lock().unwrap().remove(&token);
-        Ok(())
-    }
-    async fn sweep_sessions(&self, _: Timestamp) -> anyhow::Result<()> {
-        self.sweeps.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-    async fn orders(
-        &self,
-        _: AccountId,
-        _: Option<OrderId>,
-        _: usize,
-    ) -> anyhow::Result<Vec<Order>> {
-        Ok(Vec::new())
-    }
-}
+use crate::accounts::memory::MemoryAccounts;
 
 const PASSWORD: &str = "correct horse";
 
-fn desk() -> (Arc<Memory>, Desk) {
-    let accounts = Arc::new(Memory::default());
+fn desk() -> (Arc<MemoryAccounts>, Desk) {
+    let accounts = Arc::new(MemoryAccounts::default());
     (Arc::clone(&accounts), Desk::new(accounts))
 }
 

@@ -19,6 +19,7 @@ const ORDERS: &str = include_str!("orders.json");
 const SERVICE: &str = include_str!("service.json");
 const PAGE: &str = include_str!("page.json");
 const CANDIDATES: &str = include_str!("candidates.json");
+const ACCOUNTS: &str = include_str!("accounts.json");
 
 /// The document, written once.
 #[derive(Debug, Clone)]
@@ -47,6 +48,9 @@ fn document(shop: &Shop) -> Value {
     let mut fragments = vec![BASE, ORDERS, SERVICE, PAGE];
     if shop.candidates.is_some() {
         fragments.push(CANDIDATES);
+    }
+    if shop.desk.is_some() {
+        fragments.push(ACCOUNTS);
     }
     let mut document = Value::Object(Map::new());
     for fragment in fragments {

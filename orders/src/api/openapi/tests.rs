@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::super::tests::{Answer, TOKEN, ask, everything_on, get_as, over, shop_order, stuck};
 use super::*;
+use crate::accounts::SessionToken;
 use crate::order::{AccountId, OrderId};
 use crate::settings::RawSettings;
 use crate::store::memory::MemoryStore;
@@ -214,11 +215,10 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
     const JSON: &str = "application/json";
     const FORM: &str = "application/x-www-form-urlencoded";
     const ORDER: &str = r#"{"name":"Ada","address":"1 Row","flower":"rose","card":"Hi","n":null}"#;
+    const ADA: &str = r#"{"login":"ada","password":"correct horse"}"#;
     let (router, shop) = everything_on();
-    shop.store
-        .create(&shop_order(Some(AccountId::new())).into())
-        .await
-        .unwrap();
+    let somebodys = shop_order(Some(AccountId::new()));
+    shop.store.create(&somebodys.clone().into()).await.unwrap();
     let document = ask(&router, get_as("/openapi.json", None)).await.json();
     let mut seen = BTreeSet::new();
 
@@ -227,23 +227,22 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
     let one = format!("/order/{id}");
     let none = format!("/order/{}", OrderId::new());
     let huge = "x".repeat(40_000);
-    let endless = Request::post("/order")
-        .header("content-type", JSON)
-        .body(Body::from_stream(futures_util::stream::pending::<
-            Result<Vec<u8>, std::io::Error>,
-        >()))
-        .unwrap();
+    let endless = |path| {
+        let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let request = Request::post(path).header("content-type", JSON);
+        request.body(Body::from_stream(never)).unwrap()
+    };
     let mut open = get_as("/metrics", None);
     let accept = HeaderValue::from_static("application/openmetrics-text");
     open.headers_mut().insert("accept", accept);
     let long = format!("/candidate/{}", "x".repeat(3000));
     let form = "name=Ada&address=1+Row&flower=rose&card=Hi";
-    let requests = vec![
+    let mut requests = vec![
         ("/order", get_as("/order", None)),
         ("/order", post("/order", JSON, Some("k"), ORDER)),
         ("/order", post("/order", FORM, None, form)),
         ("/order", post("/order", JSON, None, "nonsense")),
-        ("/order", endless),
+        ("/order", endless("/order")),
         ("/order", post("/order", FORM, Some("k"), form)),
         ("/order", post("/order", JSON, None, &huge)),
         ("/order", post("/order", "text/plain", None, ORDER)),
@@ -274,7 +273,47 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/shop.css", get_as("/shop.css", None)),
         ("/shop.js", get_as("/shop.js", None)),
         ("/shop.svg", get_as("/shop.svg", None)),
+        ("/account.js", get_as("/account.js", None)),
+        ("/account/orders", get_as("/account/orders", None)),
+        ("/session", get_as("/session", None)),
     ];
+    // Accounts: made, entered, left, guessed at.
+    let somebodys = format!("/order/{}", somebodys.id);
+    let ended = SessionToken::new().unwrap();
+    let cookie = format!("shop_session={}", ended.reveal());
+    let with = |mut request: Request, name: &'static str, value: &str| {
+        let value = HeaderValue::from_str(value).unwrap();
+        request.headers_mut().insert(name, value);
+        request
+    };
+    let strange = |request| {
+        let request = with(request, "cookie", &cookie);
+        with(request, "sec-fetch-site", "cross-site")
+    };
+    let leave = || Request::delete("/session").body(Body::empty()).unwrap();
+    requests.extend([
+        (
+            "/order",
+            with(post("/order", JSON, None, ORDER), "cookie", &cookie),
+        ),
+        ("/order", strange(post("/order", JSON, None, ORDER))),
+        ("/order/{id}", get_as(&somebodys, Some(ended.reveal()))),
+        ("/session", leave()),
+        ("/session", strange(leave())),
+    ]);
+    let eve = ADA.replace("ada", "eve");
+    for (path, said, times) in [("/account", ADA, 25), ("/session", &eve, 12)] {
+        requests.extend([
+            (path, post(path, JSON, None, ADA)),
+            (path, post(path, JSON, None, "nonsense")),
+            (path, strange(post(path, JSON, None, ADA))),
+            (path, endless(path)),
+            (path, post(path, JSON, None, &huge)),
+            (path, post(path, FORM, None, "login=ada")),
+            (path, post(path, JSON, None, r#"{"login":"ada"}"#)),
+        ]);
+        requests.extend((0..times).map(|_| (path, post(path, JSON, None, said))));
+    }
     for (path, request) in requests {
         let method = request.method().as_str().to_lowercase();
         let real = request.uri().clone();
@@ -289,6 +328,20 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         }
     }
 
+    let wants = ADA.replace('}', r#","bearer":true}"#);
+    let session = ask(&router, post("/session", JSON, None, &wants)).await;
+    seen.insert(judge(&document, "/session", "post", &session));
+    let token = session.json()["token"].as_str().unwrap().to_owned();
+    for (path, query) in [
+        ("/session", ""),
+        ("/account/orders", ""),
+        ("/account/orders", "?limit=0"),
+    ] {
+        let request = get_as(&format!("{path}{query}"), Some(&token));
+        let answer = ask(&router, request).await;
+        seen.insert(judge(&document, path, "get", &answer));
+    }
+
     // The same service while its store hangs; then with nobody as its operator; then ready.
     let (router, _) = stuck();
     for (path, request) in [
@@ -296,6 +349,11 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/order/{id}", get_as(&one, None)),
         ("/orders", get_as("/orders", Some(TOKEN))),
         ("/gtg", get_as("/gtg", None)),
+        ("/account", post("/account", JSON, None, ADA)),
+        ("/session", post("/session", JSON, None, ADA)),
+        ("/session", get_as("/session", Some(&token))),
+        ("/session", with(leave(), "cookie", &cookie)),
+        ("/account/orders", get_as("/account/orders", Some(&token))),
     ] {
         let method = request.method().as_str().to_lowercase();
         let answer = ask(&router, request).await;
