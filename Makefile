@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current test bench bench-orders packer-current clean
+.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current check-versitygw test bench bench-orders packer-current clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -49,6 +49,7 @@ check: setup-test
 	cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
 	@$(MAKE) --no-print-directory check-packer-current
+	@$(MAKE) --no-print-directory check-versitygw
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them.
 others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))))))
@@ -67,6 +68,15 @@ ifneq ($(shell command -v go),)
 	  cargo test --locked --workspace --test wire a_bake_publishes
 else
 	@echo 'no go: the current Packer is left out'
+endif
+
+# The S3 store once more on a second server, which checks signatures, where Go is there to build it.
+check-versitygw:
+ifneq ($(shell command -v go),)
+	@make/versitygw.sh
+	ORDERS_TEST_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw cargo test --locked --workspace --lib store::s3
+else
+	@echo 'no go: S3 is tested on moto only'
 endif
 
 setup-test:

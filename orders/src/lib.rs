@@ -24,6 +24,8 @@ pub mod readiness;
 pub mod server;
 pub mod settings;
 pub mod store;
+#[cfg(test)]
+mod versitygw;
 
 /// The version the service reports: the release's own when the build was given one
 /// (`ORDERS_VERSION`), else the crate's.

@@ -4,6 +4,31 @@ use super::super::{contract, faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
+use crate::versitygw::VersityGw;
+
+/// What the tests run on: moto, or, where `ORDERS_TEST_VERSITYGW` says where it is, versitygw.
+struct Server {
+    endpoint: String,
+    _running: Box<dyn std::any::Any + Send>,
+}
+
+impl Server {
+    async fn with_bucket(name: &str) -> Self {
+        if let Some(program) = std::env::var_os("ORDERS_TEST_VERSITYGW") {
+            let server = VersityGw::start(program.as_ref(), name);
+            return Self {
+                endpoint: server.endpoint.clone(),
+                _running: Box::new(server),
+            };
+        }
+        let moto = Moto::start();
+        moto.make_bucket(name).await;
+        Self {
+            endpoint: moto.endpoint.clone(),
+            _running: Box::new(moto),
+        }
+    }
+}
 
 fn store(endpoint: &str, bucket: &str) -> S3Store {
     S3Store::new(bucket.to_owned(), "orders/here", Moto::settings(endpoint))
@@ -11,9 +36,8 @@ fn store(endpoint: &str, bucket: &str) -> S3Store {
 
 #[tokio::test]
 async fn keeps_the_contract() {
-    let moto = Moto::start();
-    moto.make_bucket("shop").await;
-    let open = || -> Box<dyn Store> { Box::new(store(&moto.endpoint, "shop")) };
+    let server = Server::with_bucket("shop").await;
+    let open = || -> Box<dyn Store> { Box::new(store(&server.endpoint, "shop")) };
     contract::holds(&open).await;
     contract::keeps_claims(&open).await;
     contract::lists_in_order(&open).await;
@@ -22,8 +46,8 @@ async fn keeps_the_contract() {
 
 #[tokio::test]
 async fn a_missing_bucket_is_named() {
-    let moto = Moto::start();
-    let store = store(&moto.endpoint, "nowhere");
+    let server = Server::with_bucket("shop").await;
+    let store = store(&server.endpoint, "nowhere");
     let error = format!("{:#}", store.probe().await.unwrap_err());
     assert_eq!(error, "the bucket nowhere does not exist");
     let order = contract::order("Ada");
@@ -39,13 +63,12 @@ async fn a_missing_bucket_is_named() {
 
 #[tokio::test]
 async fn a_bad_network_loses_nothing_and_doubles_nothing() {
-    let moto = Moto::start();
-    moto.make_bucket("shop").await;
+    let server = Server::with_bucket("shop").await;
     let busy =
         "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
     faults::loses_nothing(
         &|endpoint| Box::new(store(endpoint, "shop")),
-        &moto.endpoint,
+        &server.endpoint,
         Fate::Answered(503, busy.to_owned()),
     )
     .await;
@@ -64,10 +87,9 @@ async fn a_server_that_is_not_there_is_said() {
 #[tokio::test]
 async fn a_put_that_met_another_one_is_tried_again() {
     // What S3 answers while somebody else's put to the same key is under way, which then fails.
-    let moto = Moto::start();
-    moto.make_bucket("shop").await;
+    let server = Server::with_bucket("shop").await;
     let puts = AtomicUsize::new(0);
-    let flaky = Flaky::before(&moto.endpoint, move |head| {
+    let flaky = Flaky::before(&server.endpoint, move |head| {
         if head.line().starts_with("PUT ") && puts.fetch_add(1, Ordering::SeqCst) == 0 {
             let body = "<Error><Code>ConditionalRequestConflict</Code></Error>";
             return Fate::Answered(409, body.to_owned());
@@ -79,16 +101,15 @@ async fn a_put_that_met_another_one_is_tried_again() {
     let entry = Entry::from(order.clone());
     let kept = store(&flaky.endpoint, "shop").create(&entry).await;
     assert_eq!(kept.unwrap(), Kept::Now);
-    let there = store(&moto.endpoint, "shop").get(order.id).await.unwrap();
+    let there = store(&server.endpoint, "shop").get(order.id).await.unwrap();
     assert_eq!(there, Some(order));
 }
 
 #[tokio::test]
 async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
-    let moto = Moto::start();
-    moto.make_bucket("shop").await;
+    let server = Server::with_bucket("shop").await;
     // The claim arrives, nothing after it does: as when the box is lost in between.
-    let flaky = Flaky::before(&moto.endpoint, |head| {
+    let flaky = Flaky::before(&server.endpoint, |head| {
         if head.line().contains("-claims/") {
             Fate::Passes
         } else {
@@ -112,7 +133,7 @@ async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
     let first = entry(1);
     let lost = store(&flaky.endpoint, "shop").create(&first).await;
     assert!(matches!(lost, Err(CreateError::Unavailable(_))), "{lost:?}");
-    let store = store(&moto.endpoint, "shop");
+    let store = store(&server.endpoint, "shop");
     assert_eq!(store.get(first.order.id).await.unwrap(), None);
     let second = entry(2);
     let kept = store.create(&second).await.unwrap();
@@ -127,9 +148,8 @@ async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
 
 #[tokio::test]
 async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end() {
-    let moto = Moto::start();
-    moto.make_bucket("shop").await;
-    let flaky = Flaky::before(&moto.endpoint, |head| {
+    let server = Server::with_bucket("shop").await;
+    let flaky = Flaky::before(&server.endpoint, |head| {
         if head.line().contains("-notices/") {
             Fate::Passes
         } else {
@@ -144,7 +164,7 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
     };
     let lost = store(&flaky.endpoint, "shop").create(&entry).await;
     assert!(matches!(lost, Err(CreateError::Unavailable(_))), "{lost:?}");
-    let store = store(&moto.endpoint, "shop");
+    let store = store(&server.endpoint, "shop");
     assert_eq!(store.notices(10).await.unwrap(), []);
     let client = store.client().await.unwrap();
     client

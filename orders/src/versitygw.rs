@@ -1,0 +1,77 @@
+//! A second server that speaks S3, for tests: versitygw, which checks signatures and keeps objects as
+//! files. Test code only; `make check` builds it where Go is there.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The server may have to wait for its turn on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server with one bucket; it ends with this value.
+pub(crate) struct VersityGw {
+    child: Child,
+    pub(crate) endpoint: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for VersityGw {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl VersityGw {
+    /// Starts `program` with a bucket, and the keys of [`Moto::settings`](crate::moto::Moto).
+    pub(crate) fn start(program: &Path, bucket: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Each folder is a bucket; metadata lies beside, as not every file system has attributes.
+        for name in [&format!("buckets/{bucket}"), "beside"] {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        let log = folder.path().join("log");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut child = Command::new(program)
+            .args([
+                "--access",
+                "test",
+                "--secret",
+                "test",
+                "--region",
+                "eu-north-1",
+            ])
+            .args(["--port", &address.to_string(), "--quiet"])
+            .args(["posix", "--sidecar"])
+            // It takes a relative path for one below the buckets.
+            .args(["beside", "buckets"].map(|name| folder.path().join(name)))
+            .stdout(Stdio::null())
+            // What tests do to it on purpose is not to be read as their outcome.
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| {
+                panic!(
+                    "{} does not start: {error}; hint: make/versitygw.sh",
+                    program.display()
+                )
+            });
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < PATIENCE,
+                "versitygw: {ended:?}"
+            );
+            std::thread::yield_now();
+        }
+        Self {
+            child,
+            endpoint: format!("http://{address}"),
+            _folder: folder,
+        }
+    }
+}
