@@ -88,7 +88,8 @@ impl FromStr for StoreAddress {
             "mysql" | "mariadb" | "postgres" | "postgresql" => {
                 // The last @ ends the user: names of hosts have none.
                 let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
-                if user.contains(':') {
+                let (_, options) = rest.split_once('?').unwrap_or_default();
+                if user.contains(':') || options.contains("password=") {
                     bail!(
                         "store {scheme}://… has a password in it, which others can read in the list of \
                          processes; hint: leave it out, and name a file with it in store_password_file"

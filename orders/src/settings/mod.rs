@@ -418,7 +418,7 @@ mod tests {
             &'static str,
             &'static str,
         );
-        let table: [Row; 25] = [
+        let table: [Row; 26] = [
             (
                 &[],
                 "stroe = 'x'",
@@ -476,6 +476,11 @@ mod tests {
                 &[("ORDERS_STORE", "postgres://shop:hush@db/shop")],
                 "",
                 "has a password in it, which others can read in the list of processes; hint: leave it out",
+            ),
+            (
+                &[("ORDERS_STORE", "postgres://shop@db/shop?password=hush")],
+                "",
+                "has a password in it",
             ),
             (
                 &[("ORDERS_STORE", "sqlite:orders.db")],

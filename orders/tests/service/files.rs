@@ -10,7 +10,7 @@ use crate::support::{Answer, PATIENCE, Service, kept, orders};
 const JSON: &str = "application/json";
 
 /// Places an order large enough to fill a file soon.
-fn place_large(service: &Service) -> Answer {
+pub(crate) fn place_large(service: &Service) -> Answer {
     let mut order = serde_json::json!({"name":"Ada","address":"1 Row","flower":"spring_tulips"});
     for field in 0..16 {
         order[format!("card{field}")] = "x".repeat(500).into();
@@ -18,12 +18,12 @@ fn place_large(service: &Service) -> Answer {
     service.ask("POST", "/order", JSON, order.to_string().as_bytes())
 }
 
-fn id(answer: &Answer) -> String {
+pub(crate) fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
 /// Lets the service's files grow to `bytes` at most; no limit when there is none.
-fn limit_files(service: &Service, bytes: Option<u64>) {
+pub(crate) fn limit_files(service: &Service, bytes: Option<u64>) {
     let pid = Pid::from_child(&service.child);
     let limit = Rlimit {
         current: bytes,

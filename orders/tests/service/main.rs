@@ -23,6 +23,7 @@ mod schemathesis;
 #[expect(dead_code, reason = "the tests of the store need more of it")]
 #[path = "../../src/store/sql/servers.rs"]
 mod servers;
+mod sql;
 mod support;
 mod systemd;
 mod unit;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -39,6 +40,8 @@ pub(super) struct Database {
     connections: u32,
     /// SQLite's.
     file: Option<DatabaseFile>,
+    /// Whether SQLite's log may hold what the disk does not.
+    doubtful: AtomicBool,
     pools: OnceCell<Pools>,
 }
 
@@ -48,14 +51,7 @@ pub(super) struct Pools {
     pub(super) read: Box<dyn Sessions>,
     /// For what writes: with SQLite one connection, since one can write at a time, and those who
     /// wait here wait in order; with a server the same as `read`.
-    pub(super) write: Option<Box<dyn Sessions>>,
-}
-
-impl Pools {
-    /// For what writes.
-    pub(super) fn write(&self) -> &dyn Sessions {
-        self.write.as_deref().unwrap_or(&*self.read)
-    }
+    write: Option<Box<dyn Sessions>>,
 }
 
 impl Database {
@@ -128,6 +124,7 @@ impl Database {
             options,
             connections: settings.connections,
             file,
+            doubtful: AtomicBool::new(false),
             pools: OnceCell::new(),
         })
     }
@@ -147,6 +144,7 @@ impl Database {
                 if let Some(file) = &self.file {
                     file.remember()?;
                 }
+                self.warn_of_losses(&mut *session).await;
                 let first = first(self.engine);
                 Ok(Pools {
                     read: self.options.pool(self.connections, first),
@@ -154,6 +152,43 @@ impl Database {
                 })
             })
             .await
+    }
+
+    /// Says in the log what the server is set to that would lose acknowledged orders in a crash.
+    async fn warn_of_losses(&self, session: &mut dyn Session) {
+        let settings: &[(&str, &str, &str)] = match self.engine {
+            Engine::Sqlite => &[],
+            Engine::MySql => &[(
+                "SELECT CAST(@@GLOBAL.innodb_flush_log_at_trx_commit AS CHAR)",
+                "1",
+                "innodb_flush_log_at_trx_commit",
+            )],
+            Engine::Postgres => &[
+                ("SELECT current_setting('fsync')", "on", "fsync"),
+                (
+                    "SELECT CASE current_setting('synchronous_commit') \
+                     WHEN 'off' THEN 'off' ELSE 'on' END",
+                    "on",
+                    "synchronous_commit",
+                ),
+            ],
+        };
+        for (sql, safe, setting) in settings {
+            // Some servers, and some users, are not told.
+            let Ok(rows) = session.rows(sql, &[]).await else {
+                continue;
+            };
+            let value = rows.first().and_then(|row| row.text(0).ok());
+            if let Some(value) = value
+                && value != *safe
+            {
+                tracing::warn!(
+                    setting,
+                    value,
+                    "this server may lose acknowledged orders in a crash; hint: set it to {safe}"
+                );
+            }
+        }
     }
 
     /// A connection of no pool.
@@ -170,6 +205,30 @@ impl Database {
             .await
             .map_err(retry::explained)
             .with_context(|| format!("connect to {}", self.address))
+    }
+
+    /// A session to write in.
+    pub(super) async fn write(&self, pools: &Pools) -> sqlx::Result<Box<dyn Session>> {
+        let from = pools.write.as_deref().unwrap_or(&*pools.read);
+        let mut session = from.session().await?;
+        if self.doubtful.load(Ordering::Relaxed) {
+            // The kernel forgets that it could not write: what comes after in SQLite's log would be
+            // lost with what is missing before it. So the log is carried over and begun anew.
+            let carried = session.rows("PRAGMA wal_checkpoint(TRUNCATE)", &[]).await?;
+            let busy = carried.first().map_or(Ok(1), |row| row.number(0))?;
+            if busy != 0 {
+                return Err(sqlx::Error::Io(std::io::Error::other(
+                    "the write-ahead log could not be begun anew after an error of the disk",
+                )));
+            }
+            self.doubtful.store(false, Ordering::Relaxed);
+        }
+        Ok(session)
+    }
+
+    /// The disk failed.
+    pub(super) fn distrust(&self) {
+        self.doubtful.store(true, Ordering::Relaxed);
     }
 
     /// Fails when what is written goes where no later start will look for it.

@@ -39,7 +39,7 @@ use crate::settings::{Engine, SqlAddress, SqlSettings};
 /// An operation that takes longer has failed; below the patience of who asks for an order.
 const OPERATION: Duration = Duration::from_secs(12);
 /// How long a claim is kept: clients try again within minutes, people within a day.
-const CLAIM_SECONDS: i64 = 48 * 3600;
+const CLAIM_SECONDS: i64 = 72 * 3600;
 /// How often old claims are looked for.
 const PURGE_SECONDS: i64 = 600;
 /// Claims deleted in one transaction: it must not hold locks for long.
@@ -78,10 +78,10 @@ impl SqlStore {
             return writer.keep(entry).await;
         }
         let pools = self.database.pools().await?;
-        let mut retry = Retry::default();
+        let mut retry = Retry::of(&self.database);
         loop {
             let once = async {
-                let mut session = pools.write().session().await?;
+                let mut session = self.database.write(pools).await?;
                 session.run(self.database.begin()).await?;
                 let outcome = keep(&self.database, &mut *session, entry).await?;
                 // Also where nothing was written: it ends the transaction all the same.
@@ -286,7 +286,7 @@ async fn rows(
 ) -> anyhow::Result<Vec<Box<dyn Columns>>> {
     let work = async {
         let pools = database.pools().await?;
-        let mut retry = Retry::default();
+        let mut retry = Retry::of(database);
         loop {
             let once = async {
                 let mut session = pools.read.session().await?;
@@ -312,10 +312,10 @@ async fn write(
 ) -> anyhow::Result<u64> {
     let work = async {
         let pools = database.pools().await?;
-        let mut retry = Retry::default();
+        let mut retry = Retry::of(database);
         loop {
             let once = async {
-                let mut session = pools.write().session().await?;
+                let mut session = database.write(pools).await?;
                 let changed = session.execute(sql, values).await?;
                 session.done();
                 Ok(changed)
@@ -342,10 +342,10 @@ async fn insert(
 ) -> anyhow::Result<bool> {
     let work = async {
         let pools = database.pools().await?;
-        let mut retry = Retry::default();
+        let mut retry = Retry::of(database);
         loop {
             let once = async {
-                let mut session = pools.write().session().await?;
+                let mut session = database.write(pools).await?;
                 let inserted = database.insert(&mut *session, sql, values).await?;
                 session.done();
                 Ok(inserted)
@@ -466,7 +466,11 @@ impl Store for SqlStore {
 impl SqlStore {
     async fn probe_session(&self) -> anyhow::Result<Box<dyn Session>> {
         match self.database.engine {
-            Engine::Sqlite => Ok(self.database.pools().await?.write().session().await?),
+            Engine::Sqlite => {
+                let pools = self.database.pools().await?;
+                let session = self.database.write(pools).await;
+                session.map_err(retry::explained)
+            }
             Engine::MySql | Engine::Postgres => self.database.connect().await,
         }
     }

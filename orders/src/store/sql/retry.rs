@@ -7,22 +7,35 @@ use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
+use super::database::Database;
+
 /// How often an operation is tried in all.
 const TRIES: u32 = 6;
 /// Before the second try; it doubles with each. Two that made each other wait must not meet again,
 /// so half of it is left to chance.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The tries of one operation.
-#[derive(Debug, Default)]
-pub(super) struct Retry {
+/// The tries of one operation that writes, or only reads.
+pub(super) struct Retry<'a> {
+    database: &'a Database,
     failures: u32,
 }
 
-impl Retry {
+impl<'a> Retry<'a> {
+    /// No try was made yet.
+    pub(super) fn of(database: &'a Database) -> Self {
+        Self {
+            database,
+            failures: 0,
+        }
+    }
+
     /// Whether to try again after this error; if so, after a pause.
     pub(super) async fn after(&mut self, error: &sqlx::Error) -> bool {
         self.failures += 1;
+        if of_the_disk(error) {
+            self.database.distrust();
+        }
         if self.failures >= TRIES || !passes(error) {
             return false;
         }
@@ -30,6 +43,17 @@ impl Retry {
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         true
     }
+}
+
+/// Whether the disk failed under SQLite (SQLITE_IOERR with its extended codes).
+fn of_the_disk(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    error.try_downcast_ref::<SqliteError>().is_some()
+        && error
+            .code()
+            .is_some_and(|code| code.parse().is_ok_and(|code: u32| code & 0xff == 10))
 }
 
 /// Whether the same thing may work a moment later.

@@ -89,10 +89,10 @@ async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome
     // Before, because what SQLite says of another file than it opened is hard to understand; and
     // after, because it is what decides.
     database.still_there()?;
-    let mut retry = Retry::default();
+    let mut retry = Retry::of(database);
     loop {
         let once = async {
-            let mut session = pools.write().session().await?;
+            let mut session = database.write(pools).await?;
             session.run(database.begin()).await?;
             let mut outcomes = Vec::with_capacity(jobs.len());
             for job in jobs {

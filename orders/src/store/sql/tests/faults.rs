@@ -261,3 +261,22 @@ async fn sqlite_is_synced_at_every_commit_and_read_by_its_owner_only() {
         assert_eq!(mode, 0o600, "{:?}", file.path());
     }
 }
+
+#[tokio::test]
+async fn after_an_error_of_the_disk_sqlites_log_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("orders.db");
+    let log = folder.path().join("orders.db-wal");
+    let store = sqlite(&path);
+    let entries: Vec<Entry> = (0..200).map(|_| entry()).collect();
+    for entry in &entries {
+        store.create(entry).await.unwrap();
+    }
+    let before = std::fs::metadata(&log).unwrap().len();
+    store.database.distrust();
+    store.create(&entry()).await.unwrap();
+    let after = std::fs::metadata(&log).unwrap().len();
+    assert!(after < before / 4, "{after} of {before} bytes");
+    let orders: Vec<Order> = entries.into_iter().map(|entry| entry.order).collect();
+    are_there(&sqlite(&path), &orders).await;
+}
