@@ -59,9 +59,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Place orders at a fixed rate and write down which were accepted
+    /// Place orders at a given rate and write down which were accepted
     Load(LoadArgs),
-    /// Look up every accepted order of a ledger in the store
+    /// See that every accepted order of a ledger is kept, once
     Check(CheckArgs),
 }
 
