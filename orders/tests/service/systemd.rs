@@ -156,6 +156,14 @@ impl Machine {
         String::from_utf8_lossy(&done.stdout).trim().to_owned()
     }
 
+    /// When a unit became active, in microseconds since the boot.
+    fn active_since(&self, unit: &str) -> u64 {
+        let property = "--property=ActiveEnterTimestampMonotonic";
+        let done = self.systemctl(&["show", "--value", property, unit]);
+        let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+        said.parse().unwrap_or_else(|_| panic!("{unit}: {said:?}"))
+    }
+
     /// Adds to the service's environment, or takes that back.
     fn set(&self, line: Option<&str>) {
         let folder = format!("/proc/{}/root/etc/systemd/system", self.init);
@@ -275,6 +283,9 @@ fn a_restart_under_load_refuses_nobody_and_a_broken_service_leaves_no_port_behin
         return;
     }
     let machine = Machine::boot();
+    // Who only connects must not take a box for healthy that is still on its way up.
+    let early = machine.active_since("network-online.target");
+    assert!(machine.active_since("orders.socket") >= early);
     let (placed, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     // Connections that a crash may cut off; a restart may not.
     let crashing = AtomicBool::new(false);
