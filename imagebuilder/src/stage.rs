@@ -15,7 +15,7 @@ use contract::layout::CHANNEL;
 use crate::channel::verify;
 use crate::config::{Config, Service};
 use crate::exit::Exit;
-use crate::ids::Digest;
+use crate::ids::{Digest, ServiceName};
 use crate::image::{self, Inputs};
 use crate::template::{self, Facts, Subscription, Templates};
 
@@ -125,6 +125,7 @@ impl Stage {
             if stage.templates.has(&template::unit_template(&unit)) {
                 let text = stage.templates.unit(config, &unit, Some(name))?;
                 stage.unit(&unit, text);
+                stage.socket(config, &unit, name)?;
             } else if brought {
                 stage.units.push(unit);
             } else {
@@ -178,6 +179,21 @@ impl Stage {
     fn put(&mut self, dest: &str, mode: &str, content: Vec<u8>) {
         let mode = mode.to_owned();
         self.files.insert(dest.to_owned(), Staged { mode, content });
+    }
+
+    /// The socket of a service's `unit`, if there is a template of it, unless a payload brings one.
+    fn socket(&mut self, config: &Config, unit: &str, name: &ServiceName) -> anyhow::Result<()> {
+        let Some(stem) = unit.strip_suffix(".service") else {
+            return Ok(());
+        };
+        let socket = format!("{stem}.socket");
+        let brought = |dest: &String| dest.ends_with(&format!("/{socket}"));
+        if self.templates.has(&template::unit_template(&socket)) && !self.files.keys().any(brought)
+        {
+            let text = self.templates.unit(config, &socket, Some(name))?;
+            self.unit(&socket, text);
+        }
+        Ok(())
     }
 
     /// A rendered unit. Enabled if it can be: one without `[Install]` waits for another to start it.
@@ -298,4 +314,51 @@ pub(crate) fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<S
             .error(format!("{key}: {} is not text", path.display()))
             .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHOP: &str = r#"
+[image]
+name = "shop"
+[image.source]
+owners = ["136693071363"]
+name = "debian-12-*"
+[image.agent]
+binary = "binary"
+[services.orders]
+binary = "binary"
+health_url = "http://127.0.0.1:9090/gtg"
+[services.orders.environment]
+ORDERS_LISTEN = "127.0.0.1:9090"
+"#;
+    const SOCKET: &str = "/etc/systemd/system/orders.socket";
+
+    fn gather(text: &str) -> Stage {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["binary", "orders.socket"] {
+            std::fs::write(root.path().join(name), name).unwrap();
+        }
+        let config = Config::parse(text, "test.toml").unwrap();
+        Stage::gather(&config, root.path(), None).unwrap()
+    }
+
+    #[test]
+    fn a_services_socket_comes_along_and_is_the_services_to_start() {
+        let stage = gather(SHOP);
+        let socket = String::from_utf8_lossy(&stage.files[SOCKET].content);
+        assert!(socket.contains("ListenStream=127.0.0.1:9090\n"), "{socket}");
+        assert!(stage.units.contains(&"orders.service".to_owned()));
+        assert!(!stage.units.contains(&"orders.socket".to_owned()));
+    }
+
+    #[test]
+    fn a_socket_that_a_payload_brings_is_left_as_it_is() {
+        let payload = format!(
+            "{SHOP}[[image.payload]]\nsource = \"orders.socket\"\ndest = \"{SOCKET}\"\nmode = \"0644\"\n"
+        );
+        assert_eq!(gather(&payload).files[SOCKET].content, b"orders.socket");
+    }
 }

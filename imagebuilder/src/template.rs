@@ -558,6 +558,10 @@ kms_key = "alias/images"
             "{text}"
         );
         insta::assert_snapshot!("orders.service", text);
+        let text = templates
+            .unit(&config, "orders.socket", Some(&orders))
+            .unwrap();
+        insta::assert_snapshot!("orders.socket", text);
     }
 
     #[test]
