@@ -4,7 +4,6 @@
 //! or settings · 3 an accepted order is lost, or is there twice.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,15 +16,14 @@ use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::accounts::Desk;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
 use crate::listen::{self, Handed};
 use crate::load::{self, CheckArgs, LoadArgs};
+use crate::log::Log;
 use crate::metrics::{OrderCount, Publisher};
 use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
@@ -154,7 +152,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             };
             let settings =
                 Settings::load(flags, args.config, &environment).map_err(Failure::Usage)?;
-            log_to_stderr(&environment)?;
+            let _log = Log::to_stderr(log_level(&environment)?)?;
             runtime.block_on(serve(settings, handed))
         }
         Some(Command::Load(args)) => runtime.block_on(load::load(args, &environment)),
@@ -165,30 +163,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
     ended
 }
 
-/// JSON lines for a journal, plain lines for a person.
-fn log_to_stderr(environment: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let level = match environment.get("ORDERS_LOG").filter(|level| !level.is_empty()) {
-        None => LevelFilter::INFO,
+/// From which level on is logged.
+fn log_level(environment: &BTreeMap<String, String>) -> Result<LevelFilter, Failure> {
+    match environment.get("ORDERS_LOG").filter(|level| !level.is_empty()) {
+        None => Ok(LevelFilter::INFO),
         Some(level) => level.parse().map_err(|_| {
             Failure::Usage(anyhow::anyhow!(
                 "ORDERS_LOG={level} is no level; hint: choose off, error, warn, info, debug or trace"
             ))
-        })?,
-    };
-    // Libraries' own chatter is not our log, and might hold what customers sent.
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_target("orders", level);
-    let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        registry.with(layer).init();
-    } else {
-        registry
-            .with(layer.json().flatten_event(true).with_target(false))
-            .init();
+        }),
     }
-    Ok(())
 }
 
 /// The socket that connections come from, and whose it is, for the log.

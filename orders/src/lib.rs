@@ -13,6 +13,7 @@ pub mod cli;
 mod flaky;
 pub mod listen;
 pub mod load;
+pub mod log;
 pub mod metrics;
 #[cfg(test)]
 mod moto;

@@ -54,7 +54,6 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
     match keep(&*shop.store, &entry, STORE_TIMEOUT).await {
         Ok(Kept::Now) => {}
         Ok(Kept::Before(first)) => {
-            tracing::info!(order = %first, "order stored before");
             shop.meter.replayed.inc();
             return Ok(received(first, true));
         }
@@ -82,7 +81,6 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
     }
     shop.count.add_one();
     shop.meter.placed.inc();
-    tracing::info!(order = %id, "order stored");
     Ok(received(id, false))
 }
 
@@ -96,6 +94,14 @@ async fn keep(store: &dyn Store, entry: &Entry, limit: Duration) -> Result<Kept,
         })
 }
 
+/// Which order an answer is about, for the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) id: OrderId,
+    /// Whether it was kept for an earlier request.
+    pub(super) replayed: bool,
+}
+
 /// The answer to an order that is kept; `replayed` when it was kept for an earlier request.
 fn received(id: OrderId, replayed: bool) -> Response {
     let body = format!(r#"{{"id":"{id}","message":"Order received"}}"#);
@@ -107,6 +113,7 @@ fn received(id: OrderId, replayed: bool) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     let mut response = (headers, body).into_response();
+    response.extensions_mut().insert(Placed { id, replayed });
     if replayed {
         response
             .headers_mut()

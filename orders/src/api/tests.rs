@@ -3,7 +3,7 @@
 use super::*;
 use crate::accounts::memory::MemoryAccounts;
 use crate::aws::Aws;
-use crate::order::{AccountId, Order};
+use crate::order::{AccountId, Order, OrderId};
 use crate::settings::AwsSettings;
 use crate::settings::RawSettings;
 use crate::store::memory::MemoryStore;

@@ -31,7 +31,7 @@ const METADATA_TOKEN_SECONDS: &str = "60";
 /// AWS as seen from this process. Cheap to clone; clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub struct Aws {
-    settings: AwsSettings,
+    settings: Arc<AwsSettings>,
     region: Arc<OnceCell<String>>,
     credentials: Arc<OnceCell<AwsCredentialProvider>>,
     wire: Wire,
@@ -42,7 +42,7 @@ impl Aws {
     #[must_use]
     pub fn new(settings: AwsSettings) -> Self {
         Self {
-            settings,
+            settings: Arc::new(settings),
             region: Arc::default(),
             credentials: Arc::default(),
             wire: Wire::default(),
