@@ -12,12 +12,6 @@ const EXAMPLES: &str = "20";
 
 #[test]
 fn schemathesis_finds_no_difference_between_document_and_service() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/schemathesis");
-    assert!(
-        program.exists(),
-        "{} is not there; hint: make/setup.sh test installs it",
-        program.display()
-    );
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, TOKEN).unwrap();
@@ -26,21 +20,60 @@ fn schemathesis_finds_no_difference_between_document_and_service() {
     command
         .args(["--store", &format!("file://{}", store.display())])
         .env("ORDERS_OPERATOR_TOKEN_FILE", &token)
-        .env("ORDERS_CANDIDATES", "embedded")
-        .env("ORDERS_LOG", "info");
+        .env("ORDERS_CANDIDATES", "embedded");
     let service = Service::spawn(command);
     service.wait_for("taking orders into");
+    let operator = format!("Authorization: Bearer {TOKEN}");
+    let (selected, all) = try_all(&service, folder.path(), &["--header", &operator]);
+    assert!(selected == all && all >= 14, "{selected} of {all}");
+}
 
+/// Apart, since accounts need another store, and soon answer that there were too many tries.
+#[test]
+fn schemathesis_finds_no_difference_in_accounts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    let store = folder.path().join("orders.db");
+    command
+        .args(["--store", &format!("sqlite://{}", store.display())])
+        .env("ORDERS_ACCOUNTS", "true");
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    let paths = ["--include-path-regex", "^/(account|session)"];
+    // There are no links to follow among these; and which logins and passwords are taken is more
+    // than a schema can say.
+    let apart = [
+        "--phases",
+        "examples,coverage,fuzzing",
+        "--exclude-checks",
+        "positive_data_acceptance",
+    ];
+    let (selected, _) = try_all(
+        &service,
+        folder.path(),
+        &[paths.as_slice(), &apart].concat(),
+    );
+    assert!(selected >= 5, "{selected}");
+}
+
+/// Lets it try the service, in `folder`; how many operations it tried, and of how many.
+fn try_all(service: &Service, folder: &Path, more: &[&str]) -> (u32, u32) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/schemathesis");
+    assert!(
+        program.exists(),
+        "{} is not there; hint: make/setup.sh test installs it",
+        program.display()
+    );
     let output = Command::new(&program)
         // It leaves nothing where it runs, nor finds anything there.
-        .current_dir(folder.path())
-        .env("HOME", folder.path())
+        .current_dir(folder)
+        .env("HOME", folder)
         .env("NO_COLOR", "1")
         .args(["run", &format!("http://{}/openapi.json", service.address)])
         .args(["--seed", "4", "--max-examples", EXAMPLES])
         .args(["--generation-database", "none"])
-        .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
         .args(["--request-timeout", "30", "--output-sanitize", "false"])
+        .args(more)
         .output()
         .expect("start schemathesis");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -53,8 +86,7 @@ fn schemathesis_finds_no_difference_between_document_and_service() {
     );
     let tested = said.lines().find_map(|line| {
         let (selected, all) = line.trim().strip_prefix("Selected: ")?.split_once('/')?;
-        Some((selected.parse::<u32>().ok()?, all.parse::<u32>().ok()?))
+        Some((selected.parse().ok()?, all.parse().ok()?))
     });
-    let (selected, all) = tested.unwrap_or_else(|| panic!("{said}"));
-    assert!(selected == all && all >= 14, "{said}");
+    tested.unwrap_or_else(|| panic!("{said}"))
 }
