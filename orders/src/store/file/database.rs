@@ -162,7 +162,10 @@ impl Place {
         }
         let unclean = disk::ended_uncleanly(&file)
             .with_context(|| format!("read the head of {}", self.file.display()))?;
-        if size > CHECKED_AT_START && (failed || unclean) {
+        let is_large = size > CHECKED_AT_START;
+        #[cfg(test)]
+        let is_large = is_large || self.failures.injected.is_large();
+        if is_large && (failed || unclean) {
             // Said before: until it is done, the probe can only say that there is no answer.
             tracing::warn!(file = %self.file.display(), size, failed, "reading and checking the whole store");
         }
@@ -171,13 +174,13 @@ impl Place {
             .map(|file| Watched::new(file, Arc::clone(&self.failures)))?;
         let redb = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(failed || size <= CHECKED_AT_START)
+            .set_check_integrity_on_open(failed || !is_large)
             .create_with_backend(backend)
             .map_err(|error| self.explain(error))?;
         let database = Database {
             redb,
             identity,
-            is_large: size > CHECKED_AT_START,
+            is_large,
             file: self.file.clone(),
         };
         database.make_tables()?;

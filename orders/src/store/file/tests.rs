@@ -24,6 +24,8 @@ pub(super) struct Injected {
     sync_fails: AtomicBool,
     /// Bytes by which the room on the disk is to look smaller.
     taken: AtomicU64,
+    /// Every file is to be treated as a large one.
+    large: AtomicBool,
     /// Held by a test, it keeps every fsync waiting.
     gate: Mutex<()>,
     journal: Mutex<Option<Vec<Did>>>,
@@ -50,6 +52,10 @@ impl Injected {
 
     pub(super) fn room(&self, room: u64) -> u64 {
         room.saturating_sub(self.taken.load(Ordering::Acquire))
+    }
+
+    pub(super) fn is_large(&self) -> bool {
+        self.large.load(Ordering::Acquire)
     }
 
     pub(super) fn did(&self, did: Did) {
@@ -334,6 +340,42 @@ async fn a_file_of_a_newer_form_is_left_alone() {
         error.contains("has form 2, this program knows 1; hint:"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_damaged_order_is_named_without_its_content_and_harms_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = contract::order("Ada");
+    let other = contract::order("Bob");
+    let file = redb::Database::create(folder.path().join("orders.redb")).unwrap();
+    let transaction = file.begin_write().unwrap();
+    let mut orders = transaction.open_table(database::ORDERS).unwrap();
+    let row = serde_json::to_vec(&other).unwrap();
+    let torn = &row[..row.len() - 1];
+    orders.insert(damaged.id.as_bytes(), torn).unwrap();
+    let astray = contract::order("Eve").id;
+    orders.insert(astray.as_bytes(), &row[..]).unwrap();
+    drop(orders);
+    transaction.commit().unwrap();
+    drop(file);
+    let store = store(folder.path());
+    let error = said(store.get(damaged.id).await);
+    assert!(
+        error.contains(&format!("the row of order {} is damaged", damaged.id)),
+        "{error}"
+    );
+    assert!(!error.contains("Bob") && !error.contains("Rose"), "{error}");
+    let error = said(store.get(astray).await);
+    assert!(
+        error.contains(&format!("is that of order {}", other.id)),
+        "{error}"
+    );
+    assert!(matches!(
+        store.create(&damaged.into()).await,
+        Err(CreateError::Unavailable(_))
+    ));
+    let kept = place(&store).await;
+    assert_eq!(store.get(kept.id).await.unwrap(), Some(kept));
 }
 
 /// Claims are forgotten once nobody retries any more, and no sooner.

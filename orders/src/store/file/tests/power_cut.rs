@@ -49,9 +49,20 @@ fn after_cut(journal: &[Did], cut: usize, chance: &mut fastrand::Rng) -> Vec<u8>
 
 #[tokio::test]
 async fn lose_no_answered_order() {
+    lose_none(false).await;
+}
+
+/// Of a large file, less is read after a crash.
+#[tokio::test]
+async fn lose_no_answered_order_of_a_large_file() {
+    lose_none(true).await;
+}
+
+async fn lose_none(large: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder.path().join("recorded"));
     let injected = store.place.injected();
+    injected.large.store(large, Ordering::Release);
     let doings = || injected.journal.lock().unwrap().as_ref().unwrap().len();
     *injected.journal.lock().unwrap() = Some(Vec::new());
     // How long the record was when these orders had been answered.
@@ -88,6 +99,7 @@ async fn lose_no_answered_order() {
         )
         .unwrap();
         let store = super::store(&place);
+        store.place.injected().large.store(large, Ordering::Release);
         let here = format!("cut {number} before doing {cut} of seed {seed:#x}");
         store
             .probe()
