@@ -179,6 +179,7 @@ async fn a_second_process_is_told_and_takes_over_when_the_first_has_ended() {
     );
     refusal(&second).await;
     first.close().await;
+    assert!(refusal(&first).await.contains("the store is closed"));
     recovered(&second).await;
     assert_eq!(second.get(order.id).await.unwrap(), Some(order));
 }

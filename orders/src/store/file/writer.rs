@@ -90,6 +90,7 @@ pub(super) fn run(place: &Place, queue: &Receiver<Job>) {
         swept: None,
         refused: None,
         rest: Duration::ZERO,
+        closed: false,
     };
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = queue.recv() {
@@ -132,17 +133,21 @@ struct Writer<'a> {
     /// other; a writer that left with the first of them would have the rest wait for two fsyncs. An
     /// eighth of a commit halves the number of fsyncs under load; nobody who comes alone waits.
     rest: Duration,
+    /// Whether it was told that nothing more comes.
+    closed: bool,
 }
 
 impl Writer<'_> {
     /// Makes the batch durable and answers everybody in it.
     fn serve(&mut self, batch: &mut Vec<Job>) {
-        if batch.iter().any(|job| matches!(job.change, Change::Close)) {
+        if self.closed || batch.iter().any(|job| matches!(job.change, Change::Close)) {
             self.place.close();
+            // For good: whoever comes late must not open it again behind the one who closed it.
+            self.closed = true;
             for job in batch.drain(..) {
                 let answer = match job.change {
                     Change::Close => Ok(Outcome::Done),
-                    _ => Err(anyhow!("the store is being closed")),
+                    _ => Err(anyhow!("the store is closed")),
                 };
                 let _ = job.reply.send(answer);
             }
