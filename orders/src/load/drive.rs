@@ -293,3 +293,48 @@ fn count_in(report: &mut Report, answered: Answered) {
         Err(reason) => report.fail(&reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &'static str) -> Reply {
+        Reply {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            replayed: false,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn only_what_may_go_better_is_tried_again() {
+        for status in [429, 500, 502, 503, 504] {
+            assert!(is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
+        }
+        // A second try would be answered the same, or was answered well the first time.
+        for status in [200, 201, 301, 400, 404, 409, 413, 422] {
+            assert!(!is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
+        }
+        assert!(is_worth_a_retry(&Err(Trouble::TimedOut)));
+        assert!(is_worth_a_retry(&Err(Trouble::Request(String::new()))));
+        assert!(!is_worth_a_retry(&Err(Trouble::Busy)), "it waited already");
+    }
+
+    #[test]
+    fn only_200_with_an_id_is_placed() {
+        assert_eq!(
+            judge(Ok(reply(200, r#"{"message":"m","id":"x"}"#))),
+            Ok("x".to_owned())
+        );
+        for (status, body, reason) in [
+            (200, "{}", "status 200 without an id"),
+            (200, r#"{"id":7}"#, "status 200 without an id"),
+            (201, r#"{"id":"x"}"#, "status 201"),
+            (503, "", "status 503"),
+        ] {
+            assert_eq!(judge(Ok(reply(status, body))), Err(reason.to_owned()));
+        }
+        assert_eq!(judge(Err(Trouble::TimedOut)), Err("timed out".to_owned()));
+    }
+}

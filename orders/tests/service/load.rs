@@ -18,10 +18,20 @@ fn run(args: &[&str]) -> (i32, String) {
         status,
         stdout,
         stderr,
-    } = orders().args(args).output().unwrap();
+    } = patient(args).output().unwrap();
     let said = String::from_utf8(stdout).unwrap();
     let text = format!("{said}{}", String::from_utf8_lossy(&stderr));
     (status.code().unwrap_or_else(|| panic!("{text}")), said)
+}
+
+/// A command whose orders may take as long as a busy machine needs, unless it says otherwise.
+fn patient(args: &[&str]) -> Command {
+    let mut command = orders();
+    command.args(args);
+    if args[0] == "load" && !args.contains(&"--timeout") {
+        command.args(["--timeout", "60s"]);
+    }
+    command
 }
 
 fn last(said: &str) -> &str {
@@ -377,8 +387,7 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
         }
     });
     let load = |trusted: &Path| {
-        let output = orders()
-            .args(["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
+        let output = patient(&["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
             .args(["--ledger", "/dev/null"])
             .env("SSL_CERT_FILE", trusted)
             .output()
@@ -465,14 +474,8 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
     let service = Service::start(&folder.path().join("orders"));
     for name in ["TERM", "INT"] {
         let ledger = folder.path().join(name);
-        let child = orders()
-            .args([
-                "load",
-                "--url",
-                &format!("http://{}", service.address),
-                "--rate",
-                "200",
-            ])
+        let url = format!("http://{}", service.address);
+        let child = patient(&["load", "--url", &url, "--rate", "200"])
             .args(["--duration", "until-stopped", "--ledger", path(&ledger)])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
