@@ -4,13 +4,13 @@
 //! sent away, so that a flood of log-ins cannot take the memory that orders need.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 /// Shortest password, in characters: NIST SP 800-63B asks for 8 at least.
@@ -87,13 +87,19 @@ pub(super) enum NotHashed {
 pub(super) struct Hashing {
     waiting: Arc<Semaphore>,
     turns: Arc<Semaphore>,
+    /// What hashes were computed in, for the next ones. Given back to the allocator, it would stay in
+    /// the arena of one thread after the other: half a gigabyte after two hundred log-ins.
+    memories: Arc<Mutex<Vec<Memory>>>,
 }
+
+type Memory = Vec<Block>;
 
 impl Default for Hashing {
     fn default() -> Self {
         Self {
             waiting: Arc::new(Semaphore::new(WAITING)),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            memories: Arc::default(),
         }
     }
 }
@@ -104,7 +110,7 @@ impl Hashing {
     /// # Errors
     /// When too many wait already, or the system has no randomness.
     pub(super) async fn hash(&self, password: Password) -> Result<String, NotHashed> {
-        self.in_turn(move || hash(&password)).await
+        self.in_turn(move |memory| hash(&password, memory)).await
     }
 
     /// Whether the password is the one that was hashed. Without a hash it takes as long and is no.
@@ -116,23 +122,16 @@ impl Hashing {
         password: Password,
         kept: Option<String>,
     ) -> Result<bool, NotHashed> {
-        self.in_turn(move || {
-            let Some(kept) = kept else {
-                hash(&password)?;
-                return Ok(false);
-            };
-            // The parser's words could hold parts of the hash.
-            let kept = PasswordHash::new(&kept).map_err(|_| anyhow!("the hash kept is none"))?;
-            Ok(argon2()?
-                .verify_password(password.0.as_bytes(), &kept)
-                .is_ok())
+        self.in_turn(move |memory| match kept {
+            Some(kept) => matches(&password, &kept, memory),
+            None => hash(&password, memory).map(|_| false),
         })
         .await
     }
 
     async fn in_turn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Memory) -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T, NotHashed> {
         let waiting = self.waiting.try_acquire().map_err(|_| NotHashed::Busy)?;
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
@@ -141,8 +140,12 @@ impl Hashing {
         };
         drop(waiting);
         // The turn goes along: who hangs up does not stop the work, and must not free its place.
+        let memories = Arc::clone(&self.memories);
         let work = tokio::task::spawn_blocking(move || {
-            let done = work();
+            let kept = || memories.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = kept().pop().unwrap_or_default();
+            let done = work(&mut memory);
+            kept().push(memory);
             drop(turn);
             done
         });
@@ -153,16 +156,47 @@ impl Hashing {
     }
 }
 
-fn argon2() -> anyhow::Result<Argon2<'static>> {
+fn hash(password: &Password, memory: &mut Memory) -> anyhow::Result<String> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None)
         .map_err(|error| anyhow!("argon2's parameters: {error}"))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| anyhow!("draw a salt: {error}"))?;
+    let output = compute(password, &salt, params, memory)?;
+    // The encodings of PHC strings, which the parser reads back.
+    let salt = Salt::new(&salt).map_err(|error| anyhow!("write a salt: {error}"))?;
+    let output = Output::new(&output).map_err(|error| anyhow!("write a hash: {error}"))?;
+    Ok(format!(
+        "$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${output}"
+    ))
 }
 
-fn hash(password: &Password) -> anyhow::Result<String> {
-    let hash = argon2()?.hash_password(password.0.as_bytes());
-    hash.map(|hash| hash.to_string())
-        .map_err(|error| anyhow!("hash a password: {error}"))
+fn matches(password: &Password, kept: &str, memory: &mut Memory) -> anyhow::Result<bool> {
+    // The parser's words could hold parts of the hash.
+    let none = || anyhow!("the hash kept is none of argon2id's");
+    let kept = PasswordHash::new(kept).map_err(|_| none())?;
+    let (Some(salt), Some(expected)) = (&kept.salt, &kept.hash) else {
+        return Err(none());
+    };
+    if kept.algorithm.as_str() != "argon2id" {
+        return Err(none());
+    }
+    let params = Params::try_from(&kept).map_err(|_| none())?;
+    let output = compute(password, salt, params, memory)?;
+    Ok(output.ct_eq(expected.as_bytes()).into())
+}
+
+fn compute(
+    password: &Password,
+    salt: &[u8],
+    params: Params,
+    memory: &mut Memory,
+) -> anyhow::Result<Vec<u8>> {
+    memory.resize(params.block_count().max(memory.len()), Block::new());
+    let mut output = vec![0; params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN)];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(password.0.as_bytes(), salt, &mut output, memory)
+        .map_err(|error| anyhow!("hash a password: {error}"))?;
+    Ok(output)
 }
 
 #[cfg(test)]
@@ -188,6 +222,12 @@ mod tests {
         }
         let broken = hashing.matches(right.clone(), Some("$argon2id$x".into()));
         assert!(matches!(broken.await, Err(NotHashed::Failed(_))));
+        // As the library itself writes it, with other parameters.
+        let elsewhere = argon2::PasswordHasher::hash_password(&Argon2::default(), b"correct horse");
+        let elsewhere = elsewhere.unwrap().to_string();
+        let read = hashing.matches(right.clone(), Some(elsewhere));
+        assert!(read.await.unwrap());
+        assert_eq!(hashing.memories.lock().unwrap().len(), 1, "used again");
         assert!(!format!("{right:?}").contains("horse"));
     }
 
@@ -225,5 +265,25 @@ mod tests {
             .unwrap();
         let answer = hashing.hash(password()).await;
         assert!(matches!(answer, Err(NotHashed::Busy)), "no place to wait");
+    }
+    #[tokio::test]
+    async fn who_hangs_up_does_not_free_a_place_that_is_in_use() {
+        let hashing = Hashing::default();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let mut work = Box::pin(hashing.in_turn(move |_| {
+            let _ = wait.recv();
+            Ok(())
+        }));
+        tokio::select! {
+            biased;
+            _ = &mut work => panic!("it was not told to go on"),
+            () = std::future::ready(()) => {}
+        }
+        drop(work);
+        assert_eq!(hashing.turns.available_permits(), AT_ONCE - 1);
+        drop(go);
+        let all = hashing.turns.acquire_many(u32::try_from(AT_ONCE).unwrap());
+        let all = tokio::time::timeout(Duration::from_secs(30), all).await;
+        let _all = all.expect("it is free when the work is done").unwrap();
     }
 }
