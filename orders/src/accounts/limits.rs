@@ -15,7 +15,8 @@ const ONE_LOGIN: Rate = Rate {
     burst: 10,
     refill: Duration::from_secs(60),
 };
-/// Log-ins of everybody; four fifths of what one core can hash.
+/// Log-ins of everybody: twenty a second, each some 20 ms of one core, so that a guesser with many logins
+/// cannot keep even one core busy.
 const ALL_LOGINS: Rate = Rate {
     burst: 60,
     refill: Duration::from_millis(50),
