@@ -133,7 +133,10 @@ async fn it_waits_for_a_running_updater() {
     match waiting.await.unwrap() {
         Ok(to) => assert_eq!(to, Repaired::Factory),
         // What another test forked had a copy of the lock just then, and this clock does not wait for it.
-        Err(_) => assert_eq!(repaired(&stage).await, Repaired::Factory),
+        Err(error) => {
+            assert_eq!(format!("{error:#}"), "another updater is at work");
+            assert_eq!(repaired(&stage).await, Repaired::Factory);
+        }
     }
     let lock = stage.locked();
     let error = repair(stage.world()).await.unwrap_err();
