@@ -9,6 +9,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use test_support::{copy_program, write_program};
+
 /// A tree in which a box's files are, and nothing else of this machine.
 struct Tree(tempfile::TempDir);
 
@@ -60,11 +62,6 @@ impl Tree {
     }
 }
 
-fn script(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 #[test]
 fn hold_pin_and_release_are_told_by_status_at_once() {
     let tree = Tree::new();
@@ -113,7 +110,7 @@ fn orders_are_roots() {
     let tree = Tree::new();
     // Where nobody could run it from, it is at least readable.
     let binary = tree.at("imagebuilder-agent");
-    fs::copy(env!("CARGO_BIN_EXE_imagebuilder-agent"), &binary).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_imagebuilder-agent")), &binary);
     fs::set_permissions(tree.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for verb in [&["now"][..], &["hold"], &["release"], &["pin", "1.2.0"]] {
         let mut command = Command::new(&binary);
@@ -159,7 +156,7 @@ fn now_starts_the_updater_and_tells_what_it_does() {
             .unwrap()
             .success()
     );
-    script(
+    write_program(
         &bin.join("systemctl"),
         &format!(
             "#!/bin/sh\n[ \"$*\" = 'start imagebuilder-agent-update.service' ] || exit 9\n\
@@ -213,7 +210,7 @@ fn now_tells_why_nothing_came_of_it() {
     fs::create_dir(&bin).unwrap();
     tree.told("{\"phase\":\"idle\"}");
     let now = |text: &str| {
-        script(&bin.join("systemctl"), &format!("#!/bin/sh\n{text}\n"));
+        write_program(&bin.join("systemctl"), &format!("#!/bin/sh\n{text}\n"));
         let path = format!("{}:/usr/bin:/bin", bin.display());
         let output = tree
             .agent(&["update", "now"])

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use test_support::write_program;
 
 fn beside_moto(program: &str) -> PathBuf {
     let set_up = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/moto_server");
@@ -159,12 +160,10 @@ impl House {
     fn agent(&self, version: &str) -> String {
         let name = format!("agent-{version}");
         let path = self.at().join(&name);
-        std::fs::write(
+        write_program(
             &path,
-            format!("#!/bin/sh\necho imagebuilder-agent {version}\n"),
-        )
-        .unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            &format!("#!/bin/sh\necho imagebuilder-agent {version}\n"),
+        );
         name
     }
 }

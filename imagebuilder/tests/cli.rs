@@ -40,10 +40,7 @@ fn scene() -> tempfile::TempDir {
 }
 
 fn program(folder: &Path, name: &str, text: &str) {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = folder.join("bin").join(name);
-    std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    test_support::write_program(&folder.join("bin").join(name), text);
 }
 
 #[test]

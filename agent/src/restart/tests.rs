@@ -1,6 +1,8 @@
 //! What may be restarted, how often, and on whose word.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
+
+use test_support::write_program;
 
 use super::*;
 
@@ -19,12 +21,10 @@ impl Root {
         // Stands in for systemctl: notes what it was told.
         let systemctl = dir.path().join("systemctl");
         let note = dir.path().join("told");
-        fs::write(
+        write_program(
             &systemctl,
-            format!("#!/bin/sh\necho \"$@\" >> {}\n", note.display()),
-        )
-        .unwrap();
-        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+            &format!("#!/bin/sh\necho \"$@\" >> {}\n", note.display()),
+        );
         Self { dir }
     }
 
@@ -132,7 +132,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
 fn a_systemctl_that_fails_is_told_and_the_request_is_dealt_with() {
     let root = Root::new();
     let systemctl = root.dir.path().join("systemctl");
-    fs::write(&systemctl, "#!/bin/sh\necho no such unit >&2\nexit 5\n").unwrap();
+    write_program(&systemctl, "#!/bin/sh\necho no such unit >&2\nexit 5\n");
     root.request("orders.service");
     let error = root.carry_out().unwrap_err().to_string();
     assert_eq!(error, "cannot restart orders.service: no such unit");

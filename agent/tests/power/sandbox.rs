@@ -2,11 +2,12 @@
 //! in systemctl's place.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use test_support::write_program;
 
 use crate::author::{channel, sha256};
 
@@ -80,8 +81,8 @@ impl Sandbox {
         ] {
             fs::create_dir_all(dir).unwrap();
         }
-        program(&factory.join("imagebuilder-agent"), &agent("1.0.0"));
-        program(&root.join("bin/systemctl"), SYSTEMCTL);
+        write_program(&factory.join("imagebuilder-agent"), &agent("1.0.0"));
+        write_program(&root.join("bin/systemctl"), SYSTEMCTL);
         symlink(&factory, slots.join("stable")).unwrap();
         let url = root.join("channel");
         let trust = root.join("usr/share/imagebuilder-agent/channel");
@@ -255,9 +256,4 @@ impl Sandbox {
 /// What a program said, for a failed test.
 pub(crate) fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
-}
-
-fn program(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -1,5 +1,7 @@
 //! Load balancers that the agent keeps its box in, and the ways out, over the wire.
 
+use test_support::write_program;
+
 use super::*;
 
 const GROUP: &str =
@@ -95,8 +97,7 @@ fn systemctl(house: &Box, says: &str) -> std::path::PathBuf {
     let bin = house.dir.path().join("bin");
     fs::create_dir_all(&bin).unwrap();
     let path = bin.join("systemctl");
-    fs::write(&path, format!("#!/bin/sh\necho {says}\nexit 1\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, &format!("#!/bin/sh\necho {says}\nexit 1\n"));
     bin
 }
 

@@ -1,7 +1,6 @@
 //! The room's bookkeeping, with puppets of a few lines of shell.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -40,8 +39,7 @@ impl ImdsSource for OnlyOne {
 fn stage(script: &str, last: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, GuestSpec) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("puppet");
-    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    test_support::write_program(&program, &format!("#!/bin/sh\n{script}\n"));
     let kind = Kind::Puppets {
         command: Some(program.display().to_string()),
     };

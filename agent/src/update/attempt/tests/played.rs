@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
@@ -16,6 +15,7 @@ use contract::release::{Kind, Release, Rollout, SCHEMA};
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use sha2::{Digest as _, Sha256};
+use test_support::write_program;
 use tokio::time::Instant;
 
 use crate::update::attempt::{
@@ -31,13 +31,11 @@ use crate::update::state::{FILE, State, Store};
 /// The soak of these tests.
 pub(super) const SOAK: Duration = Duration::from_secs(120);
 
-/// The agent of the image, for all tests one file: a script that is written while another test forks could
-/// not be run ("text file busy").
+/// The agent of the image, for all tests one file.
 static FACTORY: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(BINARY);
-    fs::write(&path, "#!/bin/sh\necho imagebuilder-agent 1.0.0\n").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, "#!/bin/sh\necho imagebuilder-agent 1.0.0\n");
     (dir, path)
 });
 

@@ -1,0 +1,94 @@
+//! What the tests of several crates need and none of them owns. Never a dependency of what is shipped.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Writes an executable file, so that it can be run at once.
+///
+/// Tests run as threads of one process. Were the file written by this process, a child that another test
+/// forks meanwhile would hold it open for writing until its own `execve`, and running the file would fail with
+/// "text file busy" (execve(2), ETXTBSY). So a child of ours writes it: nobody inherits that child's files.
+///
+/// # Panics
+/// The file could not be written.
+pub fn write_program(path: &Path, text: &str) {
+    let mut install = install(Path::new("/dev/stdin"), path);
+    let mut child = install
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("install(1) starts");
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    pipe.write_all(text.as_bytes()).expect("install(1) reads");
+    drop(pipe);
+    let status = child.wait().expect("install(1) ends");
+    assert!(status.success(), "cannot write {}", path.display());
+}
+
+/// Copies an executable file, so that the copy can be run at once: as [`write_program`] does.
+///
+/// # Panics
+/// The file could not be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = install(from, to).status().expect("install(1) starts");
+    assert!(
+        status.success(),
+        "cannot copy {} to {}",
+        from.display(),
+        to.display()
+    );
+}
+
+fn install(from: &Path, to: &Path) -> Command {
+    let mut install = Command::new("install");
+    install.arg("--mode=755").arg("--").arg(from).arg(to);
+    install
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::{copy_program, write_program};
+
+    #[test]
+    fn a_program_runs_at_once_while_others_fork() {
+        let dir = std::env::temp_dir().join(format!("test-support-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a folder");
+        let refused = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut refused = Vec::new();
+                let mut run = |program: &Path| match Command::new(program).status() {
+                    Ok(status) if status.code() == Some(7) => {}
+                    other => refused.push(format!("{}: {other:?}", program.display())),
+                };
+                for number in 0..100 {
+                    let (written, copied) = (
+                        dir.join(format!("{number}")),
+                        dir.join(format!("{number}-copy")),
+                    );
+                    write_program(&written, "#!/bin/sh\nexit 7\n");
+                    run(&written);
+                    copy_program(&written, &copied);
+                    run(&copied);
+                }
+                refused
+            });
+            let forking = || {
+                while !writer.is_finished() {
+                    let status = Command::new("true").status().expect("true(1) runs");
+                    assert!(status.success());
+                }
+            };
+            std::thread::scope(|others| {
+                for _ in 0..8 {
+                    others.spawn(forking);
+                }
+            });
+            writer.join().expect("all were written")
+        });
+        assert_eq!(refused, [""; 0]);
+        std::fs::remove_dir_all(&dir).expect("the folder goes");
+    }
+}
