@@ -51,14 +51,14 @@ check: setup-test
 	@$(MAKE) --no-print-directory check-packer-current
 	@$(MAKE) --no-print-directory check-versitygw
 
-# Whole bakes by real Packer mostly wait; the other tests run beside them.
+# Whole bakes by real Packer mostly wait; the other tests run beside them. One run names every red test.
 others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))))))
 
 check-wire:
-	cargo test --locked --workspace --test wire
+	cargo test --locked --workspace --no-fail-fast --test wire
 
 check-rest:
-	cargo test --locked --workspace --lib --bins $(addprefix --test ,$(others))
+	cargo test --locked --workspace --no-fail-fast --lib --bins $(addprefix --test ,$(others))
 
 # Once more with a current Packer, where Go is there to build one: both releases are promised.
 check-packer-current:
