@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds a current Packer and its Amazon plugin from the Go module proxy, at pinned versions, into
-# .cache/packer-current/. The Go toolchain verifies both against the public checksum database.
+# .cache/packer-current/. Ends with 3 where they cannot be had.
 # For tests on this machine only: nothing of it is shipped (Packer is under the BUSL since 1.10).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,22 +11,14 @@ dest=$PWD/.cache/packer-current
 stamp=$dest/$packer+$plugin
 
 [ -e "$stamp" ] && exit 0
-if ! command -v go >/dev/null; then
-  echo "packer-current: needs Go (https://go.dev/dl): without it, tests use the Packer on PATH only" >&2
-  exit 3
-fi
-
 work=$(mktemp -d)
-trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+trap 'rm -rf "$work"' EXIT
 
-# A module is built from a copy of its own tree: its `replace` lines count there, and not with `go install`.
 build() { # module version output
   echo "packer-current: building $1 $2 (some minutes, once)" >&2
-  local tree
-  tree=$(cd "$work" && go mod download -json "$1@v$2" 2>/dev/null | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-  cp -r "$tree" "$work/src" && chmod -R u+w "$work/src"
+  make/go-module.sh "$1@v$2" "$work/src"
   (cd "$work/src" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$3" . 2>"$work/log") || { tail -n 20 "$work/log" >&2; return 1; }
-  chmod -R u+w "$work/src" && rm -rf "$work/src"
+  rm -rf "$work/src"
 }
 
 rm -rf "$dest" && mkdir -p "$dest/plugins"

@@ -1,11 +1,27 @@
 #!/usr/bin/env bash
 # Installs what the README's two commands need and is not there yet: system packages, a Rust toolchain,
 # a Python venv with moto, boto3, the AWS CLI and python-tuf, cargo-deny. Silent when nothing is missing.
+# Mirrors and registries fail now and then, and other installations hold apt's locks: what fetches is tried again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { echo "setup: $*" >&2; }
 fail() { say "$1"; say "hint: $2"; exit 3; }
+again() { # what-it-is command…: up to four tries in a minute and a half
+  local what=$1 pause; shift
+  for pause in 10 20 60 0; do
+    "$@" && return
+    [ $pause = 0 ] || { say "$what failed; trying again in $pause s"; sleep $pause; }
+  done
+  return 1
+}
+
+# One at a time in this checkout: two would make the same venv. Without -o, whatever is started here held the lock too.
+if [ -z "${SETUP_ALONE:-}" ] && command -v flock >/dev/null; then
+  mkdir -p .cache
+  flock -n .cache/setup.lock true || say "waiting for another setup in this folder"
+  SETUP_ALONE=1 exec flock -o .cache/setup.lock make/setup.sh "$@"
+fi
 
 # --- system packages: what each command comes from -----------------------------------------------
 packages=()
@@ -52,30 +68,39 @@ if [ ${#packages[@]} -gt 0 ]; then
   [ "$(id -u)" = 0 ] || { command -v sudo >/dev/null || fail "missing: ${packages[*]}" "run as root, or install sudo"; root=(sudo); }
   mkdir -p .cache
   say "installing ${packages[*]} (log: .cache/apt.log)"
-  "${root[@]}" apt-get update >.cache/apt.log 2>&1 || fail "apt-get update failed" "see .cache/apt.log"
+  : >.cache/apt.log
+  # Lists are fetched first, for the mirror may have no file any more that old lists name. Apt waits for dpkg's lock by
+  # itself when told to, and not for the one on its lists.
+  fresh_lists() { "${root[@]}" apt-get -o Acquire::Retries=3 update >>.cache/apt.log 2>&1; }
+  again "apt-get update" fresh_lists || fail "apt-get update failed" "see .cache/apt.log"
   if ! apt-cache show packer >/dev/null 2>&1; then
     # Debian 13 and later no longer carry Packer; a current one is built below instead.
     packages=("${packages[@]/#packer/}")
   fi
-  install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends)
+  install=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=600
+    install -y --no-install-recommends)
+  installed() { "${install[@]}" "$@" >>.cache/apt.log 2>&1 || { fresh_lists; return 1; }; }
   if [[ " ${packages[*]} " == *" postgresql "* ]]; then
     # Debian's package makes a database of its own and starts it, now and at every boot, unless told not to.
     # Nobody asked for one on this machine; what was said there is said again afterwards.
     conf=/etc/postgresql-common/createcluster.conf
-    "${install[@]}" postgresql-common >>.cache/apt.log 2>&1 || fail "apt-get install postgresql-common failed" "see .cache/apt.log"
-    "${root[@]}" cp -p "$conf" "$conf.before-imagebuilder"
+    again "apt-get install postgresql-common" installed postgresql-common ||
+      fail "apt-get install postgresql-common failed" "see .cache/apt.log"
+    # A setup that was killed has kept it already, and changed the other.
+    [ -e "$conf.before-imagebuilder" ] || "${root[@]}" cp -p "$conf" "$conf.before-imagebuilder"
     # shellcheck disable=SC2064  # what it is now
     trap "${root[*]} mv $conf.before-imagebuilder $conf" EXIT
     echo 'create_main_cluster = false' | "${root[@]}" tee "$conf" >/dev/null
   fi
   # shellcheck disable=SC2068  # empty entries are to vanish
-  if ! "${install[@]}" ${packages[@]} >>.cache/apt.log 2>&1; then
-    # A newer qemu-utils from backports blocks qemu-system-x86 from stable: take one version of all three.
+  if ! installed ${packages[@]}; then
+    # Perhaps a newer qemu-utils from backports blocks qemu-system-x86 from stable: take one version of all three.
     version=$(apt-cache policy qemu-system-x86 | awk '/Candidate:/ {print $2}')
     say "first try failed; once more with QEMU's packages all at $version"
     # shellcheck disable=SC2068
-    "${install[@]}" --allow-downgrades ${packages[@]} "qemu-system-x86=$version" "qemu-system-common=$version" \
-      "qemu-utils=$version" >>.cache/apt.log 2>&1 || fail "apt-get install failed" "see .cache/apt.log"
+    installed --allow-downgrades ${packages[@]} "qemu-system-x86=$version" "qemu-system-common=$version" \
+      "qemu-utils=$version" || again "apt-get install" installed ${packages[@]} ||
+      fail "apt-get install failed" "see .cache/apt.log"
   fi
 fi
 
@@ -86,10 +111,12 @@ older() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n1)" != "$2" ]; } #
 if older "$(have)" "$wanted"; then
   if command -v rustup >/dev/null; then
     say "Rust $(have) is older than $wanted: updating the stable toolchain"
-    rustup toolchain install stable --profile minimal -c clippy -c rustfmt >&2
+    again "rustup" rustup toolchain install stable --profile minimal -c clippy -c rustfmt >&2 ||
+      fail "no Rust $wanted or newer" "is static.rust-lang.org reachable?"
   else
     say "installing Rust with rustup"
-    curl -fsS --proto '=https' https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt >&2 ||
+    rustup_init() { curl -fsS --retry 3 --proto '=https' https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt >&2; }
+    again "rustup" rustup_init ||
       fail "no Rust $wanted or newer" "install it from https://rustup.rs"
   fi
   older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
@@ -103,7 +130,8 @@ if [ ! -e "$stamp" ]; then
   say "making .cache/venv with ${pins[*]}"
   rm -rf .cache/venv
   python3 -m venv .cache/venv
-  .cache/venv/bin/pip install -q --disable-pip-version-check "${pins[@]}" >&2 || fail "pip could not install ${pins[*]}" "is the package index reachable?"
+  again "pip install" .cache/venv/bin/pip install -q --disable-pip-version-check --retries 5 "${pins[@]}" >&2 ||
+    fail "pip could not install ${pins[*]}" "is the package index reachable?"
   touch "$stamp"
 fi
 
@@ -116,12 +144,14 @@ fi
 # --- cargo-deny (only `make test` needs it) -------------------------------------------------------------
 if [ "${1:-}" = test ] && ! command -v cargo-deny >/dev/null && [ ! -x .cache/tools/bin/cargo-deny ]; then
   say "building cargo-deny (some minutes, once; log: .cache/cargo-deny.log)"
-  CARGO_TARGET_DIR=$PWD/.cache/tools/target cargo install --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1 ||
+  cargo_deny() { CARGO_TARGET_DIR=$PWD/.cache/tools/target cargo install --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1; }
+  again "the build of cargo-deny" cargo_deny ||
     fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
   rm -rf .cache/tools/target
 fi
 
 # --- the tree that the tests' machines with real systemd boot from (see agent/tests/systemd) ---------------
 if [ "${1:-}" = test ] && [ "$(id -u)" = 0 ] && [ "${IMAGEBUILDER_SKIP_NSPAWN:-}" != 1 ]; then
-  agent/tests/systemd/base.sh .cache >/dev/null || fail "the tests' machines have nothing to boot from" "is deb.debian.org reachable, or the mirror named in REHEARSAL_MIRROR?"
+  again "the tree of the tests' machines" agent/tests/systemd/base.sh .cache >/dev/null ||
+    fail "the tests' machines have nothing to boot from" "is deb.debian.org reachable, or the mirror named in REHEARSAL_MIRROR?"
 fi
