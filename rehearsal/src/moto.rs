@@ -1,7 +1,7 @@
 //! Everything the cloud does not answer itself, answered by `moto`, a mock of AWS in Python.
 //!
-//! It owns the child `moto_server`: started when the first foreign request comes, on a port of its
-//! own, and killed with this process however that ends. Requests and answers pass through as streams,
+//! It owns the child `moto_server`: started when the first foreign request comes, on a port that the
+//! system gives it and its log names, and killed with this process however that ends. Requests and answers pass through as streams,
 //! with all headers that are not about one connection. It understands none of them.
 //!
 //! What `moto` remembers lives as long as the child: orders in S3 are there until the cloud goes down,
@@ -9,7 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,8 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, Response, Uri};
@@ -30,11 +28,11 @@ use tokio::sync::Mutex;
 /// Names the program to start instead of the `moto_server` on the path.
 const PROGRAM: &str = "REHEARSAL_MOTO";
 /// Python imports all of moto first, which takes a while on a busy machine with a cold disk.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-/// How often a starting moto is asked whether it answers.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+/// How often a starting moto's log is looked at.
 const POLL: Duration = Duration::from_millis(50);
-/// A port found free may be taken before moto has it; so often is another one tried.
-const TRIES: u32 = 3;
+/// What its log says once it listens, before the port.
+const LISTENS: &str = "Running on http://127.0.0.1:";
 
 /// Headers about one connection and not about what it carries. `Expect` is among them: this side has
 /// answered it already.
@@ -150,17 +148,10 @@ impl Moto {
     }
 
     async fn start(&self, program: &Path) -> anyhow::Result<Running> {
-        for _ in 0..TRIES {
-            let running = spawn(program, &self.log)?;
-            tracing::info!(
-                port = running.port,
-                "moto starts, for what is not answered here"
-            );
-            if answers(&running).await? {
-                return Ok(running);
-            }
-        }
-        bail!("moto ended as it started")
+        let ended = spawn(program, &self.log)?;
+        let port = port(&self.log, &ended).await?;
+        tracing::info!(port, "moto has started, for what is not answered here");
+        Ok(Running { port, ended })
     }
 
     fn see(&self) -> String {
@@ -168,21 +159,16 @@ impl Moto {
     }
 }
 
-/// Starts the child. The thread that starts it waits for it to end: Linux kills a process with
+/// Starts the child; what is returned turns true when it has ended. The thread that starts it waits for it to end: Linux kills a process with
 /// `PR_SET_PDEATHSIG` when the *thread* that started it ends.
-fn spawn(program: &Path, log: &Path) -> anyhow::Result<Running> {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .context("find a free port for moto")?
-        .port();
+fn spawn(program: &Path, log: &Path) -> anyhow::Result<Arc<AtomicBool>> {
     let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let errors = out.try_clone().context("share moto's log")?;
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
         .arg(program)
-        .args(["-H", "127.0.0.1", "-p"])
-        .arg(port.to_string())
+        .args(["-H", "127.0.0.1", "-p", "0"])
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(errors);
@@ -209,28 +195,32 @@ fn spawn(program: &Path, log: &Path) -> anyhow::Result<Running> {
         .context("the thread that starts moto has ended")?
         .map_err(std::io::Error::from)
         .context("start setpriv; it is in the package util-linux")?;
-    Ok(Running { port, ended })
+    Ok(ended)
 }
 
-/// Waits for the child to answer; `false` when it ended instead.
-async fn answers(running: &Running) -> anyhow::Result<bool> {
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let uri: Uri = format!("http://127.0.0.1:{}/moto-api/data.json", running.port)
-        .parse()
-        .context("name moto's address")?;
+/// Waits until the child listens, and hears from its log where.
+async fn port(log: &Path, ended: &AtomicBool) -> anyhow::Result<u16> {
     let end = Instant::now() + START_PATIENCE;
     loop {
-        if client.get(uri.clone()).await.is_ok() && !running.has_ended() {
-            return Ok(true);
+        if ended.load(Ordering::SeqCst) {
+            bail!("moto ended as it started");
         }
-        if running.has_ended() {
-            return Ok(false);
+        let said =
+            std::fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
+        if let Some(port) = named(&said) {
+            return Ok(port);
         }
         if Instant::now() > end {
-            bail!("moto did not answer within {} s", START_PATIENCE.as_secs());
+            bail!("moto did not listen within {} s", START_PATIENCE.as_secs());
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// The port in moto's log, once its line is whole.
+fn named(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once(LISTENS)?;
+    rest.split_once('\n')?.0.trim().parse().ok()
 }
 
 /// The program's file: itself when it is a path, else the first of that name on the path.
@@ -283,6 +273,24 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "host", "if-none-match"]);
+    }
+
+    #[test]
+    fn the_port_is_read_from_a_whole_line() {
+        for (log, port) in [
+            ("", None),
+            (
+                "WARNING: a development server.\n * Running on http://127.0.0.1:35",
+                None,
+            ),
+            (
+                " * Running on http://127.0.0.1:35713\nPress CTRL+C to quit\n",
+                Some(35713),
+            ),
+            (" * Running on http://127.0.0.1:35713\u{1b}[0m\n", None),
+        ] {
+            assert_eq!(named(log), port, "{log}");
+        }
     }
 
     #[tokio::test]
