@@ -36,8 +36,8 @@ pub(crate) struct DaemonNote {
     pub(crate) key: String,
 }
 
-/// An answer is expected at once; a daemon that takes longer is stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer waits for the disk at most, which a busy machine can keep waiting; a daemon that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Refuses a folder in which no cloud was founded.
 ///

@@ -1,12 +1,15 @@
 //! The daemon: opens a cloud's folder, its machine room and its door, keeps time, and ends it all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::process::{Flock, FlockType};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -169,37 +172,34 @@ fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     })
 }
 
-/// Whether a daemon holds the folder.
+/// Whether a daemon holds the folder. Only asks: who took the lock to find out would keep a daemon that is coming up
+/// just now from having it.
 ///
 /// # Errors
 /// When the lock cannot be read.
 pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
     let path = folder.join("lock");
     let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
-        }
-    }
+    let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
+    Ok(holder
+        .with_context(|| format!("ask who holds {}", path.display()))?
+        .is_some())
 }
 
-/// Takes the folder for this daemon alone. The lock ends with the process, however it ends.
+/// Takes the folder for this daemon alone. The lock ends with the process, however it ends: it is the process's and no
+/// child's. It would also end as soon as the daemon closed this file a second time, so it opens it only here.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let path = folder.join("lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-    match file.try_lock() {
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
+        Err(Errno::AGAIN | Errno::ACCESS) => {
             bail!(
                 "the cloud in {} is up already\nhint: `rehearsal status {0}`",
                 folder.display()
             )
         }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
-        }
+        Err(error) => Err(error).with_context(|| format!("lock {}", path.display())),
     }
 }

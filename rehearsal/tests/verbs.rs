@@ -64,6 +64,15 @@ fn a_cloud_that_comes_up_again_keeps_its_images_and_gets_no_other() {
 }
 
 #[test]
+fn who_looks_whether_a_cloud_is_up_never_keeps_it_down() {
+    let cloud = Cloud::up(None);
+    assert!(cloud.rehearsal("down").status().unwrap().success());
+    let lock = std::fs::File::open(cloud.folder().join("lock")).unwrap();
+    lock.lock_shared().unwrap();
+    cloud.rise(None, &[]);
+}
+
+#[test]
 fn what_is_down_or_no_cloud_is_said_so() {
     let cloud = Cloud::up(None);
     assert!(cloud.rehearsal("down").status().unwrap().success());
