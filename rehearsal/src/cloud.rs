@@ -38,7 +38,7 @@ use crate::autoscaling;
 use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
 use crate::dials::Dials;
-use crate::ec2;
+use crate::ec2::{self, network};
 use crate::elb;
 use crate::ssm;
 
@@ -204,8 +204,7 @@ impl BalancerSource for Cloud {
     }
 }
 
-/// The second byte of a new cloud's addresses, from its folder's path: two clouds of one host rarely
-/// share their addresses.
+/// The second byte of a new cloud's addresses, from its folder's path: a cloud that is made again there has them again.
 fn second_byte(folder: &Path) -> u8 {
     // FNV-1a: spread well enough, and the same in every release.
     let hash = folder
@@ -216,7 +215,8 @@ fn second_byte(folder: &Path) -> u8 {
             (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
         });
     let folded = hash.to_le_bytes().iter().fold(0, |all, byte| all ^ byte);
-    64 + folded % 64
+    let all = network::SECOND_BYTES;
+    all.start() + folded % (all.end() - all.start() + 1)
 }
 
 /// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new. Only its owner

@@ -26,6 +26,7 @@ use crate::ec2;
 use crate::elb;
 use crate::front::Front;
 use crate::guests::{self, Kind};
+use crate::loopback;
 use crate::machines::Machines;
 use crate::metadata::Metadata;
 use crate::ssm;
@@ -74,6 +75,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         .context("ask for the door's port")?
         .port();
     let cloud = Arc::new(Cloud::open(&settings.folder, Arc::new(RealClock))?);
+    let _addresses = loopback::claim(&cloud)?;
     let disks = disks::open(&settings.guests, cloud.folder())?;
     let metadata = Arc::new(Metadata::new(Arc::clone(&cloud), port));
     let room = guests::open(&settings.guests, cloud.folder(), metadata)?;

@@ -25,6 +25,7 @@ mod imds;
 mod imds_relay;
 mod imds_source;
 mod journal;
+mod loopback;
 mod machines;
 mod metadata;
 mod moto;

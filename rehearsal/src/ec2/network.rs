@@ -4,6 +4,7 @@
 //! loopback network, where its ports answer.
 
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ const REGIONS: [&str; 5] = [
 const SUBNET_SIZE: u32 = 4096;
 /// The addresses AWS keeps at a subnet's start.
 const RESERVED: u32 = 4;
+/// The /16s of 127.0.0.0/8 that clouds have: this host's own servers are below, those of tests above.
+pub(crate) const SECOND_BYTES: RangeInclusive<u8> = 64..=127;
 /// Load balancers take the last /20 of the VPC.
 const BALANCER_BLOCK: u32 = 15;
 
@@ -36,8 +39,8 @@ const BALANCER_BLOCK: u32 = 15;
 pub(crate) struct Network {
     /// `vpc-…`
     pub(crate) vpc: String,
-    /// The second byte of every address: 64 to 127, from the folder's path, so that two clouds do
-    /// not share addresses.
+    /// The second byte of every address, one of [`SECOND_BYTES`]: from the folder's path, or another when a cloud that
+    /// is up has that one (`loopback.rs`).
     pub(crate) second_byte: u8,
     /// One per zone, in order.
     pub(crate) subnets: Vec<Subnet>,
@@ -73,7 +76,7 @@ impl Default for Network {
             .collect();
         Self {
             vpc: ids::resource("vpc"),
-            second_byte: 64,
+            second_byte: *SECOND_BYTES.start(),
             subnets,
             balancers: 0,
         }
