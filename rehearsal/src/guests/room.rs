@@ -225,6 +225,9 @@ impl Life {
                     WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
                 ) {}
                 let mut now = watched.now();
+                // A machine that is off runs nothing: what the process started is of its group, and goes too. An error
+                // says that there is nothing.
+                let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 now.pid = None;
                 now.button = None;
                 now.state = match child.wait() {

@@ -7,7 +7,7 @@ use super::*;
 use crate::imds_source::ImdsFacts;
 
 /// Far longer than a shell takes; only a broken test meets it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct OnlyOne;
 
@@ -35,8 +35,14 @@ impl ImdsSource for OnlyOne {
     }
 }
 
-/// A room of puppets that run `script`, and one guest of it at an address of the test's own.
-fn stage(script: &str, last: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, GuestSpec) {
+/// An address that is this test's and this process's: metadata is served there at one port. No cloud has it.
+fn address(test: u8) -> Ipv4Addr {
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, 200 + test, high, low)
+}
+
+/// A room of puppets that run `script`, and one guest of it.
+fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, GuestSpec) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("puppet");
     test_support::write_program(&program, &format!("#!/bin/sh\n{script}\n"));
@@ -46,7 +52,7 @@ fn stage(script: &str, last: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, Gu
     let room = open(&kind, folder.path(), Arc::new(OnlyOne)).unwrap();
     let guest = GuestSpec {
         id: "i-1".to_owned(),
-        address: Ipv4Addr::new(127, 76, 0, last),
+        address: address(test),
         ports: Vec::new(),
         vcpus: 1,
         memory_mib: 64,
@@ -74,13 +80,14 @@ async fn a_puppet_knows_who_it_is_and_powers_off_when_asked() {
     let script = r#"trap 'echo bye; exit 0' TERM
 echo "$REHEARSAL_INSTANCE_ID $REHEARSAL_IMAGE_ID $REHEARSAL_ADDRESS $AWS_ENDPOINT_URL key=$AWS_ACCESS_KEY_ID"
 tail -f /dev/null & wait"#;
-    let (_folder, room, guest) = stage(script, 9);
+    let (_folder, room, guest) = stage(script, 0);
     assert_eq!(room.state("i-1"), GuestState::Absent);
     room.start(&guest).unwrap();
     until("the puppet speaks", || said(&room).contains('\n')).await;
+    let address = guest.address;
     assert_eq!(
         said(&room),
-        "i-1 ami-1 127.76.0.9 http://127.0.0.1:4800 key=\n"
+        format!("i-1 ami-1 {address} http://127.0.0.1:4800 key=\n")
     );
     assert_eq!(room.state("i-1"), GuestState::Running);
     assert!(room.pid("i-1").is_some());
@@ -111,11 +118,11 @@ tail -f /dev/null & wait"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
-    for (last, script, becomes) in [
-        (10, "exit 0", GuestState::PoweredOff),
-        (11, "exit 3", GuestState::Dead),
+    for (test, script, becomes) in [
+        (1, "exit 0", GuestState::PoweredOff),
+        (2, "exit 3", GuestState::Dead),
     ] {
-        let (_folder, room, guest) = stage(script, last);
+        let (_folder, room, guest) = stage(script, test);
         room.start(&guest).unwrap();
         until(script, || room.state("i-1") != GuestState::Running).await;
         assert_eq!(room.state("i-1"), becomes, "{script}");
@@ -124,9 +131,26 @@ async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_not_there_is_an_end_not_a_hang() {
-    let (folder, room, guest) = stage("exit 0", 12);
+    let (folder, room, guest) = stage("exit 0", 3);
     std::fs::remove_file(folder.path().join("puppet")).unwrap();
     room.start(&guest).unwrap();
     until("setpriv gives up", || room.state("i-1") == GuestState::Dead).await;
     assert!(said(&room).contains("No such file"), "{}", said(&room));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_puppet_started_ends_with_it() {
+    let script = r#"exec 3> "$(dirname "$0")/held"
+sleep infinity & exit 0"#;
+    let (folder, room, guest) = stage(script, 4);
+    let held = folder.path().join("held");
+    let made = std::process::Command::new("mkfifo").arg(&held).status();
+    assert!(made.unwrap().success());
+    room.start(&guest).unwrap();
+    // The end of the pipe proves that nobody sleeps there any more. Read on a thread that a broken test can leave behind.
+    let (ends, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ends.send(std::fs::read(held)));
+    let read = ended.recv_timeout(PATIENCE).expect("the sleeper ends");
+    assert!(read.unwrap().is_empty());
+    assert_eq!(room.state("i-1"), GuestState::PoweredOff);
 }
