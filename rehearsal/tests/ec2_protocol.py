@@ -24,7 +24,7 @@ def refused(code, text, call, **arguments):
 
 
 def wait(waiter, **arguments):
-    ec2.get_waiter(waiter).wait(WaiterConfig={"Delay": 0.05, "MaxAttempts": 600}, **arguments)
+    ec2.get_waiter(waiter).wait(WaiterConfig={"Delay": 0.05, "MaxAttempts": 6000}, **arguments)
 
 
 def tagged(kind, **tags):

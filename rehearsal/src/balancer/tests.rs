@@ -1,5 +1,6 @@
 //! The balancer in front of small servers on loopback.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use super::*;
 
 const GROUP: &str = "arn:group";
 /// Far longer than anything here takes; only a broken test meets it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A cloud of one listener and one target group.
 struct OneGroup {
@@ -55,18 +56,32 @@ impl BalancerSource for OneGroup {
     }
 }
 
+/// This process's own address, so that nobody else is given a port there. No cloud has it.
+fn address() -> Ipv4Addr {
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    Ipv4Addr::new(127, 210, high, low)
+}
+
+/// A port of [`address`] that nobody listens on, and that no other test gets.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let given = given.get_or_insert_default();
+    loop {
+        let port = std::net::TcpListener::bind((address(), 0))
+            .and_then(|listener| listener.local_addr())
+            .unwrap()
+            .port();
+        if given.insert(port) {
+            return port;
+        }
+    }
 }
 
 fn target(id: &str, port: u16) -> TargetView {
     TargetView {
         instance_id: id.into(),
-        address: Ipv4Addr::LOCALHOST,
+        address: address(),
         port,
         in_rotation: true,
         checked: true,
@@ -83,7 +98,7 @@ struct Stage {
 async fn stage(targets: Vec<TargetView>) -> Stage {
     let (reports, received) = mpsc::unbounded_channel();
     let source = Arc::new(OneGroup {
-        bind: SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port()),
+        bind: SocketAddrV4::new(address(), free_port()),
         targets: Mutex::new(targets),
         reports,
     });
@@ -100,8 +115,8 @@ async fn stage(targets: Vec<TargetView>) -> Stage {
 
 /// Answers every request on its port with `status`, `name` and who it came for.
 async fn server(running: &mut JoinSet<()>, name: &'static str, status: &'static str) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let port = free_port();
+    let listener = TcpListener::bind((address(), port)).await.unwrap();
     running.spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -127,8 +142,8 @@ async fn server(running: &mut JoinSet<()>, name: &'static str, status: &'static 
 
 /// Says that a request has arrived, and answers it once released.
 async fn slow_server(running: &mut JoinSet<()>, arrived: Arc<Notify>, release: Arc<Notify>) -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let port = free_port();
+    let listener = TcpListener::bind((address(), port)).await.unwrap();
     running.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 8192];
