@@ -32,8 +32,10 @@ use crate::wire::{ApiError, Params, Xml};
 pub(crate) mod disks;
 pub(crate) mod image_calls;
 pub(crate) mod images;
-pub(crate) mod instance_calls;
+pub(crate) mod instance_attributes;
+pub(crate) mod instance_steps;
 pub(crate) mod instance_types;
+pub(crate) mod instance_views;
 pub(crate) mod instances;
 pub(crate) mod keys;
 pub(crate) mod neighbours;
@@ -44,7 +46,7 @@ pub(crate) mod select;
 pub(crate) mod tags;
 pub(crate) mod templates;
 
-pub(crate) use instance_calls::console_output;
+pub(crate) use instance_views::console_output;
 pub(crate) use instances::tick;
 use tags::Tags;
 
@@ -172,21 +174,21 @@ fn answer(
         "DeleteVolume" => disks::delete_volume(ec2, params),
         "DescribeVolumes" => disks::describe_volumes(ec2, params),
         "RunInstances" => run::run(ec2, ctx, params),
-        "DescribeInstances" => instance_calls::describe(ec2, params),
-        "DescribeInstanceStatus" => instance_calls::describe_status(ec2, params),
-        "DescribeInstanceAttribute" => instance_calls::describe_attribute(ec2, params),
-        "ModifyInstanceAttribute" => instance_calls::modify_attribute(ec2, params),
-        "ModifyInstanceMetadataOptions" => instance_calls::modify_metadata(ec2, params),
-        "StartInstances" => instance_calls::start(ec2, ctx, params),
-        "StopInstances" => instance_calls::stop(ec2, ctx, params),
-        "RebootInstances" => instance_calls::reboot(ec2, params),
-        "TerminateInstances" => instance_calls::terminate(ec2, ctx, params),
-        "MonitorInstances" => instance_calls::monitor(ec2, params, true),
-        "UnmonitorInstances" => instance_calls::monitor(ec2, params, false),
-        "DescribeIamInstanceProfileAssociations" => instance_calls::describe_profiles(ec2, params),
+        "DescribeInstances" => instance_views::describe(ec2, params),
+        "DescribeInstanceStatus" => instance_views::describe_status(ec2, params),
+        "DescribeInstanceAttribute" => instance_attributes::describe_attribute(ec2, params),
+        "ModifyInstanceAttribute" => instance_attributes::modify_attribute(ec2, params),
+        "ModifyInstanceMetadataOptions" => instance_attributes::modify_metadata(ec2, params),
+        "StartInstances" => instance_steps::start(ec2, ctx, params),
+        "StopInstances" => instance_steps::stop(ec2, ctx, params),
+        "RebootInstances" => instance_steps::reboot(ec2, params),
+        "TerminateInstances" => instance_steps::terminate(ec2, ctx, params),
+        "MonitorInstances" => instance_attributes::monitor(ec2, params, true),
+        "UnmonitorInstances" => instance_attributes::monitor(ec2, params, false),
+        "DescribeIamInstanceProfileAssociations" => instance_views::describe_profiles(ec2, params),
         "DescribeInstanceTypes" => instance_types::describe(params),
         "DescribeInstanceTypeOfferings" => instance_types::describe_offerings(params),
-        "DescribeInstanceCreditSpecifications" => instance_calls::describe_credits(ec2, params),
+        "DescribeInstanceCreditSpecifications" => instance_views::describe_credits(ec2, params),
         "CreateKeyPair" => keys::create(ec2, ctx, params),
         "ImportKeyPair" => keys::import(ec2, ctx, params),
         "DeleteKeyPair" => keys::delete(ec2, params),

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::disks::{Attachment, Volume};
 use super::images::{Image, ImageState, Mapping, too_small};
-use super::instance_calls;
 use super::instance_types::{self, InstanceType};
+use super::instance_views;
 use super::instances::{Instance, MetadataOptions, OnShutdown, Phase};
 use super::tags::{self, Tags};
 use super::templates::Data;
@@ -120,7 +120,7 @@ fn answer(state: &State, instances: &[String]) -> Xml {
         .iter()
         .filter_map(|id| state.instances.get(id))
         .collect();
-    instance_calls::write_reservation(&mut xml, state, &all);
+    instance_views::write_reservation(&mut xml, state, &all);
     xml
 }
 

@@ -1,4 +1,4 @@
-//! Instances as callers see and steer them.
+//! Instances as callers see them: descriptions, status, console, and the shapes other answers show instances in.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,11 +6,10 @@ use jiff::Timestamp;
 
 use super::State;
 use super::instance_types;
-use super::instances::{Instance, OnShutdown, Phase, Reason, not_found};
-use super::run;
+use super::instances::{Instance, Phase, Reason, not_found};
 use super::select::{Describe, maybe, one};
 use super::tags;
-use crate::cloud::{ACCOUNT, RequestContext};
+use crate::cloud::ACCOUNT;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 /// DescribeInstances.
@@ -113,7 +112,7 @@ fn private_name(instance: &Instance) -> String {
     )
 }
 
-fn profile_arn(name: &str) -> String {
+pub(super) fn profile_arn(name: &str) -> String {
     format!("arn:aws:iam::{ACCOUNT}:instance-profile/{name}")
 }
 
@@ -218,7 +217,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         .text("usageOperation", "RunInstances");
 }
 
-fn write_state(x: &mut Xml, name: &str, phase: Phase) {
+pub(super) fn write_state(x: &mut Xml, name: &str, phase: Phase) {
     x.node(name, |x| {
         x.text("code", phase.code()).text("name", phase.name());
     });
@@ -237,14 +236,14 @@ fn transition(instance: &Instance) -> String {
     }
 }
 
-fn write_groups(x: &mut Xml, state: &State, instance: &Instance) {
+pub(super) fn write_groups(x: &mut Xml, state: &State, instance: &Instance) {
     x.list("groupSet", "item", &instance.groups, |x, id| {
         x.text("groupId", id)
             .text("groupName", group_name(state, id));
     });
 }
 
-fn write_devices(x: &mut Xml, state: &State, instance: &Instance) {
+pub(super) fn write_devices(x: &mut Xml, state: &State, instance: &Instance) {
     x.list(
         "blockDeviceMapping",
         "item",
@@ -291,7 +290,7 @@ fn write_interface(x: &mut Xml, state: &State, instance: &Instance) {
     });
 }
 
-fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {
+pub(super) fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {
     let options = &instance.metadata;
     x.node(name, |x| {
         x.text("state", "applied")
@@ -353,302 +352,6 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
     Ok(xml)
 }
 
-/// The instances a call is about, or the error that one of them is not there.
-fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
-    let ids = params.strings("InstanceId");
-    if ids.is_empty() {
-        return Err(ApiError::missing("InstanceId"));
-    }
-    for id in &ids {
-        state.instance(id)?;
-    }
-    Ok(ids)
-}
-
-/// Moves instances on and says from where to where.
-fn moved(state: &mut State, ids: Vec<String>, step: impl Fn(&mut State, &str)) -> Xml {
-    let mut changes = Vec::new();
-    for id in ids {
-        let before = state.instances.get(&id).map(|instance| instance.phase);
-        step(state, &id);
-        let after = state.instances.get(&id).map(|instance| instance.phase);
-        changes.extend(before.zip(after).map(|(before, after)| (id, before, after)));
-    }
-    let mut xml = Xml::new();
-    xml.list("instancesSet", "item", changes, |x, (id, before, after)| {
-        x.text("instanceId", id);
-        write_state(x, "currentState", after);
-        write_state(x, "previousState", before);
-    });
-    xml
-}
-
-fn refused(instance: &Instance, verb: &str) -> ApiError {
-    ApiError::new(
-        "IncorrectInstanceState",
-        format!(
-            "The instance '{}' is not in a state from which it can be {verb}: {}.",
-            instance.id,
-            instance.phase.name()
-        ),
-    )
-}
-
-/// StartInstances.
-pub(crate) fn start(
-    state: &mut State,
-    ctx: &RequestContext,
-    params: &Params,
-) -> Result<Xml, ApiError> {
-    let ids = wanted(state, params)?;
-    for id in &ids {
-        let instance = state.instance(id)?;
-        if !matches!(
-            instance.phase,
-            Phase::Stopped | Phase::Running | Phase::Pending
-        ) {
-            return Err(refused(instance, "started"));
-        }
-    }
-    Ok(moved(state, ids, |state, id| {
-        if let Some(instance) = state.instances.get_mut(id)
-            && instance.phase == Phase::Stopped
-        {
-            instance.launched = ctx.now;
-            instance.forced = false;
-            instance.enter(Phase::Pending, None, ctx.now);
-        }
-    }))
-}
-
-/// StopInstances.
-pub(crate) fn stop(
-    state: &mut State,
-    ctx: &RequestContext,
-    params: &Params,
-) -> Result<Xml, ApiError> {
-    let ids = wanted(state, params)?;
-    let force = params.boolean("Force")? == Some(true);
-    for id in &ids {
-        let instance = state.instance(id)?;
-        if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
-            return Err(refused(instance, "stopped"));
-        }
-    }
-    Ok(moved(state, ids, |state, id| {
-        if let Some(instance) = state.instances.get_mut(id) {
-            instance.forced |= force;
-            if matches!(instance.phase, Phase::Running | Phase::Pending) {
-                instance.reboots = false;
-                instance.enter(Phase::Stopping, Some(Reason::user()), ctx.now);
-            }
-        }
-    }))
-}
-
-/// RebootInstances.
-pub(crate) fn reboot(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let ids = wanted(state, params)?;
-    for id in &ids {
-        let instance = state.instance(id)?;
-        if instance.phase != Phase::Running {
-            return Err(refused(instance, "rebooted"));
-        }
-    }
-    for id in ids {
-        if let Some(instance) = state.instances.get_mut(&id) {
-            instance.reboots = true;
-        }
-    }
-    Ok(tags::done())
-}
-
-/// TerminateInstances.
-pub(crate) fn terminate(
-    state: &mut State,
-    ctx: &RequestContext,
-    params: &Params,
-) -> Result<Xml, ApiError> {
-    let ids = wanted(state, params)?;
-    for id in &ids {
-        if state.instance(id)?.protected {
-            return Err(ApiError::new(
-                "OperationNotPermitted",
-                format!(
-                    "The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."
-                ),
-            ));
-        }
-    }
-    Ok(moved(state, ids, |state, id| state.terminate(id, ctx.now)))
-}
-
-/// GetConsoleOutput; `said` is what the machine's serial console said so far.
-pub(crate) fn console_output(
-    state: &State,
-    now: Timestamp,
-    params: &Params,
-    said: &[u8],
-) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
-    let mut xml = Xml::new();
-    xml.text("instanceId", &instance.id)
-        .text("timestamp", iso(now))
-        .text("output", STANDARD.encode(said));
-    Ok(xml)
-}
-
-/// DescribeInstanceAttribute.
-pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
-    let attribute = params.required("Attribute")?;
-    let value = match attribute {
-        "userData" => instance.user_data.clone(),
-        "instanceInitiatedShutdownBehavior" => Some(instance.on_shutdown.name().to_owned()),
-        "disableApiTermination" => Some(instance.protected.to_string()),
-        "disableApiStop" => Some(false.to_string()),
-        "instanceType" => Some(instance.kind.clone()),
-        "rootDeviceName" => Some(instance.root_device.clone()),
-        "ebsOptimized" => Some(instance.ebs_optimized.to_string()),
-        "enaSupport" => Some(instance.ena.to_string()),
-        "sriovNetSupport" => instance.sriov.clone(),
-        "sourceDestCheck" => Some(true.to_string()),
-        "kernel" | "ramdisk" | "groupSet" | "blockDeviceMapping" | "productCodes" => None,
-        _ => {
-            return Err(ApiError::invalid_value(
-                "attribute",
-                attribute,
-                "Unknown attribute.",
-            ));
-        }
-    };
-    let mut xml = Xml::new();
-    xml.text("instanceId", &instance.id);
-    match attribute {
-        "groupSet" => write_groups(&mut xml, state, instance),
-        "blockDeviceMapping" => write_devices(&mut xml, state, instance),
-        "productCodes" => {
-            xml.node(attribute, |_| {});
-        }
-        _ => {
-            xml.node(attribute, |x| {
-                x.maybe("value", value);
-            });
-        }
-    }
-    Ok(xml)
-}
-
-/// ModifyInstanceAttribute, in either of EC2's two forms.
-pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let instance = state.instance(params.required("InstanceId")?)?;
-    let mut changed = instance.clone();
-    let stopped = |attribute: &str| {
-        if instance.phase == Phase::Stopped {
-            return Ok(());
-        }
-        Err(ApiError::new(
-            "IncorrectInstanceState",
-            format!(
-                "The instance '{}' is not in the 'stopped' state: its {attribute} cannot be modified.",
-                instance.id
-            ),
-        ))
-    };
-    let mut known = false;
-    let mut given = |name: &str, field: &str| {
-        let value = params
-            .string(&format!("{field}.Value"))
-            .or_else(|| params.string(field))
-            .or_else(|| {
-                (params.text("Attribute") == Some(name))
-                    .then(|| params.string("Value"))
-                    .flatten()
-            });
-        known |= value.is_some();
-        value
-    };
-    if let Some(text) = given("userData", "UserData") {
-        stopped("userData")?;
-        changed.user_data = run::user_data(Some(&text))?;
-    }
-    if let Some(text) = given(
-        "instanceInitiatedShutdownBehavior",
-        "InstanceInitiatedShutdownBehavior",
-    ) {
-        changed.on_shutdown = OnShutdown::read(&text)?;
-    }
-    if let Some(text) = given("disableApiTermination", "DisableApiTermination") {
-        changed.protected = text == "true";
-    }
-    if let Some(text) = given("enaSupport", "EnaSupport") {
-        stopped("enaSupport")?;
-        changed.ena = text == "true";
-    }
-    if let Some(text) = given("sriovNetSupport", "SriovNetSupport") {
-        stopped("sriovNetSupport")?;
-        changed.sriov = Some(text);
-    }
-    if let Some(text) = given("ebsOptimized", "EbsOptimized") {
-        stopped("ebsOptimized")?;
-        changed.ebs_optimized = text == "true";
-    }
-    if let Some(text) = given("instanceType", "InstanceType") {
-        stopped("instanceType")?;
-        instance_types::find(&text)?
-            .name
-            .clone_into(&mut changed.kind);
-    }
-    if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {
-        return Err(ApiError::new(
-            "UnsupportedOperation",
-            "nothing is routed here: sourceDestCheck stays true",
-        ));
-    }
-    let groups = params.strings("GroupId");
-    for id in &groups {
-        state.group(id)?;
-    }
-    if !groups.is_empty() {
-        changed.groups = groups;
-    } else if !known {
-        return Err(ApiError::new(
-            "InvalidParameterCombination",
-            "No attributes specified, or one that cannot be modified here",
-        ));
-    }
-    state.instances.insert(changed.id.clone(), changed);
-    Ok(tags::done())
-}
-
-/// ModifyInstanceMetadataOptions.
-pub(crate) fn modify_metadata(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let mut instance = state.instance(params.required("InstanceId")?)?.clone();
-    instance.metadata = instance.metadata.changed(params)?;
-    let mut xml = Xml::new();
-    xml.text("instanceId", &instance.id);
-    write_metadata(&mut xml, "instanceMetadataOptions", &instance);
-    state.instances.insert(instance.id.clone(), instance);
-    Ok(xml)
-}
-
-/// MonitorInstances, and UnmonitorInstances where `on` is false.
-pub(crate) fn monitor(state: &mut State, params: &Params, on: bool) -> Result<Xml, ApiError> {
-    let ids = wanted(state, params)?;
-    for id in &ids {
-        if let Some(instance) = state.instances.get_mut(id) {
-            instance.monitored = on;
-        }
-    }
-    let mut xml = Xml::new();
-    xml.list("instancesSet", "item", ids, |x, id| {
-        x.text("instanceId", id).node("monitoring", |x| {
-            x.text("state", if on { "enabled" } else { "disabled" });
-        });
-    });
-    Ok(xml)
-}
-
 /// DescribeInstanceCreditSpecifications: what EC2 gives burstable types by default.
 pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
     let chosen = Describe::new(params, &state.tags, "InstanceId").choose(
@@ -698,5 +401,20 @@ pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, A
                 .text("timestamp", iso(instance.launched));
         },
     );
+    Ok(xml)
+}
+
+/// GetConsoleOutput; `said` is what the machine's serial console said so far.
+pub(crate) fn console_output(
+    state: &State,
+    now: Timestamp,
+    params: &Params,
+    said: &[u8],
+) -> Result<Xml, ApiError> {
+    let instance = state.instance(params.required("InstanceId")?)?;
+    let mut xml = Xml::new();
+    xml.text("instanceId", &instance.id)
+        .text("timestamp", iso(now))
+        .text("output", STANDARD.encode(said));
     Ok(xml)
 }
