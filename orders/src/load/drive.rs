@@ -243,9 +243,8 @@ impl Order {
 /// Whether another try may go better: the service said that it might, or said nothing.
 fn is_worth_a_retry(reply: &Result<Reply, Trouble>) -> bool {
     match reply {
-        Err(Trouble::Busy) => false,
         Err(_) => true,
-        Ok(reply) => matches!(reply.status.as_u16(), 429 | 500 | 502 | 503 | 504),
+        Ok(reply) => matches!(reply.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
     }
 }
 
@@ -309,7 +308,7 @@ mod tests {
 
     #[test]
     fn only_what_may_go_better_is_tried_again() {
-        for status in [429, 500, 502, 503, 504] {
+        for status in [408, 429, 500, 502, 503, 504] {
             assert!(is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
         }
         // A second try would be answered the same, or was answered well the first time.
@@ -318,7 +317,7 @@ mod tests {
         }
         assert!(is_worth_a_retry(&Err(Trouble::TimedOut)));
         assert!(is_worth_a_retry(&Err(Trouble::Request(String::new()))));
-        assert!(!is_worth_a_retry(&Err(Trouble::Busy)), "it waited already");
+        assert!(is_worth_a_retry(&Err(Trouble::Busy)));
     }
 
     #[test]
