@@ -118,6 +118,14 @@ impl Ledger {
     }
 }
 
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        // By hand: closing it leaves the lock with a child that somebody forks just now, until that child
+        // becomes its own program. What is no file has no lock.
+        let _ = self.file.unlock();
+    }
+}
+
 /// An order as its load knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Mark {
