@@ -1,19 +1,22 @@
 //! A second server that speaks S3, for tests: versitygw, which checks signatures and keeps objects as
 //! files. Test code only; `make check` builds it where Go is there.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use test_support::Port;
+
 /// The server may have to wait for its turn on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server with one bucket; it ends with this value.
 pub(crate) struct VersityGw {
     child: Child,
     pub(crate) endpoint: String,
     _folder: tempfile::TempDir,
+    _port: Port,
 }
 
 impl Drop for VersityGw {
@@ -33,9 +36,8 @@ impl VersityGw {
             std::fs::create_dir_all(folder.path().join(name)).unwrap();
         }
         let log = folder.path().join("log");
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let port = Port::reserve();
+        let address = port.address();
         let mut child = Command::new(program)
             .args([
                 "--access",
@@ -72,6 +74,7 @@ impl VersityGw {
             child,
             endpoint: format!("http://{address}"),
             _folder: folder,
+            _port: port,
         }
     }
 }

@@ -1,8 +1,11 @@
 //! What the tests of several crates need and none of them owns. Never a dependency of what is shipped.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use socket2::{Domain, Socket, Type};
 
 /// Writes an executable file, so that it can be run at once.
 ///
@@ -39,6 +42,49 @@ pub fn copy_program(from: &Path, to: &Path) {
     );
 }
 
+/// A port of 127.0.0.1 for a server that has to be told one, kept for it as long as this value lives.
+///
+/// A port that was free a moment ago may be somebody else's when the server comes to it: the kernel gives it to
+/// whoever asks next for any. This one is bound, so it is given to nobody; and as it is bound to be used again
+/// (`SO_REUSEADDR`) and does not listen, a server that asks for it by its number gets it, if it allows the
+/// same, as servers do. Until then, and once the server has ended, connections are refused.
+#[derive(Debug)]
+pub struct Port {
+    address: SocketAddr,
+    _bound: Socket,
+}
+
+impl Port {
+    /// A port that nobody has.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn reserve() -> Self {
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        bound.set_reuse_address(true).expect("SO_REUSEADDR");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        bound.bind(&any.into()).expect("a free port");
+        let address = bound.local_addr().ok().and_then(|at| at.as_socket());
+        Self {
+            address: address.expect("its address"),
+            _bound: bound,
+        }
+    }
+
+    /// Where the server is to listen.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.address.port()
+    }
+}
+
 fn install(from: &Path, to: &Path) -> Command {
     let mut install = Command::new("install");
     install.arg("--mode=755").arg("--").arg(from).arg(to);
@@ -47,10 +93,32 @@ fn install(from: &Path, to: &Path) -> Command {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::process::Command;
 
-    use super::{copy_program, write_program};
+    use socket2::{Domain, Socket, Type};
+
+    use super::{Port, copy_program, write_program};
+
+    #[test]
+    fn a_port_is_kept_for_the_one_who_asks_for_it_by_its_number() {
+        let port = Port::reserve();
+        // As it is for whoever asks for any port: one that is bound is none of them.
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let taken = other.bind(&port.address().into());
+        let taken = taken.expect_err("it is taken").kind();
+        assert_eq!(taken, ErrorKind::AddrInUse);
+        let refused = |to| TcpStream::connect(to).map_err(|error| error.kind());
+        for _ in 0..2 {
+            let nobody = refused(port.address()).expect_err("nobody listens");
+            assert_eq!(nobody, ErrorKind::ConnectionRefused);
+            let server = TcpListener::bind(("127.0.0.1", port.number())).expect("the port");
+            refused(port.address()).expect("the server listens");
+            drop(server);
+        }
+    }
 
     #[test]
     fn a_program_runs_at_once_while_others_fork() {

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use test_support::Port;
 
 use crate::support::{Answer, ORDER, PATIENCE, answer};
 use crate::unit::rendered;
@@ -32,7 +33,7 @@ struct Machine {
     holder: Child,
     orders: Option<ChildStdin>,
     init: u32,
-    address: SocketAddr,
+    port: Port,
 }
 
 impl Machine {
@@ -47,10 +48,7 @@ impl Machine {
         let base = String::from_utf8(base.stdout).unwrap();
         let base = fs::canonicalize(base.trim()).unwrap();
 
-        // Given back before the machine takes it: nobody else asks for one by its number.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let port = Port::reserve();
         let files = tempfile::tempdir().unwrap();
         let file = |path: &str, text: &str| {
             let path = files.path().join("root").join(path);
@@ -58,7 +56,7 @@ impl Machine {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         };
-        let listen = address.to_string();
+        let listen = port.address().to_string();
         let environment = [("ORDERS_LISTEN", &*listen)];
         for unit in ["orders.service", "orders.socket"] {
             let text = rendered(unit, BINARY, &environment);
@@ -105,7 +103,7 @@ impl Machine {
             init: 0,
             holder,
             files,
-            address,
+            port,
         };
         let begun = Instant::now();
         machine.init = loop {
@@ -176,7 +174,7 @@ impl Machine {
     }
 
     fn connect(&self) -> std::io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.address)?;
+        let stream = TcpStream::connect(self.port.address())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(stream)
     }

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +13,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use test_support::Port;
 
 /// A start on a busy machine; one that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 pub(crate) struct Server {
     kind: Kind,
     folder: TempDir,
-    port: u16,
+    port: Port,
     tls: bool,
     child: Option<Child>,
 }
@@ -113,18 +113,12 @@ impl Server {
         let mut server = Self {
             kind,
             folder,
-            port: 0,
+            port: Port::reserve(),
             tls,
             child: None,
         };
-        for _ in 0..5 {
-            // Somebody may take the port in between.
-            server.port = free_port();
-            if server.listens() {
-                return server;
-            }
-        }
-        panic!("{kind:?} did not start in five tries");
+        server.start_again();
+        server
     }
 
     /// Starts it once more on what it kept, at its port.
@@ -148,7 +142,7 @@ impl Server {
 
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// The address of its database as `store` takes it, at `port` of this machine.
@@ -183,7 +177,7 @@ impl Server {
                         "--bind-address=127.0.0.1",
                     ])
                     .args(["--innodb-log-file-size=4M", "--innodb-buffer-pool-size=16M"])
-                    .arg(format!("--port={}", self.port))
+                    .arg(format!("--port={}", self.port()))
                     .arg(at("--datadir=", &path.join("data")))
                     .arg(at("--tmpdir=", &path.join("tmp")))
                     .arg(at("--socket=", &path.join("tmp/socket")))
@@ -213,7 +207,7 @@ impl Server {
                         "log_destination=stderr",
                     ])
                     .args(["-c", "lc_messages=C", "-c", "shared_buffers=16MB"])
-                    .args(["-c", &format!("port={}", self.port)]);
+                    .args(["-c", &format!("port={}", self.port())]);
                 if self.tls {
                     command
                         .args(["-c", "ssl=on", "-c"])
@@ -252,7 +246,7 @@ impl Server {
             log.push('\n');
         }
         self.kill();
-        // Its port, or the memory of the one before.
+        // The memory of the one before.
         assert!(log.contains("in use"), "{command:?} ended:\n{log}");
         false
     }
@@ -261,11 +255,6 @@ impl Server {
 /// `option` and a path in one argument.
 fn at(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display())
-}
-
-fn free_port() -> u16 {
-    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
-    taken.local_addr().expect("address").port()
 }
 
 fn is_root() -> bool {
