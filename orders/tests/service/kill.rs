@@ -2,15 +2,18 @@
 //!
 //! Two loads at once, on a service that is killed again and again: one tries every order until it is
 //! placed, under one idempotency key; the other takes the first answer, or none, for what it is.
+//!
+//! Each has few connections: a busy machine then makes orders wait with the loads, and not pile up in the
+//! service and its store until all of them are too late.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::front::Front;
 use crate::moto::Moto;
 use crate::servers::{Kind, Server};
-use crate::support::{PATIENCE, Service, orders, signal};
+use crate::support::{PATIENCE, Running, Service, orders, signal};
 
 /// How often the service is killed.
 const KILLS: usize = 4;
@@ -19,23 +22,28 @@ const KILLS: usize = 4;
 struct Place<'a> {
     store: String,
     reach: &'a dyn Fn(&mut Command),
-    /// Orders a second of each load: as many as the store takes on a busy machine.
+    /// Orders a second of each load.
     rate: u32,
+    /// Of these, how many may be under way at once.
+    connections: u32,
     /// Orders acknowledged between two kills.
     between: usize,
 }
 
 /// A load being driven at the front.
 struct Load {
-    child: Child,
+    child: Running,
     ledger: PathBuf,
 }
 
 impl Load {
-    fn start(front: &Front, ledger: PathBuf, rate: u32, retries: u32) -> Self {
+    fn start(front: &Front, ledger: PathBuf, place: &Place<'_>, retries: u32) -> Self {
         let child = orders()
             .args(["load", "--url", &format!("http://{}", front.address)])
-            .args(["--rate", &rate.to_string(), "--arrivals", "poisson"])
+            .args(["--rate", &place.rate.to_string(), "--arrivals", "poisson"])
+            .args(["--connections", &place.connections.to_string()])
+            // Whoever is killed is noticed at once; whoever is slow is waited for.
+            .args(["--timeout", "60s"])
             .args(["--duration", "until-stopped", "--json"])
             .args(["--retries", &retries.to_string(), "--ledger"])
             .arg(&ledger)
@@ -43,22 +51,30 @@ impl Load {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let child = Running(child);
         Self { child, ledger }
     }
 
-    /// How many orders were so far answered with `word`.
-    fn count(&self, word: &str) -> usize {
+    fn count(&self, is_meant: impl Fn(&str) -> bool) -> usize {
         let ledger = std::fs::read_to_string(&self.ledger).unwrap_or_default();
-        let lines = ledger.lines();
-        lines.filter(|line| line.starts_with(word)).count()
+        ledger.lines().filter(|line| is_meant(line)).count()
+    }
+
+    /// How many orders were acknowledged so far.
+    fn acked(&self) -> usize {
+        self.count(|line| line.starts_with("acked "))
+    }
+
+    /// How many were sent so far and failed.
+    fn failed(&self) -> usize {
+        self.count(|line| line.starts_with("failed ") && !line.ends_with("not sent"))
     }
 
     /// Stops it; its exit code and its result.
     fn stop(self) -> (i32, serde_json::Value) {
-        signal(&self.child, "TERM");
-        let output = self.child.wait_with_output().unwrap();
-        let result = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code().unwrap(), result)
+        signal(&self.child.0, "TERM");
+        let (code, said) = self.child.outcome();
+        (code.unwrap(), serde_json::from_str(&said).unwrap())
     }
 }
 
@@ -75,7 +91,7 @@ fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, ser
 
 /// Waits until `done`, as long as a busy machine may need.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + 4 * PATIENCE;
+    let deadline = Instant::now() + 2 * PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
         // Leaves the two processors to those who are waited for.
@@ -101,19 +117,17 @@ fn survives_kills(place: &Place<'_>) {
     let front = Front::open();
     let mut service = serve();
     front.lead_to(service.address);
-    let patient = Load::start(&front, folder.path().join("patient"), place.rate, 1000);
-    let rash = Load::start(&front, folder.path().join("rash"), place.rate, 0);
-    let acked = || patient.count("acked ") + rash.count("acked ");
+    let patient = Load::start(&front, folder.path().join("patient"), place, 1000);
+    let rash = Load::start(&front, folder.path().join("rash"), place, 0);
+    let acked = || patient.acked() + rash.acked();
     for kill in 0..=KILLS {
         let enough = acked() + place.between;
         wait_until("too few orders were placed", || acked() >= enough);
         if kill < KILLS {
             service.signal("KILL");
             assert!(!service.ended().success());
-            let felt = rash.count("failed ") + 1;
-            wait_until("no order met the dead service", || {
-                rash.count("failed ") >= felt
-            });
+            let felt = rash.failed() + 1;
+            wait_until("no order met the dead service", || rash.failed() >= felt);
             service = serve();
             front.lead_to(service.address);
         }
@@ -158,6 +172,7 @@ fn files_lose_nothing() {
         store: format!("file://{}/orders", folder.path().display()),
         reach: &|_| {},
         rate: 100,
+        connections: 16,
         between: 100,
     });
 }
@@ -169,8 +184,9 @@ fn s3_loses_nothing() {
     survives_kills(&Place {
         store: "s3://shop/orders".to_owned(),
         reach: &|command| moto.reach(command),
-        rate: 8,
-        between: 30,
+        rate: 5,
+        connections: 4,
+        between: 20,
     });
 }
 
@@ -181,8 +197,9 @@ fn dynamodb_loses_nothing() {
     survives_kills(&Place {
         store: "dynamodb://shop-orders".to_owned(),
         reach: &|command| moto.reach(command),
-        rate: 8,
-        between: 30,
+        rate: 5,
+        connections: 4,
+        between: 20,
     });
 }
 
@@ -193,6 +210,7 @@ fn sqlite_loses_nothing() {
         store: format!("sqlite://{}/orders.db", folder.path().display()),
         reach: &|_| {},
         rate: 100,
+        connections: 16,
         between: 100,
     });
 }
@@ -206,8 +224,9 @@ fn sql_loses_nothing(kind: Kind) {
                 .env("ORDERS_STORE_TLS", "off")
                 .env("ORDERS_STORE_PASSWORD_FILE", server.password_file());
         },
-        rate: 50,
-        between: 100,
+        rate: 25,
+        connections: 8,
+        between: 50,
     });
 }
 

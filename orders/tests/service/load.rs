@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::front::Front;
-use crate::support::{PATIENCE, Service, orders, signal};
+use crate::support::{PATIENCE, Running, Service, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
     let Output {
@@ -29,7 +29,7 @@ fn patient(args: &[&str]) -> Command {
     let mut command = orders();
     command.args(args);
     if args[0] == "load" && !args.contains(&"--timeout") {
-        command.args(["--timeout", "60s"]);
+        command.args(["--timeout", "240s"]);
     }
     command
 }
@@ -320,7 +320,7 @@ fn waiting_for_a_slow_service_counts_from_when_an_order_was_due() {
         "--ledger",
         "/dev/null",
         "--timeout",
-        "60s",
+        "240s",
         "--json",
     ]);
     let (code, said) = run(&load);
@@ -478,9 +478,10 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
         let child = patient(&["load", "--url", &url, "--rate", "200"])
             .args(["--duration", "until-stopped", "--ledger", path(&ledger)])
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        let child = Running(child);
         let deadline = Instant::now() + PATIENCE;
         let acked = || {
             std::fs::read_to_string(&ledger)
@@ -493,10 +494,9 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
             assert!(Instant::now() < deadline, "it places no orders");
             std::thread::yield_now();
         }
-        signal(&child, name);
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(0));
-        let said = String::from_utf8(output.stdout).unwrap();
+        signal(&child.0, name);
+        let (code, said) = child.outcome();
+        assert_eq!(code, Some(0), "{said}");
         assert!(
             last(&said).starts_with(&format!("orders: placed {}, failed 0;", acked())),
             "{said}"

@@ -10,8 +10,8 @@ use std::time::Duration;
 use orders::order::OrderId;
 use orders::store::{FileStore, Store};
 
-/// Nothing here takes this long; a test that waits longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Nothing here takes this long, however busy the machine; a test that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary, away from this machine's own settings and from any instance metadata.
 pub(crate) fn orders() -> Command {
@@ -23,6 +23,27 @@ pub(crate) fn orders() -> Command {
     }
     command.env("AWS_EC2_METADATA_DISABLED", "true");
     command
+}
+
+/// A child of ours; it is killed with this value, also when the test fails.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Waits until it ends by itself; its exit code and what it said on stdout, which must be piped.
+    pub(crate) fn outcome(mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        let stdout = self.0.stdout.as_mut().expect("stdout is piped");
+        stdout.read_to_string(&mut said).expect("UTF-8");
+        (self.0.wait().expect("wait").code(), said)
+    }
 }
 
 /// A running service; it is killed with this value.
