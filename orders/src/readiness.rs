@@ -136,8 +136,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::order::{Order, OrderId};
-    use crate::store::{CreateError, Entry, Kept};
+    use crate::store::stuck::Stuck;
 
     #[test]
     fn one_failure_is_forgiven_only_to_a_ready_store() {
@@ -159,31 +158,6 @@ mod tests {
                 state = judge.next(&state, outcome);
             }
             assert_eq!(state, expected, "{start:?} {outcomes:?}");
-        }
-    }
-
-    /// A store whose probe never comes back.
-    struct Stuck;
-
-    #[async_trait::async_trait]
-    impl Store for Stuck {
-        async fn create(&self, _: &Entry) -> Result<Kept, CreateError> {
-            std::future::pending().await
-        }
-        async fn get(&self, _: OrderId) -> anyhow::Result<Option<Order>> {
-            std::future::pending().await
-        }
-        async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
-            std::future::pending().await
-        }
-        async fn probe(&self) -> anyhow::Result<()> {
-            std::future::pending().await
-        }
-        async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
-            std::future::pending().await
-        }
-        async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
-            std::future::pending().await
         }
     }
 

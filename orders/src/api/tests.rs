@@ -7,37 +7,12 @@ use crate::order::{AccountId, Order, OrderId};
 use crate::settings::AwsSettings;
 use crate::settings::RawSettings;
 use crate::store::memory::MemoryStore;
-use crate::store::{CreateError, Entry, Kept};
+use crate::store::stuck::Stuck;
 use axum::body::Body;
 use futures_util::stream;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
-
-/// A store that hangs.
-struct Stuck;
-
-#[async_trait::async_trait]
-impl Store for Stuck {
-    async fn create(&self, _: &Entry) -> Result<Kept, CreateError> {
-        std::future::pending().await
-    }
-    async fn get(&self, _: OrderId) -> anyhow::Result<Option<Order>> {
-        std::future::pending().await
-    }
-    async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
-        std::future::pending().await
-    }
-    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
-        std::future::pending().await
-    }
-    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
-        std::future::pending().await
-    }
-    async fn probe(&self) -> anyhow::Result<()> {
-        Ok(())
-    }
-}
 
 fn service() -> (Router, Shop) {
     over(Arc::new(Stuck), RawSettings::default())

@@ -24,14 +24,22 @@ fn claimed(name: &str, key: u8) -> Entry {
     }
 }
 
-/// Places orders through a network in which two of five requests go wrong, each in its own way, and
-/// proves that what was acknowledged is there once, with its notice. `reach` opens the store through
-/// an endpoint, `inside` is the server's own, `busy` what it answers when it is asked too much.
-pub(crate) async fn loses_nothing(
+/// Proves all of it about the store whose server is at `inside`. `reach` opens the store through an
+/// endpoint, `busy` is what the server answers when it is asked too much. Needs a runtime of one thread.
+pub(crate) async fn are_borne(
     reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync),
     inside: &str,
     busy: Fate,
 ) {
+    loses_nothing(reach, inside, busy).await;
+    says_when_nobody_listens(reach).await;
+    tokio::time::pause();
+    gives_up_on_silence(reach).await;
+}
+
+/// Places orders through a network in which two of five requests go wrong, each in its own way, and
+/// proves that what was acknowledged is there once, with its notice.
+async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: &str, busy: Fate) {
     let seed = fastrand::u64(..);
     let chance = Mutex::new(fastrand::Rng::with_seed(seed));
     let flaky = Flaky::before(inside, move |_| match chance.lock().unwrap().u8(..100) {
@@ -135,7 +143,7 @@ pub(crate) async fn loses_nothing(
 
 /// Proves that a store that never answers is given up before the customer is told, at the latest.
 /// Needs paused time.
-pub(crate) async fn gives_up_on_silence(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
+async fn gives_up_on_silence(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
     let flaky = Flaky::before("", |_| Fate::Silence).await;
     let store = reach(&flaky.endpoint);
     let begun = tokio::time::Instant::now();
@@ -152,7 +160,7 @@ pub(crate) async fn gives_up_on_silence(reach: &(dyn Fn(&str) -> Box<dyn Store> 
 }
 
 /// Proves that a server that is not there is said so at once.
-pub(crate) async fn says_when_nobody_listens(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
+async fn says_when_nobody_listens(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
     // Port 1 is nobody's.
     let store = reach("http://127.0.0.1:1");
     assert!(store.probe().await.is_err());

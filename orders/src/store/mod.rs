@@ -16,6 +16,8 @@ mod file;
 pub(crate) mod memory;
 mod s3;
 mod sql;
+#[cfg(test)]
+pub(crate) mod stuck;
 
 use std::sync::Arc;
 

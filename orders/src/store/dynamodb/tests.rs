@@ -70,25 +70,12 @@ const THROTTLED: &str =
     r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
 
 #[tokio::test]
-async fn a_bad_network_loses_nothing_and_doubles_nothing() {
+async fn a_bad_network_is_borne() {
     let moto = Moto::start();
     moto.make_table("shop", &["pk", "sk"]).await;
-    faults::loses_nothing(
-        &|endpoint| Box::new(store(endpoint, "shop")),
-        &moto.endpoint,
-        Fate::Answered(400, THROTTLED.to_owned()),
-    )
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn silence_is_given_up() {
-    faults::gives_up_on_silence(&|endpoint| Box::new(store(endpoint, "shop"))).await;
-}
-
-#[tokio::test]
-async fn a_server_that_is_not_there_is_said() {
-    faults::says_when_nobody_listens(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+    let reach = |endpoint: &str| -> Box<dyn Store> { Box::new(store(endpoint, "shop")) };
+    let busy = Fate::Answered(400, THROTTLED.to_owned());
+    faults::are_borne(&reach, &moto.endpoint, busy).await;
 }
 
 #[tokio::test]

@@ -62,26 +62,13 @@ async fn a_missing_bucket_is_named() {
 }
 
 #[tokio::test]
-async fn a_bad_network_loses_nothing_and_doubles_nothing() {
+async fn a_bad_network_is_borne() {
     let server = Server::with_bucket("shop").await;
     let busy =
         "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
-    faults::loses_nothing(
-        &|endpoint| Box::new(store(endpoint, "shop")),
-        &server.endpoint,
-        Fate::Answered(503, busy.to_owned()),
-    )
-    .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn silence_is_given_up() {
-    faults::gives_up_on_silence(&|endpoint| Box::new(store(endpoint, "shop"))).await;
-}
-
-#[tokio::test]
-async fn a_server_that_is_not_there_is_said() {
-    faults::says_when_nobody_listens(&|endpoint| Box::new(store(endpoint, "shop"))).await;
+    let reach = |endpoint: &str| -> Box<dyn Store> { Box::new(store(endpoint, "shop")) };
+    let busy = Fate::Answered(503, busy.to_owned());
+    faults::are_borne(&reach, &server.endpoint, busy).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,36 @@
+//! A store that never answers, for tests of what is in front of a store. Test code only.
+
+use async_trait::async_trait;
+
+use super::{CreateError, Entry, Kept, Store};
+use crate::order::{Order, OrderId};
+
+/// It takes every call and comes back from none.
+pub(crate) struct Stuck;
+
+#[async_trait]
+impl Store for Stuck {
+    async fn create(&self, _: &Entry) -> Result<Kept, CreateError> {
+        std::future::pending().await
+    }
+
+    async fn get(&self, _: OrderId) -> anyhow::Result<Option<Order>> {
+        std::future::pending().await
+    }
+
+    async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
+        std::future::pending().await
+    }
+
+    async fn probe(&self) -> anyhow::Result<()> {
+        std::future::pending().await
+    }
+
+    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+        std::future::pending().await
+    }
+
+    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+        std::future::pending().await
+    }
+}
