@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::aws::table::Table;
-use crate::aws::{self, Aws};
+use crate::aws;
 use crate::settings::AwsSettings;
+
+/// How long moto may take for what a test asks it in preparation: with the first request it loads a
+/// service's code, and the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server; it ends with this value.
 pub(crate) struct Moto {
@@ -70,39 +74,19 @@ impl Moto {
 
     /// Makes a bucket.
     pub(crate) async fn make_bucket(&self, name: &str) {
-        let url = format!("{}/{name}", self.endpoint);
         let body = "<CreateBucketConfiguration><LocationConstraint>eu-north-1\
                     </LocationConstraint></CreateBucketConfiguration>";
-        let request = aws::client(&url, Duration::from_secs(10))
-            .unwrap()
-            .put(&url)
-            .body(body);
-        let answer = request
-            .header("authorization", signed_for("s3"))
-            .send()
-            .await
-            .unwrap();
-        assert!(answer.status().is_success(), "{answer:?}");
+        let url = format!("{}/{name}", self.endpoint);
+        self.prepare(Method::PUT, &url, "s3", &[], body.to_owned())
+            .await;
     }
-}
 
-impl Moto {
     /// Asks `service` in the query protocol, and gives its answer.
     pub(crate) async fn ask(&self, service: &str, form: &str) -> String {
         let url = format!("{}/", self.endpoint);
-        let answer = aws::client(&url, Duration::from_secs(10))
-            .unwrap()
-            .post(&url)
-            .header("content-type", "application/x-www-form-urlencoded")
-            .header("authorization", signed_for(service))
-            .body(form.to_owned())
-            .send()
+        let header = ("content-type", "application/x-www-form-urlencoded");
+        self.prepare(Method::POST, &url, service, &[header], form.to_owned())
             .await
-            .unwrap();
-        let status = answer.status();
-        let text = answer.text().await.unwrap();
-        assert!(status.is_success(), "{status} {text}");
-        text
     }
 
     /// Makes a table with these keys, all text: the first is hashed, the second sorted.
@@ -113,13 +97,44 @@ impl Moto {
                 .map(|(key, value)| json!({"AttributeName": key, kind: value}))
                 .collect()
         };
-        let table = Table::new(name.to_owned(), Aws::new(Self::settings(&self.endpoint)));
         let body = json!({
+            "TableName": name,
             "AttributeDefinitions": of("AttributeType", ["S", "S"]),
             "KeySchema": of("KeyType", ["HASH", "RANGE"]),
             "BillingMode": "PAY_PER_REQUEST",
         });
-        table.call("CreateTable", body).await.unwrap();
+        let url = format!("{}/", self.endpoint);
+        let headers = [
+            ("content-type", "application/x-amz-json-1.0"),
+            ("x-amz-target", "DynamoDB_20120810.CreateTable"),
+        ];
+        self.prepare(Method::POST, &url, "dynamodb", &headers, body.to_string())
+            .await;
+    }
+
+    /// Asks once, with patience, and gives the answer. The service's own calls have little patience
+    /// and come again, which would make a table twice.
+    async fn prepare(
+        &self,
+        method: Method,
+        url: &str,
+        service: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> String {
+        let client = aws::client(url, PATIENCE).unwrap();
+        let mut request = client
+            .request(method, url)
+            .header("authorization", signed_for(service))
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{url}: {status} {text}");
+        text
     }
 }
 

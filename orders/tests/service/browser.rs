@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::support::PATIENCE;
 
 /// A whole test, start of the browser included, on a machine with better things to do.
-const TEST_PATIENCE: Duration = Duration::from_secs(180);
+const TEST_PATIENCE: Duration = Duration::from_secs(600);
 
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 

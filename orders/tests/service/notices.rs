@@ -98,8 +98,8 @@ fn a_topic_that_does_not_answer_holds_up_no_order() {
         .lines()
         .find_map(|line| line.strip_prefix("orders_notices_waiting "))
         .and_then(|count| count.parse().ok());
-    // Eight are under way.
-    assert!(waiting.is_some_and(|count: u32| count >= 42), "{metrics}");
+    // Eight are under way, and eight more for each time that the first were given up meanwhile.
+    assert!(waiting.is_some_and(|count: u32| count >= 10), "{metrics}");
     service.signal("TERM");
     service.wait_for("some notices wait in the store");
     assert_eq!(service.ended().code(), Some(0));

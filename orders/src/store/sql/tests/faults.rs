@@ -94,7 +94,7 @@ async fn a_lost_answer_is_no_second_order(store: &SqlStore, wire: &Wire) {
 /// As when a server restarts, or what stands between forgets its connections.
 async fn a_cut_is_mended_by_the_retry(store: &SqlStore, wire: &Wire) {
     // All connections of the pool are open, and then all are dead.
-    let entries: Vec<Entry> = (0..32).map(|_| entry()).collect();
+    let entries: Vec<Entry> = (0..16).map(|_| entry()).collect();
     for outcome in join_all(entries.iter().map(|entry| store.create(entry))).await {
         outcome.unwrap();
     }
