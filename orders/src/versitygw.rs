@@ -38,7 +38,7 @@ impl VersityGw {
         let log = folder.path().join("log");
         let port = Port::reserve();
         let address = port.address();
-        let mut child = Command::new(program)
+        let child = Command::new(program)
             .args([
                 "--access",
                 "test",
@@ -61,20 +61,21 @@ impl VersityGw {
                     program.display()
                 )
             });
+        let mut server = Self {
+            child,
+            endpoint: format!("http://{address}"),
+            _folder: folder,
+            _port: port,
+        };
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
-            let ended = child.try_wait().unwrap();
+            let ended = server.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && begun.elapsed() < PATIENCE,
                 "versitygw: {ended:?}"
             );
             std::thread::yield_now();
         }
-        Self {
-            child,
-            endpoint: format!("http://{address}"),
-            _folder: folder,
-            _port: port,
-        }
+        server
     }
 }
