@@ -5,7 +5,7 @@
 //! This module knows files only; what to undo and how is the sweep's business.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::ids::RunId;
+use crate::lock::Lock;
 
 /// The schema this program reads and writes.
 const SCHEMA: u32 = 1;
@@ -127,13 +128,13 @@ pub(crate) struct Journal {
 pub(crate) struct Ledger {
     folder: PathBuf,
     journal: Journal,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// The right to bake one image in one folder; given back when dropped, or when the process dies.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Turn {
@@ -144,31 +145,27 @@ impl Turn {
         std::fs::create_dir_all(runs)
             .with_context(|| format!("create the folder of runs {}", runs.display()))?;
         let path = runs.with_file_name(format!("{image}.lock"));
-        let mut lock = File::options()
+        let file = File::options()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                return Err(Exit::Refused
-                    .error(format!(
-                        "image {image} is being baked here already, by {}",
-                        holder.trim()
-                    ))
-                    .hint("wait until it has ended, or end it with Ctrl-C and run `imagebuilder reap`")
-                    .into());
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("lock {}", path.display()));
-            }
-        }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "process {}, run {run}", std::process::id()))
+        let lock = Lock::of(file).with_context(|| format!("lock {}", path.display()))?;
+        let Some(lock) = lock else {
+            let holder = std::fs::read_to_string(&path).unwrap_or_default();
+            return Err(Exit::Refused
+                .error(format!(
+                    "image {image} is being baked here already, by {}",
+                    holder.trim()
+                ))
+                .hint("wait until it has ended, or end it with Ctrl-C and run `imagebuilder reap`")
+                .into());
+        };
+        let mut file = lock.file();
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "process {}, run {run}", std::process::id()))
             .with_context(|| format!("write {}", path.display()))?;
         Ok(Self { _lock: lock })
     }
@@ -181,18 +178,6 @@ pub(crate) enum Found {
     Alive(RunId),
     /// Its process is gone; the journal is ours now.
     Dead(Box<Ledger>),
-}
-
-/// Waits until no lock below `runs` is held. A child that another test starts holds every lock of this process too, from
-/// its fork until its exec.
-#[cfg(test)]
-pub(crate) fn settled(runs: &Path) {
-    for run in std::fs::read_dir(runs).into_iter().flatten().flatten() {
-        if let Ok(lock) = File::open(run.path().join(LOCK)) {
-            // What cannot be locked at all shows where it is looked at.
-            let _ = lock.lock();
-        }
-    }
 }
 
 impl Ledger {
@@ -208,7 +193,8 @@ impl Ledger {
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("create run folder {}", folder.display()))?;
         let lock = File::create(folder.join(LOCK)).context("create the run's lock")?;
-        lock.try_lock().context("lock the run")?;
+        let lock = Lock::of(lock).context("lock the run")?;
+        let lock = lock.with_context(|| format!("run {run} is held by another process"))?;
         let ledger = Self {
             folder,
             journal: Journal {
@@ -239,11 +225,9 @@ impl Ledger {
         };
         let journal = parse(&text, &path)?;
         let lock = File::create(folder.join(LOCK)).context("open the run's lock")?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Some(Found::Alive(journal.run))),
-            Err(TryLockError::Error(error)) => return Err(error).context("lock the run"),
-        }
+        let Some(lock) = Lock::of(lock).context("lock the run")? else {
+            return Ok(Some(Found::Alive(journal.run)));
+        };
         // It may have been written between reading and locking.
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -356,7 +340,8 @@ impl Ledger {
         self.write()
     }
 
-    /// A lock for Packer to hold as its standard input: while Packer or a plugin of it lives, it is held.
+    /// A lock for Packer to hold as its standard input: while Packer or a plugin of it lives, it is held. No [`Lock`]:
+    /// what this process lets go of, Packer goes on holding.
     pub(crate) fn packer_lock(&self) -> anyhow::Result<File> {
         let lock = File::create(self.folder.join(PACKER_LOCK)).context("create Packer's lock")?;
         lock.try_lock().context("lock the run for Packer")?;
@@ -370,11 +355,7 @@ impl Ledger {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error).context("open Packer's lock"),
         };
-        match lock.try_lock() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(error).context("try Packer's lock"),
-        }
+        Ok(Lock::of(lock).context("try Packer's lock")?.is_none())
     }
 
     /// What may exist and was neither removed nor kept, newest first: the order to undo it in.
@@ -489,7 +470,8 @@ mod tests {
         assert!(!ledger.packer_lives().unwrap());
         let held = ledger.packer_lock().unwrap();
         assert!(ledger.packer_lives().unwrap());
-        drop(held);
+        // As when its last holder ends: a child that another test forks just now would hold what is only dropped.
+        held.unlock().unwrap();
         assert!(!ledger.packer_lives().unwrap());
     }
 

@@ -14,6 +14,7 @@ mod exit;
 mod ids;
 mod image;
 mod ledger;
+mod lock;
 mod output;
 mod packer;
 mod roll;

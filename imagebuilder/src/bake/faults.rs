@@ -146,7 +146,6 @@ impl Scene {
 
     async fn reap(&self) -> super::reap::Reaped {
         self.fake.world().fault = None;
-        crate::ledger::settled(&self.runs());
         let day = Duration::from_secs(86400);
         reap(
             &self.fake.cloud(),

@@ -2,7 +2,7 @@
 //!
 //! One lock a folder keeps two publishers of the same machine apart.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use super::digest;
 use super::store::{Found, Keep, Store, Tag, TooLong, Written};
 use crate::exit::Exit;
+use crate::lock::Lock;
 
 /// Begins the names of files that have none yet.
 const UNNAMED: &str = ".unnamed-";
@@ -21,7 +22,7 @@ const UNNAMED: &str = ".unnamed-";
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Folder {
@@ -38,27 +39,22 @@ impl Folder {
                 .with_context(|| format!("create the folder {}", folder.display()))?;
         }
         let path = root.join(".lock");
-        let lock = File::options()
+        let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Exit::Refused
-                    .error(format!(
-                        "another process is changing the channel in {}",
-                        root.display()
-                    ))
-                    .hint("wait for it to end, and try again")
-                    .into());
-            }
-            Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("lock {}", path.display()));
-            }
-        }
+        let lock = Lock::of(file).with_context(|| format!("lock {}", path.display()))?;
+        let Some(lock) = lock else {
+            return Err(Exit::Refused
+                .error(format!(
+                    "another process is changing the channel in {}",
+                    root.display()
+                ))
+                .hint("wait for it to end, and try again")
+                .into());
+        };
         for part in ["metadata", "targets"] {
             for entry in std::fs::read_dir(root.join(part))? {
                 let entry = entry?;

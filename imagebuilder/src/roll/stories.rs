@@ -184,7 +184,6 @@ fn normal(text: &str) -> String {
 }
 
 fn outcome(runs: &Path) -> Vec<Option<String>> {
-    crate::ledger::settled(runs);
     crate::ledger::Ledger::all(runs)
         .unwrap()
         .into_iter()
