@@ -2,9 +2,11 @@
 //!
 //! Runs it and hears its verdict; what follows from it is [`watch`](super::watch)'s to decide.
 
+use std::pin::pin;
 use std::process::Stdio;
 
 use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use crate::config::SmokeTest;
@@ -34,19 +36,28 @@ pub(crate) struct Processes;
 #[async_trait]
 impl Smoke for Processes {
     async fn run(&self, test: &SmokeTest, occasion: &Occasion) -> Result<(), String> {
-        let child = Command::new(&test.program)
+        let started = Command::new(&test.program)
             .args(&test.arguments)
             .env("IMAGEBUILDER_GROUP", occasion.group.as_str())
             .env("IMAGEBUILDER_IMAGE", occasion.image.as_str())
             .env("IMAGEBUILDER_PERCENT", occasion.percent.to_string())
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
-            .output();
-        let output = match tokio::time::timeout(test.timeout, child).await {
+            .spawn();
+        let cannot = |error| format!("cannot run {}: {error}", test.program);
+        let child = started.map_err(cannot)?;
+        let group = child.id();
+        let mut ended = pin!(child.wait_with_output());
+        // Dropped before the child is, whose process keeps the group's number from being another's.
+        let mut running = Running(group);
+        let output = match tokio::time::timeout(test.timeout, &mut ended).await {
             Err(_) => return Err(format!("no answer within {} s", test.timeout.as_secs())),
-            Ok(Err(error)) => return Err(format!("cannot run {}: {error}", test.program)),
-            Ok(Ok(output)) => output,
+            Ok(output) => output.map_err(cannot)?,
         };
+        running.0 = None;
         if output.status.success() {
             return Ok(());
         }
@@ -68,8 +79,22 @@ impl Smoke for Processes {
     }
 }
 
+/// The processes of a smoke test that has not ended: when nobody waits for it any more, they all go, whatever it started.
+struct Running(Option<u32>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let group = self.0.and_then(|group| i32::try_from(group).ok());
+        if let Some(group) = group.and_then(Pid::from_raw) {
+            // An error says that all of them are gone.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _};
     use std::time::Duration;
 
     use super::*;
@@ -88,7 +113,7 @@ mod tests {
         Processes.run(&test, &occasion).await
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_secs(120);
 
     #[tokio::test]
     async fn it_hears_the_exit_status_and_the_last_line() {
@@ -105,6 +130,33 @@ mod tests {
     async fn it_does_not_wait_for_ever() {
         let answer = run("sleep 600", Duration::from_millis(50)).await;
         assert_eq!(answer, Err("no answer within 0 s".into()));
+    }
+
+    #[tokio::test]
+    async fn what_it_started_ends_when_nobody_waits_for_it_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = folder.path().join("held");
+        let made = std::process::Command::new("mkfifo").arg(&held).status();
+        assert!(made.unwrap().success());
+        let script = format!(
+            "exec 3>{}; sleep infinity & echo up >&3; wait",
+            held.display()
+        );
+        let (up, is_up) = tokio::sync::oneshot::channel();
+        let (gone, is_gone) = std::sync::mpsc::channel();
+        // On a thread that a broken test can leave behind.
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(std::fs::File::open(held).unwrap());
+            pipe.read_line(&mut String::new()).unwrap();
+            up.send(()).unwrap();
+            pipe.read_to_end(&mut Vec::new()).unwrap();
+            gone.send(()).unwrap();
+        });
+        tokio::select! {
+            answer = run(&script, LONG) => panic!("{answer:?}"),
+            said = is_up => said.unwrap(),
+        }
+        is_gone.recv_timeout(LONG).expect("the sleeper ends");
     }
 
     #[tokio::test]
