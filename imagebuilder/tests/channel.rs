@@ -115,6 +115,17 @@ impl House {
         output
     }
 
+    /// What `doctor` says of the channel, whatever else it finds.
+    fn doctor(&self) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder"));
+        self.environment(command.arg("doctor"));
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|line| line.contains(" channel: "));
+        line.unwrap_or_else(|| panic!("nothing of the channel: {text}"))
+            .to_owned()
+    }
+
     fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(
@@ -313,6 +324,14 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
 
     let url = format!("file://{}/channel", house.at().display());
     life(&house, &url);
+    let told = house.doctor();
+    let lasts = "ok     channel: channel is as signed; expires: root in 364 d, targets in 89 d";
+    assert!(told.starts_with(lasts), "{told}");
+    let (there, away) = (house.at().join("channel"), house.at().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    let told = house.doctor();
+    assert!(told.starts_with("WRONG  channel: "), "{told}");
+    std::fs::rename(away, there).unwrap();
 
     // The root keys leave; one of them and the online key are changed, in two places.
     for name in ["root-1", "root-2", "root-3"] {

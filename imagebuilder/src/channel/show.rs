@@ -65,6 +65,23 @@ struct WaveView {
     open: bool,
 }
 
+/// A role's metadata that is expired or soon will be.
+#[derive(Debug)]
+pub(crate) struct Warning {
+    /// Expired already, rather than soon.
+    pub(crate) expired: bool,
+    /// What there is to tell.
+    pub(crate) told: String,
+    /// What helps.
+    pub(crate) cure: String,
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; {}", self.told, self.cure)
+    }
+}
+
 /// Looks at everything as of `now`. `lives` are the configured lives of root, targets, snapshot and timestamp, in days.
 pub(crate) fn view(
     verified: &Verified,
@@ -172,8 +189,8 @@ fn release_view(entry: Entry, now: Timestamp) -> ReleaseView {
 }
 
 impl View {
-    /// What is expired or soon will be, with its cure.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// What is expired or soon will be.
+    pub(crate) fn warnings(&self) -> Vec<Warning> {
         self.roles
             .iter()
             .filter_map(|role| {
@@ -187,14 +204,25 @@ impl View {
                 };
                 let kind: RoleType = role.role.parse().ok()?;
                 // A timestamp lives a day: it is the cron job's business until it is over.
-                let told = if role.state == "soon" && kind == RoleType::Timestamp {
-                    format!("{told}; cron should have run `imagebuilder channel refresh`")
+                let cure = if role.state == "soon" && kind == RoleType::Timestamp {
+                    "cron should have run `imagebuilder channel refresh`".to_owned()
                 } else {
-                    format!("{told}; {}", cure(kind))
+                    cure(kind).to_owned()
                 };
-                Some(told)
+                Some(Warning {
+                    expired: role.state == "expired",
+                    told,
+                    cure,
+                })
             })
             .collect()
+    }
+
+    /// When each role's metadata expires, in one line.
+    pub(crate) fn expiries(&self, now: Timestamp) -> String {
+        let roles = self.roles.iter();
+        let roles = roles.map(|role| format!("{} {}", role.role, span(role.expires, now)));
+        roles.collect::<Vec<_>>().join(", ")
     }
 
     /// The view as lines for people.

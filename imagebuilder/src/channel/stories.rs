@@ -605,7 +605,17 @@ async fn show_tells_releases_waves_and_what_will_expire() {
     for id in verified.root().keys.keys() {
         text = text.replace(&super::hex(id)[..8], "KEY");
     }
-    insta::assert_snapshot!("show", format!("{text}\n\n{}", view.warnings().join("\n")));
+    let warnings = |view: &super::show::View| {
+        let warnings = view.warnings();
+        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        told.join("\n")
+    };
+    assert!(view.warnings().iter().all(|warning| !warning.expired));
+    assert_eq!(
+        view.expiries(scene.now),
+        "root in 364 d, targets in 89 d, snapshot in 6 d, timestamp in 1 h"
+    );
+    insta::assert_snapshot!("show", format!("{text}\n\n{}", warnings(&view)));
     scene.later(24 * 400);
     let view = super::show::view(
         &verified,
@@ -614,5 +624,6 @@ async fn show_tells_releases_waves_and_what_will_expire() {
         [365, 90, 7, 1],
         scene.now,
     );
-    insta::assert_snapshot!("show-expired", view.warnings().join("\n"));
+    assert!(view.warnings().iter().all(|warning| warning.expired));
+    insta::assert_snapshot!("show-expired", warnings(&view));
 }

@@ -3,7 +3,10 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::channel;
 use crate::bake::resolve;
+use crate::channel::desk::{Access, Desk};
+use crate::channel::show::View;
 use crate::cloud::{Cloud, HookMoment, Image, Kind, Permission};
 use crate::config::Config;
 use crate::context::Context;
@@ -147,6 +150,10 @@ impl Doctor {
                     stage.files.len()
                 )
             })?;
+            if config.channel.is_some() {
+                let finding = channel_check(context, &config).await;
+                report.add("channel", finding)?;
+            }
             let cloud = report.attempt("credentials", context.cloud(&config).await, |cloud| {
                 format!("found; region {}", cloud.region)
             })?;
@@ -170,6 +177,44 @@ impl Doctor {
                 .error(format!("{wrong} things are wrong"))
                 .into()),
         }
+    }
+}
+
+/// Whether the signed channel can be read, is what this folder trusts, and will last.
+async fn channel_check(context: &Context, config: &Config) -> Finding {
+    let read = async {
+        let desk = Desk::open(context, config, Access::Read).await?;
+        let verified = desk.verified().await?;
+        anyhow::Ok((channel::look(&desk, &verified, config), desk))
+    };
+    match read.await {
+        Ok((view, desk)) => lasting(&view, &desk.place(), desk.now),
+        Err(error) => {
+            let cure = exit::hint(&error).map(ToOwned::to_owned);
+            Finding::Wrong(format!("{error:#}"), cure)
+        }
+    }
+}
+
+/// What is expired is wrong, since boxes take nothing from it; what soon will be should be known.
+fn lasting(view: &View, place: &str, now: jiff::Timestamp) -> Finding {
+    let mut warnings = view.warnings();
+    warnings.sort_by_key(|warning| !warning.expired);
+    let Some(first) = warnings.first() else {
+        return Finding::Fine(format!(
+            "{place} is as signed; expires: {}",
+            view.expiries(now)
+        ));
+    };
+    let told: Vec<&str> = warnings
+        .iter()
+        .map(|warning| warning.told.as_str())
+        .collect();
+    let (told, cure) = (told.join(", "), first.cure.clone());
+    if first.expired {
+        Finding::Wrong(told, Some(cure))
+    } else {
+        Finding::Odd(told, cure)
     }
 }
 

@@ -11,6 +11,7 @@ mod withdraw;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
+pub(super) use self::show::look;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 

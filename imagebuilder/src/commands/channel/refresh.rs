@@ -36,7 +36,7 @@ impl Refresh {
         let (role, next) = next_expiry(&is);
         step.done(format!("good until {next}, when {role} expires"));
         for warning in super::show::look(&desk, &is, &config).warnings() {
-            output.warn(warning);
+            output.warn(warning.to_string());
         }
         if output.wants_json() {
             output.json(&Answer {

@@ -28,14 +28,14 @@ impl Show {
             }
         }
         for warning in view.warnings() {
-            output.warn(warning);
+            output.warn(warning.to_string());
         }
         Ok(Exit::Done)
     }
 }
 
 /// The view of a repository as of now.
-pub(super) fn look(desk: &Desk, verified: &Verified, config: &Config) -> View {
+pub(in crate::commands) fn look(desk: &Desk, verified: &Verified, config: &Config) -> View {
     let expires = &desk.channel.expires;
     let lives = [
         expires.root_days,
