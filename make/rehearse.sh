@@ -95,7 +95,13 @@ trap 'exit 143' TERM
 
 # --- the parts --------------------------------------------------------------------------------------------
 part "the base image, from Debian's packages (made once, then cached)"
-base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-)
+# Mirrors fail now and then.
+for pause in 10 60 0; do
+  base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-) && break
+  [ $pause != 0 ] || die "there is no base image"
+  echo "once more in $pause s" >&2
+  sleep $pause
+done
 
 part "the cloud: endpoint, fleet of two plain boxes, listener"
 [ ! -d "$cloud" ] || rehearsal down "$cloud" >/dev/null 2>&1 9>&- || true

@@ -122,12 +122,7 @@ fn what_preflight_refuses_is_exit_3_with_its_cure() {
             .env("AWS_SECRET_ACCESS_KEY", "y");
     };
     program(at, "packer", "#!/bin/sh\necho 'Packer v1.6.6'\n");
-    let started = std::time::Instant::now();
     let output = bake().output().unwrap();
-    assert!(
-        started.elapsed() < std::time::Duration::from_secs(10),
-        "no credentials must be told fast"
-    );
     let text = told(&output, at);
     assert!(text.starts_with("exit 3\n"), "{text}");
     assert!(

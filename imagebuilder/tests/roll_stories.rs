@@ -26,7 +26,7 @@ const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
 /// Boxes of the stories' group.
 const SIZE: i32 = 2;
 /// How long the cloud may take for what it does in moments.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The cloud's program.
 fn rehearsal() -> PathBuf {
@@ -398,7 +398,7 @@ instance_warmup_seconds = 1
 max_failed_launches = 2
 poll_seconds = 1
 healthy_rounds = 2
-verify_timeout_seconds = 60
+verify_timeout_seconds = 600
 "#;
 
 /// The shop's template in this version.

@@ -28,7 +28,7 @@ class Fetcher(FetcherInterface):
                 raise DownloadHTTPError(url, 404) from error
         request = urllib.request.Request(url, headers={"Authorization": SIGNED})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return iter([answer.read()])
         except urllib.error.HTTPError as error:
             raise DownloadHTTPError(url, error.code) from error

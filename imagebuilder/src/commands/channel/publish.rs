@@ -22,7 +22,7 @@ use crate::exit::Exit;
 use crate::ids::ChannelName;
 
 /// A binary says its version at once or not at all.
-const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest binary, in bytes: an agent has six million.
 const MOST: u64 = 256 * 1024 * 1024;
 
