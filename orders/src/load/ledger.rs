@@ -251,6 +251,8 @@ mod tests {
         let first = Ledger::append_to(&path, &Run::new()).unwrap();
         let error = Ledger::append_to(&path, &Run::new()).unwrap_err();
         assert!(error.to_string().contains("another load"), "{error}");
+        // As a child has it that is forked just now.
+        let _copy = first.file.try_clone().unwrap();
         drop(first);
         Ledger::append_to(&path, &Run::new()).unwrap();
     }
