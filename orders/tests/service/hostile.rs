@@ -156,7 +156,10 @@ fn what_is_no_http_is_refused_and_smuggles_nothing() {
                 .into_bytes(),
             &[400],
         ),
-        (b"CONNECT evil.example:443 HTTP/1.1\r\nhost: s\r\n\r\n".to_vec(), &[400, 404, 405]),
+        (
+            b"CONNECT evil.example:443 HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n".to_vec(),
+            &[400, 404, 405],
+        ),
     ];
     for (bytes, statuses) in table {
         let shown = String::from_utf8_lossy(&bytes).into_owned();

@@ -78,15 +78,23 @@ impl Load {
     }
 }
 
-/// What a check of `ledger` says, with its exit code.
+/// What a check of `ledger` says, with its exit code. On a busy machine the list may take a store longer than
+/// the service waits for it; then there is no answer yet, neither good nor bad.
 fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, serde_json::Value) {
-    let mut command = orders();
-    command.args(["check", "--json", "--ledger"]).arg(ledger);
-    reach(command.args(how));
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let result = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
-    (output.status.code().unwrap(), result)
+    let mut answer = None;
+    wait_until("the orders could not be looked up", || {
+        let mut command = orders();
+        command.args(["check", "--json", "--ledger"]).arg(ledger);
+        reach(command.args(how));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let result: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+        let is_one = !result["found"].is_null();
+        answer = Some((output.status.code().unwrap(), result));
+        is_one
+    });
+    answer.unwrap()
 }
 
 /// Waits until `done`, as long as a busy machine may need.
