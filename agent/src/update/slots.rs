@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,6 +23,9 @@ pub const COMPLETE: &str = "COMPLETE";
 
 /// The file in the runtime directory that a run holds locked.
 pub const LOCK: &str = "lock";
+
+/// Whoever can open a file can lock it: anybody else who could would keep the box from updates and repairs.
+const LOCK_MODE: u32 = 0o600;
 
 /// What an update leaves free on the disk, beside twice its own length: the journal and the services on
 /// the box need room too.
@@ -126,9 +129,13 @@ impl Slots {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                .mode(LOCK_MODE)
                 .open(&path)
         };
         let file = open().with_context(|| format!("cannot open {}", path.display()))?;
+        // An older version made it for everybody to open, and a runtime directory outlives its versions.
+        file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+            .with_context(|| format!("cannot keep {} to itself", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),

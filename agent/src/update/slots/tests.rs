@@ -237,6 +237,22 @@ fn one_holds_the_lock_until_it_is_let_go() {
 }
 
 #[test]
+fn nobody_else_can_open_the_lock_and_so_hold_it() {
+    let it = bare();
+    let path = it.slots.layout.run.join(LOCK);
+    // As an older version left it.
+    fs::create_dir_all(&it.slots.layout.run).unwrap();
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    for _ in 0..2 {
+        let _ = it.slots.lock().unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_file_is_replaced_whole_and_nothing_is_left_of_a_try_that_failed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
