@@ -17,16 +17,16 @@ use crate::update::refusal::Cause;
 
 /// How long the daemon may take to give its leave: it looks every 5 s and asks the group at most once a
 /// minute.
-const LEAVE: Duration = Duration::from_secs(60);
+pub(super) const LEAVE: Duration = Duration::from_secs(60);
 
 /// Between two looks for the daemon's answer.
 const ANSWERS: Duration = Duration::from_secs(1);
 
 /// The longest self-test: it reads the settings and the channel, which has deadlines of its own.
-const PROBE: Duration = Duration::from_secs(120);
+pub(super) const PROBE: Duration = Duration::from_secs(120);
 
 /// The longest start of a unit: above every `TimeoutStartSec=` of ours, which ends it in order.
-const START: Duration = Duration::from_secs(180);
+pub(super) const START: Duration = Duration::from_secs(180);
 
 /// The build that an offer is of.
 pub(super) fn build(offer: &Offer) -> Build {
@@ -194,7 +194,7 @@ impl Attempt {
         answer
     }
 
-    fn wish(&mut self, since: Option<Timestamp>) {
+    pub(super) fn wish(&mut self, since: Option<Timestamp>) {
         self.world
             .board
             .change(|standing| standing.asks_leave_since = since);

@@ -1,11 +1,14 @@
 //! The soak: a trial is watched until it proved itself, or worsened the box.
+//!
+//! At its end the trial is asked what the stable agent was asked before: for its leave to be replaced. Whatever
+//! it answers will do now; one that never answers could never be replaced once it is stable.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::Attempt;
-use super::acts::Fault;
+use super::acts::{Fault, LEAVE};
 use super::world::{Active, Health, Unit};
 use crate::update::board::Build;
 
@@ -14,7 +17,7 @@ const LOOKS: Duration = Duration::from_secs(2);
 
 /// How long a box may look worse than before the trial: a service fails a round now and then, and a daemon
 /// needs a moment to its first standing.
-const GRACE: Duration = Duration::from_secs(30);
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// Looks at systemd that may fail in a row.
 const BLIND: u32 = 5;
@@ -26,6 +29,7 @@ impl Attempt {
         let mut pid = None;
         let mut worse_since = None;
         let mut blind = 0;
+        let mut asked = None;
         loop {
             match self.world.units.look(Unit::Trial).await {
                 Ok(it) if it.active != Active::Active => {
@@ -66,7 +70,27 @@ impl Attempt {
                 }
             }
             if Instant::now() >= end && worse_since.is_none() && blind == 0 {
-                return Ok(());
+                let (since, deadline) = *asked.get_or_insert_with(|| {
+                    let since = self.world.clock.now();
+                    self.wish(Some(since));
+                    (since, Instant::now() + LEAVE)
+                });
+                // The wish goes from the board with the next step.
+                match self.world.daemon.health().and_then(|it| it.leave) {
+                    Some((_, _, at)) if at >= since => return Ok(()),
+                    // It may be the metadata service or the group that keeps it from answering: no reason to
+                    // blame the release for good.
+                    _ if Instant::now() >= deadline => {
+                        return Err(Fault::world(
+                            "mute",
+                            format!(
+                                "the trial did not say within {} s whether it may be replaced",
+                                LEAVE.as_secs()
+                            ),
+                        ));
+                    }
+                    _ => {}
+                }
             }
             sleep(LOOKS).await;
         }

@@ -52,6 +52,10 @@ pub(super) enum OnTrial {
     Sickens(Duration, Duration),
     /// The box is told to leave.
     Leaves(Duration),
+    /// Does well, and never answers the updater.
+    Mute,
+    /// Does well, and answers that it may not be replaced now.
+    Refuses,
 }
 
 #[derive(Clone, Debug)]
@@ -483,6 +487,16 @@ impl Daemon for Play {
             passing: vec!["orders".to_owned()],
             leave: None,
         };
+        let asked = fs::read_to_string(scene.root.join("run/status.json")).unwrap_or_default();
+        let asked: crate::update::board::UpdateStanding =
+            serde_json::from_str(&asked).unwrap_or_default();
+        health.leave = asked.asks_leave_since.and_then(|at| match scene.answer {
+            Answer::Granted => Some((true, String::new(), at)),
+            Answer::Refused(reason) => Some((false, reason.to_owned(), at)),
+            // One on trial has ways of its own.
+            Answer::Silent if scene.trial == Active::Active => Some((true, String::new(), at)),
+            Answer::Silent => None,
+        });
         if scene.trial == Active::Active {
             health.version = scene.version_at("trial");
             health.pid = 20;
@@ -490,17 +504,10 @@ impl Daemon for Play {
                 OnTrial::Silent => return None,
                 OnTrial::Sickens(from, to) if (from..to).contains(&at) => health.passing.clear(),
                 OnTrial::Leaves(from) => health.leaving = at >= from,
+                OnTrial::Mute => health.leave = None,
+                OnTrial::Refuses => health.leave = health.leave.map(|it| (false, it.1, it.2)),
                 _ => {}
             }
-        } else {
-            let asked = fs::read_to_string(scene.root.join("run/status.json")).unwrap_or_default();
-            let asked: crate::update::board::UpdateStanding =
-                serde_json::from_str(&asked).unwrap_or_default();
-            health.leave = asked.asks_leave_since.and_then(|at| match scene.answer {
-                Answer::Granted => Some((true, String::new(), at)),
-                Answer::Refused(reason) => Some((false, reason.to_owned(), at)),
-                Answer::Silent => None,
-            });
         }
         Some(health)
     }

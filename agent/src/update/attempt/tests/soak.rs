@@ -111,6 +111,32 @@ async fn a_box_told_to_leave_blames_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_trial_that_never_answers_the_updater_is_not_confirmed_and_nobody_is_blamed() {
+    let stage = Stage::new();
+    let build = stage.offers("1.1.0");
+    stage.scene().on_trial = OnTrial::Mute;
+    let ended = stage.ends().await;
+    assert!(
+        matches!(&ended, Ended::With(Outcome::Postponed { code, .. }) if code == "mute"),
+        "{ended:?}"
+    );
+    assert_eq!(stage.state().skipped, []);
+    assert_eq!(stage.state().setback.unwrap().digest, build.digest);
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+    assert_eq!(stage.scene().stable, Active::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_answers_is_confirmed_whatever_it_answers() {
+    let stage = Stage::new();
+    let build = stage.offers("1.1.0");
+    // The stable agent gave its leave; a refresh of the group begins meanwhile.
+    stage.scene().on_trial = OnTrial::Refuses;
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_release_that_cannot_update_again_is_not_confirmed() {
     for (probes, code, reason) in [
         (
