@@ -23,6 +23,8 @@ use crate::update::subscription::Subscription;
 mod metrics;
 
 pub(crate) use metrics::Metrics;
+#[cfg(test)]
+pub(crate) use update::LONGEST_SOAK;
 
 /// The first line by which user data says that it is a fragment of ours.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";

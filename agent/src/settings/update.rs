@@ -39,7 +39,7 @@ impl Sources {
 
 /// The longest soak: a trial unit ends by itself after 900 s (its `RuntimeMaxSec=`), and starting and
 /// proving take their part of that.
-const LONGEST_SOAK: u64 = 599;
+pub(crate) const LONGEST_SOAK: u64 = 599;
 
 impl UpdateFragment {
     /// The table's subscription; `None` when it names the empty channel, which is how user data or a drop-in

@@ -1,0 +1,50 @@
+//! The deadlines of the units are above those of what runs in them: nothing is ended from outside that would
+//! have ended in order.
+
+use std::time::Duration;
+
+use crate::settings::LONGEST_SOAK;
+use crate::update::attempt::acts::{LEAVE, PROBE, START};
+use crate::update::attempt::watch::GRACE;
+use crate::update::channel::Limits;
+
+const UPDATER: &str =
+    include_str!("../../../../../templates/systemd/imagebuilder-agent-update.service.tera");
+const TRIAL: &str =
+    include_str!("../../../../../templates/systemd/imagebuilder-agent-trial.service.tera");
+const DAEMON: &str =
+    include_str!("../../../../../templates/systemd/imagebuilder-agent/daemon.tera");
+
+fn seconds(unit: &str, key: &str) -> Duration {
+    let value = unit
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+        .expect(key);
+    let (number, factor) = match value.strip_suffix("min") {
+        Some(minutes) => (minutes, 60),
+        None => (value, 1),
+    };
+    Duration::from_secs(number.parse::<u64>().expect(value) * factor)
+}
+
+/// From its start to its commit, as slowly as may be.
+fn longest_trial() -> Duration {
+    Duration::from_secs(LONGEST_SOAK) + GRACE + LEAVE + PROBE
+}
+
+#[test]
+fn the_longest_attempt_ends_before_its_unit_does() {
+    let limits = Limits::default();
+    // Where what was here already proves wrong, a release is fetched once more.
+    let fetched = limits.refresh + limits.release_rate.total * 2;
+    let attempt = fetched + PROBE + LEAVE + START + longest_trial() + START;
+    let unit = seconds(UPDATER, "TimeoutStartSec");
+    assert!(attempt < unit, "{attempt:?} {unit:?}");
+}
+
+#[test]
+fn the_longest_trial_ends_before_its_unit_does() {
+    let unit = seconds(TRIAL, "RuntimeMaxSec");
+    assert!(longest_trial() < unit, "{:?} {unit:?}", longest_trial());
+    assert!(seconds(DAEMON, "TimeoutStartSec") < START);
+}
