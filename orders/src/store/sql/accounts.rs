@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::database::Database;
 use super::session::{Columns, Value};
-use super::{ORDER_COLUMNS, insert, limited, not_ours, read_order, rows, write};
+use super::{ORDER_COLUMNS, Writes, limited, not_ours, read_order, rows, write};
 use crate::accounts::{Account, Accounts, Registered};
 use crate::order::{AccountId, Order, OrderId};
 
@@ -31,6 +31,16 @@ impl SqlAccounts {
         let account = rows.first().map(|row| read_account(&**row)).transpose();
         account.context("read an account")
     }
+
+    async fn write(
+        &self,
+        what: &'static str,
+        how: Writes,
+        sql: &str,
+        values: &[Value<'_>],
+    ) -> anyhow::Result<u64> {
+        write(&self.database, what, how, sql, values).await
+    }
 }
 
 fn read_account(row: &dyn Columns) -> sqlx::Result<Account> {
@@ -47,20 +57,21 @@ impl Accounts for SqlAccounts {
     async fn register(&self, account: &Account) -> anyhow::Result<Registered> {
         let id = account.id.to_string();
         let created_at = account.created_at.to_string();
-        let inserted = insert(
-            &self.database,
-            "register an account",
-            "INSERT INTO accounts (id, login, password_hash, created_at) VALUES (?, ?, ?, ?)",
-            &[
-                Value::Text(&id),
-                Value::Text(&account.login),
-                Value::Text(&account.password_hash),
-                Value::Text(&created_at),
-            ],
-        )
-        .await?;
+        let inserted = self
+            .write(
+                "register an account",
+                Writes::UnlessTaken,
+                "INSERT INTO accounts (id, login, password_hash, created_at) VALUES (?, ?, ?, ?)",
+                &[
+                    Value::Text(&id),
+                    Value::Text(&account.login),
+                    Value::Text(&account.password_hash),
+                    Value::Text(&created_at),
+                ],
+            )
+            .await?;
         // A try whose answer was lost may have got through.
-        let ours = inserted || self.by_id(account.id).await?.is_some();
+        let ours = inserted > 0 || self.by_id(account.id).await?.is_some();
         Ok(if ours {
             Registered::Now
         } else {
@@ -94,7 +105,8 @@ impl Accounts for SqlAccounts {
             Value::Text(&account),
             Value::Number(expires_at.as_microsecond()),
         ];
-        insert(&self.database, "open a session", sql, &values).await?;
+        self.write("open a session", Writes::UnlessTaken, sql, &values)
+            .await?;
         Ok(())
     }
 
@@ -110,9 +122,9 @@ impl Accounts for SqlAccounts {
 
     async fn close_session(&self, token: [u8; 32]) -> anyhow::Result<()> {
         let sql = "DELETE FROM sessions WHERE token = ?";
-        write(
-            &self.database,
+        self.write(
             "close a session",
+            Writes::Plainly,
             sql,
             &[Value::Bytes(&token)],
         )
@@ -123,7 +135,8 @@ impl Accounts for SqlAccounts {
     async fn sweep_sessions(&self, now: Timestamp) -> anyhow::Result<()> {
         let sql = "DELETE FROM sessions WHERE expires_at <= ?";
         let values = [Value::Number(now.as_microsecond())];
-        write(&self.database, "sweep sessions", sql, &values).await?;
+        self.write("sweep sessions", Writes::Plainly, sql, &values)
+            .await?;
         Ok(())
     }
 

@@ -28,7 +28,6 @@ use tokio::sync::Mutex;
 
 use self::accounts::SqlAccounts;
 use self::database::Database;
-use self::retry::Retry;
 use self::session::{Columns, Session, Value};
 use self::writer::Writer;
 use super::{CreateError, Entry, Kept, Store};
@@ -77,26 +76,19 @@ impl SqlStore {
         if let Some(writer) = &self.writer {
             return writer.keep(entry).await;
         }
-        let pools = self.database.pools().await?;
-        let mut retry = Retry::of(&self.database);
-        loop {
-            let once = async {
-                let mut session = self.database.write(pools).await?;
-                session.run(self.database.begin()).await?;
-                let outcome = keep(&self.database, &mut *session, entry).await?;
-                // Also where nothing was written: it ends the transaction all the same.
-                session.run(outcome.end()).await?;
-                session.done();
-                Ok(outcome)
-            };
-            match once.await {
-                Err(error) if retry.after(&error).await => {}
-                outcome => {
-                    let place = || format!("create order {}", entry.order.id);
-                    return outcome.map_err(retry::explained).with_context(place);
-                }
-            }
-        }
+        let database = &self.database;
+        let pools = database.pools().await?;
+        let outcome = retry::tried(database, || async move {
+            let mut session = database.write(pools).await?;
+            session.run(database.begin()).await?;
+            let outcome = keep(database, &mut *session, entry).await?;
+            // Also where nothing was written: it ends the transaction all the same.
+            session.run(outcome.end()).await?;
+            session.done();
+            Ok(outcome)
+        });
+        let place = || format!("create order {}", entry.order.id);
+        outcome.await.map_err(retry::explained).with_context(place)
     }
 
     async fn rows(
@@ -135,8 +127,12 @@ async fn purge_claims(database: &Database, time: i64) -> anyhow::Result<()> {
     let sql = "DELETE FROM claims WHERE claim_key IN (SELECT claim_key FROM \
                (SELECT claim_key FROM claims WHERE made_at < ? LIMIT ?) AS old)";
     let values = [Value::Number(time), Value::Number(PURGE_BATCH)];
-    while write(database, "purge claims", sql, &values).await? == PURGE_BATCH.unsigned_abs() {}
-    Ok(())
+    loop {
+        let purged = write(database, "purge claims", Writes::Plainly, sql, &values).await?;
+        if purged < PURGE_BATCH.unsigned_abs() {
+            return Ok(());
+        }
+    }
 }
 
 /// What became of an entry.
@@ -286,78 +282,50 @@ async fn rows(
 ) -> anyhow::Result<Vec<Box<dyn Columns>>> {
     let work = async {
         let pools = database.pools().await?;
-        let mut retry = Retry::of(database);
-        loop {
-            let once = async {
-                let mut session = pools.read.session().await?;
-                let rows = session.rows(sql, values).await?;
-                session.done();
-                Ok(rows)
-            };
-            match once.await {
-                Err(error) if retry.after(&error).await => {}
-                outcome => return outcome.map_err(retry::explained).context(what),
-            }
-        }
+        let rows = retry::tried(database, || async move {
+            let mut session = pools.read.session().await?;
+            let rows = session.rows(sql, values).await?;
+            session.done();
+            Ok(rows)
+        });
+        rows.await.map_err(retry::explained).context(what)
     };
     in_time(database, what, work).await
+}
+
+/// How one statement writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// As it says.
+    Plainly,
+    /// One row, unless its key is taken. Run twice it may be said that it was, by the first run.
+    UnlessTaken,
 }
 
 /// Runs one statement that writes and bears being run twice; how many rows it changed.
 async fn write(
     database: &Database,
     what: &'static str,
+    how: Writes,
     sql: &str,
     values: &[Value<'_>],
 ) -> anyhow::Result<u64> {
     let work = async {
         let pools = database.pools().await?;
-        let mut retry = Retry::of(database);
-        loop {
-            let once = async {
-                let mut session = database.write(pools).await?;
-                let changed = session.execute(sql, values).await?;
-                session.done();
-                Ok(changed)
-            };
-            match once.await {
-                Err(error) if retry.after(&error).await => {}
-                outcome => {
-                    database.still_there()?;
-                    return outcome.map_err(retry::explained).context(what);
+        let changed = retry::tried(database, || async move {
+            let mut session = database.write(pools).await?;
+            let changed = match how {
+                Writes::Plainly => session.execute(sql, values).await?,
+                Writes::UnlessTaken => {
+                    u64::from(database.insert(&mut *session, sql, values).await?)
                 }
-            }
-        }
-    };
-    in_time(database, what, work).await
-}
-
-/// Inserts one row unless its key is taken; whether it did. Run twice it may say that it did not,
-/// though the first run did.
-async fn insert(
-    database: &Database,
-    what: &'static str,
-    sql: &str,
-    values: &[Value<'_>],
-) -> anyhow::Result<bool> {
-    let work = async {
-        let pools = database.pools().await?;
-        let mut retry = Retry::of(database);
-        loop {
-            let once = async {
-                let mut session = database.write(pools).await?;
-                let inserted = database.insert(&mut *session, sql, values).await?;
-                session.done();
-                Ok(inserted)
             };
-            match once.await {
-                Err(error) if retry.after(&error).await => {}
-                outcome => {
-                    database.still_there()?;
-                    return outcome.map_err(retry::explained).context(what);
-                }
-            }
-        }
+            session.done();
+            Ok(changed)
+        });
+        let changed = changed.await;
+        database.still_there()?;
+        changed.map_err(retry::explained).context(what)
     };
     in_time(database, what, work).await
 }
@@ -454,7 +422,15 @@ impl Store for SqlStore {
     async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
         let sql = "DELETE FROM notices WHERE order_id = ?";
         let id = id.to_string();
-        write(&self.database, "settle a notice", sql, &[Value::Text(&id)]).await?;
+        let values = [Value::Text(&id)];
+        write(
+            &self.database,
+            "settle a notice",
+            Writes::Plainly,
+            sql,
+            &values,
+        )
+        .await?;
         Ok(())
     }
 

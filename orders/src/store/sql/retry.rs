@@ -1,4 +1,4 @@
-//! Which failures pass by themselves, and how often one is waited for.
+//! Which failures pass by themselves, how often one is waited for, and what is said of one that stays.
 
 use std::time::Duration;
 
@@ -15,33 +15,30 @@ const TRIES: u32 = 6;
 /// so half of it is left to chance.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The tries of one operation that writes, or only reads.
-pub(super) struct Retry<'a> {
-    database: &'a Database,
-    failures: u32,
-}
-
-impl<'a> Retry<'a> {
-    /// No try was made yet.
-    pub(super) fn of(database: &'a Database) -> Self {
-        Self {
-            database,
-            failures: 0,
+/// Runs `work`, once more after each failure that passes by itself, until it is done or was tried
+/// often enough. Each try begins from nothing, on a connection of its own.
+pub(super) async fn tried<T, Once>(
+    database: &Database,
+    mut work: impl FnMut() -> Once,
+) -> sqlx::Result<T>
+where
+    Once: Future<Output = sqlx::Result<T>>,
+{
+    let mut failures = 0;
+    loop {
+        let error = match work().await {
+            Err(error) => error,
+            done => return done,
+        };
+        if of_the_disk(&error) {
+            database.distrust();
         }
-    }
-
-    /// Whether to try again after this error; if so, after a pause.
-    pub(super) async fn after(&mut self, error: &sqlx::Error) -> bool {
-        self.failures += 1;
-        if of_the_disk(error) {
-            self.database.distrust();
+        failures += 1;
+        if failures >= TRIES || !passes(&error) {
+            return Err(error);
         }
-        if self.failures >= TRIES || !passes(error) {
-            return false;
-        }
-        let pause = PAUSE * 2_u32.pow(self.failures - 1);
+        let pause = PAUSE * 2_u32.pow(failures - 1);
         tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        true
     }
 }
 
@@ -91,6 +88,9 @@ pub(super) fn explained(error: sqlx::Error) -> anyhow::Error {
             "no connection to the database was free or could be made in time; \
              hint: is it up, and is store_connections enough?"
         ),
+        sqlx::Error::Protocol(text) if text.starts_with("RSA auth backend disabled") => {
+            anyhow!("the server wants this user's password over TLS; hint: set store_tls to verify")
+        }
         // Without the driver's words around them, which only repeat theirs.
         sqlx::Error::Io(error) => error.into(),
         sqlx::Error::Database(error) => {

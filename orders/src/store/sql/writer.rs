@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::Database;
-use super::retry::{self, Retry};
+use super::retry;
 use super::{Outcome, keep};
 use crate::store::Entry;
 
@@ -89,34 +89,26 @@ async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome
     // Before, because what SQLite says of another file than it opened is hard to understand; and
     // after, because it is what decides.
     database.still_there()?;
-    let mut retry = Retry::of(database);
-    loop {
-        let once = async {
-            let mut session = database.write(pools).await?;
-            session.run(database.begin()).await?;
-            let mut outcomes = Vec::with_capacity(jobs.len());
-            for job in jobs {
-                // A refused one has written nothing but, at most, a claim under its own id; that
-                // must go, and not with what others wrote.
-                session.run("SAVEPOINT entry").await?;
-                let outcome = keep(database, &mut *session, &job.entry).await?;
-                if !matches!(outcome, Outcome::Kept(_)) {
-                    session.run("ROLLBACK TO entry").await?;
-                }
-                session.run("RELEASE entry").await?;
-                outcomes.push(outcome);
+    let outcomes = retry::tried(database, || async move {
+        let mut session = database.write(pools).await?;
+        session.run(database.begin()).await?;
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            // A refused one has written nothing but, at most, a claim under its own id; that
+            // must go, and not with what others wrote.
+            session.run("SAVEPOINT entry").await?;
+            let outcome = keep(database, &mut *session, &job.entry).await?;
+            if !matches!(outcome, Outcome::Kept(_)) {
+                session.run("ROLLBACK TO entry").await?;
             }
-            session.run("COMMIT").await?;
-            session.done();
-            Ok(outcomes)
-        };
-        match once.await {
-            Err(error) if retry.after(&error).await => {}
-            outcome => {
-                let outcomes = outcome.map_err(retry::explained)?;
-                database.still_there()?;
-                return Ok(outcomes);
-            }
+            session.run("RELEASE entry").await?;
+            outcomes.push(outcome);
         }
-    }
+        session.run("COMMIT").await?;
+        session.done();
+        Ok(outcomes)
+    });
+    let outcomes = outcomes.await.map_err(retry::explained)?;
+    database.still_there()?;
+    Ok(outcomes)
 }
