@@ -136,9 +136,9 @@ pub(super) async fn migrate(engine: Engine, session: &mut dyn Session) -> sqlx::
         Engine::Sqlite => session.run("BEGIN IMMEDIATE").await?,
         Engine::MySql => {
             // A lock is the server's, not the database's: its name has the database's. Its length is
-            // limited. The wait ends with the caller's patience.
+            // limited. The wait ends with the caller's patience. Not SHA1, which MySQL 9.7 has no more.
             session
-                .run("DO GET_LOCK(CONCAT('orders-', LEFT(SHA1(DATABASE()), 40)), 3600)")
+                .run("DO GET_LOCK(CONCAT('orders-', LEFT(SHA2(DATABASE(), 256), 40)), 3600)")
                 .await?;
         }
         Engine::Postgres => {
@@ -202,7 +202,7 @@ pub(super) async fn migrate(engine: Engine, session: &mut dyn Session) -> sqlx::
         Engine::Sqlite | Engine::Postgres => session.run("COMMIT").await,
         Engine::MySql => {
             session
-                .run("DO RELEASE_LOCK(CONCAT('orders-', LEFT(SHA1(DATABASE()), 40)))")
+                .run("DO RELEASE_LOCK(CONCAT('orders-', LEFT(SHA2(DATABASE(), 256), 40)))")
                 .await
         }
     }

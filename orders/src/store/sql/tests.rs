@@ -262,6 +262,14 @@ async fn tls_is_used_and_proves_who_the_server_is() {
     assert!(error.contains("not valid for name"), "{error}");
 }
 
+/// As MySQL's caching_sha2_password does; MariaDB, which the tests run, has no such thing.
+#[test]
+fn a_password_that_is_wanted_over_tls_is_said_with_the_cure() {
+    let error = sqlx::Error::Protocol("RSA auth backend disabled; enable feature `rsa`".into());
+    let said = super::retry::explained(error).to_string();
+    assert!(said.contains("over TLS; hint: set store_tls"), "{said}");
+}
+
 #[test]
 fn an_address_without_a_database_is_refused_with_the_cure() {
     for (url, hint) in [
