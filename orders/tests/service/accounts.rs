@@ -3,19 +3,27 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::servers::{Kind, Server};
 use crate::support::{ORDER, Service, orders};
 
 const ADA: &str = r#"{"login":"Ada@example.org","password":"correct horse"}"#;
 
 pub(crate) fn with_accounts(folder: &Path) -> Service {
-    let mut command = orders();
     let store = format!("sqlite://{}/orders.db", folder.display());
+    with_accounts_in(&store, |_| {})
+}
+
+/// A service with its accounts in `store`, which `reach` lets it reach.
+fn with_accounts_in(store: &str, reach: impl Fn(&mut Command)) -> Service {
+    let mut command = orders();
     command
-        .args(["--store", &store])
+        .args(["--store", store])
         .env("ORDERS_ACCOUNTS", "true");
+    reach(&mut command);
     let service = Service::spawn(command);
     service.wait_for("taking orders into");
     service
@@ -88,19 +96,47 @@ pub(crate) fn end_session(service: &Service, session: &str) {
     assert_eq!(ask(service, "DELETE /session", &[session], "").status, 204);
 }
 
+/// The same on every database: what differs between them must not be seen from outside.
+fn a_server_keeps_accounts(kind: Kind) {
+    let server = Server::start(kind);
+    let open = || {
+        with_accounts_in(&server.url_at(server.port()), |command| {
+            command
+                .env("ORDERS_STORE_PASSWORD_FILE", server.password_file())
+                .env("ORDERS_STORE_TLS", "off");
+        })
+    };
+    histories_are_their_customers(&open());
+    sessions_come_and_go(&open());
+    outlive_the_process(open);
+}
+
+#[test]
+fn mariadb_keeps_accounts() {
+    a_server_keeps_accounts(Kind::MariaDb);
+}
+
+#[test]
+fn postgresql_keeps_accounts() {
+    a_server_keeps_accounts(Kind::Postgres);
+}
+
 #[test]
 fn a_customer_has_a_history_that_nobody_else_sees() {
     let folder = tempfile::tempdir().unwrap();
-    let service = with_accounts(folder.path());
-    let (ada, bob) = (register(&service, "ada"), register(&service, "bob"));
-    let mut hers: Vec<String> = (0..3).map(|_| place(&service, &[&ada])).collect();
-    let his = place(&service, &[&bob]);
-    let strangers = place(&service, &[]);
+    histories_are_their_customers(&with_accounts(folder.path()));
+}
+
+fn histories_are_their_customers(service: &Service) {
+    let (ada, bob) = (register(service, "ada"), register(service, "bob"));
+    let mut hers: Vec<String> = (0..3).map(|_| place(service, &[&ada])).collect();
+    let his = place(service, &[&bob]);
+    let strangers = place(service, &[]);
     hers.reverse();
 
     let history = |session: &str, query: &str| {
         let answer = ask(
-            &service,
+            service,
             &format!("GET /account/orders{query}"),
             &[session],
             "",
@@ -137,17 +173,17 @@ fn a_customer_has_a_history_that_nobody_else_sees() {
         "limit=1&limit=2",
     ] {
         let answer = ask(
-            &service,
+            service,
             &format!("GET /account/orders?{query}"),
             &[&ada],
             "",
         );
         assert_eq!(answer.status, 400, "{query}: {answer:?}");
     }
-    assert_eq!(ask(&service, "GET /account/orders", &[], "").status, 401);
+    assert_eq!(ask(service, "GET /account/orders", &[], "").status, 401);
 
     let seen =
-        |id: &str, headers: &[&str]| ask(&service, &format!("GET /order/{id}"), headers, "").status;
+        |id: &str, headers: &[&str]| ask(service, &format!("GET /order/{id}"), headers, "").status;
     assert_eq!(seen(&hers[0], &[&ada]), 200);
     assert_eq!(seen(&hers[0], &[&bob]), 404);
     assert_eq!(seen(&hers[0], &[]), 404);
@@ -157,10 +193,13 @@ fn a_customer_has_a_history_that_nobody_else_sees() {
 #[test]
 fn one_comes_and_goes_by_cookie_and_by_token() {
     let folder = tempfile::tempdir().unwrap();
-    let service = with_accounts(folder.path());
-    let who = |headers: &[&str]| ask(&service, "GET /session", headers, "").json()["login"].clone();
+    sessions_come_and_go(&with_accounts(folder.path()));
+}
+
+fn sessions_come_and_go(service: &Service) {
+    let who = |headers: &[&str]| ask(service, "GET /session", headers, "").json()["login"].clone();
     assert_eq!(who(&[]), Value::Null);
-    let registered = ask(&service, "POST /account", &[], ADA);
+    let registered = ask(service, "POST /account", &[], ADA);
     let cookie = registered.cookie().to_owned();
     for part in [
         "shop_session=",
@@ -180,7 +219,7 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
 
     // Behind a balancer that speaks TLS.
     let tls = "x-forwarded-proto: https";
-    let secure = ask(&service, "POST /session", &[tls], ADA);
+    let secure = ask(service, "POST /session", &[tls], ADA);
     assert_eq!(secure.status, 200);
     assert!(
         secure.cookie().starts_with("__Host-shop_session="),
@@ -197,7 +236,7 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
 
     // A program.
     let wants = ADA.replace('}', r#","bearer":true}"#);
-    let program = ask(&service, "POST /session", &[], &wants);
+    let program = ask(service, "POST /session", &[], &wants);
     assert!(
         !program.head.to_lowercase().contains("set-cookie"),
         "{program:?}"
@@ -205,17 +244,17 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
     let token = program.json()["token"].as_str().unwrap().to_owned();
     let bearer = format!("authorization: Bearer {token}");
     assert_eq!(who(&[&bearer]), "ada@example.org");
-    place(&service, &[&bearer]);
+    place(service, &[&bearer]);
 
     // Out by the cookie; the others stay.
     let session = registered.session();
-    let gone = ask(&service, "DELETE /session", &[&session], "");
+    let gone = ask(service, "DELETE /session", &[&session], "");
     assert_eq!(gone.status, 204);
     assert!(
         gone.cookie().contains("shop_session=; Path=/; Max-Age=0"),
         "{gone:?}"
     );
-    let stale = ask(&service, "GET /session", &[&session], "");
+    let stale = ask(service, "GET /session", &[&session], "");
     assert_eq!(stale.json()["login"], Value::Null);
     assert!(
         stale.cookie().contains("Max-Age=0"),
@@ -223,7 +262,7 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
     );
     assert_eq!(who(&[&bearer]), "ada@example.org");
     // Not served as a stranger, who would not find the order in the history.
-    let order = ask(&service, "POST /order", &[&session], ORDER);
+    let order = ask(service, "POST /order", &[&session], ORDER);
     assert_eq!(order.status, 401, "{order:?}");
     assert!(
         order
@@ -232,7 +271,7 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
             .contains("www-authenticate: bearer")
     );
     assert_eq!(
-        ask(&service, "DELETE /session", &[], "").status,
+        ask(service, "DELETE /session", &[], "").status,
         204,
         "gone already"
     );
@@ -241,13 +280,17 @@ fn one_comes_and_goes_by_cookie_and_by_token() {
 #[test]
 fn sessions_outlive_the_process() {
     let folder = tempfile::tempdir().unwrap();
-    let mut service = with_accounts(folder.path());
-    let ada = register(&service, "ada");
-    let id = place(&service, &[&ada]);
+    outlive_the_process(|| with_accounts(folder.path()));
+}
+
+fn outlive_the_process(open: impl Fn() -> Service) {
+    let mut service = open();
+    let eve = register(&service, "eve");
+    let id = place(&service, &[&eve]);
     service.signal("KILL");
     service.ended();
-    let service = with_accounts(folder.path());
-    let answer = ask(&service, "GET /account/orders", &[&ada], "");
+    let service = open();
+    let answer = ask(&service, "GET /account/orders", &[&eve], "");
     assert_eq!(answer.json()["orders"][0]["id"], id.as_str());
 }
 
