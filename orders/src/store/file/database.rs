@@ -18,6 +18,7 @@ use redb::{
 };
 
 use super::disk::{self, Failures, Identity, Watched};
+use super::panics::Mark;
 use crate::order::{Order, OrderId};
 
 /// The file's name in its folder.
@@ -59,12 +60,15 @@ pub(super) struct Place {
     /// Whether this process has had it open: from then on a missing file is a loss, not a beginning.
     known: AtomicBool,
     failures: Arc<Failures>,
+    panicked: Mark,
 }
 
 impl Place {
     pub(super) fn new(folder: PathBuf) -> Self {
+        let file = folder.join(FILE);
         Self {
-            file: folder.join(FILE),
+            panicked: Mark::of(&file),
+            file,
             folder,
             open: RwLock::new(None),
             is_open: AtomicBool::new(false),
@@ -87,7 +91,18 @@ impl Place {
         let database = open
             .as_ref()
             .ok_or_else(|| anyhow!("{} is being opened anew", self.file.display()))?;
-        work(database)
+        self.watched(|| work(database))
+    }
+
+    /// Runs `work` on the file. A panic is a failure like others, where the build lets it come back.
+    fn watched<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.panicked.watch(work).unwrap_or_else(|| {
+            self.failures.note();
+            Err(anyhow!(
+                "the database of {} panicked; it is checked before it is used again",
+                self.file.display()
+            ))
+        })
     }
 
     /// Opens the database, or opens it anew after a failure. For the writer only.
@@ -118,7 +133,8 @@ impl Place {
             _ => {}
         }
         self.put(None);
-        let opened = self.open(failed);
+        let failed = failed || self.panicked.is_there();
+        let opened = self.watched(|| self.open(failed));
         if failed && opened.is_err() {
             self.failures.note();
         }
@@ -141,7 +157,12 @@ impl Place {
         let is_open = database.is_some();
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         self.is_open.store(is_open, Ordering::Release);
-        *open = database;
+        let before = std::mem::replace(&mut *open, database);
+        // Closing it writes and reads, too. What is wrong is in the log, or found at the next opening.
+        let _ = self.watched(|| {
+            drop(before);
+            Ok(())
+        });
     }
 
     fn open(&self, failed: bool) -> anyhow::Result<Database> {
@@ -189,6 +210,9 @@ impl Place {
             disk::sync_folder(&self.folder)?;
         }
         let orders = database.count()?;
+        if failed {
+            self.panicked.remove()?;
+        }
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let file = self.file.display();
         if unclean {

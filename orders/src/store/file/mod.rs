@@ -7,6 +7,7 @@
 
 mod database;
 mod disk;
+mod panics;
 mod writer;
 
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! The file store alone: its contract, and its faults as a broken disk would bring them.
 
+mod damage;
 mod power_cut;
 
 use std::fs;
