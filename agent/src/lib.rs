@@ -19,6 +19,7 @@ mod fuzz;
 mod health;
 mod host;
 mod identity;
+mod journal;
 mod leave;
 mod lifecycle;
 mod machine;
@@ -50,14 +51,7 @@ pub(crate) const fn version() -> &'static str {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    // Plain lines without time or colour: the journal adds the time, and stdout stays for verdicts.
-    tracing_subscriber::fmt()
-        .with_max_level(cli.log_level())
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .with_target(false)
-        .init();
+    journal::begin(cli.log_level());
     match cli.dispatch() {
         Ok(code) => code.into(),
         Err(error) => {

@@ -169,7 +169,7 @@ pub(crate) async fn run(
         daemon.answer_the_updater();
         let waiting_for = daemon.machine.waiting_for();
         if waiting_for != told {
-            tracing::info!("{waiting_for}");
+            tracing::info!(state = daemon.machine.state_name(), "{waiting_for}");
             supervisor.status(&waiting_for);
             told = waiting_for;
         }
@@ -406,7 +406,8 @@ impl Daemon {
                 answer,
             } => {
                 let (group, instance) = (self.world.group.clone(), self.instance());
-                tracing::info!("answering hook {hook} of group {name}: {}", answer.as_str());
+                let said = answer.as_str();
+                tracing::info!(hook = %hook, group = %name, answer = said, "answering hook {hook} of group {name}: {said}");
                 self.spawn(async move {
                     let outcome = heard(group.complete(&name, &hook, &instance, answer).await);
                     Event::Answered {

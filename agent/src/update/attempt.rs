@@ -19,7 +19,7 @@ pub use self::world::{
     World,
 };
 use super::board::Build;
-use super::machine::{self, Action, Event, Fate, Look, Outcome, Phase, Step};
+use super::machine::{self, Action, Event, Fate, Look, NO_LEAVE, Outcome, Phase, Step};
 use super::plan::{self, Decision};
 use super::slots::{Leads, Link, Slots};
 use super::state::{Found, State};
@@ -39,7 +39,7 @@ impl Ended {
     pub fn is_well(&self) -> bool {
         match self {
             Self::Busy | Self::With(Outcome::Settled(_) | Outcome::Updated { .. }) => true,
-            Self::With(Outcome::Postponed { code, .. }) => code == "no-leave",
+            Self::With(Outcome::Postponed { code, .. }) => code == NO_LEAVE,
             Self::With(Outcome::Skipped { .. }) => false,
         }
     }
@@ -146,7 +146,8 @@ impl Attempt {
             let from = std::mem::take(&mut self.state.phase);
             let step = machine::step(from.clone(), event);
             if step.phase.name() != from.name() {
-                info!("{} -> {}", from.name(), step.phase.name());
+                let phase = step.phase.name();
+                info!(phase, "{} -> {phase}", from.name());
             }
             if let Err(error) = self.remember(&step) {
                 self.abandon(&from, &step).await;
@@ -280,16 +281,29 @@ impl Attempt {
             Outcome::Settled(decision) => info!("{decision}"),
             Outcome::Updated { to, from } => {
                 info!(
+                    version = %to.version,
+                    digest = %to.digest,
                     "updated from {} to {} ({})",
-                    from.version, to.version, to.digest
+                    from.version,
+                    to.version,
+                    to.digest
                 );
             }
-            Outcome::Postponed { code, reason } => warn!("not now ({code}): {reason}"),
+            // In order, and nothing that anybody should look at.
+            Outcome::Postponed { code, reason } if code == NO_LEAVE => {
+                info!(code = %code, "not now ({code}): {reason}");
+            }
+            Outcome::Postponed { code, reason } => {
+                warn!(code = %code, "not now ({code}): {reason}");
+            }
             Outcome::Skipped {
                 build,
                 code,
                 reason,
             } => error!(
+                code = %code,
+                version = %build.version,
+                digest = %build.digest,
                 "{} ({}) failed here and is not tried again ({code}): {reason}",
                 build.version, build.digest
             ),

@@ -23,6 +23,9 @@ use super::plan::Decision;
 /// again: the first may be an accident, the second may be the release's doing.
 const STRIKES: u32 = 2;
 
+/// The code of an outcome for which nobody is to blame: the daemon did not want to be restarted now.
+pub const NO_LEAVE: &str = "no-leave";
+
 /// Where an attempt is. What runs the new code only ever begins in [`Phase::Preflight`], and `stable` only
 /// moves in [`Phase::Confirmed`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

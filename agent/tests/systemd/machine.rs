@@ -383,6 +383,8 @@ impl Machine {
         if self.init == 0 {
             return String::new();
         }
+        // What was said is not yet what journald has read.
+        self.run(&["journalctl", "--sync"]);
         let said = self.run(&[
             "journalctl",
             "--boot",

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::machine::{Disk, Machine, STABLE, TRIAL, UPDATE, agent, left_out};
+use crate::machine::{Disk, Machine, STABLE, TRIAL, UPDATE, agent, digest, left_out};
 use crate::repository::{ROLES, Repository};
 
 /// Where the channel is served.
@@ -181,6 +181,51 @@ fn a_release_that_can_no_longer_update_after_its_trial_is_not_confirmed() {
 #[test]
 fn a_release_that_makes_the_service_fail_is_reverted() {
     is_skipped("sickens", "", 1);
+}
+
+#[test]
+fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
+    if left_out() {
+        return;
+    }
+    let machine = following(&[("2.0.0", "crashes")], 3).boot();
+    machine.serves("1.0.0");
+    update(&machine);
+    machine.write(&format!("{CHANNEL}/metadata/timestamp.json"), b"{}");
+    update(&machine);
+    machine.ok(&["journalctl", "--sync"]);
+    let said = machine.ok(&[
+        "journalctl",
+        "--boot",
+        "--no-pager",
+        "--output=json",
+        "--priority=warning",
+        "--unit",
+        UPDATE,
+        "SYSLOG_IDENTIFIER=imagebuilder-agent",
+    ]);
+    let told: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|it: &Value| it["IMAGEBUILDER_CODE"].is_string())
+        .collect();
+    let [failed, refused] = &told[..] else {
+        panic!("{told:#?}\n{}", machine.journal())
+    };
+    assert_eq!(failed["PRIORITY"], "3");
+    assert_eq!(failed["IMAGEBUILDER_VERSION"], "2.0.0");
+    assert_eq!(
+        failed["IMAGEBUILDER_DIGEST"],
+        digest(&agent("2.0.0", "crashes"))
+    );
+    assert!(
+        failed["IMAGEBUILDER_CODE"]
+            .as_str()
+            .unwrap()
+            .starts_with("trial")
+    );
+    assert_eq!(refused["PRIORITY"], "4");
+    assert_eq!(refused["IMAGEBUILDER_CODE"], "malformed");
 }
 
 #[test]

@@ -53,7 +53,12 @@ pub async fn repair(mut world: World) -> Result<Repaired> {
         .store
         .load(&world.course.instance_id, failed.as_ref())?;
     if let Some(build) = &failed {
-        warn!("{} did not run as stable", build.version);
+        warn!(
+            version = %build.version,
+            digest = %build.digest,
+            "{} did not run as stable",
+            build.version
+        );
         let at: Timestamp = world.clock.now();
         state.skip(build, "did not run as stable", at);
         // Before the link moves: what failed must not be taken again by a run in between. A disk that

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{Action, Blame, Failure, Job, Look, Note, Outcome, Phase, STRIKES, Step};
+use super::{Action, Blame, Failure, Job, Look, NO_LEAVE, Note, Outcome, Phase, STRIKES, Step};
 use crate::update::board::Build;
 use crate::update::plan::Decision;
 
@@ -63,7 +63,7 @@ impl Step {
 
     pub(super) fn no_leave(&mut self, reason: String) {
         self.end(Outcome::Postponed {
-            code: "no-leave".to_owned(),
+            code: NO_LEAVE.to_owned(),
             reason,
         });
     }
