@@ -91,8 +91,12 @@ async fn a_panic_over_damage_is_said_and_the_next_start_checks_the_file() {
         }
         says_so(&first, &what).await;
         first.close().await;
-        // Another process knows by the mark alone.
+        // Another process knows by the mark alone, and does not run into the damage again.
         let next = large(&place);
+        if mark.exists() {
+            let error = format!("{:#}", next.probe().await.unwrap_err());
+            assert!(error.contains("is damaged"), "{what}: {error}");
+        }
         says_so(&next, &what).await;
         fs::copy(&sound, &file).unwrap();
         recovered(&next).await;
