@@ -219,7 +219,10 @@ mod tests {
         Nothing,
     }
 
-    async fn asked(says: Says) -> registry::Service {
+    /// Far more than an answer takes, also on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    async fn asked(says: Says, limit: Duration) -> registry::Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -248,15 +251,12 @@ mod tests {
             version: Some(uri("/version")),
             environment: BTreeMap::new(),
         }]);
-        Http.round(services, Duration::from_millis(300))
-            .await
-            .remove("orders")
-            .unwrap()
+        Http.round(services, limit).await.remove("orders").unwrap()
     }
 
     #[tokio::test]
     async fn only_a_2xx_is_a_pass() {
-        let answer = asked(Says::Once("HTTP/1.1 204 No Content\r\n\r\n")).await;
+        let answer = asked(Says::Once("HTTP/1.1 204 No Content\r\n\r\n"), PATIENCE).await;
         assert!(answer.healthy, "{answer:?}");
         for (words, detail) in [
             (
@@ -270,7 +270,7 @@ mod tests {
             ("SSH-2.0-OpenSSH_9.2\r\n", "no answer: "),
             ("", "no answer: "),
         ] {
-            let answer = asked(Says::Once(words)).await;
+            let answer = asked(Says::Once(words), PATIENCE).await;
             assert!(!answer.healthy, "{words:?}");
             let expected = format!("orders.service: {detail}");
             assert!(answer.detail.starts_with(&expected), "{}", answer.detail);
@@ -279,12 +279,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_never_answers_or_never_ends_holds_nobody_up() {
-        let answer = asked(Says::Nothing).await;
+        let answer = asked(Says::Nothing, Duration::from_millis(300)).await;
         assert_eq!(answer.detail, "orders.service: no answer within 0.3 s");
         // Headers without end are no health; a body without end is, but it is no version.
-        assert!(!asked(Says::ForEver("x: y\r\n")).await.healthy);
+        let answer = asked(Says::ForEver("x: y\r\n"), PATIENCE).await;
+        assert!(!answer.healthy);
         let endless = "HTTP/1.1 200 OK\r\n\r\n0123456789";
-        let answer = asked(Says::ForEver(endless)).await;
+        let answer = asked(Says::ForEver(endless), PATIENCE).await;
         assert_eq!((answer.healthy, answer.version.as_str()), (true, ""));
     }
 
@@ -297,7 +298,7 @@ mod tests {
             version: None,
             environment: BTreeMap::new(),
         };
-        let answer = look(&service, Duration::from_secs(1)).await;
+        let answer = look(&service, PATIENCE).await;
         let expected = "orders.service: cannot connect to 127.0.0.1:1: Connection refused";
         assert!(answer.detail.starts_with(expected), "{}", answer.detail);
     }

@@ -19,6 +19,13 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
+/// How long anything is waited for: more than the slowest machine needs, and than the minute within which
+/// the agent spreads what it has to say to the registry.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A service may take five seconds to answer, which one on a busy machine may need.
+const GATE: &str = "[gate]\npasses = 1\ninterval_seconds = 8\ndeadline_seconds = 120\n";
+
 /// A box with settings on disk and a cloud around it.
 struct Box {
     cloud: Cloud,
@@ -31,13 +38,25 @@ impl Box {
         let dir = tempfile::tempdir().unwrap();
         let url = &cloud.url;
         let settings = format!(
-            "image = \"shop\"\n[gate]\npasses = 2\ninterval_seconds = 1\ndeadline_seconds = 2\n\
-             [drain]\nsettle_seconds = 0\n\
+            "image = \"shop\"\n{GATE}[drain]\nsettle_seconds = 0\n\
              [services.orders]\nunit = \"orders.service\"\nhealth_url = \"{url}/gtg\"\n\
              version_url = \"{url}/version\"\n[services.orders.environment]\nSTORE = \"image\"\n{extra}"
         );
         fs::write(dir.path().join("agent.toml"), settings).unwrap();
         Self { cloud, dir }
+    }
+
+    /// Changes the settings.
+    fn reset(&self, change: impl FnOnce(String) -> String) {
+        let path = self.dir.path().join("agent.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, change(text)).unwrap();
+    }
+
+    /// Closes the gate early: for a box that is sick, since a well one on a busy machine may need more.
+    fn gate_closes_after(&self, seconds: u32) {
+        let closes = format!("deadline_seconds = {seconds}");
+        self.reset(|text| text.replace("deadline_seconds = 120", &closes));
     }
 
     /// The agent with nothing of this machine's own AWS configuration about it.
@@ -96,7 +115,7 @@ impl Box {
             let text = fs::read_to_string(&path).unwrap_or_default();
             serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default()
         };
-        let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+        let patience = tokio::time::Instant::now() + PATIENCE;
         loop {
             let shown = look();
             if so(&shown) {
@@ -128,6 +147,12 @@ async fn line(child: &mut Child) -> String {
         .await;
     reading.unwrap();
     line
+}
+
+/// Whether a line tells that the box is fit; a version that a busy machine held up is told later.
+fn tells_fit(line: &str) -> bool {
+    let fit = "imagebuilder-agent: fit i-0abc: orders";
+    [fit, &format!("{fit} 1.2.3")].contains(&line.trim_end())
 }
 
 fn kill(child: &Child) {
@@ -166,13 +191,17 @@ async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
             .insert("DescribeAutoScalingInstances", (1, "InternalFailure"));
     });
     let mut agent = house.agent(&["run"]).spawn().unwrap();
-    assert_eq!(
-        line(&mut agent).await,
-        "imagebuilder-agent: fit i-0abc: orders 1.2.3\n"
-    );
+    let told = line(&mut agent).await;
+    assert!(tells_fit(&told), "{told}");
     let record = house.until_verdict(Verdict::Fit).await;
     assert_eq!(record.image_id, "ami-0abc");
-    assert_eq!(record.services["orders"].version, "1.2.3");
+    house
+        .cloud
+        .until(|_| {
+            let record = house.record();
+            record.is_some_and(|record| record.services["orders"].version == "1.2.3")
+        })
+        .await;
     let facts = house
         .cloud
         .until(|facts| facts.lifecycle == Some("InService"))
@@ -285,7 +314,12 @@ async fn whoever_asks_on_loopback_is_told_the_metrics() {
         .cloud
         .until(|facts| facts.lifecycle == Some("InService"))
         .await;
-    house.until_shown(|shown| shown["state"] == "serving").await;
+    house
+        .until_shown(|shown| {
+            let version = &shown["services"]["orders"]["version"];
+            shown["state"] == "serving" && version == "1.2.3"
+        })
+        .await;
     // The second call comes when the first is counted.
     house
         .cloud
@@ -315,26 +349,24 @@ async fn whoever_asks_on_loopback_is_told_the_metrics() {
 #[tokio::test]
 async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
     let house = Box::new("").await;
-    let settings = house.dir.path().join("agent.toml");
     let url = &house.cloud.url;
     let more = format!(
-        "[serving]\ninterval_seconds = 1\nfailures = 2\npasses = 1\n\
+        "[serving]\ninterval_seconds = 4\nfailures = 3\npasses = 1\n\
          [services.proxy]\nunit = \"nginx.service\"\nhealth_url = \"{url}/services/proxy\"\n\
          [services.search]\nhealth_url = \"{url}/services/search\"\n"
     );
-    let text = fs::read_to_string(&settings).unwrap();
-    fs::write(
-        &settings,
-        text.replace("deadline_seconds = 2", "deadline_seconds = 60") + &more,
-    )
-    .unwrap();
+    let gate = "passes = 2\ninterval_seconds = 4\n";
+    house.reset(|text| text.replace("passes = 1\ninterval_seconds = 8\n", gate) + &more);
     house.cloud.change(|facts| {
         facts.services = [("proxy", Health::Fit), ("search", Health::Slow)].into();
     });
     let agent = house.agent(&["run"]).spawn().unwrap();
-    let slow = "at the gate: search.service: no answer within 0.8 s";
+    let slow = "at the gate: search.service: no answer within 3.0 s";
     let shown = house
-        .until_shown(|shown| shown["waiting_for"] == slow)
+        .until_shown(|shown| {
+            // A version that came late is told by the next round.
+            shown["waiting_for"] == slow && shown["services"]["orders"]["version"] != ""
+        })
         .await;
     assert_eq!(shown["verdict"], "judging");
     for (name, healthy, version) in [
@@ -354,7 +386,7 @@ async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
     });
     house.until_shown(|shown| shown["state"] == "serving").await;
 
-    // Ill every other time is not ill twice in a row.
+    // Ill every other time is not ill three times in a row.
     house.cloud.change(|facts| {
         facts.services.insert("proxy", Health::Flapping);
         facts.asked.clear();
@@ -370,23 +402,24 @@ async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
         facts.services.insert("proxy", Health::Sick);
     });
     let shown = house.until_shown(|shown| shown["verdict"] == "unfit").await;
-    assert_eq!(
-        shown["reason"],
-        "nginx.service: /services/proxy answered 503 Service Unavailable"
-    );
+    let reason = shown["reason"].as_str().unwrap();
+    let why = "nginx.service: /services/proxy answered 503 Service Unavailable";
+    assert!(reason.contains(why), "{reason}");
     stop(agent).await;
 }
 
 #[tokio::test]
 async fn a_sick_box_abandons_its_launch_and_says_why() {
     let house = Box::new("").await;
+    // Time for a first check in any case: its answer is the reason.
+    house.gate_closes_after(30);
     house.cloud.change(|facts| {
         facts.healthy = false;
         facts.target = Some("InService");
         facts.lifecycle = Some("Pending:Wait");
     });
     let mut agent = house.agent(&["run"]).spawn().unwrap();
-    let why = "not fit within 2 s: orders.service: /gtg answered 503 Service Unavailable";
+    let why = "not fit within 30 s: orders.service: /gtg answered 503 Service Unavailable";
     assert_eq!(
         line(&mut agent).await,
         format!("imagebuilder-agent: unfit i-0abc: {why}\n")
@@ -402,6 +435,7 @@ async fn a_sick_box_abandons_its_launch_and_says_why() {
 #[tokio::test]
 async fn a_box_in_no_group_recovers_and_sigterm_removes_nothing() {
     let house = Box::new("[serving]\npasses = 1\ninterval_seconds = 1\n").await;
+    house.gate_closes_after(10);
     house.cloud.change(|facts| facts.healthy = false);
     let agent = house.agent(&["run"]).spawn().unwrap();
     house.until_verdict(Verdict::Unfit).await;
@@ -458,6 +492,7 @@ async fn after_a_root_volume_replacement_the_record_tells_of_the_new_image() {
     let agent = house.agent(&["run"]).spawn().unwrap();
     assert_eq!(house.until_verdict(Verdict::Fit).await.image_id, "ami-0abc");
     stop(agent).await;
+    house.gate_closes_after(10);
     // The same instance boots from another image: its runtime directory is new, the record is not.
     fs::remove_dir_all(house.dir.path().join("run")).unwrap();
     house.cloud.change(|facts| {
@@ -505,13 +540,15 @@ async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
     let mut told = String::new();
     let stdout = agent.stdout.as_mut().unwrap();
     stdout.read_to_string(&mut told).await.unwrap();
-    let lines: Vec<&str> = told.lines().collect();
+    let mut lines: Vec<&str> = told.lines().collect();
+    // Schedule and services are asked at the same time.
+    lines[..2].sort_unstable();
+    assert!(tells_fit(lines[0]), "{lines:?}");
     assert_eq!(
-        lines,
+        lines[1..],
         [
             "imagebuilder-agent: notice i-0abc: scheduled event instance-stop (instance-event-1) not before \
              2099-01-21T09:00:43Z",
-            "imagebuilder-agent: fit i-0abc: orders 1.2.3",
             "imagebuilder-agent: notice i-0abc: Spot interruption: terminate at 2099-01-01T00:00:00Z",
             "imagebuilder-agent: draining i-0abc: Spot interruption: terminate at 2099-01-01T00:00:00Z",
         ]
@@ -520,7 +557,8 @@ async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
 
 #[tokio::test]
 async fn a_lastingly_sick_box_asks_for_a_restart_and_for_a_replacement_only_in_a_sound_fleet() {
-    let serving = "[serving]\nfailures = 1\ninterval_seconds = 1\nreplace_after_seconds = 10\n";
+    // Three in a row, so that an answer that a busy machine held up is not an illness.
+    let serving = "[serving]\nfailures = 3\ninterval_seconds = 2\nreplace_after_seconds = 10\n";
     let house = Box::new(serving).await;
     let peer = |verdict: &str| {
         format!(
@@ -603,7 +641,7 @@ async fn systemd_hears_that_it_is_ready_what_it_waits_for_and_that_it_lives() {
                 .all(|wanted| heard.iter().any(|told| told == wanted))
     };
     while !enough(&heard) {
-        let told = tokio::time::timeout(Duration::from_secs(30), systemd.recv(&mut buffer)).await;
+        let told = tokio::time::timeout(PATIENCE, systemd.recv(&mut buffer)).await;
         let length = told
             .unwrap_or_else(|_| panic!("no more than {heard:?}"))
             .unwrap();

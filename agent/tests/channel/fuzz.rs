@@ -9,6 +9,7 @@ use bolero::check;
 use imagebuilder_agent::update::channel::{Catalogue, Channel as _, Place, TufChannel};
 use imagebuilder_agent::update::refusal::Refusal;
 use serde_json::{Value, json};
+use sigstore_tuf::canonical_json::to_canonical_bytes;
 
 use crate::repository::{Files, ROLES, Repository, now};
 
@@ -93,6 +94,10 @@ fn signed() {
         let Ok(signed) = serde_json::from_slice::<Value>(&text) else {
             return;
         };
+        // A number with a fraction has no canonical form: nobody can sign it.
+        if to_canonical_bytes(&signed).is_err() {
+            return;
+        }
         let keys = repository.roles[role].keys.iter();
         let signatures: Vec<Value> = keys.map(|key| key.signature(&signed)).collect();
         *bytes = json!({ "signed": signed, "signatures": signatures })

@@ -160,11 +160,12 @@ async fn metadata_that_comes_too_slowly() {
 #[tokio::test]
 async fn nobody_answers() {
     let mut world = World::new().await;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let closed = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound and never listened at: nobody else gets the port, and no child has a copy that still listens.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = closed.local_addr().unwrap();
     let right = world.place.clone();
-    world.place.metadata_url = format!("http://{closed}/metadata");
+    world.place.metadata_url = format!("http://{address}/metadata");
     world.refused(Cause::Unreachable).await;
     world.place = right;
     world.well().await;

@@ -18,10 +18,11 @@ use tempfile::TempDir;
 use crate::rendered;
 
 /// The longest wait for anything: far more than a loaded machine needs, so that only what is wrong gets there.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The longest a command in the machine may take, in seconds.
-const COMMAND: &str = "60";
+/// The longest a command in the machine may take, in seconds: a run of the updater with its trial is one, and
+/// takes a minute where it waits for a service to be well again.
+const COMMAND: &str = "300";
 
 /// Its name as the kernel keeps it, of fifteen characters.
 const NSPAWN: &str = "systemd-nspawn";
@@ -112,6 +113,11 @@ impl Disk {
         for unit in [STABLE, TRIAL] {
             disk.drop_in(unit, "[Service]\nRestartSec=100ms\n");
         }
+        // On a busy machine a test takes longer than the five minutes until the first run by the timer.
+        disk.drop_in(
+            "imagebuilder-agent-update.timer",
+            "[Timer]\nOnBootSec=\nOnBootSec=1d\n",
+        );
         disk
     }
 
@@ -380,17 +386,27 @@ impl Machine {
 
     /// The journal of this boot.
     pub(crate) fn journal(&self) -> String {
+        self.journal_of(&[])
+    }
+
+    /// The same of one unit.
+    pub(crate) fn log(&self, unit: &str) -> String {
+        self.journal_of(&["--unit", unit])
+    }
+
+    fn journal_of(&self, which: &[&str]) -> String {
         if self.init == 0 {
             return String::new();
         }
-        // What was said is not yet what journald has read.
+        // What was said is on its way to the journal for a moment, for longer where the machine is busy.
         self.run(&["journalctl", "--sync"]);
-        let said = self.run(&[
+        let show = [
             "journalctl",
             "--boot",
             "--no-pager",
             "--output=short-monotonic",
-        ]);
+        ];
+        let said = self.run(&[&show, which].concat());
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
 

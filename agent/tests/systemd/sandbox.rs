@@ -150,7 +150,8 @@ fn the_daemons_wish_starts_the_updater_and_a_storm_of_wishes_does_not_keep_it_fr
     machine.serves("1.0.0");
     let wish = "setpriv --reuid=imagebuilder-agent --clear-groups touch /run/imagebuilder-agent/update-request";
     machine.ok(&["sh", "-c", wish]);
-    machine.wait("the updater to have run", |it| runs(it) == 1);
+    // To touch a file is more than one change to it: systemd may see one of them after the first run.
+    machine.wait("the updater to have run", |it| runs(it) >= 1);
     let path = "imagebuilder-agent-update.path";
     machine.ok(&[
         "sh",
