@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 mod monitoring;
+pub(crate) mod signature;
 
 use std::time::Duration;
 

@@ -6,21 +6,17 @@
 //! to is [`crate::machine`]'s.
 
 use std::convert::Infallible;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
 use async_trait::async_trait;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sdk_ssm::config::http::{HttpRequest, HttpResponse};
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4;
 use aws_smithy_runtime::client::orchestrator::operation::Operation;
 use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 
 use crate::aws::Aws;
+use crate::aws::signature::{SignedForm, signed};
 use crate::balancer::{Balancer, TargetHealth};
 use crate::metrics::Fault;
 
@@ -130,13 +126,8 @@ async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<
         .region()
         .ok_or_else(|| anyhow!("no region is known"))?;
     let endpoint = endpoint(config, region);
-    let credentials = config
-        .credentials_provider()
-        .ok_or_else(|| anyhow!("no credentials are known"))?
-        .provide_credentials()
-        .await
-        .context("no credentials")?;
-    let request = signed(&endpoint, region, credentials, body)?;
+    let url = format!("{}/", endpoint.trim_end_matches('/'));
+    let form = signed(config, SERVICE, &url, body).await?;
     let limits = config
         .timeout_config()
         .cloned()
@@ -149,7 +140,7 @@ async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<
         .no_auth()
         .no_retry()
         .timeout_config(limits)
-        .serializer(|request: Request| Ok(request.into_http()?))
+        .serializer(|form: SignedForm| Ok(request(form)?))
         .deserializer::<Answer, Infallible>(|response: &HttpResponse| {
             let body = response.body().bytes().unwrap_or_default();
             Ok(Answer {
@@ -158,19 +149,12 @@ async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<
             })
         })
         .build();
-    let answer = operation.invoke(request).await.context(NO_ANSWER)?;
+    let answer = operation.invoke(form).await.context(NO_ANSWER)?;
     if answer.status == 200 {
         return Ok(answer.body);
     }
     let (code, message) = read_error(&answer.body);
     bail!("answered {} {code}: {message}", answer.status)
-}
-
-/// A signed request, its parts as text: what the SDK wants its inputs to be.
-#[derive(Clone, Debug)]
-struct Request {
-    headers: Vec<(String, String)>,
-    body: String,
 }
 
 #[derive(Debug)]
@@ -179,57 +163,15 @@ struct Answer {
     body: String,
 }
 
-const FORM: (&str, &str) = (
-    "content-type",
-    "application/x-www-form-urlencoded; charset=utf-8",
-);
-
-fn signed(
-    endpoint: &str,
-    region: &Region,
-    credentials: Credentials,
-    body: String,
-) -> Result<Request> {
-    let (identity, settings) = (credentials.into(), SigningSettings::default());
-    let parameters = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region.as_ref())
-        .name(SERVICE)
-        .time(SystemTime::now())
-        .settings(settings)
-        .build()
-        .context("cannot sign")?
-        .into();
-    let signable = SignableRequest::new(
-        "POST",
-        format!("{}/", endpoint.trim_end_matches('/')),
-        std::iter::once(FORM),
-        SignableBody::Bytes(body.as_bytes()),
-    )
-    .context("cannot sign")?;
-    let (instructions, _) = sign(signable, &parameters)
-        .context("cannot sign")?
-        .into_parts();
-    let (signature, _) = instructions.into_parts();
-    let mut headers = vec![(FORM.0.to_owned(), FORM.1.to_owned())];
-    headers.extend(
-        signature
-            .iter()
-            .map(|header| (header.name().to_owned(), header.value().to_owned())),
-    );
-    Ok(Request { headers, body })
-}
-
-impl Request {
-    fn into_http(self) -> Result<HttpRequest> {
-        let mut request = HttpRequest::new(self.body.into());
-        request.set_method("POST")?;
-        request.set_uri("/")?;
-        for (name, value) in self.headers {
-            request.headers_mut().try_insert(name, value)?;
-        }
-        Ok(request)
+/// As the SDK sends it, to the root of the endpoint.
+fn request(form: SignedForm) -> Result<HttpRequest> {
+    let mut request = HttpRequest::new(form.body.into());
+    request.set_method("POST")?;
+    request.set_uri("/")?;
+    for (name, value) in form.headers {
+        request.headers_mut().try_insert(name, value)?;
     }
+    Ok(request)
 }
 
 /// `DescribeTargetHealthResult / TargetHealthDescriptions / member / TargetHealth / State, Reason`. Where the

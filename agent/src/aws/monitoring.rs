@@ -1,25 +1,23 @@
 //! `PutMetricData`, signed by hand: one call a minute is no reason to link a further service client.
 //!
-//! Signature Version 4 and the credentials are the SDK's own; the call goes over the agent's own HTTP/1.1
-//! client. It sends what it is given, once.
+//! The signature is [`super::signature`]'s; the call goes over the agent's own HTTP/1.1 client. It sends what
+//! it is given, once.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use async_trait::async_trait;
 use aws_config::SdkConfig;
-use aws_credential_types::provider::ProvideCredentials as _;
-use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
-use aws_sigv4::sign::v4::SigningParams;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::Request;
 use hyper::body::Bytes;
-use hyper::{Request, header};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use super::Aws;
+use super::signature::signed;
 use crate::metrics::cloudwatch::Sink;
 
 /// One call, with the TLS handshake of a slow box. The next minute has its own.
@@ -27,8 +25,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// An error document is read up to here.
 const LONGEST_ANSWER: usize = 16 * 1024;
-
-const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
 /// The way to CloudWatch.
 #[derive(Debug)]
@@ -72,39 +68,16 @@ impl Monitoring {
     }
 
     async fn send(&self, form: &str) -> Result<()> {
-        let credentials = self
-            .config
-            .credentials_provider()
-            .ok_or_else(|| anyhow!("no credentials for CloudWatch"))?
-            .provide_credentials()
+        let form = signed(&self.config, "monitoring", &self.endpoint, form.to_owned())
             .await
-            .context("cannot get credentials for CloudWatch")?
-            .into();
-        let mut request = Request::post(&self.endpoint)
-            .header(header::CONTENT_TYPE, CONTENT_TYPE)
-            .body(Full::new(Bytes::from(form.to_owned())))
+            .context("cannot sign PutMetricData")?;
+        let mut request = Request::post(&self.endpoint);
+        for (name, value) in form.headers {
+            request = request.header(name, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(form.body)))
             .context("cannot form PutMetricData")?;
-        let region = self.config.region().map_or("", AsRef::as_ref);
-        let settings = SigningParams::builder()
-            .identity(&credentials)
-            .region(region)
-            .name("monitoring")
-            .time(SystemTime::now())
-            .settings(SigningSettings::default())
-            .build()
-            .context("cannot sign PutMetricData")?
-            .into();
-        let signable = SignableRequest::new(
-            "POST",
-            &self.endpoint,
-            [("content-type", CONTENT_TYPE)].into_iter(),
-            SignableBody::Bytes(form.as_bytes()),
-        )
-        .context("cannot sign PutMetricData")?;
-        let (instructions, _) = sign(signable, &settings)
-            .context("cannot sign PutMetricData")?
-            .into_parts();
-        instructions.apply_to_request_http1x(&mut request);
         let answer = self
             .client
             .request(request)

@@ -1,0 +1,133 @@
+//! Signature Version 4 over a form: for the few calls that have no client of the SDK here.
+//!
+//! Algorithm and credentials are the SDK's own. It signs and does not send; whom it signs for is its
+//! callers' to say.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, anyhow};
+use aws_config::SdkConfig;
+use aws_credential_types::provider::ProvideCredentials as _;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+
+/// What a form says that it is; part of what is signed.
+const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
+
+/// A form signed for a service, and the headers to send with it: among them the box's session token.
+#[derive(Clone)]
+pub(crate) struct SignedForm {
+    /// `content-type`, `authorization` and whatever else the signature asks for.
+    pub(crate) headers: Vec<(String, String)>,
+    /// The form, as it was.
+    pub(crate) body: String,
+}
+
+impl fmt::Debug for SignedForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedForm").finish_non_exhaustive()
+    }
+}
+
+/// Signs a form that is to be POSTed to `url`.
+///
+/// # Errors
+/// The configuration names no region, or nobody gives credentials.
+pub(crate) async fn signed(
+    config: &SdkConfig,
+    service: &str,
+    url: &str,
+    body: String,
+) -> Result<SignedForm> {
+    let region = config
+        .region()
+        .ok_or_else(|| anyhow!("no region is known"))?;
+    let identity = config
+        .credentials_provider()
+        .ok_or_else(|| anyhow!("no credentials are known"))?
+        .provide_credentials()
+        .await
+        .context("no credentials")?
+        .into();
+    let parameters = SigningParams::builder()
+        .identity(&identity)
+        .region(region.as_ref())
+        .name(service)
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .context("cannot sign")?
+        .into();
+    let signable = SignableRequest::new(
+        "POST",
+        url,
+        std::iter::once(("content-type", CONTENT_TYPE)),
+        SignableBody::Bytes(body.as_bytes()),
+    )
+    .context("cannot sign")?;
+    let (instructions, _) = sign(signable, &parameters)
+        .context("cannot sign")?
+        .into_parts();
+    let (signature, _) = instructions.into_parts();
+    let signature = signature
+        .iter()
+        .map(|header| (header.name().to_owned(), header.value().to_owned()));
+    let mut headers = vec![("content-type".to_owned(), CONTENT_TYPE.to_owned())];
+    headers.extend(signature);
+    Ok(SignedForm { headers, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::Region;
+    use aws_credential_types::Credentials;
+    use aws_sdk_ssm::config::SharedCredentialsProvider;
+
+    use super::*;
+
+    fn config(region: Option<&'static str>) -> SdkConfig {
+        let token = Some("t0k3n-of-the-box".to_owned());
+        let credentials = Credentials::new("AKIDBOX", "s3cr3t-of-the-box", token, None, "test");
+        SdkConfig::builder()
+            .region(region.map(Region::new))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build()
+    }
+
+    #[tokio::test]
+    async fn a_form_is_signed_for_its_service_and_region_and_shows_no_secret() {
+        let config = config(Some("eu-north-1"));
+        let url = "https://monitoring.eu-north-1.amazonaws.com/";
+        let form = signed(&config, "monitoring", url, "Action=X".to_owned()).await;
+        let form = form.unwrap();
+        let header = |name: &str| {
+            let mut found = form.headers.iter().filter(|(it, _)| it == name);
+            found.next().map(|(_, value)| value.as_str()).unwrap()
+        };
+        let scope = "/eu-north-1/monitoring/aws4_request, \
+            SignedHeaders=content-type;host;x-amz-date;x-amz-security-token, Signature=";
+        assert!(
+            header("authorization").contains(scope),
+            "{:?}",
+            form.headers
+        );
+        assert_eq!(header("x-amz-security-token"), "t0k3n-of-the-box");
+        assert_eq!(form.body, "Action=X");
+        assert_eq!(format!("{form:?}"), "SignedForm { .. }");
+    }
+
+    #[tokio::test]
+    async fn without_a_region_or_credentials_it_says_which() {
+        let url = "https://monitoring.eu-north-1.amazonaws.com/";
+        let nowhere = config(None);
+        let nobody = SdkConfig::builder()
+            .region(Region::new("eu-north-1"))
+            .build();
+        for (config, why) in [(nowhere, "no region"), (nobody, "no credentials")] {
+            let error = signed(&config, "monitoring", url, String::new()).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(why), "{error}");
+        }
+    }
+}
