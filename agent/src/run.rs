@@ -42,8 +42,12 @@ mod tests;
 /// systemd has other units to stop.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
-/// How long the last word about the box may take when the system goes down. With [`LAST_CALLS`] it fits
-/// the unit's ten seconds well.
+/// How long it may take to learn whether the system goes down, and what the group wants then: a box that goes
+/// down is a busy one.
+const LAST_QUESTION: Duration = Duration::from_secs(4);
+
+/// How long the last word about the box may take when the system goes down. With [`LAST_QUESTION`] it fits
+/// the unit's ten seconds.
 const LAST_RECORD: Duration = Duration::from_secs(5);
 
 /// By how much the time of day runs ahead of the waiting when the box was asleep. Less is a clock being
@@ -212,7 +216,7 @@ impl Daemon {
         };
         let last_calls = async { while self.work.join_next().await.is_some() {} };
         let (asked, finished) = tokio::join!(
-            tokio::time::timeout(LAST_CALLS, asking),
+            tokio::time::timeout(LAST_QUESTION, asking),
             tokio::time::timeout(LAST_CALLS, last_calls),
         );
         if finished.is_err() {
