@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use test_support::write_program;
+
 use super::*;
 use crate::update::channel::{Catalogue, Offer};
 use crate::update::refusal::{Cause, Refusal};
@@ -7,21 +9,8 @@ use crate::update::refusal::{Cause, Refusal};
 /// A release that is a shell script.
 fn release(dir: &Path, script: &str) -> PathBuf {
     let path = dir.join("imagebuilder-agent");
-    installed(&format!("#!/bin/sh\n{script}\n"), &path);
+    write_program(&path, &format!("#!/bin/sh\n{script}\n"));
     path
-}
-
-/// By another process: one of ours that held it open to write while another test forks would make it
-/// "text file busy".
-fn installed(text: &str, path: &Path) {
-    let source = path.with_extension("source");
-    fs::write(&source, text).unwrap();
-    let done = std::process::Command::new("install")
-        .args(["-m", "0755"])
-        .args([&source, path])
-        .status()
-        .unwrap();
-    assert!(done.success());
 }
 
 #[tokio::test]
@@ -56,8 +45,8 @@ async fn a_release_that_fails_or_says_anything_else_does_not() {
         let error = SelfTest::default().probe(&binary).await.unwrap_err();
         assert!(format!("{error:#}").contains(why), "{script}: {error:#}");
     }
-    installed("\x7fELF nonsense", &dir.path().join("imagebuilder-agent"));
     let binary = dir.path().join("imagebuilder-agent");
+    write_program(&binary, "\x7fELF nonsense");
     let error = SelfTest::default().probe(&binary).await.unwrap_err();
     assert!(error.to_string().starts_with("cannot run "), "{error:#}");
 }

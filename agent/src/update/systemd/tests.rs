@@ -1,3 +1,5 @@
+use test_support::write_program;
+
 use super::*;
 
 #[test]
@@ -84,15 +86,7 @@ fn pretend(dir: &Path, script: &str) -> Systemctl {
     let path = dir.join("systemctl");
     let noted = dir.join("noted");
     let text = format!("#!/bin/sh\necho \"$@\" >>{}\n{script}\n", noted.display());
-    // By another process: one of ours that held it open to write while another test forks would make it
-    // "text file busy".
-    fs::write(dir.join("source"), text).unwrap();
-    let done = std::process::Command::new("install")
-        .args(["-m", "0755"])
-        .args([&dir.join("source"), &path])
-        .status()
-        .unwrap();
-    assert!(done.success());
+    write_program(&path, &text);
     Systemctl::new(&path)
 }
 
