@@ -78,6 +78,11 @@ fn a_stuck_reader_holds_nobody_up_and_costs_bounded_memory() {
     let writer = Arc::clone(&spool);
     let writer = std::thread::spawn(move || writer.write_to(Reader { read, got }));
     let line = [b'x'; 1024];
+    // Once the writer has taken a line it is stuck, and takes no more while the others come.
+    spool.push(&line);
+    while !spool.lock().lines.is_empty() {
+        std::thread::yield_now();
+    }
     for _ in 0..4 * WAITING_LIMIT / line.len() {
         spool.push(&line);
     }
