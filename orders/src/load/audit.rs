@@ -5,6 +5,7 @@
 //! carries, so one that was kept twice under two ids is seen, and so is one id that was given to two.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,9 +38,17 @@ pub(super) const NUMBER_FIELD: &str = "load_number";
 /// Where orders are looked up.
 pub(super) enum Source {
     /// In the store itself.
-    Store(Arc<dyn Store>, String),
+    Store(OwnStore),
     /// Through the service, as the operator.
     Service(Service),
+}
+
+/// The store itself.
+pub(super) struct OwnStore {
+    store: Arc<dyn Store>,
+    address: String,
+    /// The file that it is, where it is one.
+    file: Option<PathBuf>,
 }
 
 /// The service as its operator sees it.
@@ -58,10 +67,11 @@ struct Page {
 impl Source {
     /// The store that the settings name.
     pub(super) fn store(settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self::Store(
-            store::open(settings)?,
-            settings.store.to_string(),
-        ))
+        Ok(Self::Store(OwnStore {
+            store: store::open(settings)?,
+            address: settings.store.to_string(),
+            file: settings.store.file(),
+        }))
     }
 
     /// The service at `url`, whose operator token is `token`.
@@ -78,18 +88,15 @@ impl Source {
     /// What there is of the ledger's orders.
     pub(super) async fn look_for(&self, entries: &Entries) -> anyhow::Result<Found> {
         let looked = self.look(entries).await;
-        if let Self::Store(store, _) = self {
-            store.close().await;
+        if let Self::Store(own) = self {
+            own.store.close().await;
         }
         looked
     }
 
     async fn look(&self, entries: &Entries) -> anyhow::Result<Found> {
-        if let Self::Store(store, address) = self {
-            store
-                .probe()
-                .await
-                .with_context(|| format!("the store {address} does not answer"))?;
+        if let Self::Store(own) = self {
+            own.is_there().await?;
         }
         let mut kept = Kept::of(entries);
         let Some(mut after) = beginning(entries) else {
@@ -123,11 +130,10 @@ impl Source {
 
     async fn page(&self, after: OrderId) -> anyhow::Result<Page> {
         match self {
-            Self::Store(store, address) => {
-                let orders = store
-                    .list(after, PAGE)
-                    .await
-                    .with_context(|| format!("list the orders in {address} after {after}"))?;
+            Self::Store(own) => {
+                let listed = own.store.list(after, PAGE).await;
+                let orders = listed
+                    .with_context(|| format!("list the orders in {} after {after}", own.address))?;
                 let next = orders.last().map(|order| order.id);
                 Ok(Page { orders, next })
             }
@@ -137,10 +143,31 @@ impl Source {
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
         match self {
-            Self::Store(store, _) => store.get(id).await,
+            Self::Store(own) => own.store.get(id).await,
             Self::Service(service) => service.get(id).await,
         }
         .with_context(|| format!("look up order {id}"))
+    }
+}
+
+impl OwnStore {
+    /// Lets nobody mistake an address with nothing at it for a store that has lost everything: the
+    /// stores that are a file make it where there is none.
+    async fn is_there(&self) -> anyhow::Result<()> {
+        let address = &self.address;
+        if let Some(file) = &self.file
+            && matches!(file.try_exists(), Ok(false))
+        {
+            bail!(
+                "there is no store at {address}; hint: name the store that the service has, as its log \
+                 does in the line `listening`"
+            );
+        }
+        // A list and not a probe, which may write: whoever checks need only be allowed to read.
+        let none = OrderId::from_bytes([0xff; 16]);
+        let listed = self.store.list(none, 1).await;
+        listed.with_context(|| format!("the store {address} does not answer"))?;
+        Ok(())
     }
 }
 
@@ -278,6 +305,7 @@ mod tests {
     use super::*;
     use crate::load::ledger::Run;
     use crate::store::memory::MemoryStore;
+    use crate::store::{CreateError, Entry, Kept};
     use serde_json::json;
 
     fn run(id: &str) -> Run {
@@ -310,13 +338,42 @@ mod tests {
         (Mark { run, number }, order.id.to_string())
     }
 
+    /// A store that may only be read.
+    struct ReadOnly(MemoryStore);
+
+    #[async_trait::async_trait]
+    impl Store for ReadOnly {
+        async fn create(&self, _: &Entry) -> Result<Kept, CreateError> {
+            Err(CreateError::Unavailable(anyhow::anyhow!("read only")))
+        }
+        async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+            self.0.get(id).await
+        }
+        async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+            self.0.list(after, limit).await
+        }
+        async fn probe(&self) -> anyhow::Result<()> {
+            bail!("read only")
+        }
+        async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+            bail!("not asked for")
+        }
+        async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+            bail!("read only")
+        }
+    }
+
     /// What a check finds when these orders are kept.
     async fn check(orders: &[&Order], entries: &Entries) -> Found {
         let store = MemoryStore::default();
         for &order in orders {
             store.create(&order.clone().into()).await.unwrap();
         }
-        let source = Source::Store(Arc::new(store), "memory".to_owned());
+        let source = Source::Store(OwnStore {
+            store: Arc::new(ReadOnly(store)),
+            address: "memory".to_owned(),
+            file: None,
+        });
         source.look_for(entries).await.unwrap()
     }
 

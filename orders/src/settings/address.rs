@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
+/// The file store's file in its folder.
+pub const FILE_STORE: &str = "orders.redb";
+
 const HINT: &str = "hint: write file:///var/lib/orders, s3://bucket/prefix, dynamodb://table, \
     sqlite:///path/orders.db, mysql://user@host/database or postgres://user@host/database";
 
@@ -107,6 +110,19 @@ impl FromStr for StoreAddress {
 }
 
 impl StoreAddress {
+    /// The file that orders are kept in, where they are kept in one.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(folder) => Some(folder.join(FILE_STORE)),
+            Self::Sql(SqlAddress {
+                engine: Engine::Sqlite,
+                url,
+            }) => url.strip_prefix("sqlite://").map(PathBuf::from),
+            _ => None,
+        }
+    }
+
     fn sql(engine: Engine, url: &str) -> Self {
         Self::Sql(SqlAddress {
             engine,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-pub use address::{CandidatesAddress, Engine, SqlAddress, StoreAddress};
+pub use address::{CandidatesAddress, Engine, FILE_STORE, SqlAddress, StoreAddress};
 pub use aws::AwsSettings;
 pub use raw::{RawS3, RawSettings};
 

@@ -137,6 +137,31 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
 }
 
 #[test]
+fn an_address_with_no_store_at_it_is_not_a_store_that_lost_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    let entries = "run 3f1c09d2a7b4e865 2026-01-01T09:00:00Z\n\
+                   acked 0 01a1fa53-de62-772a-801d-28f5e714e855\n";
+    std::fs::write(&ledger, entries).unwrap();
+    let nowhere = folder.path().join("nowhere");
+    for store in [
+        format!("file://{}", nowhere.display()),
+        format!("sqlite://{}/orders.db", nowhere.display()),
+    ] {
+        let (code, said) = run(&["check", "--ledger", path(&ledger), "--store", &store]);
+        assert_eq!(
+            (code, last(&said)),
+            (
+                1,
+                "orders: placed 1, failed 0; the store could not be asked"
+            ),
+            "{said}"
+        );
+        assert!(!nowhere.exists(), "a check makes nothing");
+    }
+}
+
+#[test]
 fn the_services_own_list_is_as_good_as_its_store() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");

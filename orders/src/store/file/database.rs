@@ -20,9 +20,10 @@ use redb::{
 use super::disk::{self, Failures, Identity, Watched};
 use super::panics::Mark;
 use crate::order::{Order, OrderId};
+use crate::settings::FILE_STORE;
 
 /// The file's name in its folder.
-const FILE: &str = "orders.redb";
+const FILE: &str = FILE_STORE;
 /// Memory for pages of the file: the tree's upper levels and its right edge, where new orders go. The
 /// rest is left to the system's own cache, which gives it back when memory is short.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
