@@ -29,7 +29,7 @@ use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
 use crate::server::{self, Bounds, Drained};
 use crate::settings::{RawSettings, Settings};
-use crate::{VERSION, candidates, store};
+use crate::{VERSION, candidates, chain, store};
 
 /// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
 /// memory.
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
     reason = "the one place that says why the program ends"
 )]
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("orders: {error:#}");
+    eprintln!("orders: {}", chain::one_line(error));
     ExitCode::from(code)
 }
 
@@ -311,7 +311,11 @@ async fn tell_systemd(readiness: Readiness, store: String) {
             Some(_) if state == State::Draining => return,
             Some(reason) => reason,
         };
-        tracing::info!(status, "readiness");
+        if matches!(state, State::Failing(_)) {
+            tracing::warn!(status, "readiness");
+        } else {
+            tracing::info!(status, "readiness");
+        }
         message.push(NotifyState::Status(&status));
         notify(&message);
         message = Vec::new();

@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod api;
 pub mod aws;
 pub mod candidates;
+pub mod chain;
 pub mod cli;
 #[cfg(test)]
 mod flaky;

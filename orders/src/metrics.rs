@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::aws::{Aws, CLOUDWATCH, FORM};
+use crate::chain::one_line;
 use crate::settings::MetricsSettings;
 
 /// Points kept while CloudWatch does not answer: a quarter of an hour at the default interval.
@@ -109,7 +110,7 @@ impl Publisher {
         match sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
             Ok(()) => self.backlog.0.clear(),
             Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
+                error = one_line(&error),
                 kept = self.backlog.0.len(),
                 "OrderCount not published; it is tried again"
             ),

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::chain::one_line;
 use crate::store::Store;
 
 /// Time between two probes: a few seconds are what a load balancer's own interval allows anyway.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// And at least, however many orders fail meanwhile: a store in trouble has enough to do.
+const PAUSE: Duration = Duration::from_millis(250);
 /// A probe that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// One lost packet must not take a box out of service; the second failure in a row does.
@@ -97,9 +100,12 @@ impl Readiness {
         self.state.subscribe()
     }
 
-    /// An order just failed in the store: probe now, not at the next interval.
+    /// An order just failed in the store: probe now, not at the next interval. Of a store that is
+    /// known to fail it says nothing new.
     pub fn doubt(&self) {
-        self.doubt.notify_one();
+        if self.now() == State::Ready {
+            self.doubt.notify_one();
+        }
     }
 
     /// The service is told to stop; no probe changes this any more.
@@ -112,19 +118,24 @@ impl Readiness {
         let mut judge = Judge::default();
         loop {
             let outcome = match tokio::time::timeout(TIMEOUT, store.probe()).await {
-                Ok(outcome) => outcome.map_err(|error| format!("{error:#}")),
+                Ok(outcome) => outcome.map_err(|error| one_line(&error)),
                 Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
             };
-            if let Err(reason) = &outcome {
-                tracing::warn!(reason, "the store failed its probe");
-            }
+            let failed = outcome.as_ref().err().cloned();
             self.state.send_if_modified(|state| {
                 let next = judge.next(state, outcome);
                 let changed = *state != next;
                 *state = next;
                 changed
             });
-            let interval = tokio::time::sleep(INTERVAL);
+            // What is not forgiven is the new state, and told as that.
+            if let Some(reason) = failed
+                && self.now() == State::Ready
+            {
+                tracing::warn!(reason, "the store failed its probe");
+            }
+            tokio::time::sleep(PAUSE).await;
+            let interval = tokio::time::sleep(INTERVAL - PAUSE);
             tokio::select! {
                 () = interval => {}
                 () = self.doubt.notified() => {}
@@ -135,8 +146,12 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::order::{Order, OrderId};
     use crate::store::stuck::Stuck;
+    use crate::store::{CreateError, Entry, Kept};
 
     #[test]
     fn one_failure_is_forgiven_only_to_a_ready_store() {
@@ -159,6 +174,51 @@ mod tests {
             }
             assert_eq!(state, expected, "{start:?} {outcomes:?}");
         }
+    }
+
+    /// A store that works, as far as its probes know, which it counts.
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Store for Counted {
+        async fn create(&self, _: &Entry) -> Result<Kept, CreateError> {
+            Ok(Kept::Now)
+        }
+        async fn get(&self, _: OrderId) -> anyhow::Result<Option<Order>> {
+            Ok(None)
+        }
+        async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
+            Ok(Vec::new())
+        }
+        async fn probe(&self) -> anyhow::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+            Ok(Vec::new())
+        }
+        async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn orders_that_fail_hurry_probes_and_do_not_multiply_them() {
+        let readiness = Readiness::default();
+        let store = Arc::new(Counted::default());
+        let watching = tokio::spawn(readiness.clone().watch(Arc::clone(&store) as _));
+        let probes = |of: &Counted| of.0.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let calm = probes(&store);
+        assert!((10..=11).contains(&calm), "{calm}");
+        for _ in 0..1000 {
+            readiness.doubt();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let hurried = probes(&store) - calm;
+        assert!((30..=41).contains(&hurried), "{hurried}");
+        watching.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,7 @@ use super::limits::{Limits, TooMany};
 use super::password::{Hashing, NotHashed, Password};
 use super::session::{SESSION_LIFETIME, SessionToken};
 use super::{Account, Accounts, Registered};
+use crate::chain::one_line;
 use crate::order::{AccountId, Fault, Order, OrderId};
 
 /// Shortest and longest login, in characters.
@@ -218,7 +219,7 @@ impl Desk {
         let accounts = Arc::clone(&self.accounts);
         tokio::spawn(async move {
             if let Err(error) = accounts.sweep_sessions(Timestamp::now()).await {
-                tracing::warn!(error = format!("{error:#}"), "ended sessions not swept");
+                tracing::warn!(error = one_line(&error), "ended sessions not swept");
             }
         });
     }

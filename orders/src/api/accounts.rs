@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::body::{Form, read_body};
 use super::{STORE_TIMEOUT, Shop, within};
 use crate::accounts::{Desk, Refusal, SESSION_LIFETIME, Session, SessionToken};
+use crate::chain::one_line;
 use crate::order::{AccountId, OrderId};
 use crate::problem::Problem;
 
@@ -224,7 +225,7 @@ async fn at_desk<T>(
         }
         Refusal::Busy => Problem::try_again(1, "too many are logging in at once"),
         Refusal::Unavailable(error) => {
-            tracing::error!(error = format!("{error:#}"), "accounts do not work");
+            tracing::error!(error = one_line(&error), "accounts do not work");
             shop.readiness.doubt();
             Problem::try_again(2, "accounts do not work just now")
         }
@@ -286,7 +287,7 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
         Some(token) => within(STORE_TIMEOUT, desk.session(&token))
             .await
             .map_err(|error| {
-                tracing::error!(error = format!("{error:#}"), "session not read");
+                tracing::error!(error = one_line(&error), "session not read");
                 shop.readiness.doubt();
                 Problem::try_again(2, "your session could not be looked up just now")
             })?,

@@ -18,6 +18,7 @@ use percent_encoding::percent_decode_str;
 
 use super::{STORE_TIMEOUT, within};
 use crate::candidates::Candidates;
+use crate::chain::one_line;
 
 /// What stands before a candidate's name in a path.
 pub(super) const PREFIX: &str = "/candidate/";
@@ -156,7 +157,7 @@ fn write_json(into: &mut String, text: &str) {
 }
 
 fn failed(what: &str, error: &anyhow::Error) {
-    tracing::error!(what, error = format!("{error:#}"), "candidates failed");
+    tracing::error!(what, error = one_line(error), "candidates failed");
 }
 
 fn answer(status: StatusCode, media: &'static str, body: impl Into<Body>) -> Response {

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::operator::require_operator;
 use super::{STORE_TIMEOUT, Shop, within};
+use crate::chain::one_line;
 use crate::order::{Order, OrderId};
 use crate::problem::Problem;
 use crate::store::Store;
@@ -87,7 +88,7 @@ pub(super) async fn list_orders(
     let page = Page::parse(query.as_deref())?;
     let body = within(STORE_TIMEOUT, written(&*shop.store, page)).await;
     let body = body.map_err(|error| {
-        tracing::error!(error = format!("{error:#}"), "orders not listed");
+        tracing::error!(error = one_line(&error), "orders not listed");
         shop.readiness.doubt();
         Problem::try_again(2, "the orders could not be listed just now")
     })?;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::accounts::customer;
 use super::operator::is_operator;
 use super::{STORE_TIMEOUT, Shop, within};
+use crate::chain::one_line;
 use crate::order::OrderId;
 use crate::problem::Problem;
 
@@ -26,7 +27,7 @@ pub(super) async fn look_up_order(
     let found = within(STORE_TIMEOUT, shop.store.get(id))
         .await
         .map_err(|error| {
-            tracing::error!(order = %id, error = format!("{error:#}"), "look-up failed");
+            tracing::error!(order = %id, error = one_line(&error), "look-up failed");
             shop.readiness.doubt();
             Problem::try_again(2, "the order could not be looked up just now")
         })?;

@@ -10,6 +10,7 @@ use super::accounts::customer;
 use super::body::{Form, read_body};
 use super::idempotency::{Key, REPLAYED};
 use super::{STORE_TIMEOUT, Shop};
+use crate::chain::one_line;
 use crate::metrics::prometheus::Refusal;
 use crate::order::{Draft, OrderId};
 use crate::problem::Problem;
@@ -65,7 +66,7 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
         }
         Err(error) => {
             let error = match error {
-                CreateError::Unavailable(error) => format!("{error:#}"),
+                CreateError::Unavailable(error) => one_line(&error),
                 CreateError::Exists | CreateError::KeyReused => "its new id is taken".to_owned(),
             };
             tracing::error!(order = %id, error, "order not stored");

@@ -19,6 +19,7 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::chain::one_line;
 use crate::order::{Order, OrderId};
 use crate::store::Store;
 
@@ -152,7 +153,7 @@ impl Courier {
         loop {
             tokio::time::sleep(SWEEP_EVERY.mul_f64(0.5 + fastrand::f64())).await;
             if let Err(error) = self.sweep().await {
-                tracing::warn!(error = format!("{error:#}"), "notices not swept up");
+                tracing::warn!(error = one_line(&error), "notices not swept up");
             }
         }
     }
@@ -195,7 +196,7 @@ impl Courier {
             // nothing to tell any more.
             Ok(None) => self.settle(id).await.is_ok(),
             Err(error) => {
-                tracing::warn!(order = %id, error = format!("{error:#}"), "order of a notice not read");
+                tracing::warn!(order = %id, error = one_line(&error), "order of a notice not read");
                 false
             }
         }
@@ -217,7 +218,7 @@ impl Courier {
             Err(error) => {
                 // Said once, not for every order.
                 if !self.failing.swap(true, Ordering::Relaxed) {
-                    let error = format!("{error:#}");
+                    let error = one_line(&error);
                     tracing::warn!(order = %notice.id, error, "notices wait in the store");
                 }
                 false
