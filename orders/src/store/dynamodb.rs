@@ -12,6 +12,8 @@
 //! a list asks all sixteen and merges. An order's JSON is one text, because DynamoDB's own numbers
 //! do not hold all that JSON's do. What belongs together is written in one transaction.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -34,6 +36,8 @@ const TRANSACTIONS: u32 = 6;
 #[derive(Debug)]
 pub struct DynamoDbStore {
     table: Table,
+    /// Whether a probe was allowed to write since an order could not be.
+    writes: AtomicBool,
 }
 
 /// One of the sixteen partitions, while it is read.
@@ -51,6 +55,7 @@ impl DynamoDbStore {
     pub fn new(table: String, aws: AwsSettings) -> Self {
         Self {
             table: Table::new(table, Aws::new(aws)),
+            writes: AtomicBool::new(false),
         }
     }
 
@@ -68,6 +73,19 @@ impl DynamoDbStore {
             )
             .await?;
         Ok(answer.get_mut("Item").map(Value::take))
+    }
+
+    /// Asks for a write on a condition that never holds: whoever hears that it did not hold may write.
+    async fn may_write(&self) -> anyhow::Result<()> {
+        let never = json!({
+            "Item": key("probe", "probe"),
+            "ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(pk)",
+        });
+        match self.table.call("PutItem", never).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == "ConditionalCheckFailedException" => Ok(()),
+            Err(error) => Err(self.table.explain("PutItem", error)),
+        }
     }
 
     fn order(&self, item: &Value) -> anyhow::Result<Order> {
@@ -301,9 +319,10 @@ impl Store for DynamoDbStore {
             }
             self.met(entry).await
         };
-        outcome
-            .await
-            .unwrap_or_else(|error| Err(CreateError::Unavailable(error)))
+        outcome.await.unwrap_or_else(|error| {
+            self.writes.store(false, Ordering::Relaxed);
+            Err(CreateError::Unavailable(error))
+        })
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
@@ -341,6 +360,11 @@ impl Store for DynamoDbStore {
     async fn probe(&self) -> anyhow::Result<()> {
         // An item that is not there: the answer has been through name, network, credentials and table.
         self.item("probe", "probe").await?;
+        // That one may read does not say that one may write.
+        if !self.writes.load(Ordering::Relaxed) {
+            self.may_write().await?;
+            self.writes.store(true, Ordering::Relaxed);
+        }
         Ok(())
     }
 }

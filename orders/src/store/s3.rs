@@ -9,6 +9,7 @@
 //! The client is made at first use, because it needs the region, which may have to come from the
 //! instance.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -31,8 +32,9 @@ use crate::aws::Aws;
 use crate::order::{Order, OrderId};
 use crate::settings::AwsSettings;
 
-/// The object the probe asks for. It need not be there: the answer "no such key" has been through
-/// name, network, credentials and bucket, and costs a read, not a write.
+/// The object the probe asks for: the answer, also "no such key", has been through name, network,
+/// credentials and bucket, and costs a read, not a write. Where the right to write is in doubt, it is
+/// created if absent, as orders are.
 const PROBE: &str = ".probe";
 /// How often an object is put before the customer is told. The client under it tries again only what
 /// surely did not arrive.
@@ -57,6 +59,8 @@ pub struct S3Store {
     notices: Path,
     aws: Aws,
     client: OnceCell<AmazonS3>,
+    /// Whether a probe has written since an order could not be.
+    writes: AtomicBool,
 }
 
 /// What a claim's object says.
@@ -101,6 +105,7 @@ impl S3Store {
             notices: beside("notices"),
             aws: Aws::new(aws),
             client: OnceCell::new(),
+            writes: AtomicBool::new(false),
         }
     }
 
@@ -337,6 +342,26 @@ impl S3Store {
         Ok((page.result.objects, page.page_token))
     }
 
+    /// What the answer to a probe says of the bucket.
+    fn understand<T>(&self, doing: &str, answer: Result<T, Error>) -> anyhow::Result<()> {
+        match answer {
+            Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
+            Err(Error::NotFound { source, .. }) => {
+                if says_no_bucket(&source.to_string()) {
+                    bail!("the bucket {} does not exist", self.bucket);
+                }
+                Ok(())
+            }
+            Err(Error::PermissionDenied { source, .. }) => bail!(
+                "{doing} s3://{}/{} is not allowed: {source}; hint: the role needs s3:PutObject, \
+                 s3:GetObject and s3:ListBucket",
+                self.bucket,
+                self.orders
+            ),
+            Err(error) => Err(error).with_context(|| format!("reach the bucket {}", self.bucket)),
+        }
+    }
+
     /// Whether the notice's order is there. One that has waited too long for it is dropped.
     async fn is_due(&self, id: OrderId, since: jiff::Timestamp) -> anyhow::Result<bool> {
         let key = self.order_key(id);
@@ -391,14 +416,18 @@ fn id_in(key: &Path, end: &str) -> Option<OrderId> {
 #[async_trait]
 impl Store for S3Store {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        if let Some(claim) = &entry.claim {
-            return self.keep_claimed(entry, claim).await;
+        let kept = match &entry.claim {
+            Some(claim) => self.keep_claimed(entry, claim).await,
+            None => match self.keep(&entry.order, entry.notice).await {
+                Ok(true) => Ok(Kept::Now),
+                Ok(false) => Err(CreateError::Exists),
+                Err(error) => Err(CreateError::Unavailable(error)),
+            },
+        };
+        if matches!(kept, Err(CreateError::Unavailable(_))) {
+            self.writes.store(false, Ordering::Relaxed);
         }
-        match self.keep(&entry.order, entry.notice).await {
-            Ok(true) => Ok(Kept::Now),
-            Ok(false) => Err(CreateError::Exists),
-            Err(error) => Err(CreateError::Unavailable(error)),
-        }
+        kept
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
@@ -466,27 +495,15 @@ impl Store for S3Store {
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
-        match self
-            .client()
-            .await?
-            .get(&self.orders.clone().join(PROBE))
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(Error::NotFound { source, .. }) => {
-                if says_no_bucket(&source.to_string()) {
-                    bail!("the bucket {} does not exist", self.bucket);
-                }
-                Ok(())
-            }
-            Err(Error::PermissionDenied { source, .. }) => bail!(
-                "reading s3://{}/{} is not allowed: {source}; hint: the role needs s3:PutObject, \
-                 s3:GetObject and s3:ListBucket",
-                self.bucket,
-                self.orders
-            ),
-            Err(error) => Err(error).with_context(|| format!("reach the bucket {}", self.bucket)),
+        let key = self.orders.clone().join(PROBE);
+        let client = self.client().await?;
+        self.understand("reading", client.get(&key).await)?;
+        if !self.writes.load(Ordering::Relaxed) {
+            let made = client.put_opts(&key, Bytes::new().into(), PutMode::Create.into());
+            self.understand("writing", made.await)?;
+            self.writes.store(true, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::super::{contract, faults};
 use super::*;
@@ -35,6 +36,50 @@ async fn a_table_that_is_missing_or_has_other_keys_is_named() {
     let error = store(&moto.endpoint, "other").probe().await.unwrap_err();
     let error = format!("{error:#}");
     assert!(error.contains("hint: has the table the keys"), "{error}");
+}
+
+#[tokio::test]
+async fn who_may_read_but_not_write_is_not_ready() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let refused = Arc::new(AtomicBool::new(true));
+    let (asking, refusing) = (Arc::clone(&asked), Arc::clone(&refused));
+    let flaky = Flaky::before("", move |head| {
+        if !head.header("x-amz-target").ends_with(".PutItem") {
+            return Fate::Answered(200, "{}".to_owned());
+        }
+        asking.fetch_add(1, Ordering::SeqCst);
+        let code = if refusing.load(Ordering::SeqCst) {
+            "AccessDeniedException"
+        } else {
+            "ConditionalCheckFailedException"
+        };
+        Fate::Answered(400, format!(r#"{{"__type":"dynamodb#{code}"}}"#))
+    })
+    .await;
+    let store = store(&flaky.endpoint, "shop");
+    let error = format!("{:#}", store.probe().await.unwrap_err());
+    let told = "PutItem on table shop answered 400 AccessDeniedException";
+    assert!(error.contains(told), "{error}");
+
+    refused.store(false, Ordering::SeqCst);
+    store.probe().await.unwrap();
+    asked.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        store.probe().await.unwrap();
+    }
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        0,
+        "from then on it costs a read"
+    );
+
+    refused.store(true, Ordering::SeqCst);
+    store.probe().await.unwrap();
+    let order = contract::order("Ada");
+    assert!(store.create(&order.into()).await.is_err());
+    assert!(store.probe().await.is_err(), "until an order failed");
+    refused.store(false, Ordering::SeqCst);
+    store.probe().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::super::{contract, faults};
 use super::*;
@@ -59,6 +60,52 @@ async fn a_missing_bucket_is_named() {
         store.get(order.id).await.is_err(),
         "no bucket is not the same as no order"
     );
+}
+
+#[tokio::test]
+async fn who_may_read_but_not_write_is_not_ready() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let refused = Arc::new(AtomicBool::new(true));
+    let (asking, refusing) = (Arc::clone(&asked), Arc::clone(&refused));
+    let flaky = Flaky::before("", move |head| {
+        if !head.line().starts_with("PUT ") {
+            return Fate::Answered(404, "<Error><Code>NoSuchKey</Code></Error>".to_owned());
+        }
+        asking.fetch_add(1, Ordering::SeqCst);
+        let code = if refusing.load(Ordering::SeqCst) {
+            (403, "AccessDenied")
+        } else {
+            (412, "PreconditionFailed")
+        };
+        Fate::Answered(code.0, format!("<Error><Code>{}</Code></Error>", code.1))
+    })
+    .await;
+    let store = store(&flaky.endpoint, "shop");
+    let error = format!("{:#}", store.probe().await.unwrap_err());
+    let told = "writing s3://shop/orders/here is not allowed: ";
+    assert!(error.starts_with(told), "{error}");
+    let hint = "hint: the role needs s3:PutObject";
+    assert!(error.contains(hint), "{error}");
+
+    refused.store(false, Ordering::SeqCst);
+    store.probe().await.unwrap();
+    asked.store(0, Ordering::SeqCst);
+    for _ in 0..3 {
+        store.probe().await.unwrap();
+    }
+    assert_eq!(
+        asked.load(Ordering::SeqCst),
+        0,
+        "from then on it costs a read"
+    );
+
+    refused.store(true, Ordering::SeqCst);
+    store.probe().await.unwrap();
+    let order = contract::order("Ada");
+    assert!(store.create(&order.into()).await.is_err());
+    assert!(store.probe().await.is_err(), "until an order failed");
+    refused.store(false, Ordering::SeqCst);
+    store.probe().await.unwrap();
 }
 
 #[tokio::test]
@@ -176,4 +223,10 @@ fn keys_have_no_empty_parts_and_orders_a_folder_of_their_own() {
         ["orders/x", "orders-claims/x", "orders-notices/x"]
     );
     assert_eq!(keys("/a//b/"), ["a/b/x", "a/b-claims/x", "a/b-notices/x"]);
+    let probe = Path::from("orders").join(PROBE);
+    assert_eq!(
+        id_in(&probe, ".json"),
+        None,
+        "what a probe makes is no order"
+    );
 }
