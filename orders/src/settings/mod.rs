@@ -269,10 +269,13 @@ fn flowers(raw: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
             DEFAULT_FLOWERS.join(", ")
         );
     }
-    for flower in &flowers {
+    for (place, flower) in flowers.iter().enumerate() {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if flower.is_empty() || flower.len() > 64 || !flower.chars().all(fits) {
             bail!("flowers has {flower:?}; hint: use letters, digits, _ and -, at most 64");
+        }
+        if flowers[..place].contains(flower) {
+            bail!("flowers has {flower:?} twice; hint: name each once");
         }
     }
     Ok(flowers)
@@ -418,7 +421,7 @@ mod tests {
             &'static str,
             &'static str,
         );
-        let table: [Row; 26] = [
+        let table: [Row; 27] = [
             (
                 &[],
                 "stroe = 'x'",
@@ -462,6 +465,11 @@ mod tests {
                 "ORDERS_DRAIN_SECONDS=ten is not a number",
             ),
             (&[("ORDERS_FLOWERS", "a,<b>")], "", "flowers has \"<b>\""),
+            (
+                &[("ORDERS_FLOWERS", "a,b,a")],
+                "",
+                "flowers has \"a\" twice",
+            ),
             (
                 &[("ORDERS_METRICS_NAMESPACE", "AWS/EC2")],
                 "",
