@@ -244,6 +244,9 @@ fn works_by_keyboard_alone_and_without_scripts() {
             .await;
         let url = format!("http://{}/", service.address);
         browser.client.goto(&url).await.unwrap();
+        let lookup = browser.client.find(Locator::Id("lookup")).await.unwrap();
+        let shown = lookup.is_displayed().await.unwrap();
+        assert!(!shown, "what needs the script is not there");
         fill(browser).await;
         press(browser, "#order button").await;
         // Without scripts the driver does not wait for the page that the form leads to, and what was
