@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use async_trait::async_trait;
 
+use crate::aws::Aws;
 use crate::settings::{CandidatesAddress, Settings};
 use crate::store::Store;
 
@@ -31,7 +32,11 @@ pub trait Candidates: Send + Sync {
 ///
 /// # Errors
 /// When the settings name a place that cannot be, wherever the service runs.
-pub fn open(settings: &Settings, store: &dyn Store) -> anyhow::Result<Option<Arc<dyn Candidates>>> {
+pub fn open(
+    settings: &Settings,
+    store: &dyn Store,
+    aws: &Aws,
+) -> anyhow::Result<Option<Arc<dyn Candidates>>> {
     let Some(address) = &settings.candidates else {
         return Ok(None);
     };
@@ -44,7 +49,7 @@ pub fn open(settings: &Settings, store: &dyn Store) -> anyhow::Result<Option<Arc
         }),
         CandidatesAddress::DynamoDb { table } => Ok(Some(Arc::new(DynamoDbCandidates::new(
             table.clone(),
-            settings.aws.clone(),
+            aws.clone(),
         )))),
     }
 }

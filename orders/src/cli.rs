@@ -208,8 +208,8 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     }
 
     let settings = Arc::new(settings);
-    let store = store::open(&settings)?;
     let aws = Aws::new(settings.aws.clone());
+    let store = store::open(&settings, &aws)?;
     let readiness = Readiness::default();
     let count = OrderCount::default();
     let instance = InstanceId::new(aws.clone());
@@ -232,7 +232,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let (outbox, relaying) = match &settings.notices_topic {
         None => (None, None),
         Some(arn) => {
-            let topic = Arc::new(SnsTopic::new(arn.clone(), aws));
+            let topic = Arc::new(SnsTopic::new(arn.clone(), aws.clone()));
             let (outbox, relay) = Relay::new(Arc::clone(&store), topic);
             let mut stopped = stopped.clone();
             let relaying = tokio::spawn(relay.run(async move {
@@ -260,7 +260,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         instance,
         places: Shop::places(),
         desk,
-        candidates: candidates::open(&settings, &*store)?,
+        candidates: candidates::open(&settings, &*store, &aws)?,
         outbox,
     };
     let told_to_stop = async {

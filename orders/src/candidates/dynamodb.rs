@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::Candidates;
 use crate::aws::Aws;
 use crate::aws::table::{Table, text};
-use crate::settings::AwsSettings;
 
 const KEY: &str = "CandidateName";
 
@@ -21,9 +20,9 @@ pub struct DynamoDbCandidates {
 impl DynamoDbCandidates {
     /// Candidates in `table`.
     #[must_use]
-    pub fn new(table: String, aws: AwsSettings) -> Self {
+    pub fn new(table: String, aws: Aws) -> Self {
         Self {
-            table: Table::new(table, Aws::new(aws)),
+            table: Table::new(table, aws),
         }
     }
 
@@ -83,7 +82,8 @@ mod tests {
     async fn keeps_names_once_and_gives_all_of_them_over_pages() {
         let moto = Moto::start();
         moto.make_table("Candidates", &[KEY]).await;
-        let open = || DynamoDbCandidates::new("Candidates".into(), Moto::settings(&moto.endpoint));
+        let aws = Aws::new(Moto::settings(&moto.endpoint));
+        let open = || DynamoDbCandidates::new("Candidates".into(), aws.clone());
         let candidates = open();
         assert_eq!(candidates.all().await.unwrap(), Vec::<String>::new());
         assert!(!candidates.has("John Smith").await.unwrap());

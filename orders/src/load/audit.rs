@@ -17,7 +17,7 @@ use reqwest::{Client, StatusCode, Url};
 use super::client::base;
 use super::ledger::{Entries, Mark};
 use super::report::Found;
-use crate::aws;
+use crate::aws::{self, Aws};
 use crate::order::{Order, OrderId};
 use crate::settings::{Secret, Settings};
 use crate::store::{self, Store};
@@ -68,7 +68,7 @@ impl Source {
     /// The store that the settings name.
     pub(super) fn store(settings: &Settings) -> anyhow::Result<Self> {
         Ok(Self::Store(OwnStore {
-            store: store::open(settings)?,
+            store: store::open(settings, &Aws::new(settings.aws.clone()))?,
             address: settings.store.to_string(),
             file: settings.store.file(),
         }))

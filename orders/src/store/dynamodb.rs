@@ -23,7 +23,6 @@ use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::table::{Table, text};
 use crate::aws::{Aws, CallError};
 use crate::order::{Order, OrderId};
-use crate::settings::AwsSettings;
 
 /// The last digits of ids.
 const DIGITS: &str = "0123456789abcdef";
@@ -52,9 +51,9 @@ struct Partition {
 impl DynamoDbStore {
     /// A store in `table`.
     #[must_use]
-    pub fn new(table: String, aws: AwsSettings) -> Self {
+    pub fn new(table: String, aws: Aws) -> Self {
         Self {
-            table: Table::new(table, Aws::new(aws)),
+            table: Table::new(table, aws),
             writes: AtomicBool::new(false),
         }
     }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::accounts::Accounts;
+use crate::aws::Aws;
 use crate::candidates::Candidates;
 use crate::order::{Order, OrderId};
 use crate::settings::{Settings, StoreAddress};
@@ -123,19 +124,20 @@ pub trait Store: Send + Sync {
 }
 
 /// Opens the store the settings name. Touches neither disk nor network: a store that does not work
-/// is found by its probe, and said on `/gtg`, not by a service that will not start.
+/// is found by its probe, and said on `/gtg`, not by a service that will not start. A store in AWS goes
+/// through `aws`, with its connections and credentials.
 ///
 /// # Errors
 /// When the settings name a store that cannot be, wherever it runs.
-pub fn open(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+pub fn open(settings: &Settings, aws: &Aws) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &settings.store {
         StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())?),
         StoreAddress::S3 { bucket, prefix } => {
-            Arc::new(S3Store::new(bucket.clone(), prefix, settings.aws.clone()))
+            Arc::new(S3Store::new(bucket.clone(), prefix, aws.clone()))
         }
         StoreAddress::Sql(address) => Arc::new(SqlStore::new(address, &settings.sql)?),
         StoreAddress::DynamoDb { table } => {
-            Arc::new(DynamoDbStore::new(table.clone(), settings.aws.clone()))
+            Arc::new(DynamoDbStore::new(table.clone(), aws.clone()))
         }
     })
 }

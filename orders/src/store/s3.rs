@@ -30,7 +30,6 @@ use tokio::time::Instant;
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::Aws;
 use crate::order::{Order, OrderId};
-use crate::settings::AwsSettings;
 
 /// The object the probe asks for: the answer, also "no such key", has been through name, network,
 /// credentials and bucket, and costs a read, not a write. Where the right to write is in doubt, it is
@@ -89,7 +88,7 @@ struct Object {
 impl S3Store {
     /// A store in `bucket`, under `prefix`.
     #[must_use]
-    pub fn new(bucket: String, prefix: &str, aws: AwsSettings) -> Self {
+    pub fn new(bucket: String, prefix: &str, aws: Aws) -> Self {
         let parts: Vec<&str> = prefix.split('/').filter(|part| !part.is_empty()).collect();
         let beside = |name: &str| match parts.split_last() {
             None => Path::from(name),
@@ -103,7 +102,7 @@ impl S3Store {
             orders: Path::from_iter(parts.iter().copied()),
             claims: beside("claims"),
             notices: beside("notices"),
-            aws: Aws::new(aws),
+            aws,
             client: OnceCell::new(),
             writes: AtomicBool::new(false),
         }

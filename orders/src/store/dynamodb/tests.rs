@@ -7,7 +7,7 @@ use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
 
 fn store(endpoint: &str, table: &str) -> DynamoDbStore {
-    DynamoDbStore::new(table.to_owned(), Moto::settings(endpoint))
+    DynamoDbStore::new(table.to_owned(), Aws::new(Moto::settings(endpoint)))
 }
 
 #[tokio::test]

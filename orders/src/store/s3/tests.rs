@@ -5,6 +5,7 @@ use super::super::{contract, faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
+use crate::settings::AwsSettings;
 use crate::versitygw::VersityGw;
 
 /// What the tests run on: moto, or, where `ORDERS_TEST_VERSITYGW` says where it is, versitygw.
@@ -32,7 +33,11 @@ impl Server {
 }
 
 fn store(endpoint: &str, bucket: &str) -> S3Store {
-    S3Store::new(bucket.to_owned(), "orders/here", Moto::settings(endpoint))
+    S3Store::new(
+        bucket.to_owned(),
+        "orders/here",
+        Aws::new(Moto::settings(endpoint)),
+    )
 }
 
 #[tokio::test]
@@ -214,7 +219,7 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
 #[test]
 fn keys_have_no_empty_parts_and_orders_a_folder_of_their_own() {
     let keys = |prefix: &str| {
-        let store = S3Store::new("b".into(), prefix, AwsSettings::default());
+        let store = S3Store::new("b".into(), prefix, Aws::new(AwsSettings::default()));
         [store.orders, store.claims, store.notices].map(|folder| folder.join("x").to_string())
     };
     assert_eq!(keys(""), ["x", "claims/x", "notices/x"]);
