@@ -135,8 +135,10 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
-    let uri = request.uri().clone();
-    let path = uri.path();
+    // A copy, as the id is: what is cut out of the head would hold the buffer it was read into, and
+    // the order may wait for its store for long.
+    let path = request.uri().path().to_owned();
+    let path = path.as_str();
     let span = tracing::info_span!("request", request = id.to_str().unwrap_or_default());
     let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
     let headers = response.headers_mut();
@@ -186,7 +188,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     headers
         .get(&REQUEST_ID)
         .filter(decent)
-        .cloned()
+        .and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
         .unwrap_or_else(|| {
             // It names a line in a log and opens nothing, so it need not be hard to guess.
             let id = format!("{:032x}", fastrand::u128(..));

@@ -46,6 +46,8 @@ async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
     let claim = key.map(|key| key.claim(account, &draft));
     let mut order = draft.take(OrderId::new(), jiff::Timestamp::now());
     order.account = account;
+    // They hold the buffer that they were read into, and the store may take a while.
+    drop((parts, body));
     let entry = Entry {
         order,
         claim,
