@@ -166,13 +166,24 @@ class Bench:
         if beside:
             asking = threading.Thread(target=lambda: aside.update(wrk(service.port, 1, seconds, beside)))
             asking.start()
+        memory, ended = [], threading.Event()
+
+        def look():
+            while not ended.wait(0.25):
+                memory.append(service.memory())
+
+        # During the run: at its end the connections are closed, and some of their memory is given back.
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
         before = service.cpu()
         result = wrk(service.port, connections, seconds, path)
+        ended.set()
+        looking.join()
         if beside:
             asking.join()
         result["cpu"] = (service.cpu() - before) / (result["requests"] + aside.get("requests", 0)) * 1e3
         result["rate"] = result["requests"] / result["seconds"]
-        result["rss"], result["pss"] = service.memory()
+        result["rss"], result["pss"] = max([*memory, service.memory()])
         result["beside"] = aside.get("p99")
         return result
 
