@@ -141,11 +141,13 @@ class Bench:
 
     def ours(self, stand_in=None):
         place = self.place_of("ours")
+        # As its unit has it.
+        unit = {"MALLOC_ARENA_MAX": "1"}
         argv = [self.args.orders, "--listen", "127.0.0.1:PORT"]
         if stand_in:
             argv += ["--store", "s3://shop/orders", "--metrics-namespace", "FlowerShop"]
-            return Service(argv, stand_in.environment(), place)
-        return Service(argv + ["--store", f"file://{place}/orders"], AWS, place)
+            return Service(argv, stand_in.environment() | unit, place)
+        return Service(argv + ["--store", f"file://{place}/orders"], AWS | unit, place)
 
     def theirs(self, stand_in=None):
         place = self.place_of("theirs")
