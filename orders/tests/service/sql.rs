@@ -85,9 +85,12 @@ fn a_database_server_that_goes_and_comes_back_is_said_and_loses_nothing() {
         assert_eq!(refused.status, 503, "{refused:?}");
         assert!(refused.head.contains("retry-after: "), "{refused:?}");
         assert!(!refused.body.contains(PASSWORD), "{refused:?}");
-        let said = service.wait_for("the store failed its probe").to_string();
-        assert!(said.contains("connect to"), "{said}");
-        assert!(!said.contains(PASSWORD), "{said}");
+        // On a busy machine the first probe may say only that there was no answer in time.
+        while !{
+            let said = service.wait_for("the store failed its probe").to_string();
+            assert!(!said.contains(PASSWORD), "{said}");
+            said.contains("connect to")
+        } {}
         wait_until("it never said that it does not work", || {
             service.ask("GET", "/gtg", "", b"").status == 503
         });
