@@ -178,12 +178,20 @@ impl Browser {
             "timeouts".into(),
             json!({"script": seconds, "pageLoad": seconds, "implicit": 0}),
         );
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(wanted)
-            .connect(&format!("http://127.0.0.1:{}", driver.port))
-            .await
-            .expect("a browser");
-        Self { client }
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(wanted);
+        let url = format!("http://127.0.0.1:{}", driver.port);
+        // chromedriver gives a browser 60 s to start, which nothing lengthens: on a starved machine the next
+        // one finds the files in memory.
+        let mut refused = Vec::new();
+        while refused.len() < 3 {
+            match builder.connect(&url).await {
+                Ok(client) => return Self { client },
+                Err(error) => refused.push(error),
+            }
+            driver.kill_all();
+        }
+        panic!("no browser: {refused:?}");
     }
 
     /// Runs a script in the page and gives what it returns.
