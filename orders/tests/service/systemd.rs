@@ -65,7 +65,8 @@ impl Machine {
         file(
             "etc/systemd/system/orders.service.d/test.conf",
             &format!(
-                "[Service]\nEnvironment=ORDERS_LISTEN={listen} AWS_EC2_METADATA_DISABLED=true\n"
+                "[Service]\nEnvironment=ORDERS_LISTEN={listen} AWS_EC2_METADATA_DISABLED=true\n\
+                 EnvironmentFile=\n"
             ),
         );
         // Run when the disk is laid out.
