@@ -4,6 +4,9 @@
 //! `IMAGEBUILDER_<NAME>`, so that `journalctl --priority warning` and
 //! `journalctl IMAGEBUILDER_CODE=rollback` find what they should. What is told at all is the callers'; no
 //! event may carry credentials or values of user data.
+//!
+//! Not by the crate tracing-journald: it drops in silence what journald does not take, and what a box said last
+//! matters most when something is wrong with it.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
