@@ -119,7 +119,7 @@ impl BackDoor {
         let mut status = self
             .cloud
             .look(|state, now| Status::of(state, now, &self.note, self.since, dials));
-        status.find_processes(|id| self.room.pid(id));
+        status.add_machines(&*self.room);
         status
     }
 

@@ -11,20 +11,24 @@ use clap::{Parser, Subcommand, ValueEnum};
 use hyper::Method;
 
 use crate::cloud::REGION;
-use crate::guests::Kind;
+use crate::guests::accelerator::Wanted;
+use crate::guests::{Kind, probe};
 use crate::{back_door, dials};
-use crate::{base_image, control, daemon, imds_relay, status};
+use crate::{base_image, control, daemon, doctor, imds_relay, status};
 
 /// The endpoint's port when none is asked for.
 const DEFAULT_PORT: u16 = 4800;
-/// A founding daemon may convert a base image first, which takes seconds on a slow disk.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+/// A founding daemon may convert a base image first, which takes seconds on a slow disk; and find out what
+/// accelerator the host has.
+const START_PATIENCE: Duration = Duration::from_secs(60 + probe::LIMIT.as_secs());
 /// How often the daemon is asked whether it is there.
 const POLL: Duration = Duration::from_millis(20);
 /// Guests get their power button pressed and some time to sync their disks.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
 /// `status` of a cloud that is down ends with this.
 const IS_DOWN: u8 = 3;
+/// `doctor` of a host that cannot run guests ends with this, as `imagebuilder doctor` does.
+const IS_WRONG: u8 = 3;
 /// `exec` of what cannot be run ends as shells and `env` do.
 const CANNOT_RUN: u8 = 127;
 
@@ -44,6 +48,8 @@ enum Verb {
     Down(Folder),
     /// Show what is in the cloud.
     Status(Status),
+    /// Check what this host has for guests: accelerator, QEMU, firmware, memory, disk, ports, moto.
+    Doctor(Doctor),
     /// Run a command with the environment that makes AWS SDKs and tools use this cloud.
     Exec(Exec),
     /// Show every dial, or turn one: faults to play and choices AWS leaves open.
@@ -84,6 +90,14 @@ struct Up {
     /// Where instances run.
     #[arg(long, value_enum, default_value = "qemu")]
     guests: Guests,
+    /// What guests of `--guests qemu` run under.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "REHEARSAL_ACCELERATOR"
+    )]
+    accelerator: Wanted,
     /// What each puppet runs.
     #[arg(long, value_name = "CMD")]
     puppet_command: Option<String>,
@@ -100,6 +114,24 @@ struct Up {
 struct Status {
     #[command(flatten)]
     folder: Folder,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Doctor {
+    /// The cloud's folder, or where one is to be: the disk it is on is checked.
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// Check for this accelerator.
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        env = "REHEARSAL_ACCELERATOR"
+    )]
+    accelerator: Wanted,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -149,6 +181,7 @@ impl Cli {
             Verb::Up(up) => up.run(),
             Verb::Down(folder) => down(&folder.folder),
             Verb::Status(status) => return status.run(),
+            Verb::Doctor(doctor) => return doctor.run(),
             Verb::Exec(exec) => return exec.run(),
             Verb::Dial(dial) => dial.run(),
             Verb::BaseImage(base_image) => base_image.run(),
@@ -172,7 +205,7 @@ impl Up {
         }
         log();
         let guests = match self.guests {
-            Guests::Qemu => Kind::Qemu,
+            Guests::Qemu => Kind::Qemu(self.accelerator),
             Guests::Puppets => Kind::Puppets {
                 command: self.puppet_command,
             },
@@ -194,6 +227,13 @@ impl Up {
             bail!(
                 "the cloud in {folder} is up already, on port {}\nhint: `rehearsal down {folder}` first",
                 note.port
+            );
+        }
+        if let Some(has) = note.accelerator
+            && !self.accelerator.allows(has)
+        {
+            bail!(
+                "the cloud in {folder} is up already, its guests under {has}\nhint: `rehearsal down {folder}` first"
             );
         }
         progress(&format!("the cloud in {folder} is up already"));
@@ -301,6 +341,25 @@ impl Status {
             say(status.told().trim_end());
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Doctor {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let checks = doctor::check(&self.folder, self.accelerator);
+        if self.json {
+            say(&serde_json::to_string(&checks).context("write down the checks")?);
+        } else {
+            for check in &checks {
+                say(&check.line());
+            }
+        }
+        let wrong = checks.iter().any(doctor::Check::is_wrong);
+        Ok(if wrong {
+            ExitCode::from(IS_WRONG)
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 }
 

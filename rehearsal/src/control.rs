@@ -15,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 use crate::daemon;
+use crate::guests::accelerator::Accelerator;
 
 /// Where the daemon writes down its port and pid.
 pub(crate) const DAEMON_FILE: &str = "daemon.json";
@@ -34,6 +35,9 @@ pub(crate) struct DaemonNote {
     pub(crate) port: u16,
     /// What opens its back door; another one each time it comes up.
     pub(crate) key: String,
+    /// What its guests run under; none where they are no virtual machines.
+    #[serde(default)]
+    pub(crate) accelerator: Option<Accelerator>,
 }
 
 /// An answer waits for the disk at most, which a busy machine can keep waiting; a daemon that takes longer is stuck.

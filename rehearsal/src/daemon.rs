@@ -95,6 +95,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         pid: std::process::id(),
         port,
         key: ids::uuid(),
+        accelerator: room.choice().map(|choice| choice.accelerator),
     };
     let back = BackDoor::new(Arc::clone(&cloud), Arc::clone(&room), note.clone(), stop);
     let front = Arc::new(Front::new(Arc::clone(&cloud), room, back)?);
@@ -108,6 +109,8 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    // Whether the last tick could not write the state, so that it is logged once and not four times a second.
+    let mut unwritten = false;
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}
@@ -117,13 +120,25 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
         let ticking = (Arc::clone(&cloud), Arc::clone(&machines));
-        tokio::task::spawn_blocking(move || {
+        let ticked = tokio::task::spawn_blocking(move || {
             let (cloud, machines) = ticking;
-            tick(&cloud)?;
-            machines.step()
+            // Machines are watched even while the state cannot be written.
+            tick(&cloud).and(machines.step())
         })
         .await
-        .context("tick")??;
+        .context("tick")?;
+        // A full disk is no reason to end every guest: what changed stands in memory and is written once there is room.
+        match ticked {
+            Ok(()) => unwritten = false,
+            Err(error) if !unwritten => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "the cloud's state is not on disk"
+                );
+                unwritten = true;
+            }
+            Err(_) => {}
+        }
     }
     tracing::info!("the cloud goes down");
     // Before the door closes: what guests do last, they may want to say.
@@ -143,7 +158,7 @@ fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
         ),
         (None, _) if cloud.look(|state, _| state.region.ec2.has_base_image()) => return Ok(()),
         (None, Kind::Puppets { .. }) => None,
-        (None, Kind::Qemu) => bail!(
+        (None, Kind::Qemu(_)) => bail!(
             "a new cloud needs an image to boot\nhint: `--base-image \"$(rehearsal base-image --cache DIR)\"`, or `--guests puppets`"
         ),
     };

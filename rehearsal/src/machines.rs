@@ -16,14 +16,14 @@ use tokio::runtime::Handle;
 use crate::cloud::{Cloud, State};
 use crate::disks::DiskStore;
 use crate::ec2::disks::{SnapshotState, Source};
-use crate::ec2::instances::{Instance, OnShutdown, Phase, Reason};
-use crate::guests::{GuestSpec, GuestState, MachineRoom};
+use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
+use crate::guests::{Failure, Guest, GuestSpec, GuestState, MachineRoom};
 
 /// What every guest has, whatever its type says: many are to fit on a small host.
 const VCPUS: u32 = 2;
-const MEMORY_MIB: u32 = 512;
+pub(crate) const MEMORY_MIB: u32 = 512;
 /// Ports of every guest that answer at its address; those of target groups join them.
-const PORTS: [u16; 4] = [22, 80, 443, 8080];
+pub(crate) const PORTS: [u16; 4] = [22, 80, 443, 8080];
 /// How long a terminated instance may take to power off.
 const TERMINATION_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How long guests may take to power off when the cloud goes down: longer than any that is up takes, but
@@ -42,6 +42,12 @@ pub(crate) struct Machines {
     busy: Mutex<BTreeSet<String>>,
 }
 
+/// How often a guest that waits for room on the host's disk is given the chance to go on: each try that
+/// fails shows as a new error of its disk.
+const RESUME_EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// How much room the host's disk must have for such a try, in bytes.
+const ROOM: u64 = 64 << 20;
+
 /// What is to be done for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Deed {
@@ -57,6 +63,14 @@ enum Deed {
     OwnShutdown,
     /// Its machine died.
     Died,
+    /// Its machine fails under hardware virtualisation: end it, and start it again under emulation.
+    Emulate(Failure),
+    /// Its machine makes no progress, and the state does not show it yet.
+    Impaired(Failure),
+    /// Its machine makes progress again.
+    Recovered,
+    /// Its machine waits for room on the host's disk: let it try again.
+    Resume,
 }
 
 /// What the books want, as one look at them shows.
@@ -112,27 +126,67 @@ impl Wants {
     }
 }
 
-/// What to do for an instance whose machine is `guest`, and whose disks are `copied` just now.
-fn decide(instance: &Instance, guest: GuestState, copied: bool, now: Timestamp) -> Option<Deed> {
-    let runs = guest == GuestState::Running;
+/// What to do for an instance whose machine is `guest`, running under hardware virtualisation or not, and
+/// whose disks are `copied` just now.
+fn decide(
+    instance: &Instance,
+    guest: &Guest,
+    hardware: bool,
+    copied: bool,
+    now: Timestamp,
+) -> Option<Deed> {
+    let runs = guest.state == GuestState::Running;
+    // A machine that makes no progress does not hear its power button either.
+    let off = if guest.failure.is_some() {
+        Deed::PullPlug
+    } else {
+        Deed::PowerOff
+    };
     match instance.phase {
         Phase::Pending => (!copied).then_some(Deed::Start),
-        Phase::Running if runs => instance.reboots.then_some(Deed::PowerOff),
+        Phase::Running if runs && instance.reboots => Some(off),
+        Phase::Running if runs => progress(instance, guest.failure.as_ref(), hardware, now),
         Phase::Running if instance.reboots => (!copied).then_some(Deed::Start),
-        Phase::Running => Some(match guest {
+        Phase::Running => Some(match (guest.state, &guest.failure) {
             // The cloud was down and is up again.
-            GuestState::Absent => Deed::Start,
-            GuestState::PoweredOff => Deed::OwnShutdown,
-            GuestState::Running | GuestState::Dead => Deed::Died,
+            (GuestState::Absent, _) => Deed::Start,
+            (GuestState::PoweredOff, _) => Deed::OwnShutdown,
+            (_, Some(failure)) if hardware && failure.kind.may_be_of_the_accelerator() => {
+                Deed::Emulate(failure.clone())
+            }
+            (GuestState::Running | GuestState::Dead, _) => Deed::Died,
         }),
         Phase::Stopping if runs && instance.forced => Some(Deed::PullPlug),
-        Phase::Stopping if runs => Some(Deed::PowerOff),
+        Phase::Stopping if runs => Some(off),
         Phase::ShuttingDown if runs => {
             let late = now.duration_since(instance.since) > TERMINATION_PATIENCE;
-            Some(if late { Deed::PullPlug } else { Deed::PowerOff })
+            Some(if late { Deed::PullPlug } else { off })
         }
         Phase::Stopping | Phase::ShuttingDown => Some(Deed::Off),
         Phase::Stopped | Phase::Terminated => runs.then_some(Deed::PullPlug),
+    }
+}
+
+/// What to do for an instance whose machine should run and does, and makes progress or fails to.
+fn progress(
+    instance: &Instance,
+    failure: Option<&Failure>,
+    hardware: bool,
+    now: Timestamp,
+) -> Option<Deed> {
+    let Some(failure) = failure else {
+        return instance.impairment().map(|_| Deed::Recovered);
+    };
+    if hardware && failure.kind.may_be_of_the_accelerator() {
+        return Some(Deed::Emulate(failure.clone()));
+    }
+    match instance.impairment() {
+        Some(known) if known.failure == *failure => {
+            // A try that fails shows as a new failure, with a time of its own.
+            let due = now.duration_since(known.since) >= RESUME_EVERY;
+            (failure.kind.may_pass() && due).then_some(Deed::Resume)
+        }
+        _ => Some(Deed::Impaired(failure.clone())),
     }
 }
 
@@ -169,13 +223,18 @@ impl Machines {
         let (wants, slow_boot, now) = self
             .cloud
             .look(|state, now| (Wants::of(state), state.region.dials.slow_boot, now));
+        // A state that cannot be written (a full disk) keeps no other instance from its step.
+        let mut written = Ok(());
+        let choice = self.room.choice();
+        let has_hardware = choice.is_some_and(|choice| choice.accelerator.is_hardware());
         for (instance, copied) in wants.instances {
             if self.is_busy(&instance.id) || waits(&instance, slow_boot, now) {
                 continue;
             }
-            let guest = self.room.state(&instance.id);
-            if let Some(deed) = decide(&instance, guest, copied, now) {
-                self.act(&instance, &deed)?;
+            let guest = self.room.guest(&instance.id);
+            let hardware = has_hardware && !instance.emulated;
+            if let Some(deed) = decide(&instance, &guest, hardware, copied, now) {
+                written = written.and(self.act(&instance, &guest, &deed));
             }
         }
         for copy in wants.copies {
@@ -193,7 +252,7 @@ impl Machines {
             .filter(|id| !self.is_busy(id))
             .collect();
         if discarded.is_empty() {
-            return Ok(());
+            return written;
         }
         for id in &discarded {
             match id.split_once('-') {
@@ -202,14 +261,20 @@ impl Machines {
                 _ => self.room.forget(id),
             }
         }
-        self.cloud.change(|state, _| {
+        let forgotten = self.cloud.change(|state, _| {
             for id in &discarded {
                 state.region.ec2.discarded.remove(id);
             }
-        })
+        });
+        written.and(forgotten)
     }
 
-    fn act(self: &Arc<Self>, instance: &Instance, deed: &Deed) -> anyhow::Result<()> {
+    fn act(
+        self: &Arc<Self>,
+        instance: &Instance,
+        guest: &Guest,
+        deed: &Deed,
+    ) -> anyhow::Result<()> {
         let id = &instance.id;
         match deed {
             Deed::Start => {
@@ -240,8 +305,72 @@ impl Machines {
                 }
             }),
             Deed::OwnShutdown => self.ended(instance, &Reason::own()),
-            Deed::Died => self.ended(instance, &Reason::fault("the instance's machine died")),
+            Deed::Died => {
+                let why = guest.failure.as_ref().map(ToString::to_string);
+                let why = why.unwrap_or_else(|| "the instance's machine died".to_owned());
+                self.ended(instance, &Reason::fault(&why))
+            }
+            Deed::Emulate(failure) => self.emulate(id, failure),
+            Deed::Impaired(failure) => {
+                tracing::warn!(instance = id, %failure, "an instance is impaired");
+                self.room
+                    .note(id, &format!("this machine makes no progress: {failure}"));
+                self.cloud.change(|state, now| {
+                    if let Some(current) = state.region.ec2.instances.get_mut(id) {
+                        current.fault = Some(Fault {
+                            failure: failure.clone(),
+                            since: now,
+                            over: None,
+                        });
+                    }
+                })
+            }
+            Deed::Recovered => {
+                tracing::info!(instance = id, "an instance is no longer impaired");
+                self.room.note(id, "this machine goes on");
+                self.cloud.change(|state, now| {
+                    let current = state.region.ec2.instances.get_mut(id);
+                    if let Some(fault) = current.and_then(|current| current.fault.as_mut()) {
+                        fault.over = Some(now);
+                    }
+                })
+            }
+            Deed::Resume => {
+                if room_in(self.cloud.folder()) >= ROOM {
+                    self.room.resume(id);
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Ends a machine that failed under hardware virtualisation; the next step starts it again, under
+    /// emulation. Once: what fails under emulation stays as it is.
+    fn emulate(&self, id: &str, failure: &Failure) -> anyhow::Result<()> {
+        tracing::error!(
+            instance = id,
+            %failure,
+            "hardware virtualisation failed an instance, which starts again under emulation"
+        );
+        let line = format!("{failure}; this machine starts again under emulation");
+        self.room.note(id, &line);
+        self.cloud.change(|state, now| {
+            let Some(current) = state.region.ec2.instances.get_mut(id) else {
+                return;
+            };
+            if current.phase != Phase::Running {
+                return;
+            }
+            current.emulated = true;
+            current.reboots = true;
+            current.fault = Some(Fault {
+                failure: failure.clone(),
+                since: now,
+                over: Some(now),
+            });
+        })?;
+        self.room.kill(id);
+        Ok(())
     }
 
     /// A machine that should run does not.
@@ -329,6 +458,7 @@ impl Machines {
             disk: self.disks.volume_path(&root.volume),
             imds: self.socket(&plan.instance.id),
             image_id: plan.instance.image.clone(),
+            emulated: plan.instance.emulated,
         })
     }
 
@@ -431,6 +561,11 @@ impl Machines {
     fn busy(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How much room the disk under `folder` has, in bytes; none where it cannot be asked.
+pub(crate) fn room_in(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail * found.f_frsize)
 }
 
 /// An instance to start.

@@ -16,6 +16,7 @@ mod control;
 mod daemon;
 mod dials;
 mod disks;
+mod doctor;
 mod ec2;
 mod elb;
 mod faults;

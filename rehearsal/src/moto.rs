@@ -7,7 +7,7 @@
 //! What `moto` remembers lives as long as the child: orders in S3 are there until the cloud goes down,
 //! and no longer. A child that died is started again, empty, and the log says so.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -57,6 +57,13 @@ pub(crate) enum Unable {
     Broken(String),
 }
 
+/// The program that the environment names.
+pub(crate) fn program() -> OsString {
+    std::env::var_os(PROGRAM)
+        .filter(|program| !program.is_empty())
+        .unwrap_or_else(|| "moto_server".into())
+}
+
 /// The mock behind the door.
 pub(crate) struct Moto {
     program: OsString,
@@ -81,10 +88,7 @@ impl Running {
 impl Moto {
     /// The moto that the environment names, logging into the cloud's `folder`. Nothing is started yet.
     pub(crate) fn of_environment(folder: &Path) -> Self {
-        let program = std::env::var_os(PROGRAM)
-            .filter(|program| !program.is_empty())
-            .unwrap_or_else(|| "moto_server".into());
-        Self::new(program, folder.join("moto.log"))
+        Self::new(program(), folder.join("moto.log"))
     }
 
     fn new(program: OsString, log: PathBuf) -> Self {
@@ -132,7 +136,7 @@ impl Moto {
             Some(_) => tracing::error!("moto ended, and starts again with nothing in it"),
             None => {}
         }
-        let program = find(&self.program).ok_or_else(|| {
+        let program = which::which(&self.program).map_err(|_| {
             Unable::Missing(format!(
                 "this service is answered by moto, and there is no {}; install it (pip install 'moto[server]') \
                  or name it in {PROGRAM} before `rehearsal up`",
@@ -221,17 +225,6 @@ async fn port(log: &Path, ended: &AtomicBool) -> anyhow::Result<u16> {
 fn named(log: &str) -> Option<u16> {
     let (_, rest) = log.split_once(LISTENS)?;
     rest.split_once('\n')?.0.trim().parse().ok()
-}
-
-/// The program's file: itself when it is a path, else the first of that name on the path.
-fn find(program: &OsStr) -> Option<PathBuf> {
-    if Path::new(program).components().count() > 1 {
-        return Some(PathBuf::from(program)).filter(|path| path.is_file());
-    }
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
-        .find(|path| path.is_file())
 }
 
 /// Takes away what is about one connection, what `Connection` itself names included.

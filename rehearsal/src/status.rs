@@ -12,6 +12,8 @@ use crate::autoscaling::groups::Group as ScalingGroup;
 use crate::cloud::{REGION, State};
 use crate::control::DaemonNote;
 use crate::dials::Dial;
+use crate::guests::MachineRoom;
+use crate::guests::accelerator::{Accelerator, Choice};
 
 /// The whole of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,8 @@ pub(crate) struct Status {
     port: u16,
     /// How long it has been up.
     uptime_seconds: i64,
+    /// What guests run under and why; none where they are no virtual machines.
+    accelerator: Option<Choice>,
     /// Auto Scaling groups.
     groups: Vec<Group>,
     /// Instances, those that are gone left out.
@@ -79,6 +83,12 @@ struct Instance {
     image: String,
     #[serde(rename = "type")]
     kind: String,
+    /// What its machine runs under; none where it is no virtual machine.
+    accelerator: Option<Accelerator>,
+    /// Whether it makes no progress.
+    impaired: bool,
+    /// What is or was wrong with its machine.
+    fault: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +127,7 @@ impl Status {
             pid: note.pid,
             port: note.port,
             uptime_seconds: now.duration_since(since).as_secs(),
+            accelerator: None,
             groups: autoscaling::groups(&state.autoscaling).map(group).collect(),
             instances: instances(state),
             images: images(state),
@@ -128,10 +139,14 @@ impl Status {
         }
     }
 
-    /// Asks the machine room for each instance's process.
-    pub(crate) fn find_processes(&mut self, pid: impl Fn(&str) -> Option<u32>) {
+    /// Adds what only the machine room knows: each instance's process, and what guests run under.
+    pub(crate) fn add_machines(&mut self, room: &dyn MachineRoom) {
+        self.accelerator = room.choice();
         for instance in &mut self.instances {
-            instance.pid = pid(&instance.id);
+            instance.pid = room.pid(&instance.id);
+            let usual = self.accelerator.as_ref().map(|choice| choice.accelerator);
+            // Those that hardware virtualisation failed have it noted already.
+            instance.accelerator = instance.accelerator.or(usual);
         }
     }
 
@@ -143,6 +158,13 @@ impl Status {
             duration(self.uptime_seconds),
             self.pid
         );
+        if let Some(choice) = &self.accelerator {
+            let _ = writeln!(
+                text,
+                "guests run under {} ({})",
+                choice.accelerator, choice.why
+            );
+        }
         for group in &self.groups {
             let _ = write!(
                 text,
@@ -181,6 +203,13 @@ impl Status {
         }
         section(&mut text, "instances", &self.instances, |instance| {
             let pid = instance.pid.map(|pid| format!("process {pid}"));
+            let fault = instance.fault.as_ref().map(|fault| {
+                if instance.impaired {
+                    format!("impaired: {fault}")
+                } else {
+                    format!("was impaired: {fault}")
+                }
+            });
             [
                 instance.id.clone(),
                 instance.state.clone(),
@@ -188,6 +217,7 @@ impl Status {
                 instance.kind.clone(),
                 instance.image.clone(),
                 pid.unwrap_or_else(|| "-".to_owned()),
+                fault.unwrap_or_default(),
             ]
         });
         section(&mut text, "images", &self.images, |image| {
@@ -268,6 +298,9 @@ fn instances(state: &State) -> Vec<Instance> {
             pid: None,
             image: instance.image.clone(),
             kind: instance.kind.clone(),
+            accelerator: instance.emulated.then_some(Accelerator::Tcg),
+            impaired: instance.impairment().is_some(),
+            fault: instance.fault_text(),
         })
         .collect()
 }
@@ -366,6 +399,10 @@ mod tests {
             pid: 7,
             port: 4800,
             uptime_seconds: 3725,
+            accelerator: Some(Choice {
+                accelerator: Accelerator::Kvm,
+                why: "it runs guest code".to_owned(),
+            }),
             groups: vec![Group {
                 name: "shop".to_owned(),
                 min: 1,
@@ -400,6 +437,9 @@ mod tests {
                 pid: Some(9),
                 image: "ami-1".to_owned(),
                 kind: "t3.micro".to_owned(),
+                accelerator: Some(Accelerator::Tcg),
+                impaired: true,
+                fault: Some("kernel panic".to_owned()),
             }],
             images: vec![Image {
                 id: "ami-1".to_owned(),
@@ -424,6 +464,7 @@ mod tests {
         assert_eq!(
             status.told(),
             "http://127.0.0.1:4800  up 1 h 2 min, process 7\n\
+             guests run under kvm (it runs guest code)\n\
              \n\
              group shop: 2 of 2 (min 1, max 4), shop:3\n\
              \x20 refresh r-1: InProgress, 50 %\n\
@@ -431,7 +472,7 @@ mod tests {
              \x20 i-22  InService     Healthy  shop:2\n\
              \n\
              instances\n\
-             \x20 i-1  running  127.70.0.4  t3.micro  ami-1  process 9\n\
+             \x20 i-1  running  127.70.0.4  t3.micro  ami-1  process 9  impaired: kernel panic\n\
              \n\
              images\n\
              \x20 ami-1  available  self  shop\n\

@@ -90,6 +90,10 @@ impl World for RegionAt<'_> {
             zone: instance.zone.clone(),
             instance_type: instance.kind.clone(),
             image_id: instance.image.clone(),
+            // A full disk is the host's: what is launched instead meets it as well.
+            impaired: instance
+                .impairment()
+                .is_some_and(|fault| !fault.failure.kind.may_pass()),
         })
     }
 

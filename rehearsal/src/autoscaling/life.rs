@@ -316,9 +316,11 @@ fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) 
     if member.health != Health::Healthy {
         return;
     }
-    if !runs(&member.id, world) {
+    let in_grace = member.in_grace(grace, now);
+    let impaired = world.instance(&member.id).is_some_and(|view| view.impaired);
+    if !runs(&member.id, world) || (impaired && !in_grace) {
         member.health = Health::BadInstance;
-    } else if elb && !member.in_grace(grace, now) {
+    } else if elb && !in_grace {
         let bad =
             |arn: &String| world.target_health(arn, &member.id).as_deref() == Some("unhealthy");
         if member.registered.iter().any(bad) {

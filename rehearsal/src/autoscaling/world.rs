@@ -53,6 +53,8 @@ pub(crate) struct InstanceView {
     pub(crate) instance_type: String,
     /// The AMI it was launched from.
     pub(crate) image_id: String,
+    /// Whether a status check of it fails, for a reason that a replacement does not share.
+    pub(crate) impaired: bool,
 }
 
 /// State of a CloudWatch alarm named in a refresh.

@@ -52,7 +52,7 @@ pub(crate) trait DiskStore: Send + Sync {
 /// When the folder cannot be written, or a program the store needs is not there.
 pub(crate) fn open(kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
     Ok(match kind {
-        Kind::Qemu => Arc::new(cow::CowDisks::open(folder)?),
+        Kind::Qemu(_) => Arc::new(cow::CowDisks::open(folder)?),
         Kind::Puppets { .. } => Arc::new(empty::EmptyDisks::new(folder)),
     })
 }

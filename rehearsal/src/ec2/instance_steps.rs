@@ -71,6 +71,7 @@ pub(crate) fn start(
         {
             instance.launched = ctx.now;
             instance.forced = false;
+            instance.fault = None;
             instance.enter(Phase::Pending, None, ctx.now);
         }
     }))

@@ -302,19 +302,56 @@ pub(super) fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {
     });
 }
 
+/// One of the two status checks of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// Of the host and the machine on it.
+    System,
+    /// Of the system in it.
+    Instance,
+}
+
+impl Check {
+    /// The summary and its one detail, reachability:
+    /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceStatusSummary.html>.
+    fn of(self, instance: &Instance) -> (&'static str, &'static str) {
+        let fails = instance
+            .impairment()
+            .is_some_and(|fault| self == Self::Instance || fault.failure.kind.is_of_the_host());
+        match (instance.phase, fails) {
+            (Phase::Running, false) => ("ok", "passed"),
+            (Phase::Running, true) => ("impaired", "failed"),
+            _ => ("not-applicable", "insufficient-data"),
+        }
+    }
+}
+
+/// What happened to an instance's machine, in the one place of this call that has words: an event, which is
+/// completed once it is over, as AWS marks it.
+fn write_fault(x: &mut Xml, instance: &Instance) {
+    let fault = instance.fault.as_ref().zip(instance.fault_text());
+    x.list("eventsSet", "item", fault, |x, (fault, text)| {
+        let done = if fault.over.is_some() {
+            "[Completed] "
+        } else {
+            ""
+        };
+        x.text(
+            "instanceEventId",
+            instance.id.replacen("i-", "instance-event-", 1),
+        )
+        .text("code", "system-reboot")
+        .text("description", format!("{done}{text}"))
+        .text("notBefore", iso(fault.since));
+    });
+}
+
 /// DescribeInstanceStatus.
 pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, ApiError> {
     for id in params.list("InstanceId") {
         state.instance(id)?;
     }
     let all = params.boolean("IncludeAllInstances")?.unwrap_or(false);
-    let health = |instance: &Instance| {
-        if instance.phase == Phase::Running {
-            "ok"
-        } else {
-            "not-applicable"
-        }
-    };
     let chosen = Describe::new(params, &state.tags, "InstanceId").choose_where(
         &state.instances,
         |instance| all || instance.phase == Phase::Running,
@@ -323,14 +360,10 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
             "availability-zone" => one(&instance.zone),
             "instance-state-name" => one(instance.phase.name()),
             "instance-state-code" => one(instance.phase.code()),
-            "instance-status.status" | "system-status.status" => one(health(instance)),
-            "instance-status.reachability" | "system-status.reachability" => {
-                one(if instance.phase == Phase::Running {
-                    "passed"
-                } else {
-                    "insufficient-data"
-                })
-            }
+            "instance-status.status" => one(Check::Instance.of(instance).0),
+            "instance-status.reachability" => one(Check::Instance.of(instance).1),
+            "system-status.status" => one(Check::System.of(instance).0),
+            "system-status.reachability" => one(Check::System.of(instance).1),
             _ => None,
         },
     )?;
@@ -338,13 +371,21 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
     chosen.write(&mut xml, "instanceStatusSet", |x, instance| {
         x.text("instanceId", &instance.id)
             .text("availabilityZone", &instance.zone);
+        write_fault(x, instance);
         write_state(x, "instanceState", instance.phase);
-        for check in ["systemStatus", "instanceStatus"] {
-            x.node(check, |x| {
-                x.text("status", health(instance));
+        for (name, check) in [
+            ("systemStatus", Check::System),
+            ("instanceStatus", Check::Instance),
+        ] {
+            let (summary, reachability) = check.of(instance);
+            x.node(name, |x| {
+                x.text("status", summary);
                 let running = (instance.phase == Phase::Running).then_some(());
                 x.list("details", "item", running, |x, ()| {
-                    x.text("name", "reachability").text("status", "passed");
+                    let since = instance.impairment().filter(|_| reachability == "failed");
+                    x.text("name", "reachability")
+                        .text("status", reachability)
+                        .maybe("impairedSince", since.map(|fault| iso(fault.since)));
                 });
             });
         }

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use crate::guests::Failure;
 use crate::wire::ApiError;
 
 /// How long EC2 still shows a terminated instance.
@@ -78,6 +79,23 @@ pub(crate) struct Instance {
     pub(crate) reboots: bool,
     /// Whether its plug may be pulled instead of pressing its button.
     pub(crate) forced: bool,
+    /// Whether its machine runs under emulation because hardware virtualisation failed it once.
+    #[serde(default)]
+    pub(crate) emulated: bool,
+    /// What is wrong with its machine, or was last.
+    #[serde(default)]
+    pub(crate) fault: Option<Fault>,
+}
+
+/// What is wrong with an instance's machine, or was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    /// What happened.
+    pub(crate) failure: Failure,
+    /// When it was noticed.
+    pub(crate) since: Timestamp,
+    /// When it was over; `None` while it is not.
+    pub(crate) over: Option<Timestamp>,
 }
 
 /// EC2's instance states.
@@ -210,6 +228,22 @@ impl Instance {
     /// Whether it has an address and may have a machine.
     pub(crate) fn is_alive(&self) -> bool {
         self.phase != Phase::Terminated
+    }
+
+    /// What is wrong with its machine now, while it should run.
+    pub(crate) fn impairment(&self) -> Option<&Fault> {
+        let fault = self.fault.as_ref()?;
+        (self.phase == Phase::Running && fault.over.is_none()).then_some(fault)
+    }
+
+    /// What is or was wrong with its machine and what came of it, for people.
+    pub(crate) fn fault_text(&self) -> Option<String> {
+        let fault = self.fault.as_ref()?;
+        Some(if self.emulated && fault.over.is_some() {
+            format!("{}; started again under emulation", fault.failure)
+        } else {
+            fault.failure.to_string()
+        })
     }
 
     /// Moves it to another state.

@@ -396,6 +396,8 @@ fn model(
         reason: None,
         reboots: false,
         forced: false,
+        emulated: false,
+        fault: None,
     })
 }
 

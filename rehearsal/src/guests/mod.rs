@@ -7,6 +7,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::accelerator::{Choice, Wanted};
+pub(crate) use self::failure::{Failure, FailureKind};
+use self::probe::{Cache, Programs};
 use crate::imds_source::ImdsSource;
 
 /// One guest to start.
@@ -28,12 +31,15 @@ pub(crate) struct GuestSpec {
     pub(crate) imds: PathBuf,
     /// The AMI it was launched from (puppets are told it; QEMU guests find out by IMDS).
     pub(crate) image_id: String,
+    /// Whether it runs under emulation, whatever the host has.
+    pub(crate) emulated: bool,
 }
 
 /// What became of a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum GuestState {
     /// Never started, or forgotten.
+    #[default]
     Absent,
     /// Its process runs.
     Running,
@@ -43,7 +49,16 @@ pub(crate) enum GuestState {
     Dead,
 }
 
-/// Starts, stops and watches guests. Every call returns at once; [`MachineRoom::state`] tells how it
+/// A guest as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guest {
+    /// What became of it.
+    pub(crate) state: GuestState,
+    /// Why it makes no progress although its process runs, or why that ended.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Starts, stops and watches guests. Every call returns at once; [`MachineRoom::guest`] shows how it
 /// went.
 pub(crate) trait MachineRoom: Send + Sync {
     /// Starts the guest (again, after a stop).
@@ -55,8 +70,18 @@ pub(crate) trait MachineRoom: Send + Sync {
     fn power_off(&self, id: &str);
     /// Pulls the plug.
     fn kill(&self, id: &str);
+    /// The guest as it is now.
+    fn guest(&self, id: &str) -> Guest;
     /// What became of it.
-    fn state(&self, id: &str) -> GuestState;
+    fn state(&self, id: &str) -> GuestState {
+        self.guest(id).state
+    }
+    /// Lets a guest that the host stopped go on.
+    fn resume(&self, id: &str);
+    /// What guests run under; `None` where they are no virtual machines.
+    fn choice(&self) -> Option<Choice>;
+    /// Appends a line of the cloud's own to its serial console.
+    fn note(&self, id: &str, line: &str);
     /// Everything its serial console has said, most recent 64 KiB.
     fn console(&self, id: &str) -> Vec<u8>;
     /// Removes what is left of a guest that is not running.
@@ -65,8 +90,12 @@ pub(crate) trait MachineRoom: Send + Sync {
     fn pid(&self, id: &str) -> Option<u32>;
 }
 
+pub(crate) mod accelerator;
+mod failure;
+pub(crate) mod probe;
 mod puppet;
-mod qemu;
+pub(crate) mod qemu;
+mod qmp;
 mod room;
 mod spawner;
 #[cfg(test)]
@@ -75,8 +104,8 @@ pub(crate) mod still;
 /// Which machine room a cloud has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Real boots.
-    Qemu,
+    /// Real boots, under the accelerator asked for.
+    Qemu(Wanted),
     /// Scripted instances: a host process each, or nothing but the word that they run.
     Puppets {
         /// What each instance runs, split at spaces.
@@ -95,12 +124,27 @@ pub(crate) fn open(
     metadata: Arc<dyn ImdsSource>,
 ) -> anyhow::Result<Arc<dyn MachineRoom>> {
     Ok(match kind {
-        Kind::Qemu => Arc::new(room::Room::new(qemu::Qemu::new(metadata)?, folder)?),
+        Kind::Qemu(wanted) => Arc::new(room::Room::new(
+            qemu::Qemu::new(metadata, *wanted)?,
+            folder,
+        )?),
         Kind::Puppets { command } => Arc::new(room::Room::new(
             puppet::Puppets::new(command.clone(), metadata)?,
             folder,
         )?),
     })
+}
+
+/// What guests run under on this host, by what was asked for and what runs guest code.
+///
+/// # Errors
+/// When an accelerator was asked for by name and does not run guest code.
+pub(crate) fn choose_accelerator(
+    programs: &Programs,
+    wanted: Wanted,
+    cache: &Cache,
+) -> anyhow::Result<Choice> {
+    accelerator::choose(wanted, |accelerator| cache.probe(programs, accelerator))
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use anyhow::Context as _;
 use rustix::process::Signal;
 use tokio::runtime::Handle;
 
-use super::room::{Button, CONSOLE, Machine, Witness};
+use super::accelerator::Choice;
+use super::room::{Button, CONSOLE, End, Machine, Remote, Witness};
 use super::spawner::Order;
 use super::{GuestSpec, GuestState};
 use crate::imds::{self, Serving};
@@ -111,21 +112,28 @@ impl Machine for Puppets {
         .map(Some)
     }
 
-    fn attach(&self, _child: &mut Child) -> anyhow::Result<(Witness, Button)> {
+    fn attach(&self, _child: &mut Child, _folder: &Path) -> anyhow::Result<(Witness, Remote)> {
         Ok((
-            Box::new(|| true),
-            Box::new(|pid| {
-                // An error says that it is gone, which was the wish.
-                let _ = rustix::process::kill_process(pid, Signal::TERM);
+            Box::new(|_| true),
+            Box::new(|pid, button| {
+                if button == Button::Power {
+                    // An error means that it has ended, as wanted.
+                    let _ = rustix::process::kill_process(pid, Signal::TERM);
+                }
             }),
         ))
     }
 
-    fn judge(&self, status: ExitStatus, _powered_off: bool) -> GuestState {
-        if status.success() || status.signal() == Some(Signal::TERM.as_raw()) {
+    fn judge(&self, status: ExitStatus, _powered_off: bool, _folder: &Path) -> End {
+        let off = status.success() || status.signal() == Some(Signal::TERM.as_raw());
+        End::state(if off {
             GuestState::PoweredOff
         } else {
             GuestState::Dead
-        }
+        })
+    }
+
+    fn choice(&self) -> Option<&Choice> {
+        None
     }
 }

@@ -7,16 +7,22 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use rustix::process::Signal;
 use tokio::runtime::Handle;
 
-use super::room::{Button, CONSOLE, Machine, Witness};
+use super::accelerator::{Accelerator, Choice, Wanted};
+use super::failure::complaint;
+use super::probe::{Cache, Programs};
+use super::qmp::{self, Message, Watch};
+use super::room::{Button, CONSOLE, End, Machine, Remote, Witness};
 use super::spawner::Order;
-use super::{GuestSpec, GuestState};
+use super::{Failure, FailureKind, GuestSpec, GuestState};
 use crate::imds::{self, Serving};
 use crate::imds_source::ImdsSource;
 
@@ -34,105 +40,80 @@ const FIRMWARES: [&str; 6] = [
     "/usr/share/edk2/x64/OVMF.4m.fd",
 ];
 
+/// Finds QEMU and its firmware on this host.
+///
+/// # Errors
+/// When one is not there; the message names the package.
+pub(crate) fn programs() -> anyhow::Result<Programs> {
+    Ok(Programs {
+        qemu: program()?,
+        firmware: firmware()?,
+    })
+}
+
+/// Finds QEMU.
+///
+/// # Errors
+/// When it is not on `PATH`.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    which::which(PROGRAM)
+        .ok()
+        .with_context(|| format!("{PROGRAM} is not on PATH\nhint: apt-get install qemu-system-x86"))
+}
+
+/// Finds the UEFI firmware.
+///
+/// # Errors
+/// When it is at none of the places distributions keep it.
+pub(crate) fn firmware() -> anyhow::Result<PathBuf> {
+    FIRMWARES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .context("no UEFI firmware (OVMF.fd)\nhint: apt-get install ovmf")
+}
+
 /// How guests are run on this host.
 pub(super) struct Qemu {
     metadata: Arc<dyn ImdsSource>,
     runtime: Handle,
-    firmware: PathBuf,
-    accelerator: Accelerator,
+    programs: Programs,
+    choice: Choice,
     /// This very program, which is also the metadata relay.
     relay: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Accelerator {
-    Kvm,
-    Hvf,
-    Emulation,
-}
-
-impl Accelerator {
-    fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Hvf => ["-accel", "hvf", "-cpu", "host"],
-            // A plain CPU: what guests detect, they use, and emulated vector units cost a third more
-            // of the host's time for a boot. What is added here is cheap to emulate.
-            Self::Emulation => [
-                "-accel",
-                "tcg,tb-size=512",
-                "-cpu",
-                "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt",
-            ],
-        }
-    }
-
-    /// How many of the CPUs asked for a guest gets. Emulated ones spend their time waiting for each
-    /// other: a guest with two boots half as fast as one with one.
-    fn vcpus(self, wanted: u32) -> u32 {
-        match self {
-            Self::Kvm | Self::Hvf => wanted,
-            Self::Emulation => 1,
-        }
-    }
-
-    /// The best that really works: a device node alone proves nothing.
-    fn probe() -> anyhow::Result<Self> {
-        let version = Command::new(PROGRAM)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output();
-        if version.is_err() {
-            bail!("{PROGRAM} is not on PATH\nhint: apt-get install qemu-system-x86");
-        }
-        Ok([Self::Kvm, Self::Hvf]
-            .into_iter()
-            .find(|accelerator| accelerator.works())
-            .unwrap_or(Self::Emulation))
-    }
-
-    fn works(self) -> bool {
-        let run = || -> std::io::Result<bool> {
-            let mut child = Command::new(PROGRAM)
-                .args(["-nodefaults", "-no-user-config", "-display", "none", "-S"])
-                .args(["-machine", "q35", "-m", "64", "-qmp", "stdio"])
-                .args(self.arguments())
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                // A broken pipe is an accelerator that did not work; the exit status tells.
-                let _ = stdin
-                    .write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"quit\"}\n");
-            }
-            Ok(child.wait()?.success())
-        };
-        run().unwrap_or(false)
-    }
-}
-
 impl Qemu {
-    /// Looks at this host.
+    /// Finds QEMU and its firmware, and decides on the accelerator; that may boot the firmware.
     ///
     /// # Errors
-    /// When QEMU or its firmware is not there.
-    pub(super) fn new(metadata: Arc<dyn ImdsSource>) -> anyhow::Result<Self> {
-        let accelerator = Accelerator::probe()?;
-        let firmware = FIRMWARES
-            .iter()
-            .map(PathBuf::from)
-            .find(|path| path.exists())
-            .context("no UEFI firmware (OVMF.fd)\nhint: apt-get install ovmf")?;
-        tracing::info!(?accelerator, firmware = %firmware.display(), "the machine room is ready");
+    /// When QEMU or its firmware is not there, or an accelerator was asked for that runs no guest code.
+    pub(super) fn new(metadata: Arc<dyn ImdsSource>, wanted: Wanted) -> anyhow::Result<Self> {
+        let programs = programs()?;
+        let choice = super::choose_accelerator(&programs, wanted, &Cache::of_user())?;
+        tracing::info!(
+            accelerator = %choice.accelerator,
+            why = choice.why,
+            firmware = %programs.firmware.display(),
+            "guests can run"
+        );
         Ok(Self {
             metadata,
             runtime: Handle::try_current()
                 .context("the machine room needs the daemon's runtime")?,
-            firmware,
-            accelerator,
+            programs,
+            choice,
             relay: std::env::current_exe().context("find this program")?,
         })
+    }
+
+    /// What a guest runs under.
+    fn accelerator(&self, guest: &GuestSpec) -> Accelerator {
+        if guest.emulated {
+            Accelerator::Tcg
+        } else {
+            self.choice.accelerator
+        }
     }
 
     fn arguments(&self, guest: &GuestSpec, folder: &Path) -> Vec<OsString> {
@@ -146,26 +127,17 @@ impl Qemu {
             shell_quoted(&self.relay),
             shell_quoted(&guest.imds)
         );
-        let mut arguments: Vec<OsString> = [
-            PROGRAM,
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-machine",
-            "q35,smbus=off,sata=off,usb=off,vmport=off",
-        ]
-        .map(OsString::from)
-        .to_vec();
-        arguments.extend(self.accelerator.arguments().map(OsString::from));
+        let accelerator = self.accelerator(guest);
+        let mut arguments = self.programs.arguments(accelerator);
         let mut add = |flag: &str, value: String| {
             arguments.push(flag.into());
             arguments.push(value.into());
         };
         add("-name", guest.id.clone());
-        add("-smp", self.accelerator.vcpus(guest.vcpus).to_string());
+        add("-smp", accelerator.vcpus(guest.vcpus).to_string());
         add("-m", guest.memory_mib.to_string());
-        add("-bios", self.firmware.display().to_string());
+        // Linux reports its panics there.
+        add("-device", "pvpanic".to_owned());
         // Flushes stay in the host's page cache: a killed guest loses nothing by it, and a rehearsal
         // does not outlive its host.
         add(
@@ -224,45 +196,72 @@ impl Machine for Qemu {
         imds::serve_unix(&guest.imds, Arc::clone(&self.metadata), &guest.id).map(Some)
     }
 
-    fn attach(&self, child: &mut Child) -> anyhow::Result<(Witness, Button)> {
+    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Witness, Remote)> {
         let mut stdin = child.stdin.take().context("QEMU without a stdin")?;
         let stdout = child.stdout.take().context("QEMU without a stdout")?;
-        // QMP takes commands after this one; it may be sent ahead of the greeting.
-        stdin
-            .write_all(b"{\"execute\":\"qmp_capabilities\"}\n")
-            .context("speak to QEMU")?;
-        let stdin = Mutex::new(stdin);
-        let button: Button = Box::new(move |_| {
-            // A broken pipe is a guest that is off.
-            let _ = stdin
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .write_all(b"{\"execute\":\"system_powerdown\"}\n");
-        });
-        let witness: Witness = Box::new(move || {
-            let mut off = false;
+        // It may end at once, as where KVM does not work: that shows when its output ends.
+        let _ = stdin.write_all(&[qmp::HELLO, qmp::PANIC_GOES_ON].concat());
+        let stdin = Arc::new(Mutex::new(stdin));
+        let ask = Arc::clone(&stdin);
+        let log = folder.join(LOG);
+        let witness: Witness = Box::new(move |report| {
+            let mut watch = Watch::default();
             // To the end, whatever was found: QEMU must not meet a full pipe.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                off |= is_own_shutdown(&line);
+                let Some(message) = qmp::parse(&line) else {
+                    continue;
+                };
+                if message == Message::Stopped {
+                    send(&ask, qmp::QUERY_STATUS);
+                }
+                watch.take(message, || complaint_in(&log));
+                report(watch.failure().cloned());
             }
-            off
+            watch.powered_off
         });
-        Ok((witness, button))
+        let remote: Remote = Box::new(move |_, button| {
+            send(
+                &stdin,
+                match button {
+                    Button::Power => qmp::POWER_DOWN,
+                    Button::Continue => qmp::CONTINUE,
+                },
+            );
+        });
+        Ok((witness, remote))
     }
 
-    fn judge(&self, status: ExitStatus, powered_off: bool) -> GuestState {
+    fn judge(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End {
         if status.success() && powered_off {
-            GuestState::PoweredOff
-        } else {
-            GuestState::Dead
+            return End::state(GuestState::PoweredOff);
         }
+        let mut end = End::state(GuestState::Dead);
+        // Who kills a process does so from outside; QEMU itself ends with a code, or by a signal of its own.
+        if !status.success() && status.signal() != Some(Signal::KILL.as_raw()) {
+            let why = complaint_in(&folder.join(LOG)).unwrap_or_else(|| status.to_string());
+            let text = format!("QEMU ended: {why}");
+            end.failure = Some(Failure::new(FailureKind::Accelerator, &text));
+        }
+        end
+    }
+
+    fn choice(&self) -> Option<&Choice> {
+        Some(&self.choice)
     }
 }
 
-/// Whether a line of QMP says that the guest switched itself off, rather than somebody QEMU.
-fn is_own_shutdown(line: &str) -> bool {
-    serde_json::from_str::<serde_json::Value>(line)
-        .is_ok_and(|message| message["event"] == "SHUTDOWN" && message["data"]["guest"] == true)
+/// Sends a command to QEMU.
+fn send(stdin: &Mutex<ChildStdin>, command: &[u8]) {
+    // A broken pipe is a QEMU that has ended.
+    let _ = stdin
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .write_all(command);
+}
+
+/// QEMU's own reason for its end or for that of a guest.
+fn complaint_in(log: &Path) -> Option<String> {
+    complaint(&String::from_utf8_lossy(&std::fs::read(log).ok()?))
 }
 
 /// Says beforehand, and clearly, that a port cannot be had; QEMU would say it to its log.
@@ -293,16 +292,6 @@ fn shell_quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_guests_own_shutdown_is_a_clean_one() {
-        let own = r#"{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}"#;
-        let signal = r#"{"event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}"#;
-        assert!(is_own_shutdown(own));
-        assert!(!is_own_shutdown(signal));
-        assert!(!is_own_shutdown(r#"{"event": "POWERDOWN"}"#));
-        assert!(!is_own_shutdown("no JSON"));
-    }
 
     #[test]
     fn odd_paths_survive_both_parsers() {

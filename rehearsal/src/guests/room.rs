@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
+use super::accelerator::Choice;
 use super::spawner::{Order, Spawner};
-use super::{GuestSpec, GuestState, MachineRoom};
+use super::{Failure, Guest as Seen, GuestSpec, GuestState, MachineRoom};
 use crate::imds::Serving;
 
 /// How long a guest may take from the power button to power off. EC2 gives some minutes; a guest under
@@ -28,10 +29,39 @@ const CONSOLE_TAIL: u64 = 64 * 1024;
 /// The file in a guest's folder that its console goes to.
 pub(super) const CONSOLE: &str = "console.log";
 
-/// Tells, once the process has no more to say, whether the machine in it powered itself off.
-pub(super) type Witness = Box<dyn FnOnce() -> bool + Send>;
-/// Presses the power button.
-pub(super) type Button = Box<dyn Fn(Pid) + Send + Sync>;
+/// Reads what the process reports until it ends; hands every change of the guest's failure to its
+/// argument. Whether the guest powered itself off.
+pub(super) type Witness = Box<dyn FnOnce(&dyn Fn(Option<Failure>)) -> bool + Send>;
+/// Presses a button of a guest's process.
+pub(super) type Remote = Box<dyn Fn(Pid, Button) + Send + Sync>;
+
+/// What can be asked of a running guest from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Button {
+    /// Power off in order.
+    Power,
+    /// Go on, after the host stopped it.
+    Continue,
+}
+
+/// How a guest's process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// What became of the guest.
+    pub(super) state: GuestState,
+    /// Why, when the machine under it failed.
+    pub(super) failure: Option<Failure>,
+}
+
+impl End {
+    /// An end without a failure.
+    pub(super) fn state(state: GuestState) -> Self {
+        Self {
+            state,
+            failure: None,
+        }
+    }
+}
 
 /// One kind of guest.
 pub(super) trait Machine: Send + Sync {
@@ -45,13 +75,15 @@ pub(super) trait Machine: Send + Sync {
     /// # Errors
     /// When the place to serve it at cannot be had.
     fn serve(&self, guest: &GuestSpec) -> anyhow::Result<Option<Serving>>;
-    /// Takes what it needs from a process just started.
+    /// Takes what it needs from a process just started, whose guest has `folder`.
     ///
     /// # Errors
     /// When the process lacks its streams.
-    fn attach(&self, child: &mut Child) -> anyhow::Result<(Witness, Button)>;
-    /// What became of the guest, from its process's end and the witness's word.
-    fn judge(&self, status: ExitStatus, powered_off: bool) -> GuestState;
+    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Witness, Remote)>;
+    /// What became of the guest, from its process's end and the witness's finding.
+    fn judge(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End;
+    /// What guests run under; `None` where they are no virtual machines.
+    fn choice(&self) -> Option<&Choice>;
 }
 
 /// A room of one kind of machine.
@@ -75,9 +107,11 @@ struct Life {
 
 struct Now {
     state: GuestState,
+    /// Why it makes no progress, or ended.
+    failure: Option<Failure>,
     /// Set while the process runs and is not reaped, so that it is never another's.
     pid: Option<Pid>,
-    button: Option<Arc<Button>>,
+    remote: Option<Arc<Remote>>,
     pressing: bool,
 }
 
@@ -129,9 +163,9 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
                 None => Life::of_a_word(),
                 Some(order) => {
                     let mut child = self.spawner.spawn(order)?;
-                    match self.machine.attach(&mut child) {
-                        Ok((witness, button)) => {
-                            Life::of(child, witness, button, Arc::clone(&self.machine))?
+                    match self.machine.attach(&mut child, &folder) {
+                        Ok((witness, remote)) => {
+                            Life::of(child, witness, remote, Arc::clone(&self.machine), folder)?
                         }
                         Err(error) => {
                             let _ = child.kill();
@@ -160,13 +194,40 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
         }
     }
 
-    fn state(&self, id: &str) -> GuestState {
-        self.life(id)
-            .map_or(GuestState::Absent, |life| life.now().state)
+    fn guest(&self, id: &str) -> Seen {
+        self.life(id).map_or_else(Seen::default, |life| {
+            let now = life.now();
+            Seen {
+                state: now.state,
+                failure: now.failure.clone(),
+            }
+        })
+    }
+
+    fn resume(&self, id: &str) {
+        if let Some(life) = self.life(id) {
+            life.press(Button::Continue);
+        }
+    }
+
+    fn choice(&self) -> Option<Choice> {
+        self.machine.choice().cloned()
     }
 
     fn console(&self, id: &str) -> Vec<u8> {
         tail(&self.place(id).join(CONSOLE)).unwrap_or_default()
+    }
+
+    fn note(&self, id: &str, line: &str) {
+        let append = || -> std::io::Result<()> {
+            let mut options = File::options();
+            let mut console = options.append(true).open(self.place(id).join(CONSOLE))?;
+            // On a line of its own, whatever the guest was printing.
+            console.write_all(format!("\r\n[rehearsal] {line}\r\n").as_bytes())
+        };
+        if let Err(error) = append() {
+            tracing::debug!(id, %error, "a console was not written to");
+        }
     }
 
     fn forget(&self, id: &str) {
@@ -189,8 +250,9 @@ impl Life {
         Arc::new(Self {
             now: Mutex::new(Now {
                 state: GuestState::Running,
+                failure: None,
                 pid: None,
-                button: None,
+                remote: None,
                 pressing: false,
             }),
             ended: Condvar::new(),
@@ -200,8 +262,9 @@ impl Life {
     fn of<M: Machine + 'static>(
         mut child: Child,
         witness: Witness,
-        button: Button,
+        remote: Remote,
         machine: Arc<M>,
+        folder: PathBuf,
     ) -> anyhow::Result<Arc<Self>> {
         let pid = i32::try_from(child.id())
             .ok()
@@ -211,13 +274,13 @@ impl Life {
         {
             let mut now = life.now();
             now.pid = Some(pid);
-            now.button = Some(Arc::new(button));
+            now.remote = Some(Arc::new(remote));
         }
         let watched = Arc::clone(&life);
         std::thread::Builder::new()
             .name(format!("guest {pid:?}"))
             .spawn(move || {
-                let powered_off = witness();
+                let powered_off = witness(&|failure| watched.now().failure = failure);
                 // Waits without reaping: until `now` is held, the pid stays the guest's own, so that
                 // nobody signals a stranger.
                 while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(
@@ -229,11 +292,14 @@ impl Life {
                 // says that there is nothing.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 now.pid = None;
-                now.button = None;
-                now.state = match child.wait() {
-                    Ok(status) => machine.judge(status, powered_off),
-                    Err(_) => GuestState::Dead,
+                now.remote = None;
+                let end = match child.wait() {
+                    Ok(status) => machine.judge(status, powered_off, &folder),
+                    Err(_) => End::state(GuestState::Dead),
                 };
+                now.state = end.state;
+                // What was seen while it ran is the better reason.
+                now.failure = now.failure.take().or(end.failure);
                 watched.ended.notify_all();
             })
             .context("start the thread that watches a guest")?;
@@ -253,6 +319,13 @@ impl Life {
             }
             None if now.state == GuestState::Running => now.state = GuestState::Dead,
             None => {}
+        }
+    }
+
+    fn press(&self, button: Button) {
+        let now = self.now();
+        if let (Some(pid), Some(remote)) = (now.pid, &now.remote) {
+            remote(pid, button);
         }
     }
 
@@ -279,12 +352,12 @@ impl Life {
     fn press_until_off(&self) {
         let end = Instant::now() + GRACE;
         let mut now = self.now();
-        while let (Some(pid), Some(button)) = (now.pid, now.button.clone()) {
+        while let (Some(pid), Some(remote)) = (now.pid, now.remote.clone()) {
             if Instant::now() >= end {
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 return;
             }
-            button(pid);
+            remote(pid, Button::Power);
             now = self
                 .ended
                 .wait_timeout(now, PRESS_AGAIN)

@@ -3,27 +3,71 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{GuestSpec, GuestState, MachineRoom};
+use super::accelerator::{Accelerator, Choice};
+use super::{Failure, Guest, GuestSpec, GuestState, MachineRoom};
 
 /// Guests that obey at once.
-#[derive(Debug, Default)]
-pub(crate) struct StillRoom(Mutex<BTreeMap<String, GuestState>>);
+#[derive(Debug)]
+pub(crate) struct StillRoom {
+    guests: Mutex<BTreeMap<String, (Guest, GuestSpec)>>,
+    /// What the host has.
+    pub(crate) accelerator: Accelerator,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Default for StillRoom {
+    fn default() -> Self {
+        Self::under(Accelerator::Tcg)
+    }
+}
 
 impl StillRoom {
-    fn guests(&self) -> MutexGuard<'_, BTreeMap<String, GuestState>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A room of guests under `accelerator`.
+    pub(crate) fn under(accelerator: Accelerator) -> Self {
+        Self {
+            guests: Mutex::default(),
+            accelerator,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// What was noted on consoles.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let notes = self.notes.lock();
+        notes.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the guest was started under emulation by its specification.
+    pub(crate) fn is_emulated(&self, id: &str) -> bool {
+        self.guests()[id].1.emulated
+    }
+
+    /// Lets a running guest fail, or recover.
+    pub(crate) fn fail(&self, id: &str, failure: Option<Failure>) {
+        if let Some((guest, _)) = self.guests().get_mut(id) {
+            guest.failure = failure;
+        }
+    }
+
+    fn guests(&self) -> MutexGuard<'_, BTreeMap<String, (Guest, GuestSpec)>> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn end(&self, id: &str, state: GuestState) {
-        if let Some(guest) = self.guests().get_mut(id) {
-            *guest = state;
+        if let Some((guest, _)) = self.guests().get_mut(id) {
+            guest.state = state;
         }
     }
 }
 
 impl MachineRoom for StillRoom {
     fn start(&self, guest: &GuestSpec) -> anyhow::Result<()> {
-        self.guests().insert(guest.id.clone(), GuestState::Running);
+        let started = Guest {
+            state: GuestState::Running,
+            failure: None,
+        };
+        self.guests()
+            .insert(guest.id.clone(), (started, guest.clone()));
         Ok(())
     }
 
@@ -35,8 +79,28 @@ impl MachineRoom for StillRoom {
         self.end(id, GuestState::Dead);
     }
 
-    fn state(&self, id: &str) -> GuestState {
-        self.guests().get(id).copied().unwrap_or(GuestState::Absent)
+    fn guest(&self, id: &str) -> Guest {
+        let guests = self.guests();
+        guests
+            .get(id)
+            .map(|(guest, _)| guest.clone())
+            .unwrap_or_default()
+    }
+
+    fn resume(&self, id: &str) {
+        self.fail(id, None);
+    }
+
+    fn choice(&self) -> Option<Choice> {
+        Some(Choice {
+            accelerator: self.accelerator,
+            why: "of a test".to_owned(),
+        })
+    }
+
+    fn note(&self, id: &str, line: &str) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(format!("{id} {line}"));
     }
 
     fn console(&self, _id: &str) -> Vec<u8> {

@@ -59,6 +59,7 @@ fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, Gu
         disk: folder.path().join("none"),
         imds: folder.path().join("imds.sock"),
         image_id: "ami-1".to_owned(),
+        emulated: false,
     };
     (folder, room, guest)
 }

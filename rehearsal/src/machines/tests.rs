@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Machines;
+use super::{Deed, Machines, decide};
 use crate::clock::SetClock;
 use crate::cloud::{Cloud, RequestContext};
 use crate::disks::{self, DiskStore};
-use crate::ec2::{self, instances::Phase};
+use crate::ec2::instances::{Fault, Phase};
+use crate::ec2::{self};
+use crate::guests::accelerator::Accelerator;
 use crate::guests::still::StillRoom;
-use crate::guests::{GuestState, Kind, MachineRoom};
+use crate::guests::{Failure, FailureKind, Guest, GuestState, Kind, MachineRoom};
 use crate::wire::{ApiError, Params};
 
 struct Bench {
@@ -69,9 +71,14 @@ impl DiskStore for Careful {
 
 impl Bench {
     fn new() -> Self {
+        Self::under(Accelerator::Tcg)
+    }
+
+    /// On a host that has this accelerator.
+    fn under(accelerator: Accelerator) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SetClock::new(Timestamp::UNIX_EPOCH));
-        let bench = Self::over(folder, clock);
+        let bench = Self::over(folder, clock, accelerator);
         bench
             .cloud
             .change(|state, now| state.region.ec2.found_base_image(12, None, now))
@@ -80,9 +87,9 @@ impl Bench {
         bench
     }
 
-    fn over(folder: tempfile::TempDir, clock: Arc<SetClock>) -> Self {
+    fn over(folder: tempfile::TempDir, clock: Arc<SetClock>, accelerator: Accelerator) -> Self {
         let cloud = Arc::new(Cloud::open(folder.path(), Arc::clone(&clock) as _).unwrap());
-        let room = Arc::new(StillRoom::default());
+        let room = Arc::new(StillRoom::under(accelerator));
         let disks: Arc<dyn DiskStore> = Arc::new(Careful {
             disks: disks::open(&Kind::Puppets { command: None }, folder.path()).unwrap(),
             room: Arc::clone(&room),
@@ -106,7 +113,7 @@ impl Bench {
 
     /// The cloud went down and is up again: the same books, a new room.
     fn again(self) -> Self {
-        Self::over(self.folder, self.clock)
+        Self::over(self.folder, self.clock, self.room.accelerator)
     }
 
     /// Steps until nothing more happens: a step that pressed a button shows in the next.
@@ -166,6 +173,21 @@ impl Bench {
 
     fn root(&self, id: &str) -> String {
         self.ec2(|ec2| ec2.volumes_of(id).next().unwrap().0.id.clone())
+    }
+
+    /// DescribeInstanceStatus: the summaries of system and instance, and the event's description.
+    fn checks(&self, id: &str) -> (String, String, Option<String>) {
+        let answer = self
+            .call(&format!("Action=DescribeInstanceStatus&InstanceId.1={id}"))
+            .unwrap();
+        let summary = |name: &str| {
+            let check = between(&answer, &format!("<{name}>"), &format!("</{name}>"));
+            between(&check, "<status>", "</status>")
+        };
+        let event = answer
+            .contains("<description>")
+            .then(|| between(&answer, "<description>", "</description>"));
+        (summary("systemStatus"), summary("instanceStatus"), event)
     }
 
     fn to(&self, verb: &str, id: &str) {
@@ -378,4 +400,190 @@ async fn a_refused_launch_leaves_nothing() {
     }
     assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.volumes.is_empty()));
     assert!(bench.ec2(|ec2| ec2.network.subnets.iter().all(|subnet| subnet.given == 0)));
+}
+
+fn failure(kind: FailureKind) -> Failure {
+    Failure::new(kind, "as the test says")
+}
+
+/// What a machine that fails while its instance should run leads to, by kind and accelerator.
+#[tokio::test]
+async fn a_failing_machine_is_emulated_once_or_shown() {
+    use FailureKind::{Accelerator, Disk, DiskFull, Panic, Stopped};
+    use GuestState::{Dead, PoweredOff, Running};
+    let bench = Bench::new();
+    let id = bench.run("");
+    bench.settle().await;
+    let instance = bench.ec2(|ec2| ec2.instances[&id].clone());
+    let now = Timestamp::UNIX_EPOCH;
+    let emulate = |kind| Some(Deed::Emulate(failure(kind)));
+    let shown = |kind| Some(Deed::Impaired(failure(kind)));
+    for (state, kind, hardware, expected) in [
+        (Running, None, true, None),
+        (Running, Some(Accelerator), true, emulate(Accelerator)),
+        (Running, Some(Accelerator), false, shown(Accelerator)),
+        (Running, Some(Panic), true, emulate(Panic)),
+        (Running, Some(Panic), false, shown(Panic)),
+        (Running, Some(Stopped), true, emulate(Stopped)),
+        (Running, Some(DiskFull), true, shown(DiskFull)),
+        (Running, Some(Disk), true, shown(Disk)),
+        // QEMU itself crashed.
+        (Dead, Some(Accelerator), true, emulate(Accelerator)),
+        (Dead, Some(Accelerator), false, Some(Deed::Died)),
+        // Somebody killed it.
+        (Dead, None, true, Some(Deed::Died)),
+        (PoweredOff, None, true, Some(Deed::OwnShutdown)),
+    ] {
+        let guest = Guest {
+            state,
+            failure: kind.map(failure),
+        };
+        let decided = decide(&instance, &guest, hardware, false, now);
+        assert_eq!(decided, expected, "{state:?} {kind:?} {hardware}");
+    }
+}
+
+/// What follows for one that is shown as impaired already, or is to end.
+#[tokio::test]
+async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
+    use FailureKind::{Accelerator, DiskFull};
+    let bench = Bench::new();
+    let id = bench.run("");
+    bench.settle().await;
+    let running = bench.ec2(|ec2| ec2.instances[&id].clone());
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    let fault = |kind| Fault {
+        failure: failure(kind),
+        since: at(0),
+        over: None,
+    };
+    let shown = |kind| Some(Deed::Impaired(failure(kind)));
+    for (phase, known, now_failing, seconds, expected) in [
+        (
+            Phase::Running,
+            Some(DiskFull),
+            None,
+            1,
+            Some(Deed::Recovered),
+        ),
+        (Phase::Running, Some(DiskFull), Some(DiskFull), 4, None),
+        (
+            Phase::Running,
+            Some(DiskFull),
+            Some(DiskFull),
+            5,
+            Some(Deed::Resume),
+        ),
+        (
+            Phase::Running,
+            Some(DiskFull),
+            Some(Accelerator),
+            1,
+            shown(Accelerator),
+        ),
+        (
+            Phase::Running,
+            Some(Accelerator),
+            Some(Accelerator),
+            60,
+            None,
+        ),
+        (
+            Phase::Stopping,
+            None,
+            Some(Accelerator),
+            0,
+            Some(Deed::PullPlug),
+        ),
+        (Phase::Stopping, None, None, 0, Some(Deed::PowerOff)),
+        (
+            Phase::ShuttingDown,
+            None,
+            Some(Accelerator),
+            0,
+            Some(Deed::PullPlug),
+        ),
+        (Phase::ShuttingDown, None, None, 0, Some(Deed::PowerOff)),
+    ] {
+        let mut instance = running.clone();
+        instance.fault = known.map(fault);
+        instance.enter(phase, None, at(0));
+        let guest = Guest {
+            state: GuestState::Running,
+            failure: now_failing.map(failure),
+        };
+        let decided = decide(&instance, &guest, false, false, at(seconds));
+        assert_eq!(
+            decided, expected,
+            "{phase:?} {known:?} {now_failing:?} {seconds}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_hardware_virtualisation_fails_starts_again_under_emulation_once() {
+    let bench = Bench::under(Accelerator::Kvm);
+    let (id, other) = (bench.run(""), bench.run(""));
+    bench.settle().await;
+    assert!(!bench.room.is_emulated(&id));
+    assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
+
+    bench
+        .room
+        .fail(&id, Some(failure(FailureKind::Accelerator)));
+    bench.settle().await;
+    assert!(bench.room.is_emulated(&id));
+    assert!(!bench.room.is_emulated(&other));
+    assert_eq!(bench.phase(&id), Phase::Running);
+    assert_eq!(bench.room.state(&id), GuestState::Running);
+    let event = "[Completed] as the test says; started again under emulation";
+    assert_eq!(
+        bench.checks(&id),
+        ("ok".into(), "ok".into(), Some(event.into()))
+    );
+    let noted = format!("{id} as the test says; this machine starts again under emulation");
+    assert_eq!(bench.room.notes(), [noted]);
+
+    // Under emulation it is not started again: it is shown as what it is, and still obeys.
+    bench
+        .room
+        .fail(&id, Some(failure(FailureKind::Accelerator)));
+    bench.settle().await;
+    let event = Some("as the test says".to_owned());
+    assert_eq!(
+        bench.checks(&id),
+        ("impaired".into(), "impaired".into(), event)
+    );
+    bench.to("Stop", &id);
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Stopped);
+    // What failed it once would fail it again.
+    bench.to("Start", &id);
+    bench.settle().await;
+    assert!(bench.room.is_emulated(&id));
+    assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
+}
+
+#[tokio::test]
+async fn a_panic_is_the_systems_and_a_full_disk_is_the_hosts_and_passes() {
+    let bench = Bench::new();
+    let (panics, full) = (bench.run(""), bench.run(""));
+    bench.settle().await;
+    bench.room.fail(&panics, Some(failure(FailureKind::Panic)));
+    bench.room.fail(&full, Some(failure(FailureKind::DiskFull)));
+    bench.settle().await;
+    let text = Some("as the test says".to_owned());
+    assert_eq!(
+        bench.checks(&panics),
+        ("ok".into(), "impaired".into(), text.clone())
+    );
+    assert_eq!(
+        bench.checks(&full),
+        ("impaired".into(), "impaired".into(), text)
+    );
+    // The test's own disk has room: the next try goes on.
+    bench.clock.advance(Duration::from_secs(5));
+    bench.settle().await;
+    let over = Some("[Completed] as the test says".to_owned());
+    assert_eq!(bench.checks(&full), ("ok".into(), "ok".into(), over));
 }

@@ -20,6 +20,13 @@ impl Cloud {
         cloud
     }
 
+    /// One that is not up yet.
+    pub(crate) fn down() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
     /// Brings one up in which each instance runs `command`.
     pub(crate) fn of_puppets(command: &str) -> Self {
         let cloud = Self {

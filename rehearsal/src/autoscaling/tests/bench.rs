@@ -95,6 +95,7 @@ impl World for Memory {
                 zone: zone.to_owned(),
                 instance_type: "t3.micro".to_owned(),
                 image_id: format!("ami-{version}"),
+                impaired: false,
             },
         );
         self.versions.insert(id.clone(), version);
