@@ -87,6 +87,8 @@ pub(crate) enum Ended {
     Cancelled,
     /// The bake's deadline went by.
     TimedOut,
+    /// What was waited for beside it happened.
+    Interrupted,
 }
 
 impl Packer {
@@ -257,14 +259,16 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Follows the build to its end, handing over every line. When asked to stop, or past the deadline, Packer is
-    /// interrupted once and given time to clean up; asked again, it is killed.
+    /// Follows the build to its end, handing over every line. When asked to stop, past the deadline, or once `enough`
+    /// has ended, Packer is interrupted once and given time to clean up; asked again, it is killed.
     pub(crate) async fn follow(
         mut self,
         cancel: &Cancel,
         deadline: Duration,
+        enough: impl Future<Output = ()>,
         mut on_line: impl FnMut(&Line) -> anyhow::Result<()>,
     ) -> anyhow::Result<Ended> {
+        let mut enough = std::pin::pin!(enough);
         let mut beat = tokio::time::interval(LOOK);
         let deadline = tokio::time::Instant::now() + deadline;
         let mut stopping = None;
@@ -285,6 +289,11 @@ impl Running {
                 () = tokio::time::sleep_until(deadline), if stopping.is_none() => {
                     interrupt(self.group);
                     stopping = Some(Ended::TimedOut);
+                    give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
+                }
+                () = &mut enough, if stopping.is_none() => {
+                    interrupt(self.group);
+                    stopping = Some(Ended::Interrupted);
                     give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
                 }
                 () = cancel.asked_times(2), if give_up.is_some() => {
@@ -373,6 +382,10 @@ pub(crate) enum Line {
     SecurityGroup(String),
     /// The builder exists.
     Instance(String),
+    /// Packer waits until the builder answers on SSH.
+    WaitingForSsh,
+    /// The builder answers.
+    Connected,
     /// An image of this name is about to be created.
     CreatingImage(String),
     /// The image exists. Packer only now begins to wait for it.
@@ -394,6 +407,13 @@ impl Line {
         let text = without_target(text);
         if level == "error" {
             return Some(Self::Error(text.to_owned()));
+        }
+        // Packer's own steps; what provisioners print comes as messages.
+        if level == "say" && text.starts_with("Waiting for SSH to become available") {
+            return Some(Self::WaitingForSsh);
+        }
+        if level == "say" && text.starts_with("Connected to SSH") {
+            return Some(Self::Connected);
         }
         Some(Self::told(text))
     }
@@ -484,6 +504,18 @@ mod tests {
             (
                 "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Provisioning with shell script: provision/10-install.sh",
                 Line::Script("provision/10-install.sh".into()),
+            ),
+            (
+                "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Waiting for SSH to become available...",
+                Line::WaitingForSsh,
+            ),
+            (
+                "1,amazon-ebs.image,ui,message,    amazon-ebs.image: Waiting for SSH to become available...",
+                Line::Say("Waiting for SSH to become available...".into()),
+            ),
+            (
+                "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Connected to SSH!",
+                Line::Connected,
             ),
             (
                 "1,amazon-ebs.image,ui,error,==> amazon-ebs.image: no%!(PACKER_COMMA) sorry",

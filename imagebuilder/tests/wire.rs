@@ -65,8 +65,20 @@ struct House {
 
 impl House {
     async fn up() -> Self {
+        Self::up_with_puppets("").await
+    }
+
+    /// With instances that run this shell script; none for instances that run nothing.
+    async fn up_with_puppets(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
+        let puppet = at.join("puppet");
+        let command = if script.is_empty() {
+            Vec::new()
+        } else {
+            test_support::write_program(&puppet, &format!("#!/bin/sh\n{script}\n"));
+            vec!["--puppet-command".into(), puppet.into_os_string()]
+        };
         let disk = std::fs::File::create(at.join("base.raw")).unwrap();
         disk.set_len(1 << 20).unwrap();
         let daemon = std::process::Command::new(rehearsal())
@@ -74,6 +86,7 @@ impl House {
             .arg(at.join("cloud"))
             .args(["--guests", "puppets", "--port", "0", "--base-image"])
             .arg(at.join("base.raw"))
+            .args(command)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(at.join("daemon.log")).unwrap())
             .spawn()
@@ -613,5 +626,95 @@ async fn ctrl_c_is_exit_13_and_nothing_is_left() {
         .unwrap()
         .unwrap();
     assert_eq!(output.status.code(), Some(13), "{}", text(&output));
+    assert_eq!(house.census().await, BTreeSet::new());
+}
+
+/// A project whose builder is waited for on SSH, for a day if need be.
+fn by_ssh(house: &House) {
+    let config = CONFIG.replace("template = \"templates\"\n", "");
+    let config = format!("{config}ssh_timeout_seconds = 86400\ntimeout_seconds = 86400\n");
+    std::fs::write(house.at().join("imagebuilder.toml"), config).unwrap();
+}
+
+/// Begins a bake and waits until its Packer waits for SSH; the bake and its builder.
+async fn waiting_for_ssh(house: &House) -> (tokio::process::Child, String) {
+    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    until("packer waits for SSH", async || {
+        let run = house.runs().pop()?;
+        let told = std::fs::read_to_string(run.join("packer.out")).ok()?;
+        told.contains("Waiting for SSH").then_some(())
+    })
+    .await;
+    let builder = house.instances("instance-state-name", "running").await;
+    let (id, _) = builder.into_iter().next().unwrap();
+    (bake, id)
+}
+
+async fn end(bake: tokio::process::Child) -> Output {
+    tokio::time::timeout(PATIENCE, bake.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
+    let house = House::up().await;
+    by_ssh(&house);
+    // Its machine dies; somebody terminates it.
+    for (machine, reason) in [
+        (
+            true,
+            "it was terminated: Server.InternalError: the instance's machine died",
+        ),
+        (
+            false,
+            "it was terminated: Client.UserInitiatedShutdown: User initiated shutdown",
+        ),
+    ] {
+        let (bake, id) = waiting_for_ssh(&house).await;
+        if machine {
+            let mut dial = Command::new(rehearsal());
+            dial.arg("dial").arg(house.at().join("cloud"));
+            let dialled = dial.args(["kill-guest", &id]).output().await.unwrap();
+            // Puppets without a command have no process to kill; their word that they run is taken back.
+            assert!(dialled.status.success(), "{}", text(&dialled));
+        } else {
+            let terminate = house.ec2.terminate_instances().instance_ids(&id);
+            terminate.send().await.unwrap();
+        }
+        let output = end(bake).await;
+        assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+        let told = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("the builder {id} failed while packer waited for its SSH: {reason}");
+        assert!(told.contains(&expected), "{told}");
+        assert_eq!(house.census().await, BTreeSet::new());
+        for run in house.runs() {
+            std::fs::remove_dir_all(run).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_panics_ends_the_wait_for_ssh() {
+    let house = House::up_with_puppets(
+        "echo '[    1.204] Kernel panic - not syncing: VFS: Unable to mount root fs'\n\
+         trap 'exit 0' TERM\ntail -f /dev/null & wait",
+    )
+    .await;
+    by_ssh(&house);
+    let (bake, id) = waiting_for_ssh(&house).await;
+    let output = end(bake).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    let told = String::from_utf8_lossy(&output.stderr);
+    let expected = format!(
+        "the builder {id} failed while packer waited for its SSH: its console shows a panic: \
+         Kernel panic - not syncing: VFS: Unable to mount root fs"
+    );
+    assert!(told.contains(&expected), "{told}");
+    assert!(
+        told.contains(&format!("the end of {id}'s console:")),
+        "{told}"
+    );
     assert_eq!(house.census().await, BTreeSet::new());
 }

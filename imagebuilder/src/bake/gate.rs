@@ -8,6 +8,7 @@ use contract::names::registry_parameter;
 use contract::registry::{Record, Verdict};
 use tokio::time::Instant;
 
+use super::instance_health::{self, Observation};
 use crate::cancel::Cancel;
 use crate::cloud::{Cloud, Instance, InstanceState, Launch};
 use crate::config::Config;
@@ -18,6 +19,8 @@ use crate::output::Step;
 
 /// How often the record is looked at: an agent writes it about as often.
 const LOOK: Duration = Duration::from_secs(1);
+/// Every how many polls the instance's status checks and console are read too: those calls are throttled sooner.
+const HEALTH_EVERY: u32 = 5;
 /// How many lines of the console a refusal shows.
 const CONSOLE_LINES: usize = 25;
 /// The tag that gives an instance its name in consoles.
@@ -27,6 +30,8 @@ const NAME: &str = "Name";
 #[derive(Debug)]
 struct View {
     instance: Option<Instance>,
+    /// Why it will never come up, when that is known.
+    hopeless: Option<String>,
     record: Option<Result<Record, String>>,
 }
 
@@ -84,9 +89,21 @@ pub(crate) async fn judge(
     ledger.intend(Kind::Parameter, &parameter)?;
     let limit = Duration::from_secs(gate.timeout_seconds.into());
     let deadline = Instant::now() + limit;
+    let mut health = Observation::default();
+    let mut polls = 0_u32;
     loop {
+        let instance = cloud.instances.instance(&id).await?;
+        polls = polls.wrapping_add(1);
+        let mut hopeless = None;
+        // One that EC2 does not know yet is too young to be judged.
+        if instance.is_some() && polls.is_multiple_of(HEALTH_EVERY) {
+            let now = instance_health::observe(&*cloud.instances, &id, instance.clone()).await;
+            hopeless = instance_health::decide(&health, &now);
+            health = now;
+        }
         let view = View {
-            instance: cloud.instances.instance(&id).await?,
+            instance,
+            hopeless,
             record: cloud
                 .parameters
                 .parameter(&parameter)
@@ -138,15 +155,19 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
             Verdict::Draining => {
                 return Next::Refuse("the agent was told to drain before it gave a verdict".into());
             }
-            Verdict::Judging if !view.gone() => {
+            Verdict::Judging if !view.gone() && view.hopeless.is_none() => {
                 return Next::Wait(format!("agent is judging{}", colon(&reason(record))));
             }
+            Verdict::Judging => {}
             _ if !view.gone() => {
                 return Next::Wait("agent gave a verdict unknown to this program".into());
             }
             _ => {}
         },
         None => {}
+    }
+    if let Some(why) = view.hopeless.as_ref().filter(|_| !view.gone()) {
+        return Next::Refuse(format!("the instance gives no verdict: {why}"));
     }
     match &view.instance {
         // Just launched: EC2 may not know it yet.
@@ -207,18 +228,21 @@ async fn refusal(cloud: &Cloud, id: &crate::ids::InstanceId, why: String) -> any
     let failure = Exit::BakeFailed.error(format!("the gate refuses the candidate: {why}"));
     // The console may lag by minutes on EC2; what there is of it is better than nothing.
     let console = cloud.instances.console(id).await.unwrap_or_default();
-    let lines: Vec<&str> = console
+    failure.hint(console_end(id, &console)).into()
+}
+
+/// The end of an instance's console, for a hint.
+pub(super) fn console_end(id: &crate::ids::InstanceId, console: &str) -> String {
+    let lines: Vec<String> = console
         .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.is_empty())
+        .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
+        .filter(|line| !line.trim().is_empty())
         .collect();
     if lines.is_empty() {
-        return failure.hint(format!("{id} left no console output")).into();
+        return format!("{id} left no console output");
     }
     let tail = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n  ");
-    failure
-        .hint(format!("the end of {id}'s console:\n  {tail}"))
-        .into()
+    format!("the end of {id}'s console:\n  {tail}")
 }
 
 #[cfg(test)]
@@ -241,6 +265,24 @@ mod tests {
             r#"{{"schema":1,"instance_id":"i-1","image_id":"ami-1","verdict":"{verdict}","since":"","agent":"1"{more}}}"#
         );
         Some(serde_json::from_str(&json).map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn a_hopeless_instance_is_refused_unless_it_gave_a_verdict() {
+        let candidate = ImageId::parse("ami-1").unwrap();
+        let refused = "Refuse(\"the instance gives no verdict: it panicked\")";
+        for (record, want) in [
+            (None, refused),
+            (record("judging", ""), refused),
+            (record("fit", ""), "Fit(\"\")"),
+        ] {
+            let view = View {
+                instance: instance(InstanceState::Running),
+                hopeless: Some("it panicked".to_owned()),
+                record,
+            };
+            assert_eq!(format!("{:?}", decide(&view, &candidate)), want, "{view:?}");
+        }
     }
 
     #[test]
@@ -289,7 +331,11 @@ mod tests {
                 "Refuse(\"the instance went down before a verdict\")",
             ),
         ] {
-            let view = View { instance, record };
+            let view = View {
+                instance,
+                hopeless: None,
+                record,
+            };
             assert_eq!(format!("{:?}", decide(&view, &candidate)), want, "{view:?}");
         }
     }

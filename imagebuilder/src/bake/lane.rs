@@ -3,11 +3,16 @@
 //! Today there is one lane, Packer. Gate, publish and ledger do not know which one made the image.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
+use super::gate;
+use super::instance_health::{self, Lost};
 use crate::cancel::Cancel;
+use crate::cloud::Instances;
 use crate::exit::Exit;
 use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
@@ -34,14 +39,18 @@ pub(crate) trait Lane: Send + Sync {
 }
 
 /// The Packer lane.
-#[derive(Debug)]
-pub(crate) struct PackerLane(pub(crate) Packer);
+pub(crate) struct PackerLane {
+    /// The Packer that builds.
+    pub(crate) packer: Packer,
+    /// Where its builder is.
+    pub(crate) instances: Arc<dyn Instances>,
+}
 
 #[async_trait]
 impl Lane for PackerLane {
     async fn check(&self, folder: &Path) -> anyhow::Result<()> {
-        self.0.init(folder, TEMPLATE).await?;
-        self.0.validate(folder, TEMPLATE).await
+        self.packer.init(folder, TEMPLATE).await?;
+        self.packer.validate(folder, TEMPLATE).await
     }
 
     async fn build(
@@ -52,15 +61,25 @@ impl Lane for PackerLane {
         deadline: Duration,
     ) -> anyhow::Result<ImageId> {
         let folder = ledger.folder().to_owned();
-        let running = self.0.start(&folder, TEMPLATE, ledger.packer_lock()?)?;
+        let running = self
+            .packer
+            .start(&folder, TEMPLATE, ledger.packer_lock()?)?;
         let mut heard = Heard::default();
+        let (waiting, waits) = watch::channel(false);
+        let run = ledger.run().clone();
+        let mut lost = None;
+        let watched = async {
+            lost = Some(instance_health::lost(self.instances.as_ref(), &run, waits).await);
+        };
         let ended = running
-            .follow(cancel, deadline, |line| {
+            .follow(cancel, deadline, watched, |line| {
                 heard.listen(line, step);
+                waiting.send_replace(heard.waiting_for_ssh);
                 record(ledger, line)
             })
             .await;
         match ended? {
+            Ended::Interrupted => Err(lost_builder(lost)),
             Ended::Cancelled => Err(Exit::Cancelled
                 .error("cancelled while packer was building")
                 .into()),
@@ -85,6 +104,24 @@ impl Lane for PackerLane {
     }
 }
 
+/// A build whose builder never answers.
+fn lost_builder(lost: Option<Lost>) -> anyhow::Error {
+    let Some(Lost {
+        id,
+        reason,
+        console,
+    }) = lost
+    else {
+        return Exit::BakeFailed.error("packer was interrupted").into();
+    };
+    Exit::BakeFailed
+        .error(format!(
+            "the builder {id} failed while packer waited for its SSH: {reason}"
+        ))
+        .hint(gate::console_end(&id, &console))
+        .into()
+}
+
 /// Writes what a line tells into the ledger.
 pub(super) fn record(ledger: &mut Ledger, line: &Line) -> anyhow::Result<()> {
     match line {
@@ -100,7 +137,9 @@ pub(super) fn record(ledger: &mut Ledger, line: &Line) -> anyhow::Result<()> {
                 .unwrap_or_default();
             ledger.exists(Kind::Image, &intended, id)
         }
-        Line::Say(_) | Line::Error(_) | Line::Script(_) => Ok(()),
+        Line::Say(_) | Line::Error(_) | Line::Script(_) | Line::WaitingForSsh | Line::Connected => {
+            Ok(())
+        }
     }
 }
 
@@ -127,11 +166,7 @@ impl Heard {
     fn listen(&mut self, line: &Line, step: &mut Step) {
         match line {
             Line::Say(text) => {
-                if text.starts_with("Waiting for SSH to become available") {
-                    self.waiting_for_ssh = true;
-                } else if text.starts_with("Connected to SSH") {
-                    self.waiting_for_ssh = false;
-                } else if text.starts_with("Stopping the source instance") {
+                if text.starts_with("Stopping the source instance") {
                     self.script = None;
                 }
                 // Packer tells every tag of every resource; the template shows them all at once.
@@ -143,6 +178,14 @@ impl Heard {
             Line::Error(text) => {
                 self.errors.push(text.clone());
                 self.keep(text);
+            }
+            Line::WaitingForSsh => {
+                self.waiting_for_ssh = true;
+                step.waiting("Waiting for SSH to become available...");
+            }
+            Line::Connected => {
+                self.waiting_for_ssh = false;
+                step.waiting("Connected to SSH!");
             }
             Line::SecurityGroup(_) => step.waiting("creating a temporary security group"),
             Line::Instance(id) => step.waiting(format!("builder {id} is starting")),

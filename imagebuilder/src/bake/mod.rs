@@ -8,6 +8,7 @@ mod channel;
 mod faults;
 mod gate;
 mod git;
+mod instance_health;
 pub(crate) mod key;
 mod lane;
 mod publish;

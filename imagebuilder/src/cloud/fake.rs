@@ -405,6 +405,15 @@ impl Instances for Fake {
             .collect())
     }
 
+    async fn ever_tagged(&self, key: &str, value: &str) -> Answer<Vec<Instance>> {
+        let world = self.world();
+        let all = world.instances.values();
+        Ok(all
+            .filter(|instance| carries(&instance.tags, key, Some(value)))
+            .cloned()
+            .collect())
+    }
+
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>> {
         let world = self.world();
         let alive = world
@@ -425,6 +434,10 @@ impl Instances for Fake {
             Ok(())
         })
         .await
+    }
+
+    async fn status_checks(&self, _id: &InstanceId) -> Answer<Option<StatusChecks>> {
+        Ok(Some(StatusChecks::default()))
     }
 
     async fn console(&self, _id: &InstanceId) -> Answer<String> {

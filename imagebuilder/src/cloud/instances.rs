@@ -67,6 +67,17 @@ pub(crate) struct Instance {
     pub(crate) tags: Tags,
 }
 
+/// EC2's two status checks of a running instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StatusChecks {
+    /// Whether the host under it is impaired.
+    pub(crate) system_impaired: bool,
+    /// Whether the system in it is impaired.
+    pub(crate) instance_impaired: bool,
+    /// What EC2 announces of it, e.g. that its host is degraded; what is over left out.
+    pub(crate) events: Vec<String>,
+}
+
 /// A key pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyPair {
@@ -109,11 +120,15 @@ pub(crate) trait Instances: Send + Sync {
     async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>>;
     /// Instances that carry a tag and are not terminated; with no value, whatever its value.
     async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>>;
+    /// Instances that carry a tag's value, terminated ones too while EC2 shows them (about an hour).
+    async fn ever_tagged(&self, key: &str, value: &str) -> Answer<Vec<Instance>>;
     /// Instances not terminated that run an image.
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>>;
     /// Terminates an instance; one that is gone already is fine.
     async fn terminate(&self, id: &InstanceId) -> Answer<()>;
-    /// What the instance printed on its console.
+    /// EC2's status checks of a running instance; `None` when it has none, as while it starts.
+    async fn status_checks(&self, id: &InstanceId) -> Answer<Option<StatusChecks>>;
+    /// What the instance printed on its console: up to now where EC2 can say (Nitro), else as of its last start or stop.
     async fn console(&self, id: &InstanceId) -> Answer<String>;
     /// Imports a public key (OpenSSH format) as a key pair.
     async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()>;

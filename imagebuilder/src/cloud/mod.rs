@@ -28,7 +28,7 @@ pub(crate) use self::fleet::{
 };
 pub(crate) use self::images::{Image, ImageState, Images, Search, Snapshot};
 pub(crate) use self::instances::{
-    Instance, InstanceState, Instances, KeyPair, Launch, Permission, SecurityGroup,
+    Instance, InstanceState, Instances, KeyPair, Launch, Permission, SecurityGroup, StatusChecks,
 };
 pub(crate) use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
 pub(crate) use self::parameters::{Parameter, Parameters};

@@ -38,7 +38,10 @@ impl Bake {
             runs: context.runs(),
             cloud: &cloud,
             packer: packer.version,
-            lane: &PackerLane(packer),
+            lane: &PackerLane {
+                packer,
+                instances: cloud.instances.clone(),
+            },
             output: &context.output,
             cancel: &context.cancel,
             reuse: if self.force {

@@ -4,14 +4,15 @@ use async_trait::async_trait;
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{
     HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
-    InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, TagSpecification,
+    InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, SummaryStatus,
+    TagSpecification,
 };
 
 use super::images::{ec2_tags, filter, gone_is_fine, tag_filter, tags};
 use super::{failed, incomplete};
 use crate::cloud::{
     Answer, CloudError, Instance, InstanceState, Instances, KeyPair, Kind, Launch, Permission,
-    SecurityGroup, Tags,
+    SecurityGroup, StatusChecks, Tags,
 };
 use crate::ids::{ImageId, InstanceId, SecurityGroupId};
 
@@ -49,16 +50,20 @@ fn instance(answer: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
 }
 
 impl Ec2Instances {
-    async fn matching(&self, condition: aws_sdk_ec2::types::Filter) -> Answer<Vec<Instance>> {
+    /// Instances that meet a condition and are not terminated.
+    async fn alive(&self, condition: aws_sdk_ec2::types::Filter) -> Answer<Vec<Instance>> {
         let alive = aws_sdk_ec2::types::Filter::builder()
             .name("instance-state-name")
             .set_values(Some(ALIVE.map(ToOwned::to_owned).to_vec()))
             .build();
+        self.matching(vec![condition, alive]).await
+    }
+
+    async fn matching(&self, conditions: Vec<aws_sdk_ec2::types::Filter>) -> Answer<Vec<Instance>> {
         let mut pages = self
             .0
             .describe_instances()
-            .filters(condition)
-            .filters(alive)
+            .set_filters(Some(conditions))
             .into_paginator()
             .items()
             .send();
@@ -146,11 +151,15 @@ impl Instances for Ec2Instances {
     }
 
     async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>> {
-        self.matching(tag_filter(key, value)).await
+        self.alive(tag_filter(key, value)).await
+    }
+
+    async fn ever_tagged(&self, key: &str, value: &str) -> Answer<Vec<Instance>> {
+        self.matching(vec![tag_filter(key, Some(value))]).await
     }
 
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>> {
-        self.matching(filter("image-id", image.as_str())).await
+        self.alive(filter("image-id", image.as_str())).await
     }
 
     async fn terminate(&self, id: &InstanceId) -> Answer<()> {
@@ -164,15 +173,49 @@ impl Instances for Ec2Instances {
         gone_is_fine(answer.map(|_| ()))
     }
 
-    async fn console(&self, id: &InstanceId) -> Answer<String> {
-        let operation = format!("read the console of {id}");
+    async fn status_checks(&self, id: &InstanceId) -> Answer<Option<StatusChecks>> {
         let answer = self
             .0
-            .get_console_output()
-            .instance_id(id.as_str())
+            .describe_instance_status()
+            .instance_ids(id.as_str())
             .send()
             .await
-            .map_err(failed(operation.as_str()))?;
+            .map_err(failed(format!("describe the status of {id}")))?;
+        let impaired = |summary: Option<&aws_sdk_ec2::types::InstanceStatusSummary>| {
+            summary.and_then(|summary| summary.status()) == Some(&SummaryStatus::Impaired)
+        };
+        Ok(answer.instance_statuses().first().map(|status| {
+            let events = status.events().iter();
+            StatusChecks {
+                system_impaired: impaired(status.system_status()),
+                instance_impaired: impaired(status.instance_status()),
+                // EC2 goes on showing what is over for a week, and marks it so.
+                events: events
+                    .filter_map(|event| event.description())
+                    .filter(|text| {
+                        !text.starts_with("[Completed]") && !text.starts_with("[Canceled]")
+                    })
+                    .map(ToOwned::to_owned)
+                    .collect(),
+            }
+        }))
+    }
+
+    async fn console(&self, id: &InstanceId) -> Answer<String> {
+        let operation = format!("read the console of {id}");
+        let call = || self.0.get_console_output().instance_id(id.as_str());
+        let answer = match call()
+            .latest(true)
+            .send()
+            .await
+            .map_err(failed(operation.as_str()))
+        {
+            // Of an instance on Xen, such as a t2, EC2 keeps only what it printed at its last start or stop.
+            Err(error) if error.code() == "UnsupportedOperation" => {
+                call().send().await.map_err(failed(operation.as_str()))?
+            }
+            answer => answer?,
+        };
         let encoded = answer.output().unwrap_or_default();
         let bytes = aws_smithy_types::base64::decode(encoded)
             .map_err(|error| CloudError::new(Kind::Other, operation, "", error.to_string()))?;

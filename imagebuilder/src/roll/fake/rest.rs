@@ -112,6 +112,12 @@ impl Instances for Service {
         })
         .await
     }
+    async fn ever_tagged(&self, _key: &str, _value: &str) -> Answer<Vec<Instance>> {
+        foreign("ever_tagged")
+    }
+    async fn status_checks(&self, _id: &InstanceId) -> Answer<Option<StatusChecks>> {
+        foreign("status_checks")
+    }
     async fn console(&self, _id: &InstanceId) -> Answer<String> {
         self.call("console", |_| Ok(String::new())).await
     }
