@@ -112,7 +112,7 @@ if older "$(have)" "$wanted"; then
   if command -v rustup >/dev/null; then
     say "Rust $(have) is older than $wanted: updating the stable toolchain"
     again "rustup" rustup toolchain install stable --profile minimal -c clippy -c rustfmt >&2 ||
-      fail "no Rust $wanted or newer" "is static.rust-lang.org reachable?"
+      fail "no Rust $wanted or newer" "is the server that rustup downloads from reachable?"
   else
     say "installing Rust with rustup"
     rustup_init() { curl -fsS --retry 3 --proto '=https' https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt >&2; }
@@ -153,5 +153,5 @@ fi
 # --- the tree that the tests' machines with real systemd boot from (see agent/tests/systemd) ---------------
 if [ "${1:-}" = test ] && [ "$(id -u)" = 0 ] && [ "${IMAGEBUILDER_SKIP_NSPAWN:-}" != 1 ]; then
   again "the tree of the tests' machines" agent/tests/systemd/base.sh .cache >/dev/null ||
-    fail "the tests' machines have nothing to boot from" "is deb.debian.org reachable, or the mirror named in REHEARSAL_MIRROR?"
+    fail "the tests' machines have nothing to boot from" "is this system's Debian mirror reachable, or the one named in REHEARSAL_MIRROR?"
 fi

@@ -10,6 +10,15 @@ say() { echo "step: $*" >&2; }
 
 tar -C "$here/overlay" --owner=0 --group=0 --numeric-owner --mode=go-w -cf "$work/overlay.tar" .
 
+# Where this system takes the suite from; where it takes it from nowhere, mmdebstrap's own choice.
+mirrors=()
+if [ -n "${REHEARSAL_MIRROR:-}" ]; then
+    mirrors=("$REHEARSAL_MIRROR")
+elif command -v apt-get >/dev/null; then
+    mapfile -t mirrors < <(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+        'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -E " $suite(-updates|-security)? main\$" | sort -u)
+fi
+
 say "fetching and unpacking Debian $suite (a minute or two; once)"
 # The tar is unpacked over the root before the packages configure themselves, so that the initial
 # RAM disk is made once, and small.
@@ -21,7 +30,7 @@ mmdebstrap --quiet --variant=minbase \
     --essential-hook="tar-in '$work/overlay.tar' /" \
     --customize-hook="upload '$here/setup.sh' /root/setup.sh" \
     --customize-hook='chroot "$1" sh /root/setup.sh' \
-    "$suite" "$work/root.tar" ${REHEARSAL_MIRROR:+"$REHEARSAL_MIRROR"} >&2
+    "$suite" "$work/root.tar" "${mirrors[@]}" >&2
 
 say "writing the disk"
 if [ "$(id -u)" = 0 ]; then

@@ -14,7 +14,6 @@ tar -C "$root" --exclude='./dev/*' -xf "$work/root.tar"
 printf 'uninitialized\n' >"$root/etc/machine-id" # systemd makes an id at an instance's first boot
 printf 'nameserver 169.254.0.3\n' >"$root/etc/resolv.conf"
 printf 'localhost\n' >"$root/etc/hostname"
-printf 'deb http://deb.debian.org/debian %s main\n' "$suite" >"$root/etc/apt/sources.list"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/var/lib/systemd/random-seed" "$root/var/lib/dbus/machine-id"
 # The overlay again: packages may have written over it.
 tar -C "$root" -xf "$work/overlay.tar"

@@ -172,7 +172,7 @@ fn build(work: &Path, suite: &str, progress: &mut impl FnMut(&str)) -> anyhow::R
     let status = child.wait().context("wait for the build")?;
     if !status.success() {
         bail!(
-            "build the base image ({status}); its last words:\n{}\nhint: it fetches packages from deb.debian.org, or from the mirror named in REHEARSAL_MIRROR",
+            "build the base image ({status}); its last words:\n{}\nhint: it fetches packages from this system's Debian mirror, or from the one named in REHEARSAL_MIRROR",
             last.join("\n")
         );
     }

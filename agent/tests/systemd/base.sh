@@ -20,6 +20,14 @@ if [ ! -d "$base" ]; then
     command -v "$tool" >/dev/null || { say "no $tool"; say "hint: apt-get install mmdebstrap systemd-container"; exit 3; }
   done
   say "fetching and unpacking Debian $suite (a minute, once)"
+  # Where this system takes the suite from; where it takes it from nowhere, mmdebstrap's own choice.
+  mirrors=()
+  if [ -n "${REHEARSAL_MIRROR:-}" ]; then
+    mirrors=("$REHEARSAL_MIRROR")
+  elif command -v apt-get >/dev/null; then
+    mapfile -t mirrors < <(apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
+      'Created-By: Packages' 'Origin: Debian' 2>/dev/null | grep -E " $suite(-updates|-security)? main\$" | sort -u)
+  fi
   rm -rf "$cache"/nspawn-base-*/ "$base.part"
   mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,dbus,iproute2 \
     --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
@@ -30,7 +38,7 @@ if [ ! -d "$base" ]; then
       apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/*' \
     --customize-hook=': >"$1"/etc/machine-id' \
-    "$suite" "$base.part" ${REHEARSAL_MIRROR:+"$REHEARSAL_MIRROR"} >&2
+    "$suite" "$base.part" "${mirrors[@]}" >&2
   mv "$base.part" "$base"
 fi
 echo "$base"
