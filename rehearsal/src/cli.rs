@@ -25,6 +25,8 @@ const START_PATIENCE: Duration = Duration::from_secs(60 + probe::LIMIT.as_secs()
 const POLL: Duration = Duration::from_millis(20);
 /// Guests get their power button pressed and some time to sync their disks.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// Names the accelerator where no flag does.
+const ACCELERATOR: &str = "REHEARSAL_ACCELERATOR";
 /// `status` of a cloud that is down ends with this.
 const IS_DOWN: u8 = 3;
 /// `doctor` of a host that cannot run guests ends with this, as `imagebuilder doctor` does.
@@ -77,6 +79,37 @@ enum Guests {
     Puppets,
 }
 
+/// What guests run under.
+#[derive(Debug, clap::Args)]
+struct Accelerator {
+    /// What virtual machines run under [default: REHEARSAL_ACCELERATOR, else auto].
+    #[arg(long, value_enum)]
+    accelerator: Option<Wanted>,
+}
+
+impl Accelerator {
+    /// The flag, else the environment's, else the default.
+    ///
+    /// # Errors
+    /// When the environment names none that there is.
+    fn wanted(&self) -> anyhow::Result<Wanted> {
+        if let Some(wanted) = self.accelerator {
+            return Ok(wanted);
+        }
+        match std::env::var_os(ACCELERATOR) {
+            Some(name) if !name.is_empty() => {
+                let name = name.to_string_lossy();
+                Wanted::from_str(&name, false).map_err(|_| {
+                    anyhow::anyhow!(
+                        "{ACCELERATOR} is {name:?}, which is no accelerator\nhint: set it to auto, kvm, hvf or tcg"
+                    )
+                })
+            }
+            _ => Ok(Wanted::default()),
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Up {
     #[command(flatten)]
@@ -90,14 +123,8 @@ struct Up {
     /// Where instances run.
     #[arg(long, value_enum, default_value = "qemu")]
     guests: Guests,
-    /// What guests of `--guests qemu` run under.
-    #[arg(
-        long,
-        value_enum,
-        default_value = "auto",
-        env = "REHEARSAL_ACCELERATOR"
-    )]
-    accelerator: Wanted,
+    #[command(flatten)]
+    accelerator: Accelerator,
     /// What each puppet runs.
     #[arg(long, value_name = "CMD")]
     puppet_command: Option<String>,
@@ -124,14 +151,8 @@ struct Doctor {
     /// The cloud's folder, or where one is to be: the disk it is on is checked.
     #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
-    /// Check for this accelerator.
-    #[arg(
-        long,
-        value_enum,
-        default_value = "auto",
-        env = "REHEARSAL_ACCELERATOR"
-    )]
-    accelerator: Wanted,
+    #[command(flatten)]
+    accelerator: Accelerator,
     /// As JSON.
     #[arg(long)]
     json: bool,
@@ -197,19 +218,23 @@ impl Up {
     fn run(self) -> anyhow::Result<()> {
         let folder = &self.folder.folder;
         control::check_may_be_cloud(folder)?;
+        let guests = match self.guests {
+            Guests::Qemu => Kind::Qemu(self.accelerator.wanted()?),
+            // The environment's is for virtual machines; a flag would be accepted and do nothing.
+            Guests::Puppets if self.accelerator.accelerator.is_some() => bail!(
+                "--accelerator is for virtual machines, and puppets are none\nhint: leave it out, or use `--guests qemu`"
+            ),
+            Guests::Puppets => Kind::Puppets {
+                command: self.puppet_command.clone(),
+            },
+        };
         if self.detach {
             return match control::found_up(folder)? {
-                Some(note) => self.is_up(&note),
+                Some(note) => self.is_up(&note, &guests),
                 None => self.detached(),
             };
         }
         log();
-        let guests = match self.guests {
-            Guests::Qemu => Kind::Qemu(self.accelerator),
-            Guests::Puppets => Kind::Puppets {
-                command: self.puppet_command,
-            },
-        };
         let settings = daemon::Settings {
             folder: self.folder.folder,
             port: self.port,
@@ -221,7 +246,7 @@ impl Up {
     }
 
     /// Nothing to do, unless another port was asked for.
-    fn is_up(&self, note: &control::DaemonNote) -> anyhow::Result<()> {
+    fn is_up(&self, note: &control::DaemonNote, guests: &Kind) -> anyhow::Result<()> {
         let folder = self.folder.folder.display();
         if ![0, DEFAULT_PORT, note.port].contains(&self.port) {
             bail!(
@@ -229,8 +254,8 @@ impl Up {
                 note.port
             );
         }
-        if let Some(has) = note.accelerator
-            && !self.accelerator.allows(has)
+        if let (Some(has), Kind::Qemu(wanted)) = (note.accelerator, guests)
+            && !wanted.allows(has)
         {
             bail!(
                 "the cloud in {folder} is up already, its guests under {has}\nhint: `rehearsal down {folder}` first"
@@ -346,7 +371,7 @@ impl Status {
 
 impl Doctor {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let checks = doctor::check(&self.folder, self.accelerator);
+        let checks = doctor::check(&self.folder, self.accelerator.wanted()?);
         if self.json {
             say(&serde_json::to_string(&checks).context("write down the checks")?);
         } else {

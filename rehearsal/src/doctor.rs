@@ -106,7 +106,7 @@ pub(crate) fn check(folder: &Path, wanted: Wanted) -> Vec<Check> {
         // The operator asks because something is odd: no verdict of before.
         cache.forget();
         let choice = guests::choose_accelerator(&programs, wanted, &cache);
-        checks.push(accelerator(choice));
+        checks.push(accelerator(choice, wanted));
     }
     checks.push(memory(
         &std::fs::read_to_string("/proc/meminfo").unwrap_or_default(),
@@ -129,9 +129,9 @@ fn version(qemu: &Path) -> anyhow::Result<String> {
     Ok(format!("{version} ({})", qemu.display()))
 }
 
-fn accelerator(choice: anyhow::Result<Choice>) -> Check {
+fn accelerator(choice: anyhow::Result<Choice>, wanted: Wanted) -> Check {
     match choice {
-        Ok(choice) if choice.accelerator.is_hardware() || choice.why == "asked for" => Check::of(
+        Ok(choice) if choice.accelerator.is_hardware() || wanted == Wanted::Tcg => Check::of(
             "accelerator",
             Ok(format!("{} ({})", choice.accelerator, choice.why)),
         ),

@@ -35,7 +35,7 @@ impl Host {
         // Nothing to boot: the firmware ends in its shell, which is all that is needed here.
         std::fs::write(&disk, vec![0_u8; 1 << 20]).unwrap();
         let host = Self { folder, disk };
-        let checks = host.doctor(&["--accelerator", "tcg"]);
+        let (checks, _) = host.doctor(&["--accelerator", "tcg"]);
         if checks["ports"]["verdict"] != "ok" {
             // Past the capture of what tests print: nothing is left out silently.
             let reason = format!(
@@ -71,7 +71,8 @@ impl Host {
         command.arg(&self.disk).args(more).output().unwrap()
     }
 
-    fn doctor(&self, more: &[&str]) -> Value {
+    /// What `doctor` finds, by subject, and its exit code.
+    fn doctor(&self, more: &[&str]) -> (Value, Option<i32>) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rehearsal"));
         self.environment(&mut command);
         command.args(["doctor", "--json"]).arg(self.folder.path());
@@ -80,7 +81,7 @@ impl Host {
         let named = checks
             .into_iter()
             .map(|check| (check["subject"].as_str().unwrap().to_owned(), check));
-        Value::Object(named.collect())
+        (Value::Object(named.collect()), output.status.code())
     }
 }
 
@@ -177,8 +178,11 @@ fn a_kvm_that_runs_no_guest_code_is_not_used() {
         text.contains("is up already, its guests under tcg\nhint: `rehearsal down"),
         "{text}"
     );
-    let found = host.doctor(&[]);
-    assert_eq!(found["accelerator"]["verdict"], "odd", "{found}");
+    for (wanted, verdict, code) in [("auto", "odd", 0), ("kvm", "wrong", 3), ("tcg", "ok", 0)] {
+        let (found, ended) = host.doctor(&["--accelerator", wanted]);
+        assert_eq!(found["accelerator"]["verdict"], verdict, "{found}");
+        assert_eq!(ended, Some(code), "{found}");
+    }
 }
 
 #[test]

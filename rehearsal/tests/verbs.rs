@@ -138,6 +138,35 @@ fn a_daemon_that_cannot_come_up_says_why_once() {
 }
 
 #[test]
+fn an_accelerator_that_means_nothing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (arguments, environment, expected) in [
+        (
+            &["--guests", "puppets", "--accelerator", "tcg"][..],
+            "",
+            "--accelerator is for virtual machines, and puppets are none\nhint: leave it out",
+        ),
+        (
+            &["--guests", "qemu"],
+            "kmv",
+            "REHEARSAL_ACCELERATOR is \"kmv\", which is no accelerator\nhint: set it to auto, kvm",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+            .args(["up", "--port", "0", "--detach"])
+            .arg(folder.path().join("cloud"))
+            .args(arguments)
+            .env("REHEARSAL_ACCELERATOR", environment)
+            .output()
+            .unwrap();
+        let (code, text) = told(&output);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn exec_stands_aside_for_its_command() {
     let cloud = Cloud::up(None);
     let exec = |arguments: &[&str]| {
