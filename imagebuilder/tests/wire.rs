@@ -641,8 +641,8 @@ async fn waiting_for_ssh(house: &House) -> (tokio::process::Child, String) {
     let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
     until("packer waits for SSH", async || {
         let run = house.runs().pop()?;
-        let told = std::fs::read_to_string(run.join("packer.out")).ok()?;
-        told.contains("Waiting for SSH").then_some(())
+        let output = std::fs::read_to_string(run.join("packer.out")).ok()?;
+        output.contains("Waiting for SSH").then_some(())
     })
     .await;
     let builder = house.instances("instance-state-name", "running").await;
@@ -685,9 +685,9 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
         }
         let output = end(bake).await;
         assert_eq!(output.status.code(), Some(4), "{}", text(&output));
-        let told = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         let expected = format!("the builder {id} failed while packer waited for its SSH: {reason}");
-        assert!(told.contains(&expected), "{told}");
+        assert!(stderr.contains(&expected), "{stderr}");
         assert_eq!(house.census().await, BTreeSet::new());
         for run in house.runs() {
             std::fs::remove_dir_all(run).unwrap();
@@ -706,15 +706,15 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
     let (bake, id) = waiting_for_ssh(&house).await;
     let output = end(bake).await;
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let expected = format!(
         "the builder {id} failed while packer waited for its SSH: its console shows a panic: \
          Kernel panic - not syncing: VFS: Unable to mount root fs"
     );
-    assert!(told.contains(&expected), "{told}");
+    assert!(stderr.contains(&expected), "{stderr}");
     assert!(
-        told.contains(&format!("the end of {id}'s console:")),
-        "{told}"
+        stderr.contains(&format!("the end of {id}'s console:")),
+        "{stderr}"
     );
     assert_eq!(house.census().await, BTreeSet::new());
 }
