@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# The benchmarks: weighs the agent, then starts a rehearsal cloud of its own, measures in it, ends it. Called by `make bench`.
+# The benchmarks: weighs the agent, measures the rehearsal cloud, then bakes in one of its own and ends it. Called by `make bench`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 place=$(mktemp -d)
-export PATH=$CARGO_TARGET_DIR/debug:$root/.cache/venv/bin:$PATH
+export PATH=$CARGO_TARGET_DIR/release:$root/.cache/venv/bin:$PATH
 trap 'rehearsal down "$place/cloud" >/dev/null 2>&1 || true; rm -rf "$place"' EXIT
 
 # Each tells of all its figures before a missed one ends the whole. The agent's idle CPU is taken while nothing else runs.
 missed=0
 python bench/weight.py --agent "$CARGO_TARGET_DIR/box/imagebuilder-agent" --cache "$root/.cache/weight" || missed=1
+
+"$root/.cache/venv/bin/python" bench/rehearsal.py --binaries "$CARGO_TARGET_DIR/release" --stand-in "$CARGO_TARGET_DIR/release/stand-in" \
+  --place "$place" || missed=1
 
 base=$(rehearsal base-image --cache "$root/.cache/base-image")
 cp -r examples/shop "$place/shop"

@@ -1,24 +1,27 @@
-//! The cloud: its whole state behind one lock, durable in one file of its folder.
+//! The cloud: its whole state behind one lock, every change of it on disk before it is answered.
 //!
 //! # How a service plugs in
 //!
-//! A service module owns a state struct (`Default + Serialize + Deserialize`), held by [`Region`] or,
-//! for Auto Scaling, beside it in [`State`]. It answers with one function,
+//! A service module owns a state struct (`Clone + Default`), held by [`Region`] or, for Auto Scaling, beside it in
+//! [`State`]. What it has many of is in [`Table`](crate::table::Table)s; it says what changed between two states
+//! (`changes`) and takes rows back in (`restore`). It answers with one function,
 //!
 //! ```text
 //! pub(crate) fn handle(state: &mut …, ctx: &RequestContext, action: &str, params: &Params) -> Result<Xml, ApiError>
 //! ```
 //!
-//! which is called with the lock held: it must not wait, and must check before it changes, since an
-//! error leaves the state as the handler left it. The [`Xml`](crate::wire::Xml) is the inside of the
-//! result element; `front` wraps it in the protocol's envelope. `ctx.now` is the only time there is.
-//! An action it does not know is `Err(ApiError::invalid_action(action))`.
+//! which is called with the lock held: it must not wait. The [`Xml`](crate::wire::Xml) is the inside of the result
+//! element; `front` wraps it in the protocol's envelope. `ctx.now` is the only time there is. An action it does not
+//! know is `Err(ApiError::invalid_action(action))`.
 //!
 //! Auto Scaling's `handle` and `tick` get the rest of the cloud as `&mut dyn World`, implemented in
 //! `world.rs` over [`Region`].
 //!
-//! After each mutating request and each tick that changed something, the state is on disk before the
-//! answer leaves: written beside, synced, renamed.
+//! # What a call costs
+//!
+//! Rule: a call costs what it changes, not what there is. A copy of the state is made in no time, so reading never
+//! keeps anybody waiting, and comparing two states costs what differs. What changed is written as rows
+//! ([`store`](crate::store)); calls that come at the same time share one `fsync`. What changed nothing writes nothing.
 //!
 //! What a handler cannot do at once (starting machines, copying disks) it only writes down as wanted;
 //! `machines.rs` makes it so.
@@ -29,9 +32,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::autoscaling;
@@ -41,13 +43,16 @@ use crate::dials::Dials;
 use crate::ec2::{self, network};
 use crate::elb;
 use crate::ssm;
+use crate::store::Store;
+use crate::table::{Changes, read};
 
 /// The one account.
 pub(crate) const ACCOUNT: &str = "123456789012";
 /// The one region.
 pub(crate) const REGION: &str = "us-east-1";
 
-const STATE_FILE: &str = "state.json";
+/// Where releases before 0.2 kept the state.
+const OLD_STATE_FILE: &str = "state.json";
 
 /// What a handler knows of the request besides its parameters.
 #[derive(Clone, Debug)]
@@ -57,8 +62,7 @@ pub(crate) struct RequestContext {
 }
 
 /// Everything the cloud remembers.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// All services but Auto Scaling.
     pub(crate) region: Region,
@@ -67,8 +71,7 @@ pub(crate) struct State {
 }
 
 /// The services an Auto Scaling group lives among.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     /// EC2.
     pub(crate) ec2: ec2::State,
@@ -80,18 +83,42 @@ pub(crate) struct Region {
     pub(crate) dials: Dials,
 }
 
+impl State {
+    /// What changed since `before`.
+    fn changes(&self, before: &Self) -> Changes {
+        let mut changes = Changes::default();
+        self.region.ec2.changes(&before.region.ec2, &mut changes);
+        self.region.elb.changes(&before.region.elb, &mut changes);
+        self.region.ssm.changes(&before.region.ssm, &mut changes);
+        changes.single("dials", &before.region.dials, &self.region.dials);
+        self.autoscaling.changes(&before.autoscaling, &mut changes);
+        changes
+    }
+
+    /// Takes a row back in.
+    fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
+        if table == "dials" {
+            self.region.dials = read(value)?;
+            return Ok(());
+        }
+        let known = self.region.ec2.restore(table, key, value)?
+            || self.region.elb.restore(table, key, value)?
+            || self.region.ssm.restore(table, key, value)?
+            || self.autoscaling.restore(table, key, value)?;
+        if !known {
+            bail!("of no table of this release");
+        }
+        Ok(())
+    }
+}
+
 /// The cloud.
 pub(crate) struct Cloud {
     folder: PathBuf,
     clock: Arc<dyn Clock>,
-    kept: Mutex<Kept>,
+    state: Mutex<State>,
+    store: Store,
     wake: Notify,
-}
-
-/// The state, and what of it is on disk.
-struct Kept {
-    state: State,
-    on_disk: Vec<u8>,
 }
 
 impl Cloud {
@@ -104,31 +131,29 @@ impl Cloud {
         let folder = &folder
             .canonicalize()
             .with_context(|| format!("find {}", folder.display()))?;
-        let path = folder.join(STATE_FILE);
-        let (state, on_disk) = match fs::read(&path) {
-            Ok(bytes) => {
-                let state = serde_json::from_slice(&bytes).with_context(|| {
-                    format!(
-                        "read {}\nhint: it is damaged or of another release; move the folder away",
-                        path.display()
-                    )
-                })?;
-                (state, bytes)
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let mut state = State::default();
-                state.region.ec2.network.second_byte = second_byte(folder);
-                (state, Vec::new())
-            }
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
+        if folder.join(OLD_STATE_FILE).exists() {
+            bail!(
+                "the cloud in {} was made by an earlier release\nhint: `rm -r {0}`, or name another folder",
+                folder.display()
+            );
+        }
+        let mut state = State::default();
+        let mut is_new = true;
+        let store = Store::open(folder, |table, key, value| {
+            is_new = false;
+            state.restore(table, key, value)
+        })?;
         let cloud = Self {
             folder: folder.to_owned(),
             clock,
-            kept: Mutex::new(Kept { state, on_disk }),
+            state: Mutex::new(state),
+            store,
             wake: Notify::new(),
         };
-        cloud.change(|_, _| ())?;
+        if is_new {
+            let byte = second_byte(folder);
+            cloud.change(|state, _| state.region.ec2.network.second_byte = byte)?;
+        }
         Ok(cloud)
     }
 
@@ -142,30 +167,87 @@ impl Cloud {
         &self.folder
     }
 
-    /// Looks at the state.
+    /// Looks at the state, of which it gets a copy: nobody waits for who looks.
     pub(crate) fn look<T>(&self, view: impl FnOnce(&State, Timestamp) -> T) -> T {
-        let kept = self.lock();
-        view(&kept.state, self.now())
+        let (state, now) = {
+            let state = self.lock();
+            (state.clone(), self.now())
+        };
+        view(&state, now)
     }
 
     /// Changes the state; when this returns, the change is on disk.
     ///
     /// # Errors
-    /// When the state cannot be written: the change stands in memory and is written with the next.
+    /// When the change cannot be written: it stands in memory and is written with the next that can be.
     pub(crate) fn change<T>(
         &self,
         act: impl FnOnce(&mut State, Timestamp) -> T,
     ) -> anyhow::Result<T> {
-        let mut kept = self.lock();
-        let now = self.now();
-        let answer = act(&mut kept.state, now);
-        let bytes = serde_json::to_vec(&kept.state).context("write down the cloud's state")?;
-        if bytes != kept.on_disk {
-            write_durably(&self.folder.join(STATE_FILE), &bytes)?;
-            kept.on_disk = bytes;
-            self.wake.notify_one();
+        self.change_if(|_| true, act)
+    }
+
+    /// Changes the state as a caller asks for it. While changes cannot be written, no more are taken: this one is not
+    /// made. An answer for which `stands` is false (an error) changes nothing either.
+    ///
+    /// # Errors
+    /// When the change cannot be written.
+    pub(crate) fn change_for_caller<T>(
+        &self,
+        stands: impl FnOnce(&T) -> bool,
+        act: impl FnOnce(&mut State, Timestamp) -> T,
+    ) -> anyhow::Result<T> {
+        let failure = self.store.failure();
+        let refused = failure.is_some();
+        let mut changed = false;
+        let answer = self.change_if(
+            |answer| {
+                changed = true;
+                stands(answer) && !refused
+            },
+            act,
+        )?;
+        match failure {
+            Some(why) if changed => bail!("{why}"),
+            _ => Ok(answer),
         }
+    }
+
+    /// Changes the state, unless the answer shows that the change is not to be; `stands` is asked only when there is one.
+    fn change_if<T>(
+        &self,
+        stands: impl FnOnce(&T) -> bool,
+        act: impl FnOnce(&mut State, Timestamp) -> T,
+    ) -> anyhow::Result<T> {
+        let mut state = self.lock();
+        let before = state.clone();
+        let now = self.now();
+        let answer = act(&mut state, now);
+        let changes = state.changes(&before);
+        if changes.0.is_empty() {
+            return Ok(answer);
+        }
+        if !stands(&answer) {
+            *state = before;
+            return Ok(answer);
+        }
+        let number = self.store.take(changes.0);
+        drop(state);
+        self.wake.notify_one();
+        self.store.wait(number)?;
         Ok(answer)
+    }
+
+    /// Has what could not be written tried again.
+    ///
+    /// # Errors
+    /// Why the last try failed.
+    pub(crate) fn rewrite(&self) -> anyhow::Result<()> {
+        self.store.retry();
+        match self.store.failure() {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
     }
 
     /// Waits until something changed.
@@ -173,9 +255,9 @@ impl Cloud {
         self.wake.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // A handler that panicked is a bug, answered with an internal error; the cloud lives on.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -239,4 +321,84 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         }
     };
     write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::RealClock;
+
+    fn put(state: &mut State, now: Timestamp, name: &str, value: &str) {
+        let Region { ec2, ssm, .. } = &mut state.region;
+        let body = serde_json::json!({ "Name": name, "Value": value, "Type": "String", "Overwrite": true });
+        ssm::handle(ssm, ec2, &RequestContext { now }, "PutParameter", &body).unwrap();
+    }
+
+    fn open(folder: &Path) -> Cloud {
+        Cloud::open(folder, Arc::new(RealClock)).unwrap()
+    }
+
+    /// The keys of the rows that a change writes.
+    fn written(cloud: &Cloud, act: impl FnOnce(&mut State, Timestamp)) -> Vec<String> {
+        let before = cloud.look(|state, _| state.clone());
+        cloud.change(act).unwrap();
+        let rows = cloud.look(|state, _| state.changes(&before).0);
+        rows.into_iter().map(|row| row.key).collect()
+    }
+
+    #[test]
+    fn a_call_writes_what_it_changes_however_much_there_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = open(folder.path());
+        let many = |state: &mut State, now| {
+            for number in 0..1_000 {
+                put(state, now, &format!("/many/{number}"), "v");
+            }
+        };
+        assert_eq!(written(&cloud, many).len(), 1_000);
+        let one = written(&cloud, |state, now| {
+            put(state, now, "/many/500", "w");
+        });
+        assert_eq!(one, ["/many/500", "/many/500\u{1f}0000000000"]);
+        let none = written(&cloud, |state, _| {
+            drop(state.region.ssm.clone());
+        });
+        assert!(none.is_empty(), "{none:?}");
+    }
+
+    #[test]
+    fn an_error_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = open(folder.path());
+        let answer: Result<(), ()> = cloud
+            .change_for_caller(Result::is_ok, |state, now| {
+                put(state, now, "/half", "done");
+                Err(())
+            })
+            .unwrap();
+        assert!(answer.is_err());
+        drop(cloud);
+        let again = open(folder.path());
+        let body = serde_json::json!({ "Names": ["/half"] });
+        let found = again
+            .change(|state, now| {
+                let Region { ec2, ssm, .. } = &mut state.region;
+                ssm::handle(ssm, ec2, &RequestContext { now }, "GetParameters", &body).unwrap()
+            })
+            .unwrap();
+        assert_eq!(found["InvalidParameters"][0], "/half");
+    }
+
+    #[test]
+    fn an_earlier_releases_cloud_is_refused_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(OLD_STATE_FILE), "{}").unwrap();
+        let refused = Cloud::open(folder.path(), Arc::new(RealClock))
+            .err()
+            .unwrap();
+        assert!(
+            format!("{refused:#}").contains("hint: `rm -r"),
+            "{refused:#}"
+        );
+    }
 }

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::daemon;
 use crate::guests::accelerator::Accelerator;
+use crate::store;
 
 /// Where the daemon writes down its port and pid.
 pub(crate) const DAEMON_FILE: &str = "daemon.json";
@@ -48,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When it is none.
 pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
-    if !folder.join("state.json").exists() {
+    if !folder.join(store::FILE).exists() {
         bail!(
             "{} is not a cloud\nhint: `rehearsal up {0}` founds one",
             folder.display()

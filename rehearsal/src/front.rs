@@ -280,7 +280,9 @@ impl Front {
             if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
                 return Ok(console(&cloud, &*room, &asked.params));
             }
-            cloud.change(|state, now| dispatch(service, state, &RequestContext { now }, &asked))
+            cloud.change_for_caller(Result::is_ok, |state, now| {
+                dispatch(service, state, &RequestContext { now }, &asked)
+            })
         })
         .await;
         let result = match answered {

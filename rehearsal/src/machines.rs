@@ -73,10 +73,9 @@ enum Deed {
     Resume,
 }
 
-/// What the books want, as one look at them shows.
+/// What the books want of disks, as one look at them shows.
 #[derive(Default)]
 struct Wants {
-    instances: Vec<(Instance, bool)>,
     copies: Vec<Copy>,
     discarded: Vec<String>,
 }
@@ -109,16 +108,10 @@ impl Wants {
             })
             .collect();
         Self {
-            instances: ec2
-                .instances
-                .values()
-                .filter(|instance| instance.is_alive())
-                .map(|instance| (instance.clone(), ec2.is_being_copied(&instance.id)))
-                .collect(),
             copies,
             discarded: ec2
                 .discarded
-                .iter()
+                .keys()
                 .filter(|id| ec2.is_free(id))
                 .cloned()
                 .collect(),
@@ -220,21 +213,28 @@ impl Machines {
     /// # Errors
     /// When the books cannot be written.
     pub(crate) fn step(self: &Arc<Self>) -> anyhow::Result<()> {
-        let (wants, slow_boot, now) = self
-            .cloud
-            .look(|state, now| (Wants::of(state), state.region.dials.slow_boot, now));
+        let (state, now) = self.cloud.look(|state, now| (state.clone(), now));
+        let wants = Wants::of(&state);
+        let slow_boot = state.region.dials.slow_boot;
         // A state that cannot be written (a full disk) keeps no other instance from its step.
         let mut written = Ok(());
         let choice = self.room.choice();
         let has_hardware = choice.is_some_and(|choice| choice.accelerator.is_hardware());
-        for (instance, copied) in wants.instances {
-            if self.is_busy(&instance.id) || waits(&instance, slow_boot, now) {
+        let copied: BTreeSet<&str> = wants
+            .copies
+            .iter()
+            .filter_map(|copy| copy.instance.as_deref())
+            .collect();
+        let instances = &state.region.ec2.instances;
+        for instance in instances.values().filter(|instance| instance.is_alive()) {
+            if self.is_busy(&instance.id) || waits(instance, slow_boot, now) {
                 continue;
             }
+            let copied = copied.contains(instance.id.as_str());
             let guest = self.room.guest(&instance.id);
             let hardware = has_hardware && !instance.emulated;
-            if let Some(deed) = decide(&instance, &guest, hardware, copied, now) {
-                written = written.and(self.act(&instance, &guest, &deed));
+            if let Some(deed) = decide(instance, &guest, hardware, copied, now) {
+                written = written.and(self.act(instance, &guest, &deed));
             }
         }
         for copy in wants.copies {
@@ -412,10 +412,8 @@ impl Machines {
         self.cloud.change(|state, now| {
             let ec2 = &mut state.region.ec2;
             for disk in &plan.disks {
-                if let Some(volume) = ec2.volumes.get_mut(&disk.volume)
-                    && started.is_ok()
-                {
-                    volume.made = true;
+                if started.is_ok() {
+                    ec2.volumes.made(&disk.volume);
                 }
             }
             let Some(instance) = ec2.instances.get_mut(id) else {

@@ -32,7 +32,9 @@ mod metadata;
 mod moto;
 mod ssm;
 mod status;
+mod store;
 mod sts;
+mod table;
 mod wire;
 mod world;
 

@@ -152,7 +152,7 @@ fn the_back_door_needs_the_key_and_no_origin() {
 fn the_key_is_for_the_owner_of_the_folder() {
     use std::os::unix::fs::PermissionsExt as _;
     let cloud = Cloud::up();
-    for file in ["daemon.json", "state.json", "requests.jsonl"] {
+    for file in ["daemon.json", "state.redb", "requests.jsonl"] {
         let metadata = std::fs::metadata(cloud.0.folder().join(file)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o077, 0, "{file}");
     }

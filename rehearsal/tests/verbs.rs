@@ -13,8 +13,9 @@ fn told(output: &Output) -> (Option<i32>, String) {
 }
 
 fn images(cloud: &Cloud) -> usize {
-    let state: serde_json::Value = serde_json::from_str(&cloud.read("state.json")).unwrap();
-    state["region"]["ec2"]["images"].as_object().unwrap().len()
+    let output = cloud.rehearsal("status").arg("--json").output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    status["images"].as_array().unwrap().len()
 }
 
 #[test]

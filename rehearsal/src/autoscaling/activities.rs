@@ -5,6 +5,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::table::Series;
+
 /// How many activities a group remembers; AWS keeps six weeks, a rehearsal needs fewer.
 const REMEMBERED: usize = 5000;
 
@@ -70,14 +72,14 @@ pub(crate) struct Activity {
 }
 
 /// A group's activities, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Diary(Vec<Activity>);
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Diary(pub(crate) Series<Activity>);
 
 impl Diary {
     /// Adds one.
     pub(crate) fn add(&mut self, activity: Activity) {
         if self.0.len() >= REMEMBERED {
-            self.0.drain(..REMEMBERED / 5);
+            self.0.forget_first(REMEMBERED / 5);
         }
         self.0.push(activity);
     }
@@ -90,12 +92,11 @@ impl Diary {
         message: Option<String>,
         now: Timestamp,
     ) {
-        let Some(activity) = self.0.iter_mut().rev().find(|a| a.id == id) else {
+        let place = self.0.last_where(|activity| activity.id == id);
+        let open = place.filter(|place| !self.0[*place].status.ended());
+        let Some(activity) = open.and_then(|place| self.0.get_mut(place)) else {
             return;
         };
-        if activity.status.ended() {
-            return;
-        }
         activity.status = status;
         if message.is_some() {
             activity.message = message;

@@ -39,7 +39,7 @@ fn replace_unhealthy(group: &mut Group, world: &mut dyn World, now: Timestamp) {
     if group.is_suspended("ReplaceUnhealthy") || group.is_suspended("Terminate") {
         return;
     }
-    for position in 0..group.members.len() {
+    for position in group.members.places() {
         let member = &group.members[position];
         if member.state.is_counted() && !member.is_healthy() {
             let why = Departure::Unhealthy(member.health);

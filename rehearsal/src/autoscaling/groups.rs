@@ -12,6 +12,7 @@ use super::activities::{ActivityStatus, Diary};
 use super::members::Member;
 use super::refresh::Refresh;
 use super::world::TemplateRef;
+use crate::table::Series;
 
 /// The longest a lifecycle action may stay open, however often it beats.
 const LONGEST_ACTION: i64 = 48 * 3600;
@@ -174,11 +175,14 @@ pub(crate) struct Group {
     /// Suspended processes.
     pub(crate) suspended: BTreeSet<String>,
     /// Members, oldest first, including those on their way out.
-    pub(crate) members: Vec<Member>,
+    #[serde(skip)]
+    pub(crate) members: Series<Member>,
     /// Scaling activities.
+    #[serde(skip)]
     pub(crate) diary: Diary,
     /// Instance refreshes, oldest first.
-    pub(crate) refreshes: Vec<Refresh>,
+    #[serde(skip)]
+    pub(crate) refreshes: Series<Refresh>,
     /// Being force-deleted: gone when the last member is.
     pub(crate) deleting: bool,
     /// Why desired capacity is what it is, for the next activities' causes.
@@ -192,6 +196,16 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// The group without what it has many of.
+    pub(crate) fn settings(&self) -> Self {
+        Self {
+            members: Series::default(),
+            diary: Diary::default(),
+            refreshes: Series::default(),
+            ..self.clone()
+        }
+    }
+
     /// Whether a process is suspended.
     pub(crate) fn is_suspended(&self, process: &str) -> bool {
         self.suspended.contains(process)
@@ -204,10 +218,8 @@ impl Group {
 
     /// The refresh that is not over, to move it on.
     pub(crate) fn active_refresh_mut(&mut self) -> Option<&mut Refresh> {
-        self.refreshes
-            .iter_mut()
-            .rev()
-            .find(|r| r.status.is_active())
+        let place = self.refreshes.last_where(|r| r.status.is_active())?;
+        self.refreshes.get_mut(place)
     }
 
     /// What new launches of any kind use now: an active refresh's target, else the saved template.
@@ -230,7 +242,7 @@ impl Group {
 
     /// The position of the member with this instance id.
     pub(crate) fn position(&self, id: &str) -> Option<usize> {
-        self.members.iter().position(|m| m.id == id)
+        self.members.first_where(|m| m.id == id)
     }
 
     /// Moves the activity of the member at `position` on.

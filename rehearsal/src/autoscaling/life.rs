@@ -203,7 +203,7 @@ pub(crate) fn advance(
     switches: &Switches,
 ) {
     let mut gone = Vec::new();
-    for position in 0..group.members.len() {
+    for position in group.members.places() {
         match group.members[position].state {
             LifecycleState::Pending => pending(group, position, world, now, switches),
             LifecycleState::PendingWait => pending_wait(group, position, world, now, switches),
@@ -287,7 +287,7 @@ fn pending_wait(
     if !runs(&id, world) {
         return launch_failed(group, position, not_running(&id), world, now, switches);
     }
-    match group.members[position].hook_verdict(now) {
+    match verdict(group, position, now) {
         HookVerdict::Waiting => {}
         HookVerdict::Proceed => {
             group.members[position].state = LifecycleState::PendingProceed;
@@ -312,19 +312,19 @@ fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) 
         return;
     }
     let (elb, grace) = (group.health_type == HealthType::Elb, group.grace);
-    let member = &mut group.members[position];
+    let member = &group.members[position];
     if member.health != Health::Healthy {
         return;
     }
     let in_grace = member.in_grace(grace, now);
     let impaired = world.instance(&member.id).is_some_and(|view| view.impaired);
     if !runs(&member.id, world) || (impaired && !in_grace) {
-        member.health = Health::BadInstance;
+        group.members[position].health = Health::BadInstance;
     } else if elb && !in_grace {
         let bad =
             |arn: &String| world.target_health(arn, &member.id).as_deref() == Some("unhealthy");
         if member.registered.iter().any(bad) {
-            member.health = Health::BadTarget;
+            group.members[position].health = Health::BadTarget;
         }
     }
 }
@@ -352,11 +352,11 @@ fn terminating(group: &mut Group, position: usize, world: &mut dyn World, now: T
 
 fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
     let retain = group.retain_abandoned;
-    let member = &mut group.members[position];
-    let verdict = member.hook_verdict(now);
+    let verdict = verdict(group, position, now);
     if verdict == HookVerdict::Waiting {
         return;
     }
+    let member = &mut group.members[position];
     member.actions.clear();
     match verdict {
         HookVerdict::Abandoned(why) if retain => {
@@ -369,6 +369,17 @@ fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, n
             group.note(position, ActivityStatus::InProgress, None, now);
         }
     }
+}
+
+/// What a member's actions amount to now, silence included.
+fn verdict(group: &mut Group, position: usize, now: Timestamp) -> HookVerdict {
+    let mut member = group.members[position].clone();
+    let verdict = member.hook_verdict(now);
+    // While it waits, nothing is new.
+    if member != group.members[position] {
+        group.members.put(position, member);
+    }
+    verdict
 }
 
 fn launch_failed(

@@ -25,10 +25,8 @@
 //! - Skip matching compares when the refresh starts, also for `$Latest`.
 //! - Refreshes are remembered for good, activities up to 5,000 a group. Events go to the log.
 
-use std::collections::BTreeMap;
-
+use anyhow::Context as _;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 pub(crate) mod activities;
 mod api;
@@ -47,17 +45,68 @@ use groups::Group;
 use switches::Switches;
 use world::World;
 
+use crate::table::{Changes, Series, Table, place, read};
+
 /// Everything Auto Scaling remembers.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Groups by name.
-    groups: BTreeMap<String, Group>,
+    groups: Table<String, Group>,
     /// How the engine behaves where AWS says nothing.
     switches: Switches,
 }
 
 impl State {
+    /// What changed since `before`.
+    pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
+        for (name, was, now) in before.groups.changes(&self.groups) {
+            if was.map(Group::settings) != now.map(Group::settings) {
+                changes.put("autoscaling.groups", name.clone(), now);
+            }
+            // Copies that share everything.
+            let members = |group: Option<&Group>| {
+                group.map_or_else(Series::default, |group| group.members.clone())
+            };
+            let refreshes = |group: Option<&Group>| {
+                group.map_or_else(Series::default, |group| group.refreshes.clone())
+            };
+            let history = |group: Option<&Group>| {
+                group.map_or_else(Series::default, |group| group.diary.0.clone())
+            };
+            changes.series("autoscaling.members", name, &members(was), &members(now));
+            changes.series(
+                "autoscaling.refreshes",
+                name,
+                &refreshes(was),
+                &refreshes(now),
+            );
+            changes.series("autoscaling.history", name, &history(was), &history(now));
+        }
+        changes.single("autoscaling.switches", &before.switches, &self.switches);
+    }
+
+    /// Takes a row back in; whether it is one of Auto Scaling's.
+    ///
+    /// # Errors
+    /// When it is of another release.
+    pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
+        match table {
+            "autoscaling.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
+            "autoscaling.switches" => self.switches = read(value)?,
+            "autoscaling.members" | "autoscaling.refreshes" | "autoscaling.history" => {
+                let (name, place) = place(key)?;
+                let group = self.groups.get_mut(name).context("a part of no group")?;
+                match table {
+                    "autoscaling.members" => group.members.put(place, read(value)?),
+                    "autoscaling.refreshes" => group.refreshes.put(place, read(value)?),
+                    _ => group.diary.0.put(place, read(value)?),
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     fn group_of(&self, instance_id: &str) -> Option<&Group> {
         self.groups
             .values()
@@ -68,17 +117,18 @@ impl State {
 /// Moves every group and refresh as far as it can go now.
 pub(crate) fn tick(state: &mut State, world: &mut dyn World, now: Timestamp) {
     let switches = &state.switches;
-    for group in state.groups.values_mut() {
+    let every = |_: &String, _: &Group| true;
+    state.groups.update_where(every, |_, group| {
         life::advance(group, world, now, switches);
         if group.deleting {
-            continue;
+            return;
         }
         let allowed = refresh::drive::step(group, world, now, switches);
         capacity::settle(group, world, now, switches, allowed);
-    }
+    });
     state
         .groups
-        .retain(|_, group| !group.deleting || !group.members.is_empty());
+        .remove_where(|_, group| group.deleting && group.members.is_empty());
 }
 
 /// What IMDS shows as `autoscaling/target-lifecycle-state`.

@@ -10,6 +10,7 @@ use super::State;
 use super::select::{Describe, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
+use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
 /// A snapshot.
@@ -119,6 +120,73 @@ impl Volume {
     }
 }
 
+/// Volumes by id, and which are of an instance.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Volumes {
+    rows: Table<String, Volume>,
+    /// Ids by instance.
+    attached: Table<String, Vec<String>>,
+}
+
+impl Volumes {
+    /// All of them.
+    pub(crate) fn rows(&self) -> &Table<String, Volume> {
+        &self.rows
+    }
+
+    /// The volume of that id.
+    pub(crate) fn get(&self, id: &str) -> Option<&Volume> {
+        self.rows.get(id)
+    }
+
+    /// Volumes attached to an instance.
+    fn of(&self, instance: &str) -> impl Iterator<Item = &Volume> {
+        let ids = self.attached.get(instance).into_iter().flatten();
+        ids.filter_map(|id| self.rows.get(id))
+    }
+
+    /// Adds one.
+    pub(crate) fn insert(&mut self, volume: Volume) {
+        if let Some(at) = &volume.attachment {
+            self.attached
+                .update(at.instance.clone(), |ids| ids.push(volume.id.clone()));
+        }
+        self.rows.insert(volume.id.clone(), volume);
+    }
+
+    /// Removes one; whether there was one.
+    fn remove(&mut self, id: &str) -> bool {
+        self.detach(id);
+        self.rows.remove(id).is_some()
+    }
+
+    /// Takes a volume out of its instance.
+    pub(crate) fn detach(&mut self, id: &str) {
+        let attachment = self
+            .rows
+            .get_mut(id)
+            .and_then(|volume| volume.attachment.take());
+        let Some(attachment) = attachment else {
+            return;
+        };
+        self.attached.update(attachment.instance.clone(), |ids| {
+            ids.retain(|other| other != id)
+        });
+        if self.attached[&attachment.instance].is_empty() {
+            self.attached.remove(&attachment.instance);
+        }
+    }
+
+    /// Notes that a volume's disk exists.
+    pub(crate) fn made(&mut self, id: &str) {
+        if self.rows.get(id).is_some_and(|volume| !volume.made)
+            && let Some(volume) = self.rows.get_mut(id)
+        {
+            volume.made = true;
+        }
+    }
+}
+
 impl State {
     /// The snapshot of that id.
     ///
@@ -153,11 +221,8 @@ impl State {
             .map(|instance| instance.root_device.as_str());
         let mut all: Vec<_> = self
             .volumes
-            .values()
-            .filter_map(|volume| {
-                let attachment = volume.attachment.as_ref()?;
-                (attachment.instance == instance_id).then_some((volume, attachment))
-            })
+            .of(instance_id)
+            .filter_map(|volume| Some((volume, volume.attachment.as_ref()?)))
             .collect();
         all.sort_by_key(|(_, attachment)| {
             (
@@ -166,12 +231,6 @@ impl State {
             )
         });
         all.into_iter()
-    }
-
-    /// Whether a copy of one of the instance's disks is still being made.
-    pub(crate) fn is_being_copied(&self, instance_id: &str) -> bool {
-        self.volumes_of(instance_id)
-            .any(|(volume, _)| self.is_copied_from(&volume.id))
     }
 
     fn is_copied_from(&self, volume_id: &str) -> bool {
@@ -185,15 +244,15 @@ impl State {
     pub(crate) fn drop_snapshot(&mut self, id: &str) {
         if self.snapshots.remove(id).is_some() {
             self.tags.remove(id);
-            self.discarded.insert(id.to_owned());
+            self.discarded.insert(id.to_owned(), ());
         }
     }
 
     /// Forgets a volume; its disk goes as soon as nothing needs it.
     pub(crate) fn drop_volume(&mut self, id: &str) {
-        if self.volumes.remove(id).is_some() {
+        if self.volumes.remove(id) {
             self.tags.remove(id);
-            self.discarded.insert(id.to_owned());
+            self.discarded.insert(id.to_owned(), ());
         }
     }
 
@@ -201,6 +260,7 @@ impl State {
     pub(crate) fn is_free(&self, disk: &str) -> bool {
         let to_be_made = self
             .volumes
+            .rows()
             .values()
             .any(|volume| !volume.made && volume.snapshot.as_deref() == Some(disk));
         !to_be_made && !self.is_copied_from(disk)
@@ -437,7 +497,7 @@ pub(crate) fn delete_volume(state: &mut State, params: &Params) -> Result<Xml, A
 /// DescribeVolumes.
 pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, ApiError> {
     let chosen = Describe::new(params, &state.tags, "VolumeId").choose(
-        &state.volumes,
+        state.volumes.rows(),
         volume_not_found,
         |volume, name| {
             let attachment = volume.attachment.as_ref();

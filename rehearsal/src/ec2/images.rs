@@ -278,10 +278,10 @@ impl State {
             Err(why) => snapshot.state = SnapshotState::Failed(why.clone()),
         }
         let snapshots = &self.snapshots;
-        for image in self.images.values_mut() {
-            if image.state != ImageState::Pending || !image.uses(snapshot_id) {
-                continue;
-            }
+        let waits = |_: &String, image: &Image| {
+            image.state == ImageState::Pending && image.uses(snapshot_id)
+        };
+        self.images.update_where(waits, |_, image| {
             let whole = image.snapshots().all(|id| {
                 snapshots
                     .get(id)
@@ -292,13 +292,13 @@ impl State {
                 Ok(()) if whole => image.state = ImageState::Available,
                 Ok(()) => {}
             }
-        }
+        });
         true
     }
 
     /// Forgets a base image whose disk could not be taken in.
     pub(crate) fn withdraw(&mut self, snapshot_id: &str) {
-        self.images.retain(|_, image| !image.uses(snapshot_id));
+        self.images.remove_where(|_, image| image.uses(snapshot_id));
         self.drop_snapshot(snapshot_id);
     }
 

@@ -299,9 +299,7 @@ impl State {
             self.drop_volume(&volume);
         }
         for volume in left {
-            if let Some(volume) = self.volumes.get_mut(&volume) {
-                volume.attachment = None;
-            }
+            self.volumes.detach(&volume);
         }
     }
 }
@@ -317,11 +315,13 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     for id in &forgotten {
         state.instances.remove(id);
         state.tags.remove(id);
-        state.discarded.insert(id.clone());
+        state.discarded.insert(id.clone(), ());
     }
-    state
-        .tokens
-        .retain(|_, spent| !spent.instances.iter().all(|id| forgotten.contains(id)));
+    if !forgotten.is_empty() {
+        state
+            .tokens
+            .remove_where(|_, spent| spent.instances.iter().all(|id| forgotten.contains(id)));
+    }
 }
 
 /// What EC2 says of an instance that is not there.

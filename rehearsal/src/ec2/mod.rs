@@ -22,11 +22,10 @@
 //!   `resolve:ssm:` is no image id here.
 //! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use crate::cloud::RequestContext;
+use crate::table::{Changes, Table, read};
 use crate::wire::{ApiError, Params, Xml};
 
 pub(crate) mod disks;
@@ -51,34 +50,71 @@ pub(crate) use instances::tick;
 use tags::Tags;
 
 /// Everything EC2 remembers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Images by id.
-    pub(crate) images: BTreeMap<String, images::Image>,
+    pub(crate) images: Table<String, images::Image>,
     /// Snapshots by id.
-    pub(crate) snapshots: BTreeMap<String, disks::Snapshot>,
+    pub(crate) snapshots: Table<String, disks::Snapshot>,
     /// Volumes by id.
-    pub(crate) volumes: BTreeMap<String, disks::Volume>,
+    pub(crate) volumes: disks::Volumes,
     /// Instances by id, the terminated ones for an hour more.
-    pub(crate) instances: BTreeMap<String, instances::Instance>,
+    pub(crate) instances: Table<String, instances::Instance>,
     /// Launch templates by id.
-    pub(crate) templates: BTreeMap<String, templates::Template>,
+    pub(crate) templates: Table<String, templates::Template>,
     /// Key pairs by name.
-    pub(crate) keys: BTreeMap<String, keys::KeyPair>,
+    pub(crate) keys: Table<String, keys::KeyPair>,
     /// Security groups by id.
-    pub(crate) groups: BTreeMap<String, security_groups::SecurityGroup>,
+    pub(crate) groups: Table<String, security_groups::SecurityGroup>,
     /// The default VPC and its subnets; there is no other.
     pub(crate) network: network::Network,
     /// Tags by resource id.
-    pub(crate) tags: BTreeMap<String, Tags>,
+    pub(crate) tags: Table<String, Tags>,
     /// Ids of volumes, snapshots and instances that are gone and whose files are still to go.
-    pub(crate) discarded: BTreeSet<String>,
+    pub(crate) discarded: Table<String, ()>,
     /// RunInstances by ClientToken: what was asked, and the reservation it made.
-    pub(crate) tokens: BTreeMap<String, run::Spent>,
+    pub(crate) tokens: Table<String, run::Spent>,
 }
 
 impl State {
+    /// What changed since `before`.
+    pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
+        changes.table("ec2.images", &before.images, &self.images);
+        changes.table("ec2.snapshots", &before.snapshots, &self.snapshots);
+        changes.table("ec2.volumes", before.volumes.rows(), self.volumes.rows());
+        changes.table("ec2.instances", &before.instances, &self.instances);
+        changes.table("ec2.templates", &before.templates, &self.templates);
+        changes.table("ec2.keys", &before.keys, &self.keys);
+        changes.table("ec2.groups", &before.groups, &self.groups);
+        changes.table("ec2.tags", &before.tags, &self.tags);
+        changes.table("ec2.discarded", &before.discarded, &self.discarded);
+        changes.table("ec2.tokens", &before.tokens, &self.tokens);
+        changes.single("ec2.network", &before.network, &self.network);
+    }
+
+    /// Takes a row back in; whether it is one of EC2's.
+    ///
+    /// # Errors
+    /// When it is of another release.
+    pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
+        let key = key.to_owned();
+        match table {
+            "ec2.images" => drop(self.images.insert(key, read(value)?)),
+            "ec2.snapshots" => drop(self.snapshots.insert(key, read(value)?)),
+            "ec2.volumes" => self.volumes.insert(read(value)?),
+            "ec2.instances" => drop(self.instances.insert(key, read(value)?)),
+            "ec2.templates" => drop(self.templates.insert(key, read(value)?)),
+            "ec2.keys" => drop(self.keys.insert(key, read(value)?)),
+            "ec2.groups" => drop(self.groups.insert(key, read(value)?)),
+            "ec2.tags" => drop(self.tags.insert(key, read(value)?)),
+            "ec2.discarded" => drop(self.discarded.insert(key, ())),
+            "ec2.tokens" => drop(self.tokens.insert(key, read(value)?)),
+            "ec2.network" => self.network = read(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     /// Whether there is such a resource.
     ///
     /// # Errors

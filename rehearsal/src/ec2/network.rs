@@ -34,7 +34,7 @@ pub(crate) const SECOND_BYTES: RangeInclusive<u8> = 64..=127;
 const BALANCER_BLOCK: u32 = 15;
 
 /// The default VPC.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Network {
     /// `vpc-…`

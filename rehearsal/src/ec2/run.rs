@@ -220,7 +220,7 @@ pub(crate) fn launch(
         for device in &devices {
             let volume = volume(device, &instance, now);
             state.tag(&volume.id, volume_tags.clone());
-            state.volumes.insert(volume.id.clone(), volume);
+            state.volumes.insert(volume);
         }
         state.tag(&instance.id, instance_tags.clone());
         made.push(instance.id.clone());

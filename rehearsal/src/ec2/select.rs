@@ -1,11 +1,10 @@
 //! How every Describe call chooses: by filters with globs, and page by page.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::tags::Tags;
+use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml};
 
 /// `Filter.N` of a request: a resource passes when it passes each.
@@ -209,7 +208,7 @@ pub(crate) struct Describe<'a> {
     /// The request.
     pub(crate) params: &'a Params,
     /// All tags by resource id.
-    pub(crate) tags: &'a BTreeMap<String, Tags>,
+    pub(crate) tags: &'a Table<String, Tags>,
     /// `ImageId` and the like: the ids wanted, none for all.
     pub(crate) wanted: Vec<&'a str>,
 }
@@ -218,7 +217,7 @@ impl<'a> Describe<'a> {
     /// A Describe call whose ids come in `ids_parameter`.
     pub(crate) fn new(
         params: &'a Params,
-        tags: &'a BTreeMap<String, Tags>,
+        tags: &'a Table<String, Tags>,
         ids_parameter: &str,
     ) -> Self {
         Self {
@@ -232,9 +231,9 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// `missing(id)` for an id that is not there; what filters and pages refuse.
-    pub(crate) fn choose<T>(
+    pub(crate) fn choose<T: Clone>(
         &self,
-        all: &'a BTreeMap<String, T>,
+        all: &'a Table<String, T>,
         missing: impl Fn(&str) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
     ) -> Result<Paged<&'a T>, ApiError> {
@@ -245,9 +244,9 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// As [`Describe::choose`]; an unshown resource is not missing.
-    pub(crate) fn choose_where<T>(
+    pub(crate) fn choose_where<T: Clone>(
         &self,
-        all: &'a BTreeMap<String, T>,
+        all: &'a Table<String, T>,
         shown: impl Fn(&T) -> bool,
         missing: impl Fn(&str) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
@@ -260,11 +259,14 @@ impl<'a> Describe<'a> {
         let filters = Filters::read(self.params)?;
         let page = Page::read(self.params)?;
         let mut chosen = Vec::new();
-        for (id, resource) in all {
-            if (self.wanted.is_empty() || self.wanted.contains(&id.as_str()))
-                && shown(resource)
-                && filters.pass(self.tags.get(id), |name| field(resource, name))?
-            {
+        // Who names resources does not pay for the others.
+        let mut wanted = self.wanted.clone();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let named = wanted.into_iter().filter_map(|id| all.get_key_value(id));
+        let every = all.iter().filter(|_| self.wanted.is_empty());
+        for (id, resource) in named.chain(every) {
+            if shown(resource) && filters.pass(self.tags.get(id), |name| field(resource, name))? {
                 chosen.push((id.clone(), resource));
             }
         }

@@ -107,7 +107,7 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
         }
     }
     for id in ids {
-        state.tags.entry(id).or_default().extend(tags.clone());
+        state.tags.update(id, |all| all.extend(tags.clone()));
     }
     Ok(done())
 }

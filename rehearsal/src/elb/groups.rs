@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::targets::Target;
 use super::{Call, State, arn, check_name, left_out, number, page, tags};
+use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml, ids};
 
 /// AWS's default for `deregistration_delay.timeout_seconds`.
@@ -60,7 +61,18 @@ pub(super) struct TargetGroup {
     /// `deregistration_delay.timeout_seconds`
     pub(super) delay: u32,
     /// Its targets, in the order of their registration.
-    pub(super) targets: Vec<Target>,
+    #[serde(skip)]
+    pub(super) targets: Series<Target>,
+}
+
+impl TargetGroup {
+    /// The group without its targets.
+    pub(super) fn settings(&self) -> Self {
+        Self {
+            targets: Series::default(),
+            ..self.clone()
+        }
+    }
 }
 
 /// How a target group's health is checked.
@@ -137,7 +149,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         check,
         check_port,
         delay: USUAL_DELAY,
-        targets: Vec::new(),
+        targets: Series::default(),
     };
     if let Some(there) = call.state.groups.values().find(|g| g.name == group.name) {
         let same = TargetGroup {

@@ -20,10 +20,11 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::cloud::{ACCOUNT, REGION, RequestContext};
+use crate::table::{Changes, Series, Table, place, read};
 use crate::wire::{ApiError, Params, Xml};
 
 mod balancers;
@@ -39,17 +40,16 @@ mod tests;
 pub(crate) use estate::{Estate, Machine, MachineState};
 
 /// Everything ELB remembers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Target groups by ARN.
-    groups: BTreeMap<String, groups::TargetGroup>,
+    groups: Table<String, groups::TargetGroup>,
     /// Load balancers by ARN.
-    balancers: BTreeMap<String, balancers::LoadBalancer>,
+    balancers: Table<String, balancers::LoadBalancer>,
     /// Listeners by ARN.
-    listeners: BTreeMap<String, listeners::Listener>,
+    listeners: Table<String, listeners::Listener>,
     /// Tags by ARN.
-    tags: BTreeMap<String, BTreeMap<String, String>>,
+    tags: Table<String, BTreeMap<String, String>>,
 }
 
 /// One request with all it may touch.
@@ -108,13 +108,50 @@ pub(crate) fn handle(
 /// Lets time pass: targets of instances that are gone leave, and those that have drained are forgotten.
 pub(crate) fn tick(state: &mut State, estate: &dyn Estate, now: Timestamp) {
     let used = state.used_groups();
-    for group in state.groups.values_mut() {
-        let in_use = used.contains(&group.arn);
-        group.forget_departed(in_use, estate, now);
-    }
+    state.groups.update_where(
+        |_, group| group.has_departed(estate, now),
+        |arn, group| group.forget_departed(used.contains(arn), estate, now),
+    );
 }
 
 impl State {
+    /// What changed since `before`.
+    pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
+        for (arn, was, now) in before.groups.changes(&self.groups) {
+            // Copies that share everything.
+            let targets = |group: Option<&groups::TargetGroup>| {
+                group.map_or_else(Series::default, |group| group.targets.clone())
+            };
+            if was.map(groups::TargetGroup::settings) != now.map(groups::TargetGroup::settings) {
+                changes.put("elb.groups", arn.clone(), now);
+            }
+            changes.series("elb.targets", arn, &targets(was), &targets(now));
+        }
+        changes.table("elb.balancers", &before.balancers, &self.balancers);
+        changes.table("elb.listeners", &before.listeners, &self.listeners);
+        changes.table("elb.tags", &before.tags, &self.tags);
+    }
+
+    /// Takes a row back in; whether it is one of ELB's.
+    ///
+    /// # Errors
+    /// When it is of another release.
+    pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
+        match table {
+            "elb.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
+            "elb.balancers" => drop(self.balancers.insert(key.to_owned(), read(value)?)),
+            "elb.listeners" => drop(self.listeners.insert(key.to_owned(), read(value)?)),
+            "elb.tags" => drop(self.tags.insert(key.to_owned(), read(value)?)),
+            "elb.targets" => {
+                let (arn, place) = place(key)?;
+                let group = self.groups.get_mut(arn).context("a target of no group")?;
+                group.targets.put(place, read(value)?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
     /// Registers one instance on the group's own port, as Auto Scaling does.
     pub(crate) fn register(&mut self, arn: &str, instance_id: &str) {
         if let Some(group) = self.groups.get_mut(arn) {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::State;
 use super::estate::Estate;
 use super::groups::TargetGroup;
-use super::targets::Health;
+use super::targets::{Health, Target};
 use crate::balancer_source::{CheckOutcome, ListenerView, TargetGroupView, TargetView};
 
 impl State {
@@ -51,13 +51,24 @@ impl State {
 
     /// Counts one health check of an instance.
     pub(crate) fn report(&mut self, arn: &str, instance_id: &str, outcome: CheckOutcome) {
-        let Some(group) = self.groups.get_mut(arn) else {
+        let Some(group) = self.groups.get(arn) else {
             // Deleted while the check was on its way.
             return;
         };
         let (up, down) = (group.check.healthy_after, group.check.unhealthy_after);
-        for target in group.targets.iter_mut().filter(|t| t.id == instance_id) {
-            target.count(outcome, up, down);
+        let counted = |target: &Target| {
+            let mut counted = target.clone();
+            counted.count(outcome, up, down);
+            counted
+        };
+        // Most checks change nothing: a healthy target passes once more.
+        let changed = |target: &Target| target.id == instance_id && counted(target) != *target;
+        if group.targets.iter().any(changed)
+            && let Some(group) = self.groups.get_mut(arn)
+        {
+            group
+                .targets
+                .update_where(changed, |target| *target = counted(target));
         }
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn add(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         return Err(too_many());
     }
     for arn in arns {
-        all.entry(arn).or_default().extend(tags.clone());
+        all.update(arn, |all| all.extend(tags.clone()));
     }
     Ok(Xml::new())
 }
@@ -101,8 +101,10 @@ pub(super) fn remove(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let arns = named(call.state, call.params)?;
     let keys = call.params.list("TagKeys");
     for arn in arns {
-        let tags = call.state.tags.entry(arn).or_default();
-        tags.retain(|key, _| !keys.contains(&key.as_str()));
+        let tags = &mut call.state.tags;
+        tags.update(arn, |tags| {
+            tags.retain(|key, _| !keys.contains(&key.as_str()));
+        });
     }
     Ok(Xml::new())
 }

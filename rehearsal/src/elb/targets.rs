@@ -191,14 +191,13 @@ impl TargetGroup {
     /// Registers; one that drains comes back as new, one that is registered stays as it is.
     pub(super) fn register(&mut self, id: &str, port: u16) {
         let fresh = Target::new(id, port);
-        match self
+        let place = self
             .targets
-            .iter_mut()
-            .find(|target| target.id == id && target.port == port)
-        {
-            Some(target) if target.is_draining() => *target = fresh,
+            .first_where(|target| target.id == id && target.port == port);
+        match place {
+            Some(place) if self.targets[place].is_draining() => self.targets.put(place, fresh),
             Some(_) => {}
-            None => self.targets.push(fresh),
+            None => drop(self.targets.push(fresh)),
         }
     }
 
@@ -208,11 +207,12 @@ impl TargetGroup {
         let named =
             |target: &Target| target.id == id && port.is_none_or(|port| port == target.port);
         if !in_use || self.delay == 0 {
-            self.targets.retain(|target| !named(target));
+            self.targets.remove_where(named);
         }
-        for target in self.targets.iter_mut().filter(|target| named(target)) {
-            target.draining.get_or_insert(now);
-        }
+        self.targets.update_where(
+            |target| named(target) && !target.is_draining(),
+            |target| target.draining = Some(now),
+        );
     }
 
     /// What there is to say of a target; `None` when its drain is over.
@@ -243,16 +243,33 @@ impl TargetGroup {
         })
     }
 
+    /// Whether there is anything for [`TargetGroup::forget_departed`] to do.
+    pub(super) fn has_departed(&self, estate: &dyn Estate, now: Timestamp) -> bool {
+        self.targets.iter().any(|target| {
+            let drained = target
+                .draining
+                .is_some_and(|since| now >= self.drained_at(since));
+            let runs = estate.machine(&target.id).is_some_and(|machine| {
+                matches!(machine.state, MachineState::Running | MachineState::Pending)
+            });
+            drained || !runs
+        })
+    }
+
     /// Deregisters targets whose machine is gone, starts stopped ones afresh, and forgets those that
     /// have drained.
     pub(super) fn forget_departed(&mut self, in_use: bool, estate: &dyn Estate, now: Timestamp) {
         let mut gone = Vec::new();
-        for target in &mut self.targets {
+        for place in self.targets.places() {
+            let target = &self.targets[place];
             match estate.machine(&target.id).map(|machine| machine.state) {
                 None | Some(MachineState::Terminated) => gone.push(target.id.clone()),
                 Some(MachineState::Stopped) if !target.is_draining() => {
                     // What it was before it stopped says nothing of how it comes back.
-                    *target = Target::new(&target.id, target.port);
+                    let afresh = Target::new(&target.id, target.port);
+                    if *target != afresh {
+                        self.targets.put(place, afresh);
+                    }
                 }
                 Some(_) => {}
             }
@@ -261,10 +278,10 @@ impl TargetGroup {
             self.deregister(&id, None, in_use, now);
         }
         let delay = self.delay;
-        self.targets.retain(|target| {
+        self.targets.remove_where(|target| {
             target
                 .draining
-                .is_none_or(|since| now < since + SignedDuration::from_secs(delay.into()))
+                .is_some_and(|since| now >= since + SignedDuration::from_secs(delay.into()))
         });
     }
 

@@ -53,7 +53,7 @@ impl DiskStore for Careful {
 
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
         let instance = self.cloud.look(|state, _| {
-            let volume = &state.region.ec2.volumes[volume_id];
+            let volume = &state.region.ec2.volumes.rows()[volume_id];
             volume.attachment.as_ref().unwrap().instance.clone()
         });
         anyhow::ensure!(self.room.state(&instance) != GuestState::Running, "torn");
@@ -113,7 +113,18 @@ impl Bench {
 
     /// The cloud went down and is up again: the same books, a new room.
     fn again(self) -> Self {
-        Self::over(self.folder, self.clock, self.room.accelerator)
+        let Self {
+            folder,
+            clock,
+            cloud,
+            room,
+            disks,
+            machines,
+        } = self;
+        let accelerator = room.accelerator;
+        // The one before has let go of the folder.
+        drop((cloud, room, disks, machines));
+        Self::over(folder, clock, accelerator)
     }
 
     /// Steps until nothing more happens: a step that pressed a button shows in the next.
@@ -130,7 +141,7 @@ impl Bench {
     }
 
     fn books(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("state.json")).unwrap()
+        self.cloud.look(|state, _| format!("{state:?}"))
     }
 
     fn call(&self, form: &str) -> Result<String, ApiError> {
@@ -225,7 +236,7 @@ async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Terminated);
     assert!(!disk.exists());
-    assert!(bench.ec2(|ec2| ec2.volumes.is_empty()));
+    assert!(bench.ec2(|ec2| ec2.volumes.rows().is_empty()));
 
     bench.clock.advance(Duration::from_secs(3601));
     bench
@@ -398,7 +409,7 @@ async fn a_refused_launch_leaves_nothing() {
         let form = format!("Action=RunInstances&MinCount=1&MaxCount=1&ImageId={image}{more}");
         assert_eq!(bench.call(&form).unwrap_err().code, code, "{more}");
     }
-    assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.volumes.is_empty()));
+    assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.volumes.rows().is_empty()));
     assert!(bench.ec2(|ec2| ec2.network.subnets.iter().all(|subnet| subnet.given == 0)));
 }
 

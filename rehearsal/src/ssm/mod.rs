@@ -14,12 +14,14 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::cloud::{ACCOUNT, REGION, RequestContext};
+use crate::table::{self, Changes, Series, Table, place};
 use crate::wire::ApiError;
 
 mod names;
@@ -39,13 +41,45 @@ pub(crate) trait Images {
 }
 
 /// Everything Parameter Store remembers.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Parameters by name.
-    parameters: BTreeMap<String, Parameter>,
+    parameters: Table<String, Parameter>,
     /// Writes of images that are being validated, oldest first.
     awaited: Vec<Awaited>,
+}
+
+impl State {
+    /// What changed since `before`.
+    pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
+        for (name, was, now) in before.parameters.changes(&self.parameters) {
+            let earlier = |parameter: Option<&Parameter>| {
+                parameter.map_or_else(Series::default, |parameter| parameter.earlier.clone())
+            };
+            changes.put("ssm.parameters", name.clone(), now);
+            changes.series("ssm.versions", name, &earlier(was), &earlier(now));
+        }
+        changes.single("ssm.awaited", &before.awaited, &self.awaited);
+    }
+
+    /// Takes a row back in; whether it is one of Parameter Store's.
+    ///
+    /// # Errors
+    /// When it is of another release.
+    pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
+        match table {
+            "ssm.parameters" => drop(self.parameters.insert(key.to_owned(), table::read(value)?)),
+            "ssm.versions" => {
+                let (name, place) = place(key)?;
+                let parameter = self.parameters.get_mut(name);
+                let parameter = parameter.context("a version of no parameter")?;
+                parameter.earlier.put(place, table::read(value)?);
+            }
+            "ssm.awaited" => self.awaited = table::read(value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// A parameter: its versions, the current one last.
@@ -55,7 +89,8 @@ struct Parameter {
     /// What was written last, first of all.
     current: Version,
     /// Earlier versions, oldest first.
-    earlier: Vec<Version>,
+    #[serde(skip)]
+    earlier: Series<Version>,
     tags: BTreeMap<String, String>,
 }
 

@@ -10,6 +10,7 @@ use super::{
     Awaited, Call, DataType, Kind, Parameter, State, Tier, VALIDATION, Version, constraint,
     invalid, left_out, names,
 };
+use crate::table::Series;
 use crate::wire::ApiError;
 
 /// Bytes in a value of the standard tier.
@@ -246,7 +247,7 @@ impl State {
                     .earlier
                     .push(std::mem::replace(&mut parameter.current, version));
                 if parameter.earlier.len() >= HISTORY {
-                    parameter.earlier.remove(0);
+                    parameter.earlier.forget_first(1);
                 }
             }
             None => {
@@ -256,7 +257,7 @@ impl State {
                         number: 1,
                         ..version
                     },
-                    earlier: Vec::new(),
+                    earlier: Series::default(),
                     tags,
                 };
                 self.parameters.insert(name.to_owned(), parameter);

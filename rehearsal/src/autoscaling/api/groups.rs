@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::super::activities::moment;
 use super::super::groups::{Group, HealthType, MaintenancePolicy, PROCESSES};
 use super::super::life::{self, Departure};
-use super::super::members::LifecycleState;
+use super::super::members::{LifecycleState, Member};
 use super::super::refresh::RefreshStatus;
 use super::super::world::{TemplateRef, World};
 use super::{Call, flag, hooks, number, page, records, refuse_left_out, shapes};
 use crate::cloud::{ACCOUNT, REGION};
+use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
 
 /// Parts of AWS that groups have there and not here.
@@ -70,9 +71,9 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         tags: BTreeMap::new(),
         hooks: BTreeMap::new(),
         suspended: std::collections::BTreeSet::new(),
-        members: Vec::new(),
+        members: Series::default(),
         diary: super::super::activities::Diary::default(),
-        refreshes: Vec::new(),
+        refreshes: Series::default(),
         deleting: false,
         capacity_cause: None,
         launch_failures: 0,
@@ -354,7 +355,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     group.deleting = true;
     group.min_size = 0;
     group.desired = 0;
-    for position in 0..group.members.len() {
+    for position in group.members.places() {
         if group.members[position].state.is_leaving() {
             group.members[position].skip_hooks = true;
             for action in &mut group.members[position].actions {
@@ -449,12 +450,11 @@ pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             continue;
         }
         if !group.is_suspended("AddToLoadBalancer") {
-            for member in &mut group.members {
-                if member.state == LifecycleState::InService {
-                    world.register_target(&arn, &member.id);
-                    member.registered.push(arn.clone());
-                }
-            }
+            let serves = |member: &Member| member.state == LifecycleState::InService;
+            group.members.update_where(serves, |member| {
+                world.register_target(&arn, &member.id);
+                member.registered.push(arn.clone());
+            });
         }
         group.target_groups.push(arn);
     }
@@ -471,12 +471,13 @@ pub(super) fn detach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     }
     for arn in &arns {
         group.target_groups.retain(|known| known != arn);
-        for member in &mut group.members {
-            if member.state == LifecycleState::InService && member.registered.contains(arn) {
-                world.deregister_target(arn, &member.id);
-                member.registered.retain(|known| known != arn);
-            }
-        }
+        let registered = |member: &Member| {
+            member.state == LifecycleState::InService && member.registered.contains(arn)
+        };
+        group.members.update_where(registered, |member| {
+            world.deregister_target(arn, &member.id);
+            member.registered.retain(|known| known != arn);
+        });
     }
     Ok(Xml::new())
 }

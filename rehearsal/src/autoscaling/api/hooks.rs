@@ -1,7 +1,7 @@
 //! Lifecycle hooks and the actions they open.
 
 use super::super::groups::{Hook, HookResult, Transition};
-use super::super::members::LifecycleAction;
+use super::super::members::{LifecycleAction, Member};
 use super::{Call, number, shapes};
 use crate::wire::{ApiError, Params, Xml};
 
@@ -89,7 +89,8 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         )));
     }
     // Deleting a hook answers its open actions: ABANDON for launches, CONTINUE for terminations.
-    for member in &mut group.members {
+    let open = |member: &Member| member.actions.iter().any(|a| a.hook == name);
+    group.members.update_where(open, |member| {
         let answer = if member.state.is_pending() {
             HookResult::Abandon
         } else {
@@ -98,7 +99,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         for action in member.actions.iter_mut().filter(|a| a.hook == name) {
             action.result.get_or_insert(answer);
         }
-    }
+    });
     Ok(Xml::new())
 }
 
@@ -163,12 +164,17 @@ fn open_action<'a>(call: &'a mut Call<'_>) -> Result<&'a mut LifecycleAction, Ap
         }
     };
     let group = call.group()?;
-    group
-        .members
-        .iter_mut()
-        .filter(|member| instance.as_ref().is_none_or(|id| *id == member.id))
-        .flat_map(|member| member.actions.iter_mut())
-        .filter(|action| action.hook == hook && token.as_ref().is_none_or(|t| *t == action.token))
-        .find(|action| action.result.is_none() && now < action.deadline)
+    let wanted = |action: &LifecycleAction| {
+        action.hook == hook
+            && token.as_ref().is_none_or(|t| *t == action.token)
+            && action.result.is_none()
+            && now < action.deadline
+    };
+    let place = group.members.first_where(|member| {
+        instance.as_ref().is_none_or(|id| *id == member.id) && member.actions.iter().any(wanted)
+    });
+    place
+        .and_then(|place| group.members.get_mut(place))
+        .and_then(|member| member.actions.iter_mut().find(|action| wanted(action)))
         .ok_or(refusal)
 }

@@ -43,15 +43,15 @@ fn owner<'a>(
     call: &'a mut Call<'_>,
     id: &str,
 ) -> Result<(&'a mut Group, usize, &'a mut dyn World), ApiError> {
-    let found = call
-        .state
-        .groups
-        .values_mut()
-        .find_map(|group| group.position(id).map(|position| (group, position)));
-    match found {
-        Some((group, position)) => Ok((group, position, &mut *call.world)),
-        None => Err(unknown(id)),
-    }
+    let groups = &mut call.state.groups;
+    let found = groups
+        .iter()
+        .find_map(|(name, group)| Some((name.clone(), group.position(id)?)));
+    let Some((name, position)) = found else {
+        return Err(unknown(id));
+    };
+    let group = groups.get_mut(&name).ok_or_else(|| unknown(id))?;
+    Ok((group, position, &mut *call.world))
 }
 
 pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
