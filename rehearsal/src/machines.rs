@@ -103,7 +103,7 @@ impl Wants {
                         .volumes
                         .get(id)
                         .and_then(|volume| Some(volume.attachment.as_ref()?.instance.clone())),
-                    Source::File(_) | Source::Nothing => None,
+                    Source::Snapshot(_) | Source::File(_) | Source::Nothing => None,
                 },
             })
             .collect();
@@ -491,7 +491,7 @@ impl Machines {
     pub(crate) fn take_in(&self) -> anyhow::Result<()> {
         let wants = self.cloud.look(|state, _| Wants::of(state));
         for copy in wants.copies {
-            if matches!(copy.source, Source::Volume(_)) {
+            if matches!(copy.source, Source::Volume(_) | Source::Snapshot(_)) {
                 continue;
             }
             if let Err(error) = self.import(&copy) {
@@ -508,6 +508,7 @@ impl Machines {
     fn import(&self, copy: &Copy) -> anyhow::Result<()> {
         match &copy.source {
             Source::Volume(volume) => self.disks.capture(volume, &copy.id),
+            Source::Snapshot(snapshot) => self.disks.duplicate(snapshot, &copy.id),
             Source::File(file) => self.disks.import(&copy.id, file),
             Source::Nothing => self.disks.import(&copy.id, Path::new("/dev/null")),
         }

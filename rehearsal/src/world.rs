@@ -9,7 +9,7 @@ use crate::cloud::Region;
 use crate::ec2::run;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Estate as _;
-use crate::wire::{ApiError, ids};
+use crate::wire::{ApiError, Params, ids};
 
 /// The tag by which an instance tells its group.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
@@ -35,11 +35,17 @@ impl RegionAt<'_> {
     fn run(&mut self, request: &LaunchRequest) -> Result<String, ApiError> {
         let template = self.find(&request.template)?;
         let (number, version) = template.resolve(&request.template.version)?;
-        let mut own = Data::default();
+        let mut data = run::merged(&version.data, &Data::default());
         if let Some(subnet) = &request.subnet {
-            own.0.insert("SubnetId".to_owned(), subnet.clone());
+            // The group's subnet goes where the template describes the interface.
+            let has_interface = Params::from(data.0.clone()).has("NetworkInterface");
+            let field = if has_interface {
+                "NetworkInterface.1.SubnetId"
+            } else {
+                "SubnetId"
+            };
+            data.0.insert(field.to_owned(), subnet.clone());
         }
-        let data = run::merged(&version.data, &own);
         let mut marks = run::template_tags(&template.id, number);
         marks.extend(request.tags.clone());
         marks.insert(GROUP_TAG.to_owned(), request.group.clone());

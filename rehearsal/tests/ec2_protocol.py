@@ -69,7 +69,11 @@ def network():
     vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
     assert len({subnet["AvailabilityZone"] for subnet in subnets}) == 6, subnets
-    group = ec2.create_security_group(GroupName="web", Description="web", VpcId=vpc)["GroupId"]
+    assert ec2.describe_subnets(SubnetIds=[subnets[3]["SubnetId"]])["Subnets"] == [subnets[3]], subnets
+    asked = dict(GroupName="web", Description="web", VpcId=vpc, TagSpecifications=[tagged("security-group", of="shop")])
+    made = ec2.create_security_group(**asked)
+    group = made["GroupId"]
+    assert tags_of(made) == tags_of(ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]) == {"of": "shop"}
     refused("InvalidGroup.Duplicate", "web", ec2.create_security_group, GroupName="web", Description="again")
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
@@ -103,7 +107,7 @@ def launches(image, group, subnet):
         InstanceInitiatedShutdownBehavior="terminate",
         MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10, "VolumeType": "gp3"}}],
-        TagSpecifications=[tagged("instance", Name="shop & sons", empty=""), tagged("volume", of="shop")],
+        TagSpecifications=[tagged("instance", Name="shop & sons", empty=""), tagged("volume", of="shop"), tagged("network-interface", of="shop")],
     )
     refused("DryRunOperation", "DryRun", ec2.run_instances, DryRun=True, **asked)
     run = ec2.run_instances(**asked)
@@ -122,6 +126,13 @@ def launches(image, group, subnet):
     assert found["SecurityGroups"] == [{"GroupId": group, "GroupName": "web"}], found
     assert found["IamInstanceProfile"]["Arn"].endswith(":instance-profile/shop"), found
     assert found["MetadataOptions"]["HttpTokens"] == "required", found
+    (interface,) = found["NetworkInterfaces"]
+    assert interface["Association"]["PublicIp"] == found["PublicIpAddress"] == found["PrivateIpAddress"], found
+    by_instance = [{"Name": "attachment.instance-id", "Values": [machine]}]
+    (described,) = ec2.describe_network_interfaces(Filters=by_instance)["NetworkInterfaces"]
+    assert described["NetworkInterfaceId"] == interface["NetworkInterfaceId"], described
+    assert described["Groups"] == found["SecurityGroups"] and described["Attachment"]["DeleteOnTermination"], described
+    assert {tag["Key"]: tag["Value"] for tag in described["TagSet"]} == {"of": "shop"}, described
     volume = found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
     disk = ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
     assert (disk["Size"], disk["VolumeType"], disk["State"], tags_of(disk)) == (10, "gp3", "in-use", {"of": "shop"}), disk
@@ -193,10 +204,115 @@ def images(machine, base):
     assert gone["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "skipped"}], gone
     pages = list(ec2.get_paginator("describe_images").paginate(PaginationConfig={"PageSize": 1}))
     assert [len(page["Images"]) for page in pages] == [1, 1], pages
-    refused(
-        "UnsupportedOperation", "one region", ec2.copy_image, Name="copy", SourceImageId=base, SourceRegion="us-east-1"
-    )
+    by_source = [{"Name": "source-instance-id", "Values": [machine]}, {"Name": "source-image-id", "Values": [base]}]
+    assert [found["ImageId"] for found in ec2.describe_images(Filters=by_source)["Images"]] == [image]
+    assert (found["SourceImageId"], found["SourceImageRegion"]) == (base, "us-east-1"), found
     return image
+
+
+def copies(image):
+    """A copy has snapshots of its own, encrypted as asked, and outlives its source."""
+    source = ec2.describe_images(ImageIds=[image])["Images"][0]
+    asked = dict(
+        Name="copy",
+        SourceImageId=image,
+        SourceRegion="us-east-1",
+        Encrypted=True,
+        KmsKeyId="alias/shop",
+        CopyImageTags=True,
+        ClientToken="copy",
+        TagSpecifications=[tagged("image", of="copy"), tagged("snapshot", of="copy")],
+    )
+    refused("DryRunOperation", "DryRun", ec2.copy_image, DryRun=True, **asked)
+    copy = ec2.copy_image(**asked)["ImageId"]
+    assert ec2.copy_image(**asked)["ImageId"] == copy
+    refused("IdempotentParameterMismatch", "", ec2.copy_image, **{**asked, "Name": "other"})
+    refused("InvalidAMIName.Duplicate", copy, ec2.copy_image, **{**asked, "ClientToken": "again"})
+    wait("image_available", ImageIds=[copy])
+    found = ec2.describe_images(ImageIds=[copy])["Images"][0]
+    assert (found["SourceImageId"], found["SourceImageRegion"]) == (image, "us-east-1"), found
+    assert "SourceInstanceId" not in found and found["BootMode"] == source["BootMode"], found
+    assert tags_of(found) == {"fit": "yes", "of": "copy"}, found
+    by_source = [{"Name": "source-image-id", "Values": [image]}, {"Name": "source-image-region", "Values": ["us-*"]}]
+    assert [one["ImageId"] for one in ec2.describe_images(Filters=by_source)["Images"]] == [copy]
+    device = found["BlockDeviceMappings"][0]["Ebs"]
+    assert device["Encrypted"] and device["SnapshotId"] != source["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"], device
+    snapshot = ec2.describe_snapshots(SnapshotIds=[device["SnapshotId"]])["Snapshots"][0]
+    assert snapshot["Encrypted"] and snapshot["KmsKeyId"].endswith(":alias/shop"), snapshot
+    assert tags_of(snapshot) == {"of": "copy"} and snapshot["VolumeId"] == "vol-ffffffff", snapshot
+
+    # Encryption stays, with its key, and is not taken away.
+    plain = dict(Name="second", SourceImageId=copy, SourceRegion="us-east-1")
+    refused("InvalidParameterValue", "unencrypted copy", ec2.copy_image, Encrypted=False, **plain)
+    second = ec2.copy_image(**plain)["ImageId"]
+    wait("image_available", ImageIds=[second])
+    mapped = ec2.describe_images(ImageIds=[second])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]
+    again = ec2.describe_snapshots(SnapshotIds=[mapped["SnapshotId"]])["Snapshots"][0]
+    assert again["KmsKeyId"] == snapshot["KmsKeyId"], again
+    assert tags_of(ec2.describe_images(ImageIds=[second])["Images"][0]) == {}
+
+    other = dict(Name="third", SourceImageId=image)
+    refused("UnsupportedOperation", "eu-west-1", ec2.copy_image, SourceRegion="eu-west-1", **other)
+    other["SourceRegion"] = "us-east-1"
+    refused("InvalidParameterDependency", "KmsKeyId", ec2.copy_image, KmsKeyId="alias/shop", **other)
+    refused("InvalidParameterValue", "instance", ec2.copy_image, TagSpecifications=[tagged("instance", a="b")], **other)
+    refused("UnsupportedOperation", "Outposts", ec2.copy_image, DestinationOutpostArn="arn:aws:outposts", **other)
+    for gone in (copy, second):
+        results = ec2.deregister_image(ImageId=gone, DeleteAssociatedSnapshots=True)["DeleteSnapshotResults"]
+        assert [result["ReturnCode"] for result in results] == ["success"], results
+
+
+def encrypted_launch(image, subnet):
+    """An encrypted root over an unencrypted snapshot: so are the volume, and the snapshots of what is made of it."""
+    root = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}
+    run = ec2.run_instances(
+        ImageId=image,
+        MinCount=1,
+        MaxCount=1,
+        BlockDeviceMappings=[root],
+        NetworkInterfaces=[
+            {"DeviceIndex": 0, "SubnetId": subnet["SubnetId"], "AssociatePublicIpAddress": False, "DeleteOnTermination": False}
+        ],
+        TagSpecifications=[tagged("network-interface", of="left")],
+    )
+    machine = run["Instances"][0]["InstanceId"]
+    wait("instance_running", InstanceIds=[machine])
+    found = instance(machine)
+    assert "PublicIpAddress" not in found and "Association" not in found["NetworkInterfaces"][0], found
+    volume = ec2.describe_volumes(VolumeIds=[found["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]])["Volumes"][0]
+    assert volume["Encrypted"] and ":key/" in volume["KmsKeyId"], volume
+    made = ec2.create_image(InstanceId=machine, Name="encrypted")["ImageId"]
+    wait("image_available", ImageIds=[made])
+    device = ec2.describe_images(ImageIds=[made])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]
+    snapshot = ec2.describe_snapshots(SnapshotIds=[device["SnapshotId"]])["Snapshots"][0]
+    assert device["Encrypted"] and snapshot["Encrypted"], (device, snapshot)
+    assert (snapshot["KmsKeyId"], snapshot["VolumeId"]) == (volume["KmsKeyId"], volume["VolumeId"]), snapshot
+    ec2.deregister_image(ImageId=made, DeleteAssociatedSnapshots=True)
+
+    # What asks for the impossible is refused.
+    asked = dict(ImageId=image, MinCount=1, MaxCount=1)
+    interface = {"DeviceIndex": 0, "SubnetId": subnet["SubnetId"]}
+    both = dict(SubnetId=subnet["SubnetId"], NetworkInterfaces=[interface], **asked)
+    refused("InvalidParameterCombination", "subnet ID", ec2.run_instances, **both)
+    two = [interface, {"DeviceIndex": 1}]
+    refused("UnsupportedOperation", "one network interface", ec2.run_instances, NetworkInterfaces=two, **asked)
+    old = [{"DeviceIndex": 0, "NetworkInterfaceId": "eni-1"}]
+    refused("UnsupportedOperation", "NetworkInterfaceId", ec2.run_instances, NetworkInterfaces=old, **asked)
+
+    # The interface that was to stay does, and is deleted by its id.
+    (attached,) = ec2.describe_network_interfaces(Filters=[{"Name": "tag:of", "Values": ["left"]}])["NetworkInterfaces"]
+    interface = attached["NetworkInterfaceId"]
+    assert attached["Attachment"]["InstanceId"] == machine and not attached["Attachment"]["DeleteOnTermination"], attached
+    refused("InvalidParameterValue", "in use", ec2.delete_network_interface, NetworkInterfaceId=interface)
+    ec2.terminate_instances(InstanceIds=[machine])
+    wait("instance_terminated", InstanceIds=[machine])
+    (left,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
+    assert left["Status"] == "available" and "Attachment" not in left, left
+    assert {tag["Key"]: tag["Value"] for tag in left["TagSet"]} == {"of": "left"}, left
+    ec2.delete_network_interface(NetworkInterfaceId=interface)
+    missing = "InvalidNetworkInterfaceID.NotFound"
+    refused(missing, interface, ec2.describe_network_interfaces, NetworkInterfaceIds=[interface])
+    refused(missing, interface, ec2.delete_network_interface, NetworkInterfaceId=interface)
 
 
 def templates(image, subnet):
@@ -265,5 +381,7 @@ base = base_image()
 group, subnet = network()
 machine = launches(base, group, subnet)
 image = images(machine, base)
+copies(image)
+encrypted_launch(image, subnet)
 machines = templates(image, subnet)
 the_end([machine, *machines], image, group)

@@ -142,6 +142,12 @@ impl DiskStore for CowDisks {
         copied
     }
 
+    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+        // A snapshot's file is only read, so the copy may share it.
+        self.import(copy_id, &self.snapshot(snapshot_id))
+            .with_context(|| format!("copy the disk of snapshot {snapshot_id}"))
+    }
+
     fn delete_volume(&self, volume_id: &str) {
         // Gone already is as good as deleted.
         let _ = fs::remove_dir_all(self.volume(volume_id));
@@ -265,6 +271,20 @@ mod tests {
         disks.delete_volume("vol-1");
         disks.delete_volume("vol-1");
         assert!(!disks.volume("vol-1").exists());
+    }
+
+    #[test]
+    fn a_copy_of_a_snapshot_outlives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        disks.import("snap-1", &image(folder.path())).unwrap();
+        let original = read(&disks, "snap-1");
+        disks.duplicate("snap-1", "snap-2").unwrap();
+        disks.duplicate("snap-1", "snap-2").unwrap();
+        disks.delete_snapshot("snap-1");
+        assert_eq!(read(&disks, "snap-2"), original);
+        assert!(disks.duplicate("snap-1", "snap-3").is_err());
+        assert!(!disks.snapshot("snap-3").exists());
     }
 
     #[test]

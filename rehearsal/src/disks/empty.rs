@@ -70,6 +70,14 @@ impl DiskStore for EmptyDisks {
         self.touch(snapshot_id).map(drop)
     }
 
+    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.path(snapshot_id).exists(),
+            "snapshot {snapshot_id} has no disk"
+        );
+        self.touch(copy_id).map(drop)
+    }
+
     fn delete_volume(&self, volume_id: &str) {
         // Gone already is as good as deleted.
         let _ = fs::remove_file(self.path(volume_id));

@@ -40,6 +40,12 @@ pub(crate) trait DiskStore: Send + Sync {
     /// # Errors
     /// When the volume's disk is not there or the copy cannot be written.
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()>;
+    /// Makes the disk of snapshot `copy_id` the same as that of `snapshot_id`, durably. Either may be deleted
+    /// without the other. Doing it again for the same id is fine.
+    ///
+    /// # Errors
+    /// When the source's disk is not there or the copy cannot be written.
+    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()>;
     /// Forgets a volume's disk; an unknown one is fine.
     fn delete_volume(&self, volume_id: &str);
     /// Forgets a snapshot's disk; an unknown one is fine.

@@ -32,8 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) description: String,
     /// Whose it is.
     pub(crate) owner: String,
-    /// Whether EC2 would have encrypted it.
-    pub(crate) encrypted: bool,
+    /// The ARN of the key that EC2 would have encrypted it with; `None` when it is not encrypted.
+    pub(crate) key: Option<String>,
     /// Accounts (`all` for everybody) that may make volumes of it.
     pub(crate) shared: BTreeSet<String>,
 }
@@ -43,6 +43,8 @@ pub(crate) struct Snapshot {
 pub(crate) enum Source {
     /// A volume.
     Volume(String),
+    /// Another snapshot, which it is a copy of.
+    Snapshot(String),
     /// A disk image from outside.
     File(PathBuf),
     /// Nothing: an empty disk.
@@ -84,8 +86,8 @@ pub(crate) struct Volume {
     pub(crate) iops: Option<i64>,
     /// MiB/s, where the type has any.
     pub(crate) throughput: Option<i64>,
-    /// Whether EC2 would have encrypted it.
-    pub(crate) encrypted: bool,
+    /// The ARN of the key that EC2 would have encrypted it with; `None` when it is not encrypted.
+    pub(crate) key: Option<String>,
     /// What it was made of.
     pub(crate) snapshot: Option<String>,
     /// e.g. `us-east-1a`
@@ -233,10 +235,10 @@ impl State {
         all.into_iter()
     }
 
-    fn is_copied_from(&self, volume_id: &str) -> bool {
+    fn is_copied_from(&self, disk: &str) -> bool {
         self.snapshots.values().any(|snapshot| {
             snapshot.state == SnapshotState::Pending
-                && matches!(&snapshot.source, Source::Volume(id) if id == volume_id)
+                && matches!(&snapshot.source, Source::Volume(id) | Source::Snapshot(id) if id == disk)
         })
     }
 
@@ -322,7 +324,7 @@ pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, 
             "owner-id" => one(&snapshot.owner),
             "owner-alias" => Some(Vec::new()),
             "description" => one(&snapshot.description),
-            "encrypted" => one(snapshot.encrypted),
+            "encrypted" => one(snapshot.key.is_some()),
             "progress" => one(progress(snapshot)),
             "start-time" => one(iso(snapshot.started)),
             "storage-tier" => one("standard"),
@@ -343,7 +345,8 @@ pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, 
             .text("ownerId", &snapshot.owner)
             .text("description", &snapshot.description)
             .text("volumeSize", snapshot.size)
-            .text("encrypted", snapshot.encrypted)
+            .text("encrypted", snapshot.key.is_some())
+            .maybe("kmsKeyId", snapshot.key.as_ref())
             .text("storageTier", "standard");
         tags::write(x, state.tags.get(&snapshot.id));
     });
@@ -359,7 +362,7 @@ fn volume_id(snapshot: &Snapshot) -> &str {
     match &snapshot.source {
         Source::Volume(id) => id,
         // What EC2 writes for a snapshot that was copied here.
-        Source::File(_) | Source::Nothing => "vol-ffffffff",
+        Source::Snapshot(_) | Source::File(_) | Source::Nothing => "vol-ffffffff",
     }
 }
 
@@ -508,7 +511,7 @@ pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, Ap
                 "volume-type" => one(&volume.kind),
                 "snapshot-id" => maybe(volume.snapshot.as_ref()),
                 "availability-zone" => one(&volume.zone),
-                "encrypted" => one(volume.encrypted),
+                "encrypted" => one(volume.key.is_some()),
                 "create-time" => one(iso(volume.created)),
                 "attachment.instance-id" => maybe(attachment.map(|at| &at.instance)),
                 "attachment.device" => maybe(attachment.map(|at| &at.device)),
@@ -539,7 +542,8 @@ pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, Ap
             .text("volumeType", &volume.kind)
             .maybe("iops", volume.iops)
             .maybe("throughput", volume.throughput)
-            .text("encrypted", volume.encrypted)
+            .text("encrypted", volume.key.is_some())
+            .maybe("kmsKeyId", volume.key.as_ref())
             .text("multiAttachEnabled", false);
         tags::write(x, state.tags.get(&volume.id));
     });

@@ -7,7 +7,7 @@ use super::disks::{self, Sharing};
 use super::images::{Image, ImageState, Mapping, not_found};
 use super::select::{Describe, maybe, one};
 use super::tags;
-use crate::cloud::ACCOUNT;
+use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, iso};
 
 /// DescribeImages.
@@ -68,6 +68,8 @@ fn field(image: &Image, name: &str) -> Option<Vec<String>> {
         "platform" => Some(Vec::new()),
         "manifest-location" => one(location(image)),
         "source-instance-id" => maybe(image.source_instance.as_ref()),
+        "source-image-id" => maybe(image.source_image.as_ref()),
+        "source-image-region" => maybe(image.source_image.as_ref().map(|_| REGION)),
         "sriov-net-support" => maybe(image.sriov.as_ref()),
         "block-device-mapping.device-name" => Some(
             image
@@ -112,6 +114,11 @@ fn write(x: &mut Xml, image: &Image) {
         .maybe("bootMode", image.boot_mode.as_ref())
         .maybe("imdsSupport", image.imds.as_ref())
         .maybe("sourceInstanceId", image.source_instance.as_ref())
+        .maybe("sourceImageId", image.source_image.as_ref())
+        .maybe(
+            "sourceImageRegion",
+            image.source_image.as_ref().map(|_| REGION),
+        )
         .maybe("deprecationTime", image.deprecated.map(iso))
         .maybe("lastLaunchedTime", image.launched.map(iso))
         .text("platformDetails", "Linux/UNIX")

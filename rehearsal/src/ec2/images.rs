@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::disks::{Snapshot, SnapshotState, Source};
+use super::encryption;
 use super::instances::Phase;
+use super::run;
 use super::tags::{self, Tags};
-use crate::cloud::{ACCOUNT, RequestContext};
+use crate::cloud::{ACCOUNT, REGION, RequestContext};
 use crate::wire::{ApiError, Params, Xml, ids};
 
 /// Debian's own account.
@@ -51,8 +53,10 @@ pub(crate) struct Image {
     pub(crate) sriov: Option<String>,
     /// Accounts that may launch it besides its owner; `all` for everybody.
     pub(crate) shared: BTreeSet<String>,
-    /// The instance it was made of.
+    /// The instance it was made of, by CreateImage.
     pub(crate) source_instance: Option<String>,
+    /// The image it comes from: the one it is a copy of, or the one its instance was launched from.
+    pub(crate) source_image: Option<String>,
     /// When it is out of date, if somebody said.
     pub(crate) deprecated: Option<Timestamp>,
     /// When it was last launched.
@@ -98,6 +102,8 @@ pub(crate) struct Mapping {
     pub(crate) throughput: Option<i64>,
     /// Whether EC2 would encrypt it.
     pub(crate) encrypted: Option<bool>,
+    /// The ARN of the key it is to be encrypted with, of a launch request.
+    pub(crate) key: Option<String>,
     /// Whether the volume goes with its instance.
     pub(crate) delete_on_termination: Option<bool>,
     /// `ephemeral0`…, which no type here has: kept and shown.
@@ -117,6 +123,7 @@ impl Mapping {
             .iter()
             .map(|mapping| {
                 let ebs = mapping.structure("Ebs");
+                let encryption = encryption::Wish::read(&ebs)?;
                 let size = match ebs.integer("VolumeSize")? {
                     None => None,
                     Some(size) => Some(
@@ -150,7 +157,8 @@ impl Mapping {
                     kind,
                     iops: ebs.integer("Iops")?,
                     throughput: ebs.integer("Throughput")?,
-                    encrypted: ebs.boolean("Encrypted")?,
+                    encrypted: encryption.encrypted,
+                    key: encryption.key,
                     delete_on_termination: ebs.boolean("DeleteOnTermination")?,
                     virtual_name: mapping.string("VirtualName"),
                     suppressed: mapping.text("NoDevice").is_some(),
@@ -169,6 +177,7 @@ impl Mapping {
             iops: wish.iops.or(self.iops),
             throughput: wish.throughput.or(self.throughput),
             encrypted: wish.encrypted.or(self.encrypted),
+            key: wish.key.clone().or_else(|| self.key.clone()),
             delete_on_termination: wish.delete_on_termination.or(self.delete_on_termination),
             virtual_name: wish
                 .virtual_name
@@ -338,7 +347,7 @@ impl State {
             completed: None,
             description: format!("Debian {suite} root volume"),
             owner: DEBIAN.to_owned(),
-            encrypted: false,
+            key: None,
             shared: ["all".to_owned()].into(),
         };
         let image = Image {
@@ -365,6 +374,7 @@ impl State {
             sriov: Some("simple".to_owned()),
             shared: ["all".to_owned()].into(),
             source_instance: None,
+            source_image: None,
             deprecated: None,
             launched: None,
         };
@@ -422,7 +432,10 @@ pub(crate) fn register(
         }
         mapping.size = Some(size);
         mapping.delete_on_termination.get_or_insert(true);
-        mapping.encrypted = Some(snapshot.encrypted);
+        if mapping.encrypted.is_some() {
+            return Err(encrypted_flag(&mapping.device, "has a snapshot specified"));
+        }
+        mapping.encrypted = Some(snapshot.key.is_some());
     }
     if !mappings
         .iter()
@@ -461,9 +474,11 @@ pub(crate) fn register(
         sriov: one_of(params, "SriovNetSupport", &["simple"])?,
         shared: BTreeSet::new(),
         source_instance: None,
+        source_image: None,
         deprecated: None,
         launched: None,
     };
+    tags::check_kinds(params, &["image"])?;
     let tags = tags::specified(params, "image")?;
     Ok(add(state, image, tags))
 }
@@ -483,6 +498,14 @@ pub(crate) fn too_small(size: u32, snapshot: &str, needed: u32) -> ApiError {
         format!(
             "Volume of size {size}GB is smaller than snapshot '{snapshot}', expect size >= {needed}GB"
         ),
+    )
+}
+
+/// What EC2 says to `Encrypted` where it cannot be chosen.
+fn encrypted_flag(device: &str, why: &str) -> ApiError {
+    ApiError::new(
+        "InvalidBlockDeviceMapping",
+        format!("the encrypted flag cannot be specified since device {device} {why}."),
     )
 }
 
@@ -514,9 +537,10 @@ pub(crate) fn create(
             ));
         }
     }
+    tags::check_kinds(params, &["image", "snapshot"])?;
     let image_tags = tags::specified(params, "image")?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
-    let wishes = Mapping::read_all(params)?;
+    let mut wishes = Mapping::read_all(params)?;
     let id = ids::resource("ami");
     let mut snapshots = Vec::new();
     let mut devices = Vec::new();
@@ -527,15 +551,23 @@ pub(crate) fn create(
             kind: Some(volume.kind.clone()),
             iops: volume.iops,
             throughput: volume.throughput,
-            encrypted: Some(volume.encrypted),
+            encrypted: Some(volume.key.is_some()),
             delete_on_termination: Some(attachment.delete_on_termination),
             ..Mapping::default()
         };
-        if wishes
-            .iter()
-            .any(|wish| wish.device == mapping.device && wish.suppressed)
-        {
-            continue;
+        let wish = wishes.iter_mut().find(|wish| wish.device == mapping.device);
+        if let Some(wish) = wish {
+            if wish.suppressed {
+                continue;
+            }
+            if wish.encrypted == Some(true) && volume.key.is_none() {
+                return Err(encrypted_flag(
+                    &mapping.device,
+                    "is of an unencrypted volume",
+                ));
+            }
+            // EC2 ignores `false` of an encrypted volume.
+            wish.encrypted = None;
         }
         let snapshot = Snapshot {
             id: ids::resource("snap"),
@@ -546,7 +578,7 @@ pub(crate) fn create(
             completed: None,
             description: format!("Created by CreateImage({}) for {id}", instance.id),
             owner: ACCOUNT.to_owned(),
-            encrypted: volume.encrypted,
+            key: volume.key.clone(),
             shared: BTreeSet::new(),
         };
         mapping.snapshot = Some(snapshot.id.clone());
@@ -569,6 +601,7 @@ pub(crate) fn create(
         sriov: instance.sriov.clone(),
         shared: BTreeSet::new(),
         source_instance: Some(instance.id.clone()),
+        source_image: Some(instance.image.clone()),
         deprecated: None,
         launched: None,
     };
@@ -582,12 +615,116 @@ pub(crate) fn create(
     Ok(add(state, image, image_tags))
 }
 
-/// CopyImage: there is one region only.
-pub(crate) fn copy() -> Result<Xml, ApiError> {
-    Err(ApiError::new(
-        "UnsupportedOperation",
-        "images are not copied here: the rehearsal cloud has one region and one account",
-    ))
+/// CopyImage within the region, encrypted or not: a copy has snapshots of its own.
+pub(crate) fn copy(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let token = params
+        .text("ClientToken")
+        .map(|token| format!("CopyImage {token}"));
+    let asked = run::asked(params);
+    if let Some(token) = &token
+        && let Some(spent) = state.tokens.get(token)
+    {
+        let mut xml = Xml::new();
+        xml.maybe("imageId", spent.repeat(&asked)?.first());
+        return Ok(xml);
+    }
+    let region = params.required("SourceRegion")?;
+    if region != REGION {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!("images are copied within {REGION} only: there is no region '{region}' here"),
+        ));
+    }
+    for name in [
+        "DestinationOutpostArn",
+        "DestinationAvailabilityZone",
+        "DestinationAvailabilityZoneId",
+    ] {
+        if params.has(name) {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!("there are no Outposts or Local Zones here: {name} cannot be honoured"),
+            ));
+        }
+    }
+    let name = params.required("Name")?;
+    state.check_name(name)?;
+    tags::check_kinds(params, &["image", "snapshot"])?;
+    let encryption = encryption::Wish::read(params)?;
+    let source = state.image(params.required("SourceImageId")?)?.clone();
+    if source.state != ImageState::Available {
+        return Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{}' is not available", source.id),
+        ));
+    }
+    let mut image_tags = tags::specified(params, "image")?;
+    if params.boolean("CopyImageTags")? == Some(true) {
+        let own = state.tags.get(&source.id).cloned().unwrap_or_default();
+        let own = own.into_iter().filter(|(key, _)| !key.starts_with("aws:"));
+        for (key, value) in own {
+            image_tags.entry(key).or_insert(value);
+        }
+    }
+    let snapshot_tags = tags::specified(params, "snapshot")?;
+    let id = ids::resource("ami");
+    let mut mappings = source.mappings.clone();
+    for mapping in &mut mappings {
+        let Some(from) = &mapping.snapshot else {
+            continue;
+        };
+        let original = state.snapshot(from)?;
+        if original.key.is_some() && encryption.encrypted == Some(false) {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                format!("an unencrypted copy of the encrypted snapshot {from} cannot be made"),
+            ));
+        }
+        let copy = Snapshot {
+            id: ids::resource("snap"),
+            source: Source::Snapshot(from.clone()),
+            size: original.size,
+            state: SnapshotState::Pending,
+            started: ctx.now,
+            completed: None,
+            description: format!(
+                "Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {from}. Task created on {}.",
+                source.id,
+                ctx.now.as_millisecond(),
+            ),
+            owner: ACCOUNT.to_owned(),
+            key: encryption.over(original.key.as_ref()),
+            shared: BTreeSet::new(),
+        };
+        mapping.snapshot = Some(copy.id.clone());
+        mapping.encrypted = Some(copy.key.is_some());
+        state.tag(&copy.id, snapshot_tags.clone());
+        state.snapshots.insert(copy.id.clone(), copy);
+    }
+    let image = Image {
+        id,
+        name: name.to_owned(),
+        description: params.string("Description").unwrap_or_default(),
+        owner: ACCOUNT.to_owned(),
+        created: ctx.now,
+        state: ImageState::Pending,
+        mappings,
+        shared: BTreeSet::new(),
+        source_instance: None,
+        source_image: Some(source.id.clone()),
+        deprecated: None,
+        launched: None,
+        ..source
+    };
+    if let Some(token) = token {
+        let spent = run::Spent::new(asked, vec![image.id.clone()]);
+        state.tokens.insert(token, spent);
+    }
+    Ok(add(state, image, image_tags))
 }
 
 /// DeregisterImage, with its snapshots when asked.
@@ -599,6 +736,7 @@ pub(crate) fn deregister(state: &mut State, params: &Params) -> Result<Xml, ApiE
     let with_snapshots = params.boolean("DeleteAssociatedSnapshots")? == Some(true);
     state.images.remove(id);
     state.tags.remove(id);
+    state.tokens.remove_where(|_, spent| spent.made == [id]);
     let mut xml = tags::done();
     if with_snapshots {
         let mut results = BTreeMap::new();

@@ -1,5 +1,7 @@
 //! Instances as callers see them: descriptions, status, console, and the shapes other answers show instances in.
 
+use std::net::Ipv4Addr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use jiff::Timestamp;
 use super::State;
 use super::instance_types;
 use super::instances::{Instance, Phase, Reason, not_found};
+use super::interfaces;
 use super::select::{Describe, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
@@ -52,9 +55,10 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "availability-zone" => one(&instance.zone),
         "subnet-id" | "network-interface.subnet-id" => one(&instance.subnet),
         "vpc-id" | "network-interface.vpc-id" => one(&state.network.vpc),
-        "private-ip-address" | "ip-address" => one(instance.address),
-        "private-dns-name" => one(private_name(instance)),
-        "dns-name" => one(instance.address),
+        "private-ip-address" => one(instance.address),
+        "ip-address" => maybe(instance.public_address()),
+        "private-dns-name" => one(private_name(instance.address)),
+        "dns-name" => maybe(instance.public_address()),
         "key-name" => maybe(instance.key.as_ref()),
         "reservation-id" => one(&instance.reservation),
         "client-token" => maybe(instance.token.as_ref()),
@@ -97,7 +101,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
     }
 }
 
-fn group_name<'a>(state: &'a State, id: &str) -> &'a str {
+pub(super) fn group_name<'a>(state: &'a State, id: &str) -> &'a str {
     state
         .groups
         .get(id)
@@ -105,11 +109,9 @@ fn group_name<'a>(state: &'a State, id: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-fn private_name(instance: &Instance) -> String {
-    format!(
-        "ip-{}.ec2.internal",
-        instance.address.to_string().replace('.', "-")
-    )
+/// The private DNS name of an address.
+pub(super) fn private_name(address: Ipv4Addr) -> String {
+    format!("ip-{}.ec2.internal", address.to_string().replace('.', "-"))
 }
 
 pub(super) fn profile_arn(name: &str) -> String {
@@ -138,14 +140,15 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
     x.text(
         "privateDnsName",
         if alive {
-            private_name(instance)
+            private_name(instance.address)
         } else {
             String::new()
         },
     )
     .text(
         "dnsName",
-        address
+        instance
+            .public_address()
             .map(|address| address.to_string())
             .unwrap_or_default(),
     )
@@ -174,10 +177,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         x.text("subnetId", &instance.subnet)
             .text("vpcId", &state.network.vpc)
             .maybe("privateIpAddress", address)
-            .maybe(
-                "ipAddress",
-                address.filter(|_| matches!(instance.phase, Phase::Running | Phase::Pending)),
-            )
+            .maybe("ipAddress", instance.public_address())
             .text("sourceDestCheck", true);
     }
     write_groups(x, state, instance);
@@ -194,7 +194,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         .text("clientToken", instance.token.as_deref().unwrap_or_default());
     tags::write(x, state.tags.get(&instance.id));
     x.text("hypervisor", "xen");
-    write_interface(x, state, instance);
+    interfaces::write_of(x, state, instance);
     x.text("ebsOptimized", instance.ebs_optimized)
         .text("enaSupport", instance.ena)
         .maybe("sriovNetSupport", instance.sriov.as_ref());
@@ -257,37 +257,6 @@ pub(super) fn write_devices(x: &mut Xml, state: &State, instance: &Instance) {
             });
         },
     );
-}
-
-fn write_interface(x: &mut Xml, state: &State, instance: &Instance) {
-    let alive = instance.is_alive().then_some(instance);
-    x.list("networkInterfaceSet", "item", alive, |x, instance| {
-        x.text("networkInterfaceId", instance.id.replacen("i-", "eni-", 1))
-            .text("subnetId", &instance.subnet)
-            .text("vpcId", &state.network.vpc)
-            .text("ownerId", ACCOUNT)
-            .text("status", "in-use")
-            .text("privateIpAddress", instance.address)
-            .text("privateDnsName", private_name(instance))
-            .text("sourceDestCheck", true)
-            .text("interfaceType", "interface");
-        write_groups(x, state, instance);
-        x.node("attachment", |x| {
-            x.text("attachmentId", instance.id.replacen("i-", "eni-attach-", 1))
-                .text("deviceIndex", 0)
-                .text("status", "attached")
-                .text("attachTime", iso(instance.launched))
-                .text("deleteOnTermination", true);
-        })
-        .list(
-            "privateIpAddressesSet",
-            "item",
-            [instance.address],
-            |x, address| {
-                x.text("privateIpAddress", address).text("primary", true);
-            },
-        );
-    });
 }
 
 pub(super) fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::interfaces;
 use crate::guests::Failure;
 use crate::wire::ApiError;
 
@@ -53,6 +54,9 @@ pub(crate) struct Instance {
     pub(crate) public_key: Option<String>,
     /// Security groups.
     pub(crate) groups: Vec<String>,
+    /// What its launch said of its network interface.
+    #[serde(default)]
+    pub(crate) interface: interfaces::Wish,
     /// The name of its instance profile.
     pub(crate) profile: Option<String>,
     /// As given, in base64.
@@ -301,6 +305,7 @@ impl State {
         for volume in left {
             self.volumes.detach(&volume);
         }
+        self.release_interface(id);
     }
 }
 
@@ -320,7 +325,7 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     if !forgotten.is_empty() {
         state
             .tokens
-            .remove_where(|_, spent| spent.instances.iter().all(|id| forgotten.contains(id)));
+            .remove_where(|_, spent| spent.made.iter().all(|id| forgotten.contains(id)));
     }
 }
 

@@ -11,13 +11,13 @@
 //!   checks pass as soon as the machine is started, not when its system is up.
 //! - Only the root volume is seen by the machine; the others are kept, shown and copied. Encryption,
 //!   IOPS and throughput are shown and do nothing. Volumes and snapshots come with instances and images:
-//!   CreateVolume, AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`, CopyImage is
-//!   `UnsupportedOperation`. A snapshot's progress is 0 % or 100 %.
+//!   CreateVolume, AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`. CopyImage copies within the
+//!   region. Keys (KmsKeyId) are not looked up. A snapshot's progress is 0 % or 100 %.
 //! - CreateImage powers a running instance off and on again, and refuses NoReboot of one. A stop, a
 //!   reboot and a termination press the power button; a terminated machine has 30 s before its plug is
 //!   pulled.
-//! - There is one VPC, the default one, and no other network objects. Spot, placement groups, dedicated
-//!   hosts, IPv6 and several interfaces are ignored or absent.
+//! - There is one VPC, the default one, and no other network objects but each instance's interface. Spot,
+//!   placement groups, dedicated hosts and IPv6 are ignored or absent.
 //! - Instance profiles are not looked up; their credentials are made up, change hourly and open everything.
 //!   `resolve:ssm:` is no image id here.
 //! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
@@ -29,6 +29,7 @@ use crate::table::{Changes, Table, read};
 use crate::wire::{ApiError, Params, Xml};
 
 pub(crate) mod disks;
+pub(crate) mod encryption;
 pub(crate) mod image_calls;
 pub(crate) mod images;
 pub(crate) mod instance_attributes;
@@ -36,6 +37,7 @@ pub(crate) mod instance_steps;
 pub(crate) mod instance_types;
 pub(crate) mod instance_views;
 pub(crate) mod instances;
+pub(crate) mod interfaces;
 pub(crate) mod keys;
 pub(crate) mod neighbours;
 pub(crate) mod network;
@@ -66,6 +68,8 @@ pub(crate) struct State {
     pub(crate) keys: Table<String, keys::KeyPair>,
     /// Security groups by id.
     pub(crate) groups: Table<String, security_groups::SecurityGroup>,
+    /// Network interfaces that outlived their instances, by id.
+    pub(crate) interfaces: Table<String, interfaces::Interface>,
     /// The default VPC and its subnets; there is no other.
     pub(crate) network: network::Network,
     /// Tags by resource id.
@@ -86,6 +90,7 @@ impl State {
         changes.table("ec2.templates", &before.templates, &self.templates);
         changes.table("ec2.keys", &before.keys, &self.keys);
         changes.table("ec2.groups", &before.groups, &self.groups);
+        changes.table("ec2.interfaces", &before.interfaces, &self.interfaces);
         changes.table("ec2.tags", &before.tags, &self.tags);
         changes.table("ec2.discarded", &before.discarded, &self.discarded);
         changes.table("ec2.tokens", &before.tokens, &self.tokens);
@@ -106,6 +111,7 @@ impl State {
             "ec2.templates" => drop(self.templates.insert(key, read(value)?)),
             "ec2.keys" => drop(self.keys.insert(key, read(value)?)),
             "ec2.groups" => drop(self.groups.insert(key, read(value)?)),
+            "ec2.interfaces" => drop(self.interfaces.insert(key, read(value)?)),
             "ec2.tags" => drop(self.tags.insert(key, read(value)?)),
             "ec2.discarded" => drop(self.discarded.insert(key, ())),
             "ec2.tokens" => drop(self.tokens.insert(key, read(value)?)),
@@ -128,6 +134,7 @@ impl State {
             Some("security-group") => self.group(id).map(drop),
             Some("launch-template") => self.template_by_id(id).map(drop),
             Some("key-pair") if self.keys.values().any(|key| key.id == id) => Ok(()),
+            Some("network-interface") => self.interface(id).map(drop),
             Some("subnet") => self.network.subnet(id).map(drop),
             Some("vpc") if self.network.vpc == id => Ok(()),
             Some(kind) => Err(ApiError::new(
@@ -195,7 +202,7 @@ fn answer(
     match action {
         "RegisterImage" => images::register(ec2, ctx, params),
         "CreateImage" => images::create(ec2, ctx, params),
-        "CopyImage" => images::copy(),
+        "CopyImage" => images::copy(ec2, ctx, params),
         "DeregisterImage" => images::deregister(ec2, params),
         "DescribeImages" => image_calls::describe(ec2, params),
         "DescribeImageAttribute" => image_calls::describe_attribute(ec2, params),
@@ -244,6 +251,8 @@ fn answer(
         "RevokeSecurityGroupEgress" => {
             security_groups::revoke(ec2, params, security_groups::Way::Out)
         }
+        "DescribeNetworkInterfaces" => interfaces::describe(ec2, params),
+        "DeleteNetworkInterface" => interfaces::delete(ec2, params),
         "DescribeVpcs" => network::describe_vpcs(ec2, params),
         "DescribeVpcAttribute" => network::describe_vpc_attribute(ec2, params),
         "DescribeSubnets" => network::describe_subnets(ec2, params),

@@ -241,8 +241,14 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
         let used = state
             .instances
             .values()
-            .filter(|instance| instance.subnet == subnet.id && instance.is_alive());
-        SUBNET_SIZE as usize - RESERVED as usize - 1 - used.count()
+            .filter(|instance| instance.subnet == subnet.id && instance.is_alive())
+            .count();
+        let left = state
+            .interfaces
+            .values()
+            .filter(|left| left.subnet == subnet.id)
+            .count();
+        SUBNET_SIZE as usize - RESERVED as usize - 1 - used - left
     };
     let all = network
         .subnets
@@ -337,7 +343,8 @@ pub(crate) fn describe_zones(params: &Params) -> Result<Xml, ApiError> {
     Ok(xml)
 }
 
-fn zone_id(zone: &str) -> String {
+/// The id of a zone, e.g. `use1-az1`.
+pub(super) fn zone_id(zone: &str) -> String {
     let number = ZONES
         .iter()
         .position(|letter| zone.ends_with(letter))

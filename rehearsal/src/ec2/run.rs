@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::disks::{Attachment, Volume};
+use super::encryption;
 use super::images::{Image, ImageState, Mapping, too_small};
 use super::instance_types::{self, InstanceType};
 use super::instance_views;
 use super::instances::{Instance, MetadataOptions, OnShutdown, Phase};
+use super::interfaces;
 use super::tags::{self, Tags};
 use super::templates::Data;
 use crate::cloud::RequestContext;
@@ -30,8 +32,37 @@ const EMPTY_SIZE: u32 = 8;
 pub(crate) struct Spent {
     /// What was asked with it.
     asked: BTreeMap<String, String>,
-    /// What it made.
-    pub(crate) instances: Vec<String>,
+    /// The ids of what it made: instances, or an image.
+    pub(crate) made: Vec<String>,
+}
+
+impl Spent {
+    /// A token that made `made` when it was used with `asked`.
+    pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
+        Self { asked, made }
+    }
+
+    /// What a repeated request gets.
+    ///
+    /// # Errors
+    /// `IdempotentParameterMismatch` when it asks for something else.
+    pub(crate) fn repeat(&self, asked: &BTreeMap<String, String>) -> Result<&[String], ApiError> {
+        if self.asked == *asked {
+            return Ok(&self.made);
+        }
+        Err(ApiError::new(
+            "IdempotentParameterMismatch",
+            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+        ))
+    }
+}
+
+/// All parameters of a request, to compare it with one that repeats it.
+pub(crate) fn asked(params: &Params) -> BTreeMap<String, String> {
+    params
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// RunInstances.
@@ -40,21 +71,12 @@ pub(crate) fn run(
     ctx: &RequestContext,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    let asked: BTreeMap<String, String> = params
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let asked = asked(params);
     let token = params.text("ClientToken").filter(|token| !token.is_empty());
     if let Some(token) = token
         && let Some(spent) = state.tokens.get(token)
     {
-        if spent.asked != asked {
-            return Err(ApiError::new(
-                "IdempotentParameterMismatch",
-                "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
-            ));
-        }
-        return Ok(answer(state, &spent.instances));
+        return Ok(answer(state, spent.repeat(&asked)?));
     }
     let least = params
         .integer("MinCount")?
@@ -103,13 +125,9 @@ pub(crate) fn run(
     let count = usize::try_from(most).unwrap_or(1);
     let instances = launch(state, ctx.now, &data, &marks, count)?;
     if let Some(token) = token {
-        state.tokens.insert(
-            token.to_owned(),
-            Spent {
-                asked,
-                instances: instances.clone(),
-            },
-        );
+        state
+            .tokens
+            .insert(token.to_owned(), Spent::new(asked, instances.clone()));
     }
     Ok(answer(state, &instances))
 }
@@ -153,6 +171,7 @@ pub(crate) fn merged(template: &Data, own: &Data) -> Data {
 }
 
 fn tags_for(params: &Params, kind: &str) -> Result<Tags, ApiError> {
+    tags::check_kinds(params, &["instance", "volume", "network-interface"])?;
     let mut all = Tags::new();
     for specification in params.structs("TemplateTagSpecification") {
         if specification.text("ResourceType") == Some(kind) {
@@ -193,6 +212,7 @@ pub(crate) fn launch(
     let mut instance_tags = tags_for(&params, "instance")?;
     instance_tags.extend(marks.clone());
     let volume_tags = tags_for(&params, "volume")?;
+    let interface_tags = tags_for(&params, "network-interface")?;
     let devices = devices(state, &image, &Mapping::read_all(&params)?)?;
     let mut model = model(state, now, &params, &image, kind)?;
     model.reservation = ids::resource("r");
@@ -201,13 +221,7 @@ pub(crate) fn launch(
     let mut network = state.network.clone();
     let mut addresses = Vec::new();
     for _ in 0..count {
-        let taken = |address| {
-            state
-                .instances
-                .values()
-                .any(|other| other.is_alive() && other.address == address)
-        };
-        addresses.push(network.allocate(&model.subnet, taken)?);
+        addresses.push(network.allocate(&model.subnet, |address| state.is_taken(address))?);
     }
     state.network = network;
     for (index, address) in addresses.into_iter().enumerate() {
@@ -223,6 +237,7 @@ pub(crate) fn launch(
             state.volumes.insert(volume);
         }
         state.tag(&instance.id, instance_tags.clone());
+        state.tag(&instance.interface_id(), interface_tags.clone());
         made.push(instance.id.clone());
         state.instances.insert(instance.id.clone(), instance);
     }
@@ -291,6 +306,15 @@ fn devices(state: &State, image: &Image, wishes: &[Mapping]) -> Result<Vec<Mappi
             ));
         }
         device.size = Some(size);
+        let key = match &device.snapshot {
+            Some(id) => state.snapshot(id)?.key.clone(),
+            None => None,
+        };
+        let wish = encryption::Wish {
+            encrypted: device.encrypted,
+            key: device.key.take(),
+        };
+        device.key = wish.over(key.as_ref());
     }
     Ok(devices)
 }
@@ -304,7 +328,7 @@ fn volume(device: &Mapping, instance: &Instance, now: Timestamp) -> Volume {
         iops: device.iops.or(gp3.then_some(3000)),
         throughput: device.throughput.or(gp3.then_some(125)),
         kind,
-        encrypted: device.encrypted.unwrap_or(false),
+        key: device.key.clone(),
         snapshot: device.snapshot.clone(),
         zone: instance.zone.clone(),
         created: now,
@@ -326,11 +350,7 @@ fn model(
     image: &Image,
     kind: InstanceType,
 ) -> Result<Instance, ApiError> {
-    let interface = params
-        .structs("NetworkInterface")
-        .into_iter()
-        .next()
-        .unwrap_or_default();
+    let (wish, interface) = interfaces::Wish::read(params)?;
     let wanted_subnet = params
         .text("SubnetId")
         .or_else(|| interface.text("SubnetId"))
@@ -368,6 +388,7 @@ fn model(
         key,
         public_key,
         groups: groups(state, params, &interface)?,
+        interface: wish,
         profile: profile(&params.structure("IamInstanceProfile"))?,
         user_data: user_data(params.text("UserData"))?,
         on_shutdown: match params.text("InstanceInitiatedShutdownBehavior") {

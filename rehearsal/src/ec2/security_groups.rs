@@ -152,6 +152,7 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
             ),
         ));
     }
+    tags::check_kinds(params, &["security-group"])?;
     let tags = tags::specified(params, "security-group")?;
     let id = ids::resource("sg");
     let group = SecurityGroup {
@@ -182,7 +183,11 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     let used = state
         .instances
         .values()
-        .any(|instance| instance.is_alive() && instance.groups.contains(&id));
+        .any(|instance| instance.is_alive() && instance.groups.contains(&id))
+        || state
+            .interfaces
+            .values()
+            .any(|left| left.groups.contains(&id));
     let referred = state.groups.values().any(|other| {
         other.id != id
             && other

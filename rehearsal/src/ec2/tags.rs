@@ -37,6 +37,28 @@ pub(crate) fn kind(id: &str) -> Option<&'static str> {
         .map(|(_, kind)| *kind)
 }
 
+/// Refuses tags for kinds of resources that the call does not create.
+///
+/// # Errors
+/// `InvalidParameterValue`.
+pub(crate) fn check_kinds(params: &Params, kinds: &[&str]) -> Result<(), ApiError> {
+    let of_template = params.structs("TemplateTagSpecification");
+    for specification in params
+        .structs("TagSpecification")
+        .iter()
+        .chain(&of_template)
+    {
+        let kind = specification.required("ResourceType")?;
+        if !kinds.contains(&kind) {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                format!("'{kind}' is not a valid taggable resource type for this operation."),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Tags a request wants on resources of `kind` that it creates (`TagSpecification.N`).
 ///
 /// # Errors

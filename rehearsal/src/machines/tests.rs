@@ -60,6 +60,10 @@ impl DiskStore for Careful {
         self.disks.capture(volume_id, snapshot_id)
     }
 
+    fn duplicate(&self, snapshot_id: &str, copy_id: &str) -> anyhow::Result<()> {
+        self.disks.duplicate(snapshot_id, copy_id)
+    }
+
     fn delete_volume(&self, volume_id: &str) {
         self.disks.delete_volume(volume_id);
     }
@@ -165,10 +169,13 @@ impl Bench {
     }
 
     fn run(&self, more: &str) -> String {
-        let image = self.base();
+        let image = match more.contains("&ImageId=") {
+            true => String::new(),
+            false => format!("&ImageId={}", self.base()),
+        };
         let answer = self
             .call(&format!(
-                "Action=RunInstances&MinCount=1&MaxCount=1&ImageId={image}{more}"
+                "Action=RunInstances&MinCount=1&MaxCount=1{image}{more}"
             ))
             .unwrap();
         between(&answer, "<instanceId>", "</instanceId>")
@@ -314,6 +321,82 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     bench.call(&delete).unwrap();
     bench.settle().await;
     assert!(!bench.disks.volume_path(&snapshot).exists());
+}
+
+#[tokio::test]
+async fn a_copy_of_an_image_has_a_disk_of_its_own() {
+    let bench = Bench::new();
+    let base = bench.base();
+    let copy = |name: &str, of: &str| {
+        let form = format!(
+            "Action=CopyImage&Name={name}&SourceImageId={of}&SourceRegion=us-east-1&Encrypted=true"
+        );
+        between(&bench.call(&form).unwrap(), "<imageId>", "</imageId>")
+    };
+    let state = |image: &str| bench.ec2(|ec2| ec2.images[image].state.name());
+    let disk = |image: &str| {
+        let snapshot = bench.ec2(|ec2| ec2.images[image].snapshots().next().unwrap().to_owned());
+        bench.disks.volume_path(&snapshot)
+    };
+    let first = copy("first", &base);
+    assert_eq!(state(&first), "pending");
+    bench.settle().await;
+    assert_eq!(state(&first), "available");
+
+    // The source may go before it is copied: its disk stays until then.
+    let second = copy("second", &first);
+    let gone = disk(&first);
+    bench
+        .call(&format!(
+            "Action=DeregisterImage&ImageId={first}&DeleteAssociatedSnapshots=true"
+        ))
+        .unwrap();
+    bench.settle().await;
+    assert_eq!(state(&second), "available");
+    assert!(disk(&second).exists() && !gone.exists());
+    let id = bench.run(&format!("&ImageId={second}"));
+    bench.settle().await;
+    assert_eq!(bench.phase(&id), Phase::Running);
+    assert!(bench.ec2(|ec2| ec2.volumes_of(&id).all(|(volume, _)| volume.key.is_some())));
+}
+
+#[tokio::test]
+async fn an_interface_that_is_to_stay_outlives_instance_and_cloud() {
+    let bench = Bench::new();
+    let stays =
+        bench.run("&NetworkInterface.1.DeviceIndex=0&NetworkInterface.1.DeleteOnTermination=false");
+    let goes = bench.run("");
+    bench.settle().await;
+    let (subnet, address) = bench.ec2(|ec2| {
+        let instance = &ec2.instances[&stays];
+        (instance.subnet.clone(), instance.address)
+    });
+    let free = |bench: &Bench| {
+        let form = format!("Action=DescribeSubnets&SubnetId.1={subnet}");
+        let count = "availableIpAddressCount>";
+        between(
+            &bench.call(&form).unwrap(),
+            &format!("<{count}"),
+            &format!("</{count}"),
+        )
+    };
+    assert_eq!(free(&bench), "4089");
+    bench.to("Terminate", &stays);
+    bench.to("Terminate", &goes);
+    bench.settle().await;
+    let bench = bench.again();
+    let left = bench.ec2(|ec2| ec2.interfaces.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(left, [stays.replacen("i-", "eni-", 1)]);
+    assert_eq!(free(&bench), "4090");
+    assert!(bench.ec2(|ec2| ec2.is_taken(address)));
+    bench
+        .call(&format!(
+            "Action=DeleteNetworkInterface&NetworkInterfaceId={}",
+            left[0]
+        ))
+        .unwrap();
+    assert_eq!(free(&bench), "4091");
+    assert!(!bench.ec2(|ec2| ec2.is_taken(address)));
 }
 
 #[tokio::test]

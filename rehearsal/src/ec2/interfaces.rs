@@ -1,0 +1,399 @@
+//! Network interfaces: the primary one of each instance, and those that outlived theirs.
+//!
+//! An instance's interface is part of it (address, subnet, groups), so the two cannot differ. A row of its own has
+//! only an interface whose instance is terminated and whose `DeleteOnTermination` is false: it holds its address and
+//! its security groups until DeleteNetworkInterface.
+
+use std::net::Ipv4Addr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::instance_views::{group_name, private_name};
+use super::instances::{Instance, Phase};
+use super::select::{Describe, maybe, one};
+use super::tags;
+use crate::cloud::ACCOUNT;
+use crate::table::Table;
+use crate::wire::{ApiError, Params, Xml, iso};
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Interface {
+    /// `eni-…`
+    pub(crate) id: String,
+    /// For people.
+    pub(crate) description: String,
+    /// `subnet-…`
+    pub(crate) subnet: String,
+    /// e.g. `us-east-1a`
+    pub(crate) zone: String,
+    /// Its private address.
+    pub(crate) address: Ipv4Addr,
+    /// Security groups.
+    pub(crate) groups: Vec<String>,
+    /// Whose it is; `None` when its instance is terminated.
+    pub(crate) attachment: Option<Attachment>,
+}
+
+/// An interface's place in an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attachment {
+    /// `eni-attach-…`
+    pub(crate) id: String,
+    /// The instance.
+    pub(crate) instance: String,
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// Whether it goes with the instance.
+    pub(crate) delete_on_termination: bool,
+    /// Whether it has a public address.
+    pub(crate) public: bool,
+}
+
+/// What a launch says of its instances' interface, beside subnet and groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    /// For people.
+    pub(crate) description: String,
+    /// Whether it goes with the instance.
+    pub(crate) delete_on_termination: bool,
+    /// Whether it has a public address while the instance runs; subnets here give one unless told otherwise.
+    pub(crate) public: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            description: String::new(),
+            delete_on_termination: true,
+            public: true,
+        }
+    }
+}
+
+impl Wish {
+    /// Reads the one `NetworkInterface` of a launch; the rest of it is subnet and groups.
+    ///
+    /// # Errors
+    /// For several interfaces, one that exists already, and fields that mean nothing here.
+    pub(crate) fn read(params: &Params) -> Result<(Self, Params), ApiError> {
+        let mut all = params.structs("NetworkInterface");
+        let interface = match all.len() {
+            0 => return Ok((Self::default(), Params::default())),
+            1 => all.remove(0),
+            _ => {
+                return Err(unsupported(
+                    "an instance has one network interface here, and several were asked for",
+                ));
+            }
+        };
+        for (name, value) in interface.iter() {
+            let field = name.split('.').next().unwrap_or_default();
+            let means_something = match field {
+                "SubnetId" | "SecurityGroupId" | "Description" => true,
+                "AssociatePublicIpAddress" | "DeleteOnTermination" => true,
+                "DeviceIndex" | "NetworkCardIndex" => value == "0",
+                "InterfaceType" => value == "interface",
+                _ => false,
+            };
+            if !means_something {
+                return Err(unsupported(&format!(
+                    "NetworkInterface.{name} ({value}) cannot be honoured here"
+                )));
+            }
+        }
+        if !interface.has("DeviceIndex") {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                "Each network interface requires a device index.",
+            ));
+        }
+        for (name, what) in [
+            ("SubnetId", "subnet ID"),
+            ("SecurityGroupId", "security groups"),
+            ("SecurityGroup", "security groups"),
+        ] {
+            if params.has(name) {
+                return Err(ApiError::new(
+                    "InvalidParameterCombination",
+                    format!(
+                        "Network interfaces and an instance-level {what} may not be specified on the same request"
+                    ),
+                ));
+            }
+        }
+        let flag = |name: &str| interface.boolean(name);
+        let wish = Self {
+            description: interface.string("Description").unwrap_or_default(),
+            delete_on_termination: flag("DeleteOnTermination")?.unwrap_or(true),
+            public: flag("AssociatePublicIpAddress")?.unwrap_or(true),
+        };
+        Ok((wish, interface))
+    }
+}
+
+fn unsupported(message: &str) -> ApiError {
+    ApiError::new("UnsupportedOperation", message)
+}
+
+impl Instance {
+    /// The id of its interface.
+    pub(crate) fn interface_id(&self) -> String {
+        self.id.replacen("i-", "eni-", 1)
+    }
+
+    /// Its public address, while it has one.
+    pub(crate) fn public_address(&self) -> Option<Ipv4Addr> {
+        let up = matches!(self.phase, Phase::Pending | Phase::Running);
+        (up && self.interface.public).then_some(self.address)
+    }
+
+    fn interface(&self) -> Interface {
+        Interface {
+            id: self.interface_id(),
+            description: self.interface.description.clone(),
+            subnet: self.subnet.clone(),
+            zone: self.zone.clone(),
+            address: self.address,
+            groups: self.groups.clone(),
+            attachment: Some(Attachment {
+                id: self.id.replacen("i-", "eni-attach-", 1),
+                instance: self.id.clone(),
+                since: self.launched,
+                delete_on_termination: self.interface.delete_on_termination,
+                public: self.public_address().is_some(),
+            }),
+        }
+    }
+}
+
+impl Interface {
+    fn status(&self) -> &'static str {
+        match self.attachment {
+            Some(_) => "in-use",
+            None => "available",
+        }
+    }
+
+    /// Locally administered, and always the same for an interface.
+    fn mac(&self) -> String {
+        let digits: Vec<char> = self.id.chars().rev().take(10).collect();
+        digits.chunks(2).fold("02".to_owned(), |mac, pair| {
+            format!("{mac}:{}", pair.iter().collect::<String>())
+        })
+    }
+
+    fn public_address(&self) -> Option<Ipv4Addr> {
+        let attachment = self.attachment.as_ref()?;
+        attachment.public.then_some(self.address)
+    }
+}
+
+impl State {
+    /// The interface of that id.
+    ///
+    /// # Errors
+    /// `InvalidNetworkInterfaceID.NotFound`, `….Malformed`.
+    pub(crate) fn interface(&self, id: &str) -> Result<Interface, ApiError> {
+        let Some(rest) = id.strip_prefix("eni-") else {
+            return Err(ApiError::new(
+                "InvalidNetworkInterfaceId.Malformed",
+                format!("Invalid id: \"{id}\" (expecting \"eni-...\")"),
+            ));
+        };
+        if let Some(left) = self.interfaces.get(id) {
+            return Ok(left.clone());
+        }
+        let instance = self.instances.get(&format!("i-{rest}"));
+        match instance.filter(|instance| instance.is_alive()) {
+            Some(instance) => Ok(instance.interface()),
+            None => Err(not_found(id)),
+        }
+    }
+
+    /// An instance is terminated: its interface goes with it, or stays on its own.
+    pub(crate) fn release_interface(&mut self, instance_id: &str) {
+        let Some(instance) = self.instances.get(instance_id) else {
+            return;
+        };
+        let interface = Interface {
+            attachment: None,
+            ..instance.interface()
+        };
+        if instance.interface.delete_on_termination {
+            self.tags.remove(&interface.id);
+        } else {
+            self.interfaces.insert(interface.id.clone(), interface);
+        }
+    }
+
+    /// Whether an address is somebody's.
+    pub(crate) fn is_taken(&self, address: Ipv4Addr) -> bool {
+        let of_instance = |other: &Instance| other.is_alive() && other.address == address;
+        self.instances.values().any(of_instance)
+            || self.interfaces.values().any(|left| left.address == address)
+    }
+}
+
+fn not_found(id: &str) -> ApiError {
+    ApiError::new(
+        "InvalidNetworkInterfaceID.NotFound",
+        format!("The networkInterface ID '{id}' does not exist"),
+    )
+}
+
+/// DescribeNetworkInterfaces.
+pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let named = params.list("NetworkInterfaceId");
+    let all: Table<String, Interface> = if named.is_empty() {
+        let alive = state.instances.values().filter(|one| one.is_alive());
+        let attached = alive.map(Instance::interface);
+        attached
+            .chain(state.interfaces.values().cloned())
+            .map(|interface| (interface.id.clone(), interface))
+            .collect()
+    } else {
+        let mut found = Table::default();
+        for id in named {
+            found.insert(id.to_owned(), state.interface(id)?);
+        }
+        found
+    };
+    let chosen = Describe::new(params, &state.tags, "NetworkInterfaceId").choose(
+        &all,
+        not_found,
+        |interface, name| field(state, interface, name),
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "networkInterfaceSet", |x, interface| {
+        write(x, state, interface);
+        x.text("availabilityZone", &interface.zone)
+            .text("requesterManaged", false);
+        tags::write(x, state.tags.get(&interface.id));
+    });
+    Ok(xml)
+}
+
+fn field(state: &State, interface: &Interface, name: &str) -> Option<Vec<String>> {
+    let at = interface.attachment.as_ref();
+    match name {
+        "network-interface-id" => one(&interface.id),
+        "description" => one(&interface.description),
+        "status" => one(interface.status()),
+        "subnet-id" => one(&interface.subnet),
+        "vpc-id" => one(&state.network.vpc),
+        "availability-zone" => one(&interface.zone),
+        "availability-zone-id" => one(super::network::zone_id(&interface.zone)),
+        "owner-id" => one(ACCOUNT),
+        "group-id" => Some(interface.groups.clone()),
+        "group-name" => Some(
+            interface
+                .groups
+                .iter()
+                .map(|id| group_name(state, id).to_owned())
+                .collect(),
+        ),
+        "private-ip-address" | "addresses.private-ip-address" => one(interface.address),
+        "addresses.primary" => one(true),
+        "private-dns-name" => one(private_name(interface.address)),
+        "mac-address" => one(interface.mac()),
+        "interface-type" => one("interface"),
+        "source-dest-check" => one(true),
+        "requester-managed" | "operator.managed" => one(false),
+        "association.public-ip"
+        | "addresses.association.public-ip"
+        | "association.public-dns-name" => maybe(interface.public_address()),
+        "association.ip-owner-id" | "addresses.association.owner-id" => {
+            maybe(interface.public_address().map(|_| "amazon"))
+        }
+        "association.allocation-id"
+        | "association.association-id"
+        | "ipv6-addresses.ipv6-address"
+        | "requester-id"
+        | "operator.principal" => Some(Vec::new()),
+        "attachment.attachment-id" => maybe(at.map(|at| &at.id)),
+        "attachment.instance-id" => maybe(at.map(|at| &at.instance)),
+        "attachment.instance-owner-id" => maybe(at.map(|_| ACCOUNT)),
+        "attachment.device-index" => maybe(at.map(|_| 0)),
+        "attachment.status" => maybe(at.map(|_| "attached")),
+        "attachment.attach-time" => maybe(at.map(|at| iso(at.since))),
+        "attachment.delete-on-termination" => maybe(at.map(|at| at.delete_on_termination)),
+        _ => None,
+    }
+}
+
+/// Writes an instance's interface as DescribeInstances shows it.
+pub(crate) fn write_of(x: &mut Xml, state: &State, instance: &Instance) {
+    let alive = instance.is_alive().then(|| instance.interface());
+    x.list("networkInterfaceSet", "item", alive, |x, interface| {
+        write(x, state, &interface);
+    });
+}
+
+fn write(x: &mut Xml, state: &State, interface: &Interface) {
+    x.text("networkInterfaceId", &interface.id)
+        .text("subnetId", &interface.subnet)
+        .text("vpcId", &state.network.vpc)
+        .text("description", &interface.description)
+        .text("ownerId", ACCOUNT)
+        .text("status", interface.status())
+        .text("macAddress", interface.mac())
+        .text("privateIpAddress", interface.address)
+        .text("privateDnsName", private_name(interface.address))
+        .text("sourceDestCheck", true)
+        .text("interfaceType", "interface")
+        .list("groupSet", "item", &interface.groups, |x, id| {
+            x.text("groupId", id)
+                .text("groupName", group_name(state, id));
+        });
+    if let Some(at) = &interface.attachment {
+        x.node("attachment", |x| {
+            x.text("attachmentId", &at.id)
+                .text("deviceIndex", 0)
+                .text("networkCardIndex", 0)
+                .text("instanceId", &at.instance)
+                .text("instanceOwnerId", ACCOUNT)
+                .text("status", "attached")
+                .text("attachTime", iso(at.since))
+                .text("deleteOnTermination", at.delete_on_termination);
+        });
+    }
+    write_association(x, interface.public_address());
+    x.list(
+        "privateIpAddressesSet",
+        "item",
+        [interface.address],
+        |x, address| {
+            x.text("privateIpAddress", address)
+                .text("privateDnsName", private_name(address))
+                .text("primary", true);
+            write_association(x, interface.public_address());
+        },
+    );
+}
+
+fn write_association(x: &mut Xml, public: Option<Ipv4Addr>) {
+    if let Some(address) = public {
+        x.node("association", |x| {
+            x.text("publicIp", address)
+                .text("publicDnsName", address)
+                .text("ipOwnerId", "amazon");
+        });
+    }
+}
+
+/// DeleteNetworkInterface: of one that outlived its instance.
+pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let id = params.required("NetworkInterfaceId")?;
+    if state.interface(id)?.attachment.is_some() {
+        return Err(ApiError::new(
+            "InvalidParameterValue",
+            format!("Network interface '{id}' is currently in use."),
+        ));
+    }
+    state.interfaces.remove(id);
+    state.tags.remove(id);
+    Ok(tags::done())
+}
