@@ -105,6 +105,18 @@ id!(
     VpcId, "a VPC id", "it looks like vpc-0123456789abcdef0", |t| tail(t, "vpc-")
 );
 id!(
+    /// An EBS volume.
+    VolumeId, "a volume id", "it looks like vol-0123456789abcdef0", |t| tail(t, "vol-")
+);
+id!(
+    /// A network interface.
+    NetworkInterfaceId, "a network interface id", "it looks like eni-0123456789abcdef0", |t| tail(t, "eni-")
+);
+id!(
+    /// A key pair; its name can be used again, its id cannot.
+    KeyPairId, "a key pair id", "it looks like key-0123456789abcdef0", |t| tail(t, "key-")
+);
+id!(
     /// An AWS account.
     AccountId, "an account id", "it has twelve digits",
     |t| t.len() == 12 && t.bytes().all(|b| b.is_ascii_digit())

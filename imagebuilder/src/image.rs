@@ -53,13 +53,9 @@ impl Inputs {
     }
 }
 
-/// The AMI's name: `<image>-<yyyymmddThhmmssZ>-<digest8>`.
-pub(crate) fn ami_name(image: &ImageName, at: jiff::Timestamp, digest: &Digest) -> String {
-    let name = format!(
-        "{image}-{}-{}",
-        at.strftime("%Y%m%dT%H%M%SZ"),
-        short(digest)
-    );
+/// The AMI's name: `<image>-<run>-<digest8>`. The run's id is in it so that two hosts never make the same name.
+pub(crate) fn ami_name(image: &ImageName, run: &RunId, digest: &Digest) -> String {
+    let name = format!("{image}-{run}-{}", short(digest));
     debug_assert!(
         name.len() <= AMI_NAME_LIMIT,
         "an image name has at most 64 characters"
@@ -166,13 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn names_fit_ec2s_limit_and_sort_by_time() {
+    fn names_fit_ec2s_limit_sort_by_time_and_are_one_runs() {
         let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let digest = sha256(b"x");
-        let name = ami_name(&ImageName::parse("shop").unwrap(), at, &digest);
-        assert_eq!(name, "shop-20260102T030405Z-2d711642");
-        let longest = ami_name(&ImageName::parse("a".repeat(64)).unwrap(), at, &digest);
-        assert!(longest.len() <= AMI_NAME_LIMIT);
+        let named = |image: &str, random| {
+            let image = ImageName::parse(image).unwrap();
+            ami_name(&image, &run_id("bake", at, random), &digest)
+        };
+        assert_eq!(
+            named("shop", 0xab_cdef),
+            "shop-20260102T030405Z-bake-abcdef-2d711642"
+        );
+        // Two hosts in the same second, with the same inputs.
+        assert_ne!(named("shop", 1), named("shop", 2));
+        assert!(named(&"a".repeat(64), 1).len() <= AMI_NAME_LIMIT);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! An intent is written *before* every call that creates, and every id the moment it is known, so that whoever finds
 //! the run dead can finish or undo it. Written by temp file, fsync and rename: a reader never sees half a journal.
 //! This module knows files only; what to undo and how is the sweep's business.
+//!
+//! Rule: an id gets in only as an [`Owned`], never as text. What an earlier release wrote down is not believed: its ids
+//! came from Packer's output.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,12 +15,15 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use crate::cloud::Owned;
 use crate::exit::Exit;
 use crate::ids::RunId;
 use crate::lock::Lock;
 
-/// The schema this program reads and writes.
-const SCHEMA: u32 = 1;
+/// The schema this program writes.
+const SCHEMA: u32 = 2;
+/// The oldest one it reads. In 1, ids were taken from Packer's output.
+const OLDEST: u32 = 1;
 const JOURNAL: &str = "ledger.json";
 const LOCK: &str = "lock";
 const PACKER_LOCK: &str = "packer.lock";
@@ -32,9 +38,13 @@ pub(crate) enum Kind {
     Image,
     /// A snapshot.
     Snapshot,
-    /// A key pair, by name.
+    /// A volume.
+    Volume,
+    /// A network interface.
+    NetworkInterface,
+    /// A key pair.
     KeyPair,
-    /// A security group, by id or, before the id is known, by name.
+    /// A security group.
     SecurityGroup,
     /// An SSM parameter, by name.
     Parameter,
@@ -46,6 +56,8 @@ impl std::fmt::Display for Kind {
             Self::Instance => "instance",
             Self::Image => "image",
             Self::Snapshot => "snapshot",
+            Self::Volume => "volume",
+            Self::NetworkInterface => "network interface",
             Self::KeyPair => "key pair",
             Self::SecurityGroup => "security group",
             Self::Parameter => "parameter",
@@ -77,7 +89,7 @@ pub(crate) struct Thing {
     pub(crate) name: String,
     /// Its id, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) id: Option<String>,
+    pub(crate) id: Option<Owned<String>>,
     /// How it stands.
     pub(crate) state: State,
 }
@@ -85,7 +97,7 @@ pub(crate) struct Thing {
 impl Thing {
     /// What people call it: its id, or else its name.
     pub(crate) fn label(&self) -> &str {
-        self.id.as_deref().unwrap_or(&self.name)
+        self.id.as_ref().map_or(&*self.name, |id| id.id())
     }
 }
 
@@ -178,6 +190,60 @@ pub(crate) enum Found {
     Alive(RunId),
     /// Its process is gone; the journal is ours now.
     Dead(Box<Ledger>),
+    /// Its process is gone, and its journal cannot be read.
+    Unreadable(Unreadable),
+}
+
+/// A dead run whose journal cannot be read: damaged, or of a later release.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    /// The run, after its folder's name.
+    pub(crate) run: RunId,
+    /// What is wrong with the file, and where it is.
+    pub(crate) why: String,
+    folder: PathBuf,
+    lock: Lock,
+}
+
+impl Unreadable {
+    /// Puts the file aside, as `ledger.json.unreadable`, and begins the run's journal anew, with nothing in it.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn begin_anew(
+        self,
+        verb: &str,
+        image: &str,
+        region: &str,
+    ) -> anyhow::Result<Ledger> {
+        let path = self.folder.join(JOURNAL);
+        std::fs::rename(&path, path.with_extension("json.unreadable"))
+            .with_context(|| format!("put {} aside", path.display()))?;
+        let ledger = Ledger {
+            folder: self.folder,
+            journal: Journal::new(self.run, verb, image, region),
+            _lock: self.lock,
+        };
+        ledger.write()?;
+        Ok(ledger)
+    }
+}
+
+impl Journal {
+    fn new(run: RunId, verb: &str, image: &str, region: &str) -> Self {
+        Self {
+            schema: SCHEMA,
+            run,
+            verb: verb.to_owned(),
+            image: image.to_owned(),
+            region: region.to_owned(),
+            began: jiff::Timestamp::now(),
+            outcome: None,
+            steps: Vec::new(),
+            things: Vec::new(),
+            facts: BTreeMap::new(),
+        }
+    }
 }
 
 impl Ledger {
@@ -197,45 +263,44 @@ impl Ledger {
         let lock = lock.with_context(|| format!("run {run} is held by another process"))?;
         let ledger = Self {
             folder,
-            journal: Journal {
-                schema: SCHEMA,
-                run,
-                verb: verb.to_owned(),
-                image: image.to_owned(),
-                region: region.to_owned(),
-                began: jiff::Timestamp::now(),
-                outcome: None,
-                steps: Vec::new(),
-                things: Vec::new(),
-                facts: BTreeMap::new(),
-            },
+            journal: Journal::new(run, verb, image, region),
             _lock: lock,
         };
         ledger.write()?;
         Ok(ledger)
     }
 
-    /// Opens one run; `None` when the folder holds no journal (killed before the first write: nothing was created).
+    /// Opens one run; `None` when the folder holds no journal (killed before the first write: nothing was created), or is
+    /// no run's.
     pub(crate) fn find(folder: &Path) -> anyhow::Result<Option<Found>> {
         let path = folder.join(JOURNAL);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        let name = folder.file_name().and_then(|name| name.to_str());
+        let Some(run) = name.and_then(|name| RunId::parse(name).ok()) else {
+            return Ok(None);
         };
-        let journal = parse(&text, &path)?;
+        if !path
+            .try_exists()
+            .with_context(|| format!("look for {}", path.display()))?
+        {
+            return Ok(None);
+        }
         let lock = File::create(folder.join(LOCK)).context("open the run's lock")?;
         let Some(lock) = Lock::of(lock).context("lock the run")? else {
-            return Ok(Some(Found::Alive(journal.run)));
+            return Ok(Some(Found::Alive(run)));
         };
-        // It may have been written between reading and locking.
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        Ok(Some(Found::Dead(Box::new(Self {
-            folder: folder.to_owned(),
-            journal: parse(&text, &path)?,
-            _lock: lock,
-        }))))
+        Ok(Some(match read(&path) {
+            Ok(journal) => Found::Dead(Box::new(Self {
+                folder: folder.to_owned(),
+                journal,
+                _lock: lock,
+            })),
+            Err(error) => Found::Unreadable(Unreadable {
+                run,
+                why: format!("{error:#}"),
+                folder: folder.to_owned(),
+                lock,
+            }),
+        }))
     }
 
     /// All runs below `runs`, oldest first.
@@ -298,11 +363,17 @@ impl Ledger {
     }
 
     /// Records that something exists, fulfilling the intent of the same kind and name if there is one.
-    pub(crate) fn exists(&mut self, kind: Kind, name: &str, id: &str) -> anyhow::Result<()> {
+    pub(crate) fn exists<T: std::fmt::Display>(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        id: &Owned<T>,
+    ) -> anyhow::Result<()> {
+        let id = id.text();
         let things = &mut self.journal.things;
         if things
             .iter()
-            .any(|thing| thing.kind == kind && thing.id.as_deref() == Some(id))
+            .any(|thing| thing.kind == kind && thing.id.as_ref() == Some(&id))
         {
             return Ok(());
         }
@@ -311,13 +382,13 @@ impl Ledger {
         });
         match intended {
             Some(thing) => {
-                thing.id = Some(id.to_owned());
+                thing.id = Some(id);
                 thing.state = State::Exists;
             }
             None => things.push(Thing {
                 kind,
                 name: name.to_owned(),
-                id: Some(id.to_owned()),
+                id: Some(id),
                 state: State::Exists,
             }),
         }
@@ -327,11 +398,19 @@ impl Ledger {
     /// Records a new state of something, by its id or name.
     pub(crate) fn mark(&mut self, kind: Kind, label: &str, state: State) -> anyhow::Result<()> {
         for thing in &mut self.journal.things {
-            if thing.kind == kind && (thing.id.as_deref() == Some(label) || thing.name == label) {
+            if thing.kind == kind && (thing.label() == label || thing.name == label) {
                 thing.state = state;
             }
         }
         self.write()
+    }
+
+    /// The ids of everything of a kind that this run ever had, whatever became of it.
+    pub(crate) fn ever(&self, kind: Kind) -> impl Iterator<Item = &Owned<String>> {
+        let things = self.journal.things.iter();
+        things
+            .filter(move |thing| thing.kind == kind)
+            .filter_map(|thing| thing.id.as_ref())
     }
 
     /// Records a fact.
@@ -381,15 +460,23 @@ impl Ledger {
     }
 }
 
-fn parse(text: &str, path: &Path) -> anyhow::Result<Journal> {
-    let journal: Journal =
-        serde_json::from_str(text).with_context(|| format!("read {}", path.display()))?;
+fn read(path: &Path) -> anyhow::Result<Journal> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let mut journal: Journal =
+        serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
     anyhow::ensure!(
-        journal.schema == SCHEMA,
-        "{} has schema {}, this program knows {SCHEMA}",
+        (OLDEST..=SCHEMA).contains(&journal.schema),
+        "{} has schema {}, this program knows {OLDEST} to {SCHEMA}",
         path.display(),
         journal.schema
     );
+    if journal.schema < SCHEMA {
+        // Found by its tag or not at all.
+        for thing in &mut journal.things {
+            thing.id = None;
+        }
+        journal.schema = SCHEMA;
+    }
     Ok(journal)
 }
 
@@ -421,14 +508,21 @@ mod tests {
         .unwrap()
     }
 
+    /// As an earlier run of this program wrote it down.
+    fn owned(id: &str) -> Owned<String> {
+        serde_json::from_value(id.into()).unwrap()
+    }
+
     #[test]
     fn an_intent_becomes_a_thing_and_is_undone_newest_first() {
         let runs = tempfile::tempdir().unwrap();
         let mut ledger = begun(runs.path(), "r1");
         ledger.intend(Kind::KeyPair, "key").unwrap();
-        ledger.exists(Kind::KeyPair, "key", "key").unwrap();
+        ledger.exists(Kind::KeyPair, "key", &owned("key")).unwrap();
         ledger.intend(Kind::Instance, "gate").unwrap();
-        ledger.exists(Kind::Instance, "gate", "i-1").unwrap();
+        ledger
+            .exists(Kind::Instance, "gate", &owned("i-1"))
+            .unwrap();
         ledger.intend(Kind::Image, "shop-1").unwrap();
         let labels: Vec<String> = ledger
             .open_things()
@@ -482,20 +576,72 @@ mod tests {
         assert!(Ledger::all(runs.path()).unwrap().is_empty());
     }
 
+    fn unreadable(runs: &Path) -> Unreadable {
+        let mut found = Ledger::all(runs).unwrap();
+        match found.pop() {
+            Some(Found::Unreadable(unreadable)) => unreadable,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn another_schema_is_refused() {
+    fn a_journal_that_cannot_be_read_is_one_finding_among_others() {
+        let runs = tempfile::tempdir().unwrap();
+        for run in ["r1", "r2", "r3"] {
+            drop(begun(runs.path(), run));
+        }
+        for (run, text) in [("r2", "{"), ("r3", "\0\0\0")] {
+            std::fs::write(runs.path().join(run).join(JOURNAL), text).unwrap();
+        }
+        let found = Ledger::all(runs.path()).unwrap();
+        assert!(
+            matches!(
+                &found[..],
+                [Found::Dead(_), Found::Unreadable(a), Found::Unreadable(b)]
+                    if a.run.as_str() == "r2" && b.run.as_str() == "r3"
+            ),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn a_later_schema_is_named_and_can_be_put_aside() {
         let runs = tempfile::tempdir().unwrap();
         drop(begun(runs.path(), "r1"));
         let path = runs.path().join("r1").join(JOURNAL);
         let text = std::fs::read_to_string(&path)
             .unwrap()
-            .replace("\"schema\": 1", "\"schema\": 9");
+            .replace("\"schema\": 2", "\"schema\": 9");
+        std::fs::write(&path, &text).unwrap();
+        let unreadable = unreadable(runs.path());
+        assert!(unreadable.why.contains("schema 9"), "{}", unreadable.why);
+        drop(unreadable.begin_anew("reap", "shop", "us-east-1").unwrap());
+        assert!(matches!(
+            &Ledger::all(runs.path()).unwrap()[..],
+            [Found::Dead(_)]
+        ));
+        let aside = path.with_extension("json.unreadable");
+        assert_eq!(std::fs::read_to_string(aside).unwrap(), text);
+    }
+
+    #[test]
+    fn ids_that_an_earlier_release_took_from_text_are_not_believed() {
+        let runs = tempfile::tempdir().unwrap();
+        let mut ledger = begun(runs.path(), "r1");
+        ledger
+            .exists(Kind::Image, "shop-1", &owned("ami-1"))
+            .unwrap();
+        drop(ledger);
+        let path = runs.path().join("r1").join(JOURNAL);
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("\"schema\": 2", "\"schema\": 1");
         std::fs::write(&path, text).unwrap();
-        assert!(
-            Ledger::all(runs.path())
-                .unwrap_err()
-                .to_string()
-                .contains("schema 9")
-        );
+        let found = Ledger::all(runs.path()).unwrap();
+        let [Found::Dead(dead)] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(dead.ever(Kind::Image).count(), 0);
+        assert_eq!(dead.open_things()[0].name, "shop-1");
     }
 }

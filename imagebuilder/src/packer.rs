@@ -5,7 +5,7 @@
 //! module knows nothing of the cloud.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -29,10 +29,13 @@ pub(crate) const ERRORS: &str = "packer.err";
 const GROUP: &str = "packer.pid";
 /// Packer's own debug log.
 const LOG: &str = "packer.log";
-/// How often we look whether Packer wrote more: fast enough to record an id before anybody can miss it.
+/// How often we look whether Packer wrote more.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long Packer may take to clean up after it was asked to stop: terminating an instance takes minutes on EC2.
-const CLEAN_UP: Duration = Duration::from_secs(600);
+/// How long Packer may take to clean up after it was asked to stop. It waits until its instance is terminated, which takes
+/// minutes on EC2; whatever is left of it then, the sweep finds by its tag.
+const CLEAN_UP: Duration = Duration::from_secs(120);
+/// How many bytes of a line are read: a provisioner may print as much as it likes.
+const LONGEST: usize = 1 << 16;
 
 /// A release of Packer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,50 +264,53 @@ pub(crate) struct Running {
 impl Running {
     /// Follows the build to its end, handing over every line. When asked to stop, past the deadline, or once `enough`
     /// has ended, Packer is interrupted once and given time to clean up; asked again, it is killed.
+    ///
+    /// # Errors
+    /// When Packer's output cannot be read; Packer has ended then, too.
     pub(crate) async fn follow(
         mut self,
         cancel: &Cancel,
         deadline: Duration,
         enough: impl Future<Output = ()>,
-        mut on_line: impl FnMut(&Line) -> anyhow::Result<()>,
+        mut on_line: impl FnMut(&Line),
     ) -> anyhow::Result<Ended> {
         let mut enough = std::pin::pin!(enough);
         let mut beat = tokio::time::interval(LOOK);
         let deadline = tokio::time::Instant::now() + deadline;
-        let mut stopping = None;
+        let mut stopping: Option<anyhow::Result<Ended>> = None;
         let mut give_up = None;
         loop {
-            tokio::select! {
+            let stop = tokio::select! {
                 status = self.child.wait() => {
                     let status = status.context("wait for packer")?;
                     self.reader.read(&mut on_line)?;
-                    return Ok(stopping.unwrap_or(Ended::Exited(status)));
+                    return stopping.unwrap_or(Ok(Ended::Exited(status)));
                 }
-                _ = beat.tick() => self.reader.read(&mut on_line)?,
-                () = cancel.asked(), if stopping.is_none() => {
-                    interrupt(self.group);
-                    stopping = Some(Ended::Cancelled);
-                    give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
+                _ = beat.tick(), if !matches!(stopping, Some(Err(_))) => {
+                    match self.reader.read(&mut on_line) {
+                        Ok(()) => continue,
+                        Err(error) => Err(error),
+                    }
                 }
-                () = tokio::time::sleep_until(deadline), if stopping.is_none() => {
-                    interrupt(self.group);
-                    stopping = Some(Ended::TimedOut);
-                    give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
-                }
-                () = &mut enough, if stopping.is_none() => {
-                    interrupt(self.group);
-                    stopping = Some(Ended::Interrupted);
-                    give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
-                }
+                () = cancel.asked(), if stopping.is_none() => Ok(Ended::Cancelled),
+                () = tokio::time::sleep_until(deadline), if stopping.is_none() => Ok(Ended::TimedOut),
+                () = &mut enough, if stopping.is_none() => Ok(Ended::Interrupted),
                 () = cancel.asked_times(2), if give_up.is_some() => {
                     kill(self.group);
                     give_up = None;
+                    continue;
                 }
                 () = at(give_up), if give_up.is_some() => {
                     kill(self.group);
                     give_up = None;
+                    continue;
                 }
+            };
+            if stopping.is_none() {
+                interrupt(self.group);
+                give_up = Some(tokio::time::Instant::now() + CLEAN_UP);
             }
+            stopping = Some(stop);
         }
     }
 }
@@ -336,109 +342,113 @@ fn signal(group: i32, signal: Signal) {
 
 /// Reads what Packer wrote since the last look.
 #[derive(Debug)]
-pub(crate) struct Reader {
+struct Reader {
     file: File,
     rest: Vec<u8>,
 }
 
 impl Reader {
-    /// Opens a run folder's output from its beginning.
-    pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
-        let mut file = File::open(folder.join(OUTPUT)).context("open packer's output")?;
-        file.seek(SeekFrom::Start(0))
-            .context("rewind packer's output")?;
+    /// Opens a run folder's output at its beginning.
+    fn open(folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            file,
+            file: File::open(folder.join(OUTPUT)).context("open packer's output")?,
             rest: Vec::new(),
         })
     }
 
-    /// Hands over every complete line written since.
-    pub(crate) fn read(
-        &mut self,
-        on_line: &mut impl FnMut(&Line) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        self.file
-            .read_to_end(&mut self.rest)
-            .context("read packer's output")?;
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            if let Some(line) = Line::parse(String::from_utf8_lossy(&line).trim_end()) {
-                on_line(&line)?;
+    /// Hands over every complete line written since, cut off at [`LONGEST`].
+    fn read(&mut self, on_line: &mut impl FnMut(&Line)) -> anyhow::Result<()> {
+        let mut piece = [0; 65536];
+        loop {
+            let count = self.file.read(&mut piece).context("read packer's output")?;
+            if count == 0 {
+                return Ok(());
+            }
+            for part in piece[..count].split_inclusive(|byte| *byte == b'\n') {
+                let room = LONGEST.saturating_sub(self.rest.len());
+                self.rest.extend_from_slice(&part[..part.len().min(room)]);
+                if !part.ends_with(b"\n") {
+                    continue;
+                }
+                let line = String::from_utf8_lossy(&self.rest);
+                if let Some(line) = Line::parse(line.trim_end()) {
+                    on_line(&line);
+                }
+                self.rest.clear();
             }
         }
-        Ok(())
     }
 }
 
 /// A line of Packer's machine-readable output, as far as we listen.
+///
+/// Rule: what a line says is shown, and never believed. Whatever a provisioner prints comes through here too; of what exists
+/// in the account the API is asked. Only the type of a line (its third field) is Packer's own word: no provisioner can
+/// write an `artifact` or an `error` line, for Packer puts what it hears into the data of `ui` lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Something for people; the target's prefix is taken off.
     Say(String),
-    /// An error for people.
+    /// An error for people, or what a provisioner printed to its standard error.
     Error(String),
-    /// A security group of this name is about to be created.
-    SecurityGroup(String),
-    /// The builder exists.
-    Instance(String),
     /// Packer waits until the builder answers on SSH.
     WaitingForSsh,
     /// The builder answers.
     Connected,
-    /// An image of this name is about to be created.
-    CreatingImage(String),
-    /// The image exists. Packer only now begins to wait for it.
-    Image(String),
     /// A provisioning script begins.
     Script(String),
+    /// Why the build failed, by Packer itself.
+    Failed(String),
+    /// What the build made: regions and ids of images.
+    Artifact(Vec<(String, String)>),
 }
 
 impl Line {
-    /// From one line: `time,target,type,data…`, commas within data as `%!(PACKER_COMMA)`.
+    /// From one line: `time,target,type,data…`, commas within data as `%!(PACKER_COMMA)`; see
+    /// <https://developer.hashicorp.com/packer/docs/commands#machine-readable-output>.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(4, ',');
-        let (_time, _target, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        let (_time, target, kind) = (fields.next()?, fields.next()?, fields.next()?);
         let data: Vec<String> = fields.next()?.split(',').map(plain).collect();
-        if kind != "ui" {
-            return None;
+        match kind {
+            "ui" => Self::for_people(data.first()?, data.get(1)?),
+            "error" if !target.is_empty() => Some(Self::Failed(data.first()?.clone())),
+            "artifact" => match &data[..] {
+                [_, what, id] if what == "id" => images(id).map(Self::Artifact),
+                _ => None,
+            },
+            _ => None,
         }
-        let (level, text) = (data.first()?, data.get(1)?);
+    }
+
+    fn for_people(level: &str, text: &str) -> Option<Self> {
         let text = without_target(text);
         if level == "error" {
             return Some(Self::Error(text.to_owned()));
         }
         // Packer's own steps; what provisioners print comes as messages.
-        if level == "say" && text.starts_with("Waiting for SSH to become available") {
-            return Some(Self::WaitingForSsh);
+        if level == "say" {
+            if text.starts_with("Waiting for SSH to become available") {
+                return Some(Self::WaitingForSsh);
+            }
+            if text.starts_with("Connected to SSH") {
+                return Some(Self::Connected);
+            }
+            if let Some(path) = text.strip_prefix("Provisioning with shell script: ") {
+                return Some(Self::Script(path.trim().to_owned()));
+            }
         }
-        if level == "say" && text.starts_with("Connected to SSH") {
-            return Some(Self::Connected);
-        }
-        Some(Self::told(text))
+        Some(Self::Say(text.to_owned()))
     }
+}
 
-    fn told(text: &str) -> Self {
-        let after = |prefix: &str| text.strip_prefix(prefix).map(|rest| rest.trim().to_owned());
-        if let Some(name) = after("Creating temporary security group for this instance: ") {
-            return Self::SecurityGroup(name);
-        }
-        if let Some(id) = after("Instance ID: ") {
-            return Self::Instance(id);
-        }
-        if let Some(name) = after("Creating AMI ")
-            .and_then(|rest| Some(rest.split_once(" from instance ")?.0.to_owned()))
-        {
-            return Self::CreatingImage(name);
-        }
-        if let Some(id) = after("AMI: ").filter(|id| id.starts_with("ami-")) {
-            return Self::Image(id);
-        }
-        if let Some(path) = after("Provisioning with shell script: ") {
-            return Self::Script(path);
-        }
-        Self::Say(text.to_owned())
-    }
+/// The images in an artifact's id, `us-east-1:ami-0b,eu-west-1:ami-0c`; `None` when it is of something else.
+fn images(id: &str) -> Option<Vec<(String, String)>> {
+    id.split(',')
+        .map(|part| part.split_once(':'))
+        .map(|part| part.filter(|(_, image)| image.starts_with("ami-")))
+        .map(|part| part.map(|(region, image)| (region.to_owned(), image.to_owned())))
+        .collect()
 }
 
 fn plain(field: &str) -> String {
@@ -483,23 +493,41 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_heard_the_moment_they_are_named() {
+    fn what_provisioners_print_is_nothing_but_text() {
+        for text in [
+            "Instance ID: i-0a",
+            "AMI: ami-0b",
+            "Creating AMI shop-1 from instance i-0a",
+            "Creating temporary security group for this instance: packer_5f",
+            "Provisioning with shell script: /etc/passwd",
+            "Connected to SSH!",
+            "1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b",
+        ] {
+            let told = text.replace(',', "%!(PACKER_COMMA)");
+            let line = format!("1,amazon-ebs.image,ui,message,    amazon-ebs.image: {told}");
+            assert_eq!(Line::parse(&line), Some(Line::Say(text.to_owned())));
+            let line = format!("1,amazon-ebs.image,ui,error,==> amazon-ebs.image: {told}");
+            assert_eq!(Line::parse(&line), Some(Line::Error(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn lines_are_told_apart() {
         for (line, want) in [
             (
-                "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Creating temporary security group for this instance: packer_5f",
-                Line::SecurityGroup("packer_5f".into()),
+                "1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b",
+                Line::Artifact(vec![("us-east-1".into(), "ami-0b".into())]),
             ),
             (
-                "1,amazon-ebs.image,ui,message,    amazon-ebs.image: Instance ID: i-0a",
-                Line::Instance("i-0a".into()),
+                "1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b%!(PACKER_COMMA)eu-west-1:ami-0c",
+                Line::Artifact(vec![
+                    ("us-east-1".into(), "ami-0b".into()),
+                    ("eu-west-1".into(), "ami-0c".into()),
+                ]),
             ),
             (
-                "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Creating AMI shop-1 from instance i-0a",
-                Line::CreatingImage("shop-1".into()),
-            ),
-            (
-                "1,amazon-ebs.image,ui,message,    amazon-ebs.image: AMI: ami-0b",
-                Line::Image("ami-0b".into()),
+                "1,amazon-ebs.image,error,Script exited with non-zero exit status: 1",
+                Line::Failed("Script exited with non-zero exit status: 1".into()),
             ),
             (
                 "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Provisioning with shell script: provision/10-install.sh",
@@ -528,11 +556,15 @@ mod tests {
         ] {
             assert_eq!(Line::parse(line), Some(want), "{line}");
         }
-        assert_eq!(
-            Line::parse("1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b"),
-            None
-        );
-        assert_eq!(Line::parse("garbage"), None);
+        for line in [
+            "1,amazon-ebs.image,artifact,0,builder-id,mitchellh.amazonebs",
+            "1,amazon-ebs.image,artifact,1,id,manifest.json",
+            "1,amazon-ebs.image,artifact-count,1",
+            "garbage",
+            "",
+        ] {
+            assert_eq!(Line::parse(line), None, "{line}");
+        }
     }
 
     #[test]
@@ -542,21 +574,11 @@ mod tests {
         let mut file = File::create(folder.path().join(OUTPUT)).unwrap();
         let mut reader = Reader::open(folder.path()).unwrap();
         let mut heard = Vec::new();
-        write!(file, "1,,ui,say,Instance").unwrap();
-        reader
-            .read(&mut |line| {
-                heard.push(line.clone());
-                Ok(())
-            })
-            .unwrap();
+        write!(file, "1,,ui,say,Creating").unwrap();
+        reader.read(&mut |line| heard.push(line.clone())).unwrap();
         assert!(heard.is_empty());
-        writeln!(file, " ID: i-1").unwrap();
-        reader
-            .read(&mut |line| {
-                heard.push(line.clone());
-                Ok(())
-            })
-            .unwrap();
-        assert_eq!(heard, [Line::Instance("i-1".into())]);
+        writeln!(file, " tags").unwrap();
+        reader.read(&mut |line| heard.push(line.clone())).unwrap();
+        assert_eq!(heard, [Line::Say("Creating tags".into())]);
     }
 }

@@ -16,7 +16,7 @@ use tera::{Kwargs, Tera, Value};
 use crate::cloud::Tags;
 use crate::config::{Config, Service};
 use crate::exit::{Exit, Failure};
-use crate::ids::{ImageId, ServiceName};
+use crate::ids::{ImageId, RunId, ServiceName};
 
 /// The Packer template.
 pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
@@ -44,6 +44,10 @@ pub(crate) struct Facts {
     pub(crate) endpoint: Option<String>,
     /// The resolved source image.
     pub(crate) source: ImageId,
+    /// The device names of its EBS volumes.
+    pub(crate) devices: Vec<String>,
+    /// The run; none when nothing is to be created.
+    pub(crate) run: Option<RunId>,
     /// The name the image gets.
     pub(crate) ami_name: String,
     /// The tags everything gets.
@@ -175,7 +179,11 @@ impl Templates {
                 ),
             ]),
         );
-        context.insert("source", &BTreeMap::from([("ami", facts.source.as_str())]));
+        context.insert(
+            "source",
+            &serde_json::json!({ "ami": facts.source, "devices": facts.devices }),
+        );
+        context.insert("run", &serde_json::json!({ "id": facts.run }));
         context.insert("tags", &pairs(&facts.tags));
         context.insert(
             "key",
@@ -484,7 +492,9 @@ kms_key = "alias/images"
             region: "eu-central-1".to_owned(),
             endpoint: endpoint.map(ToOwned::to_owned),
             source: ImageId::parse("ami-0source").unwrap(),
-            ami_name: "shop-20260102T030405Z-2d711642".to_owned(),
+            devices: vec!["/dev/xvda".to_owned(), "/dev/sdf".to_owned()],
+            run: RunId::parse("20260102T030405Z-bake-abcdef").ok(),
+            ami_name: "shop-20260102T030405Z-bake-abcdef-2d711642".to_owned(),
             tags: Tags::from([
                 (
                     "imagebuilder:run".to_owned(),

@@ -161,11 +161,11 @@ impl House {
         let path = at.join("templates/image.pkr.hcl.tera");
         let text = std::fs::read_to_string(&path).unwrap();
         let (head, rest) = text.split_once("  communicator ").unwrap();
-        let (_, tail) = rest.split_once("{%- if bake.source_cidrs %}").unwrap();
+        let (_, tail) = rest.split_once("{%- if run.id %}").unwrap();
         let (middle, rest) = tail.split_once("  provisioner \"file\"").unwrap();
         let (_, end) = rest.split_once("  post-processor").unwrap();
         let text = format!(
-            "{head}  communicator = \"none\"\n{{%- if bake.source_cidrs %}}{middle}  post-processor{end}"
+            "{head}  communicator = \"none\"\n{{%- if run.id %}}{middle}  post-processor{end}"
         );
         std::fs::write(path, text).unwrap();
         std::fs::write(at.join("agent"), "agent").unwrap();
@@ -314,6 +314,12 @@ impl House {
             .iter()
             .map(|group| group.group_name().unwrap().to_owned());
         all.extend(groups.filter(|name| name != "default"));
+        let volumes = self.ec2.describe_volumes().send().await.unwrap();
+        let volumes = volumes.volumes().iter();
+        all.extend(volumes.map(|volume| volume.volume_id().unwrap().to_owned()));
+        let interfaces = self.ec2.describe_network_interfaces().send().await.unwrap();
+        let interfaces = interfaces.network_interfaces().iter();
+        all.extend(interfaces.map(|one| one.network_interface_id().unwrap().to_owned()));
         let parameters = self
             .ssm
             .get_parameters_by_path()
@@ -375,8 +381,56 @@ impl House {
 
     /// The ledger of the only run that `known` does not hold.
     fn new_ledger(&self, known: &[PathBuf]) -> Option<String> {
+        self.new_file(known, "ledger.json")
+    }
+
+    /// A file of the only run that `known` does not hold.
+    fn new_file(&self, known: &[PathBuf], file: &str) -> Option<String> {
         let run = self.runs().into_iter().find(|run| !known.contains(run))?;
-        std::fs::read_to_string(run.join("ledger.json")).ok()
+        std::fs::read_to_string(run.join(file)).ok()
+    }
+
+    /// Changes a file of the project.
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.at().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// A running instance and an image made from it, which no run of ours has to do with.
+    async fn neighbours(&self) -> (String, String) {
+        let images = self.ec2.describe_images().send().await.unwrap();
+        let base = images.images()[0].image_id().unwrap();
+        let launched = self
+            .ec2
+            .run_instances()
+            .image_id(base)
+            .instance_type(aws_sdk_ec2::types::InstanceType::T3Micro)
+            .min_count(1)
+            .max_count(1)
+            .send()
+            .await
+            .unwrap();
+        let instance = launched.instances()[0].instance_id().unwrap().to_owned();
+        until("the neighbour runs", async || {
+            let running = self.instances("instance-state-name", "running").await;
+            running.iter().any(|(id, _)| *id == instance).then_some(())
+        })
+        .await;
+        let created = self
+            .ec2
+            .create_image()
+            .instance_id(&instance)
+            .name("neighbour");
+        let image = created.send().await.unwrap().image_id().unwrap().to_owned();
+        until("the neighbour's image", async || {
+            let images = self.ec2.describe_images().image_ids(&image).send();
+            let state = images.await.unwrap().images()[0].state().cloned();
+            (state == Some(aws_sdk_ec2::types::ImageState::Available)).then_some(())
+        })
+        .await;
+        (instance, image)
     }
 }
 
@@ -457,6 +511,82 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
     assert_eq!(house.census_but(&image).await, BTreeSet::new());
 }
 
+/// Rows B1 and B4: whatever a provisioner prints, and whoever it names, is nothing but text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
+    let house = House::up().await;
+    let (instance, image) = house.neighbours().await;
+    let before = house.census().await;
+    let lines = [
+        format!("Instance ID: {instance}"),
+        format!("AMI: {image}"),
+        format!("Creating AMI neighbour from instance {instance}"),
+        "Creating temporary security group for this instance: default".to_owned(),
+        format!("1,amazon-ebs.image,artifact,0,id,us-east-1:{image}"),
+        format!("us-east-1: {image}"),
+    ];
+    let inline: Vec<String> = lines
+        .iter()
+        .map(|line| format!("\"echo '{line}'\""))
+        .collect();
+    let provisioner = format!(
+        "  provisioner \"shell-local\" {{\n    inline = [{}]\n  }}\n  post-processor",
+        inline.join(", ")
+    );
+    house.edit(
+        "templates/image.pkr.hcl.tera",
+        "  post-processor",
+        &provisioner,
+    );
+
+    // Refused at its gate and undone.
+    let refused = house.bake("unfit").await;
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
+    assert_eq!(house.census().await, before, "{}", text(&refused));
+    let out = house.new_file(&[], "packer.out").unwrap();
+    for line in &lines {
+        let told = line.replace(',', "%!(PACKER_COMMA)");
+        assert!(out.contains(&told), "{told} was not printed: {out}");
+    }
+
+    // Published.
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let published = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_ne!(published.trim(), image);
+    assert_eq!(house.census_but(published.trim()).await, before);
+}
+
+/// Row B3, by real Packer and its CreateImage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_an_encrypted_image() {
+    let house = House::up().await;
+    house.edit(
+        "imagebuilder.toml",
+        "[bake]\n",
+        "[bake]\nencrypt = true\nkms_key = \"alias/images\"\n",
+    );
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let image = String::from_utf8(output.stdout.clone()).unwrap();
+    let image = image.trim();
+    assert_eq!(house.census_but(image).await, BTreeSet::new());
+    let answer = house.ec2.describe_images().image_ids(image).send().await;
+    let answer = answer.unwrap();
+    let mappings = answer.images()[0].block_device_mappings();
+    assert!(!mappings.is_empty());
+    for mapping in mappings {
+        let ebs = mapping.ebs().unwrap();
+        assert_eq!(ebs.encrypted(), Some(true), "{ebs:?}");
+        let snapshots = house.ec2.describe_snapshots();
+        let snapshots = snapshots.snapshot_ids(ebs.snapshot_id().unwrap()).send();
+        let snapshot = snapshots.await.unwrap().snapshots()[0].clone();
+        assert_eq!(snapshot.encrypted(), Some(true), "{snapshot:?}");
+        let key = snapshot.kms_key_id().unwrap_or_default();
+        assert!(key.contains("alias/images"), "{snapshot:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
     let house = House::up().await;
@@ -473,15 +603,18 @@ async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
-    const MARKS: [&str; 11] = [
+    // In the ledger, or in what Packer prints.
+    const MARKS: [&str; 13] = [
         "\"step\": \"validate\"",
         "\"step\": \"key\"",
         "\"kind\": \"key-pair\"",
+        "\"step\": \"security-group\"",
         "\"step\": \"build\"",
-        "\"kind\": \"security-group\"",
+        "Launching a source AWS instance",
         "\"kind\": \"instance\"",
-        "\"kind\": \"image\"",
-        "\"id\": \"ami-",
+        "\"kind\": \"volume\"",
+        "Creating AMI",
+        "AMI: ami-",
         "\"step\": \"candidate\"",
         "\"step\": \"gate\"",
         "\"kind\": \"parameter\"",
@@ -501,7 +634,10 @@ async fn killed_at(house: &House, mark: &str) {
     let known = house.runs();
     let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
     until(mark, async || {
-        house.new_ledger(&known).filter(|text| text.contains(mark))
+        let packer = house.new_file(&known, "packer.out").unwrap_or_default();
+        house
+            .new_ledger(&known)
+            .filter(|text| text.contains(mark) || packer.contains(mark))
     })
     .await;
     house.kill(&mut bake).await;

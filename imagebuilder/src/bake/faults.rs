@@ -1,21 +1,29 @@
 //! Fault tests: the whole bake on an in-memory cloud, killed or failed at every call that changes something.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use contract::registry::Verdict;
 
-use super::lane::record;
+use super::lane::record_builder;
 use super::reap::{Mode, reap};
 use super::*;
 use crate::cloud::fake::{Fake, Fault, OWNER};
 use crate::cloud::{Answer, Tags};
+use crate::ids::SnapshotId;
 use crate::output::Step;
-use crate::packer::Line;
 
 /// A lane that does to the fake cloud what Packer 1.6.6 does to EC2, tags arriving only at the end.
-struct Scripted(Fake);
+struct Scripted(Fake, Lies, Visitors);
+
+/// An image that is not the run's, named as its artifact all the same.
+pub(super) type Lies = Option<ImageId>;
+
+/// Somebody who, while the bake runs, takes a snapshot of the builder's volume and registers an image with the
+/// candidate's: both snapshots.
+type Visitors = Option<Arc<Mutex<Vec<SnapshotId>>>>;
 
 impl Scripted {
     async fn made<T>(
@@ -41,18 +49,12 @@ impl Lane for Scripted {
         _cancel: &Cancel,
         _deadline: Duration,
     ) -> anyhow::Result<ImageId> {
-        let run = Tags::from([(tags::RUN.to_owned(), ledger.run().to_string())]);
-        let group = format!("packer_{}", ledger.run());
-        record(ledger, &Line::SecurityGroup(group.clone()))?;
-        let group = self
-            .made("create group", |world| world.add_group(&group, Tags::new()))
-            .await?;
+        let tags = Tags::from([(tags::RUN.to_owned(), ledger.run().to_string())]);
         let source = ImageId::parse("ami-1").unwrap();
-        let tags = run.clone();
         let builder = self
             .made("run", |world| world.add_instance(&source, tags))
             .await?;
-        record(ledger, &Line::Instance(builder.to_string()))?;
+        record_builder(&self.0, ledger).await??;
         let name = std::fs::read_to_string(ledger.folder().join(TEMPLATE))?;
         let name = name
             .split("ami_name        = \"")
@@ -62,34 +64,41 @@ impl Lane for Scripted {
             .next()
             .unwrap()
             .to_owned();
-        record(ledger, &Line::CreatingImage(name.clone()))?;
         let image = self
             .made("create image", |world| {
-                world.add_image(OWNER, &name, Tags::new())
+                world.create_image(&builder, &name, Tags::new())
             })
             .await?;
-        record(ledger, &Line::Image(image.to_string()))?;
+        if let Some(visitors) = &self.2 {
+            let mut world = self.0.world();
+            let volume = world.attached[&builder][0].clone();
+            let by_hand = world.add_snapshot(Some(volume), "before I try something", Tags::new());
+            let theirs = world.add_image(OWNER, "theirs", Tags::new());
+            let shared = world.images[&image].snapshots[0].clone();
+            let theirs = world.images.get_mut(&theirs).unwrap();
+            theirs.snapshots.push(shared.clone());
+            visitors.lock().unwrap().extend([by_hand, shared]);
+        }
+        let instance = self.0.world().instances[&builder].clone();
+        let builder = instance.owned_by(ledger.run()).unwrap();
         self.0.cloud().instances.terminate(&builder).await?;
-        self.0
-            .cloud()
-            .instances
-            .delete_security_group(&group)
-            .await?;
-        Ok(image)
+        Ok(self.1.clone().unwrap_or(image))
     }
 }
 
-struct Scene {
-    fake: Fake,
+pub(super) struct Scene {
+    pub(super) fake: Fake,
+    pub(super) lies: Lies,
+    visitors: Visitors,
     config: Config,
     folder: tempfile::TempDir,
-    output: Output,
+    pub(super) output: Output,
     cancel: Cancel,
     _asking: tokio::sync::watch::Sender<u32>,
 }
 
 impl Scene {
-    fn new(verdict: Verdict) -> Self {
+    pub(super) fn new(verdict: Verdict) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for file in ["agent", "orders"] {
             std::fs::write(folder.path().join(file), file).unwrap();
@@ -106,6 +115,8 @@ impl Scene {
         let (asking, cancel) = Cancel::manual();
         Self {
             fake,
+            lies: None,
+            visitors: None,
             config: Config::parse(CONFIG, "test.toml").unwrap(),
             folder,
             output: Output::kept(),
@@ -114,18 +125,23 @@ impl Scene {
         }
     }
 
-    fn runs(&self) -> PathBuf {
+    /// Lets visitors in; which snapshots they took or use.
+    pub(super) fn with_visitors(&mut self) -> Arc<Mutex<Vec<SnapshotId>>> {
+        self.visitors.insert(Arc::default()).clone()
+    }
+
+    pub(super) fn runs(&self) -> PathBuf {
         self.folder.path().join("runs")
     }
 
-    async fn bake(&self, reuse: Reuse) -> anyhow::Result<Baked> {
+    pub(super) async fn bake(&self, reuse: Reuse) -> anyhow::Result<Baked> {
         let cloud = self.fake.cloud();
         let bake = Bake {
             config: &self.config,
             root: self.folder.path().to_owned(),
             runs: self.runs(),
             cloud: &cloud,
-            lane: &Scripted(self.fake.clone()),
+            lane: &Scripted(self.fake.clone(), self.lies.clone(), self.visitors.clone()),
             packer: Version::parse("1.6.6").unwrap(),
             output: &self.output,
             cancel: &self.cancel,
@@ -136,7 +152,7 @@ impl Scene {
     }
 
     /// Bakes until the arranged kill; `None` when the bake came to its end first.
-    async fn bake_until_killed(&self) -> Option<anyhow::Result<Baked>> {
+    pub(super) async fn bake_until_killed(&self) -> Option<anyhow::Result<Baked>> {
         let killed = self.fake.killed();
         tokio::select! {
             () = killed.notified() => None,
@@ -144,7 +160,7 @@ impl Scene {
         }
     }
 
-    async fn reap(&self) -> super::reap::Reaped {
+    pub(super) async fn reap(&self) -> super::reap::Reaped {
         self.fake.world().fault = None;
         let day = Duration::from_secs(86400);
         reap(

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use contract::names::registry_parameter;
 use contract::registry::{Record, Verdict};
 use tokio::time::Instant;
 
@@ -75,7 +74,7 @@ pub(crate) async fn judge(
         client_token: format!("{}-gate", ledger.run()),
     };
     ledger.intend(Kind::Instance, "gate")?;
-    let id = cloud.instances.launch(&launch).await.map_err(|error| {
+    let owned = cloud.instances.launch(&launch).await.map_err(|error| {
         Exit::BakeFailed
             .error("cannot launch the gate's instance")
             .because(error)
@@ -83,10 +82,13 @@ pub(crate) async fn judge(
                 "[bake.gate] sets its instance_type, instance_profile, subnet and security_groups",
             )
     })?;
-    ledger.exists(Kind::Instance, "gate", id.as_str())?;
+    ledger.exists(Kind::Instance, "gate", &owned)?;
+    let id = owned.id().clone();
     step.say(format!("{id} boots the candidate"));
-    let parameter = registry_parameter(config.image.name.as_str(), id.as_str());
-    ledger.intend(Kind::Parameter, &parameter)?;
+    // Its agent writes it, at any time from now on.
+    let record = owned.record(config.image.name.as_str());
+    ledger.exists(Kind::Parameter, record.id(), &record)?;
+    let parameter = record.id();
     let limit = Duration::from_secs(gate.timeout_seconds.into());
     let deadline = Instant::now() + limit;
     let mut health = Observation::default();
@@ -106,7 +108,7 @@ pub(crate) async fn judge(
             hopeless,
             record: cloud
                 .parameters
-                .parameter(&parameter)
+                .parameter(parameter)
                 .await?
                 .map(|parameter| {
                     serde_json::from_str(&parameter.value).map_err(|error| error.to_string())
@@ -116,7 +118,7 @@ pub(crate) async fn judge(
             Next::Fit(services) => {
                 step.say(format!("{id} is fit{services}"));
                 // It goes while the image is published. The sweep waits until it is gone, and asks again if this was lost.
-                let _ = cloud.instances.terminate(&id).await;
+                let _ = cloud.instances.terminate(&owned).await;
                 return Ok(());
             }
             Next::Refuse(why) => return Err(refusal(cloud, &id, why).await),

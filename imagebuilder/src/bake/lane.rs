@@ -12,13 +12,16 @@ use tokio::sync::watch;
 use super::gate;
 use super::instance_health::{self, Lost};
 use crate::cancel::Cancel;
-use crate::cloud::Instances;
+use crate::cloud::{CloudError, Instances};
 use crate::exit::Exit;
 use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
 use crate::output::Step;
-use crate::packer::{self, Ended, Line, Packer, Reader};
+use crate::packer::{self, Ended, Line, Packer};
 use crate::stage::TEMPLATE;
+
+/// How often the builder is looked for until it and its volume are in the ledger.
+const POLL: Duration = Duration::from_secs(2);
 
 /// How many of Packer's last lines a failure shows.
 const LAST_LINES: usize = 12;
@@ -28,7 +31,8 @@ const LAST_LINES: usize = 12;
 pub(crate) trait Lane: Send + Sync {
     /// Refuses what cannot work, before anything is created.
     async fn check(&self, folder: &Path) -> anyhow::Result<()>;
-    /// Makes the image, recording every id the moment it is known.
+    /// Makes the image. The id is what the builder's program names: whether that image is this run's is for the caller to
+    /// ask the API.
     async fn build(
         &self,
         ledger: &mut Ledger,
@@ -64,22 +68,27 @@ impl Lane for PackerLane {
         let running = self
             .packer
             .start(&folder, TEMPLATE, ledger.packer_lock()?)?;
-        let mut heard = Heard::default();
+        let mut heard = Heard::new(&ledger.journal().region);
         let (waiting, waits) = watch::channel(false);
         let run = ledger.run().clone();
-        let mut lost = None;
+        let mut stopped = None;
         let watched = async {
-            lost = Some(instance_health::lost(self.instances.as_ref(), &run, waits).await);
+            let lost = instance_health::lost(self.instances.as_ref(), &run, waits);
+            stopped = Some(tokio::select! {
+                lost = lost => lost_builder(lost),
+                error = self.record_builder(ledger) => error,
+            });
         };
         let ended = running
             .follow(cancel, deadline, watched, |line| {
                 heard.listen(line, step);
                 waiting.send_replace(heard.waiting_for_ssh);
-                record(ledger, line)
             })
             .await;
         match ended? {
-            Ended::Interrupted => Err(lost_builder(lost)),
+            Ended::Interrupted => {
+                Err(stopped.unwrap_or_else(|| anyhow::anyhow!("packer was interrupted")))
+            }
             Ended::Cancelled => Err(Exit::Cancelled
                 .error("cancelled while packer was building")
                 .into()),
@@ -104,16 +113,54 @@ impl Lane for PackerLane {
     }
 }
 
+impl PackerLane {
+    /// Writes the builder and its volume into the ledger as soon as the API shows them: what is made from them later is
+    /// known by them, even when they are gone. Ends only when the ledger cannot be written.
+    async fn record_builder(&self, ledger: &mut Ledger) -> anyhow::Error {
+        loop {
+            match record_builder(self.instances.as_ref(), ledger).await {
+                Ok(Ok(true)) => return std::future::pending().await,
+                // What cannot be asked now is asked again: the sweep asks once more.
+                Ok(Ok(false) | Err(_)) => tokio::time::sleep(POLL).await,
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+/// Writes down what the API shows of the run's builder; whether that was all.
+pub(super) async fn record_builder(
+    instances: &dyn Instances,
+    ledger: &mut Ledger,
+) -> anyhow::Result<Result<bool, CloudError>> {
+    let run = ledger.run().clone();
+    let seen = async {
+        let builders = instances.ever_tagged(contract::tags::RUN, run.as_str());
+        let volumes = instances.volumes_tagged(contract::tags::RUN, Some(run.as_str()));
+        Ok((builders.await?, volumes.await?))
+    };
+    let (builders, volumes) = match seen.await {
+        Ok(seen) => seen,
+        Err(error) => return Ok(Err(error)),
+    };
+    let builders: Vec<_> = builders.iter().filter_map(|b| b.owned_by(&run)).collect();
+    let volumes: Vec<_> = volumes.iter().filter_map(|v| v.owned_by(&run)).collect();
+    for builder in &builders {
+        ledger.exists(Kind::Instance, "", builder)?;
+    }
+    for volume in &volumes {
+        ledger.exists(Kind::Volume, "", volume)?;
+    }
+    Ok(Ok(!builders.is_empty() && !volumes.is_empty()))
+}
+
 /// A build whose builder never answers.
-fn lost_builder(lost: Option<Lost>) -> anyhow::Error {
-    let Some(Lost {
+fn lost_builder(lost: Lost) -> anyhow::Error {
+    let Lost {
         id,
         reason,
         console,
-    }) = lost
-    else {
-        return Exit::BakeFailed.error("packer was interrupted").into();
-    };
+    } = lost;
     Exit::BakeFailed
         .error(format!(
             "the builder {id} failed while packer waited for its SSH: {reason}"
@@ -122,47 +169,33 @@ fn lost_builder(lost: Option<Lost>) -> anyhow::Error {
         .into()
 }
 
-/// Writes what a line tells into the ledger.
-pub(super) fn record(ledger: &mut Ledger, line: &Line) -> anyhow::Result<()> {
-    match line {
-        Line::SecurityGroup(name) => ledger.intend(Kind::SecurityGroup, name),
-        Line::Instance(id) => ledger.exists(Kind::Instance, "", id),
-        Line::CreatingImage(name) => ledger.intend(Kind::Image, name),
-        Line::Image(id) => {
-            let intended = ledger
-                .open_things()
-                .into_iter()
-                .find(|thing| thing.kind == Kind::Image && thing.id.is_none())
-                .map(|thing| thing.name)
-                .unwrap_or_default();
-            ledger.exists(Kind::Image, &intended, id)
-        }
-        Line::Say(_) | Line::Error(_) | Line::Script(_) | Line::WaitingForSsh | Line::Connected => {
-            Ok(())
-        }
-    }
-}
-
-/// Reads a dead run's Packer output again, so that its ledger knows what its process had no time to record.
-pub(crate) fn catch_up(ledger: &mut Ledger) -> anyhow::Result<()> {
-    let folder = ledger.folder().to_owned();
-    if !folder.join(packer::OUTPUT).exists() {
-        return Ok(());
-    }
-    Reader::open(&folder)?.read(&mut |line| record(ledger, line))
-}
-
 /// What was heard from Packer, as far as its failure may have to tell it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Heard {
+    region: String,
     image: Option<ImageId>,
     script: Option<String>,
     waiting_for_ssh: bool,
-    errors: Vec<String>,
+    /// Packer's own reason.
+    reason: Option<String>,
+    /// The first error it printed, which may be a provisioner's.
+    error: Option<String>,
     last: Vec<String>,
 }
 
 impl Heard {
+    fn new(region: &str) -> Self {
+        Self {
+            region: region.to_owned(),
+            image: None,
+            script: None,
+            waiting_for_ssh: false,
+            reason: None,
+            error: None,
+            last: Vec::new(),
+        }
+    }
+
     fn listen(&mut self, line: &Line, step: &mut Step) {
         match line {
             Line::Say(text) => {
@@ -176,9 +209,10 @@ impl Heard {
                 self.keep(text);
             }
             Line::Error(text) => {
-                self.errors.push(text.clone());
+                self.error.get_or_insert_with(|| text.clone());
                 self.keep(text);
             }
+            Line::Failed(text) => self.reason = Some(text.clone()),
             Line::WaitingForSsh => {
                 self.waiting_for_ssh = true;
                 step.waiting("Waiting for SSH to become available...");
@@ -187,16 +221,15 @@ impl Heard {
                 self.waiting_for_ssh = false;
                 step.waiting("Connected to SSH!");
             }
-            Line::SecurityGroup(_) => step.waiting("creating a temporary security group"),
-            Line::Instance(id) => step.waiting(format!("builder {id} is starting")),
-            Line::CreatingImage(name) => step.waiting(format!("creating AMI {name}")),
-            Line::Image(id) => {
-                self.image = ImageId::parse(id.as_str()).ok();
-                step.waiting(format!("waiting for {id} to become available"));
-            }
             Line::Script(path) => {
                 self.script = Some(path.clone());
                 step.waiting(format!("running {path}"));
+            }
+            Line::Artifact(images) => {
+                let here = images.iter().find(|(region, _)| *region == self.region);
+                if let Some((_, id)) = here {
+                    self.image = ImageId::parse(id.as_str()).ok();
+                }
             }
         }
     }
@@ -209,7 +242,8 @@ impl Heard {
 
     fn failure(&self, folder: &Path) -> anyhow::Error {
         let log = folder.join(packer::OUTPUT);
-        let said = self.errors.first().map_or("packer failed", String::as_str);
+        let said = self.reason.as_ref().or(self.error.as_ref());
+        let said = said.map_or("packer failed", String::as_str);
         let said = said.lines().next().unwrap_or_default();
         if let Some(script) = &self.script {
             return Exit::BakeFailed

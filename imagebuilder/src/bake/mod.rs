@@ -11,6 +11,8 @@ mod git;
 mod instance_health;
 pub(crate) mod key;
 mod lane;
+#[cfg(test)]
+mod others;
 mod publish;
 pub(crate) mod reap;
 mod source;
@@ -24,11 +26,12 @@ use contract::tags;
 use serde::Serialize;
 
 pub(crate) use self::lane::{Lane, PackerLane};
+use self::publish::OwnImage;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::cancel::Cancel;
 use crate::channel::verify::Verified;
-use crate::cloud::{Cloud, Image, ImageState, Search};
+use crate::cloud::{Cloud, Image, ImageState, Ingress, Search};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::ids::{Digest, ImageId, RunId};
@@ -121,7 +124,7 @@ impl Bake<'_> {
         if self.reuse == Reuse::Allowed
             && let Some(found) = self.reusable(&digest).await?
         {
-            return self.reuse(found, digest, source.id).await;
+            return self.reuse(&found, digest, source.id).await;
         }
 
         let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
@@ -188,6 +191,8 @@ impl Bake<'_> {
             tags: origin.map(|(origin, _)| origin.tags()).unwrap_or_default(),
             plugins: self.packer.has_plugins(),
             scripts: stage.script_paths(),
+            devices: source.devices.clone(),
+            run: origin.map(|(origin, _)| origin.run.clone()),
             key_name: origin
                 .map(|(origin, _)| key::name(&origin.run))
                 .unwrap_or_default(),
@@ -195,7 +200,7 @@ impl Bake<'_> {
     }
 
     /// A published image of the same inputs, or one whose publishing was cut short after the gate.
-    async fn reusable(&self, digest: &Digest) -> anyhow::Result<Option<Image>> {
+    async fn reusable(&self, digest: &Digest) -> anyhow::Result<Option<OwnImage>> {
         let search = Search::own_tagged(tags::DIGEST, digest.as_str()).and("state", "available");
         let mut found = self.cloud.images.search(&search).await?;
         found.retain(|image| image.state == ImageState::Available);
@@ -207,29 +212,41 @@ impl Bake<'_> {
             .parameter(&parameter)
             .await?
             .map(|parameter| parameter.value);
-        Ok(found.into_iter().find(|image| {
+        let published = |image: &Image| {
             image
                 .tags
                 .get(tags::VERDICT)
                 .is_some_and(|verdict| verdict == "fit")
                 || pointed.as_deref() == Some(image.id.as_str())
-        }))
+        };
+        for image in found.into_iter().filter(published) {
+            if let Some(own) = OwnImage::by_tag(self.cloud, image).await? {
+                return Ok(Some(own));
+            }
+        }
+        Ok(None)
     }
 
-    async fn reuse(&self, found: Image, digest: Digest, source: ImageId) -> anyhow::Result<Baked> {
+    async fn reuse(
+        &self,
+        own: &OwnImage,
+        digest: Digest,
+        source: ImageId,
+    ) -> anyhow::Result<Baked> {
+        let found = &own.image;
         let mut step = self.output.step(
             "reuse",
             format!("nothing changed: {} has the same inputs", found.id),
         );
-        let changed = publish::publish(self.cloud, self.config, &found, None, &mut step).await?;
+        let changed = publish::publish(self.cloud, self.config, own, None, &mut step).await?;
         step.done(if changed.is_empty() {
             "nothing to do".to_owned()
         } else {
             changed.join(", ")
         });
         Ok(Baked {
-            image: found.id,
-            name: found.name,
+            image: found.id.clone(),
+            name: found.name.clone(),
             digest,
             source,
             run: None,
@@ -254,7 +271,7 @@ impl Bake<'_> {
             services: versions(stage),
             git: git::describe(&self.root).await,
         };
-        let ami_name = image::ami_name(&config.image.name, jiff::Timestamp::now(), digest);
+        let ami_name = image::ami_name(&config.image.name, ledger.run(), digest);
         let facts = self.facts(stage, source, Some((&origin, &ami_name)));
 
         ledger.step("validate")?;
@@ -284,11 +301,15 @@ impl Bake<'_> {
 
         ledger.step("key")?;
         ledger.intend(Kind::KeyPair, &facts.key_name)?;
-        self.cloud
+        let pair = self
+            .cloud
             .instances
             .import_key_pair(&facts.key_name, &public_key, &facts.tags)
             .await?;
-        ledger.exists(Kind::KeyPair, &facts.key_name, &facts.key_name)?;
+        ledger.exists(Kind::KeyPair, &facts.key_name, &pair)?;
+
+        ledger.step("security-group")?;
+        self.security_group(ledger, &facts).await?;
 
         ledger.step("build")?;
         let mut step = self
@@ -306,11 +327,10 @@ impl Bake<'_> {
 
         ledger.step("candidate")?;
         let mut step = self.output.step("candidate", format!("candidate {id}"));
-        ledger.exists(Kind::Image, &ami_name, id.as_str())?;
-        let candidate = self.candidate(&id, &facts.tags, &mut step).await?;
+        let candidate = self.candidate(&id, ledger, &facts.tags, &mut step).await?;
         step.done(format!(
             "available, {} snapshots",
-            candidate.snapshots.len()
+            candidate.image.snapshots.len()
         ));
         self.stop_here("after the build")?;
 
@@ -349,7 +369,7 @@ impl Bake<'_> {
             publish::publish(self.cloud, config, &candidate, Some(ledger), &mut step).await?;
         ledger.mark(Kind::Image, id.as_str(), State::Kept)?;
         step.done(changed.join(", "));
-        Ok(candidate)
+        Ok(candidate.image)
     }
 
     fn stop_here(&self, when: &str) -> anyhow::Result<()> {
@@ -359,26 +379,68 @@ impl Bake<'_> {
         Ok(())
     }
 
-    /// The finished image as EC2 shows it, with all of our tags on it and its snapshots.
+    /// The group that lets Packer reach the builder, with the run's tag from its first moment: Packer would create one
+    /// without.
+    async fn security_group(&self, ledger: &mut Ledger, facts: &Facts) -> anyhow::Result<()> {
+        let (bake, instances) = (&self.config.bake, &self.cloud.instances);
+        let vpc = match (&bake.vpc, &bake.subnet) {
+            (Some(vpc), _) => Some(vpc.clone()),
+            (None, None) => None,
+            (None, Some(subnet)) => Some(instances.vpc_of(subnet).await?.ok_or_else(|| {
+                Exit::Refused
+                    .error(format!("there is no {subnet} in {}", self.cloud.region))
+                    .hint("`subnet` in [bake] names the builder's")
+            })?),
+        };
+        // Named as the key pair is.
+        let name = &facts.key_name;
+        ledger.intend(Kind::SecurityGroup, name)?;
+        let group = instances
+            .create_security_group(name, vpc.as_ref(), &facts.tags)
+            .await?;
+        ledger.exists(Kind::SecurityGroup, name, &group)?;
+        let cidrs = if bake.source_cidrs.is_empty() {
+            vec!["0.0.0.0/0".to_owned()]
+        } else {
+            bake.source_cidrs.clone()
+        };
+        let ingress = Ingress {
+            port: bake.ssh_port,
+            cidrs,
+        };
+        instances.allow(&group, &ingress).await?;
+        Ok(())
+    }
+
+    /// The finished image as EC2 shows it, proven to be this run's, with all of our tags on it and its snapshots.
     async fn candidate(
         &self,
         id: &ImageId,
+        ledger: &mut Ledger,
         tags: &crate::cloud::Tags,
         step: &mut crate::output::Step,
-    ) -> anyhow::Result<Image> {
+    ) -> anyhow::Result<OwnImage> {
         let mut last = String::from("not visible");
         for _ in 0..LOOKS {
             match self.cloud.images.image(id).await? {
                 Some(image) if image.state == ImageState::Available => {
+                    let own = sweep::own_image(self.cloud, ledger, image).await?;
+                    let Some(own) = own else {
+                        return Err(Exit::BakeFailed
+                            .error(format!(
+                                "packer says that it made {id}, but that image has neither the tag of run {} nor an instance of it as its source",
+                                ledger.run()
+                            ))
+                            .hint("it was left alone; do the templates of [image] templates keep `tags` and `run_tags`?")
+                            .into());
+                    };
                     if tags
                         .iter()
-                        .any(|(key, value)| image.tags.get(key) != Some(value))
+                        .any(|(key, value)| own.image.tags.get(key) != Some(value))
                     {
-                        let mut ids = vec![id.to_string()];
-                        ids.extend(image.snapshots.iter().map(ToString::to_string));
-                        self.cloud.images.tag(&ids, tags).await?;
+                        own.tag(self.cloud, tags).await?;
                     }
-                    return Ok(image);
+                    return Ok(own);
                 }
                 Some(image) => last = format!("{:?}", image.state),
                 None => {}
@@ -483,8 +545,8 @@ impl Bake<'_> {
         let image = ledger
             .open_things()
             .into_iter()
-            .find(|thing| thing.kind == Kind::Image)
-            .and_then(|thing| ImageId::parse(thing.id?).ok());
+            .find(|thing| thing.kind == Kind::Image && thing.id.is_some())
+            .and_then(|thing| thing.id?.typed().ok());
         if let Some(image) = image {
             publish::undo(self.cloud, self.config.image.name.as_str(), &image, ledger).await?;
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use contract::names::Pointer;
 use contract::tags;
 
-use crate::cloud::{Cloud, Image, Tags};
+use crate::cloud::{Cloud, Image, Owned, Tags};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ids::ImageId;
+use crate::ids::{ImageId, RunId, SnapshotId};
 use crate::ledger::Ledger;
 use crate::output::Step;
 
@@ -21,14 +21,60 @@ const READ_BACKS: u32 = 240;
 /// The fact under which the pointer's former value is kept for the undo; empty when there was none.
 const BEFORE: &str = "candidate-before";
 
+/// An image of ours, this run's or an earlier one's.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnImage {
+    /// As EC2 shows it.
+    pub(crate) image: Image,
+    /// Its id.
+    pub(crate) id: Owned<ImageId>,
+    /// Those of its snapshots that are ours.
+    pub(crate) snapshots: Vec<Owned<SnapshotId>>,
+}
+
+impl OwnImage {
+    /// An image that the tag of one of our runs is on; `None` without.
+    pub(super) async fn by_tag(cloud: &Cloud, image: Image) -> anyhow::Result<Option<Self>> {
+        let run = image.tags.get(tags::RUN);
+        let Some(run) = run.and_then(|run| RunId::parse(run.as_str()).ok()) else {
+            return Ok(None);
+        };
+        let Some(id) = image.owned_by(&run, &[]) else {
+            return Ok(None);
+        };
+        let tagged = cloud
+            .images
+            .snapshots_tagged(tags::RUN, Some(run.as_str()))
+            .await?;
+        let snapshots = tagged
+            .iter()
+            .filter(|snapshot| image.snapshots.contains(&snapshot.id))
+            .filter_map(|snapshot| snapshot.owned_by(&run, &[], &[]))
+            .collect();
+        Ok(Some(Self {
+            image,
+            id,
+            snapshots,
+        }))
+    }
+
+    /// Adds tags to the image and its snapshots.
+    pub(super) async fn tag(&self, cloud: &Cloud, tags: &Tags) -> anyhow::Result<()> {
+        let mut ids = vec![self.id.text()];
+        ids.extend(self.snapshots.iter().map(Owned::text));
+        Ok(cloud.images.tag(&ids, tags).await?)
+    }
+}
+
 /// Publishes an image that passed the gate, or finishes publishing it. Says what it changed.
 pub(crate) async fn publish(
     cloud: &Cloud,
     config: &Config,
-    image: &Image,
+    own: &OwnImage,
     ledger: Option<&mut Ledger>,
     step: &mut Step,
 ) -> anyhow::Result<Vec<String>> {
+    let image = &own.image;
     let mut changed = Vec::new();
     changed.extend(share(cloud, config, image, step).await?);
     let parameter = Pointer::Candidate.parameter(config.image.name.as_str());
@@ -51,9 +97,7 @@ pub(crate) async fn publish(
         .is_none_or(|verdict| verdict != "fit")
     {
         let verdict = Tags::from([(tags::VERDICT.to_owned(), "fit".to_owned())]);
-        let mut ids = vec![image.id.to_string()];
-        ids.extend(image.snapshots.iter().map(ToString::to_string));
-        cloud.images.tag(&ids, &verdict).await?;
+        own.tag(cloud, &verdict).await?;
         read_back_tag(cloud, &image.id).await?;
         changed.push("tagged fit".into());
     }
@@ -146,7 +190,7 @@ async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
 pub(crate) async fn undo(
     cloud: &Cloud,
     image_name: &str,
-    image: &ImageId,
+    image: &Owned<ImageId>,
     ledger: &Ledger,
 ) -> anyhow::Result<()> {
     let Some(before) = ledger.journal().facts.get(BEFORE) else {
@@ -154,11 +198,11 @@ pub(crate) async fn undo(
     };
     let parameter = Pointer::Candidate.parameter(image_name);
     let now = cloud.parameters.parameter(&parameter).await?;
-    if now.is_none_or(|now| now.value != image.as_str()) {
+    let Some(ours) = now.and_then(|now| now.owned_with(image)) else {
         return Ok(());
-    }
+    };
     match ImageId::parse(before.as_str()) {
-        Ok(before) => point(cloud, &parameter, &before).await,
-        Err(_) => Ok(cloud.parameters.delete(&parameter).await?),
+        Ok(before) => point(cloud, ours.id(), &before).await,
+        Err(_) => Ok(cloud.parameters.delete(&ours).await?),
     }
 }

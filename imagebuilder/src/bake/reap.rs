@@ -11,9 +11,8 @@ use anyhow::Context as _;
 use contract::tags;
 use serde::Serialize;
 
-use super::lane::catch_up;
 use super::sweep::{self, Left};
-use crate::cloud::{Cloud, Search, Tags};
+use crate::cloud::{Cloud, CloudError, Search, Tags};
 use crate::ids::RunId;
 use crate::image;
 use crate::ledger::{Found, Ledger, State};
@@ -22,8 +21,8 @@ use crate::packer;
 
 /// How often we look whether an interrupted Packer has ended.
 const LOOK: Duration = Duration::from_millis(250);
-/// How many looks: Packer waits for its builder to terminate, which takes minutes on EC2.
-const LOOKS: u32 = 2400;
+/// How many looks, half a minute: Packer would wait minutes for its builder to terminate, and the sweep does that as well.
+const LOOKS: u32 = 120;
 
 /// Whether anything is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,7 @@ pub(crate) async fn reap(
 ) -> anyhow::Result<Reaped> {
     let mut reaped = Reaped::default();
     let mut known = Vec::new();
+    let foreign = foreign(cloud, output).await?;
     for found in Ledger::all(runs)? {
         match found {
             Found::Alive(run) => {
@@ -75,9 +75,25 @@ pub(crate) async fn reap(
                 }
                 one(cloud, &mut ledger, output, mode, &mut reaped).await?;
             }
+            Found::Unreadable(unreadable) => {
+                output.warn(format!(
+                    "the ledger of run {} cannot be read, so only what carries its tag is looked for: {}",
+                    unreadable.run, unreadable.why
+                ));
+                known.push(unreadable.run.clone());
+                let name = foreign.get(&unreadable.run).cloned().unwrap_or_default();
+                if mode == Mode::Remove {
+                    let mut ledger = unreadable.begin_anew("reap", &name, &cloud.region)?;
+                    one(cloud, &mut ledger, output, mode, &mut reaped).await?;
+                } else if foreign.contains_key(&unreadable.run) {
+                    reaped
+                        .removed
+                        .push(format!("what run {} left", unreadable.run));
+                }
+            }
         }
     }
-    for (run, name) in foreign(cloud).await? {
+    for (run, name) in foreign {
         let age = image::run_began(&run).map(|began| jiff::Timestamp::now().duration_since(began));
         let old =
             age.is_some_and(|age| age >= jiff::SignedDuration::try_from(older_than).unwrap_or(age));
@@ -107,10 +123,13 @@ async fn one(
     if mode == Mode::Remove {
         end_packer(ledger, &mut step).await?;
     }
-    catch_up(ledger)?;
     if mode == Mode::Tell {
-        sweep::find_by_tag(cloud, ledger).await?;
-        let open = ledger.open_things();
+        let unlisted = sweep::find(cloud, ledger).await?;
+        reaped
+            .left
+            .extend(unlisted.into_iter().map(|unlisted| told(&unlisted.into())));
+        let mut open = ledger.open_things();
+        open.retain(|thing| thing.id.is_some());
         reaped.removed.extend(
             open.iter()
                 .map(|thing| format!("{} {}", thing.kind, thing.label())),
@@ -134,11 +153,7 @@ async fn one(
     reaped
         .removed
         .extend(gone.map(|thing| format!("{} {}", thing.kind, thing.label())));
-    for Left { thing, why } in &left {
-        reaped
-            .left
-            .push(format!("{} {} ({why})", thing.kind, thing.label()));
-    }
+    reaped.left.extend(left.iter().map(told));
     if left.is_empty() {
         ledger.end("reaped")?;
         step.done("nothing is left");
@@ -146,6 +161,10 @@ async fn one(
         step.failed("something is left");
     }
     Ok(())
+}
+
+fn told(Left { thing, why }: &Left) -> String {
+    format!("{} {} ({why})", thing.kind, thing.label())
 }
 
 /// A killed bake does not take its Packer along: asks it to stop, and waits until it cleaned up after itself.
@@ -171,8 +190,8 @@ async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::
     Ok(())
 }
 
-/// Runs that left something in the cloud, with their image's name, by tag.
-async fn foreign(cloud: &Cloud) -> anyhow::Result<BTreeMap<RunId, String>> {
+/// Runs that left something in the cloud, with their image's name, by tag. What cannot be listed is named.
+async fn foreign(cloud: &Cloud, output: &Output) -> anyhow::Result<BTreeMap<RunId, String>> {
     let mut runs = BTreeMap::new();
     let mut note = |tags: &Tags| {
         if let Some(run) = tags
@@ -182,24 +201,28 @@ async fn foreign(cloud: &Cloud) -> anyhow::Result<BTreeMap<RunId, String>> {
             runs.insert(run, tags.get(tags::IMAGE).cloned().unwrap_or_default());
         }
     };
-    for instance in cloud.instances.instances_tagged(tags::RUN, None).await? {
+    let instances = &cloud.instances;
+    for instance in instances.instances_tagged(tags::RUN, None).await? {
         note(&instance.tags);
     }
-    for pair in cloud.instances.key_pairs("tag-key", tags::RUN).await? {
+    for pair in instances.key_pairs_tagged(tags::RUN, None).await? {
         note(&pair.tags);
     }
-    for group in cloud
-        .instances
-        .security_groups("tag-key", tags::RUN)
-        .await?
-    {
+    for group in instances.security_groups_tagged(tags::RUN, None).await? {
         note(&group.tags);
     }
-    let own = Search {
-        owners: vec!["self".into()],
-        ..Search::default()
+    let may = |error: CloudError| {
+        output.warn(format!("what other runs left cannot all be found: {error}"));
     };
-    let images = cloud.images.search(&own.and("tag-key", tags::RUN)).await?;
+    match instances.volumes_tagged(tags::RUN, None).await {
+        Ok(volumes) => volumes.iter().for_each(|volume| note(&volume.tags)),
+        Err(error) => may(error),
+    }
+    match instances.network_interfaces_tagged(tags::RUN, None).await {
+        Ok(interfaces) => interfaces.iter().for_each(|one| note(&one.tags)),
+        Err(error) => may(error),
+    }
+    let images = cloud.images.search(&Search::of_any_run()).await?;
     for image in images
         .iter()
         .filter(|image| !image.tags.contains_key(tags::VERDICT))

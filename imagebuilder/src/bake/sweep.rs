@@ -1,18 +1,19 @@
 //! The sweep: removes what a run created and nobody keeps. Used when a bake fails, when it has succeeded and its
 //! scaffolding must go, and by `reap` for dead runs.
 //!
-//! It goes by the ledger first and by the run tag second, so it finds what was created but never recorded. It never
-//! takes an image that is published, pointed at, or in use.
+//! It goes by the ledger first and by the run tag second, so it finds what was created but never recorded. What it removes
+//! is proven to be the run's ([`Owned`]); and it never takes an image that is published, pointed at, or in use.
 
 use std::time::Duration;
 
-use contract::names::{Pointer, registry_parameter};
+use contract::names::Pointer;
 use contract::tags;
 
+use super::publish::OwnImage;
 use crate::cloud::{
-    Answer, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Search,
+    Answer, Cloud, CloudError, Image, Instance, InstanceState, Kind as Cause, Owned, Search,
 };
-use crate::ids::{ImageId, InstanceId, RunId, SecurityGroupId, SnapshotId};
+use crate::ids::{ImageId, InstanceId, RunId, SnapshotId, VolumeId};
 use crate::ledger::{Kind, Ledger, State, Thing};
 use crate::output::Step;
 
@@ -22,8 +23,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOOKS: u32 = 1200;
 
 /// The order in which kinds go: holders before what they hold.
-const ORDER: [Kind; 6] = [
+const ORDER: [Kind; 8] = [
     Kind::Instance,
+    Kind::Volume,
+    Kind::NetworkInterface,
     Kind::KeyPair,
     Kind::SecurityGroup,
     Kind::Image,
@@ -65,93 +68,203 @@ async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<
     Ok(None)
 }
 
-/// Adds to the ledger what carries the run's tag and was never recorded.
-pub(crate) async fn find_by_tag(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<()> {
-    let run = ledger.run().to_string();
-    for instance in cloud
-        .instances
-        .instances_tagged(tags::RUN, Some(&run))
-        .await?
-    {
-        ledger.exists(Kind::Instance, "", instance.id.as_str())?;
-    }
-    let by_tag = format!("tag:{}", tags::RUN);
-    for pair in cloud.instances.key_pairs(&by_tag, &run).await? {
-        ledger.exists(Kind::KeyPair, &pair.name, &pair.name)?;
-    }
-    for group in cloud.instances.security_groups(&by_tag, &run).await? {
-        ledger.exists(Kind::SecurityGroup, &group.name, group.id.as_str())?;
-    }
-    for image in cloud
-        .images
-        .search(&Search::own_tagged(tags::RUN, &run))
-        .await?
-    {
-        ledger.exists(Kind::Image, &image.name, image.id.as_str())?;
-    }
-    for thing in ledger.open_things() {
-        if thing.id.is_some() {
-            continue;
-        }
-        match thing.kind {
-            Kind::Image if !thing.name.is_empty() => {
-                let search = Search {
-                    owners: vec!["self".into()],
-                    ..Search::default()
-                };
-                for image in cloud
-                    .images
-                    .search(&search.and("name", &thing.name))
-                    .await?
-                {
-                    ledger.exists(Kind::Image, &image.name, image.id.as_str())?;
-                }
-            }
-            Kind::SecurityGroup => {
-                for group in cloud
-                    .instances
-                    .security_groups("group-name", &thing.name)
-                    .await?
-                {
-                    ledger.exists(Kind::SecurityGroup, &group.name, group.id.as_str())?;
-                }
-            }
-            _ => {}
-        }
-    }
-    orphaned_snapshots(cloud, ledger).await
+/// What of a run cannot be listed, so that something of it may be left.
+#[derive(Debug)]
+pub(crate) struct Unlisted {
+    kind: Kind,
+    why: CloudError,
 }
 
-/// Adds snapshots of the run that no image refers to: their image went, and its sweeper was killed in between.
-async fn orphaned_snapshots(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<()> {
-    let run = ledger.run().to_string();
-    let tagged = cloud.images.snapshots_tagged(tags::RUN, Some(&run)).await?;
-    if tagged.is_empty() {
-        return Ok(());
-    }
-    let mut images = cloud
-        .images
-        .search(&Search::own_tagged(tags::RUN, &run))
-        .await?;
-    for thing in ledger
-        .journal()
-        .things
-        .iter()
-        .filter(|thing| thing.kind == Kind::Image)
-    {
-        if let Some(id) = thing.id.as_deref().and_then(|id| ImageId::parse(id).ok()) {
-            images.extend(cloud.images.image(&id).await?);
+impl From<Unlisted> for Left {
+    fn from(unlisted: Unlisted) -> Self {
+        Self {
+            thing: Thing {
+                kind: unlisted.kind,
+                name: "of unknown id".to_owned(),
+                id: None,
+                state: State::Intended,
+            },
+            why: unlisted.why.to_string(),
         }
     }
-    for snapshot in tagged {
+}
+
+/// A list, or nothing and a note that it could not be had.
+fn listed<T>(kind: Kind, answer: Answer<Vec<T>>, unlisted: &mut Vec<Unlisted>) -> Vec<T> {
+    answer.unwrap_or_else(|why| {
+        unlisted.push(Unlisted { kind, why });
+        Vec::new()
+    })
+}
+
+/// Adds to the ledger everything that the API shows to be of its run. What could not be listed is returned.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub(crate) async fn find(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<Vec<Unlisted>> {
+    let run = ledger.run().clone();
+    let tag = Some(run.as_str());
+    let mut unlisted = Vec::new();
+
+    let answer = cloud.instances.ever_tagged(tags::RUN, run.as_str()).await;
+    let mut instances = known(ledger, Kind::Instance);
+    for instance in listed(Kind::Instance, answer, &mut unlisted) {
+        let Some(owned) = instance.owned_by(&run) else {
+            continue;
+        };
+        if instance.state != InstanceState::Terminated {
+            ledger.exists(Kind::Instance, "", &owned)?;
+        }
+        if !instances.contains(&owned) {
+            instances.push(owned);
+        }
+    }
+    for instance in &instances {
+        let record = instance.record(&ledger.journal().image);
+        match cloud.parameters.parameter(record.id()).await {
+            Ok(None) => {}
+            Ok(Some(_)) => ledger.exists(Kind::Parameter, record.id(), &record)?,
+            Err(why) => unlisted.push(Unlisted {
+                kind: Kind::Parameter,
+                why,
+            }),
+        }
+    }
+
+    let answer = cloud.instances.volumes_tagged(tags::RUN, tag).await;
+    for volume in listed(Kind::Volume, answer, &mut unlisted) {
+        if let Some(owned) = volume.owned_by(&run) {
+            ledger.exists(Kind::Volume, "", &owned)?;
+        }
+    }
+    let volumes = known(ledger, Kind::Volume);
+    let answer = cloud.instances.network_interfaces_tagged(tags::RUN, tag);
+    for interface in listed(Kind::NetworkInterface, answer.await, &mut unlisted) {
+        if let Some(owned) = interface.owned_by(&run) {
+            ledger.exists(Kind::NetworkInterface, "", &owned)?;
+        }
+    }
+    let answer = cloud.instances.key_pairs_tagged(tags::RUN, tag).await;
+    for pair in listed(Kind::KeyPair, answer, &mut unlisted) {
+        if let Some(owned) = pair.owned_by(&run) {
+            ledger.exists(Kind::KeyPair, &pair.name, &owned)?;
+        }
+    }
+    let answer = cloud.instances.security_groups_tagged(tags::RUN, tag).await;
+    for group in listed(Kind::SecurityGroup, answer, &mut unlisted) {
+        if let Some(owned) = group.owned_by(&run) {
+            ledger.exists(Kind::SecurityGroup, &group.name, &owned)?;
+        }
+    }
+
+    let images = images(cloud, &run, &instances, &mut unlisted).await;
+    for (image, owned) in &images {
+        ledger.exists(Kind::Image, &image.name, owned)?;
+    }
+    let snapshots = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
+    for owned in snapshots {
+        // What an image of the run needs goes with it, or stays with it.
         if !images
             .iter()
-            .any(|image| image.snapshots.contains(&snapshot.id))
+            .any(|(image, _)| image.snapshots.contains(owned.id()))
         {
-            ledger.exists(Kind::Snapshot, "", snapshot.id.as_str())?;
+            ledger.exists(Kind::Snapshot, "", &owned)?;
         }
     }
-    Ok(())
+    Ok(unlisted)
+}
+
+/// An image that is to be this run's, with the snapshots of it that are, all in the ledger; `None` when it is not.
+///
+/// # Errors
+/// When the API cannot be asked, or the ledger not be written.
+pub(super) async fn own_image(
+    cloud: &Cloud,
+    ledger: &mut Ledger,
+    image: Image,
+) -> anyhow::Result<Option<OwnImage>> {
+    // The builder may have come and gone faster than anybody looked.
+    let unlisted = find(cloud, ledger).await?;
+    let run = ledger.run().clone();
+    let (mut instances, volumes) = (known(ledger, Kind::Instance), known(ledger, Kind::Volume));
+    for instance in cloud.instances.ever_tagged(tags::RUN, run.as_str()).await? {
+        instances.extend(instance.owned_by(&run));
+    }
+    let Some(id) = image.owned_by(&run, &instances) else {
+        return match unlisted.into_iter().next() {
+            Some(Unlisted { why, .. }) => Err(why.into()),
+            None => Ok(None),
+        };
+    };
+    ledger.exists(Kind::Image, &image.name, &id)?;
+    let mut unlisted = Vec::new();
+    let mut owned = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
+    owned.retain(|owned| image.snapshots.contains(owned.id()));
+    Ok(Some(OwnImage {
+        image,
+        id,
+        snapshots: owned,
+    }))
+}
+
+/// What the ledger knows of a kind, whatever became of it.
+fn known<T: std::str::FromStr>(ledger: &Ledger, kind: Kind) -> Vec<Owned<T>> {
+    let all = ledger.ever(kind);
+    all.filter_map(|owned| owned.typed().ok()).collect()
+}
+
+/// The images of a run, by its tag and by its instances.
+async fn images(
+    cloud: &Cloud,
+    run: &RunId,
+    instances: &[Owned<InstanceId>],
+    unlisted: &mut Vec<Unlisted>,
+) -> Vec<(Image, Owned<ImageId>)> {
+    let mut found = listed(
+        Kind::Image,
+        cloud
+            .images
+            .search(&Search::own_tagged(tags::RUN, run.as_str()))
+            .await,
+        unlisted,
+    );
+    // EC2 takes 200 values in a filter; a run has two or three instances.
+    let sources: Vec<InstanceId> = instances.iter().map(|owned| owned.id().clone()).collect();
+    if !sources.is_empty() {
+        let answer = cloud.images.search(&Search::made_from(&sources)).await;
+        found.extend(listed(Kind::Image, answer, unlisted));
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    found.dedup_by(|a, b| a.id == b.id);
+    found
+        .into_iter()
+        .filter_map(|image| {
+            let owned = image.owned_by(run, instances)?;
+            Some((image, owned))
+        })
+        .collect()
+}
+
+/// The snapshots of a run, by its tag and by its volumes.
+async fn snapshots(
+    cloud: &Cloud,
+    run: &RunId,
+    volumes: &[Owned<VolumeId>],
+    instances: &[Owned<InstanceId>],
+    unlisted: &mut Vec<Unlisted>,
+) -> Vec<Owned<SnapshotId>> {
+    let answer = cloud.images.snapshots_tagged(tags::RUN, Some(run.as_str()));
+    let mut found = listed(Kind::Snapshot, answer.await, unlisted);
+    let of: Vec<VolumeId> = volumes.iter().map(|owned| owned.id().clone()).collect();
+    let answer = cloud.images.snapshots_of(&of).await;
+    found.extend(listed(Kind::Snapshot, answer, unlisted));
+    let mut owned: Vec<_> = found
+        .iter()
+        .filter_map(|snapshot| snapshot.owned_by(run, volumes, instances))
+        .collect();
+    owned.sort();
+    owned.dedup();
+    owned
 }
 
 /// Removes everything the ledger holds open. What could not go is returned, and stays open in the ledger.
@@ -160,29 +273,29 @@ pub(crate) async fn sweep(
     ledger: &mut Ledger,
     step: &mut Step,
 ) -> anyhow::Result<Vec<Left>> {
-    let mut left = Vec::new();
-    if let Err(error) = find_by_tag(cloud, ledger).await {
-        // Without the cloud nothing can be removed, but everything that is known can be named.
-        let why = error.to_string();
-        left.extend(ledger.open_things().into_iter().map(|thing| Left {
-            thing,
-            why: why.clone(),
-        }));
-        if left.is_empty() {
-            return Err(error);
-        }
-        return Ok(left);
-    }
+    let mut left: Vec<Left> = find(cloud, ledger)
+        .await?
+        .into_iter()
+        .map(Left::from)
+        .collect();
+    let unlisted: Vec<Kind> = left.iter().map(|left| left.thing.kind).collect();
     for kind in ORDER {
-        // An image brings snapshots and an instance its parameter, so the list is read again for every kind.
+        // An image brings snapshots and an instance its record, so the list is read again for every kind.
         for thing in ledger
             .open_things()
             .into_iter()
             .filter(|thing| thing.kind == kind)
         {
-            step.waiting(format!("removing {kind} {}", thing.label()));
-            match remove(cloud, ledger, &thing, step).await {
-                Ok(state) => ledger.mark(kind, thing.label(), state)?,
+            let Some(id) = &thing.id else {
+                // Looked for by its run's tag and not found: it never came to be.
+                if !unlisted.contains(&kind) {
+                    ledger.mark(kind, &thing.name, State::Gone)?;
+                }
+                continue;
+            };
+            step.waiting(format!("removing {kind} {id}"));
+            match remove(cloud, ledger, kind, id, step).await {
+                Ok(state) => ledger.mark(kind, id.id(), state)?,
                 Err(why) => left.push(Left {
                     thing,
                     why: why.to_string(),
@@ -196,63 +309,68 @@ pub(crate) async fn sweep(
 async fn remove(
     cloud: &Cloud,
     ledger: &mut Ledger,
-    thing: &Thing,
+    kind: Kind,
+    id: &Owned<String>,
     step: &mut Step,
 ) -> anyhow::Result<State> {
-    let Some(id) = &thing.id else {
-        return match thing.kind {
-            // Deleting by name is safe to do whether or not it was ever created.
-            Kind::KeyPair => Ok(cloud
-                .instances
-                .delete_key_pair(&thing.name)
-                .await
-                .map(|()| State::Gone)?),
-            Kind::Parameter => Ok(cloud
-                .parameters
-                .delete(&thing.name)
-                .await
-                .map(|()| State::Gone)?),
-            // Looked for by tag and name and not found: it never came to be.
-            _ => Ok(State::Gone),
-        };
-    };
-    match thing.kind {
+    match kind {
         Kind::Instance => {
-            let id = InstanceId::parse(id.as_str())?;
-            let parameter = registry_parameter(&ledger.journal().image, id.as_str());
-            ledger.intend(Kind::Parameter, &parameter)?;
+            let id = id.typed()?;
+            let record = id.record(&ledger.journal().image);
+            ledger.exists(Kind::Parameter, record.id(), &record)?;
             cloud.instances.terminate(&id).await?;
-            wait_terminated(cloud, &id, step).await?;
+            wait_terminated(cloud, id.id(), step).await?;
         }
-        Kind::KeyPair => cloud.instances.delete_key_pair(id).await?,
-        Kind::SecurityGroup => delete_group(cloud, &SecurityGroupId::parse(id.as_str())?).await?,
-        Kind::Image => return remove_image(cloud, ledger, &ImageId::parse(id.as_str())?).await,
-        Kind::Snapshot => {
-            cloud
-                .images
-                .delete_snapshot(&SnapshotId::parse(id.as_str())?)
-                .await?
+        Kind::Volume => {
+            let id = id.typed()?;
+            while_in_use(async || cloud.instances.delete_volume(&id).await).await?;
         }
+        Kind::NetworkInterface => {
+            let id = id.typed()?;
+            while_in_use(async || cloud.instances.delete_network_interface(&id).await).await?;
+        }
+        Kind::KeyPair => cloud.instances.delete_key_pair(&id.typed()?).await?,
+        Kind::SecurityGroup => {
+            let id = id.typed()?;
+            while_in_use(async || cloud.instances.delete_security_group(&id).await).await?;
+        }
+        Kind::Image => return remove_image(cloud, ledger, &id.typed()?, step).await,
+        Kind::Snapshot => cloud.images.delete_snapshot(&id.typed()?).await?,
         Kind::Parameter => cloud.parameters.delete(id).await?,
     }
     Ok(State::Gone)
 }
 
-async fn remove_image(cloud: &Cloud, ledger: &mut Ledger, id: &ImageId) -> anyhow::Result<State> {
-    let image = cloud.images.image(id).await?;
-    if let Some(image) = &image
-        && claim(cloud, image, &ledger.journal().image, ledger.run())
-            .await?
-            .is_some()
+async fn remove_image(
+    cloud: &Cloud,
+    ledger: &mut Ledger,
+    id: &Owned<ImageId>,
+    step: &mut Step,
+) -> anyhow::Result<State> {
+    let Some(image) = cloud.images.image(id.id()).await? else {
+        return Ok(State::Gone);
+    };
+    if claim(cloud, &image, &ledger.journal().image, ledger.run())
+        .await?
+        .is_some()
     {
         return Ok(State::Kept);
     }
     // Recorded before the image goes: afterwards nothing links them to it any more.
-    for snapshot in image.iter().flat_map(|image| &image.snapshots) {
-        ledger.exists(Kind::Snapshot, "", snapshot.as_str())?;
+    let mut unlisted = Vec::new();
+    let (instances, volumes) = (known(ledger, Kind::Instance), known(ledger, Kind::Volume));
+    let run = ledger.run().clone();
+    let owned = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
+    if let Some(Unlisted { why, .. }) = unlisted.pop() {
+        return Err(why.into());
     }
-    for snapshot in cloud.images.snapshots_for(id).await? {
-        ledger.exists(Kind::Snapshot, "", snapshot.id.as_str())?;
+    for snapshot in &image.snapshots {
+        match owned.iter().find(|owned| owned.id() == snapshot) {
+            Some(owned) => ledger.exists(Kind::Snapshot, "", owned)?,
+            None => step.say(format!(
+                "{snapshot} of {id} stays: nothing shows that it belongs to this run"
+            )),
+        }
     }
     cloud.images.deregister(id).await?;
     Ok(State::Gone)
@@ -271,11 +389,11 @@ async fn wait_terminated(cloud: &Cloud, id: &InstanceId, step: &mut Step) -> any
     anyhow::bail!("{id} does not terminate")
 }
 
-async fn delete_group(cloud: &Cloud, id: &SecurityGroupId) -> Result<(), CloudError> {
+/// Repeats a removal for a minute: what a terminated instance held lets go a little later.
+async fn while_in_use(mut remove: impl AsyncFnMut() -> Answer<()>) -> Answer<()> {
     let mut looks = 0;
     loop {
-        match cloud.instances.delete_security_group(id).await {
-            // The network interface of a terminated instance lets go a little later.
+        match remove().await {
             Err(error) if error.kind == Cause::InUse && looks < LOOKS / 10 => {
                 looks += 1;
                 tokio::time::sleep(LOOK).await;

@@ -9,7 +9,10 @@ use contract::registry::{Record, SCHEMA, Verdict};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::ids::{AccountId, ImageId, InstanceId, SecurityGroupId, SnapshotId};
+use crate::ids::{
+    AccountId, ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SnapshotId,
+    SubnetId, VolumeId, VpcId,
+};
 
 /// What goes wrong with the n-th changing call, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,11 @@ pub(crate) struct World {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     pub(crate) images: BTreeMap<ImageId, Image>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Snapshot>,
-    pub(crate) key_pairs: BTreeMap<String, Tags>,
+    pub(crate) key_pairs: BTreeMap<KeyPairId, KeyPair>,
+    pub(crate) volumes: BTreeMap<VolumeId, Volume>,
+    /// The volumes that go with an instance.
+    pub(crate) attached: BTreeMap<InstanceId, Vec<VolumeId>>,
+    pub(crate) interfaces: BTreeMap<NetworkInterfaceId, NetworkInterface>,
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) shares: BTreeMap<ImageId, Vec<AccountId>>,
@@ -47,18 +54,28 @@ impl World {
         format!("{prefix}-{:04x}", self.next)
     }
 
-    /// Adds an image with one snapshot.
+    /// Adds an image with one snapshot, made from nothing that is here.
     pub(crate) fn add_image(&mut self, owner: &str, name: &str, tags: Tags) -> ImageId {
+        self.image_of(owner, name, tags, None)
+    }
+
+    /// Adds an image with one snapshot, made from an instance.
+    pub(crate) fn create_image(&mut self, source: &InstanceId, name: &str, tags: Tags) -> ImageId {
+        self.image_of(OWNER, name, tags, Some(source))
+    }
+
+    fn image_of(
+        &mut self,
+        owner: &str,
+        name: &str,
+        tags: Tags,
+        source: Option<&InstanceId>,
+    ) -> ImageId {
         let id = ImageId::parse(self.id("ami")).unwrap();
-        let snapshot = SnapshotId::parse(self.id("snap")).unwrap();
-        self.snapshots.insert(
-            snapshot.clone(),
-            Snapshot {
-                id: snapshot.clone(),
-                description: format!("Created by CreateImage(i-1) for {id}"),
-                tags: tags.clone(),
-            },
-        );
+        let by = source.map_or("i-1", InstanceId::as_str);
+        let volume = source.and_then(|source| self.attached.get(source)?.first().cloned());
+        let description = format!("Created by CreateImage({by}) for {id}");
+        let snapshot = self.add_snapshot(volume, &description, tags.clone());
         self.images.insert(
             id.clone(),
             Image {
@@ -68,6 +85,8 @@ impl World {
                 state: ImageState::Available,
                 architecture: "x86_64".to_owned(),
                 owner: owner.to_owned(),
+                source_instance: source.cloned(),
+                devices: vec!["/dev/xvda".to_owned()],
                 snapshots: vec![snapshot],
                 tags,
             },
@@ -75,9 +94,29 @@ impl World {
         id
     }
 
-    /// Adds a running instance.
+    /// Adds a snapshot.
+    pub(crate) fn add_snapshot(
+        &mut self,
+        volume: Option<VolumeId>,
+        description: &str,
+        tags: Tags,
+    ) -> SnapshotId {
+        let id = SnapshotId::parse(self.id("snap")).unwrap();
+        let snapshot = Snapshot {
+            id: id.clone(),
+            description: description.to_owned(),
+            volume,
+            tags,
+        };
+        self.snapshots.insert(id.clone(), snapshot);
+        id
+    }
+
+    /// Adds a running instance with one volume, which goes when it is terminated.
     pub(crate) fn add_instance(&mut self, image: &ImageId, tags: Tags) -> InstanceId {
         let id = InstanceId::parse(self.id("i")).unwrap();
+        let volume = self.add_volume(tags.clone());
+        self.attached.insert(id.clone(), vec![volume]);
         self.instances.insert(
             id.clone(),
             Instance {
@@ -89,6 +128,40 @@ impl World {
                 tags,
             },
         );
+        id
+    }
+
+    /// Adds a volume that is attached to nothing.
+    pub(crate) fn add_volume(&mut self, tags: Tags) -> VolumeId {
+        let id = VolumeId::parse(self.id("vol")).unwrap();
+        let volume = Volume {
+            id: id.clone(),
+            tags,
+        };
+        self.volumes.insert(id.clone(), volume);
+        id
+    }
+
+    /// Adds a network interface that is attached to nothing.
+    pub(crate) fn add_interface(&mut self, tags: Tags) -> NetworkInterfaceId {
+        let id = NetworkInterfaceId::parse(self.id("eni")).unwrap();
+        let interface = NetworkInterface {
+            id: id.clone(),
+            tags,
+        };
+        self.interfaces.insert(id.clone(), interface);
+        id
+    }
+
+    /// Adds a key pair.
+    pub(crate) fn add_key_pair(&mut self, name: &str, tags: Tags) -> KeyPairId {
+        let id = KeyPairId::parse(self.id("key")).unwrap();
+        let pair = KeyPair {
+            id: id.clone(),
+            name: name.to_owned(),
+            tags,
+        };
+        self.key_pairs.insert(id.clone(), pair);
         id
     }
 
@@ -126,7 +199,9 @@ impl World {
                 .filter(|id| !foreign.contains(id))
                 .map(ToString::to_string),
         );
-        all.extend(self.key_pairs.keys().cloned());
+        all.extend(self.key_pairs.keys().map(ToString::to_string));
+        all.extend(self.volumes.keys().map(ToString::to_string));
+        all.extend(self.interfaces.keys().map(ToString::to_string));
         all.extend(self.groups.keys().map(ToString::to_string));
         all.extend(self.parameters.keys().cloned());
         all
@@ -260,6 +335,12 @@ impl Images for Fake {
                     passes(name, values, &image.tags, |attribute| match attribute {
                         "name" => Some(image.name.clone()),
                         "architecture" => Some(image.architecture.clone()),
+                        "source-instance-id" => Some(
+                            image
+                                .source_instance
+                                .as_ref()
+                                .map_or_else(String::new, ToString::to_string),
+                        ),
                         _ => None,
                     })
                 })
@@ -271,9 +352,9 @@ impl Images for Fake {
         Ok(self.world().images.get(id).cloned())
     }
 
-    async fn tag(&self, ids: &[String], tags: &Tags) -> Answer<()> {
+    async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()> {
         self.change("tag", |world| {
-            for id in ids {
+            for id in ids.iter().map(Owned::id) {
                 if let Some(image) = ImageId::parse(id.as_str())
                     .ok()
                     .and_then(|id| world.images.get_mut(&id))
@@ -308,9 +389,9 @@ impl Images for Fake {
         Ok(self.world().shares.get(id).cloned().unwrap_or_default())
     }
 
-    async fn deregister(&self, id: &ImageId) -> Answer<()> {
+    async fn deregister(&self, id: &Owned<ImageId>) -> Answer<()> {
         self.change("deregister", |world| {
-            world.images.remove(id);
+            world.images.remove(id.id());
             Ok(())
         })
         .await
@@ -326,18 +407,18 @@ impl Images for Fake {
             .collect())
     }
 
-    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>> {
+    async fn snapshots_of(&self, volumes: &[VolumeId]) -> Answer<Vec<Snapshot>> {
         let world = self.world();
-        Ok(world
-            .snapshots
-            .values()
-            .filter(|found| found.description.ends_with(image.as_str()))
-            .cloned()
-            .collect())
+        let of = |snapshot: &&Snapshot| {
+            let volume = snapshot.volume.as_ref();
+            volume.is_some_and(|volume| volumes.contains(volume))
+        };
+        Ok(world.snapshots.values().filter(of).cloned().collect())
     }
 
-    async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()> {
+    async fn delete_snapshot(&self, id: &Owned<SnapshotId>) -> Answer<()> {
         self.change("delete snapshot", |world| {
+            let id = id.id();
             if world
                 .images
                 .values()
@@ -359,7 +440,7 @@ impl Images for Fake {
 
 #[async_trait]
 impl Instances for Fake {
-    async fn launch(&self, launch: &Launch) -> Answer<InstanceId> {
+    async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>> {
         self.change("launch", |world| {
             if !world.images.contains_key(&launch.image) {
                 return Err(not_found("launch"));
@@ -384,7 +465,7 @@ impl Instances for Fake {
                     .parameters
                     .insert(name, serde_json::to_string(&record).unwrap());
             }
-            Ok(id)
+            Ok(Owned::returned(id))
         })
         .await
     }
@@ -426,10 +507,13 @@ impl Instances for Fake {
             .collect())
     }
 
-    async fn terminate(&self, id: &InstanceId) -> Answer<()> {
+    async fn terminate(&self, id: &Owned<InstanceId>) -> Answer<()> {
         self.change("terminate", |world| {
-            if let Some(instance) = world.instances.get_mut(id) {
+            if let Some(instance) = world.instances.get_mut(id.id()) {
                 instance.state = InstanceState::Terminated;
+            }
+            for volume in world.attached.remove(id.id()).unwrap_or_default() {
+                world.volumes.remove(&volume);
             }
             Ok(())
         })
@@ -444,50 +528,118 @@ impl Instances for Fake {
         Ok("booting\nimagebuilder-agent: unfit\n".to_owned())
     }
 
-    async fn import_key_pair(&self, name: &str, _public_key: &str, tags: &Tags) -> Answer<()> {
+    async fn import_key_pair(
+        &self,
+        name: &str,
+        _public_key: &str,
+        tags: &Tags,
+    ) -> Answer<Owned<KeyPairId>> {
         self.change("import key pair", |world| {
-            world.key_pairs.insert(name.to_owned(), tags.clone());
-            Ok(())
+            Ok(Owned::returned(world.add_key_pair(name, tags.clone())))
         })
         .await
     }
 
-    async fn key_pairs(&self, filter: &str, value: &str) -> Answer<Vec<KeyPair>> {
+    async fn key_pairs_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<KeyPair>> {
         let world = self.world();
-        let matching = world.key_pairs.iter().filter(|(name, tags)| {
-            passes(filter, &[value.to_owned()], tags, |attribute| {
-                (attribute == "key-name").then(|| (*name).clone())
-            })
-        });
+        let matching = world.key_pairs.values();
         Ok(matching
-            .map(|(name, tags)| KeyPair {
-                name: name.clone(),
-                tags: tags.clone(),
-            })
+            .filter(|pair| carries(&pair.tags, key, value))
+            .cloned()
             .collect())
     }
 
-    async fn delete_key_pair(&self, name: &str) -> Answer<()> {
+    async fn delete_key_pair(&self, id: &Owned<KeyPairId>) -> Answer<()> {
         self.change("delete key pair", |world| {
-            world.key_pairs.remove(name);
+            world.key_pairs.remove(id.id());
             Ok(())
         })
         .await
     }
 
-    async fn security_groups(&self, filter: &str, value: &str) -> Answer<Vec<SecurityGroup>> {
-        let world = self.world();
-        let matching = world.groups.values().filter(|group| {
-            passes(filter, &[value.to_owned()], &group.tags, |attribute| {
-                (attribute == "group-name").then(|| group.name.clone())
-            })
-        });
-        Ok(matching.cloned().collect())
+    async fn vpc_of(&self, _subnet: &SubnetId) -> Answer<Option<VpcId>> {
+        Ok(VpcId::parse("vpc-1").ok())
     }
 
-    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()> {
+    async fn create_security_group(
+        &self,
+        name: &str,
+        _vpc: Option<&VpcId>,
+        tags: &Tags,
+    ) -> Answer<Owned<SecurityGroupId>> {
+        self.change("create security group", |world| {
+            Ok(Owned::returned(world.add_group(name, tags.clone())))
+        })
+        .await
+    }
+
+    async fn allow(&self, _group: &Owned<SecurityGroupId>, _ingress: &Ingress) -> Answer<()> {
+        self.change("allow", |_| Ok(())).await
+    }
+
+    async fn security_groups_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<SecurityGroup>> {
+        let world = self.world();
+        let matching = world.groups.values();
+        Ok(matching
+            .filter(|group| carries(&group.tags, key, value))
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()> {
         self.change("delete security group", |world| {
-            world.groups.remove(id);
+            world.groups.remove(id.id());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
+        let world = self.world();
+        let matching = world.volumes.values();
+        Ok(matching
+            .filter(|volume| carries(&volume.tags, key, value))
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()> {
+        self.change("delete volume", |world| {
+            if world
+                .attached
+                .values()
+                .flatten()
+                .any(|held| held == id.id())
+            {
+                let operation = format!("delete {id}");
+                return Err(CloudError::new(Kind::InUse, operation, "VolumeInUse", ""));
+            }
+            world.volumes.remove(id.id());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn network_interfaces_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<NetworkInterface>> {
+        let world = self.world();
+        let matching = world.interfaces.values();
+        Ok(matching
+            .filter(|interface| carries(&interface.tags, key, value))
+            .cloned()
+            .collect())
+    }
+
+    async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()> {
+        self.change("delete network interface", |world| {
+            world.interfaces.remove(id.id());
             Ok(())
         })
         .await
@@ -532,9 +684,9 @@ impl Parameters for Fake {
         .await
     }
 
-    async fn delete(&self, name: &str) -> Answer<()> {
+    async fn delete(&self, name: &Owned<String>) -> Answer<()> {
         self.change("delete parameter", |world| {
-            world.parameters.remove(name);
+            world.parameters.remove(name.id());
             Ok(())
         })
         .await

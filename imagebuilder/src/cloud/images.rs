@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::{Answer, Tags};
-use crate::ids::{AccountId, ImageId, SnapshotId};
+use super::{Answer, Owned, Tags};
+use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 
 /// Which images are meant: EC2's own owners and filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,25 @@ impl Search {
         Self {
             owners: vec!["self".into()],
             filters: vec![(format!("tag:{key}"), vec![value.into()])],
+        }
+    }
+
+    /// Our own images that carry no matter which of our runs' tags.
+    pub(crate) fn of_any_run() -> Self {
+        Self {
+            owners: vec!["self".into()],
+            filters: vec![("tag-key".into(), vec![contract::tags::RUN.into()])],
+        }
+    }
+
+    /// Our own images that CreateImage made from one of these instances.
+    pub(crate) fn made_from(instances: &[InstanceId]) -> Self {
+        Self {
+            owners: vec!["self".into()],
+            filters: vec![(
+                "source-instance-id".into(),
+                instances.iter().map(ToString::to_string).collect(),
+            )],
         }
     }
 
@@ -57,6 +76,10 @@ pub(crate) struct Image {
     pub(crate) architecture: String,
     /// Its owner's account.
     pub(crate) owner: String,
+    /// The instance it was made from; EC2 tells it of its own CreateImage only.
+    pub(crate) source_instance: Option<InstanceId>,
+    /// The device names of its EBS volumes, such as `/dev/xvda`.
+    pub(crate) devices: Vec<String>,
     /// The snapshots behind it.
     pub(crate) snapshots: Vec<SnapshotId>,
     /// Its tags.
@@ -68,8 +91,10 @@ pub(crate) struct Image {
 pub(crate) struct Snapshot {
     /// Its id.
     pub(crate) id: SnapshotId,
-    /// EC2's description; CreateImage writes the image's id into it.
+    /// EC2's description; that of CreateImage's begins with `Created by CreateImage(i-…)`.
     pub(crate) description: String,
+    /// The volume it was taken of; a copy has none (EC2 shows `vol-ffffffff`).
+    pub(crate) volume: Option<VolumeId>,
     /// Its tags.
     pub(crate) tags: Tags,
 }
@@ -82,17 +107,17 @@ pub(crate) trait Images: Send + Sync {
     /// One image; `None` when there is none.
     async fn image(&self, id: &ImageId) -> Answer<Option<Image>>;
     /// Adds tags to images and snapshots.
-    async fn tag(&self, ids: &[String], tags: &Tags) -> Answer<()>;
+    async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()>;
     /// Lets accounts launch an image and read its snapshots.
     async fn share(&self, image: &Image, accounts: &[AccountId]) -> Answer<()>;
     /// The accounts that may launch an image.
     async fn shared_with(&self, id: &ImageId) -> Answer<Vec<AccountId>>;
     /// Removes an image; its snapshots stay.
-    async fn deregister(&self, id: &ImageId) -> Answer<()>;
+    async fn deregister(&self, id: &Owned<ImageId>) -> Answer<()>;
     /// Our own snapshots that carry a tag; with no value, whatever its value.
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>>;
-    /// Our own snapshots that CreateImage made for an image, tagged or not.
-    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>>;
+    /// Our own snapshots of one of these volumes, tagged or not.
+    async fn snapshots_of(&self, volumes: &[VolumeId]) -> Answer<Vec<Snapshot>>;
     /// Removes a snapshot.
-    async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()>;
+    async fn delete_snapshot(&self, id: &Owned<SnapshotId>) -> Answer<()>;
 }

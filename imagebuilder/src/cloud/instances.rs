@@ -1,9 +1,11 @@
-//! Instances, and the key pairs and security groups that are made for one instance.
+//! Instances, and what is made for one instance: key pairs, security groups, volumes, network interfaces.
 
 use async_trait::async_trait;
 
-use super::{Answer, Tags};
-use crate::ids::{ImageId, InstanceId, SecurityGroupId, SubnetId};
+use super::{Answer, Owned, Tags};
+use crate::ids::{
+    ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SubnetId, VolumeId, VpcId,
+};
 
 /// What an instance is launched with. IMDSv2 is always required and a shutdown always terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(crate) struct Launch {
     pub(crate) security_groups: Vec<SecurityGroupId>,
     /// Its user data, not yet encoded.
     pub(crate) user_data: Option<String>,
-    /// Its tags and its volumes'.
+    /// Its tags, its volumes' and its network interface's.
     pub(crate) tags: Tags,
     /// Makes a repeated launch answer with the first one's instance.
     pub(crate) client_token: String,
@@ -81,7 +83,9 @@ pub(crate) struct StatusChecks {
 /// A key pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyPair {
-    /// Its name, by which it is deleted.
+    /// Its id.
+    pub(crate) id: KeyPairId,
+    /// Its name.
     pub(crate) name: String,
     /// Its tags.
     pub(crate) tags: Tags,
@@ -94,6 +98,33 @@ pub(crate) struct SecurityGroup {
     pub(crate) id: SecurityGroupId,
     /// Its name.
     pub(crate) name: String,
+    /// Its tags.
+    pub(crate) tags: Tags,
+}
+
+/// Who may reach a new security group, by TCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ingress {
+    /// The port.
+    pub(crate) port: u16,
+    /// From these networks, in CIDR notation, of IPv4 or IPv6.
+    pub(crate) cidrs: Vec<String>,
+}
+
+/// An EBS volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Volume {
+    /// Its id.
+    pub(crate) id: VolumeId,
+    /// Its tags.
+    pub(crate) tags: Tags,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkInterface {
+    /// Its id.
+    pub(crate) id: NetworkInterfaceId,
     /// Its tags.
     pub(crate) tags: Tags,
 }
@@ -115,7 +146,7 @@ pub(crate) enum Permission {
 #[async_trait]
 pub(crate) trait Instances: Send + Sync {
     /// Launches one instance.
-    async fn launch(&self, launch: &Launch) -> Answer<InstanceId>;
+    async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>>;
     /// One instance; `None` when there is none.
     async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>>;
     /// Instances that carry a tag and are not terminated; with no value, whatever its value.
@@ -125,21 +156,53 @@ pub(crate) trait Instances: Send + Sync {
     /// Instances not terminated that run an image.
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>>;
     /// Terminates an instance; one that is gone already is fine.
-    async fn terminate(&self, id: &InstanceId) -> Answer<()>;
+    async fn terminate(&self, id: &Owned<InstanceId>) -> Answer<()>;
     /// EC2's status checks of a running instance; `None` when it has none, as while it starts.
     async fn status_checks(&self, id: &InstanceId) -> Answer<Option<StatusChecks>>;
     /// What the instance printed on its console: up to now where EC2 can say (Nitro), else as of its last start or stop.
     async fn console(&self, id: &InstanceId) -> Answer<String>;
     /// Imports a public key (OpenSSH format) as a key pair.
-    async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()>;
-    /// Key pairs that carry a tag, or whose name matches a glob.
-    async fn key_pairs(&self, filter: &str, value: &str) -> Answer<Vec<KeyPair>>;
+    async fn import_key_pair(
+        &self,
+        name: &str,
+        public_key: &str,
+        tags: &Tags,
+    ) -> Answer<Owned<KeyPairId>>;
+    /// Key pairs that carry a tag; with no value, whatever its value.
+    async fn key_pairs_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<KeyPair>>;
     /// Deletes a key pair; one that is gone already is fine.
-    async fn delete_key_pair(&self, name: &str) -> Answer<()>;
-    /// Security groups that carry a tag, or whose name matches a glob.
-    async fn security_groups(&self, filter: &str, value: &str) -> Answer<Vec<SecurityGroup>>;
+    async fn delete_key_pair(&self, id: &Owned<KeyPairId>) -> Answer<()>;
+    /// The VPC of a subnet; `None` when there is no such subnet.
+    async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>>;
+    /// Creates a security group with its tags, in a VPC or the default one, and nobody may reach it.
+    async fn create_security_group(
+        &self,
+        name: &str,
+        vpc: Option<&VpcId>,
+        tags: &Tags,
+    ) -> Answer<Owned<SecurityGroupId>>;
+    /// Lets networks reach a security group.
+    async fn allow(&self, group: &Owned<SecurityGroupId>, ingress: &Ingress) -> Answer<()>;
+    /// Security groups that carry a tag; with no value, whatever its value.
+    async fn security_groups_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<SecurityGroup>>;
     /// Deletes a security group; one that is gone already is fine.
-    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()>;
+    async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()>;
+    /// Volumes that carry a tag; with no value, whatever its value.
+    async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>>;
+    /// Deletes a volume; one that is gone already is fine.
+    async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()>;
+    /// Network interfaces that carry a tag; with no value, whatever its value.
+    async fn network_interfaces_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<NetworkInterface>>;
+    /// Deletes a network interface; one that is gone already is fine.
+    async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()>;
     /// Asks whether a call would be permitted, by EC2's dry run. An error of kind `Denied` says no.
     async fn permitted(&self, permission: Permission, image: Option<&ImageId>) -> Answer<()>;
 }

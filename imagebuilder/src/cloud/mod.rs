@@ -10,6 +10,7 @@ mod fleet;
 mod images;
 mod instances;
 mod keys;
+mod owned;
 mod parameters;
 mod targets;
 mod templates;
@@ -28,9 +29,11 @@ pub(crate) use self::fleet::{
 };
 pub(crate) use self::images::{Image, ImageState, Images, Search, Snapshot};
 pub(crate) use self::instances::{
-    Instance, InstanceState, Instances, KeyPair, Launch, Permission, SecurityGroup, StatusChecks,
+    Ingress, Instance, InstanceState, Instances, KeyPair, Launch, NetworkInterface, Permission,
+    SecurityGroup, StatusChecks, Volume,
 };
 pub(crate) use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
+pub(crate) use self::owned::Owned;
 pub(crate) use self::parameters::{Parameter, Parameters};
 pub(crate) use self::targets::{TargetGroups, TargetHealth};
 pub(crate) use self::templates::{
@@ -56,7 +59,7 @@ pub(crate) struct Cloud {
     pub(crate) identity: Arc<dyn Identity>,
     /// AMIs and snapshots.
     pub(crate) images: Arc<dyn Images>,
-    /// Instances, and the key pairs and security groups that come with them.
+    /// Instances, and what comes with them.
     pub(crate) instances: Arc<dyn Instances>,
     /// SSM parameters: pointers and the registry.
     pub(crate) parameters: Arc<dyn Parameters>,

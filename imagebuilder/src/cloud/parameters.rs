@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::Answer;
+use super::{Answer, Owned};
 use crate::ids::ImageId;
 
 /// A parameter.
@@ -27,5 +27,5 @@ pub(crate) trait Parameters: Send + Sync {
     /// the parameter back before believing it.
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;
     /// Deletes a parameter; one that is gone already is fine.
-    async fn delete(&self, name: &str) -> Answer<()>;
+    async fn delete(&self, name: &Owned<String>) -> Answer<()>;
 }

@@ -346,6 +346,8 @@ fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
         region: config.bake.region.clone().unwrap_or_default(),
         endpoint: None,
         source,
+        devices: Vec::new(),
+        run: None,
         ami_name: format!("{}-doctor", config.image.name),
         tags: crate::cloud::Tags::new(),
         plugins: false,
@@ -367,6 +369,7 @@ async fn packer_check(
         region: cloud.region.clone(),
         endpoint: cloud.ec2_endpoint.clone(),
         plugins: packer.version.has_plugins(),
+        devices: source.devices.clone(),
         ..facts(stage, config, source.id.clone())
     };
     stage.write(

@@ -51,6 +51,8 @@ impl Render {
                 .unwrap_or_else(|| UNNAMED.to_owned()),
             endpoint: None,
             source: self.source_ami,
+            devices: Vec::new(),
+            run: None,
             ami_name: format!("{}-{UNNAMED}", config.image.name),
             tags: crate::cloud::Tags::new(),
             plugins: packer.has_plugins(),

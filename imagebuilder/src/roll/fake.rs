@@ -234,6 +234,8 @@ impl State {
             state: ImageState::Available,
             architecture: "x86_64".into(),
             owner: "123456789012".into(),
+            source_instance: None,
+            devices: Vec::new(),
             snapshots: Vec::new(),
             tags: BTreeMap::from([(contract::tags::VERDICT.to_owned(), "fit".to_owned())]),
         };

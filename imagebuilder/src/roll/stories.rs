@@ -189,7 +189,7 @@ fn outcome(runs: &Path) -> Vec<Option<String>> {
         .into_iter()
         .map(|found| match found {
             crate::ledger::Found::Dead(ledger) => ledger.journal().outcome.clone(),
-            crate::ledger::Found::Alive(run) => panic!("{run} lives"),
+            found => panic!("{found:?}"),
         })
         .collect()
 }

@@ -268,7 +268,7 @@ fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<
         .into_iter()
         .rev()
         .find_map(|found| match found {
-            Found::Alive(_) => None,
+            Found::Alive(_) | Found::Unreadable(_) => None,
             Found::Dead(ledger) => {
                 let facts = &ledger.journal().facts;
                 let group = facts
@@ -374,7 +374,7 @@ async fn way_back(crew: &Crew<'_>, view: &FleetView, runs: &Path) -> Result<Goal
         .into_iter()
         .rev()
         .find_map(|found| match found {
-            Found::Alive(_) => None,
+            Found::Alive(_) | Found::Unreadable(_) => None,
             Found::Dead(ledger) => {
                 let target = recorded(ledger.journal(), fact::TARGET)?;
                 let here = Some((target.template_id.as_str(), target.version)) == now;

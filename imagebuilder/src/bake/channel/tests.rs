@@ -174,6 +174,8 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
         region: "r".to_owned(),
         endpoint: None,
         source: crate::ids::ImageId::parse("ami-1").unwrap(),
+        devices: Vec::new(),
+        run: None,
         ami_name: "shop".to_owned(),
         tags: crate::cloud::Tags::new(),
         plugins: false,

@@ -5,8 +5,10 @@ use aws_sdk_ec2::types::{Filter, LaunchPermission, LaunchPermissionModifications
 use aws_sdk_ec2::types::{OperationType, SnapshotAttributeName};
 
 use super::failed;
-use crate::cloud::{Answer, CloudError, Image, ImageState, Images, Kind, Search, Snapshot, Tags};
-use crate::ids::{AccountId, ImageId, SnapshotId};
+use crate::cloud::{
+    Answer, CloudError, Image, ImageState, Images, Kind, Owned, Search, Snapshot, Tags,
+};
+use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 
 pub(super) struct Ec2Images(pub(super) aws_sdk_ec2::Client);
 
@@ -14,6 +16,9 @@ pub(super) struct Ec2Images(pub(super) aws_sdk_ec2::Client);
 pub(super) fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
+
+/// What EC2 gives for the volume of a snapshot that was copied or imported.
+const NO_VOLUME: &str = "vol-ffffffff";
 
 /// A filter on a tag; with no value, on its key.
 pub(super) fn tag_filter(key: &str, value: Option<&str>) -> Filter {
@@ -58,6 +63,15 @@ fn image(answer: &aws_sdk_ec2::types::Image) -> Option<Image> {
             .map(|arch| arch.as_str().to_owned())
             .unwrap_or_default(),
         owner: answer.owner_id().unwrap_or_default().to_owned(),
+        source_instance: answer
+            .source_instance_id()
+            .and_then(|id| InstanceId::parse(id).ok()),
+        devices: answer
+            .block_device_mappings()
+            .iter()
+            .filter(|mapping| mapping.ebs().is_some())
+            .filter_map(|mapping| mapping.device_name().map(ToOwned::to_owned))
+            .collect(),
         snapshots: answer
             .block_device_mappings()
             .iter()
@@ -84,6 +98,10 @@ impl Ec2Images {
                 found.push(Snapshot {
                     id,
                     description: item.description().unwrap_or_default().to_owned(),
+                    volume: item
+                        .volume_id()
+                        .filter(|id| *id != NO_VOLUME)
+                        .and_then(|id| VolumeId::parse(id).ok()),
                     tags: tags(item.tags()),
                 });
             }
@@ -130,10 +148,11 @@ impl Images for Ec2Images {
         }
     }
 
-    async fn tag(&self, ids: &[String], tags: &Tags) -> Answer<()> {
+    async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()> {
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
         self.0
             .create_tags()
-            .set_resources(Some(ids.to_vec()))
+            .set_resources(Some(ids.clone()))
             .set_tags(Some(ec2_tags(tags)))
             .send()
             .await
@@ -192,11 +211,11 @@ impl Images for Ec2Images {
             .collect())
     }
 
-    async fn deregister(&self, id: &ImageId) -> Answer<()> {
+    async fn deregister(&self, id: &Owned<ImageId>) -> Answer<()> {
         let answer = self
             .0
             .deregister_image()
-            .image_id(id.as_str())
+            .image_id(id.id().as_str())
             .send()
             .await
             .map_err(failed(format!("deregister {id}")));
@@ -207,27 +226,23 @@ impl Images for Ec2Images {
         self.snapshots(tag_filter(key, value)).await
     }
 
-    async fn snapshots_for(&self, image: &ImageId) -> Answer<Vec<Snapshot>> {
-        // CreateImage describes its snapshots as `Created by CreateImage(i-…) for ami-…`.
-        let found = self
-            .snapshots(filter("description", &format!("*{image}*")))
-            .await?;
-        Ok(found
-            .into_iter()
-            .filter(|snapshot| {
-                snapshot
-                    .description
-                    .split_whitespace()
-                    .any(|word| word == image.as_str())
-            })
-            .collect())
+    async fn snapshots_of(&self, volumes: &[VolumeId]) -> Answer<Vec<Snapshot>> {
+        if volumes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let volumes = volumes.iter().map(ToString::to_string).collect();
+        let of = Filter::builder()
+            .name("volume-id")
+            .set_values(Some(volumes))
+            .build();
+        self.snapshots(of).await
     }
 
-    async fn delete_snapshot(&self, id: &SnapshotId) -> Answer<()> {
+    async fn delete_snapshot(&self, id: &Owned<SnapshotId>) -> Answer<()> {
         let answer = self
             .0
             .delete_snapshot()
-            .snapshot_id(id.as_str())
+            .snapshot_id(id.id().as_str())
             .send()
             .await
             .map_err(failed(format!("delete {id}")));

@@ -1,20 +1,22 @@
-//! EC2 instances, key pairs and security groups.
+//! EC2 instances, and what is made for one.
 
 use async_trait::async_trait;
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{
     HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
-    InstanceMetadataOptionsRequest, InstanceType, ResourceType, ShutdownBehavior, SummaryStatus,
-    TagSpecification,
+    InstanceMetadataOptionsRequest, InstanceType, IpPermission, IpRange, Ipv6Range, ResourceType,
+    ShutdownBehavior, SummaryStatus, TagSpecification,
 };
 
 use super::images::{ec2_tags, filter, gone_is_fine, tag_filter, tags};
 use super::{failed, incomplete};
 use crate::cloud::{
-    Answer, CloudError, Instance, InstanceState, Instances, KeyPair, Kind, Launch, Permission,
-    SecurityGroup, StatusChecks, Tags,
+    Answer, CloudError, Ingress, Instance, InstanceState, Instances, KeyPair, Kind, Launch,
+    NetworkInterface, Owned, Permission, SecurityGroup, StatusChecks, Tags, Volume,
 };
-use crate::ids::{ImageId, InstanceId, SecurityGroupId};
+use crate::ids::{
+    ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SubnetId, VolumeId, VpcId,
+};
 
 /// Every state but `terminated`.
 const ALIVE: [&str; 5] = ["pending", "running", "shutting-down", "stopping", "stopped"];
@@ -47,6 +49,14 @@ fn instance(answer: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
             .to_owned(),
         tags: tags(answer.tags()),
     })
+}
+
+/// Tags for a kind of resource in the call that creates it.
+fn specification(resource: ResourceType, tags: &Tags) -> TagSpecification {
+    TagSpecification::builder()
+        .resource_type(resource)
+        .set_tags(Some(ec2_tags(tags)))
+        .build()
 }
 
 impl Ec2Instances {
@@ -82,13 +92,8 @@ impl Ec2Instances {
 
 #[async_trait]
 impl Instances for Ec2Instances {
-    async fn launch(&self, launch: &Launch) -> Answer<InstanceId> {
-        let specification = |resource| {
-            TagSpecification::builder()
-                .resource_type(resource)
-                .set_tags(Some(ec2_tags(&launch.tags)))
-                .build()
-        };
+    async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>> {
+        let specification = |resource| specification(resource, &launch.tags);
         let mut call = self
             .0
             .run_instances()
@@ -105,7 +110,8 @@ impl Instances for Ec2Instances {
                     .build(),
             )
             .tag_specifications(specification(ResourceType::Instance))
-            .tag_specifications(specification(ResourceType::Volume));
+            .tag_specifications(specification(ResourceType::Volume))
+            .tag_specifications(specification(ResourceType::NetworkInterface));
         if let Some(profile) = &launch.instance_profile {
             call = call.iam_instance_profile(
                 IamInstanceProfileSpecification::builder()
@@ -128,6 +134,7 @@ impl Instances for Ec2Instances {
             .instances()
             .iter()
             .find_map(|instance| InstanceId::parse(instance.instance_id()?).ok())
+            .map(Owned::returned)
             .ok_or_else(|| incomplete(&operation, "instance"))
     }
 
@@ -162,11 +169,11 @@ impl Instances for Ec2Instances {
         self.alive(filter("image-id", image.as_str())).await
     }
 
-    async fn terminate(&self, id: &InstanceId) -> Answer<()> {
+    async fn terminate(&self, id: &Owned<InstanceId>) -> Answer<()> {
         let answer = self
             .0
             .terminate_instances()
-            .instance_ids(id.as_str())
+            .instance_ids(id.id().as_str())
             .send()
             .await
             .map_err(failed(format!("terminate {id}")));
@@ -222,28 +229,34 @@ impl Instances for Ec2Instances {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    async fn import_key_pair(&self, name: &str, public_key: &str, tags: &Tags) -> Answer<()> {
-        self.0
+    async fn import_key_pair(
+        &self,
+        name: &str,
+        public_key: &str,
+        tags: &Tags,
+    ) -> Answer<Owned<KeyPairId>> {
+        let operation = format!("import key pair {name}");
+        let answer = self
+            .0
             .import_key_pair()
             .key_name(name)
             .public_key_material(Blob::new(public_key))
-            .tag_specifications(
-                TagSpecification::builder()
-                    .resource_type(ResourceType::KeyPair)
-                    .set_tags(Some(ec2_tags(tags)))
-                    .build(),
-            )
+            .tag_specifications(specification(ResourceType::KeyPair, tags))
             .send()
             .await
-            .map_err(failed(format!("import key pair {name}")))?;
-        Ok(())
+            .map_err(failed(operation.as_str()))?;
+        answer
+            .key_pair_id()
+            .and_then(|id| KeyPairId::parse(id).ok())
+            .map(Owned::returned)
+            .ok_or_else(|| incomplete(&operation, "id"))
     }
 
-    async fn key_pairs(&self, name: &str, value: &str) -> Answer<Vec<KeyPair>> {
+    async fn key_pairs_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<KeyPair>> {
         let answer = self
             .0
             .describe_key_pairs()
-            .filters(filter(name, value))
+            .filters(tag_filter(key, value))
             .send()
             .await
             .map_err(failed("list key pairs"))?;
@@ -252,6 +265,7 @@ impl Instances for Ec2Instances {
             .iter()
             .filter_map(|pair| {
                 Some(KeyPair {
+                    id: KeyPairId::parse(pair.key_pair_id()?).ok()?,
                     name: pair.key_name()?.to_owned(),
                     tags: tags(pair.tags()),
                 })
@@ -259,22 +273,95 @@ impl Instances for Ec2Instances {
             .collect())
     }
 
-    async fn delete_key_pair(&self, name: &str) -> Answer<()> {
+    async fn delete_key_pair(&self, id: &Owned<KeyPairId>) -> Answer<()> {
         let answer = self
             .0
             .delete_key_pair()
-            .key_name(name)
+            .key_pair_id(id.id().as_str())
             .send()
             .await
-            .map_err(failed(format!("delete key pair {name}")));
+            .map_err(failed(format!("delete {id}")));
         gone_is_fine(answer.map(|_| ()))
     }
 
-    async fn security_groups(&self, name: &str, value: &str) -> Answer<Vec<SecurityGroup>> {
+    async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>> {
+        let answer = self
+            .0
+            .describe_subnets()
+            .subnet_ids(subnet.as_str())
+            .send()
+            .await
+            .map_err(failed(format!("describe {subnet}")));
+        match answer {
+            Ok(answer) => Ok(answer
+                .subnets()
+                .iter()
+                .find_map(|subnet| VpcId::parse(subnet.vpc_id()?).ok())),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn create_security_group(
+        &self,
+        name: &str,
+        vpc: Option<&VpcId>,
+        tags: &Tags,
+    ) -> Answer<Owned<SecurityGroupId>> {
+        let operation = format!("create security group {name}");
+        let answer = self
+            .0
+            .create_security_group()
+            .group_name(name)
+            .description("imagebuilder: SSH to a builder")
+            .set_vpc_id(vpc.map(ToString::to_string))
+            .tag_specifications(specification(ResourceType::SecurityGroup, tags))
+            .send()
+            .await
+            .map_err(failed(operation.as_str()))?;
+        answer
+            .group_id()
+            .and_then(|id| SecurityGroupId::parse(id).ok())
+            .map(Owned::returned)
+            .ok_or_else(|| incomplete(&operation, "id"))
+    }
+
+    async fn allow(&self, group: &Owned<SecurityGroupId>, ingress: &Ingress) -> Answer<()> {
+        let (six, four): (Vec<&String>, Vec<&String>) =
+            ingress.cidrs.iter().partition(|cidr| cidr.contains(':'));
+        let ranges = |cidr: &&String| IpRange::builder().cidr_ip(*cidr).build();
+        let ranges_6 = |cidr: &&String| Ipv6Range::builder().cidr_ipv6(*cidr).build();
+        let port = i32::from(ingress.port);
+        let permission = IpPermission::builder()
+            .ip_protocol("tcp")
+            .from_port(port)
+            .to_port(port)
+            .set_ip_ranges(
+                Some(four.iter().map(ranges).collect()).filter(|all: &Vec<_>| !all.is_empty()),
+            )
+            .set_ipv6_ranges(
+                Some(six.iter().map(ranges_6).collect()).filter(|all: &Vec<_>| !all.is_empty()),
+            )
+            .build();
+        self.0
+            .authorize_security_group_ingress()
+            .group_id(group.id().as_str())
+            .ip_permissions(permission)
+            .send()
+            .await
+            .map_err(failed(format!("let SSH reach {group}")))?;
+        Ok(())
+    }
+
+    async fn security_groups_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<SecurityGroup>> {
         let mut pages = self
             .0
             .describe_security_groups()
-            .filters(filter(name, value))
+            .filters(tag_filter(key, value))
             .into_paginator()
             .items()
             .send();
@@ -295,11 +382,80 @@ impl Instances for Ec2Instances {
         Ok(found)
     }
 
-    async fn delete_security_group(&self, id: &SecurityGroupId) -> Answer<()> {
+    async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()> {
         let answer = self
             .0
             .delete_security_group()
-            .group_id(id.as_str())
+            .group_id(id.id().as_str())
+            .send()
+            .await
+            .map_err(failed(format!("delete {id}")));
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
+        let mut pages = self
+            .0
+            .describe_volumes()
+            .filters(tag_filter(key, value))
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(failed("list volumes"))?;
+            if let Some(id) = item.volume_id().and_then(|id| VolumeId::parse(id).ok()) {
+                found.push(Volume {
+                    id,
+                    tags: tags(item.tags()),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()> {
+        let answer = self
+            .0
+            .delete_volume()
+            .volume_id(id.id().as_str())
+            .send()
+            .await
+            .map_err(failed(format!("delete {id}")));
+        gone_is_fine(answer.map(|_| ()))
+    }
+
+    async fn network_interfaces_tagged(
+        &self,
+        key: &str,
+        value: Option<&str>,
+    ) -> Answer<Vec<NetworkInterface>> {
+        let mut pages = self
+            .0
+            .describe_network_interfaces()
+            .filters(tag_filter(key, value))
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(failed("list network interfaces"))?;
+            let id = item.network_interface_id();
+            if let Some(id) = id.and_then(|id| NetworkInterfaceId::parse(id).ok()) {
+                found.push(NetworkInterface {
+                    id,
+                    tags: tags(item.tag_set()),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()> {
+        let answer = self
+            .0
+            .delete_network_interface()
+            .network_interface_id(id.id().as_str())
             .send()
             .await
             .map_err(failed(format!("delete {id}")));

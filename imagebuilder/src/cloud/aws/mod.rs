@@ -252,7 +252,7 @@ fn kind(code: &str) -> Kind {
             Kind::Throttled
         }
         "DependencyViolation" | "ResourceInUse" => Kind::InUse,
-        _ if code.ends_with(".InUse") => Kind::InUse,
+        _ if code.ends_with("InUse") => Kind::InUse,
         "ParameterNotFound" => Kind::NotFound,
         _ if code.ends_with(".NotFound")
             || code.ends_with(".Unavailable") && code.starts_with("InvalidAMIID") =>
@@ -277,6 +277,7 @@ mod tests {
             ("InvalidInstanceID.NotFound", Kind::NotFound),
             ("InvalidAMIID.Unavailable", Kind::NotFound),
             ("InvalidSnapshot.InUse", Kind::InUse),
+            ("VolumeInUse", Kind::InUse),
             ("DependencyViolation", Kind::InUse),
             ("UnauthorizedOperation", Kind::Denied),
             ("RequestLimitExceeded", Kind::Throttled),

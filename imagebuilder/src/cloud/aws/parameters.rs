@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_ssm::types::ParameterType;
 
 use super::failed;
-use crate::cloud::{Answer, Kind, Parameter, Parameters};
+use crate::cloud::{Answer, Kind, Owned, Parameter, Parameters};
 use crate::ids::ImageId;
 
 pub(super) struct Ssm(pub(super) aws_sdk_ssm::Client);
@@ -64,11 +64,11 @@ impl Parameters for Ssm {
         Ok(())
     }
 
-    async fn delete(&self, name: &str) -> Answer<()> {
+    async fn delete(&self, name: &Owned<String>) -> Answer<()> {
         let answer = self
             .0
             .delete_parameter()
-            .name(name)
+            .name(name.id())
             .send()
             .await
             .map_err(failed(format!("delete parameter {name}")));

@@ -40,9 +40,9 @@ impl Parameters for Service {
         .await
     }
 
-    async fn delete(&self, name: &str) -> Answer<()> {
+    async fn delete(&self, name: &Owned<String>) -> Answer<()> {
         self.call("delete", |state| {
-            state.parameters.remove(name);
+            state.parameters.remove(name.id());
             Ok(())
         })
         .await
@@ -70,7 +70,7 @@ impl Images for Service {
     async fn search(&self, _search: &Search) -> Answer<Vec<Image>> {
         foreign("search")
     }
-    async fn tag(&self, _ids: &[String], _tags: &Tags) -> Answer<()> {
+    async fn tag(&self, _ids: &[Owned<String>], _tags: &Tags) -> Answer<()> {
         foreign("tag")
     }
     async fn share(&self, _image: &Image, _accounts: &[AccountId]) -> Answer<()> {
@@ -79,16 +79,16 @@ impl Images for Service {
     async fn shared_with(&self, _id: &ImageId) -> Answer<Vec<AccountId>> {
         foreign("shared_with")
     }
-    async fn deregister(&self, _id: &ImageId) -> Answer<()> {
+    async fn deregister(&self, _id: &Owned<ImageId>) -> Answer<()> {
         foreign("deregister")
     }
     async fn snapshots_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Snapshot>> {
         foreign("snapshots_tagged")
     }
-    async fn snapshots_for(&self, _image: &ImageId) -> Answer<Vec<Snapshot>> {
-        foreign("snapshots_for")
+    async fn snapshots_of(&self, _volumes: &[VolumeId]) -> Answer<Vec<Snapshot>> {
+        foreign("snapshots_of")
     }
-    async fn delete_snapshot(&self, _id: &SnapshotId) -> Answer<()> {
+    async fn delete_snapshot(&self, _id: &Owned<SnapshotId>) -> Answer<()> {
         foreign("delete_snapshot")
     }
 }
@@ -121,7 +121,7 @@ impl Instances for Service {
     async fn console(&self, _id: &InstanceId) -> Answer<String> {
         self.call("console", |_| Ok(String::new())).await
     }
-    async fn launch(&self, _launch: &Launch) -> Answer<InstanceId> {
+    async fn launch(&self, _launch: &Launch) -> Answer<Owned<InstanceId>> {
         foreign("launch")
     }
     async fn instance(&self, _id: &InstanceId) -> Answer<Option<Instance>> {
@@ -130,23 +130,62 @@ impl Instances for Service {
     async fn instances_of(&self, _image: &ImageId) -> Answer<Vec<Instance>> {
         foreign("instances_of")
     }
-    async fn terminate(&self, _id: &InstanceId) -> Answer<()> {
+    async fn terminate(&self, _id: &Owned<InstanceId>) -> Answer<()> {
         foreign("terminate")
     }
-    async fn import_key_pair(&self, _name: &str, _public_key: &str, _tags: &Tags) -> Answer<()> {
+    async fn import_key_pair(
+        &self,
+        _name: &str,
+        _public_key: &str,
+        _tags: &Tags,
+    ) -> Answer<Owned<KeyPairId>> {
         foreign("import_key_pair")
     }
-    async fn key_pairs(&self, _filter: &str, _value: &str) -> Answer<Vec<KeyPair>> {
-        foreign("key_pairs")
+    async fn key_pairs_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<KeyPair>> {
+        foreign("key_pairs_tagged")
     }
-    async fn delete_key_pair(&self, _name: &str) -> Answer<()> {
+    async fn delete_key_pair(&self, _id: &Owned<KeyPairId>) -> Answer<()> {
         foreign("delete_key_pair")
     }
-    async fn security_groups(&self, _filter: &str, _value: &str) -> Answer<Vec<SecurityGroup>> {
-        foreign("security_groups")
+    async fn vpc_of(&self, _subnet: &SubnetId) -> Answer<Option<VpcId>> {
+        foreign("vpc_of")
     }
-    async fn delete_security_group(&self, _id: &SecurityGroupId) -> Answer<()> {
+    async fn create_security_group(
+        &self,
+        _name: &str,
+        _vpc: Option<&VpcId>,
+        _tags: &Tags,
+    ) -> Answer<Owned<SecurityGroupId>> {
+        foreign("create_security_group")
+    }
+    async fn allow(&self, _group: &Owned<SecurityGroupId>, _ingress: &Ingress) -> Answer<()> {
+        foreign("allow")
+    }
+    async fn security_groups_tagged(
+        &self,
+        _key: &str,
+        _value: Option<&str>,
+    ) -> Answer<Vec<SecurityGroup>> {
+        foreign("security_groups_tagged")
+    }
+    async fn delete_security_group(&self, _id: &Owned<SecurityGroupId>) -> Answer<()> {
         foreign("delete_security_group")
+    }
+    async fn volumes_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Volume>> {
+        foreign("volumes_tagged")
+    }
+    async fn delete_volume(&self, _id: &Owned<VolumeId>) -> Answer<()> {
+        foreign("delete_volume")
+    }
+    async fn network_interfaces_tagged(
+        &self,
+        _key: &str,
+        _value: Option<&str>,
+    ) -> Answer<Vec<NetworkInterface>> {
+        foreign("network_interfaces_tagged")
+    }
+    async fn delete_network_interface(&self, _id: &Owned<NetworkInterfaceId>) -> Answer<()> {
+        foreign("delete_network_interface")
     }
     async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
         foreign("permitted")

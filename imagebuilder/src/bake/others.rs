@@ -1,0 +1,288 @@
+//! Property test: bakes, undoes and reaps in accounts full of other people's resources, of which nothing is touched.
+
+use std::collections::BTreeMap;
+
+use contract::registry::Verdict;
+use proptest::prelude::*;
+
+use super::faults::Scene;
+use super::*;
+use crate::cloud::Tags;
+use crate::cloud::fake::{Fault, OWNER, World};
+use crate::ids::SnapshotId;
+
+/// Whose a resource is made to look.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// It has no tags.
+    Bare,
+    /// It has the tags of an image of ours, but no run's.
+    LikeOurs,
+    /// It is another run's, of another host, which may live.
+    OtherRun,
+    /// It has a run's tag that is no run's.
+    NoRun,
+}
+
+/// What others have.
+#[derive(Clone, Debug)]
+enum Theirs {
+    Instance,
+    Image,
+    /// Whose description names an image and an instance.
+    Snapshot(String),
+    Volume,
+    Interface,
+    KeyPair(String),
+    Group(String),
+    /// A registry record, or anything else below the image's path.
+    Parameter(String),
+}
+
+fn look() -> impl Strategy<Value = Look> {
+    use Look::*;
+    prop_oneof![Just(Bare), Just(LikeOurs), Just(OtherRun), Just(NoRun)]
+}
+
+fn theirs() -> impl Strategy<Value = Theirs> {
+    // Names as ours could be; ids are counted up, so that these meet them.
+    let name = "(imagebuilder-|packer_|shop-)?[a-z0-9]{0,4}";
+    prop_oneof![
+        Just(Theirs::Instance),
+        Just(Theirs::Image),
+        "Created by CreateImage\\(i-00[0-3][0-9a-f]\\) for ami-00[0-3][0-9a-f]"
+            .prop_map(Theirs::Snapshot),
+        Just(Theirs::Volume),
+        Just(Theirs::Interface),
+        name.prop_map(Theirs::KeyPair),
+        name.prop_map(Theirs::Group),
+        "/imagebuilder/shop/(registry/i-ff[0-9a-f]{2}|current|note)".prop_map(Theirs::Parameter),
+    ]
+}
+
+fn tags(look: Look, nonce: u32) -> Tags {
+    let run = match look {
+        Look::Bare => return Tags::new(),
+        Look::LikeOurs => None,
+        Look::OtherRun => Some(image::run_id("bake", jiff::Timestamp::now(), nonce).to_string()),
+        Look::NoRun => Some("*".to_owned()),
+    };
+    let ours = [
+        (tags::IMAGE.to_owned(), "shop".to_owned()),
+        (tags::SOURCE_AMI.to_owned(), "ami-1".to_owned()),
+        ("Name".to_owned(), "shop builder".to_owned()),
+    ];
+    let run = run.map(|run| (tags::RUN.to_owned(), run));
+    ours.into_iter().chain(run).collect()
+}
+
+fn add(world: &mut World, theirs: &Theirs, look: Look, nonce: u32) {
+    let tags = tags(look, nonce);
+    let source = ImageId::parse("ami-1").unwrap();
+    match theirs {
+        Theirs::Instance => drop(world.add_instance(&source, tags)),
+        Theirs::Image => {
+            let builder = world.add_instance(&source, Tags::new());
+            world.create_image(&builder, "shop", tags);
+        }
+        Theirs::Snapshot(description) => drop(world.add_snapshot(None, description, tags)),
+        Theirs::Volume => drop(world.add_volume(tags)),
+        Theirs::Interface => drop(world.add_interface(tags)),
+        Theirs::KeyPair(name) => drop(world.add_key_pair(name, tags)),
+        Theirs::Group(name) => drop(world.add_group(name, tags)),
+        Theirs::Parameter(name) => drop(world.parameters.insert(name.clone(), "ami-1".to_owned())),
+    }
+}
+
+/// Everything there is, as text by id.
+fn everything(world: &World) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut put = |id: String, what: String| drop(all.insert(id, what));
+    for (id, one) in &world.instances {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.images {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.snapshots {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.volumes {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.interfaces {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.key_pairs {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (id, one) in &world.groups {
+        put(id.to_string(), format!("{one:?}"));
+    }
+    for (name, value) in &world.parameters {
+        put(name.clone(), value.clone());
+    }
+    all
+}
+
+fn untouched(before: &BTreeMap<String, String>, scene: &Scene) -> Result<(), TestCaseError> {
+    let now = everything(&scene.fake.world());
+    for (id, what) in before {
+        prop_assert_eq!(now.get(id), Some(what), "{}", id);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_of_others_is_touched(
+        theirs in prop::collection::vec((theirs(), look()), 0..24),
+        fit in any::<bool>(),
+        fault in prop_oneof![
+            Just(None),
+            (1..16_u32).prop_map(|at| Some(Fault::Fails(at))),
+            (1..16_u32).prop_map(|at| Some(Fault::KilledBefore(at))),
+            (1..16_u32).prop_map(|at| Some(Fault::KilledAfter(at))),
+        ],
+        ledger in prop_oneof![Just(None), Just(Some("")), Just(Some("{"))],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let scene = Scene::new(if fit { Verdict::Fit } else { Verdict::Unfit });
+            for (nonce, (theirs, look)) in (0..).zip(&theirs) {
+                add(&mut scene.fake.world(), theirs, *look, nonce);
+            }
+            let before = everything(&scene.fake.world());
+            scene.fake.world().fault = fault;
+            let baked = scene.bake_until_killed().await;
+            untouched(&before, &scene)?;
+            // Whatever became of its ledger, and by the hand of another process.
+            if let Some(text) = ledger.filter(|_| baked.is_none()) {
+                for run in std::fs::read_dir(scene.runs()).into_iter().flatten() {
+                    std::fs::write(run.unwrap().path().join("ledger.json"), text).unwrap();
+                }
+            }
+            scene.reap().await;
+            untouched(&before, &scene)?;
+            let now = everything(&scene.fake.world());
+            let ours = now.keys().filter(|id| !before.contains_key(*id));
+            let terminated = |id: &&String| now[*id].contains("state: Terminated");
+            let ours: Vec<_> = ours.filter(|id| !terminated(id)).collect();
+            let image = scene.fake.world().parameters.get("/imagebuilder/shop/candidate").cloned();
+            match image {
+                // The image, its snapshot and the pointer.
+                Some(_) => prop_assert_eq!(ours.len(), 3, "{:?}", ours),
+                None => prop_assert!(ours.is_empty(), "{:?}", ours),
+            }
+            Ok(())
+        })?;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
+    for look in [Look::Bare, Look::LikeOurs, Look::OtherRun] {
+        let mut scene = Scene::new(Verdict::Fit);
+        let theirs = scene
+            .fake
+            .world()
+            .add_image(OWNER, "their-base", tags(look, 7));
+        let before = everything(&scene.fake.world());
+        scene.lies = Some(theirs.clone());
+        let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::BakeFailed);
+        let text = format!("{error:#}");
+        assert!(
+            text.starts_with(
+                "bake failed, everything it created is gone: packer says that it made"
+            ),
+            "{text}"
+        );
+        scene.reap().await;
+        let now = everything(&scene.fake.world());
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|(id, what)| now.get(*id) != Some(*what))
+            .collect();
+        assert!(gone.is_empty(), "{look:?}: {gone:?}");
+        assert_eq!(
+            scene.fake.world().inventory().len(),
+            2,
+            "their image and its snapshot"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_made_of_a_builder_or_its_snapshots_stays_and_is_named() {
+    let mut scene = Scene::new(Verdict::Unfit);
+    let taken = scene.with_visitors();
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    let theirs: Vec<SnapshotId> = taken.lock().unwrap().clone();
+    assert_eq!(theirs.len(), 2);
+    let world = scene.fake.world();
+    // A snapshot that somebody took by hand of the builder's volume.
+    assert!(world.snapshots.contains_key(&theirs[0]));
+    // The snapshot of the candidate that somebody's image now refers to.
+    assert!(world.snapshots.contains_key(&theirs[1]));
+    assert_eq!(Exit::of(&error), Exit::BakeLeft);
+    let text = format!("{error:#}");
+    assert!(text.contains(theirs[1].as_str()), "{text}");
+    assert!(!text.contains(theirs[0].as_str()), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_and_network_interfaces_of_dead_runs_are_reaped() {
+    let scene = Scene::new(Verdict::Fit);
+    let old = Tags::from([
+        (
+            tags::RUN.to_owned(),
+            "20250101T000000Z-bake-00000a".to_owned(),
+        ),
+        (tags::IMAGE.to_owned(), "shop".to_owned()),
+    ]);
+    {
+        let mut world = scene.fake.world();
+        world.add_volume(old.clone());
+        world.add_interface(old.clone());
+        world.add_key_pair("imagebuilder-old", old.clone());
+        world.add_group("imagebuilder-old", old);
+    }
+    let reaped = scene.reap().await;
+    assert_eq!(reaped.removed.len(), 4, "{reaped:?}");
+    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_ledger_keeps_nobody_from_being_reaped() {
+    let scene = Scene::new(Verdict::Fit);
+    for at in [7, 9] {
+        scene.fake.world().fault = Some(Fault::KilledAfter(at));
+        assert!(scene.bake_until_killed().await.is_none());
+        scene.fake.world().changes = 0;
+    }
+    let mut runs: Vec<_> = std::fs::read_dir(scene.runs())
+        .unwrap()
+        .map(|run| run.unwrap().path())
+        .collect();
+    runs.sort();
+    std::fs::write(runs[0].join("ledger.json"), "\0\0\0").unwrap();
+    let reaped = scene.reap().await;
+    assert_eq!(reaped.left, Vec::<String>::new());
+    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    let name = runs[0].file_name().unwrap().to_str().unwrap();
+    let story = scene.output.story();
+    assert!(
+        story
+            .iter()
+            .any(|line| line.contains(name) && line.contains("cannot be read")),
+        "{story:?}"
+    );
+    assert_eq!(scene.reap().await, super::reap::Reaped::default());
+}
