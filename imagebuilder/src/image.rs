@@ -1,4 +1,8 @@
-//! What an image is: its input digest, its name and its tags. Pure.
+//! What an image is: its input digest, its name and its tags. Pure, but for reading what is digested.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use contract::tags;
 use sha2::{Digest as _, Sha256};
@@ -14,6 +18,22 @@ const TAG_VALUE_LIMIT: usize = 256;
 /// SHA-256 of some bytes.
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
     finish(Sha256::new_with_prefix(bytes))
+}
+
+/// SHA-256 of a file, read piece by piece.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn sha256_of(path: &Path) -> std::io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(finish(hasher)),
+            count => hasher.update(&piece[..count]),
+        }
+    }
 }
 
 fn finish(hasher: Sha256) -> Digest {
@@ -40,7 +60,11 @@ pub(crate) struct Inputs {
 impl Inputs {
     /// Adds one input.
     pub(crate) fn add(&mut self, label: &str, content: &[u8]) {
-        let digest = sha256(content);
+        self.add_digest(label, sha256(content));
+    }
+
+    /// Adds one input by its content's digest.
+    pub(crate) fn add_digest(&mut self, label: &str, digest: Digest) {
         self.hasher.update((label.len() as u64).to_be_bytes());
         self.hasher.update(label.as_bytes());
         self.hasher.update(digest.as_str().as_bytes());

@@ -140,6 +140,8 @@ pub(crate) struct Journal {
 pub(crate) struct Ledger {
     folder: PathBuf,
     journal: Journal,
+    /// Whether what cannot be written is remembered in memory only.
+    undoing: bool,
     _lock: Lock,
 }
 
@@ -222,6 +224,7 @@ impl Unreadable {
         let ledger = Ledger {
             folder: self.folder,
             journal: Journal::new(self.run, verb, image, region),
+            undoing: false,
             _lock: self.lock,
         };
         ledger.write()?;
@@ -264,6 +267,7 @@ impl Ledger {
         let ledger = Self {
             folder,
             journal: Journal::new(run, verb, image, region),
+            undoing: false,
             _lock: lock,
         };
         ledger.write()?;
@@ -292,6 +296,7 @@ impl Ledger {
             Ok(journal) => Found::Dead(Box::new(Self {
                 folder: folder.to_owned(),
                 journal,
+                undoing: false,
                 _lock: lock,
             })),
             Err(error) => Found::Unreadable(Unreadable {
@@ -448,6 +453,12 @@ impl Ledger {
             .collect()
     }
 
+    /// From now on nothing is created, only removed: a ledger that cannot be written (full disk) must not keep anything from
+    /// being removed. What is removed twice does no harm, and what is forgotten is found by its tag.
+    pub(crate) fn undoing(&mut self) {
+        self.undoing = true;
+    }
+
     /// Records how the run ended.
     pub(crate) fn end(&mut self, outcome: &str) -> anyhow::Result<()> {
         self.journal.outcome = Some(outcome.to_owned());
@@ -456,7 +467,10 @@ impl Ledger {
 
     fn write(&self) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.journal).context("serialize the ledger")?;
-        replace(&self.folder.join(JOURNAL), &text).context("write the ledger")
+        match replace(&self.folder.join(JOURNAL), &text) {
+            Err(_) if self.undoing => Ok(()),
+            written => written.context("write the ledger"),
+        }
     }
 }
 

@@ -17,7 +17,10 @@ mod ledger;
 mod lock;
 mod output;
 mod packer;
+mod pointers;
+mod program;
 mod roll;
+mod shebang;
 mod stage;
 mod template;
 

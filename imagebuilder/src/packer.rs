@@ -2,7 +2,7 @@
 //!
 //! Packer writes its output straight into a file of the run folder, and we read along. So it neither dies of a broken
 //! pipe when we are killed, nor is a line of its story lost: whoever finds the run dead reads the same file. This
-//! module knows nothing of the cloud.
+//! module asks nothing of the cloud.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use crate::cancel::Cancel;
+use crate::cloud::Credentials;
 use crate::exit::Exit;
 
 /// The oldest release the template is rendered for: Debian 12's.
@@ -186,10 +187,15 @@ impl Packer {
         folder: &Path,
         template: &str,
         lock: File,
+        credentials: Option<&Credentials>,
     ) -> anyhow::Result<Running> {
         let create =
             |name: &str| File::create(folder.join(name)).with_context(|| format!("create {name}"));
-        let child = base(Path::new("/bin/sh"))
+        let mut command = base(Path::new("/bin/sh"));
+        if let Some(keys) = credentials {
+            lend(&mut command, keys);
+        }
+        let child = command
             .current_dir(folder)
             .args(["-c", &format!("echo $$ >{GROUP} && exec \"$@\""), "sh"])
             .arg(&self.path)
@@ -241,6 +247,25 @@ fn base(path: &Path) -> Command {
         .env_remove("PACKER_LOG")
         .env_remove("PACKER_LOG_PATH");
     command
+}
+
+/// Gives Packer the keys that this program found: its older releases know neither `sso-session` nor `aws login`. They are in
+/// its environment, which only its own user can read, for as long as it lives; never among its arguments, never in a file.
+fn lend(command: &mut Command, keys: &Credentials) {
+    for name in [
+        "AWS_PROFILE",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_SECURITY_TOKEN",
+    ] {
+        command.env_remove(name);
+    }
+    command
+        .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
+    if let Some(token) = &keys.session_token {
+        command.env("AWS_SESSION_TOKEN", token);
+    }
 }
 
 fn last_words(stdout: &[u8], stderr: &[u8]) -> String {

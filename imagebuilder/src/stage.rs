@@ -17,7 +17,9 @@ use crate::config::{Config, Service};
 use crate::exit::Exit;
 use crate::ids::{Digest, ServiceName};
 use crate::image::{self, Inputs};
-use crate::template::{self, Facts, Subscription, Templates};
+use crate::program::{self, Kind, Program};
+use crate::shebang;
+use crate::template::{self, Facts, Script, Subscription, Templates};
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
@@ -41,7 +43,46 @@ pub(crate) struct Staged {
     /// Its mode, octal.
     pub(crate) mode: String,
     /// What is in it.
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: Content,
+}
+
+/// What is in a file of the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// These bytes, which were rendered or are small.
+    Bytes(Vec<u8>),
+    /// Those of a file here, however large: never held in memory.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What was in it when it was gathered.
+        digest: Digest,
+    },
+}
+
+impl Content {
+    fn digest(&self) -> Digest {
+        match self {
+            Self::Bytes(bytes) => image::sha256(bytes),
+            Self::File { digest, .. } => digest.clone(),
+        }
+    }
+
+    fn write(&self, to: &Path) -> anyhow::Result<()> {
+        match self {
+            Self::Bytes(bytes) => write(to, bytes, 0o644),
+            Self::File { path, digest } => copy(path, to, digest),
+        }
+    }
+}
+
+/// A provisioning script.
+#[derive(Debug)]
+struct Provision {
+    text: String,
+    interpreter: Vec<String>,
+    /// Whether its first line names the interpreter.
+    says_so: bool,
 }
 
 /// Everything that goes into an image.
@@ -53,7 +94,9 @@ pub(crate) struct Stage {
     /// The units to enable.
     units: Vec<String>,
     /// The provisioning scripts by name, in order.
-    scripts: BTreeMap<String, String>,
+    scripts: BTreeMap<String, Provision>,
+    /// What the programs among the files need of the image, by absolute path.
+    programs: BTreeMap<String, Program>,
     /// The agent's digest.
     pub(crate) agent: Digest,
     /// The services' digests, for those that bring a binary.
@@ -77,15 +120,23 @@ impl Stage {
             templates,
             files: BTreeMap::new(),
             units: Vec::new(),
-            scripts: template::provision(folder(&config.image.provision).as_deref())?,
+            scripts: scripts(folder(&config.image.provision).as_deref())?,
+            programs: BTreeMap::new(),
             agent: image::sha256(b""),
             services: BTreeMap::new(),
             snapshot: BTreeMap::new(),
         };
         let subscription = stage.subscribe(config, root, region)?;
-        let agent = read(root, &config.image.agent.binary, "[image.agent] binary")?;
-        stage.agent = image::sha256(&agent);
-        stage.put(AGENT_BINARY, "0755", agent);
+        let agent = file(root, &config.image.agent.binary, "[image.agent] binary")?;
+        stage.agent = agent.digest();
+        stage.program(
+            AGENT_BINARY,
+            &agent,
+            config,
+            Scripts::Refused,
+            "[image.agent] binary",
+        )?;
+        stage.put(AGENT_BINARY, "0755", agent)?;
         stage.put(
             AGENT_TOML,
             "0644",
@@ -93,28 +144,29 @@ impl Stage {
                 .templates
                 .agent(config, subscription.as_ref())?
                 .into_bytes(),
-        );
+        )?;
         for (name, service) in &config.services {
             let table = format!("[services.{name}]");
             if let Some(binary) = &service.binary {
-                let content = read(root, binary, &format!("{table} binary"))?;
-                stage
-                    .services
-                    .insert(name.to_string(), image::sha256(&content));
-                stage.put(&Service::installed(name), "0755", content);
+                let key = format!("{table} binary");
+                let content = file(root, binary, &key)?;
+                let dest = Service::installed(name);
+                stage.program(&dest, &content, config, Scripts::Allowed, &key)?;
+                stage.services.insert(name.to_string(), content.digest());
+                stage.put(&Service::installed(name), "0755", content)?;
             }
             if let Some(settings) = &service.settings {
-                let content = read(root, settings, &format!("{table} settings"))?;
-                stage.put(&format!("/etc/{name}/{name}.toml"), "0644", content);
+                let content = file(root, settings, &format!("{table} settings"))?;
+                stage.put(&format!("/etc/{name}/{name}.toml"), "0644", content)?;
             }
         }
         for payload in &config.image.payload {
-            let content = read(root, &payload.source, "[[image.payload]] source")?;
-            stage.put(&payload.dest, &payload.mode, content);
+            let content = file(root, &payload.source, "[[image.payload]] source")?;
+            stage.put(payload.dest.as_str(), payload.mode.as_str(), content)?;
         }
         for unit in template::AGENT_UNITS {
             let text = stage.templates.unit(config, unit, None)?;
-            stage.unit(unit, text);
+            stage.unit(unit, text)?;
         }
         for (name, service) in &config.services {
             let unit = service.unit_name(name);
@@ -124,7 +176,7 @@ impl Stage {
                 .any(|dest| dest.ends_with(&format!("/{unit}")));
             if stage.templates.has(&template::unit_template(&unit)) {
                 let text = stage.templates.unit(config, &unit, Some(name))?;
-                stage.unit(&unit, text);
+                stage.unit(&unit, text)?;
                 stage.socket(config, &unit, name)?;
             } else if brought {
                 stage.units.push(unit);
@@ -152,10 +204,10 @@ impl Stage {
             return Ok(None);
         };
         let known = verify::known(&root.join(&channel.root))?;
-        self.put(&format!("{CHANNEL}/root.json"), "0644", known.to_vec());
+        self.put(&format!("{CHANNEL}/root.json"), "0644", known.to_vec())?;
         if let Some(ca_file) = &channel.ca_file {
-            let content = read(root, ca_file, "[channel] ca_file")?;
-            self.put(CHANNEL_CA, "0644", content);
+            let content = file(root, ca_file, "[channel] ca_file")?;
+            self.put(CHANNEL_CA, "0644", content)?;
         }
         Ok(Some(Subscription {
             channel: channel.name.to_string(),
@@ -171,14 +223,59 @@ impl Stage {
             let mode = "0644".to_owned();
             self.snapshot.insert(
                 format!("{CHANNEL}/metadata/{name}"),
-                Staged { mode, content },
+                Staged {
+                    mode,
+                    content: Content::Bytes(content),
+                },
             );
         }
     }
 
-    fn put(&mut self, dest: &str, mode: &str, content: Vec<u8>) {
-        let mode = mode.to_owned();
-        self.files.insert(dest.to_owned(), Staged { mode, content });
+    fn put(&mut self, dest: &str, mode: &str, content: impl Into<Content>) -> anyhow::Result<()> {
+        let staged = Staged {
+            mode: mode.to_owned(),
+            content: content.into(),
+        };
+        if self.files.insert(dest.to_owned(), staged).is_some() {
+            return Err(Exit::Usage
+                .error(format!("two files are to be {dest} on the image"))
+                .hint("one of them is this program's own, or a service's: give the payload another `dest`, or leave it out")
+                .into());
+        }
+        Ok(())
+    }
+
+    /// Refuses what the image could not run, and keeps what the image must have to run the rest: the builder is asked.
+    fn program(
+        &mut self,
+        dest: &str,
+        content: &Content,
+        config: &Config,
+        scripts: Scripts,
+        key: &str,
+    ) -> anyhow::Result<()> {
+        let Content::File { path, .. } = content else {
+            return Ok(());
+        };
+        let arch = config.image.arch;
+        let why = match program::read(path)? {
+            Kind::Elf(program) if program.machine == arch => {
+                self.programs.insert(dest.to_owned(), program);
+                return Ok(());
+            }
+            Kind::Script if scripts == Scripts::Allowed => return Ok(()),
+            Kind::Elf(program) => format!(
+                "is a program for {}, and the image is {}",
+                program.machine.as_str(),
+                arch.as_str()
+            ),
+            Kind::Script => "is a script, not a program".to_owned(),
+            Kind::Other(what) => format!("is {what}"),
+        };
+        Err(Exit::Usage
+            .error(format!("{key}: {} {why}", path.display()))
+            .hint(format!("name a program for Linux on {}", arch.as_str()))
+            .into())
     }
 
     /// The socket of a service's `unit`, if there is a template of it, unless a payload brings one.
@@ -191,13 +288,13 @@ impl Stage {
         if self.templates.has(&template::unit_template(&socket)) && !self.files.keys().any(brought)
         {
             let text = self.templates.unit(config, &socket, Some(name))?;
-            self.unit(&socket, text);
+            self.unit(&socket, text)?;
         }
         Ok(())
     }
 
     /// A rendered unit. Enabled if it can be: one without `[Install]` waits for another to start it.
-    fn unit(&mut self, unit: &str, text: String) {
+    fn unit(&mut self, unit: &str, text: String) -> anyhow::Result<()> {
         if text.lines().any(|line| line.trim() == "[Install]") {
             self.units.push(unit.to_owned());
         }
@@ -205,15 +302,24 @@ impl Stage {
             &format!("/etc/systemd/system/{unit}"),
             "0644",
             text.into_bytes(),
-        );
+        )
     }
 
     /// The scripts as the Packer template names them.
-    pub(crate) fn script_paths(&self) -> Vec<String> {
-        self.scripts
-            .keys()
-            .map(|name| format!("{PROVISION}/{name}"))
-            .collect()
+    pub(crate) fn scripts(&self) -> Vec<Script> {
+        let all = self.scripts.iter();
+        all.map(|(name, script)| Script {
+            path: format!("{PROVISION}/{name}"),
+            interpreter: script.interpreter.clone(),
+        })
+        .collect()
+    }
+
+    /// The scripts that do not say what runs them.
+    pub(crate) fn without_shebang(&self) -> impl Iterator<Item = &str> {
+        let all = self.scripts.iter();
+        all.filter(|(_, script)| !script.says_so)
+            .map(|(name, _)| name.as_str())
     }
 
     /// The Packer template.
@@ -222,24 +328,26 @@ impl Stage {
     }
 
     /// The digest over everything that goes into the image. `facts` must be neutral: the same for equal inputs.
+    ///
+    /// Rule: it says what is in the image, not how it was built. Where the builder ran, who could reach it and how long
+    /// anybody waited make no other image, so the template counts as it is rendered without them.
     pub(crate) fn digest(
         &self,
         config: &Config,
         facts: &Facts,
         source_created: &str,
-        packer: &str,
     ) -> anyhow::Result<(Digest, Vec<(String, Digest)>)> {
         let mut inputs = Inputs::default();
         inputs.add("source", facts.source.as_str().as_bytes());
         inputs.add("source created", source_created.as_bytes());
-        inputs.add("packer", packer.as_bytes());
-        inputs.add("template", self.packer(config, facts)?.as_bytes());
-        for (name, text) in &self.scripts {
-            inputs.add(&format!("script {name}"), text.as_bytes());
+        let template = self.packer(&config.of_the_image_only(), facts)?;
+        inputs.add("template", template.as_bytes());
+        for (name, script) in &self.scripts {
+            inputs.add(&format!("script {name}"), script.text.as_bytes());
         }
         for (dest, file) in &self.files {
             inputs.add(&format!("mode {dest}"), file.mode.as_bytes());
-            inputs.add(&format!("file {dest}"), &file.content);
+            inputs.add_digest(&format!("file {dest}"), file.content.digest());
         }
         inputs.add("units", self.units.join("\n").as_bytes());
         Ok(inputs.finish())
@@ -256,11 +364,8 @@ impl Stage {
         let mut list = String::new();
         for (dest, file) in self.files.iter().chain(&self.snapshot) {
             let _ = writeln!(list, "{} {dest}", file.mode);
-            write(
-                &upload.join("root").join(dest.trim_start_matches('/')),
-                &file.content,
-                0o644,
-            )?;
+            let at = upload.join("root").join(dest.trim_start_matches('/'));
+            file.content.write(&at)?;
         }
         let _ = writeln!(list, "0644 {IMAGE_JSON}");
         let json = format!("{image_json:#}\n");
@@ -270,13 +375,46 @@ impl Stage {
             0o644,
         )?;
         write(&upload.join("files"), list.as_bytes(), 0o644)?;
+        let mut programs = String::new();
+        for (dest, program) in &self.programs {
+            let loader = program.loader.as_deref().unwrap_or("-");
+            let glibc = program
+                .glibc
+                .map(|(major, minor)| format!("{major}.{minor}"));
+            let _ = writeln!(
+                programs,
+                "{dest} {loader} {}",
+                glibc.as_deref().unwrap_or("-")
+            );
+        }
+        write(&upload.join("programs"), programs.as_bytes(), 0o644)?;
         let units: String = self.units.iter().map(|unit| format!("{unit}\n")).collect();
         write(&upload.join("units"), units.as_bytes(), 0o644)?;
-        for (name, text) in &self.scripts {
-            write(&folder.join(PROVISION).join(name), text.as_bytes(), 0o755)?;
+        for (name, script) in &self.scripts {
+            let path = folder.join(PROVISION).join(name);
+            write(&path, script.text.as_bytes(), 0o755)?;
         }
         write(&folder.join(TEMPLATE), template.as_bytes(), 0o644)
     }
+}
+
+/// The built-in scripts with those of `folder` laid over, and what runs each.
+fn scripts(folder: Option<&Path>) -> anyhow::Result<BTreeMap<String, Provision>> {
+    let mut scripts = BTreeMap::new();
+    for (name, text) in template::provision(folder)? {
+        let (interpreter, says_so) = shebang::interpreter(&text).map_err(|why| {
+            Exit::Usage
+                .error(format!("provisioning script {name}: {why}"))
+                .hint("begin it with a line such as #!/bin/sh or #!/usr/bin/env python3")
+        })?;
+        let script = Provision {
+            text,
+            interpreter,
+            says_so,
+        };
+        scripts.insert(name, script);
+    }
+    Ok(scripts)
 }
 
 /// Writes a file and the folders above it.
@@ -294,22 +432,60 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()
         .with_context(|| format!("write {}", path.display()))
 }
 
-fn read(root: &Path, path: &Path, key: &str) -> anyhow::Result<Vec<u8>> {
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// Copies a file piece by piece (or by reference, where the file system can), and sees that it is still what it was.
+fn copy(from: &Path, to: &Path, digest: &Digest) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    }
+    std::fs::copy(from, to)
+        .with_context(|| format!("copy {} to {}", from.display(), to.display()))?;
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o644))
+        .with_context(|| format!("set the mode of {}", to.display()))?;
+    if image::sha256_of(to)? != *digest {
+        return Err(Exit::Refused
+            .error(format!("{} changed while it was read", from.display()))
+            .hint("is it still being built? try again when it is done")
+            .into());
+    }
+    Ok(())
+}
+
+fn unreadable(path: &Path, key: &str, why: impl Into<anyhow::Error>) -> anyhow::Error {
+    Exit::Usage
+        .error(format!("cannot read {}", path.display()))
+        .because(why)
+        .hint(format!(
+            "{key} names it; relative paths start at the configuration"
+        ))
+        .into()
+}
+
+/// A file that the configuration names under `key`.
+fn file(root: &Path, path: &Path, key: &str) -> anyhow::Result<Content> {
     let path = root.join(path);
-    std::fs::read(&path).map_err(|error| {
-        Exit::Usage
-            .error(format!("cannot read {}", path.display()))
-            .because(error)
-            .hint(format!(
-                "{key} names it; relative paths start at the configuration"
-            ))
-            .into()
-    })
+    let digest = image::sha256_of(&path).map_err(|error| unreadable(&path, key, error))?;
+    Ok(Content::File { path, digest })
+}
+
+/// Whether a script may stand where a program is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scripts {
+    Allowed,
+    Refused,
 }
 
 /// Reads a text file the configuration names under `key`.
 pub(crate) fn read_text(root: &Path, path: &Path, key: &str) -> anyhow::Result<String> {
-    String::from_utf8(read(root, path, key)?).map_err(|_| {
+    let path = root.join(path);
+    let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, key, error))?;
+    String::from_utf8(bytes).map_err(|_| {
         Exit::Usage
             .error(format!("{key}: {} is not text", path.display()))
             .into()
@@ -336,19 +512,179 @@ ORDERS_LISTEN = "127.0.0.1:9090"
 "#;
     const SOCKET: &str = "/etc/systemd/system/orders.socket";
 
-    fn gather(text: &str) -> Stage {
+    fn root() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        for name in ["binary", "orders.socket"] {
-            std::fs::write(root.path().join(name), name).unwrap();
-        }
+        std::fs::write(root.path().join("binary"), test_support::elf(62, "")).unwrap();
+        std::fs::write(root.path().join("orders.socket"), "orders.socket").unwrap();
+        root
+    }
+
+    fn gather(text: &str) -> Stage {
         let config = Config::parse(text, "test.toml").unwrap();
-        Stage::gather(&config, root.path(), None).unwrap()
+        Stage::gather(&config, root().path(), None).unwrap()
+    }
+
+    fn text(stage: &Stage, dest: &str) -> String {
+        match &stage.files[dest].content {
+            Content::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
+            Content::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
+        }
+    }
+
+    fn refusal(text: &str, root: &Path) -> String {
+        let config = Config::parse(text, "test.toml").unwrap();
+        let error = Stage::gather(&config, root, None).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn programs_that_no_box_could_run_are_refused() {
+        let root = root();
+        let at = |name: &str, content: &[u8]| {
+            std::fs::write(root.path().join(name), content).unwrap();
+        };
+        at("arm", &test_support::elf(183, ""));
+        at("text", b"hello\n");
+        at("empty", b"");
+        at("script", b"#!/usr/bin/env python3\n");
+        for (name, service, want) in [
+            (
+                "arm",
+                true,
+                "is a program for arm64, and the image is x86_64",
+            ),
+            ("text", true, "is neither a program nor a script"),
+            ("empty", true, "is an empty file"),
+            ("arm", false, "is a program for arm64"),
+            ("text", false, "is neither a program nor a script"),
+            ("empty", false, "is an empty file"),
+            ("script", false, "is a script, not a program"),
+        ] {
+            let place = if service {
+                "[services.orders]\n"
+            } else {
+                "[image.agent]\n"
+            };
+            let old = format!("{place}binary = \"binary\"");
+            assert!(SHOP.contains(&old));
+            let told = refusal(
+                &SHOP.replace(&old, &format!("{place}binary = \"{name}\"")),
+                root.path(),
+            );
+            assert!(told.contains(want), "{told}");
+        }
+        let script = SHOP.replace(
+            "[services.orders]\nbinary = \"binary\"",
+            "[services.orders]\nbinary = \"script\"",
+        );
+        let config = Config::parse(&script, "test.toml").unwrap();
+        Stage::gather(&config, root.path(), None).unwrap();
+    }
+
+    #[test]
+    fn what_the_image_cannot_start_is_told_on_the_builder() {
+        let stage = tempfile::tempdir().unwrap();
+        let told = |programs: &str| {
+            std::fs::write(stage.path().join("programs"), programs).unwrap();
+            let mut script = std::process::Command::new("sh");
+            let script = script.arg("-s").env("IMAGEBUILDER_STAGE", stage.path());
+            let path = stage.path().join("script");
+            std::fs::write(&path, &template::built_in()["provision/05-programs.sh"]).unwrap();
+            let output = script
+                .stdin(std::fs::File::open(path).unwrap())
+                .output()
+                .unwrap();
+            (
+                output.status.success(),
+                String::from_utf8(output.stderr).unwrap(),
+            )
+        };
+        assert_eq!(
+            told("/a - -\n/b /bin/sh 2.2.5\n/c /bin/sh 2.9\n"),
+            (true, String::new())
+        );
+        let (good, text) = told("/a - -\n/b /bin/sh 99.1\n/c /lib/ld-none.so 2.9\n");
+        assert!(!good);
+        assert!(
+            text.contains("/b needs the GNU C library 99.1, and this image has 2."),
+            "{text}"
+        );
+        assert!(
+            text.contains("/c is started by /lib/ld-none.so, which"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_in_the_image() {
+        let root = root();
+        let facts = Facts {
+            region: String::new(),
+            endpoint: None,
+            source: crate::ids::ImageId::parse("ami-1").unwrap(),
+            devices: Vec::new(),
+            run: None,
+            ami_name: "shop".to_owned(),
+            tags: crate::cloud::Tags::new(),
+            plugins: false,
+            scripts: Vec::new(),
+            key_name: String::new(),
+        };
+        let digest = |text: &str| {
+            let config = Config::parse(text, "test.toml").unwrap();
+            let stage = Stage::gather(&config, root.path(), None).unwrap();
+            stage.digest(&config, &facts, "").unwrap().0
+        };
+        let plain = digest(SHOP);
+        for how in [
+            "source_cidrs = [\"192.0.2.1/32\"]",
+            "subnet = \"subnet-1\"\nvpc = \"vpc-1\"",
+            "instance_type = \"c7i.large\"",
+            "timeout_seconds = 60\nssh_timeout_seconds = 61",
+            "ssh_interface = \"private_ip\"\nssh_port = 2222",
+            "gate = { timeout_seconds = 60, instance_type = \"t3.large\" }",
+            "share = [\"123456789012\"]",
+            "region = \"eu-west-1\"",
+        ] {
+            assert_eq!(digest(&format!("{SHOP}[bake]\n{how}\n")), plain, "{how}");
+        }
+        assert_ne!(digest(&format!("{SHOP}[bake]\nencrypt = true\n")), plain);
+        let other = SHOP.replace("9090", "9091");
+        assert_ne!(digest(&other), plain);
+        std::fs::write(root.path().join("binary"), test_support::elf(62, "2")).unwrap();
+        assert_ne!(digest(SHOP), plain);
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_staged_is_refused() {
+        let root = root();
+        let config = Config::parse(SHOP, "test.toml").unwrap();
+        let stage = Stage::gather(&config, root.path(), None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        stage
+            .write(folder.path(), "", &serde_json::json!({}))
+            .unwrap();
+        std::fs::write(root.path().join("binary"), test_support::elf(62, "2")).unwrap();
+        let error = stage.write(folder.path(), "", &serde_json::json!({}));
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains("changed while it was read"), "{error}");
+    }
+
+    #[test]
+    fn two_files_for_one_place_are_refused() {
+        for dest in [AGENT_TOML, AGENT_BINARY, "/usr/lib/orders/orders"] {
+            let payload =
+                format!("{SHOP}[[image.payload]]\nsource = \"orders.socket\"\ndest = \"{dest}\"\n");
+            let told = refusal(&payload, root().path());
+            assert!(told.contains("two files are to be"), "{told}");
+        }
     }
 
     #[test]
     fn a_services_socket_comes_along_and_is_the_services_to_start() {
         let stage = gather(SHOP);
-        let socket = String::from_utf8_lossy(&stage.files[SOCKET].content);
+        let socket = text(&stage, SOCKET);
         assert!(socket.contains("ListenStream=127.0.0.1:9090\n"), "{socket}");
         assert!(stage.units.contains(&"orders.service".to_owned()));
         assert!(!stage.units.contains(&"orders.socket".to_owned()));
@@ -359,6 +695,6 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         let payload = format!(
             "{SHOP}[[image.payload]]\nsource = \"orders.socket\"\ndest = \"{SOCKET}\"\nmode = \"0644\"\n"
         );
-        assert_eq!(gather(&payload).files[SOCKET].content, b"orders.socket");
+        assert_eq!(text(&gather(&payload), SOCKET), "orders.socket");
     }
 }

@@ -14,9 +14,10 @@ use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
 use crate::cloud::Tags;
-use crate::config::{Config, Service};
+use crate::config::{Config, Encryption, Service};
 use crate::exit::{Exit, Failure};
 use crate::ids::{ImageId, RunId, ServiceName};
+use crate::shebang;
 
 /// The Packer template.
 pub(crate) const PACKER: &str = "image.pkr.hcl.tera";
@@ -54,10 +55,19 @@ pub(crate) struct Facts {
     pub(crate) tags: Tags,
     /// Whether this Packer takes its Amazon builder from a plugin.
     pub(crate) plugins: bool,
-    /// The provisioning scripts, relative to the run folder, in order.
-    pub(crate) scripts: Vec<String>,
+    /// The provisioning scripts, in order.
+    pub(crate) scripts: Vec<Script>,
     /// The key pair's name.
     pub(crate) key_name: String,
+}
+
+/// A provisioning script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Script {
+    /// Its path, relative to the run folder.
+    pub(crate) path: String,
+    /// What runs it, before its path.
+    pub(crate) interpreter: Vec<String>,
 }
 
 /// The signed channel that boxes of an image follow, as their agent's settings have it.
@@ -142,6 +152,10 @@ impl Templates {
         tera.register_filter("hcl", |value: Value, _: Kwargs, _: &tera::State| {
             defined(&value).map(hcl)
         });
+        // Packer's own template language is wanted in this one.
+        tera.register_filter("packer", |value: Value, _: Kwargs, _: &tera::State| {
+            defined(&value).map(|value| hcl_quoted(value.as_str().unwrap_or_default()))
+        });
         tera.register_filter("toml", |value: Value, _: Kwargs, _: &tera::State| {
             defined(&value).map(toml_text)
         });
@@ -167,6 +181,7 @@ impl Templates {
     pub(crate) fn packer(&self, config: &Config, facts: &Facts) -> Result<String, Failure> {
         let mut context = common(config);
         let bake = &config.bake;
+        let encryption = bake.encryption();
         context.insert(
             "image",
             &BTreeMap::from([
@@ -193,8 +208,10 @@ impl Templates {
             "packer",
             &serde_json::json!({
                 "plugins": facts.plugins,
-                "scripts": facts.scripts,
-                "execute_command": "sudo -n sh '{{ .Path }}'",
+                "scripts": facts.scripts.iter().map(|script| serde_json::json!({
+                    "path": script.path,
+                    "execute_command": format!("sudo -n {} '{{{{ .Path }}}}'", shebang::quoted(&script.interpreter)),
+                })).collect::<Vec<_>>(),
             }),
         );
         context.insert(
@@ -205,8 +222,11 @@ impl Templates {
                 "instance_type": bake.instance_type,
                 "subnet": bake.subnet,
                 "vpc": bake.vpc,
-                "encrypt": bake.encrypt,
-                "kms_key": bake.kms_key,
+                "encrypt": encryption.is_some(),
+                "kms_key": match &encryption {
+                    Some(Encryption::Key(key)) => Some(key),
+                    _ => None,
+                },
                 "ssh_username": config.image.ssh_username,
                 "ssh_interface": bake.ssh_interface,
                 "ssh_port": bake.ssh_port,
@@ -329,7 +349,9 @@ pub(crate) fn provision(folder: Option<&Path>) -> anyhow::Result<BTreeMap<String
         .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
         .collect();
     if let Some(folder) = folder {
-        scripts.extend(read_folder(folder, "sh")?);
+        let found = read_folder(folder, "sh")?;
+        // They run as root, in the order of their names: only what lies in the folder itself.
+        scripts.extend(found.into_iter().filter(|(name, _)| !name.contains('/')));
     }
     Ok(scripts)
 }
@@ -406,7 +428,13 @@ fn hcl(value: &Value) -> String {
     value.to_string()
 }
 
+/// A string that HCL and Packer's own template language both leave as it is.
 fn hcl_string(text: &str) -> String {
+    hcl_quoted(&text.replace("{{", r#"{{ "{{" }}"#))
+}
+
+/// A string that HCL leaves as it is.
+fn hcl_quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {
@@ -503,7 +531,16 @@ kms_key = "alias/images"
                 ("imagebuilder:image".to_owned(), "shop".to_owned()),
             ]),
             plugins,
-            scripts: vec!["provision/10-install.sh".to_owned()],
+            scripts: vec![
+                Script {
+                    path: "provision/10-install.sh".to_owned(),
+                    interpreter: vec!["/bin/sh".to_owned()],
+                },
+                Script {
+                    path: "provision/50-flask.py".to_owned(),
+                    interpreter: vec!["/usr/bin/env".to_owned(), "python3".to_owned()],
+                },
+            ],
             key_name: "imagebuilder-run".to_owned(),
         }
     }

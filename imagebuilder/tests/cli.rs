@@ -27,8 +27,16 @@ fn scene() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("bin")).unwrap();
     std::fs::create_dir(folder.path().join("payload")).unwrap();
-    std::fs::write(folder.path().join("payload/imagebuilder-agent"), "agent").unwrap();
-    std::fs::write(folder.path().join("payload/orders"), "orders").unwrap();
+    std::fs::write(
+        folder.path().join("payload/imagebuilder-agent"),
+        test_support::elf(62, "agent"),
+    )
+    .unwrap();
+    std::fs::write(
+        folder.path().join("payload/orders"),
+        test_support::elf(62, "orders"),
+    )
+    .unwrap();
     assert!(
         imagebuilder(folder.path())
             .arg("init")

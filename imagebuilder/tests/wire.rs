@@ -168,8 +168,8 @@ impl House {
             "{head}  communicator = \"none\"\n{{%- if run.id %}}{middle}  post-processor{end}"
         );
         std::fs::write(path, text).unwrap();
-        std::fs::write(at.join("agent"), "agent").unwrap();
-        std::fs::write(at.join("orders"), "orders").unwrap();
+        std::fs::write(at.join("agent"), test_support::elf(62, "agent")).unwrap();
+        std::fs::write(at.join("orders"), test_support::elf(62, "orders")).unwrap();
         std::fs::write(at.join("imagebuilder.toml"), CONFIG).unwrap();
     }
 
@@ -451,6 +451,12 @@ region = "us-east-1"
 instance_type = "t3.micro"
 "#;
 
+fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn text(output: &Output) -> String {
     format!(
         "exit {:?}\n{}{}",
@@ -587,6 +593,62 @@ async fn a_bake_publishes_an_encrypted_image() {
     }
 }
 
+/// Rows B6 and U2: a profile of `aws login`, which Packer 1.6.6 knows nothing of. The session is as the AWS CLI caches it.
+#[tokio::test(flavor = "multi_thread")]
+async fn packer_builds_with_the_keys_of_aws_login() {
+    const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/admin/me";
+    let house = House::up().await;
+    let home = house.at().join("home");
+    let cache = home.join(".aws/login/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let config = format!("[profile shop]\nlogin_session = {SESSION}\nregion = us-east-1\n");
+    std::fs::write(home.join(".aws/config"), config).unwrap();
+    let token = serde_json::json!({
+        "accessToken": {
+            "accessKeyId": "ASIALOGINLOGIN",
+            "secretAccessKey": "of aws login",
+            "sessionToken": "of its session",
+            "accountId": "123456789012",
+            "expiresAt": "2099-01-01T00:00:00Z",
+        },
+        "tokenType": "aws_sigv4",
+        "refreshToken": "none",
+        "clientId": "arn:aws:signin:::devtools/same-device",
+        "dpopKey": "none",
+    });
+    let name = sha256_hex(SESSION.as_bytes());
+    std::fs::write(cache.join(format!("{name}.json")), token.to_string()).unwrap();
+
+    let mut bake = house.imagebuilder(&["bake"]);
+    bake.env("HOME", &home).env("AWS_PROFILE", "shop");
+    for key in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ] {
+        bake.env_remove(key);
+    }
+    let mut output = std::pin::pin!(bake.output());
+    let mut agent = std::pin::pin!(house.agent("fit"));
+    let output = tokio::select! {
+        output = &mut output => output,
+        () = &mut agent => output.await,
+    };
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    // Nowhere but in Packer's environment.
+    for run in house.runs() {
+        for file in std::fs::read_dir(run).unwrap() {
+            let file = file.unwrap().path();
+            let content = std::fs::read(&file).unwrap_or_default();
+            let content = String::from_utf8_lossy(&content);
+            for secret in ["of aws login", "of its session"] {
+                assert!(!content.contains(secret), "{} has {secret}", file.display());
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
     let house = House::up().await;
@@ -690,7 +752,7 @@ async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
         "\"step\": \"sweep\"",
     ] {
         let known = house.runs();
-        std::fs::write(house.at().join("orders"), mark).unwrap();
+        std::fs::write(house.at().join("orders"), test_support::elf(62, mark)).unwrap();
         let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
         let mut seen = std::pin::pin!(until(mark, async || {
             house.new_ledger(&known).filter(|text| text.contains(mark))
@@ -829,6 +891,28 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
             std::fs::remove_dir_all(run).unwrap();
         }
     }
+}
+
+/// Row B10: the ledger cannot be written any more, as on a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_while_building_leaves_neither_packer_nor_resources() {
+    let house = House::up().await;
+    by_ssh(&house);
+    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"step\": \"build\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let run = house.runs().remove(0);
+    std::fs::create_dir(run.join("ledger.json.new")).unwrap();
+    let output = end(bake).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("write the ledger"), "{told}");
+    assert_eq!(house.census().await, BTreeSet::new());
+    let lock = std::fs::File::open(run.join("packer.lock")).unwrap();
+    lock.try_lock().expect("its packer lives on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

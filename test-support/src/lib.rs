@@ -42,6 +42,26 @@ pub fn copy_program(from: &Path, to: &Path) {
     );
 }
 
+/// The least that passes for a program: a 64-bit ELF header (elf(5)) for a machine (62 is x86-64, 183 is AArch64), with some text
+/// after it so that two can differ. It cannot be run.
+#[must_use]
+pub fn elf(machine: u16, text: &str) -> Vec<u8> {
+    let mut header = b"\x7fELF\x02\x01\x01".to_vec();
+    header.resize(16, 0);
+    header.extend(2_u16.to_le_bytes());
+    header.extend(machine.to_le_bytes());
+    header.extend(1_u32.to_le_bytes());
+    // Entry, program headers, section headers: none.
+    header.extend([0; 24]);
+    header.extend(0_u32.to_le_bytes());
+    // Sizes of the header, of program headers and of section headers, and how many of them there are.
+    for size in [64_u16, 56, 0, 64, 0, 0] {
+        header.extend(size.to_le_bytes());
+    }
+    header.extend(text.as_bytes());
+    header
+}
+
 /// A port of 127.0.0.1 for a server that has to be told one, kept for it as long as this value lives.
 ///
 /// A port that was free a moment ago may be somebody else's when the server comes to it: the kernel gives it to

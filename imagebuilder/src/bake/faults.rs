@@ -16,14 +16,18 @@ use crate::ids::SnapshotId;
 use crate::output::Step;
 
 /// A lane that does to the fake cloud what Packer 1.6.6 does to EC2, tags arriving only at the end.
-struct Scripted(Fake, Lies, Visitors);
+struct Scripted(Fake, Script);
 
-/// An image that is not the run's, named as its artifact all the same.
-pub(super) type Lies = Option<ImageId>;
-
-/// Somebody who, while the bake runs, takes a snapshot of the builder's volume and registers an image with the
-/// candidate's: both snapshots.
-type Visitors = Option<Arc<Mutex<Vec<SnapshotId>>>>;
+/// What happens beside.
+#[derive(Clone, Default)]
+pub(super) struct Script {
+    /// An image that is not the run's, named as its artifact all the same.
+    pub(super) artifact: Option<ImageId>,
+    /// Somebody takes a snapshot of the builder's volume, and registers an image with the candidate's: both snapshots.
+    pub(super) visitors: Option<Arc<Mutex<Vec<SnapshotId>>>>,
+    /// The ledger cannot be written once the builder is there.
+    pub(super) full_disk: bool,
+}
 
 impl Scripted {
     async fn made<T>(
@@ -54,6 +58,9 @@ impl Lane for Scripted {
         let builder = self
             .made("run", |world| world.add_instance(&source, tags))
             .await?;
+        if self.1.full_disk {
+            std::fs::create_dir(ledger.folder().join("ledger.json.new"))?;
+        }
         record_builder(&self.0, ledger).await??;
         let name = std::fs::read_to_string(ledger.folder().join(TEMPLATE))?;
         let name = name
@@ -69,7 +76,7 @@ impl Lane for Scripted {
                 world.create_image(&builder, &name, Tags::new())
             })
             .await?;
-        if let Some(visitors) = &self.2 {
+        if let Some(visitors) = &self.1.visitors {
             let mut world = self.0.world();
             let volume = world.attached[&builder][0].clone();
             let by_hand = world.add_snapshot(Some(volume), "before I try something", Tags::new());
@@ -82,14 +89,13 @@ impl Lane for Scripted {
         let instance = self.0.world().instances[&builder].clone();
         let builder = instance.owned_by(ledger.run()).unwrap();
         self.0.cloud().instances.terminate(&builder).await?;
-        Ok(self.1.clone().unwrap_or(image))
+        Ok(self.1.artifact.clone().unwrap_or(image))
     }
 }
 
 pub(super) struct Scene {
     pub(super) fake: Fake,
-    pub(super) lies: Lies,
-    visitors: Visitors,
+    pub(super) script: Script,
     config: Config,
     folder: tempfile::TempDir,
     pub(super) output: Output,
@@ -101,7 +107,7 @@ impl Scene {
     pub(super) fn new(verdict: Verdict) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for file in ["agent", "orders"] {
-            std::fs::write(folder.path().join(file), file).unwrap();
+            std::fs::write(folder.path().join(file), test_support::elf(62, file)).unwrap();
         }
         let fake = Fake::default();
         {
@@ -115,19 +121,13 @@ impl Scene {
         let (asking, cancel) = Cancel::manual();
         Self {
             fake,
-            lies: None,
-            visitors: None,
+            script: Script::default(),
             config: Config::parse(CONFIG, "test.toml").unwrap(),
             folder,
             output: Output::kept(),
             cancel,
             _asking: asking,
         }
-    }
-
-    /// Lets visitors in; which snapshots they took or use.
-    pub(super) fn with_visitors(&mut self) -> Arc<Mutex<Vec<SnapshotId>>> {
-        self.visitors.insert(Arc::default()).clone()
     }
 
     pub(super) fn runs(&self) -> PathBuf {
@@ -141,7 +141,7 @@ impl Scene {
             root: self.folder.path().to_owned(),
             runs: self.runs(),
             cloud: &cloud,
-            lane: &Scripted(self.fake.clone(), self.lies.clone(), self.visitors.clone()),
+            lane: &Scripted(self.fake.clone(), self.script.clone()),
             packer: Version::parse("1.6.6").unwrap(),
             output: &self.output,
             cancel: &self.cancel,
@@ -232,7 +232,8 @@ async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
         "an unchanged bake changes nothing"
     );
 
-    std::fs::write(scene.folder.path().join("orders"), "changed").unwrap();
+    let changed = test_support::elf(62, "changed");
+    std::fs::write(scene.folder.path().join("orders"), changed).unwrap();
     let third = scene.bake(Reuse::Allowed).await.unwrap();
     assert_ne!(third.image, first.image);
     assert_ne!(third.digest, first.digest);
@@ -250,7 +251,7 @@ async fn a_builder_open_to_everybody_is_warned_of() {
     };
     scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(warned(&scene), 1);
-    scene.config.bake.source_cidrs = vec!["192.0.2.1/32".to_owned()];
+    scene.config.bake.source_cidrs = vec!["192.0.2.1/32".parse().unwrap()];
     scene.bake(Reuse::Never).await.unwrap();
     assert_eq!(warned(&scene), 1);
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::gate;
 use super::instance_health::{self, Lost};
 use crate::cancel::Cancel;
-use crate::cloud::{CloudError, Instances};
+use crate::cloud::{CloudError, Credentials, Identity, Instances};
 use crate::exit::Exit;
 use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
@@ -48,6 +48,8 @@ pub(crate) struct PackerLane {
     pub(crate) packer: Packer,
     /// Where its builder is.
     pub(crate) instances: Arc<dyn Instances>,
+    /// With whose keys it builds.
+    pub(crate) identity: Arc<dyn Identity>,
 }
 
 #[async_trait]
@@ -65,9 +67,14 @@ impl Lane for PackerLane {
         deadline: Duration,
     ) -> anyhow::Result<ImageId> {
         let folder = ledger.folder().to_owned();
+        let credentials = self.identity.credentials().await?;
+        if let Some(text) = ends_early(credentials.as_ref(), jiff::Timestamp::now(), deadline) {
+            step.say(text);
+        }
+        let lock = ledger.packer_lock()?;
         let running = self
             .packer
-            .start(&folder, TEMPLATE, ledger.packer_lock()?)?;
+            .start(&folder, TEMPLATE, lock, credentials.as_ref())?;
         let mut heard = Heard::new(&ledger.journal().region);
         let (waiting, waits) = watch::channel(false);
         let run = ledger.run().clone();
@@ -152,6 +159,23 @@ pub(super) async fn record_builder(
         ledger.exists(Kind::Volume, "", volume)?;
     }
     Ok(Ok(!builders.is_empty() && !volumes.is_empty()))
+}
+
+/// A warning of keys that end before the build must.
+fn ends_early(
+    credentials: Option<&Credentials>,
+    now: jiff::Timestamp,
+    limit: Duration,
+) -> Option<String> {
+    let expires = credentials?.expires?;
+    let left = u64::try_from(expires.duration_since(now).as_secs()).unwrap_or(0);
+    (left < limit.as_secs()).then(|| {
+        format!(
+            "warning: the credentials end in {} min, and the build may take {} (`timeout_seconds`): one that takes longer fails then",
+            left / 60,
+            limit.as_secs().div_ceil(60)
+        )
+    })
 }
 
 /// A build whose builder never answers.
@@ -272,5 +296,37 @@ impl Heard {
                 log.display()
             ))
             .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_end_before_the_build_are_warned_of() {
+        let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let keys = |expires: Option<&str>| Credentials {
+            access_key_id: "AKIAEXAMPLE".to_owned(),
+            secret_access_key: "secret".to_owned(),
+            session_token: None,
+            expires: expires.map(|at| at.parse().unwrap()),
+        };
+        let limit = Duration::from_secs(5400);
+        for (expires, warned) in [
+            (None, false),
+            (Some("2026-01-01T08:00:00Z"), false),
+            (Some("2026-01-01T01:00:00Z"), true),
+            (Some("2025-12-31T00:00:00Z"), true),
+        ] {
+            let found = ends_early(Some(&keys(expires)), now, limit);
+            assert_eq!(found.is_some(), warned, "{expires:?}");
+        }
+        assert_eq!(ends_early(None, now, limit), None);
+        let shown = format!("{:?}", keys(None));
+        assert!(
+            !shown.contains("secret") && !shown.contains("AKIA"),
+            "{shown}"
+        );
     }
 }

@@ -98,12 +98,6 @@ pub(crate) struct Baked {
 impl Bake<'_> {
     /// Bakes, gates and publishes; or finds that nothing changed.
     pub(crate) async fn run(&self) -> anyhow::Result<Baked> {
-        if !self.config.bake.copy.is_empty() {
-            return Err(Exit::Refused
-                .error("[bake] copy is not supported yet")
-                .hint("bake once per region, with AWS_REGION set")
-                .into());
-        }
         let step = self.output.step("source", "resolve the source image");
         let source = source::resolve(self.cloud.images.as_ref(), self.config).await?;
         step.done(format!("{} {}", source.id, source.name));
@@ -111,13 +105,13 @@ impl Bake<'_> {
         let step = self.output.step("render", "gather and render the inputs");
         let mut stage = Stage::gather(self.config, &self.root, Some(&self.cloud.region))?;
         let neutral = self.facts(&stage, &source, None);
-        let (digest, parts) = stage.digest(
-            self.config,
-            &neutral,
-            &source.created,
-            &self.packer.to_string(),
-        )?;
+        let (digest, parts) = stage.digest(self.config, &neutral, &source.created)?;
         step.done(format!("digest {}", image::short(&digest)));
+        for name in stage.without_shebang() {
+            self.output.warn(format!(
+                "provisioning script {name} has no line that says what runs it: /bin/sh does"
+            ));
+        }
 
         let channel = self.channel(&mut stage)?;
 
@@ -190,7 +184,7 @@ impl Bake<'_> {
             ),
             tags: origin.map(|(origin, _)| origin.tags()).unwrap_or_default(),
             plugins: self.packer.has_plugins(),
-            scripts: stage.script_paths(),
+            scripts: stage.scripts(),
             devices: source.devices.clone(),
             run: origin.map(|(origin, _)| origin.run.clone()),
             key_name: origin
@@ -402,7 +396,7 @@ impl Bake<'_> {
         let cidrs = if bake.source_cidrs.is_empty() {
             vec!["0.0.0.0/0".to_owned()]
         } else {
-            bake.source_cidrs.clone()
+            bake.source_cidrs.iter().map(ToString::to_string).collect()
         };
         let ingress = Ingress {
             port: bake.ssh_port,
@@ -461,6 +455,7 @@ impl Bake<'_> {
         source: ImageId,
         mut ledger: Ledger,
     ) -> anyhow::Result<Baked> {
+        ledger.undoing();
         ledger.step("sweep")?;
         let mut step = self.output.step("sweep", "remove what the bake needed");
         key::remove(ledger.folder());
@@ -491,6 +486,7 @@ impl Bake<'_> {
     /// Failed: undoes everything, and says so by the exit code.
     async fn undo(&self, error: anyhow::Error, mut ledger: Ledger) -> anyhow::Error {
         let mut step = self.output.step("undo", "undo what the bake created");
+        ledger.undoing();
         key::remove(ledger.folder());
         let began = !ledger.journal().things.is_empty();
         let swept = self.undo_all(&mut ledger, &mut step).await;
@@ -548,7 +544,7 @@ impl Bake<'_> {
             .find(|thing| thing.kind == Kind::Image && thing.id.is_some())
             .and_then(|thing| thing.id?.typed().ok());
         if let Some(image) = image {
-            publish::undo(self.cloud, self.config.image.name.as_str(), &image, ledger).await?;
+            publish::undo(self.cloud, &self.config.image.name, &image, ledger).await?;
         }
         sweep::sweep(self.cloud, ledger, step).await
     }

@@ -10,13 +10,14 @@ use contract::tags;
 use crate::cloud::{Cloud, Image, Owned, Tags};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ids::{ImageId, RunId, SnapshotId};
+use crate::ids::{ImageId, ImageName, RunId, SnapshotId};
 use crate::ledger::Ledger;
 use crate::output::Step;
+use crate::pointers;
 
-/// SSM validates an AMI parameter after it answered, so the value must be seen before it is believed.
+/// A tag is seen within a moment.
 const READ_BACK: Duration = Duration::from_millis(250);
-/// Validation takes seconds; after a minute it failed silently.
+/// After a minute it was not set.
 const READ_BACKS: u32 = 240;
 /// The fact under which the pointer's former value is kept for the undo; empty when there was none.
 const BEFORE: &str = "candidate-before";
@@ -88,7 +89,7 @@ pub(crate) async fn publish(
             ledger.fact(BEFORE, before.unwrap_or_default())?;
         }
         step.waiting(format!("pointing {parameter} at {}", image.id));
-        point(cloud, &parameter, &image.id).await?;
+        pointers::set(cloud, &config.image.name, Pointer::Candidate, &image.id).await?;
         changed.push(format!("{parameter} points at {}", image.id));
     }
     if image
@@ -152,22 +153,6 @@ async fn share(
     )))
 }
 
-/// Points a parameter at an image and waits until it says so.
-pub(crate) async fn point(cloud: &Cloud, parameter: &str, image: &ImageId) -> anyhow::Result<()> {
-    cloud.parameters.point(parameter, image).await?;
-    for _ in 0..READ_BACKS {
-        let seen = cloud.parameters.parameter(parameter).await?;
-        if seen.is_some_and(|seen| seen.value == image.as_str()) {
-            return Ok(());
-        }
-        tokio::time::sleep(READ_BACK).await;
-    }
-    Err(Exit::BakeFailed
-        .error(format!("{parameter} still does not say {image}"))
-        .hint("SSM validates the image after it answered: may the caller describe the image in this region?")
-        .into())
-}
-
 async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
     for _ in 0..READ_BACKS {
         let image = cloud.images.image(id).await?;
@@ -189,20 +174,20 @@ async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
 /// Puts the candidate pointer back to what it said before this run, if this run's image is what it says now.
 pub(crate) async fn undo(
     cloud: &Cloud,
-    image_name: &str,
+    image_name: &ImageName,
     image: &Owned<ImageId>,
     ledger: &Ledger,
 ) -> anyhow::Result<()> {
     let Some(before) = ledger.journal().facts.get(BEFORE) else {
         return Ok(());
     };
-    let parameter = Pointer::Candidate.parameter(image_name);
+    let parameter = Pointer::Candidate.parameter(image_name.as_str());
     let now = cloud.parameters.parameter(&parameter).await?;
     let Some(ours) = now.and_then(|now| now.owned_with(image)) else {
         return Ok(());
     };
     match ImageId::parse(before.as_str()) {
-        Ok(before) => point(cloud, ours.id(), &before).await,
+        Ok(before) => pointers::set(cloud, image_name, Pointer::Candidate, &before).await,
         Err(_) => Ok(cloud.parameters.delete(&ours).await?),
     }
 }

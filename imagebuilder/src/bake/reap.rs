@@ -137,6 +137,7 @@ async fn one(
         step.done(format!("would remove {}", open.len()));
         return Ok(());
     }
+    ledger.undoing();
     let before = ledger
         .journal()
         .things

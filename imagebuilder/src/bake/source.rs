@@ -11,7 +11,7 @@ const NEAR_MISSES: usize = 5;
 pub(crate) async fn resolve(images: &dyn Images, config: &Config) -> anyhow::Result<Image> {
     let source = &config.image.source;
     let search = Search {
-        owners: source.owners.clone(),
+        owners: source.owners.iter().map(ToString::to_string).collect(),
         ..Search::default()
     }
     .and("name", &source.name)
@@ -24,7 +24,12 @@ pub(crate) async fn resolve(images: &dyn Images, config: &Config) -> anyhow::Res
     }
     let failure = Exit::Refused.error(format!(
         "no source image: owners {}, name `{}`, architecture {}, state available, root device ebs",
-        source.owners.join(", "),
+        source
+            .owners
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
         source.name,
         config.image.arch.as_str()
     ));
@@ -39,7 +44,7 @@ pub(crate) async fn resolve(images: &dyn Images, config: &Config) -> anyhow::Res
         Vec::new()
     } else {
         let wide = Search {
-            owners: source.owners.clone(),
+            owners: source.owners.iter().map(ToString::to_string).collect(),
             ..Search::default()
         }
         .and("name", format!("{stem}*"));

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Denied,
     /// There are no credentials, or they are not accepted.
     Credentials,
+    /// This machine's clock is wrong.
+    Clock,
     /// Too many requests, even after the SDK's retries.
     Throttled,
     /// Nobody answered.
@@ -58,6 +60,9 @@ impl CloudError {
             Kind::Credentials => {
                 Some("the keys are wrong or have expired: log in again, or check AWS_PROFILE")
             }
+            Kind::Clock => Some(
+                "this machine's clock is more than five minutes off, or it slept during the call: set it (`timedatectl`), and try again",
+            ),
             Kind::Throttled => Some(
                 "the account is throttled, and the call was repeated for a minute: try again later",
             ),

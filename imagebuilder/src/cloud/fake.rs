@@ -41,6 +41,10 @@ pub(crate) struct World {
     pub(crate) shares: BTreeMap<ImageId, Vec<AccountId>>,
     /// What the agent of a gate's instance says, and why.
     pub(crate) verdict: Option<(Verdict, String)>,
+    /// After how many reads a pointer says what it was set to; at once when none.
+    pub(crate) validation: Option<u32>,
+    /// What is being validated.
+    awaited: Option<(String, String)>,
     /// How many changing calls came.
     pub(crate) changes: u32,
     /// What goes wrong.
@@ -317,6 +321,10 @@ impl Identity for Fake {
             account: AccountId::parse(OWNER).unwrap(),
             arn: format!("arn:aws:iam::{OWNER}:user/test"),
         })
+    }
+
+    async fn credentials(&self) -> Answer<Option<Credentials>> {
+        Ok(None)
     }
 }
 
@@ -653,7 +661,12 @@ impl Instances for Fake {
 #[async_trait]
 impl Parameters for Fake {
     async fn parameter(&self, name: &str) -> Answer<Option<Parameter>> {
-        let world = self.world();
+        let mut world = self.world();
+        if let Some(left) = world.validation {
+            world.validation = left.checked_sub(1);
+        } else if let Some((name, value)) = world.awaited.take() {
+            world.parameters.insert(name, value);
+        }
         Ok(world.parameters.get(name).map(|value| Parameter {
             name: name.to_owned(),
             value: value.clone(),
@@ -678,7 +691,11 @@ impl Parameters for Fake {
 
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {
         self.change("point", |world| {
-            world.parameters.insert(name.to_owned(), image.to_string());
+            if world.validation.is_some() {
+                world.awaited = Some((name.to_owned(), image.to_string()));
+            } else {
+                world.parameters.insert(name.to_owned(), image.to_string());
+            }
             Ok(())
         })
         .await

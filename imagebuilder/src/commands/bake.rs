@@ -41,6 +41,7 @@ impl Bake {
             lane: &PackerLane {
                 packer,
                 instances: cloud.instances.clone(),
+                identity: cloud.identity.clone(),
             },
             output: &context.output,
             cancel: &context.cancel,

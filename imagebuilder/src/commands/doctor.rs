@@ -351,7 +351,7 @@ fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
         ami_name: format!("{}-doctor", config.image.name),
         tags: crate::cloud::Tags::new(),
         plugins: false,
-        scripts: stage.script_paths(),
+        scripts: stage.scripts(),
         key_name: "doctor".to_owned(),
     }
 }

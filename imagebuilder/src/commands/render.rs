@@ -56,7 +56,7 @@ impl Render {
             ami_name: format!("{}-{UNNAMED}", config.image.name),
             tags: crate::cloud::Tags::new(),
             plugins: packer.has_plugins(),
-            scripts: stage.script_paths(),
+            scripts: stage.scripts(),
             key_name: UNNAMED.to_owned(),
         };
         let template = stage.packer(&config, &facts)?;

@@ -3,14 +3,17 @@
 //! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
 
 mod channel;
+mod closed;
 mod fleet;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
+pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
 use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
@@ -50,8 +53,8 @@ pub(crate) struct Image {
     /// A folder whose `provision/*.sh` replace the built-in scripts.
     pub(crate) provision: Option<PathBuf>,
     /// Who Packer logs in as.
-    #[serde(default = "defaults::ssh_username")]
-    pub(crate) ssh_username: String,
+    #[serde(default = "UserName::admin")]
+    pub(crate) ssh_username: UserName,
     /// Which AMI to start from.
     pub(crate) source: Source,
     /// The agent.
@@ -91,8 +94,8 @@ impl Arch {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
-    /// Whose images may be taken: account ids, `self` or `amazon`. Required: a name alone can be anybody's.
-    pub(crate) owners: Vec<String>,
+    /// Whose images may be taken. Required: a name alone can be anybody's.
+    pub(crate) owners: Vec<Owner>,
     /// A glob over image names; the newest match is taken.
     pub(crate) name: String,
 }
@@ -104,10 +107,10 @@ pub(crate) struct Payload {
     /// The file here, relative to the configuration.
     pub(crate) source: PathBuf,
     /// The absolute path on the image.
-    pub(crate) dest: String,
+    pub(crate) dest: ImagePath,
     /// Its mode, octal.
-    #[serde(default = "defaults::mode")]
-    pub(crate) mode: String,
+    #[serde(default = "Mode::plain")]
+    pub(crate) mode: Mode,
 }
 
 /// `[image.agent]`.
@@ -188,7 +191,8 @@ pub(crate) struct Service {
 
 impl Service {
     /// What the agent would refuse.
-    fn validate(&self, name: &ServiceName) -> Result<(), String> {
+    fn findings(&self, name: &ServiceName) -> Vec<String> {
+        let mut findings = Vec::new();
         for (key, url) in [
             ("health_url", Some(&self.health_url)),
             ("version_url", self.version_url.as_ref()),
@@ -196,12 +200,38 @@ impl Service {
             if let Some(url) = url
                 && url.strip_prefix("http://").is_none_or(str::is_empty)
             {
-                return Err(format!(
+                findings.push(format!(
                     "[services.{name}] {key} `{url}` is not an address the agent can ask, such as http://127.0.0.1:8080/gtg"
                 ));
             }
         }
-        Ok(())
+        if let Some(unit) = &self.unit
+            && !unit_name(unit)
+        {
+            findings.push(format!(
+                "[services.{name}] unit `{}` is not the name of a systemd unit, such as {name}.service",
+                unit.escape_debug()
+            ));
+        }
+        for (key, value) in &self.environment {
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            if key.is_empty()
+                || key.starts_with(|c: char| c.is_ascii_digit())
+                || !key.chars().all(fits)
+            {
+                findings.push(format!(
+                    "[services.{name}.environment] `{}` is not the name of an environment variable",
+                    key.escape_debug()
+                ));
+            }
+            if value.chars().any(|c| c.is_control() && c != '\t') {
+                findings.push(format!(
+                    "[services.{name}.environment] the value of {} has a line break or another control character",
+                    key.escape_debug()
+                ));
+            }
+        }
+        findings
     }
 
     /// The systemd unit's name.
@@ -217,6 +247,17 @@ impl Service {
     }
 }
 
+/// Whether systemd takes it as a unit's name (systemd.unit(5)).
+fn unit_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    let kinds = [".service", ".socket", ".timer", ".target", ".path"];
+    text.len() <= 255
+        && text.chars().all(fits)
+        && kinds
+            .iter()
+            .any(|kind| text.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))
+}
+
 /// `[bake]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -229,26 +270,81 @@ pub(crate) struct Bake {
     pub(crate) subnet: Option<SubnetId>,
     /// The builder's VPC.
     pub(crate) vpc: Option<VpcId>,
-    /// Which of the builder's addresses Packer dials: `public_ip`, `private_ip`, `public_dns` or `private_dns`.
-    pub(crate) ssh_interface: Option<String>,
+    /// Which of the builder's addresses Packer dials; Packer's choice when left out.
+    pub(crate) ssh_interface: Option<SshInterface>,
     /// The port Packer dials.
     pub(crate) ssh_port: u16,
     /// Seconds until SSH must have answered.
     pub(crate) ssh_timeout_seconds: u32,
-    /// Who may reach the builder's SSH port; Packer's own default when empty.
-    pub(crate) source_cidrs: Vec<String>,
-    /// Whether the image's snapshots are encrypted.
-    pub(crate) encrypt: bool,
-    /// With which KMS key; the account's default key when left out.
-    pub(crate) kms_key: Option<String>,
+    /// Who may reach the builder's SSH port; everybody when empty.
+    pub(crate) source_cidrs: Vec<IpNet>,
+    /// Whether the image's snapshots are encrypted; see [`Bake::encryption`].
+    encrypt: bool,
+    /// With which KMS key.
+    kms_key: Option<KmsKey>,
     /// Accounts that may launch the image.
     pub(crate) share: Vec<AccountId>,
-    /// Regions the image is copied to.
-    pub(crate) copy: Vec<String>,
+    /// Regions the image is copied to: refused.
+    copy: Vec<String>,
     /// Seconds Packer may take altogether.
     pub(crate) timeout_seconds: u32,
     /// The instance that judges the candidate.
     pub(crate) gate: Gate,
+}
+
+/// How the image's snapshots are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    /// With the account's default key for EBS.
+    Default,
+    /// With this key.
+    Key(KmsKey),
+}
+
+impl Bake {
+    /// How the image's snapshots are encrypted; `None` when they are not.
+    pub(crate) fn encryption(&self) -> Option<Encryption> {
+        self.encrypt.then(|| match &self.kms_key {
+            Some(key) => Encryption::Key(key.clone()),
+            None => Encryption::Default,
+        })
+    }
+
+    /// What does not go together, or is not there yet.
+    fn findings(&self) -> impl Iterator<Item = String> {
+        let said = |wrong: bool, what: &str| wrong.then(|| format!("[bake] {what}"));
+        let least = |key: &str, value: u32| {
+            said(value == 0, &format!("{key} is 0: it is a limit in seconds"))
+        };
+        [
+            said(
+                !self.encrypt && self.kms_key.is_some(),
+                "kms_key says how, and encrypt does not say that: add `encrypt = true`, or leave the key out",
+            ),
+            said(
+                self.encrypt && self.kms_key.is_none() && !self.share.is_empty(),
+                "share needs kms_key with encrypt: what the account's default key encrypts cannot be shared",
+            ),
+            said(
+                self.vpc.is_some() && self.subnet.is_none(),
+                "vpc needs subnet: the builder is launched into a subnet",
+            ),
+            said(
+                !self.copy.is_empty(),
+                "copy is not supported yet: bake once per region, with AWS_REGION set",
+            ),
+            said(self.ssh_port == 0, "ssh_port is 0"),
+            least("ssh_timeout_seconds", self.ssh_timeout_seconds),
+            least("timeout_seconds", self.timeout_seconds),
+            least("gate.timeout_seconds", self.gate.timeout_seconds),
+            said(
+                self.instance_type.is_empty() || self.gate.instance_type.as_deref() == Some(""),
+                "instance_type is empty",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+    }
 }
 
 impl Default for Bake {
@@ -303,15 +399,6 @@ impl Default for Gate {
     }
 }
 
-mod defaults {
-    pub(super) fn ssh_username() -> String {
-        "admin".into()
-    }
-    pub(super) fn mode() -> String {
-        "0644".into()
-    }
-}
-
 impl Config {
     /// Reads and validates a configuration file.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
@@ -357,46 +444,75 @@ impl Config {
         })
     }
 
+    /// The same configuration without what only says how an image is built: who may reach the builder, where it runs,
+    /// how long anybody waits. Encryption is of the image.
+    pub(crate) fn of_the_image_only(&self) -> Self {
+        let mut config = self.clone();
+        config.image.ssh_username = UserName::admin();
+        config.bake = Bake {
+            encrypt: self.bake.encrypt,
+            kms_key: self.bake.kms_key.clone(),
+            ..Bake::default()
+        };
+        config
+    }
+
+    /// Refuses what cannot be, all of it at once.
     fn validate(&self, place: &str) -> Result<(), Failure> {
-        let refuse = |message: String| Err(Exit::Usage.error(format!("{place}: {message}")));
+        let mut findings = Vec::new();
         if let Some(fleet) = &self.fleet
             && let Err(error) = Settings::validate(fleet, &self.roll)
         {
-            return refuse(error.to_string());
+            findings.push(error.to_string());
         }
         if self.image.source.owners.is_empty() {
-            return refuse(
-                "[image.source] owners is empty: a name alone can be anybody's image".into(),
-            );
+            findings
+                .push("[image.source] owners is empty: a name alone can be anybody's image".into());
         }
         if self.image.source.name.is_empty() {
-            return refuse(
+            findings.push(
                 "[image.source] name is empty: it is a pattern such as `debian-13-amd64-*`".into(),
             );
         }
-        self.image.agent.gate.validate().or_else(&refuse)?;
+        findings.extend(self.image.agent.gate.validate().err());
         if let Some(channel) = &self.channel {
-            channel.validate().or_else(&refuse)?;
+            findings.extend(channel.validate().err());
         }
         for (name, service) in &self.services {
-            service.validate(name).or_else(&refuse)?;
+            findings.extend(service.findings(name));
         }
+        let mut dests = BTreeSet::new();
         for payload in &self.image.payload {
-            if !payload.dest.starts_with('/') {
-                return refuse(format!(
-                    "payload dest `{}` is not an absolute path",
-                    payload.dest
-                ));
-            }
-            let octal = payload.mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
-            if !octal || !(3..=4).contains(&payload.mode.len()) {
-                return refuse(format!(
-                    "payload mode `{}` is not octal like 0644",
-                    payload.mode
+            if !dests.insert(&payload.dest) {
+                findings.push(format!(
+                    "two payloads have the dest `{}`",
+                    payload.dest.as_str()
                 ));
             }
         }
-        Ok(())
+        for (key, folder) in [
+            ("template", &self.image.template),
+            ("provision", &self.image.provision),
+        ] {
+            let own = folder.as_ref().is_some_and(|folder| {
+                let mut parts = folder.components();
+                !folder.is_absolute() && parts.all(|part| part == Component::CurDir)
+            });
+            if own {
+                findings.push(format!(
+                    "[image] {key} is the configuration's own folder: everything in it would be taken; name a folder for it"
+                ));
+            }
+        }
+        findings.extend(self.bake.findings());
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let placed: Vec<String> = findings
+            .into_iter()
+            .map(|finding| format!("{place}: {finding}"))
+            .collect();
+        Err(Exit::Usage.error(placed.join("\n")))
     }
 }
 
@@ -416,10 +532,11 @@ fn refusal(text: &str, place: &str, error: &toml::de::Error) -> Failure {
     }
 }
 
-/// From serde's "unknown field `x`, expected one of `a`, `b`": the expected key nearest to the unknown one.
+/// From serde's "unknown field `x`, expected one of `a`, `b`", or its like of a variant: the expected one nearest to it.
 fn nearest(message: &str) -> Option<String> {
     let mut quoted = message
-        .strip_prefix("unknown field ")?
+        .strip_prefix("unknown field ")
+        .or_else(|| message.strip_prefix("unknown variant "))?
         .split('`')
         .skip(1)
         .step_by(2);
@@ -523,6 +640,125 @@ mod tests {
         let told = refusal(&GOOD.replace("name = \"shop\"", "name = \"Shop\""));
         assert!(
             told.starts_with("ib.toml:2: `Shop` is not an image name"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_where_it_is_read() {
+        const KEYED: &str = "encrypt = true\nkms_key = \"alias/images\"\n";
+        for (bake, want) in [
+            (
+                "kms_key = \"alias/images\"",
+                "[bake] kms_key says how, and encrypt does not say that",
+            ),
+            (
+                "encrypt = true\nshare = [\"123456789012\"]",
+                "[bake] share needs kms_key with encrypt",
+            ),
+            ("vpc = \"vpc-1\"", "[bake] vpc needs subnet"),
+            ("copy = [\"eu-west-1\"]", "[bake] copy is not supported yet"),
+            ("ssh_interface = \"pubic_ip\"", "did you mean `public_ip`?"),
+            (
+                "ssh_interface = \"session_manager\"",
+                "unknown variant `session_manager`",
+            ),
+            (
+                "source_cidrs = [\"my office\"]",
+                "invalid IP address syntax",
+            ),
+            (
+                "source_cidrs = [\"10.0.0.0/33\"]",
+                "invalid IP address syntax",
+            ),
+            ("kms_key = \"{{ user `x` }}\"", "is not a KMS key"),
+            ("ssh_port = 0", "[bake] ssh_port is 0"),
+            ("ssh_timeout_seconds = 0", "ssh_timeout_seconds is 0"),
+            ("timeout_seconds = 0", "[bake] timeout_seconds is 0"),
+            (
+                "gate = { timeout_seconds = 0 }",
+                "gate.timeout_seconds is 0",
+            ),
+            ("instance_type = \"\"", "[bake] instance_type is empty"),
+        ] {
+            let told = refusal(&format!("{GOOD}[bake]\n{bake}\n"));
+            assert!(told.contains(want), "{told}\nmisses {want}");
+        }
+        let shared = format!("{GOOD}[bake]\n{KEYED}share = [\"123456789012\"]\n");
+        let config = Config::parse(&shared, "ib.toml").unwrap();
+        assert!(matches!(config.bake.encryption(), Some(Encryption::Key(_))));
+
+        for (dest, want) in [
+            ("/etc/../root/.ssh/authorized_keys", "no `..`"),
+            ("/etc//motd", "no `..`, `.`, `//`"),
+            ("/etc/./motd", "is not a file's plain path"),
+            ("/etc/", "no `/` at its end"),
+            ("/", "no `/` at its end"),
+            ("/etc/motd ", "ends with a blank"),
+            ("/etc/motd\\n0644 /etc/shadow", "has a line break"),
+        ] {
+            let told = refusal(&format!(
+                "{GOOD}[[image.payload]]\nsource = \"a\"\ndest = \"{dest}\"\n"
+            ));
+            assert!(told.contains(want), "{told}\nmisses {want}");
+        }
+        let one = "[[image.payload]]\nsource = \"a\"\ndest = \"/etc/motd\"\n";
+        let told = refusal(&format!("{GOOD}{one}{one}"));
+        assert!(
+            told.contains("two payloads have the dest `/etc/motd`"),
+            "{told}"
+        );
+
+        for (environment, want) in [
+            ("\"BAD KEY\" = \"x\"", "`BAD KEY` is not the name of"),
+            ("\"\" = \"x\"", "`` is not the name of"),
+            ("\"1A\" = \"x\"", "`1A` is not the name of"),
+            ("\"A=B\" = \"x\"", "`A=B` is not the name of"),
+            ("A = \"x\\ny\"", "the value of A has a line break"),
+            ("A = \"x\\u0000\"", "the value of A has a line break"),
+        ] {
+            let told = refusal(&format!(
+                "{GOOD}[services.orders]\nhealth_url = \"http://x/\"\nenvironment = {{ {environment} }}\n"
+            ));
+            assert!(told.contains(want), "{told}\nmisses {want}");
+        }
+        for unit in ["orders", "../orders.service", "a b.service", ".service"] {
+            let told = refusal(&format!(
+                "{GOOD}[services.orders]\nhealth_url = \"http://x/\"\nunit = \"{unit}\"\n"
+            ));
+            assert!(told.contains("is not the name of a systemd unit"), "{told}");
+        }
+        for (image, want) in [
+            (
+                "provision = \".\"",
+                "[image] provision is the configuration's own folder",
+            ),
+            (
+                "template = \"./.\"",
+                "[image] template is the configuration's own folder",
+            ),
+            ("ssh_username = \"{{ x }}\"", "is not a user's name"),
+            ("ssh_username = \"\"", "is not a user's name"),
+        ] {
+            let told =
+                refusal(&GOOD.replace("name = \"shop\"", &format!("name = \"shop\"\n{image}")));
+            assert!(told.contains(want), "{told}\nmisses {want}");
+        }
+        for owner in ["*", "", "debian", "12345678901"] {
+            let told = refusal(&GOOD.replace("\"self\"", &format!("\"{owner}\"")));
+            assert!(told.contains("is not an owner of images"), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_findings_come_at_once() {
+        let told = refusal(&format!(
+            "{GOOD}[bake]\nkms_key = \"alias/images\"\nvpc = \"vpc-1\"\ntimeout_seconds = 0\n"
+        ));
+        assert_eq!(told.lines().count(), 3, "{told}");
+        assert!(
+            told.lines()
+                .all(|line| line.starts_with("ib.toml: [bake] ")),
             "{told}"
         );
     }

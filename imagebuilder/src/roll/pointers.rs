@@ -1,33 +1,13 @@
-//! The pointers of an image: read, moved after a proven roll, and read back.
+//! The pointers of an image, moved after a proven roll.
 //!
 //! Must not decide that a roll is proven; [`drive`](super::drive) calls this only when it is.
 
-use std::time::Duration;
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 use contract::names::Pointer;
 
 use crate::cloud::Cloud;
 use crate::ids::{ImageId, ImageName};
-
-/// How often a pointer is read back. The service validates an image parameter *after* it has
-/// answered, within a second or two.
-const READS: u32 = 15;
-/// Pause between two reads.
-const READ_PAUSE: Duration = Duration::from_secs(1);
-
-/// The image a pointer points at; `None` when it does not exist or holds no image id.
-pub(crate) async fn read(
-    cloud: &Cloud,
-    image: &ImageName,
-    pointer: Pointer,
-) -> Result<Option<ImageId>> {
-    let parameter = cloud
-        .parameters
-        .parameter(&pointer.parameter(image.as_str()))
-        .await?;
-    Ok(parameter.and_then(|parameter| ImageId::parse(parameter.value).ok()))
-}
+use crate::pointers::{read, set};
 
 /// What became of the pointers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +44,4 @@ pub(crate) async fn advance(
     }
     set(cloud, image, Pointer::Current, proven).await?;
     Ok(Moved::Moved { previous })
-}
-
-/// Points one pointer at an image and reads it back.
-async fn set(cloud: &Cloud, image: &ImageName, pointer: Pointer, to: &ImageId) -> Result<()> {
-    let name = pointer.parameter(image.as_str());
-    if read(cloud, image, pointer).await?.as_ref() == Some(to) {
-        return Ok(());
-    }
-    cloud.parameters.point(&name, to).await?;
-    for _ in 0..READS {
-        if read(cloud, image, pointer).await?.as_ref() == Some(to) {
-            return Ok(());
-        }
-        tokio::time::sleep(READ_PAUSE).await;
-    }
-    bail!("pointer {name} was set to {to} but does not read back")
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::view::{FleetView, Launches, Refresh};
 use super::watch::waiting_for;
-use super::{pointers, show, verify};
+use super::{show, verify};
 use crate::cloud::Cloud;
 use crate::ids::{ImageId, ImageName};
 
@@ -27,9 +27,9 @@ impl Pointers {
     /// Reads all three.
     pub(crate) async fn read(cloud: &Cloud, image: &ImageName) -> Result<Self> {
         Ok(Self {
-            candidate: pointers::read(cloud, image, Pointer::Candidate).await?,
-            current: pointers::read(cloud, image, Pointer::Current).await?,
-            previous: pointers::read(cloud, image, Pointer::Previous).await?,
+            candidate: crate::pointers::read(cloud, image, Pointer::Candidate).await?,
+            current: crate::pointers::read(cloud, image, Pointer::Current).await?,
+            previous: crate::pointers::read(cloud, image, Pointer::Previous).await?,
         })
     }
 }

@@ -65,7 +65,7 @@ pub(crate) async fn roll(crew: &Crew<'_>, request: &Request, runs: &Path) -> Res
 
 /// The image that was baked last and not rolled yet.
 async fn candidate(crew: &Crew<'_>) -> Result<ImageId> {
-    pointers::read(crew.cloud, crew.image, Pointer::Candidate)
+    crate::pointers::read(crew.cloud, crew.image, Pointer::Candidate)
         .await?
         .ok_or_else(|| {
             Exit::Refused
@@ -387,7 +387,7 @@ async fn way_back(crew: &Crew<'_>, view: &FleetView, runs: &Path) -> Result<Goal
         goal.version = Some(previous.version);
         return Ok(goal);
     }
-    match pointers::read(crew.cloud, crew.image, Pointer::Previous).await? {
+    match crate::pointers::read(crew.cloud, crew.image, Pointer::Previous).await? {
         Some(image) => look::goal(crew.cloud, &image).await,
         None => Err(Exit::Refused
             .error(format!(

@@ -14,6 +14,7 @@ use crate::channel::seen::Seen;
 use crate::channel::waves::Shape;
 use crate::config::Config;
 use crate::output::Output;
+use crate::stage::Content;
 use crate::stage::Stage;
 
 const CONFIG: &str = r#"
@@ -48,7 +49,7 @@ impl Shop {
         for key in ["root.pem", "targets.pem", "online.pem"] {
             keys::generate(&at.join(key)).unwrap();
         }
-        std::fs::write(at.join("agent"), "the agent").unwrap();
+        std::fs::write(at.join("agent"), test_support::elf(62, "the agent")).unwrap();
         std::fs::write(at.join("ca.pem"), "certificates").unwrap();
         let config = Config::parse(CONFIG, "test.toml").unwrap();
         let desk = Desk {
@@ -183,7 +184,7 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
         key_name: String::new(),
     };
     let digest = |stage: &Stage, config: &Config| {
-        let (digest, parts) = stage.digest(config, &facts, "", "1.6.6").unwrap();
+        let (digest, parts) = stage.digest(config, &facts, "").unwrap();
         let labels: Vec<String> = parts.into_iter().map(|(label, _)| label).collect();
         (digest, labels)
     };
@@ -228,7 +229,11 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
     shop.desk.rotate(&[], true).await.unwrap();
     assert_ne!(digest(&gather(&shop.config), &shop.config).0, before);
 
-    let settings = String::from_utf8(stage.files["/etc/imagebuilder/agent.toml"].content.clone());
+    let Content::Bytes(settings) = stage.files["/etc/imagebuilder/agent.toml"].content.clone()
+    else {
+        panic!("the settings are rendered")
+    };
+    let settings = String::from_utf8(settings);
     assert!(
         settings.unwrap().contains(
             "\n[update]\nchannel = \"stable\"\nurl = \"https://agents.example/shop\"\nca_file = \"/etc/imagebuilder/channel-ca.pem\"\n"

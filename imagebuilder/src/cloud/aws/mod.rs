@@ -115,9 +115,9 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
     {
         let real = match std::env::var("AWS_PROFILE") {
             Ok(profile) => format!(
-                "AWS_PROFILE is `{profile}`: `aws configure list-profiles` shows which there are, `aws sso login` renews one"
+                "AWS_PROFILE is `{profile}`: `aws configure list-profiles` shows which there are, `aws login` or `aws sso login` renews one"
             ),
-            Err(_) => "for a real account: set AWS_PROFILE, or `aws configure`".to_owned(),
+            Err(_) => "for a real account: `aws login`, or set AWS_PROFILE".to_owned(),
         };
         return Err(Exit::Refused
             .error("no AWS credentials were found")
@@ -165,7 +165,10 @@ fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::Sd
     Cloud {
         region,
         ec2_endpoint,
-        identity: Arc::new(identity::Sts(aws_sdk_sts::Client::new(config))),
+        identity: Arc::new(identity::Sts(
+            aws_sdk_sts::Client::new(config),
+            config.credentials_provider(),
+        )),
         images: Arc::new(images::Ec2Images(ec2.clone())),
         instances: Arc::new(instances::Ec2Instances(ec2.clone())),
         parameters: Arc::new(parameters::Ssm(aws_sdk_ssm::Client::new(config))),
@@ -202,8 +205,8 @@ where
         SdkError::ServiceError(service) => {
             let code = service.err().code().unwrap_or_default();
             match service.err().message() {
-                Some(message) => CloudError::new(kind(code), operation, code, message),
-                None => CloudError::new(kind(code), operation, code, words(&error)),
+                Some(message) => CloudError::new(kind(code, message), operation, code, message),
+                None => CloudError::new(kind(code, ""), operation, code, words(&error)),
             }
         }
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => {
@@ -237,9 +240,17 @@ fn incomplete(operation: &str, missing: &str) -> CloudError {
     )
 }
 
-/// The kinds by EC2's, SSM's and Auto Scaling's own codes.
-fn kind(code: &str) -> Kind {
+/// The kinds by EC2's, SSM's and Auto Scaling's own codes. The message is looked at only where one code has two causes:
+/// the services of signature version 4 answer a wrong clock like a wrong key.
+fn kind(code: &str, message: &str) -> Kind {
+    let skewed = ["Signature expired", "Signature not yet current"];
     match code {
+        "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Kind::Clock,
+        "SignatureDoesNotMatch" | "InvalidSignatureException"
+            if skewed.iter().any(|words| message.starts_with(words)) =>
+        {
+            Kind::Clock
+        }
         "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Kind::Denied,
         "AuthFailure"
         | "ExpiredToken"
@@ -247,7 +258,7 @@ fn kind(code: &str) -> Kind {
         | "InvalidClientTokenId"
         | "UnrecognizedClientException"
         | "SignatureDoesNotMatch"
-        | "RequestExpired" => Kind::Credentials,
+        | "InvalidSignatureException" => Kind::Credentials,
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "RequestThrottled" => {
             Kind::Throttled
         }
@@ -284,9 +295,19 @@ mod tests {
             ("InvalidAMIID.Malformed", Kind::Invalid),
             ("ParameterNotFound", Kind::NotFound),
             ("AuthFailure", Kind::Credentials),
+            ("RequestExpired", Kind::Clock),
+            ("RequestTimeTooSkewed", Kind::Clock),
+            ("SignatureDoesNotMatch", Kind::Credentials),
+            ("InvalidSignatureException", Kind::Credentials),
             ("InternalError", Kind::Other),
         ] {
-            assert_eq!(kind(code), want, "{code}");
+            assert_eq!(kind(code, ""), want, "{code}");
+        }
+        let expired = "Signature expired: 20261130T010000Z is now earlier than 20261130T020000Z";
+        for code in ["SignatureDoesNotMatch", "InvalidSignatureException"] {
+            assert_eq!(kind(code, expired), Kind::Clock, "{code}");
+            let cure = CloudError::new(kind(code, expired), "ask", code, expired);
+            assert!(cure.cure().unwrap().contains("clock"));
         }
     }
 }

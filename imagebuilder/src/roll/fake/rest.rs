@@ -59,6 +59,9 @@ impl Identity for Service {
     async fn caller(&self) -> Answer<Caller> {
         foreign("caller")
     }
+    async fn credentials(&self) -> Answer<Option<Credentials>> {
+        foreign("credentials")
+    }
 }
 
 #[async_trait]

@@ -1,0 +1,103 @@
+//! What runs a script: its first line, as the kernel reads it.
+//!
+//! Packer runs scripts from a folder that may be mounted `noexec`, so the interpreter is called by name, with the script
+//! as its argument. Pure.
+
+/// What runs a script without a first line that says it.
+const DEFAULT: &str = "/bin/sh";
+/// The kernel reads no more of the first line (`BINPRM_BUF_SIZE`).
+const LIMIT: usize = 255;
+
+/// What runs a script: the interpreter and at most one argument, as execve(2) splits them; with whether the script says
+/// so itself.
+///
+/// # Errors
+/// When the first line begins as one and is none.
+pub(crate) fn interpreter(script: &str) -> Result<(Vec<String>, bool), String> {
+    let Some(line) = script.strip_prefix("#!") else {
+        return Ok((vec![DEFAULT.to_owned()], false));
+    };
+    let line = line.split('\n').next().unwrap_or_default();
+    if line.ends_with('\r') {
+        return Err("its lines end as on Windows; no interpreter is found by such a line".into());
+    }
+    let line = line.trim_matches([' ', '\t']);
+    let (program, argument) = match line.split_once([' ', '\t']) {
+        Some((program, argument)) => (program, argument.trim_start_matches([' ', '\t'])),
+        None => (line, ""),
+    };
+    if !program.starts_with('/') {
+        return Err(format!(
+            "its first line names no interpreter by an absolute path: `#!{}`",
+            line.escape_debug()
+        ));
+    }
+    if line.len() > LIMIT || line.chars().any(char::is_control) {
+        return Err("its first line is too long, or has control characters".into());
+    }
+    let argument = Some(argument.to_owned()).filter(|argument| !argument.is_empty());
+    Ok((
+        std::iter::once(program.to_owned())
+            .chain(argument)
+            .collect(),
+        true,
+    ))
+}
+
+/// Words as one line of a POSIX shell.
+pub(crate) fn quoted(words: &[String]) -> String {
+    let quote = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
+    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_lines_are_read_as_the_kernel_does() {
+        for (script, words, said) in [
+            ("#!/bin/bash\nset -o pipefail\n", &["/bin/bash"][..], true),
+            ("#!/bin/sh", &["/bin/sh"], true),
+            ("#! /bin/bash -eu\n", &["/bin/bash", "-eu"], true),
+            (
+                "#!/usr/bin/env python3\n",
+                &["/usr/bin/env", "python3"],
+                true,
+            ),
+            // One argument, however many words.
+            (
+                "#!/usr/bin/env -S bash -e\n",
+                &["/usr/bin/env", "-S bash -e"],
+                true,
+            ),
+            ("set -e\n", &["/bin/sh"], false),
+            ("", &["/bin/sh"], false),
+            ("\n#!/bin/bash\n", &["/bin/sh"], false),
+        ] {
+            let (found, says) = interpreter(script).unwrap();
+            assert_eq!(
+                (&found[..], says),
+                (
+                    &words.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+                    said
+                ),
+                "{script}"
+            );
+        }
+        for script in [
+            "#!\n",
+            "#!bash\n",
+            "#!/bin/bash\r\nset -e\r\n",
+            "#!/bin/\u{7}\n",
+        ] {
+            assert!(interpreter(script).is_err(), "{script:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        let words = ["/usr/bin/env", "it's"].map(ToOwned::to_owned);
+        assert_eq!(quoted(&words), r"'/usr/bin/env' 'it'\''s'");
+    }
+}
