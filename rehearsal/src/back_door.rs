@@ -136,6 +136,7 @@ impl BackDoor {
             Turn::Throttle(service, every) => {
                 self.keep(|state| state.region.dials.throttle(&service, every))
             }
+            Turn::Deny(action, on) => self.keep(|state| state.region.dials.deny(&action, on)),
             Turn::Alarm(name, alarm) => {
                 self.keep(|state| state.region.dials.set_alarm(&name, alarm))
             }

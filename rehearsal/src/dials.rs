@@ -3,27 +3,25 @@
 //! Owns their names, what they take and the durable ones' values. It turns nothing by itself: the back
 //! door reads a [`Turn`] and carries it out, the door and Auto Scaling look here for what is set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaling;
 use crate::autoscaling::world::AlarmState;
+use crate::ec2::select::glob;
 use crate::faults::Faults;
+use crate::foreign;
 use crate::imds_source::Notices;
 
-/// Services by the name in a credential scope, which is what dials call them.
-pub(crate) const SERVICES: [&str; 8] = [
-    "ec2",
-    "autoscaling",
-    "elasticloadbalancing",
-    "ssm",
-    "sts",
-    "s3",
-    "monitoring",
-    "dynamodb",
-];
+/// Services of this cloud's own, by the name in a credential scope, which is what dials call them; IAM calls them so too.
+const OWN_SERVICES: [&str; 5] = ["ec2", "autoscaling", "elasticloadbalancing", "ssm", "sts"];
+
+/// All services by the name in a credential scope.
+pub(crate) fn services() -> impl Iterator<Item = &'static str> {
+    OWN_SERVICES.into_iter().chain(foreign::scopes())
+}
 
 /// How long ahead Spot tells of an interruption.
 const NOTICE: SignedDuration = SignedDuration::from_mins(2);
@@ -34,11 +32,16 @@ const EVENT_LASTS: SignedDuration = SignedDuration::from_hours(1);
 const SLOW_BOOT: &str = "slow-boot";
 
 /// Dials whose name has no further part, or the pattern of those that have one.
-const PATTERNS: [(&str, &str, &str); 8] = [
+const PATTERNS: [(&str, &str, &str); 9] = [
     (
         "throttle.<service>",
         "off",
         "every Nth request to the service is refused as throttled; 1 is all, off is none",
+    ),
+    (
+        "deny.<service>:<Action>",
+        "off",
+        "on: callers are not authorized for it, and IAM's simulation says so; `*` stands for any text",
     ),
     (
         "alarm.<name>",
@@ -83,6 +86,8 @@ const PATTERNS: [(&str, &str, &str); 8] = [
 pub(crate) struct Dials {
     /// `throttle.<service>`: every how manieth request is refused.
     throttle: BTreeMap<String, u32>,
+    /// `deny.<service>:<Action>`: what callers may not, with `*` and `?`.
+    deny: BTreeSet<String>,
     /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
     /// `spot-interruption.<instance>`: the action, and when.
@@ -115,6 +120,8 @@ pub(crate) enum Turn {
     Switch(String, String),
     /// Every how manieth request of a service is refused.
     Throttle(String, u32),
+    /// Callers may not do this, or may again.
+    Deny(String, bool),
     /// An alarm's state.
     Alarm(String, AlarmState),
     /// Machines wait so many seconds before they are started.
@@ -149,6 +156,10 @@ impl Turn {
                 };
                 Ok(Self::Throttle(known_service(service)?, every))
             }
+            Some(("deny", action)) => match value {
+                "on" | "off" => Ok(Self::Deny(denied_action(action)?, value == "on")),
+                _ => Err(format!("{name} takes on or off, not {value:?}")),
+            },
             Some(("alarm", alarm)) if !alarm.is_empty() => {
                 Ok(Self::Alarm(alarm.to_owned(), alarm_state(name, value)?))
             }
@@ -208,6 +219,28 @@ impl Dials {
     /// Every how manieth request to a service is refused; 0 is none.
     pub(crate) fn throttled(&self, service: &str) -> u32 {
         self.throttle.get(service).copied().unwrap_or(0)
+    }
+
+    /// Denies callers what `pattern` stands for, or no longer does.
+    pub(crate) fn deny(&mut self, pattern: &str, on: bool) {
+        if on {
+            self.deny.insert(pattern.to_owned());
+        } else {
+            self.deny.remove(pattern);
+        }
+    }
+
+    /// Whether callers are denied this, e.g. `ec2:RunInstances`; as IAM, without regard to case.
+    pub(crate) fn denies(&self, action: &str) -> bool {
+        let action = action.to_ascii_lowercase();
+        self.deny
+            .iter()
+            .any(|pattern| glob(&pattern.to_ascii_lowercase(), &action))
+    }
+
+    /// Whether callers are denied anything.
+    pub(crate) fn denies_any(&self) -> bool {
+        !self.deny.is_empty()
     }
 
     /// Sets an alarm's state.
@@ -307,6 +340,12 @@ pub(crate) fn list(switches: &autoscaling::State, dials: &Dials, faults: &Faults
                         dial(format!("{kind}.{service}"), every.to_string())
                     }))
                 }
+                "deny" => all.extend(
+                    dials
+                        .deny
+                        .iter()
+                        .map(|action| dial(format!("{kind}.{action}"), "on".to_owned())),
+                ),
                 "alarm" => {
                     all.extend(dials.alarms.iter().map(|(name, state)| {
                         dial(format!("{kind}.{name}"), word(*state).to_owned())
@@ -341,13 +380,37 @@ pub(crate) fn list(switches: &autoscaling::State, dials: &Dials, faults: &Faults
 }
 
 fn known_service(name: &str) -> Result<String, String> {
-    if SERVICES.contains(&name) {
+    if services().any(|service| service == name) {
         return Ok(name.to_owned());
     }
-    Err(format!(
+    Err(no_service(name, services()))
+}
+
+fn no_service<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> String {
+    let all: BTreeSet<&str> = all.collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    format!(
         "no service is called {name:?} here\nhint: one of {}",
-        SERVICES.join(", ")
-    ))
+        all.join(", ")
+    )
+}
+
+/// An action as IAM writes it, perhaps with wildcards.
+fn denied_action(text: &str) -> Result<String, String> {
+    let (service, action) = text
+        .split_once(':')
+        .filter(|(_, action)| {
+            let is_pattern = |c: char| c.is_ascii_alphanumeric() || c == '*' || c == '?';
+            !action.is_empty() && action.chars().all(is_pattern)
+        })
+        .ok_or_else(|| {
+            format!("deny.{text} names no action\nhint: for example deny.ec2:RunInstances")
+        })?;
+    let prefixes = || services().map(foreign::prefix);
+    if !prefixes().any(|prefix| prefix == service) {
+        return Err(no_service(service, prefixes()));
+    }
+    Ok(format!("{service}:{action}"))
 }
 
 fn number(name: &str, value: &str, takes: &str) -> Result<u32, String> {
@@ -416,7 +479,7 @@ mod tests {
 
     #[test]
     fn dials_are_read_or_refused_with_what_would_do() {
-        let table: [(&str, &str, Result<Turn, &str>); 23] = [
+        let table: [(&str, &str, Result<Turn, &str>); 29] = [
             (
                 "stall-limit",
                 "90",
@@ -430,6 +493,20 @@ mod tests {
                 Err("throttle.ec2 takes `off` or a number"),
             ),
             ("throttle.elb", "2", Err("elasticloadbalancing")),
+            (
+                "deny.ec2:RunInstances",
+                "on",
+                Ok(Turn::Deny("ec2:RunInstances".into(), true)),
+            ),
+            (
+                "deny.cloudwatch:Put*",
+                "off",
+                Ok(Turn::Deny("cloudwatch:Put*".into(), false)),
+            ),
+            ("deny.ec2:RunInstances", "1", Err("takes on or off")),
+            ("deny.ec2.RunInstances", "on", Err("names no action")),
+            ("deny.ec2:", "on", Err("names no action")),
+            ("deny.elb:CreateListener", "on", Err("elasticloadbalancing")),
             (
                 "alarm.too many 5xx.eu",
                 "ALARM",
@@ -504,6 +581,7 @@ mod tests {
             "{usual:?}"
         );
         dials.throttle("ec2", 3);
+        dials.deny("s3:*", true);
         dials.set_alarm("sick", AlarmState::Alarm);
         dials.slow_boot = 9;
         dials.interrupt("i-1", Some("stop".to_owned()), Timestamp::UNIX_EPOCH);
@@ -530,6 +608,7 @@ mod tests {
             turned,
             [
                 ("throttle.ec2".to_owned(), "3".to_owned()),
+                ("deny.s3:*".to_owned(), "on".to_owned()),
                 ("alarm.sick".to_owned(), "ALARM".to_owned()),
                 ("lose-answers.ssm.PutParameter".to_owned(), "1".to_owned()),
                 ("slow-boot".to_owned(), "9".to_owned()),
@@ -546,6 +625,7 @@ mod tests {
         dials.recommend_rebalance("i-1", false, Timestamp::UNIX_EPOCH);
         dials.schedule("i-1", None, Timestamp::UNIX_EPOCH);
         dials.throttle("ec2", 0);
+        dials.deny("s3:*", false);
         dials.set_alarm("sick", AlarmState::InsufficientData);
         assert_eq!(dials, Dials::default());
     }

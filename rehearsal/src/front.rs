@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
@@ -23,13 +23,15 @@ use tokio::net::TcpListener;
 
 use crate::autoscaling;
 use crate::back_door::{BackDoor, Said};
-use crate::cloud::{Cloud, RequestContext, State};
+use crate::cloud::{Cloud, REGION, RequestContext, State};
 use crate::ec2;
 use crate::elb;
 use crate::faults::Faults;
+use crate::foreign::{self, Form};
 use crate::guests::MachineRoom;
 use crate::journal::{self, Entry, Journal};
 use crate::moto::{Moto, Unable};
+use crate::permissions;
 use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
@@ -41,6 +43,9 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// AWS refuses larger requests of these services too; user data is 16 KiB at most.
 const BODY_LIMIT: usize = 1024 * 1024;
+/// The one call of IAM that is answered here, and IAM's namespace.
+const SIMULATE: &str = "SimulatePrincipalPolicy";
+const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
 /// No AWS client asks for paths below this.
 const BACK_DOOR: &str = "/_rehearsal/";
 
@@ -194,24 +199,34 @@ impl Front {
         }
         let begun = Instant::now();
         let scope = scope(&request);
+        let service = scope.as_ref().map(|scope| scope.service.as_str());
         let agent = request.headers().get(USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok()?.split_whitespace().next());
         let mut entry = Entry {
             time: self.cloud.now(),
-            service: scope.as_deref().and_then(journal::name),
+            service: service.and_then(journal::name),
             action: None,
             status: None,
             error: None,
             ms: 0,
             agent: agent.and_then(journal::name),
         };
-        let answer = match scope.as_deref().and_then(Service::by_scope) {
-            Some(service) => self.answer_here(service, request, &mut entry.action).await,
+        let region = scope.as_ref().map(|scope| scope.region.as_str());
+        let foreign_region = region.filter(|region| *region != REGION);
+        let answer = match service.and_then(Service::by_scope) {
+            Some(service) => match foreign_region {
+                Some(region) => envelope(service, "", &ids::uuid(), Err(elsewhere(region))),
+                None => self.answer_here(service, request, &mut entry.action).await,
+            },
             None => {
-                let asks = Foreign::of(scope.as_deref(), &request);
-                entry.action = asks.action(&request).and_then(journal::name);
-                self.answer_there(entry.service.as_deref(), asks, request)
-                    .await
+                let form = Form::of(service, &request);
+                match foreign_region {
+                    Some(region) => tell(form, &elsewhere(region)),
+                    None => {
+                        self.answer_there(service, form, request, &mut entry.action)
+                            .await
+                    }
+                }
             }
         };
         entry.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -228,24 +243,64 @@ impl Front {
         if is_lost { Err(Lost) } else { Ok(answer) }
     }
 
-    /// Lets moto answer for a service that is none of this cloud's.
+    /// Lets moto answer for a service that is none of this cloud's, if it can; says in `said` what was asked.
     async fn answer_there(
         &self,
         service: Option<&str>,
-        asks: Foreign,
+        form: Form,
         request: Request<Incoming>,
+        said: &mut Option<String>,
     ) -> Response<Body> {
-        if let Some(service) = service {
-            let every = self
-                .cloud
-                .look(|state, _| state.region.dials.throttled(service));
-            if self.faults.refuses(service, every) {
-                return asks.tell(&asks.throttled());
+        let mut action = form.action(&request);
+        let (head, body) = request.into_parts();
+        let (read, body) = if foreign::Call::is_read(form, action.as_deref()) {
+            match gather(body).await {
+                Ok(read) => (read.clone(), whole(read)),
+                Err(refusal) => return refusal,
             }
+        } else {
+            (Bytes::new(), body.boxed_unsync())
+        };
+        let params = (form == Form::Query).then(|| Params::parse(&read));
+        if let Some(params) = &params {
+            action = params.string("Action");
+        }
+        *said = action.as_deref().and_then(journal::name);
+        let request = Request::from_parts(head, body);
+        let dials = self.cloud.look(|state, _| state.region.dials.clone());
+        if let Some(service) = service
+            && self.faults.refuses(service, dials.throttled(service))
+        {
+            return tell(form, &form.throttled());
+        }
+        let call = foreign::Call {
+            scope: service,
+            form,
+            action: action.as_deref(),
+            s3: (form == Form::S3).then(|| foreign::S3::of(&request)),
+            body: &read,
+        };
+        if let Some(permission) = call.permission()
+            && dials.denies(&permission)
+        {
+            return tell(form, &form.denied(permissions::message(&permission)));
+        }
+        if let (Some("iam"), Some(SIMULATE), Some(params)) = (service, action.as_deref(), &params) {
+            return match permissions::simulate(&dials, params) {
+                Ok(inside) => {
+                    let request_id = ids::uuid();
+                    let body = query_envelope(SIMULATE, IAM, &request_id, &inside.into_string());
+                    respond(200, "text/xml;charset=UTF-8", &request_id, body)
+                }
+                Err(error) => tell(form, &error),
+            };
+        }
+        if let Err(error) = call.check() {
+            return tell(form, &error);
         }
         match self.moto.answer(request).await {
             Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
-            Err(unable) => asks.refuse(unable),
+            Err(why) => unable(form, why),
         }
     }
 
@@ -257,9 +312,9 @@ impl Front {
         said: &mut Option<String>,
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let body = match Limited::new(body, BODY_LIMIT).collect().await {
-            Ok(body) => body.to_bytes(),
-            Err(_) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large"),
+        let body = match gather(body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
         };
         let asked = match ask(service, &head, &body) {
             Ok(asked) => asked,
@@ -276,6 +331,16 @@ impl Front {
             let every = cloud.look(|state, _| state.region.dials.throttled(service.scope()));
             if faults.refuses(service.scope(), every) {
                 return Ok(Err(throttled(service.protocol())));
+            }
+            let call = permissions::Call {
+                service: service.scope(),
+                protocol: service.protocol(),
+                action: &asked.action,
+                params: &asked.params,
+                json: &asked.json,
+            };
+            if let Err(refused) = cloud.look(|state, _| call.check(&state.region)) {
+                return Ok(Err(refused));
             }
             if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
                 return Ok(console(&cloud, &*room, &asked.params));
@@ -296,13 +361,14 @@ impl Front {
     /// Lets the back door answer.
     async fn answer_behind(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
-            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");
+        let body = match gather(body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
         };
         let back = Arc::clone(&self.back);
         let answered = tokio::task::spawn_blocking(move || {
             let path = head.uri.path().trim_start_matches(BACK_DOOR);
-            back.answer(&head.method, path, &head.headers, &body.to_bytes())
+            back.answer(&head.method, path, &head.headers, &body)
         })
         .await;
         match answered {
@@ -318,6 +384,24 @@ impl Front {
             Ok(Err((status, why))) => plain(status, why),
             Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
+    }
+}
+
+/// A whole body.
+///
+/// # Errors
+/// An answer that refuses one that is too large, or ended before it was whole.
+async fn gather(body: Incoming) -> Result<Bytes, Response<Body>> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(plain(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request is larger than {BODY_LIMIT} bytes"),
+        )),
+        Err(error) => Err(plain(
+            StatusCode::BAD_REQUEST,
+            format!("the request's body ended early: {error}"),
+        )),
     }
 }
 
@@ -431,92 +515,72 @@ fn console(cloud: &Cloud, room: &dyn MachineRoom, params: &Params) -> Result<Ans
         .map(Answer::Xml)
 }
 
-/// The service in a SigV4 credential scope, of a signed request
+/// What a SigV4 credential scope names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Scope {
+    region: String,
+    service: String,
+}
+
+/// The SigV4 credential scope of a signed request
 /// (`…Credential=AKIA…/20260101/us-east-1/ec2/aws4_request, …`) or of a presigned one.
-fn scope<B>(request: &Request<B>) -> Option<String> {
-    let service = |credential: &str| credential.split('/').nth(3).map(str::to_owned);
+fn scope<B>(request: &Request<B>) -> Option<Scope> {
+    let read = |credential: &str| {
+        let mut parts = credential.split('/').skip(2).map(str::to_owned);
+        let (region, service) = (parts.next()?, parts.next()?);
+        // SigV4A, which signs for every region, names none.
+        Some(if service == "aws4_request" {
+            Scope {
+                region: REGION.to_owned(),
+                service: region,
+            }
+        } else {
+            Scope { region, service }
+        })
+    };
     if let Some(authorization) = request.headers().get(AUTHORIZATION) {
         let (_, credential) = authorization.to_str().ok()?.split_once("Credential=")?;
-        return service(credential.split([',', ' ']).next()?);
+        return read(credential.split([',', ' ']).next()?);
     }
     form_urlencoded::parse(request.uri().query()?.as_bytes())
         .find(|(name, _)| name == "X-Amz-Credential")
-        .and_then(|(_, credential)| service(&credential))
+        .and_then(|(_, credential)| read(&credential))
 }
 
-/// In what form a request to a service that is not of this cloud wants to hear of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Foreign {
-    /// S3's own XML.
-    S3,
-    /// The query protocol.
-    Query,
-    /// Any of the JSON protocols.
-    Json,
+/// Says an error in the form of the request.
+fn tell(form: Form, error: &ApiError) -> Response<Body> {
+    let request_id = ids::uuid();
+    let (kind, body) = form.render(error, &request_id);
+    let mut answer = with_code(error, respond(error.status, kind, &request_id, body));
+    if form == Form::Cbor {
+        let protocol = HeaderValue::from_static("rpc-v2-cbor");
+        answer.headers_mut().insert("smithy-protocol", protocol);
+    }
+    if form == Form::RestJson
+        && let Ok(code) = HeaderValue::from_str(&error.code)
+    {
+        answer.headers_mut().insert("x-amzn-errortype", code);
+    }
+    answer
 }
 
-impl Foreign {
-    fn of<B>(scope: Option<&str>, request: &Request<B>) -> Self {
-        let kind = request.headers().get(CONTENT_TYPE);
-        let is_form = kind.is_some_and(|kind| {
-            kind.as_bytes()
-                .starts_with(b"application/x-www-form-urlencoded")
-        });
-        match scope {
-            None | Some("s3") => Self::S3,
-            Some(_) if is_form => Self::Query,
-            Some(_) => Self::Json,
-        }
-    }
+/// Says that moto does not answer. Clients do not try again what is not implemented.
+fn unable(form: Form, unable: Unable) -> Response<Body> {
+    let error = match unable {
+        Unable::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
+        Unable::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
+    };
+    tell(form, &error)
+}
 
-    /// What is asked, as far as the request's head says.
-    fn action<B>(self, request: &Request<B>) -> Option<&str> {
-        match self {
-            Self::S3 => Some(request.method().as_str()),
-            Self::Query => None,
-            Self::Json => {
-                let target = request.headers().get("x-amz-target")?.to_str().ok()?;
-                target.rsplit('.').next()
-            }
-        }
-    }
-
-    /// How the service says that it is asked too often.
-    fn throttled(self) -> ApiError {
-        match self {
-            Self::S3 => {
-                ApiError::new("SlowDown", "Please reduce your request rate.").with_status(503)
-            }
-            Self::Query => throttled(Protocol::Query),
-            Self::Json => throttled(Protocol::Json),
-        }
-    }
-
-    /// Says that moto does not answer. Clients do not try again what is not implemented.
-    fn refuse(self, unable: Unable) -> Response<Body> {
-        self.tell(&match unable {
-            Unable::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
-            Unable::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
-        })
-    }
-
-    fn tell(self, error: &ApiError) -> Response<Body> {
-        let request_id = ids::uuid();
-        let (kind, body) = match self {
-            Self::S3 => {
-                let mut xml = Xml::new();
-                xml.node("Error", |x| {
-                    x.text("Code", &error.code)
-                        .text("Message", &error.message)
-                        .text("RequestId", &request_id);
-                });
-                ("application/xml", xml.into_string())
-            }
-            Self::Query => error.render(Protocol::Query, &request_id),
-            Self::Json => error.render(Protocol::Json, &request_id),
-        };
-        with_code(error, respond(error.status, kind, &request_id, body))
-    }
+/// Refuses what is asked of another region: what is made here would not be there.
+fn elsewhere(region: &str) -> ApiError {
+    ApiError::new(
+        "UnsupportedOperation",
+        format!(
+            "this cloud is {REGION} and has no other region: the request is for {region}; set AWS_REGION={REGION}"
+        ),
+    )
 }
 
 fn envelope(
@@ -534,10 +598,9 @@ fn envelope(
                     "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{action}Response xmlns=\"{namespace}\">\
                      <requestId>{request_id}</requestId>{inside}</{action}Response>"
                 ),
-                Protocol::Query | Protocol::Json => format!(
-                    "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inside}</{action}Result>\
-                     <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
-                ),
+                Protocol::Query | Protocol::Json => {
+                    query_envelope(action, namespace, request_id, &inside)
+                }
             };
             (200, "text/xml;charset=UTF-8", body)
         }
@@ -549,6 +612,13 @@ fn envelope(
     respond(status, kind, request_id, body)
 }
 
+fn query_envelope(action: &str, namespace: &str, request_id: &str, inside: &str) -> String {
+    format!(
+        "<{action}Response xmlns=\"{namespace}\"><{action}Result>{inside}</{action}Result>\
+         <ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{action}Response>"
+    )
+}
+
 /// The answer that says `error`, with its code beside it for the journal.
 fn with_code(error: &ApiError, mut answer: Response<Body>) -> Response<Body> {
     answer
@@ -557,7 +627,12 @@ fn with_code(error: &ApiError, mut answer: Response<Body>) -> Response<Body> {
     answer
 }
 
-fn respond(status: u16, kind: &'static str, request_id: &str, body: String) -> Response<Body> {
+fn respond(
+    status: u16,
+    kind: &'static str,
+    request_id: &str,
+    body: impl Into<Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(whole(body));
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -612,7 +687,7 @@ mod tests {
             Service::Sts,
         ] {
             assert_eq!(Service::by_scope(service.scope()), Some(service));
-            assert!(crate::dials::SERVICES.contains(&service.scope()));
+            assert!(crate::dials::services().any(|name| name == service.scope()));
         }
     }
 
@@ -636,6 +711,13 @@ mod tests {
                 "/b/k?X-Amz-Credential=AKIA%2F20260101%2Fus-east-1%2Fs3%2Faws4_request",
                 Some("s3"),
             ),
+            (
+                Some(
+                    "AWS4-ECDSA-P256-SHA256 Credential=AKIA/20260101/s3/aws4_request, Signature=1",
+                ),
+                "/b/k",
+                Some("s3"),
+            ),
             (None, "/b/k", None),
         ];
         for (authorization, uri, expected) in table {
@@ -644,7 +726,9 @@ mod tests {
                 request = request.header(AUTHORIZATION, authorization);
             }
             let request = request.body(()).unwrap();
-            assert_eq!(scope(&request).as_deref(), expected, "{uri}");
+            let found = scope(&request);
+            let found = found.as_ref().map(|scope| scope.service.as_str());
+            assert_eq!(found, expected, "{uri}");
         }
     }
 }

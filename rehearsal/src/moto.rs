@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::{Request, Response, Uri};
@@ -48,6 +50,9 @@ const OF_A_CONNECTION: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// What a request carries: the stream it came in, or what was read of it.
+pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
 /// Why moto cannot answer.
 #[derive(Debug)]
 pub(crate) enum Unable {
@@ -68,7 +73,7 @@ pub(crate) fn program() -> OsString {
 pub(crate) struct Moto {
     program: OsString,
     log: PathBuf,
-    client: Client<HttpConnector, Incoming>,
+    client: Client<HttpConnector, Body>,
     running: Mutex<Option<Running>>,
 }
 
@@ -106,7 +111,7 @@ impl Moto {
     /// When moto is not there or does not answer.
     pub(crate) async fn answer(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Unable> {
         let running = self.running().await?;
         let path = request

@@ -1,12 +1,13 @@
 //! STS, as far as tools ask who they are. There are no roles and no sessions.
 
 use crate::cloud::{ACCOUNT, RequestContext};
+use crate::permissions::caller;
 use crate::wire::Xml;
 
 /// GetCallerIdentity: every caller is the account's one user.
 pub(crate) fn caller_identity(_ctx: &RequestContext) -> Xml {
     let mut xml = Xml::new();
-    xml.text("Arn", format_args!("arn:aws:iam::{ACCOUNT}:user/rehearsal"))
+    xml.text("Arn", caller())
         .text("UserId", "AIDAREHEARSAL0000000")
         .text("Account", ACCOUNT);
     xml

@@ -152,6 +152,25 @@ def launches(image, group, subnet):
     ec2.modify_instance_attribute(InstanceId=machine, DisableApiTermination={"Value": True})
     refused("OperationNotPermitted", machine, ec2.terminate_instances, InstanceIds=[machine])
     ec2.modify_instance_attribute(InstanceId=machine, DisableApiTermination={"Value": False})
+    ec2.modify_instance_attribute(InstanceId=machine, DisableApiStop={"Value": True})
+    refused("OperationNotPermitted", "disableApiStop", ec2.stop_instances, InstanceIds=[machine])
+    stays = ec2.describe_instance_attribute(InstanceId=machine, Attribute="disableApiStop")["DisableApiStop"]
+    assert stays["Value"] is True, stays
+    ec2.modify_instance_attribute(InstanceId=machine, DisableApiStop={"Value": False})
+    kept = [{"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": False}}]
+    ec2.modify_instance_attribute(InstanceId=machine, BlockDeviceMappings=kept)
+    assert not instance(machine)["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"]
+    kept[0]["Ebs"]["DeleteOnTermination"] = True
+    ec2.modify_instance_attribute(InstanceId=machine, BlockDeviceMappings=kept)
+    # What would be forgotten is refused by name.
+    plain = dict(ImageId=image, MinCount=1, MaxCount=1)
+    for more, name in (
+        ({"PrivateIpAddress": "10.0.0.7"}, "PrivateIpAddress"),
+        ({"Placement": {"Tenancy": "dedicated"}}, "Placement.Tenancy"),
+        ({"HibernationOptions": {"Configured": True}}, "HibernationOptions"),
+        ({"LicenseSpecifications": [{"LicenseConfigurationArn": "arn"}]}, "LicenseSpecification"),
+    ):
+        refused("UnsupportedOperation", name, ec2.run_instances, **plain, **more)
     output = ec2.get_console_output(InstanceId=machine)
     assert output["Output"] == "" and output["InstanceId"] == machine, output
     refused("InvalidInstanceID.NotFound", "i-0123", ec2.describe_instances, InstanceIds=["i-0123"])
@@ -186,6 +205,9 @@ def images(machine, base):
     assert tags_of(ec2.describe_images(ImageIds=[image])["Images"][0]) == {"fit": "yes"}
     ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}]})
     ec2.modify_image_attribute(ImageId=image, Description={"Value": "second"})
+    for organisation in ({"OrganizationArn": "arn:aws:organizations::1"}, {"OrganizationalUnitArn": "arn:aws:organizations::2"}):
+        permission = dict(ImageId=image, LaunchPermission={"Add": [organisation]})
+        refused("UnsupportedOperation", *organisation, ec2.modify_image_attribute, **permission)
     shared = ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"]
     assert shared == [{"UserId": "111122223333"}], shared
     ec2.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})

@@ -25,6 +25,37 @@ fn boto3_finds_every_service_as_on_aws() {
 }
 
 #[test]
+fn boto3_is_refused_what_the_dials_deny() {
+    let cloud = Cloud::up(None);
+    for action in [
+        "ec2:RunInstances",
+        "ec2:CreateTags",
+        "autoscaling:*",
+        "elasticloadbalancing:Describe*",
+        "sts:getcalleridentity",
+        "ssm:PutParameter",
+        "s3:Put*",
+        "dynamodb:PutItem",
+        "iam:CreateRole",
+        "cloudwatch:PutMetricData",
+    ] {
+        let turned = cloud
+            .rehearsal("dial")
+            .args([&format!("deny.{action}"), "on"])
+            .output()
+            .unwrap();
+        assert!(turned.status.success(), "{turned:?}");
+    }
+    cloud.passes("services_protocol.py", &["denied"]);
+}
+
+#[test]
+fn what_is_not_done_is_refused_by_name() {
+    let cloud = Cloud::up(None);
+    cloud.passes("services_protocol.py", &["refusals"]);
+}
+
+#[test]
 fn the_aws_cli_reads_back_what_it_wrote() {
     let cloud = Cloud::up(None);
     cloud.ok(

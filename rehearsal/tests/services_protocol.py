@@ -165,5 +165,75 @@ def metrics():
         assert time.monotonic() < end, "the metric is not there"
 
 
+def denied():
+    """What the dials deny, each service refuses in its own words, and IAM's simulation says so."""
+    who = "User: arn:aws:iam::123456789012:user/rehearsal is not authorized to perform: "
+    image = ec2.describe_images()["Images"][0]["ImageId"]
+    run = dict(ImageId=image, MinCount=1, MaxCount=1)
+    for more in ({}, {"DryRun": True}):
+        refused("UnauthorizedOperation", who + "ec2:RunInstances", ec2.run_instances, **run, **more)
+    tagged = [{"ResourceType": "security-group", "Tags": [{"Key": "a", "Value": "b"}]}]
+    group = dict(GroupName="denied", Description="x")
+    refused("UnauthorizedOperation", who + "ec2:CreateTags", ec2.create_security_group, TagSpecifications=tagged, **group)
+    ec2.create_security_group(**group)
+    autoscaling = boto3.client("autoscaling")
+    refused("AccessDenied", who + "autoscaling:DescribePolicies", autoscaling.describe_policies)
+    refused("AccessDenied", who + "elasticloadbalancing:DescribeLoadBalancers", elb.describe_load_balancers)
+    refused("AccessDenied", who + "sts:GetCallerIdentity", boto3.client("sts").get_caller_identity)
+    refused("AccessDeniedException", who + "ssm:PutParameter", ssm.put_parameter, Name="/a", Value="1", Type="String")
+    refused("AccessDenied", who + "s3:PutObject", boto3.client("s3").put_object, Bucket="b", Key="k", Body=b"")
+    refused("AccessDeniedException", who + "dynamodb:PutItem", boto3.client("dynamodb").put_item, TableName="t", Item={})
+    refused("AccessDenied", who + "iam:CreateRole", boto3.client("iam").create_role, RoleName="r", AssumeRolePolicyDocument="{}")
+    watch = boto3.client("cloudwatch")
+    data = [{"MetricName": "OrderCount", "Value": 1}]
+    refused("AccessDeniedException", who + "cloudwatch:PutMetricData", watch.put_metric_data, Namespace="S", MetricData=data)
+
+    iam = boto3.client("iam")
+    actions = ["ec2:RunInstances", "ec2:DescribeImages", "iam:PassRole"] + [f"ssm:Get{n}" for n in range(200)]
+    asked = dict(PolicySourceArn="arn:aws:iam::123456789012:role/shop", ActionNames=actions, ResourceArns=["*"])
+    pages = list(iam.get_paginator("simulate_principal_policy").paginate(**asked))
+    assert [len(page["EvaluationResults"]) for page in pages] == [100, 100, 3], pages
+    decisions = {one["EvalActionName"]: one["EvalDecision"] for page in pages for one in page["EvaluationResults"]}
+    assert decisions.pop("ec2:RunInstances") == "explicitDeny" and set(decisions.values()) == {"allowed"}, decisions
+    one = pages[0]["EvaluationResults"][0]
+    assert one["ResourceSpecificResults"][0]["EvalResourceDecision"] == "explicitDeny", one
+    session = "arn:aws:sts::123456789012:assumed-role/shop/me"
+    refused("InvalidInput", "entity type", iam.simulate_principal_policy, **{**asked, "PolicySourceArn": session})
+
+
+def refusals():
+    """What is not done is refused by name, and in the protocol of each service."""
+    stack = dict(StackName="shop", TemplateBody="{}")
+    refused("NotImplemented", "cloudformation", boto3.client("cloudformation").create_stack, **stack)
+    refused("NotImplemented", "organizations", boto3.client("organizations").list_roots)
+    refused("NotImplemented", "ebs", boto3.client("ebs").list_snapshot_blocks, SnapshotId="snap-0123")
+    refused("NotImplemented", "route53", boto3.client("route53").list_hosted_zones)
+    refused("NotImplemented", "lambda", boto3.client("lambda").list_functions)
+    refused("NotImplemented", "events", boto3.client("events").list_rules)
+    watch = boto3.client("cloudwatch")
+    alarm = dict(
+        AlarmName="busy", Namespace="Shop", MetricName="OrderCount", Statistic="Sum", Period=60, EvaluationPeriods=1,
+        Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
+    )
+    watch.put_metric_alarm(**alarm)
+    scaling = ["arn:aws:autoscaling:us-east-1:123456789012:scalingPolicy:1"]
+    refused("NotImplemented", "alarm with actions", watch.put_metric_alarm, AlarmActions=scaling, **alarm)
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="refusals")
+    rule = {"ReplicationConfiguration": {"Role": "arn:aws:iam::123456789012:role/r", "Rules": []}}
+    refused("NotImplemented", "replication", s3.put_bucket_replication, Bucket="refusals", **rule)
+    # A client of another region is told so, whatever it asks.
+    elsewhere = dict(region_name="eu-west-1")
+    for client, call, arguments in (
+        ("ec2", "describe_images", {}),
+        ("autoscaling", "describe_auto_scaling_groups", {}),
+        ("ssm", "get_parameter", {"Name": "/a"}),
+        ("s3", "put_object", {"Bucket": "refusals", "Key": "k", "Body": b""}),
+        ("dynamodb", "list_tables", {}),
+        ("cloudwatch", "list_metrics", {}),
+    ):
+        refused("UnsupportedOperation", "for eu-west-1", getattr(boto3.client(client, **elsewhere), call), **arguments)
+
+
 for section in sys.argv[1:]:
     globals()[section]()

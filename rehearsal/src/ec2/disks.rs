@@ -179,6 +179,17 @@ impl Volumes {
         }
     }
 
+    /// Sets whether an attached volume goes with its instance.
+    pub(crate) fn goes_with_its_instance(&mut self, id: &str, goes: bool) {
+        if let Some(at) = self
+            .rows
+            .get_mut(id)
+            .and_then(|row| row.attachment.as_mut())
+        {
+            at.delete_on_termination = goes;
+        }
+    }
+
     /// Notes that a volume's disk exists.
     pub(crate) fn made(&mut self, id: &str) {
         if self.rows.get(id).is_some_and(|volume| !volume.made)
@@ -445,6 +456,16 @@ impl Sharing {
         for (name, into) in [("Add", &mut sharing.add), ("Remove", &mut sharing.remove)] {
             for who in lists.structs(name) {
                 into.extend(who.string("UserId").into_iter().chain(who.string("Group")));
+                for (name, value) in who.iter() {
+                    if !["UserId", "Group"].contains(&name) {
+                        return Err(one_account(name, value));
+                    }
+                }
+            }
+        }
+        for name in ["OrganizationArn", "OrganizationalUnitArn"] {
+            if let Some(value) = params.list(name).first() {
+                return Err(one_account(name, value));
             }
         }
         let mut flat = params.strings("UserId");
@@ -479,6 +500,14 @@ impl Sharing {
             shared.remove(who);
         }
     }
+}
+
+/// Refuses to share with what is not here.
+fn one_account(name: &str, value: &str) -> ApiError {
+    ApiError::new(
+        "UnsupportedOperation",
+        format!("there are no organizations here: {name} ({value}) cannot be honoured"),
+    )
 }
 
 /// DeleteVolume.

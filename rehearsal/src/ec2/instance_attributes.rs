@@ -1,5 +1,7 @@
 //! What callers read and change of one instance: attributes, metadata options, monitoring.
 
+use std::collections::BTreeMap;
+
 use super::State;
 use super::instance_steps::wanted;
 use super::instance_types;
@@ -17,7 +19,7 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
         "userData" => instance.user_data.clone(),
         "instanceInitiatedShutdownBehavior" => Some(instance.on_shutdown.name().to_owned()),
         "disableApiTermination" => Some(instance.protected.to_string()),
-        "disableApiStop" => Some(false.to_string()),
+        "disableApiStop" => Some(instance.stays_up.to_string()),
         "instanceType" => Some(instance.kind.clone()),
         "rootDeviceName" => Some(instance.root_device.clone()),
         "ebsOptimized" => Some(instance.ebs_optimized.to_string()),
@@ -90,11 +92,14 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
         changed.on_shutdown = OnShutdown::read(&text)?;
     }
     if let Some(text) = given("disableApiTermination", "DisableApiTermination") {
-        changed.protected = text == "true";
+        changed.protected = flag("DisableApiTermination", &text)?;
+    }
+    if let Some(text) = given("disableApiStop", "DisableApiStop") {
+        changed.stays_up = flag("DisableApiStop", &text)?;
     }
     if let Some(text) = given("enaSupport", "EnaSupport") {
         stopped("enaSupport")?;
-        changed.ena = text == "true";
+        changed.ena = flag("EnaSupport", &text)?;
     }
     if let Some(text) = given("sriovNetSupport", "SriovNetSupport") {
         stopped("sriovNetSupport")?;
@@ -102,7 +107,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
     }
     if let Some(text) = given("ebsOptimized", "EbsOptimized") {
         stopped("ebsOptimized")?;
-        changed.ebs_optimized = text == "true";
+        changed.ebs_optimized = flag("EbsOptimized", &text)?;
     }
     if let Some(text) = given("instanceType", "InstanceType") {
         stopped("instanceType")?;
@@ -116,6 +121,33 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             "nothing is routed here: sourceDestCheck stays true",
         ));
     }
+    let mut kept = Vec::new();
+    for mapping in params.structs("BlockDeviceMapping") {
+        let device = mapping.required("DeviceName")?;
+        let attached = state.volumes_of(&instance.id);
+        let volume = attached
+            .filter(|(_, at)| at.device == device)
+            .map(|(volume, _)| volume.id.clone())
+            .next()
+            .ok_or_else(|| {
+                ApiError::new(
+                    "InvalidInstanceAttributeValue",
+                    format!("No device is currently mapped at {device}"),
+                )
+            })?;
+        for (name, _) in mapping.iter() {
+            if !["DeviceName", "Ebs.DeleteOnTermination"].contains(&name) {
+                return Err(ApiError::new(
+                    "UnsupportedOperation",
+                    format!("BlockDeviceMapping.{name} cannot be modified here"),
+                ));
+            }
+        }
+        if let Some(goes) = mapping.boolean("Ebs.DeleteOnTermination")? {
+            kept.push((volume, goes));
+        }
+    }
+    known |= !kept.is_empty();
     let groups = params.strings("GroupId");
     for id in &groups {
         state.group(id)?;
@@ -129,7 +161,15 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
         ));
     }
     state.instances.insert(changed.id.clone(), changed);
+    for (volume, goes) in kept {
+        state.volumes.goes_with_its_instance(&volume, goes);
+    }
     Ok(tags::done())
+}
+
+fn flag(name: &str, text: &str) -> Result<bool, ApiError> {
+    let params: Params = BTreeMap::from([(name.to_owned(), text.to_owned())]).into();
+    Ok(params.boolean(name)?.unwrap_or(false))
 }
 
 /// ModifyInstanceMetadataOptions.

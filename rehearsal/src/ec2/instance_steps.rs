@@ -90,6 +90,14 @@ pub(crate) fn stop(
         if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
             return Err(refused(instance, "stopped"));
         }
+        if instance.stays_up {
+            return Err(ApiError::new(
+                "OperationNotPermitted",
+                format!(
+                    "The instance '{id}' may not be stopped. Modify its 'disableApiStop' instance attribute and try again."
+                ),
+            ));
+        }
     }
     Ok(moved(state, ids, |state, id| {
         if let Some(instance) = state.instances.get_mut(id) {

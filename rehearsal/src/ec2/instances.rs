@@ -65,6 +65,9 @@ pub(crate) struct Instance {
     pub(crate) on_shutdown: OnShutdown,
     /// Whether TerminateInstances is refused.
     pub(crate) protected: bool,
+    /// Whether StopInstances is refused.
+    #[serde(default)]
+    pub(crate) stays_up: bool,
     /// Kept and shown.
     pub(crate) ebs_optimized: bool,
     /// Kept and shown.

@@ -194,6 +194,7 @@ pub(crate) fn launch(
     count: usize,
 ) -> Result<Vec<String>, ApiError> {
     let params = Params::from(data.0.clone());
+    check_known(&params)?;
     let image = state
         .image(
             params
@@ -245,6 +246,74 @@ pub(crate) fn launch(
         image.launched = Some(now);
     }
     Ok(made)
+}
+
+/// What a launch may say: the parts that are honoured, and those that `docs/fidelity.md` says are without effect.
+const HONOURED: [&str; 24] = [
+    "BlockDeviceMapping",
+    "ClientToken",
+    "DisableApiStop",
+    "DisableApiTermination",
+    "EbsOptimized",
+    "IamInstanceProfile",
+    "ImageId",
+    "InstanceInitiatedShutdownBehavior",
+    "InstanceType",
+    "KeyName",
+    "MaxCount",
+    "MetadataOptions",
+    "MinCount",
+    "Monitoring",
+    "NetworkInterface",
+    "SecurityGroup",
+    "SecurityGroupId",
+    "SubnetId",
+    "TagSpecification",
+    "TemplateTagSpecification",
+    "UserData",
+    // Without effect.
+    "CreditSpecification",
+    "CpuOptions",
+    "InstanceMarketOptions",
+];
+/// Further parts without effect as long as they ask for what is the case anyway.
+const USUAL: [(&str, &str); 10] = [
+    ("Placement.Tenancy", "default"),
+    ("EnclaveOptions.Enabled", "false"),
+    ("HibernationOptions.Configured", "false"),
+    ("MaintenanceOptions.AutoRecovery", "default"),
+    (
+        "CapacityReservationSpecification.CapacityReservationPreference",
+        "open",
+    ),
+    ("PrivateDnsNameOptions.HostnameType", "ip-name"),
+    (
+        "PrivateDnsNameOptions.EnableResourceNameDnsARecord",
+        "false",
+    ),
+    (
+        "PrivateDnsNameOptions.EnableResourceNameDnsAAAARecord",
+        "false",
+    ),
+    ("EnablePrimaryIpv6", "false"),
+    ("Ipv6AddressCount", "0"),
+];
+
+/// Refuses what a launch would otherwise forget.
+fn check_known(params: &Params) -> Result<(), ApiError> {
+    for (name, value) in params.iter() {
+        let field = name.split('.').next().unwrap_or_default();
+        let is_known = HONOURED.contains(&field)
+            || name == "Placement.AvailabilityZone"
+            || USUAL.contains(&(name, value));
+        if !is_known {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!("{name} ({value}) of a launch cannot be honoured here"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn check_fit(kind: InstanceType, image: &Image) -> Result<(), ApiError> {
@@ -396,6 +465,7 @@ fn model(
             None => OnShutdown::Stop,
         },
         protected: params.boolean("DisableApiTermination")?.unwrap_or(false),
+        stays_up: params.boolean("DisableApiStop")?.unwrap_or(false),
         ebs_optimized: params.boolean("EbsOptimized")?.unwrap_or(false),
         monitored: params.boolean("Monitoring.Enabled")?.unwrap_or(false),
         metadata: MetadataOptions {
