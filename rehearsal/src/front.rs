@@ -36,7 +36,7 @@ use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
-use crate::world::RegionAt;
+use crate::world::{RegionAt, with_image};
 
 /// What answers carry: something whole, or a stream from moto.
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -486,6 +486,10 @@ fn dispatch(
     } = asked;
     let region = &mut state.region;
     let xml = match service {
+        Service::Ec2 if action == "RunInstances" => {
+            let params = with_image(region, params)?;
+            ec2::handle(&mut region.ec2, ctx, action, &params)
+        }
         Service::Ec2 => ec2::handle(&mut region.ec2, ctx, action, params),
         Service::AutoScaling => {
             let mut world = RegionAt {

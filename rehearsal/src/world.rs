@@ -1,18 +1,26 @@
 //! The region as Auto Scaling may see and change it: [`World`] over EC2 and load balancing.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use crate::autoscaling::world::{
-    AlarmState, InstanceView, LaunchRequest, TemplateRef, TemplateView, World,
+    AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
 };
-use crate::cloud::Region;
+use crate::cloud::{Region, RequestContext};
 use crate::ec2::run;
+use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Estate as _;
+use crate::ssm;
 use crate::wire::{ApiError, Params, ids};
 
 /// The tag by which an instance tells its group.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
+/// A launch's image.
+const IMAGE: &str = "ImageId";
+/// A launch's zone.
+const ZONE: &str = "Placement.AvailabilityZone";
 
 /// The region at a moment.
 pub(crate) struct RegionAt<'a> {
@@ -33,20 +41,7 @@ impl RegionAt<'_> {
     }
 
     fn run(&mut self, request: &LaunchRequest) -> Result<String, ApiError> {
-        let template = self.find(&request.template)?;
-        let (number, version) = template.resolve(&request.template.version)?;
-        let mut data = run::merged(&version.data, &Data::default());
-        if let Some(subnet) = &request.subnet {
-            // The group's subnet goes where the template describes the interface.
-            let has_interface = Params::from(data.0.clone()).has("NetworkInterface");
-            let field = if has_interface {
-                "NetworkInterface.1.SubnetId"
-            } else {
-                "SubnetId"
-            };
-            data.0.insert(field.to_owned(), subnet.clone());
-        }
-        let mut marks = run::template_tags(&template.id, number);
+        let (mut marks, data) = self.launch_data(&request.template, &request.place)?;
         marks.extend(request.tags.clone());
         marks.insert(GROUP_TAG.to_owned(), request.group.clone());
         let launched = run::launch(&mut self.region.ec2, self.now, &data, &marks, 1)?;
@@ -54,6 +49,77 @@ impl RegionAt<'_> {
             .into_iter()
             .next()
             .ok_or_else(|| ApiError::internal("nothing was launched"))
+    }
+
+    /// What to launch from a template in a place, and the tags that say so.
+    fn launch_data(&self, template: &TemplateRef, place: &Place) -> Result<(Tags, Data), ApiError> {
+        let found = self.find(template)?;
+        let (number, version) = found.resolve(&template.version)?;
+        let mut data = run::merged(&version.data, &Data::default());
+        // The group's place goes where the template describes the interface.
+        let has_interface = Params::from(data.0.clone()).has("NetworkInterface");
+        let subnet = if has_interface {
+            "NetworkInterface.1.SubnetId"
+        } else {
+            "SubnetId"
+        };
+        data.0.remove(subnet);
+        data.0.remove(ZONE);
+        match place {
+            Place::Subnet(id) => data.0.insert(subnet.to_owned(), id.clone()),
+            Place::Zone(zone) => data.0.insert(ZONE.to_owned(), zone.clone()),
+        };
+        let marks = run::template_tags(&found.id, number);
+        let image = data.0.get(IMAGE).map(|image| resolved(self.region, image));
+        if let Some(image) = image {
+            data.0.insert(IMAGE.to_owned(), image?);
+        }
+        Ok((marks, data))
+    }
+}
+
+/// The image that `image` stands for: itself, or the value of the parameter that `resolve:ssm:<name>[:<version>]` names.
+///
+/// # Errors
+/// `InvalidParameterValue` when there is no such parameter.
+fn resolved(region: &Region, image: &str) -> Result<String, ApiError> {
+    let Some(name) = image.strip_prefix("resolve:ssm:") else {
+        return Ok(image.to_owned());
+    };
+    let ctx = RequestContext {
+        now: Timestamp::UNIX_EPOCH,
+    };
+    // Looked up on a copy, which costs nothing: reading changes no parameter.
+    let (mut ssm, asked) = (region.ssm.clone(), serde_json::json!({ "Name": name }));
+    let found = ssm::handle(&mut ssm, &region.ec2, &ctx, "GetParameter", &asked);
+    let value = found
+        .ok()
+        .and_then(|found| Some(found["Parameter"]["Value"].as_str()?.to_owned()));
+    value.ok_or_else(|| ApiError::invalid_value("ImageId", image, "there is no such parameter"))
+}
+
+/// A RunInstances request with the image that it or its template names by a parameter in its place.
+///
+/// # Errors
+/// `InvalidParameterValue` when there is no such parameter.
+pub(crate) fn with_image(region: &Region, params: &Params) -> Result<Params, ApiError> {
+    let image = params.string(IMAGE).or_else(|| {
+        let spec = params.structure("LaunchTemplate");
+        let template = region.ec2.template_named(&spec).ok()?;
+        let version = spec.text("Version").unwrap_or("$Default");
+        let (_, version) = template.resolve(version).ok()?;
+        version.data.text(IMAGE).map(str::to_owned)
+    });
+    match image {
+        Some(image) if image.starts_with("resolve:ssm:") => {
+            let mut own = Params::from(BTreeMap::from([(
+                IMAGE.to_owned(),
+                resolved(region, &image)?,
+            )]));
+            own.merge(params.clone());
+            Ok(own)
+        }
+        _ => Ok(params.clone()),
     }
 }
 
@@ -79,6 +145,14 @@ impl World for RegionAt<'_> {
             instance_type: version.data.text("InstanceType").map(str::to_owned),
         };
         Ok((resolved, view))
+    }
+
+    fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String> {
+        let tried = self.launch_data(template, place).and_then(|(marks, data)| {
+            // Tried for real, on a copy that is thrown away.
+            run::launch(&mut self.region.ec2.clone(), self.now, &data, &marks, 1)
+        });
+        tried.map(drop).map_err(|error| error.message)
     }
 
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String> {
@@ -126,6 +200,10 @@ impl World for RegionAt<'_> {
         self.region.dials.alarm(name)
     }
 
+    fn has_zone(&self, zone: &str) -> bool {
+        self.region.ec2.network.subnet_of_zone(zone).is_ok()
+    }
+
     fn subnet_zone(&self, subnet_id: &str) -> Option<String> {
         self.region.ec2.subnet_zone(subnet_id)
     }
@@ -138,6 +216,7 @@ impl World for RegionAt<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::autoscaling;
 
     #[test]
     fn an_alarm_is_what_was_dialled() {
@@ -149,5 +228,119 @@ mod tests {
         };
         assert_eq!(world.alarm("sick"), AlarmState::Alarm);
         assert_eq!(world.alarm("unheard of"), AlarmState::InsufficientData);
+    }
+
+    /// A region with an image that can be launched, and a template of it.
+    fn region(template: &str) -> Region {
+        let mut region = Region::default();
+        let now = Timestamp::UNIX_EPOCH;
+        region.ec2.found_base_image(12, None, now);
+        let snapshot = region.ec2.snapshots.keys().next().unwrap().clone();
+        assert!(region.ec2.copied(&snapshot, Ok(()), now));
+        let image = region.ec2.images.keys().next().unwrap().clone();
+        let template = template.replace("IMAGE", &image);
+        let put = serde_json::json!({ "Name": "/image", "Value": image, "Type": "String" });
+        let ctx = RequestContext { now };
+        ssm::handle(&mut region.ssm, &region.ec2, &ctx, "PutParameter", &put).unwrap();
+        let form = format!("LaunchTemplateName=shop{template}");
+        let params = Params::parse(form.as_bytes());
+        crate::ec2::handle(&mut region.ec2, &ctx, "CreateLaunchTemplate", &params).unwrap();
+        region
+    }
+
+    fn group(region: &mut Region, more: &str) -> (autoscaling::State, Result<(), ApiError>) {
+        let mut state = autoscaling::State::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let mut world = RegionAt { region, now };
+        let form = format!(
+            "AutoScalingGroupName=shop&MinSize=0&MaxSize=9&DesiredCapacity=4&LaunchTemplate.LaunchTemplateName=shop{more}"
+        );
+        let (params, ctx) = (Params::parse(form.as_bytes()), RequestContext { now });
+        let action = "CreateAutoScalingGroup";
+        let made = autoscaling::handle(&mut state, &mut world, &ctx, action, &params);
+        autoscaling::tick(&mut state, &mut world, now);
+        (state, made.map(drop))
+    }
+
+    fn zones(region: &Region) -> Vec<&str> {
+        let instances = region.ec2.instances.values();
+        let mut zones: Vec<&str> = instances.map(|one| one.zone.as_str()).collect();
+        zones.sort_unstable();
+        zones
+    }
+
+    #[test]
+    fn a_groups_zones_are_honoured() {
+        let of_template = "&LaunchTemplateData.ImageId=IMAGE";
+        let two = "&AvailabilityZones.member.1=us-east-1c&AvailabilityZones.member.2=us-east-1e";
+        let interface = "&LaunchTemplateData.NetworkInterface.1.DeviceIndex=0\
+                         &LaunchTemplateData.NetworkInterface.1.DeleteOnTermination=true";
+        let placed = "&LaunchTemplateData.Placement.AvailabilityZone=us-east-1a";
+        for more in ["", interface, placed] {
+            let mut region = region(&format!("{of_template}{more}"));
+            group(&mut region, two).1.unwrap();
+            let expected = ["us-east-1c", "us-east-1c", "us-east-1e", "us-east-1e"];
+            assert_eq!(zones(&region), expected, "{more}");
+        }
+        let mut region = region(&format!("{of_template}{interface}"));
+        let subnet = region.ec2.network.subnets[3].clone();
+        let in_it = format!("&VPCZoneIdentifier={}", subnet.id);
+        group(&mut region, &in_it).1.unwrap();
+        assert_eq!(zones(&region), vec![subnet.zone.as_str(); 4]);
+    }
+
+    #[test]
+    fn a_template_that_ec2_would_not_launch_is_refused_at_once() {
+        let zone = "&AvailabilityZones.member.1=us-east-1c";
+        for (template, why) in [
+            (
+                "&LaunchTemplateData.InstanceType=t3.micro",
+                "parameter ImageId",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=ami-00000000000000bad",
+                "'[ami-00000000000000bad]' does not exist",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.KeyName=none",
+                "key pair 'none' does not exist",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.SecurityGroupId.1=sg-0bad",
+                "'sg-0bad' does not exist",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=resolve:ssm:/none",
+                "no such parameter",
+            ),
+        ] {
+            let mut region = region(template);
+            let refused = group(&mut region, zone).1.unwrap_err();
+            let start = "You must use a valid fully-formed launch template. ";
+            let said = refused.message.strip_prefix(start);
+            assert!(said.is_some_and(|said| said.contains(why)), "{refused:?}");
+            assert!(region.ec2.instances.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_image_may_be_named_by_a_parameter() {
+        let mut region = region("&LaunchTemplateData.ImageId=resolve:ssm:/image");
+        group(&mut region, "&AvailabilityZones.member.1=us-east-1a")
+            .1
+            .unwrap();
+        let image = region.ec2.images.keys().next().unwrap().clone();
+        assert!(region.ec2.instances.values().all(|one| one.image == image));
+        for (form, found) in [
+            ("ImageId=resolve:ssm:/image", Ok(&*image)),
+            ("ImageId=resolve:ssm:/image:1", Ok(&*image)),
+            ("ImageId=resolve:ssm:/none", Err("InvalidParameterValue")),
+            ("LaunchTemplate.LaunchTemplateName=shop", Ok(&*image)),
+            ("ImageId=ami-1", Ok("ami-1")),
+        ] {
+            let asked = with_image(&region, &Params::parse(form.as_bytes()));
+            let asked = asked.as_ref().map(|params| params.text("ImageId").unwrap());
+            assert_eq!(asked.map_err(|error| &*error.code), found, "{form}");
+        }
     }
 }

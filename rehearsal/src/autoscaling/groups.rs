@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::activities::{ActivityStatus, Diary};
 use super::members::Member;
 use super::refresh::Refresh;
-use super::world::TemplateRef;
+use super::world::{Place, TemplateRef};
 use crate::table::Series;
 
 /// The longest a lifecycle action may stay open, however often it beats.
@@ -220,6 +220,15 @@ impl Group {
     pub(crate) fn active_refresh_mut(&mut self) -> Option<&mut Refresh> {
         let place = self.refreshes.last_where(|r| r.status.is_active())?;
         self.refreshes.get_mut(place)
+    }
+
+    /// Where it may have instances.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        if self.subnets.is_empty() {
+            self.zones.iter().cloned().map(Place::Zone).collect()
+        } else {
+            self.subnets.iter().cloned().map(Place::Subnet).collect()
+        }
     }
 
     /// What new launches of any kind use now: an active refresh's target, else the saved template.

@@ -9,7 +9,7 @@ use super::activities::{Activity, ActivityStatus, moment};
 use super::groups::{Group, HealthType, Transition, after};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
 use super::switches::Switches;
-use super::world::{LaunchRequest, World};
+use super::world::{LaunchRequest, Place, World};
 
 /// The longest pause between launches that keep failing, in seconds.
 const LONGEST_PAUSE: i64 = 300;
@@ -39,8 +39,8 @@ pub(crate) fn launch(
     switches: &Switches,
     cause: &str,
 ) -> Option<String> {
-    let subnet = roomiest_subnet(group, world);
-    let details = details(subnet.as_deref(), group, world);
+    let place = roomiest(group, world);
+    let details = details(&place, world);
     let activity = world.fresh_uuid();
     let launched = world
         .template(group.launch_template())
@@ -49,7 +49,7 @@ pub(crate) fn launch(
             let request = LaunchRequest {
                 group: group.name.clone(),
                 template: template.clone(),
-                subnet,
+                place,
                 tags: group
                     .tags
                     .iter()
@@ -443,31 +443,33 @@ fn drained(member: &Member, world: &dyn World) -> bool {
         .all(|arn| world.target_health(arn, &member.id).is_none())
 }
 
-/// The subnet whose zone has the fewest counted members; the first of equals.
-fn roomiest_subnet(group: &Group, world: &dyn World) -> Option<String> {
-    group
-        .subnets
-        .iter()
-        .min_by_key(|subnet| {
-            let zone = world.subnet_zone(subnet);
-            group
-                .members
-                .iter()
-                .filter(|m| m.state.is_counted() && Some(&m.zone) == zone.as_ref())
-                .count()
-        })
+/// The place whose zone has the fewest counted members; the first of equals.
+fn roomiest(group: &Group, world: &dyn World) -> Place {
+    let places = group.places();
+    let fewest = places.iter().min_by_key(|place| {
+        let zone = zone(place, world);
+        let counted = |member: &&Member| member.state.is_counted() && member.zone == zone;
+        group.members.iter().filter(counted).count()
+    });
+    // A group has zones: none is founded without.
+    fewest
         .cloned()
+        .unwrap_or_else(|| Place::Zone(String::new()))
 }
 
-fn details(subnet: Option<&str>, group: &Group, world: &dyn World) -> String {
-    let zone = subnet
-        .and_then(|s| world.subnet_zone(s))
-        .or_else(|| group.zones.first().cloned())
-        .unwrap_or_default();
-    match subnet {
-        Some(subnet) => {
+fn zone(place: &Place, world: &dyn World) -> String {
+    match place {
+        Place::Subnet(subnet) => world.subnet_zone(subnet).unwrap_or_default(),
+        Place::Zone(zone) => zone.clone(),
+    }
+}
+
+fn details(place: &Place, world: &dyn World) -> String {
+    let zone = zone(place, world);
+    match place {
+        Place::Subnet(subnet) => {
             format!("{{\"Subnet ID\":\"{subnet}\",\"Availability Zone\":\"{zone}\"}}")
         }
-        None => format!("{{\"Availability Zone\":\"{zone}\"}}"),
+        Place::Zone(_) => format!("{{\"Availability Zone\":\"{zone}\"}}"),
     }
 }

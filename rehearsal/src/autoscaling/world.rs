@@ -29,6 +29,15 @@ pub(crate) struct TemplateView {
     pub(crate) instance_type: Option<String>,
 }
 
+/// Where a group may have instances: in its subnets, or, when it names none, in the default subnets of its zones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `subnet-…`
+    Subnet(String),
+    /// e.g. `us-east-1a`
+    Zone(String),
+}
+
 /// One instance to launch for a group.
 #[derive(Clone, Debug)]
 pub(crate) struct LaunchRequest {
@@ -36,8 +45,8 @@ pub(crate) struct LaunchRequest {
     pub(crate) group: String,
     /// Which template version; becomes `aws:ec2launchtemplate:id` and `:version`.
     pub(crate) template: TemplateRef,
-    /// Subnet chosen for zone balance; `None` leaves it to EC2's default.
-    pub(crate) subnet: Option<String>,
+    /// Where, as chosen for zone balance.
+    pub(crate) place: Place,
     /// Tags of the group that propagate at launch.
     pub(crate) tags: BTreeMap<String, String>,
 }
@@ -73,6 +82,8 @@ pub(crate) enum AlarmState {
 pub(crate) trait World {
     /// Resolves a template by id or name and version; `Err` is the message EC2 would give.
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
+    /// Whether EC2 would launch from this template version in that place now; `Err` is what it would say.
+    fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String>;
     /// RunInstances of one; `Err` is the status message of a failed scaling activity.
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;
     /// TerminateInstances of one; asking twice is fine.
@@ -90,6 +101,8 @@ pub(crate) trait World {
     fn target_group_exists(&self, target_group_arn: &str) -> bool;
     /// The alarm's state now.
     fn alarm(&self, name: &str) -> AlarmState;
+    /// Whether the region has such a zone.
+    fn has_zone(&self, zone: &str) -> bool;
     /// The zone and id of a subnet, when it exists.
     fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
     /// A fresh id for an activity or a refresh (a UUID).

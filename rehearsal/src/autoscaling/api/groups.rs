@@ -91,6 +91,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             "At least one Availability Zone or VPC Subnet is required.",
         ));
     }
+    check_template(&group, call.world)?;
     let mut arns = params.strings("TargetGroupARNs");
     for source in params.structs("TrafficSources") {
         arns.extend(source.string("Identifier"));
@@ -174,28 +175,7 @@ fn settings(group: &mut Group, params: &Params, world: &dyn World) -> Result<(),
     if !policies.is_empty() {
         group.termination_policies = policies;
     }
-    if let Some(subnets) = params.text("VPCZoneIdentifier") {
-        group.subnets = subnets
-            .split(',')
-            .map(|subnet| subnet.trim().to_owned())
-            .filter(|subnet| !subnet.is_empty())
-            .collect();
-        let mut zones = Vec::new();
-        for subnet in &group.subnets {
-            let zone = world.subnet_zone(subnet).ok_or_else(|| {
-                ApiError::validation(format!("The subnet ID '{subnet}' does not exist"))
-            })?;
-            if !zones.contains(&zone) {
-                zones.push(zone);
-            }
-        }
-        group.zones = zones;
-    } else {
-        let zones = params.strings("AvailabilityZones");
-        if !zones.is_empty() {
-            group.zones = zones;
-        }
-    }
+    places(group, params, world)?;
     let policy = params.structure("InstanceMaintenancePolicy");
     if !policy.is_empty() {
         group.maintenance = match (
@@ -229,6 +209,60 @@ fn settings(group: &mut Group, params: &Params, world: &dyn World) -> Result<(),
         Some(trigger) => group.retain_abandoned = trigger == "retain",
     }
     Ok(())
+}
+
+/// Reads where a group may have instances. Subnets decide; zones beside them must be theirs.
+fn places(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), ApiError> {
+    if let Some(subnets) = params.text("VPCZoneIdentifier") {
+        group.subnets = subnets
+            .split(',')
+            .map(|subnet| subnet.trim().to_owned())
+            .filter(|subnet| !subnet.is_empty())
+            .collect();
+    }
+    let mut of_subnets = Vec::new();
+    for subnet in &group.subnets {
+        let zone = world.subnet_zone(subnet).ok_or_else(|| {
+            ApiError::validation(format!("The subnet ID '{subnet}' does not exist"))
+        })?;
+        if !of_subnets.contains(&zone) {
+            of_subnets.push(zone);
+        }
+    }
+    let mut zones = params.strings("AvailabilityZones");
+    zones.retain(|zone| !zone.is_empty());
+    if let Some(zone) = zones.iter().find(|zone| !world.has_zone(zone)) {
+        return Err(ApiError::validation(format!(
+            "Invalid Availability Zone(s): {zone}"
+        )));
+    }
+    if of_subnets.is_empty() {
+        if !zones.is_empty() {
+            group.zones = zones;
+        }
+        return Ok(());
+    }
+    let is_same = zones.iter().all(|zone| of_subnets.contains(zone))
+        && of_subnets.iter().all(|zone| zones.contains(zone));
+    if !zones.is_empty() && !is_same {
+        return Err(ApiError::validation(
+            "The availability zones of the specified subnets and the AutoScalingGroup do not match",
+        ));
+    }
+    group.zones = of_subnets;
+    Ok(())
+}
+
+/// Refuses a template that EC2 would not launch from, as AWS does when a group is given one.
+fn check_template(group: &Group, world: &dyn World) -> Result<(), ApiError> {
+    let Some(place) = group.places().into_iter().next() else {
+        return Ok(());
+    };
+    world.check_launch(&group.template, &place).map_err(|why| {
+        ApiError::validation(format!(
+            "You must use a valid fully-formed launch template. {why}"
+        ))
+    })
 }
 
 fn check_sizes(group: &Group) -> Result<(), ApiError> {
@@ -283,6 +317,9 @@ pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         }
     }
     settings(&mut changed, params, world)?;
+    if !template.is_empty() {
+        check_template(&changed, world)?;
+    }
     changed.desired = match number(params, "DesiredCapacity")? {
         Some(desired) => desired,
         None if changed.min_size <= changed.max_size => {

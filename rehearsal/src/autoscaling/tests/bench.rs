@@ -8,7 +8,7 @@ use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::refresh::{Refresh, RefreshStatus};
 use super::super::world::{
-    AlarmState, InstanceView, LaunchRequest, TemplateRef, TemplateView, World,
+    AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
 };
 use super::super::{State, handle, tick};
 use crate::cloud::RequestContext;
@@ -31,6 +31,8 @@ pub(super) struct Memory {
     pub(super) targets: BTreeMap<(String, String), String>,
     /// Alarms that exist.
     pub(super) alarms: BTreeMap<String, AlarmState>,
+    /// Versions that a group is refused.
+    pub(super) malformed: BTreeSet<u64>,
     /// Versions that cannot be launched.
     pub(super) unlaunchable: BTreeSet<u64>,
     /// Versions whose AMI is a parameter.
@@ -84,15 +86,15 @@ impl World for Memory {
         }
         self.made += 1;
         let id = format!("i-{:05}", self.made);
-        let zone = match request.subnet.as_deref() {
-            Some("subnet-b") => "us-east-1b",
-            _ => "us-east-1a",
+        let zone = match &request.place {
+            Place::Subnet(subnet) => self.subnet_zone(subnet).expect("a subnet"),
+            Place::Zone(zone) => zone.clone(),
         };
         self.instances.insert(
             id.clone(),
             InstanceView {
                 state: if self.slow_boot { "pending" } else { "running" }.to_owned(),
-                zone: zone.to_owned(),
+                zone,
                 instance_type: "t3.micro".to_owned(),
                 image_id: format!("ami-{version}"),
                 impaired: false,
@@ -137,6 +139,19 @@ impl World for Memory {
             .get(name)
             .copied()
             .unwrap_or(AlarmState::InsufficientData)
+    }
+
+    fn check_launch(&self, template: &TemplateRef, _place: &Place) -> Result<(), String> {
+        match template.version.parse() {
+            Ok(version) if self.malformed.contains(&version) => {
+                Err("The key pair 'x' does not exist".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn has_zone(&self, zone: &str) -> bool {
+        ["us-east-1a", "us-east-1b", "us-east-1c"].contains(&zone)
     }
 
     fn subnet_zone(&self, subnet_id: &str) -> Option<String> {

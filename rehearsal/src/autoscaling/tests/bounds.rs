@@ -117,7 +117,8 @@ fn a_thousand_members_are_no_trouble() {
     bench.create(
         1000,
         &[
-            ("AvailabilityZones.member.1", "ignored"),
+            ("AvailabilityZones.member.1", "us-east-1a"),
+            ("AvailabilityZones.member.2", "us-east-1b"),
             ("VPCZoneIdentifier", "subnet-a,subnet-b"),
         ],
     );

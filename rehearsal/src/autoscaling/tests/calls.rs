@@ -188,7 +188,31 @@ fn groups_that_cannot_be_are_refused() {
             "ValidationError",
             "version 9",
         ),
-        ("AvailabilityZones.member.1", "", "", ""),
+        ("AvailabilityZones.member.1", "us-east-1c", "", ""),
+        (
+            "AvailabilityZones.member.1",
+            "us-east-1x",
+            "ValidationError",
+            "Invalid Availability Zone(s): us-east-1x",
+        ),
+        (
+            "AvailabilityZones.member.1",
+            "",
+            "ValidationError",
+            "At least one Availability Zone",
+        ),
+        (
+            "VPCZoneIdentifier",
+            "subnet-a,subnet-b",
+            "ValidationError",
+            "do not match",
+        ),
+        (
+            "LaunchTemplate.Version",
+            "2",
+            "ValidationError",
+            "You must use a valid fully-formed launch template. The key pair 'x' does not exist",
+        ),
         (
             "VPCZoneIdentifier",
             "subnet-x",
@@ -215,6 +239,7 @@ fn groups_that_cannot_be_are_refused() {
         ),
     ] {
         let mut bench = Bench::group(0, &[]);
+        bench.world.malformed.insert(2);
         let mut form: Vec<(&str, &str)> =
             base.iter().copied().filter(|(n, _)| *n != name).collect();
         form.push((name, value));
@@ -226,6 +251,61 @@ fn groups_that_cannot_be_are_refused() {
         let refused = answer.expect_err(text);
         assert_eq!(refused.code, code, "{name}");
         assert!(refused.message.contains(text), "{}", refused.message);
+    }
+}
+
+#[test]
+fn a_group_keeps_its_template_when_the_new_one_is_malformed() {
+    let mut bench = Bench::group(1, &[]);
+    bench.world.malformed.insert(2);
+    let update = [
+        ("LaunchTemplate.LaunchTemplateId", "lt-1"),
+        ("LaunchTemplate.Version", "2"),
+        ("MaxSize", "7"),
+    ];
+    let refused = bench.ask("UpdateAutoScalingGroup", &update);
+    let message = refused.expect_err("malformed").message;
+    assert!(message.contains("valid fully-formed"), "{message}");
+    let group = &bench.state.groups[GROUP];
+    assert_eq!((&*group.template.version, group.max_size), ("1", 12));
+    // What does not name a template asks nothing of it.
+    bench.world.malformed.insert(1);
+    bench
+        .ask("UpdateAutoScalingGroup", &update[2..])
+        .expect("no template");
+}
+
+proptest::proptest! {
+    /// Members are in the group's zones only, and no zone has two more than another, whatever the group is given.
+    #[test]
+    fn zones_are_honoured_and_balanced(
+        zones in proptest::sample::subsequence(vec!["us-east-1a", "us-east-1b", "us-east-1c"], 1..=3),
+        sizes in proptest::collection::vec(0_u32..12, 1..5),
+    ) {
+        let names: Vec<String> = (1..=zones.len())
+            .map(|number| format!("AvailabilityZones.member.{number}"))
+            .collect();
+        let form: Vec<(&str, &str)> = names
+            .iter()
+            .map(String::as_str)
+            .zip(zones.iter().copied())
+            .collect();
+        let mut bench = Bench::new();
+        bench.create(12, &form);
+        for size in sizes {
+            bench
+                .ask("SetDesiredCapacity", &[("DesiredCapacity", &size.to_string())])
+                .expect("within bounds");
+            bench.settle();
+            bench.run(5);
+            let counted: Vec<u32> = zones
+                .iter()
+                .map(|zone| bench.members(|m| m.state.is_counted() && m.zone == *zone))
+                .collect();
+            proptest::prop_assert_eq!(counted.iter().sum::<u32>(), size);
+            let spread = counted.iter().max().unwrap_or(&0) - counted.iter().min().unwrap_or(&0);
+            proptest::prop_assert!(spread <= 1, "{:?}", counted);
+        }
     }
 }
 
