@@ -49,7 +49,7 @@ def base_image():
             {"Name": "architecture", "Values": ["x86_64"]},
             {"Name": "state", "Values": ["available"]},
             {"Name": "is-public", "Values": ["true"]},
-            {"Name": "boot-mode", "Values": ["uefi"]},
+            {"Name": "boot-mode", "Values": ["uefi-preferred"]},
         ],
     )["Images"]
     assert len(found) == 1, found
@@ -222,8 +222,16 @@ def images(machine, base):
         BootMode="uefi",
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}],
     )["ImageId"]
+    # AWS takes an image that does not say for one of i386, which no type here runs.
+    assert ec2.describe_images(ImageIds=[registered])["Images"][0]["Architecture"] == "i386"
+    refused("InvalidParameterValue", "'i386'", ec2.run_instances, ImageId=registered, MinCount=1, MaxCount=1)
     gone = ec2.deregister_image(ImageId=registered, DeleteAssociatedSnapshots=True)
     assert gone["DeleteSnapshotResults"] == [{"SnapshotId": snapshot, "ReturnCode": "skipped"}], gone
+    mapped = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
+    asked = dict(Name="shop-3", RootDeviceName="/dev/xvda", BlockDeviceMappings=mapped)
+    refused("UnsupportedOperation", "TpmSupport", ec2.register_image, TpmSupport="v2.0", **asked)
+    chosen = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot, "Encrypted": False}}]
+    refused("InvalidBlockDeviceMapping", "encrypted flag", ec2.register_image, **{**asked, "BlockDeviceMappings": chosen})
     pages = list(ec2.get_paginator("describe_images").paginate(PaginationConfig={"PageSize": 1}))
     assert [len(page["Images"]) for page in pages] == [1, 1], pages
     by_source = [{"Name": "source-instance-id", "Values": [machine]}, {"Name": "source-image-id", "Values": [base]}]
@@ -337,6 +345,34 @@ def encrypted_launch(image, subnet):
     refused(missing, interface, ec2.delete_network_interface, NetworkInterfaceId=interface)
 
 
+def boot_modes(base, snapshot):
+    """An image that prefers UEFI boots on every type; one that demands it does not on types without."""
+    for kind, expected in (("t2.micro", "legacy-bios"), ("t2.medium", "legacy-bios"), ("m5.large", "uefi")):
+        run = ec2.run_instances(ImageId=base, InstanceType=kind, MinCount=1, MaxCount=1)
+        machine = run["Instances"][0]["InstanceId"]
+        wait("instance_running", InstanceIds=[machine])
+        found = instance(machine)
+        assert (found["BootMode"], found["CurrentInstanceBootMode"]) == ("uefi-preferred", expected), found
+        ec2.terminate_instances(InstanceIds=[machine])
+        wait("instance_terminated", InstanceIds=[machine])
+    mapped = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
+    for mode, on_t2, on_t3 in ((None, "legacy-bios", "legacy-bios"), ("uefi", None, "uefi"), ("legacy-bios",) * 3):
+        asked = dict(Name=f"boots {mode}", RootDeviceName="/dev/xvda", BlockDeviceMappings=mapped, Architecture="x86_64")
+        if mode:
+            asked["BootMode"] = mode
+        image = ec2.register_image(EnaSupport=True, **asked)["ImageId"]
+        for kind, expected in (("t2.micro", on_t2), ("t3.micro", on_t3)):
+            launch = dict(ImageId=image, InstanceType=kind, MinCount=1, MaxCount=1)
+            if expected is None:
+                refused("InvalidParameterValue", "boot mode 'uefi'", ec2.run_instances, **launch)
+                continue
+            found = ec2.run_instances(**launch)["Instances"][0]
+            assert found["CurrentInstanceBootMode"] == expected, (mode, kind, found)
+            ec2.terminate_instances(InstanceIds=[found["InstanceId"]])
+            wait("instance_terminated", InstanceIds=[found["InstanceId"]])
+        ec2.deregister_image(ImageId=image)
+
+
 def templates(image, subnet):
     template = ec2.create_launch_template(
         LaunchTemplateName="shop",
@@ -405,5 +441,7 @@ machine = launches(base, group, subnet)
 image = images(machine, base)
 copies(image)
 encrypted_launch(image, subnet)
+snapshot = ec2.describe_images(ImageIds=[base])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+boot_modes(base, snapshot)
 machines = templates(image, subnet)
 the_end([machine, *machines], image, group)

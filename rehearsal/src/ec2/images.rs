@@ -41,7 +41,7 @@ pub(crate) struct Image {
     pub(crate) mappings: Vec<Mapping>,
     /// Which of them it boots.
     pub(crate) root_device: String,
-    /// `x86_64` or `arm64`.
+    /// One of [`ARCHITECTURES`].
     pub(crate) architecture: String,
     /// `uefi`, `uefi-preferred` or `legacy-bios`, when it says.
     pub(crate) boot_mode: Option<String>,
@@ -368,7 +368,8 @@ impl State {
             }],
             root_device: "/dev/xvda".to_owned(),
             architecture: "x86_64".to_owned(),
-            boot_mode: Some("uefi".to_owned()),
+            // As Debian's own, which boot by both kinds of firmware.
+            boot_mode: Some("uefi-preferred".to_owned()),
             ena: true,
             imds: None,
             sriov: Some("simple".to_owned()),
@@ -402,12 +403,43 @@ fn one_of(params: &Params, name: &str, known: &[&str]) -> Result<Option<String>,
     }
 }
 
+/// What an image may be of; the first is what EC2 takes it for when it does not say
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html>).
+const ARCHITECTURES: [&str; 5] = ["i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"];
+/// What RegisterImage may say; the rest would be forgotten.
+const REGISTERED: [&str; 14] = [
+    "Action",
+    "Version",
+    "DryRun",
+    "Name",
+    "Description",
+    "Architecture",
+    "BlockDeviceMapping",
+    "RootDeviceName",
+    "VirtualizationType",
+    "EnaSupport",
+    "SriovNetSupport",
+    "BootMode",
+    "ImdsSupport",
+    "TagSpecification",
+];
+
 /// RegisterImage: of snapshots that are there.
 pub(crate) fn register(
     state: &mut State,
     ctx: &RequestContext,
     params: &Params,
 ) -> Result<Xml, ApiError> {
+    let forgotten = params.iter().find(|(name, _)| {
+        let field = name.split('.').next().unwrap_or_default();
+        !REGISTERED.contains(&field)
+    });
+    if let Some((name, value)) = forgotten {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!("{name} ({value}) of an image cannot be honoured here"),
+        ));
+    }
     let name = params.required("Name")?;
     state.check_name(name)?;
     let root_device = params
@@ -462,8 +494,9 @@ pub(crate) fn register(
         state: ImageState::Available,
         mappings,
         root_device,
-        architecture: one_of(params, "Architecture", &["x86_64", "arm64"])?
-            .unwrap_or_else(|| "x86_64".to_owned()),
+        // What EC2 takes an image for that does not say.
+        architecture: one_of(params, "Architecture", &ARCHITECTURES)?
+            .unwrap_or_else(|| ARCHITECTURES[0].to_owned()),
         boot_mode: one_of(
             params,
             "BootMode",

@@ -98,6 +98,11 @@ pub(crate) fn find(name: &str) -> Result<InstanceType, ApiError> {
 }
 
 impl InstanceType {
+    /// Whether it boots by UEFI, too: those on Nitro do.
+    pub(crate) fn has_uefi(self) -> bool {
+        self.hypervisor == "nitro"
+    }
+
     fn burstable(self) -> bool {
         self.name.starts_with('t')
     }

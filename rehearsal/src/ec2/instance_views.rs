@@ -212,9 +212,22 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
     }
     write_metadata(x, "metadataOptions", instance);
     x.maybe("bootMode", instance.boot_mode.as_ref())
-        .text("currentInstanceBootMode", "uefi")
+        .text("currentInstanceBootMode", boot_mode(instance))
         .text("platformDetails", "Linux/UNIX")
         .text("usageOperation", "RunInstances");
+}
+
+/// By which kind of firmware EC2 would have booted it: `uefi-preferred` is UEFI where the type has it, and an image that
+/// does not say boots by its type's default, which is BIOS on x86
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html>).
+fn boot_mode(instance: &Instance) -> &'static str {
+    let kind = instance_types::find(&instance.kind);
+    let has_uefi = kind.is_ok_and(|kind| kind.has_uefi());
+    match instance.boot_mode.as_deref() {
+        Some("uefi") => "uefi",
+        Some("uefi-preferred") if has_uefi => "uefi",
+        _ => "legacy-bios",
+    }
 }
 
 pub(super) fn write_state(x: &mut Xml, name: &str, phase: Phase) {

@@ -19,7 +19,6 @@
 //! - There is one VPC, the default one, and no other network objects but each instance's interface. Spot,
 //!   placement groups, dedicated hosts and IPv6 are ignored or absent.
 //! - Instance profiles are not looked up; their credentials are made up, change hourly and open everything.
-//!   `resolve:ssm:` is no image id here.
 //! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
 
 use std::collections::BTreeMap;

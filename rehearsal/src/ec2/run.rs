@@ -341,7 +341,7 @@ fn check_fit(kind: InstanceType, image: &Image) -> Result<(), ApiError> {
             ),
         ));
     }
-    if kind.hypervisor == "xen" && image.boot_mode.as_deref() == Some("uefi") {
+    if !kind.has_uefi() && image.boot_mode.as_deref() == Some("uefi") {
         return Err(ApiError::new(
             "InvalidParameterValue",
             format!(
