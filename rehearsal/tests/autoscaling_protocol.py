@@ -251,6 +251,20 @@ def rolling(template):
     assert len(everything["InstanceRefreshes"]) == 2 and everything["NextToken"], everything
 
 
+def unnamed_versions(template):
+    """A group whose template has no version is shown without one; a group that is not there is `null`."""
+    other = dict(AutoScalingGroupName="unnamed", MinSize=0, MaxSize=0, AvailabilityZones=["us-east-1b"])
+    autoscaling.create_auto_scaling_group(LaunchTemplate={"LaunchTemplateId": template}, **other)
+    found = autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=["unnamed"])["AutoScalingGroups"][0]
+    assert "Version" not in found["LaunchTemplate"] and found["AvailabilityZones"] == ["us-east-1b"], found
+    autoscaling.delete_auto_scaling_group(AutoScalingGroupName="unnamed")
+    refused("ValidationError", "name not found - null", autoscaling.update_auto_scaling_group, **other)
+    bad = dict(LaunchTemplateName="bad", LaunchTemplateData={"InstanceType": "t3.micro"})
+    bad = ec2.create_launch_template(**bad)["LaunchTemplate"]["LaunchTemplateId"]
+    formed = "You must use a valid fully-formed launch template."
+    refused("ValidationError", formed, autoscaling.create_auto_scaling_group, LaunchTemplate={"LaunchTemplateId": bad}, **other)
+
+
 def ending():
     gone = members("InService")[0]["InstanceId"]
     activity = autoscaling.terminate_instance_in_auto_scaling_group(
@@ -273,4 +287,5 @@ founding(template)
 looking()
 handling()
 rolling(template)
+unnamed_versions(template)
 ending()

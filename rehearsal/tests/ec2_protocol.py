@@ -32,7 +32,7 @@ def tagged(kind, **tags):
 
 
 def tags_of(resource):
-    return {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
+    return {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
 
 
 def instance(instance_id):
@@ -61,7 +61,12 @@ def base_image():
     refused("AuthFailure", image["ImageId"], ec2.deregister_image, ImageId=image["ImageId"])
     refused("InvalidParameterValue", "colour", ec2.describe_images, Filters=[{"Name": "colour", "Values": ["red"]}])
     refused("InvalidAMIID.NotFound", "ami-0123", ec2.describe_images, ImageIds=["ami-0123"])
+    several = "The image ids '[ami-0123, ami-4567]' do not exist"
+    refused("InvalidAMIID.NotFound", several, ec2.describe_images, ImageIds=["ami-0123", image["ImageId"], "ami-4567"])
     refused("InvalidAMIID.Malformed", "nonsense", ec2.describe_images, ImageIds=["nonsense"])
+    assert "Tags" not in image, image
+    # What there is nothing of has no unknown filters either.
+    refused("InvalidParameterValue", "colour", ec2.describe_volumes, Filters=[{"Name": "colour", "Values": ["red"]}])
     return image["ImageId"]
 
 
@@ -89,6 +94,12 @@ def network():
     key = ec2.create_key_pair(KeyName="ops", KeyType="ed25519")
     assert "OPENSSH PRIVATE KEY" in key["KeyMaterial"], key
     refused("InvalidKeyPair.Duplicate", "ops", ec2.create_key_pair, KeyName="ops")
+    blob = ec2.describe_key_pairs(KeyNames=["ops"], IncludePublicKey=True)["KeyPairs"][0]["PublicKey"].split()[1]
+    framed = f'---- BEGIN SSH2 PUBLIC KEY ----\nComment: "me"\n{blob}\n---- END SSH2 PUBLIC KEY ----\n'
+    ec2.import_key_pair(KeyName="framed", PublicKeyMaterial=framed.encode())
+    found = ec2.describe_key_pairs(KeyNames=["framed"], IncludePublicKey=True)["KeyPairs"][0]
+    assert (found["PublicKey"], found["Tags"]) == (f"ssh-ed25519 {blob}", []), found
+    ec2.delete_key_pair(KeyName="framed")
     return group, subnets[0]
 
 
@@ -173,6 +184,13 @@ def launches(image, group, subnet):
         refused("UnsupportedOperation", name, ec2.run_instances, **plain, **more)
     output = ec2.get_console_output(InstanceId=machine)
     assert output["Output"] == "" and output["InstanceId"] == machine, output
+    assert ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 5}).build_full_result()
+    refused("InvalidParameterValue", "Expecting a value greater than 5", ec2.describe_instances, MaxResults=1)
+    alone = "instancesSet cannot be used"
+    refused("InvalidParameterCombination", alone, ec2.describe_instances, InstanceIds=[machine], MaxResults=5)
+    several = "The instance IDs 'i-0123, i-4567' do not exist"
+    for call in (ec2.describe_instances, ec2.stop_instances, ec2.terminate_instances):
+        refused("InvalidInstanceID.NotFound", several, call, InstanceIds=["i-0123", machine, "i-4567"])
     refused("InvalidInstanceID.NotFound", "i-0123", ec2.describe_instances, InstanceIds=["i-0123"])
     refused("InvalidInstanceID.Malformed", "nonsense", ec2.stop_instances, InstanceIds=["nonsense"])
     return machine
@@ -414,6 +432,24 @@ def templates(image, subnet):
         MinCount=1,
         MaxCount=1,
         LaunchTemplate={"LaunchTemplateName": name, "Version": "7"},
+    )
+    latest = [{"Name": "is-default-version", "Values": ["false"]}]
+    found = ec2.describe_launch_template_versions(LaunchTemplateName=name, Filters=latest)["LaunchTemplateVersions"]
+    assert [version["VersionNumber"] for version in found] == [2], found
+    refused("MissingParameter", "To describe the launch template data", ec2.describe_launch_template_versions)
+    refused("InvalidParameterValue", "To describe", ec2.describe_launch_template_versions, Versions=["1"])
+    both = dict(LaunchTemplateName=name, LaunchTemplateId=template["LaunchTemplateId"], DefaultVersion="2")
+    refused("InvalidParameterCombination", "Either provide launch template ID", ec2.modify_launch_template, **both)
+    refused(
+        "InvalidLaunchTemplateId.VersionNotFound",
+        "The launch template version 7 is not found for the specified launch template.",
+        ec2.modify_launch_template,
+        LaunchTemplateName=name,
+        DefaultVersion="7",
+    )
+    missing = "At least one of the launch templates specified in the request does not exist."
+    refused(
+        "InvalidLaunchTemplateName.NotFoundException", missing, ec2.describe_launch_templates, LaunchTemplateNames=["none"]
     )
     ec2.delete_launch_template(LaunchTemplateName=name)
     return machines

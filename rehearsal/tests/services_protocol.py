@@ -129,6 +129,10 @@ def balancers():
     assert {tag["Key"] for tag in tags} == {"app", "run"}, tags
     elb.delete_load_balancer(LoadBalancerArn=owner)
     refused("ListenerNotFound", "", elb.delete_listener, ListenerArn=listener["ListenerArn"])
+    classic = boto3.client("elb")
+    assert classic.describe_load_balancers()["LoadBalancerDescriptions"] == []
+    refused("LoadBalancerNotFound", "old", classic.describe_load_balancers, LoadBalancerNames=["old"])
+    refused("UnsupportedOperation", "Classic", classic.describe_instance_health, LoadBalancerName="old")
     elb.delete_target_group(TargetGroupArn=arn)
     refused("TargetGroupNotFound", "", elb.describe_target_groups, TargetGroupArns=[arn])
 

@@ -14,7 +14,7 @@ pub(crate) struct TemplateRef {
     pub(crate) id: String,
     /// The template's name; always filled once resolved.
     pub(crate) name: String,
-    /// As saved: a number, `$Latest` or `$Default`.
+    /// As saved: a number, `$Latest` or `$Default`, or nothing, which means `$Default`.
     pub(crate) version: String,
 }
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, maybe, one};
+use super::network::zone_id;
+use super::select::{Describe, Takes, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
 use crate::table::Table;
@@ -212,7 +213,9 @@ impl State {
                 format!("Value ({id}) for parameter snapshotId is invalid. Expected: 'snap-...'."),
             ));
         }
-        self.snapshots.get(id).ok_or_else(|| snapshot_not_found(id))
+        self.snapshots
+            .get(id)
+            .ok_or_else(|| snapshot_not_found(&[id]))
     }
 
     /// The volume of that id.
@@ -220,7 +223,7 @@ impl State {
     /// # Errors
     /// `InvalidVolume.NotFound`.
     pub(crate) fn volume(&self, id: &str) -> Result<&Volume, ApiError> {
-        self.volumes.get(id).ok_or_else(|| volume_not_found(id))
+        self.volumes.get(id).ok_or_else(|| volume_not_found(&[id]))
     }
 
     /// An instance's volumes, the root's first.
@@ -280,19 +283,65 @@ impl State {
     }
 }
 
-fn snapshot_not_found(id: &str) -> ApiError {
+fn snapshot_not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidSnapshot.NotFound",
-        format!("The snapshot '{id}' does not exist."),
+        format!("{}.", absent("snapshot", "snapshots", ids)),
     )
 }
 
-fn volume_not_found(id: &str) -> ApiError {
+fn volume_not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidVolume.NotFound",
-        format!("The volume '{id}' does not exist."),
+        format!("{}.", absent("volume", "volumes", ids)),
     )
 }
+
+pub(super) const SNAPSHOTS: Takes = Takes {
+    ids: "SnapshotId",
+    ids_alone: Some("snapshotSet"),
+    filters: &[
+        "description",
+        "encrypted",
+        "owner-id",
+        "progress",
+        "snapshot-id",
+        "start-time",
+        "status",
+        "storage-tier",
+        "volume-id",
+        "volume-size",
+    ],
+    absent: &["owner-alias", "transfer-type"],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const VOLUMES: Takes = Takes {
+    ids: "VolumeId",
+    ids_alone: Some("volumeSet"),
+    filters: &[
+        "attachment.attach-time",
+        "attachment.delete-on-termination",
+        "attachment.device",
+        "attachment.instance-id",
+        "attachment.status",
+        "availability-zone",
+        "availability-zone-id",
+        "create-time",
+        "encrypted",
+        "multi-attach-enabled",
+        "operator.managed",
+        "size",
+        "snapshot-id",
+        "status",
+        "volume-id",
+        "volume-type",
+    ],
+    absent: &["fast-restored", "operator.principal"],
+    tags: true,
+    ..Takes::USUAL
+};
 
 /// DeleteSnapshot.
 pub(crate) fn delete_snapshot(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
@@ -323,7 +372,7 @@ fn check_own(snapshot: &Snapshot) -> Result<(), ApiError> {
 /// DescribeSnapshots.
 pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, ApiError> {
     let owners = params.list("Owner");
-    let chosen = Describe::new(params, &state.tags, "SnapshotId").choose_where(
+    let chosen = Describe::new(params, &state.tags, &SNAPSHOTS).choose_where(
         &state.snapshots,
         |snapshot| owners.is_empty() || owners.iter().any(|owner| is_owner(owner, &snapshot.owner)),
         snapshot_not_found,
@@ -333,7 +382,6 @@ pub(crate) fn describe_snapshots(state: &State, params: &Params) -> Result<Xml, 
             "volume-id" => one(volume_id(snapshot)),
             "volume-size" => one(snapshot.size),
             "owner-id" => one(&snapshot.owner),
-            "owner-alias" => Some(Vec::new()),
             "description" => one(&snapshot.description),
             "encrypted" => one(snapshot.key.is_some()),
             "progress" => one(progress(snapshot)),
@@ -528,7 +576,7 @@ pub(crate) fn delete_volume(state: &mut State, params: &Params) -> Result<Xml, A
 
 /// DescribeVolumes.
 pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let chosen = Describe::new(params, &state.tags, "VolumeId").choose(
+    let chosen = Describe::new(params, &state.tags, &VOLUMES).choose(
         state.volumes.rows(),
         volume_not_found,
         |volume, name| {
@@ -542,6 +590,9 @@ pub(crate) fn describe_volumes(state: &State, params: &Params) -> Result<Xml, Ap
                 "availability-zone" => one(&volume.zone),
                 "encrypted" => one(volume.key.is_some()),
                 "create-time" => one(iso(volume.created)),
+                "availability-zone-id" => one(zone_id(&volume.zone)),
+                "multi-attach-enabled" | "operator.managed" => one(false),
+                "attachment.attach-time" => maybe(attachment.map(|at| iso(at.since))),
                 "attachment.instance-id" => maybe(attachment.map(|at| &at.instance)),
                 "attachment.device" => maybe(attachment.map(|at| &at.device)),
                 "attachment.delete-on-termination" => {

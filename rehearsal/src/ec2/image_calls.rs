@@ -4,11 +4,59 @@ use jiff::Timestamp;
 
 use super::State;
 use super::disks::{self, Sharing};
-use super::images::{Image, ImageState, Mapping, not_found};
-use super::select::{Describe, maybe, one};
+use super::images::{self, Image, ImageState, Mapping, not_found};
+use super::select::{Describe, Takes, maybe, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, iso};
+
+pub(super) const TAKES: Takes = Takes {
+    ids: "ImageId",
+    ids_alone: Some("imagesSet"),
+    page: (1, 1000),
+    filters: &[
+        "architecture",
+        "block-device-mapping.delete-on-termination",
+        "block-device-mapping.device-name",
+        "block-device-mapping.encrypted",
+        "block-device-mapping.snapshot-id",
+        "block-device-mapping.volume-size",
+        "block-device-mapping.volume-type",
+        "boot-mode",
+        "creation-date",
+        "description",
+        "ena-support",
+        "hypervisor",
+        "image-id",
+        "image-type",
+        "is-public",
+        "manifest-location",
+        "name",
+        "owner-id",
+        "root-device-name",
+        "root-device-type",
+        "source-image-id",
+        "source-image-region",
+        "source-instance-id",
+        "sriov-net-support",
+        "state",
+        "state-reason-code",
+        "state-reason-message",
+        "virtualization-type",
+    ],
+    absent: &[
+        "free-tier-eligible",
+        "image-allowed",
+        "kernel-id",
+        "owner-alias",
+        "platform",
+        "product-code",
+        "product-code.type",
+        "public-ssm-parameter-name",
+        "ramdisk-id",
+    ],
+    tags: true,
+};
 
 /// DescribeImages.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
@@ -27,9 +75,9 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         owned && executable
     };
     for id in params.list("ImageId") {
-        state.image(id)?;
+        images::check_id(id)?;
     }
-    let chosen = Describe::new(params, &state.tags, "ImageId").choose_where(
+    let chosen = Describe::new(params, &state.tags, &TAKES).choose_where(
         &state.images,
         shown,
         not_found,
@@ -44,16 +92,18 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
 }
 
 fn field(image: &Image, name: &str) -> Option<Vec<String>> {
-    let root = image
-        .mappings
-        .iter()
-        .find(|mapping| mapping.device == image.root_device);
+    let of_each = |value: fn(&Mapping) -> Option<String>| {
+        Some(image.mappings.iter().filter_map(value).collect())
+    };
+    let failure = match &image.state {
+        ImageState::Failed(why) => Some(why),
+        ImageState::Pending | ImageState::Available => None,
+    };
     match name {
         "image-id" => one(&image.id),
         "name" => one(&image.name),
         "description" => one(&image.description),
         "owner-id" => one(&image.owner),
-        "owner-alias" => Some(Vec::new()),
         "state" => one(image.state.name()),
         "architecture" => one(&image.architecture),
         "root-device-type" => one("ebs"),
@@ -65,26 +115,25 @@ fn field(image: &Image, name: &str) -> Option<Vec<String>> {
         "boot-mode" => maybe(image.boot_mode.as_ref()),
         "ena-support" => one(image.ena),
         "creation-date" => one(iso(image.created)),
-        "platform" => Some(Vec::new()),
         "manifest-location" => one(location(image)),
         "source-instance-id" => maybe(image.source_instance.as_ref()),
         "source-image-id" => maybe(image.source_image.as_ref()),
         "source-image-region" => maybe(image.source_image.as_ref().map(|_| REGION)),
         "sriov-net-support" => maybe(image.sriov.as_ref()),
-        "block-device-mapping.device-name" => Some(
-            image
-                .mappings
-                .iter()
-                .map(|mapping| mapping.device.clone())
-                .collect(),
-        ),
-        "block-device-mapping.snapshot-id" => Some(image.snapshots().map(str::to_owned).collect()),
-        "block-device-mapping.volume-size" => maybe(root.and_then(|root| root.size)),
-        "block-device-mapping.volume-type" => maybe(root.and_then(|root| root.kind.as_ref())),
-        "block-device-mapping.encrypted" => maybe(root.and_then(|root| root.encrypted)),
-        "block-device-mapping.delete-on-termination" => {
-            maybe(root.and_then(|root| root.delete_on_termination))
+        "block-device-mapping.device-name" => of_each(|mapping| Some(mapping.device.clone())),
+        "block-device-mapping.snapshot-id" => of_each(|mapping| mapping.snapshot.clone()),
+        "block-device-mapping.volume-size" => {
+            of_each(|mapping| mapping.size.map(|size| size.to_string()))
         }
+        "block-device-mapping.volume-type" => of_each(|mapping| mapping.kind.clone()),
+        "block-device-mapping.encrypted" => {
+            of_each(|mapping| Some(mapping.encrypted.unwrap_or(false).to_string()))
+        }
+        "block-device-mapping.delete-on-termination" => {
+            of_each(|mapping| Some(mapping.delete_on_termination.unwrap_or(true).to_string()))
+        }
+        "state-reason-code" => maybe(failure.map(|_| "Server.InternalError")),
+        "state-reason-message" => maybe(failure),
         _ => None,
     }
 }

@@ -235,13 +235,8 @@ impl State {
     /// # Errors
     /// `InvalidAMIID.NotFound`, `InvalidAMIID.Malformed`.
     pub(crate) fn image(&self, id: &str) -> Result<&Image, ApiError> {
-        if !id.starts_with("ami-") {
-            return Err(ApiError::new(
-                "InvalidAMIID.Malformed",
-                format!("Invalid id: \"{id}\" (expecting \"ami-...\")"),
-            ));
-        }
-        self.images.get(id).ok_or_else(|| not_found(id))
+        check_id(id)?;
+        self.images.get(id).ok_or_else(|| not_found(&[id]))
     }
 
     fn check_name(&self, name: &str) -> Result<(), ApiError> {
@@ -384,12 +379,27 @@ impl State {
     }
 }
 
-/// What EC2 says of an image that is not there.
-pub(crate) fn not_found(id: &str) -> ApiError {
-    ApiError::new(
-        "InvalidAMIID.NotFound",
-        format!("The image id '[{id}]' does not exist"),
-    )
+/// Refuses what is no image's id.
+///
+/// # Errors
+/// `InvalidAMIID.Malformed`.
+pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
+    if id.starts_with("ami-") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "InvalidAMIID.Malformed",
+        format!("Invalid id: \"{id}\" (expecting \"ami-...\")"),
+    ))
+}
+
+/// What EC2 says of images that are not there.
+pub(crate) fn not_found(ids: &[&str]) -> ApiError {
+    let message = match ids {
+        [id] => format!("The image id '[{id}]' does not exist"),
+        ids => format!("The image ids '[{}]' do not exist", ids.join(", ")),
+    };
+    ApiError::new("InvalidAMIID.NotFound", message)
 }
 
 fn one_of(params: &Params, name: &str, known: &[&str]) -> Result<Option<String>, ApiError> {

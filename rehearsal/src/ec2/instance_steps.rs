@@ -3,7 +3,7 @@
 
 use super::State;
 use super::instance_views::write_state;
-use super::instances::{Instance, Phase, Reason};
+use super::instances::{Instance, Phase, Reason, check_id, not_found};
 use super::tags;
 use crate::cloud::RequestContext;
 use crate::wire::{ApiError, Params, Xml};
@@ -14,10 +14,18 @@ pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiE
     if ids.is_empty() {
         return Err(ApiError::missing("InstanceId"));
     }
+    let mut gone = Vec::new();
     for id in &ids {
-        state.instance(id)?;
+        check_id(id)?;
+        if !state.instances.contains_key(id) {
+            gone.push(id.as_str());
+        }
     }
-    Ok(ids)
+    if gone.is_empty() {
+        Ok(ids)
+    } else {
+        Err(not_found(&gone))
+    }
 }
 
 /// Moves instances on and says from where to where.

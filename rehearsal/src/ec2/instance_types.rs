@@ -1,7 +1,7 @@
 //! The instance types there are.
 
 use super::network::ZONES;
-use super::select::{Filters, Page, one};
+use super::select::{Filters, Page, Takes, one};
 use crate::cloud::REGION;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -98,6 +98,23 @@ pub(crate) fn find(name: &str) -> Result<InstanceType, ApiError> {
 }
 
 impl InstanceType {
+    /// The first where it is on Nitro, else the second.
+    fn on_nitro(self, there: &'static str, elsewhere: &'static str) -> &'static str {
+        if self.hypervisor == "nitro" {
+            there
+        } else {
+            elsewhere
+        }
+    }
+
+    fn boot_modes(self) -> &'static [&'static str] {
+        match (self.has_uefi(), self.architecture) {
+            (_, "arm64") => &["uefi"],
+            (true, _) => &["legacy-bios", "uefi"],
+            _ => &["legacy-bios"],
+        }
+    }
+
     /// Whether it boots by UEFI, too: those on Nitro do.
     pub(crate) fn has_uefi(self) -> bool {
         self.hypervisor == "nitro"
@@ -118,21 +135,102 @@ impl InstanceType {
     }
 }
 
+pub(super) const TAKES: Takes = Takes {
+    page: (5, 100),
+    filters: &[
+        "auto-recovery-supported",
+        "bare-metal",
+        "burstable-performance-supported",
+        "current-generation",
+        "dedicated-hosts-supported",
+        "ebs-info.ebs-optimized-support",
+        "ebs-info.encryption-support",
+        "ebs-info.nvme-support",
+        "free-tier-eligible",
+        "hibernation-supported",
+        "hypervisor",
+        "instance-storage-supported",
+        "instance-type",
+        "memory-info.size-in-mib",
+        "network-info.efa-supported",
+        "network-info.ena-support",
+        "network-info.ipv4-addresses-per-interface",
+        "network-info.ipv6-supported",
+        "network-info.maximum-network-cards",
+        "network-info.maximum-network-interfaces",
+        "network-info.network-performance",
+        "nitro-enclaves-support",
+        "nitro-tpm-support",
+        "processor-info.supported-architecture",
+        "processor-info.sustained-clock-speed-in-ghz",
+        "supported-boot-mode",
+        "supported-root-device-type",
+        "supported-usage-class",
+        "supported-virtualization-type",
+        "vcpu-info.default-cores",
+        "vcpu-info.default-threads-per-core",
+        "vcpu-info.default-vcpus",
+    ],
+    absent: &[
+        "instance-storage-info.disk.count",
+        "instance-storage-info.disk.size-in-gb",
+        "instance-storage-info.disk.type",
+        "instance-storage-info.encryption-support",
+        "instance-storage-info.nvme-support",
+        "instance-storage-info.total-size-in-gb",
+        "network-info.efa-info.maximum-efa-interfaces",
+        "nitro-tpm-info.supported-versions",
+    ],
+    ..Takes::USUAL
+};
+
+pub(super) const OFFERINGS: Takes = Takes {
+    filters: &["instance-type", "location"],
+    ..Takes::USUAL
+};
+
 /// DescribeInstanceTypes.
 pub(crate) fn describe(params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params)?;
+    let filters = Filters::read(params, &TAKES)?;
     let wanted = params.list("InstanceType");
-    if let Some(unknown) = wanted.iter().find(|name| find(name).is_err()) {
+    let unknown: Vec<&str> = wanted
+        .iter()
+        .copied()
+        .filter(|name| find(name).is_err())
+        .collect();
+    if !unknown.is_empty() {
         return Err(ApiError::new(
             "InvalidInstanceType",
-            format!("The following supplied instance types do not exist: [{unknown}]"),
+            format!(
+                "The following supplied instance types do not exist: [{}]",
+                unknown.join(", ")
+            ),
         ));
     }
     let mut found = Vec::new();
     for kind in TYPES {
         let passes = filters.pass(None, |name| match name {
             "instance-type" => one(kind.name),
-            "current-generation" => one(true),
+            "current-generation" => one(kind.has_uefi()),
+            "auto-recovery-supported" | "network-info.ipv6-supported" => one(true),
+            "dedicated-hosts-supported" | "hibernation-supported" => one(false),
+            "network-info.efa-supported" => one(false),
+            "nitro-enclaves-support" | "nitro-tpm-support" => one("unsupported"),
+            "ebs-info.encryption-support" => one("supported"),
+            "ebs-info.ebs-optimized-support" => one(kind.on_nitro("default", "unsupported")),
+            "ebs-info.nvme-support" | "network-info.ena-support" => {
+                one(kind.on_nitro("required", "unsupported"))
+            }
+            "network-info.network-performance" => one("Up to 5 Gigabit"),
+            "network-info.maximum-network-interfaces" => one(2),
+            "network-info.maximum-network-cards" => one(1),
+            "network-info.ipv4-addresses-per-interface" => one(2),
+            "processor-info.sustained-clock-speed-in-ghz" => one("2.5"),
+            "supported-boot-mode" => {
+                Some(kind.boot_modes().iter().map(ToString::to_string).collect())
+            }
+            "vcpu-info.default-cores" => one(kind.cores()),
+            "vcpu-info.default-threads-per-core" => one(kind.vcpus / kind.cores()),
             "processor-info.supported-architecture" => one(kind.architecture),
             "hypervisor" => one(kind.hypervisor),
             "bare-metal" => one(false),
@@ -152,7 +250,7 @@ pub(crate) fn describe(params: &Params) -> Result<Xml, ApiError> {
     }
     found.sort_by(|one, other| one.0.cmp(&other.0));
     let mut xml = Xml::new();
-    Page::read(params)?
+    Page::read(params, &TAKES)?
         .cut(found)
         .write(&mut xml, "instanceTypeSet", write);
     Ok(xml)
@@ -195,21 +293,10 @@ fn write(x: &mut Xml, kind: InstanceType) {
         .node("ebsInfo", |x| {
             x.text(
                 "ebsOptimizedSupport",
-                if kind.hypervisor == "nitro" {
-                    "default"
-                } else {
-                    "unsupported"
-                },
+                kind.on_nitro("default", "unsupported"),
             )
             .text("encryptionSupport", "supported")
-            .text(
-                "nvmeSupport",
-                if kind.hypervisor == "nitro" {
-                    "required"
-                } else {
-                    "unsupported"
-                },
-            );
+            .text("nvmeSupport", kind.on_nitro("required", "unsupported"));
         })
         .node("networkInfo", |x| {
             x.text("networkPerformance", "Up to 5 Gigabit")
@@ -217,14 +304,7 @@ fn write(x: &mut Xml, kind: InstanceType) {
                 .text("maximumNetworkCards", 1)
                 .text("ipv4AddressesPerInterface", 2)
                 .text("ipv6Supported", true)
-                .text(
-                    "enaSupport",
-                    if kind.hypervisor == "nitro" {
-                        "required"
-                    } else {
-                        "unsupported"
-                    },
-                )
+                .text("enaSupport", kind.on_nitro("required", "unsupported"))
                 .text("efaSupported", false);
         })
         .node("placementGroupInfo", |x| {
@@ -234,22 +314,14 @@ fn write(x: &mut Xml, kind: InstanceType) {
         .text("burstablePerformanceSupported", kind.burstable())
         .text("dedicatedHostsSupported", false)
         .text("autoRecoverySupported", true)
-        .texts(
-            "supportedBootModes",
-            "item",
-            match (kind.hypervisor, kind.architecture) {
-                (_, "arm64") => vec!["uefi"],
-                ("nitro", _) => vec!["legacy-bios", "uefi"],
-                _ => vec!["legacy-bios"],
-            },
-        )
+        .texts("supportedBootModes", "item", kind.boot_modes())
         .text("nitroEnclavesSupport", "unsupported")
         .texts("nitroTpmSupportedVersions", "item", none());
 }
 
 /// DescribeInstanceTypeOfferings: every type, everywhere.
 pub(crate) fn describe_offerings(params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params)?;
+    let filters = Filters::read(params, &OFFERINGS)?;
     let location_type = params.text("LocationType").unwrap_or("region");
     let locations: Vec<String> = match location_type {
         "region" => vec![REGION.to_owned()],
@@ -280,7 +352,7 @@ pub(crate) fn describe_offerings(params: &Params) -> Result<Xml, ApiError> {
     }
     found.sort_by(|one, other| one.0.cmp(&other.0));
     let mut xml = Xml::new();
-    Page::read(params)?.cut(found).write(
+    Page::read(params, &OFFERINGS)?.cut(found).write(
         &mut xml,
         "instanceTypeOfferingSet",
         |x, (kind, location)| {

@@ -8,19 +8,210 @@ use jiff::Timestamp;
 
 use super::State;
 use super::instance_types;
-use super::instances::{Instance, Phase, Reason, not_found};
+use super::instances::{Instance, Phase, Reason, check_id, not_found};
 use super::interfaces;
-use super::select::{Describe, maybe, one};
+use super::network::zone_id;
+use super::select::{Describe, Takes, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
+use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
+
+pub(super) const INSTANCES: Takes = Takes {
+    ids: "InstanceId",
+    ids_alone: Some("instancesSet"),
+    filters: &[
+        "architecture",
+        "availability-zone",
+        "availability-zone-id",
+        "block-device-mapping.attach-time",
+        "block-device-mapping.delete-on-termination",
+        "block-device-mapping.device-name",
+        "block-device-mapping.status",
+        "block-device-mapping.volume-id",
+        "boot-mode",
+        "client-token",
+        "current-instance-boot-mode",
+        "dns-name",
+        "ebs-optimized",
+        "ena-support",
+        "enclave-options.enabled",
+        "group-id",
+        "group-name",
+        "hibernation-options.configured",
+        "hypervisor",
+        "iam-instance-profile.arn",
+        "iam-instance-profile.id",
+        "iam-instance-profile.name",
+        "image-id",
+        "instance-id",
+        "instance-state-code",
+        "instance-state-name",
+        "instance-type",
+        "instance.group-id",
+        "instance.group-name",
+        "ip-address",
+        "key-name",
+        "launch-index",
+        "launch-time",
+        "maintenance-options.auto-recovery",
+        "metadata-options.http-endpoint",
+        "metadata-options.http-protocol-ipv4",
+        "metadata-options.http-protocol-ipv6",
+        "metadata-options.http-put-response-hop-limit",
+        "metadata-options.http-tokens",
+        "metadata-options.instance-metadata-tags",
+        "metadata-options.state",
+        "monitoring-state",
+        "network-interface.addresses.association.ip-owner-id",
+        "network-interface.addresses.association.public-dns-name",
+        "network-interface.addresses.association.public-ip",
+        "network-interface.addresses.primary",
+        "network-interface.addresses.private-dns-name",
+        "network-interface.addresses.private-ip-address",
+        "network-interface.association.ip-owner-id",
+        "network-interface.association.public-dns-name",
+        "network-interface.association.public-ip",
+        "network-interface.attachment.attach-time",
+        "network-interface.attachment.attachment-id",
+        "network-interface.attachment.delete-on-termination",
+        "network-interface.attachment.device-index",
+        "network-interface.attachment.instance-id",
+        "network-interface.attachment.instance-owner-id",
+        "network-interface.attachment.network-card-index",
+        "network-interface.attachment.status",
+        "network-interface.availability-zone",
+        "network-interface.deny-all-igw-traffic",
+        "network-interface.description",
+        "network-interface.group-id",
+        "network-interface.group-name",
+        "network-interface.ipv6-native",
+        "network-interface.mac-address",
+        "network-interface.network-interface-id",
+        "network-interface.operator.managed",
+        "network-interface.owner-id",
+        "network-interface.private-dns-name",
+        "network-interface.private-ip-address",
+        "network-interface.public-dns-name",
+        "network-interface.requester-managed",
+        "network-interface.source-dest-check",
+        "network-interface.status",
+        "network-interface.subnet-id",
+        "network-interface.tag-key",
+        "network-interface.tag-value",
+        "network-interface.vpc-id",
+        "network-performance-options.bandwidth-weighting",
+        "operator.managed",
+        "owner-id",
+        "platform-details",
+        "private-dns-name",
+        "private-dns-name-options.enable-resource-name-dns-a-record",
+        "private-dns-name-options.enable-resource-name-dns-aaaa-record",
+        "private-dns-name-options.hostname-type",
+        "private-ip-address",
+        "reason",
+        "reservation-id",
+        "root-device-name",
+        "root-device-type",
+        "source-dest-check",
+        "state-reason-code",
+        "state-reason-message",
+        "subnet-id",
+        "tenancy",
+        "usage-operation",
+        "virtualization-type",
+        "vpc-id",
+    ],
+    absent: &[
+        "affinity",
+        "capacity-reservation-id",
+        "capacity-reservation-specification.capacity-reservation-preference",
+        "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
+        "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn",
+        "host-id",
+        "instance-lifecycle",
+        "ipv6-address",
+        "kernel-id",
+        "network-interface.addresses.association.allocation-id",
+        "network-interface.addresses.association.association-id",
+        "network-interface.addresses.association.carrier-ip",
+        "network-interface.addresses.association.customer-owned-ip",
+        "network-interface.association.allocation-id",
+        "network-interface.association.association-id",
+        "network-interface.association.carrier-ip",
+        "network-interface.association.customer-owned-ip",
+        "network-interface.ipv4-prefixes.ipv4-prefix",
+        "network-interface.ipv6-address",
+        "network-interface.ipv6-addresses.ipv6-address",
+        "network-interface.ipv6-addresses.is-primary-ipv6",
+        "network-interface.ipv6-prefixes.ipv6-prefix",
+        "network-interface.operator.principal",
+        "network-interface.outpost-arn",
+        "network-interface.requester-id",
+        "operator.principal",
+        "outpost-arn",
+        "placement-group-name",
+        "placement-partition-number",
+        "platform",
+        "product-code",
+        "product-code.type",
+        "ramdisk-id",
+        "requester-id",
+        "spot-instance-request-id",
+        "tpm-support",
+        "usage-operation-update-time",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const STATUS: Takes = Takes {
+    ids: "InstanceId",
+    ids_alone: Some("instancesSet"),
+    filters: &[
+        "availability-zone",
+        "availability-zone-id",
+        "event.code",
+        "event.description",
+        "event.instance-event-id",
+        "event.not-before",
+        "instance-state-code",
+        "instance-state-name",
+        "instance-status.reachability",
+        "instance-status.status",
+        "operator.managed",
+        "system-status.reachability",
+        "system-status.status",
+    ],
+    absent: &[
+        "application-status.status",
+        "attached-ebs-status.status",
+        "event.not-after",
+        "event.not-before-deadline",
+        "operator.principal",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const CREDITS: Takes = Takes {
+    ids: "InstanceId",
+    filters: &["instance-id"],
+    ..Takes::USUAL
+};
+
+pub(super) const PROFILES: Takes = Takes {
+    ids: "AssociationId",
+    filters: &["instance-id", "state"],
+    ..Takes::USUAL
+};
 
 /// DescribeInstances.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
     for id in params.list("InstanceId") {
-        state.instance(id)?;
+        check_id(id)?;
     }
-    let chosen = Describe::new(params, &state.tags, "InstanceId").choose(
+    let chosen = Describe::new(params, &state.tags, &INSTANCES).choose(
         &state.instances,
         not_found,
         |instance, name| field(state, instance, name),
@@ -44,6 +235,9 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     Ok(xml)
 }
 
+/// The id of every instance profile.
+const PROFILE_ID: &str = "AIPAREHEARSAL00000000";
+
 fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> {
     let volumes = || state.volumes_of(&instance.id);
     match name {
@@ -53,8 +247,27 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "image-id" => one(&instance.image),
         "instance-type" => one(&instance.kind),
         "availability-zone" => one(&instance.zone),
-        "subnet-id" | "network-interface.subnet-id" => one(&instance.subnet),
-        "vpc-id" | "network-interface.vpc-id" => one(&state.network.vpc),
+        "availability-zone-id" => one(zone_id(&instance.zone)),
+        "subnet-id" => one(&instance.subnet),
+        "vpc-id" => one(&state.network.vpc),
+        "boot-mode" => maybe(instance.boot_mode.as_ref()),
+        "current-instance-boot-mode" => one(boot_mode(instance)),
+        "ebs-optimized" => one(instance.ebs_optimized),
+        "ena-support" => one(instance.ena),
+        "enclave-options.enabled"
+        | "hibernation-options.configured"
+        | "operator.managed"
+        | "private-dns-name-options.enable-resource-name-dns-a-record"
+        | "private-dns-name-options.enable-resource-name-dns-aaaa-record" => one(false),
+        "maintenance-options.auto-recovery" | "network-performance-options.bandwidth-weighting" => {
+            one("default")
+        }
+        "private-dns-name-options.hostname-type" => one("ip-name"),
+        "platform-details" => one("Linux/UNIX"),
+        "usage-operation" => one("RunInstances"),
+        "source-dest-check" => one(true),
+        "reason" => one(transition(instance)),
+        "state-reason-message" => maybe(instance.reason.as_ref().map(|reason| &reason.message)),
         "private-ip-address" => one(instance.address),
         "ip-address" => maybe(instance.public_address()),
         "private-dns-name" => one(private_name(instance.address)),
@@ -76,9 +289,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
             "disabled"
         }),
         "tenancy" => one("default"),
-        "instance.group-id" | "group-id" | "network-interface.group-id" => {
-            Some(instance.groups.clone())
-        }
+        "instance.group-id" | "group-id" => Some(instance.groups.clone()),
         "instance.group-name" | "group-name" => Some(
             instance
                 .groups
@@ -87,6 +298,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
                 .collect(),
         ),
         "iam-instance-profile.arn" => maybe(instance.profile.as_deref().map(profile_arn)),
+        "iam-instance-profile.id" => maybe(instance.profile.as_ref().map(|_| PROFILE_ID)),
         "iam-instance-profile.name" => maybe(instance.profile.as_ref()),
         "block-device-mapping.volume-id" => {
             Some(volumes().map(|(volume, _)| volume.id.clone()).collect())
@@ -94,10 +306,27 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "block-device-mapping.device-name" => {
             Some(volumes().map(|(_, at)| at.device.clone()).collect())
         }
+        "block-device-mapping.status" => Some(volumes().map(|_| "attached".to_owned()).collect()),
+        "block-device-mapping.attach-time" => {
+            Some(volumes().map(|(_, at)| iso(at.since)).collect())
+        }
+        "block-device-mapping.delete-on-termination" => Some(
+            volumes()
+                .map(|(_, at)| at.delete_on_termination.to_string())
+                .collect(),
+        ),
         "metadata-options.http-tokens" => one(&instance.metadata.tokens),
+        "metadata-options.http-endpoint" => one(&instance.metadata.endpoint),
+        "metadata-options.http-put-response-hop-limit" => one(instance.metadata.hop_limit),
+        "metadata-options.instance-metadata-tags" => one(&instance.metadata.tags),
+        "metadata-options.state" => one("applied"),
+        "metadata-options.http-protocol-ipv4" => one("enabled"),
+        "metadata-options.http-protocol-ipv6" => one("disabled"),
         "state-reason-code" => maybe(instance.reason.as_ref().map(|reason| &reason.code)),
-        "instance-lifecycle" | "platform" | "placement-group-name" => Some(Vec::new()),
-        _ => None,
+        name => {
+            let of_interface = name.strip_prefix("network-interface.")?;
+            interfaces::field_of(state, instance, of_interface)
+        }
     }
 }
 
@@ -200,8 +429,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         .maybe("sriovNetSupport", instance.sriov.as_ref());
     if let Some(name) = &instance.profile {
         x.node("iamInstanceProfile", |x| {
-            x.text("arn", profile_arn(name))
-                .text("id", "AIPAREHEARSAL00000000");
+            x.text("arn", profile_arn(name)).text("id", PROFILE_ID);
         });
     }
     if let Ok(kind) = instance_types::find(&instance.kind) {
@@ -311,35 +539,48 @@ impl Check {
 /// What happened to an instance's machine, in the one place of this call that has words: an event, which is
 /// completed once it is over, as AWS marks it.
 fn write_fault(x: &mut Xml, instance: &Instance) {
-    let fault = instance.fault.as_ref().zip(instance.fault_text());
-    x.list("eventsSet", "item", fault, |x, (fault, text)| {
-        let done = if fault.over.is_some() {
-            "[Completed] "
-        } else {
-            ""
-        };
-        x.text(
-            "instanceEventId",
-            instance.id.replacen("i-", "instance-event-", 1),
-        )
-        .text("code", "system-reboot")
-        .text("description", format!("{done}{text}"))
-        .text("notBefore", iso(fault.since));
+    x.list("eventsSet", "item", &instance.fault, |x, fault| {
+        x.text("instanceEventId", event_id(instance))
+            .text("code", EVENT)
+            .maybe("description", event_description(instance))
+            .text("notBefore", iso(fault.since));
     });
+}
+
+const EVENT: &str = "system-reboot";
+
+fn event_id(instance: &Instance) -> String {
+    instance.id.replacen("i-", "instance-event-", 1)
+}
+
+fn event_description(instance: &Instance) -> Option<String> {
+    let fault = instance.fault.as_ref()?;
+    let done = if fault.over.is_some() {
+        "[Completed] "
+    } else {
+        ""
+    };
+    Some(format!("{done}{}", instance.fault_text()?))
 }
 
 /// DescribeInstanceStatus.
 pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, ApiError> {
     for id in params.list("InstanceId") {
-        state.instance(id)?;
+        check_id(id)?;
     }
     let all = params.boolean("IncludeAllInstances")?.unwrap_or(false);
-    let chosen = Describe::new(params, &state.tags, "InstanceId").choose_where(
+    let chosen = Describe::new(params, &state.tags, &STATUS).choose_where(
         &state.instances,
         |instance| all || instance.phase == Phase::Running,
         not_found,
         |instance, name| match name {
             "availability-zone" => one(&instance.zone),
+            "availability-zone-id" => one(zone_id(&instance.zone)),
+            "operator.managed" => one(false),
+            "event.code" => maybe(instance.fault.as_ref().map(|_| EVENT)),
+            "event.description" => maybe(event_description(instance)),
+            "event.instance-event-id" => maybe(instance.fault.as_ref().map(|_| event_id(instance))),
+            "event.not-before" => maybe(instance.fault.as_ref().map(|fault| iso(fault.since))),
             "instance-state-name" => one(instance.phase.name()),
             "instance-state-code" => one(instance.phase.code()),
             "instance-status.status" => one(Check::Instance.of(instance).0),
@@ -377,7 +618,7 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
 
 /// DescribeInstanceCreditSpecifications: what EC2 gives burstable types by default.
 pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let chosen = Describe::new(params, &state.tags, "InstanceId").choose(
+    let chosen = Describe::new(params, &state.tags, &CREDITS).choose(
         &state.instances,
         not_found,
         |instance, name| match name {
@@ -398,27 +639,38 @@ pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, Ap
 
 /// DescribeIamInstanceProfileAssociations: of the instances that have a profile.
 pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let with_profile = |instance: &Instance| instance.profile.is_some() && instance.is_alive();
-    let chosen = Describe::new(params, &state.tags, "").choose_where(
-        &state.instances,
-        with_profile,
-        not_found,
-        |instance, name| match name {
-            "instance-id" => one(&instance.id),
-            "state" => one("associated"),
-            _ => None,
-        },
-    )?;
+    let id = |instance: &Instance| instance.id.replacen("i-", "iip-assoc-", 1);
+    let with_profile = |one: &&Instance| one.profile.is_some() && one.is_alive();
+    let all: Table<String, &Instance> = state
+        .instances
+        .values()
+        .filter(with_profile)
+        .map(|instance| (id(instance), instance))
+        .collect();
+    let missing = |ids: &[&str]| {
+        ApiError::new(
+            "InvalidAssociationID.NotFound",
+            absent("association ID", "association IDs", ids),
+        )
+    };
+    let chosen =
+        Describe::new(params, &state.tags, &PROFILES).choose(&all, missing, |instance, name| {
+            match name {
+                "instance-id" => one(&instance.id),
+                "state" => one("associated"),
+                _ => None,
+            }
+        })?;
     let mut xml = Xml::new();
     chosen.write(
         &mut xml,
         "iamInstanceProfileAssociationSet",
         |x, instance| {
-            x.text("associationId", instance.id.replacen("i-", "iip-assoc-", 1))
+            x.text("associationId", id(instance))
                 .text("instanceId", &instance.id)
                 .node("iamInstanceProfile", |x| {
                     x.maybe("arn", instance.profile.as_deref().map(profile_arn))
-                        .text("id", "AIPAREHEARSAL00000000");
+                        .text("id", PROFILE_ID);
                 })
                 .text("state", "associated")
                 .text("timestamp", iso(instance.launched));

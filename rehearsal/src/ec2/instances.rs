@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::interfaces;
+use super::select::absent;
 use crate::guests::Failure;
 use crate::wire::ApiError;
 
@@ -267,13 +268,8 @@ impl State {
     /// # Errors
     /// `InvalidInstanceID.NotFound`, `InvalidInstanceID.Malformed`.
     pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
-        if !id.starts_with("i-") {
-            return Err(ApiError::new(
-                "InvalidInstanceID.Malformed",
-                format!("Invalid id: \"{id}\""),
-            ));
-        }
-        self.instances.get(id).ok_or_else(|| not_found(id))
+        check_id(id)?;
+        self.instances.get(id).ok_or_else(|| not_found(&[id]))
     }
 
     /// Begins to terminate an instance; asking twice is fine.
@@ -332,10 +328,24 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     }
 }
 
-/// What EC2 says of an instance that is not there.
-pub(crate) fn not_found(id: &str) -> ApiError {
+/// Refuses what is no instance's id.
+///
+/// # Errors
+/// `InvalidInstanceID.Malformed`.
+pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
+    if id.starts_with("i-") {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        "InvalidInstanceID.Malformed",
+        format!("Invalid id: \"{id}\""),
+    ))
+}
+
+/// What EC2 says of instances that are not there.
+pub(crate) fn not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidInstanceID.NotFound",
-        format!("The instance ID '{id}' does not exist"),
+        absent("instance ID", "instance IDs", ids),
     )
 }

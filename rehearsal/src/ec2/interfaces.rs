@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::instance_views::{group_name, private_name};
 use super::instances::{Instance, Phase};
-use super::select::{Describe, maybe, one};
+use super::select::{Describe, Takes, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
 use crate::table::Table;
@@ -197,19 +197,14 @@ impl State {
     /// # Errors
     /// `InvalidNetworkInterfaceID.NotFound`, `….Malformed`.
     pub(crate) fn interface(&self, id: &str) -> Result<Interface, ApiError> {
-        let Some(rest) = id.strip_prefix("eni-") else {
-            return Err(ApiError::new(
-                "InvalidNetworkInterfaceId.Malformed",
-                format!("Invalid id: \"{id}\" (expecting \"eni-...\")"),
-            ));
-        };
+        let rest = check_id(id)?;
         if let Some(left) = self.interfaces.get(id) {
             return Ok(left.clone());
         }
         let instance = self.instances.get(&format!("i-{rest}"));
         match instance.filter(|instance| instance.is_alive()) {
             Some(instance) => Ok(instance.interface()),
-            None => Err(not_found(id)),
+            None => Err(not_found(&[id])),
         }
     }
 
@@ -237,11 +232,68 @@ impl State {
     }
 }
 
-fn not_found(id: &str) -> ApiError {
+fn not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidNetworkInterfaceID.NotFound",
-        format!("The networkInterface ID '{id}' does not exist"),
+        absent("networkInterface ID", "networkInterface IDs", ids),
     )
+}
+
+pub(super) const TAKES: Takes = Takes {
+    ids: "NetworkInterfaceId",
+    ids_alone: Some("networkInterfaceIdSet"),
+    filters: &[
+        "addresses.association.owner-id",
+        "addresses.association.public-ip",
+        "addresses.primary",
+        "addresses.private-ip-address",
+        "association.ip-owner-id",
+        "association.public-dns-name",
+        "association.public-ip",
+        "attachment.attach-time",
+        "attachment.attachment-id",
+        "attachment.delete-on-termination",
+        "attachment.device-index",
+        "attachment.instance-id",
+        "attachment.instance-owner-id",
+        "attachment.status",
+        "availability-zone",
+        "availability-zone-id",
+        "description",
+        "group-id",
+        "group-name",
+        "interface-type",
+        "mac-address",
+        "network-interface-id",
+        "operator.managed",
+        "owner-id",
+        "private-dns-name",
+        "private-ip-address",
+        "requester-managed",
+        "source-dest-check",
+        "status",
+        "subnet-id",
+        "vpc-id",
+    ],
+    absent: &[
+        "association.allocation-id",
+        "association.association-id",
+        "ipv6-addresses.ipv6-address",
+        "operator.principal",
+        "requester-id",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+/// The part of an interface's id after its prefix.
+fn check_id(id: &str) -> Result<&str, ApiError> {
+    id.strip_prefix("eni-").ok_or_else(|| {
+        ApiError::new(
+            "InvalidNetworkInterfaceId.Malformed",
+            format!("Invalid id: \"{id}\" (expecting \"eni-...\")"),
+        )
+    })
 }
 
 /// DescribeNetworkInterfaces.
@@ -257,23 +309,43 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     } else {
         let mut found = Table::default();
         for id in named {
-            found.insert(id.to_owned(), state.interface(id)?);
+            check_id(id)?;
+            // What is not there is reported together with the others.
+            if let Ok(interface) = state.interface(id) {
+                found.insert(id.to_owned(), interface);
+            }
         }
         found
     };
-    let chosen = Describe::new(params, &state.tags, "NetworkInterfaceId").choose(
-        &all,
-        not_found,
-        |interface, name| field(state, interface, name),
-    )?;
+    let chosen =
+        Describe::new(params, &state.tags, &TAKES).choose(&all, not_found, |interface, name| {
+            field(state, interface, name)
+        })?;
     let mut xml = Xml::new();
     chosen.write(&mut xml, "networkInterfaceSet", |x, interface| {
         write(x, state, interface);
         x.text("availabilityZone", &interface.zone)
             .text("requesterManaged", false);
-        tags::write(x, state.tags.get(&interface.id));
+        tags::write_all(x, state.tags.get(&interface.id));
     });
     Ok(xml)
+}
+
+/// What an instance's interface has for a filter of DescribeInstances, whose name begins with `network-interface.`.
+pub(crate) fn field_of(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> {
+    let interface = instance.interface();
+    let tags = || state.tags.get(&interface.id).into_iter().flatten();
+    match name {
+        "tag-key" => Some(tags().map(|(key, _)| key.clone()).collect()),
+        "tag-value" => Some(tags().map(|(_, value)| value.clone()).collect()),
+        "attachment.network-card-index" => one(0),
+        "public-dns-name" => maybe(interface.public_address()),
+        "addresses.private-dns-name" => one(private_name(interface.address)),
+        "addresses.association.public-dns-name" => maybe(interface.public_address()),
+        "addresses.association.ip-owner-id" => maybe(interface.public_address().map(|_| "amazon")),
+        "deny-all-igw-traffic" | "ipv6-native" => one(false),
+        name => field(state, &interface, name),
+    }
 }
 
 fn field(state: &State, interface: &Interface, name: &str) -> Option<Vec<String>> {
@@ -308,11 +380,6 @@ fn field(state: &State, interface: &Interface, name: &str) -> Option<Vec<String>
         "association.ip-owner-id" | "addresses.association.owner-id" => {
             maybe(interface.public_address().map(|_| "amazon"))
         }
-        "association.allocation-id"
-        | "association.association-id"
-        | "ipv6-addresses.ipv6-address"
-        | "requester-id"
-        | "operator.principal" => Some(Vec::new()),
         "attachment.attachment-id" => maybe(at.map(|at| &at.id)),
         "attachment.instance-id" => maybe(at.map(|at| &at.instance)),
         "attachment.instance-owner-id" => maybe(at.map(|_| ACCOUNT)),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, one};
+use super::select::{Describe, Takes, absent, one};
 use super::tags;
 use crate::cloud::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids, iso};
@@ -30,12 +30,19 @@ pub(crate) struct KeyPair {
     pub(crate) created: Timestamp,
 }
 
-fn not_found(name: &str) -> ApiError {
+fn not_found(names: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidKeyPair.NotFound",
-        format!("The key pair '{name}' does not exist"),
+        absent("key pair", "key pairs", names),
     )
 }
+
+pub(super) const TAKES: Takes = Takes {
+    ids: "KeyPairId",
+    filters: &["fingerprint", "key-name", "key-pair-id"],
+    tags: true,
+    ..Takes::USUAL
+};
 
 impl State {
     /// The key pair of that name.
@@ -43,7 +50,7 @@ impl State {
     /// # Errors
     /// `InvalidKeyPair.NotFound`.
     pub(crate) fn key(&self, name: &str) -> Result<&KeyPair, ApiError> {
-        self.keys.get(name).ok_or_else(|| not_found(name))
+        self.keys.get(name).ok_or_else(|| not_found(&[name]))
     }
 }
 
@@ -113,19 +120,44 @@ pub(crate) fn import(
         .decode(material)
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
+        .and_then(|text| one_line(&text))
         .ok_or_else(|| {
             ApiError::new(
                 "InvalidKey.Format",
                 "Key is not in valid OpenSSH public key format",
             )
         })?;
-    let key = add(state, ctx, name, public.trim().to_owned(), tags)?;
+    let key = add(state, ctx, name, public, tags)?;
     let mut xml = Xml::new();
     xml.text("keyPairId", &key.id)
         .text("keyName", &key.name)
         .text("keyFingerprint", &key.fingerprint);
     tags::write(&mut xml, state.tags.get(&key.id));
     Ok(xml)
+}
+
+/// A public key as one line of OpenSSH's, from that or from RFC 4716's form, whose headers are left behind.
+fn one_line(text: &str) -> Option<String> {
+    let text = text.trim();
+    let Some(rest) = text.strip_prefix("---- BEGIN SSH2 PUBLIC KEY ----") else {
+        return Some(text.to_owned());
+    };
+    let inside = rest.strip_suffix("---- END SSH2 PUBLIC KEY ----")?;
+    let mut body = String::new();
+    // A header's line that ends with a backslash goes on in the next one (RFC 4716, section 3.3).
+    let mut in_header = false;
+    for line in inside.lines().map(str::trim) {
+        if in_header || line.contains(':') {
+            in_header = line.ends_with('\\');
+        } else {
+            body.push_str(line);
+        }
+    }
+    let blob = STANDARD.decode(&body).ok()?;
+    let (length, rest) = blob.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let kind = std::str::from_utf8(rest.get(..length)?).ok()?;
+    Some(format!("{kind} {body}"))
 }
 
 fn add(
@@ -208,7 +240,7 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     let name = match params.text("KeyPairId") {
         Some(id) => match state.keys.values().find(|key| key.id == id) {
             Some(key) => key.name.clone(),
-            None => return Err(not_found(id)),
+            None => return Err(not_found(&[id])),
         },
         None => params.required("KeyName")?.to_owned(),
     };
@@ -225,12 +257,15 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         .values()
         .map(|key| (key.id.clone(), key))
         .collect();
-    let mut describe = Describe::new(params, &state.tags, "KeyPairId");
-    for name in params.list("KeyName") {
-        describe
-            .wanted
-            .push(&state.keys.get(name).ok_or_else(|| not_found(name))?.id);
+    let mut describe = Describe::new(params, &state.tags, &TAKES);
+    let named = params.list("KeyName");
+    let mut gone = named.clone();
+    gone.retain(|name| !state.keys.contains_key(*name));
+    if !gone.is_empty() {
+        return Err(not_found(&gone));
     }
+    let keys = named.iter().filter_map(|name| state.keys.get(*name));
+    describe.wanted.extend(keys.map(|key| key.id.as_str()));
     let chosen = describe.choose(&all, not_found, |key, name| match name {
         "key-name" => one(&key.name),
         "key-pair-id" => one(&key.id),
@@ -246,7 +281,37 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
             .text("keyFingerprint", &key.fingerprint)
             .text("createTime", iso(key.created))
             .maybe("publicKey", with_public.then_some(&key.public));
-        tags::write(x, state.tags.get(&key.id));
+        tags::write_all(x, state.tags.get(&key.id));
     });
     Ok(xml)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_key_comes_in_openssh_form_or_as_rfc_4716_has_it() {
+        let blob = "AAAAC3NzaC1lZDI1NTE5AAAAIJqsvh6bf8p0w0S7zvRTpJIXrdYUPNTYiYmCi0LkOx9z";
+        let line = format!("ssh-ed25519 {blob}");
+        let (first, second) = blob.split_at(30);
+        let framed = |inside: &str| {
+            format!("---- BEGIN SSH2 PUBLIC KEY ----\n{inside}\n---- END SSH2 PUBLIC KEY ----\n")
+        };
+        for (text, expected) in [
+            (format!("{line} me@here\n"), Some(format!("{line} me@here"))),
+            (framed(blob), Some(line.clone())),
+            (
+                framed(&format!(
+                    "Subject: me\nComment: \"a long \\\nsecond line\"\n{first}\r\n{second}"
+                )),
+                Some(line.clone()),
+            ),
+            (framed("AAAA"), None),
+            (framed("not base64!"), None),
+            (framed(blob).replace("END", "FIN"), None),
+        ] {
+            assert_eq!(one_line(&text), expected, "{text}");
+        }
+    }
 }

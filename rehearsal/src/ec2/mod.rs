@@ -271,3 +271,35 @@ fn answer(
         _ => Err(ApiError::invalid_action(action)),
     }
 }
+
+/// What each Describe call takes, for tests that try it all.
+#[cfg(test)]
+pub(crate) fn all_takes() -> [(&'static str, select::Takes); 19] {
+    [
+        ("DescribeImages", image_calls::TAKES),
+        ("DescribeSnapshots", disks::SNAPSHOTS),
+        ("DescribeVolumes", disks::VOLUMES),
+        ("DescribeInstances", instance_views::INSTANCES),
+        ("DescribeInstanceStatus", instance_views::STATUS),
+        (
+            "DescribeIamInstanceProfileAssociations",
+            instance_views::PROFILES,
+        ),
+        (
+            "DescribeInstanceCreditSpecifications",
+            instance_views::CREDITS,
+        ),
+        ("DescribeInstanceTypes", instance_types::TAKES),
+        ("DescribeInstanceTypeOfferings", instance_types::OFFERINGS),
+        ("DescribeKeyPairs", keys::TAKES),
+        ("DescribeSecurityGroups", security_groups::TAKES),
+        ("DescribeNetworkInterfaces", interfaces::TAKES),
+        ("DescribeVpcs", network::VPCS),
+        ("DescribeSubnets", network::SUBNETS),
+        ("DescribeAvailabilityZones", network::AVAILABILITY_ZONES),
+        ("DescribeRegions", network::ALL_REGIONS),
+        ("DescribeLaunchTemplates", templates::TEMPLATES),
+        ("DescribeLaunchTemplateVersions", templates::VERSIONS),
+        ("DescribeTags", tags::TAKES),
+    ]
+}

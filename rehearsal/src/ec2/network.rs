@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Filters, Page, one};
+use super::select::{Describe, Filters, Page, Takes, absent, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -173,28 +173,117 @@ fn address(second_byte: u8, block: u32, host: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, second_byte, 0, 0)) + block * SUBNET_SIZE + host)
 }
 
+pub(super) const VPCS: Takes = Takes {
+    ids: "VpcId",
+    ids_alone: Some("vpcSet"),
+    filters: &[
+        "cidr",
+        "cidr-block-association.cidr-block",
+        "cidr-block-association.state",
+        "dhcp-options-id",
+        "is-default",
+        "isDefault",
+        "owner-id",
+        "state",
+        "vpc-id",
+    ],
+    absent: &[
+        "cidr-block-association.association-id",
+        "ipv6-cidr-block-association.association-id",
+        "ipv6-cidr-block-association.ipv6-cidr-block",
+        "ipv6-cidr-block-association.ipv6-pool",
+        "ipv6-cidr-block-association.state",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const SUBNETS: Takes = Takes {
+    ids: "SubnetId",
+    ids_alone: Some("subnetSet"),
+    filters: &[
+        "availability-zone",
+        "availability-zone-id",
+        "availabilityZone",
+        "available-ip-address-count",
+        "cidr",
+        "cidr-block",
+        "cidrBlock",
+        "default-for-az",
+        "defaultForAz",
+        "enable-dns64",
+        "ipv6-native",
+        "map-customer-owned-ip-on-launch",
+        "map-public-ip-on-launch",
+        "owner-id",
+        "private-dns-name-options-on-launch.enable-resource-name-dns-a-record",
+        "private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record",
+        "private-dns-name-options-on-launch.hostname-type",
+        "state",
+        "subnet-arn",
+        "subnet-id",
+        "vpc-id",
+    ],
+    absent: &[
+        "customer-owned-ipv4-pool",
+        "enable-lni-at-device-index",
+        "ipv6-cidr-block-association.association-id",
+        "ipv6-cidr-block-association.ipv6-cidr-block",
+        "ipv6-cidr-block-association.state",
+        "outpost-arn",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const AVAILABILITY_ZONES: Takes = Takes {
+    filters: &[
+        "group-long-name",
+        "group-name",
+        "opt-in-status",
+        "region-name",
+        "state",
+        "zone-id",
+        "zone-name",
+        "zone-type",
+    ],
+    absent: &["message", "parent-zone-id", "parent-zone-name"],
+    ..Takes::USUAL
+};
+
+pub(super) const ALL_REGIONS: Takes = Takes {
+    filters: &["endpoint", "opt-in-status", "region-name"],
+    ..Takes::USUAL
+};
+
+fn subnets_not_found(ids: &[&str]) -> ApiError {
+    ApiError::new(
+        "InvalidSubnetID.NotFound",
+        absent("subnet ID", "subnet IDs", ids),
+    )
+}
+
+fn vpcs_not_found(ids: &[&str]) -> ApiError {
+    ApiError::new("InvalidVpcID.NotFound", absent("vpc ID", "vpc IDs", ids))
+}
+
 /// DescribeVpcs.
 pub(crate) fn describe_vpcs(state: &State, params: &Params) -> Result<Xml, ApiError> {
     let network = &state.network;
     let all = [(network.vpc.clone(), ())].into();
-    let chosen = Describe::new(params, &state.tags, "VpcId").choose(
-        &all,
-        |id| {
-            ApiError::new(
-                "InvalidVpcID.NotFound",
-                format!("The vpc ID '{id}' does not exist"),
-            )
-        },
-        |(), name| match name {
-            "vpc-id" => one(&network.vpc),
-            "isDefault" | "is-default" => one(true),
-            "state" => one("available"),
-            "cidr" | "cidr-block-association.cidr-block" => one(network.cidr()),
-            "owner-id" => one(ACCOUNT),
-            "dhcp-options-id" => one("default"),
-            _ => None,
-        },
-    )?;
+    let chosen =
+        Describe::new(params, &state.tags, &VPCS).choose(&all, vpcs_not_found, |(), name| {
+            match name {
+                "vpc-id" => one(&network.vpc),
+                "isDefault" | "is-default" => one(true),
+                "state" => one("available"),
+                "cidr" | "cidr-block-association.cidr-block" => one(network.cidr()),
+                "cidr-block-association.state" => one("associated"),
+                "owner-id" => one(ACCOUNT),
+                "dhcp-options-id" => one("default"),
+                _ => None,
+            }
+        })?;
     let mut xml = Xml::new();
     chosen.write(&mut xml, "vpcSet", |x, ()| {
         x.text("vpcId", &network.vpc)
@@ -255,14 +344,9 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
         .iter()
         .map(|subnet| (subnet.id.clone(), subnet))
         .collect();
-    let chosen = Describe::new(params, &state.tags, "SubnetId").choose(
+    let chosen = Describe::new(params, &state.tags, &SUBNETS).choose(
         &all,
-        |id| {
-            ApiError::new(
-                "InvalidSubnetID.NotFound",
-                format!("The subnet ID '{id}' does not exist"),
-            )
-        },
+        subnets_not_found,
         |subnet, name| match name {
             "subnet-id" => one(&subnet.id),
             "vpc-id" => one(&network.vpc),
@@ -270,6 +354,15 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
             "availability-zone-id" => one(zone_id(&subnet.zone)),
             "default-for-az" | "defaultForAz" => one(true),
             "map-public-ip-on-launch" => one(true),
+            "subnet-arn" => one(subnet_arn(&subnet.id)),
+            "enable-dns64"
+            | "ipv6-native"
+            | "map-customer-owned-ip-on-launch"
+            | "private-dns-name-options-on-launch.enable-resource-name-dns-a-record"
+            | "private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record" => {
+                one(false)
+            }
+            "private-dns-name-options-on-launch.hostname-type" => one("ip-name"),
             "state" => one("available"),
             "cidr" | "cidr-block" | "cidrBlock" => one(cidr(subnet)),
             "available-ip-address-count" => one(free(subnet)),
@@ -280,10 +373,7 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
     let mut xml = Xml::new();
     chosen.write(&mut xml, "subnetSet", |x, subnet| {
         x.text("subnetId", &subnet.id)
-            .text(
-                "subnetArn",
-                format_args!("arn:aws:ec2:{REGION}:{ACCOUNT}:subnet/{}", subnet.id),
-            )
+            .text("subnetArn", subnet_arn(&subnet.id))
             .text("state", "available")
             .text("vpcId", &network.vpc)
             .text("ownerId", ACCOUNT)
@@ -299,9 +389,13 @@ pub(crate) fn describe_subnets(state: &State, params: &Params) -> Result<Xml, Ap
     Ok(xml)
 }
 
+fn subnet_arn(id: &str) -> String {
+    format!("arn:aws:ec2:{REGION}:{ACCOUNT}:subnet/{id}")
+}
+
 /// DescribeAvailabilityZones.
 pub(crate) fn describe_zones(params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params)?;
+    let filters = Filters::read(params, &AVAILABILITY_ZONES)?;
     let wanted = params.list("ZoneName");
     let mut found = Vec::new();
     for letter in ZONES {
@@ -312,6 +406,7 @@ pub(crate) fn describe_zones(params: &Params) -> Result<Xml, ApiError> {
             "state" => one("available"),
             "region-name" | "group-name" => one(REGION),
             "zone-type" => one("availability-zone"),
+            "group-long-name" => one("US East (N. Virginia)"),
             "opt-in-status" => one("opt-in-not-required"),
             _ => None,
         })?;
@@ -354,7 +449,7 @@ pub(super) fn zone_id(zone: &str) -> String {
 
 /// DescribeRegions.
 pub(crate) fn describe_regions(params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params)?;
+    let filters = Filters::read(params, &ALL_REGIONS)?;
     let wanted = params.list("RegionName");
     let mut found = Vec::new();
     for region in REGIONS {
@@ -375,7 +470,7 @@ pub(crate) fn describe_regions(params: &Params) -> Result<Xml, ApiError> {
         ));
     }
     let mut xml = Xml::new();
-    Page::read(params)?
+    Page::read(params, &ALL_REGIONS)?
         .cut(found)
         .write(&mut xml, "regionInfo", |x, region| {
             x.text("regionName", region)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, one};
+use super::select::{Describe, Takes, absent, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -81,7 +81,7 @@ impl State {
                 format!("Invalid id: \"{id}\" (expecting \"sg-...\")"),
             ));
         }
-        self.groups.get(id).ok_or_else(|| not_found(id))
+        self.groups.get(id).ok_or_else(|| not_found(&[id]))
     }
 
     /// The VPC's default group, made when first asked for.
@@ -116,11 +116,64 @@ fn everything() -> Rule {
     }
 }
 
-fn not_found(id: &str) -> ApiError {
+fn not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidGroup.NotFound",
-        format!("The security group '{id}' does not exist"),
+        absent("security group", "security groups", ids),
     )
+}
+
+pub(super) const TAKES: Takes = Takes {
+    ids: "GroupId",
+    filters: &[
+        "description",
+        "egress.ip-permission.cidr",
+        "egress.ip-permission.from-port",
+        "egress.ip-permission.group-id",
+        "egress.ip-permission.group-name",
+        "egress.ip-permission.ipv6-cidr",
+        "egress.ip-permission.protocol",
+        "egress.ip-permission.to-port",
+        "egress.ip-permission.user-id",
+        "group-id",
+        "group-name",
+        "ip-permission.cidr",
+        "ip-permission.from-port",
+        "ip-permission.group-id",
+        "ip-permission.group-name",
+        "ip-permission.ipv6-cidr",
+        "ip-permission.protocol",
+        "ip-permission.to-port",
+        "ip-permission.user-id",
+        "owner-id",
+        "vpc-id",
+    ],
+    absent: &[
+        "egress.ip-permission.prefix-list-id",
+        "ip-permission.prefix-list-id",
+    ],
+    tags: true,
+    ..Takes::USUAL
+};
+
+/// What a group's rules have for a filter `ip-permission.…` or `egress.ip-permission.…`.
+fn rule_field(state: &State, group: &SecurityGroup, name: &str) -> Option<Vec<String>> {
+    let (rules, name) = match name.strip_prefix("egress.") {
+        Some(name) => (&group.egress, name),
+        None => (&group.ingress, name),
+    };
+    let name = name.strip_prefix("ip-permission.")?;
+    let value = |rule: &Rule| match (name, &rule.peer) {
+        ("from-port", _) => rule.from.map(|port| port.to_string()),
+        ("to-port", _) => rule.to.map(|port| port.to_string()),
+        ("protocol", _) => Some(rule.protocol.clone()),
+        ("cidr", Peer::Cidr(cidr)) | ("ipv6-cidr", Peer::Cidr6(cidr)) => Some(cidr.clone()),
+        ("group-id", Peer::Group(id)) => Some(id.clone()),
+        ("group-name", Peer::Group(id)) => state.groups.get(id).map(|peer| peer.name.clone()),
+        ("user-id", Peer::Group(_)) => Some(ACCOUNT.to_owned()),
+        _ => None,
+    };
+    Some(rules.iter().filter_map(value).collect())
 }
 
 /// CreateSecurityGroup.
@@ -213,13 +266,13 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
 pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     state.default_group();
     let vpc = &state.network.vpc;
-    let mut describe = Describe::new(params, &state.tags, "GroupId");
+    let mut describe = Describe::new(params, &state.tags, &TAKES);
     for name in params.list("GroupName") {
         let group = state
             .groups
             .values()
             .find(|group| group.name == name)
-            .ok_or_else(|| not_found(name))?;
+            .ok_or_else(|| not_found(&[name]))?;
         describe.wanted.push(&group.id);
     }
     let chosen = describe.choose(&state.groups, not_found, |group, name| match name {
@@ -228,40 +281,7 @@ pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiErr
         "description" => one(&group.description),
         "vpc-id" => one(vpc),
         "owner-id" => one(ACCOUNT),
-        "ip-permission.from-port" => Some(
-            group
-                .ingress
-                .iter()
-                .filter_map(|rule| rule.from)
-                .map(|port| port.to_string())
-                .collect(),
-        ),
-        "ip-permission.to-port" => Some(
-            group
-                .ingress
-                .iter()
-                .filter_map(|rule| rule.to)
-                .map(|port| port.to_string())
-                .collect(),
-        ),
-        "ip-permission.protocol" => Some(
-            group
-                .ingress
-                .iter()
-                .map(|rule| rule.protocol.clone())
-                .collect(),
-        ),
-        "ip-permission.cidr" => Some(
-            group
-                .ingress
-                .iter()
-                .filter_map(|rule| match &rule.peer {
-                    Peer::Cidr(cidr) => Some(cidr.clone()),
-                    _ => None,
-                })
-                .collect(),
-        ),
-        _ => None,
+        name => rule_field(state, group, name),
     })?;
     let mut xml = Xml::new();
     chosen.write(&mut xml, "securityGroupInfo", |x, group| {
@@ -282,7 +302,7 @@ pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiErr
 pub(crate) fn authorize(state: &mut State, params: &Params, way: Way) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
-    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&id))?;
+    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;
     let has = group.rules(way);
     if let Some(rule) = rules
         .iter()
@@ -327,7 +347,7 @@ pub(crate) fn authorize(state: &mut State, params: &Params, way: Way) -> Result<
 pub(crate) fn revoke(state: &mut State, params: &Params, way: Way) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
-    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&id))?;
+    let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;
     let has = group.rules(way);
     if !rules
         .iter()
@@ -358,7 +378,7 @@ fn named(state: &State, params: &Params) -> Result<String, ApiError> {
         .values()
         .find(|group| group.name == name)
         .map(|group| group.id.clone())
-        .ok_or_else(|| not_found(name))
+        .ok_or_else(|| not_found(&[name]))
 }
 
 /// `IpPermissions.N`, or the older flat parameters.

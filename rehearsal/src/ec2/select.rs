@@ -7,9 +7,49 @@ use super::tags::Tags;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml};
 
+/// What a Describe call takes: its ids, its page sizes and its filters.
+///
+/// Rule: a filter is looked up among those that AWS documents for the call before anything is chosen, so that an unknown
+/// one is refused whether or not there is anything to filter.
+#[derive(Debug)]
+pub(crate) struct Takes {
+    /// The parameter that names resources, such as `InstanceId`; empty where none does.
+    pub(crate) ids: &'static str,
+    /// EC2's name for it where it cannot be used with `MaxResults`, such as `instancesSet`.
+    pub(crate) ids_alone: Option<&'static str>,
+    /// Bounds of `MaxResults`.
+    pub(crate) page: (i64, i64),
+    /// Filters that resources here have values for.
+    pub(crate) filters: &'static [&'static str],
+    /// Documented filters of what nothing here has: they are known, and nothing passes them.
+    pub(crate) absent: &'static [&'static str],
+    /// Whether `tag:<key>`, `tag-key` and `tag-value` filter.
+    pub(crate) tags: bool,
+}
+
+impl Takes {
+    /// A call with nothing but pages of the usual size.
+    pub(crate) const USUAL: Self = Self {
+        ids: "",
+        ids_alone: None,
+        page: (5, 1000),
+        filters: &[],
+        absent: &[],
+        tags: false,
+    };
+
+    fn knows(&self, filter: &str) -> bool {
+        let is_tag = filter.starts_with("tag:") || ["tag-key", "tag-value"].contains(&filter);
+        self.filters.contains(&filter) || self.absent.contains(&filter) || (self.tags && is_tag)
+    }
+}
+
 /// `Filter.N` of a request: a resource passes when it passes each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Filters(Vec<Filter>);
+#[derive(Clone, Debug)]
+pub(crate) struct Filters {
+    all: Vec<Filter>,
+    takes: &'static Takes,
+}
 
 #[derive(Clone, Debug)]
 struct Filter {
@@ -21,11 +61,17 @@ impl Filters {
     /// Reads `Filter.N.Name` and `Filter.N.Value.M`.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for a filter without a name or values.
-    pub(crate) fn read(params: &Params) -> Result<Self, ApiError> {
+    /// `InvalidParameterValue` for a filter that the call does not take, or one without a name or values.
+    pub(crate) fn read(params: &Params, takes: &'static Takes) -> Result<Self, ApiError> {
         let mut filters = Vec::new();
         for filter in params.structs("Filter") {
             let name = filter.required("Name")?.to_owned();
+            if !takes.knows(&name) {
+                return Err(ApiError::new(
+                    "InvalidParameterValue",
+                    format!("The filter '{name}' is invalid"),
+                ));
+            }
             let mut values = filter.strings("Value");
             if values.is_empty() {
                 values = filter.strings("Values");
@@ -38,37 +84,40 @@ impl Filters {
             }
             filters.push(Filter { name, values });
         }
-        Ok(Self(filters))
+        Ok(Self {
+            all: filters,
+            takes,
+        })
     }
 
     /// Whether a resource with these tags passes. `field` gives the values the resource has for a
-    /// filter's name (any one matching suffices), or `None` for a name the resource kind does not know.
+    /// filter's name (any one matching suffices).
     ///
     /// # Errors
-    /// `InvalidParameterValue` for an unknown filter.
+    /// `InternalError` when `field` does not know a filter that the call takes.
     pub(crate) fn pass(
         &self,
         tags: Option<&Tags>,
         mut field: impl FnMut(&str) -> Option<Vec<String>>,
     ) -> Result<bool, ApiError> {
-        for filter in &self.0 {
-            let has = if let Some(key) = filter.name.strip_prefix("tag:") {
+        for filter in &self.all {
+            let name = filter.name.as_str();
+            let has = if let Some(key) = name.strip_prefix("tag:") {
                 tags.and_then(|tags| tags.get(key))
                     .cloned()
                     .into_iter()
                     .collect()
-            } else if filter.name == "tag-key" {
+            } else if name == "tag-key" {
                 tags.map(|tags| tags.keys().cloned().collect())
                     .unwrap_or_default()
-            } else if filter.name == "tag-value" {
+            } else if name == "tag-value" {
                 tags.map(|tags| tags.values().cloned().collect())
                     .unwrap_or_default()
+            } else if self.takes.absent.contains(&name) {
+                Vec::new()
             } else {
-                field(&filter.name).ok_or_else(|| {
-                    ApiError::new(
-                        "InvalidParameterValue",
-                        format!("The filter '{}' is invalid", filter.name),
-                    )
+                field(name).ok_or_else(|| {
+                    ApiError::internal(format!("the filter '{name}' has no values here"))
                 })?
             };
             if !has
@@ -150,20 +199,31 @@ impl Page {
     ///
     /// # Errors
     /// When the token is none of ours, or the size is out of range.
-    pub(crate) fn read(params: &Params) -> Result<Self, ApiError> {
+    pub(crate) fn read(params: &Params, takes: &Takes) -> Result<Self, ApiError> {
+        let (least, most) = takes.page;
+        let beyond = |limit: i64, side: &str, bound: i64| {
+            Err(ApiError::new(
+                "InvalidParameterValue",
+                format!(
+                    "Value ( {limit} ) for parameter maxResults is invalid. Expecting a value {side} than {bound}."
+                ),
+            ))
+        };
         let limit = match params.integer("MaxResults")? {
             None => usize::MAX,
-            Some(limit) => usize::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=1000).contains(limit))
-                .ok_or_else(|| {
-                    ApiError::invalid_value(
-                        "maxResults",
-                        &limit.to_string(),
-                        "Expecting a value between 1 and 1000.",
-                    )
-                })?,
+            Some(limit) if limit < least => return beyond(limit, "greater", least),
+            Some(limit) if limit > most => return beyond(limit, "smaller", most),
+            Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
         };
+        if let Some(ids) = takes.ids_alone
+            && params.has("MaxResults")
+            && !params.list(takes.ids).is_empty()
+        {
+            return Err(ApiError::new(
+                "InvalidParameterCombination",
+                format!("The parameter {ids} cannot be used with the parameter maxResults"),
+            ));
+        }
         let after = match params.text("NextToken") {
             None | Some("") => None,
             Some(token) => Some(
@@ -211,30 +271,32 @@ pub(crate) struct Describe<'a> {
     pub(crate) tags: &'a Table<String, Tags>,
     /// `ImageId` and the like: the ids wanted, none for all.
     pub(crate) wanted: Vec<&'a str>,
+    takes: &'static Takes,
 }
 
 impl<'a> Describe<'a> {
-    /// A Describe call whose ids come in `ids_parameter`.
+    /// A Describe call that takes this.
     pub(crate) fn new(
         params: &'a Params,
         tags: &'a Table<String, Tags>,
-        ids_parameter: &str,
+        takes: &'static Takes,
     ) -> Self {
         Self {
             params,
             tags,
-            wanted: params.list(ids_parameter),
+            wanted: params.list(takes.ids),
+            takes,
         }
     }
 
     /// The resources on the page asked for.
     ///
     /// # Errors
-    /// `missing(id)` for an id that is not there; what filters and pages refuse.
+    /// `missing(ids)` for ids that are not there, in the order asked for; what filters and pages refuse.
     pub(crate) fn choose<T: Clone>(
         &self,
         all: &'a Table<String, T>,
-        missing: impl Fn(&str) -> ApiError,
+        missing: impl Fn(&[&str]) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
     ) -> Result<Paged<&'a T>, ApiError> {
         self.choose_where(all, |_| true, missing, field)
@@ -248,16 +310,16 @@ impl<'a> Describe<'a> {
         &self,
         all: &'a Table<String, T>,
         shown: impl Fn(&T) -> bool,
-        missing: impl Fn(&str) -> ApiError,
+        missing: impl Fn(&[&str]) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
     ) -> Result<Paged<&'a T>, ApiError> {
-        for id in &self.wanted {
-            if !all.contains_key(*id) {
-                return Err(missing(id));
-            }
+        let filters = Filters::read(self.params, self.takes)?;
+        let page = Page::read(self.params, self.takes)?;
+        let mut gone = self.wanted.clone();
+        gone.retain(|id| !all.contains_key(*id));
+        if !gone.is_empty() {
+            return Err(missing(&gone));
         }
-        let filters = Filters::read(self.params)?;
-        let page = Page::read(self.params)?;
         let mut chosen = Vec::new();
         // Who names resources does not pay for the others.
         let mut wanted = self.wanted.clone();
@@ -279,6 +341,14 @@ impl<T> Paged<T> {
     pub(crate) fn write(self, xml: &mut Xml, name: &str, each: impl FnMut(&mut Xml, T)) {
         xml.list(name, "item", self.items, each)
             .maybe("nextToken", self.next);
+    }
+}
+
+/// EC2's message for resources that are not there: one, or several together.
+pub(crate) fn absent(one: &str, several: &str, ids: &[&str]) -> String {
+    match ids {
+        [id] => format!("The {one} '{id}' does not exist"),
+        ids => format!("The {several} '{}' do not exist", ids.join(", ")),
     }
 }
 
@@ -316,6 +386,15 @@ mod tests {
         }
     }
 
+    const TAKES: Takes = Takes {
+        page: (3, 1000),
+        filters: &["state", "owner-id"],
+        absent: &["kernel-id"],
+        tags: true,
+        ids: "Id",
+        ids_alone: Some("idSet"),
+    };
+
     #[test]
     fn every_filter_must_pass_and_unknown_ones_are_refused() {
         let field = |name: &str| match name {
@@ -325,7 +404,7 @@ mod tests {
         };
         let tags = Tags::from([("role".to_owned(), "web".to_owned())]);
         let pass = |form: &str| {
-            Filters::read(&Params::parse(form.as_bytes()))
+            Filters::read(&Params::parse(form.as_bytes()), &TAKES)
                 .and_then(|filters| filters.pass(Some(&tags), field))
         };
         assert_eq!(pass(""), Ok(true));
@@ -349,6 +428,10 @@ mod tests {
             Ok(true)
         );
         assert_eq!(
+            pass("Filter.1.Name=kernel-id&Filter.1.Value.1=*"),
+            Ok(false)
+        );
+        assert_eq!(
             pass("Filter.1.Name=colour&Filter.1.Value.1=red")
                 .unwrap_err()
                 .code,
@@ -361,23 +444,45 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_filter_is_refused_where_there_is_nothing() {
+        let params = Params::parse(b"Filter.1.Name=colour&Filter.1.Value.1=red");
+        let (tags, none) = (Table::default(), Table::<String, ()>::default());
+        let missing = |_: &[&str]| ApiError::internal("none was asked for");
+        let chosen = Describe::new(&params, &tags, &TAKES).choose(&none, missing, |(), _| None);
+        assert_eq!(
+            chosen.unwrap_err().message,
+            "The filter 'colour' is invalid"
+        );
+    }
+
+    #[test]
     fn pages_follow_one_another_and_end() {
         let items = || ["a", "b", "c", "d"].map(|key| (key.to_owned(), key));
-        let first = Page::read(&Params::parse(b"MaxResults=3"))
-            .unwrap()
-            .cut(items());
+        let read = |form: &str| Page::read(&Params::parse(form.as_bytes()), &TAKES);
+        let first = read("MaxResults=3").unwrap().cut(items());
         assert_eq!(first.items, ["a", "b", "c"]);
         let form = format!("MaxResults=3&NextToken={}", first.next.unwrap());
-        let second = Page::read(&Params::parse(form.as_bytes()))
-            .unwrap()
-            .cut(items());
+        let second = read(&form).unwrap().cut(items());
         assert_eq!(second.items, ["d"]);
         assert_eq!(second.next, None);
-        let exact = Page::read(&Params::parse(b"MaxResults=4"))
-            .unwrap()
-            .cut(items());
+        let exact = read("MaxResults=4").unwrap().cut(items());
         assert_eq!(exact.next, None);
-        assert!(Page::read(&Params::parse(b"NextToken=%25%25")).is_err());
-        assert!(Page::read(&Params::parse(b"MaxResults=0")).is_err());
+        assert!(read("NextToken=%25%25").is_err());
+        for (form, said) in [
+            (
+                "MaxResults=2",
+                "Value ( 2 ) for parameter maxResults is invalid. Expecting a value greater than 3.",
+            ),
+            (
+                "MaxResults=1001",
+                "Value ( 1001 ) for parameter maxResults is invalid. Expecting a value smaller than 1000.",
+            ),
+            (
+                "MaxResults=3&Id.1=a",
+                "The parameter idSet cannot be used with the parameter maxResults",
+            ),
+        ] {
+            assert_eq!(read(form).unwrap_err().message, said);
+        }
     }
 }

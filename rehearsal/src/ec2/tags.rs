@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use super::select::{Filters, Page, one};
+use super::select::{Filters, Page, Takes, one};
 use crate::wire::{ApiError, Params, Xml};
 
 /// A resource's tags.
@@ -99,8 +99,15 @@ pub(crate) fn read(params: &Params) -> Result<Tags, ApiError> {
     Ok(tags)
 }
 
-/// Writes `<tagSet>`.
+/// Writes `<tagSet>`, or nothing when there are none, as most calls of EC2 do.
 pub(crate) fn write(xml: &mut Xml, tags: Option<&Tags>) {
+    if tags.is_some_and(|tags| !tags.is_empty()) {
+        write_all(xml, tags);
+    }
+}
+
+/// Writes `<tagSet>`, empty when there are none.
+pub(crate) fn write_all(xml: &mut Xml, tags: Option<&Tags>) {
     xml.list(
         "tagSet",
         "item",
@@ -158,13 +165,20 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     Ok(done())
 }
 
+pub(super) const TAKES: Takes = Takes {
+    filters: &["key", "resource-id", "resource-type", "value"],
+    tags: true,
+    ..Takes::USUAL
+};
+
 /// DescribeTags.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params)?;
+    let filters = Filters::read(params, &TAKES)?;
     let mut found = Vec::new();
     for (id, tags) in &state.tags {
         for (key, value) in tags {
-            let passes = filters.pass(None, |name| match name {
+            let own = Tags::from([(key.clone(), value.clone())]);
+            let passes = filters.pass(Some(&own), |name| match name {
                 "key" => one(key),
                 "value" => one(value),
                 "resource-id" => one(id),
@@ -177,7 +191,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         }
     }
     let mut xml = Xml::new();
-    Page::read(params)?
+    Page::read(params, &TAKES)?
         .cut(found)
         .write(&mut xml, "tagSet", |x, (id, key, value)| {
             x.text("key", key)

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Page, one};
+use super::select::{Describe, Filters, Page, Takes, maybe, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, RequestContext};
 use crate::wire::{ApiError, Params, Xml, ids, iso};
@@ -269,13 +269,26 @@ pub(crate) fn create_version(
 
 /// ModifyLaunchTemplate: only the default version can be changed.
 pub(crate) fn modify(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    if params.has("LaunchTemplateId") && params.has("LaunchTemplateName") {
+        return Err(ApiError::new(
+            "InvalidParameterCombination",
+            "Either provide launch template ID or launch template name to modify the template.",
+        ));
+    }
     let template = state.template_named(params)?;
     let id = template.id.clone();
     let wanted = params
         .text("SetDefaultVersion")
-        .or_else(|| params.text("DefaultVersion"));
-    let (number, _) =
-        template.resolve(wanted.ok_or_else(|| ApiError::missing("SetDefaultVersion"))?)?;
+        .or_else(|| params.text("DefaultVersion"))
+        .ok_or_else(|| ApiError::missing("SetDefaultVersion"))?;
+    let (number, _) = template.resolve(wanted).map_err(|error| {
+        ApiError::new(
+            error.code,
+            format!(
+                "The launch template version {wanted} is not found for the specified launch template."
+            ),
+        )
+    })?;
     let template = state
         .templates
         .get_mut(&id)
@@ -356,18 +369,59 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
     Ok(xml)
 }
 
+pub(super) const TEMPLATES: Takes = Takes {
+    ids: "LaunchTemplateId",
+    page: (1, 200),
+    filters: &["create-time", "launch-template-name"],
+    tags: true,
+    ..Takes::USUAL
+};
+
+pub(super) const VERSIONS: Takes = Takes {
+    page: (1, 200),
+    filters: &[
+        "create-time",
+        "ebs-optimized",
+        "http-endpoint",
+        "http-protocol-ipv4",
+        "http-tokens",
+        "iam-instance-profile",
+        "image-id",
+        "instance-type",
+        "is-default-version",
+        "kernel-id",
+        "network-card-index",
+        "ram-disk-id",
+    ],
+    absent: &["host-resource-group-arn", "license-configuration-arn"],
+    ..Takes::USUAL
+};
+
+/// How EC2 describes what DescribeLaunchTemplateVersions takes, when it was given something else.
+const VERSIONS_TAKE: &str = "To describe the launch template data for all your launch templates, for ‘--versions’ \
+    specify ‘$Latest’, ‘$Default’, or both, and omit ‘--launch-template-id’, ‘--launch-template-name’, and version \
+    numbers. To describe the launch template data for a specific launch template, specify ‘--launch-template-id’ or \
+    ‘--launch-template-name’, and for ‘--versions’ specify one or more of the following values: ‘$Latest’, \
+    ‘$Default’, or one or more version numbers.";
+
 /// DescribeLaunchTemplates.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let mut describe = Describe::new(params, &state.tags, "LaunchTemplateId");
+    let mut describe = Describe::new(params, &state.tags, &TEMPLATES);
     for name in params.list("LaunchTemplateName") {
         let template = state
             .templates
             .values()
             .find(|template| template.name == name)
-            .ok_or_else(|| unknown_name(name))?;
+            .ok_or_else(|| {
+                ApiError::new(
+                    "InvalidLaunchTemplateName.NotFoundException",
+                    "At least one of the launch templates specified in the request does not exist.",
+                )
+            })?;
         describe.wanted.push(&template.id);
     }
-    let chosen = describe.choose(&state.templates, unknown_id, |template, name| match name {
+    let missing = |ids: &[&str]| unknown_id(&ids.join(", "));
+    let chosen = describe.choose(&state.templates, missing, |template, name| match name {
         "launch-template-name" => one(&template.name),
         "create-time" => one(iso(template.created)),
         _ => None,
@@ -405,11 +459,11 @@ pub(crate) fn describe_versions(state: &State, params: &Params) -> Result<Xml, A
             found.push((template, number, version));
         }
     } else {
-        if wanted.is_empty() || wanted.iter().any(|version| !version.starts_with('$')) {
-            return Err(ApiError::new(
-                "MissingParameter",
-                "Either the launch template ID or the launch template name must be specified.",
-            ));
+        if wanted.is_empty() {
+            return Err(ApiError::new("MissingParameter", VERSIONS_TAKE));
+        }
+        if wanted.iter().any(|version| !version.starts_with('$')) {
+            return Err(ApiError::new("InvalidParameterValue", VERSIONS_TAKE));
         }
         for template in state.templates.values() {
             for version in &wanted {
@@ -418,12 +472,19 @@ pub(crate) fn describe_versions(state: &State, params: &Params) -> Result<Xml, A
             }
         }
     }
-    let keyed = found
+    let filters = Filters::read(params, &VERSIONS)?;
+    let mut chosen = Vec::new();
+    for (template, number, version) in found {
+        if filters.pass(None, |name| version_field(template, number, version, name))? {
+            chosen.push((template, number, version));
+        }
+    }
+    let keyed = chosen
         .into_iter()
         .zip(0_u32..)
         .map(|(version, place)| (format!("{place:010}"), version));
     let mut xml = Xml::new();
-    Page::read(params)?.cut(keyed).write(
+    Page::read(params, &VERSIONS)?.cut(keyed).write(
         &mut xml,
         "launchTemplateVersionSet",
         |x, (template, number, version)| {
@@ -431,6 +492,35 @@ pub(crate) fn describe_versions(state: &State, params: &Params) -> Result<Xml, A
         },
     );
     Ok(xml)
+}
+
+fn version_field(
+    template: &Template,
+    number: u64,
+    version: &Version,
+    name: &str,
+) -> Option<Vec<String>> {
+    let text = |field: &str| maybe(version.data.text(field));
+    match name {
+        "create-time" => one(iso(version.created)),
+        "is-default-version" => one(number == template.default),
+        "image-id" => text("ImageId"),
+        "instance-type" => text("InstanceType"),
+        "kernel-id" => text("KernelId"),
+        "ram-disk-id" => text("RamDiskId"),
+        "ebs-optimized" => text("EbsOptimized"),
+        "http-endpoint" => text("MetadataOptions.HttpEndpoint"),
+        "http-protocol-ipv4" => text("MetadataOptions.HttpProtocolIpv4"),
+        "http-tokens" => text("MetadataOptions.HttpTokens"),
+        "iam-instance-profile" => maybe(
+            version
+                .data
+                .text("IamInstanceProfile.Arn")
+                .or_else(|| version.data.text("IamInstanceProfile.Name")),
+        ),
+        "network-card-index" => text("NetworkInterface.1.NetworkCardIndex"),
+        _ => None,
+    }
 }
 
 fn write(x: &mut Xml, state: &State, template: &Template) {

@@ -71,6 +71,9 @@ pub(crate) fn handle(
     action: &str,
     params: &Params,
 ) -> Result<Xml, ApiError> {
+    if params.text("Version") == Some(CLASSIC) {
+        return classic(action, params);
+    }
     tick(state, estate, ctx.now);
     let call = &mut Call {
         state,
@@ -192,6 +195,30 @@ impl State {
             .map(|listener| listener.target_group.clone())
             .collect()
     }
+}
+
+/// The version of the API of Classic Load Balancers, which are asked for under the same service name.
+const CLASSIC: &str = "2012-06-01";
+
+/// Answers for Classic Load Balancers: there are none, and none can be made.
+fn classic(action: &str, params: &Params) -> Result<Xml, ApiError> {
+    if action != "DescribeLoadBalancers" {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!(
+                "{action} of Classic Load Balancers (API {CLASSIC}) is not part of the rehearsal cloud; see docs/fidelity.md"
+            ),
+        ));
+    }
+    if let Some(name) = params.list("LoadBalancerNames").first() {
+        return Err(ApiError::new(
+            "LoadBalancerNotFound",
+            format!("There is no ACTIVE Load Balancer named '{name}'"),
+        ));
+    }
+    let mut xml = Xml::new();
+    xml.node("LoadBalancerDescriptions", |_| {});
+    Ok(xml)
 }
 
 /// An ARN of ours.

@@ -361,6 +361,44 @@ async fn a_copy_of_an_image_has_a_disk_of_its_own() {
 }
 
 #[tokio::test]
+async fn every_documented_filter_is_known_and_no_other() {
+    let bench = Bench::new();
+    let pair = "PublicKeyMaterial=c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUpxc3ZoNmJmOHAwdzBTN3p2UlRwSklYcmRZVVBOVFlpWW1DaTBMa094OXo=";
+    for form in [
+        &format!("Action=ImportKeyPair&KeyName=ops&{pair}"),
+        "Action=CreateLaunchTemplate&LaunchTemplateName=shop&LaunchTemplateData.ImageId=ami-1",
+        "Action=CreateSecurityGroup&GroupName=web&GroupDescription=web",
+    ] {
+        bench.call(form).unwrap();
+    }
+    bench.run("&KeyName=ops&IamInstanceProfile.Name=shop&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=a");
+    bench.settle().await;
+    let base = bench.base();
+    bench
+        .call(&format!(
+            "Action=CopyImage&Name=copy&SourceImageId={base}&SourceRegion=us-east-1"
+        ))
+        .unwrap();
+    for (action, takes) in ec2::all_takes() {
+        let also = match action {
+            "DescribeLaunchTemplateVersions" => "&LaunchTemplateName=shop",
+            _ => "",
+        };
+        let ask = |filter: &str| {
+            let filter = format!("Filter.1.Name={filter}&Filter.1.Value.1=*");
+            bench.call(&format!("Action={action}&{filter}{also}"))
+        };
+        for filter in takes.filters.iter().chain(takes.absent) {
+            let answer = ask(filter);
+            assert!(answer.is_ok(), "{action} {filter}: {answer:?}");
+        }
+        assert_eq!(ask("tag-key").is_ok(), takes.tags, "{action}");
+        let unknown = ask("colour").unwrap_err();
+        assert_eq!(unknown.code, "InvalidParameterValue", "{action}");
+    }
+}
+
+#[tokio::test]
 async fn an_interface_that_is_to_stay_outlives_instance_and_cloud() {
     let bench = Bench::new();
     let stays =

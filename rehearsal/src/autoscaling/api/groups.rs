@@ -8,7 +8,7 @@ use super::super::life::{self, Departure};
 use super::super::members::{LifecycleState, Member};
 use super::super::refresh::RefreshStatus;
 use super::super::world::{TemplateRef, World};
-use super::{Call, flag, hooks, number, page, records, refuse_left_out, shapes};
+use super::{Call, UNKNOWN, flag, hooks, number, page, records, refuse_left_out, shapes};
 use crate::cloud::{ACCOUNT, REGION};
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
@@ -120,7 +120,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// Reads a LaunchTemplateSpecification; without a version it means `$Default`.
+/// Reads a LaunchTemplateSpecification; without a version it means `$Default`, and is shown without.
 pub(super) fn read_template(spec: &Params) -> Result<TemplateRef, ApiError> {
     let text = |name: &str| spec.string(name).unwrap_or_default();
     let (id, name) = (text("LaunchTemplateId"), text("LaunchTemplateName"));
@@ -129,10 +129,7 @@ pub(super) fn read_template(spec: &Params) -> Result<TemplateRef, ApiError> {
             "Valid requests must contain either launchTemplateId or LaunchTemplateName",
         ));
     }
-    let version = spec
-        .string("Version")
-        .filter(|version| !version.is_empty())
-        .unwrap_or_else(|| "$Default".to_owned());
+    let version = text("Version");
     Ok(TemplateRef { id, name, version })
 }
 
@@ -291,7 +288,15 @@ fn check_targets(arns: &[String], world: &dyn World) -> Result<(), ApiError> {
 
 pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (params, now) = (call.params, call.now);
-    let (group, world) = call.group_and_world()?;
+    let (group, world) = call.group_and_world().map_err(|error| {
+        // This call alone has other words for it.
+        let unknown = error.message.starts_with(UNKNOWN);
+        if unknown {
+            ApiError::validation(format!("{UNKNOWN} - null"))
+        } else {
+            error
+        }
+    })?;
     refuse_left_out(params, &LEFT_OUT)?;
     let mut changed = group.clone();
     let template = params.structure("LaunchTemplate");

@@ -107,14 +107,15 @@ impl Call<'_> {
     }
 }
 
+/// How Auto Scaling says that there is no such group.
+const UNKNOWN: &str = "AutoScalingGroup name not found";
+
 fn find<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Group, ApiError> {
     let bare = name
         .rsplit_once("autoScalingGroupName/")
         .map_or(name, |(_, bare)| bare);
     state.groups.get_mut(bare).ok_or_else(|| {
-        ApiError::validation(format!(
-            "AutoScalingGroup name not found - AutoScalingGroup '{bare}' not found"
-        ))
+        ApiError::validation(format!("{UNKNOWN} - AutoScalingGroup '{bare}' not found"))
     })
 }
 

@@ -11,7 +11,10 @@ use crate::wire::{Xml, iso};
 pub(super) fn template(xml: &mut Xml, template: &TemplateRef) {
     xml.text("LaunchTemplateId", &template.id)
         .text("LaunchTemplateName", &template.name)
-        .text("Version", &template.version);
+        .maybe(
+            "Version",
+            (!template.version.is_empty()).then_some(&template.version),
+        );
 }
 
 /// An AutoScalingGroup.
