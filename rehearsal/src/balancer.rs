@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
+use crate::accept::Failures;
 use crate::balancer_source::{
     BalancerSource, CheckOutcome, ListenerView, TargetGroupView, TargetView,
 };
@@ -102,9 +103,10 @@ async fn reconcile(source: &Arc<dyn BalancerSource>, open: &mut HashMap<String, 
 async fn serve(listener: TcpListener, source: Arc<dyn BalancerSource>, target_group: String) {
     let turn = Arc::new(AtomicUsize::new(0));
     let mut connections = JoinSet::new();
+    let mut failures = Failures::of("a load balancer");
     loop {
         while connections.try_join_next().is_some() {}
-        let Ok((stream, client)) = listener.accept().await else {
+        let Some((stream, client)) = failures.pass(listener.accept().await).await else {
             continue;
         };
         let (source, turn, target_group) =

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -18,9 +18,10 @@ use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, USER_A
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use crate::accept::Failures;
 use crate::autoscaling;
 use crate::back_door::{BackDoor, Said};
 use crate::cloud::{Cloud, REGION, RequestContext, State};
@@ -43,6 +44,9 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// AWS refuses larger requests of these services too; user data is 16 KiB at most.
 const BODY_LIMIT: usize = 1024 * 1024;
+/// How long a request's head may take to come, and its body: longer than any client on this host needs, and no
+/// connection is kept by one that has nothing to say.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The one call of IAM that is answered here, and IAM's namespace.
 const SIMULATE: &str = "SimulatePrincipalPolicy";
 const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
@@ -157,14 +161,10 @@ impl Front {
 
     /// Answers on `listener` for ever.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut failures = Failures::of("the cloud");
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection was lost before it began");
-                    tokio::task::yield_now().await;
-                    continue;
-                }
+            let Some((stream, _)) = failures.pass(listener.accept().await).await else {
+                continue;
             };
             let front = Arc::clone(&self);
             tokio::spawn(async move {
@@ -182,6 +182,8 @@ impl Front {
                     }
                 });
                 let served = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(PATIENCE)
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = served.await {
                     tracing::debug!(%error, "a connection ended early");
@@ -256,7 +258,7 @@ impl Front {
         let (read, body) = if foreign::Call::is_read(form, action.as_deref()) {
             match gather(body).await {
                 Ok(read) => (read.clone(), whole(read)),
-                Err(refusal) => return refusal,
+                Err(error) => return tell(form, &error),
             }
         } else {
             (Bytes::new(), body.boxed_unsync())
@@ -314,7 +316,7 @@ impl Front {
         let (head, body) = request.into_parts();
         let body = match gather(body).await {
             Ok(body) => body,
-            Err(refusal) => return refusal,
+            Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
         let asked = match ask(service, &head, &body) {
             Ok(asked) => asked,
@@ -363,7 +365,10 @@ impl Front {
         let (head, body) = request.into_parts();
         let body = match gather(body).await {
             Ok(body) => body,
-            Err(refusal) => return refusal,
+            Err(error) => {
+                let status = StatusCode::from_u16(error.status);
+                return plain(status.unwrap_or(StatusCode::BAD_REQUEST), error.message);
+            }
         };
         let back = Arc::clone(&self.back);
         let answered = tokio::task::spawn_blocking(move || {
@@ -390,18 +395,32 @@ impl Front {
 /// A whole body.
 ///
 /// # Errors
-/// An answer that refuses one that is too large, or ended before it was whole.
-async fn gather(body: Incoming) -> Result<Bytes, Response<Body>> {
-    match Limited::new(body, BODY_LIMIT).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
+/// What is wrong with one that is too large, ended before it was whole, or does not come.
+async fn gather<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let whole = Limited::new(body, BODY_LIMIT).collect();
+    match tokio::time::timeout(PATIENCE, whole).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::new(
+            "RequestEntityTooLarge",
             format!("the request is larger than {BODY_LIMIT} bytes"),
-        )),
-        Err(error) => Err(plain(
-            StatusCode::BAD_REQUEST,
+        )
+        .with_status(413)),
+        Ok(Err(error)) => Err(ApiError::new(
+            "IncompleteBody",
             format!("the request's body ended early: {error}"),
         )),
+        Err(_) => Err(ApiError::new(
+            "RequestTimeout",
+            format!(
+                "the request's body did not come within {} s",
+                PATIENCE.as_secs()
+            ),
+        )
+        .with_status(408)),
     }
 }
 
@@ -664,6 +683,11 @@ fn whole(body: impl Into<Bytes>) -> Body {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+
     use super::*;
 
     #[test]
@@ -678,6 +702,42 @@ mod tests {
             let asked = ask(Service::Ec2, &head, form.as_bytes());
             let asked = asked.map(|asked| asked.action).map_err(|error| error.code);
             assert_eq!(asked.as_deref().map_err(|code| &**code), expected, "{form}");
+        }
+    }
+
+    /// A body of so many pieces, after which it ends, breaks off, or never goes on.
+    struct Pieces(usize, Poll<Option<&'static str>>);
+
+    impl hyper::body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Box<dyn std::error::Error + Send + Sync>;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            if self.0 == 0 {
+                return self.1.map(|then| then.map(|why| Err(why.into())));
+            }
+            self.0 -= 1;
+            let piece = Bytes::from(vec![b'x'; 1 << 16]);
+            Poll::Ready(Some(Ok(Frame::data(piece))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_too_large_ends_early_or_never_ends_is_named_so() {
+        let ends = Poll::Ready(None);
+        let whole = gather(Pieces(2, ends)).await;
+        assert_eq!(whole.map(|body| body.len()), Ok(1 << 17));
+        for (pieces, then, code) in [
+            (17, ends, "RequestEntityTooLarge"),
+            (1, Poll::Ready(Some("broken")), "IncompleteBody"),
+            (0, Poll::Ready(Some("broken")), "IncompleteBody"),
+            (1, Poll::Pending, "RequestTimeout"),
+        ] {
+            let refused = gather(Pieces(pieces, then)).await.unwrap_err();
+            assert_eq!(refused.code, code);
         }
     }
 

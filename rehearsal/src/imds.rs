@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
+use crate::accept::Failures;
 use crate::imds_source::{ImdsFacts, ImdsSource};
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
@@ -60,10 +61,10 @@ pub(crate) fn serve_unix(
     })?;
     let imds = Arc::new(Imds::new(source, id));
     let task = tokio::spawn(async move {
+        let mut failures = Failures::of("a metadata service");
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => imds.converse(stream),
-                Err(error) => out_of_sockets(&error).await,
+            if let Some((stream, _)) = failures.pass(listener.accept().await).await {
+                imds.converse(stream);
             }
         }
     });
@@ -87,20 +88,14 @@ pub(crate) fn serve_tcp(
         .with_context(|| format!("listen on {address}"))?;
     let imds = Arc::new(Imds::new(source, id));
     let task = tokio::spawn(async move {
+        let mut failures = Failures::of("a metadata service");
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => imds.converse(stream),
-                Err(error) => out_of_sockets(&error).await,
+            if let Some((stream, _)) = failures.pass(listener.accept().await).await {
+                imds.converse(stream);
             }
         }
     });
     Ok(Serving(task.abort_handle()))
-}
-
-/// Accepting fails when file descriptors run out; asking again at once would burn a core.
-async fn out_of_sockets(error: &std::io::Error) {
-    tracing::warn!(%error, "the metadata service cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// One instance's metadata service.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod accept;
 mod autoscaling;
 mod back_door;
 mod balancer;

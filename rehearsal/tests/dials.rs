@@ -315,6 +315,61 @@ fn machines_and_images_are_shown_and_a_plug_can_be_pulled() {
 }
 
 #[test]
+fn out_of_descriptors_the_log_stays_short_and_the_cloud_goes_on() {
+    let cloud = Cloud(cloud::Cloud::down());
+    let mut up = Command::new("sh");
+    let limited = up
+        .args(["-c", r#"ulimit -n 48 && exec "$@""#, "sh"])
+        .arg(env!("CARGO_BIN_EXE_rehearsal"))
+        .arg("up")
+        .arg(cloud.0.folder())
+        .args(["--port", "0", "--guests", "puppets", "--detach"]);
+    assert!(limited.status().unwrap().success());
+    let port = u16::try_from(cloud.note()["port"].as_u64().unwrap()).unwrap();
+    let complaints = || {
+        let log = cloud.0.read("daemon.log");
+        log.lines()
+            .filter(|line| line.contains("cannot be taken"))
+            .count()
+    };
+    let end = Instant::now() + PATIENCE;
+    // The system takes connections for it that it cannot take itself.
+    let mut open = Vec::new();
+    while complaints() == 0 {
+        open.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap());
+        assert!(Instant::now() < end, "{} connections", open.len());
+    }
+    drop(open);
+    assert!(cloud.identity().contains("<Account>"));
+    // One a minute.
+    let most = 2 + usize::try_from((Instant::now() + PATIENCE - end).as_secs() / 60).unwrap();
+    assert!(complaints() <= most, "{} complaints", complaints());
+}
+
+#[test]
+fn a_body_that_ends_early_is_named_so() {
+    let cloud = Cloud::up();
+    let port = u16::try_from(cloud.note()["port"].as_u64().unwrap()).unwrap();
+    for service in ["ec2", "iam"] {
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential=AKIA/20260101/us-east-1/{service}/aws4_request, Signature=s\r\n\
+             content-length: 100\r\n\r\nAction="
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+    }
+    let end = Instant::now() + PATIENCE;
+    let named = || {
+        let journal = cloud.0.read("requests.jsonl");
+        journal.matches("\"IncompleteBody\"").count()
+    };
+    while named() < 2 {
+        assert!(Instant::now() < end, "{}", cloud.0.read("requests.jsonl"));
+    }
+}
+
+#[test]
 fn a_dry_run_makes_no_key() {
     let cloud = Cloud::up();
     let asked = "Action=CreateKeyPair&KeyName=k&KeyType=ed25519";

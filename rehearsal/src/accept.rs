@@ -1,0 +1,123 @@
+//! Connections that cannot be taken.
+//!
+//! Rule: a loop that takes connections in waits after a failure, longer each time, and reports a row of failures when
+//! it begins, once a minute while it lasts, and when it is over. So a process that is out of file descriptors neither
+//! spins nor fills its log.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The first pause; it doubles per failure.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause: how late a connection is taken in once there are descriptors again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often a row of failures is reported.
+const REPORT_EVERY: Duration = Duration::from_mins(1);
+
+/// What a loop that takes connections in knows of its failures.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    what: &'static str,
+    /// In a row.
+    count: u64,
+    reported: Option<Instant>,
+    reports: u64,
+}
+
+impl Failures {
+    /// None yet, of connections to `what`.
+    pub(crate) fn of(what: &'static str) -> Self {
+        Self {
+            what,
+            count: 0,
+            reported: None,
+            reports: 0,
+        }
+    }
+
+    /// The connection that was taken; or nothing, after a pause, when there was none.
+    pub(crate) async fn pass<T>(&mut self, taken: io::Result<T>) -> Option<T> {
+        let error = match taken {
+            Ok(connection) => {
+                if self.count > 0 {
+                    tracing::info!(
+                        failures = self.count,
+                        "connections to {} are taken again",
+                        self.what
+                    );
+                }
+                self.count = 0;
+                self.reported = None;
+                return Some(connection);
+            }
+            Err(error) => error,
+        };
+        // The caller went away before its connection was taken: the next is as good as any.
+        if matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+        ) {
+            return None;
+        }
+        let pause = 1_u32
+            .checked_shl(u32::try_from(self.count).unwrap_or(u32::MAX))
+            .map_or(LONGEST_PAUSE, |times| FIRST_PAUSE.saturating_mul(times));
+        self.count += 1;
+        let now = Instant::now();
+        if self
+            .reported
+            .is_none_or(|reported| now.duration_since(reported) >= REPORT_EVERY)
+        {
+            self.reported = Some(now);
+            self.reports += 1;
+            tracing::error!(
+                %error,
+                failures = self.count,
+                "connections to {} cannot be taken",
+                self.what
+            );
+        }
+        tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> io::Result<()> {
+        Err(rustix::io::Errno::MFILE.into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_of_failures_neither_spins_nor_fills_the_log() {
+        let mut failures = Failures::of("the test");
+        let begun = Instant::now();
+        let mut tries = 0;
+        while begun.elapsed() < Duration::from_secs(600) {
+            assert_eq!(failures.pass(full()).await, None);
+            tries += 1;
+        }
+        assert!(tries < 620, "{tries} tries in ten minutes");
+        assert_eq!(failures.reports, 10);
+        // Once there is room again, nothing is late and the next row is reported at once.
+        assert_eq!(failures.pass(Ok(7)).await, Some(7));
+        failures.pass(full()).await;
+        assert_eq!((failures.count, failures.reports), (1, 11));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_went_away_delays_nobody() {
+        let mut failures = Failures::of("the test");
+        let begun = Instant::now();
+        for _ in 0..1_000 {
+            let gone: io::Result<()> = Err(ErrorKind::ConnectionAborted.into());
+            assert_eq!(failures.pass(gone).await, None);
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(failures.reports, 0);
+    }
+}
