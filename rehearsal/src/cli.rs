@@ -14,7 +14,7 @@ use crate::cloud::REGION;
 use crate::guests::accelerator::Wanted;
 use crate::guests::{Kind, probe};
 use crate::{back_door, dials};
-use crate::{base_image, control, daemon, doctor, imds_relay, status};
+use crate::{base_image, control, daemon, doctor, egress, imds_relay, status};
 
 /// The endpoint's port when none is asked for.
 const DEFAULT_PORT: u16 = 4800;
@@ -394,6 +394,7 @@ impl Exec {
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no command given")
         };
+        let proxies = egress::environment(note.port, |name| std::env::var(name).ok())?;
         // In this process's place: Ctrl-C, signals and the exit code are the command's own.
         let error = std::os::unix::process::CommandExt::exec(
             Command::new(program)
@@ -411,7 +412,9 @@ impl Exec {
                 // The user's own account stays out of a rehearsal.
                 .env("AWS_CONFIG_FILE", "/dev/null")
                 .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-                .env("AWS_EC2_METADATA_DISABLED", "true"),
+                .env("AWS_EC2_METADATA_DISABLED", "true")
+                // Clients that do not read AWS_ENDPOINT_URL stay out of it, too.
+                .envs(proxies),
         );
         complain(&anyhow::Error::from(error).context(format!("run {program}")));
         Ok(ExitCode::from(CANNOT_RUN))

@@ -14,10 +14,13 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
@@ -26,6 +29,7 @@ use crate::autoscaling;
 use crate::back_door::{BackDoor, Said};
 use crate::cloud::{Cloud, REGION, RequestContext, State};
 use crate::ec2;
+use crate::egress::{self, Refusal};
 use crate::elb;
 use crate::faults::Faults;
 use crate::foreign::{self, Form};
@@ -184,7 +188,8 @@ impl Front {
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(PATIENCE)
-                    .serve_connection(TokioIo::new(stream), service);
+                    .serve_connection(TokioIo::new(stream), service)
+                    .with_upgrades();
                 if let Err(error) = served.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
@@ -200,6 +205,9 @@ impl Front {
             return Ok(self.answer_behind(request).await);
         }
         let begun = Instant::now();
+        if request.method() == Method::CONNECT {
+            return Ok(self.answer_outwards(request).await);
+        }
         let scope = scope(&request);
         let service = scope.as_ref().map(|scope| scope.service.as_str());
         let agent = request.headers().get(USER_AGENT);
@@ -243,6 +251,64 @@ impl Front {
         entry.error = code.map(|ErrorCode(code)| code.clone().into_owned());
         self.journal.write(&entry);
         if is_lost { Err(Lost) } else { Ok(answer) }
+    }
+
+    /// Connects a command under `rehearsal exec` to another host, unless it is AWS.
+    async fn answer_outwards(&self, request: Request<Incoming>) -> Response<Body> {
+        let begun = Instant::now();
+        let mut entry = Entry {
+            time: self.cloud.now(),
+            service: None,
+            action: Some("CONNECT".to_owned()),
+            status: None,
+            error: None,
+            ms: 0,
+            agent: None,
+        };
+        let authorization = request.headers().get(PROXY_AUTHORIZATION);
+        let authorization = authorization.and_then(|text| text.to_str().ok());
+        let connected = match request.uri().authority() {
+            Some(target) => egress::connect(target, authorization).await,
+            None => Err(Refusal::Failed("CONNECT names no host".to_owned())),
+        };
+        let refuse = |status: StatusCode, why: String| {
+            let mut answer = plain(status, format!("{why}\n"));
+            // Some clients show nothing of a proxy's answer but this.
+            if let Ok(reason) = ReasonPhrase::try_from(why.into_bytes()) {
+                answer.extensions_mut().insert(reason);
+            }
+            answer
+        };
+        let answer = match connected {
+            Ok(mut there) => {
+                tokio::spawn(async move {
+                    let upgraded = match hyper::upgrade::on(request).await {
+                        Ok(upgraded) => upgraded,
+                        Err(error) => {
+                            tracing::debug!(%error, "a connection outwards was given up");
+                            return;
+                        }
+                    };
+                    let mut here = TokioIo::new(upgraded);
+                    // Either side may break off.
+                    let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+                });
+                plain(StatusCode::OK, "")
+            }
+            Err(Refusal::Aws(why)) => {
+                tracing::warn!("{why}");
+                entry.error = Some("RealAws".to_owned());
+                refuse(StatusCode::FORBIDDEN, why)
+            }
+            Err(Refusal::Failed(why)) => {
+                entry.error = Some("Unreachable".to_owned());
+                refuse(StatusCode::BAD_GATEWAY, why)
+            }
+        };
+        entry.status = Some(answer.status().as_u16());
+        entry.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.journal.write(&entry);
+        answer
     }
 
     /// Lets moto answer for a service that is none of this cloud's, if it can; says in `said` what was asked.

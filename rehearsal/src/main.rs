@@ -19,6 +19,7 @@ mod dials;
 mod disks;
 mod doctor;
 mod ec2;
+mod egress;
 mod elb;
 mod faults;
 mod foreign;

@@ -347,6 +347,51 @@ fn out_of_descriptors_the_log_stays_short_and_the_cloud_goes_on() {
 }
 
 #[test]
+fn the_cloud_connects_commands_to_everybody_but_aws() {
+    let cloud = Cloud::up();
+    let connect = |target: &str| format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
+    let aws = "ec2.us-east-1.amazonaws.com:443";
+    let close = "host: x\r\nconnection: close\r\n";
+    let refused = cloud.send(&connect(aws).replace("host: ", &format!("{close}x: ")));
+    let (line, _) = refused.split_once("\r\n").unwrap();
+    assert!(
+        line.starts_with(
+            "HTTP/1.1 403 rehearsal exec: ec2.us-east-1.amazonaws.com is the real AWS"
+        ),
+        "{refused}"
+    );
+
+    let other = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let target = other.local_addr().unwrap();
+    let port = u16::try_from(cloud.note()["port"].as_u64().unwrap()).unwrap();
+    let mut here = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    here.set_read_timeout(Some(PATIENCE)).unwrap();
+    here.write_all(connect(&target.to_string()).as_bytes())
+        .unwrap();
+    let (mut there, _) = other.accept().unwrap();
+    there.write_all(b"hello").unwrap();
+    drop(there);
+    let mut answer = String::new();
+    here.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nhello"),
+        "{answer}"
+    );
+
+    let script = r#"echo "$HTTPS_PROXY $https_proxy $NO_PROXY $AWS_EC2_METADATA_DISABLED""#;
+    let mut exec = cloud.0.rehearsal("exec");
+    exec.args(["--", "sh", "-c", script]);
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        exec.env_remove(name);
+    }
+    exec.env("NO_PROXY", "*");
+    let proxy = format!("http://127.0.0.1:{port}");
+    let told = String::from_utf8(exec.output().unwrap().stdout).unwrap();
+    let expected = format!("{proxy} {proxy} localhost,127.0.0.1,::1,127.0.0.0/8 true\n");
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn a_body_that_ends_early_is_named_so() {
     let cloud = Cloud::up();
     let port = u16::try_from(cloud.note()["port"].as_u64().unwrap()).unwrap();
