@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How often a row of failures is reported.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
-/// What a loop that takes connections in knows of its failures.
+/// Failures of a loop that accepts connections.
 #[derive(Debug)]
 pub(crate) struct Failures {
     what: &'static str,

@@ -1,8 +1,8 @@
 //! Requests for services that this cloud does not answer itself: which of them `moto` really answers, and in what
 //! form the others are refused.
 //!
-//! Rule: what goes to `moto` is on the list here, call by call, because it does there what it does on AWS as far as
-//! a caller can see. Everything else is refused by name, in the form of the protocol it was asked in: a call that is
+//! Rule: what goes to `moto` is on the list here, call by call, because its effect there is the one on AWS as far as
+//! a caller can observe. Everything else is refused by name, in the form of the protocol it was asked in: a call that is
 //! accepted and never acts (a scaling alarm, a stack whose resources exist nowhere) is worse than one that fails.
 
 use hyper::header::CONTENT_TYPE;
@@ -280,7 +280,7 @@ pub(crate) fn prefix(scope: &str) -> &str {
         .map_or(scope, |service| service.prefix)
 }
 
-/// In what form a request to a service that is not of this cloud is made, and wants to hear of an error.
+/// In what form a request to a service that is not of this cloud is made and its errors are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// S3's own XML.
@@ -322,7 +322,7 @@ impl Form {
         }
     }
 
-    /// What is asked, as far as the request's head says; of the query protocol it is in the body.
+    /// The action, where the request's head names it; in the query protocol the body does.
     pub(crate) fn action<B>(self, request: &Request<B>) -> Option<String> {
         match self {
             Self::S3 | Self::RestJson | Self::RestXml => Some(request.method().to_string()),
@@ -339,7 +339,7 @@ impl Form {
         }
     }
 
-    /// How a service of this form says that it is asked too often.
+    /// The throttling error of a service of this form.
     pub(crate) fn throttled(self) -> ApiError {
         match self {
             Self::S3 => {
@@ -352,7 +352,7 @@ impl Form {
         }
     }
 
-    /// How a service of this form says that a caller may not.
+    /// The access-denied error of a service of this form.
     pub(crate) fn denied(self, message: String) -> ApiError {
         match self {
             Self::S3 | Self::Query | Self::RestXml => {

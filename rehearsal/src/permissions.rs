@@ -1,8 +1,8 @@
 //! Which calls are denied: by the dials `deny.<service>:<Action>`, and by nothing else.
 //!
-//! Rule: a denied call changes nothing and says so in its service's own words, before anything else is said of it; and
-//! what a call needs besides its own name is denied with it, as IAM would (tags at creation, a role to pass, a group's
-//! launch template).
+//! Rule: a denied call changes nothing and fails with its service's own access-denied error, before any other check; and
+//! a call also fails when an action that it needs besides its own is denied, as with IAM (tags at creation, a role to
+//! pass, a group's launch template).
 
 use crate::cloud::{ACCOUNT, Region};
 use crate::dials::Dials;
@@ -10,12 +10,12 @@ use crate::ec2;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params};
 
-/// The one caller there is: who GetCallerIdentity says it is.
+/// The ARN of the only caller, as GetCallerIdentity returns it.
 pub(crate) fn caller() -> String {
     format!("arn:aws:iam::{ACCOUNT}:user/rehearsal")
 }
 
-/// What AWS says to a caller who may not do `action` (e.g. `ec2:RunInstances`).
+/// AWS's message for a denied `action` (e.g. `ec2:RunInstances`).
 pub(crate) fn message(action: &str) -> String {
     format!(
         "User: {} is not authorized to perform: {action} on resource: * with an explicit deny in an identity-based policy",
@@ -27,9 +27,9 @@ pub(crate) fn message(action: &str) -> String {
 pub(crate) struct Call<'a> {
     /// The service's name in IAM's actions.
     pub(crate) service: &'a str,
-    /// How it speaks.
+    /// Its protocol.
     pub(crate) protocol: Protocol,
-    /// What is asked.
+    /// The API action.
     pub(crate) action: &'a str,
     /// Of the query protocols.
     pub(crate) params: &'a Params,
@@ -41,7 +41,7 @@ impl Call<'_> {
     /// Refuses a call that is denied, or that needs what is.
     ///
     /// # Errors
-    /// The service's own words for it.
+    /// The service's access-denied error.
     pub(crate) fn check(&self, region: &Region) -> Result<(), ApiError> {
         let dials = &region.dials;
         if !dials.denies_any() {
@@ -148,13 +148,13 @@ fn refusal(protocol: Protocol, action: &str) -> ApiError {
     }
 }
 
-/// The most results of one page of SimulatePrincipalPolicy, and how many there are when nobody says.
+/// The largest page of SimulatePrincipalPolicy, and the default.
 const PAGE: (i64, i64) = (1000, 100);
 
 /// IAM's SimulatePrincipalPolicy, answered from the dials.
 ///
 /// # Errors
-/// `InvalidInput` for what is no action or no user, role or group, and for policies, which nobody evaluates here.
+/// `InvalidInput` for what is no action or no user, role or group, and for policies, which are not evaluated.
 pub(crate) fn simulate(dials: &Dials, params: &Params) -> Result<crate::wire::Xml, ApiError> {
     let invalid = |message: String| ApiError::new("InvalidInput", message);
     let source = params.required("PolicySourceArn")?;

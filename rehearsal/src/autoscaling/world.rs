@@ -82,7 +82,7 @@ pub(crate) enum AlarmState {
 pub(crate) trait World {
     /// Resolves a template by id or name and version; `Err` is the message EC2 would give.
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
-    /// Whether EC2 would launch from this template version in that place now; `Err` is what it would say.
+    /// Whether EC2 would launch from this template version in that place now; `Err` is its message.
     fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String>;
     /// RunInstances of one; `Err` is the status message of a failed scaling activity.
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::network::zone_id;
-use super::select::{Describe, Takes, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
 use crate::table::Table;
@@ -163,7 +163,7 @@ impl Volumes {
         self.rows.remove(id).is_some()
     }
 
-    /// Takes a volume out of its instance.
+    /// CallSpec a volume out of its instance.
     pub(crate) fn detach(&mut self, id: &str) {
         let attachment = self
             .rows
@@ -297,7 +297,7 @@ fn volume_not_found(ids: &[&str]) -> ApiError {
     )
 }
 
-pub(super) const SNAPSHOTS: Takes = Takes {
+pub(super) const SNAPSHOTS: CallSpec = CallSpec {
     ids: "SnapshotId",
     ids_alone: Some("snapshotSet"),
     filters: &[
@@ -314,10 +314,10 @@ pub(super) const SNAPSHOTS: Takes = Takes {
     ],
     absent: &["owner-alias", "transfer-type"],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const VOLUMES: Takes = Takes {
+pub(super) const VOLUMES: CallSpec = CallSpec {
     ids: "VolumeId",
     ids_alone: Some("volumeSet"),
     filters: &[
@@ -340,7 +340,7 @@ pub(super) const VOLUMES: Takes = Takes {
     ],
     absent: &["fast-restored", "operator.principal"],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// DeleteSnapshot.

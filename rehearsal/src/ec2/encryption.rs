@@ -12,14 +12,14 @@ const DEFAULT_KEY: &str = "eb500000-0000-4000-8000-000000000000";
 
 /// What a request says of encryption.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wish {
+pub(crate) struct Requested {
     /// `Encrypted`, when sent.
     pub(crate) encrypted: Option<bool>,
     /// `KmsKeyId` as an ARN, when sent.
     pub(crate) key: Option<String>,
 }
 
-impl Wish {
+impl Requested {
     /// Reads `Encrypted` and `KmsKeyId`.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Wish {
         Ok(Self { encrypted, key })
     }
 
-    /// The key of something made as wished of a source that has the key `source`.
+    /// The key of something made as requested from a source with the key `source`.
     pub(crate) fn over(&self, source: Option<&String>) -> Option<String> {
         match (source, self.encrypted) {
             (None, Some(false) | None) => None,
@@ -76,16 +76,20 @@ fn arn(key: &str) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn read(form: &str) -> Result<Wish, String> {
-        Wish::read(&Params::parse(form.as_bytes())).map_err(|error| error.code.into_owned())
+    fn read(form: &str) -> Result<Requested, String> {
+        Requested::read(&Params::parse(form.as_bytes())).map_err(|error| error.code.into_owned())
     }
 
     #[test]
     fn encryption_is_never_lost() {
         let source = "arn:aws:kms:us-east-1:123456789012:key/own".to_owned();
         for form in ["", "Encrypted=false", "Encrypted=true"] {
-            let wish = read(form).unwrap();
-            assert_eq!(wish.over(Some(&source)), Some(source.clone()), "{form}");
+            let requested = read(form).unwrap();
+            assert_eq!(
+                requested.over(Some(&source)),
+                Some(source.clone()),
+                "{form}"
+            );
         }
         assert_eq!(read("").unwrap().over(None), None);
         assert_eq!(read("Encrypted=false").unwrap().over(None), None);
@@ -114,7 +118,11 @@ mod tests {
             ("arn:aws:s3:::shop", Err("InvalidParameterValue".to_owned())),
         ] {
             let found = read(&format!("Encrypted=true&KmsKeyId={given}"));
-            assert_eq!(found.map(|wish| wish.key.unwrap()), expected, "{given}");
+            assert_eq!(
+                found.map(|requested| requested.key.unwrap()),
+                expected,
+                "{given}"
+            );
         }
         let alone = read("KmsKeyId=alias/shop");
         assert_eq!(alone, Err("InvalidParameterDependency".to_owned()));

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use super::State;
 use super::disks::{self, Sharing};
 use super::images::{self, Image, ImageState, Mapping, not_found};
-use super::select::{Describe, Takes, maybe, one};
+use super::select::{CallSpec, Describe, maybe, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, iso};
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     ids: "ImageId",
     ids_alone: Some("imagesSet"),
     page: (1, 1000),

@@ -123,7 +123,7 @@ impl Mapping {
             .iter()
             .map(|mapping| {
                 let ebs = mapping.structure("Ebs");
-                let encryption = encryption::Wish::read(&ebs)?;
+                let encryption = encryption::Requested::read(&ebs)?;
                 let size = match ebs.integer("VolumeSize")? {
                     None => None,
                     Some(size) => Some(
@@ -697,7 +697,7 @@ pub(crate) fn copy(
     let name = params.required("Name")?;
     state.check_name(name)?;
     tags::check_kinds(params, &["image", "snapshot"])?;
-    let encryption = encryption::Wish::read(params)?;
+    let encryption = encryption::Requested::read(params)?;
     let source = state.image(params.required("SourceImageId")?)?.clone();
     if source.state != ImageState::Available {
         return Err(ApiError::new(

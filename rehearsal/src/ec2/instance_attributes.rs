@@ -19,7 +19,7 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
         "userData" => instance.user_data.clone(),
         "instanceInitiatedShutdownBehavior" => Some(instance.on_shutdown.name().to_owned()),
         "disableApiTermination" => Some(instance.protected.to_string()),
-        "disableApiStop" => Some(instance.stays_up.to_string()),
+        "disableApiStop" => Some(instance.stop_protected.to_string()),
         "instanceType" => Some(instance.kind.clone()),
         "rootDeviceName" => Some(instance.root_device.clone()),
         "ebsOptimized" => Some(instance.ebs_optimized.to_string()),
@@ -95,7 +95,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
         changed.protected = flag("DisableApiTermination", &text)?;
     }
     if let Some(text) = given("disableApiStop", "DisableApiStop") {
-        changed.stays_up = flag("DisableApiStop", &text)?;
+        changed.stop_protected = flag("DisableApiStop", &text)?;
     }
     if let Some(text) = given("enaSupport", "EnaSupport") {
         stopped("enaSupport")?;

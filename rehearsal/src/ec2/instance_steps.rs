@@ -98,7 +98,7 @@ pub(crate) fn stop(
         if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
             return Err(refused(instance, "stopped"));
         }
-        if instance.stays_up {
+        if instance.stop_protected {
             return Err(ApiError::new(
                 "OperationNotPermitted",
                 format!(

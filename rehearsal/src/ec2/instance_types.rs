@@ -1,7 +1,7 @@
 //! The instance types there are.
 
 use super::network::ZONES;
-use super::select::{Filters, Page, Takes, one};
+use super::select::{CallSpec, Filters, Page, one};
 use crate::cloud::REGION;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -135,7 +135,7 @@ impl InstanceType {
     }
 }
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     page: (5, 100),
     filters: &[
         "auto-recovery-supported",
@@ -181,12 +181,12 @@ pub(super) const TAKES: Takes = Takes {
         "network-info.efa-info.maximum-efa-interfaces",
         "nitro-tpm-info.supported-versions",
     ],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const OFFERINGS: Takes = Takes {
+pub(super) const OFFERINGS: CallSpec = CallSpec {
     filters: &["instance-type", "location"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// DescribeInstanceTypes.

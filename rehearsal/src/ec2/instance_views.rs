@@ -11,13 +11,13 @@ use super::instance_types;
 use super::instances::{Instance, Phase, Reason, check_id, not_found};
 use super::interfaces;
 use super::network::zone_id;
-use super::select::{Describe, Takes, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
-pub(super) const INSTANCES: Takes = Takes {
+pub(super) const INSTANCES: CallSpec = CallSpec {
     ids: "InstanceId",
     ids_alone: Some("instancesSet"),
     filters: &[
@@ -162,10 +162,10 @@ pub(super) const INSTANCES: Takes = Takes {
         "usage-operation-update-time",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const STATUS: Takes = Takes {
+pub(super) const STATUS: CallSpec = CallSpec {
     ids: "InstanceId",
     ids_alone: Some("instancesSet"),
     filters: &[
@@ -191,19 +191,19 @@ pub(super) const STATUS: Takes = Takes {
         "operator.principal",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const CREDITS: Takes = Takes {
+pub(super) const CREDITS: CallSpec = CallSpec {
     ids: "InstanceId",
     filters: &["instance-id"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const PROFILES: Takes = Takes {
+pub(super) const PROFILES: CallSpec = CallSpec {
     ids: "AssociationId",
     filters: &["instance-id", "state"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// DescribeInstances.

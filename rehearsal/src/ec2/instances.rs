@@ -57,7 +57,7 @@ pub(crate) struct Instance {
     pub(crate) groups: Vec<String>,
     /// What its launch said of its network interface.
     #[serde(default)]
-    pub(crate) interface: interfaces::Wish,
+    pub(crate) interface: interfaces::Settings,
     /// The name of its instance profile.
     pub(crate) profile: Option<String>,
     /// As given, in base64.
@@ -68,7 +68,7 @@ pub(crate) struct Instance {
     pub(crate) protected: bool,
     /// Whether StopInstances is refused.
     #[serde(default)]
-    pub(crate) stays_up: bool,
+    pub(crate) stop_protected: bool,
     /// Kept and shown.
     pub(crate) ebs_optimized: bool,
     /// Kept and shown.

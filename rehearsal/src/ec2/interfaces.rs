@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::State;
 use super::instance_views::{group_name, private_name};
 use super::instances::{Instance, Phase};
-use super::select::{Describe, Takes, absent, maybe, one};
+use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
 use crate::cloud::ACCOUNT;
 use crate::table::Table;
@@ -23,7 +23,7 @@ use crate::wire::{ApiError, Params, Xml, iso};
 pub(crate) struct Interface {
     /// `eni-…`
     pub(crate) id: String,
-    /// For people.
+    /// Free text.
     pub(crate) description: String,
     /// `subnet-…`
     pub(crate) subnet: String,
@@ -52,10 +52,10 @@ pub(crate) struct Attachment {
     pub(crate) public: bool,
 }
 
-/// What a launch says of its instances' interface, beside subnet and groups.
+/// Settings of an instance's interface, given at launch, besides subnet and groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Wish {
-    /// For people.
+pub(crate) struct Settings {
+    /// Free text.
     pub(crate) description: String,
     /// Whether it goes with the instance.
     pub(crate) delete_on_termination: bool,
@@ -63,7 +63,7 @@ pub(crate) struct Wish {
     pub(crate) public: bool,
 }
 
-impl Default for Wish {
+impl Default for Settings {
     fn default() -> Self {
         Self {
             description: String::new(),
@@ -73,7 +73,7 @@ impl Default for Wish {
     }
 }
 
-impl Wish {
+impl Settings {
     /// Reads the one `NetworkInterface` of a launch; the rest of it is subnet and groups.
     ///
     /// # Errors
@@ -125,12 +125,12 @@ impl Wish {
             }
         }
         let flag = |name: &str| interface.boolean(name);
-        let wish = Self {
+        let settings = Self {
             description: interface.string("Description").unwrap_or_default(),
             delete_on_termination: flag("DeleteOnTermination")?.unwrap_or(true),
             public: flag("AssociatePublicIpAddress")?.unwrap_or(true),
         };
-        Ok((wish, interface))
+        Ok((settings, interface))
     }
 }
 
@@ -239,7 +239,7 @@ fn not_found(ids: &[&str]) -> ApiError {
     )
 }
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     ids: "NetworkInterfaceId",
     ids_alone: Some("networkInterfaceIdSet"),
     filters: &[
@@ -283,7 +283,7 @@ pub(super) const TAKES: Takes = Takes {
         "requester-id",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// The part of an interface's id after its prefix.

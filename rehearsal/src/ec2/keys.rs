@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Takes, absent, one};
+use super::select::{CallSpec, Describe, absent, one};
 use super::tags;
 use crate::cloud::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids, iso};
@@ -37,11 +37,11 @@ fn not_found(names: &[&str]) -> ApiError {
     )
 }
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     ids: "KeyPairId",
     filters: &["fingerprint", "key-name", "key-pair-id"],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 impl State {

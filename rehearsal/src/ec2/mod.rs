@@ -96,7 +96,7 @@ impl State {
         changes.single("ec2.network", &before.network, &self.network);
     }
 
-    /// Takes a row back in; whether it is one of EC2's.
+    /// CallSpec a row back in; whether it is one of EC2's.
     ///
     /// # Errors
     /// When it is of another release.
@@ -272,9 +272,9 @@ fn answer(
     }
 }
 
-/// What each Describe call takes, for tests that try it all.
+/// What each Describe call accepts, for tests that try it all.
 #[cfg(test)]
-pub(crate) fn all_takes() -> [(&'static str, select::Takes); 19] {
+pub(crate) fn all_specs() -> [(&'static str, select::CallSpec); 19] {
     [
         ("DescribeImages", image_calls::TAKES),
         ("DescribeSnapshots", disks::SNAPSHOTS),

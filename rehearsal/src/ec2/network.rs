@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Filters, Page, Takes, absent, one};
+use super::select::{CallSpec, Describe, Filters, Page, absent, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -173,7 +173,7 @@ fn address(second_byte: u8, block: u32, host: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(Ipv4Addr::new(127, second_byte, 0, 0)) + block * SUBNET_SIZE + host)
 }
 
-pub(super) const VPCS: Takes = Takes {
+pub(super) const VPCS: CallSpec = CallSpec {
     ids: "VpcId",
     ids_alone: Some("vpcSet"),
     filters: &[
@@ -195,10 +195,10 @@ pub(super) const VPCS: Takes = Takes {
         "ipv6-cidr-block-association.state",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const SUBNETS: Takes = Takes {
+pub(super) const SUBNETS: CallSpec = CallSpec {
     ids: "SubnetId",
     ids_alone: Some("subnetSet"),
     filters: &[
@@ -233,10 +233,10 @@ pub(super) const SUBNETS: Takes = Takes {
         "outpost-arn",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const AVAILABILITY_ZONES: Takes = Takes {
+pub(super) const AVAILABILITY_ZONES: CallSpec = CallSpec {
     filters: &[
         "group-long-name",
         "group-name",
@@ -248,12 +248,12 @@ pub(super) const AVAILABILITY_ZONES: Takes = Takes {
         "zone-type",
     ],
     absent: &["message", "parent-zone-id", "parent-zone-name"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const ALL_REGIONS: Takes = Takes {
+pub(super) const ALL_REGIONS: CallSpec = CallSpec {
     filters: &["endpoint", "opt-in-status", "region-name"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 fn subnets_not_found(ids: &[&str]) -> ApiError {

@@ -248,7 +248,7 @@ pub(crate) fn launch(
     Ok(made)
 }
 
-/// What a launch may say: the parts that are honoured, and those that `docs/fidelity.md` says are without effect.
+/// Parameters of a launch: those that are honoured, and those that have no effect (`docs/fidelity.md`).
 const HONOURED: [&str; 24] = [
     "BlockDeviceMapping",
     "ClientToken",
@@ -276,7 +276,7 @@ const HONOURED: [&str; 24] = [
     "CpuOptions",
     "InstanceMarketOptions",
 ];
-/// Further parts without effect as long as they ask for what is the case anyway.
+/// Further parameters, accepted with the value that describes what every instance has anyway.
 const USUAL: [(&str, &str); 10] = [
     ("Placement.Tenancy", "default"),
     ("EnclaveOptions.Enabled", "false"),
@@ -299,7 +299,7 @@ const USUAL: [(&str, &str); 10] = [
     ("Ipv6AddressCount", "0"),
 ];
 
-/// Refuses what a launch would otherwise forget.
+/// Refuses parameters that a launch would otherwise ignore.
 fn check_known(params: &Params) -> Result<(), ApiError> {
     for (name, value) in params.iter() {
         let field = name.split('.').next().unwrap_or_default();
@@ -379,11 +379,11 @@ fn devices(state: &State, image: &Image, wishes: &[Mapping]) -> Result<Vec<Mappi
             Some(id) => state.snapshot(id)?.key.clone(),
             None => None,
         };
-        let wish = encryption::Wish {
+        let requested = encryption::Requested {
             encrypted: device.encrypted,
             key: device.key.take(),
         };
-        device.key = wish.over(key.as_ref());
+        device.key = requested.over(key.as_ref());
     }
     Ok(devices)
 }
@@ -419,7 +419,7 @@ fn model(
     image: &Image,
     kind: InstanceType,
 ) -> Result<Instance, ApiError> {
-    let (wish, interface) = interfaces::Wish::read(params)?;
+    let (settings, interface) = interfaces::Settings::read(params)?;
     let wanted_subnet = params
         .text("SubnetId")
         .or_else(|| interface.text("SubnetId"))
@@ -457,7 +457,7 @@ fn model(
         key,
         public_key,
         groups: groups(state, params, &interface)?,
-        interface: wish,
+        interface: settings,
         profile: profile(&params.structure("IamInstanceProfile"))?,
         user_data: user_data(params.text("UserData"))?,
         on_shutdown: match params.text("InstanceInitiatedShutdownBehavior") {
@@ -465,7 +465,7 @@ fn model(
             None => OnShutdown::Stop,
         },
         protected: params.boolean("DisableApiTermination")?.unwrap_or(false),
-        stays_up: params.boolean("DisableApiStop")?.unwrap_or(false),
+        stop_protected: params.boolean("DisableApiStop")?.unwrap_or(false),
         ebs_optimized: params.boolean("EbsOptimized")?.unwrap_or(false),
         monitored: params.boolean("Monitoring.Enabled")?.unwrap_or(false),
         metadata: MetadataOptions {

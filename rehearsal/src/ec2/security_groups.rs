@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Takes, absent, one};
+use super::select::{CallSpec, Describe, absent, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, ids};
@@ -123,7 +123,7 @@ fn not_found(ids: &[&str]) -> ApiError {
     )
 }
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     ids: "GroupId",
     filters: &[
         "description",
@@ -153,7 +153,7 @@ pub(super) const TAKES: Takes = Takes {
         "ip-permission.prefix-list-id",
     ],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// What a group's rules have for a filter `ip-permission.…` or `egress.ip-permission.…`.

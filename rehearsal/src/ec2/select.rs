@@ -7,12 +7,12 @@ use super::tags::Tags;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml};
 
-/// What a Describe call takes: its ids, its page sizes and its filters.
+/// What a Describe call accepts: its ids, its page sizes and its filters.
 ///
 /// Rule: a filter is looked up among those that AWS documents for the call before anything is chosen, so that an unknown
 /// one is refused whether or not there is anything to filter.
 #[derive(Debug)]
-pub(crate) struct Takes {
+pub(crate) struct CallSpec {
     /// The parameter that names resources, such as `InstanceId`; empty where none does.
     pub(crate) ids: &'static str,
     /// EC2's name for it where it cannot be used with `MaxResults`, such as `instancesSet`.
@@ -21,13 +21,13 @@ pub(crate) struct Takes {
     pub(crate) page: (i64, i64),
     /// Filters that resources here have values for.
     pub(crate) filters: &'static [&'static str],
-    /// Documented filters of what nothing here has: they are known, and nothing passes them.
+    /// Documented filters of what nothing here has: they are accepted, and nothing passes them.
     pub(crate) absent: &'static [&'static str],
     /// Whether `tag:<key>`, `tag-key` and `tag-value` filter.
     pub(crate) tags: bool,
 }
 
-impl Takes {
+impl CallSpec {
     /// A call with nothing but pages of the usual size.
     pub(crate) const USUAL: Self = Self {
         ids: "",
@@ -38,7 +38,7 @@ impl Takes {
         tags: false,
     };
 
-    fn knows(&self, filter: &str) -> bool {
+    fn accepts(&self, filter: &str) -> bool {
         let is_tag = filter.starts_with("tag:") || ["tag-key", "tag-value"].contains(&filter);
         self.filters.contains(&filter) || self.absent.contains(&filter) || (self.tags && is_tag)
     }
@@ -48,7 +48,7 @@ impl Takes {
 #[derive(Clone, Debug)]
 pub(crate) struct Filters {
     all: Vec<Filter>,
-    takes: &'static Takes,
+    spec: &'static CallSpec,
 }
 
 #[derive(Clone, Debug)]
@@ -61,12 +61,12 @@ impl Filters {
     /// Reads `Filter.N.Name` and `Filter.N.Value.M`.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for a filter that the call does not take, or one without a name or values.
-    pub(crate) fn read(params: &Params, takes: &'static Takes) -> Result<Self, ApiError> {
+    /// `InvalidParameterValue` for a filter that the call does not accept, or one without a name or values.
+    pub(crate) fn read(params: &Params, spec: &'static CallSpec) -> Result<Self, ApiError> {
         let mut filters = Vec::new();
         for filter in params.structs("Filter") {
             let name = filter.required("Name")?.to_owned();
-            if !takes.knows(&name) {
+            if !spec.accepts(&name) {
                 return Err(ApiError::new(
                     "InvalidParameterValue",
                     format!("The filter '{name}' is invalid"),
@@ -84,17 +84,14 @@ impl Filters {
             }
             filters.push(Filter { name, values });
         }
-        Ok(Self {
-            all: filters,
-            takes,
-        })
+        Ok(Self { all: filters, spec })
     }
 
     /// Whether a resource with these tags passes. `field` gives the values the resource has for a
     /// filter's name (any one matching suffices).
     ///
     /// # Errors
-    /// `InternalError` when `field` does not know a filter that the call takes.
+    /// `InternalError` when `field` has no value for a filter that the call accepts.
     pub(crate) fn pass(
         &self,
         tags: Option<&Tags>,
@@ -113,7 +110,7 @@ impl Filters {
             } else if name == "tag-value" {
                 tags.map(|tags| tags.values().cloned().collect())
                     .unwrap_or_default()
-            } else if self.takes.absent.contains(&name) {
+            } else if self.spec.absent.contains(&name) {
                 Vec::new()
             } else {
                 field(name).ok_or_else(|| {
@@ -199,8 +196,8 @@ impl Page {
     ///
     /// # Errors
     /// When the token is none of ours, or the size is out of range.
-    pub(crate) fn read(params: &Params, takes: &Takes) -> Result<Self, ApiError> {
-        let (least, most) = takes.page;
+    pub(crate) fn read(params: &Params, spec: &CallSpec) -> Result<Self, ApiError> {
+        let (least, most) = spec.page;
         let beyond = |limit: i64, side: &str, bound: i64| {
             Err(ApiError::new(
                 "InvalidParameterValue",
@@ -215,9 +212,9 @@ impl Page {
             Some(limit) if limit > most => return beyond(limit, "smaller", most),
             Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
         };
-        if let Some(ids) = takes.ids_alone
+        if let Some(ids) = spec.ids_alone
             && params.has("MaxResults")
-            && !params.list(takes.ids).is_empty()
+            && !params.list(spec.ids).is_empty()
         {
             return Err(ApiError::new(
                 "InvalidParameterCombination",
@@ -271,21 +268,21 @@ pub(crate) struct Describe<'a> {
     pub(crate) tags: &'a Table<String, Tags>,
     /// `ImageId` and the like: the ids wanted, none for all.
     pub(crate) wanted: Vec<&'a str>,
-    takes: &'static Takes,
+    spec: &'static CallSpec,
 }
 
 impl<'a> Describe<'a> {
-    /// A Describe call that takes this.
+    /// A Describe call that accepts what `spec` lists.
     pub(crate) fn new(
         params: &'a Params,
         tags: &'a Table<String, Tags>,
-        takes: &'static Takes,
+        spec: &'static CallSpec,
     ) -> Self {
         Self {
             params,
             tags,
-            wanted: params.list(takes.ids),
-            takes,
+            wanted: params.list(spec.ids),
+            spec,
         }
     }
 
@@ -313,8 +310,8 @@ impl<'a> Describe<'a> {
         missing: impl Fn(&[&str]) -> ApiError,
         field: impl Fn(&T, &str) -> Option<Vec<String>>,
     ) -> Result<Paged<&'a T>, ApiError> {
-        let filters = Filters::read(self.params, self.takes)?;
-        let page = Page::read(self.params, self.takes)?;
+        let filters = Filters::read(self.params, self.spec)?;
+        let page = Page::read(self.params, self.spec)?;
         let mut gone = self.wanted.clone();
         gone.retain(|id| !all.contains_key(*id));
         if !gone.is_empty() {
@@ -386,7 +383,7 @@ mod tests {
         }
     }
 
-    const TAKES: Takes = Takes {
+    const TAKES: CallSpec = CallSpec {
         page: (3, 1000),
         filters: &["state", "owner-id"],
         absent: &["kernel-id"],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use super::select::{Filters, Page, Takes, one};
+use super::select::{CallSpec, Filters, Page, one};
 use crate::wire::{ApiError, Params, Xml};
 
 /// A resource's tags.
@@ -165,10 +165,10 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     Ok(done())
 }
 
-pub(super) const TAKES: Takes = Takes {
+pub(super) const TAKES: CallSpec = CallSpec {
     filters: &["key", "resource-id", "resource-type", "value"],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// DescribeTags.

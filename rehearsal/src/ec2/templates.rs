@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::select::{Describe, Filters, Page, Takes, maybe, one};
+use super::select::{CallSpec, Describe, Filters, Page, maybe, one};
 use super::tags;
 use crate::cloud::{ACCOUNT, RequestContext};
 use crate::wire::{ApiError, Params, Xml, ids, iso};
@@ -369,15 +369,15 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
     Ok(xml)
 }
 
-pub(super) const TEMPLATES: Takes = Takes {
+pub(super) const TEMPLATES: CallSpec = CallSpec {
     ids: "LaunchTemplateId",
     page: (1, 200),
     filters: &["create-time", "launch-template-name"],
     tags: true,
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
-pub(super) const VERSIONS: Takes = Takes {
+pub(super) const VERSIONS: CallSpec = CallSpec {
     page: (1, 200),
     filters: &[
         "create-time",
@@ -394,7 +394,7 @@ pub(super) const VERSIONS: Takes = Takes {
         "ram-disk-id",
     ],
     absent: &["host-resource-group-arn", "license-configuration-arn"],
-    ..Takes::USUAL
+    ..CallSpec::USUAL
 };
 
 /// How EC2 describes what DescribeLaunchTemplateVersions takes, when it was given something else.

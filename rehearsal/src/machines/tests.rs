@@ -379,7 +379,7 @@ async fn every_documented_filter_is_known_and_no_other() {
             "Action=CopyImage&Name=copy&SourceImageId={base}&SourceRegion=us-east-1"
         ))
         .unwrap();
-    for (action, takes) in ec2::all_takes() {
+    for (action, spec) in ec2::all_specs() {
         let also = match action {
             "DescribeLaunchTemplateVersions" => "&LaunchTemplateName=shop",
             _ => "",
@@ -388,11 +388,11 @@ async fn every_documented_filter_is_known_and_no_other() {
             let filter = format!("Filter.1.Name={filter}&Filter.1.Value.1=*");
             bench.call(&format!("Action={action}&{filter}{also}"))
         };
-        for filter in takes.filters.iter().chain(takes.absent) {
+        for filter in spec.filters.iter().chain(spec.absent) {
             let answer = ask(filter);
             assert!(answer.is_ok(), "{action} {filter}: {answer:?}");
         }
-        assert_eq!(ask("tag-key").is_ok(), takes.tags, "{action}");
+        assert_eq!(ask("tag-key").is_ok(), spec.tags, "{action}");
         let unknown = ask("colour").unwrap_err();
         assert_eq!(unknown.code, "InvalidParameterValue", "{action}");
     }
