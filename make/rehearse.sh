@@ -168,13 +168,13 @@ else
   bad=$(sha256sum "$place/bad-agent" | cut -d' ' -f1)
   echo "  in the first wave: ${first[*]}; not: ${rest[*]}" >&2
   expect 0 imagebuilder channel publish "$place/bad-agent" --version 0.3.0 --waves 50%@0m,51%@0m,100%@100d >&2
-  skipped="[s['reason'] for s in it['skipped'] if s['build']['digest'] == '$bad']"
+  skipped="[s['build']['version'] for s in it['skipped'] + it['failures'] if s['build']['digest'] == '$bad']"
   end=$((SECONDS + 240))
   until why=$(updater "${first[0]}" "$skipped") && [ "$why" != "[]" ]; do
-    [ $SECONDS -lt $end ] || die "${first[0]} has not given the bad agent up after 240 s"
+    [ $SECONDS -lt $end ] || die "${first[0]} has not tried the bad agent and gone back after 240 s"
     sleep 1
   done
-  echo "  ${first[0]} gave it up: $why" >&2
+  echo "  ${first[0]} tried it and went back: $why" >&2
   expect 0 imagebuilder channel withdraw 0.3.0 --reason 'dies on trial' >&2
   until_agents 0.2.0 120
   for box_id in "${rest[@]}"; do

@@ -1,5 +1,6 @@
 //! The command line: the faces, their flags, and the exit codes.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -140,6 +141,16 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
+    /// The flags that name the same settings to another program of ours.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        vec![
+            "--settings".into(),
+            self.settings.clone().into(),
+            "--drop-ins".into(),
+            self.drop_ins.clone().into(),
+        ]
+    }
+
     /// As the settings have them.
     pub(crate) fn into_sources(self) -> Sources {
         Sources {

@@ -33,6 +33,7 @@ mod run;
 mod settings;
 mod standing;
 mod status;
+mod text;
 pub mod update;
 
 use std::process::ExitCode;

@@ -6,6 +6,8 @@
 //! moment; the one commit point is the rename of the link `stable`.
 
 pub mod attempt;
+pub mod before;
+pub mod blame;
 pub mod board;
 pub mod channel;
 pub(crate) mod command;

@@ -47,6 +47,7 @@ fn told() -> UpdateStanding {
             build: build("1.1.0", "b"),
             reason: "crashed".into(),
             at: at(0),
+            attempts: Some(3),
         }],
         metadata: Some([1, 40, 30, 20]),
         metadata_expires: Some(at(86_400)),

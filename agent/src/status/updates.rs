@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::Row;
+use crate::update::blame::{Count, FailureKind, Failures};
 use crate::update::board::{Build, UpdateStanding};
 use crate::update::plan::POSITIONS;
 use crate::update::subscription::Subject;
@@ -65,16 +66,54 @@ pub(super) fn rows(
             format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
         rows.push(("metadata", format!("{versions}{fresh}")));
     }
+    rows.extend(standing.withheld.as_ref().map(|withheld| {
+        let told = format!(
+            "permission to restart the agent, since {}, {}: {}",
+            withheld.since,
+            ago(withheld.since, now),
+            withheld.reason
+        );
+        ("withheld", told)
+    }));
+    for failures in &standing.failures {
+        rows.extend(failed(failures, now).map(|told| ("failed", told)));
+    }
     for skipped in &standing.skipped {
         let told = format!(
-            "{}: {}, {}",
+            "{}: {}, {}; not tried again: imagebuilder-agent update forgive {}",
             named(&skipped.build),
             skipped.reason,
-            ago(skipped.at, now)
+            ago(skipped.at, now),
+            skipped.build.version
         );
         rows.push(("skipped", told));
     }
     rows
+}
+
+/// What is held against a release that is tried again, by cause.
+fn failed(failures: &Failures, now: Timestamp) -> Option<String> {
+    let cause = |(kind, count): (&FailureKind, &Count)| {
+        let word = match kind {
+            FailureKind::Environment => "environment",
+            FailureKind::Interrupted => "interrupted",
+            FailureKind::Unhealthy => "unhealthy",
+            FailureKind::Crashed => "crashed",
+        };
+        format!(
+            "{word} {} times, {} ({})",
+            count.count,
+            ago(count.at, now),
+            count.reason
+        )
+    };
+    let causes: Vec<String> = failures.causes.iter().map(cause).collect();
+    let again = match failures.until(now, None) {
+        Some((until, ..)) => format!("tried again at {until}, {}", ahead(until, now)),
+        None => "tried again".to_owned(),
+    };
+    let told = || format!("{}: {}; {again}", named(&failures.build), causes.join("; "));
+    (!causes.is_empty()).then(told)
 }
 
 /// `Some(None)`: the box is known to follow no channel.
@@ -177,7 +216,8 @@ mod tests {
 
     use super::super::screen;
     use super::*;
-    use crate::update::board::{Hold, Skipped};
+    use crate::update::blame;
+    use crate::update::board::{Hold, Skipped, Withheld};
     use crate::update::channel::Digest;
 
     fn at(text: &str) -> Timestamp {
@@ -214,6 +254,22 @@ mod tests {
         }
     }
 
+    fn failures() -> Vec<Failures> {
+        let mut failures = Vec::new();
+        for (kind, reason, time) in [
+            (
+                FailureKind::Interrupted,
+                "cut short",
+                "2026-06-01T11:55:00Z",
+            ),
+            (FailureKind::Unhealthy, "sick", "2026-06-01T09:00:00Z"),
+            (FailureKind::Unhealthy, "sick", "2026-06-01T11:50:00Z"),
+        ] {
+            blame::count(&mut failures, &build(3), kind, reason, at(time));
+        }
+        failures
+    }
+
     #[test]
     fn a_box_that_is_current() {
         assert_eq!(
@@ -246,7 +302,13 @@ mod tests {
                 build: build(5),
                 reason: "the trial ended with watchdog".to_owned(),
                 at: at("2026-05-29T12:00:00Z"),
+                attempts: Some(3),
             }],
+            failures: failures(),
+            withheld: Some(Withheld {
+                since: at("2026-06-01T07:00:00Z"),
+                reason: "standby".to_owned(),
+            }),
             metadata_expires: Some(at("2026-06-01T10:00:00Z")),
             verified_at: Some(at("2026-05-31T11:00:00Z")),
             ..quiet()
@@ -263,7 +325,11 @@ mod tests {
              floor     1.1.0\n\
              checked   4 min ago; last verified 25 h ago\n\
              metadata  root 1, timestamp 52, snapshot 10, targets 3, EXPIRED 2 h ago\n\
-             skipped   1.5.0 (555555555555): the trial ended with watchdog, 3 days ago\n"
+             withheld  permission to restart the agent, since 2026-06-01T07:00:00Z, 5 h ago: standby\n\
+             failed    1.3.0 (333333333333): interrupted 1 times, 5 min ago (cut short); \
+             unhealthy 2 times, 10 min ago (sick); tried again at 2026-06-01T13:50:00Z, in 110 min\n\
+             skipped   1.5.0 (555555555555): the trial ended with watchdog, 3 days ago; not tried again: \
+             imagebuilder-agent update forgive 1.5.0\n"
         );
     }
 

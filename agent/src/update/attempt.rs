@@ -4,6 +4,7 @@
 //! failure to persist ends the run where it is, after the box was put back onto its stable agent.
 
 mod acts;
+mod compare;
 mod repair;
 mod watch;
 mod world;
@@ -13,16 +14,19 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 use tracing::{error, info, warn};
 
-pub use self::repair::{Repaired, repair};
+pub use self::repair::repair;
 pub use self::world::{
     Active, Clock, Course, Daemon, Health, Probe, StandingFile, System, Unit, UnitState, Units,
     World,
 };
+use super::before::Before;
+use super::blame;
 use super::board::Build;
 use super::machine::{self, Action, Event, Fate, Look, NO_LEAVE, Outcome, Phase, Step};
-use super::plan::{self, Decision};
+use super::plan::{self, Decision, Why};
 use super::slots::{Leads, Link, Slots};
 use super::state::{Found, State};
+use crate::text;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ impl Ended {
         match self {
             Self::Busy | Self::With(Outcome::Settled(_) | Outcome::Updated { .. }) => true,
             Self::With(Outcome::Postponed { code, .. }) => code == NO_LEAVE,
-            Self::With(Outcome::Skipped { .. }) => false,
+            Self::With(Outcome::Failed { .. }) => false,
         }
     }
 }
@@ -80,9 +84,11 @@ impl Attempt {
             Leads::Factory | Leads::Nowhere => None,
             Leads::Unreadable(why) => bail!("cannot read the link stable: {why}"),
         };
-        let (state, found) = world
+        let (mut state, found) = world
             .store
             .load(&world.course.instance_id, known.as_ref())?;
+        let orders = world.store.orders(&world.course.instance_id);
+        state.forgive(&orders.forgiven);
         match found {
             Found::Whole => {}
             Found::Nothing => info!("the first run on this box"),
@@ -94,6 +100,16 @@ impl Attempt {
                 "the state is of {instance_id}, of which this box is a copy: begun anew, with its floor"
             ),
         }
+        if let Some(build) = &known
+            && let Err(error) = world.slots.let_run(build)
+        {
+            warn!("{error:#}");
+        }
+        let factory = world
+            .slots
+            .factory()
+            .inspect_err(|error| warn!("{error:#}"))
+            .ok();
         let broken = match &led {
             Leads::Nowhere => Some("stable leads nowhere".to_owned()),
             Leads::Slot(build) => match world.slots.verify(build) {
@@ -105,17 +121,15 @@ impl Attempt {
             Leads::Factory | Leads::Unreadable(_) => None,
         };
         if let Some(why) = broken {
-            let to = repair::step_down(&world.slots, &state, known.as_ref())?;
+            let to = Before::choose(&state, known.as_ref(), factory.as_ref(), |build| {
+                world.slots.verify(build).is_ok()
+            });
+            repair::go_to(&world.slots, &to)?;
             warn!("{why}: stable is now {to}");
             if let Err(error) = world.units.start(Unit::Stable).await {
                 error!("cannot start the stable unit: {error:#}");
             }
         }
-        let factory = world
-            .slots
-            .factory()
-            .inspect_err(|error| warn!("{error:#}"))
-            .ok();
         let stable = match (world.slots.leads(Link::Stable), &factory) {
             (Leads::Slot(build), _) => build,
             (_, Some(factory)) => factory.clone(),
@@ -129,6 +143,26 @@ impl Attempt {
             decision: None,
             before: None,
         })
+    }
+
+    /// Whatever overrides an operator's order is said where people look.
+    fn say_what_is_overridden(&self, step: &Step) {
+        let Phase::Fetching(job) = &step.phase else {
+            return;
+        };
+        if let Some(Decision::Update {
+            why: why @ Why::BelowFloor { overrides, .. },
+            ..
+        }) = &self.decision
+            && !overrides.is_empty()
+        {
+            warn!(
+                code = "floor",
+                version = %job.build.version,
+                "taking {}: {why}",
+                job.build.version
+            );
+        }
     }
 
     async fn drive(&mut self) -> Result<Outcome> {
@@ -148,6 +182,17 @@ impl Attempt {
             if step.phase.name() != from.name() {
                 let phase = step.phase.name();
                 info!(phase, "{} -> {phase}", from.name());
+            }
+            self.say_what_is_overridden(&step);
+            if let Phase::Armed(job) = &step.phase
+                && job.overruled
+            {
+                warn!(
+                    code = machine::WITHHELD,
+                    version = %job.build.version,
+                    "the agent withheld its permission for too long: {}",
+                    job.why
+                );
             }
             if let Err(error) = self.remember(&step) {
                 self.abandon(&from, &step).await;
@@ -177,20 +222,31 @@ impl Attempt {
         match &step.phase {
             // Before the rename, so that `stable` only ever leads to what is on the list.
             Phase::Confirmed(job) => self.state.confirm(&job.build),
+            // What was withdrawn, or is below the floor, is nothing to go back to: then what was before it stays.
             Phase::Committed(job) if job.from != job.build => {
-                self.state.previous = Some(job.from.clone());
+                if self.state.barred(&job.from).is_none() {
+                    self.state.previous = Some(job.from.clone());
+                } else if self.state.previous.as_ref() == Some(&job.build) {
+                    self.state.previous = None;
+                }
             }
             _ => {}
         }
         for action in &step.actions {
             if let Action::Report(outcome) = action {
-                (self.state.code, self.state.reason) = words(outcome);
+                let (code, reason) = words(outcome);
+                (self.state.code, self.state.reason) = (code, text::line(&reason, text::REASON));
             }
         }
         if step.phase.job().is_none() {
             self.forget_unslotted();
         }
         let saved = self.world.store.save(&self.state);
+        if let Err(error) = &saved {
+            // It cannot be kept, and is shown all the same.
+            "disk".clone_into(&mut self.state.code);
+            self.state.reason = text::line(&format!("{error:#}"), text::REASON);
+        }
         self.show();
         saved
     }
@@ -213,6 +269,7 @@ impl Attempt {
                 phase,
                 Phase::Armed(_)
                     | Phase::Trial(_)
+                    | Phase::Comparing(_)
                     | Phase::Proving(_)
                     | Phase::Confirmed(_)
                     | Phase::Committed(_)
@@ -229,10 +286,18 @@ impl Attempt {
     /// What became of the trial unit in this boot.
     async fn fate(&mut self) -> Fate {
         match self.world.units.look(Unit::Trial).await {
-            Ok(UnitState { active, result, .. }) => match active {
+            Ok(UnitState {
+                active,
+                result,
+                status,
+                ..
+            }) => match active {
                 Active::Inactive => Fate::Unproven,
                 Active::Failed if result == "timeout" => Fate::Deadline,
-                Active::Failed => Fate::Failed(format!("the trial ended with {result}")),
+                Active::Failed => Fate::Failed {
+                    kind: blame::of_unit(&result, status),
+                    reason: format!("the trial ended with {result}"),
+                },
                 Active::Active | Active::Activating | Active::Deactivating => Fate::Running,
             },
             Err(error) => {
@@ -296,22 +361,33 @@ impl Attempt {
             Outcome::Postponed { code, reason } => {
                 warn!(code = %code, "not now ({code}): {reason}");
             }
-            Outcome::Skipped {
+            Outcome::Failed {
                 build,
                 code,
                 reason,
-            } => error!(
-                code = %code,
-                version = %build.version,
-                digest = %build.digest,
-                "{} ({}) failed here and is not tried again ({code}): {reason}",
-                build.version, build.digest
-            ),
+                condemned,
+            } => {
+                let again = if *condemned {
+                    "is not tried again until it is forgiven"
+                } else {
+                    "is tried again after a pause"
+                };
+                error!(
+                    code = %code,
+                    version = %build.version,
+                    digest = %build.digest,
+                    "{} ({}) failed here and {again} ({code}): {reason}",
+                    build.version, build.digest
+                );
+            }
         }
         // A part is kept only where the next run goes on with it.
         let wanted = match outcome {
             Outcome::Settled(decision) => decision.offer().map(acts::build),
-            Outcome::Updated { .. } | Outcome::Skipped { .. } => None,
+            Outcome::Updated { .. } => None,
+            Outcome::Failed {
+                build, condemned, ..
+            } => (!condemned).then(|| build.clone()),
             Outcome::Postponed { .. } => return,
         };
         self.collect(wanted.as_ref());
@@ -367,6 +443,8 @@ impl Attempt {
             standing.pin = orders.pin;
             standing.floor = self.state.floor().cloned();
             standing.skipped.clone_from(&self.state.skipped);
+            standing.failures.clone_from(&self.state.failures);
+            standing.withheld.clone_from(&self.state.withheld);
             standing.metadata = self.state.metadata;
             standing.metadata_expires = self.state.metadata_expires;
             standing.checked_at = self.state.checked_at;
@@ -394,10 +472,11 @@ fn words(outcome: &Outcome) -> (String, String) {
             format!("updated from {} to {}", from.version, to.version),
         ),
         Outcome::Postponed { code, reason } => (code.clone(), reason.clone()),
-        Outcome::Skipped {
+        Outcome::Failed {
             build,
             code,
             reason,
+            ..
         } => (code.clone(), format!("{} failed: {reason}", build.version)),
     }
 }

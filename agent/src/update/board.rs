@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
+use super::blame::Failures;
 use super::channel::Digest;
 use crate::standing::replace;
 
@@ -55,8 +56,12 @@ pub struct UpdateStanding {
     pub pin: Option<Version>,
     /// The oldest version allowed.
     pub floor: Option<Version>,
-    /// Digests that failed here.
+    /// Releases that are not tried again on this host until somebody forgives them.
     pub skipped: Vec<Skipped>,
+    /// What is held against releases that are tried again, by cause.
+    pub failures: Vec<Failures>,
+    /// Since when the daemon has withheld its permission to be restarted, and why.
+    pub withheld: Option<Withheld>,
     /// Versions of root, timestamp, snapshot, targets last verified.
     pub metadata: Option<[u64; 4]>,
     /// When the timestamp role expires.
@@ -83,7 +88,17 @@ pub struct Hold {
     pub reason: String,
 }
 
-/// A digest that failed on this box and is not tried again.
+/// The daemon's permission to be restarted, withheld.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Since when, without a break.
+    pub since: Timestamp,
+    /// Why, in one line: its last reason.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// A release that is not tried again on this host until somebody forgives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// What failed.
@@ -92,6 +107,9 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
+    /// How many attempts it was condemned for; `None` in what a release before 0.2 wrote, which condemned for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<u32>,
 }
 
 /// The file, written at every change of the standing.

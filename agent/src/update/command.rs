@@ -62,6 +62,13 @@ enum Verb {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Forget what failed on this host with this version, and try it again.
+    Forgive {
+        /// The version.
+        version: Version,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Run one attempt, from a look at the channel to the commit. What the timer starts.
     Run(RunArgs),
     /// Re-establish a stable version that can run. What systemd starts when the agent keeps failing.
@@ -126,6 +133,10 @@ impl UpdateArgs {
             Verb::Pin { version, place } => {
                 must_be_root(&self.root, "pin")?;
                 Desk::open(&layout, &place.run_dir)?.pin(version)
+            }
+            Verb::Forgive { version, place } => {
+                must_be_root(&self.root, "forgive")?;
+                Desk::open(&layout, &place.run_dir)?.forgive(version, Timestamp::now())
             }
             Verb::Run(args) => block_on(act::run(layout, &self.root, args)),
             Verb::Repair(args) => block_on(act::repair(layout, &self.root, args)),

@@ -11,20 +11,33 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-use jiff::Timestamp;
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-use super::board::Build;
+use super::blame::{CRASHES, FailureKind};
+use super::board::{Build, Withheld};
 use super::channel::Offer;
 use super::plan::Decision;
 
-/// Attempts at one digest that may be cut short (power, reboot, a killed updater) before it is never tried
-/// again: the first may be an accident, the second may be the release's doing.
-const STRIKES: u32 = 2;
-
 /// The code of an outcome for which nobody is to blame: the daemon did not want to be restarted now.
 pub const NO_LEAVE: &str = "no-leave";
+
+/// The code of the same once it lasts: the host cannot be updated, and somebody should look at it.
+pub const WITHHELD: &str = "withheld";
+
+/// How long the daemon may withhold its permission to be restarted before a release is taken without it: an instance
+/// refresh with its checkpoints is over by then, a daemon that never gives it would never be replaced.
+pub const LONGEST_WITHHELD: SignedDuration = SignedDuration::from_hours(24);
+
+/// The same for a release that a withdrawal or the floor demands: what runs here does harm. Longer than a
+/// launch's gate.
+pub const LONGEST_WITHHELD_URGENT: SignedDuration = SignedDuration::from_mins(10);
+
+/// From here on it is no longer in order: longer than a launch, a drain or a small fleet's refresh takes.
+const WITHHELD_LONG: SignedDuration = SignedDuration::from_hours(1);
 
 /// Where an attempt is. What runs the new code only ever begins in [`Phase::Preflight`], and `stable` only
 /// moves in [`Phase::Confirmed`].
@@ -48,6 +61,8 @@ pub enum Phase {
     Armed(Job),
     /// It is the box's daemon, watched until it has soaked.
     Trial(Job),
+    /// The host was worse with it; the stable release runs again, and the host is looked at once more.
+    Comparing(Job),
     /// Soaked; its self-test runs once more: it must be able to update again.
     Proving(Job),
     /// Proven; `stable` is being moved, by one rename: the commit point.
@@ -69,9 +84,68 @@ pub struct Job {
     pub boot: String,
     /// When it began.
     pub began: Timestamp,
-    /// Attempts at this digest that were cut short before this one.
+    /// Attempts before this one in which the release's own bytes ended by themselves.
     #[serde(default)]
-    pub strikes: u32,
+    pub crashes: u32,
+    /// Whether a withdrawal or the floor demands it.
+    #[serde(default)]
+    pub urgent: bool,
+    /// Since when the daemon has withheld its permission, at the attempt's beginning.
+    #[serde(default)]
+    pub withheld: Option<Withheld>,
+    /// Whether it goes on without that permission.
+    #[serde(default)]
+    pub overruled: bool,
+    /// How the host was worse on trial.
+    #[serde(default)]
+    pub worse: Option<Worse>,
+}
+
+/// How a host was worse on trial than before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Worse {
+    /// The trial showed no status of its own.
+    NoStatus,
+    /// The host was fit and is not.
+    Unfit,
+    /// These services passed and do not.
+    Sick(Vec<String>),
+    /// The trial did not answer whether it may be replaced.
+    Mute,
+    /// It answered that it may not.
+    Busy(String),
+}
+
+impl Worse {
+    /// One word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoStatus | Self::Unfit | Self::Sick(_) => "worse",
+            Self::Mute => "mute",
+            Self::Busy(_) => "busy",
+        }
+    }
+}
+
+impl fmt::Display for Worse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStatus => f.write_str("the trial showed no status of its own"),
+            Self::Unfit => f.write_str("the host was fit before the trial and not on it"),
+            Self::Sick(names) => write!(
+                f,
+                "{} passed before the trial and not on it",
+                names.join(", ")
+            ),
+            Self::Mute => f.write_str("the trial did not answer whether it may be replaced"),
+            Self::Busy(reason) => write!(
+                f,
+                "the trial answered that it may not be replaced: {reason}"
+            ),
+        }
+    }
 }
 
 /// What the driver saw.
@@ -94,7 +168,11 @@ pub enum Event {
     NoLeave {
         /// Its reason.
         reason: String,
+        /// When.
+        at: Timestamp,
     },
+    /// The host is worse on trial than before it.
+    Worsened(Worse),
 }
 
 /// What came of reading the channel.
@@ -104,14 +182,27 @@ pub struct Checked {
     pub decision: Decision,
     /// The floor that holds now, by [`floor`](super::plan::floor).
     pub floor: Option<Version>,
-    /// Strikes so far against the digest that it takes.
-    pub strikes: u32,
+    /// Attempts so far in which the bytes that it takes ended by themselves.
+    pub crashes: u32,
+    /// Since when the daemon has withheld its permission to be restarted.
+    pub withheld: Option<Withheld>,
+    /// What verified metadata withdrew and what it did not, for the way back.
+    pub withdrawals: Withdrawals,
     /// What `stable` points to.
     pub stable: Build,
     /// The kernel's boot id.
     pub boot: String,
     /// Now.
     pub at: Timestamp,
+}
+
+/// What the channel's verified metadata says of the releases for this host's architecture.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawals {
+    /// Those that were withdrawn.
+    pub withdrawn: Vec<Build>,
+    /// Those that were not.
+    pub valid: Vec<Build>,
 }
 
 /// What a run finds at its beginning.
@@ -136,30 +227,26 @@ pub enum Fate {
     Running,
     /// It ran into its deadline (`RuntimeMaxSec=`) before anybody confirmed it.
     Deadline,
-    /// It failed by itself: exit, signal, watchdog, start timeout.
-    Failed(String),
+    /// It failed: exit, signal, watchdog, start timeout.
+    Failed {
+        /// Whose doing that was.
+        kind: FailureKind,
+        /// One line for people.
+        reason: String,
+    },
 }
 
 /// An action that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Whose fault it was.
-    pub blame: Blame,
+    /// What made it fail, and so whose doing it was.
+    pub kind: FailureKind,
     /// One word for programs, kebab: a [`super::refusal::Cause::code`], or `preflight`, `trial-exit`, ….
     pub code: String,
     /// One line for people.
     pub reason: String,
     /// When.
     pub at: Timestamp,
-}
-
-/// Whose fault a failure was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The release's: it is not tried again on this box.
-    Release,
-    /// The network's, the channel's, the disk's: tried again later.
-    World,
 }
 
 /// What a step comes to.
@@ -176,8 +263,8 @@ pub struct Step {
 /// What is to be remembered, in one write together with the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Never try this digest here again.
-    Skip {
+    /// Never try this digest here again, until somebody forgives it.
+    Condemn {
         /// What failed.
         build: Build,
         /// Why, in one line.
@@ -185,23 +272,35 @@ pub enum Note {
         /// When.
         at: Timestamp,
     },
-    /// An attempt at this digest was cut short.
-    Strike(Build),
-    /// An attempt came to nothing through no fault of the release: count it, as
-    /// [`Setback`](super::plan::Setback).
-    Setback {
+    /// An attempt came to nothing: count it, as [`Failures`](super::blame::Failures).
+    Failed {
         /// What was attempted.
         build: Build,
+        /// What made it fail.
+        kind: FailureKind,
         /// Why it came to nothing, in one line.
         reason: String,
         /// When.
         at: Timestamp,
     },
-    /// Nothing is left to be attempted: forget the setback.
+    /// The daemon withholds its permission to be restarted.
+    Withheld(Withheld),
+    /// It gave it, was overruled, or is not asked any more.
+    NotWithheld,
+    /// What was withdrawn, and what was not.
+    Withdrawals(Withdrawals),
+    /// Nothing is left to be attempted: forget what the environment made fail.
     Well,
+    /// This build is stable, and was not repaired since the last run: it runs.
+    Runs {
+        /// What is stable.
+        build: Build,
+        /// When that was seen.
+        at: Timestamp,
+    },
     /// The floor that holds; never lower than the one before.
     Floor(Version),
-    /// This build was promoted: forget its strikes and the setback.
+    /// This build was promoted: forget its failures, but for its crashes, since it has yet to run as stable.
     Promoted {
         /// What is stable now.
         build: Build,
@@ -225,8 +324,17 @@ pub enum Action {
     AskLeave(Build),
     /// Re-hash the slot, point `trial` to it, start the trial unit.
     Arm(Build),
-    /// Watch the trial until it has soaked.
-    Watch(Build),
+    /// Watch the trial until it has soaked: answered with [`Event::Done`], [`Event::Failed`] or
+    /// [`Event::Worsened`].
+    Watch {
+        /// What is on trial.
+        build: Build,
+        /// Whether it must give its permission to be replaced at the end.
+        asks: bool,
+    },
+    /// Look whether the host is as it was on trial, now that the stable release runs again: answered with
+    /// [`Event::Done`] when it is, with [`Event::Failed`] when that ended with the trial.
+    Compare(Worse),
     /// Move `stable` to the slot: one rename.
     Commit(Build),
     /// Start the stable unit, which stops the trial, and see it run; then collect unused slots.
@@ -257,14 +365,16 @@ pub enum Outcome {
         /// One line for people.
         reason: String,
     },
-    /// The release failed here and is not tried again.
-    Skipped {
+    /// The release failed here, through its own doing.
+    Failed {
         /// What failed.
         build: Build,
         /// One word for programs.
         code: String,
         /// One line for people.
         reason: String,
+        /// Whether it is not tried again until somebody forgives it; else it is, after a pause.
+        condemned: bool,
     },
 }
 
@@ -281,6 +391,7 @@ impl Phase {
             Self::Asking(_) => "asking",
             Self::Armed(_) => "armed",
             Self::Trial(_) => "trial",
+            Self::Comparing(_) => "comparing",
             Self::Proving(_) => "proving",
             Self::Confirmed(_) => "confirmed",
             Self::Committed(_) => "committed",
@@ -298,10 +409,21 @@ impl Phase {
             | Self::Asking(job)
             | Self::Armed(job)
             | Self::Trial(job)
+            | Self::Comparing(job)
             | Self::Proving(job)
             | Self::Confirmed(job)
             | Self::Committed(job) => Some(job),
         }
+    }
+}
+
+/// How long the daemon may withhold its permission.
+#[must_use]
+pub fn longest_withheld(urgent: bool) -> SignedDuration {
+    if urgent {
+        LONGEST_WITHHELD_URGENT
+    } else {
+        LONGEST_WITHHELD
     }
 }
 
@@ -321,9 +443,12 @@ pub fn step(phase: Phase, event: Event) -> Step {
         (Phase::Staging(job), Event::Done { .. }) => step.staged(job),
         (Phase::Preflight(job), Event::Done { .. }) => step.passed_preflight(job),
         (Phase::Asking(job), Event::Leave) => step.given_leave(job),
-        (Phase::Asking(_), Event::NoLeave { reason }) => step.no_leave(reason),
+        (Phase::Asking(job), Event::NoLeave { reason, at }) => step.refused(job, reason, at),
         (Phase::Armed(job), Event::Done { .. }) => step.started(job),
         (Phase::Trial(job), Event::Done { .. }) => step.soaked(job),
+        (Phase::Trial(job), Event::Worsened(worse)) => step.suspected(job, worse),
+        (Phase::Comparing(job), Event::Done { at }) => step.cleared(job, at),
+        (Phase::Comparing(job), Event::Failed(failure)) => step.blamed(job, failure),
         (Phase::Proving(job), Event::Done { .. }) => step.proved(job),
         (Phase::Confirmed(job), Event::Done { at }) => step.committed(job, at),
         (Phase::Committed(job), Event::Done { .. }) => step.restarted(job),
@@ -349,22 +474,22 @@ impl Step {
             // Memory was lost, or somebody started the trial by hand.
             Phase::Idle | Phase::Checking if look.trial == Fate::Running => {
                 self.actions.push(Action::Revert);
-                self.woken();
+                self.woken(look);
             }
-            Phase::Idle | Phase::Checking => self.woken(),
+            Phase::Idle | Phase::Checking => self.woken(look),
             // None of the release's own code ran: being cut short is no fault of its.
             Phase::Fetching(_) | Phase::Staging(_) | Phase::Asking(_) => self.resumed(),
             // The one commit point tells on which side of it the power went.
             Phase::Confirmed(job) if look.stable == job.build => self.committed(job, look.at),
             Phase::Committed(job) if look.stable == job.build => self.recommitted(job),
             Phase::Committed(job) => self.undone(job, look),
-            Phase::Preflight(job) => self.cut_short(job, look),
+            Phase::Preflight(job) | Phase::Comparing(job) => self.interrupted(job, look.at),
             Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job) => {
                 match &look.trial {
                     // In another boot nobody can tell what the trial came to.
-                    Fate::Failed(reason) if look.boot == job.boot => {
+                    Fate::Failed { kind, reason } if look.boot == job.boot => {
                         let failure = Failure {
-                            blame: Blame::Release,
+                            kind: *kind,
                             code: "trial".to_owned(),
                             reason: reason.clone(),
                             at: look.at,
@@ -372,23 +497,28 @@ impl Step {
                         self.reverted(job, failure);
                     }
                     // A deadline went by because nobody was there to confirm.
-                    _ => self.cut_short(job, look),
+                    _ => self.interrupted(job, look.at),
                 }
             }
         }
     }
 
-    fn cut_short(&mut self, job: Job, look: &Look) {
-        if job.strikes + 1 < STRIKES {
-            self.interrupted(job);
+    /// The daemon did not give its permission. It may withhold that for a while, and not for ever.
+    fn refused(&mut self, job: Job, reason: String, at: Timestamp) {
+        // Since a moment ahead is by a clock that was wrong.
+        let since = job.withheld.as_ref().map(|it| it.since);
+        let since = since.filter(|since| *since <= at).unwrap_or(at);
+        if at.duration_since(since) >= longest_withheld(job.urgent) {
+            self.overruled(job, &reason);
         } else {
-            self.struck_out(job, look);
+            self.no_leave(&job, Withheld { since, reason }, at);
         }
     }
 
     /// The channel was read.
     fn decided(&mut self, checked: Checked) {
         self.notes.extend(checked.floor.map(Note::Floor));
+        self.notes.push(Note::Withdrawals(checked.withdrawals));
         match checked.decision {
             Decision::Update { ref offer, .. } | Decision::Rollback { ref offer, .. } => {
                 let build = Build {
@@ -401,12 +531,16 @@ impl Step {
                     why: checked.decision.to_string(),
                     boot: checked.boot,
                     began: checked.at,
-                    strikes: checked.strikes,
+                    crashes: checked.crashes,
+                    urgent: checked.decision.is_urgent(),
+                    withheld: checked.withheld,
+                    overruled: false,
+                    worse: None,
                 };
                 let offer = offer.clone();
                 self.chosen(job, Action::Fetch(offer));
             }
-            decision => self.settled(decision),
+            decision => self.settled(decision, checked.withheld, checked.at),
         }
     }
 }

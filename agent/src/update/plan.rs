@@ -11,21 +11,15 @@ mod tests;
 
 use std::fmt;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use semver::Version;
-use serde::{Deserialize, Serialize};
 
 pub use self::waves::{POSITIONS, position, reaches};
 pub use self::windows::{NotAWindow, Window, Windows};
-use super::board::{Build, Hold, Skipped};
-use super::channel::{Digest, Offer};
-
-/// The pause after a first setback; it doubles with each further one. The timer itself comes every
-/// quarter of an hour, so that the first setback costs nothing.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(15);
-
-/// The longest pause: a box whose network was mended is current again within half a working day.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_hours(4);
+use super::blame::{self, Count, FailureKind, Failures};
+use super::board::{Build, Hold, Skipped, Withheld};
+use super::channel::Offer;
+use super::machine::longest_withheld;
 
 /// Everything a decision goes by.
 #[derive(Clone, Copy, Debug)]
@@ -50,37 +44,14 @@ pub struct View<'a> {
     pub floor: Option<&'a Version>,
     /// When the daemon may be restarted.
     pub windows: &'a Windows,
-    /// The last attempts that came to nothing through no fault of the release.
-    pub setback: Option<&'a Setback>,
+    /// What is held against releases that are tried again, by cause.
+    pub failures: &'a [Failures],
+    /// When somebody last wanted an attempt at once: pauses for failures before that are over.
+    pub urged: Option<Timestamp>,
     /// Whether the daemon has yet to reach its first verdict on this box.
     pub first_boot: bool,
-}
-
-/// Attempts in a row at one release that came to nothing through no fault of its own: the channel, the disk
-/// or the network failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setback {
-    /// At what: another release is tried without a pause.
-    pub digest: Digest,
-    /// How many in a row, at least 1.
-    pub failures: u32,
-    /// When the last one was.
-    pub at: Timestamp,
-    /// Why, in one line.
-    #[serde(default)]
-    pub reason: String,
-}
-
-impl Setback {
-    /// The next try; `None` when it is due, and when the clock went back behind the setback, since
-    /// nothing may wait for a moment that a wrong clock made up.
-    #[must_use]
-    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
-        let doublings = self.failures.saturating_sub(1).min(8);
-        let pause = (FIRST_PAUSE * (1 << doublings)).min(LONGEST_PAUSE);
-        let until = self.at.checked_add(pause).ok()?;
-        (self.at <= now && now < until).then_some(until)
-    }
+    /// Since when the daemon has withheld its permission to be restarted.
+    pub withheld: Option<&'a Withheld>,
 }
 
 /// What this box does about the channel now.
@@ -122,6 +93,8 @@ pub enum Decision {
         offer: Offer,
         /// When it tries again.
         at: Timestamp,
+        /// What failed, in one line.
+        after: String,
     },
     /// The daemon has yet to reach its first verdict on this box.
     WaitVerdict {
@@ -190,6 +163,19 @@ impl Decision {
         }
     }
 
+    /// Whether a withdrawal or the floor demands it: what runs here does harm.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        matches!(
+            self,
+            Self::Rollback { .. }
+                | Self::Update {
+                    why: Why::BelowFloor { .. },
+                    ..
+                }
+        )
+    }
+
     /// The word for programs: stable, lower case, kebab; empty while all is well.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -218,11 +204,8 @@ impl fmt::Display for Decision {
             (Self::WaitWindow { at, .. }, Some(version)) => {
                 write!(f, "{version} waits for the window that opens at {at}")
             }
-            (Self::WaitBackoff { at, .. }, Some(version)) => {
-                write!(
-                    f,
-                    "{version} is tried again at {at}, after attempts that failed"
-                )
+            (Self::WaitBackoff { at, after, .. }, Some(version)) => {
+                write!(f, "{version} is tried again at {at}, as it failed: {after}")
             }
             (Self::WaitVerdict { .. }, Some(version)) => {
                 write!(
@@ -292,8 +275,10 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     // the newest of it; else what would reach it next.
     let reach = |offer: &Offer| view.reaches(offer).unwrap_or(Timestamp::MAX).max(now);
     let soonest = |offers: &[&Offer]| {
+        // What may have done harm here comes last.
         let key = |offer: &&&Offer| {
             (
+                view.suspected(offer, now).is_some(),
                 reach(offer),
                 std::cmp::Reverse(offer.release.version.clone()),
             )
@@ -355,8 +340,8 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     if view.pin.is_none() && reach(&offer) > now {
         overrides.push("wave");
     }
-    if let Some(at) = view.paused(&offer, now) {
-        return Decision::WaitBackoff { offer, at };
+    if let Some((at, after)) = view.paused(&offer, now) {
+        return Decision::WaitBackoff { offer, at, after };
     }
     let why = Why::BelowFloor {
         floor: floor.clone(),
@@ -437,10 +422,12 @@ fn pinned(
     }
 }
 
-/// The newest release whose wave has reached this box; else the one that will reach it first.
+/// The newest release whose wave has reached this box and that is not suspected of harm; else a suspected one, which
+/// then waits; else the one that will reach it first.
 fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision {
     let mut next: Option<(Timestamp, &Offer)> = None;
     let mut taken: Option<&Offer> = None;
+    let mut suspected: Option<&Offer> = None;
     let mut passed_over = Vec::new();
     for offer in view.standing() {
         let version = &offer.release.version;
@@ -449,8 +436,12 @@ fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision
         }
         match view.reaches(offer) {
             Some(at) if at <= now => {
-                if taken.is_none_or(|taken| taken.release.version < *version) {
-                    taken = Some(offer);
+                let place = match view.suspected(offer, now) {
+                    Some(_) => &mut suspected,
+                    None => &mut taken,
+                };
+                if place.is_none_or(|other| other.release.version < *version) {
+                    *place = Some(offer);
                 }
             }
             Some(at) => {
@@ -464,7 +455,7 @@ fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision
             None => passed_over.push(format!("the waves of {version} end before this box")),
         }
     }
-    match (taken, next) {
+    match (taken.or(suspected), next) {
         (Some(offer), _) => Decision::Update {
             offer: offer.clone(),
             why: Why::Newer,
@@ -494,7 +485,7 @@ fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
             until: hold.until,
         };
     }
-    if view.first_boot {
+    if view.awaits_verdict(!leisurely, now) {
         return Decision::WaitVerdict { offer };
     }
     if leisurely && !view.windows.open(now) {
@@ -503,8 +494,8 @@ fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
             at: view.windows.next(now),
         };
     }
-    if let Some(at) = view.paused(&offer, now) {
-        return Decision::WaitBackoff { offer, at };
+    if let Some((at, after)) = view.paused(&offer, now) {
+        return Decision::WaitBackoff { offer, at, after };
     }
     wish
 }
@@ -550,12 +541,36 @@ impl<'a> View<'a> {
         reaches(rollout, position(&offer.digest, self.instance_id))
     }
 
-    /// The end of the pause after setbacks with this offer.
-    fn paused(&self, offer: &Offer, now: Timestamp) -> Option<Timestamp> {
-        let setback = self
-            .setback
-            .filter(|setback| setback.digest == offer.digest)?;
-        setback.until(now)
+    /// The end of the pause after attempts at this offer that failed, and why the last of them did.
+    fn paused(&self, offer: &Offer, now: Timestamp) -> Option<(Timestamp, String)> {
+        let (until, _, count) = self.pending(offer, now)?;
+        Some((until, count.reason.clone()))
+    }
+
+    /// The same where the offer may have done harm on this host.
+    fn suspected(&self, offer: &Offer, now: Timestamp) -> Option<Timestamp> {
+        let (until, kind, _) = self.pending(offer, now)?;
+        kind.is_suspect().then_some(until)
+    }
+
+    fn pending(
+        &self,
+        offer: &Offer,
+        now: Timestamp,
+    ) -> Option<(Timestamp, FailureKind, &'a Count)> {
+        let build = Build {
+            version: offer.release.version.clone(),
+            digest: offer.digest.clone(),
+        };
+        blame::of(self.failures, &build)?.until(now, self.urged)
+    }
+
+    /// Whether the daemon is still to be left to its first verdict: not for ever.
+    fn awaits_verdict(&self, urgent: bool, now: Timestamp) -> bool {
+        let over = |withheld: &Withheld| {
+            withheld.since <= now && now.duration_since(withheld.since) >= longest_withheld(urgent)
+        };
+        self.first_boot && !self.withheld.is_some_and(over)
     }
 
     /// The hold, unless it has ended.

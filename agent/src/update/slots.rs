@@ -255,6 +255,17 @@ impl Slots {
             bail!("the slot {} is not complete", dir.display());
         }
         let binary = self.binary(build);
+        let mode = fs::metadata(&binary)
+            .with_context(|| format!("cannot read {}", binary.display()))?
+            .permissions()
+            .mode();
+        if mode & 0o111 != 0o111 {
+            bail!(
+                "{} cannot be executed: its mode is {:o}",
+                binary.display(),
+                mode & 0o7777
+            );
+        }
         let found = hash(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
         if found != build.digest {
             bail!(
@@ -264,6 +275,30 @@ impl Slots {
             );
         }
         Ok(())
+    }
+
+    /// Gives a build's executable the right to be executed back, where it lost it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn let_run(&self, build: &Build) -> Result<()> {
+        let binary = self.binary(build);
+        let Ok(data) = fs::symlink_metadata(&binary) else {
+            return Ok(());
+        };
+        if !data.is_file() || data.permissions().mode() & 0o111 == 0o111 {
+            return Ok(());
+        }
+        tracing::warn!(
+            "{} could not be executed: made executable",
+            binary.display()
+        );
+        File::open(&binary)
+            .and_then(|file| {
+                file.set_permissions(fs::Permissions::from_mode(0o755))?;
+                file.sync_all()
+            })
+            .with_context(|| format!("cannot make {} executable", binary.display()))
     }
 
     /// Whether [`Slots::verify`] failed for the disk's sake alone: it did not give the bytes, so that nobody can

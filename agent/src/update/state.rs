@@ -5,23 +5,23 @@
 //! by an operator's command, which must not wait for a running attempt. It decides nothing:
 //! [`super::machine`] and [`super::plan`] do.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::board::{Build, Hold, Skipped};
+use super::blame::{self, CRASHES, FailureKind, Failures};
+use super::board::{Build, Hold, Skipped, Withheld};
 use super::channel::Digest;
 use super::durable;
-use super::machine::{Note, Phase};
-use super::plan::Setback;
+use super::machine::{Note, Phase, Withdrawals};
+use crate::text;
 
 /// The updater's file in its state directory.
 pub const FILE: &str = "state.json";
@@ -33,8 +33,13 @@ pub const ORDERS: &str = "orders.json";
 /// back a version keeps all that it understands of a newer one's state.
 pub const SCHEMA: u32 = 1;
 
-/// How many failed digests are remembered: far more than a channel ever offers at one time.
-const SKIPPED: usize = 64;
+/// How many condemned, withdrawn and forgiven releases are remembered: far more than a channel ever offers at one
+/// time.
+const REMEMBERED: usize = 64;
+
+/// How long a promoted release must have been stable to be done with its crashes: longer than systemd takes to give a
+/// unit up, and its repair.
+const SETTLED: SignedDuration = SignedDuration::from_mins(10);
 
 /// What the updater remembers. All fields have defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,12 +55,16 @@ pub struct State {
     pub confirmed: Vec<Build>,
     /// What was stable before; where a broken stable steps down to.
     pub previous: Option<Build>,
-    /// How often an attempt at a digest was cut short.
-    pub strikes: BTreeMap<Digest, u32>,
-    /// What failed here.
+    /// What is condemned here: not tried again until somebody forgives it.
     pub skipped: Vec<Skipped>,
-    /// Failures in a row that were no release's fault.
-    pub setback: Option<Setback>,
+    /// What is held against releases that are tried again, by cause.
+    pub failures: Vec<Failures>,
+    /// What verified metadata withdrew, as far as it was ever seen.
+    pub withdrawn: Vec<Build>,
+    /// Which of the operator's pardons were granted.
+    pub forgiven: Vec<Pardon>,
+    /// Since when the daemon has withheld its permission to be restarted.
+    pub withheld: Option<Withheld>,
     /// The highest floor that signed metadata ever named.
     floor: Option<Version>,
     /// Versions of root, timestamp, snapshot, targets last verified.
@@ -84,8 +93,19 @@ pub struct Orders {
     pub hold: Option<Hold>,
     /// This version and no other.
     pub pin: Option<Version>,
-    /// When somebody last wanted an attempt at once: he may have mended what setbacks before it were due to.
+    /// When somebody last wanted an attempt at once: pauses for failures before that are over.
     pub now: Option<Timestamp>,
+    /// Releases whose failures are to be forgotten, each once.
+    pub forgiven: Vec<Pardon>,
+}
+
+/// An operator's order to forget what is held against a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pardon {
+    /// The release.
+    pub version: Version,
+    /// When it was given: what tells it from another one for the same release.
+    pub at: Timestamp,
 }
 
 /// What was found in the place of the state.
@@ -102,7 +122,8 @@ pub enum Found {
         /// What could not be read.
         why: String,
     },
-    /// Another box's: this one was started from an image of it. Only the floor is kept.
+    /// Another box's: this one was started from an image of it. Only the floor and what
+    /// was withdrawn are kept.
     Foreign {
         /// The other box.
         instance_id: String,
@@ -113,6 +134,8 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// What this host is called without a metadata service, where it can be told.
+    machine: Option<String>,
 }
 
 impl State {
@@ -141,45 +164,158 @@ impl State {
         self.confirmed.push(build.clone());
     }
 
-    /// Takes a build off the list of those that may be stable, and skips it.
-    pub fn skip(&mut self, build: &Build, reason: &str, at: Timestamp) {
+    /// Takes a build off the list of those that may be stable: it did not run.
+    pub fn unconfirm(&mut self, build: &Build) {
         self.confirmed.retain(|known| known.digest != build.digest);
+    }
+
+    /// Counts a failed attempt at a build, and condemns it if that was enough. Returns whether it did.
+    pub fn fail(&mut self, build: &Build, kind: FailureKind, reason: &str, at: Timestamp) -> bool {
+        blame::count(&mut self.failures, build, kind, reason, at);
+        let crashes = blame::of(&self.failures, build).map_or(0, Failures::crashes);
+        let condemned = kind == FailureKind::Crashed && crashes >= CRASHES;
+        if condemned {
+            let reason = format!("{reason}, as in {} attempts before", crashes - 1);
+            self.condemn(build, &reason, at);
+        }
+        condemned
+    }
+
+    /// Takes a build off the list of those that may be stable, and does not try it again.
+    pub fn condemn(&mut self, build: &Build, reason: &str, at: Timestamp) {
+        self.unconfirm(build);
         self.skipped
             .retain(|known| known.build.digest != build.digest);
+        let crashes = blame::of(&self.failures, build).map_or(0, Failures::crashes);
         self.skipped.push(Skipped {
             build: build.clone(),
-            reason: reason.to_owned(),
+            reason: text::line(reason, text::REASON),
             at,
+            attempts: Some(crashes.max(1)),
         });
-        let over = self.skipped.len().saturating_sub(SKIPPED);
-        self.skipped.drain(..over);
+        bound(&mut self.skipped);
+        self.failures
+            .retain(|known| known.build.digest != build.digest);
+    }
+
+    /// Forgets what is held against the releases that an operator forgave; each order counts once.
+    pub fn forgive(&mut self, pardons: &[Pardon]) {
+        for pardon in pardons.iter().filter(|it| !self.forgiven.contains(it)) {
+            tracing::info!(version = %pardon.version, "forgiving {} its failures", pardon.version);
+            self.skipped.retain(|it| it.build.version != pardon.version);
+            self.failures
+                .retain(|it| it.build.version != pardon.version);
+        }
+        self.forgiven = pardons.to_vec();
+    }
+
+    /// Whether anything is held against a version.
+    #[must_use]
+    pub fn holds_against(&self, version: &Version) -> bool {
+        self.skipped.iter().any(|it| it.build.version == *version)
+            || self.failures.iter().any(|it| it.build.version == *version)
+    }
+
+    /// Why a build is no version to go back to; `None` when it is one.
+    #[must_use]
+    pub fn barred(&self, build: &Build) -> Option<String> {
+        let same = |other: &Build| other.digest == build.digest || other.version == build.version;
+        if self.withdrawn.iter().any(same) {
+            return Some(format!("{} was withdrawn", build.version));
+        }
+        if let Some(floor) = self.floor().filter(|floor| build.version < **floor) {
+            return Some(format!("{} is below the floor {floor}", build.version));
+        }
+        let condemned = self
+            .skipped
+            .iter()
+            .find(|it| it.build.digest == build.digest);
+        if let Some(it) = condemned {
+            return Some(format!("{} failed here: {}", build.version, it.reason));
+        }
+        let causes = blame::of(&self.failures, build)?.causes.iter();
+        let mut bad = causes
+            .filter(|(kind, _)| matches!(kind, FailureKind::Unhealthy | FailureKind::Crashed));
+        let (_, count) = bad.next()?;
+        Some(format!("{} failed here: {}", build.version, count.reason))
+    }
+
+    /// Takes in what verified metadata withdrew, and what it has again.
+    fn withdraw(&mut self, seen: &Withdrawals) {
+        let valid = |known: &Build| seen.valid.iter().any(|it| it.digest == known.digest);
+        self.withdrawn.retain(|known| !valid(known));
+        for build in &seen.withdrawn {
+            if !self.withdrawn.contains(build) {
+                self.withdrawn.push(build.clone());
+            }
+        }
+        bound(&mut self.withdrawn);
     }
 
     /// Takes the machine's notes in.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Skip { build, reason, at } => {
-                self.strikes.remove(&build.digest);
-                self.skip(build, reason, *at);
-            }
-            Note::Strike(build) => *self.strikes.entry(build.digest.clone()).or_default() += 1,
-            Note::Setback { build, reason, at } => {
-                let same = |setback: &&Setback| setback.digest == build.digest;
-                let failures = self.setback.as_ref().filter(same).map_or(0, |s| s.failures);
-                self.setback = Some(Setback {
-                    digest: build.digest.clone(),
-                    failures: failures.saturating_add(1),
-                    at: *at,
-                    reason: reason.clone(),
+            Note::Condemn { build, reason, at } => self.condemn(build, reason, *at),
+            Note::Failed {
+                build,
+                kind,
+                reason,
+                at,
+            } => blame::count(&mut self.failures, build, *kind, reason, *at),
+            Note::Withheld(withheld) => {
+                self.withheld = Some(Withheld {
+                    since: withheld.since,
+                    reason: text::line(&withheld.reason, text::REASON),
                 });
             }
-            Note::Well => self.setback = None,
+            Note::NotWithheld => self.withheld = None,
+            Note::Withdrawals(seen) => self.withdraw(seen),
+            Note::Well => {
+                for failures in &mut self.failures {
+                    failures.causes.remove(&FailureKind::Environment);
+                }
+                self.failures.retain(|it| !it.causes.is_empty());
+            }
             Note::Floor(floor) => self.raise_floor(floor),
+            Note::Runs { build, at } => {
+                let settled = |since: Timestamp| at.duration_since(since) >= SETTLED;
+                if self.updated_at.is_none_or(settled) {
+                    self.failures
+                        .retain(|known| known.build.digest != build.digest);
+                }
+            }
             Note::Promoted { build, at } => {
-                self.strikes.remove(&build.digest);
-                self.setback = None;
+                for failures in &mut self.failures {
+                    if failures.build.digest == build.digest {
+                        failures
+                            .causes
+                            .retain(|kind, _| *kind == FailureKind::Crashed);
+                    }
+                }
+                self.failures.retain(|it| !it.causes.is_empty());
                 self.updated_at = Some(*at);
             }
+        }
+    }
+
+    /// What a release before this one condemned for a single failed attempt counts as that one attempt: it is
+    /// tried again after its pause. Its strikes and its one setback are dropped.
+    fn recount(&mut self) {
+        let (old, kept) = std::mem::take(&mut self.skipped)
+            .into_iter()
+            .partition(|it: &Skipped| it.attempts.is_none());
+        self.skipped = kept;
+        for it in old {
+            let Skipped {
+                build, reason, at, ..
+            } = it;
+            blame::count(
+                &mut self.failures,
+                &build,
+                FailureKind::Crashed,
+                &reason,
+                at,
+            );
         }
     }
 
@@ -194,12 +330,6 @@ impl State {
 }
 
 impl Orders {
-    /// A setback, unless somebody wanted an attempt at once since.
-    #[must_use]
-    pub fn past<'a>(&self, setback: Option<&'a Setback>) -> Option<&'a Setback> {
-        setback.filter(|setback| self.now.is_none_or(|now| now < setback.at))
-    }
-
     /// As [`State::read`].
     #[must_use]
     pub fn read(bytes: &[u8]) -> (Self, Option<String>) {
@@ -207,10 +337,10 @@ impl Orders {
     }
 }
 
-/// Whether a state of `known` is one of the box that is now called `now`. A box goes by a name of its
-/// own making while its metadata service is out of reach: that name proves nothing against an instance id.
-fn same_box(known: &str, now: &str) -> bool {
-    known.is_empty() || known == now || known.starts_with("i-") && !now.starts_with("i-")
+/// The last ones, as many as are remembered.
+fn bound<T>(all: &mut Vec<T>) {
+    let over = all.len().saturating_sub(REMEMBERED);
+    all.drain(..over);
 }
 
 /// Field by field, for a file that cannot be read as a whole.
@@ -241,7 +371,25 @@ impl Store {
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
+            machine: None,
         }
+    }
+
+    /// With the name that this host has without a metadata service: what was written under it is this host's too.
+    #[must_use]
+    pub fn also_called(self, machine: Option<String>) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// Whether what was written under the name `known` is of the host that is now called `now`.
+    ///
+    /// A host goes by a name of its own making while its metadata service is out of reach: that name proves nothing
+    /// against an instance id. What was written under this host's own such name is its own.
+    fn same_host(&self, known: &str, now: &str) -> bool {
+        known.is_empty()
+            || known == now
+            || known.starts_with("i-") && !now.starts_with("i-")
+            || self.machine.as_deref() == Some(known)
     }
 
     /// What is remembered of the box `instance_id`, whose `stable` is what it is: whatever `stable`
@@ -270,12 +418,13 @@ impl Store {
                 return Err(error).with_context(|| format!("cannot read {}", path.display()));
             }
         };
-        let found = if same_box(&state.instance_id, instance_id) {
+        let found = if self.same_host(&state.instance_id, instance_id) {
             found
         } else {
             let foreign = state.instance_id;
             state = State {
                 floor: state.floor,
+                withdrawn: state.withdrawn,
                 ..State::default()
             };
             Found::Foreign {
@@ -283,7 +432,9 @@ impl Store {
             }
         };
         state.schema = SCHEMA;
-        if state.instance_id.is_empty() {
+        state.recount();
+        // An instance id is the better name: an image made of this host is then told from it.
+        if state.instance_id.is_empty() || instance_id.starts_with("i-") {
             instance_id.clone_into(&mut state.instance_id);
         }
         if let Some(stable) = stable
@@ -292,6 +443,15 @@ impl Store {
             state.confirm(stable);
         }
         Ok((state, found))
+    }
+
+    /// What is remembered, for whoever only asks: nothing where nothing can be read.
+    #[must_use]
+    pub fn peek(&self) -> State {
+        let bytes = fs::read(self.dir.join(FILE)).unwrap_or_default();
+        let (mut state, _) = State::read(&bytes);
+        state.recount();
+        state
     }
 
     /// The box that the state is of; `None` when there is none, or it does not say.
@@ -319,7 +479,7 @@ impl Store {
             instance_id: instance_id.to_owned(),
             ..Orders::default()
         };
-        let orders = match fs::read(&path) {
+        let mut orders = match fs::read(&path) {
             Ok(bytes) => match Orders::read(&bytes) {
                 (orders, None) => orders,
                 (orders, Some(why)) => {
@@ -333,11 +493,13 @@ impl Store {
                 return nothing;
             }
         };
-        if same_box(&orders.instance_id, instance_id) {
-            orders
-        } else {
-            nothing
+        if !self.same_host(&orders.instance_id, instance_id) {
+            return nothing;
         }
+        if instance_id.starts_with("i-") {
+            instance_id.clone_into(&mut orders.instance_id);
+        }
+        orders
     }
 
     /// Keeps an operator's orders: when this returns, they last.

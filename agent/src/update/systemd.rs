@@ -21,7 +21,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const BOOT_ID_VARIABLE: &str = "IMAGEBUILDER_BOOT_ID";
 
 /// What is asked of a unit.
-const PROPERTIES: &str = "--property=LoadState,ActiveState,MainPID,Result";
+const PROPERTIES: &str = "--property=LoadState,ActiveState,MainPID,Result,ExecMainStatus";
 
 /// `systemctl`.
 #[derive(Clone, Debug)]
@@ -140,6 +140,8 @@ pub(crate) fn parse(text: &str) -> Result<UnitState> {
         active,
         pid: (pid != 0).then_some(pid),
         result: of("Result")?.to_owned(),
+        // Only what ran has one.
+        status: of("ExecMainStatus").ok().and_then(|text| text.parse().ok()),
     })
 }
 

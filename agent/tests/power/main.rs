@@ -300,7 +300,10 @@ fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
     let path = sandbox.path("var/lib/imagebuilder-update/state.json");
     let mut state = sandbox.state().unwrap();
     state["floor"] = "1.0.5".into();
-    state["strikes"][sandbox.digest.as_str()] = 1.into();
+    let failed =
+        serde_json::json!({"count": 1, "at": "2026-01-01T00:00:00Z", "reason": "cut short"});
+    state["failures"] = serde_json::json!([{"build": {"version": "1.1.0", "digest": sandbox.digest},
+        "causes": {"interrupted": failed}}]);
     state["skipped"] = serde_json::json!([{"build": {"version": "1.0.9", "digest": "0".repeat(64)},
         "reason": "crashed", "at": "2026-01-01T00:00:00Z"}]);
     fs::write(&path, state.to_string()).unwrap();
@@ -311,6 +314,6 @@ fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
     assert_eq!(state["instance_id"], "i-0b");
     assert_eq!(state["floor"], "1.0.5");
     assert_eq!(state["previous"], serde_json::Value::Null);
-    assert_eq!(state["strikes"], serde_json::json!({}));
+    assert_eq!(state["failures"], serde_json::json!([]));
     assert_eq!(state["confirmed"].as_array().map(Vec::len), Some(1));
 }

@@ -163,10 +163,10 @@ impl Sandbox {
         Some(serde_json::from_slice(&text).expect("the state reads"))
     }
 
-    /// The setback's pause is over.
+    /// The pauses after failures are over.
     pub(crate) fn pause_is_over(&self) {
         if let Some(mut state) = self.state() {
-            state["setback"] = Value::Null;
+            state["failures"] = Value::Array(Vec::new());
             let path = self.path("var/lib/imagebuilder-update/state.json");
             fs::write(path, state.to_string()).unwrap();
         }

@@ -71,11 +71,17 @@ fn standing(machine: &Machine) -> Value {
     standing.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
 }
 
-/// What the updater will not try again.
-fn skipped(machine: &Machine) -> Vec<String> {
-    let skipped = standing(machine)["skipped"].clone();
-    let version = |it: &Value| it["build"]["version"].as_str().unwrap().to_owned();
-    skipped.as_array().unwrap().iter().map(version).collect()
+/// What failed here, by cause and with how often: `2.0.0 crashed 1`.
+fn failures(machine: &Machine) -> Vec<String> {
+    let failures = standing(machine)["failures"].clone();
+    let mut lines = Vec::new();
+    for it in failures.as_array().unwrap() {
+        for (kind, count) in it["causes"].as_object().unwrap() {
+            let version = it["build"]["version"].as_str().unwrap();
+            lines.push(format!("{version} {kind} {}", count["count"]));
+        }
+    }
+    lines
 }
 
 /// How often a trial was started in this boot.
@@ -126,8 +132,8 @@ fn a_good_release_becomes_stable_and_then_updates_the_box_itself() {
     );
 }
 
-/// The box stays on 1.0.0, and never takes this release again.
-fn is_skipped(behaviour: &str, trial: &str, tried: usize) {
+/// The box stays on 1.0.0, and does not take this release again before a pause.
+fn is_counted(behaviour: &str, trial: &str, tried: usize, kind: &str) {
     if left_out() {
         return;
     }
@@ -147,7 +153,8 @@ fn is_skipped(behaviour: &str, trial: &str, tried: usize) {
         machine.leads("stable"),
         "/usr/lib/imagebuilder-agent/factory"
     );
-    assert_eq!(skipped(&machine), ["2.0.0"], "{}", machine.journal());
+    let counted = [format!("2.0.0 {kind} 1")];
+    assert_eq!(failures(&machine), counted, "{}", machine.journal());
     assert_eq!(trials(&machine), tried, "{}", machine.journal());
     let daemon = machine.show(STABLE)["MainPID"].clone();
     update(&machine);
@@ -157,43 +164,43 @@ fn is_skipped(behaviour: &str, trial: &str, tried: usize) {
 }
 
 #[test]
-fn a_release_that_crashes_at_once_is_skipped() {
-    is_skipped("crashes", "", 1);
+fn a_release_that_crashes_at_once_is_counted() {
+    is_counted("crashes", "", 1, "crashed");
 }
 
 #[test]
-fn a_release_that_crashes_while_it_soaks_is_skipped() {
-    is_skipped("crashes-later", "", 1);
+fn a_release_that_crashes_while_it_soaks_is_counted() {
+    is_counted("crashes-later", "", 1, "crashed");
 }
 
 #[test]
-fn a_release_that_ends_without_being_asked_is_skipped() {
-    is_skipped("leaves", "", 1);
+fn a_release_that_ends_without_being_asked_is_counted() {
+    is_counted("leaves", "", 1, "interrupted");
 }
 
 #[test]
-fn a_release_that_never_gets_ready_is_skipped() {
-    is_skipped("hangs", "[Service]\nTimeoutStartSec=1\n", 1);
+fn a_release_that_never_gets_ready_is_counted() {
+    is_counted("hangs", "[Service]\nTimeoutStartSec=1\n", 1, "crashed");
 }
 
 #[test]
-fn a_release_that_misses_its_watchdog_is_skipped() {
-    is_skipped("stalls", "[Service]\nWatchdogSec=1\n", 1);
+fn a_release_that_misses_its_watchdog_is_counted() {
+    is_counted("stalls", "[Service]\nWatchdogSec=1\n", 1, "crashed");
 }
 
 #[test]
 fn a_release_that_cannot_update_never_gets_its_trial() {
-    is_skipped("blind", "", 0);
+    is_counted("blind", "", 0, "crashed");
 }
 
 #[test]
 fn a_release_that_can_no_longer_update_after_its_trial_is_not_confirmed() {
-    is_skipped("turns-blind", "", 1);
+    is_counted("turns-blind", "", 1, "crashed");
 }
 
 #[test]
 fn a_release_that_makes_the_service_fail_is_reverted() {
-    is_skipped("sickens", "", 1);
+    is_counted("sickens", "", 1, "unhealthy");
 }
 
 #[test]
@@ -242,7 +249,7 @@ fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
 }
 
 #[test]
-fn without_its_updater_a_trial_ends_at_its_deadline_and_a_second_time_is_the_last() {
+fn without_its_updater_a_trial_ends_at_its_deadline_and_is_tried_again() {
     if left_out() {
         return;
     }
@@ -269,10 +276,27 @@ fn without_its_updater_a_trial_ends_at_its_deadline_and_a_second_time_is_the_las
         assert_eq!(machine.state(TRIAL), ("failed".into(), "timeout".into()));
         deadline("");
     }
+    // The second time it is tried later, and is never given up for it.
     update(&machine);
-    assert_eq!(skipped(&machine), ["2.0.0"], "{}", machine.journal());
+    assert_eq!(
+        failures(&machine),
+        ["2.0.0 interrupted 2"],
+        "{}",
+        machine.journal()
+    );
     assert_eq!(trials(&machine), 2);
     assert_eq!(machine.serving().as_deref(), Some("1.0.0"));
+    // Until somebody forgives it.
+    let terms = terms(3).to_string();
+    machine.write("/run/imagebuilder/update.json", terms.as_bytes());
+    machine.ok(&["imagebuilder-agent", "update", "forgive", "2.0.0"]);
+    update(&machine);
+    assert_eq!(
+        machine.serving().as_deref(),
+        Some("2.0.0"),
+        "{}",
+        machine.journal()
+    );
 }
 
 #[test]

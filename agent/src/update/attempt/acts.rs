@@ -1,7 +1,9 @@
 //! What the machine asks for, done: one method an action, each answered by one event.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use contract::layout::BINARY;
 use jiff::Timestamp;
 use semver::Version;
 use tokio::time::{Instant, sleep, timeout};
@@ -9,11 +11,15 @@ use tracing::{info, warn};
 
 use super::world::{Active, Unit};
 use super::{Attempt, Health};
+use crate::text;
+use crate::update::blame::{self, FailureKind, Failures};
 use crate::update::board::Build;
 use crate::update::channel::{Catalogue, Offer};
-use crate::update::machine::{Action, Blame, Checked, Event, Failure};
+use crate::update::machine::{Action, Checked, Event, Failure, Phase, Withdrawals};
 use crate::update::plan::{self, View};
+use crate::update::probe::TestFailure;
 use crate::update::refusal::Cause;
+use crate::update::slots::{Leads, Link};
 
 /// How long the daemon may take to give its leave: it looks every 5 s and asks the group at most once a
 /// minute.
@@ -24,6 +30,9 @@ const ANSWERS: Duration = Duration::from_secs(1);
 
 /// The longest self-test: it reads the settings and the channel, which has deadlines of its own.
 pub(super) const PROBE: Duration = Duration::from_secs(120);
+
+/// The longest exercise of one verb: it reads the settings, and a channel that is not there.
+pub(super) const VERBS: Duration = Duration::from_secs(120);
 
 /// The longest start of a unit: above every `TimeoutStartSec=` of ours, which ends it in order.
 pub(super) const START: Duration = Duration::from_secs(180);
@@ -46,7 +55,8 @@ impl Attempt {
             Action::Stage(build) => self.stage(&build),
             Action::Probe(build) => self.probe(&build).await,
             Action::Arm(build) => self.arm(&build).await,
-            Action::Watch(build) => self.watch(&build).await,
+            Action::Watch { build, asks } => return self.watch(&build, asks).await,
+            Action::Compare(worse) => self.compare(&worse).await,
             Action::Commit(build) => self.commit(&build),
             Action::Restart(build) => self.restart(&build).await,
             // The driver's own.
@@ -55,12 +65,7 @@ impl Attempt {
         let at = self.world.clock.now();
         match done {
             Ok(()) => Event::Done { at },
-            Err(fault) => Event::Failed(Failure {
-                blame: fault.blame,
-                code: fault.code,
-                reason: fault.reason,
-                at,
-            }),
+            Err(fault) => Event::Failed(fault.failure(at)),
         }
     }
 
@@ -70,7 +75,7 @@ impl Attempt {
         match self.world.channel.refresh(now).await {
             Ok(catalogue) => self.decide(&catalogue, now).await,
             Err(refusal) => Event::Failed(Failure {
-                blame: Blame::World,
+                kind: FailureKind::Environment,
                 code: refusal.cause.code().to_owned(),
                 reason: refusal.detail,
                 at: now,
@@ -96,21 +101,25 @@ impl Attempt {
             skipped: &self.state.skipped,
             floor: self.state.floor(),
             windows: &course.windows,
-            setback: orders.past(self.state.setback.as_ref()),
+            failures: &self.state.failures,
+            urged: orders.now,
             first_boot,
+            withheld: self.state.withheld.as_ref(),
         };
         let decision = plan::decide(&view, now);
         let floor = plan::floor(&view);
-        let strikes = decision
+        let crashes = decision
             .offer()
-            .and_then(|offer| self.state.strikes.get(&offer.digest))
-            .copied()
-            .unwrap_or_default();
+            .and_then(|offer| blame::of(&self.state.failures, &build(offer)))
+            .map_or(0, Failures::crashes);
+        let withdrawals = withdrawals(catalogue);
         self.decision = Some(decision.clone());
         Event::Checked(Box::new(Checked {
             decision,
             floor,
-            strikes,
+            crashes,
+            withheld: self.state.withheld.clone(),
+            withdrawals,
             stable: self.stable.clone(),
             boot: self.world.boot.clone(),
             at: now,
@@ -167,25 +176,102 @@ impl Attempt {
             .verify(build)
             .map_err(|error| Fault::world("slot", format!("{error:#}")))?;
         let binary = slots.binary(build);
-        let said = timeout(PROBE, self.world.probe.probe(&binary)).await;
-        let why = match said {
-            Ok(Ok(version)) if version == build.version => return Ok(()),
-            Ok(Ok(version)) => return Err(Fault::other_version(build, &version)),
-            Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => format!("no end within {} s", PROBE.as_secs()),
-        };
-        // A release is not to blame for a channel that nobody can read now.
-        let now = self.world.clock.now();
-        if let Err(refusal) = self.world.channel.refresh(now).await {
-            return Err(Fault::world(refusal.cause.code(), refusal.detail));
+        match self.self_test(&binary).await {
+            Ok(version) if version == build.version => {}
+            Ok(version) => return Err(Fault::other_version(build, &version)),
+            Err(TestFailure::Environment(why)) => {
+                return Err(Fault::world(
+                    "probe",
+                    format!("its self-test could not be run to its end: {why}"),
+                ));
+            }
+            Err(TestFailure::Release(why)) => return Err(self.failed_test(why).await),
         }
-        Err(Fault::release(
-            "probe",
-            format!("its self-test failed: {why}"),
-        ))
+        if matches!(self.state.phase, Phase::Preflight(_)) {
+            self.exercise(&binary).await?;
+        }
+        Ok(())
     }
 
-    async fn ask_leave(&mut self) -> Event {
+    async fn self_test(&mut self, binary: &Path) -> Result<Version, TestFailure> {
+        let tested = timeout(PROBE, self.world.probe.probe(binary)).await;
+        tested.unwrap_or_else(|_| {
+            let why = format!("no end within {} s", PROBE.as_secs());
+            Err(TestFailure::Release(why))
+        })
+    }
+
+    /// A self-test failed: is it the release? Not where nobody can read the channel now, and not where the stable
+    /// release fails its own as well.
+    async fn failed_test(&mut self, why: String) -> Fault {
+        let now = self.world.clock.now();
+        if let Err(refusal) = self.world.channel.refresh(now).await {
+            return Fault::world(refusal.cause.code(), refusal.detail);
+        }
+        let stable = self.stable_binary();
+        match self.self_test(&stable).await {
+            Ok(_) => Fault::crashed("probe", format!("its self-test failed: {why}")),
+            Err(TestFailure::Release(also) | TestFailure::Environment(also)) => Fault::world(
+                "probe",
+                format!("its self-test failed ({why}), and so did the stable release's: {also}"),
+            ),
+        }
+    }
+
+    /// Every verb that the units call, in a tree of its own. The release is blamed for those only that the stable
+    /// release passes.
+    async fn exercise(&mut self, binary: &Path) -> Result<(), Fault> {
+        let failed = timeout(VERBS, self.world.probe.exercise(binary)).await;
+        let (verb, failure) = match failed {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failed)) => failed,
+            Err(_) => {
+                let why = format!("no end within {} s", VERBS.as_secs());
+                ("its verbs".to_owned(), TestFailure::Release(why))
+            }
+        };
+        let why = match failure {
+            TestFailure::Environment(why) => {
+                return Err(Fault::world(
+                    "verb",
+                    format!("{verb} could not be run: {why}"),
+                ));
+            }
+            TestFailure::Release(why) => why,
+        };
+        let stable = self.stable_binary();
+        match timeout(VERBS, self.world.probe.exercise(&stable)).await {
+            Ok(Ok(())) => Err(Fault::crashed("verb", format!("{verb} failed: {why}"))),
+            Ok(Err((also, TestFailure::Release(_)))) if also == verb => {
+                warn!("{verb} failed ({why}), as that of the stable release does on this host");
+                Ok(())
+            }
+            // One that gets further than the stable release, or not as far, by another way.
+            Ok(Err((also, TestFailure::Release(stable)))) => Err(Fault::crashed(
+                "verb",
+                format!("{verb} failed: {why} (of the stable release, {also}: {stable})"),
+            )),
+            Ok(Err((_, TestFailure::Environment(also)))) => Err(Fault::world(
+                "verb",
+                format!("{verb} failed ({why}), and the stable release's could not be run: {also}"),
+            )),
+            Err(_) => Err(Fault::world(
+                "verb",
+                format!("{verb} failed ({why}), and the stable release's did not end"),
+            )),
+        }
+    }
+
+    /// The executable of what is stable.
+    fn stable_binary(&self) -> PathBuf {
+        let slots = &self.world.slots;
+        match slots.leads(Link::Stable) {
+            Leads::Slot(build) => slots.binary(&build),
+            _ => slots.layout().factory.join(BINARY),
+        }
+    }
+
+    pub(super) async fn ask_leave(&mut self) -> Event {
         let since = self.world.clock.now();
         self.wish(Some(since));
         let answer = self.await_leave(since).await;
@@ -214,10 +300,14 @@ impl Attempt {
             let said = self.world.daemon.health().and_then(|it| it.leave);
             match said.filter(|(_, _, at)| *at >= since) {
                 Some((true, _, _)) => return Event::Leave,
-                Some((false, reason, _)) => return Event::NoLeave { reason },
+                Some((false, reason, _)) => {
+                    let at = self.world.clock.now();
+                    return Event::NoLeave { reason, at };
+                }
                 None if Instant::now() >= deadline => {
                     let reason = format!("the agent did not answer within {} s", LEAVE.as_secs());
-                    return Event::NoLeave { reason };
+                    let at = self.world.clock.now();
+                    return Event::NoLeave { reason, at };
                 }
                 None => sleep(ANSWERS).await,
             }
@@ -236,7 +326,8 @@ impl Attempt {
             Err(_) => format!("not started within {} s", START.as_secs()),
         };
         match self.world.units.look(Unit::Trial).await {
-            Ok(it) if it.active == Active::Failed => Err(Fault::release(
+            Ok(it) if it.active == Active::Failed => Err(Fault::of(
+                blame::of_unit(&it.result, it.status),
                 "trial-start",
                 format!("it did not start: {}", it.result),
             )),
@@ -280,34 +371,58 @@ impl Attempt {
     }
 }
 
+/// What verified metadata withdrew, and what not, for this host's architecture.
+fn withdrawals(catalogue: &Catalogue) -> Withdrawals {
+    let ours = |offer: &&Offer| offer.release.arch == std::env::consts::ARCH;
+    let (withdrawn, valid): (Vec<&Offer>, Vec<&Offer>) = catalogue
+        .offers
+        .iter()
+        .filter(ours)
+        .partition(|offer| offer.release.withdrawn.is_some());
+    Withdrawals {
+        withdrawn: withdrawn.into_iter().map(build).collect(),
+        valid: valid.into_iter().map(build).collect(),
+    }
+}
+
 /// Why an action failed, and through whom.
 pub(super) struct Fault {
-    blame: Blame,
+    kind: FailureKind,
     code: String,
     reason: String,
 }
 
 impl Fault {
-    pub(super) fn release(code: &str, reason: String) -> Self {
+    pub(super) fn of(kind: FailureKind, code: &str, reason: String) -> Self {
         Self {
-            blame: Blame::Release,
+            kind,
             code: code.to_owned(),
             reason,
         }
+    }
+
+    /// By the release's own bytes.
+    pub(super) fn crashed(code: &str, reason: String) -> Self {
+        Self::of(FailureKind::Crashed, code, reason)
     }
 
     pub(super) fn world(code: &str, reason: String) -> Self {
-        Self {
-            blame: Blame::World,
-            code: code.to_owned(),
-            reason,
-        }
+        Self::of(FailureKind::Environment, code, reason)
     }
 
     fn other_version(build: &Build, said: &Version) -> Self {
-        Self::release(
+        Self::crashed(
             "version",
             format!("it says that it is {said}, not {}", build.version),
         )
+    }
+
+    pub(super) fn failure(self, at: Timestamp) -> Failure {
+        Failure {
+            kind: self.kind,
+            code: self.code,
+            reason: text::line(&self.reason, text::REASON),
+            at,
+        }
     }
 }

@@ -1,18 +1,17 @@
-//! `update repair`: a stable agent that cannot run is stepped down from, one step a call: to the build
-//! confirmed before it, else to the factory's. Run by the factory's own binary.
+//! `update repair`: a stable agent that cannot run is stepped down from, one step a call: to the version
+//! [before](Before). Run by the factory's own binary.
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use super::world::{Unit, World};
-use crate::update::board::Build;
+use super::world::{Active, Unit, World};
+use crate::update::before::Before;
+use crate::update::blame::{self, FailureKind};
 use crate::update::slots::{Leads, Link, Lock, Slots};
-use crate::update::state::State;
 
 /// How long a repair waits for a running updater: the attempt that just moved `stable` sees the unit fail
 /// and ends.
@@ -21,29 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two tries at the lock.
 const TRIES: Duration = Duration::from_millis(200);
 
-/// What a repair came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repaired {
-    /// `stable` leads to the build confirmed before.
-    Previous(Build),
-    /// `stable` leads to what came with the image.
-    Factory,
-}
-
-impl fmt::Display for Repaired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Previous(build) => write!(f, "{} of before", build.version),
-            Self::Factory => f.write_str("the factory's"),
-        }
-    }
-}
-
 /// One step down from a stable agent that does not run, and starts what is stable then.
 ///
 /// # Errors
 /// The disk's, or systemd's; the links are then as they were, or lead to something that can run.
-pub async fn repair(mut world: World) -> Result<Repaired> {
+pub async fn repair(mut world: World) -> Result<Before> {
     let _lock = take(&world.slots).await?;
     let failed = match world.slots.leads(Link::Stable) {
         Leads::Slot(build) => Some(build),
@@ -53,22 +34,36 @@ pub async fn repair(mut world: World) -> Result<Repaired> {
         .store
         .load(&world.course.instance_id, failed.as_ref())?;
     if let Some(build) = &failed {
+        let (kind, how) = how_it_ended(&mut world).await;
         warn!(
             version = %build.version,
             digest = %build.digest,
-            "{} did not run as stable",
+            "{} did not run as stable: {how}",
             build.version
         );
         let at: Timestamp = world.clock.now();
-        state.skip(build, "did not run as stable", at);
+        let reason = format!("did not run as stable: {how}");
+        state.fail(build, kind, &reason, at);
+        state.unconfirm(build);
         // Before the link moves: what failed must not be taken again by a run in between. A disk that
         // cannot keep it is no reason to leave the box without an agent.
         if let Err(error) = world.store.save(&state) {
             warn!("{error:#}");
         }
     }
-    let to = step_down(&world.slots, &state, failed.as_ref())?;
+    let factory = world
+        .slots
+        .factory()
+        .inspect_err(|error| warn!("{error:#}"))
+        .ok();
+    let to = Before::choose(&state, failed.as_ref(), factory.as_ref(), |build| {
+        world.slots.verify(build).is_ok()
+    });
+    go_to(&world.slots, &to)?;
     info!("stable is now {to}");
+    if let Some(why) = to.despite() {
+        error!("there is nothing better to go back to than the factory's agent, although {why}");
+    }
     world
         .units
         .start(Unit::Stable)
@@ -77,25 +72,23 @@ pub async fn repair(mut world: World) -> Result<Repaired> {
     Ok(to)
 }
 
-/// Points `stable` to the best that is left: what was confirmed here before and still has its bytes, else
-/// the factory's.
-pub(super) fn step_down(slots: &Slots, state: &State, failed: Option<&Build>) -> Result<Repaired> {
-    let usable = |build: &&Build| {
-        Some(*build) != failed
-            && state.is_confirmed(&build.digest)
-            && !state
-                .skipped
-                .iter()
-                .any(|it| it.build.digest == build.digest)
-            && slots.verify(build).is_ok()
-    };
-    // A link that leads nowhere lost its slot: the newest of the confirmed is then what it led to, or
-    // what was before.
-    let others = state.confirmed.iter().rev().filter(|_| failed.is_none());
-    let previous = state.previous.iter().chain(others).find(usable);
-    if let Some(build) = previous {
-        slots.promote(build)?;
-        return Ok(Repaired::Previous(build.clone()));
+/// Whose doing it is that the stable agent does not run, by what systemd says of it. One that runs was found bad by
+/// whoever calls for a repair.
+async fn how_it_ended(world: &mut World) -> (FailureKind, String) {
+    match world.units.look(Unit::Stable).await {
+        Ok(it) if it.active == Active::Failed => (
+            blame::of_unit(&it.result, it.status),
+            format!("it ended with {}", it.result),
+        ),
+        Ok(_) => (FailureKind::Unhealthy, "a repair was called for".to_owned()),
+        Err(error) => (FailureKind::Unhealthy, format!("{error:#}")),
+    }
+}
+
+/// Points `stable` to the version before.
+pub(super) fn go_to(slots: &Slots, to: &Before) -> Result<()> {
+    if let Some(build) = to.slot() {
+        return slots.promote(build);
     }
     if slots.leads(Link::Stable) != Leads::Factory {
         slots.fall_back()?;
@@ -106,7 +99,7 @@ pub(super) fn step_down(slots: &Slots, state: &State, failed: Option<&Build>) ->
             slots.layout().factory.display()
         );
     }
-    Ok(Repaired::Factory)
+    Ok(())
 }
 
 async fn take(slots: &Slots) -> Result<Lock> {

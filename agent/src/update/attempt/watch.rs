@@ -1,7 +1,8 @@
 //! The soak: a trial is watched until it proved itself, or worsened the box.
 //!
-//! At its end the trial is asked what the stable agent was asked before: for its leave to be replaced. Whatever
-//! it answers will do now; one that never answers could never be replaced once it is stable.
+//! At its end the trial is asked what the stable agent was asked before: for its permission to be replaced. One that
+//! withholds it, or never answers, could never be replaced once it is stable. Whether the release is to blame for what
+//! is found is [`super::compare`]'s to see.
 
 use std::time::Duration;
 
@@ -10,7 +11,10 @@ use tokio::time::{Instant, sleep};
 use super::Attempt;
 use super::acts::{Fault, LEAVE};
 use super::world::{Active, Health, Unit};
+use crate::text;
+use crate::update::blame::{self, FailureKind};
 use crate::update::board::Build;
+use crate::update::machine::{Event, Worse};
 
 /// Between two looks at a trial: a crash is systemd's to catch, within milliseconds.
 const LOOKS: Duration = Duration::from_secs(2);
@@ -23,8 +27,19 @@ pub(super) const GRACE: Duration = Duration::from_secs(30);
 const BLIND: u32 = 5;
 
 impl Attempt {
-    /// Until it soaked: the same process all the time, this build's, on a box no worse than before.
-    pub(super) async fn watch(&mut self, build: &Build) -> Result<(), Fault> {
+    /// Until it soaked: the same process all the time, this build's, on a host no worse than before.
+    pub(super) async fn watch(&mut self, build: &Build, asks: bool) -> Event {
+        match self.soak(build, asks).await {
+            Ok(None) => Event::Done {
+                at: self.world.clock.now(),
+            },
+            Ok(Some(worse)) => Event::Worsened(worse),
+            Err(fault) => Event::Failed(fault.failure(self.world.clock.now())),
+        }
+    }
+
+    /// How the host is worse at the end; nothing when it is not.
+    async fn soak(&mut self, build: &Build, asks: bool) -> Result<Option<Worse>, Fault> {
         let end = Instant::now() + self.world.course.soak;
         let mut pid = None;
         let mut worse_since = None;
@@ -33,13 +48,16 @@ impl Attempt {
         loop {
             match self.world.units.look(Unit::Trial).await {
                 Ok(it) if it.active != Active::Active => {
-                    return Err(Fault::release(
+                    return Err(Fault::of(
+                        blame::of_unit(&it.result, it.status),
                         "trial",
                         format!("the trial ended with {}", it.result),
                     ));
                 }
+                // Its unit never restarts it: somebody else did.
                 Ok(it) if pid.is_some() && it.pid != pid => {
-                    return Err(Fault::release(
+                    return Err(Fault::of(
+                        FailureKind::Interrupted,
                         "trial",
                         "the trial was restarted".to_owned(),
                     ));
@@ -65,11 +83,14 @@ impl Attempt {
                 Some(how) => {
                     let since = *worse_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= GRACE {
-                        return Err(Fault::release("worse", how));
+                        return Ok(Some(how));
                     }
                 }
             }
             if Instant::now() >= end && worse_since.is_none() && blind == 0 {
+                if !asks {
+                    return Ok(None);
+                }
                 let (since, deadline) = *asked.get_or_insert_with(|| {
                     let since = self.world.clock.now();
                     self.wish(Some(since));
@@ -77,18 +98,12 @@ impl Attempt {
                 });
                 // The wish goes from the board with the next step.
                 match self.world.daemon.health().and_then(|it| it.leave) {
-                    Some((_, _, at)) if at >= since => return Ok(()),
-                    // It may be the metadata service or the group that keeps it from answering: no reason to
-                    // blame the release for good.
-                    _ if Instant::now() >= deadline => {
-                        return Err(Fault::world(
-                            "mute",
-                            format!(
-                                "the trial did not say within {} s whether it may be replaced",
-                                LEAVE.as_secs()
-                            ),
-                        ));
+                    Some((true, _, at)) if at >= since => return Ok(None),
+                    // It may say otherwise until its time is over: a group answers once a minute.
+                    Some((false, reason, at)) if at >= since && Instant::now() >= deadline => {
+                        return Ok(Some(Worse::Busy(text::line(&reason, text::REASON))));
                     }
+                    _ if Instant::now() >= deadline => return Ok(Some(Worse::Mute)),
                     _ => {}
                 }
             }
@@ -97,25 +112,26 @@ impl Attempt {
     }
 }
 
-/// How a box is worse than before the trial; `None` when it is not.
-fn worse(
+/// How a host is worse than before the trial; `None` when it is not.
+pub(super) fn worse(
     build: &Build,
     pid: Option<u32>,
     before: Option<&Health>,
     now: Option<&Health>,
-) -> Option<String> {
-    let ours = |it: &&Health| Some(it.pid) == pid && it.version == build.version.to_string();
-    let Some(now) = now.filter(ours) else {
-        return Some("the trial shows no standing of its own".to_owned());
+) -> Option<Worse> {
+    let Some(now) = now.filter(|now| is_of(now, build, pid)) else {
+        return Some(Worse::NoStatus);
     };
     let before = before?;
-    if before.fit && !now.fit {
-        return Some("the box was fit before the trial and is not now".to_owned());
-    }
     let failing = |name: &&String| !now.passing.contains(name);
-    before
-        .passing
-        .iter()
-        .find(failing)
-        .map(|name| format!("service {name} was healthy before the trial and is not now"))
+    let sick: Vec<String> = before.passing.iter().filter(failing).cloned().collect();
+    if !sick.is_empty() {
+        return Some(Worse::Sick(sick));
+    }
+    (before.fit && !now.fit).then_some(Worse::Unfit)
+}
+
+/// Whether a status is of this build's process.
+pub(super) fn is_of(health: &Health, build: &Build, pid: Option<u32>) -> bool {
+    Some(health.pid) == pid && health.version == build.version.to_string()
 }

@@ -13,6 +13,7 @@ use crate::standing::{self, Standing};
 use crate::update::board::Board;
 use crate::update::channel::Channel;
 use crate::update::plan::Windows;
+use crate::update::probe::TestFailure;
 use crate::update::slots::Slots;
 use crate::update::state::Store;
 
@@ -90,6 +91,8 @@ pub struct UnitState {
     pub pid: Option<u32>,
     /// `Result=` of its last run: `success`, `exit-code`, `signal`, `watchdog`, `timeout`, …
     pub result: String,
+    /// `ExecMainStatus=`: the exit code or the signal of its last main process.
+    pub status: Option<i32>,
 }
 
 /// systemd.
@@ -110,8 +113,12 @@ pub trait Units: Send {
 #[async_trait]
 pub trait Probe: Send {
     /// Runs it within the updater's own sandbox, against a copy of the channel's metadata, and returns
-    /// the version it reports of itself. An error is the release's fault.
-    async fn probe(&mut self, binary: &Path) -> Result<Version>;
+    /// the version it reports of itself.
+    async fn probe(&mut self, binary: &Path) -> Result<Version, TestFailure>;
+
+    /// Runs every verb that the units call, in a tree of its own where nothing can be started or changed. The error
+    /// names the first that failed.
+    async fn exercise(&mut self, binary: &Path) -> Result<(), (String, TestFailure)>;
 }
 
 /// What the daemon in charge says of the box.

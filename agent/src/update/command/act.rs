@@ -2,8 +2,7 @@
 //!
 //! It builds the world and says how it ended; what is done in it is [`crate::update::attempt`]'s.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
@@ -17,7 +16,7 @@ use crate::update::board::Board;
 use crate::update::channel::{Catalogue, Channel, Offer, Place, TufChannel};
 use crate::update::machine::Outcome;
 use crate::update::plan::Windows;
-use crate::update::probe::{self, SelfTest};
+use crate::update::probe::{self, Scratch, SelfTest};
 use crate::update::refusal::{Cause, Refusal};
 use crate::update::slots::{Layout, Slots};
 use crate::update::state::Store;
@@ -30,9 +29,14 @@ const METADATA: &str = "tuf";
 /// Where a self-test has its copy of that, in the updater's runtime directory.
 const SCRATCH: &str = "probe";
 
+/// Where a release's other verbs have a tree to run in, in the same place.
+const VERBS: &str = "verbs";
+
 /// `update run`.
 pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
-    let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
+    let named = args.sources.arguments();
+    let sources = args.sources.into_sources();
+    let subject = sources.subject(&args.place.run_dir)?;
     let Some(terms) = subject.subscription else {
         tracing::info!("this box follows no channel");
         return Ok(Exit::Done);
@@ -44,11 +48,18 @@ pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Ex
         windows: terms.windows,
         soak: terms.soak,
     };
-    let world = world(course, channel, layout, root, &args.daemon_dir)?;
+    // Settings that cannot be read now are the verbs' own to stumble over.
+    let unit = sources
+        .image_units()
+        .ok()
+        .and_then(|units| units.into_iter().next());
+    let verbs = layout.run.join(VERBS);
+    let mut world = world(course, channel, layout, root, &args.daemon_dir)?;
+    world.probe = Box::new(self_test(root).exercising(&verbs, named, unit));
     let ended = attempt::run(world).await?;
     Ok(match &ended {
         it if it.is_well() => Exit::Done,
-        Ended::With(Outcome::Skipped { .. }) => Exit::Skipped,
+        Ended::With(Outcome::Failed { .. }) => Exit::Skipped,
         _ => Exit::Postponed,
     })
 }
@@ -86,11 +97,11 @@ pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
     let terms = subject
         .subscription
         .context("the settings name no channel")?;
-    let scratch = Scratch(layout.run.join(SCRATCH));
-    scratch.clear();
-    probe::copy(&layout.state.join(METADATA), &scratch.0.join(METADATA))?;
+    let at = layout.run.join(SCRATCH);
+    let _scratch = Scratch::new(&at);
+    probe::copy(&layout.state.join(METADATA), &at.join(METADATA))?;
     let copied = Layout {
-        state: scratch.0.clone(),
+        state: at,
         ..layout.clone()
     };
     let mut channel = open(&terms, &copied);
@@ -106,23 +117,26 @@ fn world(
     root: &Path,
     daemon_dir: &Path,
 ) -> Result<World> {
-    // Whatever else was said by the environment, a release's self-test inherits.
-    let arguments: Vec<OsString> = if root == Path::new("/") {
-        Vec::new()
-    } else {
-        vec!["--root".into(), root.into()]
-    };
     Ok(World {
         course,
         channel,
-        store: Store::new(&layout.state),
+        store: Store::new(&layout.state).also_called(machine_name().ok()),
         board: Board::new(&layout.run),
         units: Box::new(Systemctl::default()),
-        probe: Box::new(SelfTest::with(arguments)),
+        probe: Box::new(self_test(root)),
         daemon: Box::new(StandingFile::new(daemon_dir)),
         clock: Box::new(System),
         boot: boot_id()?,
         slots: Slots::new(layout),
+    })
+}
+
+fn self_test(root: &Path) -> SelfTest {
+    // Whatever else was said by the environment, a release's self-test inherits.
+    SelfTest::with(if root == Path::new("/") {
+        Vec::new()
+    } else {
+        vec!["--root".into(), root.into()]
     })
 }
 
@@ -149,20 +163,5 @@ impl Channel for Closed {
 
     async fn fetch(&mut self, _offer: &Offer, _part: &Path) -> Result<(), Refusal> {
         Err(self.0.clone())
-    }
-}
-
-/// A directory for one test, gone with it; a leftover of one that was killed goes first.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn clear(&self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.clear();
     }
 }

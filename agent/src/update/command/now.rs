@@ -74,6 +74,7 @@ fn line(standing: &UpdateStanding) -> Option<String> {
         "asking" => "waiting for the agent's leave to be replaced by",
         "armed" => "starting the trial of",
         "trial" => "on trial:",
+        "comparing" => "worse on trial, gone back; comparing without",
         "proving" => "soaked; testing itself once more:",
         "confirmed" | "committed" => "making stable",
         other => other,
@@ -135,7 +136,11 @@ mod tests {
             why: String::new(),
             boot: String::new(),
             began: jiff::Timestamp::UNIX_EPOCH,
-            strikes: 0,
+            crashes: 0,
+            urgent: false,
+            withheld: None,
+            overruled: false,
+            worse: None,
         };
         let phases = [
             Phase::Fetching,
@@ -144,6 +149,7 @@ mod tests {
             Phase::Asking,
             Phase::Armed,
             Phase::Trial,
+            Phase::Comparing,
             Phase::Proving,
             Phase::Confirmed,
             Phase::Committed,

@@ -1,4 +1,4 @@
-//! `update hold | release | pin`: what an operator orders, kept durably for the updater to read.
+//! `update hold | release | pin | forgive`: what an operator orders, kept durably for the updater to read.
 //!
 //! It orders and never acts: an attempt under way is not stopped, and says so.
 
@@ -12,21 +12,26 @@ use crate::cli::Exit;
 use crate::output;
 use crate::update::board::{Board, FILE, Hold, UpdateStanding};
 use crate::update::slots::Layout;
-use crate::update::state::{Orders, Store};
+use crate::update::state::{Orders, Pardon, State, Store};
 use crate::update::subscription::{Subject, machine_name};
+
+/// How many releases' pardons are kept: far more than a channel ever offers at one time.
+const PARDONS: usize = 64;
 
 /// The orders of this box, and where they are kept.
 pub(super) struct Desk {
     store: Store,
     run: PathBuf,
     orders: Orders,
+    /// What the updater remembers.
+    state: State,
     standing: UpdateStanding,
 }
 
 impl Desk {
     /// Orders hold for the box they were given on: an image made of it does not take them along.
     pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
-        let store = Store::new(&layout.state);
+        let store = Store::new(&layout.state).also_called(machine_name().ok());
         let told = Subject::read(run_dir).map(|subject| subject.instance_id);
         let instance_id = match told.or_else(|| store.owner()) {
             Some(instance_id) => instance_id,
@@ -34,6 +39,7 @@ impl Desk {
         };
         Ok(Self {
             orders: store.orders(&instance_id),
+            state: store.peek(),
             store,
             run: layout.run.clone(),
             standing: standing(&layout.run),
@@ -105,6 +111,29 @@ impl Desk {
         Ok(Exit::Done)
     }
 
+    /// `update forgive`.
+    pub(super) fn forgive(mut self, version: Version, now: Timestamp) -> Result<Exit> {
+        if !self.state.holds_against(&version) {
+            bail!(
+                "cannot forgive {version}: nothing is held against it on this host\n\
+                 hint: imagebuilder-agent status shows what failed here"
+            );
+        }
+        // One for each version: an older one was granted long ago.
+        self.orders.forgiven.retain(|it| it.version != version);
+        self.orders.forgiven.push(Pardon {
+            version: version.clone(),
+            at: now,
+        });
+        let over = self.orders.forgiven.len().saturating_sub(PARDONS);
+        self.orders.forgiven.drain(..over);
+        self.keep(&format!("forgave {version} what failed on this host"))?;
+        tracing::info!(
+            "tried at the next check; to have it at once: imagebuilder-agent update now"
+        );
+        Ok(Exit::Done)
+    }
+
     /// `update now`: pauses after attempts that failed are over.
     pub(super) fn urge(mut self, now: Timestamp) -> Result<()> {
         self.orders.now = Some(now);
@@ -120,6 +149,13 @@ impl Desk {
         Board::new(&self.run).change(|standing| {
             standing.hold.clone_from(&self.orders.hold);
             standing.pin.clone_from(&self.orders.pin);
+            // What is being forgiven is not shown any more; the updater forgets it when it runs.
+            let pending = |version: &Version| {
+                let mut pardons = self.orders.forgiven.iter();
+                pardons.any(|it| it.version == *version && !self.state.forgiven.contains(it))
+            };
+            standing.skipped.retain(|it| !pending(&it.build.version));
+            standing.failures.retain(|it| !pending(&it.build.version));
         });
         output::line(line);
         let phase = self.standing.phase.as_str();
@@ -160,9 +196,10 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::update::blame::FailureKind;
+    use crate::update::board::Build;
     use crate::update::channel::Digest;
     use crate::update::command::below;
-    use crate::update::plan::Setback;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -238,25 +275,61 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_it_now_does_not_wait_for_what_failed_before() {
+    fn wanting_it_now_is_remembered_beside_a_hold() {
         let place = Place::new();
-        let setback = |at| Setback {
-            digest: Digest::parse(&"0".repeat(64)).unwrap(),
-            failures: 9,
-            at,
-            reason: String::new(),
-        };
         let now = at("2026-06-01T10:00:00Z");
-        let (before, after) = (setback(now), setback(at("2026-06-01T10:00:01Z")));
-        assert_eq!(place.orders().past(Some(&before)), Some(&before));
         place.desk().hold(None, "", now).unwrap();
         place.desk().urge(now).unwrap();
         assert!(place.orders().hold.is_some());
-        assert_eq!(place.orders().past(Some(&before)), None);
-        assert_eq!(place.orders().past(Some(&after)), Some(&after));
-        // Not for ever.
-        place.desk().release().unwrap();
-        assert_eq!(place.orders().past(Some(&after)), Some(&after));
+        assert_eq!(place.orders().now, Some(now));
+    }
+
+    #[test]
+    fn what_failed_is_forgiven_by_version_and_only_once() {
+        let place = Place::new();
+        let build = |minor: u64| Build {
+            version: Version::new(1, minor, 0),
+            digest: Digest::parse(&format!("{minor:064x}")).unwrap(),
+        };
+        let now = at("2026-06-01T10:00:00Z");
+        let store = Store::new(&below(place.0.path()).state);
+        let (mut state, _) = store.load("i-1", None).unwrap();
+        for _ in 0..3 {
+            state.fail(&build(2), FailureKind::Crashed, "crashed", now);
+        }
+        state.fail(&build(3), FailureKind::Unhealthy, "sick", now);
+        store.save(&state).unwrap();
+        place.tell(&UpdateStanding {
+            skipped: state.skipped.clone(),
+            failures: state.failures.clone(),
+            ..UpdateStanding::default()
+        });
+        let error = place
+            .desk()
+            .forgive(Version::new(1, 4, 0), now)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot forgive 1.4.0: nothing is held against it on this host\n\
+             hint: imagebuilder-agent status shows what failed here"
+        );
+        place.desk().forgive(Version::new(1, 2, 0), now).unwrap();
+        let told = standing(&below(place.0.path()).run);
+        assert_eq!((told.skipped.len(), told.failures.len()), (0, 1));
+        // The updater takes it in; what fails after that is held against the release again.
+        state.forgive(&place.orders().forgiven);
+        assert!(!state.holds_against(&Version::new(1, 2, 0)));
+        assert!(state.holds_against(&Version::new(1, 3, 0)));
+        state.fail(&build(2), FailureKind::Crashed, "crashed", now);
+        state.forgive(&place.orders().forgiven);
+        assert!(state.holds_against(&Version::new(1, 2, 0)));
+        store.save(&state).unwrap();
+        place
+            .desk()
+            .forgive(Version::new(1, 2, 0), now + SignedDuration::from_secs(1))
+            .unwrap();
+        state.forgive(&place.orders().forgiven);
+        assert!(!state.holds_against(&Version::new(1, 2, 0)));
     }
 
     #[test]

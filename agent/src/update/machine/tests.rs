@@ -30,18 +30,22 @@ pub(super) fn offer(minor: u64) -> Offer {
     }
 }
 
-fn job(strikes: u32) -> Job {
+fn job(crashes: u32) -> Job {
     Job {
         build: build(3),
         from: build(2),
         why: "taking 1.3.0: newer".to_owned(),
         boot: "b1".to_owned(),
         began: Timestamp::UNIX_EPOCH,
-        strikes,
+        crashes,
+        urgent: false,
+        withheld: None,
+        overruled: false,
+        worse: None,
     }
 }
 
-fn phases(strikes: u32) -> Vec<Phase> {
+fn phases(crashes: u32) -> Vec<Phase> {
     let with_job = [
         Phase::Fetching,
         Phase::Staging,
@@ -49,12 +53,13 @@ fn phases(strikes: u32) -> Vec<Phase> {
         Phase::Asking,
         Phase::Armed,
         Phase::Trial,
+        Phase::Comparing,
         Phase::Proving,
         Phase::Confirmed,
         Phase::Committed,
     ];
     let mut phases = vec![Phase::Idle, Phase::Checking];
-    phases.extend(with_job.map(|phase| phase(job(strikes))));
+    phases.extend(with_job.map(|phase| phase(job(crashes))));
     phases
 }
 
@@ -68,10 +73,10 @@ fn woken(boot: &str, stable: u64, trial: Fate) -> Event {
     })
 }
 
-fn failed(blame: Blame) -> Event {
+fn failed(kind: FailureKind) -> Event {
     let (code, reason) = ("word".to_owned(), "why".to_owned());
     Event::Failed(Failure {
-        blame,
+        kind,
         code,
         reason,
         at: Timestamp::UNIX_EPOCH,
@@ -82,7 +87,9 @@ fn checked(decision: Decision) -> Event {
     Event::Checked(Box::new(Checked {
         decision,
         floor: Some(Version::new(1, 1, 0)),
-        strikes: 1,
+        crashes: 1,
+        withheld: None,
+        withdrawals: Withdrawals::default(),
         stable: build(2),
         boot: "b1".to_owned(),
         at: Timestamp::UNIX_EPOCH,
@@ -94,9 +101,12 @@ fn line(phase: &Phase, name: &str, event: Event) -> String {
     let before = phase.name();
     let step = step(phase.clone(), event);
     let note = |note: &Note| match note {
-        Note::Skip { build, .. } => format!("skip {}", build.version),
-        Note::Strike(build) => format!("strike {}", build.version),
-        Note::Setback { build, .. } => format!("setback {}", build.version),
+        Note::Condemn { build, .. } => format!("condemn {}", build.version),
+        Note::Failed { build, kind, .. } => format!("{kind:?} {}", build.version).to_lowercase(),
+        Note::Runs { build, .. } => format!("runs {}", build.version),
+        Note::Withheld(_) => "withheld".to_owned(),
+        Note::NotWithheld => "given".to_owned(),
+        Note::Withdrawals(_) => "withdrawals".to_owned(),
         Note::Well => "well".to_owned(),
         Note::Floor(floor) => format!("floor {floor}"),
         Note::Promoted { build, .. } => format!("promoted {}", build.version),
@@ -108,14 +118,21 @@ fn line(phase: &Phase, name: &str, event: Event) -> String {
         Action::Probe(_) => "probe",
         Action::AskLeave(_) => "ask",
         Action::Arm(_) => "arm",
-        Action::Watch(_) => "watch",
+        Action::Watch { asks: true, .. } => "watch",
+        Action::Watch { asks: false, .. } => "watch unasked",
+        Action::Compare(_) => "compare",
         Action::Commit(_) => "commit",
         Action::Restart(_) => "restart",
         Action::Revert => "revert",
         Action::Report(Outcome::Settled(_)) => "settled",
         Action::Report(Outcome::Updated { .. }) => "updated",
         Action::Report(Outcome::Postponed { .. }) => "postponed",
-        Action::Report(Outcome::Skipped { .. }) => "skipped",
+        Action::Report(Outcome::Failed {
+            condemned: false, ..
+        }) => "failed",
+        Action::Report(Outcome::Failed {
+            condemned: true, ..
+        }) => "condemned",
     };
     let notes = step.notes.iter().map(note);
     let did: Vec<String> = notes
@@ -129,8 +146,8 @@ fn line(phase: &Phase, name: &str, event: Event) -> String {
 }
 
 /// Every line that does something, of the events given.
-fn table(strikes: u32, events: &[(&str, Event)]) -> Vec<String> {
-    let all = phases(strikes);
+fn table(crashes: u32, events: &[(&str, Event)]) -> Vec<String> {
+    let all = phases(crashes);
     let lines = events
         .iter()
         .flat_map(|(name, event)| all.iter().map(|phase| line(phase, name, event.clone())));
@@ -154,6 +171,7 @@ fn an_attempt_goes_through_its_phases_and_commits_once() {
             checked(Decision::WaitBackoff {
                 offer: offer(3),
                 at: Timestamp::UNIX_EPOCH,
+                after: "slow".to_owned(),
             }),
         ),
         ("done", done()),
@@ -162,123 +180,236 @@ fn an_attempt_goes_through_its_phases_and_commits_once() {
             "no leave",
             Event::NoLeave {
                 reason: "draining".to_owned(),
+                at: Timestamp::UNIX_EPOCH,
             },
         ),
+        ("worse", Event::Worsened(Worse::Unfit)),
     ];
     assert_eq!(
         table(0, &events),
         [
-            "checking + update -> fetching: floor 1.1.0, fetch",
-            "checking + current -> idle: floor 1.1.0, well, settled",
-            "checking + backoff -> idle: floor 1.1.0, settled",
+            "checking + update -> fetching: floor 1.1.0, withdrawals, fetch",
+            "checking + current -> idle: floor 1.1.0, withdrawals, well, given, settled",
+            "checking + backoff -> idle: floor 1.1.0, withdrawals, settled",
             "fetching + done -> staging: stage",
             "staging + done -> preflight: probe",
             "preflight + done -> asking: ask",
             "armed + done -> trial: watch",
             "trial + done -> proving: probe",
+            "comparing + done -> idle: environment 1.3.0, postponed",
             "proving + done -> confirmed: commit",
             "confirmed + done -> committed: promoted 1.3.0, restart",
             "committed + done -> idle: updated",
-            "asking + leave -> armed: arm",
-            "asking + no leave -> idle: postponed",
+            "asking + leave -> armed: given, arm",
+            "asking + no leave -> idle: withheld, postponed",
+            "trial + worse -> comparing: revert, compare",
         ]
     );
 }
 
 #[test]
-fn a_failure_of_the_world_is_tried_again_and_one_of_the_release_is_not() {
+fn a_failure_is_counted_by_its_cause() {
     assert_eq!(
         table(
             0,
             &[
-                ("world", failed(Blame::World)),
-                ("release", failed(Blame::Release))
+                ("environment", failed(FailureKind::Environment)),
+                ("sickness", failed(FailureKind::Unhealthy)),
+                ("crash", failed(FailureKind::Crashed)),
             ]
         ),
         [
-            "checking + world -> idle: postponed",
-            "fetching + world -> idle: setback 1.3.0, postponed",
-            "staging + world -> idle: setback 1.3.0, postponed",
-            "preflight + world -> idle: setback 1.3.0, postponed",
-            "asking + world -> idle: setback 1.3.0, postponed",
-            "armed + world -> idle: setback 1.3.0, revert, postponed",
-            "trial + world -> idle: setback 1.3.0, revert, postponed",
-            "proving + world -> idle: setback 1.3.0, revert, postponed",
-            "confirmed + world -> idle: setback 1.3.0, revert, postponed",
-            "committed + world -> idle: postponed",
-            "checking + release -> idle: postponed",
-            "fetching + release -> idle: skip 1.3.0, skipped",
-            "staging + release -> idle: skip 1.3.0, skipped",
-            "preflight + release -> idle: skip 1.3.0, skipped",
-            "asking + release -> idle: skip 1.3.0, skipped",
-            "armed + release -> idle: skip 1.3.0, revert, skipped",
-            "trial + release -> idle: skip 1.3.0, revert, skipped",
-            "proving + release -> idle: skip 1.3.0, revert, skipped",
-            "confirmed + release -> idle: skip 1.3.0, revert, skipped",
-            "committed + release -> idle: postponed",
+            "checking + environment -> idle: postponed",
+            "fetching + environment -> idle: environment 1.3.0, postponed",
+            "staging + environment -> idle: environment 1.3.0, postponed",
+            "preflight + environment -> idle: environment 1.3.0, postponed",
+            "asking + environment -> idle: environment 1.3.0, postponed",
+            "armed + environment -> idle: environment 1.3.0, revert, postponed",
+            "trial + environment -> idle: environment 1.3.0, revert, postponed",
+            "comparing + environment -> idle: environment 1.3.0, postponed",
+            "proving + environment -> idle: environment 1.3.0, revert, postponed",
+            "confirmed + environment -> idle: environment 1.3.0, revert, postponed",
+            "committed + environment -> idle: postponed",
+            "checking + sickness -> idle: postponed",
+            "fetching + sickness -> idle: unhealthy 1.3.0, failed",
+            "staging + sickness -> idle: unhealthy 1.3.0, failed",
+            "preflight + sickness -> idle: unhealthy 1.3.0, failed",
+            "asking + sickness -> idle: unhealthy 1.3.0, failed",
+            "armed + sickness -> idle: unhealthy 1.3.0, revert, failed",
+            "trial + sickness -> idle: unhealthy 1.3.0, revert, failed",
+            "comparing + sickness -> idle: unhealthy 1.3.0, failed",
+            "proving + sickness -> idle: unhealthy 1.3.0, revert, failed",
+            "confirmed + sickness -> idle: unhealthy 1.3.0, revert, failed",
+            "committed + sickness -> idle: postponed",
+            "checking + crash -> idle: postponed",
+            "fetching + crash -> idle: crashed 1.3.0, failed",
+            "staging + crash -> idle: crashed 1.3.0, failed",
+            "preflight + crash -> idle: crashed 1.3.0, failed",
+            "asking + crash -> idle: crashed 1.3.0, failed",
+            "armed + crash -> idle: crashed 1.3.0, revert, failed",
+            "trial + crash -> idle: crashed 1.3.0, revert, failed",
+            "comparing + crash -> idle: crashed 1.3.0, failed",
+            "proving + crash -> idle: crashed 1.3.0, revert, failed",
+            "confirmed + crash -> idle: crashed 1.3.0, revert, failed",
+            "committed + crash -> idle: postponed",
         ]
     );
+}
+
+/// Everything else is tried again, however often it failed.
+#[test]
+fn only_the_third_crash_condemns() {
+    for (crashes, kind, condemns) in [
+        (0, FailureKind::Crashed, false),
+        (1, FailureKind::Crashed, false),
+        (2, FailureKind::Crashed, true),
+        (9, FailureKind::Environment, false),
+        (9, FailureKind::Unhealthy, false),
+    ] {
+        for line in table(crashes, &[("x", failed(kind))]) {
+            let counted = line.contains("1.3.0");
+            assert_eq!(
+                line.contains("condemn 1.3.0"),
+                condemns && counted,
+                "{line}"
+            );
+            assert_eq!(line.ends_with("condemned"), condemns && counted, "{line}");
+        }
+    }
+}
+
+#[test]
+fn permission_is_withheld_until_its_bound_and_then_overruled() {
+    let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+    for (urgent, since, now, said) in [
+        (false, None, 0, "asking + x -> idle: withheld, postponed"),
+        (
+            false,
+            Some(0),
+            1439,
+            "asking + x -> idle: withheld, postponed",
+        ),
+        (false, Some(0), 1440, "asking + x -> armed: given, arm"),
+        (true, Some(0), 9, "asking + x -> idle: withheld, postponed"),
+        (true, Some(0), 10, "asking + x -> armed: given, arm"),
+        (true, None, 10, "asking + x -> idle: withheld, postponed"),
+        // By a clock that was wrong.
+        (
+            true,
+            Some(20),
+            10,
+            "asking + x -> idle: withheld, postponed",
+        ),
+    ] {
+        let withheld = since.map(|minutes| Withheld {
+            since: at(minutes),
+            reason: "busy".to_owned(),
+        });
+        let phase = Phase::Asking(Job {
+            urgent,
+            withheld,
+            ..job(0)
+        });
+        let event = Event::NoLeave {
+            reason: "busy".to_owned(),
+            at: at(now),
+        };
+        assert_eq!(line(&phase, "x", event.clone()), said);
+        // What was taken without it is not asked at the trial's end.
+        let next = step(phase, event).phase;
+        if let Phase::Armed(job) = next {
+            assert!(job.overruled);
+            let done = Event::Done { at: at(now) };
+            let line = line(&Phase::Armed(job), "done", done);
+            assert_eq!(line, "armed + done -> trial: watch unasked");
+        }
+    }
+}
+
+#[test]
+fn how_long_permission_was_withheld_says_whether_that_is_in_order() {
+    let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+    for (urgent, now, code) in [
+        (false, 59, NO_LEAVE),
+        (false, 60, WITHHELD),
+        (true, 0, WITHHELD),
+    ] {
+        let phase = Phase::Asking(Job {
+            urgent,
+            withheld: Some(Withheld {
+                since: at(0),
+                reason: "busy".to_owned(),
+            }),
+            ..job(0)
+        });
+        let event = Event::NoLeave {
+            reason: "busy".to_owned(),
+            at: at(now),
+        };
+        let step = step(phase, event);
+        let Some(Action::Report(Outcome::Postponed { code: c, .. })) = step.actions.last() else {
+            panic!("{step:?}");
+        };
+        assert_eq!(c, code);
+    }
 }
 
 #[test]
 fn woken_after_a_cut_with_the_old_stable() {
     let events = |boot| [("woken", woken(boot, 2, Fate::Unproven))];
     let expected = [
-        "idle + woken -> checking: check",
-        "checking + woken -> checking: check",
+        "idle + woken -> checking: runs 1.2.0, check",
+        "checking + woken -> checking: runs 1.2.0, check",
         "fetching + woken -> checking: check",
         "staging + woken -> checking: check",
-        "preflight + woken -> checking: strike 1.3.0, revert, check",
+        "preflight + woken -> checking: interrupted 1.3.0, revert, check",
         "asking + woken -> checking: check",
-        "armed + woken -> checking: strike 1.3.0, revert, check",
-        "trial + woken -> checking: strike 1.3.0, revert, check",
-        "proving + woken -> checking: strike 1.3.0, revert, check",
-        "confirmed + woken -> checking: strike 1.3.0, revert, check",
-        "committed + woken -> idle: skip 1.3.0, revert, skipped",
+        "armed + woken -> checking: interrupted 1.3.0, revert, check",
+        "trial + woken -> checking: interrupted 1.3.0, revert, check",
+        "comparing + woken -> checking: interrupted 1.3.0, revert, check",
+        "proving + woken -> checking: interrupted 1.3.0, revert, check",
+        "confirmed + woken -> checking: interrupted 1.3.0, revert, check",
+        "committed + woken -> idle: unhealthy 1.3.0, revert, failed",
     ];
-    assert_eq!(table(0, &events("b1")), expected);
-    assert_eq!(table(0, &events("b2")), expected);
+    for crashes in [0, 9] {
+        assert_eq!(table(crashes, &events("b1")), expected);
+        assert_eq!(table(crashes, &events("b2")), expected);
+    }
     // What became of a trial in another boot says nothing of this one's.
-    let failed = Fate::Failed("exit-code".to_owned());
-    assert_eq!(table(0, &[("woken", woken("b2", 2, failed))]), expected);
+    assert_eq!(table(0, &[("woken", woken("b2", 2, died()))]), expected);
     assert_eq!(
         table(0, &[("woken", woken("b1", 2, Fate::Deadline))]),
         expected
     );
 }
 
-#[test]
-fn a_second_cut_is_taken_for_the_releases_doing() {
-    let lines = table(1, &[("woken", woken("b2", 2, Fate::Unproven))]);
-    assert_eq!(
-        lines[2..],
-        [
-            "fetching + woken -> checking: check",
-            "staging + woken -> checking: check",
-            "preflight + woken -> idle: skip 1.3.0, revert, skipped",
-            "asking + woken -> checking: check",
-            "armed + woken -> idle: skip 1.3.0, revert, skipped",
-            "trial + woken -> idle: skip 1.3.0, revert, skipped",
-            "proving + woken -> idle: skip 1.3.0, revert, skipped",
-            "confirmed + woken -> idle: skip 1.3.0, revert, skipped",
-            "committed + woken -> idle: skip 1.3.0, revert, skipped",
-        ]
-    );
+fn died() -> Fate {
+    Fate::Failed {
+        kind: FailureKind::Crashed,
+        reason: "the trial ended with watchdog".to_owned(),
+    }
 }
 
 #[test]
-fn a_trial_that_failed_while_nobody_watched_is_not_tried_again() {
-    let failed = Fate::Failed("watchdog".to_owned());
-    let lines = table(0, &[("woken", woken("b1", 2, failed))]);
-    assert_eq!(
-        lines[6..10],
-        [
-            "armed + woken -> idle: skip 1.3.0, revert, skipped",
-            "trial + woken -> idle: skip 1.3.0, revert, skipped",
-            "proving + woken -> idle: skip 1.3.0, revert, skipped",
-            "confirmed + woken -> idle: skip 1.3.0, revert, skipped",
-        ]
-    );
+fn a_trial_that_failed_while_nobody_watched_is_counted_by_its_cause() {
+    for (crashes, fate, came) in [
+        (0, died(), "crashed 1.3.0, revert, failed"),
+        (2, died(), "crashed 1.3.0, condemn 1.3.0, revert, condemned"),
+        (
+            2,
+            Fate::Failed {
+                kind: FailureKind::Environment,
+                reason: "the trial ended with signal".to_owned(),
+            },
+            "environment 1.3.0, revert, postponed",
+        ),
+    ] {
+        let lines = table(crashes, &[("woken", woken("b1", 2, fate))]);
+        for phase in ["armed", "trial", "proving", "confirmed"] {
+            let wanted = format!("{phase} + woken -> idle: {came}");
+            assert!(lines.contains(&wanted), "{wanted}: {lines:#?}");
+        }
+    }
 }
 
 #[test]
@@ -286,7 +417,7 @@ fn woken_behind_the_commit_point_goes_on_from_there() {
     for boot in ["b1", "b2"] {
         let lines = table(1, &[("woken", woken(boot, 3, Fate::Running))]);
         assert_eq!(
-            lines[9..],
+            lines[10..],
             [
                 "confirmed + woken -> committed: promoted 1.3.0, restart",
                 "committed + woken -> committed: restart",
@@ -298,8 +429,14 @@ fn woken_behind_the_commit_point_goes_on_from_there() {
 #[test]
 fn a_trial_that_nobody_remembers_starting_is_ended() {
     let lines = table(0, &[("woken", woken("b1", 2, Fate::Running))]);
-    assert_eq!(lines[0], "idle + woken -> checking: revert, check");
-    assert_eq!(lines[1], "checking + woken -> checking: revert, check");
+    assert_eq!(
+        lines[0],
+        "idle + woken -> checking: runs 1.2.0, revert, check"
+    );
+    assert_eq!(
+        lines[1],
+        "checking + woken -> checking: runs 1.2.0, revert, check"
+    );
 }
 
 #[test]

@@ -3,12 +3,20 @@
 
 use jiff::Timestamp;
 
-use super::{Action, Blame, Failure, Job, Look, NO_LEAVE, Note, Outcome, Phase, STRIKES, Step};
-use crate::update::board::Build;
+use super::{
+    Action, CRASHES, Failure, FailureKind, Job, Look, NO_LEAVE, Note, Outcome, Phase, Step,
+    WITHHELD, WITHHELD_LONG, Worse,
+};
+use crate::update::blame;
+use crate::update::board::{Build, Withheld};
 use crate::update::plan::Decision;
 
 impl Step {
-    pub(super) fn woken(&mut self) {
+    pub(super) fn woken(&mut self, look: &Look) {
+        self.notes.push(Note::Runs {
+            build: look.stable.clone(),
+            at: look.at,
+        });
         self.check();
     }
 
@@ -16,18 +24,17 @@ impl Step {
         self.check();
     }
 
-    /// Cut short while the release's code ran, for the first time: it may have been an accident.
-    pub(super) fn interrupted(&mut self, job: Job) {
-        self.notes.push(Note::Strike(job.build));
+    /// Cut short while the release's code ran: it may have been an accident. Each time the pause before the next
+    /// try is longer.
+    pub(super) fn interrupted(&mut self, job: Job, at: Timestamp) {
+        self.notes.push(Note::Failed {
+            build: job.build,
+            kind: FailureKind::Interrupted,
+            reason: "cut short".to_owned(),
+            at,
+        });
         self.actions.push(Action::Revert);
         self.check();
-    }
-
-    /// Cut short again: it is taken for the release's doing.
-    pub(super) fn struck_out(&mut self, job: Job, look: &Look) {
-        self.actions.push(Action::Revert);
-        let reason = format!("cut short {STRIKES} times");
-        self.skip(job.build, "interrupted".to_owned(), reason, look.at);
     }
 
     pub(super) fn chosen(&mut self, job: Job, fetch: Action) {
@@ -35,9 +42,26 @@ impl Step {
         self.actions.push(fetch);
     }
 
-    pub(super) fn settled(&mut self, decision: Decision) {
+    pub(super) fn settled(
+        &mut self,
+        decision: Decision,
+        withheld: Option<Withheld>,
+        at: Timestamp,
+    ) {
         if !matches!(decision, Decision::WaitBackoff { .. }) {
             self.notes.push(Note::Well);
+        }
+        match &decision {
+            Decision::Current | Decision::Nothing { .. } => self.notes.push(Note::NotWithheld),
+            // It is not asked before its first verdict; one that never reaches it withholds its permission as well.
+            Decision::WaitVerdict { .. } => {
+                let since = withheld.map(|it| it.since).filter(|since| *since <= at);
+                self.notes.push(Note::Withheld(Withheld {
+                    since: since.unwrap_or(at),
+                    reason: "the agent has not reached a verdict on this host".to_owned(),
+                }));
+            }
+            _ => {}
         }
         self.end(Outcome::Settled(Box::new(decision)));
     }
@@ -61,21 +85,77 @@ impl Step {
         self.phase = Phase::Asking(job);
     }
 
-    pub(super) fn no_leave(&mut self, reason: String) {
+    pub(super) fn no_leave(&mut self, job: &Job, withheld: Withheld, at: Timestamp) {
+        let long = job.urgent || at.duration_since(withheld.since) >= WITHHELD_LONG;
+        let (code, reason) = if long {
+            let limit = super::longest_withheld(job.urgent);
+            let end = withheld.since.checked_add(limit).unwrap_or(Timestamp::MAX);
+            (
+                WITHHELD,
+                format!(
+                    "permission to restart the agent withheld since {}, to be overruled at {end}: {}",
+                    withheld.since, withheld.reason
+                ),
+            )
+        } else {
+            (NO_LEAVE, withheld.reason.clone())
+        };
+        self.notes.push(Note::Withheld(withheld));
         self.end(Outcome::Postponed {
-            code: NO_LEAVE.to_owned(),
+            code: code.to_owned(),
             reason,
         });
     }
 
     pub(super) fn given_leave(&mut self, job: Job) {
-        self.actions.push(Action::Arm(job.build.clone()));
-        self.phase = Phase::Armed(job);
+        self.notes.push(Note::NotWithheld);
+        self.arm(job);
+    }
+
+    /// The daemon withheld its permission for as long as it may.
+    pub(super) fn overruled(&mut self, mut job: Job, reason: &str) {
+        job.overruled = true;
+        job.why = format!("{}, without the agent's permission ({reason})", job.why);
+        self.notes.push(Note::NotWithheld);
+        self.arm(job);
     }
 
     pub(super) fn started(&mut self, job: Job) {
-        self.actions.push(Action::Watch(job.build.clone()));
+        self.actions.push(Action::Watch {
+            build: job.build.clone(),
+            // Whatever kept the stable release from its permission keeps the trial from it as well.
+            asks: !job.overruled,
+        });
         self.phase = Phase::Trial(job);
+    }
+
+    /// The host is worse on trial. Whether the release is to blame shows once it is gone.
+    pub(super) fn suspected(&mut self, mut job: Job, worse: Worse) {
+        self.actions.push(Action::Revert);
+        self.actions.push(Action::Compare(worse.clone()));
+        job.worse = Some(worse);
+        self.phase = Phase::Comparing(job);
+    }
+
+    /// The host is as bad on the stable release: something else is the matter.
+    pub(super) fn cleared(&mut self, job: Job, at: Timestamp) {
+        let worse = job.worse.clone().unwrap_or(Worse::NoStatus);
+        let (kind, reason) = blame::compared(&worse, true);
+        let code = worse.code().to_owned();
+        self.fail(
+            job,
+            Failure {
+                kind,
+                code,
+                reason,
+                at,
+            },
+        );
+    }
+
+    /// That ended with the trial.
+    pub(super) fn blamed(&mut self, job: Job, failure: Failure) {
+        self.fail(job, failure);
     }
 
     pub(super) fn soaked(&mut self, job: Job) {
@@ -124,11 +204,18 @@ impl Step {
         self.postpone(failure);
     }
 
-    /// `stable` was moved back since, by `update repair` or by hand.
+    /// `stable` was moved back since, by hand or by `update repair`, which counts what it found.
     pub(super) fn undone(&mut self, job: Job, look: &Look) {
         self.actions.push(Action::Revert);
-        let reason = "did not run as stable, and was replaced".to_owned();
-        self.skip(job.build, "repaired".to_owned(), reason, look.at);
+        self.fail(
+            job,
+            Failure {
+                kind: FailureKind::Unhealthy,
+                code: "repaired".to_owned(),
+                reason: "did not run as stable, and was replaced".to_owned(),
+                at: look.at,
+            },
+        );
     }
 }
 
@@ -139,31 +226,46 @@ impl Step {
         self.actions.push(Action::Check);
     }
 
-    fn fail(&mut self, job: Job, failure: Failure) {
-        match failure.blame {
-            Blame::Release => self.skip(job.build, failure.code, failure.reason, failure.at),
-            Blame::World => {
-                let (build, reason) = (job.build, failure.reason.clone());
-                self.notes.push(Note::Setback {
-                    build,
-                    reason,
-                    at: failure.at,
-                });
-                self.postpone(failure);
-            }
-        }
+    fn arm(&mut self, job: Job) {
+        self.actions.push(Action::Arm(job.build.clone()));
+        self.phase = Phase::Armed(job);
     }
 
-    fn skip(&mut self, build: Build, code: String, reason: String, at: Timestamp) {
-        self.notes.push(Note::Skip {
+    /// An attempt came to nothing: counted by its cause. Only bytes that end by themselves again and again are
+    /// condemned.
+    fn fail(&mut self, job: Job, failure: Failure) {
+        let Failure {
+            kind,
+            code,
+            reason,
+            at,
+        } = failure;
+        let crashed = kind == FailureKind::Crashed;
+        let condemned = crashed && job.crashes + 1 >= CRASHES;
+        let build: Build = job.build;
+        self.notes.push(Note::Failed {
             build: build.clone(),
+            kind,
             reason: reason.clone(),
             at,
         });
-        self.end(Outcome::Skipped {
-            build,
-            code,
-            reason,
+        if condemned {
+            self.notes.push(Note::Condemn {
+                build: build.clone(),
+                reason: format!("{reason}, as in {} attempts before", job.crashes),
+                at,
+            });
+        }
+        self.end(match kind {
+            FailureKind::Environment | FailureKind::Interrupted => {
+                Outcome::Postponed { code, reason }
+            }
+            FailureKind::Unhealthy | FailureKind::Crashed => Outcome::Failed {
+                build,
+                code,
+                reason,
+                condemned,
+            },
         });
     }
 

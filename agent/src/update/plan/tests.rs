@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use contract::release::{Kind, Release, Rollout, SCHEMA, Wave, Withdrawal};
 
+use jiff::SignedDuration;
+
 use super::*;
 use crate::update::channel::Digest;
 
@@ -102,7 +104,8 @@ pub(super) struct Scene {
     pub(super) skipped: Vec<Skipped>,
     pub(super) floor: Option<Version>,
     pub(super) windows: Windows,
-    pub(super) setback: Option<Setback>,
+    pub(super) failures: Vec<Failures>,
+    pub(super) withheld: Option<Withheld>,
     pub(super) first_boot: bool,
     pub(super) now: Timestamp,
 }
@@ -117,7 +120,8 @@ pub(super) fn on(current: &str, offers: impl IntoIterator<Item = Offer>) -> Scen
         skipped: Vec::new(),
         floor: None,
         windows: Windows::default(),
-        setback: None,
+        failures: Vec::new(),
+        withheld: None,
         first_boot: false,
         now: hour(12),
     }
@@ -136,8 +140,10 @@ impl Scene {
             skipped: &self.skipped,
             floor: self.floor.as_ref(),
             windows: &self.windows,
-            setback: self.setback.as_ref(),
+            failures: &self.failures,
+            urged: None,
             first_boot: self.first_boot,
+            withheld: self.withheld.as_ref(),
         }
     }
 
@@ -167,6 +173,7 @@ impl Scene {
             build: build(text),
             reason: "exit code 1".to_owned(),
             at: hour(0),
+            attempts: Some(3),
         });
         self
     }
@@ -181,14 +188,15 @@ impl Scene {
         self
     }
 
-    fn failed(mut self, text: &str, failures: u32, at: i64) -> Self {
-        let digest = build(text).digest;
-        self.setback = Some(Setback {
-            digest,
-            failures,
-            at: hour(at),
-            reason: String::new(),
-        });
+    /// As the environment makes it fail.
+    fn failed(self, text: &str, failures: u32, at: i64) -> Self {
+        self.failed_by(FailureKind::Environment, text, failures, at)
+    }
+
+    fn failed_by(mut self, kind: FailureKind, text: &str, failures: u32, at: i64) -> Self {
+        for _ in 0..failures {
+            blame::count(&mut self.failures, &build(text), kind, "slow", hour(at));
+        }
         self
     }
 
@@ -393,7 +401,7 @@ fn the_floor_overrides_hold_pin_window_and_wave_and_says_so() {
         ),
         (
             scene().failed("1.1.0", 3, 12),
-            "1.1.0 is tried again at 2026-06-01T13:00:00Z, after attempts that failed".to_owned(),
+            "1.1.0 is tried again at 2026-06-01T13:00:00Z, as it failed: slow".to_owned(),
         ),
         // One seen before holds as well, and what it takes is not in the channel any more.
         (
@@ -545,7 +553,7 @@ fn hold_verdict_window_and_setback_stand_in_the_way_in_this_order() {
     scene = scene.at(13);
     assert_eq!(
         scene.said(),
-        "1.1.0 is tried again at 2026-06-01T16:00:00Z, after attempts that failed"
+        "1.1.0 is tried again at 2026-06-01T16:00:00Z, as it failed: slow"
     );
     assert_eq!(
         scene.clone().within("00:00-24:00").at(16).said(),
@@ -558,28 +566,65 @@ fn hold_verdict_window_and_setback_stand_in_the_way_in_this_order() {
     assert_eq!(scene.said(), "taking 1.2.0: newer");
 }
 
+/// A release that may have done harm here leaves the way to a lower one; one that only could not be fetched does not.
 #[test]
-fn pauses_double_up_to_four_hours_and_a_clock_that_went_back_does_not_prolong_them() {
-    let setback = |failures| Setback {
-        digest: build("1.1.0").digest,
-        failures,
-        at: hour(12),
-        reason: String::new(),
-    };
-    for (failures, minutes) in [
-        (0, 15),
-        (1, 15),
-        (2, 30),
-        (3, 60),
-        (4, 120),
-        (5, 240),
-        (6, 240),
-        (u32::MAX, 240),
+fn a_suspected_release_is_passed_over_for_a_lower_one_while_it_waits() {
+    use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
+    let scene = || on("1.0.0", [offer("1.1.0"), offer("1.2.0")]);
+    for (kind, count, said) in [
+        (
+            Environment,
+            1,
+            "1.2.0 is tried again at 2026-06-01T12:15:00Z, as it failed: slow",
+        ),
+        (Interrupted, 1, "taking 1.2.0: newer"),
+        (Interrupted, 2, "taking 1.1.0: newer"),
+        (Unhealthy, 1, "taking 1.1.0: newer"),
+        (Crashed, 2, "taking 1.1.0: newer"),
     ] {
-        let until = hour(12) + SignedDuration::from_mins(minutes);
-        let before = until - SignedDuration::from_secs(1);
-        assert_eq!(setback(failures).until(before), Some(until), "{failures}");
-        assert_eq!(setback(failures).until(until), None, "{failures}");
+        let scene = scene().failed_by(kind, "1.2.0", count, 12);
+        assert_eq!(scene.said(), said, "{kind:?}");
+        // Below the floor as well.
+        let said = said.replace("newer", "below the floor 1.1.0");
+        assert_eq!(scene.floored("1.1.0").said(), said, "{kind:?}");
     }
-    assert_eq!(setback(9).until(hour(11)), None);
+    let alone = on("1.0.0", [offer("1.2.0")]).failed_by(Unhealthy, "1.2.0", 1, 12);
+    assert_eq!(
+        alone.clone().said(),
+        "1.2.0 is tried again at 2026-06-01T13:00:00Z, as it failed: slow"
+    );
+    assert_eq!(alone.at(13).said(), "taking 1.2.0: newer");
+}
+
+#[test]
+fn a_daemon_is_left_to_its_first_verdict_for_a_day_and_an_urgent_release_for_minutes() {
+    let withheld = |hours| {
+        Some(Withheld {
+            since: hour(hours),
+            reason: String::new(),
+        })
+    };
+    for (since, bad, waits) in [
+        (None, false, true),
+        (withheld(0), false, true),
+        (withheld(-12), false, false),
+        (withheld(13), false, true),
+        (None, true, true),
+        (withheld(11), true, false),
+    ] {
+        let mut scene = match bad {
+            false => on("1.0.0", [offer("1.1.0")]),
+            true => on(
+                "1.2.0",
+                [offer("1.1.0"), offer("1.2.0").withdrawn(Some("1.1.0"))],
+            ),
+        };
+        (scene.first_boot, scene.withheld) = (true, since);
+        let decision = scene.decision();
+        assert_eq!(
+            matches!(decision, Decision::WaitVerdict { .. }),
+            waits,
+            "{decision}"
+        );
+    }
 }

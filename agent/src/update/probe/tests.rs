@@ -33,22 +33,129 @@ async fn a_release_that_fails_or_says_anything_else_does_not() {
     for (script, why) in [
         ("echo imagebuilder-agent 1.2.0; exit 1", "exit status: 1"),
         ("echo imagebuilder-agent 1.2.0; kill -9 $$", "signal: 9"),
+        ("echo imagebuilder-agent 1.2.0; kill -TERM $$", "signal: 15"),
+        ("kill -SEGV $$", "signal: 11"),
+        ("kill -ABRT $$", "signal: 6"),
         ("exit 0", "its last line is \"\""),
         ("echo imagebuilder-agent 1.2.0; echo bye", "\"bye\""),
         ("echo imagebuilder-agent", "its last line"),
         ("echo 'imagebuilder-agent  1.2.0'", "its last line"),
         ("echo imagebuilder-agent 1.2", "its last line"),
         ("echo imagebuilder-agents 1.2.0", "its last line"),
-        ("exec cat /dev/zero", "says more than 65536 bytes"),
+        ("exec cat /dev/zero", "prints more than 65536 bytes"),
     ] {
         let binary = release(dir.path(), script);
         let error = SelfTest::default().probe(&binary).await.unwrap_err();
-        assert!(format!("{error:#}").contains(why), "{script}: {error:#}");
+        let (TestFailure::Release(said) | TestFailure::Environment(said)) = &error;
+        assert!(said.contains(why), "{script}: {error:?}");
+        // Killed for want of memory, or by an operator.
+        let from_outside = script.contains("kill -9") || script.contains("kill -TERM");
+        let environment = matches!(error, TestFailure::Environment(_));
+        assert_eq!(environment, from_outside, "{script}");
     }
     let binary = dir.path().join("imagebuilder-agent");
-    write_program(&binary, "\x7fELF nonsense");
-    let error = SelfTest::default().probe(&binary).await.unwrap_err();
-    assert!(error.to_string().starts_with("cannot run "), "{error:#}");
+    for (bytes, mode, environment) in [
+        ("\x7fELF nonsense", 0o755, false),
+        ("#!/no/such/interpreter\n", 0o755, false),
+        ("#!/bin/sh\necho imagebuilder-agent 1.2.0\n", 0o644, true),
+    ] {
+        write_program(&binary, bytes);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(&binary, mode).unwrap();
+        let error = SelfTest::default().probe(&binary).await.unwrap_err();
+        let (TestFailure::Release(said) | TestFailure::Environment(said)) = &error;
+        assert!(said.starts_with("cannot run "), "{error:?}");
+        assert_eq!(
+            matches!(error, TestFailure::Environment(_)),
+            environment,
+            "{error:?}"
+        );
+    }
+}
+
+/// A release that fails one verb.
+#[tokio::test]
+async fn every_verb_that_the_units_call_is_exercised_where_nothing_comes_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = dir.path().join("verbs");
+    let sources = ["--settings", "/etc/x"].map(OsString::from).to_vec();
+    let mut test =
+        SelfTest::default().exercising(&scratch, sources, Some("orders.service".to_owned()));
+    let log = dir.path().join("log");
+    for failing in [
+        None,
+        Some("configure"),
+        Some("update run"),
+        Some("update repair"),
+        Some("restart-requested"),
+    ] {
+        let fails = failing.map_or_else(String::new, |verb| {
+            format!(
+                "case \"$*\" in {}*) exit 3 ;; esac\n",
+                verb.replace(' ', "\\ ")
+            )
+        });
+        let script = format!(
+            "echo \"$@\" >>{log}\nsystemctl start all || exit 8\nls {requests} >>{log}\n{fails}exit 0",
+            log = log.display(),
+            requests = scratch.join("daemon/restart").display(),
+        );
+        let binary = release(dir.path(), &script);
+        fs::write(&log, "").unwrap();
+        let ended = test.exercise(&binary).await;
+        match failing {
+            None => assert_eq!(ended, Ok(())),
+            Some(verb) => {
+                let why = TestFailure::Release("it ended with exit status: 3".to_owned());
+                assert_eq!(ended, Err((verb.to_owned(), why)));
+            }
+        }
+        let said = fs::read_to_string(&log).unwrap();
+        if failing.is_none() {
+            for verb in VERBS {
+                assert!(said.contains(&format!("{verb} --")), "{said}");
+            }
+            assert!(
+                said.contains("--settings /etc/x") && said.contains("orders.service"),
+                "{said}"
+            );
+        }
+        assert!(!scratch.exists());
+    }
+    // Of `update run` it is expected that nothing comes of it.
+    let binary = release(
+        dir.path(),
+        "case \"$*\" in update\\ run*) exit 4 ;; *) exit 0 ;; esac",
+    );
+    assert_eq!(test.exercise(&binary).await, Ok(()));
+}
+
+/// A unit that calls another verb has it exercised.
+#[test]
+fn the_verbs_are_those_of_the_units() {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates/systemd");
+    let mut called = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(units).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_file() {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text
+            .lines()
+            .filter_map(|line| line.strip_prefix("ExecStart="))
+        {
+            let (program, verb) = line.split_once(' ').unwrap_or((line, ""));
+            if program.ends_with(BINARY) {
+                called.insert(verb.trim().to_owned());
+            }
+        }
+    }
+    let exercised = VERBS.iter().map(|verb| (*verb).to_owned());
+    // `run` is what the trial is.
+    let exercised: std::collections::BTreeSet<String> =
+        exercised.chain(["run".to_owned()]).collect();
+    assert_eq!(called, exercised);
 }
 
 struct Told(Result<(), Cause>);

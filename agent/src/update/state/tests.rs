@@ -21,6 +21,22 @@ fn store() -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
+fn failed(version: &str, kind: FailureKind) -> Note {
+    Note::Failed {
+        build: build(version),
+        kind,
+        reason: "slow".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn counted(state: &State, version: &str, kind: FailureKind) -> u32 {
+    let failures = blame::of(&state.failures, &build(version));
+    failures
+        .and_then(|it| it.causes.get(&kind))
+        .map_or(0, |it| it.count)
+}
+
 fn full() -> State {
     let at = Timestamp::UNIX_EPOCH;
     let mut state = State {
@@ -32,7 +48,11 @@ fn full() -> State {
             why: "newer".to_owned(),
             boot: "b".to_owned(),
             began: at,
-            strikes: 1,
+            crashes: 1,
+            urgent: false,
+            withheld: None,
+            overruled: false,
+            worse: None,
         }),
         previous: Some(build("1.0.0")),
         metadata: Some([1, 2, 3, 4]),
@@ -42,17 +62,10 @@ fn full() -> State {
     };
     state.confirm(&build("1.0.0"));
     state.confirm(&build("1.1.0"));
-    state.skip(&build("1.3.0"), "crashed", at);
+    state.condemn(&build("1.3.0"), "crashed", at);
     state.raise_floor(&Version::new(1, 0, 0));
-    for note in [
-        Note::Strike(build("1.2.0")),
-        Note::Setback {
-            build: build("1.2.0"),
-            reason: "slow".to_owned(),
-            at,
-        },
-    ] {
-        state.note(&note);
+    for kind in [FailureKind::Interrupted, FailureKind::Environment] {
+        state.note(&failed("1.2.0", kind));
     }
     state
 }
@@ -96,49 +109,117 @@ fn the_floor_never_falls() {
 
 #[test]
 fn notes_are_taken_in() {
+    use FailureKind::{Crashed, Environment, Interrupted};
     let at = Timestamp::UNIX_EPOCH;
     let mut state = full();
-    let setback = |build: &Build| Note::Setback {
-        build: build.clone(),
-        reason: "slow".to_owned(),
-        at,
-    };
-    state.note(&setback(&build("1.2.0")));
-    assert_eq!(state.setback.as_ref().unwrap().failures, 2);
-    state.note(&setback(&build("1.9.0")));
-    assert_eq!(state.setback.as_ref().unwrap().failures, 1);
+    state.note(&failed("1.2.0", Environment));
+    assert_eq!(counted(&state, "1.2.0", Environment), 2);
+    state.note(&failed("1.9.0", Environment));
     state.note(&Note::Well);
-    assert_eq!(state.setback, None);
-    state.note(&Note::Strike(build("1.2.0")));
-    assert_eq!(state.strikes[&build("1.2.0").digest], 2);
-    state.note(&setback(&build("1.2.0")));
+    assert_eq!(counted(&state, "1.2.0", Environment), 0);
+    assert_eq!(counted(&state, "1.2.0", Interrupted), 1);
+    assert_eq!(counted(&state, "1.9.0", Environment), 0);
     state.note(&Note::Promoted {
         build: build("1.2.0"),
         at,
     });
-    assert_eq!((state.strikes.len(), state.setback.is_none()), (0, true));
+    assert_eq!(state.failures, []);
     assert_eq!(state.updated_at, Some(at));
-    // What is skipped is no longer one that may be stable.
-    state.note(&Note::Strike(build("1.1.0")));
-    state.note(&Note::Skip {
+    // Its crashes are over when it has run as stable, and not before.
+    state.note(&failed("1.2.0", Crashed));
+    for (minutes, crashes) in [(0, 1), (9, 1), (10, 0)] {
+        state.note(&Note::Runs {
+            build: build("1.2.0"),
+            at: at + SignedDuration::from_mins(minutes),
+        });
+        assert_eq!(counted(&state, "1.2.0", Crashed), crashes, "{minutes}");
+    }
+    // What is condemned is no longer one that may be stable.
+    state.note(&failed("1.1.0", Crashed));
+    state.note(&Note::Condemn {
         build: build("1.1.0"),
-        reason: "repaired".to_owned(),
+        reason: "crashed".to_owned(),
         at,
     });
     assert!(!state.is_confirmed(&build("1.1.0").digest));
-    assert_eq!(state.strikes.len(), 0);
+    assert_eq!(state.failures, []);
+    let withheld = Withheld {
+        since: at,
+        reason: "busy\nwith\u{1b} it".to_owned(),
+    };
+    state.note(&Note::Withheld(withheld));
+    assert_eq!(state.withheld.as_ref().unwrap().reason, "busy with it");
+    state.note(&Note::NotWithheld);
+    assert_eq!(state.withheld, None);
 }
 
 #[test]
-fn the_skip_list_is_bounded_and_has_each_digest_once() {
+fn what_was_withdrawn_is_remembered_until_the_channel_has_it_again() {
+    let mut state = full();
+    let seen = |withdrawn: &[&str], valid: &[&str]| {
+        Note::Withdrawals(Withdrawals {
+            withdrawn: withdrawn.iter().map(|it| build(it)).collect(),
+            valid: valid.iter().map(|it| build(it)).collect(),
+        })
+    };
+    state.note(&seen(&["1.1.0"], &["1.2.0"]));
+    assert_eq!(
+        state.barred(&build("1.1.0")).unwrap(),
+        "1.1.0 was withdrawn"
+    );
+    // A channel that no longer names it takes nothing back.
+    state.note(&seen(&[], &["1.2.0"]));
+    assert!(state.barred(&build("1.1.0")).is_some());
+    state.note(&seen(&[], &["1.1.0"]));
+    assert_eq!(state.barred(&build("1.1.0")), None);
+    for (version, why) in [
+        ("0.9.0", "0.9.0 is below the floor 1.0.0"),
+        ("1.3.0", "1.3.0 failed here: crashed"),
+    ] {
+        assert_eq!(state.barred(&build(version)).unwrap(), why);
+    }
+    // An accident is no reason.
+    assert_eq!(state.barred(&build("1.2.0")), None);
+    state.note(&failed("1.2.0", FailureKind::Unhealthy));
+    assert!(state.barred(&build("1.2.0")).is_some());
+}
+
+/// A state of a release that condemned on one observation.
+#[test]
+fn an_older_agents_skips_count_once_and_its_strikes_and_setback_are_dropped() {
+    let (_dir, store) = store();
+    store.save(&State::default()).unwrap();
+    let digest = build("1.3.0").digest;
+    let old = serde_json::json!({
+        "schema": 1, "instance_id": "i-1",
+        "phase": {"phase": "trial", "job": {
+            "build": {"version": "1.3.0", "digest": digest}, "from": {"version": "1.1.0", "digest": digest},
+            "why": "newer", "boot": "b", "began": "2026-01-01T00:00:00Z", "strikes": 1}},
+        "strikes": {digest.as_str(): 1},
+        "setback": {"digest": digest, "failures": 2, "at": "2026-01-01T00:00:00Z", "reason": "slow"},
+        "skipped": [{"build": {"version": "1.3.0", "digest": digest}, "reason": "the trial ended with exit-code",
+                     "at": "2026-01-01T00:00:00Z"}],
+        "floor": "1.0.0",
+    });
+    fs::write(store.dir.join(FILE), old.to_string()).unwrap();
+    let (state, found) = store.load("i-1", None).unwrap();
+    assert_eq!(found, Found::Whole);
+    assert_eq!(state.phase.name(), "trial");
+    assert_eq!(state.skipped, []);
+    assert_eq!(counted(&state, "1.3.0", FailureKind::Crashed), 1);
+    assert_eq!(state.floor(), Some(&Version::new(1, 0, 0)));
+}
+
+#[test]
+fn the_list_of_the_condemned_is_bounded_and_has_each_digest_once() {
     let mut state = State::default();
     for minor in 0..200 {
         for _ in 0..2 {
             let build = build(&format!("1.{minor}.0"));
-            state.skip(&build, "crashed", Timestamp::UNIX_EPOCH);
+            state.condemn(&build, "crashed", Timestamp::UNIX_EPOCH);
         }
     }
-    assert_eq!(state.skipped.len(), SKIPPED);
+    assert_eq!(state.skipped.len(), REMEMBERED);
     assert_eq!(state.skipped.last().unwrap().build, build("1.199.0"));
 }
 
@@ -191,23 +272,31 @@ fn a_state_that_the_disk_does_not_give_is_an_error() {
 }
 
 #[test]
-fn another_boxs_state_is_begun_anew_with_its_floor() {
+fn another_hosts_state_is_begun_anew_with_its_floor() {
     for (was, is, foreign) in [
         ("i-1", "i-2", true),
         ("i-1", "i-1", false),
-        // While the metadata service is out of reach a box goes by another name.
+        // While the metadata service is out of reach a host goes by another name, of its own making.
         ("i-1", "machine-1", false),
-        ("machine-1", "i-1", true),
-        ("machine-1", "machine-2", true),
+        ("machine-1", "i-1", false),
+        ("machine-2", "i-1", true),
+        ("machine-2", "machine-1", true),
         ("", "i-1", false),
     ] {
         let (_dir, store) = store();
+        let store = store.also_called(Some("machine-1".to_owned()));
         store
             .save(&State {
                 instance_id: was.to_owned(),
                 ..full()
             })
             .unwrap();
+        let orders = Orders {
+            instance_id: was.to_owned(),
+            pin: Some(Version::new(1, 2, 3)),
+            ..Orders::default()
+        };
+        store.order(&orders).unwrap();
         let (state, found) = store.load(is, None).unwrap();
         assert_eq!(
             matches!(found, Found::Foreign { .. }),
@@ -216,8 +305,13 @@ fn another_boxs_state_is_begun_anew_with_its_floor() {
         );
         assert_eq!(state.floor(), full().floor());
         assert_eq!(state.skipped.is_empty(), foreign, "{was} {is}");
+        assert_eq!(store.orders(is).pin.is_none(), foreign, "{was} {is}");
         let name = if was == "i-1" && !foreign { was } else { is };
         assert_eq!(state.instance_id, name);
+        // Under its instance id it is told from an image made of it.
+        if is == "i-1" && !foreign {
+            assert_eq!(store.orders(is).instance_id, "i-1");
+        }
     }
 }
 

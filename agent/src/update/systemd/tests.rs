@@ -8,6 +8,7 @@ fn what_systemctl_shows_is_read_in_any_order() {
         active,
         pid,
         result: result.to_owned(),
+        status: None,
     };
     for (text, want) in [
         (

@@ -18,7 +18,7 @@ async fn a_clone_forgets_everything_but_the_floor() {
     stage.scene().offers[1].release.floor = Some(Version::new(1, 1, 0));
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
-    assert_eq!(stage.state().skipped[0].build, failing);
+    assert_eq!(stage.state().failures[0].build, failing);
     let orders = Orders {
         instance_id: "i-0a".to_owned(),
         hold: Some(Hold {
@@ -37,7 +37,7 @@ async fn a_clone_forgets_everything_but_the_floor() {
     let state = stage.state();
     assert_eq!(state.instance_id, "i-0b");
     assert_eq!(state.floor(), Some(&Version::new(1, 1, 0)));
-    assert_eq!(state.skipped, []);
+    assert_eq!((&state.skipped, &state.failures), (&vec![], &vec![]));
     assert_eq!((state.previous.clone(), state.updated_at), (None, None));
     assert_eq!(stage.store.orders("i-0b").hold, None);
     assert_eq!(stage.store.orders("i-0a").hold, orders.hold);
@@ -61,5 +61,5 @@ async fn a_clone_of_a_box_in_the_middle_of_a_trial_is_on_stable_and_idle() {
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
     assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere);
     assert_eq!(stage.slots.complete(), []);
-    assert_eq!(stage.state().strikes.len(), 0);
+    assert_eq!(stage.state().failures, []);
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::settings::LONGEST_SOAK;
-use crate::update::attempt::acts::{LEAVE, PROBE, START};
+use crate::update::attempt::acts::{LEAVE, PROBE, START, VERBS};
+use crate::update::attempt::compare::RECOVERY;
 use crate::update::attempt::watch::GRACE;
 use crate::update::channel::Limits;
 
@@ -37,7 +38,12 @@ fn the_longest_attempt_ends_before_its_unit_does() {
     let limits = Limits::default();
     // Where what was here already proves wrong, a release is fetched once more.
     let fetched = limits.refresh + limits.release_rate.total * 2;
-    let attempt = fetched + PROBE + LEAVE + START + longest_trial() + START;
+    // A self-test and verbs that fail are compared with those of the stable release, the channel is read once more.
+    let tested = PROBE + VERBS;
+    let compared = limits.refresh + PROBE + VERBS;
+    // Either it is confirmed and started as stable, or reverted and compared.
+    let end = START.max(START * 2 + RECOVERY.max(LEAVE));
+    let attempt = fetched + tested + compared + LEAVE + START + longest_trial() + end;
     let unit = seconds(UPDATER, "TimeoutStartSec");
     assert!(attempt < unit, "{attempt:?} {unit:?}");
 }

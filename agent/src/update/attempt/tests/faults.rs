@@ -297,3 +297,116 @@ async fn the_standing_is_for_everybody_and_tells_all() {
         0o600
     );
 }
+
+/// What is logged meanwhile, on this thread.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::WARN)
+            .with_writer(move || log.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Whoever holds a host, or pins a version, is told when the floor goes past that.
+#[tokio::test(start_paused = true)]
+async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
+    for (hold, pin, said) in [
+        (
+            true,
+            None,
+            "taking 1.1.0: below the floor 1.1.0, overriding hold",
+        ),
+        (
+            false,
+            Some("1.0.0"),
+            "taking 1.1.0: below the floor 1.1.0, overriding pin",
+        ),
+        (
+            true,
+            Some("1.0.0"),
+            "taking 1.1.0: below the floor 1.1.0, overriding hold and pin",
+        ),
+        (false, None, ""),
+    ] {
+        let stage = Stage::new();
+        let build = stage.offers("1.1.0");
+        stage.scene().offers[0].release.floor = Some(build.version.clone());
+        let orders = Orders {
+            instance_id: "i-0a".to_owned(),
+            hold: hold.then(|| crate::update::board::Hold {
+                until: None,
+                reason: "sale".to_owned(),
+            }),
+            pin: pin.map(|pin| pin.parse().unwrap()),
+            ..Orders::default()
+        };
+        stage.store.order(&orders).unwrap();
+        let log = Log::default();
+        let guard = log.capture();
+        stage.ends().await;
+        drop(guard);
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
+        let lines = log.lines();
+        let warned = lines.iter().any(|line| {
+            line.contains(" WARN ") && line.contains(said) && line.contains("code=\"floor\"")
+        });
+        assert_eq!(warned, !said.is_empty(), "{lines:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_directory_that_is_full_is_shown_by_its_code() {
+    let stage = Stage::new();
+    let state = stage.slots.layout().state.clone();
+    fs::create_dir_all(state.join("state.json.new/in-the-way")).unwrap();
+    stage.run().await.unwrap().unwrap_err();
+    let shown = Board::new(&stage.slots.layout().run);
+    assert_eq!(shown.shown().code, "disk");
+    assert!(
+        shown.shown().reason.contains("cannot write"),
+        "{}",
+        shown.shown().reason
+    );
+}
+
+/// A stable slot that cannot be executed would not be started again: it is not "current".
+#[tokio::test(start_paused = true)]
+async fn a_stable_slot_without_its_right_to_be_executed_gets_it_back() {
+    let stage = Stage::new();
+    let build = stage.offers("1.1.0");
+    stage.ends().await;
+    let binary = stage.slots.binary(&build);
+    for mode in [0o644, 0o600, 0o100] {
+        fs::set_permissions(&binary, fs::Permissions::from_mode(mode)).unwrap();
+        assert!(stage.slots.verify(&build).is_err(), "{mode:o}");
+        stage.ends().await;
+        assert_eq!(
+            fs::metadata(&binary).unwrap().permissions().mode() & 0o777,
+            0o755
+        );
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
+    }
+}

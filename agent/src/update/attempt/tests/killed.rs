@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use super::played::Stage;
 use crate::update::attempt::Ended;
+use crate::update::blame::FailureKind;
 use crate::update::machine::Outcome;
+use crate::update::plan::Decision;
 use crate::update::slots::{Leads, Link};
 use crate::update::state::{FILE, State};
 
@@ -58,6 +60,15 @@ fn kill_at(stage: &Stage, call: usize) {
     }));
 }
 
+/// How often a release counts as cut short.
+fn interruptions(state: &State) -> u32 {
+    let causes = state
+        .failures
+        .iter()
+        .map(|it| it.causes.get(&FailureKind::Interrupted));
+    causes.flatten().map(|count| count.count).sum()
+}
+
 /// Kills an attempt in a phase: the box is sound at once, and what comes of the next run is as given:
 /// how often the release counts as cut short until then.
 async fn killed_in(named: &'static str, strikes: u32) {
@@ -76,11 +87,9 @@ async fn killed_in(named: &'static str, strikes: u32) {
             }
             let noted = Arc::new(Mutex::new(0));
             let most = noted.clone();
-            let digest = build.digest.clone();
             stage.scene().kill = Some(Box::new(move |_, root| {
                 let state = fs::read(root.join("state").join(FILE)).unwrap_or_default();
-                let strikes = State::read(&state).0.strikes;
-                let now = strikes.get(&digest).copied().unwrap_or(0);
+                let now = interruptions(&State::read(&state).0);
                 let mut most = most.lock().unwrap();
                 *most = now.max(*most);
                 false
@@ -98,7 +107,7 @@ async fn killed_in(named: &'static str, strikes: u32) {
                 "{what}"
             );
             assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{what}");
-            assert_eq!(stage.state().strikes.len(), 0, "{what}");
+            assert_eq!(stage.state().failures, [], "{what}");
         }
     }
 }
@@ -160,27 +169,36 @@ async fn killed_in_confirmed() {
     }
 }
 
+/// Power cuts and dead updaters are accidents, however many: each only makes the next try later.
 #[tokio::test(start_paused = true)]
-async fn killed_twice_in_trial_it_is_never_tried_again() {
-    let (first, _) = calls_in("trial").await;
-    let mut stage = Stage::new();
-    let build = stage.offers("1.1.0");
-    kill_at(&stage, first);
-    assert!(stage.run().await.is_none());
-    stage.reboot();
-    let mut anew = false;
-    stage.scene().kill = Some(Box::new(move |_, root| {
-        anew |= phase(root) == "fetching";
-        anew && phase(root) == "trial"
-    }));
-    assert!(stage.run().await.is_none());
-    stage.reboot();
-    for _ in 0..2 {
-        let ended = stage.ends().await;
-        assert_eq!(stage.state().skipped[0].build, build, "{ended:?}");
-        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+async fn killed_again_and_again_it_is_tried_later_and_never_condemned() {
+    for after in [After::Kill, After::PowerLoss] {
+        let mut stage = Stage::new();
+        let build = stage.offers("1.1.0");
+        for cut in 1..=6 {
+            let mut anew = false;
+            stage.scene().kill = Some(Box::new(move |_, root| {
+                anew |= phase(root) == "fetching";
+                anew && phase(root) == "trial"
+            }));
+            assert!(stage.run().await.is_none());
+            if after == After::PowerLoss {
+                stage.reboot();
+            }
+            stage.scene().kill = None;
+            if cut > 1 {
+                let ended = stage.ends().await;
+                let waits = matches!(&ended, Ended::With(Outcome::Settled(it))
+                    if matches!(**it, Decision::WaitBackoff { .. }));
+                assert!(waits, "{cut}: {ended:?}");
+                assert_eq!(interruptions(&stage.state()), cut);
+                tokio::time::advance(std::time::Duration::from_secs(7 * 24 * 3600)).await;
+            }
+        }
+        assert_eq!(stage.state().skipped, []);
+        stage.ends().await;
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
     }
-    assert_eq!(stage.slots.complete(), []);
 }
 
 /// Every call of an attempt, not only the first and last of each phase; of those that come again and again

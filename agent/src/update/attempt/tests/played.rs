@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use async_trait::async_trait;
 use contract::layout::BINARY;
 use contract::release::{Kind, Release, Rollout, SCHEMA};
@@ -24,6 +24,7 @@ use crate::update::attempt::{
 use crate::update::board::{Board, Build};
 use crate::update::channel::{Catalogue, Channel, Digest, Offer};
 use crate::update::plan::Windows;
+use crate::update::probe::TestFailure;
 use crate::update::refusal::{Cause, Refusal};
 use crate::update::slots::{Layout, Leads, Link, Lock, Slots};
 use crate::update::state::{FILE, State, Store};
@@ -56,6 +57,8 @@ pub(super) enum OnTrial {
     Mute,
     /// Does well, and answers that it may not be replaced now.
     Refuses,
+    /// Its process is another one from this moment on.
+    IsRestarted(Duration),
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +78,18 @@ pub(super) struct Scene {
     pub(super) refuses_after_probe: Option<Cause>,
     pub(super) on_trial: OnTrial,
     pub(super) stable_fails: bool,
-    pub(super) probe_fails: Vec<Option<&'static str>>,
+    /// How a stable unit that failed did so.
+    pub(super) stable_result: &'static str,
+    pub(super) probe_fails: Vec<Option<TestFailure>>,
+    /// What the stable release's own self-test, and its verbs, come to.
+    pub(super) control_fails: Option<TestFailure>,
+    pub(super) control_verb_fails: Option<(&'static str, TestFailure)>,
+    /// What the verbs of a release come to.
+    pub(super) verb_fails: Option<(&'static str, TestFailure)>,
+    /// How long the service fails, whatever runs; from the scene's beginning.
+    pub(super) outage: Option<(Duration, Duration)>,
+    /// `ExecMainStatus=` of what ended.
+    pub(super) status: Option<i32>,
     pub(super) answer: Answer,
     pub(super) judged: bool,
     pub(super) stable: Active,
@@ -95,7 +109,7 @@ type Kill = Box<dyn FnMut(&str, &Path) -> bool + Send>;
 struct Killed;
 
 #[derive(Clone)]
-pub(super) struct Play(Arc<Mutex<Scene>>);
+pub(super) struct Play(Arc<Mutex<Scene>>, Arc<Mutex<Option<Answer>>>);
 
 pub(super) struct Stage {
     _dir: tempfile::TempDir,
@@ -176,7 +190,13 @@ impl Stage {
             refuses_after_probe: None,
             on_trial: OnTrial::Runs,
             stable_fails: false,
+            stable_result: "exit-code",
             probe_fails: Vec::new(),
+            control_fails: None,
+            control_verb_fails: None,
+            verb_fails: None,
+            outage: None,
+            status: None,
             answer: Answer::Granted,
             judged: true,
             stable: Active::Active,
@@ -191,7 +211,7 @@ impl Stage {
         Self {
             store: Store::new(&layout.state),
             slots: Slots::new(layout),
-            play: Play(Arc::new(Mutex::new(scene))),
+            play: Play(Arc::new(Mutex::new(scene)), Arc::default()),
             instance_id: "i-0a".to_owned(),
             boot: "boot-1".to_owned(),
             soak: SOAK,
@@ -315,9 +335,19 @@ impl Stage {
 }
 
 impl Play {
+    /// Changes the daemon's answer with the next call: a scene is locked while it is asked whether to kill.
+    pub(super) fn later(&self, answer: Option<Answer>) {
+        if answer.is_some() {
+            *self.1.lock().unwrap() = answer;
+        }
+    }
+
     fn call(&self, name: &str) -> MutexGuard<'_, Scene> {
         let mut scene = self.0.lock().unwrap();
         scene.calls.push(name.to_owned());
+        if let Some(answer) = self.1.lock().unwrap().take() {
+            scene.answer = answer;
+        }
         let root = scene.root.clone();
         if scene.kill.as_mut().is_some_and(|kill| kill(name, &root)) {
             scene.kill = None;
@@ -444,33 +474,58 @@ impl Units for Play {
             Unit::Stable => (scene.stable, 10),
             Unit::Trial => (scene.trial, 20),
         };
+        let pid = match scene.on_trial {
+            OnTrial::IsRestarted(at) if pid == 20 && scene.since.elapsed() >= at => 21,
+            _ => pid,
+        };
         Ok(UnitState {
             active,
             pid: (active == Active::Active).then_some(pid),
             result: match unit {
+                Unit::Stable if active == Active::Failed => scene.stable_result.to_owned(),
                 Unit::Stable => "success".to_owned(),
                 Unit::Trial => scene.result.clone(),
             },
+            status: scene.status,
         })
     }
 }
 
 #[async_trait]
 impl Probe for Play {
-    async fn probe(&mut self, binary: &Path) -> Result<Version> {
+    async fn probe(&mut self, binary: &Path) -> Result<Version, TestFailure> {
         let mut scene = self.call("probe");
         if scene.refuses_after_probe.is_some() {
             scene.refuses_refresh = scene.refuses_after_probe;
         }
-        let name = binary.parent().and_then(Path::file_name).unwrap();
-        let version = name.to_string_lossy();
-        let version = version.rsplit_once('-').unwrap().0;
+        let Some(version) = version_of(binary, &scene) else {
+            let passes = Ok(Version::new(1, 0, 0));
+            return scene.control_fails.clone().map_or(passes, Err);
+        };
         match (!scene.probe_fails.is_empty()).then(|| scene.probe_fails.remove(0)) {
-            Some(Some(why)) if why.starts_with("says ") => Ok(why["says ".len()..].parse()?),
-            Some(Some(why)) => Err(anyhow!(why)),
-            _ => Ok(version.parse()?),
+            Some(Some(TestFailure::Release(why))) if why.starts_with("says ") => {
+                Ok(why["says ".len()..].parse().unwrap())
+            }
+            Some(Some(failure)) => Err(failure),
+            _ => Ok(version),
         }
     }
+
+    async fn exercise(&mut self, binary: &Path) -> Result<(), (String, TestFailure)> {
+        let scene = self.call("exercise");
+        let failure = match version_of(binary, &scene) {
+            Some(_) => scene.verb_fails.clone(),
+            None => scene.control_verb_fails.clone(),
+        };
+        failure.map_or(Ok(()), |(verb, failure)| Err((verb.to_owned(), failure)))
+    }
+}
+
+/// The version in a slot; `None` for what is stable.
+fn version_of(binary: &Path, scene: &Scene) -> Option<Version> {
+    let name = binary.parent()?.file_name()?.to_string_lossy().into_owned();
+    let (version, _) = name.rsplit_once('-')?;
+    (version != scene.version_at("stable")).then(|| version.parse().unwrap())
 }
 
 impl Daemon for Play {
@@ -494,18 +549,32 @@ impl Daemon for Play {
             Answer::Granted => Some((true, String::new(), at)),
             Answer::Refused(reason) => Some((false, reason.to_owned(), at)),
             // One on trial has ways of its own.
-            Answer::Silent if scene.trial == Active::Active => Some((true, String::new(), at)),
+            Answer::Silent
+                if scene.trial == Active::Active && !matches!(scene.on_trial, OnTrial::Mute) =>
+            {
+                Some((true, String::new(), at))
+            }
             Answer::Silent => None,
         });
+        let since_begun = scene.begun.elapsed();
+        if let Some((from, to)) = scene.outage
+            && (from..to).contains(&since_begun)
+        {
+            health.passing.clear();
+            health.fit = false;
+        }
         if scene.trial == Active::Active {
             health.version = scene.version_at("trial");
             health.pid = 20;
             match scene.on_trial {
                 OnTrial::Silent => return None,
+                OnTrial::IsRestarted(from) if at >= from => health.pid = 21,
                 OnTrial::Sickens(from, to) if (from..to).contains(&at) => health.passing.clear(),
                 OnTrial::Leaves(from) => health.leaving = at >= from,
                 OnTrial::Mute => health.leave = None,
-                OnTrial::Refuses => health.leave = health.leave.map(|it| (false, it.1, it.2)),
+                OnTrial::Refuses => {
+                    health.leave = health.leave.map(|it| (false, "busy".to_owned(), it.2));
+                }
                 _ => {}
             }
         }

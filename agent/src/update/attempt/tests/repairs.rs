@@ -3,13 +3,18 @@
 use std::fs;
 use std::time::Duration;
 
+use contract::release::Withdrawal;
+
 use super::played::Stage;
-use crate::update::attempt::{Active, Repaired, repair};
+use crate::update::attempt::{Active, repair};
+use crate::update::before::Before;
+use crate::update::blame::FailureKind;
+use crate::update::board::Build;
 use crate::update::slots::{Leads, Link};
 
 /// A repair that goes well.
-pub(super) async fn repaired(stage: &Stage) -> Repaired {
-    let repaired = loop {
+pub(super) async fn repaired(stage: &Stage) -> Option<Build> {
+    let repaired: Before = loop {
         stage.unlocked();
         match repair(stage.world()).await {
             // See `Stage::run`.
@@ -19,7 +24,7 @@ pub(super) async fn repaired(stage: &Stage) -> Repaired {
     };
     stage.assert_sound("repaired");
     assert_eq!(stage.scene().stable, Active::Active);
-    repaired
+    repaired.slot().cloned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -30,19 +35,19 @@ async fn it_goes_to_what_was_confirmed_before_and_then_to_the_factory() {
     let second = stage.offers("1.2.0");
     stage.ends().await;
     stage.scene().stable = Active::Failed;
-    assert_eq!(repaired(&stage).await, Repaired::Previous(first.clone()));
+    assert_eq!(repaired(&stage).await, Some(first.clone()));
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first.clone()));
     stage.scene().stable = Active::Failed;
-    assert_eq!(repaired(&stage).await, Repaired::Factory);
+    assert_eq!(repaired(&stage).await, None);
     // There is nothing below.
-    assert_eq!(repaired(&stage).await, Repaired::Factory);
-    let skipped: Vec<_> = stage
+    assert_eq!(repaired(&stage).await, None);
+    let failed: Vec<_> = stage
         .state()
-        .skipped
+        .failures
         .into_iter()
-        .map(|it| it.build)
+        .map(|it| (it.crashes(), it.build))
         .collect();
-    assert_eq!(skipped, [second, first]);
+    assert_eq!(failed, [(1, second), (1, first)]);
     // What did not run is not taken again; what is newer is.
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
@@ -94,7 +99,7 @@ async fn a_link_that_leads_nowhere_is_mended_by_the_next_run_and_by_a_repair() {
             );
             assert_eq!(stage.scene().stable, Active::Active, "{broken}");
             // Nothing is wrong with the release.
-            assert_eq!(stage.state_or_default().skipped, [], "{broken}");
+            assert_eq!(stage.state_or_default().failures, [], "{broken}");
         }
     }
 }
@@ -107,7 +112,7 @@ async fn a_previous_that_rotted_is_passed_over() {
     stage.offers("1.2.0");
     stage.ends().await;
     fs::write(stage.slots.binary(&first), "rot").unwrap();
-    assert_eq!(repaired(&stage).await, Repaired::Factory);
+    assert_eq!(repaired(&stage).await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,11 +136,11 @@ async fn it_waits_for_a_running_updater() {
     drop(lock);
     stage.unlocked();
     match waiting.await.unwrap() {
-        Ok(to) => assert_eq!(to, Repaired::Factory),
+        Ok(to) => assert_eq!(to.slot(), None),
         // What another test forked had a copy of the lock just then, and this clock does not wait for it.
         Err(error) => {
             assert_eq!(format!("{error:#}"), "another updater is at work");
-            assert_eq!(repaired(&stage).await, Repaired::Factory);
+            assert_eq!(repaired(&stage).await, None);
         }
     }
     let lock = stage.locked();
@@ -154,4 +159,80 @@ async fn a_run_ends_with_starting_a_stable_agent_that_systemd_gave_up() {
     stage.scene().stable = Active::Inactive;
     stage.ends().await;
     assert_eq!(stage.scene().stable, Active::Inactive);
+}
+
+/// 1.1 → 1.2, which is withdrawn → 1.1, which fails: the withdrawn 1.2 is nothing to go back to.
+#[tokio::test(start_paused = true)]
+async fn no_way_back_leads_to_what_was_withdrawn() {
+    for rotten in [false, true] {
+        let stage = Stage::new();
+        let first = stage.offers("1.1.0");
+        stage.ends().await;
+        let second = stage.offers("1.2.0");
+        stage.ends().await;
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second.clone()));
+        stage.scene().offers[1].release.withdrawn = Some(Withdrawal {
+            at: super::played::start(),
+            reason: "it leaks".to_owned(),
+            rollback_to: Some(first.version.clone()),
+        });
+        stage.ends().await;
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first.clone()));
+        assert!(stage.slots.verify(&second).is_err(), "its slot is not kept");
+        // Also where its slot is still there.
+        if rotten {
+            fs::write(stage.slots.binary(&first), "rot").unwrap();
+            stage.scene().refuses_refresh = Some(crate::update::refusal::Cause::Unreachable);
+            stage.ends().await;
+        } else {
+            stage.scene().stable = Active::Failed;
+            assert_eq!(repaired(&stage).await, None);
+        }
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
+    }
+}
+
+/// The same of what is below the floor, with a channel that is out of reach by then.
+#[tokio::test(start_paused = true)]
+async fn no_way_back_leads_below_the_floor() {
+    let stage = Stage::new();
+    stage.offers("1.1.0");
+    stage.ends().await;
+    let second = stage.offers("1.2.0");
+    stage.scene().offers[1].release.floor = Some(second.version.clone());
+    stage.ends().await;
+    assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second));
+    stage.scene().refuses_refresh = Some(crate::update::refusal::Cause::Unreachable);
+    stage.scene().stable = Active::Failed;
+    assert_eq!(repaired(&stage).await, None);
+}
+
+/// What does not run for the environment's sake is stepped down from like everything else, and not held against the
+/// release: noexec, no memory.
+#[tokio::test(start_paused = true)]
+async fn a_stable_release_that_cannot_be_executed_is_not_blamed() {
+    for (result, status, kind) in [
+        ("exit-code", Some(203), FailureKind::Environment),
+        ("oom-kill", Some(9), FailureKind::Unhealthy),
+        ("exit-code", Some(1), FailureKind::Crashed),
+    ] {
+        let stage = Stage::new();
+        let first = stage.offers("1.1.0");
+        stage.ends().await;
+        {
+            let mut scene = stage.scene();
+            (scene.stable, scene.stable_result, scene.status) = (Active::Failed, result, status);
+        }
+        assert_eq!(repaired(&stage).await, None);
+        let state = stage.state();
+        assert_eq!(
+            (&state.skipped, &state.failures[0].build),
+            (&vec![], &first)
+        );
+        let kinds: Vec<_> = state.failures[0].causes.keys().copied().collect();
+        assert_eq!(kinds, [kind]);
+        tokio::time::advance(Duration::from_secs(2 * 3600)).await;
+        stage.ends().await;
+        assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(first));
+    }
 }

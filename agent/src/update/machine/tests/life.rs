@@ -7,8 +7,9 @@ use contract::release::Withdrawal;
 use jiff::SignedDuration;
 
 use super::*;
+use crate::update::blame::{self, Failures};
 use crate::update::board::{Hold, Skipped};
-use crate::update::plan::{self, Setback, View, Windows};
+use crate::update::plan::{self, View, Windows};
 
 /// What a release does on this box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Nature {
     CrashesLater,
     /// Takes the whole box down with it during the soak.
     Reboots,
+    /// Runs well, and the services do not on it.
+    Sickens,
     /// Runs well, but cannot verify the channel once it was the daemon.
     CannotUpdate,
     /// Runs well on trial and not as stable: `update repair` steps down from it.
@@ -59,8 +62,8 @@ pub(super) struct Life {
     // On disk.
     pub(super) phase: Phase,
     pub(super) skipped: Vec<Skipped>,
-    strikes: BTreeMap<Digest, u32>,
-    setback: Option<Setback>,
+    pub(super) failures: Vec<Failures>,
+    withheld: Option<Withheld>,
     pub(super) floor: Option<Version>,
     pub(super) stable: Build,
     pub(super) trial: Option<Build>,
@@ -75,9 +78,10 @@ pub(super) struct Life {
     natures: BTreeMap<Digest, Nature>,
     // What must be kept to, gathered on the way.
     proved: BTreeSet<Digest>,
-    failed: BTreeSet<Digest>,
+    condemned: BTreeSet<Digest>,
     verified: BTreeSet<Digest>,
     commits: u32,
+    outage: bool,
     pub(super) log: Vec<String>,
 }
 
@@ -94,8 +98,8 @@ impl Life {
             now: "2026-06-01T00:00:00Z".parse().unwrap(),
             phase: Phase::Idle,
             skipped: Vec::new(),
-            strikes: BTreeMap::new(),
-            setback: None,
+            failures: Vec::new(),
+            withheld: None,
             floor: None,
             stable: factory(),
             trial: None,
@@ -107,9 +111,10 @@ impl Life {
             offers: Vec::new(),
             natures: BTreeMap::new(),
             proved: BTreeSet::new(),
-            failed: BTreeSet::new(),
+            condemned: BTreeSet::new(),
             verified: BTreeSet::new(),
             commits: 0,
+            outage: false,
             log: Vec::new(),
         }
     }
@@ -127,7 +132,7 @@ impl Life {
             self.run();
         }
         (self.hold, self.pin) = (None, None);
-        for _ in 0..40 {
+        for _ in 0..200 {
             self.now += SignedDuration::from_hours(5);
             self.run();
         }
@@ -140,13 +145,14 @@ impl Life {
         match self.dice.below(16) {
             0 | 1 => {
                 let minor = u64::try_from(self.offers.len()).unwrap() + 1;
-                let nature = match self.dice.below(10) {
+                let nature = match self.dice.below(12) {
                     0 => Nature::FailsPreflight,
                     1 => Nature::Crashes,
                     2 => Nature::CrashesLater,
                     3 => Nature::Reboots,
                     4 => Nature::CannotUpdate,
                     5 => Nature::FailsAsStable,
+                    6 => Nature::Sickens,
                     _ => Nature::Good,
                 };
                 self.publish(minor, nature);
@@ -202,7 +208,7 @@ impl Life {
                 if self.fate == Fate::Running {
                     let nature = self.nature(&self.daemon.clone());
                     if matches!(nature, Nature::Crashes | Nature::CrashesLater) {
-                        self.end_trial(Fate::Failed("exit-code".to_owned()));
+                        self.end_trial(died());
                     } else if self.dice.hits(2) {
                         self.end_trial(Fate::Deadline);
                     }
@@ -218,7 +224,7 @@ impl Life {
         self.daemon = self.stable.clone();
     }
 
-    fn nature(&self, build: &Build) -> Nature {
+    pub(super) fn nature(&self, build: &Build) -> Nature {
         self.natures
             .get(&build.digest)
             .copied()
@@ -270,25 +276,40 @@ impl Life {
     fn note(&mut self, note: Note) {
         self.log.push(format!("   {note:?}"));
         match note {
-            Note::Skip { build, reason, at } => {
-                self.failed.insert(build.digest.clone());
-                self.skipped.push(Skipped { build, reason, at });
-            }
-            Note::Strike(build) => *self.strikes.entry(build.digest).or_default() += 1,
-            Note::Setback { build, reason, at } => {
-                let before = self
-                    .setback
-                    .take()
-                    .filter(|setback| setback.digest == build.digest);
-                let failures = before.map_or(0, |setback| setback.failures) + 1;
-                self.setback = Some(Setback {
-                    digest: build.digest,
-                    failures,
-                    at,
+            Note::Condemn { build, reason, at } => {
+                // Only what ends by itself is ever given up.
+                assert_ne!(self.nature(&build), Nature::Good, "{:#?}", self.log);
+                self.condemned.insert(build.digest.clone());
+                self.skipped.push(Skipped {
+                    build,
                     reason,
+                    at,
+                    attempts: Some(3),
                 });
             }
-            Note::Well => self.setback = None,
+            Note::Failed {
+                build,
+                kind,
+                reason,
+                at,
+            } => {
+                // A release is blamed only for what it caused.
+                let bad = matches!(kind, FailureKind::Unhealthy | FailureKind::Crashed);
+                assert!(
+                    !bad || self.nature(&build) != Nature::Good,
+                    "{:#?}",
+                    self.log
+                );
+                blame::count(&mut self.failures, &build, kind, &reason, at);
+            }
+            Note::Withheld(withheld) => self.withheld = Some(withheld),
+            Note::NotWithheld => self.withheld = None,
+            Note::Withdrawals(_) => {}
+            Note::Well => {
+                for failures in &mut self.failures {
+                    failures.causes.remove(&FailureKind::Environment);
+                }
+            }
             Note::Floor(floor) => {
                 // I6
                 assert!(
@@ -300,8 +321,17 @@ impl Life {
             }
             Note::Promoted { build, .. } => {
                 assert_eq!(self.stable, build, "{:#?}", self.log);
-                self.strikes.remove(&build.digest);
-                self.setback = None;
+                for failures in &mut self.failures {
+                    if failures.build == build {
+                        failures
+                            .causes
+                            .retain(|kind, _| *kind == FailureKind::Crashed);
+                    }
+                }
+            }
+            Note::Runs { build, .. } => {
+                // The repair comes at once here.
+                self.failures.retain(|it| it.build != build);
             }
         }
     }
@@ -310,10 +340,10 @@ impl Life {
         self.log
             .push(format!("   {action:?}").chars().take(60).collect());
         let at = self.now;
-        let failed = |blame| {
+        let failed = |kind| {
             let (code, reason) = ("word".to_owned(), "why".to_owned());
             Ok(Some(Event::Failed(Failure {
-                blame,
+                kind,
                 code,
                 reason,
                 at,
@@ -322,27 +352,27 @@ impl Life {
         let done = Ok(Some(Event::Done { at }));
         let world_fails = self.dice.hits(12);
         match action {
-            Action::Check if world_fails => failed(Blame::World),
+            Action::Check if world_fails => failed(FailureKind::Environment),
             Action::Check => Ok(Some(self.check())),
             Action::Fetch(offer) => {
                 // I5, and I2: it is in what was just verified.
-                assert!(!self.failed.contains(&offer.digest), "{:#?}", self.log);
+                assert!(!self.condemned.contains(&offer.digest), "{:#?}", self.log);
                 assert!(self.offers.contains(&offer), "{:#?}", self.log);
                 if world_fails {
-                    return failed(Blame::World);
+                    return failed(FailureKind::Environment);
                 }
                 self.verified.insert(offer.digest);
                 done
             }
-            Action::Stage(_) if world_fails => failed(Blame::World),
+            Action::Stage(_) if world_fails => failed(FailureKind::Environment),
             Action::Stage(_) => done,
             Action::Probe(build) => {
                 assert!(self.verified.contains(&build.digest), "{:#?}", self.log);
                 let proving = matches!(self.phase, Phase::Proving(_));
                 match self.nature(&build) {
-                    Nature::FailsPreflight => failed(Blame::Release),
-                    Nature::CannotUpdate if proving => failed(Blame::Release),
-                    _ if world_fails => failed(Blame::World),
+                    Nature::FailsPreflight => failed(FailureKind::Crashed),
+                    Nature::CannotUpdate if proving => failed(FailureKind::Crashed),
+                    _ if world_fails => failed(FailureKind::Environment),
                     _ => {
                         if proving {
                             self.proved.insert(build.digest);
@@ -353,35 +383,50 @@ impl Life {
             }
             Action::AskLeave(_) if self.dice.hits(4) => Ok(Some(Event::NoLeave {
                 reason: "draining".to_owned(),
+                at,
             })),
             Action::AskLeave(_) => Ok(Some(Event::Leave)),
             Action::Arm(build) => {
-                assert!(!self.failed.contains(&build.digest), "{:#?}", self.log);
+                assert!(!self.condemned.contains(&build.digest), "{:#?}", self.log);
                 if world_fails {
-                    return failed(Blame::World);
+                    return failed(FailureKind::Environment);
                 }
                 self.trial = Some(build.clone());
                 self.daemon = build.clone();
                 self.fate = Fate::Running;
                 if self.nature(&build) == Nature::Crashes {
-                    self.end_trial(Fate::Failed("exit-code".to_owned()));
-                    return failed(Blame::Release);
+                    self.end_trial(died());
+                    return failed(FailureKind::Crashed);
                 }
                 done
             }
-            Action::Watch(build) => {
+            Action::Watch { build, .. } => {
                 self.now += SignedDuration::from_mins(2);
                 match self.nature(&build) {
                     Nature::CrashesLater => {
-                        self.end_trial(Fate::Failed("watchdog".to_owned()));
-                        failed(Blame::Release)
+                        self.end_trial(died());
+                        failed(FailureKind::Crashed)
                     }
                     Nature::Reboots => {
                         self.reboot();
                         Err(Cut)
                     }
-                    _ if world_fails => failed(Blame::World),
+                    Nature::Sickens => Ok(Some(Event::Worsened(Worse::Unfit))),
+                    // An outage: whatever runs, the services are sick.
+                    _ if self.dice.hits(8) => {
+                        self.outage = true;
+                        Ok(Some(Event::Worsened(Worse::Unfit)))
+                    }
+                    _ if world_fails => failed(FailureKind::Environment),
                     _ => done,
+                }
+            }
+            Action::Compare(_) => {
+                assert_eq!(self.daemon, self.stable, "{:#?}", self.log);
+                if std::mem::take(&mut self.outage) {
+                    done
+                } else {
+                    failed(FailureKind::Unhealthy)
                 }
             }
             Action::Commit(build) => {
@@ -398,13 +443,13 @@ impl Life {
                     self.log
                 );
                 if world_fails && self.dice.hits(2) {
-                    return failed(Blame::World);
+                    return failed(FailureKind::Environment);
                 }
                 self.stable = build;
                 self.commits += 1;
                 // The rename was done, its fsync failed.
                 if world_fails {
-                    failed(Blame::World)
+                    failed(FailureKind::Environment)
                 } else {
                     done
                 }
@@ -414,10 +459,10 @@ impl Life {
                 self.daemon = self.stable.clone();
                 if self.nature(&build) == Nature::FailsAsStable {
                     self.repair();
-                    return failed(Blame::World);
+                    return failed(FailureKind::Environment);
                 }
                 if world_fails {
-                    failed(Blame::World)
+                    failed(FailureKind::Environment)
                 } else {
                     done
                 }
@@ -439,12 +484,17 @@ impl Life {
     fn repair(&mut self) {
         self.log.push("-- repair".to_owned());
         let (build, reason) = (self.stable.clone(), "did not run as stable".to_owned());
-        self.failed.insert(build.digest.clone());
-        self.skipped.push(Skipped {
-            build,
-            reason,
-            at: self.now,
-        });
+        blame::count(
+            &mut self.failures,
+            &build,
+            FailureKind::Crashed,
+            &reason,
+            self.now,
+        );
+        if blame::of(&self.failures, &build).is_some_and(|it| it.crashes() >= CRASHES) {
+            let at = self.now;
+            self.note(Note::Condemn { build, reason, at });
+        }
         self.stable = factory();
         self.daemon = factory();
     }
@@ -461,8 +511,10 @@ impl Life {
             skipped: &self.skipped,
             floor: self.floor.as_ref(),
             windows,
-            setback: self.setback.as_ref(),
+            failures: &self.failures,
+            urged: None,
             first_boot: false,
+            withheld: self.withheld.as_ref(),
         }
     }
 
@@ -473,11 +525,17 @@ impl Life {
 
     fn check(&self) -> Event {
         let decision = self.decision();
-        let strikes = decision
-            .offer()
-            .and_then(|offer| self.strikes.get(&offer.digest));
+        let crashes = decision.offer().and_then(|offer| {
+            let build = Build {
+                version: offer.release.version.clone(),
+                digest: offer.digest.clone(),
+            };
+            blame::of(&self.failures, &build).map(Failures::crashes)
+        });
         Event::Checked(std::boxed::Box::new(Checked {
-            strikes: strikes.copied().unwrap_or(0),
+            crashes: crashes.unwrap_or(0),
+            withheld: self.withheld.clone(),
+            withdrawals: Withdrawals::default(),
             floor: plan::floor(&self.view(&Windows::default())),
             decision,
             stable: self.stable.clone(),

@@ -108,8 +108,10 @@ impl Fleet {
                     skipped: &host.skipped,
                     floor: host.floor.as_ref(),
                     windows: &windows,
-                    setback: None,
+                    failures: &[],
+                    urged: None,
                     first_boot: false,
+                    withheld: None,
                 };
                 let (decision, floor) = (decide(&view, moment(local)), floor(&view));
                 host.floor = floor;
@@ -137,6 +139,7 @@ impl Fleet {
                         build,
                         reason,
                         at: moment(at),
+                        attempts: Some(3),
                     });
                 }
                 self.starts.push(Start {

@@ -1,0 +1,68 @@
+//! The comparison after a revert: a release is blamed for a sick host only if the host is well without it.
+//!
+//! The stable release was started again before. What is looked at is what made the host worse on trial, and nothing
+//! else.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Attempt;
+use super::acts::Fault;
+use super::watch::is_of;
+use super::world::{Health, Unit};
+use crate::update::blame;
+use crate::update::machine::{Event, Worse};
+
+/// How long a host may take to be well again without the release that was on trial. Well above a verdict's passes in a
+/// row with their intervals, as they are by default.
+pub(super) const RECOVERY: Duration = Duration::from_secs(90);
+
+/// Between two looks.
+const LOOKS: Duration = Duration::from_secs(2);
+
+impl Attempt {
+    /// Well when the host is as it was on trial: then something else is the matter.
+    pub(super) async fn compare(&mut self, worse: &Worse) -> Result<(), Fault> {
+        let same = match worse {
+            Worse::Mute | Worse::Busy(_) => {
+                matches!(self.ask_leave().await, Event::NoLeave { .. })
+            }
+            Worse::NoStatus | Worse::Unfit | Worse::Sick(_) => self.stays(worse).await,
+        };
+        if same {
+            return Ok(());
+        }
+        let (kind, reason) = blame::compared(worse, false);
+        Err(Fault::of(kind, worse.code(), reason))
+    }
+
+    /// Whether the host stays as it was for as long as it may take to recover.
+    async fn stays(&mut self, worse: &Worse) -> bool {
+        let end = Instant::now() + RECOVERY;
+        loop {
+            let pid = match self.world.units.look(Unit::Stable).await {
+                Ok(it) => it.pid,
+                Err(_) => None,
+            };
+            let health = self.world.daemon.health();
+            let health = health.filter(|it| is_of(it, &self.stable, pid));
+            if health.is_some_and(|it| is_over(worse, &it)) {
+                return false;
+            }
+            if Instant::now() >= end {
+                return true;
+            }
+            sleep(LOOKS).await;
+        }
+    }
+}
+
+/// Whether what was wrong on trial is not any more.
+fn is_over(worse: &Worse, health: &Health) -> bool {
+    match worse {
+        Worse::NoStatus | Worse::Mute | Worse::Busy(_) => true,
+        Worse::Unfit => health.fit,
+        Worse::Sick(names) => names.iter().all(|name| health.passing.contains(name)),
+    }
+}

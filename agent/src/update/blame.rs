@@ -1,0 +1,345 @@
+//! Why attempts at a release failed, counted for each cause, and what follows from it. Pure.
+//!
+//! The rule: *a release is blamed only for what it caused.* Every failed attempt has one [`FailureKind`]. Each kind is
+//! counted for each release, with growing pauses between tries. Only bytes that end by themselves, in [`CRASHES`]
+//! attempts, are condemned; `update forgive` ends that, and everything else that is counted.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::board::Build;
+use super::machine::Worse;
+
+/// Attempts in which a release's own bytes must end by themselves before it is not tried again: a host that was
+/// short of something for a moment must not cost it a good release for ever.
+pub const CRASHES: u32 = 3;
+
+/// How many releases' failures are remembered: far more than a channel ever offers at one time.
+const REMEMBERED: usize = 64;
+
+/// What made an attempt at a release fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The host, the network or the channel: disk full, fork refused, `noexec`, killed for want of memory, an
+    /// outage that is there without the release as well.
+    Environment,
+    /// The attempt was cut short while the release's code ran: a reboot, a power cut, a killed updater, a trial that
+    /// somebody stopped. Most often an accident.
+    Interrupted,
+    /// The host was worse on trial, and well again on the stable release.
+    Unhealthy,
+    /// The release's own bytes ended by themselves, hung, or failed their self-test where the stable release passes
+    /// its own.
+    Crashed,
+}
+
+impl FailureKind {
+    /// The shortest pause before the next try, and the longest.
+    fn pauses(self) -> (SignedDuration, SignedDuration) {
+        let (minutes, hours, week) = (
+            SignedDuration::from_mins,
+            SignedDuration::from_hours,
+            SignedDuration::from_hours(7 * 24),
+        );
+        match self {
+            // The timer itself comes every quarter of an hour; a host whose network was repaired is current again
+            // within half a working day.
+            Self::Environment => (minutes(15), hours(4)),
+            Self::Interrupted => (minutes(15), week),
+            Self::Unhealthy | Self::Crashed => (hours(1), week),
+        }
+    }
+
+    /// The pause after `count` failures of this kind in a row.
+    #[must_use]
+    pub fn pause(self, count: u32) -> SignedDuration {
+        let (first, longest) = self.pauses();
+        // The first interruption costs nothing: a reboot says nothing of a release.
+        let doublings = match self {
+            Self::Interrupted if count <= 1 => return SignedDuration::ZERO,
+            Self::Interrupted => count.saturating_sub(2),
+            _ => count.saturating_sub(1),
+        };
+        (first * (1 << doublings.min(12))).min(longest)
+    }
+
+    /// Whether the release may have harmed the host: then a lower release is taken meanwhile, and it is nothing to
+    /// go back to.
+    #[must_use]
+    pub fn is_suspect(self) -> bool {
+        self != Self::Environment
+    }
+}
+
+/// How often one cause made attempts at one release fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// How often in all, at least 1.
+    pub count: u32,
+    /// When it was last.
+    pub at: Timestamp,
+    /// Why, in one line.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// What is held against one release on this host, none of it for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// The release.
+    pub build: Build,
+    /// By cause.
+    pub causes: BTreeMap<FailureKind, Count>,
+}
+
+impl Failures {
+    /// The next try, and the failure that it waits for; `None` when it is due. A failure from the future, by a clock
+    /// that was wrong, makes nobody wait. Failures before `since` are over: somebody wants a try now.
+    #[must_use]
+    pub fn until(
+        &self,
+        now: Timestamp,
+        since: Option<Timestamp>,
+    ) -> Option<(Timestamp, FailureKind, &Count)> {
+        let pending = self.causes.iter().filter_map(|(kind, count)| {
+            let until = count.at.checked_add(kind.pause(count.count)).ok()?;
+            let pending = count.at <= now && now < until && since.is_none_or(|at| at < count.at);
+            pending.then_some((until, *kind, count))
+        });
+        pending.max_by_key(|(until, ..)| *until)
+    }
+
+    /// Attempts in which its bytes ended by themselves.
+    #[must_use]
+    pub fn crashes(&self) -> u32 {
+        self.causes
+            .get(&FailureKind::Crashed)
+            .map_or(0, |count| count.count)
+    }
+
+    fn last(&self) -> Timestamp {
+        let times = self.causes.values().map(|count| count.at);
+        times.max().unwrap_or(Timestamp::MIN)
+    }
+}
+
+/// Counts one failure. The longest forgotten release makes room.
+pub fn count(
+    all: &mut Vec<Failures>,
+    build: &Build,
+    kind: FailureKind,
+    reason: &str,
+    at: Timestamp,
+) {
+    let known = all
+        .iter()
+        .position(|known| known.build.digest == build.digest);
+    let mut failures = match known {
+        Some(index) => all.remove(index),
+        None => Failures {
+            build: build.clone(),
+            causes: BTreeMap::new(),
+        },
+    };
+    let before = failures.causes.get(&kind).map_or(0, |count| count.count);
+    let counted = Count {
+        count: before.saturating_add(1),
+        at,
+        reason: crate::text::line(reason, crate::text::REASON),
+    };
+    failures.causes.insert(kind, counted);
+    all.push(failures);
+    if all.len() > REMEMBERED {
+        let oldest = (0..all.len()).min_by_key(|index| all[*index].last());
+        oldest.map(|index| all.remove(index));
+    }
+}
+
+/// What is held against a digest.
+#[must_use]
+pub fn of<'a>(all: &'a [Failures], build: &Build) -> Option<&'a Failures> {
+    all.iter().find(|known| known.build.digest == build.digest)
+}
+
+/// Who is to blame for a unit's end.
+///
+/// systemd itself exits with 200 to 243 in the place of a program that it could not set up or execute; signals that
+/// nobody raises in his own process come from outside.
+#[must_use]
+pub fn of_unit(result: &str, status: Option<i32>) -> FailureKind {
+    match result {
+        // Failed to fork, to make a directory, to open a socket.
+        "resources" | "exec-condition" => FailureKind::Environment,
+        // Out of memory: the host's, or the unit's own limit. Nobody can tell which from here.
+        "oom-kill" => FailureKind::Unhealthy,
+        // Ended in order: it left by itself, or somebody stopped it.
+        "success" => FailureKind::Interrupted,
+        "exit-code" if status.is_some_and(|code| (200..=243).contains(&code)) => {
+            FailureKind::Environment
+        }
+        "signal" if status.is_some_and(is_from_outside) => FailureKind::Environment,
+        _ => FailureKind::Crashed,
+    }
+}
+
+/// Who is to blame for a program's end that was not well.
+#[must_use]
+pub fn of_exit(status: ExitStatus) -> FailureKind {
+    match status.signal() {
+        Some(signal) if is_from_outside(signal) => FailureKind::Environment,
+        _ => FailureKind::Crashed,
+    }
+}
+
+/// Who is to blame for a program that could not be started. Its bytes were just read and are the signed ones.
+#[must_use]
+pub fn of_spawn(error: &io::Error) -> FailureKind {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error) {
+        // Not a program of this machine, or one whose interpreter this image does not have.
+        Some(Errno::NOEXEC | Errno::NOENT | Errno::LIBBAD) => FailureKind::Crashed,
+        // No process, memory or descriptor to be had; noexec, a security policy; and what nobody thought of.
+        _ => FailureKind::Environment,
+    }
+}
+
+/// SIGHUP, SIGINT, SIGKILL (the kernel's for want of memory, or an operator's), SIGTERM: the sender is another
+/// process.
+fn is_from_outside(signal: i32) -> bool {
+    matches!(signal, 1 | 2 | 9 | 15)
+}
+
+/// Who is to blame for a host that was worse on trial, once the stable release runs again: `same` is how the host is
+/// then.
+#[must_use]
+pub fn compared(worse: &Worse, same: bool) -> (FailureKind, String) {
+    if same {
+        (
+            FailureKind::Environment,
+            format!("{worse}, and so it is on the stable release"),
+        )
+    } else {
+        (
+            FailureKind::Unhealthy,
+            format!("{worse}, and that ended with the trial"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use semver::Version;
+
+    use super::*;
+    use crate::update::channel::Digest;
+
+    fn build(minor: u64) -> Build {
+        Build {
+            version: Version::new(1, minor, 0),
+            digest: Digest::parse(&format!("{minor:064x}")).unwrap(),
+        }
+    }
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    #[test]
+    fn pauses_grow_by_cause_up_to_the_longest() {
+        use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
+        for (kind, minutes) in [
+            (Environment, [15, 30, 60, 120, 240, 240]),
+            (Interrupted, [0, 15, 30, 60, 120, 240]),
+            (Unhealthy, [60, 120, 240, 480, 960, 1920]),
+            (Crashed, [60, 120, 240, 480, 960, 1920]),
+        ] {
+            for (count, minutes) in (1..).zip(minutes) {
+                assert_eq!(
+                    kind.pause(count),
+                    SignedDuration::from_mins(minutes),
+                    "{kind:?} {count}"
+                );
+            }
+        }
+        assert_eq!(Unhealthy.pause(u32::MAX), SignedDuration::from_hours(168));
+    }
+
+    #[test]
+    fn a_release_is_blamed_for_its_own_ends_only() {
+        use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
+        for (result, status, kind) in [
+            ("exit-code", Some(1), Crashed),
+            ("exit-code", Some(101), Crashed),
+            ("core-dump", Some(6), Crashed),
+            ("signal", Some(11), Crashed),
+            ("signal", Some(31), Crashed),
+            ("watchdog", Some(6), Crashed),
+            ("timeout", Some(15), Crashed),
+            ("protocol", Some(0), Crashed),
+            // noexec, a sandbox that cannot be set up.
+            ("exit-code", Some(203), Environment),
+            ("exit-code", Some(226), Environment),
+            ("resources", None, Environment),
+            ("signal", Some(9), Environment),
+            ("signal", Some(15), Environment),
+            ("oom-kill", Some(9), Unhealthy),
+            ("success", Some(0), Interrupted),
+        ] {
+            assert_eq!(of_unit(result, status), kind, "{result} {status:?}");
+        }
+        for (raw, kind) in [
+            (1 << 8, Crashed),
+            (11, Crashed),
+            (6, Crashed),
+            (9, Environment),
+            (15, Environment),
+        ] {
+            assert_eq!(of_exit(ExitStatus::from_raw(raw)), kind, "{raw}");
+        }
+        // EAGAIN, ENOMEM, EMFILE, EACCES, EPERM, ETXTBSY; ENOEXEC, ENOENT.
+        for (errno, kind) in [
+            (11, Environment),
+            (12, Environment),
+            (24, Environment),
+            (13, Environment),
+            (1, Environment),
+            (26, Environment),
+            (8, Crashed),
+            (2, Crashed),
+        ] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(of_spawn(&error), kind, "{error}");
+        }
+    }
+
+    proptest! {
+        /// Whatever happened, the next try is due within a week of the last failure, and at once where the clock says
+        /// that nothing happened yet; the list stays bounded.
+        #[test]
+        fn no_pause_lasts_for_ever(
+            events in proptest::collection::vec((0_u64..80, 0..4_u8, 0..100_000_i64), 1..200),
+            now in 0..200_000_i64,
+        ) {
+            let kinds = [FailureKind::Environment, FailureKind::Interrupted, FailureKind::Unhealthy, FailureKind::Crashed];
+            let mut all = Vec::new();
+            for (minor, kind, minutes) in events {
+                count(&mut all, &build(minor), kinds[usize::from(kind)], "why", at(minutes));
+            }
+            prop_assert!(all.len() <= REMEMBERED);
+            for failures in &all {
+                if let Some((until, ..)) = failures.until(at(now), None) {
+                    prop_assert!(until > at(now) && until <= at(now) + SignedDuration::from_hours(168));
+                    prop_assert!(failures.until(at(now), Some(at(now))).is_none());
+                }
+                prop_assert!(failures.until(at(-1), None).is_none());
+            }
+        }
+    }
+}
