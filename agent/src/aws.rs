@@ -170,14 +170,7 @@ where
     if let SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) = error {
         return Fault::Unreachable;
     }
-    let code = error.code().unwrap_or_default();
-    if code.starts_with("Throttl") || code == "RequestLimitExceeded" || code == "TooManyUpdates" {
-        Fault::Throttled
-    } else if code.starts_with("AccessDenied") || code.starts_with("UnrecognizedClient") {
-        Fault::Denied
-    } else {
-        Fault::Other
-    }
+    Fault::of_code(error.code().unwrap_or_default())
 }
 
 /// A refresh whose status is not one of these is under way: statuses that AWS may add count as that.

@@ -1,7 +1,7 @@
 //! The command line: the faces, their flags, and the exit codes.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,14 +58,8 @@ enum Face {
     Configure {
         #[command(flatten)]
         sources: SourceArgs,
-        /// Where the environment files go, as <service>.env.
-        #[arg(
-            long,
-            value_name = "DIR",
-            default_value = "/run/imagebuilder",
-            env = "IMAGEBUILDER_AGENT_RUN_DIR"
-        )]
-        run_dir: PathBuf,
+        #[command(flatten)]
+        configured: ConfiguredArgs,
         /// How long to wait for the metadata service before going on without user data.
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         patience: u64,
@@ -75,7 +69,9 @@ enum Face {
         #[command(flatten)]
         sources: SourceArgs,
         #[command(flatten)]
-        standing: StandingArgs,
+        daemon: DaemonArgs,
+        #[command(flatten)]
+        updater: UpdaterArgs,
     },
     /// Restart the services whose restart the daemon has requested. Started by systemd.
     #[command(hide = true)]
@@ -83,7 +79,7 @@ enum Face {
         #[command(flatten)]
         sources: SourceArgs,
         #[command(flatten)]
-        standing: StandingArgs,
+        daemon: DaemonArgs,
         /// Where this face keeps what it did.
         #[arg(long, value_name = "DIR", default_value = "/run/imagebuilder-restart")]
         state: PathBuf,
@@ -94,19 +90,13 @@ enum Face {
     /// Show what the daemon thinks and what it waits for, and how the agent keeps itself current.
     Status {
         #[command(flatten)]
-        standing: StandingArgs,
-        /// Where the updater keeps status.json.
-        #[arg(
-            long,
-            value_name = "DIR",
-            default_value = layout::RUN,
-            env = "IMAGEBUILDER_UPDATE_STATUS_DIR"
-        )]
-        updater_dir: PathBuf,
+        daemon: DaemonArgs,
+        #[command(flatten)]
+        updater: UpdaterArgs,
         /// Where `configure` left update.json.
         #[arg(
-            long,
-            hide = true,
+            long = "configured-dir",
+            alias = "configured",
             value_name = "DIR",
             default_value = "/run/imagebuilder",
             env = "IMAGEBUILDER_AGENT_RUN_DIR"
@@ -160,24 +150,55 @@ impl SourceArgs {
     }
 }
 
+/// Where `configure` leaves what it makes. One directory has one flag, whatever the verb; `--run-dir`, which named
+/// two of them, is still read where it was.
 #[derive(Args, Debug)]
-struct StandingArgs {
+pub(crate) struct ConfiguredArgs {
+    /// Where `configure` leaves the services' environments and update.json.
+    #[arg(
+        long,
+        alias = "run-dir",
+        value_name = "DIR",
+        default_value = "/run/imagebuilder",
+        env = "IMAGEBUILDER_AGENT_RUN_DIR"
+    )]
+    pub(crate) configured_dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct DaemonArgs {
     /// Where the daemon keeps status.json.
     #[arg(
         long,
+        alias = "run-dir",
         value_name = "DIR",
         default_value = "/run/imagebuilder-agent",
         env = "IMAGEBUILDER_AGENT_STATUS_DIR"
     )]
-    run_dir: PathBuf,
-    /// Where the updater keeps its own status.json.
+    daemon_dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct UpdaterArgs {
+    /// Where the updater keeps status.json.
     #[arg(
         long,
+        alias = "update-dir",
         value_name = "DIR",
-        default_value = contract::layout::RUN,
-        env = "IMAGEBUILDER_AGENT_UPDATE_DIR"
+        default_value = layout::RUN,
+        env = "IMAGEBUILDER_UPDATE_STATUS_DIR"
     )]
-    update_dir: PathBuf,
+    updater_dir: PathBuf,
+}
+
+impl UpdaterArgs {
+    /// The directory; the daemon's own variable of earlier releases is read where the one for all is not set.
+    fn dir(self) -> PathBuf {
+        match std::env::var_os("IMAGEBUILDER_AGENT_UPDATE_DIR") {
+            Some(dir) if self.updater_dir == Path::new(layout::RUN) => dir.into(),
+            _ => self.updater_dir,
+        }
+    }
 }
 
 /// How the agent ends.
@@ -237,14 +258,19 @@ impl Cli {
         match self.face {
             Face::Configure {
                 sources,
-                run_dir,
+                configured,
                 patience,
             } => block_on(async {
                 let patience = Duration::from_secs(patience);
-                configure(&sources.into_sources(), &run_dir, &Imds::new(), patience).await?;
+                let dir = configured.configured_dir;
+                configure(&sources.into_sources(), &dir, &Imds::new(), patience).await?;
                 Ok(Exit::Done)
             }),
-            Face::Run { sources, standing } => block_on(async {
+            Face::Run {
+                sources,
+                daemon,
+                updater,
+            } => block_on(async {
                 let mut term =
                     signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
                 let mut int = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -266,37 +292,37 @@ impl Cli {
                     host: Arc::new(Systemctl),
                     probe: Arc::new(Http),
                     sources: sources.into_sources(),
-                    updater: standing.update_dir.join(board::FILE),
+                    updater: updater.dir().join(board::FILE),
                     clock: Arc::new(Timestamp::now),
                     meter,
                 };
-                run::run(world, Box::new(Systemd), &standing.run_dir, stop).await?;
+                run::run(world, Box::new(Systemd), &daemon.daemon_dir, stop).await?;
                 Ok(Exit::Done)
             }),
             Face::Update(update) => update.dispatch(),
             Face::RestartRequested {
                 sources,
-                standing,
+                daemon,
                 state,
                 systemctl,
             } => {
                 restart::carry_out(
                     &sources.into_sources(),
-                    &standing.run_dir,
+                    &daemon.daemon_dir,
                     &state,
                     &systemctl,
                 )?;
                 Ok(Exit::Done)
             }
             Face::Status {
-                standing,
-                updater_dir,
+                daemon,
+                updater,
                 configured,
                 json,
             } => status::show(
                 Places {
-                    daemon: &standing.run_dir,
-                    updater: &updater_dir,
+                    daemon: &daemon.daemon_dir,
+                    updater: &updater.dir(),
                     configure: &configured,
                 },
                 if json { Form::Json } else { Form::Screen },
@@ -312,4 +338,84 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("cannot start the runtime")?
         .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Face {
+        let all = std::iter::once(&"imagebuilder-agent").chain(arguments);
+        Cli::try_parse_from(all).unwrap().face
+    }
+
+    /// What is accepted counts: a flag has one meaning, and an old name is the same flag.
+    #[test]
+    fn every_directory_has_one_flag_whatever_the_verb() {
+        for flag in ["--updater-dir", "--update-dir"] {
+            for verb in ["run", "status"] {
+                let (Face::Run { updater, .. } | Face::Status { updater, .. }) =
+                    parsed(&[verb, flag, "/x"])
+                else {
+                    panic!("{verb}");
+                };
+                assert_eq!(updater.dir(), Path::new("/x"), "{verb} {flag}");
+            }
+        }
+        for flag in ["--daemon-dir", "--run-dir"] {
+            for verb in ["run", "status", "restart-requested"] {
+                let (Face::Run { daemon, .. }
+                | Face::Status { daemon, .. }
+                | Face::RestartRequested { daemon, .. }) = parsed(&[verb, flag, "/x"])
+                else {
+                    panic!("{verb}");
+                };
+                assert_eq!(daemon.daemon_dir, Path::new("/x"), "{verb} {flag}");
+            }
+        }
+        for flag in ["--configured-dir", "--run-dir"] {
+            let Face::Configure { configured, .. } = parsed(&["configure", flag, "/x"]) else {
+                panic!("{flag}");
+            };
+            assert_eq!(configured.configured_dir, Path::new("/x"));
+        }
+    }
+
+    /// No two flags of a verb for one thing, and no flag with two meanings among the verbs: by what they default to.
+    #[test]
+    fn a_flag_defaults_to_the_same_in_every_verb() {
+        fn walk(
+            command: &clap::Command,
+            seen: &mut std::collections::BTreeMap<String, Vec<String>>,
+        ) {
+            for argument in command.get_arguments() {
+                let Some(long) = argument.get_long().filter(|long| long.ends_with("-dir")) else {
+                    continue;
+                };
+                let defaults = argument.get_default_values().iter();
+                let defaults: Vec<String> = defaults
+                    .map(|it| it.to_string_lossy().into_owned())
+                    .collect();
+                let known = seen
+                    .entry(long.to_owned())
+                    .or_insert_with(|| defaults.clone());
+                assert_eq!(*known, defaults, "{} --{long}", command.get_name());
+            }
+            for command in command.get_subcommands() {
+                walk(command, seen);
+            }
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        walk(&Cli::command(), &mut seen);
+        let names: Vec<&str> = seen.keys().map(String::as_str).collect();
+        assert_eq!(names, ["configured-dir", "daemon-dir", "updater-dir"]);
+        let defaults: std::collections::BTreeSet<&Vec<String>> = seen.values().collect();
+        assert_eq!(
+            defaults.len(),
+            seen.len(),
+            "two flags for one directory: {seen:?}"
+        );
+    }
 }

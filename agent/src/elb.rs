@@ -6,6 +6,8 @@
 //! to is [`crate::machine`]'s.
 
 use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 
 use anyhow::{Context, Result, anyhow, bail};
 use async_trait::async_trait;
@@ -19,12 +21,13 @@ use crate::aws::Aws;
 use crate::aws::signature::{SignedForm, signed};
 use crate::balancer::{Balancer, TargetHealth};
 use crate::metrics::Fault;
+use crate::text;
 
 /// The name in a signature's scope and in the endpoint.
 const SERVICE: &str = "elasticloadbalancing";
 
-/// What a failure on the way there is told as.
-const NO_ANSWER: &str = "no answer";
+/// The code for a target group that is not there.
+const NOT_FOUND: &str = "TargetGroupNotFound";
 
 /// The only version of this API.
 const VERSION: &str = "2015-12-01";
@@ -44,7 +47,7 @@ impl Balancer for Aws {
             .await;
         match asked {
             // Whoever deleted the target group took this target along.
-            Err(error) if error.to_string().contains("TargetGroupNotFound") => Ok(()),
+            Err(error) if error.is(NOT_FOUND) => Ok(()),
             asked => asked
                 .map(|_| ())
                 .with_context(|| format!("cannot deregister from {target_group}")),
@@ -56,12 +59,12 @@ impl Balancer for Aws {
             .ask_elb("DescribeTargetHealth", target_group, instance)
             .await;
         let told = match asked {
-            Err(error) if error.to_string().contains("TargetGroupNotFound") => Ok(TargetHealth {
+            Err(error) if error.is(NOT_FOUND) => Ok(TargetHealth {
                 state: "unused".to_owned(),
                 reason: "Target.NotRegistered".to_owned(),
                 ..TargetHealth::default()
             }),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
             Ok(xml) => read_health(&xml),
         };
         let told = told.with_context(|| format!("cannot tell the health of {target_group}"))?;
@@ -78,9 +81,9 @@ impl Aws {
         action: &'static str,
         target_group: &str,
         instance: &str,
-    ) -> Result<String> {
+    ) -> Result<String, CallError> {
         let asked = async {
-            let config = self.config().await?;
+            let config = self.config().await.map_err(CallError::NotSent)?;
             let body = form_urlencoded::Serializer::new(String::new())
                 .append_pair("Action", action)
                 .append_pair("Version", VERSION)
@@ -90,21 +93,60 @@ impl Aws {
             send(config, action, body).await
         };
         let answer = asked.await;
-        self.count(action, answer.as_ref().err().map(fault));
+        self.count(action, answer.as_ref().err().map(CallError::fault));
         answer
     }
 }
 
-fn fault(error: &anyhow::Error) -> Fault {
-    let words = error.to_string();
-    if words == NO_ANSWER {
-        Fault::Unreachable
-    } else if words.contains("Throttl") {
-        Fault::Throttled
-    } else if words.contains("AccessDenied") {
-        Fault::Denied
-    } else {
-        Fault::Other
+/// Why a call came to nothing. Told apart by the API's code, never by words: they may have a target group's name.
+#[derive(Debug)]
+enum CallError {
+    /// It was never sent: no region, no credentials, nothing to sign with.
+    NotSent(anyhow::Error),
+    /// It was sent, and nothing came back, or not in time.
+    NoAnswer(anyhow::Error),
+    /// The API refused it.
+    Refused {
+        status: u16,
+        code: String,
+        message: String,
+    },
+}
+
+impl CallError {
+    fn is(&self, wanted: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == wanted)
+    }
+
+    fn fault(&self) -> Fault {
+        match self {
+            Self::NotSent(_) => Fault::Other,
+            Self::NoAnswer(_) => Fault::Unreachable,
+            Self::Refused { code, .. } => Fault::of_code(code),
+        }
+    }
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSent(_) => f.write_str("not sent"),
+            Self::NoAnswer(_) => f.write_str("no answer"),
+            Self::Refused {
+                status,
+                code,
+                message,
+            } => write!(f, "answered {status} {code}: {message}"),
+        }
+    }
+}
+
+impl Error for CallError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotSent(error) | Self::NoAnswer(error) => Some(error.as_ref()),
+            Self::Refused { .. } => None,
+        }
     }
 }
 
@@ -121,13 +163,14 @@ fn endpoint(config: &SdkConfig, region: &Region) -> String {
     )
 }
 
-async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<String> {
+async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<String, CallError> {
     let region = config
         .region()
-        .ok_or_else(|| anyhow!("no region is known"))?;
+        .ok_or_else(|| CallError::NotSent(anyhow!("no region is known")))?;
     let endpoint = endpoint(config, region);
     let url = format!("{}/", endpoint.trim_end_matches('/'));
-    let form = signed(config, SERVICE, &url, body).await?;
+    let signed = signed(config, SERVICE, &url, body).await;
+    let form = signed.map_err(CallError::NotSent)?;
     let limits = config
         .timeout_config()
         .cloned()
@@ -149,12 +192,17 @@ async fn send(config: &SdkConfig, action: &'static str, body: String) -> Result<
             })
         })
         .build();
-    let answer = operation.invoke(form).await.context(NO_ANSWER)?;
+    let answer = operation.invoke(form).await;
+    let answer = answer.map_err(|error| CallError::NoAnswer(error.into()))?;
     if answer.status == 200 {
         return Ok(answer.body);
     }
     let (code, message) = read_error(&answer.body);
-    bail!("answered {} {code}: {message}", answer.status)
+    Err(CallError::Refused {
+        status: answer.status,
+        code,
+        message: text::line(&message, text::REASON),
+    })
 }
 
 #[derive(Debug)]
@@ -273,6 +321,38 @@ mod tests {
             ("TargetGroupNotFound".into(), "no such group".into())
         );
         assert_eq!(read_error("Bad Gateway"), (String::new(), String::new()));
+    }
+
+    /// A target group may be called anything.
+    #[test]
+    fn errors_are_told_apart_by_their_code_alone() {
+        let refused = |code: &str, message: &str| CallError::Refused {
+            status: 400,
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        let name = "targetgroup/ThrottlingAccessDeniedTargetGroupNotFound/1 no answer";
+        for (error, fault) in [
+            (refused("ValidationError", name), Fault::Other),
+            (refused("TargetGroupNotFound", name), Fault::Other),
+            (refused("Throttling", ""), Fault::Throttled),
+            (refused("ThrottlingException", ""), Fault::Throttled),
+            (refused("RequestLimitExceeded", ""), Fault::Throttled),
+            (refused("AccessDenied", ""), Fault::Denied),
+            (refused("AccessDeniedException", ""), Fault::Denied),
+            (refused("UnrecognizedClientException", ""), Fault::Denied),
+            (
+                CallError::NoAnswer(anyhow!("Throttling")),
+                Fault::Unreachable,
+            ),
+            (CallError::NotSent(anyhow!("AccessDenied")), Fault::Other),
+        ] {
+            assert_eq!(error.fault(), fault, "{error}");
+            assert_eq!(
+                error.is(NOT_FOUND),
+                matches!(&error, CallError::Refused { code, .. } if code == NOT_FOUND)
+            );
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::settings::Service;
+use crate::text;
 
 /// What a round found, by service. The registry's own type: a round is what a record tells.
 pub(crate) type Round = BTreeMap<String, registry::Service>;
@@ -82,7 +83,7 @@ fn failed(detail: &str) -> registry::Service {
     registry::Service {
         version: String::new(),
         healthy: false,
-        detail: detail.to_owned(),
+        detail: text::line(detail, text::REASON),
     }
 }
 
@@ -99,7 +100,7 @@ async fn look(service: &Service, limit: Duration) -> registry::Service {
         None => String::new(),
     };
     registry::Service {
-        version,
+        version: text::line(&version, text::VERSION),
         healthy: true,
         detail: String::new(),
     }
@@ -252,6 +253,20 @@ mod tests {
             environment: BTreeMap::new(),
         }]);
         Http.round(services, limit).await.remove("orders").unwrap()
+    }
+
+    /// It can neither begin a line of the console nor move its cursor, nor fill a record.
+    #[tokio::test]
+    async fn what_a_service_says_is_one_printable_bounded_line() {
+        let forged = "HTTP/1.1 200 OK\r\n\r\n{\"version\":\"1.2\\n\\u001b[2Kimagebuilder-agent: unfit i-1: x\\u202e\"}";
+        let answer = asked(Says::Once(forged), PATIENCE).await;
+        assert_eq!(answer.version, "1.2 [2Kimagebuilder-agent: unfit i-1: x");
+        let long = "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789";
+        let answer = asked(Says::Once(long), PATIENCE).await;
+        assert_eq!(answer.version.chars().count(), text::VERSION);
+        let reason = "HTTP/1.1 503 \u{1b}[2K\r\n\r\n";
+        let answer = asked(Says::Once(reason), PATIENCE).await;
+        assert!(!answer.detail.contains('\u{1b}'), "{}", answer.detail);
     }
 
     #[tokio::test]

@@ -115,7 +115,8 @@ impl Metadata for Imds {
 
     async fn user_data(&self) -> Result<Option<String>> {
         match self.get("user-data").await {
-            // Compressed cloud-config and the like: not ours, since ours is text.
+            // Compressed cloud-config and the like: not ours, since ours is text. The client has no type for it that
+            // could be told apart from outside.
             Err(error)
                 if error
                     .chain()

@@ -4,6 +4,9 @@
 //! [`Event`] and carries out the [`Action`]s. The states and the methods that lead from one to the
 //! next are drawn in `docs/agent-states.dot`; the methods live in [`transitions`].
 //!
+//! The rule for the group's hooks: *they are read again when the state that the group wants changes, and when the group
+//! refuses an answer*, since anybody may create, rename or delete one at any time.
+//!
 //! Within a state the machine is level-triggered: after every event [`Machine::pursue`] asks what
 //! the state still needs and puts it on the timetable, so that a lost answer is only a delay.
 
@@ -15,6 +18,7 @@ mod pursuit;
 mod remedy;
 mod traffic;
 mod transitions;
+mod window;
 mod words;
 
 #[cfg(test)]
@@ -31,6 +35,7 @@ pub(crate) use past::{Past, Readiness, Stage};
 
 use self::remedy::Remedy;
 use self::traffic::Traffic;
+use self::window::Window;
 use self::words::trouble;
 use crate::duty::{Duties, Duty};
 use crate::health::Round;
@@ -39,6 +44,7 @@ use crate::lifecycle::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
 use crate::notice::{NoticeTerms, Notices};
 use crate::registry::pace::{Pace, Urgency};
 use crate::settings::{Drain, Gate, HookNames, OnFailure, Serving, Settings};
+use crate::text;
 
 /// How often the group's wish for this instance is asked for: a local call, and every second of
 /// delay is a second of a terminated box still being counted on.
@@ -49,6 +55,10 @@ const PHASE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The same while the group has us where the agent has nothing to do (a warm pool, say).
 const IDLE_PHASE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Hooks that were read so lately are believed, whatever the group made of an answer: until a hook is active, answers
+/// are refused every two seconds.
+const HOOKS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Attempts at removing the record before the box lets go without it: a record left over is untidy,
 /// a termination held up is expensive.
@@ -100,6 +110,8 @@ impl Terms {
             serving: Serving {
                 passes: 1,
                 failures: 1,
+                window: 1,
+                window_failure_percent: 100,
                 interval: second,
                 replace_after: None,
                 restart: false,
@@ -190,6 +202,8 @@ pub(crate) struct Machine {
     target: Option<Option<Target>>,
     place: Place,
     hooks: Option<OurHooks>,
+    /// When the hooks were read.
+    hooks_read: Option<Instant>,
     /// The group, once it was seen to have us.
     group: Option<String>,
     /// Whether a launch hook took our answer, since the group last called.
@@ -205,6 +219,7 @@ pub(crate) struct Machine {
     blind: bool,
     passes: u32,
     failures: u32,
+    window: Window,
     round: Round,
     standing: Option<Standing>,
     /// A life before this one, until the box is identified.
@@ -225,6 +240,7 @@ impl Machine {
             target: None,
             place: Place::Unknown,
             hooks: None,
+            hooks_read: None,
             group: None,
             answered: false,
             notices: Notices::default(),
@@ -234,6 +250,7 @@ impl Machine {
             blind: false,
             passes: 0,
             failures: 0,
+            window: Window::default(),
             round: Round::new(),
             standing: None,
             past: None,
@@ -317,6 +334,7 @@ impl Machine {
             Event::HooksSeen(Ok(hooks)) => {
                 self.duties.done(Duty::Hooks);
                 self.hooks = Some(OurHooks::pick(&hooks, &self.terms.hooks));
+                self.hooks_read = Some(now);
             }
             Event::HooksSeen(Err(NoAnswer)) => self.duties.failed(Duty::Hooks, now),
             Event::Answered {
@@ -331,14 +349,19 @@ impl Machine {
                 ..
             } => {
                 self.duties.failed(Duty::Answer, now);
+                self.doubt_hooks(now);
             }
             Event::Beaten(Ok(receipt)) => {
                 self.duties.done(Duty::Beat);
                 if receipt == Receipt::NotActive {
+                    self.doubt_hooks(now);
                     self.ask_again(PHASE_INTERVAL, now);
                 }
             }
-            Event::Beaten(Err(NoAnswer)) => self.duties.failed(Duty::Beat, now),
+            Event::Beaten(Err(NoAnswer)) => {
+                self.duties.failed(Duty::Beat, now);
+                self.doubt_hooks(now);
+            }
             Event::Recorded(Ok(())) => {
                 self.duties.done(Duty::Record);
                 if !self.is_leaving() {
@@ -413,11 +436,12 @@ impl Machine {
             self.failures = self.failures.saturating_add(1);
         }
         self.duties.at(Duty::Check, now + self.interval());
-        let sick = self.failures >= self.terms.serving.failures;
+        let rate = self.window.take_in(passed, &self.terms.serving);
+        let sick = self.failures >= self.terms.serving.failures || rate.is_some();
         match self.state {
             State::Judging { .. } => self.leave_the_gate(now),
-            State::Admitting if sick => self.turned_away(self.complaint(), now),
-            State::Serving if sick => self.fell_ill(self.complaint(), now),
+            State::Admitting if sick => self.turned_away(self.illness(rate), now),
+            State::Serving if sick => self.fell_ill(self.illness(rate), now),
             State::Ailing(_) if self.passes >= self.terms.serving.passes => match self.aside() {
                 Some(why) => self.set_aside(why, now),
                 None => self.recovered(now),
@@ -426,6 +450,16 @@ impl Machine {
         }
         if changed {
             self.record_round(news, now);
+        }
+    }
+
+    /// What is wrong, and how often where it is not every time.
+    fn illness(&self, rate: Option<String>) -> String {
+        match rate {
+            Some(rate) if self.failures < self.terms.serving.failures => {
+                format!("{rate}: {}", self.complaint())
+            }
+            _ => self.complaint(),
         }
     }
 
@@ -475,6 +509,7 @@ impl Machine {
         }
         let was_aside = self.aside().is_some();
         if self.target.as_ref().is_some_and(|known| *known != target) {
+            self.hooks = None;
             self.ask_again(Duration::ZERO, now);
         }
         self.target = Some(target);
@@ -490,6 +525,8 @@ impl Machine {
     }
 
     fn the_group_ends_it(&mut self, now: Instant) {
+        // A termination hook may have come since the launch.
+        self.hooks = None;
         if self.is_leaving() {
             // It was leaving already; from here on there is no way back, and the hook wants its answer.
             self.noticed = false;
@@ -505,6 +542,7 @@ impl Machine {
     /// Whatever was known of the group, and every count in a row, is of another time.
     fn woken(&mut self, now: Instant) {
         (self.passes, self.failures) = (0, 0);
+        self.window = Window::default();
         if self.is_leaving() && !self.noticed {
             return;
         }
@@ -563,7 +601,10 @@ impl Machine {
             (Receipt::Accepted, ..) => {}
             // Normal when the hook is not active yet, timed out or did not exist at launch, and
             // after a reboot. Only the real state tells which, see `arrive` and `depart`.
-            (Receipt::NotActive, ..) => self.ask_again(PHASE_INTERVAL, now),
+            (Receipt::NotActive, ..) => {
+                self.doubt_hooks(now);
+                self.ask_again(PHASE_INTERVAL, now);
+            }
         }
     }
 
@@ -600,6 +641,7 @@ impl Machine {
     }
 
     fn declare(&mut self, verdict: Verdict, reason: String, now: Instant) {
+        let reason = text::line(&reason, text::REASON);
         let standing = Standing { verdict, reason };
         if self.standing.as_ref() == Some(&standing) {
             return;
@@ -651,6 +693,19 @@ impl Machine {
     fn ask_again(&mut self, pause: Duration, now: Instant) {
         self.place = Place::Unknown;
         self.duties.at(Duty::Membership, now + pause);
+    }
+
+    /// The group refused an answer: its hooks may have been renamed, deleted or created. They are read again, unless
+    /// that was just done.
+    fn doubt_hooks(&mut self, now: Instant) {
+        if !self.hooks_are_fresh(now) {
+            self.hooks = None;
+        }
+    }
+
+    fn hooks_are_fresh(&self, now: Instant) -> bool {
+        self.hooks_read
+            .is_some_and(|read| now.duration_since(read) < HOOKS_INTERVAL)
     }
 
     fn replacement(&self, now: Instant) -> Replacement {

@@ -36,6 +36,18 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// By the code that an API answered with.
+    pub(crate) fn of_code(code: &str) -> Self {
+        if code.starts_with("Throttl") || matches!(code, "RequestLimitExceeded" | "TooManyUpdates")
+        {
+            Self::Throttled
+        } else if code.starts_with("AccessDenied") || code.starts_with("UnrecognizedClient") {
+            Self::Denied
+        } else {
+            Self::Other
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",

@@ -9,6 +9,8 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
+use crate::text;
+
 /// The end of a Spot instance: `spot/instance-action`.
 ///
 /// AWS gives two minutes at best, for a hibernation none at all (EC2 User Guide, "Spot Instance
@@ -121,7 +123,8 @@ impl Notices {
                 .map_or_else(String::new, |at| format!(" not before {at}"));
             format!("scheduled event {} ({}){when}", event.code, event.id)
         });
-        spot.chain(advice).chain(schedule).collect()
+        let lines = spot.chain(advice).chain(schedule);
+        lines.map(|line| text::line(&line, text::REASON)).collect()
     }
 
     /// The notice under which an update should not begin: whatever Spot says, and what is scheduled within

@@ -20,7 +20,7 @@ use crate::balancer::{Balancer, TargetHealth};
 use crate::bounded::{self, LONGEST_STANDING};
 use crate::duty::Duties;
 use crate::fleet::{Member, Peers};
-use crate::health::{self, Probe};
+use crate::health::{self, Probe, Round};
 use crate::host::Host;
 use crate::identity::{Identity, Metadata};
 use crate::leave::{self, Desk};
@@ -34,6 +34,7 @@ use crate::registry::{Registry, record};
 use crate::restart;
 use crate::settings::{ImageName, Service, Settings, Sources};
 use crate::standing::{self, Board};
+use crate::text;
 
 #[cfg(test)]
 mod tests;
@@ -388,11 +389,9 @@ impl Daemon {
                 });
             }
             Action::Announce(text) => {
+                let text = text::line(&text, text::REASON);
                 tracing::warn!("{text}");
-                output::line(&format!(
-                    "imagebuilder-agent: notice {}: {text}",
-                    self.instance()
-                ));
+                output::line(&verdict_line("notice", &self.instance(), &text));
             }
             Action::AskMembership => {
                 let (group, instance) = (self.world.group.clone(), self.instance());
@@ -522,22 +521,14 @@ impl Daemon {
         };
         let why = match standing.reason.as_str() {
             "" => self.versions(),
-            reason => reason.split_whitespace().collect::<Vec<_>>().join(" "),
+            reason => text::line(reason, text::REASON),
         };
-        output::line(&format!("imagebuilder-agent: {word} {instance}: {why}"));
+        output::line(&verdict_line(word, &instance, &why));
     }
 
     /// `orders 1.2.0, nginx`
     fn versions(&self) -> String {
-        let named =
-            self.machine
-                .round()
-                .iter()
-                .map(|(name, service)| match service.version.as_str() {
-                    "" => name.clone(),
-                    version => format!("{name} {version}"),
-                });
-        named.collect::<Vec<_>>().join(", ")
+        versions(self.machine.round())
     }
 
     /// The record is made now, at the moment of writing, so that the last word wins.
@@ -628,6 +619,23 @@ impl Daemon {
             ..process
         }
     }
+}
+
+/// A line of the console: whoever reads it goes by its beginning, which is all the agent's own.
+fn verdict_line(word: &str, instance: &str, why: &str) -> String {
+    let instance = text::line(instance, text::VERSION);
+    format!("imagebuilder-agent: {word} {instance}: {why}")
+}
+
+/// `orders 1.2.0, nginx`: names of the settings, and of what services say only what looks like a version.
+fn versions(round: &Round) -> String {
+    let named = round.iter().map(
+        |(name, service)| match text::plain_version(&service.version) {
+            None => name.clone(),
+            Some(version) => format!("{name} {version}"),
+        },
+    );
+    named.collect::<Vec<_>>().join(", ")
 }
 
 async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {

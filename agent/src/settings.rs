@@ -70,6 +70,8 @@ fragment!(GateFragment {
 fragment!(ServingFragment {
     passes: u32,
     failures: u32,
+    window: u32,
+    window_failure_percent: u32,
     interval_seconds: u64,
     restart: bool,
     fleet_guard_percent: u32,
@@ -402,6 +404,10 @@ pub(crate) struct Serving {
     pub(crate) passes: u32,
     /// Failures in a row after which a fit box is unfit.
     pub(crate) failures: u32,
+    /// How many of the last rounds are looked at together.
+    pub(crate) window: u32,
+    /// The share of those, in percent, that makes a fit box unfit when it failed.
+    pub(crate) window_failure_percent: u32,
     /// From the end of one round to the next.
     pub(crate) interval: Duration,
     /// Whether sick services are restarted.
@@ -506,6 +512,14 @@ impl Settings {
         let serving = Serving {
             passes: number("serving.passes", table.passes, 3, 1, 1_000)?,
             failures: number("serving.failures", table.failures, 3, 1, 1_000)?,
+            window: number("serving.window", table.window, 20, 1, 1_000)?,
+            window_failure_percent: number(
+                "serving.window_failure_percent",
+                table.window_failure_percent,
+                40,
+                1,
+                100,
+            )?,
             interval: seconds(
                 "serving.interval_seconds",
                 table.interval_seconds,

@@ -19,8 +19,12 @@ use serde_json::{Map, Value};
 use crate::cli::Exit;
 use crate::output;
 use crate::standing::{FILE, Standing};
+use crate::text;
 use crate::update::board::{self, UpdateStanding};
 use crate::update::subscription::Subject;
+
+/// The longest row of the screen, in characters: several reasons on one.
+const LONGEST_ROW: usize = 4 * text::REASON;
 
 /// How the standing is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,14 +167,10 @@ fn rows(standing: &Standing) -> Vec<Row> {
 }
 
 fn screen(rows: &[Row]) -> String {
-    rows.iter().fold(String::new(), |mut text, (key, value)| {
+    rows.iter().fold(String::new(), |mut screen, (key, value)| {
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "{key:<9} {}",
-            value.split_whitespace().collect::<Vec<_>>().join(" ")
-        );
-        text
+        let _ = writeln!(screen, "{key:<9} {}", text::line(value, LONGEST_ROW));
+        screen
     })
 }
 

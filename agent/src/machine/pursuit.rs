@@ -170,6 +170,7 @@ impl Machine {
 
     /// Towards an answered termination hook.
     fn depart(&mut self, now: Instant) {
+        let fresh = self.hooks_are_fresh(now);
         match &self.place {
             Place::Unknown => self.ensure(Duty::Membership, now),
             Place::Nowhere => self.released(),
@@ -181,7 +182,17 @@ impl Machine {
                     Some(OurHooks {
                         terminate: None, ..
                     }),
-                ) => self.released(),
+                ) if fresh => self.released(),
+                // Some hook holds this box, and none of those that were there is it.
+                (
+                    Phase::TerminatingWait,
+                    Some(OurHooks {
+                        terminate: None, ..
+                    }),
+                ) => {
+                    self.hooks = None;
+                    self.ensure(Duty::Hooks, now);
+                }
                 (Phase::TerminatingWait, Some(_)) => self.ensure(Duty::Answer, now),
                 // Load balancers are still letting go, or the group has yet to catch up with IMDS.
                 _ => self.ask_again(self.patience(), now),

@@ -313,6 +313,146 @@ fn when_imds_and_api_disagree_the_box_does_not_count_as_alone() {
     assert_eq!(life.machine.state_name(), "serving");
 }
 
+/// Hooks come, go and are renamed while boxes live.
+#[test]
+fn a_termination_hook_that_was_created_after_the_boot_is_answered() {
+    let mut life = Life::in_group(Phase::InService);
+    life.hooks.terminating = Vec::new();
+    life.until(600);
+    life.hooks.terminating = hook("new", 3600);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::Terminating);
+    life.until(610);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(630);
+    assert_eq!(
+        life.log.last().unwrap(),
+        "611 CONTINUE on new: Accepted",
+        "{:#?}",
+        life.log
+    );
+    assert_eq!(life.machine.state_name(), "gone");
+}
+
+#[test]
+fn a_hook_that_was_renamed_is_answered_under_its_new_name() {
+    // A termination hook, while the box serves.
+    let mut life = Life::in_group(Phase::InService);
+    life.until(600);
+    life.hooks.terminating = hook("renamed", 3600);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(630);
+    assert_eq!(
+        life.log.last().unwrap(),
+        "605 CONTINUE on renamed: Accepted",
+        "{:#?}",
+        life.log
+    );
+    // After the box began to leave: by the refused answer.
+    let mut life = Life::in_group(Phase::InService);
+    life.until(600);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(604);
+    life.hooks.terminating = hook("renamed", 3600);
+    life.until(640);
+    assert!(
+        life.told().contains(&"605 CONTINUE on out: NotActive"),
+        "{:#?}",
+        life.log
+    );
+    assert!(
+        life.log
+            .last()
+            .unwrap()
+            .ends_with("CONTINUE on renamed: Accepted"),
+        "{:#?}",
+        life.log
+    );
+    // A launch hook, while the box is at its gate.
+    let mut life = Life::in_group(Phase::PendingWait);
+    life.until(3);
+    life.hooks.launching = hook("renamed", 300);
+    life.until(60);
+    assert!(
+        life.log
+            .last()
+            .unwrap()
+            .ends_with("CONTINUE on renamed: Accepted"),
+        "{:#?}",
+        life.log
+    );
+    assert_eq!(life.machine.state_name(), "serving");
+}
+
+#[test]
+fn a_hook_that_came_while_the_box_was_on_its_way_out_is_answered() {
+    let mut life = Life::in_group(Phase::InService);
+    life.hooks.terminating = Vec::new();
+    life.until(600);
+    life.target = Some(Target::Terminated);
+    life.place = Some(Phase::Terminating);
+    life.until(640);
+    life.hooks.terminating = hook("late", 3600);
+    life.place = Some(Phase::TerminatingWait);
+    life.until(700);
+    assert!(
+        life.log
+            .last()
+            .unwrap()
+            .ends_with("CONTINUE on late: Accepted"),
+        "{:#?}",
+        life.log
+    );
+}
+
+/// A group whose launch takes long costs no more calls for that.
+#[test]
+fn refused_answers_do_not_have_the_hooks_read_every_time() {
+    let mut life = Life::in_group(Phase::Pending);
+    life.until(304);
+    let refused = life
+        .told()
+        .iter()
+        .filter(|line| line.ends_with("NotActive"))
+        .count();
+    assert!(refused > 100, "{refused}");
+    assert!(life.asked_hooks <= 35, "{}", life.asked_hooks);
+}
+
+#[test]
+fn a_service_that_fails_every_second_time_makes_the_box_unfit() {
+    for (flaps, unfit) in [(2, true), (4, false), (5, false)] {
+        let mut life = Life::in_group(Phase::InService);
+        life.until(30);
+        life.flaps = flaps;
+        life.until(600);
+        let told = life.told().iter().any(|line| line.contains("Unfit"));
+        assert_eq!(told, unfit, "{flaps}: {:#?}", life.log);
+        if unfit {
+            let line = life
+                .told()
+                .into_iter()
+                .find(|line| line.contains("Unfit"))
+                .unwrap();
+            assert!(
+                line.contains("8 of the last ")
+                    && line.ends_with("checks failed: orders answered 503"),
+                "{line}"
+            );
+            // Well again it is not judged by what was.
+            life.flaps = 0;
+            life.until(700);
+            assert!(
+                life.log.last().unwrap().ends_with(" Fit"),
+                "{:#?}",
+                life.log
+            );
+        }
+    }
+}
+
 #[test]
 fn a_serving_box_falls_ill_and_recovers_with_hysteresis() {
     let mut life = Life::in_group(Phase::InService);

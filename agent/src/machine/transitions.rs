@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use contract::registry::Verdict;
 
-use super::{ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms};
+use super::{ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms, Window};
 use crate::duty::Duty;
 
 impl Machine {
@@ -50,6 +50,8 @@ impl Machine {
     }
 
     pub(super) fn gate_passed(&mut self, now: Instant) {
+        // What failed while it came up is over.
+        self.window = Window::default();
         self.state = State::Admitting;
         self.declare(Verdict::Fit, String::new(), now);
     }
@@ -88,6 +90,7 @@ impl Machine {
     }
 
     pub(super) fn recovered(&mut self, now: Instant) {
+        self.window = Window::default();
         self.end_remedy();
         self.state = State::Serving;
         self.declare(Verdict::Fit, String::new(), now);
@@ -129,6 +132,7 @@ impl Machine {
         self.end_remedy();
         self.forget_the_record();
         (self.passes, self.failures) = (0, 0);
+        self.window = Window::default();
         self.place = Place::Unknown;
         self.state = State::Judging {
             deadline: now + self.terms.gate.deadline,

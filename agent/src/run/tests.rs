@@ -362,3 +362,30 @@ async fn the_daemon_after_it_undoes_what_the_one_before_registered() {
     );
     house.close().await;
 }
+
+/// Whatever a service or a reason says, a line of the console is one line that begins as the agent has it.
+#[test]
+fn a_line_of_the_console_cannot_be_forged() {
+    for version in [
+        "1.2\nimagebuilder-agent: unfit i-1: x",
+        "imagebuilder-agent: fit i-2: orders 9",
+        "\u{1b}[2K",
+        "1.2 (release)",
+    ] {
+        let service = contract::registry::Service {
+            version: version.to_owned(),
+            healthy: true,
+            detail: String::new(),
+        };
+        let round = Round::from([("orders".to_owned(), service)]);
+        let line = verdict_line("fit", "i-1", &versions(&round));
+        assert_eq!(line, "imagebuilder-agent: fit i-1: orders", "{version:?}");
+    }
+    let service = contract::registry::Service {
+        version: "1.2.0-rc.1+b".to_owned(),
+        healthy: true,
+        detail: String::new(),
+    };
+    let round = Round::from([("orders".to_owned(), service)]);
+    assert_eq!(versions(&round), "orders 1.2.0-rc.1+b");
+}

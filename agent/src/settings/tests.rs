@@ -68,6 +68,11 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
     );
     assert!(settings.serving.restart);
     assert_eq!(settings.serving.fleet_guard_percent, 20);
+    let window = (
+        settings.serving.window,
+        settings.serving.window_failure_percent,
+    );
+    assert_eq!(window, (20, 40));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use semver::Version;
 
 use self::order::Desk;
 use super::slots::Layout;
-use crate::cli::{Exit, SourceArgs, block_on};
+use crate::cli::{ConfiguredArgs, Exit, SourceArgs, block_on};
 
 /// `update`.
 #[derive(Args, Debug)]
@@ -41,7 +41,7 @@ enum Verb {
     ///
     /// Starts the updater as its timer does: hold, pin, windows and waves count as ever, pauses after
     /// attempts that failed do not.
-    Now(PlaceArgs),
+    Now(ConfiguredArgs),
     /// Take no update until released; only the channel's floor overrides it.
     Hold {
         /// End by itself after this long: 90m, 8h, 2d.
@@ -51,23 +51,23 @@ enum Verb {
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: ConfiguredArgs,
     },
     /// End hold and pin.
-    Release(PlaceArgs),
+    Release(ConfiguredArgs),
     /// Take exactly this version, older or newer, and stay with it.
     Pin {
         /// The version.
         version: Version,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: ConfiguredArgs,
     },
     /// Forget what failed on this host with this version, and try it again.
     Forgive {
         /// The version.
         version: Version,
         #[command(flatten)]
-        place: PlaceArgs,
+        place: ConfiguredArgs,
     },
     /// Run one attempt, from a look at the channel to the commit. What the timer starts.
     Run(RunArgs),
@@ -77,26 +77,13 @@ enum Verb {
     Probe(RunArgs),
 }
 
-/// Where `configure` left what it left.
-#[derive(Args, Debug)]
-struct PlaceArgs {
-    /// Where `configure` left update.json.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/run/imagebuilder",
-        env = "IMAGEBUILDER_AGENT_RUN_DIR"
-    )]
-    run_dir: PathBuf,
-}
-
 /// Where the verbs that act find what they go by.
 #[derive(Args, Debug)]
 struct RunArgs {
     #[command(flatten)]
     sources: SourceArgs,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConfiguredArgs,
     /// Where the daemon keeps status.json.
     #[arg(
         long,
@@ -114,8 +101,8 @@ impl UpdateArgs {
         match self.verb {
             Verb::Now(place) => {
                 must_be_root(&self.root, "now")?;
-                now::followed(&place.run_dir)?;
-                Desk::open(&layout, &place.run_dir)?.urge(Timestamp::now())?;
+                now::followed(&place.configured_dir)?;
+                Desk::open(&layout, &place.configured_dir)?.urge(Timestamp::now())?;
                 block_on(now::now(&layout.run))
             }
             Verb::Hold {
@@ -124,19 +111,19 @@ impl UpdateArgs {
                 place,
             } => {
                 must_be_root(&self.root, "hold")?;
-                Desk::open(&layout, &place.run_dir)?.hold(period, &reason, Timestamp::now())
+                Desk::open(&layout, &place.configured_dir)?.hold(period, &reason, Timestamp::now())
             }
             Verb::Release(place) => {
                 must_be_root(&self.root, "release")?;
-                Desk::open(&layout, &place.run_dir)?.release()
+                Desk::open(&layout, &place.configured_dir)?.release()
             }
             Verb::Pin { version, place } => {
                 must_be_root(&self.root, "pin")?;
-                Desk::open(&layout, &place.run_dir)?.pin(version)
+                Desk::open(&layout, &place.configured_dir)?.pin(version)
             }
             Verb::Forgive { version, place } => {
                 must_be_root(&self.root, "forgive")?;
-                Desk::open(&layout, &place.run_dir)?.forgive(version, Timestamp::now())
+                Desk::open(&layout, &place.configured_dir)?.forgive(version, Timestamp::now())
             }
             Verb::Run(args) => block_on(act::run(layout, &self.root, args)),
             Verb::Repair(args) => block_on(act::repair(layout, &self.root, args)),

@@ -108,7 +108,12 @@ fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
                     life.target = Some(Target::Aside("Warmed:Hibernated".to_owned()));
                 }
                 12 | 13 if matches!(life.place, Some(Phase::Other(_) | Phase::WarmPendingWait)) => {
-                    life.place = Some(Phase::PendingWait);
+                    // A box that never saw that it was set aside, without its metadata service, cannot know that its
+                    // hook waits a second time.
+                    life.place = Some(match life.machine.state_name() {
+                        "serving" | "ailing" => Phase::InService,
+                        _ => Phase::PendingWait,
+                    });
                     life.target = Some(Target::InService);
                 }
                 14 => {

@@ -30,6 +30,8 @@ pub(super) fn terms() -> Terms {
         serving: Serving {
             passes: 3,
             failures: 3,
+            window: 20,
+            window_failure_percent: 40,
             interval: second * 5,
             replace_after: Some(second * 60),
             restart: false,
@@ -56,6 +58,11 @@ pub(super) struct Life {
     pub(super) api: bool,
     pub(super) parameters: bool,
     pub(super) healthy: bool,
+    /// Every so manieth check fails; 0: none.
+    pub(super) flaps: u64,
+    pub(super) checks: u64,
+    /// How often the hooks were asked for.
+    pub(super) asked_hooks: u32,
     pub(super) target: Option<Target>,
     pub(super) place: Option<Phase>,
     pub(super) hooks: Hooks,
@@ -102,6 +109,9 @@ impl Life {
             api: true,
             parameters: true,
             healthy: true,
+            flaps: 0,
+            checks: 0,
+            asked_hooks: 0,
             target: None,
             place: None,
             hooks: Hooks::default(),
@@ -211,7 +221,9 @@ impl Life {
                 Event::Identified(when(self.imds, ("i-1".to_owned(), self.terms.clone())))
             }
             Action::Check { .. } => {
-                let orders = service(self.healthy, "orders answered 503");
+                self.checks += 1;
+                let flaps = self.flaps > 0 && self.checks % self.flaps == 0;
+                let orders = service(self.healthy && !flaps, "orders answered 503");
                 Event::Checked(Round::from([("orders".to_owned(), orders)]))
             }
             Action::AskTarget => Event::TargetSeen(when(self.imds, self.target.clone())),
@@ -230,6 +242,10 @@ impl Life {
                     phase,
                 });
                 Event::MembershipSeen(when(self.api, member))
+            }
+            Action::AskHooks(_) if self.api => {
+                self.asked_hooks += 1;
+                Event::HooksSeen(Ok(self.hooks.clone()))
             }
             Action::AskHooks(_) => Event::HooksSeen(when(self.api, self.hooks.clone())),
             Action::Complete { hook, answer, .. } => {
@@ -321,23 +337,25 @@ impl Life {
         })
     }
 
-    pub(super) fn active(&self) -> Option<&'static str> {
-        match self.place {
-            Some(Phase::PendingWait | Phase::WarmPendingWait) => Some("in"),
-            Some(Phase::TerminatingWait) => Some("out"),
-            _ => None,
-        }
+    pub(super) fn active(&self) -> Option<String> {
+        let hooks = match self.place {
+            Some(Phase::PendingWait | Phase::WarmPendingWait) => &self.hooks.launching,
+            Some(Phase::TerminatingWait) => &self.hooks.terminating,
+            _ => return None,
+        };
+        Some(hooks.first()?.name.clone())
     }
 
     pub(super) fn complete(&mut self, hook: &str, answer: Answer) -> Receipt {
-        if !self.api || self.active() != Some(hook) {
+        if !self.api || self.active().as_deref() != Some(hook) {
             return Receipt::NotActive;
         }
+        let launching = self.place != Some(Phase::TerminatingWait);
         let warm = self.place == Some(Phase::WarmPendingWait);
-        self.place = Some(match (hook, answer) {
-            ("in", Answer::Continue) if warm => Phase::Other("Warmed:Running".to_owned()),
-            ("in", Answer::Continue) => Phase::InService,
-            ("in", Answer::Abandon) => Phase::TerminatingWait,
+        self.place = Some(match (launching, answer) {
+            (true, Answer::Continue) if warm => Phase::Other("Warmed:Running".to_owned()),
+            (true, Answer::Continue) => Phase::InService,
+            (true, Answer::Abandon) => Phase::TerminatingWait,
             _ => Phase::Leaving,
         });
         Receipt::Accepted

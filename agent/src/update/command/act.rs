@@ -36,7 +36,7 @@ const VERBS: &str = "verbs";
 pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
     let named = args.sources.arguments();
     let sources = args.sources.into_sources();
-    let subject = sources.subject(&args.place.run_dir)?;
+    let subject = sources.subject(&args.place.configured_dir)?;
     let Some(terms) = subject.subscription else {
         tracing::info!("this box follows no channel");
         return Ok(Exit::Done);
@@ -67,7 +67,7 @@ pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Ex
 /// `update repair`: it goes by nothing that could be wrong itself, such as the settings.
 pub(super) async fn repair(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
     let store = Store::new(&layout.state);
-    let instance_id = match Subject::read(&args.place.run_dir) {
+    let instance_id = match Subject::read(&args.place.configured_dir) {
         Some(subject) => subject.instance_id,
         // Without it nobody can say that the state is another box's.
         None => match store.owner() {
@@ -93,7 +93,10 @@ pub(super) async fn repair(layout: Layout, root: &Path, args: RunArgs) -> Result
 
 /// `update probe`: whether this very binary could update this box again.
 pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
-    let subject = args.sources.into_sources().subject(&args.place.run_dir)?;
+    let subject = args
+        .sources
+        .into_sources()
+        .subject(&args.place.configured_dir)?;
     let terms = subject
         .subscription
         .context("the settings name no channel")?;
