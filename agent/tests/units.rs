@@ -122,3 +122,26 @@ fn the_trial_differs_from_the_stable_unit_only_in_what_makes_it_a_trial() {
         lines("imagebuilder-agent-trial.service")
     );
 }
+
+/// What the updater verifies at the same time as a release's self-test needs more than the rest: see
+/// `tests/channel/memory.rs`.
+#[test]
+fn the_units_memory_is_what_runs_in_them() {
+    let dir = tempfile::tempdir().unwrap();
+    rendered::into(dir.path());
+    for (unit, memory) in [
+        ("imagebuilder-agent.service", "64M"),
+        ("imagebuilder-agent-trial.service", "64M"),
+        ("imagebuilder-agent-configure.service", "64M"),
+        ("imagebuilder-agent-restart.service", "64M"),
+        ("imagebuilder-agent-update.service", "192M"),
+        ("imagebuilder-agent-factory.service", "192M"),
+    ] {
+        let text = fs::read_to_string(dir.path().join(unit)).unwrap();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("MemoryMax="))
+            .collect();
+        assert_eq!(lines, [memory], "{unit}");
+    }
+}

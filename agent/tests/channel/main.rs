@@ -9,6 +9,7 @@
 mod attacks;
 mod disk;
 mod fuzz;
+mod memory;
 mod network;
 mod release;
 mod repository;

@@ -45,8 +45,8 @@ pub struct Limits {
     pub timestamp: u64,
     /// Bytes of the snapshot, which pins one file for each targets role.
     pub snapshot: u64,
-    /// Bytes of a targets role: a release takes half a kilobyte, and parsed it takes ten times that of
-    /// the box's memory.
+    /// Bytes of a targets role: two thousand releases of half a kilobyte. Verified, they take some forty times their
+    /// bytes of the host's memory; with the updater's unit (`MemoryMax=`) that is tested at this limit.
     pub targets: u64,
     /// Roots walked in one refresh: one a month for twenty years. What was walked is kept, so that an
     /// honest chain longer than this ends at a later run.
@@ -67,7 +67,7 @@ impl Default for Limits {
             root: 512 << 10,
             timestamp: 16 << 10,
             snapshot: 512 << 10,
-            targets: 4 << 20,
+            targets: 1 << 20,
             rotations: 256,
             version: 1 << 32,
             metadata_rate: Rate::METADATA,
