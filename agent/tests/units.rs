@@ -145,3 +145,38 @@ fn the_units_memory_is_what_runs_in_them() {
         assert_eq!(lines, [memory], "{unit}");
     }
 }
+
+/// A release is exercised before its trial, by the one that runs: this one passes its own.
+#[test]
+fn the_verbs_of_this_very_release_pass_their_exercise() {
+    use imagebuilder_agent::update::attempt::Probe as _;
+    use imagebuilder_agent::update::probe::SelfTest;
+
+    let dir = tempfile::tempdir().unwrap();
+    let settings = dir.path().join("agent.toml");
+    let exercised = |text: &str| {
+        fs::write(&settings, text).unwrap();
+        let sources = vec![
+            "--settings".into(),
+            settings.clone().into(),
+            "--drop-ins".into(),
+            dir.path().join("none").into(),
+        ];
+        let unit = Some("orders.service".to_owned());
+        let scratch = dir.path().join("verbs");
+        let mut test = SelfTest::default().exercising(&scratch, sources, unit);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let ended =
+            runtime.block_on(test.exercise(Path::new(env!("CARGO_BIN_EXE_imagebuilder-agent"))));
+        assert!(!scratch.exists());
+        ended
+    };
+    let well = "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/gtg\"\n";
+    assert_eq!(exercised(well), Ok(()));
+    // As one that cannot read what the image says.
+    let (verb, _) = exercised("immage = \"shop\"\n").unwrap_err();
+    assert_eq!(verb, "configure");
+}
