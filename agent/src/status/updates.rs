@@ -308,6 +308,8 @@ mod tests {
             withheld: Some(Withheld {
                 since: at("2026-06-01T07:00:00Z"),
                 reason: "standby".to_owned(),
+                last: None,
+                seconds: 0,
             }),
             metadata_expires: Some(at("2026-06-01T10:00:00Z")),
             verified_at: Some(at("2026-05-31T11:00:00Z")),

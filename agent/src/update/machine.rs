@@ -505,13 +505,11 @@ impl Step {
 
     /// The daemon did not give its permission. It may withhold that for a while, and not for ever.
     fn refused(&mut self, job: Job, reason: String, at: Timestamp) {
-        // Since a moment ahead is by a clock that was wrong.
-        let since = job.withheld.as_ref().map(|it| it.since);
-        let since = since.filter(|since| *since <= at).unwrap_or(at);
-        if at.duration_since(since) >= longest_withheld(job.urgent) {
-            self.overruled(job, &reason);
+        let withheld = Withheld::again(job.withheld.clone(), reason, at);
+        if withheld.lasted() >= longest_withheld(job.urgent) {
+            self.overruled(job, &withheld.reason);
         } else {
-            self.no_leave(&job, Withheld { since, reason }, at);
+            self.no_leave(&job, withheld, at);
         }
     }
 

@@ -485,7 +485,7 @@ fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
             until: hold.until,
         };
     }
-    if view.awaits_verdict(!leisurely, now) {
+    if view.awaits_verdict(!leisurely) {
         return Decision::WaitVerdict { offer };
     }
     if leisurely && !view.windows.open(now) {
@@ -566,10 +566,8 @@ impl<'a> View<'a> {
     }
 
     /// Whether the daemon is still to be left to its first verdict: not for ever.
-    fn awaits_verdict(&self, urgent: bool, now: Timestamp) -> bool {
-        let over = |withheld: &Withheld| {
-            withheld.since <= now && now.duration_since(withheld.since) >= longest_withheld(urgent)
-        };
+    fn awaits_verdict(&self, urgent: bool) -> bool {
+        let over = |withheld: &Withheld| withheld.lasted() >= longest_withheld(urgent);
         self.first_boot && !self.withheld.is_some_and(over)
     }
 

@@ -264,8 +264,8 @@ impl State {
             } => blame::count(&mut self.failures, build, *kind, reason, *at),
             Note::Withheld(withheld) => {
                 self.withheld = Some(Withheld {
-                    since: withheld.since,
                     reason: text::line(&withheld.reason, text::REASON),
+                    ..withheld.clone()
                 });
             }
             Note::NotWithheld => self.withheld = None,

@@ -278,75 +278,100 @@ fn only_the_third_crash_condemns() {
     }
 }
 
+fn withheld(minutes: u64) -> Withheld {
+    Withheld {
+        since: Timestamp::UNIX_EPOCH,
+        reason: "busy".to_owned(),
+        last: Some(Timestamp::UNIX_EPOCH),
+        seconds: minutes * 60,
+    }
+}
+
+fn refused() -> Event {
+    Event::NoLeave {
+        reason: "busy".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+    }
+}
+
 #[test]
 fn permission_is_withheld_until_its_bound_and_then_overruled() {
-    let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
-    for (urgent, since, now, said) in [
-        (false, None, 0, "asking + x -> idle: withheld, postponed"),
-        (
-            false,
-            Some(0),
-            1439,
-            "asking + x -> idle: withheld, postponed",
-        ),
-        (false, Some(0), 1440, "asking + x -> armed: given, arm"),
-        (true, Some(0), 9, "asking + x -> idle: withheld, postponed"),
-        (true, Some(0), 10, "asking + x -> armed: given, arm"),
-        (true, None, 10, "asking + x -> idle: withheld, postponed"),
-        // By a clock that was wrong.
-        (
-            true,
-            Some(20),
-            10,
-            "asking + x -> idle: withheld, postponed",
-        ),
+    for (urgent, before, said) in [
+        (false, None, "asking + x -> idle: withheld, postponed"),
+        (false, Some(1439), "asking + x -> idle: withheld, postponed"),
+        (false, Some(1440), "asking + x -> armed: given, arm"),
+        (true, Some(9), "asking + x -> idle: withheld, postponed"),
+        (true, Some(10), "asking + x -> armed: given, arm"),
+        (true, None, "asking + x -> idle: withheld, postponed"),
     ] {
-        let withheld = since.map(|minutes| Withheld {
-            since: at(minutes),
-            reason: "busy".to_owned(),
-        });
         let phase = Phase::Asking(Job {
             urgent,
-            withheld,
+            withheld: before.map(withheld),
             ..job(0)
         });
-        let event = Event::NoLeave {
-            reason: "busy".to_owned(),
-            at: at(now),
-        };
-        assert_eq!(line(&phase, "x", event.clone()), said);
+        assert_eq!(line(&phase, "x", refused()), said);
         // What was taken without it is not asked at the trial's end.
-        let next = step(phase, event).phase;
-        if let Phase::Armed(job) = next {
+        if let Phase::Armed(job) = step(phase, refused()).phase {
             assert!(job.overruled);
-            let done = Event::Done { at: at(now) };
+            let done = Event::Done {
+                at: Timestamp::UNIX_EPOCH,
+            };
             let line = line(&Phase::Armed(job), "done", done);
             assert_eq!(line, "armed + done -> trial: watch unasked");
         }
     }
 }
 
+/// What is not asked for is not withheld: neither in a wave that has not come, nor under a hold.
+#[test]
+fn permission_that_nobody_asks_for_is_not_withheld() {
+    let at = Timestamp::UNIX_EPOCH;
+    for (decision, note) in [
+        (Decision::WaitVerdict { offer: offer(3) }, Some("withheld")),
+        (
+            Decision::WaitWindow {
+                offer: offer(3),
+                at,
+            },
+            None,
+        ),
+        (
+            Decision::WaitWave {
+                offer: offer(3),
+                at,
+            },
+            Some("given"),
+        ),
+        (
+            Decision::Held {
+                offer: offer(3),
+                until: None,
+            },
+            Some("given"),
+        ),
+        (Decision::Current, Some("given")),
+    ] {
+        let line = line(&Phase::Checking, "x", checked(decision));
+        let said = ["withheld", "given"]
+            .into_iter()
+            .find(|word| line.contains(&format!(" {word},")));
+        assert_eq!(said, note, "{line}");
+    }
+}
+
 #[test]
 fn how_long_permission_was_withheld_says_whether_that_is_in_order() {
-    let at = |minutes| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
-    for (urgent, now, code) in [
+    for (urgent, minutes, code) in [
         (false, 59, NO_LEAVE),
         (false, 60, WITHHELD),
         (true, 0, WITHHELD),
     ] {
         let phase = Phase::Asking(Job {
             urgent,
-            withheld: Some(Withheld {
-                since: at(0),
-                reason: "busy".to_owned(),
-            }),
+            withheld: Some(withheld(minutes)),
             ..job(0)
         });
-        let event = Event::NoLeave {
-            reason: "busy".to_owned(),
-            at: at(now),
-        };
-        let step = step(phase, event);
+        let step = step(phase, refused());
         let Some(Action::Report(Outcome::Postponed { code: c, .. })) = step.actions.last() else {
             panic!("{step:?}");
         };

@@ -52,16 +52,15 @@ impl Step {
             self.notes.push(Note::Well);
         }
         match &decision {
-            Decision::Current | Decision::Nothing { .. } => self.notes.push(Note::NotWithheld),
             // It is not asked before its first verdict; one that never reaches it withholds its permission as well.
             Decision::WaitVerdict { .. } => {
-                let since = withheld.map(|it| it.since).filter(|since| *since <= at);
-                self.notes.push(Note::Withheld(Withheld {
-                    since: since.unwrap_or(at),
-                    reason: "the agent has not reached a verdict on this host".to_owned(),
-                }));
+                let reason = "the agent has not reached a verdict on this host".to_owned();
+                let withheld = Withheld::again(withheld, reason, at);
+                self.notes.push(Note::Withheld(withheld));
             }
-            _ => {}
+            // It is asked again later, for the same release.
+            Decision::WaitWindow { .. } | Decision::WaitBackoff { .. } => {}
+            _ => self.notes.push(Note::NotWithheld),
         }
         self.end(Outcome::Settled(Box::new(decision)));
     }
@@ -86,14 +85,14 @@ impl Step {
     }
 
     pub(super) fn no_leave(&mut self, job: &Job, withheld: Withheld, at: Timestamp) {
-        let long = job.urgent || at.duration_since(withheld.since) >= WITHHELD_LONG;
+        let long = job.urgent || withheld.lasted() >= WITHHELD_LONG;
         let (code, reason) = if long {
-            let limit = super::longest_withheld(job.urgent);
-            let end = withheld.since.checked_add(limit).unwrap_or(Timestamp::MAX);
+            let left = super::longest_withheld(job.urgent) - withheld.lasted();
+            let end = at.checked_add(left).unwrap_or(Timestamp::MAX);
             (
                 WITHHELD,
                 format!(
-                    "permission to restart the agent withheld since {}, to be overruled at {end}: {}",
+                    "permission to restart the agent withheld since {}, to be overruled about {end}: {}",
                     withheld.since, withheld.reason
                 ),
             )

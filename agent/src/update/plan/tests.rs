@@ -598,19 +598,21 @@ fn a_suspected_release_is_passed_over_for_a_lower_one_while_it_waits() {
 
 #[test]
 fn a_daemon_is_left_to_its_first_verdict_for_a_day_and_an_urgent_release_for_minutes() {
-    let withheld = |hours| {
+    let withheld = |minutes: u64| {
         Some(Withheld {
-            since: hour(hours),
+            since: hour(0),
             reason: String::new(),
+            last: None,
+            seconds: minutes * 60,
         })
     };
     for (since, bad, waits) in [
         (None, false, true),
-        (withheld(0), false, true),
-        (withheld(-12), false, false),
-        (withheld(13), false, true),
+        (withheld(1439), false, true),
+        (withheld(1440), false, false),
         (None, true, true),
-        (withheld(11), true, false),
+        (withheld(9), true, true),
+        (withheld(10), true, false),
     ] {
         let mut scene = match bad {
             false => on("1.0.0", [offer("1.1.0")]),

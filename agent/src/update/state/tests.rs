@@ -146,6 +146,8 @@ fn notes_are_taken_in() {
     let withheld = Withheld {
         since: at,
         reason: "busy\nwith\u{1b} it".to_owned(),
+        last: None,
+        seconds: 0,
     };
     state.note(&Note::Withheld(withheld));
     assert_eq!(state.withheld.as_ref().unwrap().reason, "busy with it");
@@ -350,5 +352,27 @@ proptest! {
         let (state, _) = State::read(&bytes);
         let again = serde_json::to_vec(&state).unwrap();
         prop_assert_eq!(State::read(&again), (state, None));
+    }
+}
+
+/// Only times in which permission was asked for again and again count.
+#[test]
+fn permission_is_withheld_for_as_long_as_it_was_asked_for() {
+    let at = |minutes: i64| Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes);
+    for (refusals, minutes) in [
+        (&[0][..], 0),
+        (&[0, 20, 40, 60], 60),
+        // Outside of its window nobody asks; over the weekend the host is off.
+        (&[0, 20, 4000, 4020], 40),
+        // The clock steps back, and begins anew; or jumps ahead.
+        (&[100, 120, 10, 30], 20),
+        (&[0, 20, 10_000_000], 20),
+    ] {
+        let mut withheld = None;
+        for refused in refusals {
+            withheld = Some(Withheld::again(withheld, "busy".to_owned(), at(*refused)));
+        }
+        let lasted = withheld.unwrap().lasted();
+        assert_eq!(lasted, SignedDuration::from_mins(minutes), "{refusals:?}");
     }
 }
