@@ -222,7 +222,7 @@ impl Life {
             }
             Action::Check { .. } => {
                 self.checks += 1;
-                let flaps = self.flaps > 0 && self.checks % self.flaps == 0;
+                let flaps = self.flaps > 0 && self.checks.is_multiple_of(self.flaps);
                 let orders = service(self.healthy && !flaps, "orders answered 503");
                 Event::Checked(Round::from([("orders".to_owned(), orders)]))
             }
