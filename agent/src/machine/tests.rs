@@ -407,6 +407,19 @@ fn a_hook_that_came_while_the_box_was_on_its_way_out_is_answered() {
     );
 }
 
+#[test]
+fn a_changed_wish_has_the_hooks_read_again() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(60);
+    assert_eq!(life.asked_hooks, 1);
+    for (number, target) in (2..).zip([None, Some(Target::InService)]) {
+        life.target = target;
+        let end = life.at() + 60;
+        life.until(end);
+        assert_eq!(life.asked_hooks, number);
+    }
+}
+
 /// A group whose launch takes long costs no more calls for that.
 #[test]
 fn refused_answers_do_not_have_the_hooks_read_every_time() {

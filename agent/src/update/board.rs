@@ -147,7 +147,7 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
-    /// How many attempts it was condemned for; `None` in what a release before 0.2 wrote, which condemned for one.
+    /// How many attempts it was condemned for; `None` in what an earlier release wrote, which condemned for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
 }

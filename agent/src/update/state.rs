@@ -249,7 +249,13 @@ impl State {
                 self.withdrawn.push(build.clone());
             }
         }
-        bound(&mut self.withdrawn);
+        // What is on this host is never forgotten for what is not.
+        let here =
+            |build: &Build| self.previous.as_ref() == Some(build) || self.confirmed.contains(build);
+        let mut withdrawn = std::mem::take(&mut self.withdrawn);
+        withdrawn.sort_by_key(|build| (here(build), build.version.clone()));
+        bound(&mut withdrawn);
+        self.withdrawn = withdrawn;
     }
 
     /// Takes the machine's notes in.

@@ -58,7 +58,7 @@ pub(super) struct Life {
     pub(super) api: bool,
     pub(super) parameters: bool,
     pub(super) healthy: bool,
-    /// Every so manieth check fails; 0: none.
+    /// Every Nth check fails; 0: none.
     pub(super) flaps: u64,
     pub(super) checks: u64,
     /// How often the hooks were asked for.

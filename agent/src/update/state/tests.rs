@@ -169,6 +169,12 @@ fn what_was_withdrawn_is_remembered_until_the_channel_has_it_again() {
         state.barred(&build("1.1.0")).unwrap(),
         "1.1.0 was withdrawn"
     );
+    // However many others there are.
+    let many: Vec<String> = (0..200).map(|minor| format!("9.{minor}.0")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    state.note(&seen(&many, &[]));
+    assert_eq!(state.withdrawn.len(), REMEMBERED);
+    assert!(state.barred(&build("1.1.0")).is_some());
     // A channel that no longer names it takes nothing back.
     state.note(&seen(&[], &["1.2.0"]));
     assert!(state.barred(&build("1.1.0")).is_some());

@@ -409,4 +409,10 @@ async fn a_stable_slot_without_its_right_to_be_executed_gets_it_back() {
         );
         assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
     }
+    // It was never left for another.
+    let calls = &stage.scene().calls;
+    assert_eq!(
+        calls.iter().filter(|call| *call == "start trial").count(),
+        1
+    );
 }

@@ -108,7 +108,7 @@ async fn permission_withheld_for_ever_is_overruled() {
         let began = tokio::time::Instant::now();
         let mut minutes = 0;
         let mut codes = Vec::new();
-        while stage.slots.leads(Link::Stable) == Leads::Factory {
+        while stage.slots.leads(Link::Stable) == Leads::Factory && minutes < 48 * 60 {
             let ended = stage.ends().await;
             if let Ended::With(Outcome::Updated { .. }) = ended {
                 break;
