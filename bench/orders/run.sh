@@ -15,5 +15,8 @@ if [ ! -e "$stamp" ]; then
     fail "pip could not install the seed's stack" "is the package index reachable?"
   touch "$stamp"
 fi
-exec "$venv/bin/python" bench/orders/bench.py \
-  --orders "$CARGO_TARGET_DIR/box/orders" --stand-in "$CARGO_TARGET_DIR/release/stand-in" "$@"
+missed=0
+"$venv/bin/python" bench/orders/trickle.py --orders "$CARGO_TARGET_DIR/box/orders" || missed=1
+"$venv/bin/python" bench/orders/bench.py \
+  --orders "$CARGO_TARGET_DIR/box/orders" --stand-in "$CARGO_TARGET_DIR/release/stand-in" "$@" || missed=1
+exit "$missed"

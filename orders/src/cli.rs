@@ -259,6 +259,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         meter: Arc::default(),
         instance,
         places: Shop::places(),
+        bodies: api::Bodies::default(),
         desk,
         candidates: candidates::open(&settings, &*store, &aws)?,
         outbox,

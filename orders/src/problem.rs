@@ -21,6 +21,8 @@ pub struct Problem {
     retry_after: Option<u32>,
     #[serde(skip)]
     challenge: bool,
+    #[serde(skip)]
+    close: bool,
 }
 
 impl Problem {
@@ -34,6 +36,7 @@ impl Problem {
             errors: Vec::new(),
             retry_after: None,
             challenge: false,
+            close: false,
         }
     }
 
@@ -70,6 +73,15 @@ impl Problem {
         }
     }
 
+    /// The client was too slow (408): the connection is closed after the answer.
+    #[must_use]
+    pub fn too_slow(detail: impl Into<String>) -> Self {
+        Self {
+            close: true,
+            ..Self::new(StatusCode::REQUEST_TIMEOUT, detail)
+        }
+    }
+
     /// Its status.
     #[must_use]
     pub fn status(&self) -> u16 {
@@ -89,7 +101,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (retry_after, challenge) = (self.retry_after, self.challenge);
+        let (retry_after, challenge, close) = (self.retry_after, self.challenge, self.close);
         let mut response = (status, axum::Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -103,6 +115,10 @@ impl IntoResponse for Problem {
         if challenge {
             // RFC 9110 §11.6.1: a 401 says how to prove it.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if close {
+            // RFC 9110 §15.5.9: the rest of the request is not waited for.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

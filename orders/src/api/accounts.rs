@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::body::{Form, read_body};
+use super::body::Form;
 use super::{STORE_TIMEOUT, Shop, within};
 use crate::accounts::{Desk, Refusal, SESSION_LIFETIME, Session, SessionToken};
 use crate::chain::one_line;
@@ -54,7 +54,7 @@ struct Credentials {
 }
 
 async fn register(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
-    let (parts, said) = credentials(request).await?;
+    let (parts, said) = credentials(&shop, request).await?;
     let desk = desk(&shop)?;
     let session = at_desk(&shop, desk.register(&said.login, &said.password)).await?;
     tracing::info!("account registered");
@@ -67,7 +67,7 @@ async fn register(State(shop): State<Shop>, request: Request) -> Result<Response
 }
 
 async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
-    let (parts, said) = credentials(request).await?;
+    let (parts, said) = credentials(&shop, request).await?;
     let desk = desk(&shop)?;
     let session = at_desk(&shop, desk.log_in(&said.login, &said.password)).await?;
     Ok(welcome(
@@ -170,7 +170,7 @@ fn history(query: Option<&str>) -> Result<(Option<OrderId>, usize), Problem> {
 
 /// Reads who somebody says to be. JSON only: a form on another site can send no JSON without asking,
 /// and nobody is allowed to ask.
-async fn credentials(request: Request) -> Result<(Parts, Credentials), Problem> {
+async fn credentials(shop: &Shop, request: Request) -> Result<(Parts, Credentials), Problem> {
     let (parts, body) = request.into_parts();
     from_our_page(&parts.headers)?;
     if !matches!(Form::of(&parts.headers), Ok(Form::Json)) {
@@ -179,7 +179,7 @@ async fn credentials(request: Request) -> Result<(Parts, Credentials), Problem> 
             "send application/json",
         ));
     }
-    let body = read_body(body).await?;
+    let body = shop.bodies.read(body).await?;
     // Not with the parser's words: they quote what was sent.
     let said = serde_json::from_slice(&body).map_err(|error| {
         if error.is_data() {

@@ -1,11 +1,9 @@
-//! Reading of bodies: JSON and forms to fields, within limits. Knows no fields by name.
+//! What a body says: JSON and forms to fields. Knows no fields by name; how a body comes in is
+//! `bodies.rs`.
 
 use std::fmt;
-use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -13,12 +11,6 @@ use serde_json::{Map, Value};
 
 use crate::order::EXTRA_NAME_LIMIT;
 use crate::problem::Problem;
-
-/// Largest body read. An order at all its limits is under 20 KiB.
-const BODY_LIMIT: usize = 32 * 1024;
-/// How long a client may take to send a body: a phone on a bad line needs seconds, a slow-body
-/// attack would take for ever.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a body is spelled.
 #[derive(Debug, Clone, Copy)]
@@ -140,28 +132,5 @@ impl<'de> Deserialize<'de> for JsonBody {
             }
         }
         deserializer.deserialize_any(Reader)
-    }
-}
-
-pub(super) async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
-    let too_large = || {
-        Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("an order has at most {BODY_LIMIT} bytes"),
-        )
-    };
-    // Refused before it is read, and before who waits for the word to go on (100) sends it.
-    if usize::try_from(body.size_hint().lower()).is_ok_and(|length| length > BODY_LIMIT) {
-        return Err(too_large());
-    }
-    let read = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect());
-    match read.await {
-        Ok(Ok(body)) => Ok(body.to_bytes().into()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off")),
-        Err(_) => Err(Problem::new(
-            StatusCode::REQUEST_TIMEOUT,
-            format!("the body took longer than {} s", BODY_TIMEOUT.as_secs()),
-        )),
     }
 }

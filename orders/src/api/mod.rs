@@ -4,6 +4,7 @@
 //! but the store. The contract is written down in `docs/orders.md`.
 
 mod accounts;
+mod bodies;
 mod body;
 mod candidates;
 #[cfg(test)]
@@ -27,6 +28,8 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
+
+pub use bodies::Bodies;
 
 use crate::accounts::Desk;
 use crate::aws::InstanceId;
@@ -62,8 +65,10 @@ pub struct Shop {
     pub meter: Arc<Meter>,
     /// This box's id.
     pub instance: InstanceId,
-    /// Places for orders under way.
+    /// Places for orders under way, whose bodies are there.
     pub places: Arc<Semaphore>,
+    /// Bodies that are being read.
+    pub bodies: Bodies,
     /// Where customers say who they are; `None` when accounts are off.
     pub desk: Option<Arc<Desk>>,
     /// Where candidates are kept; `None` when the module is off.

@@ -1,13 +1,15 @@
-//! `POST /order`: read, judge, keep, answer.
+//! `POST /order`: read, judge, keep, answer. A place among the orders under way is taken only when
+//! the whole body is there (see `bodies.rs`).
 
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::accounts::customer;
-use super::body::{Form, read_body};
+use super::body::Form;
 use super::idempotency::{Key, REPLAYED};
 use super::{STORE_TIMEOUT, Shop};
 use crate::chain::one_line;
@@ -24,21 +26,38 @@ pub(super) async fn place_order(
     State(shop): State<Shop>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let refused = |problem: &Problem| {
+        shop.meter.refuse(Refusal::of_status(problem.status()));
+    };
+    let asked = Asked::read(&shop, request).await.inspect_err(refused)?;
     let Ok(_place) = shop.places.try_acquire() else {
         shop.meter.refuse(Refusal::Busy);
         return Err(Problem::try_again(1, "too many orders at once"));
     };
-    take(&shop, request)
-        .await
-        .inspect_err(|problem| shop.meter.refuse(Refusal::of_status(problem.status())))
+    take(&shop, asked).await.inspect_err(refused)
 }
 
-async fn take(shop: &Shop, request: Request) -> Result<Response, Problem> {
-    let (parts, body) = request.into_parts();
-    let form = Form::of(&parts.headers)?;
+/// A request with its whole body.
+struct Asked {
+    parts: Parts,
+    form: Form,
+    body: Vec<u8>,
+}
+
+impl Asked {
+    async fn read(shop: &Shop, request: Request) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let form = Form::of(&parts.headers)?;
+        Key::of(&parts.headers)?;
+        let body = shop.bodies.read(body).await?;
+        Ok(Self { parts, form, body })
+    }
+}
+
+async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
+    let Asked { parts, form, body } = asked;
     let key = Key::of(&parts.headers)?;
     let account = customer(shop, &parts).await?;
-    let body = read_body(body).await?;
     let fields = form.fields(&body)?;
     let settings = &shop.settings;
     let draft = Draft::judge(fields, &settings.flowers, settings.unknown_fields)

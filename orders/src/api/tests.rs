@@ -9,7 +9,7 @@ use crate::settings::RawSettings;
 use crate::store::memory::MemoryStore;
 use crate::store::stuck::Stuck;
 use axum::body::Body;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -40,6 +40,7 @@ pub(super) fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Sho
         meter: Arc::default(),
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
         places: Shop::places(),
+        bodies: Bodies::default(),
         desk: None,
         outbox: None,
         candidates: None,
@@ -162,6 +163,32 @@ async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
         details["detail"],
         "waiting for the first answer of the store"
     );
+}
+
+/// Bodies that never end take nobody's place, whatever they are for.
+#[tokio::test(start_paused = true)]
+async fn trickling_bodies_keep_no_order_out() {
+    let (router, shop) = everything_on();
+    let endless = |path: &str| {
+        let first = stream::iter([Ok::<_, std::io::Error>("{")]);
+        let body = Body::from_stream(first.chain(stream::pending()));
+        let request = Request::post(path).header("content-type", "application/json");
+        request.body(body).unwrap()
+    };
+    let trickling: Vec<_> = (0..ORDERS_AT_ONCE + 8)
+        .flat_map(|_| ["/order", "/session"])
+        .map(|path| tokio::spawn(router.clone().oneshot(endless(path))))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(shop.places.available_permits(), ORDERS_AT_ONCE);
+    for _ in 0..3 {
+        assert_eq!(ask(&router, order(good())).await.status, 200);
+    }
+    for one in trickling {
+        let answer = one.await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(answer.headers()[header::CONNECTION], "close");
+    }
 }
 
 fn keyed(key: &str, name: &str) -> Request {
