@@ -1,5 +1,10 @@
 //! The HTTP contract: routes, reading of bodies, answers.
 //!
+//! Rule: an answer is data unless it is a part of the shop page. Data may hold what users sent, under
+//! whatever media type its clients know; so every answer gets a policy under which a browser runs,
+//! loads and shows nothing of it ([`DATA_POLICY`]), in the one layer that all answers pass. Only
+//! [`pages`] sets a policy of its own.
+//!
 //! Knows orders, a store and the readiness; must not know which store it is, nor wait for anything
 //! but the store. The contract is written down in `docs/orders.md`.
 
@@ -47,6 +52,10 @@ use crate::store::Store;
 const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Orders under way at once; more are sent away before memory grows.
 const ORDERS_AT_ONCE: usize = 512;
+
+/// For every answer but the shop page's parts. `sandbox` gives a document an origin of its own, without
+/// scripts and forms. <https://www.w3.org/TR/CSP3/#directive-sandbox>
+const DATA_POLICY: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -152,6 +161,9 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(DATA_POLICY);
     let status = response.status().as_u16();
     let taken = started.elapsed();
     let route = Route::of(&method, path);

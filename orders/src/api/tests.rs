@@ -82,6 +82,12 @@ pub(super) async fn ask(router: &Router, request: Request) -> Answer {
     }
 }
 
+/// Whether a browser runs and loads nothing of the answer, whatever its type.
+pub(super) fn is_data(answer: &Answer) -> bool {
+    assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+    answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+}
+
 pub(super) fn get_as(path: &str, bearer: Option<&str>) -> Request {
     let mut request = Request::get(path);
     if let Some(token) = bearer {
@@ -403,6 +409,42 @@ async fn an_accounts_order_is_not_there_for_others() {
     let shown = ask(&router, get_as(&owned, Some(TOKEN))).await;
     assert_eq!(shown.status, 200);
     assert!(shown.json().get("account").is_none());
+}
+
+/// What users sent comes back in more places than the documented ones: errors, other methods, paths
+/// that are none.
+#[tokio::test]
+async fn markup_from_users_comes_back_as_data() {
+    let (router, _) = everything_on();
+    let markup = "%3Cscript%3Ealert(1)%3C%2Fscript%3E";
+    let candidate = "/candidate/%3Cimg%20src=x%20onerror=alert(1)%3E";
+    let order = r#"{"name":"<script>","address":"<img>","flower":"<b>","<i>":"<u>","a":"1"}"#;
+    let with = |method: &str, path: &str, media: &str, body: &str| {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", media);
+        request.body(Body::from(body.to_owned())).unwrap()
+    };
+    let requests = [
+        with("POST", candidate, "text/html", ""),
+        with("GET", candidate, "text/html", ""),
+        with("GET", "/candidates", "text/html", ""),
+        with("HEAD", "/candidates", "text/html", ""),
+        with("OPTIONS", candidate, "text/html", ""),
+        with("PUT", candidate, "text/html", ""),
+        with("POST", "/order", "application/json", order),
+        with("POST", "/order", "application/json", "<script>"),
+        with("POST", "/order", "<script>", "<script>"),
+        with("POST", "/account", "application/json", order),
+        with("GET", &format!("/{markup}"), "text/html", ""),
+        with("GET", &format!("/order/{markup}"), "text/html", ""),
+        with("GET", &format!("/gtg?details={markup}"), "text/html", ""),
+        with("GET", &format!("/orders?since={markup}"), "text/html", ""),
+    ];
+    for request in requests {
+        let asked = format!("{} {}", request.method(), request.uri());
+        let answer = ask(&router, request).await;
+        assert!(is_data(&answer), "{asked}: {:?}", answer.headers);
+    }
 }
 
 #[tokio::test]

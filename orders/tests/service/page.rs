@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{end_session, with_accounts};
 use crate::browser::{Browser, with_browser};
-use crate::support::{PATIENCE, Service, kept};
+use crate::support::{PATIENCE, Service, kept, orders};
 
 /// Opens the page and waits until its script listens.
 async fn visit(browser: &Browser, service: &Service) {
@@ -89,6 +89,31 @@ fn an_order_is_placed_and_found_again() {
             complaints.iter().all(|said| said.contains("404")),
             "{complaints:?}"
         );
+    });
+}
+
+/// What users sent is served under the type that the candidates' clients know, HTML: a browser must
+/// take it for data.
+#[test]
+fn markup_in_a_candidates_name_runs_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    command
+        .args(["--store", &format!("file://{}", folder.path().display())])
+        .env("ORDERS_CANDIDATES", "embedded");
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    let name = "/candidate/%3Cimg%20src=shop.svg%20onload=document.title='ran'%20\
+                onerror=document.title='ran'%3E%3Csvg%20onload=document.title='ran'%3E";
+    assert_eq!(service.ask("POST", name, "", b"").status, 200);
+    with_browser(async |browser| {
+        for path in ["/candidates", name] {
+            let url = format!("http://{}{path}", service.address);
+            browser.client.goto(&url).await.unwrap();
+            browser.until("document.readyState === 'complete'").await;
+            let state = "return [document.title, document.images.length, window.origin]";
+            assert_eq!(browser.run(state).await, json!(["", 1, "null"]), "{path}");
+        }
     });
 }
 

@@ -7,7 +7,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use serde_json::json;
 
-use super::super::tests::{Answer, TOKEN, ask, everything_on, get_as, over, shop_order, stuck};
+use super::super::tests::{
+    Answer, TOKEN, ask, everything_on, get_as, is_data, over, shop_order, stuck,
+};
 use super::*;
 use crate::accounts::SessionToken;
 use crate::order::{AccountId, OrderId};
@@ -156,6 +158,8 @@ async fn has_every_route_and_no_other() {
 /// Judges an answer by the document; says which of its responses it is.
 fn judge(document: &Value, path: &str, method: &str, answer: &Answer) -> (String, String, u16) {
     let asked = format!("{method} {path}: {}", answer.status);
+    let page = ["/", "/shop.css", "/shop.js", "/shop.svg", "/account.js"].contains(&path);
+    assert_eq!(is_data(answer), !page, "{asked}");
     let operation = &document["paths"][path][method];
     assert!(operation.is_object(), "{asked}: no such operation");
     let response = &operation["responses"][answer.status.to_string()];
