@@ -23,6 +23,7 @@ pub mod order;
 pub mod pages;
 pub mod problem;
 pub mod readiness;
+pub mod receipt;
 pub mod server;
 pub mod settings;
 pub mod store;

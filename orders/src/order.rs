@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
 /// Longest name taken, in characters.
@@ -25,6 +26,9 @@ pub const EXTRA_FIELDS_LIMIT: usize = 16;
 pub const EXTRA_NAME_LIMIT: usize = 64;
 /// Longest text in an extra field, in characters.
 pub const EXTRA_VALUE_LIMIT: usize = 500;
+
+/// What a row has beside the order's own fields. No client may send a field of this name.
+const RECEIPT_FIELD: &str = "receipt_secret";
 
 /// An order's identity: unique across boxes without asking anyone, and sortable by time (UUID
 /// version 7).
@@ -132,7 +136,7 @@ impl FromStr for AccountId {
     }
 }
 
-/// An order as it is stored and given back.
+/// An order. Its JSON is what the API shows of it; its form in stores is [`Order::to_row`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Its id, also its key in every store.
@@ -151,6 +155,70 @@ pub struct Order {
     /// Fields beyond the known ones, kept as they came.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
+    /// What shows all of this to who has it; `None` for orders of releases before receipts.
+    #[serde(skip)]
+    pub receipt: Option<Receipt>,
+}
+
+/// An order as stores keep it.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    order: &'a Order,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt_secret: Option<&'a str>,
+}
+
+impl Order {
+    /// The order as stores keep it: one JSON object of its fields and its receipt. A release that
+    /// knows no receipts reads that as one more field.
+    ///
+    /// # Errors
+    /// None, for an order that was judged: everything in it is JSON.
+    pub fn to_row(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Row {
+            order: self,
+            receipt_secret: self.receipt.as_ref().map(Receipt::reveal),
+        })
+    }
+
+    /// The order that a row holds.
+    ///
+    /// # Errors
+    /// When the row is none.
+    pub fn from_row(row: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(row).map(Self::with_its_receipt)
+    }
+
+    /// The further fields and the receipt, as one JSON object, for stores with columns for the rest.
+    ///
+    /// # Errors
+    /// As [`Order::to_row`].
+    pub fn extra_row(&self) -> serde_json::Result<String> {
+        let Some(receipt) = &self.receipt else {
+            return serde_json::to_string(&self.extra);
+        };
+        let receipt = Value::from(receipt.reveal());
+        let mut extra: BTreeMap<&str, &Value> = self
+            .extra
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+            .collect();
+        extra.insert(RECEIPT_FIELD, &receipt);
+        serde_json::to_string(&extra)
+    }
+
+    /// The order with its receipt where it belongs, when that was read as one of the further fields.
+    /// What a customer of an earlier release wrote into a field of this name stays what it is.
+    #[must_use]
+    pub fn with_its_receipt(mut self) -> Self {
+        let found = self.extra.get(RECEIPT_FIELD).and_then(Value::as_str);
+        if let Some(receipt) = found.and_then(Receipt::parse) {
+            self.extra.remove(RECEIPT_FIELD);
+            self.receipt = Some(receipt);
+        }
+        self
+    }
 }
 
 /// One thing wrong with one field.
@@ -203,7 +271,7 @@ impl Draft {
                 format!("is not on sale; choose one of {}", flowers.join(", ")),
             ));
         }
-        for reserved in ["id", "received_at", "account"] {
+        for reserved in ["id", "received_at", "account", RECEIPT_FIELD] {
             if fields.remove(reserved).is_some() {
                 faults.push(Fault::new(
                     reserved,
@@ -249,9 +317,9 @@ impl Draft {
         Sha256::digest(fields).into()
     }
 
-    /// Makes it an order, with the id and time given.
+    /// Makes it an order, with the id, time and receipt given.
     #[must_use]
-    pub fn take(self, id: OrderId, received_at: jiff::Timestamp) -> Order {
+    pub fn take(self, id: OrderId, received_at: jiff::Timestamp, receipt: Receipt) -> Order {
         Order {
             id,
             received_at,
@@ -260,6 +328,7 @@ impl Draft {
             address: self.address,
             flower: self.flower,
             extra: self.extra,
+            receipt: Some(receipt),
         }
     }
 }
@@ -374,6 +443,10 @@ mod tests {
                 &["id is given by the service; leave it out"],
             ),
             (
+                with(json!({"receipt_secret": "x"})),
+                &["receipt_secret is given by the service; leave it out"],
+            ),
+            (
                 with(json!({"deep": {"a":1}})),
                 &["deep must be text, a number, true, false or null"],
             ),
@@ -454,12 +527,42 @@ mod tests {
     fn an_order_survives_json() {
         let order = judge(json!({"name":"Ada","address":"1 Row","flower":"spring_tulips","qty":2}))
             .unwrap()
-            .take(OrderId::new(), jiff::Timestamp::UNIX_EPOCH);
+            .take(
+                OrderId::new(),
+                jiff::Timestamp::UNIX_EPOCH,
+                Receipt::new().unwrap(),
+            );
         let text = serde_json::to_string(&order).unwrap();
         assert!(
             text.contains(r#""received_at":"1970-01-01T00:00:00Z""#),
             "{text}"
         );
-        assert_eq!(serde_json::from_str::<Order>(&text).unwrap(), order);
+        assert!(!text.contains(Receipt::PREFIX), "{text}");
+        assert!(!format!("{order:?}").contains(Receipt::PREFIX));
+        let row = order.to_row().unwrap();
+        assert_eq!(Order::from_row(&row).unwrap(), order);
+        // In columns, as SQL stores have it.
+        let extra = order.extra_row().unwrap();
+        let mut columns = Order {
+            extra: serde_json::from_str(&extra).unwrap(),
+            receipt: None,
+            ..order.clone()
+        };
+        columns = columns.with_its_receipt();
+        assert_eq!(columns, order);
+    }
+
+    /// Rows that were written before there were receipts, in which a customer may have used the name.
+    #[test]
+    fn rows_from_before_receipts_are_read_as_they_are() {
+        for said in [json!("yes"), json!(7), Value::Null, json!("shop_receipt_x")] {
+            let row = json!({"id": OrderId::new(), "received_at": "2026-01-01T00:00:00Z", "name": "A",
+                "address": "B", "flower": "rose", RECEIPT_FIELD: said});
+            let order = Order::from_row(row.to_string().as_bytes()).unwrap();
+            assert_eq!(order.receipt, None);
+            assert_eq!(order.extra[RECEIPT_FIELD], said);
+            let again: Value = serde_json::from_slice(&order.to_row().unwrap()).unwrap();
+            assert_eq!(again, row);
+        }
     }
 }

@@ -1,20 +1,31 @@
-//! `GET /order/{id}`.
+//! `GET /order/{id}`: that the order is there for who has its id, the whole of it for who proves to be
+//! its customer or the operator.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
 use super::accounts::customer;
-use super::operator::is_operator;
+use super::operator::{bearer, is_operator};
 use super::{STORE_TIMEOUT, Shop, within};
 use crate::chain::one_line;
 use crate::order::OrderId;
 use crate::problem::Problem;
+use crate::receipt::Receipt;
 
-/// The id is the capability: who knows it may see the order. An order placed from an account is its
-/// owner's and the operator's alone; to others it is not there.
+/// What an id alone shows: nothing that a customer wrote.
+#[derive(Debug, Serialize)]
+struct Status {
+    id: OrderId,
+    received_at: jiff::Timestamp,
+    status: &'static str,
+}
+
+/// The id alone shows the status; the operator's token, the order's receipt and, for an order of an
+/// account, its owner's session show the order. An account's order is not there for others.
 pub(super) async fn look_up_order(
     State(shop): State<Shop>,
     id: Result<Path<String>, PathRejection>,
@@ -32,14 +43,38 @@ pub(super) async fn look_up_order(
             Problem::try_again(2, "the order could not be looked up just now")
         })?;
     let mut order = found.ok_or_else(unknown)?;
+    let (parts, _) = request.into_parts();
     // Taken out: whose it is, is told to nobody.
-    if let Some(owner) = order.account.take() {
-        let (parts, _) = request.into_parts();
-        if !is_operator(&shop.settings, &parts.headers)
-            && customer(&shop, &parts).await? != Some(owner)
-        {
-            return Err(unknown());
-        }
+    let owner = order.account.take();
+    if is_operator(&shop.settings, &parts.headers) {
+        return Ok(shown(order));
     }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(order)).into_response())
+    let receipt = bearer(&parts.headers).filter(|token| token.starts_with(PREFIX));
+    if let Some(receipt) = receipt {
+        return match &order.receipt {
+            Some(right) if right.is(receipt) => Ok(shown(order)),
+            _ if owner.is_some() => Err(unknown()),
+            _ => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "this is not the receipt of this order",
+            )),
+        };
+    }
+    let Some(owner) = owner else {
+        return Ok(shown(Status {
+            id: order.id,
+            received_at: order.received_at,
+            status: "received",
+        }));
+    };
+    if customer(&shop, &parts).await? != Some(owner) {
+        return Err(unknown());
+    }
+    Ok(shown(order))
+}
+
+const PREFIX: &[u8] = Receipt::PREFIX.as_bytes();
+
+fn shown(what: impl Serialize) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(what)).into_response()
 }

@@ -40,7 +40,7 @@ pub(super) fn require_operator(settings: &Settings, headers: &HeaderMap) -> Resu
 }
 
 /// The bearer token of the request, if it has exactly one.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else {
         return None;

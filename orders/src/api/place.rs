@@ -11,11 +11,12 @@ use axum::response::{IntoResponse, Response};
 use super::accounts::customer;
 use super::body::Form;
 use super::idempotency::{Key, REPLAYED};
-use super::{STORE_TIMEOUT, Shop};
+use super::{STORE_TIMEOUT, Shop, within};
 use crate::chain::one_line;
 use crate::metrics::prometheus::Refusal;
 use crate::order::{Draft, OrderId};
 use crate::problem::Problem;
+use crate::receipt::Receipt;
 use crate::store::{CreateError, Entry, Kept, Store};
 
 pub(super) async fn order_endpoint() -> &'static str {
@@ -63,7 +64,14 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
     let draft = Draft::judge(fields, &settings.flowers, settings.unknown_fields)
         .map_err(Problem::faults)?;
     let claim = key.map(|key| key.claim(account, &draft));
-    let mut order = draft.take(OrderId::new(), jiff::Timestamp::now());
+    let receipt = Receipt::new().map_err(|error| {
+        tracing::error!(error = one_line(&error), "no receipt");
+        Problem::try_again(
+            2,
+            "the order was not accepted; there is no randomness just now",
+        )
+    })?;
+    let mut order = draft.take(OrderId::new(), jiff::Timestamp::now(), receipt);
     order.account = account;
     // They hold the buffer that they were read into, and the store may take a while.
     drop((parts, body));
@@ -77,7 +85,15 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
         Ok(Kept::Now) => {}
         Ok(Kept::Before(first)) => {
             shop.meter.replayed.inc();
-            return Ok(received(first, true));
+            // The same answer as the first time, so with the receipt of the order that is kept.
+            let kept = within(STORE_TIMEOUT, shop.store.get(first)).await;
+            let kept = kept.map_err(|error| {
+                tracing::error!(order = %first, error = one_line(&error), "order not read again");
+                shop.readiness.doubt();
+                Problem::try_again(2, "the order is kept, but could not be read just now")
+            })?;
+            let receipt = kept.and_then(|order| order.receipt);
+            return Ok(received(first, receipt.as_ref(), true));
         }
         Err(CreateError::KeyReused) => {
             return Err(Problem::new(
@@ -103,7 +119,7 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
     }
     shop.count.add_one();
     shop.meter.placed.inc();
-    Ok(received(id, false))
+    Ok(received(id, entry.order.receipt.as_ref(), false))
 }
 
 /// Keeps the entry within `limit`.
@@ -125,8 +141,11 @@ pub(super) struct Placed {
 }
 
 /// The answer to an order that is kept; `replayed` when it was kept for an earlier request.
-fn received(id: OrderId, replayed: bool) -> Response {
-    let body = format!(r#"{{"id":"{id}","message":"Order received"}}"#);
+fn received(id: OrderId, receipt: Option<&Receipt>, replayed: bool) -> Response {
+    let receipt = receipt.map_or_else(String::new, |receipt| {
+        format!(r#","receipt_secret":"{}""#, receipt.reveal())
+    });
+    let body = format!(r#"{{"id":"{id}","message":"Order received"{receipt}}}"#);
     let headers = [
         (
             header::CONTENT_TYPE,

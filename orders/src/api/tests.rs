@@ -385,6 +385,7 @@ pub(super) fn shop_order(account: Option<AccountId>) -> Order {
         address: "1 Row".to_owned(),
         flower: "rose".to_owned(),
         extra: std::collections::BTreeMap::new(),
+        receipt: Some(crate::receipt::Receipt::new().unwrap()),
     }
 }
 
@@ -400,7 +401,8 @@ async fn an_accounts_order_is_not_there_for_others() {
         format!("/order/{}", owned.id),
         format!("/order/{}", free.id),
     );
-    assert_eq!(ask(&router, get_as(&free, None)).await.status, 200);
+    let status = ask(&router, get_as(&free, None)).await;
+    assert_eq!((status.status, status.json()["name"].as_str()), (200, None));
     let hidden = ask(&router, get_as(&owned, None)).await;
     let absent = format!("/order/{}", OrderId::new());
     let absent = ask(&router, get_as(&absent, None)).await;
@@ -445,6 +447,72 @@ async fn markup_from_users_comes_back_as_data() {
         let answer = ask(&router, request).await;
         assert!(is_data(&answer), "{asked}: {:?}", answer.headers);
     }
+}
+
+/// An id is no secret: it is in notices, logs and lists.
+#[tokio::test]
+async fn an_id_alone_shows_nothing_that_a_customer_wrote() {
+    let (router, shop) = shop_with_operator();
+    let fields = r#"{"name":"Geheimnis","address":"Geheimnis","flower":"rose","card":"Geheimnis"}"#;
+    let placed = ask(&router, order(Body::from(fields))).await;
+    assert_eq!(placed.headers["cache-control"], "no-store");
+    let text = |name: &str| placed.json()[name].as_str().unwrap().to_owned();
+    let (id, receipt) = (text("id"), text("receipt_secret"));
+    let other = ask(&router, order(good())).await.json()["receipt_secret"].clone();
+    let path = format!("/order/{id}");
+
+    let alone = ask(&router, get_as(&path, None)).await;
+    let received_at = alone.json()["received_at"].clone();
+    let expected = serde_json::json!({"id": id, "received_at": received_at, "status": "received"});
+    assert_eq!((alone.status, alone.json()), (200, expected));
+    for shown in [&receipt, TOKEN] {
+        let whole = ask(&router, get_as(&path, Some(shown))).await;
+        assert_eq!(whole.status, 200);
+        assert_eq!(whole.headers["cache-control"], "no-store");
+        assert_eq!(whole.json()["card"], "Geheimnis");
+        assert!(!String::from_utf8_lossy(&whole.body).contains("shop_receipt_"));
+    }
+    let short = &receipt[..receipt.len() - 1];
+    for wrong in [other.as_str().unwrap(), short, "shop_receipt_"] {
+        let answer = ask(&router, get_as(&path, Some(wrong))).await;
+        assert_eq!(answer.status, 403, "{wrong}");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("Geheimnis"));
+    }
+    // Nor does any list hold a receipt.
+    let listed = ask(&router, get_as("/orders", Some(TOKEN))).await;
+    let listed = String::from_utf8(listed.body).unwrap();
+    assert!(listed.contains("Geheimnis") && !listed.contains("receipt"));
+
+    // An order of a release before receipts: its id shows as little, and nothing else opens it.
+    let old = Order {
+        receipt: None,
+        ..shop_order(None)
+    };
+    shop.store.create(&old.clone().into()).await.unwrap();
+    let path = format!("/order/{}", old.id);
+    let answer = ask(&router, get_as(&path, None)).await;
+    assert_eq!((answer.status, answer.json()["name"].as_str()), (200, None));
+    assert_eq!(
+        ask(&router, get_as(&path, Some(&receipt))).await.status,
+        403
+    );
+    let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
+    assert_eq!(answer.json()["name"], "Ada");
+
+    // An account's order is there for who has its receipt, and for nobody else by any receipt.
+    let owned = shop_order(Some(AccountId::new()));
+    shop.store.create(&owned.clone().into()).await.unwrap();
+    let path = format!("/order/{}", owned.id);
+    let right = owned.receipt.unwrap();
+    let answer = ask(&router, get_as(&path, Some(right.reveal()))).await;
+    assert_eq!(
+        (answer.status, answer.json()["name"].as_str()),
+        (200, Some("Ada"))
+    );
+    assert_eq!(
+        ask(&router, get_as(&path, Some(&receipt))).await.status,
+        404
+    );
 }
 
 #[tokio::test]

@@ -324,6 +324,7 @@ mod tests {
             address: "1 Rose Row".to_owned(),
             flower: "spring_tulips".to_owned(),
             extra: Default::default(),
+            receipt: None,
         }
     }
 

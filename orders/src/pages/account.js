@@ -34,6 +34,8 @@ async function showOrders() {
     find.setAttribute("aria-label", "Show the order of " + dateAndTime(order.received_at));
     find.addEventListener("click", () => {
       byId("id").value = order.id;
+      // The session shows it.
+      byId("secret").value = "";
       byId("lookup").requestSubmit();
       byId("lookup-title").scrollIntoView({ block: "nearest" });
     });
@@ -77,6 +79,7 @@ onSubmit(byId("out"), async (answer) => {
   // What was looked up may have been for the customer's eyes only.
   byId("found").hidden = true;
   byId("found").replaceChildren();
+  byId("secret").value = "";
   showInside(null);
   byId("login").focus();
 });

@@ -120,7 +120,9 @@ onSubmit(byId("order"), async (answer) => {
   }
   say(answer, "", "");
   byId("number").textContent = said.id;
+  byId("receipt").textContent = said.receipt_secret || "";
   byId("id").value = said.id;
+  byId("secret").value = said.receipt_secret || "";
   form.hidden = true;
   byId("thanks").hidden = false;
   byId("thanks-title").focus();
@@ -140,7 +142,8 @@ if (navigator.clipboard) {
   copy.hidden = false;
   copy.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(byId("number").textContent);
+      const lines = ["Order number: " + byId("number").textContent, "Receipt: " + byId("receipt").textContent];
+      await navigator.clipboard.writeText(lines.join("\n"));
       copy.textContent = "Copied";
     } catch {
       getSelection().selectAllChildren(byId("number"));
@@ -165,10 +168,18 @@ function showPairs(list, pairs) {
 onSubmit(byId("lookup"), async (answer) => {
   byId("found").hidden = true;
   const id = byId("id").value.trim().toLowerCase();
-  const { ok, status, body } = await ask("order/" + encodeURIComponent(id));
+  const receipt = byId("secret").value.trim();
+  // Never in the path: paths are logged on the way.
+  const headers = receipt ? { authorization: "Bearer " + receipt } : {};
+  const { ok, status, body } = await ask("order/" + encodeURIComponent(id), { headers });
   if (!ok) {
-    const reason = status === 404 ? "There is no order with this number." : body.detail;
-    say(answer, "bad", reason || "Please try again.");
+    const reason = { 403: "This is not the receipt of this order.", 404: "There is no order with this number." };
+    say(answer, "bad", reason[status] || body.detail || "Please try again.");
+    return;
+  }
+  if (body.name === undefined) {
+    say(answer, "good", "We have it. Its receipt shows what it says, too.");
+    showPairs(byId("found"), [["Received", dateAndTime(body.received_at)]]);
     return;
   }
   say(answer, "good", "Here it is.");

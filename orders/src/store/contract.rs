@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::accounts::{Account, Registered};
 use crate::order::{AccountId, Draft, Order, OrderId};
+use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
 /// Orders under way at once: so few that none waits longer than its store allows, on a busy machine and
@@ -25,7 +26,11 @@ pub(crate) fn order(name: &str) -> Order {
         UnknownFields::Keep,
     )
     .unwrap()
-    .take(OrderId::new(), jiff::Timestamp::UNIX_EPOCH)
+    .take(
+        OrderId::new(),
+        jiff::Timestamp::UNIX_EPOCH,
+        Receipt::new().unwrap(),
+    )
 }
 
 /// Proves the contract. `open` opens the same place anew, as a restart or a second box would.
@@ -44,6 +49,14 @@ pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     );
 
     open().create(&first.clone().into()).await.unwrap();
+
+    // As releases before receipts wrote them.
+    let old = Order {
+        receipt: None,
+        ..order("Old")
+    };
+    store.create(&old.clone().into()).await.unwrap();
+    assert_eq!(open().get(old.id).await.unwrap(), Some(old));
 
     let usurper = Order {
         id: first.id,

@@ -88,7 +88,7 @@ impl DynamoDbStore {
     }
 
     fn order(&self, item: &Value) -> anyhow::Result<Order> {
-        serde_json::from_str(text(item, "order")).with_context(|| {
+        Order::from_row(text(item, "order").as_bytes()).with_context(|| {
             format!(
                 "the item {} of table {} is not an order",
                 text(item, "sk"),
@@ -275,7 +275,7 @@ fn claim_pk(claim: &Claim) -> String {
 
 fn order_item(order: &Order) -> anyhow::Result<Value> {
     let mut item = key(&pk("order", order.id), &sk(order.id));
-    item["order"] = json!({ "S": serde_json::to_string(order)? });
+    item["order"] = json!({ "S": String::from_utf8(order.to_row()?)? });
     Ok(json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" }))
 }
 

@@ -1,8 +1,8 @@
 //! The S3 store: one object an order, `<prefix>/<id>.json`, created only if absent.
 //!
 //! Owns the keys and the reading of S3's answers. S3 has no transactions, so what is kept beside an
-//! order is written before it: a claim (`<prefix>-claims/<key>.json`) says which id and time the order
-//! will have, and whoever comes with the same claim finishes that order; a notice
+//! order is written before it: a claim (`<prefix>-claims/<key>.json`) says which id, time and receipt the
+//! order will have, and whoever comes with the same claim finishes that order; a notice
 //! (`<prefix>-notices/<id>`) is given out once its order is there, and dropped when none came. They
 //! lie beside the folder of orders, so that a list of it holds orders only.
 //!
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::Aws;
 use crate::order::{Order, OrderId};
+use crate::receipt::Receipt;
 
 /// The object the probe asks for: the answer, also "no such key", has been through name, network,
 /// credentials and bucket, and costs a read, not a write. Where the right to write is in doubt, it is
@@ -68,6 +69,9 @@ struct Claimed {
     id: OrderId,
     received_at: jiff::Timestamp,
     fingerprint: String,
+    /// The order's receipt; none in claims of releases before receipts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    receipt_secret: Option<String>,
 }
 
 /// How a put ended.
@@ -188,7 +192,7 @@ impl S3Store {
     }
 
     fn order(&self, key: &Path, content: &[u8]) -> anyhow::Result<Order> {
-        serde_json::from_slice(content)
+        Order::from_row(content)
             .with_context(|| format!("s3://{}/{key} is not an order", self.bucket))
     }
 
@@ -221,19 +225,21 @@ impl S3Store {
         attempt: Option<&str>,
     ) -> anyhow::Result<Option<(Order, Option<String>)>> {
         let key = self.order_key(order.id);
-        let content = serde_json::to_vec(order)?;
+        let content = order.to_row()?;
         match self.put_new(&key, content, attempt).await? {
             Put::Made => Ok(None),
             Put::Found(found) => Ok(Some((self.order(&key, &found.content)?, found.attempt))),
         }
     }
 
-    /// Keeps the order under its claim: the first to come with a claim decides its id and time.
+    /// Keeps the order under its claim: the first to come with a claim decides its id, time and receipt.
     async fn keep_claimed(&self, entry: &Entry, claim: &Claim) -> Result<Kept, CreateError> {
+        let receipt = entry.order.receipt.as_ref();
         let ours = Claimed {
             id: entry.order.id,
             received_at: entry.order.received_at,
             fingerprint: hex(&claim.fingerprint),
+            receipt_secret: receipt.map(|receipt| receipt.reveal().to_owned()),
         };
         let kept = self.claim(claim, &ours).await;
         let kept = kept.map_err(CreateError::Unavailable)?;
@@ -273,6 +279,7 @@ impl S3Store {
             let order = Order {
                 id: claimed.id,
                 received_at: claimed.received_at,
+                receipt: claimed.receipt_secret.as_deref().and_then(Receipt::parse),
                 ..entry.order.clone()
             };
             let notice = self.notice_key(claimed.id);

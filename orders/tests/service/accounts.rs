@@ -187,7 +187,11 @@ fn histories_are_their_customers(service: &Service) {
     assert_eq!(seen(&hers[0], &[&ada]), 200);
     assert_eq!(seen(&hers[0], &[&bob]), 404);
     assert_eq!(seen(&hers[0], &[]), 404);
-    assert_eq!(seen(&strangers, &[&bob]), 200, "the id is the key to it");
+    assert_eq!(
+        seen(&strangers, &[&bob]),
+        200,
+        "the id shows that it is there"
+    );
 }
 
 #[test]

@@ -149,6 +149,25 @@ impl Service {
         answer(&mut stream).expect("an answer")
     }
 
+    /// The whole of the order that an answer is about, by its receipt.
+    pub(crate) fn order(&self, placed: &serde_json::Value) -> serde_json::Value {
+        let text = |name: &str| placed[name].as_str().expect(name).to_owned();
+        self.order_by(&text("id"), &text("receipt_secret"))
+    }
+
+    /// The whole of an order.
+    pub(crate) fn order_by(&self, id: &str, receipt: &str) -> serde_json::Value {
+        let mut stream = self.connect();
+        let head = format!(
+            "GET /order/{id} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\
+             authorization: Bearer {receipt}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("send head");
+        let answer = answer(&mut stream).expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
     /// Places an order and gives its id.
     pub(crate) fn place(&self) -> String {
         let answer = self.ask("POST", "/order", "application/json", ORDER.as_bytes());

@@ -228,6 +228,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
 
     let placed = ask(&router, post("/order", JSON, Some("k"), ORDER)).await;
     let id = placed.json()["id"].as_str().unwrap().to_owned();
+    let receipt = placed.json()["receipt_secret"].as_str().unwrap().to_owned();
     let one = format!("/order/{id}");
     let none = format!("/order/{}", OrderId::new());
     let huge = "x".repeat(40_000);
@@ -252,6 +253,8 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/order", post("/order", "text/plain", None, ORDER)),
         ("/order", post("/order", JSON, None, "{}")),
         ("/order/{id}", get_as(&one, None)),
+        ("/order/{id}", get_as(&one, Some(&receipt))),
+        ("/order/{id}", get_as(&one, Some("shop_receipt_x"))),
         ("/order/{id}", get_as(&none, None)),
         ("/orders", get_as("/orders?limit=1", Some(TOKEN))),
         ("/orders", get_as("/orders", Some(TOKEN))),
@@ -415,6 +418,7 @@ async fn the_service_judges_orders_as_the_document_does() {
         "id",
         "received_at",
         "account",
+        "receipt_secret",
         "",
     ] {
         let mut values: Vec<Value> = texts.map(Value::from).into();

@@ -1,6 +1,6 @@
 //! The database: its tables, how it is opened, checked and mended, and what is read from it.
 //!
-//! Owns the form of the file. An order is a row of JSON under its id's 16 bytes, so that it can be
+//! Owns the form of the file. An order is a row of JSON ([`Order::to_row`]) under its id's 16 bytes, so that it can be
 //! read in ten years without this program. What must be kept or refused together with an order
 //! (its claim, its notice) is in tables of the same file, hence of the same transaction.
 
@@ -388,7 +388,7 @@ impl Database {
 pub(super) fn decode(id: OrderId, row: &[u8]) -> anyhow::Result<Order> {
     // The parser's own words would quote what a customer sent.
     let order: Order =
-        serde_json::from_slice(row).map_err(|_| anyhow!("the row of order {id} is damaged"))?;
+        Order::from_row(row).map_err(|_| anyhow!("the row of order {id} is damaged"))?;
     if order.id != id {
         bail!("the row of order {id} is that of order {}", order.id);
     }

@@ -103,7 +103,9 @@ fn gone() -> anyhow::Error {
 #[async_trait]
 impl Store for FileStore {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        let row = serde_json::to_vec(&entry.order)
+        let row = entry
+            .order
+            .to_row()
             .map_err(|error| CreateError::Unavailable(error.into()))?;
         let change = Change::Order {
             id: entry.order.id,

@@ -352,7 +352,7 @@ async fn a_damaged_order_is_named_without_its_content_and_harms_no_other() {
     let file = redb::Database::create(folder.path().join("orders.redb")).unwrap();
     let transaction = file.begin_write().unwrap();
     let mut orders = transaction.open_table(database::ORDERS).unwrap();
-    let row = serde_json::to_vec(&other).unwrap();
+    let row = other.to_row().unwrap();
     let torn = &row[..row.len() - 1];
     orders.insert(damaged.id.as_bytes(), torn).unwrap();
     let astray = contract::order("Eve").id;

@@ -193,7 +193,7 @@ async fn keep(
             }
         }
     }
-    let extra = serde_json::to_string(&order.extra).map_err(not_ours)?;
+    let extra = order.extra_row().map_err(not_ours)?;
     let account = order.account.map(|account| account.to_string());
     let inserted = database
         .insert(
@@ -265,7 +265,9 @@ fn read_order(row: &dyn Columns) -> sqlx::Result<Order> {
         address: row.text(4)?,
         flower: row.text(5)?,
         extra: serde_json::from_str(&row.text(6)?).map_err(not_ours)?,
-    })
+        receipt: None,
+    }
+    .with_its_receipt())
 }
 
 /// What is in a column was not written by us.
