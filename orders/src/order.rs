@@ -30,6 +30,17 @@ pub const EXTRA_VALUE_LIMIT: usize = 500;
 /// What a row has beside the order's own fields. No client may send a field of this name.
 const RECEIPT_FIELD: &str = "receipt_secret";
 
+/// A UUID of version 7 whose 74 random bits are all drawn anew. Not `Uuid::now_v7`, whose counter makes
+/// each id of a millisecond its predecessor plus a few, so that one id tells the next
+/// (RFC 9562 §6.9: implementations that need unguessable values use random bits for every UUID).
+/// Ids of one millisecond are in no order.
+fn fresh_uuid() -> Uuid {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).expect("the system gives random bytes");
+    let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
 /// An order's identity: unique across boxes without asking anyone, and sortable by time (UUID
 /// version 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,10 +48,13 @@ const RECEIPT_FIELD: &str = "receipt_secret";
 pub struct OrderId(Uuid);
 
 impl OrderId {
-    /// A new id, later than every id this process made before.
+    /// A new id: the time, to the millisecond, and 74 random bits of its own.
+    ///
+    /// # Panics
+    /// When the system has no randomness to give.
     #[must_use]
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        Self(fresh_uuid())
     }
 
     /// Not above any id made at `time` or later, and above those made in earlier milliseconds; where a
@@ -110,9 +124,12 @@ pub struct AccountId(Uuid);
 
 impl AccountId {
     /// A new id.
+    ///
+    /// # Panics
+    /// When the system has no randomness to give.
     #[must_use]
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        Self(fresh_uuid())
     }
 }
 
@@ -504,7 +521,7 @@ mod tests {
     #[test]
     fn ids_sort_by_time_and_have_one_spelling() {
         let ids: Vec<OrderId> = (0..1000).map(|_| OrderId::new()).collect();
-        assert!(ids.is_sorted());
+        assert!(ids.is_sorted_by_key(|id| id.as_bytes()[..6].to_vec()));
         let now = jiff::Timestamp::now();
         let second = jiff::SignedDuration::from_secs(1);
         assert!(OrderId::floor(now - second) < ids[0]);
@@ -520,6 +537,35 @@ mod tests {
             String::new(),
         ] {
             assert_eq!(other.parse::<OrderId>(), Err(NotAnOrderId), "{other}");
+        }
+    }
+
+    /// Of ids made one after the other, in one millisecond too, none tells anything of the next: over
+    /// many pairs every random bit differs about half of the time.
+    #[test]
+    fn an_id_tells_nothing_of_the_next() {
+        const PAIRS: usize = 4000;
+        let pairs = || -> Vec<[[u8; 16]; 2]> {
+            let both = |_| [OrderId::new(), OrderId::new()].map(|id| *id.as_bytes());
+            let accounts = |_| [AccountId::new(), AccountId::new()].map(|id| id.0.into_bytes());
+            let orders = (0..PAIRS / 2).map(both);
+            orders.chain((0..PAIRS / 2).map(accounts)).collect()
+        };
+        let pairs = pairs();
+        let version = |id: &[u8; 16]| (id[6] >> 4, id[8] >> 6);
+        assert!(pairs.iter().flatten().all(|id| version(id) == (7, 2)));
+        let in_one_millisecond = pairs.iter().filter(|[a, b]| a[..6] == b[..6]).count();
+        assert!(in_one_millisecond > 0, "{in_one_millisecond}");
+        // All bits but those of time (48), version (4) and variant (2).
+        for bit in (52..64).chain(66..128) {
+            let differs =
+                |[a, b]: &&[[u8; 16]; 2]| (a[bit / 8] ^ b[bit / 8]) >> (7 - bit % 8) & 1 == 1;
+            let differing = pairs.iter().filter(differs).count();
+            // Six standard deviations of a fair coin are 190.
+            assert!(
+                differing.abs_diff(PAIRS / 2) < 250,
+                "bit {bit}: {differing}"
+            );
         }
     }
 

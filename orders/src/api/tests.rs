@@ -262,6 +262,8 @@ async fn the_operator_reads_every_order_page_by_page() {
         let placed = ask(&router, keyed(&format!("k-{number}"), "Ada")).await;
         ids.push(placed.json()["id"].as_str().unwrap().to_owned());
     }
+    // Of one millisecond they are in no order.
+    ids.sort();
     // From the beginning to the end, three at a time.
     let mut read = Vec::new();
     let mut since = String::new();

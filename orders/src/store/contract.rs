@@ -33,6 +33,17 @@ pub(crate) fn order(name: &str) -> Order {
     )
 }
 
+/// An order whose id is of a later millisecond than this one: ids of one are in no order.
+pub(crate) fn later(name: &str, than: OrderId) -> Order {
+    loop {
+        let order = order(name);
+        if order.id.as_bytes()[..6] > than.as_bytes()[..6] {
+            return order;
+        }
+        std::hint::spin_loop();
+    }
+}
+
 /// Proves the contract. `open` opens the same place anew, as a restart or a second box would.
 pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
@@ -165,8 +176,10 @@ pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 /// Proves the list.
 pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
-    let before = order("Nobody").id;
-    let orders: Vec<Order> = (0..7).map(|n| order(&format!("Ada {n}"))).collect();
+    // Above everything that other parts of the suite have left here.
+    let before = later("Nobody", OrderId::new()).id;
+    let mut orders: Vec<Order> = (0..7).map(|_| later("Ada", before)).collect();
+    orders.sort_by_key(|order| order.id);
     // Kept in another order than their ids'.
     for order in orders.iter().rev() {
         store.create(&order.clone().into()).await.unwrap();
@@ -192,12 +205,13 @@ pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)
     let store = open();
     let silent = Entry::from(order("Bob"));
     store.create(&silent).await.unwrap();
-    let noticed: Vec<Entry> = (0..3)
+    let mut noticed: Vec<Entry> = (0..3)
         .map(|_| Entry {
             notice: true,
             ..order("Ada").into()
         })
         .collect();
+    noticed.sort_by_key(|entry| entry.order.id);
     for entry in &noticed {
         store.create(entry).await.unwrap();
     }
@@ -291,9 +305,14 @@ pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
         account: by.map(|account| account.id),
         ..order("Somebody")
     };
+    let mut ids = [(); 5].map(|()| OrderId::new());
+    ids.sort();
     let orders: Vec<Order> = [Some(&ada), None, Some(&bob), Some(&ada), Some(&ada)]
         .map(placed)
-        .to_vec();
+        .into_iter()
+        .zip(ids)
+        .map(|(order, id)| Order { id, ..order })
+        .collect();
     for order in &orders {
         store.create(&order.clone().into()).await.unwrap();
     }
