@@ -1,5 +1,8 @@
 //! `POST /order`: read, judge, keep, answer. A place among the orders under way is taken only when
 //! the whole body is there (see `bodies.rs`).
+//!
+//! Rule: an order is said to be refused only when it is certain that the store does not have it. After
+//! everything else the answer is that nobody knows, and how to find out.
 
 use std::time::Duration;
 
@@ -63,6 +66,7 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
     let settings = &shop.settings;
     let draft = Draft::judge(fields, &settings.flowers, settings.unknown_fields)
         .map_err(Problem::faults)?;
+    let has_key = key.is_some();
     let claim = key.map(|key| key.claim(account, &draft));
     let receipt = Receipt::new().map_err(|error| {
         tracing::error!(error = one_line(&error), "no receipt");
@@ -95,23 +99,21 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
             let receipt = kept.and_then(|order| order.receipt);
             return Ok(received(first, receipt.as_ref(), true));
         }
-        Err(CreateError::KeyReused) => {
-            return Err(Problem::new(
-                StatusCode::CONFLICT,
-                "this Idempotency-Key was used for another order; take a new key for a new order",
-            ));
-        }
         Err(error) => {
-            let error = match error {
-                CreateError::Unavailable(error) => one_line(&error),
-                CreateError::Exists | CreateError::KeyReused => "its new id is taken".to_owned(),
+            let (error, detail) = match error {
+                CreateError::Unavailable(error) => (one_line(&error), unknown(has_key)),
+                CreateError::NotKept(error) => (one_line(&error), NOT_ACCEPTED),
+                CreateError::KeyReused => {
+                    return Err(Problem::new(
+                        StatusCode::CONFLICT,
+                        "this Idempotency-Key was used for another order; take a new key for a new order",
+                    ));
+                }
+                CreateError::Exists => ("its new id is taken".to_owned(), NOT_ACCEPTED),
             };
-            tracing::error!(order = %id, error, "order not stored");
+            tracing::error!(order = %id, error, detail, "order not stored");
             shop.readiness.doubt();
-            return Err(Problem::try_again(
-                2,
-                "the order could not be stored just now, and was not accepted",
-            ));
+            return Err(Problem::try_again(2, detail));
         }
     }
     if let Some(outbox) = &shop.outbox {
@@ -120,6 +122,17 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
     shop.count.add_one();
     shop.meter.placed.inc();
     Ok(received(id, entry.order.receipt.as_ref(), false))
+}
+
+const NOT_ACCEPTED: &str = "the order could not be stored just now, and was not accepted";
+
+/// What the customer is told when nobody knows: a store may have kept what it did not confirm.
+fn unknown(has_key: bool) -> &'static str {
+    if has_key {
+        "it is unknown whether the order was kept; send it again under the same Idempotency-Key, and it is one order"
+    } else {
+        "it is unknown whether the order was kept; sent again it may be a second one, which an Idempotency-Key prevents"
+    }
 }
 
 /// Keeps the entry within `limit`.

@@ -8,6 +8,7 @@ use crate::settings::AwsSettings;
 use crate::settings::RawSettings;
 use crate::store::memory::MemoryStore;
 use crate::store::stuck::Stuck;
+use crate::store::{CreateError, Entry, Kept, NothingKept};
 use axum::body::Body;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -147,6 +148,69 @@ async fn a_stuck_store_refuses_within_its_time() {
     let answer = router.oneshot(order(good())).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
+}
+
+/// A store that keeps every order and fails, in one way or the other.
+struct Failing(MemoryStore, Failure);
+
+type Failure = fn() -> anyhow::Error;
+
+#[async_trait::async_trait]
+impl Store for Failing {
+    async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        self.0.create(entry).await?;
+        Err((self.1)().into())
+    }
+    async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
+        self.0.get(id).await
+    }
+    async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
+        self.0.list(after, limit).await
+    }
+    async fn probe(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+    async fn notices(&self, _: usize) -> anyhow::Result<Vec<OrderId>> {
+        Ok(Vec::new())
+    }
+    async fn settle_notice(&self, _: OrderId) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_said_to_be_refused_only_when_that_is_certain() {
+    let lost = || anyhow::anyhow!("the answer was lost");
+    let certain = || anyhow::anyhow!("no connection").context(NothingKept);
+    let wrapped = || {
+        let error = anyhow::anyhow!("full").context(NothingKept);
+        error.context("write an order")
+    };
+    let table: [(Failure, bool, &str); 5] = [
+        (lost, true, "send it again under the same Idempotency-Key"),
+        (lost, false, "may be a second one"),
+        (certain, true, "was not accepted"),
+        (certain, false, "was not accepted"),
+        (wrapped, false, "was not accepted"),
+    ];
+    for (error, with_key, expected) in table {
+        let store = Arc::new(Failing(MemoryStore::default(), error));
+        let (router, _) = over(store, RawSettings::default());
+        let request = if with_key {
+            keyed("k-1", "Ada")
+        } else {
+            order(good())
+        };
+        let answer = ask(&router, request).await;
+        assert_eq!(answer.status, 503, "{expected}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(expected), "{detail}");
+        assert_eq!(
+            detail.contains("unknown"),
+            !expected.contains("not accepted"),
+            "{detail}"
+        );
+    }
 }
 
 #[tokio::test]

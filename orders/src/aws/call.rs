@@ -12,14 +12,11 @@ use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody, HttpService};
 use reqwest::StatusCode;
 use serde_json::Value;
-use tokio::time::Instant;
 
-use super::Aws;
+use super::{Aws, Backoff};
 
 /// After this long no further try is begun: it would not end before whoever waits gives up.
 const TRYING: Duration = Duration::from_secs(8);
-/// Before the second try, about; doubled for each further one.
-const PAUSE: Duration = Duration::from_millis(50);
 /// How much of a service's own words is kept.
 const WORDS: usize = 300;
 
@@ -33,8 +30,11 @@ pub(crate) struct Service {
     name: &'static str,
     /// Its name in `AWS_ENDPOINT_URL_…`.
     variable: &'static str,
-    /// How often a call is tried.
+    /// How often a call is tried that got no answer.
     tries: u32,
+    /// Whether a call that the service refuses for now is tried as long as there is time; else as often
+    /// as one without an answer.
+    waits: bool,
 }
 
 /// Tables.
@@ -42,18 +42,21 @@ pub(crate) const DYNAMODB: Service = Service {
     name: "dynamodb",
     variable: "DYNAMODB",
     tries: 4,
+    waits: true,
 };
 /// Topics.
 pub(crate) const SNS: Service = Service {
     name: "sns",
     variable: "SNS",
     tries: 3,
+    waits: false,
 };
 /// Metrics. Tried once: whoever publishes comes again soon, and a point must not count twice.
 pub(crate) const CLOUDWATCH: Service = Service {
     name: "monitoring",
     variable: "CLOUDWATCH",
     tries: 1,
+    waits: false,
 };
 
 /// Why a call did not succeed.
@@ -179,22 +182,23 @@ impl Aws {
         headers: &[(&'static str, &str)],
         body: Bytes,
     ) -> Result<Bytes, CallError> {
-        let started = Instant::now();
-        let mut pause = PAUSE;
-        for try_ in 1.. {
-            match self.call_once(service, region, headers, body.clone()).await {
-                Err(error)
-                    if error.passes() && try_ < service.tries && started.elapsed() < TRYING =>
-                {
-                    tracing::debug!(service = service.name, %error, "trying again");
-                }
-                outcome => return outcome,
+        let mut backoff = Backoff::within(TRYING);
+        let mut try_ = 1;
+        loop {
+            let outcome = self.call_once(service, region, headers, body.clone()).await;
+            let Err(error) = outcome else { return outcome };
+            // Who is refused for now is asked to come again; who hears nothing soon has to say so.
+            let again = match error {
+                CallError::Refused(_) => service.waits && error.passes(),
+                CallError::Unreachable(_) => false,
+            };
+            let again = again || (error.passes() && try_ < service.tries);
+            if !again || !backoff.pause().await {
+                return Err(error);
             }
-            // Not all who were refused together must come again together.
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause *= 2;
+            tracing::debug!(service = service.name, %error, "trying again");
+            try_ += 1;
         }
-        unreachable!("the last try returns")
     }
 
     async fn call_once(

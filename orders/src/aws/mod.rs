@@ -3,6 +3,7 @@
 //! Owns what S3, DynamoDB, SNS and CloudWatch have in common. Everything here is asked for in the
 //! background and lazily: the service listens before the first answer, and off EC2 there is none.
 
+mod backoff;
 mod call;
 pub(crate) mod table;
 mod wire;
@@ -17,7 +18,9 @@ use reqwest::Method;
 use tokio::sync::OnceCell;
 
 use crate::settings::AwsSettings;
+pub(crate) use backoff::Backoff;
 pub(crate) use call::{CLOUDWATCH, CallError, FORM, SNS};
+pub(crate) use wire::Patience;
 use wire::Wire;
 pub use wire::client;
 

@@ -12,7 +12,10 @@ use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
 };
-use reqwest::{Client, ClientBuilder};
+use reqwest::{Client, ClientBuilder, StatusCode};
+use tokio::time::Instant;
+
+use super::Backoff;
 
 /// A store or metric call that takes longer has failed, and may be tried again within the patience
 /// of who waits for it.
@@ -56,6 +59,17 @@ pub fn client(url: &str, timeout: Duration) -> anyhow::Result<Client> {
     })
 }
 
+/// In a request's extensions: until when a service that is too busy for it is asked again. For requests
+/// that bear being made twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience(pub(crate) Instant);
+
+/// Whether a service says that it may take the same request later (S3: `SlowDown` is a 503,
+/// `InternalError` a 500).
+fn is_busy(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
 /// The clients, each made when it is first needed. Clones are the same.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wire {
@@ -93,6 +107,15 @@ impl HttpService for Wire {
         let client = self
             .client(if plain { "http://" } else { "https://" })
             .map_err(|error| HttpError::new_boxed(HttpErrorKind::Unknown, error.into()))?;
-        HttpService::call(client, request).await
+        let Some(Patience(deadline)) = request.extensions().get().copied() else {
+            return HttpService::call(client, request).await;
+        };
+        let mut backoff = Backoff::until(deadline);
+        loop {
+            let answer = HttpService::call(client, request.clone()).await?;
+            if !is_busy(answer.status()) || !backoff.pause().await {
+                return Ok(answer);
+            }
+        }
     }
 }

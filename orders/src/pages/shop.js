@@ -108,10 +108,19 @@ onSubmit(byId("order"), async (answer) => {
     headers: { "content-type": "application/json", "idempotency-key": unanswered.key },
     body,
   };
-  const { ok, status, body: said } = await askPatiently("order", options, () =>
+  // It may have arrived all the same: only its answer is missing.
+  const unknown = () =>
+    say(answer, "bad", "The shop does not answer, and may have your order already. Please press the button again: it stays one order.");
+  const asked = await askPatiently("order", options, () =>
     say(answer, "", "The shop is busy. Trying again, please wait…"),
-  );
-  if (status < 500) unanswered = null;
+  ).catch(() => null);
+  if (!asked || asked.status >= 500) {
+    showFaults(form, FIELDS, []);
+    unknown();
+    return;
+  }
+  const { ok, status, body: said } = asked;
+  unanswered = null;
   showFaults(form, FIELDS, said.errors || []);
   if (!ok) {
     say(answer, "bad", "Not ordered: " + (said.detail || "please try again") + ".");

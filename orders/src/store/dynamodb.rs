@@ -13,6 +13,7 @@
 //! do not hold all that JSON's do. What belongs together is written in one transaction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
@@ -21,15 +22,16 @@ use serde_json::{Value, json};
 
 use super::{Claim, CreateError, Entry, Kept, Store};
 use crate::aws::table::{Table, text};
-use crate::aws::{Aws, CallError};
+use crate::aws::{Aws, Backoff, CallError};
 use crate::order::{Order, OrderId};
 
 /// The last digits of ids.
 const DIGITS: &str = "0123456789abcdef";
 /// How long a claim is kept, at least: DynamoDB deletes within days after.
 const CLAIM_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(48);
-/// How often a transaction is tried that met another one on the same items.
-const TRANSACTIONS: u32 = 6;
+/// After this long a transaction that met another one on the same items, or was throttled, is not tried
+/// again: it would not end before the customer is told.
+const TRANSACTING: Duration = Duration::from_secs(8);
 
 /// Orders in a table.
 #[derive(Debug)]
@@ -121,7 +123,8 @@ impl DynamoDbStore {
             })
             .collect();
         let body = json!({ "TransactItems": puts });
-        for try_ in 1.. {
+        let mut backoff = Backoff::within(TRANSACTING);
+        loop {
             let error = match self.table.call_on_any("TransactWriteItems", &body).await {
                 Ok(_) => return Ok(true),
                 Err(error) => error,
@@ -142,13 +145,10 @@ impl DynamoDbStore {
                 ]
                 .contains(&reason.as_str())
             };
-            if try_ >= TRANSACTIONS || !reasons.iter().any(passes) {
+            if !reasons.iter().any(passes) || !backoff.pause().await {
                 return Err(self.table.explain("TransactWriteItems", error));
             }
-            let pause = fastrand::u64(10..40 << try_);
-            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
         }
-        bail!("TransactWriteItems on table {}", self.table.name())
     }
 
     /// What an entry met that could not be written.
@@ -320,7 +320,7 @@ impl Store for DynamoDbStore {
         };
         outcome.await.unwrap_or_else(|error| {
             self.writes.store(false, Ordering::Relaxed);
-            Err(CreateError::Unavailable(error))
+            Err(error.into())
         })
     }
 

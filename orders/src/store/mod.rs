@@ -83,8 +83,31 @@ pub enum CreateError {
     Exists,
     /// The claim's key was used for other fields.
     KeyReused,
-    /// The store did not take it, or did not say so in time.
+    /// The store did not take it; it is certain that nothing was kept.
+    NotKept(anyhow::Error),
+    /// No answer, or one that says nothing of what was done: the order may be kept all the same.
     Unavailable(anyhow::Error),
+}
+
+/// The mark, as an error's context, of failures before anything could reach the place. What does not
+/// have it may have been kept: that is the rule for every store, as an answer can always be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NothingKept;
+
+impl std::fmt::Display for NothingKept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nothing was kept")
+    }
+}
+
+impl From<anyhow::Error> for CreateError {
+    fn from(error: anyhow::Error) -> Self {
+        if error.is::<NothingKept>() {
+            Self::NotKept(error)
+        } else {
+            Self::Unavailable(error)
+        }
+    }
 }
 
 /// A place that keeps orders.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
+use axum::http::Extensions;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::aws::AmazonS3;
@@ -27,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::{Claim, CreateError, Entry, Kept, Store};
-use crate::aws::Aws;
+use super::{Claim, CreateError, Entry, Kept, NothingKept, Store};
+use crate::aws::{Aws, Backoff, Patience};
 use crate::order::{Order, OrderId};
 use crate::receipt::Receipt;
 
@@ -36,13 +37,8 @@ use crate::receipt::Receipt;
 /// credentials and bucket, and costs a read, not a write. Where the right to write is in doubt, it is
 /// created if absent, as orders are.
 const PROBE: &str = ".probe";
-/// How often an object is put before the customer is told. The client under it tries again only what
-/// surely did not arrive.
-const PUTS: u32 = 3;
 /// After this long no further put is begun: it would not end before the customer is told.
 const PUTTING: Duration = Duration::from_secs(8);
-/// Between two puts, times their number.
-const PUT_PAUSE: Duration = Duration::from_millis(100);
 /// Objects read at once for a list: their latencies overlap, and memory stays small.
 const READS: usize = 32;
 /// How long a notice waits for its order. Orders that take longer than seconds were refused.
@@ -137,37 +133,39 @@ impl S3Store {
         attempt: Option<&str>,
     ) -> anyhow::Result<Put> {
         let content = content.into();
-        let started = Instant::now();
-        for try_ in 1.. {
+        let deadline = Instant::now() + PUTTING;
+        let mut backoff = Backoff::until(deadline);
+        loop {
             let mut attributes =
                 Attributes::from_iter([(Attribute::ContentType, "application/json")]);
             if let Some(attempt) = attempt {
                 attributes.insert(ATTEMPT, attempt.to_owned().into());
             }
+            let mut extensions = Extensions::new();
+            extensions.insert(Patience(deadline));
             let options = PutOptions {
                 mode: PutMode::Create,
                 attributes,
+                extensions,
                 ..PutOptions::default()
             };
-            let client = self.client().await?;
-            let last = try_ >= PUTS || started.elapsed() > PUTTING;
-            match client.put_opts(key, content.clone().into(), options).await {
+            let client = self.client().await.context(NothingKept)?;
+            let error = match client.put_opts(key, content.clone().into(), options).await {
                 Ok(_) => return Ok(Put::Made),
                 Err(error @ Error::AlreadyExists { .. }) => {
                     if let Some(found) = self.read(key).await? {
                         return Ok(Put::Found(found));
                     }
                     // S3 says so too while another put to this key is under way, which may fail.
-                    if last {
-                        return Err(self.on_key(error, "create", key));
-                    }
+                    error
                 }
-                Err(error) if !last && may_have_arrived(&error) => {}
+                Err(error) if may_have_arrived(&error) => error,
                 Err(error) => return Err(self.on_key(error, "create", key)),
+            };
+            if !backoff.pause().await {
+                return Err(self.on_key(error, "create", key));
             }
-            tokio::time::sleep(PUT_PAUSE * try_).await;
         }
-        bail!("create s3://{}/{key}", self.bucket)
     }
 
     async fn read(&self, key: &Path) -> anyhow::Result<Option<Object>> {
@@ -242,7 +240,7 @@ impl S3Store {
             receipt_secret: receipt.map(|receipt| receipt.reveal().to_owned()),
         };
         let kept = self.claim(claim, &ours).await;
-        let kept = kept.map_err(CreateError::Unavailable)?;
+        let kept = kept.map_err(CreateError::from)?;
         if kept.fingerprint != ours.fingerprint {
             return Err(CreateError::KeyReused);
         }
@@ -250,12 +248,10 @@ impl S3Store {
             return match self.keep(&entry.order, entry.notice).await {
                 Ok(true) => Ok(Kept::Now),
                 Ok(false) => Err(CreateError::Exists),
-                Err(error) => Err(CreateError::Unavailable(error)),
+                Err(error) => Err(error.into()),
             };
         }
-        self.finish(entry, &kept)
-            .await
-            .map_err(CreateError::Unavailable)
+        self.finish(entry, &kept).await.map_err(CreateError::from)
     }
 
     /// What is claimed: `ours`, unless somebody was first.
@@ -427,10 +423,13 @@ impl Store for S3Store {
             None => match self.keep(&entry.order, entry.notice).await {
                 Ok(true) => Ok(Kept::Now),
                 Ok(false) => Err(CreateError::Exists),
-                Err(error) => Err(CreateError::Unavailable(error)),
+                Err(error) => Err(error.into()),
             },
         };
-        if matches!(kept, Err(CreateError::Unavailable(_))) {
+        if matches!(
+            kept,
+            Err(CreateError::Unavailable(_) | CreateError::NotKept(_))
+        ) {
             self.writes.store(false, Ordering::Relaxed);
         }
         kept

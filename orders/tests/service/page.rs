@@ -169,6 +169,12 @@ fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
             .until("document.getElementById('order-answer').innerText.includes('does not answer')")
             .await;
         browser.until("window.said.includes('Trying again')").await;
+        assert!(
+            text(browser, "#order-answer")
+                .await
+                .contains("may have your order already"),
+            "that it was not ordered is more than the page knows"
+        );
         let name = browser
             .run("return document.getElementById('name').value")
             .await;

@@ -141,7 +141,8 @@ async fn throttling_without_end_is_said() {
     };
     let error = format!("{error:#}");
     assert!(error.contains("ThrottlingException: slow down"), "{error}");
-    assert_eq!(asked.load(Ordering::SeqCst), 4);
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked >= 8, "to the end of its time: {asked}");
 }
 
 #[tokio::test]

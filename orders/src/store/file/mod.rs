@@ -24,7 +24,7 @@ use crate::candidates::Candidates;
 use crate::order::{Order, OrderId};
 
 use database::{Database, Place};
-use writer::{Change, Job, Outcome};
+use writer::{Change, Failed, Job, Outcome};
 
 /// Orders that may wait for the writer. More than the service has under way at once; whoever comes
 /// beyond is told to try again rather than kept in memory.
@@ -64,16 +64,17 @@ impl FileStore {
     }
 
     /// Hands a change to the writer and waits until it is durable or refused.
-    async fn write(&self, change: Change) -> anyhow::Result<Outcome> {
+    async fn write(&self, change: Change) -> Result<Outcome, Failed> {
         let (reply, answer) = oneshot::channel();
         match self.jobs.try_send(Job { change, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                return Err(anyhow!("{WAITING} orders wait for the disk already"));
+                let full = anyhow!("{WAITING} orders wait for the disk already");
+                return Err(Failed::Before(full));
             }
-            Err(TrySendError::Disconnected(_)) => return Err(gone()),
+            Err(TrySendError::Disconnected(_)) => return Err(Failed::Before(gone())),
         }
-        answer.await.map_err(|_| gone())?
+        answer.await.map_err(|_| Failed::OnTheWay(gone()))?
     }
 
     /// Runs blocking `work` on the database, bounded.
@@ -106,14 +107,14 @@ impl Store for FileStore {
         let row = entry
             .order
             .to_row()
-            .map_err(|error| CreateError::Unavailable(error.into()))?;
+            .map_err(|error| CreateError::NotKept(error.into()))?;
         let change = Change::Order {
             id: entry.order.id,
             row,
             claim: entry.claim,
             notice: entry.notice,
         };
-        match self.write(change).await.map_err(CreateError::Unavailable)? {
+        match self.write(change).await? {
             Outcome::Done => Ok(Kept::Now),
             Outcome::Before(id) => Ok(Kept::Before(id)),
             Outcome::Exists => Err(CreateError::Exists),
@@ -149,6 +150,7 @@ impl Store for FileStore {
         match tokio::time::timeout(CLOSE_TIMEOUT, closed).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
+                let error = anyhow::Error::from(error);
                 tracing::warn!(error = format!("{error:#}"), "the store was not closed");
             }
             Err(_) => {

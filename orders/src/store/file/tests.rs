@@ -81,9 +81,10 @@ fn said<T: std::fmt::Debug>(outcome: anyhow::Result<T>) -> String {
     format!("{:#}", outcome.unwrap_err())
 }
 
+/// Why the store refuses; nothing was kept, and it says so where that is certain.
 async fn refusal(store: &FileStore) -> String {
     match store.create(&contract::order("Eve").into()).await {
-        Err(CreateError::Unavailable(error)) => format!("{error:#}"),
+        Err(CreateError::Unavailable(error) | CreateError::NotKept(error)) => format!("{error:#}"),
         other => panic!("{other:?}"),
     }
 }
@@ -456,7 +457,7 @@ async fn a_stuck_commit_holds_up_nobody_who_need_not_wait() {
     for create in &mut creates[1..] {
         match create.now_or_never() {
             None => {}
-            Some(Err(CreateError::Unavailable(error))) => {
+            Some(Err(CreateError::NotKept(error))) => {
                 assert!(format!("{error:#}").contains("wait for the disk already"));
                 refused += 1;
             }

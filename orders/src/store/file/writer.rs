@@ -15,7 +15,7 @@ use super::database::{
     CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, decode,
 };
 use crate::order::OrderId;
-use crate::store::Claim;
+use crate::store::{Claim, CreateError};
 
 /// Changes in one commit at most: bounds memory, and how long the first of them waits for the last.
 const BATCH: usize = 256;
@@ -40,7 +40,43 @@ const FRESH: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) change: Change,
-    pub(super) reply: oneshot::Sender<anyhow::Result<Outcome>>,
+    pub(super) reply: oneshot::Sender<Result<Outcome, Failed>>,
+}
+
+/// Why a change was not confirmed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// Before anything was written: it is certain that nothing was kept.
+    Before(anyhow::Error),
+    /// On the way to the disk, which may have taken it.
+    OnTheWay(anyhow::Error),
+}
+
+impl Failed {
+    /// The same, for one more job of the batch.
+    fn again(&self) -> Self {
+        match self {
+            Self::Before(error) => Self::Before(anyhow!("{error:#}")),
+            Self::OnTheWay(error) => Self::OnTheWay(anyhow!("{error:#}")),
+        }
+    }
+}
+
+impl From<Failed> for anyhow::Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Before(error) | Failed::OnTheWay(error) => error,
+        }
+    }
+}
+
+impl From<Failed> for CreateError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Before(error) => Self::NotKept(error),
+            Failed::OnTheWay(error) => Self::Unavailable(error),
+        }
+    }
 }
 
 /// What is to become durable.
@@ -109,7 +145,7 @@ fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
         if let Change::Order { row, .. } = &job.change {
             bytes += row.len();
         }
-        // Whoever gave up was told that the order was not accepted; keeping it would make the
+        // A caller that gave up does not know whether the order was kept; keeping it now could make the
         // customer's second attempt a second order.
         if !job.reply.is_closed() {
             batch.push(job);
@@ -147,7 +183,7 @@ impl Writer<'_> {
             for job in batch.drain(..) {
                 let answer = match job.change {
                     Change::Close => Ok(Outcome::Done),
-                    _ => Err(anyhow!("the store is closed")),
+                    _ => Err(Failed::Before(anyhow!("the store is closed"))),
                 };
                 let _ = job.reply.send(answer);
             }
@@ -161,17 +197,16 @@ impl Writer<'_> {
                     let _ = job.reply.send(Ok(outcome));
                 }
             }
-            Err(error) => {
-                let reason = format!("{error:#}");
+            Err(failed) => {
                 for job in batch.drain(..) {
-                    let _ = job.reply.send(Err(anyhow!("{reason}")));
+                    let _ = job.reply.send(Err(failed.again()));
                 }
             }
         }
     }
 
-    fn commit(&mut self, batch: &[Job]) -> anyhow::Result<Vec<Outcome>> {
-        self.make_ready()?;
+    fn commit(&mut self, batch: &[Job]) -> Result<Vec<Outcome>, Failed> {
+        self.make_ready().map_err(Failed::Before)?;
         let writes = batch
             .iter()
             .any(|job| !matches!(job.change, Change::None | Change::Probe));
@@ -186,7 +221,7 @@ impl Writer<'_> {
             self.place.distrust();
             self.committed = None;
         }
-        committed
+        committed.map_err(Failed::OnTheWay)
     }
 
     /// Opens the database when it has to be. After a long attempt that failed the next one waits as long

@@ -123,6 +123,43 @@ async fn a_bad_network_is_borne() {
     faults::are_borne(&reach, &server.endpoint, busy).await;
 }
 
+/// As S3 does it while it makes room for a new rate of requests: more refusals in a row than a few quick
+/// tries outlast.
+#[tokio::test]
+async fn a_server_that_asks_to_slow_down_is_waited_for() {
+    for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (429, "")] {
+        let server = Server::with_bucket("shop").await;
+        let puts = AtomicUsize::new(0);
+        let flaky = Flaky::before(&server.endpoint, move |head| {
+            if head.line().starts_with("PUT ") && puts.fetch_add(1, Ordering::SeqCst) < 7 {
+                let body = format!("<Error><Code>{code}</Code></Error>");
+                return Fate::Answered(status, body);
+            }
+            Fate::Passes
+        })
+        .await;
+        let order = contract::order("Ada");
+        let kept = store(&flaky.endpoint, "shop").create(&order.into()).await;
+        assert_eq!(kept.unwrap(), Kept::Now, "{code}");
+    }
+}
+
+/// S3 keeps the order and every answer is lost: nobody may say that it was not accepted.
+#[tokio::test]
+async fn an_order_whose_every_answer_is_lost_is_not_said_to_be_refused() {
+    let server = Server::with_bucket("shop").await;
+    let flaky = Flaky::before(&server.endpoint, |_| Fate::AnswerLost).await;
+    let order = contract::order("Ada");
+    let entry = Entry::from(order.clone());
+    let outcome = store(&flaky.endpoint, "shop").create(&entry).await;
+    assert!(
+        matches!(outcome, Err(CreateError::Unavailable(_))),
+        "{outcome:?}"
+    );
+    let there = store(&server.endpoint, "shop").get(order.id).await.unwrap();
+    assert_eq!(there, Some(order));
+}
+
 #[tokio::test]
 async fn a_put_that_met_another_one_is_tried_again() {
     // What S3 answers while somebody else's put to the same key is under way, which then fails.

@@ -30,7 +30,7 @@ use self::accounts::SqlAccounts;
 use self::database::Database;
 use self::session::{Columns, Session, Value};
 use self::writer::Writer;
-use super::{CreateError, Entry, Kept, Store};
+use super::{CreateError, Entry, Kept, NothingKept, Store};
 use crate::accounts::Accounts;
 use crate::order::{Order, OrderId};
 use crate::settings::{Engine, SqlAddress, SqlSettings};
@@ -77,7 +77,7 @@ impl SqlStore {
             return writer.keep(entry).await;
         }
         let database = &self.database;
-        let pools = database.pools().await?;
+        let pools = database.pools().await.context(NothingKept)?;
         let outcome = retry::tried(database, || async move {
             let mut session = database.write(pools).await?;
             session.run(database.begin()).await?;
@@ -355,7 +355,7 @@ impl Store for SqlStore {
             Ok(Outcome::Kept(kept)) => Ok(kept),
             Ok(Outcome::Exists) => Err(CreateError::Exists),
             Ok(Outcome::KeyReused) => Err(CreateError::KeyReused),
-            Err(error) => Err(CreateError::Unavailable(error)),
+            Err(error) => Err(error.into()),
         }
     }
 

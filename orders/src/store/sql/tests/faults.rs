@@ -24,7 +24,7 @@ fn entry() -> Entry {
 
 fn unavailable(outcome: Result<Kept, CreateError>) -> String {
     match outcome {
-        Err(CreateError::Unavailable(error)) => format!("{error:#}"),
+        Err(CreateError::Unavailable(error) | CreateError::NotKept(error)) => format!("{error:#}"),
         other => panic!("{other:?}"),
     }
 }
