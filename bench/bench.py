@@ -127,7 +127,8 @@ def services(box):
         port = free_port()
         begun = time.perf_counter()
         child = subprocess.Popen(
-            [box / "orders", "--listen", f"127.0.0.1:{port}", "--store", f"file://{place}"], stderr=subprocess.DEVNULL
+            [box / "orders", "--listen", f"127.0.0.1:{port}", "--store", f"file://{place}", "--lame-duck-seconds", "0"],
+            stderr=subprocess.DEVNULL,
         )
         try:
             while not answers(f"http://127.0.0.1:{port}/gtg"):

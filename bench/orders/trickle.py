@@ -114,7 +114,7 @@ def main():
         place = Path(place)
         child = subprocess.Popen(
             [args.orders, "--listen", "127.0.0.1:0", "--store", f"file://{place}/shop"],
-            stderr=subprocess.PIPE, env=os.environ | {"AWS_EC2_METADATA_DISABLED": "true"},
+            stderr=subprocess.PIPE, env=os.environ | {"AWS_EC2_METADATA_DISABLED": "true", "ORDERS_LAME_DUCK_SECONDS": "0"},
         )
         try:
             port = listening(child)

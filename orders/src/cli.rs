@@ -27,13 +27,22 @@ use crate::log::Log;
 use crate::metrics::{OrderCount, Publisher};
 use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
-use crate::server::{self, Bounds, Drained};
+use crate::server::{self, Bounds, Drained, Stop};
 use crate::settings::{RawSettings, Settings};
 use crate::{VERSION, candidates, chain, store};
 
 /// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
 /// memory.
 const BLOCKING_THREADS: usize = 32;
+/// Closing the store may take this long (the file store's own limit).
+const LAST_CLOSE: Duration = Duration::from_secs(3);
+/// The longest that a stop takes by default, from SIGTERM to the end of the process, without the program's own
+/// time. The unit's `TimeoutStopSec` must be longer, or orders under way are cut off.
+#[must_use]
+pub fn longest_stop(settings: &Settings) -> Duration {
+    settings.lame_duck + settings.drain + LAST_METRIC + LAST_NOTICES + LAST_CLOSE
+}
+
 /// The last metric call may take this long when the service stops.
 const LAST_METRIC: Duration = Duration::from_secs(3);
 /// And the last notices; the store has what is not sent by then.
@@ -79,9 +88,13 @@ struct ServeArgs {
     /// Flowers on sale, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     flowers: Option<Vec<String>>,
-    /// Seconds that orders under way get to finish after SIGTERM [default: 20]
+    /// Seconds that orders under way get to finish after SIGTERM and the lame-duck time [default: 20]
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<u64>,
+    /// Seconds that it goes on serving after SIGTERM, not ready, closing connections with their answers
+    /// [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    lame_duck_seconds: Option<u64>,
     /// Settings file [default: /etc/orders/orders.toml, if there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -148,6 +161,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 metrics_namespace: args.metrics_namespace,
                 flowers: args.flowers,
                 drain_seconds: args.drain_seconds,
+                lame_duck_seconds: args.lame_duck_seconds,
                 ..RawSettings::default()
             };
             let settings =
@@ -265,21 +279,32 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         outbox,
     };
     let told_to_stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let lame_duck = tokio::select! {
+            _ = terminate.recv() => settings.lame_duck,
+            // Somebody sits and waits.
+            _ = interrupt.recv() => Duration::ZERO,
+        };
         readiness.drain();
         // Said here and not by the task that tells of changes: with nothing under way the process
         // ends before that task has its turn.
         let status = State::Draining.reason().unwrap_or_default();
         tracing::info!(status, "stopping");
         notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+        lame_duck
     };
     let bounds = Bounds::default().within_open_files();
     let open = shop.meter.connections.clone();
     let router = api::router(shop);
-    let drained = server::serve(listener, router, bounds, open, told_to_stop, settings.drain).await;
+    let mut again = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let hurry = async move {
+        let _ = again.recv().await;
+    };
+    let the_end = Stop {
+        told: told_to_stop,
+        hurry,
+        drain: settings.drain,
+    };
+    let drained = server::serve(listener, router, bounds, open, the_end).await;
 
     drop(stop);
     if let Some(publishing) = publishing

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -119,6 +120,17 @@ pub enum Drained {
     OutOfTime,
 }
 
+/// How far the end of the service has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// It serves.
+    Open,
+    /// It still serves, and asks every client to go elsewhere with its answer.
+    LameDuck,
+    /// What is under way is finished, nothing new is taken.
+    Stopping,
+}
+
 /// What all connections share.
 struct House {
     bounds: Bounds,
@@ -129,7 +141,7 @@ struct House {
     crowded: Notify,
     /// Wakes the connection that has been speaking longest: it must come to an end.
     hurry: Notify,
-    stopping: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
     /// Connections open now, for the metrics.
     open: Gauge,
     /// Connections sent away so far.
@@ -167,18 +179,31 @@ impl House {
     }
 }
 
-/// Serves `router` on `listener` within `bounds`, counting in `open`, until `stop`; then takes what is already in the
-/// listen queue, closes it, and gives requests under way `drain` to finish. A socket that systemd
+/// How the service comes to its end.
+#[derive(Debug)]
+pub struct Stop<Told, Hurry> {
+    /// When it begins, and how long the lame-duck time is.
+    pub told: Told,
+    /// Ends the lame-duck time before.
+    pub hurry: Hurry,
+    /// How long requests under way get to finish after it.
+    pub drain: Duration,
+}
+
+/// Serves `router` on `listener` within `bounds`, counting in `open`, until `stop`; then
+/// comes the lame-duck time: for so long it goes on serving, on connections old and new, and closes each with its
+/// next answer (`Connection: close`). A client that keeps a connection is never met by a closed one while
+/// it does not know yet; whoever asks `/gtg` goes elsewhere meanwhile. Then it takes what is already in the
+/// listen queue, closes that, and gives requests under way `drain` to finish. A socket that systemd
 /// holds as well stays open: what connects to it from now on waits there for the next process.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     bounds: Bounds,
     open: Gauge,
-    stop: impl Future<Output = ()>,
-    drain: Duration,
+    stop: Stop<impl Future<Output = Duration>, impl Future<Output = ()>>,
 ) -> Drained {
-    let (tell, stopping) = watch::channel(false);
+    let (tell, stage) = watch::channel(Stage::Open);
     let house = Arc::new(House {
         bounds,
         router,
@@ -186,25 +211,36 @@ pub async fn serve(
         voices: Arc::new(Semaphore::new(bounds.speaking)),
         crowded: Notify::new(),
         hurry: Notify::new(),
-        stopping,
+        stage,
         open,
         shed: AtomicU64::new(0),
         begun: Instant::now(),
     });
-    let mut stop = pin!(stop);
+    let Stop { told, hurry, drain } = stop;
+    let (mut stop, mut hurry) = (pin!(told), pin!(hurry));
+    // Never yet.
+    let mut lame = pin!(Either::Left(std::future::pending()));
+    let mut lame_duck = false;
     loop {
-        let accepted = async {
-            match listener.accept().await {
-                Ok((stream, _)) => welcome(stream, &house).await,
-                Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
+        // Only the accepting is given up for the others: a connection that is there is served.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            time = &mut stop, if !lame_duck => {
+                lame_duck = true;
+                // The receivers are in `house`, so there are some.
+                let _ = tell.send(Stage::LameDuck);
+                lame.set(Either::Right(tokio::time::sleep(time)));
+                continue;
             }
+            () = &mut lame, if lame_duck => break,
+            () = &mut hurry, if lame_duck => break,
         };
-        tokio::select! {
-            () = accepted => {}
-            () = &mut stop => break,
+        match accepted {
+            Ok((stream, _)) => welcome(stream, &house).await,
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
     // These clients were told by the kernel that they are connected; closing the listener now
@@ -213,8 +249,7 @@ pub async fn serve(
         welcome(stream, &house).await;
     }
     drop(listener);
-    // The receivers are in `house`, so there are some.
-    let _ = tell.send(true);
+    let _ = tell.send(Stage::Stopping);
     let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
     let gone = Arc::clone(&house.places).acquire_many_owned(all);
     match tokio::time::timeout(drain, gone).await {

@@ -22,8 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::House;
 use super::watched::{Life, Phase, Told, Watched};
+use super::{House, Stage};
 
 /// Who was just accepted when the service is told to stop gets this long to say what it wants: its
 /// request may be here already.
@@ -64,7 +64,7 @@ where
     loop {
         if first.is_empty() {
             let stop = async {
-                stopped(&house).await;
+                reached(&house, Stage::Stopping).await;
                 tokio::time::sleep_until(last_words).await;
             };
             tokio::select! {
@@ -128,9 +128,9 @@ async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-async fn stopped(house: &House) {
+async fn reached(house: &House, wanted: Stage) {
     // An error means that the sender is gone, which means stop as well.
-    let _ = house.stopping.clone().wait_for(|stop| *stop).await;
+    let _ = house.stage.clone().wait_for(|stage| *stage >= wanted).await;
 }
 
 /// The next bytes; `None` at the end. Holds no buffer while there are none.
@@ -184,11 +184,13 @@ where
         .header_read_timeout(None)
         .max_buf_size(bounds.head)
         // The answer says so when it is the last one.
-        .keep_alive(!*house.stopping.borrow())
+        .keep_alive(*house.stage.borrow() == Stage::Open)
+        // A client may close its side once it has sent all and still wait for the answer (RFC 9112 §9.6).
+        .half_close(true)
         .serve_connection(io, service);
 
     let mut hurried = pin!(house.hurry.notified());
-    let mut stop = pin!(stopped(house));
+    let mut stop = pin!(reached(house, Stage::LameDuck));
     let mut watch = pin!(tokio::time::sleep(bounds.park));
     let mut leaving = false;
     let verdict = poll_fn(|context| {

@@ -9,14 +9,14 @@ use super::*;
 const BIG: usize = 300_000;
 
 /// What a test holds of a running house.
-struct Stage {
+struct Scene {
     house: Arc<House>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stage>,
     /// Lets `/held` answer.
     go: Arc<Semaphore>,
 }
 
-impl Stage {
+impl Scene {
     fn new(bounds: Bounds) -> Self {
         let go = Arc::new(Semaphore::new(0));
         let gate = Arc::clone(&go);
@@ -28,7 +28,7 @@ impl Stage {
             .route("/", get(async || "hi"))
             .route("/held", get(held))
             .route("/big", get(async || vec![b'x'; BIG]));
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stage) = watch::channel(Stage::Open);
         let house = Arc::new(House {
             bounds,
             router,
@@ -36,7 +36,7 @@ impl Stage {
             voices: Arc::new(Semaphore::new(bounds.speaking)),
             crowded: Notify::new(),
             hurry: Notify::new(),
-            stopping,
+            stage,
             open: Gauge::default(),
             shed: AtomicU64::new(0),
             begun: Instant::now(),
@@ -103,7 +103,7 @@ const HELD: &str = "GET /held HTTP/1.1\r\nhost: s\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn the_silent_are_let_go_after_their_time_and_speak_until_then() {
-    let stage = Stage::new(Bounds::default());
+    let stage = Scene::new(Bounds::default());
     let mut mute = stage.connect().await;
     assert_eq!(rest(&mut mute).await, (String::new(), 75));
 
@@ -124,7 +124,7 @@ async fn the_silent_are_let_go_after_their_time_and_speak_until_then() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
-    let stage = Stage::new(Bounds::default());
+    let stage = Scene::new(Bounds::default());
     for before in ["", GET] {
         let mut stream = stage.connect().await;
         say(&mut stream, before).await;
@@ -157,7 +157,7 @@ async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all() {
-    let stage = Stage::new(Bounds::default());
+    let stage = Scene::new(Bounds::default());
     let ask = "GET /big HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n";
     let mut deaf = stage.connect().await;
     say(&mut deaf, ask).await;
@@ -182,7 +182,7 @@ async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all
 
 #[tokio::test(start_paused = true)]
 async fn the_silent_make_room_the_oldest_first() {
-    let stage = Stage::new(Bounds {
+    let stage = Scene::new(Bounds {
         connections: 2,
         ..Bounds::default()
     });
@@ -200,7 +200,7 @@ async fn the_silent_make_room_the_oldest_first() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_served_is_not_sent_away_for_others() {
-    let stage = Stage::new(Bounds {
+    let stage = Scene::new(Bounds {
         connections: 2,
         speaking: 1,
         ..Bounds::default()
@@ -239,7 +239,7 @@ async fn who_is_served_is_not_sent_away_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
-    let stage = Stage::new(Bounds {
+    let stage = Scene::new(Bounds {
         speaking: 1,
         ..Bounds::default()
     });
@@ -260,7 +260,7 @@ async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_together_are_all_answered() {
-    let stage = Stage::new(Bounds::default());
+    let stage = Scene::new(Bounds::default());
     let mut stream = stage.connect().await;
     say(&mut stream, &format!("{GET}{GET}{}", &GET[..20])).await;
     for _ in 0..2 {
@@ -274,7 +274,7 @@ async fn requests_that_come_together_are_all_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
-    let stage = Stage::new(Bounds::default());
+    let stage = Scene::new(Bounds::default());
     let mut rested = stage.connect().await;
     say(&mut rested, GET).await;
     answer(&mut rested).await;
@@ -283,7 +283,7 @@ async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
     let mut silent = stage.connect().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let mut fresh = stage.connect().await;
-    stage.stop.send(true).unwrap();
+    stage.stop.send(Stage::Stopping).unwrap();
     assert_eq!(rest(&mut silent).await, (String::new(), 0));
     assert_eq!(rest(&mut rested).await, (String::new(), 0));
     // Who has only just come may have a request on the way.
@@ -296,6 +296,80 @@ async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
     let (said, _) = rest(&mut served).await;
     assert!(said.ends_with("held"), "{said}");
     drop((served, fresh));
+    settle().await;
+    assert_eq!(stage.count(), (0, 0));
+}
+
+/// Clients that keep their connections and do not know of the stop yet: each gets an answer that says so,
+/// however its connection was when the stop came.
+#[tokio::test(start_paused = true)]
+async fn a_lame_duck_answers_everybody_and_asks_them_to_go() {
+    let stage = Scene::new(Bounds::default());
+    let mut parked = stage.connect().await;
+    say(&mut parked, GET).await;
+    answer(&mut parked).await;
+    let mut silent = stage.connect().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let mut rested = stage.connect().await;
+    say(&mut rested, GET).await;
+    answer(&mut rested).await;
+    let mut half = stage.connect().await;
+    say(&mut half, &GET[..20]).await;
+    let mut served = stage.connect().await;
+    say(&mut served, HELD).await;
+    settle().await;
+    stage.stop.send(Stage::LameDuck).unwrap();
+    settle().await;
+    let mut fresh = stage.connect().await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    say(&mut half, &GET[20..]).await;
+    for stream in [&mut parked, &mut silent, &mut rested, &mut fresh] {
+        say(stream, GET).await;
+    }
+    stage.go.add_permits(1);
+    for stream in [
+        &mut parked,
+        &mut silent,
+        &mut rested,
+        &mut fresh,
+        &mut half,
+        &mut served,
+    ] {
+        let (said, _) = rest(stream).await;
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        assert!(said.contains("connection: close"), "{said}");
+    }
+    // Who stays silent is let go when the time is over.
+    let mut silent = stage.connect().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    stage.stop.send(Stage::Stopping).unwrap();
+    assert_eq!(rest(&mut silent).await, (String::new(), 0));
+}
+
+/// A client that has sent all and closes its side still gets its answer, also a late one.
+#[tokio::test(start_paused = true)]
+async fn a_client_may_close_its_side_and_wait() {
+    let stage = Scene::new(Bounds::default());
+    for (asked, expected) in [
+        (GET, "hi"),
+        (HELD, "held"),
+        (&*format!("{GET}{HELD}"), "held"),
+    ] {
+        let mut stream = stage.connect().await;
+        say(&mut stream, asked).await;
+        stream.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        stage.go.add_permits(1);
+        let (said, _) = rest(&mut stream).await;
+        assert!(said.starts_with("HTTP/1.1 200 "), "{asked}: {said}");
+        assert!(said.ends_with(expected), "{asked}: {said}");
+    }
+    // Half a request and no more to come: there is nothing to wait for.
+    let mut stream = stage.connect().await;
+    say(&mut stream, &GET[..20]).await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(rest(&mut stream).await.1, 0);
+    drop(stream);
     settle().await;
     assert_eq!(stage.count(), (0, 0));
 }

@@ -28,8 +28,12 @@ pub const DEFAULT_FILE: &str = "/etc/orders/orders.toml";
 const DEFAULT_STORE: &str = "file:///var/lib/orders";
 /// What the seeds' shop sells.
 const DEFAULT_FLOWERS: [&str; 3] = ["romantic_roses", "spring_tulips", "blossom_mix"];
-/// Longer than any order takes, shorter than systemd's patience in the unit (`TimeoutStopSec`).
+/// Longer than any order takes. With the lame-duck time and what comes after, shorter than systemd's
+/// patience in the unit (`TimeoutStopSec`).
 const DEFAULT_DRAIN_SECONDS: u64 = 20;
+/// Long enough for a balancer that asks every 5 s, and for clients that keep connections to be answered once
+/// more. A restart takes so much longer, during which it serves.
+const DEFAULT_LAME_DUCK_SECONDS: u64 = 5;
 /// A quarter of the minute that CloudWatch alarms look at.
 const DEFAULT_METRICS_INTERVAL_SECONDS: u64 = 15;
 /// Enough to keep a database busy over its latency; ten boxes stay below PostgreSQL's default of 100.
@@ -52,7 +56,9 @@ pub struct Settings {
     pub flowers: Vec<String>,
     /// What becomes of fields of an order that are not known.
     pub unknown_fields: UnknownFields,
-    /// How long requests under way may take to finish after SIGTERM.
+    /// How long it goes on serving after SIGTERM, saying that it is not ready.
+    pub lame_duck: Duration,
+    /// How long requests under way may take to finish after that.
     pub drain: Duration,
     /// Who may read the list of all orders; nobody when there is none.
     pub operator_token: Option<Secret>,
@@ -191,6 +197,10 @@ impl Settings {
         if drain > 300 {
             bail!("drain_seconds is {drain}; hint: choose at most 300");
         }
+        let lame_duck = raw.lame_duck_seconds.unwrap_or(DEFAULT_LAME_DUCK_SECONDS);
+        if lame_duck > 300 {
+            bail!("lame_duck_seconds is {lame_duck}; hint: choose at most 300");
+        }
         let operator_token = raw
             .operator_token_file
             .map(|path| Secret::read("operator_token_file", &path))
@@ -245,6 +255,7 @@ impl Settings {
             metrics,
             flowers: flowers(raw.flowers)?,
             unknown_fields: unknown_fields(raw.unknown_fields.as_deref())?,
+            lame_duck: Duration::from_secs(lame_duck),
             drain: Duration::from_secs(drain),
             operator_token,
             candidates,

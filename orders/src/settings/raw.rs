@@ -23,7 +23,7 @@ enum Spelled {
 }
 
 /// The keys of the file, and of the environment (upper case, after `ORDERS_`).
-const KEYS: [(&str, Spelled); 15] = [
+const KEYS: [(&str, Spelled); 16] = [
     ("listen", Spelled::Text),
     ("store", Spelled::Text),
     ("store_password_file", Spelled::Text),
@@ -35,6 +35,7 @@ const KEYS: [(&str, Spelled); 15] = [
     ("flowers", Spelled::List),
     ("unknown_fields", Spelled::Text),
     ("drain_seconds", Spelled::Number),
+    ("lame_duck_seconds", Spelled::Number),
     ("operator_token_file", Spelled::Text),
     ("candidates", Spelled::TextOrOff),
     ("accounts", Spelled::Switch),
@@ -63,6 +64,7 @@ pub struct RawSettings {
     pub flowers: Option<Vec<String>>,
     pub unknown_fields: Option<String>,
     pub drain_seconds: Option<u64>,
+    pub lame_duck_seconds: Option<u64>,
     pub operator_token_file: Option<String>,
     pub candidates: Option<String>,
     pub accounts: Option<bool>,

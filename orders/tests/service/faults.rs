@@ -102,6 +102,48 @@ fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
     drop(idle);
 }
 
+/// Clients that keep their connections, and a stop that nobody told them of.
+#[test]
+fn sigterm_closes_no_connection_on_a_client_that_uses_it_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = orders();
+    command.env("ORDERS_LAME_DUCK_SECONDS", "300");
+    command.args(["--store", &format!("file://{}", folder.path().display())]);
+    let mut service = Service::spawn(command);
+    service.wait_for("taking orders into");
+    let ask = |stream: &mut TcpStream| {
+        let head = "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n";
+        write!(
+            stream,
+            "{head}content-length: {}\r\n\r\n{ORDER}",
+            ORDER.len()
+        )
+        .unwrap();
+        let mut text = String::new();
+        let mut byte = [0];
+        while !text.ends_with('}') {
+            assert_eq!(stream.read(&mut byte).unwrap(), 1, "closed after {text}");
+            text.push(char::from(byte[0]));
+        }
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        text.to_lowercase().contains("connection: close")
+    };
+    let mut clients: Vec<TcpStream> = (0..48).map(|_| service.connect()).collect();
+    for client in &mut clients {
+        assert!(!ask(client));
+    }
+    service.signal("TERM");
+    service.wait_for("finishing the orders under way");
+    assert_eq!(service.ask("GET", "/gtg", "", b"").status, 503);
+    for client in &mut clients {
+        assert!(ask(client), "it is asked to go");
+    }
+    assert_eq!(service.ask("GET", "/order", "", b"").status, 200);
+    // Nobody waits for five minutes.
+    service.signal("INT");
+    assert_eq!(service.ended().code(), Some(0));
+}
+
 #[test]
 fn a_stop_is_bounded() {
     let folder = tempfile::tempdir().unwrap();

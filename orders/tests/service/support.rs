@@ -22,6 +22,8 @@ pub(crate) fn orders() -> Command {
         }
     }
     command.env("AWS_EC2_METADATA_DISABLED", "true");
+    // Nobody is to be waited for, but where a test says so.
+    command.env("ORDERS_LAME_DUCK_SECONDS", "0");
     command
 }
 

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use orders::settings::{RawSettings, Settings};
 
 /// A program that is there wherever this runs, so that only the unit is judged.
 const HERE: &str = "/bin/true";
@@ -52,6 +55,21 @@ fn systemd_understands_the_units_and_the_service_is_hardened() {
     }
     let hardened = ["security", "--offline=true", "--threshold=15", "--no-pager"];
     analyze(&hardened, &folder.path().join("orders.service"));
+}
+
+#[test]
+fn a_stop_is_over_before_systemd_loses_its_patience() {
+    let text = rendered("orders.service", HERE, &[]);
+    let mut lines = text.lines();
+    let patience = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
+    let patience = Duration::from_secs(patience.unwrap().parse().unwrap());
+    let nothing = std::collections::BTreeMap::new();
+    let settings = Settings::load(RawSettings::default(), Some("/dev/null".into()), &nothing);
+    let longest = orders::cli::longest_stop(&settings.unwrap());
+    assert!(
+        longest + Duration::from_secs(5) <= patience,
+        "{longest:?} of {patience:?}"
+    );
 }
 
 #[test]
