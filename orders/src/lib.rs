@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod api;
 pub mod aws;
+pub mod caller;
 pub mod candidates;
 pub mod chain;
 pub mod cli;

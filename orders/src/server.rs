@@ -7,6 +7,7 @@
 mod connection;
 mod watched;
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+
+use crate::caller::Peer;
 
 /// After a failed accept (out of file descriptors, say) a new one would fail at once again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -236,7 +239,7 @@ pub async fn serve(
             () = &mut hurry, if lame_duck => break,
         };
         match accepted {
-            Ok((stream, _)) => welcome(stream, &house).await,
+            Ok((stream, address)) => welcome(stream, address, &house).await,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -245,8 +248,8 @@ pub async fn serve(
     }
     // These clients were told by the kernel that they are connected; closing the listener now
     // would reset them.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        welcome(stream, &house).await;
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        welcome(stream, address, &house).await;
     }
     drop(listener);
     let _ = tell.send(Stage::Stopping);
@@ -259,22 +262,22 @@ pub async fn serve(
 }
 
 /// Gives a connection a place, and a task of its own that holds it; or sends it away.
-async fn welcome(stream: TcpStream, house: &Arc<House>) {
+async fn welcome(stream: TcpStream, address: SocketAddr, house: &Arc<House>) {
     // An answer is one small packet; it must not wait for a second one.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set nodelay failed");
     }
-    admit(stream, house).await;
+    admit(stream, Some(Peer(address.ip())), house).await;
 }
 
-async fn admit<S>(stream: S, house: &Arc<House>)
+async fn admit<S>(stream: S, peer: Option<Peer>, house: &Arc<House>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match house.place().await {
         Some(place) => {
             let house = Arc::clone(house);
-            tokio::spawn(connection::attend(stream, house, place));
+            tokio::spawn(connection::attend(stream, peer, house, place));
         }
         None => {
             house.sent_away();

@@ -10,10 +10,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::limits::{Limits, TooMany};
+use super::limits::{Limits, Source, TooMany};
 use super::password::{Hashing, NotHashed, Password};
-use super::session::{SESSION_LIFETIME, SessionToken};
+use super::session::{DEVICE_LIFETIME, DeviceToken, SESSION_LIFETIME, SessionToken};
 use super::{Account, Accounts, Registered};
+use crate::caller::Caller;
 use crate::chain::one_line;
 use crate::order::{AccountId, Fault, Order, OrderId};
 
@@ -69,6 +70,17 @@ pub struct Session {
     pub token: SessionToken,
     /// Until when.
     pub expires_at: Timestamp,
+    /// By which its device is known from now on.
+    pub device: DeviceToken,
+}
+
+/// Where a request to register or log in comes from.
+#[derive(Debug, Clone, Default)]
+pub struct Origin {
+    /// The caller, where it is known.
+    pub caller: Option<Caller>,
+    /// The token of a device that had a session before, as it says.
+    pub device: Option<DeviceToken>,
 }
 
 /// Where customers say who they are.
@@ -95,7 +107,12 @@ impl Desk {
     ///
     /// # Errors
     /// Why not.
-    pub async fn register(&self, login: &str, password: &str) -> Result<Session, Refusal> {
+    pub async fn register(
+        &self,
+        login: &str,
+        password: &str,
+        origin: &Origin,
+    ) -> Result<Session, Refusal> {
         let judged = judge_login(login);
         let name = judged.as_deref().unwrap_or(login);
         let chosen = Password::choose(password, name);
@@ -110,7 +127,7 @@ impl Desk {
                 return Err(Refusal::Unfit(faults.collect()));
             }
         };
-        self.limits.register()?;
+        self.limits.register(origin.caller)?;
         let account = Account {
             id: AccountId::new(),
             login,
@@ -118,7 +135,7 @@ impl Desk {
             created_at: Timestamp::now(),
         };
         match self.accounts.register(&account).await? {
-            Registered::Now => self.open(account).await,
+            Registered::Now => self.open(account, None).await,
             Registered::Taken => Err(Refusal::Taken),
         }
     }
@@ -127,22 +144,51 @@ impl Desk {
     ///
     /// # Errors
     /// Why not.
-    pub async fn log_in(&self, login: &str, password: &str) -> Result<Session, Refusal> {
+    pub async fn log_in(
+        &self,
+        login: &str,
+        password: &str,
+        origin: &Origin,
+    ) -> Result<Session, Refusal> {
         // What cannot have been registered: known to everybody, and so no secret to keep.
         let login = judge_login(login).map_err(|_| Refusal::Wrong)?;
         let password = Password::attempt(password).ok_or(Refusal::Wrong)?;
-        self.limits.log_in(&login)?;
+        self.limits.knock(origin.caller)?;
+        let device = self.known_device(&login, origin).await?;
+        let from = match &device {
+            Some(device) => Source::Device(device.digest()),
+            None => Source::Caller(origin.caller),
+        };
+        self.limits.log_in(&login, from)?;
         match self.prove(&login, password).await {
             Ok(account) => {
-                self.limits.forgive(&login);
-                self.open(account).await
+                self.limits.forgive(&login, from);
+                self.open(account, device).await
             }
             Err(Refusal::Wrong) => Err(Refusal::Wrong),
             Err(other) => {
-                self.limits.forgive(&login);
+                self.limits.forgive(&login, from);
                 Err(other)
             }
         }
+    }
+
+    /// The device, if it had a session of this login's account.
+    async fn known_device(
+        &self,
+        login: &str,
+        origin: &Origin,
+    ) -> Result<Option<DeviceToken>, Refusal> {
+        let Some(device) = &origin.device else {
+            return Ok(None);
+        };
+        let now = Timestamp::now();
+        let Some(had) = self.accounts.session(device.digest(), now).await? else {
+            return Ok(None);
+        };
+        let account = self.accounts.by_id(had).await?;
+        let is_its = account.is_some_and(|account| account.login == login);
+        Ok(is_its.then(|| device.clone()))
     }
 
     async fn prove(&self, login: &str, password: Password) -> Result<Account, Refusal> {
@@ -154,17 +200,33 @@ impl Desk {
         account.filter(|_| right).ok_or(Refusal::Wrong)
     }
 
-    async fn open(&self, account: Account) -> Result<Session, Refusal> {
+    async fn open(
+        &self,
+        account: Account,
+        device: Option<DeviceToken>,
+    ) -> Result<Session, Refusal> {
         let token = SessionToken::new()?;
         let expires_at = Timestamp::now() + SESSION_LIFETIME;
         self.accounts
             .open_session(token.digest(), account.id, expires_at)
             .await?;
+        let device = match device {
+            Some(device) => device,
+            None => {
+                let device = DeviceToken::new()?;
+                let until = Timestamp::now() + DEVICE_LIFETIME;
+                self.accounts
+                    .open_session(device.digest(), account.id, until)
+                    .await?;
+                device
+            }
+        };
         self.sweep_now_and_then();
         Ok(Session {
             login: account.login,
             token,
             expires_at,
+            device,
         })
     }
 

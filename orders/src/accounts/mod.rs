@@ -15,8 +15,8 @@ use jiff::Timestamp;
 
 use crate::order::{AccountId, Order, OrderId};
 
-pub use desk::{Desk, Refusal, Session};
-pub use session::{SESSION_LIFETIME, SessionToken};
+pub use desk::{Desk, Origin, Refusal, Session};
+pub use session::{DEVICE_LIFETIME, DeviceToken, SESSION_LIFETIME, SessionToken};
 
 /// An account as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,12 @@
 //! a bearer token is sent on purpose and needs no such proof. Must never log a login, a password or
 //! a token.
 
+use std::time::Duration;
+
 use axum::extract::{RawQuery, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
@@ -16,7 +18,10 @@ use serde_json::{Value, json};
 
 use super::body::Form;
 use super::{STORE_TIMEOUT, Shop, within};
-use crate::accounts::{Desk, Refusal, SESSION_LIFETIME, Session, SessionToken};
+use crate::accounts::{
+    DEVICE_LIFETIME, Desk, DeviceToken, Origin, Refusal, SESSION_LIFETIME, Session, SessionToken,
+};
+use crate::caller::Caller;
 use crate::chain::one_line;
 use crate::order::{AccountId, OrderId};
 use crate::problem::Problem;
@@ -25,11 +30,6 @@ use crate::problem::Problem;
 const DEFAULT_LIMIT: usize = 20;
 /// Orders on a page at most: 2 MB at an order's limits.
 const LARGEST_LIMIT: usize = 100;
-
-/// The cookie's name over TLS: the prefix makes browsers refuse it from anybody but this host.
-const SECURE_COOKIE: &str = "__Host-shop_session";
-/// The cookie's name over plain HTTP, where browsers take no `__Host-` ones.
-const PLAIN_COOKIE: &str = "shop_session";
 
 /// The routes of the module; none when accounts are off.
 pub(super) fn router(shop: &Shop) -> Router<Shop> {
@@ -56,7 +56,8 @@ struct Credentials {
 async fn register(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
     let (parts, said) = credentials(&shop, request).await?;
     let desk = desk(&shop)?;
-    let session = at_desk(&shop, desk.register(&said.login, &said.password)).await?;
+    let origin = origin(&shop, &parts);
+    let session = at_desk(&shop, desk.register(&said.login, &said.password, &origin)).await?;
     tracing::info!("account registered");
     Ok(welcome(
         StatusCode::CREATED,
@@ -69,7 +70,8 @@ async fn register(State(shop): State<Shop>, request: Request) -> Result<Response
 async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
     let (parts, said) = credentials(&shop, request).await?;
     let desk = desk(&shop)?;
-    let session = at_desk(&shop, desk.log_in(&said.login, &said.password)).await?;
+    let origin = origin(&shop, &parts);
+    let session = at_desk(&shop, desk.log_in(&said.login, &said.password, &origin)).await?;
     Ok(welcome(
         StatusCode::OK,
         &parts.headers,
@@ -85,7 +87,7 @@ async fn log_out(State(shop): State<Shop>, request: Request) -> Result<Response,
         let desk = desk(&shop)?;
         at_desk(&shop, async { Ok(desk.log_out(&token).await?) }).await?;
     }
-    let gone = set_cookie(&parts.headers, "", 0);
+    let gone = SESSION_COOKIE.set(&parts.headers, "", Duration::ZERO);
     Ok((
         StatusCode::NO_CONTENT,
         private(),
@@ -105,7 +107,10 @@ async fn who_am_i(State(shop): State<Shop>, request: Request) -> Result<Response
         Ok(None) => None,
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
             // With it in the browser, every order would be refused.
-            let gone = [(header::SET_COOKIE, set_cookie(&parts.headers, "", 0))];
+            let gone = [(
+                header::SET_COOKIE,
+                SESSION_COOKIE.set(&parts.headers, "", Duration::ZERO),
+            )];
             return Ok((private(), gone, Json(json!({ "login": null }))).into_response());
         }
         Err(problem) => return Err(problem),
@@ -240,14 +245,18 @@ fn welcome(status: StatusCode, asked: &HeaderMap, session: &Session, bearer: boo
         body["token"] = Value::from(session.token.reveal());
         return (status, private(), Json(body)).into_response();
     }
-    let cookie = set_cookie(asked, session.token.reveal(), SESSION_LIFETIME.as_secs());
-    (
-        status,
-        private(),
-        [(header::SET_COOKIE, cookie)],
-        Json(body),
-    )
-        .into_response()
+    let device = session.device.reveal();
+    let cookies = AppendHeaders([
+        (
+            header::SET_COOKIE,
+            SESSION_COOKIE.set(asked, session.token.reveal(), SESSION_LIFETIME),
+        ),
+        (
+            header::SET_COOKIE,
+            DEVICE_COOKIE.set(asked, device, DEVICE_LIFETIME),
+        ),
+    ]);
+    (status, private(), cookies, Json(body)).into_response()
 }
 
 /// One customer's answers are nobody else's, on no cache.
@@ -255,18 +264,63 @@ fn private() -> [(header::HeaderName, &'static str); 1] {
     [(header::CACHE_CONTROL, "no-store")]
 }
 
-fn set_cookie(asked: &HeaderMap, value: &str, seconds: u64) -> HeaderValue {
-    let name = cookie_name(asked);
-    let secure = if name == SECURE_COOKIE {
-        "; Secure"
-    } else {
-        ""
-    };
-    let text =
-        format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
-    let mut cookie = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-    cookie.set_sensitive(true);
-    cookie
+/// A cookie by its two names.
+struct Cookie {
+    /// Over TLS: the prefix makes browsers refuse it from anybody but this host.
+    secure: &'static str,
+    /// Over plain HTTP, where browsers take no `__Host-` ones.
+    plain: &'static str,
+}
+
+const SESSION_COOKIE: Cookie = Cookie {
+    secure: "__Host-shop_session",
+    plain: "shop_session",
+};
+const DEVICE_COOKIE: Cookie = Cookie {
+    secure: "__Host-shop_device",
+    plain: "shop_device",
+};
+
+impl Cookie {
+    fn set(&self, asked: &HeaderMap, value: &str, age: Duration) -> HeaderValue {
+        let (name, secure) = if is_secure(asked) {
+            (self.secure, "; Secure")
+        } else {
+            (self.plain, "")
+        };
+        let age = age.as_secs();
+        let text =
+            format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}");
+        let mut cookie = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        cookie.set_sensitive(true);
+        cookie
+    }
+
+    /// What the request has of it. Over TLS only the one that no neighbouring host can have set.
+    fn of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let wanted = if is_secure(headers) {
+            self.secure
+        } else {
+            self.plain
+        };
+        headers
+            .get_all(header::COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find_map(|(name, value)| (name == wanted && !value.is_empty()).then_some(value))
+    }
+}
+
+/// Where a request to register or log in comes from.
+fn origin(shop: &Shop, parts: &Parts) -> Origin {
+    Origin {
+        caller: Caller::of(parts, shop.settings.forwarded_hops),
+        device: DEVICE_COOKIE
+            .of(&parts.headers)
+            .and_then(DeviceToken::parse),
+    }
 }
 
 /// Who asks: the account whose session comes with the request, if one does. `None` is everybody
@@ -304,7 +358,7 @@ fn token(parts: &Parts) -> Result<Option<&str>, Problem> {
     if let Some(token) = bearer(&parts.headers) {
         return Ok(Some(token));
     }
-    let token = cookie(&parts.headers);
+    let token = SESSION_COOKIE.of(&parts.headers);
     if token.is_some() && !matches!(parts.method, Method::GET | Method::HEAD) {
         from_our_page(&parts.headers)?;
     }
@@ -323,29 +377,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token)
 }
 
-/// The session's cookie. Over TLS only the one that no neighbouring host can have set.
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let wanted = cookie_name(headers);
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| (name == wanted && !value.is_empty()).then_some(value))
-}
-
-/// The cookie's name for how this request came. What a balancer says of TLS is believed: one who
-/// lies about it changes the name of his own cookie.
-fn cookie_name(headers: &HeaderMap) -> &'static str {
+/// Whether the request came over TLS. What a balancer says of that is believed: one who lies about it changes
+/// the name of his own cookie.
+fn is_secure(headers: &HeaderMap) -> bool {
     let proto = headers
         .get("x-forwarded-proto")
         .map(|value| value.as_bytes());
-    if proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https")) {
-        SECURE_COOKIE
-    } else {
-        PLAIN_COOKIE
-    }
+    proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
 /// Refuses what another site made a browser send. Browsers say where a request comes from in

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::watched::{Life, Phase, Told, Watched};
 use super::{House, Stage};
+use crate::caller::Peer;
 
 /// Who was just accepted when the service is told to stop gets this long to say what it wants: its
 /// request may be here already.
@@ -54,8 +55,12 @@ enum End<S> {
 }
 
 /// Serves one connection, holding its `place` meanwhile.
-pub(super) async fn attend<S>(mut stream: S, house: Arc<House>, _place: OwnedSemaphorePermit)
-where
+pub(super) async fn attend<S>(
+    mut stream: S,
+    peer: Option<Peer>,
+    house: Arc<House>,
+    _place: OwnedSemaphorePermit,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let _counted = Counted::new(&house.open);
@@ -85,7 +90,7 @@ where
             return;
         };
         // In a box of its own, so that a silent connection does not have the room of one that speaks.
-        match Box::pin(speak(stream, first, &house, voice)).await {
+        match Box::pin(speak(stream, peer, first, &house, voice)).await {
             End::Parked(back, rest) => (stream, first) = (back, rest),
             End::Over => return,
         }
@@ -162,7 +167,13 @@ enum Verdict {
 }
 
 /// Speaks HTTP, beginning with the bytes of `first`, as long as requests come.
-async fn speak<S>(stream: S, first: Bytes, house: &House, voice: OwnedSemaphorePermit) -> End<S>
+async fn speak<S>(
+    stream: S,
+    peer: Option<Peer>,
+    first: Bytes,
+    house: &House,
+    voice: OwnedSemaphorePermit,
+) -> End<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -170,8 +181,11 @@ where
     let life = Arc::new(Life::begin(house.begun));
     let io = TokioIo::new(Watched::new(stream, first, Arc::clone(&life), bounds.stall));
     let router = TowerToHyperService::new(house.router.clone());
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         life.serve();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let answer = router.call(request);
         let life = Arc::clone(&life);
         async move {

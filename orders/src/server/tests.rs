@@ -46,7 +46,7 @@ impl Scene {
 
     async fn connect(&self) -> DuplexStream {
         let (client, server) = duplex(16 * 1024);
-        admit(server, &self.house).await;
+        admit(server, None, &self.house).await;
         client
     }
 

@@ -66,6 +66,8 @@ pub struct Settings {
     pub candidates: Option<CandidatesAddress>,
     /// Whether customers may have accounts.
     pub accounts: bool,
+    /// How many of our own proxies a request comes through, each of which appends to `X-Forwarded-For`.
+    pub forwarded_hops: usize,
     /// The ARN of the SNS topic that confirmations go to; `None` when none are sent.
     pub notices_topic: Option<String>,
     /// How AWS is reached.
@@ -229,6 +231,12 @@ impl Settings {
                  hint: write store = \"sqlite:///var/lib/orders/orders.db\""
             );
         }
+        let forwarded_hops = raw.forwarded_hops.unwrap_or(0);
+        if forwarded_hops > 10 {
+            bail!(
+                "forwarded_hops is {forwarded_hops}; hint: choose the number of your own proxies, 0 to 10"
+            );
+        }
         let notices_topic = given(raw.notices_topic);
         if let Some(topic) = &notices_topic
             && !is_topic(topic)
@@ -260,6 +268,7 @@ impl Settings {
             operator_token,
             candidates,
             accounts,
+            forwarded_hops: forwarded_hops.into(),
             notices_topic,
             aws,
             warnings: raw::unknown_variables(environment),

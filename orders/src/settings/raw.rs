@@ -23,7 +23,7 @@ enum Spelled {
 }
 
 /// The keys of the file, and of the environment (upper case, after `ORDERS_`).
-const KEYS: [(&str, Spelled); 16] = [
+const KEYS: [(&str, Spelled); 17] = [
     ("listen", Spelled::Text),
     ("store", Spelled::Text),
     ("store_password_file", Spelled::Text),
@@ -39,6 +39,7 @@ const KEYS: [(&str, Spelled); 16] = [
     ("operator_token_file", Spelled::Text),
     ("candidates", Spelled::TextOrOff),
     ("accounts", Spelled::Switch),
+    ("forwarded_hops", Spelled::Number),
     ("notices_topic", Spelled::TextOrOff),
 ];
 /// The table of the file that has keys of its own.
@@ -68,6 +69,7 @@ pub struct RawSettings {
     pub operator_token_file: Option<String>,
     pub candidates: Option<String>,
     pub accounts: Option<bool>,
+    pub forwarded_hops: Option<u8>,
     pub notices_topic: Option<String>,
     #[serde(default, skip_serializing_if = "RawS3::is_empty")]
     pub s3: RawS3,

@@ -15,7 +15,10 @@ fn desk() -> (Arc<MemoryAccounts>, Desk) {
 #[tokio::test]
 async fn a_customer_registers_comes_again_and_leaves() {
     let (memory, desk) = desk();
-    let first = desk.register(" Ada@Example.org ", PASSWORD).await.unwrap();
+    let first = desk
+        .register(" Ada@Example.org ", PASSWORD, &Origin::default())
+        .await
+        .unwrap();
     assert_eq!(first.login, "ada@example.org");
     let hours = first.expires_at.duration_since(Timestamp::now()).as_hours();
     assert!((14 * 24 - 1..=14 * 24).contains(&hours), "{hours}");
@@ -27,7 +30,10 @@ async fn a_customer_registers_comes_again_and_leaves() {
         let in_clear = |kept: &[u8; 32]| token.windows(32).any(|part| part == kept);
         assert!(!sessions.keys().any(in_clear), "only its digest");
     }
-    let again = desk.log_in("ADA@example.org", PASSWORD).await.unwrap();
+    let again = desk
+        .log_in("ADA@example.org", PASSWORD, &Origin::default())
+        .await
+        .unwrap();
     assert_ne!(again.token, first.token);
     let id = desk.session(&first.token).await.unwrap().unwrap();
     assert_eq!(desk.session(&again.token).await.unwrap(), Some(id));
@@ -74,7 +80,8 @@ async fn every_fault_of_what_was_chosen_is_named() {
         ),
     ];
     for (login, password, expected) in table {
-        let Err(Refusal::Unfit(faults)) = desk.register(login, password).await else {
+        let Err(Refusal::Unfit(faults)) = desk.register(login, password, &Origin::default()).await
+        else {
             panic!("{login} was taken");
         };
         let said: Vec<String> = faults
@@ -88,13 +95,20 @@ async fn every_fault_of_what_was_chosen_is_named() {
 #[tokio::test]
 async fn who_tries_learns_nothing_of_which_logins_there_are() {
     let (_, desk) = desk();
-    desk.register("ada", PASSWORD).await.unwrap();
-    let registered = desk.register("ADA", "another horse").await;
+    desk.register("ada", PASSWORD, &Origin::default())
+        .await
+        .unwrap();
+    let registered = desk
+        .register("ADA", "another horse", &Origin::default())
+        .await;
     assert!(matches!(registered, Err(Refusal::Taken)));
     // The limits too are the same for both.
     for n in 0..12 {
         for login in ["ada", "nobody"] {
-            let answer = desk.log_in(login, "wrong password").await.map(|_| ());
+            let answer = desk
+                .log_in(login, "wrong password", &Origin::default())
+                .await
+                .map(|_| ());
             match answer {
                 Err(Refusal::Wrong) => assert!(n < 10, "{login} {n}"),
                 Err(Refusal::TooMany(_)) => assert!(n >= 10, "{login} {n}"),
@@ -104,7 +118,7 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
     }
     // The right password does not help past the limit, or the limit would be none.
     assert!(matches!(
-        desk.log_in("ada", PASSWORD).await,
+        desk.log_in("ada", PASSWORD, &Origin::default()).await,
         Err(Refusal::TooMany(_))
     ));
 }
@@ -112,23 +126,64 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
 #[tokio::test]
 async fn right_ones_and_outages_do_not_count_as_tries() {
     let (memory, desk) = desk();
-    desk.register("ada", PASSWORD).await.unwrap();
+    desk.register("ada", PASSWORD, &Origin::default())
+        .await
+        .unwrap();
     memory.down.store(true, Ordering::Relaxed);
     for _ in 0..15 {
-        let answer = desk.log_in("ada", PASSWORD).await;
+        let answer = desk.log_in("ada", PASSWORD, &Origin::default()).await;
         assert!(matches!(answer, Err(Refusal::Unavailable(_))));
     }
     memory.down.store(false, Ordering::Relaxed);
     for _ in 0..15 {
-        desk.log_in("ada", PASSWORD).await.unwrap();
+        desk.log_in("ada", PASSWORD, &Origin::default())
+            .await
+            .unwrap();
     }
     let long = "x".repeat(1_000_000);
     assert!(matches!(
-        desk.log_in("ada", &long).await,
+        desk.log_in("ada", &long, &Origin::default()).await,
         Err(Refusal::Wrong)
     ));
     assert!(matches!(
-        desk.log_in(&long, PASSWORD).await,
+        desk.log_in(&long, PASSWORD, &Origin::default()).await,
         Err(Refusal::Wrong)
     ));
+}
+
+/// Somebody guesses at a login from everywhere: its owner's device passes, and only with the right password;
+/// a device of another account does not.
+#[tokio::test]
+async fn a_device_that_had_a_session_passes_those_who_guess() {
+    let (_, desk) = desk();
+    let at = |number: u8, device: Option<&DeviceToken>| Origin {
+        caller: Some(std::net::IpAddr::from([10, 0, 0, number]).into()),
+        device: device.cloned(),
+    };
+    let ada = desk.register("ada", PASSWORD, &at(1, None)).await.unwrap();
+    let bob = desk.register("bob", PASSWORD, &at(1, None)).await.unwrap();
+    let wrong = "wrong password";
+    for number in 10..17 {
+        for _ in 0..11 {
+            let tried = desk.log_in("ada", wrong, &at(number, None)).await;
+            assert!(matches!(tried, Err(Refusal::Wrong | Refusal::TooMany(_))));
+        }
+    }
+    for stranger in [None, Some(&bob.device), Some(&DeviceToken::new().unwrap())] {
+        let tried = desk.log_in("ada", PASSWORD, &at(2, stranger)).await;
+        assert!(matches!(tried, Err(Refusal::TooMany(_))));
+    }
+    let known = at(2, Some(&ada.device));
+    let again = desk.log_in("ada", PASSWORD, &known).await.unwrap();
+    assert_eq!(again.device, ada.device, "it stays the same");
+    // It may guess no more than others.
+    for n in 0..12 {
+        match desk.log_in("ada", wrong, &known).await {
+            Err(Refusal::Wrong) => assert!(n < 10, "{n}"),
+            Err(Refusal::TooMany(_)) => assert!(n >= 10, "{n}"),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    // As a session it is worth nothing.
+    assert_eq!(SessionToken::parse(ada.device.reveal()), None);
 }
