@@ -14,6 +14,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{any, get};
+use futures_util::{StreamExt, stream};
 use percent_encoding::percent_decode_str;
 
 use super::{STORE_TIMEOUT, within};
@@ -97,15 +98,44 @@ async fn keep(State(candidates): Place, uri: Uri) -> Response {
     }
 }
 
+/// All names, a page at a time as the client takes them in: what an answer holds in memory does not grow with
+/// what there is. A place that fails in the middle breaks the answer off, which its client sees.
 async fn list(State(candidates): Place) -> Response {
-    match within(STORE_TIMEOUT, candidates.all()).await {
-        Ok(names) if !names.is_empty() => answer(StatusCode::OK, HTML, array(&names)),
-        Ok(_) => answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND),
+    let page = match within(STORE_TIMEOUT, candidates.page(None)).await {
+        Ok(page) => page,
         Err(error) => {
             failed("list the candidates", &error);
-            answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND)
+            return answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND);
         }
+    };
+    if page.names.is_empty() {
+        return answer(StatusCode::NOT_FOUND, HTML, NOT_FOUND);
     }
+    let mut text = String::from("[");
+    write_names(&mut text, &page.names);
+    let Some(next) = page.next else {
+        text.push(']');
+        return answer(StatusCode::OK, HTML, text);
+    };
+    let first = stream::once(std::future::ready(Ok(text)));
+    let rest = stream::try_unfold(Some(next), move |after| {
+        let candidates = Arc::clone(&candidates);
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let page = within(STORE_TIMEOUT, candidates.page(Some(&after))).await;
+            let page = page.inspect_err(|error| failed("list the candidates", error))?;
+            let mut text = String::new();
+            if !page.names.is_empty() {
+                text.push_str(", ");
+                write_names(&mut text, &page.names);
+            }
+            if page.next.is_none() {
+                text.push(']');
+            }
+            anyhow::Ok(Some((text, page.next)))
+        }
+    });
+    answer(StatusCode::OK, HTML, Body::from_stream(first.chain(rest)))
 }
 
 /// The name in a path, decoded as its clients are used to: bytes that are no UTF-8 become U+FFFD.
@@ -119,16 +149,20 @@ pub(super) fn name(uri: &Uri) -> Option<String> {
 /// `[{"CandidateName": "…"}, …]`, with the spaces that its clients know.
 pub(super) fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let mut text = String::from("[");
-    for name in names {
-        if text.len() > 1 {
-            text.push_str(", ");
-        }
-        text.push_str(r#"{"CandidateName": "#);
-        write_json(&mut text, name.as_ref());
-        text.push('}');
-    }
+    write_names(&mut text, names);
     text.push(']');
     text
+}
+
+fn write_names<T: AsRef<str>>(into: &mut String, names: impl IntoIterator<Item = T>) {
+    for (place, name) in names.into_iter().enumerate() {
+        if place > 0 {
+            into.push_str(", ");
+        }
+        into.push_str(r#"{"CandidateName": "#);
+        write_json(into, name.as_ref());
+        into.push('}');
+    }
 }
 
 /// A JSON string in printable ASCII alone, all else escaped in lower case, beyond the basic plane as

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::Candidates;
+use super::{Candidates, Names, PAGE};
 use crate::aws::Aws;
 use crate::aws::table::{Table, text};
 
@@ -52,30 +52,24 @@ impl Candidates for DynamoDbCandidates {
             .is_some_and(|items| !items.is_empty()))
     }
 
-    async fn all(&self) -> anyhow::Result<Vec<String>> {
-        let mut names = Vec::new();
-        let mut body = json!({ "ConsistentRead": true });
-        loop {
-            // One page has at most a megabyte.
-            let mut answer = self.call("Scan", body.clone()).await?;
-            let items = answer["Items"].as_array();
-            names.extend(
-                items
-                    .into_iter()
-                    .flatten()
-                    .map(|item| text(item, KEY).to_owned()),
-            );
-            match answer.get_mut("LastEvaluatedKey").map(Value::take) {
-                None | Some(Value::Null) => return Ok(names),
-                Some(last) => body["ExclusiveStartKey"] = last,
-            }
+    async fn page(&self, after: Option<&str>) -> anyhow::Result<Names> {
+        let mut body = json!({ "ConsistentRead": true, "Limit": PAGE });
+        if let Some(after) = after {
+            body["ExclusiveStartKey"] = json!({ KEY: { "S": after } });
         }
+        let answer = self.call("Scan", body).await?;
+        let items = answer["Items"].as_array().into_iter().flatten();
+        let names = items.map(|item| text(item, KEY).to_owned()).collect();
+        let next = answer.get("LastEvaluatedKey").map(|last| text(last, KEY));
+        let next = next.filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(Names { names, next })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::candidates::all;
     use crate::moto::Moto;
 
     #[tokio::test]
@@ -85,7 +79,7 @@ mod tests {
         let aws = Aws::new(Moto::settings(&moto.endpoint));
         let open = || DynamoDbCandidates::new("Candidates".into(), aws.clone());
         let candidates = open();
-        assert_eq!(candidates.all().await.unwrap(), Vec::<String>::new());
+        assert_eq!(all(&candidates).await, Vec::<String>::new());
         assert!(!candidates.has("John Smith").await.unwrap());
         candidates.put("John Smith").await.unwrap();
         candidates.put("John Smith").await.unwrap();
@@ -99,9 +93,9 @@ mod tests {
             candidates.put(name).await.unwrap();
         }
         names.push("John Smith".to_owned());
-        let mut all = open().all().await.unwrap();
-        all.sort();
-        assert_eq!(all, names);
+        let mut found = all(&open()).await;
+        found.sort();
+        assert_eq!(found, names);
         // Longer than a key may be.
         assert!(candidates.put(&"x".repeat(2049)).await.is_err());
     }

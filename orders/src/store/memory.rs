@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Claim, CreateError, Entry, Kept, Store};
-use crate::candidates::Candidates;
+use crate::candidates::{Candidates, Names, PAGE};
 use crate::order::{Order, OrderId};
 
 /// One place; a clone is the same place opened again.
@@ -98,8 +98,11 @@ impl Candidates for MemoryStore {
         Ok(self.place().candidates.contains(name))
     }
 
-    async fn all(&self) -> anyhow::Result<Vec<String>> {
-        Ok(self.place().candidates.iter().cloned().collect())
+    async fn page(&self, after: Option<&str>) -> anyhow::Result<Names> {
+        let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_owned()));
+        let place = self.place();
+        let names = place.candidates.range((after, Bound::Unbounded));
+        Ok(Names::cut(names.take(PAGE + 1).cloned().collect()))
     }
 }
 

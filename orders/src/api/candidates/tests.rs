@@ -6,6 +6,7 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::*;
+use crate::candidates::{Names, PAGE};
 use crate::store::memory::MemoryStore;
 
 const PAGE_404: &str = NO_SUCH_PAGE;
@@ -154,7 +155,7 @@ impl Candidates for Broken {
     async fn has(&self, _: &str) -> anyhow::Result<bool> {
         anyhow::bail!("away")
     }
-    async fn all(&self) -> anyhow::Result<Vec<String>> {
+    async fn page(&self, _: Option<&str>) -> anyhow::Result<Names> {
         std::future::pending().await
     }
 }
@@ -171,4 +172,68 @@ async fn a_place_that_does_not_work_answers_as_it_did_there() {
         assert_eq!((got, answer.as_str()), (status, expected), "{path}");
         assert_eq!(headers["content-type"], HTML);
     }
+}
+
+/// Many readers that read a little and then nothing hold a page each, not the list.
+#[tokio::test]
+async fn slow_readers_of_a_long_list_hold_a_page_each() {
+    let store = Arc::new(MemoryStore::default());
+    let names: Vec<String> = (0..6000)
+        .map(|n| format!("{n:04}{}", "x".repeat(2000)))
+        .collect();
+    for name in &names {
+        store.put(name).await.unwrap();
+    }
+    let router = router(store);
+    let request = || Request::get("/candidates").body(Body::empty()).unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..60 {
+        let mut body = router.clone().oneshot(request()).await.unwrap().into_body();
+        let read = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(read.len() <= PAGE * 2100, "{}", read.len());
+        readers.push((body, read));
+    }
+    // The answer is to the byte what it was in one piece.
+    let (body, read) = readers.pop().unwrap();
+    let rest = body.collect().await.unwrap().to_bytes();
+    assert!(rest.len() > 10_000_000);
+    let whole = [&read[..], &rest].concat();
+    assert!(whole == array(&names).into_bytes());
+    for count in [1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE] {
+        let store = Arc::new(MemoryStore::default());
+        for name in &names[..count] {
+            store.put(name).await.unwrap();
+        }
+        let (status, _, body) = ask(&super::router(store), "GET", "/candidates", "").await;
+        assert_eq!(status, 200);
+        assert!(body == array(&names[..count]), "{count}");
+    }
+}
+
+/// A place that gives one page and then fails.
+struct Halfway;
+
+#[async_trait::async_trait]
+impl Candidates for Halfway {
+    async fn put(&self, _: &str) -> anyhow::Result<()> {
+        Ok(())
+    }
+    async fn has(&self, _: &str) -> anyhow::Result<bool> {
+        Ok(true)
+    }
+    async fn page(&self, after: Option<&str>) -> anyhow::Result<Names> {
+        anyhow::ensure!(after.is_none(), "down");
+        let names = vec!["Ada".to_owned()];
+        Ok(Names {
+            names,
+            next: Some("Ada".to_owned()),
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_fails_in_the_middle_is_not_whole() {
+    let request = Request::get("/candidates").body(Body::empty()).unwrap();
+    let answer = router(Arc::new(Halfway)).oneshot(request).await.unwrap();
+    assert!(answer.into_body().collect().await.is_err());
 }

@@ -19,6 +19,7 @@ use redb::{
 
 use super::disk::{self, Failures, Identity, Watched};
 use super::panics::Mark;
+use crate::candidates::PAGE;
 use crate::order::{Order, OrderId};
 use crate::settings::FILE_STORE;
 
@@ -371,14 +372,16 @@ impl Database {
         Ok(table.get(name).with_context(place)?.is_some())
     }
 
-    /// All candidates, by name.
-    pub(super) fn candidates(&self) -> anyhow::Result<Vec<String>> {
+    /// A page of candidates after this one, and one more, by name.
+    pub(super) fn candidates(&self, after: Option<&str>) -> anyhow::Result<Vec<String>> {
         let place = || format!("list candidates in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
         let table = table.open_table(CANDIDATES).with_context(place)?;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         table
-            .iter()
+            .range::<&str>((after, Bound::Unbounded))
             .with_context(place)?
+            .take(PAGE + 1)
             .map(|row| Ok(row.with_context(place)?.0.value().to_owned()))
             .collect()
     }

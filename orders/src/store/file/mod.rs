@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{CreateError, Entry, Kept, Store};
-use crate::candidates::Candidates;
+use crate::candidates::{Candidates, Names};
 use crate::order::{Order, OrderId};
 
 use database::{Database, Place};
@@ -177,8 +177,11 @@ impl Candidates for FileStore {
             .await
     }
 
-    async fn all(&self) -> anyhow::Result<Vec<String>> {
-        self.read(Database::candidates).await
+    async fn page(&self, after: Option<&str>) -> anyhow::Result<Names> {
+        let after = after.map(str::to_owned);
+        self.read(move |database| database.candidates(after.as_deref()))
+            .await
+            .map(Names::cut)
     }
 }
 
