@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use prometheus_client::metrics::gauge::Gauge;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -217,6 +218,17 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let address = listener.local_addr().context("ask for our address")?;
     let store_address = settings.store.to_string();
     tracing::info!(version = VERSION, %address, socket, store = store_address, "listening");
+    let operators = match settings.operator_listen {
+        None => None,
+        Some(wanted) => {
+            let door = TcpListener::bind(wanted)
+                .await
+                .with_context(|| format!("listen on {wanted}, for the operator"))?;
+            let address = door.local_addr().context("ask for our address")?;
+            tracing::info!(operator_address = %address, "the operator's listener");
+            Some(door)
+        }
+    };
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
@@ -294,6 +306,23 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     };
     let bounds = Bounds::default().within_open_files();
     let open = shop.meter.connections.clone();
+    if let Some(door) = operators {
+        // Until the process ends: what happens during the stop is to be seen, too.
+        let never = Stop {
+            told: std::future::pending(),
+            hurry: std::future::pending(),
+            drain: Duration::ZERO,
+        };
+        let router = api::operator_router(shop.clone());
+        let few = Bounds {
+            connections: 64,
+            speaking: 32,
+            ..Bounds::default()
+        };
+        tokio::spawn(async move {
+            server::serve(door, router, few, Gauge::default(), never).await;
+        });
+    }
     let router = api::router(shop);
     let mut again = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
     let hurry = async move {

@@ -60,6 +60,7 @@ async fn register(State(shop): State<Shop>, request: Request) -> Result<Response
     let session = at_desk(&shop, desk.register(&said.login, &said.password, &origin)).await?;
     tracing::info!("account registered");
     Ok(welcome(
+        &shop,
         StatusCode::CREATED,
         &parts.headers,
         &session,
@@ -73,6 +74,7 @@ async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, 
     let origin = origin(&shop, &parts);
     let session = at_desk(&shop, desk.log_in(&said.login, &said.password, &origin)).await?;
     Ok(welcome(
+        &shop,
         StatusCode::OK,
         &parts.headers,
         &session,
@@ -83,11 +85,11 @@ async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, 
 /// Ends the session that comes with the request. Whoever has none is logged out already.
 async fn log_out(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    if let Some(token) = token(&parts)?.and_then(SessionToken::parse) {
+    if let Some(token) = token(&shop, &parts)?.and_then(SessionToken::parse) {
         let desk = desk(&shop)?;
         at_desk(&shop, async { Ok(desk.log_out(&token).await?) }).await?;
     }
-    let gone = SESSION_COOKIE.set(&parts.headers, "", Duration::ZERO);
+    let gone = SESSION_COOKIE.set(&shop, &parts.headers, "", Duration::ZERO);
     Ok((
         StatusCode::NO_CONTENT,
         private(),
@@ -109,7 +111,7 @@ async fn who_am_i(State(shop): State<Shop>, request: Request) -> Result<Response
             // With it in the browser, every order would be refused.
             let gone = [(
                 header::SET_COOKIE,
-                SESSION_COOKIE.set(&parts.headers, "", Duration::ZERO),
+                SESSION_COOKIE.set(&shop, &parts.headers, "", Duration::ZERO),
             )];
             return Ok((private(), gone, Json(json!({ "login": null }))).into_response());
         }
@@ -177,7 +179,7 @@ fn history(query: Option<&str>) -> Result<(Option<OrderId>, usize), Problem> {
 /// and nobody is allowed to ask.
 async fn credentials(shop: &Shop, request: Request) -> Result<(Parts, Credentials), Problem> {
     let (parts, body) = request.into_parts();
-    from_our_page(&parts.headers)?;
+    from_our_page(shop, &parts.headers)?;
     if !matches!(Form::of(&parts.headers), Ok(Form::Json)) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -239,7 +241,13 @@ async fn at_desk<T>(
 
 /// The answer that opens a session: its token in a cookie that scripts cannot read, or, for
 /// programs, in the body.
-fn welcome(status: StatusCode, asked: &HeaderMap, session: &Session, bearer: bool) -> Response {
+fn welcome(
+    shop: &Shop,
+    status: StatusCode,
+    asked: &HeaderMap,
+    session: &Session,
+    bearer: bool,
+) -> Response {
     let mut body = json!({ "login": session.login, "expires_at": session.expires_at });
     if bearer {
         body["token"] = Value::from(session.token.reveal());
@@ -249,11 +257,11 @@ fn welcome(status: StatusCode, asked: &HeaderMap, session: &Session, bearer: boo
     let cookies = AppendHeaders([
         (
             header::SET_COOKIE,
-            SESSION_COOKIE.set(asked, session.token.reveal(), SESSION_LIFETIME),
+            SESSION_COOKIE.set(shop, asked, session.token.reveal(), SESSION_LIFETIME),
         ),
         (
             header::SET_COOKIE,
-            DEVICE_COOKIE.set(asked, device, DEVICE_LIFETIME),
+            DEVICE_COOKIE.set(shop, asked, device, DEVICE_LIFETIME),
         ),
     ]);
     (status, private(), cookies, Json(body)).into_response()
@@ -282,8 +290,8 @@ const DEVICE_COOKIE: Cookie = Cookie {
 };
 
 impl Cookie {
-    fn set(&self, asked: &HeaderMap, value: &str, age: Duration) -> HeaderValue {
-        let (name, secure) = if is_secure(asked) {
+    fn set(&self, shop: &Shop, asked: &HeaderMap, value: &str, age: Duration) -> HeaderValue {
+        let (name, secure) = if is_secure(shop, asked) {
             (self.secure, "; Secure")
         } else {
             (self.plain, "")
@@ -297,8 +305,8 @@ impl Cookie {
     }
 
     /// What the request has of it. Over TLS only the one that no neighbouring host can have set.
-    fn of<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let wanted = if is_secure(headers) {
+    fn of<'a>(&self, shop: &Shop, headers: &'a HeaderMap) -> Option<&'a str> {
+        let wanted = if is_secure(shop, headers) {
             self.secure
         } else {
             self.plain
@@ -318,7 +326,7 @@ fn origin(shop: &Shop, parts: &Parts) -> Origin {
     Origin {
         caller: Caller::of(parts, shop.settings.forwarded_hops),
         device: DEVICE_COOKIE
-            .of(&parts.headers)
+            .of(shop, &parts.headers)
             .and_then(DeviceToken::parse),
     }
 }
@@ -333,7 +341,7 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
     let Some(desk) = &shop.desk else {
         return Ok(None);
     };
-    let Some(token) = token(parts)? else {
+    let Some(token) = token(shop, parts)? else {
         return Ok(None);
     };
     let session = match SessionToken::parse(token) {
@@ -354,13 +362,13 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
 ///
 /// # Errors
 /// 403 when it is a cookie, the request changes something, and another site made it.
-fn token(parts: &Parts) -> Result<Option<&str>, Problem> {
+fn token<'a>(shop: &Shop, parts: &'a Parts) -> Result<Option<&'a str>, Problem> {
     if let Some(token) = bearer(&parts.headers) {
         return Ok(Some(token));
     }
-    let token = SESSION_COOKIE.of(&parts.headers);
+    let token = SESSION_COOKIE.of(shop, &parts.headers);
     if token.is_some() && !matches!(parts.method, Method::GET | Method::HEAD) {
-        from_our_page(&parts.headers)?;
+        from_our_page(shop, &parts.headers)?;
     }
     Ok(token)
 }
@@ -377,9 +385,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token)
 }
 
-/// Whether the request came over TLS. What a balancer says of that is believed: one who lies about it changes
+/// Whether customers reach the shop over TLS: as `public_url` says, where it is set; else as this request came. What a balancer says of that is believed: one who lies about it changes
 /// the name of his own cookie.
-fn is_secure(headers: &HeaderMap) -> bool {
+fn is_secure(shop: &Shop, headers: &HeaderMap) -> bool {
+    if let Some(public) = &shop.settings.public_url {
+        return public.secure;
+    }
     let proto = headers
         .get("x-forwarded-proto")
         .map(|value| value.as_bytes());
@@ -389,10 +400,14 @@ fn is_secure(headers: &HeaderMap) -> bool {
 /// Refuses what another site made a browser send. Browsers say where a request comes from in
 /// `Sec-Fetch-Site`, old ones in `Origin`; programs say neither, and nobody can be tricked into
 /// running one. The cookie's `SameSite=Strict` stands before this; it knows sites, not hosts.
-fn from_our_page(headers: &HeaderMap) -> Result<(), Problem> {
+fn from_our_page(shop: &Shop, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let ours = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => site == "same-origin" || site == "none",
+        (None, Some(origin)) if shop.settings.public_url.is_some() => {
+            let public = shop.settings.public_url.as_ref();
+            public.is_some_and(|public| public.origin == origin)
+        }
         (None, Some(origin)) => {
             let host = origin.split_once("://").map(|(_, host)| host);
             host.is_some() && host == text("host")

@@ -1,12 +1,13 @@
 //! `/gtg` and `/version`: what balancers and the agent ask. Waits for nothing.
 
 use axum::Json;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Shop;
+use super::operator::may_look;
 use crate::VERSION;
 use crate::readiness;
 
@@ -14,7 +15,12 @@ pub(super) async fn version() -> Json<Value> {
     Json(json!({ "version": VERSION }))
 }
 
-pub(super) async fn good_to_go(State(shop): State<Shop>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn good_to_go(
+    State(shop): State<Shop>,
+    RawQuery(query): RawQuery,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
     let state = shop.readiness.now();
     let ready = state == readiness::State::Ready;
     let status = if ready {
@@ -38,7 +44,10 @@ pub(super) async fn good_to_go(State(shop): State<Shop>, RawQuery(query): RawQue
         "connected": if ready { "true" } else { "false" },
         "instance-id": shop.instance.now_or_unknown(),
     });
-    if let Some(reason) = state.reason() {
+    // Why not names folders, buckets and addresses.
+    if let Some(reason) = state.reason()
+        && may_look(&shop.settings, &parts)
+    {
         details["detail"] = reason.into();
     }
     (status, no_store, Json(details)).into_response()

@@ -123,6 +123,20 @@ pub fn router(shop: Shop) -> Router {
         .layer(middleware::from_fn_with_state(meter, accompany))
 }
 
+/// What the operator's own listener serves: health with its details, the version, metrics.
+pub fn operator_router(shop: Shop) -> Router {
+    let meter = Arc::clone(&shop.meter);
+    Router::new()
+        .route("/gtg", get(health::good_to_go))
+        .route("/version", get(health::version))
+        .route("/metrics", get(scrape::metrics))
+        .with_state(shop)
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(axum::Extension(operator::OperatorsDoor))
+        .layer(middleware::from_fn_with_state(meter, accompany))
+}
+
 async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")
 }

@@ -1,5 +1,9 @@
-//! The operator: who runs the shop, known by the token of `operator_token_file`.
+//! The operator: who runs the shop, known by the token of `operator_token_file`, or by the listener of their own.
+//!
+//! Rule: what names this host, its store or its load is for the operator. On the port that customers reach, it takes the
+//! operator's token; on `operator_listen`, which only the operator's network reaches, nothing.
 
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -17,6 +21,35 @@ pub(super) fn is_operator(settings: &Settings, headers: &HeaderMap) -> bool {
     digest(token.reveal().as_bytes())
         .ct_eq(&digest(shown))
         .into()
+}
+
+/// Among a request's extensions: it came by the operator's own listener.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OperatorsDoor;
+
+/// Whether the request may see metrics and details.
+pub(super) fn may_look(settings: &Settings, parts: &Parts) -> bool {
+    parts.extensions.get::<OperatorsDoor>().is_some() || is_operator(settings, &parts.headers)
+}
+
+/// Lets nobody by but who may see metrics and details.
+///
+/// # Errors
+/// 401 when the request does not prove to be the operator's; 403 while nobody can be.
+pub(super) fn require_look(settings: &Settings, parts: &Parts) -> Result<(), Problem> {
+    if may_look(settings, parts) {
+        return Ok(());
+    }
+    if settings.operator_token.is_none() {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "metrics are for the operator; they are shown on the setting operator_listen, and here with the \
+             token of operator_token_file",
+        ));
+    }
+    Err(Problem::unauthorized(
+        "show the operator's token: Authorization: Bearer …",
+    ))
 }
 
 /// Lets nobody by but the operator.

@@ -1,9 +1,10 @@
 //! `GET /metrics`: what Prometheus asks.
 
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::operator::require_look;
 use super::{ORDERS_AT_ONCE, Shop};
 use crate::metrics::prometheus::Now;
 use crate::problem::Problem;
@@ -14,8 +15,11 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(super) async fn metrics(
     State(shop): State<Shop>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    require_look(&shop.settings, &parts)?;
+    let headers = parts.headers;
     let now = Now {
         store_up: shop.readiness.now() == Readiness::Ready,
         under_way: ORDERS_AT_ONCE.saturating_sub(shop.places.available_permits()),

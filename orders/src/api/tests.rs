@@ -215,7 +215,7 @@ async fn an_order_is_said_to_be_refused_only_when_that_is_certain() {
 
 #[tokio::test]
 async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
-    let (router, shop) = service();
+    let (router, shop) = operated(Arc::new(Stuck));
     let _all = shop
         .places
         .acquire_many(u32::try_from(ORDERS_AT_ONCE).unwrap())
@@ -224,7 +224,7 @@ async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
     let answer = router.clone().oneshot(order(good())).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
-    let gtg = Request::get("/gtg?details").body(Body::empty()).unwrap();
+    let gtg = get_as("/gtg?details", Some(TOKEN));
     let answer = router.oneshot(gtg).await.unwrap();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     let details: Value = serde_json::from_slice(&body).unwrap();
@@ -603,20 +603,131 @@ async fn unknown_fields_are_refused_when_told_to() {
     assert_eq!(ask(&router, order(good())).await.status, 200);
 }
 
+/// What names this host, its store or its load is for the operator, by token or by their own listener.
+#[tokio::test]
+async fn strangers_see_neither_metrics_nor_why_it_is_not_ready() {
+    let (closed, _) = service();
+    let (open, shop) = operated(Arc::new(Stuck));
+    for (router, token, status) in [
+        (&closed, None, 403),
+        (&closed, Some(TOKEN), 403),
+        (&open, None, 401),
+        (&open, Some("x"), 401),
+        (&open, Some(TOKEN), 200),
+    ] {
+        let answer = ask(router, get_as("/metrics", token)).await;
+        assert_eq!(answer.status, status, "{token:?}");
+        let details = ask(router, get_as("/gtg?details", token)).await;
+        assert_eq!(details.json()["connected"], "false");
+        assert_eq!(
+            details.json().get("detail").is_some(),
+            status == 200,
+            "{token:?}"
+        );
+    }
+    let own = operator_router(shop);
+    assert_eq!(ask(&own, get_as("/metrics", None)).await.status, 200);
+    let details = ask(&own, get_as("/gtg?details", None)).await.json();
+    assert!(details["detail"].is_string(), "{details}");
+    for path in ["/orders", "/order", "/"] {
+        assert_eq!(ask(&own, get_as(path, None)).await.status, 404, "{path}");
+    }
+}
+
+/// Behind CloudFront, which speaks TLS, and a balancer that it reaches by HTTP.
+#[tokio::test]
+async fn public_url_decides_what_cookies_and_origins_are_right() {
+    const ADA: &str = r#"{"login":"ada","password":"correct horse"}"#;
+    for (public_url, proto, origin, status, cookie) in [
+        (
+            "https://shop.example.org",
+            "http",
+            "https://shop.example.org",
+            201,
+            "; Secure",
+        ),
+        (
+            "https://shop.example.org/",
+            "",
+            "https://shop.example.org",
+            201,
+            "__Host-shop_session=",
+        ),
+        (
+            "https://shop.example.org",
+            "https",
+            "http://shop.example.org",
+            403,
+            "",
+        ),
+        (
+            "https://shop.example.org",
+            "https",
+            "https://inside",
+            403,
+            "",
+        ),
+        (
+            "http://shop.example.org:8080",
+            "https",
+            "http://shop.example.org:8080",
+            201,
+            "SameSite=Strict",
+        ),
+        ("", "https", "https://inside", 201, "; Secure"),
+    ] {
+        let settings = RawSettings {
+            public_url: Some(public_url.to_owned()),
+            ..RawSettings::default()
+        };
+        let (_, mut shop) = over(Arc::new(MemoryStore::default()), settings);
+        shop.desk = Some(Arc::new(Desk::new(Arc::new(MemoryAccounts::default()))));
+        let request = Request::post("/account")
+            .header("content-type", "application/json")
+            .header("host", "inside")
+            .header("x-forwarded-proto", proto)
+            .header("origin", origin);
+        let answer = ask(&router(shop), request.body(Body::from(ADA)).unwrap()).await;
+        assert_eq!(answer.status, status, "{public_url} {origin}");
+        let cookies = answer.headers.get_all("set-cookie").iter();
+        for set in cookies.map(|set| set.to_str().unwrap()) {
+            let secure = cookie != "SameSite=Strict";
+            assert_eq!(set.contains("; Secure"), secure, "{set}");
+            assert_eq!(set.starts_with("__Host-"), secure, "{set}");
+        }
+    }
+    for wrong in [
+        "shop.example.org",
+        "https://shop.example.org/path",
+        "ftp://x",
+        "https://u@x",
+    ] {
+        let raw = RawSettings {
+            public_url: Some(wrong.to_owned()),
+            ..RawSettings::default()
+        };
+        let nothing = std::collections::BTreeMap::new();
+        assert!(
+            Settings::load(raw, Some("/dev/null".into()), &nothing).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn metrics_tell_of_orders_in_both_formats() {
-    let (router, _) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    let (router, _) = shop_with_operator();
     ask(&router, keyed("k-1", "Ada")).await;
     ask(&router, keyed("k-1", "Ada")).await;
     ask(&router, keyed("k-1", "Eve")).await;
     ask(&router, order(Body::from("{}"))).await;
     ask(&router, get_as("/Geheimnis", None)).await;
-    let text = ask(&router, get_as("/metrics", None)).await;
+    let text = ask(&router, get_as("/metrics", Some(TOKEN))).await;
     assert_eq!(
         text.headers["content-type"],
         "text/plain; version=0.0.4; charset=utf-8"
     );
-    let mut open = get_as("/metrics", None);
+    let mut open = get_as("/metrics", Some(TOKEN));
     let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3";
     let accept = HeaderValue::from_static(accept);
     open.headers_mut().insert("accept", accept);

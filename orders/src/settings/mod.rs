@@ -62,6 +62,10 @@ pub struct Settings {
     pub drain: Duration,
     /// Who may read the list of all orders; nobody when there is none.
     pub operator_token: Option<Secret>,
+    /// Where the operator's own listener is: metrics and details, without a token.
+    pub operator_listen: Option<SocketAddr>,
+    /// Where customers reach the shop, when that was said.
+    pub public_url: Option<PublicUrl>,
     /// Where candidates are kept; `None` when the module is off.
     pub candidates: Option<CandidatesAddress>,
     /// Whether customers may have accounts.
@@ -105,6 +109,35 @@ pub enum UnknownFields {
     Keep,
     /// The order is refused.
     Refuse,
+}
+
+/// Where customers reach the shop: `https://shop.example.org`, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// As browsers spell it in `Origin`.
+    pub origin: String,
+    /// Whether it is reached over TLS.
+    pub secure: bool,
+}
+
+impl PublicUrl {
+    fn parse(text: String) -> anyhow::Result<Self> {
+        let wrong = || {
+            anyhow::anyhow!(
+                "public_url {text:?} is not where a shop is; hint: write https://shop.example.org, without a path"
+            )
+        };
+        let url: reqwest::Url = text.parse().map_err(|_| wrong())?;
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let named = url.has_host() && url.username().is_empty() && url.password().is_none();
+        if !bare || !named || !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong());
+        }
+        Ok(Self {
+            origin: url.origin().ascii_serialization(),
+            secure: url.scheme() == "https",
+        })
+    }
 }
 
 /// A text that must not be seen.
@@ -190,6 +223,17 @@ impl Settings {
             })
         };
         let listen = given(raw.listen).map(address).transpose()?;
+        let operator_listen = given(raw.operator_listen).map(|listen| {
+            listen.parse().map_err(|_| {
+                anyhow::anyhow!(
+                    "operator_listen {listen:?} is not an address; hint: write 127.0.0.1:9151"
+                )
+            })
+        });
+        let operator_listen: Option<SocketAddr> = operator_listen.transpose()?;
+        if operator_listen.is_some_and(|own| own.port() != 0 && listen == Some(own)) {
+            bail!("operator_listen is where `listen` is; hint: choose another port");
+        }
         let store = match raw.store.as_deref() {
             Some(store) => store.parse()?,
             None => StoreAddress::File(home::folder(environment)),
@@ -266,6 +310,8 @@ impl Settings {
             lame_duck: Duration::from_secs(lame_duck),
             drain: Duration::from_secs(drain),
             operator_token,
+            operator_listen,
+            public_url: given(raw.public_url).map(PublicUrl::parse).transpose()?,
             candidates,
             accounts,
             forwarded_hops: forwarded_hops.into(),

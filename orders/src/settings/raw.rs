@@ -23,7 +23,7 @@ enum Spelled {
 }
 
 /// The keys of the file, and of the environment (upper case, after `ORDERS_`).
-const KEYS: [(&str, Spelled); 17] = [
+const KEYS: [(&str, Spelled); 19] = [
     ("listen", Spelled::Text),
     ("store", Spelled::Text),
     ("store_password_file", Spelled::Text),
@@ -37,6 +37,8 @@ const KEYS: [(&str, Spelled); 17] = [
     ("drain_seconds", Spelled::Number),
     ("lame_duck_seconds", Spelled::Number),
     ("operator_token_file", Spelled::Text),
+    ("operator_listen", Spelled::Text),
+    ("public_url", Spelled::Text),
     ("candidates", Spelled::TextOrOff),
     ("accounts", Spelled::Switch),
     ("forwarded_hops", Spelled::Number),
@@ -67,6 +69,8 @@ pub struct RawSettings {
     pub drain_seconds: Option<u64>,
     pub lame_duck_seconds: Option<u64>,
     pub operator_token_file: Option<String>,
+    pub operator_listen: Option<String>,
+    pub public_url: Option<String>,
     pub candidates: Option<String>,
     pub accounts: Option<bool>,
     pub forwarded_hops: Option<u8>,

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::support::{ORDER, PATIENCE, Service, answer, kept, orders};
+use crate::support::{ORDER, PATIENCE, Service, answer, kept, operated, orders};
 
 /// Places orders on one connection until it breaks; keeps the id of each that was answered.
 fn place_until_broken(mut stream: TcpStream, acked: &Mutex<Vec<String>>) {
@@ -169,12 +169,12 @@ fn a_folder_that_goes_bad_is_said_and_one_that_comes_back_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("orders");
     std::fs::write(&place, b"a file where a folder should be").unwrap();
-    let mut command = orders();
+    let mut command = operated(orders(), folder.path());
     command.args(["--store", &format!("file://{}", place.display())]);
     let service = Service::spawn(command);
     service.wait_for("the store does not work");
     assert_eq!(service.ask("GET", "/gtg", "", b"").status, 503);
-    let details = service.ask("GET", "/gtg?details", "", b"").json();
+    let details = service.ask_as_operator("/gtg?details").json();
     assert!(
         details["detail"]
             .as_str()

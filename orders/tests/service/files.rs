@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Answer, PATIENCE, Service, kept, orders};
+use crate::support::{Answer, PATIENCE, Service, kept, operated, orders};
 
 const JSON: &str = "application/json";
 
@@ -95,14 +95,17 @@ fn a_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
 fn a_vanished_folder_is_said_and_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (here, away) = (folder.path().join("here"), folder.path().join("away"));
-    let service = Service::start(&here);
+    let mut command = operated(orders(), folder.path());
+    command.args(["--store", &format!("file://{}", here.display())]);
+    let service = Service::spawn(command);
+    service.wait_for("taking orders into");
     let first = service.place();
     std::fs::rename(&here, &away).unwrap();
     let refused = place_large(&service);
     assert_eq!(refused.status, 503, "{refused:?}");
     wait_until("it never said so", || {
         service
-            .ask("GET", "/gtg?details", "", b"")
+            .ask_as_operator("/gtg?details")
             .body
             .contains("has vanished while it was in use")
     });

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::support::{PATIENCE, Service, orders};
+use crate::support::{PATIENCE, Service, operated, orders};
 
 const TOPIC: &str = "arn:aws:sns:eu-north-1:123456789012:order-notices";
 
@@ -88,12 +88,13 @@ fn a_topic_that_does_not_answer_holds_up_no_order() {
     // It listens, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let mut service = Service::spawn(with_topic(folder.path(), &endpoint));
+    let command = operated(with_topic(folder.path(), &endpoint), folder.path());
+    let mut service = Service::spawn(command);
     service.wait_for("taking orders into");
     for _ in 0..50 {
         service.place();
     }
-    let metrics = service.ask("GET", "/metrics", "", b"").body;
+    let metrics = service.ask_as_operator("/metrics").body;
     let waiting = metrics
         .lines()
         .find_map(|line| line.strip_prefix("orders_notices_waiting "))

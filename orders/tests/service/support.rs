@@ -27,6 +27,16 @@ pub(crate) fn orders() -> Command {
     command
 }
 
+const OPERATOR: &str = "operator-0123456789";
+
+/// Gives the service an operator, whose token lies in `folder`.
+pub(crate) fn operated(mut command: Command, folder: &Path) -> Command {
+    let file = folder.join("operator-token");
+    std::fs::write(&file, OPERATOR).expect("write the token");
+    command.env("ORDERS_OPERATOR_TOKEN_FILE", file);
+    command
+}
+
 /// A child of ours; it is killed with this value, also when the test fails.
 pub(crate) struct Running(pub(crate) Child);
 
@@ -168,6 +178,17 @@ impl Service {
         let answer = answer(&mut stream).expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()
+    }
+
+    /// What an operator's request for `path` is answered; the service was given [`operated`].
+    pub(crate) fn ask_as_operator(&self, path: &str) -> Answer {
+        let mut stream = self.connect();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\
+             authorization: Bearer {OPERATOR}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("send head");
+        answer(&mut stream).expect("an answer")
     }
 
     /// Places an order and gives its id.

@@ -237,7 +237,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         let request = Request::post(path).header("content-type", JSON);
         request.body(Body::from_stream(never)).unwrap()
     };
-    let mut open = get_as("/metrics", None);
+    let mut open = get_as("/metrics", Some(TOKEN));
     let accept = HeaderValue::from_static("application/openmetrics-text");
     open.headers_mut().insert("accept", accept);
     let long = format!("/candidate/{}", "x".repeat(3000));
@@ -263,7 +263,9 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/gtg", get_as("/gtg", None)),
         ("/gtg", get_as("/gtg?details", None)),
         ("/version", get_as("/version", None)),
+        ("/metrics", get_as("/metrics", Some(TOKEN))),
         ("/metrics", get_as("/metrics", None)),
+        ("/gtg", get_as("/gtg?details", Some(TOKEN))),
         ("/metrics", open),
         ("/openapi.json", get_as("/openapi.json", None)),
         ("/candidates", get_as("/candidates", None)),
@@ -371,6 +373,8 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
     let (router, shop) = over(store, RawSettings::default());
     let answer = ask(&router, get_as("/orders", None)).await;
     seen.insert(judge(&document, "/orders", "get", &answer));
+    let answer = ask(&router, get_as("/metrics", None)).await;
+    seen.insert(judge(&document, "/metrics", "get", &answer));
     let mut changes = shop.readiness.changes();
     let watching = tokio::spawn(shop.readiness.clone().watch(shop.store.clone()));
     changes.changed().await.unwrap();
