@@ -85,24 +85,21 @@ impl Publisher {
 
     /// Publishes a point every interval until `stop`, then the last one.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
-        let mut interval = tokio::time::interval(self.settings.interval);
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // The first tick is at once, and would only say zero.
-        interval.tick().await;
         tokio::pin!(stop);
         loop {
+            let (wait, at) = to_the_next(jiff::Timestamp::now(), self.settings.interval);
             tokio::select! {
-                _ = interval.tick() => self.flush().await,
+                () = tokio::time::sleep(wait) => self.flush(at).await,
                 () = &mut stop => break,
             }
         }
-        self.flush().await;
+        self.flush(jiff::Timestamp::now()).await;
     }
 
-    /// Publishes now what is counted and what was left over.
-    async fn flush(&mut self) {
+    /// Publishes now what is counted, as of `at`, and what was left over.
+    async fn flush(&mut self, at: jiff::Timestamp) {
         self.backlog.push(Point {
-            at: jiff::Timestamp::now(),
+            at,
             orders: self.count.take(),
         });
         let body = put_metric_data(&self.settings.namespace, &self.backlog.0);
@@ -125,6 +122,19 @@ impl Publisher {
             .context("PutMetricData; hint: the role needs cloudwatch:PutMetricData")?;
         Ok(())
     }
+}
+
+/// How long until the clock's next multiple of the interval, and the time of the point that is published then: the
+/// last whole second before it. So whole minutes consist of whole intervals, and the last one of a minute counts
+/// for that minute.
+fn to_the_next(now: jiff::Timestamp, interval: Duration) -> (Duration, jiff::Timestamp) {
+    let interval = i64::try_from(interval.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1);
+    let now = now.as_millisecond();
+    let wait = interval - now.rem_euclid(interval);
+    let at = jiff::Timestamp::from_millisecond(now + wait - 1000).unwrap_or_default();
+    (Duration::from_millis(wait.unsigned_abs()), at)
 }
 
 /// The call's body, in the query protocol that CloudWatch has always spoken.
@@ -184,6 +194,24 @@ mod tests {
         );
     }
 
+    /// A minute is made of whole intervals, whenever the service was started; an alarm on a minute sees all of it
+    /// right after its end.
+    #[test]
+    fn points_are_published_on_the_clocks_intervals() {
+        for (now, interval, wait, at) in [
+            ("12:00:00", 15, 15_000, "12:00:14"),
+            ("12:00:00.001", 15, 14_999, "12:00:14"),
+            ("12:00:14.999", 15, 1, "12:00:14"),
+            ("12:00:52.5", 15, 7500, "12:00:59"),
+            ("12:00:59", 60, 1000, "12:00:59"),
+        ] {
+            let time = |text: &str| format!("2026-01-01T{text}Z").parse().unwrap();
+            let (waits, point) = to_the_next(time(now), Duration::from_secs(interval));
+            assert_eq!(waits.as_millis(), wait, "{now}");
+            assert_eq!(point, time(at), "{now}");
+        }
+    }
+
     fn publisher(count: &OrderCount, endpoint: &str) -> Publisher {
         let settings = MetricsSettings {
             namespace: "FlowerShop".to_owned(),
@@ -201,7 +229,7 @@ mod tests {
         }
         // Port 1 refuses: the points stay.
         let mut away = publisher(&count, "http://127.0.0.1:1");
-        away.flush().await;
+        away.flush(jiff::Timestamp::now()).await;
         assert_eq!(
             away.backlog.0.iter().map(|p| p.orders).collect::<Vec<_>>(),
             [3]
@@ -209,7 +237,7 @@ mod tests {
         count.add_one();
         let mut back = publisher(&count, &moto.endpoint);
         back.backlog = away.backlog;
-        back.flush().await;
+        back.flush(jiff::Timestamp::now()).await;
         assert!(back.backlog.0.is_empty());
         // Told to stop at once, it publishes its last point, a zero.
         back.run(std::future::ready(())).await;

@@ -360,7 +360,7 @@ fn text(
     let fault = match fields.remove(field) {
         None | Some(Value::Null) => "is missing".to_owned(),
         Some(Value::String(value)) => match text_fault(&value, limit) {
-            None if value.trim().is_empty() => "is empty".to_owned(),
+            None if !value.chars().any(is_visible) => "is empty".to_owned(),
             None => return Some(value.trim().to_owned()),
             Some(fault) => fault,
         },
@@ -382,6 +382,24 @@ fn text_fault(value: &str, limit: usize) -> Option<String> {
         .then(|| "contains control characters".to_owned())
 }
 
+/// Whether a reader sees anything of it: neither space nor control, nor one of Unicode's characters that are drawn as
+/// nothing (most of `Default_Ignorable_Code_Point`, fillers, the empty Braille pattern).
+fn is_visible(c: char) -> bool {
+    let invisible = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}');
+    !(invisible || c.is_whitespace() || c.is_control())
+}
+
+/// Whether a number is kept as it came: JSON has numbers of any size, this has those of 64 bits.
+fn is_kept(number: &serde_json::Number) -> bool {
+    // -2^63 and 2^64.
+    const RANGE: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0;
+    number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|n| RANGE.contains(&n))
+}
+
 fn extra_fault(field: &str, value: &Value) -> Option<String> {
     if field.is_empty() || text_fault(field, EXTRA_NAME_LIMIT).is_some() {
         return Some(format!(
@@ -389,6 +407,9 @@ fn extra_fault(field: &str, value: &Value) -> Option<String> {
         ));
     }
     match value {
+        Value::Number(number) if !is_kept(number) => {
+            Some("is a number beyond 64 bits; send it as text".to_owned())
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
         Value::String(text) => text_fault(text, EXTRA_VALUE_LIMIT),
         Value::Array(_) | Value::Object(_) => {
@@ -445,6 +466,23 @@ mod tests {
                 &["name is longer than 200 characters"],
             ),
             (with(json!({"name": "  "})), &["name is empty"]),
+            (
+                with(json!({"name": "\u{200b}\u{2060} \u{3164}", "address": "\u{e0041}\u{feff}"})),
+                &["name is empty", "address is empty"],
+            ),
+            (with(json!({"name": "\u{200d}👩\u{200d}🚀"})), &[]),
+            (
+                with(
+                    serde_json::from_str(
+                        r#"{"a":18446744073709551616,"b":-1e300,"c":18446744073709551615}"#,
+                    )
+                    .unwrap(),
+                ),
+                &[
+                    "a is a number beyond 64 bits; send it as text",
+                    "b is a number beyond 64 bits; send it as text",
+                ],
+            ),
             (with(json!({"name": 7})), &["name must be text"]),
             (with(json!({"name": null})), &["name is missing"]),
             (

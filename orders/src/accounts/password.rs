@@ -52,6 +52,9 @@ impl Password {
         if text.chars().all(|letter| Some(letter) == first) {
             return Err("is one character over and over".to_owned());
         }
+        if is_common(text) {
+            return Err("is one of those that guessers try first".to_owned());
+        }
         // The first thing that is tried.
         let rest = text.to_lowercase().replace(login, "");
         if rest.chars().count() < PASSWORD_SHORTEST && rest.len() < text.len() {
@@ -65,6 +68,72 @@ impl Password {
     pub(super) fn attempt(text: &str) -> Option<Self> {
         (text.chars().count() <= PASSWORD_LONGEST).then(|| Self(text.to_owned()))
     }
+}
+
+/// What leaked passwords are mostly made of, in lower case: a word of these with digits and signs around it is among the
+/// first that are tried.
+const COMMON: [&str; 36] = [
+    "",
+    "password",
+    "passwort",
+    "passw",
+    "pass",
+    "qwerty",
+    "qwertyuiop",
+    "qwertz",
+    "qwertzuiop",
+    "azerty",
+    "asdfgh",
+    "asdfghjkl",
+    "zxcvbnm",
+    "qazwsx",
+    "qazwsxedc",
+    "letmein",
+    "welcome",
+    "iloveyou",
+    "admin",
+    "administrator",
+    "login",
+    "secret",
+    "changeme",
+    "default",
+    "master",
+    "monkey",
+    "dragon",
+    "football",
+    "baseball",
+    "sunshine",
+    "princess",
+    "superman",
+    "starwars",
+    "trustno",
+    "whatever",
+    "flowershop",
+];
+
+/// Whether a password is one of the common ones, with digits and signs around or letters put for signs.
+fn is_common(text: &str) -> bool {
+    let plain: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| match c {
+            '@' => 'a',
+            '0' => 'o',
+            '$' => 's',
+            c => c,
+        })
+        .collect();
+    let bare = |text: &str| {
+        let word = text.trim_matches(|c: char| !c.is_alphabetic());
+        // Only where nothing else is in it: digits alone are common when they are in a row or few kinds.
+        if word.is_empty() {
+            let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
+            let in_a_row = |step: u32| digits.windows(2).all(|two| (two[0] + step) % 10 == two[1]);
+            return digits.len() == text.chars().count() && (in_a_row(1) || in_a_row(9));
+        }
+        COMMON.contains(&word)
+    };
+    bare(&text.to_lowercase()) || bare(plain.trim_end_matches('o'))
 }
 
 impl fmt::Debug for Password {

@@ -27,6 +27,16 @@ impl Form {
                 "send application/json or application/x-www-form-urlencoded",
             )
         };
+        let encoded = headers.get_all(header::CONTENT_ENCODING).iter();
+        if encoded
+            .into_iter()
+            .any(|name| !name.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "send the body as it is: no Content-Encoding is taken",
+            ));
+        }
         let value = headers.get(header::CONTENT_TYPE).ok_or_else(wrong)?;
         let media = value.to_str().map_err(|_| wrong())?;
         let media = media

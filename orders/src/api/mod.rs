@@ -30,7 +30,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
@@ -168,7 +168,14 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
     let path = request.uri().path().to_owned();
     let path = path.as_str();
     let span = tracing::info_span!("request", request = id.to_str().unwrap_or_default());
-    let mut response = tracing::Instrument::instrument(next.run(request), span.clone()).await;
+    let answering = async {
+        // RFC 9112 §3.2: two hosts are two requests to two readers.
+        if request.headers().get_all(header::HOST).iter().count() > 1 {
+            return Problem::new(StatusCode::BAD_REQUEST, "Host is there twice").into_response();
+        }
+        next.run(request).await
+    };
+    let mut response = tracing::Instrument::instrument(answering, span.clone()).await;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID.clone(), id);
     headers.insert(

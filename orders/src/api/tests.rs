@@ -715,6 +715,39 @@ async fn public_url_decides_what_cookies_and_origins_are_right() {
 }
 
 #[tokio::test]
+async fn two_hosts_and_encoded_bodies_are_refused_by_name() {
+    let (router, _) = over(Arc::new(MemoryStore::default()), RawSettings::default());
+    let with = |name: &'static str, values: &[&'static str]| {
+        let mut request = order(good());
+        for value in values {
+            let value = HeaderValue::from_static(value);
+            request.headers_mut().append(name, value);
+        }
+        request
+    };
+    for (name, values, status, part) in [
+        ("host", &["a", "b"][..], 400, "Host is there twice"),
+        ("host", &["a", "a"], 400, "Host is there twice"),
+        ("host", &["a"], 200, "received"),
+        ("content-encoding", &["gzip"], 415, "Content-Encoding"),
+        (
+            "content-encoding",
+            &["identity", "br"],
+            415,
+            "Content-Encoding",
+        ),
+        ("content-encoding", &["Identity"], 200, "received"),
+    ] {
+        let answer = ask(&router, with(name, values)).await;
+        assert_eq!(answer.status, status, "{name} {values:?}");
+        assert!(
+            String::from_utf8_lossy(&answer.body).contains(part),
+            "{name} {values:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn metrics_tell_of_orders_in_both_formats() {
     let (router, _) = shop_with_operator();
     ask(&router, keyed("k-1", "Ada")).await;

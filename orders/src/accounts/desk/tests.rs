@@ -53,7 +53,7 @@ async fn a_customer_registers_comes_again_and_leaves() {
 #[tokio::test]
 async fn every_fault_of_what_was_chosen_is_named() {
     let (_, desk) = desk();
-    let table: [(&str, &str, &[&str]); 5] = [
+    let table: [(&str, &str, &[&str]); 9] = [
         (
             "ab",
             "short",
@@ -73,6 +73,26 @@ async fn every_fault_of_what_was_chosen_is_named() {
             &["login may have letters from a to z, digits and @ . _ + - only"],
         ),
         ("ada", "", &["password is shorter than 10 characters"]),
+        (
+            "ada",
+            "password12",
+            &["password is one of those that guessers try first"],
+        ),
+        (
+            "ada",
+            "!P@ssw0rd123",
+            &["password is one of those that guessers try first"],
+        ),
+        (
+            "ada",
+            "1234567890",
+            &["password is one of those that guessers try first"],
+        ),
+        (
+            "ada",
+            "Qwertyuiop1",
+            &["password is one of those that guessers try first"],
+        ),
         (
             "adalovelace",
             "AdaLovelace1",

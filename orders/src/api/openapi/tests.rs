@@ -410,8 +410,22 @@ async fn the_service_judges_orders_as_the_document_does() {
     let mut orders = vec![good.clone(), json!({}), json!([]), json!("x"), Value::Null];
     orders.extend([many(16), many(17)]);
     let texts = [
-        "", " ", "\n", " a ", "\u{a0}", "a\u{0}", "\t", "a\tb", "\u{85}", "a\u{9f}", "ä", "🌹",
+        "",
+        " ",
+        "\n",
+        " a ",
+        "\u{a0}",
+        "a\u{0}",
+        "\t",
+        "a\tb",
+        "\u{85}",
+        "a\u{9f}",
+        "ä",
+        "🌹",
         "\u{7f}",
+        "\u{200b}",
+        "\u{3164}\u{2800}",
+        "\u{200d}a",
     ];
     let wide = |count| "ä".repeat(count);
     for field in [
@@ -429,6 +443,9 @@ async fn the_service_judges_orders_as_the_document_does() {
         values.extend([
             json!(1),
             json!(1.5),
+            json!(1e300),
+            json!(u64::MAX),
+            json!(i64::MIN),
             json!(true),
             Value::Null,
             json!([]),
