@@ -35,6 +35,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const RUN_FIELD: &str = "load_run";
 pub(super) const NUMBER_FIELD: &str = "load_number";
 
+/// Stands in the ledger for the id of an order whose answer had none.
+pub(super) const NO_ID: &str = "-";
+
 /// Where orders are looked up.
 pub(super) enum Source {
     /// In the store itself.
@@ -259,7 +262,7 @@ impl Kept {
 
     fn has(&self, mark: &Mark, id: &str) -> bool {
         let ids = self.ids.get(mark).map_or(&[][..], Vec::as_slice);
-        ids.iter().any(|kept| kept.to_string() == id)
+        ids.iter().any(|kept| id == NO_ID || kept.to_string() == id)
     }
 
     fn unlisted(&self, entries: &Entries) -> Vec<OrderId> {
@@ -278,7 +281,12 @@ impl Kept {
             if self.has(mark, id) {
                 found.found += 1;
             } else {
-                found.missing.push(id.clone());
+                found.missing.push(if id == NO_ID {
+                    let run = &entries.runs[mark.run].id;
+                    format!("order {} of run {run}, answered without an id", mark.number)
+                } else {
+                    id.clone()
+                });
             }
         }
         let mut marks: Vec<_> = self.ids.iter().collect();
@@ -402,6 +410,15 @@ mod tests {
             ..Found::default()
         };
         assert_eq!(check(&all, &entries).await, good);
+
+        // Answered without an id: known by its marks.
+        let without = |number: u64| (Mark { run: 0, number }, NO_ID.to_owned());
+        let mut seeds = entries.clone();
+        seeds.acked[0] = without(0);
+        assert_eq!(check(&all, &seeds).await, good);
+        seeds.acked.push(without(9));
+        let missing = check(&all, &seeds).await.missing;
+        assert_eq!(missing, ["order 9 of run a, answered without an id"]);
 
         let kept = [&all[..], &[&unacked]].concat();
         let unacknowledged = 1;

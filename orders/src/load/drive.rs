@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use hyper::StatusCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::arrivals::Arrivals;
-use super::audit::{NUMBER_FIELD, RUN_FIELD};
+use super::audit::{NO_ID, NUMBER_FIELD, RUN_FIELD};
 use super::client::{Client, Reply, Trouble};
 use super::ledger::{Answer, Ledger, Run};
 use super::report::Report;
@@ -248,19 +247,19 @@ fn is_worth_a_retry(reply: &Result<Reply, Trouble>) -> bool {
     }
 }
 
-/// Success is a 200 with an id, nothing else.
+/// Success is an answer of the 2xx, whichever service gives it. Its id is kept where it has one; else [`NO_ID`], and
+/// the check knows the order by the marks it carries.
 fn judge(reply: Result<Reply, Trouble>) -> Answer {
     let reply = reply.map_err(|trouble| trouble.to_string())?;
-    if reply.status != StatusCode::OK {
+    if !reply.status.is_success() {
         return Err(format!("status {}", reply.status.as_u16()));
     }
     #[derive(serde::Deserialize)]
     struct Received {
         id: String,
     }
-    serde_json::from_slice(&reply.body)
-        .map(|Received { id }| id)
-        .map_err(|_| "status 200 without an id".to_owned())
+    let received = serde_json::from_slice(&reply.body);
+    Ok(received.map_or_else(|_| NO_ID.to_owned(), |Received { id }| id))
 }
 
 /// Writes answers down. The disk is waited for on a thread of its own, so that the schedule does not
@@ -295,6 +294,8 @@ fn count_in(report: &mut Report, answered: Answered) {
 
 #[cfg(test)]
 mod tests {
+    use hyper::StatusCode;
+
     use super::*;
 
     fn reply(status: u16, body: &'static str) -> Reply {
@@ -321,19 +322,27 @@ mod tests {
     }
 
     #[test]
-    fn only_200_with_an_id_is_placed() {
+    fn every_answer_of_the_2xx_is_placed() {
         assert_eq!(
             judge(Ok(reply(200, r#"{"message":"m","id":"x"}"#))),
             Ok("x".to_owned())
         );
         for (status, body, reason) in [
-            (200, "{}", "status 200 without an id"),
-            (200, r#"{"id":7}"#, "status 200 without an id"),
-            (201, r#"{"id":"x"}"#, "status 201"),
+            (302, "", "status 302"),
+            (404, r#"{"id":"x"}"#, "status 404"),
             (503, "", "status 503"),
         ] {
             assert_eq!(judge(Ok(reply(status, body))), Err(reason.to_owned()));
         }
+        for (status, body) in [
+            (200, "{}"),
+            (200, r#"{"id":7}"#),
+            (200, "Order received"),
+            (201, ""),
+        ] {
+            assert_eq!(judge(Ok(reply(status, body))), Ok(NO_ID.to_owned()));
+        }
+        assert_eq!(judge(Ok(reply(201, r#"{"id":"x"}"#))), Ok("x".to_owned()));
         assert_eq!(judge(Err(Trouble::TimedOut)), Err("timed out".to_owned()));
     }
 }

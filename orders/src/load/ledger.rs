@@ -137,7 +137,7 @@ pub(crate) struct Mark {
 }
 
 /// What a ledger says.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     /// The loads that wrote it.
     pub(crate) runs: Vec<Run>,

@@ -126,7 +126,7 @@ impl Times {
 /// The result of a load or a check.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Orders accepted: answered 200, with an id.
+    /// Orders accepted: answered with a status of the 2xx.
     pub(crate) placed: u64,
     /// Orders not accepted, by reason.
     reasons: BTreeMap<String, u64>,
