@@ -197,7 +197,11 @@ impl Bake<'_> {
     async fn reusable(&self, digest: &Digest) -> anyhow::Result<Option<OwnImage>> {
         let search = Search::own_tagged(tags::DIGEST, digest.as_str()).and("state", "available");
         let mut found = self.cloud.images.search(&search).await?;
-        found.retain(|image| image.state == ImageState::Available);
+        let same = |image: &Image| {
+            let found = image.tags.get(tags::DIGEST);
+            found.is_some_and(|found| found == digest.as_str())
+        };
+        found.retain(|image| image.state == ImageState::Available && same(image));
         found.sort_by(|a, b| b.created.cmp(&a.created));
         let parameter = Pointer::Candidate.parameter(self.config.image.name.as_str());
         let pointed = self

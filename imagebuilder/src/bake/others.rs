@@ -140,6 +140,8 @@ proptest! {
     fn nothing_of_others_is_touched(
         theirs in prop::collection::vec((theirs(), look()), 0..24),
         fit in any::<bool>(),
+        // What the code takes for its own must not rest on the service's filters alone.
+        unfiltered in any::<bool>(),
         fault in prop_oneof![
             Just(None),
             (1..16_u32).prop_map(|at| Some(Fault::Fails(at))),
@@ -159,6 +161,7 @@ proptest! {
                 add(&mut scene.fake.world(), theirs, *look, nonce);
             }
             let before = everything(&scene.fake.world());
+            scene.fake.world().unfiltered = unfiltered;
             scene.fake.world().fault = fault;
             let baked = scene.bake_until_killed().await;
             untouched(&before, &scene)?;

@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) validation: Option<u32>,
     /// What is being validated.
     awaited: Option<(String, String)>,
+    /// Whether lists by tag, source or volume hold everything there is, as if the service did not filter.
+    pub(crate) unfiltered: bool,
     /// How many changing calls came.
     pub(crate) changes: u32,
     /// What goes wrong.
@@ -340,17 +342,19 @@ impl Images for Fake {
         let matching = world.images.values().filter(|image| {
             (owners.is_empty() || owners.contains(&image.owner.as_str()))
                 && search.filters.iter().all(|(name, values)| {
-                    passes(name, values, &image.tags, |attribute| match attribute {
-                        "name" => Some(image.name.clone()),
-                        "architecture" => Some(image.architecture.clone()),
-                        "source-instance-id" => Some(
-                            image
-                                .source_instance
-                                .as_ref()
-                                .map_or_else(String::new, ToString::to_string),
-                        ),
-                        _ => None,
-                    })
+                    let by_run = name.starts_with("tag") || name == "source-instance-id";
+                    world.unfiltered && by_run
+                        || passes(name, values, &image.tags, |attribute| match attribute {
+                            "name" => Some(image.name.clone()),
+                            "architecture" => Some(image.architecture.clone()),
+                            "source-instance-id" => Some(
+                                image
+                                    .source_instance
+                                    .as_ref()
+                                    .map_or_else(String::new, ToString::to_string),
+                            ),
+                            _ => None,
+                        })
                 })
         });
         Ok(matching.cloned().collect())
@@ -410,7 +414,7 @@ impl Images for Fake {
         Ok(world
             .snapshots
             .values()
-            .filter(|snapshot| carries(&snapshot.tags, key, value))
+            .filter(|snapshot| world.unfiltered || carries(&snapshot.tags, key, value))
             .cloned()
             .collect())
     }
@@ -419,7 +423,7 @@ impl Images for Fake {
         let world = self.world();
         let of = |snapshot: &&Snapshot| {
             let volume = snapshot.volume.as_ref();
-            volume.is_some_and(|volume| volumes.contains(volume))
+            world.unfiltered || volume.is_some_and(|volume| volumes.contains(volume))
         };
         Ok(world.snapshots.values().filter(of).cloned().collect())
     }
@@ -489,7 +493,7 @@ impl Instances for Fake {
             .values()
             .filter(|instance| instance.state != InstanceState::Terminated);
         Ok(alive
-            .filter(|instance| carries(&instance.tags, key, value))
+            .filter(|instance| world.unfiltered || carries(&instance.tags, key, value))
             .cloned()
             .collect())
     }
@@ -498,7 +502,7 @@ impl Instances for Fake {
         let world = self.world();
         let all = world.instances.values();
         Ok(all
-            .filter(|instance| carries(&instance.tags, key, Some(value)))
+            .filter(|instance| world.unfiltered || carries(&instance.tags, key, Some(value)))
             .cloned()
             .collect())
     }
@@ -552,7 +556,7 @@ impl Instances for Fake {
         let world = self.world();
         let matching = world.key_pairs.values();
         Ok(matching
-            .filter(|pair| carries(&pair.tags, key, value))
+            .filter(|pair| world.unfiltered || carries(&pair.tags, key, value))
             .cloned()
             .collect())
     }
@@ -593,7 +597,7 @@ impl Instances for Fake {
         let world = self.world();
         let matching = world.groups.values();
         Ok(matching
-            .filter(|group| carries(&group.tags, key, value))
+            .filter(|group| world.unfiltered || carries(&group.tags, key, value))
             .cloned()
             .collect())
     }
@@ -610,7 +614,7 @@ impl Instances for Fake {
         let world = self.world();
         let matching = world.volumes.values();
         Ok(matching
-            .filter(|volume| carries(&volume.tags, key, value))
+            .filter(|volume| world.unfiltered || carries(&volume.tags, key, value))
             .cloned()
             .collect())
     }
@@ -640,7 +644,7 @@ impl Instances for Fake {
         let world = self.world();
         let matching = world.interfaces.values();
         Ok(matching
-            .filter(|interface| carries(&interface.tags, key, value))
+            .filter(|interface| world.unfiltered || carries(&interface.tags, key, value))
             .cloned()
             .collect())
     }
