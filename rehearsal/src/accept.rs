@@ -1,8 +1,8 @@
 //! Connections that cannot be taken.
 //!
-//! Rule: a loop that takes connections in waits after a failure, longer each time, and reports a row of failures when
-//! it begins, once a minute while it lasts, and when it is over. So a process that is out of file descriptors neither
-//! spins nor fills its log.
+//! Rule: a loop that takes connections in waits after a failure, longer each time, and reports failures once a minute,
+//! and the end of a row of them that it reported. So a process that is out of file descriptors neither spins nor fills
+//! its log, also when it is at the very edge and every second connection can be taken.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause: how late a connection is taken in once there are descriptors again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often a row of failures is reported.
+/// How often failures are reported, of however many rows.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 /// Failures of a loop that accepts connections.
@@ -22,6 +22,9 @@ pub(crate) struct Failures {
     what: &'static str,
     /// In a row.
     count: u64,
+    /// Whether this row was reported.
+    told: bool,
+    /// When failures were reported last.
     reported: Option<Instant>,
     reports: u64,
 }
@@ -32,6 +35,7 @@ impl Failures {
         Self {
             what,
             count: 0,
+            told: false,
             reported: None,
             reports: 0,
         }
@@ -41,7 +45,7 @@ impl Failures {
     pub(crate) async fn pass<T>(&mut self, taken: io::Result<T>) -> Option<T> {
         let error = match taken {
             Ok(connection) => {
-                if self.count > 0 {
+                if self.told {
                     tracing::info!(
                         failures = self.count,
                         "connections to {} are taken again",
@@ -49,7 +53,7 @@ impl Failures {
                     );
                 }
                 self.count = 0;
-                self.reported = None;
+                self.told = false;
                 return Some(connection);
             }
             Err(error) => error,
@@ -71,6 +75,7 @@ impl Failures {
             .is_none_or(|reported| now.duration_since(reported) >= REPORT_EVERY)
         {
             self.reported = Some(now);
+            self.told = true;
             self.reports += 1;
             tracing::error!(
                 %error,
@@ -103,10 +108,22 @@ mod tests {
         }
         assert!(tries < 620, "{tries} tries in ten minutes");
         assert_eq!(failures.reports, 10);
-        // Once there is room again, nothing is late and the next row is reported at once.
+        // Once there is room again, nothing is late.
         assert_eq!(failures.pass(Ok(7)).await, Some(7));
+        assert_eq!(failures.count, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_at_the_edge_of_the_limit_do_not_fill_the_log_either() {
+        let mut failures = Failures::of("the test");
+        for _ in 0..500 {
+            assert_eq!(failures.pass(full()).await, None);
+            assert_eq!(failures.pass(Ok(())).await, Some(()));
+        }
+        assert_eq!(failures.reports, 1);
+        tokio::time::sleep(REPORT_EVERY).await;
         failures.pass(full()).await;
-        assert_eq!((failures.count, failures.reports), (1, 11));
+        assert_eq!(failures.reports, 2);
     }
 
     #[tokio::test(start_paused = true)]
