@@ -277,7 +277,7 @@ const HONOURED: [&str; 24] = [
     "InstanceMarketOptions",
 ];
 /// Further parameters, accepted with the value that describes what every instance has anyway.
-const USUAL: [(&str, &str); 10] = [
+const USUAL: [(&str, &str); 11] = [
     ("Placement.Tenancy", "default"),
     ("EnclaveOptions.Enabled", "false"),
     ("HibernationOptions.Configured", "false"),
@@ -285,6 +285,11 @@ const USUAL: [(&str, &str); 10] = [
     (
         "CapacityReservationSpecification.CapacityReservationPreference",
         "open",
+    ),
+    // There are none to be used; Packer 1.16 asks for that.
+    (
+        "CapacityReservationSpecification.CapacityReservationPreference",
+        "none",
     ),
     ("PrivateDnsNameOptions.HostnameType", "ip-name"),
     (
