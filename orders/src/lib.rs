@@ -25,6 +25,7 @@ pub mod pages;
 pub mod problem;
 pub mod readiness;
 pub mod receipt;
+mod secret;
 pub mod server;
 pub mod settings;
 pub mod store;

@@ -8,9 +8,9 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
+
+use crate::secret;
 
 /// The receipt of one order: 192 bits from the system's source.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,19 +27,13 @@ impl Receipt {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn new() -> anyhow::Result<Self> {
-        let mut bytes = [0; Self::BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("draw a receipt: {error}"))?;
-        let text = URL_SAFE_NO_PAD.encode(bytes);
-        Ok(Self(format!("{}{text}", Self::PREFIX)))
+        secret::draw::<{ Self::BYTES }>(Self::PREFIX).map(Self)
     }
 
     /// The receipt that `text` spells, if it could be one of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.strip_prefix(Self::PREFIX)?)
-            .ok()?;
-        (bytes.len() == Self::BYTES).then(|| Self(text.to_owned()))
+        secret::has_form::<{ Self::BYTES }>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
     /// Its text, for the customer and the store.

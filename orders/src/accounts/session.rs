@@ -3,12 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
+
+use crate::secret;
 
 /// How long a session lives from its log-in, used or not.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How many random bytes a token has.
+const BYTES: usize = 32;
 
 /// How long a device is known after its last log-in.
 pub const DEVICE_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
@@ -22,29 +25,19 @@ impl SessionToken {
     /// How every token begins: tells it from an operator's, and lets scanners for leaked secrets
     /// find it.
     pub const PREFIX: &str = "shop_session_";
-    const BYTES: usize = 32;
 
     /// A new one that nobody can guess.
     ///
     /// # Errors
     /// When the system has no randomness to give.
     pub fn new() -> anyhow::Result<Self> {
-        let mut bytes = [0; Self::BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("draw a token: {error}"))?;
-        Ok(Self(format!(
-            "{}{}",
-            Self::PREFIX,
-            URL_SAFE_NO_PAD.encode(bytes)
-        )))
+        secret::draw::<BYTES>(Self::PREFIX).map(Self)
     }
 
     /// The token that `text` spells, if it could be one of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.strip_prefix(Self::PREFIX)?)
-            .ok()?;
-        (bytes.len() == Self::BYTES).then(|| Self(text.to_owned()))
+        secret::has_form::<BYTES>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
     /// Its text, for the one whose session it is.
@@ -59,7 +52,7 @@ impl SessionToken {
     }
 }
 
-/// A device's token: by it a browser that had a session of an account is told from strangers at its
+/// A device's token: it distinguishes a browser that had a session of an account from others at its
 /// log-in. It opens nothing; the place of accounts keeps its SHA-256 among those of sessions, for which it
 /// cannot be taken: each kind has a prefix of its own.
 #[derive(Clone, PartialEq, Eq)]
@@ -74,18 +67,13 @@ impl DeviceToken {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn new() -> anyhow::Result<Self> {
-        let SessionToken(drawn) = SessionToken::new()?;
-        let text = drawn.trim_start_matches(SessionToken::PREFIX);
-        Ok(Self(format!("{}{text}", Self::PREFIX)))
+        secret::draw::<BYTES>(Self::PREFIX).map(Self)
     }
 
     /// The token that `text` spells, if it could be one of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.strip_prefix(Self::PREFIX)?)
-            .ok()?;
-        (bytes.len() == SessionToken::BYTES).then(|| Self(text.to_owned()))
+        secret::has_form::<BYTES>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
     /// Its text, for the device.

@@ -126,7 +126,7 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
 
 const NOT_ACCEPTED: &str = "the order could not be stored just now, and was not accepted";
 
-/// What the customer is told when nobody knows: a store may have kept what it did not confirm.
+/// The message to the customer when nobody knows: a store may have kept what it did not confirm.
 fn unknown(has_key: bool) -> &'static str {
     if has_key {
         "it is unknown whether the order was kept; send it again under the same Idempotency-Key, and it is one order"
