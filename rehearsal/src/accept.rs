@@ -23,7 +23,7 @@ pub(crate) struct Failures {
     /// In a row.
     count: u64,
     /// Whether this row was reported.
-    told: bool,
+    row_reported: bool,
     /// When failures were reported last.
     reported: Option<Instant>,
     reports: u64,
@@ -35,7 +35,7 @@ impl Failures {
         Self {
             what,
             count: 0,
-            told: false,
+            row_reported: false,
             reported: None,
             reports: 0,
         }
@@ -45,7 +45,7 @@ impl Failures {
     pub(crate) async fn pass<T>(&mut self, taken: io::Result<T>) -> Option<T> {
         let error = match taken {
             Ok(connection) => {
-                if self.told {
+                if self.row_reported {
                     tracing::info!(
                         failures = self.count,
                         "connections to {} are taken again",
@@ -53,7 +53,7 @@ impl Failures {
                     );
                 }
                 self.count = 0;
-                self.told = false;
+                self.row_reported = false;
                 return Some(connection);
             }
             Err(error) => error,
@@ -75,7 +75,7 @@ impl Failures {
             .is_none_or(|reported| now.duration_since(reported) >= REPORT_EVERY)
         {
             self.reported = Some(now);
-            self.told = true;
+            self.row_reported = true;
             self.reports += 1;
             tracing::error!(
                 %error,

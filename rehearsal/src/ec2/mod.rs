@@ -27,6 +27,7 @@ use crate::cloud::RequestContext;
 use crate::table::{Changes, Table, read};
 use crate::wire::{ApiError, Params, Xml};
 
+mod copy;
 pub(crate) mod disks;
 pub(crate) mod encryption;
 pub(crate) mod image_calls;
@@ -201,7 +202,7 @@ fn answer(
     match action {
         "RegisterImage" => images::register(ec2, ctx, params),
         "CreateImage" => images::create(ec2, ctx, params),
-        "CopyImage" => images::copy(ec2, ctx, params),
+        "CopyImage" => copy::copy(ec2, ctx, params),
         "DeregisterImage" => images::deregister(ec2, params),
         "DescribeImages" => image_calls::describe(ec2, params),
         "DescribeImageAttribute" => image_calls::describe_attribute(ec2, params),

@@ -1,0 +1,121 @@
+//! CopyImage: an image again, with snapshots of its own.
+
+use std::collections::BTreeSet;
+
+use super::disks::{Snapshot, SnapshotState, Source};
+use super::images::{Image, ImageState, add};
+use super::{State, encryption, run, tags};
+use crate::cloud::{ACCOUNT, REGION, RequestContext};
+use crate::wire::{ApiError, Params, Xml, ids};
+
+/// CopyImage within the region, encrypted or not: a copy has snapshots of its own.
+pub(crate) fn copy(
+    state: &mut State,
+    ctx: &RequestContext,
+    params: &Params,
+) -> Result<Xml, ApiError> {
+    let token = params
+        .text("ClientToken")
+        .map(|token| format!("CopyImage {token}"));
+    let asked = run::asked(params);
+    if let Some(token) = &token
+        && let Some(spent) = state.tokens.get(token)
+    {
+        let mut xml = Xml::new();
+        xml.maybe("imageId", spent.repeat(&asked)?.first());
+        return Ok(xml);
+    }
+    let region = params.required("SourceRegion")?;
+    if region != REGION {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!("images are copied within {REGION} only: there is no region '{region}' here"),
+        ));
+    }
+    for name in [
+        "DestinationOutpostArn",
+        "DestinationAvailabilityZone",
+        "DestinationAvailabilityZoneId",
+    ] {
+        if params.has(name) {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!("there are no Outposts or Local Zones here: {name} cannot be honoured"),
+            ));
+        }
+    }
+    let name = params.required("Name")?;
+    state.check_name(name)?;
+    tags::check_kinds(params, &["image", "snapshot"])?;
+    let encryption = encryption::Requested::read(params)?;
+    let source = state.image(params.required("SourceImageId")?)?.clone();
+    if source.state != ImageState::Available {
+        return Err(ApiError::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image ID '{}' is not available", source.id),
+        ));
+    }
+    let mut image_tags = tags::specified(params, "image")?;
+    if params.boolean("CopyImageTags")? == Some(true) {
+        let own = state.tags.get(&source.id).cloned().unwrap_or_default();
+        let own = own.into_iter().filter(|(key, _)| !key.starts_with("aws:"));
+        for (key, value) in own {
+            image_tags.entry(key).or_insert(value);
+        }
+    }
+    let snapshot_tags = tags::specified(params, "snapshot")?;
+    let id = ids::resource("ami");
+    let mut mappings = source.mappings.clone();
+    for mapping in &mut mappings {
+        let Some(from) = &mapping.snapshot else {
+            continue;
+        };
+        let original = state.snapshot(from)?;
+        if original.key.is_some() && encryption.encrypted == Some(false) {
+            return Err(ApiError::new(
+                "InvalidParameterValue",
+                format!("an unencrypted copy of the encrypted snapshot {from} cannot be made"),
+            ));
+        }
+        let copy = Snapshot {
+            id: ids::resource("snap"),
+            source: Source::Snapshot(from.clone()),
+            size: original.size,
+            state: SnapshotState::Pending,
+            started: ctx.now,
+            completed: None,
+            description: format!(
+                "Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {from}. Task created on {}.",
+                source.id,
+                ctx.now.as_millisecond(),
+            ),
+            owner: ACCOUNT.to_owned(),
+            key: encryption.over(original.key.as_ref()),
+            shared: BTreeSet::new(),
+        };
+        mapping.snapshot = Some(copy.id.clone());
+        mapping.encrypted = Some(copy.key.is_some());
+        state.tag(&copy.id, snapshot_tags.clone());
+        state.snapshots.insert(copy.id.clone(), copy);
+    }
+    let image = Image {
+        id,
+        name: name.to_owned(),
+        description: params.string("Description").unwrap_or_default(),
+        owner: ACCOUNT.to_owned(),
+        created: ctx.now,
+        state: ImageState::Pending,
+        mappings,
+        shared: BTreeSet::new(),
+        source_instance: None,
+        source_image: Some(source.id.clone()),
+        deprecated: None,
+        launched: None,
+        ..source
+    };
+    if let Some(token) = token {
+        let spent = run::Spent::new(asked, vec![image.id.clone()]);
+        state.tokens.insert(token, spent);
+    }
+    Ok(add(state, image, image_tags))
+}
