@@ -528,10 +528,10 @@ mod tests {
             "Connected to SSH!",
             "1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b",
         ] {
-            let told = text.replace(',', "%!(PACKER_COMMA)");
-            let line = format!("1,amazon-ebs.image,ui,message,    amazon-ebs.image: {told}");
+            let escaped = text.replace(',', "%!(PACKER_COMMA)");
+            let line = format!("1,amazon-ebs.image,ui,message,    amazon-ebs.image: {escaped}");
             assert_eq!(Line::parse(&line), Some(Line::Say(text.to_owned())));
-            let line = format!("1,amazon-ebs.image,ui,error,==> amazon-ebs.image: {told}");
+            let line = format!("1,amazon-ebs.image,ui,error,==> amazon-ebs.image: {escaped}");
             assert_eq!(Line::parse(&line), Some(Line::Error(text.to_owned())));
         }
     }

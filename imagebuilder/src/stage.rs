@@ -114,13 +114,14 @@ impl Stage {
         root: &Path,
         region: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let folder = |path: &Option<PathBuf>| path.as_ref().map(|path| root.join(path));
-        let templates = Templates::load(folder(&config.image.template).as_deref())?;
+        let template = folder(root, config.image.template.as_deref(), "template")?;
+        let provision = folder(root, config.image.provision.as_deref(), "provision")?;
+        let templates = Templates::load(template.as_deref())?;
         let mut stage = Self {
             templates,
             files: BTreeMap::new(),
             units: Vec::new(),
-            scripts: scripts(folder(&config.image.provision).as_deref())?,
+            scripts: scripts(provision.as_deref())?,
             programs: BTreeMap::new(),
             agent: image::sha256(b""),
             services: BTreeMap::new(),
@@ -398,6 +399,26 @@ impl Stage {
     }
 }
 
+/// A folder that [image] names: one of its own, since everything in it is taken.
+fn folder(root: &Path, path: Option<&Path>, key: &str) -> anyhow::Result<Option<PathBuf>> {
+    let Some(path) = path.map(|path| root.join(path)) else {
+        return Ok(None);
+    };
+    // One that is not there is refused where it is read.
+    if let (Ok(folder), Ok(root)) = (path.canonicalize(), root.canonicalize())
+        && root.starts_with(folder)
+    {
+        return Err(Exit::Usage
+            .error(format!(
+                "[image] {key}: {} has the configuration in it",
+                path.display()
+            ))
+            .hint("name a folder of its own: everything in it is taken")
+            .into());
+    }
+    Ok(Some(path))
+}
+
 /// The built-in scripts with those of `folder` laid over, and what runs each.
 fn scripts(folder: Option<&Path>) -> anyhow::Result<BTreeMap<String, Provision>> {
     let mut scripts = BTreeMap::new();
@@ -568,11 +589,11 @@ ORDERS_LISTEN = "127.0.0.1:9090"
             };
             let old = format!("{place}binary = \"binary\"");
             assert!(SHOP.contains(&old));
-            let told = refusal(
+            let message = refusal(
                 &SHOP.replace(&old, &format!("{place}binary = \"{name}\"")),
                 root.path(),
             );
-            assert!(told.contains(want), "{told}");
+            assert!(message.contains(want), "{message}");
         }
         let script = SHOP.replace(
             "[services.orders]\nbinary = \"binary\"",
@@ -585,7 +606,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     #[test]
     fn what_the_image_cannot_start_is_told_on_the_builder() {
         let stage = tempfile::tempdir().unwrap();
-        let told = |programs: &str| {
+        let check = |programs: &str| {
             std::fs::write(stage.path().join("programs"), programs).unwrap();
             let mut script = std::process::Command::new("sh");
             let script = script.arg("-s").env("IMAGEBUILDER_STAGE", stage.path());
@@ -601,10 +622,10 @@ ORDERS_LISTEN = "127.0.0.1:9090"
             )
         };
         assert_eq!(
-            told("/a - -\n/b /bin/sh 2.2.5\n/c /bin/sh 2.9\n"),
+            check("/a - -\n/b /bin/sh 2.2.5\n/c /bin/sh 2.9\n"),
             (true, String::new())
         );
-        let (good, text) = told("/a - -\n/b /bin/sh 99.1\n/c /lib/ld-none.so 2.9\n");
+        let (good, text) = check("/a - -\n/b /bin/sh 99.1\n/c /lib/ld-none.so 2.9\n");
         assert!(!good);
         assert!(
             text.contains("/b needs the GNU C library 99.1, and this image has 2."),
@@ -619,18 +640,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     #[test]
     fn the_digest_is_of_what_is_in_the_image() {
         let root = root();
-        let facts = Facts {
-            region: String::new(),
-            endpoint: None,
-            source: crate::ids::ImageId::parse("ami-1").unwrap(),
-            devices: Vec::new(),
-            run: None,
-            ami_name: "shop".to_owned(),
-            tags: crate::cloud::Tags::new(),
-            plugins: false,
-            scripts: Vec::new(),
-            key_name: String::new(),
-        };
+        let facts = Facts::of_no_bake(crate::ids::ImageId::parse("ami-1").unwrap());
         let digest = |text: &str| {
             let config = Config::parse(text, "test.toml").unwrap();
             let stage = Stage::gather(&config, root.path(), None).unwrap();
@@ -672,12 +682,32 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     }
 
     #[test]
+    fn a_folder_that_holds_the_configuration_is_refused() {
+        let root = root();
+        let at = root.path().join("project");
+        std::fs::create_dir_all(at.join("provision")).unwrap();
+        std::fs::copy(root.path().join("binary"), at.join("binary")).unwrap();
+        let absolute = root.path().display().to_string();
+        for key in ["provision", "template"] {
+            for folder in [".", "./", "..", "provision/..", "", &absolute] {
+                let named = format!("name = \"shop\"\n{key} = \"{folder}\"");
+                let message = refusal(&SHOP.replace("name = \"shop\"", &named), &at);
+                assert!(message.contains("has the configuration in it"), "{message}");
+            }
+        }
+        let named = "name = \"shop\"\nprovision = \"provision\"";
+        let own = SHOP.replace("name = \"shop\"", named);
+        let config = Config::parse(&own, "test.toml").unwrap();
+        Stage::gather(&config, &at, None).unwrap();
+    }
+
+    #[test]
     fn two_files_for_one_place_are_refused() {
         for dest in [AGENT_TOML, AGENT_BINARY, "/usr/lib/orders/orders"] {
             let payload =
                 format!("{SHOP}[[image.payload]]\nsource = \"orders.socket\"\ndest = \"{dest}\"\n");
-            let told = refusal(&payload, root().path());
-            assert!(told.contains("two files are to be"), "{told}");
+            let message = refusal(&payload, root().path());
+            assert!(message.contains("two files are to be"), "{message}");
         }
     }
 

@@ -61,6 +61,24 @@ pub(crate) struct Facts {
     pub(crate) key_name: String,
 }
 
+impl Facts {
+    /// Those of no bake: nothing that belongs to a run or a place.
+    pub(crate) fn of_no_bake(source: ImageId) -> Self {
+        Self {
+            region: String::new(),
+            endpoint: None,
+            source,
+            devices: Vec::new(),
+            run: None,
+            ami_name: String::new(),
+            tags: Tags::new(),
+            plugins: false,
+            scripts: Vec::new(),
+            key_name: String::new(),
+        }
+    }
+}
+
 /// A provisioning script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Script {

@@ -96,7 +96,7 @@ impl Lane for Scripted {
 pub(super) struct Scene {
     pub(super) fake: Fake,
     pub(super) script: Script,
-    config: Config,
+    pub(super) config: Config,
     folder: tempfile::TempDir,
     pub(super) output: Output,
     cancel: Cancel,

@@ -39,7 +39,7 @@ use crate::image::{self, Origin};
 use crate::ledger::{Kind, Ledger, State, Turn};
 use crate::output::Output;
 use crate::packer::Version;
-use crate::stage::{Stage, TEMPLATE};
+use crate::stage::{self, Stage, TEMPLATE};
 use crate::template::Facts;
 
 /// How often the finished image is looked at until it is available.
@@ -104,6 +104,10 @@ impl Bake<'_> {
 
         let step = self.output.step("render", "gather and render the inputs");
         let mut stage = Stage::gather(self.config, &self.root, Some(&self.cloud.region))?;
+        let gate_user_data = match &self.config.bake.gate.user_data {
+            Some(path) => Some(stage::read_text(&self.root, path, "[bake.gate] user_data")?),
+            None => None,
+        };
         let neutral = self.facts(&stage, &source, None);
         let (digest, parts) = stage.digest(self.config, &neutral, &source.created)?;
         step.done(format!("digest {}", image::short(&digest)));
@@ -133,7 +137,10 @@ impl Bake<'_> {
         if let Some(channel) = channel {
             ledger.fact("channel", &channel)?;
         }
-        match self.create(&stage, &source, &digest, &mut ledger).await {
+        match self
+            .create(&stage, &source, &digest, gate_user_data, &mut ledger)
+            .await
+        {
             Ok(image) => self.finish(image, digest, source.id, ledger).await,
             Err(error) => Err(self.undo(error, ledger).await),
         }
@@ -257,6 +264,7 @@ impl Bake<'_> {
         stage: &Stage,
         source: &Image,
         digest: &Digest,
+        gate_user_data: Option<String>,
         ledger: &mut Ledger,
     ) -> anyhow::Result<Image> {
         let config = self.config;
@@ -336,18 +344,10 @@ impl Bake<'_> {
         let mut step = self
             .output
             .step("gate", format!("gate {id}: boot it, let its agent judge"));
-        let user_data = match &config.bake.gate.user_data {
-            Some(path) => Some(crate::stage::read_text(
-                &self.root,
-                path,
-                "[bake.gate] user_data",
-            )?),
-            None => None,
-        };
         let judged = gate::judge(
             self.cloud,
             config,
-            user_data,
+            gate_user_data,
             &id,
             ledger,
             &mut step,
@@ -419,29 +419,33 @@ impl Bake<'_> {
         step: &mut crate::output::Step,
     ) -> anyhow::Result<OwnImage> {
         let mut last = String::from("not visible");
+        let mut recorded = false;
         for _ in 0..LOOKS {
-            match self.cloud.images.image(id).await? {
-                Some(image) if image.state == ImageState::Available => {
-                    let own = sweep::own_image(self.cloud, ledger, image).await?;
-                    let Some(own) = own else {
+            if let Some(image) = self.cloud.images.image(id).await? {
+                let state = image.state.clone();
+                // In the ledger before it is waited for.
+                if !recorded || state == ImageState::Available {
+                    let Some(own) = sweep::own_image(self.cloud, ledger, image).await? else {
                         return Err(Exit::BakeFailed
                             .error(format!(
-                                "packer says that it made {id}, but that image has neither the tag of run {} nor an instance of it as its source",
+                                "packer names {id} as its image, but that has neither the tag of run {} nor an instance of it as its source",
                                 ledger.run()
                             ))
-                            .hint("it was left alone; do the templates of [image] templates keep `tags` and `run_tags`?")
+                            .hint("it was left alone; do the templates of [image] template keep `tags` and `run_tags`?")
                             .into());
                     };
-                    if tags
-                        .iter()
-                        .any(|(key, value)| own.image.tags.get(key) != Some(value))
-                    {
-                        own.tag(self.cloud, tags).await?;
+                    recorded = true;
+                    if state == ImageState::Available {
+                        let differs = |(key, value): (&String, &String)| {
+                            own.image.tags.get(key) != Some(value)
+                        };
+                        if tags.iter().any(differs) {
+                            own.tag(self.cloud, tags).await?;
+                        }
+                        return Ok(own);
                     }
-                    return Ok(own);
                 }
-                Some(image) => last = format!("{:?}", image.state),
-                None => {}
+                last = format!("{state:?}");
             }
             step.waiting(format!("{id} is {last}"));
             tokio::time::sleep(LOOK).await;

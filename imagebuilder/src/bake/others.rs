@@ -207,9 +207,7 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
         assert_eq!(Exit::of(&error), Exit::BakeFailed);
         let text = format!("{error:#}");
         assert!(
-            text.starts_with(
-                "bake failed, everything it created is gone: packer says that it made"
-            ),
+            text.starts_with("bake failed, everything it created is gone: packer names"),
             "{text}"
         );
         scene.reap().await;
@@ -306,4 +304,45 @@ async fn a_full_disk_keeps_nothing_from_being_removed() {
         "{error:#}"
     );
     assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_listed_is_reported_and_the_rest_removed() {
+    let scene = Scene::new(Verdict::Unfit);
+    scene.fake.world().denied = true;
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::BakeLeft);
+    let text = format!("{error:#}");
+    for denied in ["list volumes", "list network interfaces"] {
+        assert!(text.contains(denied), "{text}");
+    }
+    let left = scene.fake.world().inventory();
+    // The image's snapshot is known by the volume that nobody could see.
+    assert!(left.iter().all(|id| id.starts_with("snap-")), "{left:?}");
+    scene.fake.world().denied = false;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_ledger_of_another_region_stays_for_that_region() {
+    let scene = Scene::new(Verdict::Fit);
+    let run = scene.runs().join("20260101T000000Z-bake-00000a");
+    std::fs::create_dir_all(&run).unwrap();
+    std::fs::write(run.join("ledger.json"), "{").unwrap();
+    for _ in 0..2 {
+        assert_eq!(scene.reap().await, super::reap::Reaped::default());
+    }
+    assert_eq!(
+        std::fs::read_to_string(run.join("ledger.json")).unwrap(),
+        "{"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gates_user_data_is_read_before_anything_is_created() {
+    let mut scene = Scene::new(Verdict::Fit);
+    scene.config.bake.gate.user_data = Some("no-such-file".into());
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Usage);
+    assert_eq!(scene.fake.world().changes, 0);
+    assert!(!scene.runs().exists());
 }

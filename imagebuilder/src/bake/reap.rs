@@ -81,14 +81,16 @@ pub(crate) async fn reap(
                     unreadable.run, unreadable.why
                 ));
                 known.push(unreadable.run.clone());
-                let name = foreign.get(&unreadable.run).cloned().unwrap_or_default();
-                if mode == Mode::Remove {
-                    let mut ledger = unreadable.begin_anew("reap", &name, &cloud.region)?;
-                    one(cloud, &mut ledger, output, mode, &mut reaped).await?;
-                } else if foreign.contains_key(&unreadable.run) {
-                    reaped
+                // Of which region it was is not known either: where nothing has its tag, the file stays.
+                match foreign.get(&unreadable.run) {
+                    None => {}
+                    Some(name) if mode == Mode::Remove => {
+                        let mut ledger = unreadable.begin_anew("reap", name, &cloud.region)?;
+                        one(cloud, &mut ledger, output, mode, &mut reaped).await?;
+                    }
+                    Some(_) => reaped
                         .removed
-                        .push(format!("what run {} left", unreadable.run));
+                        .push(format!("what run {} left", unreadable.run)),
                 }
             }
         }
@@ -125,9 +127,11 @@ async fn one(
     }
     if mode == Mode::Tell {
         let unlisted = sweep::find(cloud, ledger).await?;
-        reaped
-            .left
-            .extend(unlisted.into_iter().map(|unlisted| told(&unlisted.into())));
+        reaped.left.extend(
+            unlisted
+                .into_iter()
+                .map(|unlisted| described(&unlisted.into())),
+        );
         let mut open = ledger.open_things();
         open.retain(|thing| thing.id.is_some());
         reaped.removed.extend(
@@ -154,7 +158,7 @@ async fn one(
     reaped
         .removed
         .extend(gone.map(|thing| format!("{} {}", thing.kind, thing.label())));
-    reaped.left.extend(left.iter().map(told));
+    reaped.left.extend(left.iter().map(described));
     if left.is_empty() {
         ledger.end("reaped")?;
         step.done("nothing is left");
@@ -164,7 +168,7 @@ async fn one(
     Ok(())
 }
 
-fn told(Left { thing, why }: &Left) -> String {
+fn described(Left { thing, why }: &Left) -> String {
     format!("{} {} ({why})", thing.kind, thing.label())
 }
 

@@ -106,19 +106,7 @@ pub(crate) async fn find(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<V
     let tag = Some(run.as_str());
     let mut unlisted = Vec::new();
 
-    let answer = cloud.instances.ever_tagged(tags::RUN, run.as_str()).await;
-    let mut instances = known(ledger, Kind::Instance);
-    for instance in listed(Kind::Instance, answer, &mut unlisted) {
-        let Some(owned) = instance.owned_by(&run) else {
-            continue;
-        };
-        if instance.state != InstanceState::Terminated {
-            ledger.exists(Kind::Instance, "", &owned)?;
-        }
-        if !instances.contains(&owned) {
-            instances.push(owned);
-        }
-    }
+    let instances = instances(cloud, ledger, &mut unlisted).await?;
     for instance in &instances {
         let record = instance.record(&ledger.journal().image);
         match cloud.parameters.parameter(record.id()).await {
@@ -183,21 +171,17 @@ pub(super) async fn own_image(
     ledger: &mut Ledger,
     image: Image,
 ) -> anyhow::Result<Option<OwnImage>> {
-    // The builder may have come and gone faster than anybody looked.
-    let unlisted = find(cloud, ledger).await?;
     let run = ledger.run().clone();
-    let (mut instances, volumes) = (known(ledger, Kind::Instance), known(ledger, Kind::Volume));
-    for instance in cloud.instances.ever_tagged(tags::RUN, run.as_str()).await? {
-        instances.extend(instance.owned_by(&run));
-    }
+    let mut unlisted = Vec::new();
+    let instances = instances(cloud, ledger, &mut unlisted).await?;
     let Some(id) = image.owned_by(&run, &instances) else {
-        return match unlisted.into_iter().next() {
+        return match unlisted.pop() {
             Some(Unlisted { why, .. }) => Err(why.into()),
             None => Ok(None),
         };
     };
     ledger.exists(Kind::Image, &image.name, &id)?;
-    let mut unlisted = Vec::new();
+    let volumes = known(ledger, Kind::Volume);
     let mut owned = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
     owned.retain(|owned| image.snapshots.contains(owned.id()));
     Ok(Some(OwnImage {
@@ -205,6 +189,30 @@ pub(super) async fn own_image(
         id,
         snapshots: owned,
     }))
+}
+
+/// The run's instances, terminated ones too as long as EC2 shows them: their images are the run's. Those that are left to
+/// terminate get into the ledger.
+async fn instances(
+    cloud: &Cloud,
+    ledger: &mut Ledger,
+    unlisted: &mut Vec<Unlisted>,
+) -> anyhow::Result<Vec<Owned<InstanceId>>> {
+    let run = ledger.run().clone();
+    let mut all = known(ledger, Kind::Instance);
+    let answer = cloud.instances.ever_tagged(tags::RUN, run.as_str()).await;
+    for instance in listed(Kind::Instance, answer, unlisted) {
+        let Some(owned) = instance.owned_by(&run) else {
+            continue;
+        };
+        if instance.state != InstanceState::Terminated {
+            ledger.exists(Kind::Instance, "", &owned)?;
+        }
+        if !all.contains(&owned) {
+            all.push(owned);
+        }
+    }
+    Ok(all)
 }
 
 /// What the ledger knows of a kind, whatever became of it.
@@ -273,12 +281,11 @@ pub(crate) async fn sweep(
     ledger: &mut Ledger,
     step: &mut Step,
 ) -> anyhow::Result<Vec<Left>> {
-    let mut left: Vec<Left> = find(cloud, ledger)
-        .await?
-        .into_iter()
-        .map(Left::from)
-        .collect();
-    let unlisted: Vec<Kind> = left.iter().map(|left| left.thing.kind).collect();
+    let mut unlisted = find(cloud, ledger).await?;
+    let unknown: Vec<Kind> = unlisted.iter().map(|one| one.kind).collect();
+    // What keeps every call from being answered is reported once.
+    unlisted.dedup_by(|one, before| one.why.kind == before.why.kind && one.why.is_of_all_calls());
+    let mut left: Vec<Left> = unlisted.into_iter().map(Left::from).collect();
     for kind in ORDER {
         // An image brings snapshots and an instance its record, so the list is read again for every kind.
         for thing in ledger
@@ -288,7 +295,7 @@ pub(crate) async fn sweep(
         {
             let Some(id) = &thing.id else {
                 // Looked for by its run's tag and not found: it never came to be.
-                if !unlisted.contains(&kind) {
+                if !unknown.contains(&kind) {
                     ledger.mark(kind, &thing.name, State::Gone)?;
                 }
                 continue;
@@ -358,7 +365,8 @@ async fn remove_image(
     }
     // Recorded before the image goes: afterwards nothing links them to it any more.
     let mut unlisted = Vec::new();
-    let (instances, volumes) = (known(ledger, Kind::Instance), known(ledger, Kind::Volume));
+    let instances = instances(cloud, ledger, &mut unlisted).await?;
+    let volumes = known(ledger, Kind::Volume);
     let run = ledger.run().clone();
     let owned = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
     if let Some(Unlisted { why, .. }) = unlisted.pop() {

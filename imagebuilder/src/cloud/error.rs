@@ -71,6 +71,14 @@ impl CloudError {
         }
     }
 
+    /// Whether every other call would fail alike, whatever it asks for.
+    pub(crate) fn is_of_all_calls(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Credentials | Kind::Clock | Kind::Throttled | Kind::Unreachable
+        )
+    }
+
     /// The service's error code, empty when it never answered.
     pub(crate) fn code(&self) -> &str {
         &self.code

@@ -47,6 +47,8 @@ pub(crate) struct World {
     awaited: Option<(String, String)>,
     /// Whether lists by tag, source or volume hold everything there is, as if the service did not filter.
     pub(crate) unfiltered: bool,
+    /// Whether the caller may not list volumes and network interfaces.
+    pub(crate) denied: bool,
     /// How many changing calls came.
     pub(crate) changes: u32,
     /// What goes wrong.
@@ -169,6 +171,14 @@ impl World {
         };
         self.key_pairs.insert(id.clone(), pair);
         id
+    }
+
+    fn may(&self, operation: &str) -> Answer<()> {
+        if !self.denied {
+            return Ok(());
+        }
+        let code = "UnauthorizedOperation";
+        Err(CloudError::new(Kind::Denied, operation, code, "not you"))
     }
 
     /// Adds a security group.
@@ -612,6 +622,7 @@ impl Instances for Fake {
 
     async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
         let world = self.world();
+        world.may("list volumes")?;
         let matching = world.volumes.values();
         Ok(matching
             .filter(|volume| world.unfiltered || carries(&volume.tags, key, value))
@@ -642,6 +653,7 @@ impl Instances for Fake {
         value: Option<&str>,
     ) -> Answer<Vec<NetworkInterface>> {
         let world = self.world();
+        world.may("list network interfaces")?;
         let matching = world.interfaces.values();
         Ok(matching
             .filter(|interface| world.unfiltered || carries(&interface.tags, key, value))

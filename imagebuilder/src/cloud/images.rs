@@ -76,7 +76,7 @@ pub(crate) struct Image {
     pub(crate) architecture: String,
     /// Its owner's account.
     pub(crate) owner: String,
-    /// The instance it was made from; EC2 tells it of its own CreateImage only.
+    /// The instance it was made from; EC2 shows it for its own CreateImage only.
     pub(crate) source_instance: Option<InstanceId>,
     /// The device names of its EBS volumes, such as `/dev/xvda`.
     pub(crate) devices: Vec<String>,

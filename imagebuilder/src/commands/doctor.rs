@@ -344,15 +344,10 @@ fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Stage> {
 fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
     Facts {
         region: config.bake.region.clone().unwrap_or_default(),
-        endpoint: None,
-        source,
-        devices: Vec::new(),
-        run: None,
         ami_name: format!("{}-doctor", config.image.name),
-        tags: crate::cloud::Tags::new(),
-        plugins: false,
         scripts: stage.scripts(),
         key_name: "doctor".to_owned(),
+        ..Facts::of_no_bake(source)
     }
 }
 

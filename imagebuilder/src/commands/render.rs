@@ -49,15 +49,11 @@ impl Render {
                 .region
                 .clone()
                 .unwrap_or_else(|| UNNAMED.to_owned()),
-            endpoint: None,
-            source: self.source_ami,
-            devices: Vec::new(),
-            run: None,
             ami_name: format!("{}-{UNNAMED}", config.image.name),
-            tags: crate::cloud::Tags::new(),
             plugins: packer.has_plugins(),
             scripts: stage.scripts(),
             key_name: UNNAMED.to_owned(),
+            ..Facts::of_no_bake(self.source_ami)
         };
         let template = stage.packer(&config, &facts)?;
         match &self.to {

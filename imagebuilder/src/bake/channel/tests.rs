@@ -13,9 +13,10 @@ use crate::channel::releases::{self, New};
 use crate::channel::seen::Seen;
 use crate::channel::waves::Shape;
 use crate::config::Config;
+use crate::ids::ImageId;
 use crate::output::Output;
-use crate::stage::Content;
-use crate::stage::Stage;
+use crate::stage::{Content, Stage};
+use crate::template::Facts;
 
 const CONFIG: &str = r#"
 [image]
@@ -171,18 +172,7 @@ async fn a_build_for_another_machine_is_not_baked() {
 #[tokio::test]
 async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_is_not() {
     let shop = Shop::new().await;
-    let facts = crate::template::Facts {
-        region: "r".to_owned(),
-        endpoint: None,
-        source: crate::ids::ImageId::parse("ami-1").unwrap(),
-        devices: Vec::new(),
-        run: None,
-        ami_name: "shop".to_owned(),
-        tags: crate::cloud::Tags::new(),
-        plugins: false,
-        scripts: Vec::new(),
-        key_name: String::new(),
-    };
+    let facts = Facts::of_no_bake(ImageId::parse("ami-1").unwrap());
     let digest = |stage: &Stage, config: &Config| {
         let (digest, parts) = stage.digest(config, &facts, "").unwrap();
         let labels: Vec<String> = parts.into_iter().map(|(label, _)| label).collect();

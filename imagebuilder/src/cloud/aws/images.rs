@@ -12,6 +12,19 @@ use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 
 pub(super) struct Ec2Images(pub(super) aws_sdk_ec2::Client);
 
+/// Every item of a call's pages as the view of it that a function gives; what it gives none of is left out.
+macro_rules! every {
+    ($call:expr, $operation:literal, $view:expr) => {{
+        let mut pages = $call.into_paginator().items().send();
+        let mut found = Vec::new();
+        while let Some(item) = pages.next().await {
+            found.extend($view(&item.map_err(failed($operation))?));
+        }
+        Ok(found)
+    }};
+}
+pub(super) use every;
+
 /// A filter on one name with one value.
 pub(super) fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
@@ -81,32 +94,23 @@ fn image(answer: &aws_sdk_ec2::types::Image) -> Option<Image> {
     })
 }
 
+fn snapshot(answer: &aws_sdk_ec2::types::Snapshot) -> Option<Snapshot> {
+    Some(Snapshot {
+        id: SnapshotId::parse(answer.snapshot_id()?).ok()?,
+        description: answer.description().unwrap_or_default().to_owned(),
+        volume: answer
+            .volume_id()
+            .filter(|id| *id != NO_VOLUME)
+            .and_then(|id| VolumeId::parse(id).ok()),
+        tags: tags(answer.tags()),
+    })
+}
+
 impl Ec2Images {
     async fn snapshots(&self, condition: Filter) -> Answer<Vec<Snapshot>> {
-        let mut pages = self
-            .0
-            .describe_snapshots()
-            .owner_ids("self")
-            .filters(condition)
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(failed("list snapshots"))?;
-            if let Some(id) = item.snapshot_id().and_then(|id| SnapshotId::parse(id).ok()) {
-                found.push(Snapshot {
-                    id,
-                    description: item.description().unwrap_or_default().to_owned(),
-                    volume: item
-                        .volume_id()
-                        .filter(|id| *id != NO_VOLUME)
-                        .and_then(|id| VolumeId::parse(id).ok()),
-                    tags: tags(item.tags()),
-                });
-            }
-        }
-        Ok(found)
+        let call = self.0.describe_snapshots();
+        let call = call.owner_ids("self").filters(condition);
+        every!(call, "list snapshots", snapshot)
     }
 }
 
@@ -125,12 +129,7 @@ impl Images for Ec2Images {
                     .build(),
             );
         }
-        let mut pages = call.into_paginator().items().send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            found.extend(image(&item.map_err(failed("search images"))?));
-        }
-        Ok(found)
+        every!(call, "search images", image)
     }
 
     async fn image(&self, id: &ImageId) -> Answer<Option<Image>> {

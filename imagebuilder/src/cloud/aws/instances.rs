@@ -8,7 +8,7 @@ use aws_sdk_ec2::types::{
     ShutdownBehavior, SummaryStatus, TagSpecification,
 };
 
-use super::images::{ec2_tags, filter, gone_is_fine, tag_filter, tags};
+use super::images::{ec2_tags, every, filter, gone_is_fine, tag_filter, tags};
 use super::{failed, incomplete};
 use crate::cloud::{
     Answer, CloudError, Ingress, Instance, InstanceState, Instances, KeyPair, Kind, Launch,
@@ -48,6 +48,28 @@ fn instance(answer: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
             .unwrap_or_default()
             .to_owned(),
         tags: tags(answer.tags()),
+    })
+}
+
+fn security_group(answer: &aws_sdk_ec2::types::SecurityGroup) -> Option<SecurityGroup> {
+    Some(SecurityGroup {
+        id: SecurityGroupId::parse(answer.group_id()?).ok()?,
+        name: answer.group_name().unwrap_or_default().to_owned(),
+        tags: tags(answer.tags()),
+    })
+}
+
+fn volume(answer: &aws_sdk_ec2::types::Volume) -> Option<Volume> {
+    Some(Volume {
+        id: VolumeId::parse(answer.volume_id()?).ok()?,
+        tags: tags(answer.tags()),
+    })
+}
+
+fn network_interface(answer: &aws_sdk_ec2::types::NetworkInterface) -> Option<NetworkInterface> {
+    Some(NetworkInterface {
+        id: NetworkInterfaceId::parse(answer.network_interface_id()?).ok()?,
+        tags: tags(answer.tag_set()),
     })
 }
 
@@ -358,28 +380,9 @@ impl Instances for Ec2Instances {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<SecurityGroup>> {
-        let mut pages = self
-            .0
-            .describe_security_groups()
-            .filters(tag_filter(key, value))
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(failed("list security groups"))?;
-            if let Some(id) = item
-                .group_id()
-                .and_then(|id| SecurityGroupId::parse(id).ok())
-            {
-                found.push(SecurityGroup {
-                    id,
-                    name: item.group_name().unwrap_or_default().to_owned(),
-                    tags: tags(item.tags()),
-                });
-            }
-        }
-        Ok(found)
+        let call = self.0.describe_security_groups();
+        let call = call.filters(tag_filter(key, value));
+        every!(call, "list security groups", security_group)
     }
 
     async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()> {
@@ -394,24 +397,9 @@ impl Instances for Ec2Instances {
     }
 
     async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
-        let mut pages = self
-            .0
-            .describe_volumes()
-            .filters(tag_filter(key, value))
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(failed("list volumes"))?;
-            if let Some(id) = item.volume_id().and_then(|id| VolumeId::parse(id).ok()) {
-                found.push(Volume {
-                    id,
-                    tags: tags(item.tags()),
-                });
-            }
-        }
-        Ok(found)
+        let call = self.0.describe_volumes();
+        let call = call.filters(tag_filter(key, value));
+        every!(call, "list volumes", volume)
     }
 
     async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()> {
@@ -430,25 +418,9 @@ impl Instances for Ec2Instances {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<NetworkInterface>> {
-        let mut pages = self
-            .0
-            .describe_network_interfaces()
-            .filters(tag_filter(key, value))
-            .into_paginator()
-            .items()
-            .send();
-        let mut found = Vec::new();
-        while let Some(item) = pages.next().await {
-            let item = item.map_err(failed("list network interfaces"))?;
-            let id = item.network_interface_id();
-            if let Some(id) = id.and_then(|id| NetworkInterfaceId::parse(id).ok()) {
-                found.push(NetworkInterface {
-                    id,
-                    tags: tags(item.tag_set()),
-                });
-            }
-        }
-        Ok(found)
+        let call = self.0.describe_network_interfaces();
+        let call = call.filters(tag_filter(key, value));
+        every!(call, "list network interfaces", network_interface)
     }
 
     async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()> {

@@ -1,0 +1,223 @@
+//! What the configuration refuses, with its place.
+
+use super::*;
+
+const GOOD: &str = "[image]\nname = \"shop\"\n[image.source]\nowners = [\"self\"]\nname = \"x-*\"\n[image.agent]\nbinary = \"agent\"\n";
+
+fn refusal(text: &str) -> String {
+    let error = anyhow::Error::from(Config::parse(text, "ib.toml").unwrap_err());
+    assert_eq!(Exit::of(&error), Exit::Usage);
+    match crate::exit::hint(&error) {
+        Some(hint) => format!("{error:#} | {hint}"),
+        None => format!("{error:#}"),
+    }
+}
+
+#[test]
+fn the_least_is_enough_and_defaults_are_safe() {
+    let config = Config::parse(GOOD, "ib.toml").unwrap();
+    assert_eq!(config.image.arch, Arch::X86_64);
+    assert_eq!(config.bake.gate.timeout_seconds, 600);
+    assert!(config.bake.share.is_empty());
+}
+
+#[test]
+fn every_refusal_has_its_place_and_where_we_know_one_its_cure() {
+    for (more, want) in [
+        (
+            "[bake]\nregoin = \"x\"\n",
+            "ib.toml:9: unknown field `regoin`",
+        ),
+        ("[bake]\nregoin = \"x\"\n", "did you mean `region`?"),
+        (
+            "[bake]\nsubnet = \"shop\"\n",
+            "ib.toml:9: `shop` is not a subnet id: it looks like subnet-",
+        ),
+        (
+            "[bake]\nshare = [\"me\"]\n",
+            "ib.toml:9: `me` is not an account id: it has twelve digits",
+        ),
+        (
+            "[services.\"a b\"]\nhealth_url = \"x\"\n",
+            "`a b` is not a service name",
+        ),
+        (
+            "[[image.payload]]\nsource = \"a\"\ndest = \"b\"\n",
+            "payload dest `b` is not an absolute path",
+        ),
+        (
+            "[[image.payload]]\nsource = \"a\"\ndest = \"/b\"\nmode = \"rwx\"\n",
+            "payload mode `rwx` is not octal like 0644",
+        ),
+        ("[services.orders]\n", "missing field `health_url`"),
+        (
+            "[services.orders]\nhealth_url = \"https://x/gtg\"\n",
+            "[services.orders] health_url `https://x/gtg` is not an address the agent can ask",
+        ),
+        (
+            "gate = { passes = 0 }\n",
+            "ib.toml: [image.agent.gate] passes is 0; it must be 1 to 1000",
+        ),
+        (
+            "gate = { passes = 10, deadline_seconds = 18 }\n",
+            "10 passes 2 s apart do not fit into it",
+        ),
+        (
+            "[channel]\nrepository = \"channel\"\nurll = \"x\"\n",
+            "ib.toml:10: unknown field `urll`",
+        ),
+        (
+            "[channel]\nrepository = \"channel\"\nurll = \"x\"\n",
+            "did you mean `url`?",
+        ),
+        (
+            "[channel]\nrepository = \"channel\"\n[channel.keys]\ntarget = []\n",
+            "did you mean `targets`?",
+        ),
+        (
+            "[channel]\nrepository = \"channel\"\nurl = \"http://x\"\n",
+            "ib.toml: [channel] url `http://x` is not encrypted",
+        ),
+        ("nonsense", "ib.toml:8: "),
+    ] {
+        let message = refusal(&format!("{GOOD}{more}"));
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    let message = refusal(&GOOD.replace("\"self\"", ""));
+    assert!(message.contains("owners is empty"), "{message}");
+    let message = refusal(&GOOD.replace("x-*", ""));
+    assert!(
+        message.contains("[image.source] name is empty"),
+        "{message}"
+    );
+    let message = refusal(&GOOD.replace("name = \"shop\"", "name = \"Shop\""));
+    assert!(
+        message.starts_with("ib.toml:2: `Shop` is not an image name"),
+        "{message}"
+    );
+}
+
+#[test]
+fn what_cannot_work_is_refused_where_it_is_read() {
+    const KEYED: &str = "encrypt = true\nkms_key = \"alias/images\"\n";
+    for (bake, want) in [
+        (
+            "kms_key = \"alias/images\"",
+            "[bake] kms_key says how, and encrypt does not say that",
+        ),
+        (
+            "encrypt = true\nshare = [\"123456789012\"]",
+            "[bake] share needs kms_key with encrypt",
+        ),
+        ("vpc = \"vpc-1\"", "[bake] vpc needs subnet"),
+        ("copy = [\"eu-west-1\"]", "[bake] copy is not supported yet"),
+        ("ssh_interface = \"pubic_ip\"", "did you mean `public_ip`?"),
+        (
+            "ssh_interface = \"session_manager\"",
+            "unknown variant `session_manager`",
+        ),
+        (
+            "source_cidrs = [\"my office\"]",
+            "invalid IP address syntax",
+        ),
+        (
+            "source_cidrs = [\"10.0.0.0/33\"]",
+            "invalid IP address syntax",
+        ),
+        ("kms_key = \"{{ user `x` }}\"", "is not a KMS key"),
+        ("ssh_port = 0", "[bake] ssh_port is 0"),
+        ("ssh_timeout_seconds = 0", "ssh_timeout_seconds is 0"),
+        ("timeout_seconds = 0", "[bake] timeout_seconds is 0"),
+        (
+            "gate = { timeout_seconds = 0 }",
+            "gate.timeout_seconds is 0",
+        ),
+        ("instance_type = \"\"", "[bake] instance_type is empty"),
+    ] {
+        let message = refusal(&format!("{GOOD}[bake]\n{bake}\n"));
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    let shared = format!("{GOOD}[bake]\n{KEYED}share = [\"123456789012\"]\n");
+    let config = Config::parse(&shared, "ib.toml").unwrap();
+    assert!(matches!(config.bake.encryption(), Some(Encryption::Key(_))));
+
+    for (dest, want) in [
+        ("/etc/../root/.ssh/authorized_keys", "no `..`"),
+        ("/etc//motd", "no `..`, `.`, `//`"),
+        ("/etc/./motd", "is not a file's plain path"),
+        ("/etc/", "no `/` at its end"),
+        ("/", "no `/` at its end"),
+        ("/etc/motd ", "ends with a blank"),
+        ("/etc/motd\\n0644 /etc/shadow", "has a line break"),
+    ] {
+        let message = refusal(&format!(
+            "{GOOD}[[image.payload]]\nsource = \"a\"\ndest = \"{dest}\"\n"
+        ));
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    let one = "[[image.payload]]\nsource = \"a\"\ndest = \"/etc/motd\"\n";
+    let message = refusal(&format!("{GOOD}{one}{one}"));
+    assert!(
+        message.contains("two payloads have the dest `/etc/motd`"),
+        "{message}"
+    );
+
+    for (environment, want) in [
+        ("\"BAD KEY\" = \"x\"", "`BAD KEY` is not the name of"),
+        ("\"\" = \"x\"", "`` is not the name of"),
+        ("\"1A\" = \"x\"", "`1A` is not the name of"),
+        ("\"A=B\" = \"x\"", "`A=B` is not the name of"),
+        ("A = \"x\\ny\"", "the value of A has a line break"),
+        ("A = \"x\\u0000\"", "the value of A has a line break"),
+    ] {
+        let message = refusal(&format!(
+            "{GOOD}[services.orders]\nhealth_url = \"http://x/\"\nenvironment = {{ {environment} }}\n"
+        ));
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    for unit in ["orders", "../orders.service", "a b.service", ".service"] {
+        let message = refusal(&format!(
+            "{GOOD}[services.orders]\nhealth_url = \"http://x/\"\nunit = \"{unit}\"\n"
+        ));
+        assert!(
+            message.contains("is not the name of a systemd unit"),
+            "{message}"
+        );
+    }
+    for (image, want) in [
+        ("ssh_username = \"{{ x }}\"", "is not a user's name"),
+        ("ssh_username = \"\"", "is not a user's name"),
+    ] {
+        let message =
+            refusal(&GOOD.replace("name = \"shop\"", &format!("name = \"shop\"\n{image}")));
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    for owner in ["*", "", "debian", "12345678901"] {
+        let message = refusal(&GOOD.replace("\"self\"", &format!("\"{owner}\"")));
+        assert!(message.contains("is not an owner of images"), "{message}");
+    }
+}
+
+#[test]
+fn all_findings_come_at_once() {
+    let message = refusal(&format!(
+        "{GOOD}[bake]\nkms_key = \"alias/images\"\nvpc = \"vpc-1\"\ntimeout_seconds = 0\n"
+    ));
+    assert_eq!(message.lines().count(), 3, "{message}");
+    assert!(
+        message
+            .lines()
+            .all(|line| line.starts_with("ib.toml: [bake] ")),
+        "{message}"
+    );
+}
+
+#[test]
+fn only_a_near_key_is_proposed() {
+    assert_eq!(
+        nearest("unknown field `regon`, expected one of `region`, `subnet`"),
+        Some("region".into())
+    );
+    assert_eq!(nearest("unknown field `zzz`, expected `region`"), None);
+    assert_eq!(nearest("missing field `name`"), None);
+}

@@ -1,0 +1,468 @@
+//! Whole bakes by real Packer over the real wire, against the rehearsal cloud with puppets for instances.
+//!
+//! Puppets have no SSH, so the template is the built-in one with `communicator = "none"`; everything else is as it is
+//! for a user. The test plays the agent: it writes the registry record that a booted box would write.
+//!
+//! The rehearsal binary is `REHEARSAL_BIN`, or `rehearsal` beside the binary under test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod house;
+
+use std::collections::BTreeSet;
+
+use house::{House, PATIENCE, by_ssh, end, rehearsal, text, until, waiting_for_ssh};
+use tokio::process::Command;
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
+    let house = House::up().await;
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let image = String::from_utf8(output.stdout.clone())
+        .unwrap()
+        .trim()
+        .to_owned();
+    assert!(
+        image.starts_with("ami-") && !image.contains(char::is_whitespace),
+        "bare id on stdout: {image}"
+    );
+    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+
+    let answer = house
+        .ec2
+        .describe_images()
+        .image_ids(&image)
+        .send()
+        .await
+        .unwrap();
+    let tags = answer.images()[0].tags();
+    for key in [
+        "run",
+        "image",
+        "digest",
+        "source-ami",
+        "agent",
+        "service",
+        "verdict",
+    ] {
+        let key = format!("imagebuilder:{key}");
+        assert!(
+            tags.iter().any(|tag| tag.key() == Some(&key)),
+            "{key} is missing in {tags:?}"
+        );
+    }
+
+    let runs = house.runs();
+    let again = house.run(&["bake"]).await;
+    assert_eq!(
+        String::from_utf8_lossy(&again.stdout).trim(),
+        image,
+        "{}",
+        text(&again)
+    );
+    assert_eq!(house.runs(), runs, "an unchanged bake must not bake");
+    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+}
+
+/// Rows B1 and B4: what a provisioner prints is nothing but text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
+    let house = House::up().await;
+    let (instance, image) = house.neighbours().await;
+    let before = house.census().await;
+    let lines = [
+        format!("Instance ID: {instance}"),
+        format!("AMI: {image}"),
+        format!("Creating AMI neighbour from instance {instance}"),
+        "Creating temporary security group for this instance: default".to_owned(),
+        format!("1,amazon-ebs.image,artifact,0,id,us-east-1:{image}"),
+        format!("us-east-1: {image}"),
+    ];
+    let inline: Vec<String> = lines
+        .iter()
+        .map(|line| format!("\"echo '{line}'\""))
+        .collect();
+    let provisioner = format!(
+        "  provisioner \"shell-local\" {{\n    inline = [{}]\n  }}\n  post-processor",
+        inline.join(", ")
+    );
+    house.edit(
+        "templates/image.pkr.hcl.tera",
+        "  post-processor",
+        &provisioner,
+    );
+
+    // Refused at its gate and undone.
+    let refused = house.bake("unfit").await;
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
+    assert_eq!(house.census().await, before, "{}", text(&refused));
+    let out = house.new_file(&[], "packer.out").unwrap();
+    for line in &lines {
+        let message = line.replace(',', "%!(PACKER_COMMA)");
+        assert!(out.contains(&message), "{message} was not printed: {out}");
+    }
+
+    // Published.
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let published = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_ne!(published.trim(), image);
+    assert_eq!(house.census_but(published.trim()).await, before);
+}
+
+/// Row B3, by real Packer and its CreateImage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bake_publishes_an_encrypted_image() {
+    let house = House::up().await;
+    house.edit(
+        "imagebuilder.toml",
+        "[bake]\n",
+        "[bake]\nencrypt = true\nkms_key = \"alias/images\"\n",
+    );
+    let output = house.bake("fit").await;
+    assert!(output.status.success(), "{}", text(&output));
+    let image = String::from_utf8(output.stdout.clone()).unwrap();
+    let image = image.trim();
+    assert_eq!(house.census_but(image).await, BTreeSet::new());
+    let answer = house.ec2.describe_images().image_ids(image).send().await;
+    let answer = answer.unwrap();
+    let mappings = answer.images()[0].block_device_mappings();
+    assert!(!mappings.is_empty());
+    for mapping in mappings {
+        let ebs = mapping.ebs().unwrap();
+        assert_eq!(ebs.encrypted(), Some(true), "{ebs:?}");
+        let snapshots = house.ec2.describe_snapshots();
+        let snapshots = snapshots.snapshot_ids(ebs.snapshot_id().unwrap()).send();
+        let snapshot = snapshots.await.unwrap().snapshots()[0].clone();
+        assert_eq!(snapshot.encrypted(), Some(true), "{snapshot:?}");
+        let key = snapshot.kms_key_id().unwrap_or_default();
+        assert!(key.contains("alias/images"), "{snapshot:?}");
+    }
+}
+
+/// Rows B6 and U2: a profile of `aws login`, which Packer 1.6.6 knows nothing of. The session is as the AWS CLI caches it.
+#[tokio::test(flavor = "multi_thread")]
+async fn packer_builds_with_the_keys_of_aws_login() {
+    const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/admin/me";
+    let house = House::up().await;
+    let home = house.at().join("home");
+    let cache = home.join(".aws/login/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let config = format!("[profile shop]\nlogin_session = {SESSION}\nregion = us-east-1\n");
+    std::fs::write(home.join(".aws/config"), config).unwrap();
+    let token = serde_json::json!({
+        "accessToken": {
+            "accessKeyId": "ASIALOGINLOGIN",
+            "secretAccessKey": "of aws login",
+            "sessionToken": "of its session",
+            "accountId": "123456789012",
+            "expiresAt": "2099-01-01T00:00:00Z",
+        },
+        "tokenType": "aws_sigv4",
+        "refreshToken": "none",
+        "clientId": "arn:aws:signin:::devtools/same-device",
+        "dpopKey": "none",
+    });
+    let name = sha256_hex(SESSION.as_bytes());
+    std::fs::write(cache.join(format!("{name}.json")), token.to_string()).unwrap();
+
+    let mut bake = house.imagebuilder(&["bake"]);
+    bake.env("HOME", &home).env("AWS_PROFILE", "shop");
+    // The rehearsal's own, and what keeps the account of whoever runs this out.
+    for key in [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE",
+    ] {
+        bake.env_remove(key);
+    }
+    let mut output = std::pin::pin!(bake.output());
+    let mut agent = std::pin::pin!(house.agent("fit"));
+    let output = tokio::select! {
+        output = &mut output => output,
+        () = &mut agent => output.await,
+    };
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    // Nowhere but in Packer's environment.
+    for run in house.runs() {
+        for file in std::fs::read_dir(run).unwrap() {
+            let file = file.unwrap().path();
+            let content = std::fs::read(&file).unwrap_or_default();
+            let content = String::from_utf8_lossy(&content);
+            for secret in ["of aws login", "of its session"] {
+                assert!(!content.contains(secret), "{} has {secret}", file.display());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
+    let house = House::up().await;
+    let output = house.bake("unfit").await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    assert!(output.stdout.is_empty());
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.contains("the agent says unfit: as the test says"),
+        "{message}"
+    );
+    assert_eq!(house.census().await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
+    // In the ledger, or in what Packer prints.
+    const MARKS: [&str; 13] = [
+        "\"step\": \"validate\"",
+        "\"step\": \"key\"",
+        "\"kind\": \"key-pair\"",
+        "\"step\": \"security-group\"",
+        "\"step\": \"build\"",
+        "Launching a source AWS instance",
+        "\"kind\": \"instance\"",
+        "\"kind\": \"volume\"",
+        "Creating AMI",
+        "AMI: ami-",
+        "\"step\": \"candidate\"",
+        "\"step\": \"gate\"",
+        "\"kind\": \"parameter\"",
+    ];
+    // Packer mostly waits: a few clouds at once, each with every fourth mark.
+    let lane = async |first: usize| {
+        let house = House::up().await;
+        for mark in MARKS.into_iter().skip(first).step_by(4) {
+            killed_at(&house, mark).await;
+        }
+    };
+    tokio::join!(lane(0), lane(1), lane(2), lane(3));
+}
+
+/// Kills a bake when its ledger shows the mark; `reap` must leave nothing.
+async fn killed_at(house: &House, mark: &str) {
+    let known = house.runs();
+    let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    until(mark, async || {
+        let packer = house.new_file(&known, "packer.out").unwrap_or_default();
+        house
+            .new_ledger(&known)
+            .filter(|text| text.contains(mark) || packer.contains(mark))
+    })
+    .await;
+    house.kill(&mut bake).await;
+    let reaped = house.run(&["reap"]).await;
+    assert!(
+        reaped.status.success(),
+        "killed at {mark}: {}",
+        text(&reaped)
+    );
+    assert_eq!(
+        house.census().await,
+        BTreeSet::new(),
+        "killed at {mark}: {}",
+        text(&reaped)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bake_of_the_same_image_is_refused_while_the_first_lives() {
+    let house = House::up().await;
+    let mut first = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"step\": \"validate\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let run = house.runs().remove(0);
+    let run = run.file_name().unwrap().to_str().unwrap();
+    let second = house.run(&["bake"]).await;
+    assert_eq!(second.status.code(), Some(3), "{}", text(&second));
+    let message = String::from_utf8_lossy(&second.stderr);
+    let pid = first.id().unwrap();
+    assert!(message.contains(&format!("process {pid}")), "{message}");
+    assert!(message.contains(run), "{message}");
+    assert_eq!(house.runs().len(), 1, "the refused bake has left a run");
+
+    house.kill(&mut first).await;
+    let reaped = house.run(&["reap"]).await;
+    assert!(reaped.status.success(), "{}", text(&reaped));
+    let third = house.bake("fit").await;
+    assert!(third.status.success(), "{}", text(&third));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
+    let house = House::up().await;
+    for mark in [
+        "\"step\": \"publish\"",
+        "candidate-before",
+        "\"step\": \"sweep\"",
+    ] {
+        let known = house.runs();
+        std::fs::write(house.at().join("orders"), test_support::elf(62, mark)).unwrap();
+        let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+        let mut seen = std::pin::pin!(until(mark, async || {
+            house.new_ledger(&known).filter(|text| text.contains(mark))
+        }));
+        tokio::select! {
+            _ = &mut seen => {}
+            () = house.agent("fit") => { seen.await; }
+        }
+        house.kill(&mut bake).await;
+        let reaped = house.run(&["reap"]).await;
+        assert!(
+            reaped.status.success(),
+            "killed at {mark}: {}",
+            text(&reaped)
+        );
+        let baked = house.bake("fit").await;
+        assert!(
+            baked.status.success(),
+            "baked again after {mark}: {}",
+            text(&baked)
+        );
+        let image = String::from_utf8(baked.stdout).unwrap().trim().to_owned();
+        let mut rest = house.census_but(&image).await;
+        // Images that were published before this one stay, with their snapshots.
+        let published = house
+            .ec2
+            .describe_images()
+            .owners("self")
+            .send()
+            .await
+            .unwrap();
+        for image in published.images() {
+            let tagged = image
+                .tags()
+                .iter()
+                .any(|tag| tag.key() == Some("imagebuilder:verdict"));
+            assert!(tagged, "{image:?} is neither published nor gone");
+            rest.remove(image.image_id().unwrap());
+            for mapping in image.block_device_mappings() {
+                rest.remove(
+                    mapping
+                        .ebs()
+                        .and_then(|ebs| ebs.snapshot_id())
+                        .unwrap_or_default(),
+                );
+            }
+        }
+        assert_eq!(rest, BTreeSet::new(), "killed at {mark}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_is_exit_13_and_nothing_is_left() {
+    let house = House::up().await;
+    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"kind\": \"instance\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let id = i32::try_from(bake.id().unwrap()).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(id).unwrap(),
+        rustix::process::Signal::INT,
+    )
+    .unwrap();
+    let output = tokio::time::timeout(PATIENCE, bake.wait_with_output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(13), "{}", text(&output));
+    assert_eq!(house.census().await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
+    let house = House::up().await;
+    by_ssh(&house);
+    // Its machine dies; somebody terminates it.
+    for (machine, reason) in [
+        (
+            true,
+            "it was terminated: Server.InternalError: the instance's machine died",
+        ),
+        (
+            false,
+            "it was terminated: Client.UserInitiatedShutdown: User initiated shutdown",
+        ),
+    ] {
+        let (bake, id) = waiting_for_ssh(&house).await;
+        if machine {
+            let mut dial = Command::new(rehearsal());
+            dial.arg("dial").arg(house.at().join("cloud"));
+            let dialled = dial.args(["kill-guest", &id]).output().await.unwrap();
+            // Puppets without a command have no process to kill; their word that they run is taken back.
+            assert!(dialled.status.success(), "{}", text(&dialled));
+        } else {
+            let terminate = house.ec2.terminate_instances().instance_ids(&id);
+            terminate.send().await.unwrap();
+        }
+        let output = end(bake).await;
+        assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("the builder {id} failed while packer waited for its SSH: {reason}");
+        assert!(stderr.contains(&expected), "{stderr}");
+        assert_eq!(house.census().await, BTreeSet::new());
+        for run in house.runs() {
+            std::fs::remove_dir_all(run).unwrap();
+        }
+    }
+}
+
+/// Row B10: the ledger cannot be written any more, as on a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_while_building_leaves_neither_packer_nor_resources() {
+    let house = House::up().await;
+    by_ssh(&house);
+    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let mark = "\"step\": \"build\"";
+    until(mark, async || {
+        house.new_ledger(&[]).filter(|text| text.contains(mark))
+    })
+    .await;
+    let run = house.runs().remove(0);
+    std::fs::create_dir(run.join("ledger.json.new")).unwrap();
+    let output = end(bake).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("write the ledger"), "{message}");
+    assert_eq!(house.census().await, BTreeSet::new());
+    let lock = std::fs::File::open(run.join("packer.lock")).unwrap();
+    lock.try_lock().expect("its packer lives on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_builder_that_panics_ends_the_wait_for_ssh() {
+    let house = House::up_with_puppets(
+        "echo '[    1.204] Kernel panic - not syncing: VFS: Unable to mount root fs'\n\
+         trap 'exit 0' TERM\ntail -f /dev/null & wait",
+    )
+    .await;
+    by_ssh(&house);
+    let (bake, id) = waiting_for_ssh(&house).await;
+    let output = end(bake).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let expected = format!(
+        "the builder {id} failed while packer waited for its SSH: its console shows a panic: \
+         Kernel panic - not syncing: VFS: Unable to mount root fs"
+    );
+    assert!(stderr.contains(&expected), "{stderr}");
+    assert!(
+        stderr.contains(&format!("the end of {id}'s console:")),
+        "{stderr}"
+    );
+    assert_eq!(house.census().await, BTreeSet::new());
+}
