@@ -23,6 +23,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The configuration that is found without being named.
+pub(crate) const CONFIG: &str = "imagebuilder.toml";
+
 /// Options every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
@@ -32,7 +35,7 @@ pub(crate) struct Global {
         short,
         global = true,
         value_name = "FILE",
-        default_value = "imagebuilder.toml"
+        default_value = CONFIG
     )]
     pub(crate) config: PathBuf,
     /// Print data as JSON.

@@ -2,6 +2,7 @@
 //!
 //! This file parses, runs, prints an error's chain once, and turns the result into an exit code. Nothing else.
 
+mod advice;
 mod bake;
 mod cancel;
 mod channel;
@@ -34,12 +35,13 @@ use crate::exit::Exit;
 async fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     output::log();
+    let config = &cli.global.config;
     let context = match context::Context::new(&cli.global) {
         Ok(context) => context,
-        Err(error) => return output::report(&error, &Exit::of(&error)),
+        Err(error) => return output::report(&error, &Exit::of(&error), config),
     };
     match cli.command.run(&context).await {
         Ok(exit) => exit.into(),
-        Err(error) => output::report(&error, &Exit::of(&error)),
+        Err(error) => output::report(&error, &Exit::of(&error), config),
     }
 }

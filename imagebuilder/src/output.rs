@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
+use crate::advice;
 use crate::exit::{self, Exit};
 
 /// How often the spinner moves: fast enough to look alive, slow enough to cost nothing.
@@ -340,11 +341,13 @@ pub(crate) fn log() {
 }
 
 /// Prints an error's chain once, its hint below, and gives the exit code.
-pub(crate) fn report(error: &anyhow::Error, exit: &Exit) -> ExitCode {
+///
+/// Commands in the hint are completed for this configuration.
+pub(crate) fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let _ = writeln!(stderr, "error: {}", plain(&format!("{error:#}")));
     if let Some(hint) = exit::hint(error) {
-        for line in hint.lines() {
+        for line in advice::here(hint, config).lines() {
             let _ = writeln!(stderr, "hint: {}", plain(line));
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 use contract::names::Pointer;
 
-use crate::cloud::Cloud;
+use crate::cloud::{Answer, Cloud};
 use crate::exit::Exit;
 use crate::ids::{ImageId, ImageName};
 
@@ -26,7 +26,7 @@ pub(crate) async fn read(
     cloud: &Cloud,
     image: &ImageName,
     pointer: Pointer,
-) -> Result<Option<ImageId>> {
+) -> Answer<Option<ImageId>> {
     let name = pointer.parameter(image.as_str());
     let parameter = cloud.parameters.parameter(&name).await?;
     Ok(parameter.and_then(|parameter| ImageId::parse(parameter.value).ok()))

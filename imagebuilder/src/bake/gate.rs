@@ -258,6 +258,7 @@ mod tests {
             state,
             launched: None,
             reason: String::new(),
+            reason_code: String::new(),
             tags: crate::cloud::Tags::new(),
         })
     }

@@ -169,6 +169,7 @@ mod tests {
                 state: InstanceState::Running,
                 launched: None,
                 reason: String::new(),
+                reason_code: String::new(),
                 tags: Tags::new(),
             }),
             ..Observation::default()

@@ -133,6 +133,7 @@ impl World {
                 state: InstanceState::Running,
                 launched: None,
                 reason: String::new(),
+                reason_code: String::new(),
                 tags,
             },
         );
@@ -690,19 +691,12 @@ impl Parameters for Fake {
         }))
     }
 
-    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
-        let world = self.world();
-        let below = world
-            .parameters
-            .iter()
-            .filter(|(name, _)| name.starts_with(path));
-        Ok(below
-            .map(|(name, value)| Parameter {
-                name: name.clone(),
-                value: value.clone(),
-                version: 1,
-            })
-            .collect())
+    async fn named(&self, names: &[String]) -> Answer<Vec<Parameter>> {
+        let mut found = Vec::new();
+        for name in names {
+            found.extend(self.parameter(name).await?);
+        }
+        Ok(found)
     }
 
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {

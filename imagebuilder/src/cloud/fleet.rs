@@ -27,6 +27,9 @@ pub(crate) struct Group {
     pub(crate) suspended: Vec<String>,
     /// ARNs of the target groups attached to it.
     pub(crate) target_groups: Vec<String>,
+    /// Whether anything is attached whose health checks count under [`HealthSource::LoadBalancer`]: target groups, Classic
+    /// Load Balancers or other traffic sources.
+    pub(crate) has_traffic_source: bool,
     /// Whether it keeps a warm pool.
     pub(crate) warm_pool: bool,
     /// Every member, leaving ones included.
@@ -101,7 +104,7 @@ pub(crate) enum MixedFeature {
 pub(crate) enum HealthSource {
     /// EC2's status checks only.
     Ec2,
-    /// The load balancer's checks too.
+    /// The load balancer's (or VPC Lattice's) checks too.
     LoadBalancer,
 }
 
@@ -273,12 +276,21 @@ impl fmt::Display for RefreshStatus {
 }
 
 /// One scaling activity of the group.
+///
+/// Shapes of the texts: [Verify a scaling activity](https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-verify-scaling-activity.html).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Activity {
     /// Its id.
     pub(crate) id: String,
+    /// Whether it launches or terminates. The service has no field for it, so this goes by the fixed beginning of the
+    /// description.
+    pub(crate) action: Action,
+    /// Its instance; `None` for a launch that produced none.
+    pub(crate) instance: Option<InstanceId>,
     /// AWS's description, such as `Launching a new EC2 instance: i-…`.
     pub(crate) description: String,
+    /// AWS's account of what it answers to, such as `At …Z an instance was taken out of service in response to …`.
+    pub(crate) cause: String,
     /// How it ended, or that it has not.
     pub(crate) outcome: ActivityOutcome,
     /// AWS's message, shown verbatim.
@@ -287,23 +299,44 @@ pub(crate) struct Activity {
     pub(crate) started: Option<Timestamp>,
 }
 
-impl Activity {
-    /// The box this activity launched and lost again: it came up, and was turned away by the
-    /// launch hook, its time-out or a health check before it was in service.
-    ///
-    /// A launch that produced no box (no capacity, no quota) is not the image's fault and yields
-    /// `None`. The service has no field that tells launches from terminations, so this goes by the
-    /// fixed beginning of the description.
-    pub(crate) fn lost_box(&self) -> Option<InstanceId> {
-        if self.outcome != ActivityOutcome::Failed {
-            return None;
-        }
-        let box_id = self
-            .description
-            .strip_prefix("Launching a new EC2 instance: ")?;
-        let end = box_id.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-        InstanceId::parse(&box_id[..end.unwrap_or(box_id.len())]).ok()
+/// What a scaling activity does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It launches an instance.
+    Launch,
+    /// It terminates one.
+    Terminate,
+    /// Anything else: detaching, standby, a warm pool's moves.
+    Other,
+}
+
+impl Action {
+    /// Reads a description; the instance is the id it names, if it names one.
+    pub(crate) fn read(description: &str) -> (Self, Option<InstanceId>) {
+        let (action, rest) =
+            if let Some(rest) = description.strip_prefix("Launching a new EC2 instance") {
+                (Self::Launch, rest)
+            } else if let Some(rest) = description.strip_prefix("Terminating EC2 instance") {
+                (Self::Terminate, rest)
+            } else {
+                return (Self::Other, None);
+            };
+        let named = rest.split_once(": ").map_or("", |(_, id)| id);
+        let end = named.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
+        (
+            action,
+            InstanceId::parse(&named[..end.unwrap_or(named.len())]).ok(),
+        )
     }
+}
+
+/// One page of scaling activities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Activities {
+    /// Newest first.
+    pub(crate) page: Vec<Activity>,
+    /// What the next page is asked for with; `None` on the last one.
+    pub(crate) next: Option<String>,
 }
 
 /// How a scaling activity ended.
@@ -347,8 +380,10 @@ pub(crate) trait Fleet: Send + Sync {
     async fn hooks(&self, group: &GroupName) -> Answer<Vec<Hook>>;
     /// Its refreshes, active ones first, then the newest.
     async fn refreshes(&self, group: &GroupName) -> Answer<Vec<Refresh>>;
-    /// Its newest scaling activities, newest first.
-    async fn activities(&self, group: &GroupName) -> Answer<Vec<Activity>>;
+    /// One of its refreshes; `None` when it has none of this id.
+    async fn refresh(&self, group: &GroupName, id: &str) -> Answer<Option<Refresh>>;
+    /// A page of its scaling activities, newest first: the first page, or the one that `next` names.
+    async fn activities(&self, group: &GroupName, next: Option<&str>) -> Answer<Activities>;
     /// Starts a refresh to a template version; its id. There is no client token: an answer that
     /// was lost comes back as a fault of code [`REFRESH_IN_PROGRESS`].
     async fn start_refresh(

@@ -65,6 +65,9 @@ pub(crate) struct Instance {
     pub(crate) launched: Option<i64>,
     /// Why it is in this state, in EC2's words.
     pub(crate) reason: String,
+    /// The code of that, such as `Client.InstanceInitiatedShutdown`
+    /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>).
+    pub(crate) reason_code: String,
     /// Its tags.
     pub(crate) tags: Tags,
 }

@@ -23,9 +23,9 @@ use async_trait::async_trait;
 
 pub(crate) use self::error::{CloudError, Kind};
 pub(crate) use self::fleet::{
-    Activity, ActivityOutcome, Fleet, Group, GroupLaunches, GroupMember, HealthSource, Hook,
-    HookMoment, IRREVERSIBLE, Lifecycle, MixedFeature, NO_ACTIVE_REFRESH, Preferences,
-    REFRESH_IN_PROGRESS, Refresh, RefreshStatus, Size,
+    Action, Activities, Activity, ActivityOutcome, Fleet, Group, GroupLaunches, GroupMember,
+    HealthSource, Hook, HookMoment, IRREVERSIBLE, Lifecycle, MixedFeature, NO_ACTIVE_REFRESH,
+    Preferences, REFRESH_IN_PROGRESS, Refresh, RefreshStatus, Size,
 };
 pub(crate) use self::images::{Image, ImageState, Images, Search, Snapshot};
 pub(crate) use self::instances::{
@@ -35,7 +35,7 @@ pub(crate) use self::instances::{
 pub(crate) use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
 pub(crate) use self::owned::Owned;
 pub(crate) use self::parameters::{Parameter, Parameters};
-pub(crate) use self::targets::{TargetGroups, TargetHealth};
+pub(crate) use self::targets::{DEFAULT_DRAIN_SECONDS, TargetGroups, TargetHealth};
 pub(crate) use self::templates::{
     LaunchTemplates, NewVersion, SavedVersion, Template, TemplateImage, TemplateRef,
     TemplateVersion,

@@ -158,6 +158,7 @@ mod tests {
             state: InstanceState::Running,
             launched: None,
             reason: String::new(),
+            reason_code: String::new(),
             tags: tags(run),
         }
     }

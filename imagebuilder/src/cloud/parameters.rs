@@ -21,8 +21,8 @@ pub(crate) struct Parameter {
 pub(crate) trait Parameters: Send + Sync {
     /// One parameter; `None` when there is none.
     async fn parameter(&self, name: &str) -> Answer<Option<Parameter>>;
-    /// All parameters below a path.
-    async fn below(&self, path: &str) -> Answer<Vec<Parameter>>;
+    /// Those of these parameters that exist.
+    async fn named(&self, names: &[String]) -> Answer<Vec<Parameter>>;
     /// Points a parameter of data type `aws:ec2:image` at an image. The service validates *after* it answered: read
     /// the parameter back before believing it.
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;

@@ -21,9 +21,15 @@ impl TargetHealth {
     }
 }
 
+/// The deregistration delay of a target group that nobody changed
+/// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>).
+pub(crate) const DEFAULT_DRAIN_SECONDS: u32 = 300;
+
 /// Target groups.
 #[async_trait]
 pub(crate) trait TargetGroups: Send + Sync {
     /// The health of every instance a target group knows.
     async fn health(&self, target_group_arn: &str) -> Answer<Vec<(InstanceId, TargetHealth)>>;
+    /// How long a leaving instance keeps its open connections, in seconds (`deregistration_delay.timeout_seconds`).
+    async fn drain_seconds(&self, target_group_arn: &str) -> Answer<u32>;
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::roll::look;
+use crate::roll::look::{self, Gaps, Known, Which};
 use crate::roll::status::{self, Pointers};
 
 /// Arguments of `status`.
@@ -17,16 +17,38 @@ impl Status {
         let settings = config.settings()?;
         let cloud = context.cloud(&config).await?;
         let image = &config.image.name;
-        let view = look::fleet(&cloud, image, &settings.group).await?;
-        let pointers = Pointers::read(&cloud, image).await?;
-        if context.output.wants_json() {
-            context
-                .output
-                .json(&status::data(image, &pointers, &view))?;
+        let output = &context.output;
+        let mut gaps = Gaps::Named(Vec::new());
+        let pointers = Pointers::read(&cloud, image, &mut gaps).await?;
+        let group = &settings.group;
+        let mut known = Known::default();
+        let view = look::find(&cloud, image, group, &mut known, Which::All, &mut gaps).await?;
+        let lines = match &view {
+            Some(view) => status::lines(image, &pointers, view),
+            None => status::pointer_lines(image, &pointers),
+        };
+        let gaps = match gaps {
+            Gaps::Named(gaps) => gaps,
+            Gaps::Refused => Vec::new(),
+        };
+        if output.wants_json() {
+            output.json(&status::data(image, &pointers, view.as_ref(), &gaps))?;
         } else {
-            for line in status::lines(image, &pointers, &view) {
-                context.output.data(line)?;
+            for line in lines {
+                output.data(line)?;
             }
+            for gap in &gaps {
+                output.data(format!("not read: {gap}"))?;
+            }
+        }
+        if view.is_none() {
+            return Err(look::no_group(&cloud, group).into());
+        }
+        if !gaps.is_empty() {
+            return Err(Exit::Unexpected
+                .error(format!("{} parts could not be read, see above", gaps.len()))
+                .hint("what each command needs is in docs/operating.md#permissions")
+                .into());
         }
         Ok(Exit::Done)
     }

@@ -45,15 +45,16 @@ pub(crate) struct Roll {
     pub(crate) smoke_test: Vec<String>,
     /// How long one smoke test may take.
     pub(crate) smoke_test_timeout_seconds: u32,
-    /// Lost boxes of the new version after which we roll back without waiting for the service,
-    /// which goes on relaunching for an hour; 0 leaves it to the service.
-    pub(crate) max_failed_launches: u32,
-    /// How long to watch before detaching with the refresh still running.
-    pub(crate) watch_timeout_seconds: u32,
+    /// Instances of the new version that the image has cost, or that cannot be launched, after which we roll back without
+    /// waiting for the service, which goes on relaunching for an hour: a number, or a share of the desired capacity such as
+    /// `"20%"`. 0 leaves it to the service.
+    pub(crate) max_failed_launches: Tolerance,
+    /// How long to watch before detaching with the refresh still running; unset derives it from the fleet.
+    pub(crate) watch_timeout_seconds: Option<u32>,
     /// Pause between two looks.
     pub(crate) poll_seconds: u32,
-    /// How long a finished fleet may take to be proven.
-    pub(crate) verify_timeout_seconds: u32,
+    /// How long a finished fleet may take to be proven; unset derives it from the fleet.
+    pub(crate) verify_timeout_seconds: Option<u32>,
     /// Looks in a row in which every member has to be in order.
     pub(crate) healthy_rounds: u32,
 }
@@ -71,10 +72,10 @@ impl Default for Roll {
             auto_rollback: true,
             smoke_test: Vec::new(),
             smoke_test_timeout_seconds: 300,
-            max_failed_launches: 3,
-            watch_timeout_seconds: 3600,
+            max_failed_launches: Tolerance::Number(3),
+            watch_timeout_seconds: None,
             poll_seconds: 5,
-            verify_timeout_seconds: 300,
+            verify_timeout_seconds: None,
             healthy_rounds: 3,
         }
     }
@@ -107,14 +108,14 @@ pub(crate) struct Settings {
     pub(crate) auto_rollback: bool,
     /// Program and arguments; `None` when there is no smoke test.
     pub(crate) smoke_test: Option<SmokeTest>,
-    /// See [`Roll::max_failed_launches`]; `None` leaves it to the service.
-    pub(crate) max_failed_launches: Option<u32>,
-    /// How long to watch.
-    pub(crate) watch_timeout: Duration,
+    /// See [`Roll::max_failed_launches`].
+    pub(crate) max_failed_launches: Tolerance,
+    /// How long to watch, if it is not to be derived.
+    pub(crate) watch_timeout: Option<Duration>,
     /// Pause between two looks.
     pub(crate) poll: Duration,
-    /// How long to wait for proof.
-    pub(crate) verify_timeout: Duration,
+    /// How long to wait for proof, if it is not to be derived.
+    pub(crate) verify_timeout: Option<Duration>,
     /// Good looks in a row that make a proof.
     pub(crate) healthy_rounds: u32,
 }
@@ -128,6 +129,59 @@ pub(crate) struct SmokeTest {
     pub(crate) arguments: Vec<String>,
     /// How long it may take.
     pub(crate) timeout: Duration,
+}
+
+/// How many failed launches are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Written")]
+pub(crate) enum Tolerance {
+    /// That is the service's to say.
+    Unlimited,
+    /// This many.
+    Number(u32),
+    /// This share of the desired capacity, in percent.
+    Percent(u32),
+}
+
+impl Tolerance {
+    /// The number for a group of this size, at least one; `None` when there is no limit.
+    pub(crate) fn of(self, desired: u32) -> Option<usize> {
+        let number = match self {
+            Self::Unlimited => return None,
+            Self::Number(number) => u64::from(number),
+            Self::Percent(percent) => (u64::from(desired) * u64::from(percent))
+                .div_ceil(100)
+                .max(1),
+        };
+        Some(usize::try_from(number).unwrap_or(usize::MAX))
+    }
+}
+
+/// [`Tolerance`] as written.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number, or a percentage such as \"20%\"")]
+enum Written {
+    Number(u32),
+    Text(String),
+}
+
+impl TryFrom<Written> for Tolerance {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let text = match written {
+            Written::Number(0) => return Ok(Self::Unlimited),
+            Written::Number(number) => return Ok(Self::Number(number)),
+            Written::Text(text) => text,
+        };
+        match text.strip_suffix('%').map(str::parse::<u32>) {
+            Some(Ok(0)) => Ok(Self::Unlimited),
+            Some(Ok(percent @ 1..=100)) => Ok(Self::Percent(percent)),
+            _ => Err(format!(
+                "\"{text}\" is neither a number nor a percentage up to \"100%\""
+            )),
+        }
+    }
 }
 
 /// The service's own limit on CheckpointDelay and BakeTime: two days.
@@ -189,7 +243,14 @@ impl Settings {
                 "smoke_test_timeout_seconds",
                 roll.smoke_test_timeout_seconds,
             ),
-            ("watch_timeout_seconds", roll.watch_timeout_seconds),
+            (
+                "watch_timeout_seconds",
+                roll.watch_timeout_seconds.unwrap_or(1),
+            ),
+            (
+                "verify_timeout_seconds",
+                roll.verify_timeout_seconds.unwrap_or(1),
+            ),
             ("poll_seconds", roll.poll_seconds),
             ("healthy_rounds", roll.healthy_rounds),
         ] {
@@ -231,10 +292,10 @@ impl Settings {
             alarms: roll.alarms.clone(),
             auto_rollback: roll.auto_rollback,
             smoke_test,
-            max_failed_launches: (roll.max_failed_launches > 0).then_some(roll.max_failed_launches),
-            watch_timeout: seconds(roll.watch_timeout_seconds),
+            max_failed_launches: roll.max_failed_launches,
+            watch_timeout: roll.watch_timeout_seconds.map(seconds),
             poll: seconds(roll.poll_seconds),
-            verify_timeout: seconds(roll.verify_timeout_seconds),
+            verify_timeout: roll.verify_timeout_seconds.map(seconds),
             healthy_rounds: roll.healthy_rounds,
         })
     }
@@ -259,18 +320,31 @@ mod tests {
         let settings = validate("").unwrap();
         assert_eq!((settings.min_percent, settings.max_percent), (100, 110));
         assert!(settings.auto_rollback);
-        assert_eq!(settings.max_failed_launches, Some(3));
+        assert_eq!(settings.max_failed_launches, Tolerance::Number(3));
+        assert_eq!(settings.watch_timeout, None);
+        assert_eq!(settings.verify_timeout, None);
         assert_eq!(settings.smoke_test, None);
     }
 
     #[test]
-    fn zero_failed_launches_leaves_it_to_the_service() {
-        assert_eq!(
-            validate("max_failed_launches = 0")
-                .unwrap()
-                .max_failed_launches,
-            None
-        );
+    fn failed_launches_are_a_number_or_a_share_and_zero_leaves_them_to_the_service() {
+        for (text, desired, limit) in [
+            ("0", 10, None),
+            ("\"0%\"", 10, None),
+            ("3", 10, Some(3)),
+            ("\"20%\"", 10, Some(2)),
+            ("\"20%\"", 11, Some(3)),
+            ("\"20%\"", 1, Some(1)),
+            ("\"20%\"", 0, Some(1)),
+        ] {
+            let settings = validate(&format!("max_failed_launches = {text}")).unwrap();
+            assert_eq!(settings.max_failed_launches.of(desired), limit, "{text}");
+        }
+        for text in ["\"101%\"", "\"3\"", "\"many\"", "-1", "0.5"] {
+            let read = toml::from_str::<Roll>(&format!("max_failed_launches = {text}"));
+            let error = read.unwrap_err().to_string();
+            assert!(error.contains("percentage"), "{text}: {error}");
+        }
     }
 
     #[test]

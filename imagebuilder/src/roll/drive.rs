@@ -9,15 +9,18 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-use super::plan::Target;
+use super::blame::{self, Codes, Lost};
+use super::history::History;
+use super::limits::Limits;
+use super::look::{Gaps, Known, Which};
+use super::plan::{Direction, Target};
 use super::smoke::Occasion;
 use super::start::{Course, fact, is, passes};
-use super::verify::{self, Flaw, Proof, Rounds};
-use super::view::{Activity, Member, Refresh};
-use super::watch::{self, Cause, Ending, Next, Progress};
+use super::verify::{self, Flaw, Flaws, Proof, Rounds};
+use super::view::{Member, Refresh, RefreshStatus, Size};
+use super::watch::{self, Cause, Ending, Next, Progress, Seen};
 use super::{Crew, look, show};
-use crate::cloud::{CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
-use crate::exit::Failure;
+use crate::cloud::{Answer, CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::output::Step;
@@ -28,26 +31,34 @@ pub(crate) enum Finish {
     /// Every member is proven to run the target.
     Proven,
     /// The service is done, but these things are not as they must be.
-    Unproven(Vec<Flaw>),
+    Unproven(Flaws),
     /// It ended badly.
     Ended {
         /// How.
         ending: Ending,
         /// Why we stopped it, if we did.
         stopped: Option<Cause>,
+        /// What was lost of the new version by its own fault, whoever stopped it.
+        lost: Vec<Lost>,
         /// The service's own reason, verbatim.
         reason: String,
     },
+    /// The group or the refresh is not there any more: what is missing.
+    Gone(String),
     /// We stopped watching; it goes on. Why, and where it was.
     Detached(String),
 }
 
-/// One look at a refresh under way.
-struct Sight {
-    refresh: Refresh,
-    activities: Vec<Activity>,
-    members: Vec<Member>,
+/// What a look at a refresh under way found.
+enum Sight {
+    /// All of it.
+    Whole(Box<Refresh>, Size, Vec<Member>),
+    /// Something is missing.
+    Gone(String),
 }
+
+/// How long the service may leave out a refresh that it has just started.
+const UNLISTED: Duration = Duration::from_secs(120);
 
 /// The loop's memory.
 struct Drive<'a, 'b> {
@@ -55,6 +66,10 @@ struct Drive<'a, 'b> {
     course: &'a Course,
     ledger: Option<&'a mut Ledger>,
     progress: Progress,
+    known: Known,
+    history: History,
+    codes: Codes,
+    listed: bool,
     members: BTreeMap<InstanceId, String>,
     told: BTreeSet<String>,
 }
@@ -70,6 +85,10 @@ pub(crate) async fn drive(
         course,
         ledger,
         progress: Progress::default(),
+        known: Known::default(),
+        history: History::default(),
+        codes: Codes::new(),
+        listed: false,
         members: BTreeMap::new(),
         told: BTreeSet::new(),
     };
@@ -78,7 +97,7 @@ pub(crate) async fn drive(
     let step = crew.output.step("watch", format!("watch group {group}"));
     match drive.watch(step).await? {
         Some(finish) => Ok(finish),
-        None => prove(crew, &course.target).await,
+        None => prove(crew, &course.target, course.limits).await,
     }
 }
 
@@ -87,18 +106,23 @@ impl Drive<'_, '_> {
     async fn watch(&mut self, mut step: Step) -> Result<Option<Finish>> {
         let began = Instant::now();
         loop {
-            let Some(look) = self.crew.unless_asked(self.look()).await else {
+            let crew = self.crew;
+            let Some(look) = crew.unless_asked(self.look(&step, began.elapsed())).await else {
                 step.failed("stopped watching");
                 return Ok(Some(detached("asked to stop")));
             };
-            let sight = match look {
-                Ok(sight) => sight,
+            let (refresh, size, members) = match look {
+                Ok(Sight::Whole(refresh, size, members)) => (*refresh, size, members),
+                Ok(Sight::Gone(what)) => {
+                    step.failed(&what);
+                    return Ok(Some(Finish::Gone(what)));
+                }
                 Err(error) => {
-                    if let Some(finish) = self.blind(&error, began.elapsed())? {
+                    if let Some(finish) = self.blind(&error, began.elapsed()) {
                         step.failed("stopped watching");
                         return Ok(Some(finish));
                     }
-                    step.waiting(format!("{error:#}; asking again"));
+                    step.waiting(format!("{error}; asking again"));
                     if self.pause().await {
                         step.failed("stopped watching");
                         return Ok(Some(detached("asked to stop")));
@@ -106,13 +130,20 @@ impl Drive<'_, '_> {
                     continue;
                 }
             };
-            self.tell(&step, &sight);
+            let lost = blame::losses(refresh.started, self.history.all(), &self.codes);
+            self.tell(&step, &refresh, &members, &lost);
+            let seen = Seen {
+                refresh: &refresh,
+                lost: &lost,
+                desired: size.desired,
+                direction: self.course.direction,
+            };
             let next = watch::watch(
-                &sight.refresh,
-                &sight.activities,
+                &seen,
                 self.crew.settings,
                 &self.progress,
                 began.elapsed(),
+                self.course.limits.watch,
             );
             match next {
                 Next::Look(what) => {
@@ -131,79 +162,126 @@ impl Drive<'_, '_> {
                     }
                 }
                 Next::Verify => {
-                    step.done(sight.refresh.status.to_string());
+                    step.done(refresh.status.to_string());
                     return Ok(None);
                 }
                 Next::Detach => {
                     step.failed("watched long enough");
                     return Ok(Some(detached(&format!(
                         "{} after {} s of watching",
-                        watch::waiting_for(&sight.refresh),
-                        self.crew.settings.watch_timeout.as_secs()
+                        watch::waiting_for(&refresh),
+                        self.course.limits.watch.as_secs()
                     ))));
                 }
                 Next::End(ending) => {
+                    let blamed = blame::blamed(&lost);
                     if self.progress.stopped.is_none() {
-                        let lost = watch::lost_boxes(&sight.refresh, &sight.activities);
-                        for line in last_words(self.crew, &lost).await {
+                        for line in last_words(self.crew, &blamed).await {
                             step.say(line);
                         }
                     }
-                    step.failed(sight.refresh.status.to_string());
-                    let reason = sight
-                        .refresh
-                        .rollback_reason
-                        .filter(|reason| !reason.is_empty());
+                    // What was asked for is no failure, though the refresh is one.
+                    if ending == Ending::RolledBack && self.course.direction == Direction::Back {
+                        step.done(refresh.status.to_string());
+                    } else {
+                        step.failed(refresh.status.to_string());
+                    }
+                    let reason = refresh.rollback_reason.filter(|reason| !reason.is_empty());
                     return Ok(Some(Finish::Ended {
                         ending,
                         stopped: self.progress.stopped.take(),
-                        reason: reason.unwrap_or(sight.refresh.reason),
+                        lost: blamed,
+                        reason: reason.unwrap_or(refresh.reason),
                     }));
                 }
             }
         }
     }
 
-    /// Looks at the refresh, the newest activities and the fleet.
-    async fn look(&self) -> Result<Sight> {
+    /// Looks at the refresh, the fleet, and what happened since the last look. In this order: the members of a refresh that is
+    /// seen as over are its last ones.
+    async fn look(&mut self, step: &Step, watched: Duration) -> Answer<Sight> {
         let Crew {
             cloud,
             image,
             settings,
             ..
         } = self.crew;
-        let refreshes = cloud.fleet.refreshes(&settings.group).await?;
-        let Some(refresh) = refreshes
-            .into_iter()
-            .find(|refresh| refresh.id == self.course.refresh)
-        else {
-            anyhow::bail!(
-                "the service does not list refresh {} of group {}",
-                self.course.refresh,
-                settings.group
-            );
+        let group = &settings.group;
+        let deleted = || Sight::Gone(format!("group {group} was deleted"));
+        let id = &self.course.refresh;
+        let refresh = match cloud.fleet.refresh(group, id).await {
+            // Of a group that is gone, the service answers this with an error.
+            Err(error) if !passes(&error) => match cloud.fleet.group(group).await? {
+                None => return Ok(deleted()),
+                Some(_) => return Err(error),
+            },
+            answer => answer?,
         };
-        Ok(Sight {
-            refresh,
-            activities: cloud.fleet.activities(&settings.group).await?,
-            members: look::members(cloud, image, &settings.group).await?,
-        })
+        let Some(refresh) = refresh else {
+            let what = format!("the service does not list refresh {id} of group {group}");
+            if self.listed || watched > UNLISTED {
+                return Ok(Sight::Gone(format!("{what}: the group was made anew")));
+            }
+            return Err(CloudError::new(Kind::Other, what, "", ""));
+        };
+        // All records once, so that everybody's first line is whole; then of those who still have something to prove.
+        let back = match refresh.status {
+            RefreshStatus::RollbackInProgress
+            | RefreshStatus::RollbackSuccessful
+            | RefreshStatus::RollbackFailed => self.course.previous.as_ref(),
+            _ => None,
+        };
+        let which = if self.members.is_empty() {
+            Which::All
+        } else {
+            Which::Unproven(back.unwrap_or(&self.course.target))
+        };
+        let members = look::members(cloud, image, group, &mut self.known, which).await?;
+        let Some((size, members)) = members else {
+            return Ok(deleted());
+        };
+        self.listed = true;
+        match self.history.read(cloud, group, refresh.started).await {
+            Err(error) if error.kind == Kind::Denied => {
+                if self.told.insert("activities".into()) {
+                    step.say(format!(
+                        "{error}: instances that are lost are not seen, and the service alone decides"
+                    ));
+                }
+            }
+            answer => answer?,
+        }
+        // As early as it is unhealthy: when the group terminates an instance that shut itself down, EC2 forgets who did it.
+        let unhealthy = members
+            .iter()
+            .filter(|member| !member.healthy)
+            .map(|member| member.instance.clone());
+        let in_doubt = blame::in_doubt(refresh.started, self.history.all());
+        for instance in unhealthy.chain(in_doubt) {
+            if !self.codes.contains_key(&instance)
+                && let Some(found) = cloud.instances.instance(&instance).await?
+                && !found.reason_code.is_empty()
+            {
+                self.codes.insert(instance, found.reason_code);
+            }
+        }
+        if self.known.registry_denied && self.told.insert("registry".into()) {
+            step.say("the registry may not be read (ssm:GetParameters): agents are not heard");
+        }
+        Ok(Sight::Whole(Box::new(refresh), size, members))
     }
 
     /// What to do when a look fails: `None` is to look again, which throttling, time-outs and the
     /// like never stop; what cannot pass ends the watch, not the refresh.
-    fn blind(&self, error: &anyhow::Error, watched: Duration) -> Result<Option<Finish>> {
-        let lasting = error
-            .downcast_ref::<CloudError>()
-            .is_some_and(|error| !passes(error))
-            || error.is::<Failure>();
-        if lasting {
-            return Ok(Some(detached(&format!("{error:#}"))));
+    fn blind(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
+        if !passes(error) {
+            return Some(detached(&error.to_string()));
         }
-        if watched >= self.crew.settings.watch_timeout {
-            return Ok(Some(detached(&format!("{error:#}, for too long"))));
+        if watched >= self.course.limits.watch {
+            return Some(detached(&format!("{error}, for too long")));
         }
-        Ok(None)
+        None
     }
 
     /// Waits until the next look; true when the operator wants to go.
@@ -212,20 +290,16 @@ impl Drive<'_, '_> {
         self.crew.unless_asked(pause).await.is_none()
     }
 
-    /// Tells what is new about members and launches that failed.
-    fn tell(&mut self, step: &Step, sight: &Sight) {
-        for member in &sight.members {
+    /// Says what is new about members, what was lost, and other activities that failed.
+    fn tell(&mut self, step: &Step, refresh: &Refresh, members: &[Member], lost: &[Lost]) {
+        for member in members {
             let line = show::member(member);
             if self.members.get(&member.instance) != Some(&line) {
                 step.say(&line);
                 self.members.insert(member.instance.clone(), line);
             }
         }
-        let here: BTreeSet<&InstanceId> = sight
-            .members
-            .iter()
-            .map(|member| &member.instance)
-            .collect();
+        let here: BTreeSet<&InstanceId> = members.iter().map(|member| &member.instance).collect();
         self.members.retain(|instance, _| {
             let stays = here.contains(instance);
             if !stays {
@@ -233,9 +307,13 @@ impl Drive<'_, '_> {
             }
             stays
         });
-        for activity in sight.activities.iter().rev() {
-            let recent =
-                sight.refresh.started.is_none() || activity.started >= sight.refresh.started;
+        for line in lost.iter().map(ToString::to_string) {
+            if self.told.insert(line.clone()) {
+                step.say(line);
+            }
+        }
+        for activity in self.history.all() {
+            let recent = refresh.started.is_none() || activity.started >= refresh.started;
             if recent
                 && let Some(line) = show::mishap(activity)
                 && self.told.insert(activity.id.clone())
@@ -261,14 +339,11 @@ impl Drive<'_, '_> {
         Ok(())
     }
 
-    /// Stops the refresh because of boxes that were lost, with what their agents said.
+    /// Stops the refresh because of what was lost, with what the agents recorded.
     async fn stop(&mut self, step: &mut Step, cause: Cause) -> Result<()> {
-        if let Cause::LostBoxes(boxes) = &cause {
-            step.say(format!(
-                "{} boxes of the new version were launched and lost",
-                boxes.len()
-            ));
-            for line in last_words(self.crew, boxes).await {
+        if let Cause::Lost(lost) = &cause {
+            step.say(stopped_because(&cause));
+            for line in last_words(self.crew, lost).await {
                 step.say(line);
             }
         }
@@ -316,14 +391,33 @@ fn detached(why: &str) -> Finish {
 /// Why a refresh was stopped, in a few words.
 pub(crate) fn stopped_because(cause: &Cause) -> String {
     match cause {
-        Cause::LostBoxes(boxes) => {
-            format!(
-                "{} boxes of the new version were launched and lost",
-                boxes.len()
-            )
-        }
+        Cause::Lost(lost) => summary(lost),
         Cause::SmokeTest(why) => format!("the smoke test failed: {why}"),
     }
+}
+
+/// How many were lost, and why: one reason for all, or the most recent one.
+pub(crate) fn summary(lost: &[Lost]) -> String {
+    let Some(last) = lost.last() else {
+        return "nothing was lost".into();
+    };
+    let all = lost.len();
+    let launched = lost.iter().filter(|lost| lost.instance.is_some()).count();
+    let what = match (launched, all) {
+        (0, 1) => "a launch of the new version failed".to_owned(),
+        (0, _) => format!("{all} launches of the new version failed"),
+        (1, 1) => "an instance of the new version was lost".to_owned(),
+        (_, _) if launched == all => format!("{all} instances of the new version were lost"),
+        (_, _) => format!("{all} instances of the new version were lost or could not be launched"),
+    };
+    let because = if all == 1 {
+        "because"
+    } else if lost.iter().all(|lost| lost.reason == last.reason) {
+        "each because"
+    } else {
+        "the last one because"
+    };
+    format!("{what}, {because} {}", last.reason)
 }
 
 /// Runs the smoke test for a share of the fleet; `None` when there is none.
@@ -341,14 +435,21 @@ pub(crate) async fn smoke(
     Some(crew.smoke.run(test, &occasion).await)
 }
 
-/// What the agents of lost boxes said of themselves: by the registry, else on the console.
-pub(crate) async fn last_words(crew: &Crew<'_>, boxes: &[InstanceId]) -> Vec<String> {
+/// What the agents of lost instances recorded: in the registry, else on the console.
+pub(crate) async fn last_words(crew: &Crew<'_>, lost: &[Lost]) -> Vec<String> {
     const AGENT: &str = "imagebuilder-agent:";
-    let records = look::records(crew.cloud, crew.image)
+    let instances: Vec<&InstanceId> = lost
+        .iter()
+        .filter_map(|lost| lost.instance.as_ref())
+        .collect();
+    if instances.is_empty() {
+        return Vec::new();
+    }
+    let records = look::records(crew.cloud, crew.image, &instances)
         .await
         .unwrap_or_default();
     let mut lines = Vec::new();
-    for instance in boxes {
+    for instance in instances {
         if let Some(record) = records.get(instance) {
             let reason = if record.reason.is_empty() {
                 "no reason given"
@@ -361,7 +462,7 @@ pub(crate) async fn last_words(crew: &Crew<'_>, boxes: &[InstanceId]) -> Vec<Str
             ));
             continue;
         }
-        // Best effort: a box that is gone may have left nothing.
+        // Best effort: an instance that is gone may have left nothing.
         let console = crew
             .cloud
             .instances
@@ -370,14 +471,14 @@ pub(crate) async fn last_words(crew: &Crew<'_>, boxes: &[InstanceId]) -> Vec<Str
             .unwrap_or_default();
         match console.lines().rev().find(|line| line.contains(AGENT)) {
             Some(line) => lines.push(format!("{instance} on its console: {}", line.trim())),
-            None => lines.push(format!("{instance} left no word")),
+            None => lines.push(format!("{instance} left no record")),
         }
     }
     lines
 }
 
 /// Looks at the fleet until it is proven, hopeless, or out of time.
-pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
+pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> Result<Finish> {
     let Crew {
         cloud,
         image,
@@ -385,60 +486,98 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
         output,
         ..
     } = crew;
+    let group = &settings.group;
     let mut step = output.step(
         "verify",
         format!(
-            "verify every member of group {} on version {}",
-            settings.group, target.version
+            "verify every member of group {group} on version {}",
+            target.version
         ),
     );
     let began = Instant::now();
     let mut rounds = Rounds::default();
+    let mut known = Known::default();
+    let mut first = true;
+    let mut heard = false;
     loop {
-        let look = look::fleet(cloud, image, &settings.group);
+        // Every record in the first look and in the one that decides; in between, of those who are not proven.
+        let decides = rounds.good() + 1 >= settings.healthy_rounds;
+        let which = if first || decides {
+            Which::All
+        } else {
+            Which::Unproven(target)
+        };
+        first = false;
+        let mut gaps = Gaps::Refused;
+        let look = look::find(cloud, image, group, &mut known, which, &mut gaps);
         let Some(look) = crew.unless_asked(look).await else {
             step.failed("stopped watching");
             return Ok(detached(
                 "the refresh is over, its members were being verified",
             ));
         };
-        let (flaws, members) = match look {
-            Ok(view) => (verify::flaws(&view, target), view.members.len()),
-            Err(error) => match error.downcast_ref::<CloudError>() {
-                Some(fault) if passes(fault) => {
-                    let what = format!("could not be looked at: {fault}");
-                    (
-                        vec![Flaw {
-                            instance: None,
-                            what,
-                            nature: verify::Nature::Settling,
-                        }],
-                        0,
-                    )
-                }
-                _ => return Err(error),
-            },
+        if known.registry_denied && !heard {
+            heard = true;
+            step.say(
+                "the registry may not be read (ssm:GetParameters): members are proven without it",
+            );
+        }
+        let (flaws, members, leaving) = match look {
+            Ok(Some(view)) => (
+                verify::flaws(&view, target),
+                view.members.len(),
+                verify::leaving(&view.members, target),
+            ),
+            Ok(None) => {
+                let what = format!("group {group} was deleted");
+                step.failed(&what);
+                return Ok(Finish::Gone(what));
+            }
+            Err(fault) if passes(&fault) => {
+                let what = format!("could not be looked at: {fault}");
+                (
+                    vec![Flaw {
+                        instance: None,
+                        what,
+                        nature: verify::Nature::Settling,
+                    }],
+                    0,
+                    0,
+                )
+            }
+            Err(error) => return Err(error.into()),
         };
-        match rounds.observe(&flaws, settings, began.elapsed()) {
-            Proof::Proven => {
-                step.done(format!("{members} of {members} proven"));
+        let proof = rounds.observe(
+            &flaws,
+            settings.healthy_rounds,
+            limits.verify,
+            began.elapsed(),
+        );
+        match (proof, Flaws::of(flaws)) {
+            (Proof::Proven, _) => {
+                let proven = members - leaving;
+                step.done(match leaving {
+                    0 => format!("{proven} of {proven} proven"),
+                    leaving => format!(
+                        "{proven} of {proven} proven; {leaving} old still leaving, which may take {}",
+                        crate::output::elapsed(limits.leave)
+                    ),
+                });
                 return Ok(Finish::Proven);
             }
-            Proof::GiveUp => {
-                for flaw in &flaws {
+            (Proof::GiveUp, Some(flaws)) => {
+                for flaw in flaws.iter() {
                     step.say(flaw.to_string());
                 }
                 step.failed("not proven");
                 return Ok(Finish::Unproven(flaws));
             }
-            Proof::Again => match flaws.first() {
-                None => step.waiting(format!(
-                    "good {} of {} times",
-                    rounds.good(),
-                    settings.healthy_rounds
-                )),
-                Some(flaw) => step.waiting(flaw.to_string()),
-            },
+            (Proof::Again | Proof::GiveUp, None) => step.waiting(format!(
+                "good {} of {} times",
+                rounds.good(),
+                settings.healthy_rounds
+            )),
+            (Proof::Again, Some(flaws)) => step.waiting(flaws.to_string()),
         }
         let pause = tokio::time::sleep(settings.poll);
         if crew.unless_asked(pause).await.is_none() {
@@ -450,8 +589,8 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target) -> Result<Finish> {
     }
 }
 
-/// Watches somebody else's refresh until the group is free; `Some` when that took too long.
-pub(crate) async fn until_free(crew: &Crew<'_>) -> Result<Option<Finish>> {
+/// Watches somebody else's refresh until the group is free; `Some` when that took too long: where it was.
+pub(crate) async fn until_free(crew: &Crew<'_>, limit: Duration) -> Result<Option<String>> {
     let Crew {
         cloud,
         settings,
@@ -475,17 +614,15 @@ pub(crate) async fn until_free(crew: &Crew<'_>) -> Result<Option<Finish>> {
             Err(error) if passes(&error) => format!("{error}; asking again"),
             Err(error) => return Err(error.into()),
         };
-        step.waiting(waiting);
-        let patient = began.elapsed() < settings.watch_timeout
+        step.waiting(waiting.clone());
+        let patient = began.elapsed() < limit
             && crew
                 .unless_asked(tokio::time::sleep(settings.poll))
                 .await
                 .is_some();
         if !patient {
             step.failed("stopped waiting");
-            return Ok(Some(detached(
-                "another refresh is still active; nothing was started",
-            )));
+            return Ok(Some(waiting));
         }
     }
 }

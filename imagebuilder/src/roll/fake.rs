@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) running: BTreeMap<InstanceId, ImageId>,
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) refreshes: Vec<Refresh>,
+    /// What each refresh was started with, oldest first.
+    pub(super) preferences: Vec<Preferences>,
     pub(super) activities: Vec<Activity>,
     /// Images whose boxes ABANDON their launch hook.
     pub(super) sick: BTreeSet<ImageId>,
@@ -50,6 +52,8 @@ pub(super) struct State {
     pub(super) limping: BTreeSet<ImageId>,
     /// Statuses that the active refresh takes on at its next turns instead of its own.
     pub(super) statuses: VecDeque<RefreshStatus>,
+    /// Whether the launch template was deleted.
+    pub(super) template_gone: bool,
     /// The shape new template versions come out with, when it is not their source's.
     pub(super) misshapen: Option<String>,
     /// The schema of the records that agents write.
@@ -97,6 +101,7 @@ impl Service {
                 default_warmup_seconds: None,
                 suspended: Vec::new(),
                 target_groups: view.target_groups.clone(),
+                has_traffic_source: true,
                 warm_pool: false,
                 members: members.collect(),
             },
@@ -110,10 +115,12 @@ impl Service {
             running: BTreeMap::new(),
             parameters: BTreeMap::new(),
             refreshes: Vec::new(),
+            preferences: Vec::new(),
             activities: Vec::new(),
             sick: BTreeSet::new(),
             limping: BTreeSet::new(),
             statuses: VecDeque::new(),
+            template_gone: false,
             misshapen: None,
             schema: SCHEMA,
             calls: Vec::new(),
@@ -345,7 +352,11 @@ impl State {
             0,
             Activity {
                 id: format!("a-{instance}"),
+                action: Action::Launch,
+                instance: Some(instance.clone()),
                 description: format!("Launching a new EC2 instance: {instance}"),
+                cause: "At 2026-01-01T00:00:00Z an instance was launched in response to an instance refresh."
+                    .into(),
                 outcome: if sick {
                     ActivityOutcome::Failed
                 } else {
@@ -478,9 +489,42 @@ impl Fleet for Service {
         .await
     }
 
-    async fn activities(&self, _group: &GroupName) -> Answer<Vec<Activity>> {
-        self.call("activities", |state| Ok(state.activities.clone()))
-            .await
+    async fn refresh(&self, group: &GroupName, id: &str) -> Answer<Option<Refresh>> {
+        self.call("refresh", |state| {
+            if state.group.name != *group {
+                return Err(CloudError::new(
+                    Kind::Invalid,
+                    "describe refresh",
+                    "ValidationError",
+                    "AutoScalingGroup name not found",
+                ));
+            }
+            state.turn();
+            Ok(state
+                .refreshes
+                .iter()
+                .find(|refresh| refresh.id == id)
+                .cloned())
+        })
+        .await
+    }
+
+    async fn activities(&self, _group: &GroupName, next: Option<&str>) -> Answer<Activities> {
+        const PAGE: usize = 100;
+        self.call("activities", |state| {
+            let from: usize = next.map_or(0, |next| next.parse().unwrap());
+            let page: Vec<Activity> = state
+                .activities
+                .iter()
+                .skip(from)
+                .take(PAGE)
+                .cloned()
+                .collect();
+            let next =
+                (from + page.len() < state.activities.len()).then(|| (from + PAGE).to_string());
+            Ok(Activities { page, next })
+        })
+        .await
     }
 
     async fn start_refresh(
@@ -493,6 +537,7 @@ impl Fleet for Service {
             if state.active().is_ok() {
                 return Err(meant(REFRESH_IN_PROGRESS));
             }
+            state.preferences.push(preferences.clone());
             Ok(state.begin(
                 desired,
                 preferences.checkpoints.clone(),
@@ -535,8 +580,10 @@ impl Fleet for Service {
 #[async_trait]
 impl LaunchTemplates for Service {
     async fn template(&self, _id: &str) -> Answer<Option<Template>> {
-        self.call("template", |state| Ok(Some(state.template.clone())))
-            .await
+        self.call("template", |state| {
+            Ok((!state.template_gone).then(|| state.template.clone()))
+        })
+        .await
     }
 
     async fn make_version(&self, version: &NewVersion) -> Answer<u64> {
@@ -583,5 +630,9 @@ impl TargetGroups for Service {
                 .collect())
         })
         .await
+    }
+
+    async fn drain_seconds(&self, _arn: &str) -> Answer<u32> {
+        self.call("drain_seconds", |_| Ok(300)).await
     }
 }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use contract::names;
-use contract::registry::Record;
+use contract::registry::{Record, Verdict};
 
-use super::plan::{Goal, Proof};
-use super::view::{FleetView, Launchable, Launches, Member, RecordView, TemplateUse};
+use super::plan::{Direction, Goal, Proof, Target};
+use super::view::{FleetView, Launchable, Launches, Member, RecordView, Size, TemplateUse};
 use crate::cloud::{
-    Answer, Cloud, Group, GroupLaunches, GroupMember, Image, ImageState, Kind, TargetHealth,
+    Answer, Cloud, DEFAULT_DRAIN_SECONDS, Group, GroupLaunches, GroupMember, Image, ImageState,
+    Kind, TargetHealth, Template,
 };
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::ids::{GroupName, ImageId, ImageName, InstanceId};
 
 /// The tag EC2 Auto Scaling puts on every member.
@@ -19,14 +20,61 @@ const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// Looks at all of a fleet.
 pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) -> Result<FleetView> {
+    let mut known = Known::default();
+    let found = find(
+        cloud,
+        image,
+        name,
+        &mut known,
+        Which::All,
+        &mut Gaps::Refused,
+    )
+    .await?;
+    found.ok_or_else(|| no_group(cloud, name).into())
+}
+
+/// What becomes of a part that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gaps {
+    /// The look fails.
+    Refused,
+    /// It is left out, and named here: for whoever shows what there is and decides nothing.
+    Named(Vec<String>),
+}
+
+impl Gaps {
+    /// The part, or what stands for it. A failure that all calls share is never a gap.
+    pub(crate) fn fill<T: Default>(&mut self, answer: Answer<T>) -> Answer<T> {
+        match (self, answer) {
+            (Self::Named(gaps), Err(error)) if !error.is_of_all_calls() => {
+                gaps.push(error.to_string());
+                Ok(T::default())
+            }
+            (_, answer) => answer,
+        }
+    }
+}
+
+/// Looks at all of a fleet; `None` when there is no such group.
+pub(crate) async fn find(
+    cloud: &Cloud,
+    image: &ImageName,
+    name: &GroupName,
+    known: &mut Known,
+    which: Which<'_>,
+    gaps: &mut Gaps,
+) -> Answer<Option<FleetView>> {
     // First: a refresh that is seen as over has saved its version before the group is read.
     let refreshes = cloud.fleet.refreshes(name).await;
-    let group = group(cloud, name).await?;
-    let refresh = refreshes?.into_iter().next();
-    let hooks = cloud.fleet.hooks(name).await?;
-    let launches = launches(cloud, &group).await?;
-    let members = members_of(cloud, image, &group).await?;
-    Ok(FleetView {
+    let Some(group) = cloud.fleet.group(name).await? else {
+        return Ok(None);
+    };
+    let refresh = gaps.fill(refreshes)?.into_iter().next();
+    let hooks = gaps.fill(cloud.fleet.hooks(name).await)?;
+    let launches = launches(cloud, &group, gaps).await?;
+    let members = members_of(cloud, image, &group, known, which, gaps).await?;
+    Ok(Some(FleetView {
+        drain_seconds: gaps.fill(drain_seconds(cloud, &group).await)?,
         group: group.name,
         size: group.size,
         launches,
@@ -36,38 +84,58 @@ pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) ->
         hooks,
         suspended: group.suspended,
         target_groups: group.target_groups,
+        has_traffic_source: group.has_traffic_source,
         warm_pool: group.warm_pool,
         members,
         refresh,
-    })
+    }))
 }
 
-/// Looks at the members alone, which is what changes while a refresh runs.
+/// Looks at the members alone, which is what changes while a refresh runs; `None` when there is no such group.
 pub(crate) async fn members(
     cloud: &Cloud,
     image: &ImageName,
     name: &GroupName,
-) -> Result<Vec<Member>> {
-    let group = group(cloud, name).await?;
-    Ok(members_of(cloud, image, &group).await?)
+    known: &mut Known,
+    which: Which<'_>,
+) -> Answer<Option<(Size, Vec<Member>)>> {
+    match cloud.fleet.group(name).await? {
+        None => Ok(None),
+        Some(group) => {
+            let members =
+                members_of(cloud, image, &group, known, which, &mut Gaps::Refused).await?;
+            Ok(Some((group.size, members)))
+        }
+    }
 }
 
-/// The group, which has to exist.
-async fn group(cloud: &Cloud, name: &GroupName) -> Result<Group> {
-    let found = cloud.fleet.group(name).await?;
-    found.ok_or_else(|| {
-        Exit::Refused
-            .error(format!(
-                "there is no Auto Scaling group {name} in {}",
-                cloud.region
-            ))
-            .hint("correct fleet.group in the configuration, or the region")
-            .into()
-    })
+/// That the group is not there.
+pub(crate) fn no_group(cloud: &Cloud, name: &GroupName) -> Failure {
+    Exit::Refused
+        .error(format!(
+            "there is no Auto Scaling group {name} in {}",
+            cloud.region
+        ))
+        .hint("correct fleet.group in the configuration, or the region")
+}
+
+/// The longest deregistration delay; AWS's default for a caller who may not ask.
+async fn drain_seconds(cloud: &Cloud, group: &Group) -> Answer<u32> {
+    let mut longest = 0;
+    for arn in &group.target_groups {
+        let delay = match cloud.targets.drain_seconds(arn).await {
+            Err(error) if matches!(error.kind, Kind::Denied | Kind::NotFound) => {
+                DEFAULT_DRAIN_SECONDS
+            }
+            answer => answer?,
+        };
+        longest = longest.max(delay);
+    }
+    Ok(longest)
 }
 
 /// What the group launches from, with every version of its template.
-async fn launches(cloud: &Cloud, group: &Group) -> Result<Launches> {
+async fn launches(cloud: &Cloud, group: &Group, gaps: &mut Gaps) -> Answer<Launches> {
     let (id, name, saved) = match &group.launches {
         GroupLaunches::Configuration { name } => {
             return Ok(Launches::Configuration { name: name.clone() });
@@ -75,12 +143,22 @@ async fn launches(cloud: &Cloud, group: &Group) -> Result<Launches> {
         GroupLaunches::Mixed { feature } => return Ok(Launches::Mixed { feature: *feature }),
         GroupLaunches::Template { id, name, saved } => (id, name, *saved),
     };
-    let template = cloud.templates.template(id).await?.with_context(|| {
-        format!(
-            "group {} launches from template {id}, which does not exist",
-            group.name
-        )
-    })?;
+    let template = cloud.templates.template(id).await.map(Some);
+    let template = match gaps.fill(template)? {
+        Some(template) => template,
+        // Not read: what the group itself says of it is all that is known.
+        None => Some(Template {
+            versions: Vec::new(),
+            latest: 0,
+            default: 0,
+        }),
+    };
+    let Some(template) = template else {
+        return Ok(Launches::Gone {
+            id: id.clone(),
+            name: name.clone(),
+        });
+    };
     let mut used = TemplateUse {
         id: id.clone(),
         name: name.clone(),
@@ -94,27 +172,102 @@ async fn launches(cloud: &Cloud, group: &Group) -> Result<Launches> {
         .version(used.number())
         .and_then(|version| version.image.literal())
     {
-        used.saved_image = launchable(cloud.images.image(image).await?.as_ref());
+        used.saved_image = launchable(gaps.fill(cloud.images.image(image).await)?.as_ref());
     }
     Ok(Launches::Template(used))
 }
 
+/// What need not be asked again: kept between the looks of one watch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// The image of each instance, which never changes.
+    images: BTreeMap<InstanceId, Option<ImageId>>,
+    /// The last record of each instance.
+    records: BTreeMap<InstanceId, RecordView>,
+    /// Whether the registry may not be read.
+    pub(crate) registry_denied: bool,
+}
+
+/// Whose registry records are read anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    /// All members'.
+    All,
+    /// Those of members of this version that have not recorded yet that they are fit: nobody else's bears on the watch.
+    Unproven(&'a Target),
+}
+
+impl Which<'_> {
+    /// Whether this member's record is read.
+    fn includes(self, member: &GroupMember, known: &Known) -> bool {
+        match self {
+            Self::All => true,
+            Self::Unproven(target) => {
+                let new = member.template.as_ref() == Some(&target.reference());
+                let fit = |record: &RecordView| {
+                    record.verdict == Verdict::Fit && record.image == target.image.as_str()
+                };
+                new && !known.records.get(&member.instance).is_some_and(fit)
+            }
+        }
+    }
+}
+
 /// The members, each with what EC2, its target groups and its agent say of it.
-async fn members_of(cloud: &Cloud, image: &ImageName, group: &Group) -> Answer<Vec<Member>> {
-    let images: BTreeMap<InstanceId, Option<ImageId>> = cloud
-        .instances
-        .instances_tagged(GROUP_TAG, Some(group.name.as_str()))
-        .await?
-        .into_iter()
-        .map(|instance| (instance.id, instance.image))
-        .collect();
+async fn members_of(
+    cloud: &Cloud,
+    image: &ImageName,
+    group: &Group,
+    known: &mut Known,
+    which: Which<'_>,
+    gaps: &mut Gaps,
+) -> Answer<Vec<Member>> {
+    let has_image =
+        |member: &GroupMember| matches!(known.images.get(&member.instance), Some(Some(_)));
+    if !group.members.iter().all(has_image) {
+        let tagged = cloud
+            .instances
+            .instances_tagged(GROUP_TAG, Some(group.name.as_str()))
+            .await;
+        known.images = gaps
+            .fill(tagged)?
+            .into_iter()
+            .map(|instance| (instance.id, instance.image))
+            .collect();
+    }
     let mut targets: BTreeMap<InstanceId, Vec<TargetHealth>> = BTreeMap::new();
     for arn in &group.target_groups {
-        for (instance, health) in cloud.targets.health(arn).await? {
+        let health = match cloud.targets.health(arn).await {
+            // A target group that was deleted knows nobody: the members are in no target group.
+            Err(error) if error.kind == Kind::NotFound => Vec::new(),
+            answer => gaps.fill(answer)?,
+        };
+        for (instance, health) in health {
             targets.entry(instance).or_default().push(health);
         }
     }
-    let records = records(cloud, image).await?;
+    let asked: Vec<&InstanceId> = group
+        .members
+        .iter()
+        .filter(|member| which.includes(member, known))
+        .map(|member| &member.instance)
+        .collect();
+    if !asked.is_empty() {
+        let found = match records(cloud, image, &asked).await {
+            Err(error) if error.kind == Kind::Denied => {
+                known.registry_denied = true;
+                gaps.fill(match gaps {
+                    Gaps::Named(_) => Err(error),
+                    Gaps::Refused => Ok(BTreeMap::new()),
+                })?
+            }
+            answer => gaps.fill(answer)?,
+        };
+        for instance in asked {
+            known.records.remove(instance);
+        }
+        known.records.extend(found);
+    }
     Ok(group
         .members
         .iter()
@@ -130,30 +283,29 @@ async fn members_of(cloud: &Cloud, image: &ImageName, group: &Group) -> Answer<V
                 lifecycle: lifecycle.clone(),
                 healthy: *healthy,
                 template: template.clone(),
-                image: images.get(instance).cloned().flatten(),
+                image: known.images.get(instance).cloned().flatten(),
                 protected: *protected,
                 targets: targets.remove(instance).unwrap_or_default(),
-                record: records.get(instance).cloned(),
+                record: known.records.get(instance).cloned(),
             },
         )
         .collect())
 }
 
-/// The registry of an image's boxes; nothing at all for a caller who may not read it. A record of
-/// another schema counts as no record.
+/// The registry records of these instances of an image. A record of another schema counts as no record.
 pub(crate) async fn records(
     cloud: &Cloud,
     image: &ImageName,
+    instances: &[&InstanceId],
 ) -> Answer<BTreeMap<InstanceId, RecordView>> {
-    let parameters = match cloud
+    let names: Vec<String> = instances
+        .iter()
+        .map(|instance| names::registry_parameter(image.as_str(), instance.as_str()))
+        .collect();
+    Ok(cloud
         .parameters
-        .below(&names::registry_path(image.as_str()))
-        .await
-    {
-        Err(error) if error.kind == Kind::Denied => return Ok(BTreeMap::new()),
-        answer => answer?,
-    };
-    Ok(parameters
+        .named(&names)
+        .await?
         .iter()
         .filter_map(|parameter| serde_json::from_str::<Record>(&parameter.value).ok())
         .filter(Record::readable)
@@ -169,6 +321,7 @@ pub(crate) async fn records(
                 },
             ))
         })
+        .filter(|(instance, _)| instances.contains(&instance))
         .collect())
 }
 
@@ -184,6 +337,7 @@ pub(crate) async fn goal(cloud: &Cloud, id: &ImageId) -> Result<Goal> {
         state: launchable(image.as_ref()),
         proof: if fit { Proof::Fit } else { Proof::None },
         version: None,
+        direction: Direction::Forward,
     })
 }
 

@@ -3,9 +3,13 @@
 //! [`plan`], [`watch`] and [`verify`] decide and are pure; [`look`] asks and judges nothing; [`start`] gets a refresh
 //! going; [`drive`] owns the only loop; [`show`] finds the words.
 
+pub(crate) mod before;
+pub(crate) mod blame;
 pub(crate) mod drive;
 #[cfg(test)]
 mod fake;
+mod history;
+pub(crate) mod limits;
 pub(crate) mod look;
 pub(crate) mod plan;
 pub(crate) mod pointers;

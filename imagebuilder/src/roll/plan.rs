@@ -11,6 +11,8 @@ mod warnings;
 use std::collections::BTreeSet;
 
 pub(crate) use self::pace::Pace;
+use super::before::unfinished;
+use super::limits::{Limits, limits};
 use super::view::{
     FleetView, HealthSource, Launchable, Launches, Lifecycle, Member, MixedFeature, OURS,
     SavedVersion, TemplateUse,
@@ -30,6 +32,17 @@ pub(crate) struct Goal {
     pub(crate) proof: Proof,
     /// The template version to use as it is, on the way back to one that is known.
     pub(crate) version: Option<u64>,
+    /// Whether it is a release to come, or the way back to one that was.
+    pub(crate) direction: Direction,
+}
+
+/// Which way a roll goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To a release to come: with checkpoints, alarms and tests, and back when it fails.
+    Forward,
+    /// Back to what the fleet ran: at once, and never turned around. It has served before, so it needs no consent.
+    Back,
 }
 
 /// Whether an image went through the gate.
@@ -149,6 +162,10 @@ pub(crate) struct Plan {
     pub(crate) preferences: Preferences,
     /// How the fleet can come back.
     pub(crate) way_back: WayBack,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// How long it is watched, and how long its proof may take.
+    pub(crate) limits: Limits,
     /// What the operator should know and need not stop for.
     pub(crate) warnings: Vec<String>,
 }
@@ -224,24 +241,33 @@ fn decide(
     }
     able(view)?;
     let mut warnings = Vec::new();
-    let warmup_seconds = warmup(view, settings);
-    gate(view, warmup_seconds, consents, &mut warnings)?;
-    let way_back = way_back(view, template, version, pin, settings, consents)?;
-    let preferences = Preferences {
-        min_percent: settings.min_percent,
-        max_percent: settings.max_percent,
-        warmup_seconds,
-        checkpoints: with_the_end(&settings.checkpoints),
-        checkpoint_delay_seconds: settings.checkpoint_delay_seconds,
-        bake_seconds: settings.bake_seconds,
-        alarms: settings.alarms.clone(),
-        auto_rollback: matches!(way_back, WayBack::Automatic(_)),
+    let mut preferences = preferences(view, settings);
+    let way_back = match goal.direction {
+        Direction::Forward => {
+            gate(view, preferences.warmup_seconds, consents, &mut warnings)?;
+            way_back(view, template, version, pin, settings, consents)?
+        }
+        Direction::Back => {
+            preferences = hurried(preferences);
+            WayBack::None("this is the way back".into())
+        }
     };
-    let pace = pace::pace(view.size.desired, sorted.replace.len(), &preferences);
-    if goal.proof == Proof::None {
+    preferences.auto_rollback = matches!(way_back, WayBack::Automatic(_));
+    let pace = Pace::of(view.size.desired, sorted.replace.len(), &preferences);
+    let limits = limits(view, settings, &preferences);
+    if goal.proof == Proof::None && goal.direction == Direction::Forward {
         warnings.push(format!("image {} never passed a gate", goal.image));
     }
-    warnings::warn(view, settings, &preferences, pace, &sorted, &mut warnings);
+    warnings::warn(
+        view,
+        settings,
+        &preferences,
+        pace,
+        &sorted,
+        goal.direction,
+        &mut warnings,
+    );
+    warnings::watched_too_shortly(settings, pace, &mut warnings);
     Ok(Decision::Roll(Box::new(Plan {
         group: view.group.clone(),
         template_id: template.id.clone(),
@@ -258,8 +284,34 @@ fn decide(
         pace,
         preferences,
         way_back,
+        direction: goal.direction,
+        limits,
         warnings,
     })))
+}
+
+/// What is sent to the service for a roll forward, but for the way back.
+pub(crate) fn preferences(view: &FleetView, settings: &Settings) -> Preferences {
+    Preferences {
+        min_percent: settings.min_percent,
+        max_percent: settings.max_percent,
+        warmup_seconds: warmup(view, settings),
+        checkpoints: with_the_end(&settings.checkpoints),
+        checkpoint_delay_seconds: settings.checkpoint_delay_seconds,
+        bake_seconds: settings.bake_seconds,
+        alarms: settings.alarms.clone(),
+        auto_rollback: false,
+    }
+}
+
+/// The same for a way back: it pauses nowhere, and an alarm that the bad release raised does not forbid it.
+fn hurried(preferences: Preferences) -> Preferences {
+    Preferences {
+        checkpoints: Vec::new(),
+        bake_seconds: 0,
+        alarms: Vec::new(),
+        ..preferences
+    }
 }
 
 /// A refusal that only a change of fleet, image or flags can lift.
@@ -276,6 +328,14 @@ fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a Templ
     let group = &view.group;
     let template = match &view.launches {
         Launches::Template(template) => template,
+        Launches::Gone { id, name } => {
+            return refuse(
+                format!(
+                    "group {group} launches from launch template {name} ({id}), which does not exist any more"
+                ),
+                "make the template anew and give the group a version of it (aws autoscaling update-auto-scaling-group)",
+            );
+        }
         Launches::Configuration { name } => {
             return refuse(
                 format!(
@@ -355,6 +415,9 @@ fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
                 "list what there is with `imagebuilder images`",
             );
         }
+    }
+    if goal.direction == Direction::Back {
+        return Ok(());
     }
     if goal.proof == Proof::None && !consents.contains(&Consent::Unproven) {
         return refuse(
@@ -526,18 +589,36 @@ fn warmup(view: &FleetView, settings: &Settings) -> u32 {
         })
 }
 
-/// Refuses, unless told otherwise, where nothing would keep a sick box from being counted.
+/// Whether a load balancer's health checks can take an instance out of service: the group counts them, something is attached that
+/// makes them, and the process that acts on them runs.
+fn health_refuses(view: &FleetView) -> bool {
+    view.health == HealthSource::LoadBalancer
+        && view.has_traffic_source
+        && !view
+            .suspended
+            .iter()
+            .any(|process| process == "HealthCheck")
+}
+
+/// Refuses, unless told otherwise, where nothing would keep a sick instance from being counted: a gate is what can refuse.
 fn gate(
     view: &FleetView,
     warmup_seconds: u32,
     consents: &[Consent],
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
-    if view.has_launch_hook() || view.health == HealthSource::LoadBalancer || warmup_seconds > 0 {
+    if view.has_launch_hook() || health_refuses(view) || warmup_seconds > 0 {
         return Ok(());
     }
+    let no_health = match view.health {
+        HealthSource::Ec2 => "no load-balancer health",
+        HealthSource::LoadBalancer if !view.has_traffic_source => {
+            "load-balancer health without a load balancer"
+        }
+        HealthSource::LoadBalancer => "load-balancer health while HealthCheck is suspended",
+    };
     let reason = format!(
-        "group {} has no gate: no launch hook, no load-balancer health, no warm-up, so every box \
+        "group {} has no gate: no launch hook, {no_health}, no warm-up, so every instance \
          counts as updated the moment it runs",
         view.group
     );
@@ -574,6 +655,11 @@ fn way_back(
             );
         }
     };
+    if version == Version::Existing(number) && unfinished(view).is_some() {
+        return Ok(WayBack::None(format!(
+            "the last refresh ended half-way, and this is the way back to version {number}"
+        )));
+    }
     if version == Version::Existing(number) {
         return one_way(
             format!(

@@ -5,6 +5,7 @@
 use anyhow::Result;
 use contract::names::Pointer;
 
+use super::plan::Direction;
 use crate::cloud::Cloud;
 use crate::ids::{ImageId, ImageName};
 use crate::pointers::{read, set};
@@ -23,22 +24,28 @@ pub(crate) enum Moved {
 
 /// Moves `previous` ← `current` ← `proven`. Killed in between and called again, it ends the same.
 ///
-/// `before` is what the fleet ran, for the first roll of all, when there is no `current` yet.
+/// `before` is what the fleet ran, for the first roll of all, when there is no `current` yet. After a way back the release that
+/// was left is not `previous`, or going back twice would return to it: `previous` is then the image itself, which says that
+/// nothing is known of what was before.
 pub(crate) async fn advance(
     cloud: &Cloud,
     image: &ImageName,
     proven: &ImageId,
     before: Option<&ImageId>,
+    direction: Direction,
 ) -> Result<Moved> {
     let current = read(cloud, image, Pointer::Current).await?;
     if current.as_ref() == Some(proven) {
         return Ok(Moved::Unchanged);
     }
-    let previous = current
-        .as_ref()
-        .or(before)
-        .filter(|before| *before != proven)
-        .cloned();
+    let previous = match direction {
+        Direction::Back => Some(proven),
+        Direction::Forward => current
+            .as_ref()
+            .or(before)
+            .filter(|before| *before != proven),
+    };
+    let previous = previous.cloned();
     if let Some(previous) = &previous {
         set(cloud, image, Pointer::Previous, previous).await?;
     }

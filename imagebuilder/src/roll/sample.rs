@@ -4,13 +4,13 @@
 use contract::registry::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{Goal, Proof, Target};
+use super::plan::{Direction, Goal, Proof, Target};
 use super::view::{
     Activity, FleetView, HealthSource, Hook, HookMoment, Launchable, Launches, Lifecycle, Member,
     RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateRef, TemplateUse,
     TemplateVersion,
 };
-use crate::cloud::{ActivityOutcome, TemplateImage};
+use crate::cloud::{Action, ActivityOutcome, TemplateImage};
 use crate::config::Settings;
 use crate::ids::{GroupName, ImageId, InstanceId};
 
@@ -47,6 +47,7 @@ pub(super) fn goal(image_id: &str) -> Goal {
         state: Launchable::Yes,
         proof: Proof::Fit,
         version: None,
+        direction: Direction::Forward,
     }
 }
 
@@ -117,6 +118,8 @@ pub(super) fn fleet(size: u32, number: u64, image_id: &str) -> FleetView {
         }],
         suspended: Vec::new(),
         target_groups: vec![TARGET_GROUP.into()],
+        has_traffic_source: true,
+        drain_seconds: 300,
         warm_pool: false,
         members: (1..=size)
             .map(|n| member(&format!("i-{n}"), number, image_id, "InService"))
@@ -134,7 +137,7 @@ pub(super) fn template(view: &mut FleetView) -> &mut TemplateUse {
 }
 
 /// When every sample refresh began.
-fn began() -> Timestamp {
+pub(super) fn began() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
@@ -156,13 +159,34 @@ pub(super) fn refresh(status: &str) -> Refresh {
     }
 }
 
-/// A box that came up this many seconds after the sample refresh began, and was turned away.
-pub(super) fn lost(id: &str, seconds: i64) -> Activity {
+/// An activity that began this many seconds after the sample refresh.
+pub(super) fn activity(
+    description: &str,
+    cause: &str,
+    outcome: ActivityOutcome,
+    message: &str,
+    seconds: i64,
+) -> Activity {
+    let (action, instance) = Action::read(description);
     Activity {
-        id: format!("activity-{id}"),
-        description: format!("Launching a new EC2 instance: {id}"),
-        outcome: ActivityOutcome::Failed,
-        message: "Lifecycle Action Completed with ABANDON Result".into(),
+        id: format!("activity-{description}-{seconds}"),
+        action,
+        instance,
+        description: description.into(),
+        cause: cause.into(),
+        outcome,
+        message: message.into(),
         started: Some(began() + SignedDuration::from_secs(seconds)),
     }
+}
+
+/// An instance that came up this many seconds after the sample refresh began, and was turned away.
+pub(super) fn lost(id: &str, seconds: i64) -> Activity {
+    activity(
+        &format!("Launching a new EC2 instance: {id}"),
+        "",
+        ActivityOutcome::Failed,
+        "Lifecycle Action Completed with ABANDON Result",
+        seconds,
+    )
 }

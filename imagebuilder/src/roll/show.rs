@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::plan::{Plan, Target, Version, WayBack};
 use super::verify::verdict_word;
 use super::view::{Activity, Member};
-use crate::cloud::ActivityOutcome;
+use crate::cloud::{Action, ActivityOutcome};
 use crate::ids::{GroupName, InstanceId};
 use crate::output::elapsed;
 
@@ -47,13 +47,17 @@ pub(crate) fn plan(plan: &Plan) -> Vec<String> {
         row(
             "pace",
             format!(
-                "{} at a time in {} batches; at least {} of {} in service, at most {} boxes",
+                "{} at a time in {} batches; at least {} of {} in service, at most {} instances",
                 pace.batch, pace.batches, pace.keep, pace.desired, pace.cap
             ),
         );
         row(
             "takes",
-            format!("about {}", elapsed(Duration::from_secs(pace.seconds))),
+            format!(
+                "about {}, watched for at most {}",
+                elapsed(Duration::from_secs(pace.seconds)),
+                elapsed(plan.limits.watch)
+            ),
         );
     }
     let preferences = &plan.preferences;
@@ -130,6 +134,7 @@ pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
         "keep": plan.pace.keep,
         "cap": plan.pace.cap,
         "seconds": plan.pace.seconds,
+        "watched_seconds": plan.limits.watch.as_secs(),
         "way_back": way_back.map(|(how, version)| serde_json::json!({ "how": how, "version": version })),
         "irreversible_because": why_none,
         "warnings": plan.warnings,
@@ -210,10 +215,19 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
     Some(format!("agents differ: {}", told.join("; ")))
 }
 
-/// A scaling activity that went wrong, AWS's message verbatim; `None` for one that did not.
+/// A scaling activity that went wrong and is no launch, AWS's words verbatim; `None` for any other. Of launches
+/// [`blame`](super::blame) says more.
 pub(crate) fn mishap(activity: &Activity) -> Option<String> {
-    (activity.outcome == ActivityOutcome::Failed)
-        .then(|| format!("{}: {}", activity.description, activity.message.trim()))
+    if activity.outcome != ActivityOutcome::Failed || activity.action == Action::Launch {
+        return None;
+    }
+    let message = activity.message.trim();
+    let description = activity.description.trim();
+    Some(if message.is_empty() || description.contains(message) {
+        description.to_owned()
+    } else {
+        format!("{description}: {message}")
+    })
 }
 
 /// The two commands for somebody who stops watching.

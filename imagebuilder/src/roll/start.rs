@@ -6,7 +6,10 @@
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{Consent, Decision, Goal, Plan, RefusalKind, Target, Version, plan as decide};
+use super::limits::Limits;
+use super::plan::{
+    Consent, Decision, Direction, Goal, Plan, RefusalKind, Target, Version, plan as decide,
+};
 use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion, TemplateRef};
 use super::{Crew, look};
 use crate::cloud::{CloudError, Kind, NewVersion, REFRESH_IN_PROGRESS};
@@ -27,6 +30,8 @@ pub(crate) mod fact {
     pub(crate) const REFRESH: &str = "refresh";
     /// Why it was stopped by us.
     pub(crate) const STOPPED: &str = "stopped";
+    /// There when the refresh is a way back.
+    pub(crate) const BACK: &str = "back";
 }
 
 /// A refresh of ours that may begin this much before we recorded our intent: clocks differ.
@@ -44,6 +49,10 @@ pub(crate) struct Course {
     pub(crate) target: Target,
     /// Where it comes from, if that is known.
     pub(crate) previous: Option<Target>,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// How long it is watched, and how long its proof may take.
+    pub(crate) limits: Limits,
 }
 
 impl Target {
@@ -81,6 +90,9 @@ pub(crate) async fn start(
 ) -> Result<Course> {
     ledger.fact(fact::GROUP, plan.group.as_str())?;
     ledger.fact(fact::PREVIOUS, plan.previous.record())?;
+    if plan.direction == Direction::Back {
+        ledger.fact(fact::BACK, "yes")?;
+    }
     if let Some(number) = plan.pin {
         ledger.step("pin")?;
         let step = crew.output.step(
@@ -105,6 +117,8 @@ pub(crate) async fn start(
         refresh,
         target,
         previous: Some(plan.previous.clone()),
+        direction: plan.direction,
+        limits: plan.limits,
     })
 }
 

@@ -2,14 +2,14 @@
 //!
 //! Puts a look into words or data; it must not decide, and changes nothing.
 
-use anyhow::Result;
 use contract::names::Pointer;
 use serde::Serialize;
 
+use super::look::Gaps;
 use super::view::{FleetView, Launches, Refresh};
 use super::watch::waiting_for;
 use super::{show, verify};
-use crate::cloud::Cloud;
+use crate::cloud::{Answer, Cloud};
 use crate::ids::{ImageId, ImageName};
 
 /// The pointers of an image.
@@ -25,27 +25,40 @@ pub(crate) struct Pointers {
 
 impl Pointers {
     /// Reads all three.
-    pub(crate) async fn read(cloud: &Cloud, image: &ImageName) -> Result<Self> {
+    pub(crate) async fn read(cloud: &Cloud, image: &ImageName, gaps: &mut Gaps) -> Answer<Self> {
+        let mut read = [None, None, None];
+        let pointers = [Pointer::Candidate, Pointer::Current, Pointer::Previous];
+        for (place, pointer) in read.iter_mut().zip(pointers) {
+            *place = gaps.fill(crate::pointers::read(cloud, image, pointer).await)?;
+        }
+        let [candidate, current, previous] = read;
         Ok(Self {
-            candidate: crate::pointers::read(cloud, image, Pointer::Candidate).await?,
-            current: crate::pointers::read(cloud, image, Pointer::Current).await?,
-            previous: crate::pointers::read(cloud, image, Pointer::Previous).await?,
+            candidate,
+            current,
+            previous,
         })
     }
 }
 
-/// The screen, line by line.
-pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) -> Vec<String> {
+/// The pointers, line by line.
+pub(crate) fn pointer_lines(image: &ImageName, pointers: &Pointers) -> Vec<String> {
     let text = |image: &Option<ImageId>| {
         image
             .as_ref()
             .map_or_else(|| "-".into(), ToString::to_string)
     };
-    let mut lines = vec![
+    vec![
         format!("image {image}"),
         format!("  candidate {}", text(&pointers.candidate)),
         format!("  current   {}", text(&pointers.current)),
         format!("  previous  {}", text(&pointers.previous)),
+    ]
+}
+
+/// The screen, line by line.
+pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) -> Vec<String> {
+    let mut lines = pointer_lines(image, pointers);
+    lines.extend([
         format!(
             "group {}: {} desired ({} to {}), {} members",
             view.group,
@@ -55,7 +68,7 @@ pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) ->
             view.members.len()
         ),
         format!("  {}", launches(view)),
-    ];
+    ]);
     lines.extend(
         view.members
             .iter()
@@ -74,12 +87,16 @@ fn launches(view: &FleetView) -> String {
     match &view.launches {
         Launches::Configuration { name } => format!("launch configuration {name}"),
         Launches::Mixed { .. } => "mixed instances policy".into(),
+        Launches::Gone { id, name } => {
+            format!("launch template {name} ({id}), which does not exist any more")
+        }
         Launches::Template(template) => {
             let number = template.number();
-            let image = template.version(number).map_or_else(
-                || "a version that is gone".into(),
-                |version| version.image.to_string(),
-            );
+            let image = match template.version(number) {
+                Some(version) => version.image.to_string(),
+                None if template.versions.is_empty() => "not read".into(),
+                None => "a version that is gone".into(),
+            };
             format!(
                 "template {} version {} ({image})",
                 template.name, template.saved
@@ -88,8 +105,23 @@ fn launches(view: &FleetView) -> String {
     }
 }
 
-/// The same as data.
-pub(crate) fn data(image: &ImageName, pointers: &Pointers, view: &FleetView) -> serde_json::Value {
+/// The same as data; the group is `null` when there is none.
+pub(crate) fn data(
+    image: &ImageName,
+    pointers: &Pointers,
+    view: Option<&FleetView>,
+    gaps: &[String],
+) -> serde_json::Value {
+    serde_json::json!({
+        "image": image,
+        "pointers": pointers,
+        "group": view.map(group),
+        "refresh": view.and_then(|view| view.refresh.as_ref()).map(refresh),
+        "not_read": gaps,
+    })
+}
+
+fn group(view: &FleetView) -> serde_json::Value {
     let template = match &view.launches {
         Launches::Template(template) => serde_json::json!({
             "id": template.id,
@@ -98,6 +130,7 @@ pub(crate) fn data(image: &ImageName, pointers: &Pointers, view: &FleetView) -> 
             "version": template.number(),
             "image": template.version(template.number()).map(|version| version.image.to_string()),
         }),
+        Launches::Gone { id, name } => serde_json::json!({ "id": id, "name": name, "gone": true }),
         Launches::Configuration { .. } | Launches::Mixed { .. } => serde_json::Value::Null,
     };
     let members: Vec<serde_json::Value> = view
@@ -119,17 +152,12 @@ pub(crate) fn data(image: &ImageName, pointers: &Pointers, view: &FleetView) -> 
         })
         .collect();
     serde_json::json!({
-        "image": image,
-        "pointers": pointers,
-        "group": {
-            "name": view.group,
-            "desired": view.size.desired,
-            "min": view.size.min,
-            "max": view.size.max,
-            "template": template,
-            "members": members,
-        },
-        "refresh": view.refresh.as_ref().map(refresh),
+        "name": view.group,
+        "desired": view.size.desired,
+        "min": view.size.min,
+        "max": view.size.max,
+        "template": template,
+        "members": members,
     })
 }
 
@@ -178,7 +206,7 @@ mod tests {
     #[test]
     fn the_same_as_data() {
         let (image, pointers, view) = shop();
-        let data = data(&image, &pointers, &view);
+        let data = data(&image, &pointers, Some(&view), &[]);
         insta::assert_snapshot!(serde_json::to_string_pretty(&data).unwrap());
     }
 }

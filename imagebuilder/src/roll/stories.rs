@@ -1,6 +1,8 @@
 //! Whole rolls over the fake service: what is told, what is left behind, and every way to be interrupted.
 
 mod faults;
+mod losses;
+mod ways;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -331,7 +333,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
     assert_eq!(elsewhere.verb("roll", &other).await.code, 16);
 
     let mut impatient = busy("");
-    impatient.settings.watch_timeout = Duration::ZERO;
+    impatient.settings.watch_timeout = Some(Duration::ZERO);
     impatient.service.state().statuses = vec![RefreshStatus::InProgress; 9].into();
     assert_eq!(impatient.verb("roll", &wait).await.code, 15);
 }
@@ -376,7 +378,7 @@ async fn every_ending_of_the_service_has_its_code() {
 #[tokio::test]
 async fn a_finished_fleet_that_is_not_in_order_is_not_verified() {
     let mut limping = Stage::new("");
-    limping.settings.verify_timeout = Duration::from_millis(20);
+    limping.settings.verify_timeout = Some(Duration::from_millis(20));
     limping
         .service
         .state()
@@ -458,7 +460,7 @@ async fn smoke_tests_at_checkpoints_and_at_the_end_send_the_fleet_back() {
 #[tokio::test]
 async fn rollback_turns_an_active_refresh_around() {
     let mut stage = Stage::new("");
-    stage.settings.watch_timeout = Duration::ZERO;
+    stage.settings.watch_timeout = Some(Duration::ZERO);
     assert_eq!(stage.roll().await.code, 15);
     stage.settings = hasty(sample::settings(""));
     let told = stage.output.story().len();
@@ -493,7 +495,8 @@ async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
         drop(state);
         assert_eq!(
             stage.pointers(),
-            ["ami-2", "ami-1", "ami-2"].map(|image| Some(image.into()))
+            ["ami-2", "ami-1", "ami-1"].map(|image| Some(image.into())),
+            "the release that was left is not to come back by itself"
         );
     }
 }

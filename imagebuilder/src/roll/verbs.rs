@@ -8,13 +8,19 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use contract::names::Pointer;
 
+use super::before::{self, Pointed, Recorded, WayBack};
+use super::blame::{Lost, Reason};
 use super::drive::{self, Finish};
-use super::plan::{Consent, Decision, Goal, RefusalKind, Target, plan as decide};
+use super::limits::limits;
+use super::plan::{
+    Consent, Decision, Direction, Goal, RefusalKind, Target, plan as decide, preferences,
+};
 use super::pointers::{self, Moved};
 use super::start::{self, Course, fact, is, refused};
-use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion};
+use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
 use super::{Crew, look, show};
+use crate::advice::quoted;
 use crate::cloud::{IRREVERSIBLE, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
 use crate::ids::{ImageId, RunId};
@@ -101,18 +107,21 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         ));
         let plan = match decide(&view, goal, settings, &request.consents) {
             Decision::Roll(plan) => *plan,
-            Decision::NothingToDo(target) => return already(crew, &view, target, request).await,
+            Decision::NothingToDo(target) => {
+                return already(crew, &view, target, goal.direction, request).await;
+            }
             Decision::Refuse(refusal) => {
                 let active = matches!(refusal.kind, RefusalKind::RefreshActive(_));
                 match request.busy {
                     Busy::Wait if active => {
-                        if let Some(finish) = drive::until_free(crew).await? {
-                            return conclude_undriven(crew, finish);
+                        let limits = limits(&view, settings, &preferences(&view, settings));
+                        if let Some(active) = drive::until_free(crew, limits.watch).await? {
+                            return Err(waited_in_vain(crew, &active).into());
                         }
                         continue;
                     }
                     Busy::Adopt if active => {
-                        if let Some(course) = adoptable(&view, &goal.image) {
+                        if let Some(course) = adoptable(crew, &view, &goal.image) {
                             output.say(format!("adopting refresh {}", course.refresh));
                             return onward(crew, &course, None).await;
                         }
@@ -151,11 +160,26 @@ fn stopped_early() -> Failure {
     Exit::Cancelled.error("stopped before anything was changed")
 }
 
+/// Another refresh was still active when the time for waiting was over, or the operator's patience.
+fn waited_in_vain(crew: &Crew<'_>, active: &str) -> Failure {
+    let exit = if crew.cancel.is_asked() {
+        Exit::Cancelled
+    } else {
+        Exit::WatchTimedOut
+    };
+    exit.error(format!(
+        "stopped waiting for group {}: {active}; nothing was started",
+        crew.settings.group
+    ))
+    .hint("wait again: imagebuilder roll --wait\nsee what it does: imagebuilder roll watch")
+}
+
 /// The group is where it should be: prove it, and mend the pointers if they lag.
 async fn already(
     crew: &Crew<'_>,
     view: &FleetView,
     target: Target,
+    direction: Direction,
     request: &Request,
 ) -> Result<Exit> {
     crew.output.say(format!(
@@ -169,53 +193,69 @@ async fn already(
         }
         return Ok(Exit::Done);
     }
-    let finish = drive::prove(crew, &target).await?;
-    let refresh = view
-        .refresh
-        .as_ref()
-        .map(|refresh| refresh.id.clone())
-        .unwrap_or_default();
     let course = Course {
-        refresh,
+        refresh: view
+            .refresh
+            .as_ref()
+            .map(|refresh| refresh.id.clone())
+            .unwrap_or_default(),
         target,
         previous: None,
+        direction,
+        limits: limits(view, crew.settings, &preferences(view, crew.settings)),
     };
+    let finish = drive::prove(crew, &course.target, course.limits).await?;
     conclude(crew, &course, finish, None).await
 }
 
 /// The active refresh as our own, if it goes to this image.
-fn adoptable(view: &FleetView, image: &ImageId) -> Option<Course> {
-    let course = course_of(view, view.active_refresh()?, None)?;
+fn adoptable(crew: &Crew<'_>, view: &FleetView, image: &ImageId) -> Option<Course> {
+    let course = course_of(crew, view, view.active_refresh()?, None, Direction::Forward)?;
     (course.target.image == *image).then_some(course)
 }
 
-/// A refresh as something to watch: its target with the image in it, and where it came from by the
-/// journal, else by how the group is still saved while it runs.
-fn course_of(view: &FleetView, refresh: &Refresh, journal: Option<&Journal>) -> Option<Course> {
+/// A refresh as something to watch: its target with the image in it, and the version that it leaves.
+fn course_of(
+    crew: &Crew<'_>,
+    view: &FleetView,
+    refresh: &Refresh,
+    recorded: Option<&Recorded>,
+    direction: Direction,
+) -> Option<Course> {
     let Launches::Template(template) = &view.launches else {
         return None;
     };
-    let target_of = |id: &str, version: u64| {
-        let image = template.version(version)?.image.literal()?.clone();
-        (template.id == id).then(|| Target {
-            template_id: id.to_owned(),
-            version,
-            image,
-        })
-    };
     let desired = refresh.desired.as_ref()?;
-    let saved = match template.saved {
-        SavedVersion::Number(number) if number != desired.version => {
-            target_of(&template.id, number)
-        }
-        SavedVersion::Number(_) | SavedVersion::Latest | SavedVersion::Default => None,
-    };
+    let version = template.version(desired.version)?;
+    (template.id == desired.id).then_some(())?;
     Some(Course {
         refresh: refresh.id.clone(),
-        target: target_of(&desired.id, desired.version)?,
-        previous: journal
-            .and_then(|journal| recorded(journal, fact::PREVIOUS))
-            .or(saved),
+        target: Target {
+            template_id: template.id.clone(),
+            version: desired.version,
+            image: version.image.literal()?.clone(),
+        },
+        previous: before::origin(template, refresh, recorded),
+        direction,
+        limits: limits(view, crew.settings, &preferences(view, crew.settings)),
+    })
+}
+
+/// What a journal has of a refresh; `None` when it never came to a target.
+fn recorded_of(journal: &Journal) -> Option<Recorded> {
+    Some(Recorded {
+        refresh: journal.facts.get(fact::REFRESH).cloned(),
+        target: recorded(journal, fact::TARGET)?,
+        previous: recorded(journal, fact::PREVIOUS),
+        back: journal.facts.contains_key(fact::BACK),
+    })
+}
+
+/// The pointers as far as they bear on a way back.
+async fn pointed(crew: &Crew<'_>) -> Result<Pointed> {
+    Ok(Pointed {
+        current: crate::pointers::read(crew.cloud, crew.image, Pointer::Current).await?,
+        previous: crate::pointers::read(crew.cloud, crew.image, Pointer::Previous).await?,
     })
 }
 
@@ -248,7 +288,28 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
     crew.output
         .say(format!("refresh {} of group {group}", refresh.id));
     let ledger = journal_of(crew, runs, refresh)?;
-    let Some(course) = course_of(&view, refresh, ledger.as_ref().map(Ledger::journal)) else {
+    let recorded = ledger.as_ref().map(Ledger::journal).and_then(recorded_of);
+    let mut course = course_of(crew, &view, refresh, recorded.as_ref(), Direction::Forward);
+    if let Some(course) = &mut course {
+        course.direction = match recorded {
+            Some(run) if run.back => Direction::Back,
+            Some(_) => Direction::Forward,
+            // Nobody here recorded it: what goes to an image that has served already goes back.
+            None => {
+                let pointed = pointed(crew).await?;
+                let served = [pointed.current, pointed.previous];
+                if served.contains(&Some(course.target.image.clone())) {
+                    Direction::Back
+                } else {
+                    Direction::Forward
+                }
+            }
+        };
+    }
+    if let Launches::Gone { id, name } = &view.launches {
+        return Err(template_gone(group.as_str(), id, name).into());
+    }
+    let Some(course) = course else {
         return Err(Exit::Refused
             .error(format!(
                 "refresh {} of group {group} ({}) goes to no numbered version of its launch template, \
@@ -292,18 +353,94 @@ fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<
     Ok(Some(*ledger))
 }
 
-/// Brings the fleet back: by the active refresh if there is one, else by a new one.
+/// Brings the fleet back to the version before: see [`before`].
 pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) -> Result<Exit> {
-    let view = look::fleet(crew.cloud, crew.image, &crew.settings.group).await?;
-    if let Some(active) = view.active_refresh()
-        && let Some(exit) = turn_around(crew, &view, active, request, runs).await?
-    {
-        return Ok(exit);
+    let group = &crew.settings.group;
+    // A refresh that ends while it is being turned around is looked at once more.
+    for _ in 0..TURNS {
+        let view = look::fleet(crew.cloud, crew.image, group).await?;
+        let recorded = all_recorded(crew, runs)?;
+        let (image, version) = match before::way_back(&view, &recorded, &pointed(crew).await?) {
+            WayBack::Service => {
+                let Some(active) = view.active_refresh() else {
+                    continue;
+                };
+                match turn_around(crew, &view, active, request, runs).await? {
+                    Some(exit) => return Ok(exit),
+                    None => continue,
+                }
+            }
+            WayBack::Saved(to) => {
+                crew.output.say(format!(
+                    "the last refresh of group {group} ended half-way: going back to version {}, which the group is saved on",
+                    to.version
+                ));
+                (to.image, Some(to.version))
+            }
+            WayBack::Recorded(to) => (to.image, Some(to.version)),
+            WayBack::Pointed(image) => (image, None),
+            WayBack::Done(to) => {
+                crew.output
+                    .say(format!("group {group} was brought back already"));
+                return already(crew, &view, to, Direction::Back, request).await;
+            }
+            WayBack::Unknown => {
+                if let Launches::Gone { id, name } = &view.launches {
+                    return Err(template_gone(group.as_str(), id, name).into());
+                }
+                return Err(Exit::Refused
+                    .error(format!(
+                        "nothing is known of what group {group} ran before: no refresh is half-way, no run here recorded the \
+                         last one, and {} does not exist",
+                        Pointer::Previous.parameter(crew.image.as_str())
+                    ))
+                    .hint("name the image to go back to: imagebuilder roll ami-…")
+                    .into());
+            }
+        };
+        let mut goal = look::goal(crew.cloud, &image).await?;
+        goal.version = version;
+        goal.direction = Direction::Back;
+        return go(crew, &goal, request, runs).await;
     }
-    let mut goal = way_back(crew, &view, runs).await?;
-    // It has served before: that is proof enough to go back to.
-    goal.proof = super::plan::Proof::Fit;
-    go(crew, &goal, request, runs).await
+    Err(Exit::RefreshActive
+        .error(format!(
+            "group {group} changes faster than it can be brought back: one refresh follows the other"
+        ))
+        .hint("see what starts them: imagebuilder roll watch")
+        .into())
+}
+
+/// The group's launch template was deleted: nothing can be launched, forward or back.
+fn template_gone(group: &str, id: &str, name: &str) -> Failure {
+    Exit::Refused
+        .error(format!(
+            "group {group} launches from launch template {name} ({id}), which does not exist any more"
+        ))
+        .hint(
+            "see the members: imagebuilder status\nmake the template anew, and give the group a version of it \
+             (aws autoscaling update-auto-scaling-group)",
+        )
+}
+
+/// How often a rollback looks anew when a refresh ended under its hands.
+const TURNS: u32 = 3;
+
+/// What runs that are over recorded here of refreshes of this group, newest first.
+fn all_recorded(crew: &Crew<'_>, runs: &Path) -> Result<Vec<Recorded>> {
+    Ok(Ledger::all(runs)?
+        .into_iter()
+        .rev()
+        .filter_map(|found| match found {
+            Found::Alive(_) | Found::Unreadable(_) => None,
+            Found::Dead(ledger) => Some(ledger),
+        })
+        .filter(|ledger| {
+            let group = ledger.journal().facts.get(fact::GROUP);
+            group.is_some_and(|group| *group == crew.settings.group.as_str())
+        })
+        .filter_map(|ledger| recorded_of(ledger.journal()))
+        .collect())
 }
 
 /// Rolls the active refresh back and watches it; `None` when it ended before it could be.
@@ -330,8 +467,9 @@ async fn turn_around(
                 return Err(Exit::Refused
                     .error(format!("refresh {} of group {group} cannot be rolled back", active.id))
                     .hint(format!(
-                        "cancel it (aws autoscaling cancel-instance-refresh --auto-scaling-group-name {group}), \
-                         then roll the image you want back: imagebuilder roll ami-…"
+                        "cancel it (aws autoscaling cancel-instance-refresh --auto-scaling-group-name {}), \
+                         then roll the image you want back: imagebuilder roll ami-…",
+                        quoted(group.as_str())
                     ))
                     .because(error)
                     .into());
@@ -340,8 +478,9 @@ async fn turn_around(
         }
     }
     let mut ledger = journal_of(crew, runs, active)?;
+    let recorded = ledger.as_ref().map(Ledger::journal).and_then(recorded_of);
     let course =
-        course_of(view, active, ledger.as_ref().map(Ledger::journal)).with_context(|| {
+        course_of(crew, view, active, recorded.as_ref(), Direction::Back).with_context(|| {
             format!(
                 "refresh {} goes to no numbered version of the group's template",
                 active.id
@@ -351,74 +490,54 @@ async fn turn_around(
         Finish::Ended {
             ending: Ending::RolledBack,
             ..
-        } => {
-            let back = back_on(crew, &course).await?;
-            end(ledger, "rolled back on request")?;
-            crew.output.say(back);
-            Ok(Some(Exit::Done))
-        }
-        // It was faster than our word: go back from where it ended.
+        } => match back_on(crew, &course).await? {
+            Back::Verified(text) => {
+                end(ledger, "rolled back on request")?;
+                crew.output.say(text);
+                Ok(Some(Exit::Done))
+            }
+            Back::Unverified(text) => {
+                let failure = Exit::Unverified
+                    .error(format!("refresh {} of group {group} was rolled back, but {text}", course.refresh))
+                    .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback");
+                end(ledger, &failure.to_string())?;
+                Err(failure.into())
+            }
+            Back::Detached(why) => conclude_undriven(crew, &why),
+        },
+        // It was faster than our call: go back from where it ended.
         Finish::Proven | Finish::Unproven(_) => Ok(None),
         finish => conclude(crew, &course, finish, ledger).await.map(Some),
     }
 }
 
-/// What to go back to: by the newest journal of a roll to what the group is on now, else by the
-/// pointer `previous`.
-async fn way_back(crew: &Crew<'_>, view: &FleetView, runs: &Path) -> Result<Goal> {
-    let now = match &view.launches {
-        Launches::Template(template) => Some((template.id.as_str(), template.number())),
-        Launches::Configuration { .. } | Launches::Mixed { .. } => None,
-    };
-    let recorded = Ledger::all(runs)?
-        .into_iter()
-        .rev()
-        .find_map(|found| match found {
-            Found::Alive(_) | Found::Unreadable(_) => None,
-            Found::Dead(ledger) => {
-                let target = recorded(ledger.journal(), fact::TARGET)?;
-                let here = Some((target.template_id.as_str(), target.version)) == now;
-                here.then(|| recorded(ledger.journal(), fact::PREVIOUS))
-                    .flatten()
-            }
-        });
-    if let Some(previous) = recorded {
-        let mut goal = look::goal(crew.cloud, &previous.image).await?;
-        goal.version = Some(previous.version);
-        return Ok(goal);
-    }
-    match crate::pointers::read(crew.cloud, crew.image, Pointer::Previous).await? {
-        Some(image) => look::goal(crew.cloud, &image).await,
-        None => Err(Exit::Refused
-            .error(format!(
-                "nothing is known of what group {} ran before: no run recorded it, and {} does not exist",
-                view.group,
-                Pointer::Previous.parameter(crew.image.as_str())
-            ))
-            .hint("name the image to go back to: imagebuilder roll ami-…")
-            .into()),
-    }
+/// Whether a fleet that the service rolled back is really back.
+enum Back {
+    /// It is: in words.
+    Verified(String),
+    /// It is not proven: why.
+    Unverified(String),
+    /// We stopped looking.
+    Detached(String),
 }
 
-/// Proves that the fleet is back, and says so.
-async fn back_on(crew: &Crew<'_>, course: &Course) -> Result<String> {
+/// Proves that the fleet is back.
+async fn back_on(crew: &Crew<'_>, course: &Course) -> Result<Back> {
     let Some(previous) = &course.previous else {
-        return Ok(
-            "the service has rolled back; where to is not known here, so it was not verified"
-                .into(),
-        );
+        return Ok(Back::Unverified(
+            "where to is not known here, so it is not verified".into(),
+        ));
     };
-    Ok(match drive::prove(crew, previous).await? {
-        Finish::Proven => {
-            format!(
-                "all members are back on version {} with {}",
-                previous.version, previous.image
-            )
-        }
-        _ => format!(
-            "not every member could be proven to be back on version {} with {}",
-            previous.version, previous.image
-        ),
+    let to = format!("version {} with {}", previous.version, previous.image);
+    Ok(match drive::prove(crew, previous, course.limits).await? {
+        Finish::Proven => Back::Verified(format!("all members are back on {to}")),
+        Finish::Unproven(flaws) => Back::Unverified(format!(
+            "not every member is proven to be back on {to}: {flaws}"
+        )),
+        Finish::Gone(what) => Back::Unverified(what),
+        Finish::Detached(why) => Back::Detached(why),
+        // Proving ends no refresh.
+        Finish::Ended { reason, .. } => Back::Unverified(reason),
     })
 }
 
@@ -431,57 +550,64 @@ async fn conclude(
 ) -> Result<Exit> {
     let group = &crew.settings.group;
     let Course {
-        refresh,
-        target,
-        previous,
+        refresh, target, ..
     } = course;
     let failure = match finish {
         Finish::Proven => match drive::smoke(crew, target, 100).await {
             None | Some(Ok(())) => return proven(crew, course, ledger).await,
+            Some(Err(why)) if course.direction == Direction::Back => Exit::SmokeTestFailed
+                .error(format!(
+                    "all members of group {group} are back on version {} with {}, and the smoke test fails there too: {why}",
+                    target.version, target.image
+                ))
+                .hint("nothing was turned around: the release is not what the test fails on"),
             Some(Err(why)) => return go_back(crew, course, why, ledger).await,
         },
         Finish::Unproven(flaws) => Exit::Unverified
             .error(format!(
-                "refresh {refresh} of group {group} is finished, but the fleet is not proven: {}",
-                flaws.first().map(ToString::to_string).unwrap_or_default()
+                "refresh {refresh} of group {group} is finished, but the fleet is not proven: {flaws}"
             ))
-            .hint(
-                "verify again: imagebuilder roll watch\nbring it back: imagebuilder roll rollback",
-            ),
-        Finish::Detached(_) => return conclude_undriven(crew, finish),
+            .hint(match course.direction {
+                Direction::Forward => {
+                    "verify again: imagebuilder roll watch\nbring it back: imagebuilder roll rollback"
+                }
+                Direction::Back => "verify again: imagebuilder roll watch",
+            }),
+        Finish::Gone(what) => gone(crew, course, &what),
+        Finish::Detached(why) => return conclude_undriven(crew, &why),
+        Finish::Ended {
+            ending: Ending::RolledBack,
+            stopped,
+            lost,
+            reason,
+        } => match back_on(crew, course).await? {
+            Back::Verified(text) => {
+                crew.output.say(text);
+                ended(crew, course, Ending::RolledBack, stopped.as_ref(), &lost, &reason)
+            }
+            Back::Unverified(text) => Exit::RollbackFailed
+                .error(format!(
+                    "refresh {refresh} of group {group} to {} was rolled back by the service ({}), but {text}",
+                    target.image,
+                    why(stopped.as_ref(), &lost, &reason)
+                ))
+                .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback"),
+            Back::Detached(why) => return conclude_undriven(crew, &why),
+        },
         Finish::Ended {
             ending,
             stopped,
+            lost,
             reason,
-        } => {
-            let back = match ending {
-                Ending::RolledBack => Some(back_on(crew, course).await?),
-                Ending::Failed | Ending::RollbackFailed | Ending::Cancelled => None,
-            };
-            if let Some(back) = back {
-                crew.output.say(back);
-            }
-            ended(
-                course,
-                group.as_str(),
-                ending,
-                stopped.as_ref(),
-                &reason,
-                previous.as_ref(),
-            )
-        }
+        } => ended(crew, course, ending, stopped.as_ref(), &lost, &reason),
     };
     end(ledger, &failure.to_string())?;
     Err(failure.into())
 }
 
 /// We stopped watching: that is not the end of the run, so its journal stays open.
-fn conclude_undriven(crew: &Crew<'_>, finish: Finish) -> Result<Exit> {
+fn conclude_undriven<T>(crew: &Crew<'_>, why: &str) -> Result<T> {
     let group = &crew.settings.group;
-    let why = match finish {
-        Finish::Detached(why) => why,
-        _ => String::new(),
-    };
     Err(Exit::WatchTimedOut
         .error(format!(
             "stopped watching group {group}, which goes on by itself: {why}"
@@ -490,17 +616,45 @@ fn conclude_undriven(crew: &Crew<'_>, finish: Finish) -> Result<Exit> {
         .into())
 }
 
-/// The failure of a refresh that ended badly.
+/// The group, or the refresh, disappeared while it was watched.
+fn gone(crew: &Crew<'_>, course: &Course, what: &str) -> Failure {
+    Exit::RollFailed
+        .error(format!(
+            "refresh {} to {} cannot be followed any more: {what}",
+            course.refresh, course.target.image
+        ))
+        .hint(format!(
+            "nothing is left to roll back; once group {} is there again: imagebuilder roll {}",
+            crew.settings.group, course.target.image
+        ))
+}
+
+/// Why a refresh ended badly: our own reason, else the service's, with what was lost.
+fn why(stopped: Option<&Cause>, lost: &[Lost], reason: &str) -> String {
+    let reason = reason.trim();
+    match stopped {
+        Some(cause) => drive::stopped_because(cause),
+        None if lost.is_empty() && reason.is_empty() => "the service gives no reason".into(),
+        None if lost.is_empty() => reason.to_owned(),
+        None if reason.is_empty() => drive::summary(lost),
+        None => format!("{reason} ({})", drive::summary(lost)),
+    }
+}
+
+/// The failure of a refresh that ended badly, with a hint that fits its cause.
 fn ended(
+    crew: &Crew<'_>,
     course: &Course,
-    group: &str,
     ending: Ending,
     stopped: Option<&Cause>,
+    lost: &[Lost],
     reason: &str,
-    previous: Option<&Target>,
 ) -> Failure {
     let Course {
-        refresh, target, ..
+        refresh,
+        target,
+        previous,
+        ..
     } = course;
     let how = match ending {
         Ending::RolledBack => match previous {
@@ -511,20 +665,33 @@ fn ended(
         Ending::RollbackFailed => "failed, and so did rolling it back".into(),
         Ending::Cancelled => "was cancelled, its members are mixed".into(),
     };
-    let why = match stopped {
-        Some(cause) => drive::stopped_because(cause),
-        None if reason.trim().is_empty() => "the service gives no reason".into(),
-        None => reason.trim().to_owned(),
-    };
     let failure = watch::exit(ending, stopped).error(format!(
-        "refresh {refresh} of group {group} to {} {how}: {why}",
-        target.image
+        "refresh {refresh} of group {} to {} {how}: {}",
+        crew.settings.group,
+        target.image,
+        why(stopped, lost, reason)
     ));
+    let lost = match stopped {
+        Some(Cause::Lost(lost)) => lost,
+        _ => lost,
+    };
+    let unlaunchable = lost
+        .iter()
+        .any(|lost| matches!(lost.reason, Reason::Unlaunchable(_)));
     match ending {
-        Ending::RolledBack => failure.hint("mend the image and bake again; the pointers were not touched"),
-        Ending::Failed | Ending::Cancelled => {
-            failure.hint("see the members: imagebuilder status\nbring them back: imagebuilder roll rollback")
-        }
+        Ending::RolledBack => failure.hint(match stopped {
+            Some(Cause::SmokeTest(_)) => {
+                "see what the smoke test fails on, and roll again; the pointers were not touched"
+            }
+            _ if unlaunchable => {
+                "the launch template or the image names what is missing or forbidden: see the reason; the pointers were not touched"
+            }
+            _ if !lost.is_empty() => "mend the image and bake again; the pointers were not touched",
+            _ => "no instance was lost by its image's fault: the reason is the service's own; the pointers were not touched",
+        }),
+        Ending::Failed | Ending::Cancelled => failure.hint(
+            "see the members: imagebuilder status\nbring them back: imagebuilder roll rollback",
+        ),
         Ending::RollbackFailed => failure.hint(
             "see the members: imagebuilder status\nif the old version cannot launch any more, roll one that can",
         ),
@@ -542,7 +709,26 @@ async fn proven(crew: &Crew<'_>, course: &Course, ledger: Option<Ledger>) -> Res
     let target = &course.target;
     let before = course.previous.as_ref().map(|previous| &previous.image);
     let step = output.step("pointers", "move the pointers");
-    match pointers::advance(cloud, image, &target.image, before).await? {
+    let moved = pointers::advance(cloud, image, &target.image, before, course.direction).await;
+    let moved = match moved {
+        Ok(moved) => moved,
+        Err(error) => {
+            step.failed("not moved");
+            let failure = Exit::Unexpected
+                .error(format!(
+                    "every member of group {} is verified on {}, but its pointers could not be moved",
+                    crew.settings.group, target.image
+                ))
+                .hint(format!(
+                    "the fleet needs nothing more; to move the pointers: imagebuilder roll {}",
+                    target.image
+                ))
+                .because(error);
+            end(ledger, &failure.to_string())?;
+            return Err(failure.into());
+        }
+    };
+    match moved {
         Moved::Unchanged => step.done(format!("current was {} already", target.image)),
         Moved::Moved {
             previous: Some(previous),
@@ -581,13 +767,14 @@ async fn go_back(
     )?;
     let mut goal = look::goal(crew.cloud, &previous.image).await?;
     goal.version = Some(previous.version);
-    let consents = [Consent::Unproven, Consent::Irreversible, Consent::NoGate];
+    goal.direction = Direction::Back;
+    let consents: [Consent; 0] = [];
     let view = look::fleet(crew.cloud, crew.image, group).await?;
     let finish = match decide(&view, &goal, crew.settings, &consents) {
         Decision::Refuse(refusal) => {
             return Err(refused(refusal.kind, refusal.reason, refusal.hint).into());
         }
-        Decision::NothingToDo(_) => drive::prove(crew, previous).await?,
+        Decision::NothingToDo(_) => drive::prove(crew, previous, course.limits).await?,
         Decision::Roll(plan) => {
             let back = start::start(crew, &plan, &goal, &consents, &mut ledger).await?;
             drive::drive(crew, &back, Some(&mut ledger)).await?
@@ -598,13 +785,21 @@ async fn go_back(
             "the smoke test of group {group} on {} failed ({why}); all members are back on version {} with {}",
             course.target.image, previous.version, previous.image
         )),
-        Finish::Detached(_) => return conclude_undriven(crew, finish),
-        Finish::Unproven(_) | Finish::Ended { .. } => Exit::RollbackFailed
-            .error(format!(
-                "the smoke test of group {group} on {} failed ({why}), and so did bringing it back to {}",
-                course.target.image, previous.image
-            ))
-            .hint("see the members: imagebuilder status"),
+        Finish::Detached(why) => return conclude_undriven(crew, &why),
+        finish @ (Finish::Unproven(_) | Finish::Ended { .. } | Finish::Gone(_)) => {
+            let how = match finish {
+                Finish::Unproven(flaws) => flaws.to_string(),
+                Finish::Ended { reason, lost, .. } => self::why(None, &lost, &reason),
+                Finish::Gone(what) => what,
+                Finish::Proven | Finish::Detached(_) => String::new(),
+            };
+            Exit::RollbackFailed
+                .error(format!(
+                    "the smoke test of group {group} on {} failed ({why}), and so did bringing it back to {}: {how}",
+                    course.target.image, previous.image
+                ))
+                .hint("see the members: imagebuilder status\ntry again: imagebuilder roll rollback")
+        }
     };
     end(Some(ledger), &failure.to_string())?;
     Err(failure.into())

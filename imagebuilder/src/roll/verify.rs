@@ -10,7 +10,6 @@ use contract::registry::Verdict;
 
 use super::plan::Target;
 use super::view::{FleetView, Launches, Lifecycle, Member, SavedVersion};
-use crate::config::Settings;
 use crate::ids::InstanceId;
 
 /// Something that is not as it must be.
@@ -40,6 +39,48 @@ impl fmt::Display for Flaw {
             None => write!(f, "the group {}", self.what),
         }
     }
+}
+
+/// Why a fleet is not proven: at least one flaw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flaws {
+    first: Flaw,
+    rest: Vec<Flaw>,
+}
+
+impl Flaws {
+    /// All of them; `None` when there are none.
+    pub(crate) fn of(flaws: Vec<Flaw>) -> Option<Self> {
+        let mut flaws = flaws.into_iter();
+        Some(Self {
+            first: flaws.next()?,
+            rest: flaws.collect(),
+        })
+    }
+
+    /// Every one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Flaw> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+}
+
+impl fmt::Display for Flaws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first.fmt(f)?;
+        match self.rest.len() {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+/// The members that are on their way out and not of the target: nothing waits for them.
+pub(crate) fn leaving(members: &[Member], target: &Target) -> usize {
+    members
+        .iter()
+        .filter(|member| matches!(member.lifecycle, Lifecycle::Leaving(_)))
+        .filter(|member| !member.runs(&target.template_id, target.version))
+        .count()
 }
 
 /// Everything that keeps this fleet from being proven to run `target`.
@@ -92,6 +133,9 @@ fn saved_elsewhere(view: &FleetView, target: &Target) -> Option<String> {
             "is saved on version {} of template {}",
             template.saved, template.name
         )),
+        Launches::Gone { id, .. } => Some(format!(
+            "launches from launch template {id}, which does not exist any more"
+        )),
         Launches::Configuration { .. } | Launches::Mixed { .. } => {
             Some("is not saved on a launch template any more".into())
         }
@@ -109,8 +153,9 @@ fn flaw_of(
     let matching = member.runs(&target.template_id, target.version);
     match &member.lifecycle {
         Lifecycle::InService => {}
-        // A new box that scaling takes away, or that waits in standby, breaks no promise.
-        Lifecycle::Leaving(_) | Lifecycle::Standby if matching => return None,
+        // Whatever leaves serves nobody any more, and a new instance that waits in standby breaks no promise.
+        Lifecycle::Leaving(_) => return None,
+        Lifecycle::Standby if matching => return None,
         Lifecycle::Standby => {
             return Some(("is in standby and was not replaced".into(), Nature::Lasting));
         }
@@ -120,7 +165,7 @@ fn flaw_of(
                 Nature::Lasting,
             ));
         }
-        state @ (Lifecycle::Leaving(_) | Lifecycle::Coming(_) | Lifecycle::Other(_)) => {
+        state @ (Lifecycle::Coming(_) | Lifecycle::Other(_)) => {
             return Some((format!("is {state}"), Nature::Settling));
         }
     }
@@ -220,7 +265,8 @@ impl Rounds {
     pub(crate) fn observe(
         &mut self,
         flaws: &[Flaw],
-        settings: &Settings,
+        rounds: u32,
+        limit: Duration,
         verified: Duration,
     ) -> Proof {
         self.good = if flaws.is_empty() { self.good + 1 } else { 0 };
@@ -229,9 +275,10 @@ impl Rounds {
                 .iter()
                 .all(|flaw| flaw.nature == Nature::Lasting || flaw.instance.is_none());
         self.hopeless = if hopeless { self.hopeless + 1 } else { 0 };
-        if self.good >= settings.healthy_rounds {
+        if self.good >= rounds {
             Proof::Proven
-        } else if self.hopeless >= settings.healthy_rounds || verified >= settings.verify_timeout {
+        // A look that found nothing wrong is no reason to give up, however late it is.
+        } else if self.hopeless >= rounds || (verified >= limit && !flaws.is_empty()) {
             Proof::GiveUp
         } else {
             Proof::Again
@@ -278,7 +325,7 @@ mod tests {
     #[test]
     fn every_flaw_is_named_and_sorted_by_whether_waiting_helps() {
         type Spoil = fn(&mut FleetView);
-        let cases: [(Spoil, &str, Nature); 17] = [
+        let cases: [(Spoil, &str, Nature); 16] = [
             (
                 |view| sample::template(view).saved = SavedVersion::Number(7),
                 "the group is saved on version 7 of template shop",
@@ -364,14 +411,6 @@ mod tests {
             (
                 |view| {
                     view.members
-                        .push(sample::member("i-9", 7, "ami-1", "Terminating:Wait"))
-                },
-                "i-9 is Terminating:Wait",
-                Nature::Settling,
-            ),
-            (
-                |view| {
-                    view.members
                         .push(sample::member("i-9", 7, "ami-1", "Standby"))
                 },
                 "i-9 is in standby and was not replaced",
@@ -401,6 +440,15 @@ mod tests {
         let mut view = proven();
         view.members
             .push(sample::member("i-8", 8, "ami-2", "Terminating"));
+        // An old one that drains: its connections end by themselves.
+        for (id, state) in [
+            ("i-5", "Terminating"),
+            ("i-6", "Terminating:Wait"),
+            ("i-7", "Detaching"),
+        ] {
+            view.members.push(sample::member(id, 7, "ami-1", state));
+        }
+        assert_eq!(leaving(&view.members, &target()), 3);
         view.members
             .push(sample::member("i-9", 8, "ami-2", "Standby"));
         assert_eq!(texts(&view), [""; 0]);
@@ -415,9 +463,10 @@ mod tests {
         assert_eq!(texts(&view), [""; 0]);
     }
 
+    const LIMIT: Duration = Duration::from_secs(60);
+
     #[test]
     fn proof_takes_good_looks_in_a_row_and_hope_takes_time() {
-        let settings = sample::settings("healthy_rounds = 2\nverify_timeout_seconds = 60");
         let flaw = |nature| Flaw {
             instance: Some(sample::instance("i-1")),
             what: "x".into(),
@@ -431,7 +480,7 @@ mod tests {
             let mut rounds = Rounds::default();
             looks
                 .iter()
-                .map(|flaws| rounds.observe(flaws, &settings, early))
+                .map(|flaws| rounds.observe(flaws, 2, LIMIT, early))
                 .collect::<Vec<_>>()
         };
         assert_eq!(run(&[&[], &[]]), [Proof::Again, Proof::Proven]);
@@ -442,7 +491,9 @@ mod tests {
         assert_eq!(run(&[&lasting, &lasting]), [Proof::Again, Proof::GiveUp]);
         // While anything else still settles, nothing is given up before its time.
         assert_eq!(run(&[&both, &both, &both]), [Proof::Again; 3]);
-        let late = Rounds::default().observe(&settling, &settings, Duration::from_secs(60));
-        assert_eq!(late, Proof::GiveUp);
+        let late = |flaws: &[Flaw]| Rounds::default().observe(flaws, 2, LIMIT, LIMIT);
+        assert_eq!(late(&settling), Proof::GiveUp);
+        // Whoever gives up has a reason.
+        assert_eq!(late(&[]), Proof::Again);
     }
 }

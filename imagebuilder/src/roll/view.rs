@@ -32,6 +32,10 @@ pub(crate) struct FleetView {
     pub(crate) suspended: Vec<String>,
     /// ARNs of the target groups attached to it.
     pub(crate) target_groups: Vec<String>,
+    /// Whether anything is attached whose health checks count under [`HealthSource::LoadBalancer`].
+    pub(crate) has_traffic_source: bool,
+    /// How long a leaving member keeps its open connections: the longest deregistration delay of the target groups, in seconds.
+    pub(crate) drain_seconds: u32,
     /// Whether the group keeps a warm pool.
     pub(crate) warm_pool: bool,
     /// Every member, leaving ones included.
@@ -70,6 +74,13 @@ pub(crate) enum Launches {
     Mixed {
         /// Which of its features is the one a refresh cannot cope with, in AWS's own words.
         feature: MixedFeature,
+    },
+    /// A launch template that was deleted.
+    Gone {
+        /// `lt-…`.
+        id: String,
+        /// The name it had.
+        name: String,
     },
 }
 

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use super::view::{Activity, Refresh, RefreshStatus};
+use super::blame::{Lost, blamed};
+use super::plan::Direction;
+use super::view::{Refresh, RefreshStatus};
 use crate::config::Settings;
 use crate::exit::Exit;
-use crate::ids::InstanceId;
 
 /// What is to be done next about a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,8 @@ pub(crate) enum Next {
 /// Why we make the service stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// So many boxes of the new version were launched and lost.
-    LostBoxes(Vec<InstanceId>),
+    /// So many instances of the new version were lost, or could not be launched, by its own fault.
+    Lost(Vec<Lost>),
     /// The smoke test failed, and what it said last.
     SmokeTest(String),
 }
@@ -57,14 +58,28 @@ pub(crate) struct Progress {
     pub(crate) stopped: Option<Cause>,
 }
 
-/// Decides. See the module.
+/// What one look at a refresh found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    /// The refresh.
+    pub(crate) refresh: &'a Refresh,
+    /// What was lost of the new version since it began.
+    pub(crate) lost: &'a [Lost],
+    /// The group's desired capacity.
+    pub(crate) desired: u32,
+    /// Which way it goes. What is on its way back is never turned around.
+    pub(crate) direction: Direction,
+}
+
+/// Decides. `watched` is how long it has been watched, `limit` how long it may be. See the module.
 pub(crate) fn watch(
-    refresh: &Refresh,
-    activities: &[Activity],
+    seen: &Seen<'_>,
     settings: &Settings,
     progress: &Progress,
     watched: Duration,
+    limit: Duration,
 ) -> Next {
+    let refresh = seen.refresh;
     match refresh.status {
         RefreshStatus::Successful => return Next::Verify,
         RefreshStatus::Failed => return Next::End(Ending::Failed),
@@ -73,7 +88,8 @@ pub(crate) fn watch(
         RefreshStatus::RollbackFailed => return Next::End(Ending::RollbackFailed),
         RefreshStatus::Pending | RefreshStatus::InProgress | RefreshStatus::Baking => {
             if progress.stopped.is_none()
-                && let Some(next) = forward(refresh, activities, settings, progress)
+                && seen.direction == Direction::Forward
+                && let Some(next) = forward(seen, settings, progress)
             {
                 return next;
             }
@@ -82,23 +98,19 @@ pub(crate) fn watch(
         | RefreshStatus::RollbackInProgress
         | RefreshStatus::Unknown(_) => {}
     }
-    if watched >= settings.watch_timeout {
+    if watched >= limit {
         return Next::Detach;
     }
     Next::Look(waiting_for(refresh))
 }
 
 /// What a refresh on its way forward calls for, if anything.
-fn forward(
-    refresh: &Refresh,
-    activities: &[Activity],
-    settings: &Settings,
-    progress: &Progress,
-) -> Option<Next> {
-    if let Some(most) = settings.max_failed_launches {
-        let lost = lost_boxes(refresh, activities);
-        if lost.len() >= usize::try_from(most).unwrap_or(usize::MAX) {
-            return Some(Next::Stop(Cause::LostBoxes(lost)));
+fn forward(seen: &Seen<'_>, settings: &Settings, progress: &Progress) -> Option<Next> {
+    let refresh = seen.refresh;
+    if let Some(most) = settings.max_failed_launches.of(seen.desired) {
+        let lost = blamed(seen.lost);
+        if lost.len() >= most {
+            return Some(Next::Stop(Cause::Lost(lost)));
         }
     }
     settings.smoke_test.as_ref()?;
@@ -114,21 +126,6 @@ fn forward(
     reached
         .filter(|percent| *percent > progress.tested)
         .map(Next::Test)
-}
-
-/// Boxes that were launched since the refresh began and lost before they served, each once.
-///
-/// While a refresh with a desired configuration goes forward, every launch of the group uses it, so
-/// all of them are boxes of the new version.
-pub(crate) fn lost_boxes(refresh: &Refresh, activities: &[Activity]) -> Vec<InstanceId> {
-    let mut lost: Vec<InstanceId> = activities
-        .iter()
-        .filter(|activity| refresh.started.is_none() || activity.started >= refresh.started)
-        .filter_map(Activity::lost_box)
-        .collect();
-    lost.sort();
-    lost.dedup();
-    lost
 }
 
 /// One line on where a refresh is and what it waits for, AWS's explanation verbatim.
@@ -153,24 +150,58 @@ pub(crate) fn exit(ending: Ending, stopped: Option<&Cause>) -> Exit {
         (Ending::RollbackFailed, _) => Exit::RollbackFailed,
         (_, Some(Cause::SmokeTest(_))) => Exit::SmokeTestFailed,
         (Ending::RolledBack, _) => Exit::RolledBack,
-        (Ending::Cancelled, Some(Cause::LostBoxes(_))) | (Ending::Failed, _) => Exit::RollFailed,
+        (Ending::Cancelled, Some(Cause::Lost(_))) | (Ending::Failed, _) => Exit::RollFailed,
         (Ending::Cancelled, None) => Exit::Cancelled,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::blame::Reason;
     use super::super::sample;
     use super::*;
 
-    fn next(refresh: &Refresh) -> Next {
+    fn decide(
+        refresh: &Refresh,
+        lost: &[Lost],
+        roll: &str,
+        progress: &Progress,
+        watched: u64,
+        direction: Direction,
+    ) -> Next {
+        let seen = Seen {
+            refresh,
+            lost,
+            desired: 10,
+            direction,
+        };
+        let settings = sample::settings(roll);
+        let limit = Duration::from_secs(60);
         watch(
+            &seen,
+            &settings,
+            progress,
+            Duration::from_secs(watched),
+            limit,
+        )
+    }
+
+    fn next(refresh: &Refresh) -> Next {
+        decide(
             refresh,
             &[],
-            &sample::settings(""),
+            "",
             &Progress::default(),
-            Duration::ZERO,
+            0,
+            Direction::Forward,
         )
+    }
+
+    fn lost(id: &str, reason: Reason) -> Lost {
+        Lost {
+            instance: (!id.is_empty()).then(|| sample::instance(id)),
+            reason,
+        }
     }
 
     #[test]
@@ -217,14 +248,14 @@ mod tests {
 
     #[test]
     fn the_watch_ends_by_time_only_while_the_refresh_runs() {
-        let settings = sample::settings("watch_timeout_seconds = 60");
         let at = |status: &str, seconds| {
-            watch(
+            decide(
                 &sample::refresh(status),
                 &[],
-                &settings,
+                "",
                 &Progress::default(),
-                Duration::from_secs(seconds),
+                seconds,
+                Direction::Forward,
             )
         };
         assert!(matches!(at("InProgress", 59), Next::Look(_)));
@@ -236,90 +267,84 @@ mod tests {
     }
 
     #[test]
-    fn lost_boxes_of_this_refresh_stop_it_at_the_limit() {
-        let settings = sample::settings("max_failed_launches = 2");
-        let decide = |activities: &[Activity], status: &str, progress: &Progress| {
-            watch(
-                &sample::refresh(status),
-                activities,
-                &settings,
-                progress,
-                Duration::ZERO,
-            )
+    fn what_the_image_lost_stops_the_refresh_at_the_limit() {
+        let at = |lost: &[Lost], status: &str, roll: &str, progress: &Progress, direction| {
+            decide(&sample::refresh(status), lost, roll, progress, 0, direction)
         };
+        let two = "max_failed_launches = 2";
         let fresh = Progress::default();
-        let one = sample::lost("i-1", 10);
-        let two = sample::lost("i-2", 20);
-        assert!(matches!(
-            decide(std::slice::from_ref(&one), "InProgress", &fresh),
-            Next::Look(_)
+        let both = [
+            lost("i-1", Reason::Abandoned),
+            lost("", Reason::Unlaunchable("the image does not exist".into())),
+        ];
+        let stop = Next::Stop(Cause::Lost(both.to_vec()));
+        assert_eq!(
+            at(&both, "InProgress", two, &fresh, Direction::Forward),
+            stop
+        );
+        assert_eq!(at(&both, "Pending", two, &fresh, Direction::Forward), stop);
+        let goes_on = |next| assert!(matches!(next, Next::Look(_)), "{next:?}");
+        goes_on(at(
+            &both[..1],
+            "InProgress",
+            two,
+            &fresh,
+            Direction::Forward,
         ));
-        // The same box twice is one box; a launch before the refresh is not its fault.
-        assert!(matches!(
-            decide(&[one.clone(), one.clone()], "InProgress", &fresh),
-            Next::Look(_)
+        // What somebody else did, however often, is none of the image's.
+        let others = [
+            Reason::ScaledIn,
+            Reason::Replaced,
+            Reason::Operator,
+            Reason::Spot,
+            Reason::Capacity("no capacity".into()),
+            Reason::Unknown("?".into()),
+        ];
+        let others: Vec<Lost> = others
+            .into_iter()
+            .enumerate()
+            .map(|(number, reason)| lost(&format!("i-{number}"), reason))
+            .collect();
+        goes_on(at(&others, "InProgress", two, &fresh, Direction::Forward));
+        // A share of the desired capacity, which is ten.
+        let share = "max_failed_launches = \"20%\"";
+        assert_eq!(
+            at(&both, "InProgress", share, &fresh, Direction::Forward),
+            stop
+        );
+        goes_on(at(
+            &both,
+            "InProgress",
+            "max_failed_launches = \"21%\"",
+            &fresh,
+            Direction::Forward,
         ));
-        let early = sample::lost("i-9", -10);
-        assert!(matches!(
-            decide(&[one.clone(), early], "InProgress", &fresh),
-            Next::Look(_)
+        goes_on(at(
+            &both,
+            "InProgress",
+            "max_failed_launches = 0",
+            &fresh,
+            Direction::Forward,
         ));
-        // No capacity: no box came up, so it says nothing of the image.
-        let mut no_box = two.clone();
-        no_box.description = "Launching a new EC2 instance.  Status Reason: no capacity".into();
-        assert!(matches!(
-            decide(&[one.clone(), no_box], "InProgress", &fresh),
-            Next::Look(_)
-        ));
-        // A box still on its way.
-        let mut running = two.clone();
-        running.outcome = crate::cloud::ActivityOutcome::Running;
-        assert!(matches!(
-            decide(&[one.clone(), running], "InProgress", &fresh),
-            Next::Look(_)
-        ));
-
-        let both = [two, one];
-        let stop = Next::Stop(Cause::LostBoxes(vec![
-            sample::instance("i-1"),
-            sample::instance("i-2"),
-        ]));
-        assert_eq!(decide(&both, "InProgress", &fresh), stop);
-        assert_eq!(decide(&both, "Pending", &fresh), stop);
         // On the way back, or once asked, there is nothing more to stop.
-        assert!(matches!(
-            decide(&both, "RollbackInProgress", &fresh),
-            Next::Look(_)
+        goes_on(at(&both, "InProgress", two, &fresh, Direction::Back));
+        goes_on(at(
+            &both,
+            "RollbackInProgress",
+            two,
+            &fresh,
+            Direction::Forward,
         ));
-        assert!(matches!(decide(&both, "Marinating", &fresh), Next::Look(_)));
+        goes_on(at(&both, "Marinating", two, &fresh, Direction::Forward));
         let asked = Progress {
-            stopped: Some(Cause::LostBoxes(Vec::new())),
+            stopped: Some(Cause::Lost(Vec::new())),
             ..Progress::default()
         };
-        assert!(matches!(decide(&both, "InProgress", &asked), Next::Look(_)));
-    }
-
-    #[test]
-    fn zero_leaves_lost_boxes_to_the_service() {
-        let lost = [
-            sample::lost("i-1", 1),
-            sample::lost("i-2", 2),
-            sample::lost("i-3", 3),
-        ];
-        let settings = sample::settings("max_failed_launches = 0");
-        let next = watch(
-            &sample::refresh("InProgress"),
-            &lost,
-            &settings,
-            &Progress::default(),
-            Duration::ZERO,
-        );
-        assert!(matches!(next, Next::Look(_)));
+        goes_on(at(&both, "InProgress", two, &asked, Direction::Forward));
     }
 
     #[test]
     fn the_smoke_test_runs_once_at_each_checkpoint_reached_and_while_baking() {
-        let settings = sample::settings("smoke_test = [\"true\"]\ncheckpoints = [20, 50]");
         let decide = |status: &str, percent, tested| {
             let mut refresh = sample::refresh(status);
             refresh.percent = percent;
@@ -328,7 +353,8 @@ mod tests {
                 tested,
                 stopped: None,
             };
-            watch(&refresh, &[], &settings, &progress, Duration::ZERO)
+            let roll = "smoke_test = [\"true\"]\ncheckpoints = [20, 50]";
+            decide(&refresh, &[], roll, &progress, 0, Direction::Forward)
         };
         assert!(matches!(decide("InProgress", 19, 0), Next::Look(_)));
         assert_eq!(decide("InProgress", 20, 0), Next::Test(20));
@@ -342,7 +368,7 @@ mod tests {
 
     #[test]
     fn endings_have_their_exit_codes() {
-        let lost = Cause::LostBoxes(Vec::new());
+        let lost = Cause::Lost(Vec::new());
         let smoke = Cause::SmokeTest("503".into());
         for (ending, stopped, code) in [
             (Ending::Failed, None, 10),

@@ -6,14 +6,13 @@ use jiff::Timestamp;
 
 use super::{failed, incomplete};
 use crate::cloud::{
-    Activity, ActivityOutcome, Answer, Fleet, Group, GroupLaunches, GroupMember, HealthSource,
-    Hook, HookMoment, Lifecycle, MixedFeature, Preferences, Refresh, RefreshStatus, SavedVersion,
-    Size, TemplateRef,
+    Action, Activities, Activity, ActivityOutcome, Answer, Fleet, Group, GroupLaunches,
+    GroupMember, HealthSource, Hook, HookMoment, Lifecycle, MixedFeature, Preferences, Refresh,
+    RefreshStatus, SavedVersion, Size, TemplateRef,
 };
 use crate::ids::{GroupName, InstanceId};
 
-/// How many activities one look asks for: a page, which is more than one refresh of a fleet that is
-/// watched by people leaves between two looks.
+/// Activities in a page, the most there may be.
 const ACTIVITIES: i32 = 100;
 
 pub(super) struct AutoScaling(pub(super) aws_sdk_autoscaling::Client);
@@ -110,9 +109,10 @@ fn member(answer: &sdk::Instance) -> Option<GroupMember> {
 }
 
 fn group(name: &GroupName, answer: &sdk::AutoScalingGroup) -> Option<Group> {
+    // `EBS` is the other type there is, and no balancer's.
     let elb = |kind: &str| {
         kind.split(',')
-            .any(|one| one.trim() != "EC2" && !one.trim().is_empty())
+            .any(|one| matches!(one.trim(), "ELB" | "VPC_LATTICE"))
     };
     Some(Group {
         name: name.clone(),
@@ -138,6 +138,9 @@ fn group(name: &GroupName, answer: &sdk::AutoScalingGroup) -> Option<Group> {
             .filter_map(|process| process.process_name().map(ToOwned::to_owned))
             .collect(),
         target_groups: answer.target_group_arns().to_vec(),
+        has_traffic_source: !answer.target_group_arns().is_empty()
+            || !answer.load_balancer_names().is_empty()
+            || !answer.traffic_sources().is_empty(),
         warm_pool: answer.warm_pool_configuration().is_some(),
         members: answer.instances().iter().filter_map(member).collect(),
     })
@@ -186,9 +189,14 @@ fn refresh(answer: &sdk::InstanceRefresh) -> Option<Refresh> {
 }
 
 fn activity(answer: &sdk::Activity) -> Option<Activity> {
+    let description = answer.description().unwrap_or_default();
+    let (action, instance) = Action::read(description);
     Some(Activity {
         id: answer.activity_id()?.to_owned(),
-        description: answer.description().unwrap_or_default().to_owned(),
+        action,
+        instance,
+        description: description.to_owned(),
+        cause: answer.cause().unwrap_or_default().to_owned(),
         outcome: match answer.status_code().map_or("", |code| code.as_str()) {
             "Successful" => ActivityOutcome::Done,
             "Failed" | "Cancelled" => ActivityOutcome::Failed,
@@ -278,16 +286,35 @@ impl Fleet for AutoScaling {
             .collect())
     }
 
-    async fn activities(&self, group: &GroupName) -> Answer<Vec<Activity>> {
+    async fn refresh(&self, group: &GroupName, id: &str) -> Answer<Option<Refresh>> {
+        let answer = self
+            .0
+            .describe_instance_refreshes()
+            .auto_scaling_group_name(group.as_str())
+            .instance_refresh_ids(id)
+            .send()
+            .await
+            .map_err(failed(format!("describe refresh {id} of group {group}")))?;
+        Ok(answer.instance_refreshes().first().and_then(refresh))
+    }
+
+    async fn activities(&self, group: &GroupName, next: Option<&str>) -> Answer<Activities> {
         let answer = self
             .0
             .describe_scaling_activities()
             .auto_scaling_group_name(group.as_str())
             .max_records(ACTIVITIES)
+            .set_next_token(next.map(ToOwned::to_owned))
             .send()
             .await
             .map_err(failed(format!("list scaling activities of group {group}")))?;
-        Ok(answer.activities().iter().filter_map(activity).collect())
+        Ok(Activities {
+            page: answer.activities().iter().filter_map(activity).collect(),
+            next: answer
+                .next_token()
+                .filter(|token| !token.is_empty())
+                .map(ToOwned::to_owned),
+        })
     }
 
     async fn start_refresh(

@@ -47,6 +47,11 @@ fn instance(answer: &aws_sdk_ec2::types::Instance) -> Option<Instance> {
             .and_then(|reason| reason.message())
             .unwrap_or_default()
             .to_owned(),
+        reason_code: answer
+            .state_reason()
+            .and_then(|reason| reason.code())
+            .unwrap_or_default()
+            .to_owned(),
         tags: tags(answer.tags()),
     })
 }

@@ -9,6 +9,9 @@ use crate::ids::ImageId;
 
 pub(super) struct Ssm(pub(super) aws_sdk_ssm::Client);
 
+/// Names in one GetParameters, the most there may be.
+const GET_PARAMETERS: usize = 10;
+
 fn parameter(answer: &aws_sdk_ssm::types::Parameter) -> Parameter {
     Parameter {
         name: answer.name().unwrap_or_default().to_owned(),
@@ -34,18 +37,17 @@ impl Parameters for Ssm {
         }
     }
 
-    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
-        let mut pages = self
-            .0
-            .get_parameters_by_path()
-            .path(path)
-            .recursive(true)
-            .into_paginator()
-            .send();
+    async fn named(&self, names: &[String]) -> Answer<Vec<Parameter>> {
         let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(failed(format!("list parameters below {path}")))?;
-            found.extend(page.parameters().iter().map(parameter));
+        for names in names.chunks(GET_PARAMETERS) {
+            let answer = self
+                .0
+                .get_parameters()
+                .set_names(Some(names.to_vec()))
+                .send()
+                .await
+                .map_err(failed(format!("read {} parameters", names.len())))?;
+            found.extend(answer.parameters().iter().map(parameter));
         }
         Ok(found)
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::failed;
-use crate::cloud::{Answer, TargetGroups, TargetHealth};
+use crate::cloud::{Answer, DEFAULT_DRAIN_SECONDS, TargetGroups, TargetHealth};
 use crate::ids::InstanceId;
 
 pub(super) struct Elb(pub(super) aws_sdk_elasticloadbalancingv2::Client);
@@ -42,5 +42,23 @@ impl TargetGroups for Elb {
                 ))
             })
             .collect())
+    }
+
+    async fn drain_seconds(&self, target_group_arn: &str) -> Answer<u32> {
+        let answer = self
+            .0
+            .describe_target_group_attributes()
+            .target_group_arn(target_group_arn)
+            .send()
+            .await
+            .map_err(failed(format!(
+                "ask target group {target_group_arn} for its attributes"
+            )))?;
+        let delay = answer
+            .attributes()
+            .iter()
+            .find(|attribute| attribute.key() == Some("deregistration_delay.timeout_seconds"))
+            .and_then(|attribute| attribute.value()?.parse().ok());
+        Ok(delay.unwrap_or(DEFAULT_DRAIN_SECONDS))
     }
 }

@@ -15,17 +15,16 @@ impl Parameters for Service {
         .await
     }
 
-    async fn below(&self, path: &str) -> Answer<Vec<Parameter>> {
-        self.call("below", |state| {
-            let below = state
-                .parameters
+    async fn named(&self, names: &[String]) -> Answer<Vec<Parameter>> {
+        self.call("named", |state| {
+            Ok(names
                 .iter()
-                .filter(|(name, _)| name.starts_with(path));
-            Ok(below
-                .map(|(name, value)| Parameter {
-                    name: name.clone(),
-                    value: value.clone(),
-                    version: 1,
+                .filter_map(|name| {
+                    Some(Parameter {
+                        name: name.clone(),
+                        value: state.parameters.get(name)?.clone(),
+                        version: 1,
+                    })
                 })
                 .collect())
         })
@@ -109,6 +108,7 @@ impl Instances for Service {
                     state: InstanceState::Running,
                     launched: None,
                     reason: String::new(),
+                    reason_code: String::new(),
                     tags: BTreeMap::new(),
                 })
                 .collect())
@@ -128,7 +128,7 @@ impl Instances for Service {
         foreign("launch")
     }
     async fn instance(&self, _id: &InstanceId) -> Answer<Option<Instance>> {
-        foreign("instance")
+        self.call("instance", |_| Ok(None)).await
     }
     async fn instances_of(&self, _image: &ImageId) -> Answer<Vec<Instance>> {
         foreign("instances_of")

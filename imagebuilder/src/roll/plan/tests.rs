@@ -552,11 +552,11 @@ fn oddities_are_told_without_stopping() {
     let cases: [(Spoil, &str); 8] = [
         (
             |view| view.hooks[0].default_result = "CONTINUE".into(),
-            "lets a box in that says nothing",
+            "lets an instance in that says nothing",
         ),
         (
             |view| view.hooks[0].heartbeat_seconds = 3600,
-            "waits 3600 s for a silent box",
+            "waits 3600 s for a silent instance",
         ),
         (
             |view| view.suspended = vec!["HealthCheck".into()],
@@ -591,6 +591,121 @@ fn oddities_are_told_without_stopping() {
                 .any(|warning| warning.contains(expected)),
             "{:?}",
             plan.warnings
+        );
+    }
+}
+
+#[test]
+fn a_gate_is_what_can_refuse() {
+    type Spoil = fn(&mut FleetView);
+    let bare: Spoil = |view| {
+        view.hooks.clear();
+        view.health = HealthSource::LoadBalancer;
+    };
+    let refused_by: [(Spoil, &str); 3] = [
+        (
+            |view| view.has_traffic_source = false,
+            "without a load balancer",
+        ),
+        (
+            |view| view.suspended = vec!["HealthCheck".into()],
+            "while HealthCheck is suspended",
+        ),
+        (
+            |view| view.health = HealthSource::Ec2,
+            "no load-balancer health",
+        ),
+    ];
+    let mut view = fleet();
+    bare(&mut view);
+    planned(decide(&view, &[]));
+    for (spoil, expected) in refused_by {
+        let mut view = view.clone();
+        spoil(&mut view);
+        let refusal = refused(decide(&view, &[]));
+        assert!(refusal.reason.contains(expected), "{}", refusal.reason);
+        // With a launch hook there is one.
+        view.hooks = fleet().hooks;
+        planned(decide(&view, &[]));
+    }
+}
+
+#[test]
+fn going_to_the_saved_version_needs_no_consent_after_a_refresh_that_ended_half_way() {
+    let mut view = fleet();
+    view.members[0] = sample::member("i-1", 8, "ami-2", "InService");
+    let back = sample::goal("ami-1");
+    let decided = |view: &FleetView| super::plan(view, &back, &sample::settings(""), &[]);
+    for (status, allowed) in [
+        ("Cancelled", true),
+        ("Failed", true),
+        ("RollbackFailed", true),
+        ("Successful", false),
+    ] {
+        view.refresh = Some(sample::refresh(status));
+        match decided(&view) {
+            Decision::Roll(plan) => {
+                assert!(allowed, "{status}");
+                assert_eq!(plan.version, Version::Existing(7));
+                assert!(!plan.preferences.auto_rollback);
+            }
+            Decision::Refuse(refusal) => assert!(!allowed, "{status}: {}", refusal.reason),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_way_back_pauses_nowhere_and_needs_no_consent() {
+    let mut view = fleet();
+    view.hooks.clear();
+    view.health = HealthSource::Ec2;
+    let goal = Goal {
+        proof: Proof::None,
+        direction: Direction::Back,
+        ..sample::goal("ami-2")
+    };
+    let settings =
+        sample::settings("checkpoints = [50]\nbake_seconds = 600\nalarms = [\"errors\"]");
+    let plan = planned(super::plan(&view, &goal, &settings, &[]));
+    let sent = &plan.preferences;
+    assert_eq!(
+        (
+            sent.checkpoints.len(),
+            sent.bake_seconds,
+            sent.alarms.len(),
+            sent.auto_rollback
+        ),
+        (0, 0, 0, false)
+    );
+    assert!(matches!(plan.way_back, WayBack::None(_)));
+}
+
+#[test]
+fn a_watch_that_ends_before_the_roll_can_is_a_warning() {
+    let plan = |roll: &str| {
+        planned(super::plan(
+            &fleet(),
+            &sample::goal("ami-2"),
+            &sample::settings(roll),
+            &[],
+        ))
+    };
+    let short = plan("watch_timeout_seconds = 60");
+    assert!(
+        short
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("watch_timeout_seconds is 60")),
+        "{:?}",
+        short.warnings
+    );
+    for roll in ["", "watch_timeout_seconds = 3600"] {
+        assert!(
+            !plan(roll)
+                .warnings
+                .iter()
+                .any(|warning| warning.contains("watch_timeout"))
         );
     }
 }

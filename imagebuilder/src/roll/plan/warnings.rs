@@ -1,6 +1,6 @@
 //! What is odd about a fleet without being a reason to stop.
 
-use super::{Pace, Sorted};
+use super::{Direction, Pace, Sorted};
 use crate::cloud::{HealthSource, HookMoment, Preferences};
 use crate::config::Settings;
 use crate::roll::view::FleetView;
@@ -12,6 +12,19 @@ const LONG_HEARTBEAT_SECONDS: u32 = 1200;
 /// Processes without which a sick member is not replaced.
 const HEALTH_PROCESSES: [&str; 2] = ["HealthCheck", "ReplaceUnhealthy"];
 
+/// Warns of a watch that would end before the roll can.
+pub(super) fn watched_too_shortly(settings: &Settings, pace: Pace, warnings: &mut Vec<String>) {
+    if let Some(watched) = settings.watch_timeout
+        && watched.as_secs() < pace.seconds
+    {
+        warnings.push(format!(
+            "roll.watch_timeout_seconds is {}, and the roll may take {} s: leave it out, and it is derived",
+            watched.as_secs(),
+            pace.seconds
+        ));
+    }
+}
+
 /// Adds them to what is already known.
 pub(super) fn warn(
     view: &FleetView,
@@ -19,6 +32,7 @@ pub(super) fn warn(
     preferences: &Preferences,
     pace: Pace,
     sorted: &Sorted,
+    direction: Direction,
     warnings: &mut Vec<String>,
 ) {
     for hook in view
@@ -28,13 +42,13 @@ pub(super) fn warn(
     {
         if hook.default_result != "ABANDON" {
             warnings.push(format!(
-                "launch hook {} lets a box in that says nothing (default result {})",
+                "launch hook {} lets an instance in that says nothing (default result {})",
                 hook.name, hook.default_result
             ));
         }
         if hook.heartbeat_seconds > LONG_HEARTBEAT_SECONDS {
             warnings.push(format!(
-                "launch hook {} waits {} s for a silent box, and the service gives up after an hour",
+                "launch hook {} waits {} s for a silent instance, and the service gives up after an hour",
                 hook.name, hook.heartbeat_seconds
             ));
         }
@@ -46,7 +60,13 @@ pub(super) fn warn(
             ));
         }
     }
-    if view.health == HealthSource::Ec2 && !view.target_groups.is_empty() {
+    if view.health == HealthSource::LoadBalancer && !view.has_traffic_source {
+        warnings.push(
+            "the group's health type is ELB, and no load balancer is attached: it refuses nobody"
+                .into(),
+        );
+    }
+    if view.health == HealthSource::Ec2 && view.has_traffic_source {
         warnings.push(
             "the group ignores its load balancer's health checks; only the last verification looks at them".into(),
         );
@@ -54,7 +74,7 @@ pub(super) fn warn(
     if view.health == HealthSource::LoadBalancer && preferences.warmup_seconds < view.grace_seconds
     {
         warnings.push(format!(
-            "the warm-up of {} s ends before the grace period of {} s: a box counts before it can be found sick",
+            "the warm-up of {} s ends before the grace period of {} s: an instance counts before it can be found sick",
             preferences.warmup_seconds, view.grace_seconds
         ));
     }
@@ -72,7 +92,7 @@ pub(super) fn warn(
             "protected and standby members stay as they are: the roll will end as not verified (14)".into(),
         );
     }
-    if !settings.auto_rollback {
+    if !settings.auto_rollback && !matches!(direction, Direction::Back) {
         warnings.push(
             "roll.auto_rollback is off: a failed roll stays as it is until somebody acts".into(),
         );

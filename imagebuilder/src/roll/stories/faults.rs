@@ -12,7 +12,8 @@ async fn throttling_and_silence_never_end_the_watch() {
             "activities",
             "group",
             "health",
-            "below",
+            "named",
+            "refresh",
             "instances_tagged",
         ] {
             let faults = state.faults.entry(call).or_default();
@@ -191,7 +192,7 @@ async fn rolling_back_is_asked_again_until_it_is_heard() {
 #[tokio::test]
 async fn a_long_watch_detaches_and_watch_goes_on() {
     let mut stage = Stage::new("");
-    stage.settings.watch_timeout = Duration::ZERO;
+    stage.settings.watch_timeout = Some(Duration::ZERO);
     let ended = stage.roll().await;
     insta::assert_snapshot!(stage.transcript(&ended));
     assert_eq!(ended.code, 15);
@@ -252,7 +253,14 @@ async fn killed_at_any_call_the_next_command_finishes() {
     };
     for (index, name) in calls.iter().enumerate() {
         // A read that was answered and one that was not leave the same behind.
-        let writes = ["make_version", "start_refresh", "refreshes", "point"].contains(name);
+        let writes = [
+            "make_version",
+            "start_refresh",
+            "refreshes",
+            "refresh",
+            "point",
+        ]
+        .contains(name);
         for fault in [Fault::Hangs, Fault::HangsAfter]
             .into_iter()
             .take(if writes { 2 } else { 1 })

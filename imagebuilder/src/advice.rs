@@ -1,0 +1,66 @@
+//! Commands in hints, as they are to be typed here.
+//!
+//! Rule: a hint can be pasted. What stands in one as `imagebuilder VERB` is meant for the configuration of this call, so `-c FILE` is added
+//! where it was given, and what comes from outside is quoted for a shell.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use crate::cli::CONFIG;
+
+/// The verbs that read a configuration.
+const VERBS: [&str; 8] = [
+    "bake", "channel", "doctor", "images", "reap", "render", "roll", "status",
+];
+
+/// The text with every command of ours completed by the configuration, unless that is the one found without being named.
+pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
+    if config == Path::new(CONFIG) {
+        return Cow::Borrowed(text);
+    }
+    let flag = format!("imagebuilder -c {} ", quoted(&config.to_string_lossy()));
+    let mut parts = text.split("imagebuilder ");
+    let mut complete = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let word = part
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .next()
+            .unwrap_or_default();
+        complete.push_str(if VERBS.contains(&word) {
+            &flag
+        } else {
+            "imagebuilder "
+        });
+        complete.push_str(part);
+    }
+    Cow::Owned(complete)
+}
+
+/// A word for a POSIX shell, in quotes where it needs them.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_in_a_hint_is_for_the_configuration_at_hand() {
+        let text =
+            "go on: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
+        assert_eq!(here(text, Path::new(CONFIG)), text);
+        assert_eq!(
+            here(text, Path::new("my shop/x.toml")),
+            "go on: imagebuilder -c 'my shop/x.toml' roll watch\nor `imagebuilder -c 'my shop/x.toml' roll ami-1`; \
+             the imagebuilder folder"
+        );
+        assert_eq!(here("nothing", Path::new("x.toml")), "nothing");
+    }
+
+    #[test]
+    fn names_from_outside_are_quoted() {
+        assert_eq!(quoted("shop"), "shop");
+        assert_eq!(quoted("my shop; rm -rf /"), "'my shop; rm -rf /'");
+    }
+}

@@ -1,0 +1,291 @@
+//! The version before: where a fleet goes when it goes back.
+//!
+//! Rule: there is one definition, used by every way back (the service's own, `roll rollback` at any time, the return after a failed
+//! smoke test). As long as a refresh has not moved the group's saved version, the version before is the saved one: what is
+//! being left, or was left half-way. Once it has, it is the version that the run which moved it recorded before its first
+//! change, else the image of the pointers. A fleet that was brought back already has none: going back twice ends where going
+//! back once does.
+//!
+//! Pure: it must not look or act.
+
+use super::plan::Target;
+use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion, TemplateUse};
+use crate::ids::ImageId;
+
+/// What a run recorded of a refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// The refresh, if its id was heard.
+    pub(crate) refresh: Option<String>,
+    /// Where it went.
+    pub(crate) target: Target,
+    /// The version the group was saved on before the first change.
+    pub(crate) previous: Option<Target>,
+    /// Whether it was a way back itself.
+    pub(crate) back: bool,
+}
+
+/// The pointers, as far as they bear on a way back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pointed {
+    /// What the last proven roll went to.
+    pub(crate) current: Option<ImageId>,
+    /// What was `current` before that.
+    pub(crate) previous: Option<ImageId>,
+}
+
+/// Where the fleet goes when it goes back now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WayBack {
+    /// A refresh is active: the service brings the fleet back to the saved version.
+    Service,
+    /// A refresh ended before it moved the group: back to the version that is saved.
+    Saved(Target),
+    /// The group was moved: back to what the run that moved it recorded.
+    Recorded(Target),
+    /// The group was moved and no run is recorded here: back to this image.
+    Pointed(ImageId),
+    /// The fleet was brought back already, to this version.
+    Done(Target),
+    /// Nothing is known of what was before.
+    Unknown,
+}
+
+/// The version that a refresh leaves: the saved one as long as it is another than the refresh goes to, for that is where the
+/// service goes back to; else what the run recorded.
+pub(crate) fn origin(
+    template: &TemplateUse,
+    refresh: &Refresh,
+    recorded: Option<&Recorded>,
+) -> Option<Target> {
+    saved(template)
+        .filter(|saved| Some(saved.reference()) != refresh.desired)
+        .filter(|_| matches!(template.saved, SavedVersion::Number(_)))
+        .or_else(|| recorded.and_then(|recorded| recorded.previous.clone()))
+}
+
+/// The version the group is saved on, if it has a literal image.
+pub(crate) fn saved(template: &TemplateUse) -> Option<Target> {
+    let number = template.number();
+    let image = template.version(number)?.image.literal()?.clone();
+    Some(Target {
+        template_id: template.id.clone(),
+        version: number,
+        image,
+    })
+}
+
+/// The newest refresh, if it ended before it moved the group: members may be of two versions, and the saved one is the version before.
+pub(crate) fn unfinished(view: &FleetView) -> Option<&Refresh> {
+    let Launches::Template(template) = &view.launches else {
+        return None;
+    };
+    let newest = view.refresh.as_ref()?;
+    let stayed = matches!(
+        newest.status,
+        RefreshStatus::Failed | RefreshStatus::Cancelled | RefreshStatus::RollbackFailed
+    );
+    let desired = newest.desired.as_ref()?;
+    let elsewhere = desired.id != template.id || desired.version != template.number();
+    (stayed && elsewhere).then_some(newest)
+}
+
+/// Decides. `recorded` holds what runs recorded of refreshes of this group, newest first.
+pub(crate) fn way_back(view: &FleetView, recorded: &[Recorded], pointed: &Pointed) -> WayBack {
+    if view.active_refresh().is_some() {
+        return WayBack::Service;
+    }
+    let Launches::Template(template) = &view.launches else {
+        return WayBack::Unknown;
+    };
+    let Some(saved) = saved(template) else {
+        return WayBack::Unknown;
+    };
+    if unfinished(view).is_some() {
+        return WayBack::Saved(saved);
+    }
+    // The service has brought it back, and the saved version was never another one.
+    if let Some(newest) = &view.refresh
+        && newest.status == RefreshStatus::RollbackSuccessful
+        && newest.desired.as_ref() != Some(&saved.reference())
+    {
+        return WayBack::Done(saved);
+    }
+    let moved = recorded.iter().find(|run| {
+        run.target.reference() == saved.reference()
+            && (run.back
+                || run
+                    .previous
+                    .as_ref()
+                    .is_some_and(|before| *before != run.target))
+    });
+    if let Some(run) = moved {
+        return match &run.previous {
+            _ if run.back => WayBack::Done(saved),
+            Some(previous) => WayBack::Recorded(previous.clone()),
+            None => WayBack::Unknown,
+        };
+    }
+    match (&pointed.current, &pointed.previous) {
+        // A roll that was never proven moved the group, and not the pointers.
+        (Some(current), _) if *current != saved.image => WayBack::Pointed(current.clone()),
+        // How the pointers look after a way back.
+        (Some(_), Some(previous)) if *previous == saved.image => WayBack::Done(saved),
+        (_, Some(previous)) => WayBack::Pointed(previous.clone()),
+        (_, None) => WayBack::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+    use crate::cloud::TemplateRef;
+
+    fn recorded(refresh: &str, to: u64, from: Option<u64>, back: bool) -> Recorded {
+        let target = |number| sample::target(number, &format!("ami-{}", number - 6));
+        Recorded {
+            refresh: Some(refresh.to_owned()),
+            target: target(to),
+            previous: from.map(target),
+            back,
+        }
+    }
+
+    fn pointed(current: &str, previous: &str) -> Pointed {
+        let image = |id: &str| (!id.is_empty()).then(|| sample::image(id));
+        Pointed {
+            current: image(current),
+            previous: image(previous),
+        }
+    }
+
+    /// A fleet saved on version 8 (ami-2), whose newest refresh went to `desired` and ended like this.
+    fn view(status: &str, desired: u64) -> FleetView {
+        let mut view = sample::fleet(3, 8, "ami-2");
+        let template = sample::template(&mut view);
+        template.versions = (6..=9)
+            .map(|number| sample::version(number, &format!("ami-{}", number - 6), ""))
+            .collect();
+        if !status.is_empty() {
+            let mut refresh = sample::refresh(status);
+            refresh.desired = Some(TemplateRef {
+                id: sample::TEMPLATE.into(),
+                version: desired,
+            });
+            view.refresh = Some(refresh);
+        }
+        view
+    }
+
+    #[test]
+    fn there_is_one_version_before_whatever_happened() {
+        let two = || sample::target(8, "ami-2");
+        let one = || sample::target(7, "ami-1");
+        let ami = |id| WayBack::Pointed(sample::image(id));
+        let none: &[Recorded] = &[];
+        let rolled = &[recorded("r-1", 8, Some(7), false)][..];
+        let back = &[
+            recorded("r-2", 8, Some(9), true),
+            recorded("r-1", 9, Some(8), false),
+        ][..];
+        let cases = [
+            // (status, desired, runs, current, previous) → way back
+            ("InProgress", 9, rolled, "ami-2", "ami-1", WayBack::Service),
+            ("RollbackInProgress", 9, none, "", "", WayBack::Service),
+            // Half-way: always the saved version, on a first roll too, whatever runs and pointers hold.
+            (
+                "Cancelled",
+                9,
+                rolled,
+                "ami-2",
+                "ami-1",
+                WayBack::Saved(two()),
+            ),
+            ("Failed", 9, rolled, "ami-2", "ami-1", WayBack::Saved(two())),
+            ("RollbackFailed", 9, none, "", "", WayBack::Saved(two())),
+            ("Cancelled", 9, none, "", "", WayBack::Saved(two())),
+            // Back already.
+            (
+                "RollbackSuccessful",
+                9,
+                rolled,
+                "ami-2",
+                "ami-1",
+                WayBack::Done(two()),
+            ),
+            (
+                "Successful",
+                8,
+                back,
+                "ami-2",
+                "ami-2",
+                WayBack::Done(two()),
+            ),
+            (
+                "Successful",
+                8,
+                none,
+                "ami-2",
+                "ami-2",
+                WayBack::Done(two()),
+            ),
+            // Moved.
+            (
+                "Successful",
+                8,
+                rolled,
+                "ami-2",
+                "ami-0",
+                WayBack::Recorded(one()),
+            ),
+            ("Successful", 8, none, "ami-2", "ami-1", ami("ami-1")),
+            // Moved, and never proven: the pointers stayed.
+            ("Successful", 8, none, "ami-1", "ami-0", ami("ami-1")),
+            // Somebody saved the group on the version of a refresh that was cancelled.
+            (
+                "Cancelled",
+                8,
+                rolled,
+                "ami-1",
+                "ami-0",
+                WayBack::Recorded(one()),
+            ),
+            ("", 0, none, "ami-2", "ami-1", ami("ami-1")),
+            ("", 0, none, "", "ami-1", ami("ami-1")),
+            ("", 0, none, "ami-2", "", WayBack::Unknown),
+            ("", 0, none, "", "", WayBack::Unknown),
+        ];
+        for (status, desired, runs, current, previous, expected) in cases {
+            let found = way_back(&view(status, desired), runs, &pointed(current, previous));
+            assert_eq!(found, expected, "{status} to {desired}, current {current}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_went_nowhere_else_is_no_way_back() {
+        let runs = [
+            recorded("r-2", 8, Some(8), false),
+            recorded("r-1", 8, Some(7), false),
+        ];
+        let found = way_back(&view("Successful", 8), &runs, &Pointed::default());
+        assert_eq!(found, WayBack::Recorded(sample::target(7, "ami-1")));
+    }
+
+    #[test]
+    fn a_refresh_leaves_the_saved_version_or_what_its_run_recorded() {
+        let mut fleet = view("InProgress", 9);
+        let refresh = fleet.refresh.clone().unwrap();
+        let run = recorded("r-1", 9, Some(7), false);
+        let template = sample::template(&mut fleet);
+        assert_eq!(
+            origin(template, &refresh, Some(&run)),
+            Some(sample::target(8, "ami-2"))
+        );
+        template.saved = SavedVersion::Number(9);
+        assert_eq!(origin(template, &refresh, Some(&run)), run.previous);
+        assert_eq!(origin(template, &refresh, None), None);
+        template.saved = SavedVersion::Latest;
+        assert_eq!(origin(template, &refresh, None), None);
+    }
+}

@@ -1,0 +1,342 @@
+//! What disappears or is taken away while a roll is under way, and who is to blame.
+
+use super::*;
+use crate::cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
+use crate::roll::fake::State;
+
+/// One activity of now.
+fn happens(
+    state: &mut State,
+    description: &str,
+    cause: &str,
+    outcome: ActivityOutcome,
+    message: &str,
+) {
+    let (action, instance) = Action::read(description);
+    let activity = Activity {
+        id: format!("b-{}", state.activities.len()),
+        action,
+        instance,
+        description: description.into(),
+        cause: cause.into(),
+        outcome,
+        message: message.into(),
+        started: Some(jiff::Timestamp::now()),
+    };
+    state.activities.insert(0, activity);
+}
+
+/// An instance that was launched and then taken out of service.
+fn taken(state: &mut State, id: &str, why: &str) {
+    let launch = format!("Launching a new EC2 instance: {id}");
+    happens(state, &launch, "", ActivityOutcome::Done, "");
+    let cause = format!(
+        "At 2026-11-30T06:30:00Z an instance was taken out of service in response to {why}"
+    );
+    let end = format!("Terminating EC2 instance: {id}");
+    happens(state, &end, &cause, ActivityOutcome::Done, "");
+}
+
+#[tokio::test]
+async fn scaling_out_and_in_again_blames_no_release() {
+    let stage = Stage::new("");
+    stage.service.state().meanwhile = Some(("refresh", |state| {
+        for number in 90..96 {
+            taken(
+                state,
+                &format!("i-{number}"),
+                "a difference between desired and actual capacity, shrinking the capacity from 7 to 3.",
+            );
+        }
+    }));
+    assert_eq!(stage.roll().await.code, 0);
+    stage.assert_rolled("scaled");
+    let story = stage.output.story().join("\n");
+    assert!(
+        story.contains("i-90 was lost: the group was scaled in"),
+        "{story}"
+    );
+}
+
+#[tokio::test]
+async fn health_checks_blame_the_release_over_the_whole_refresh() {
+    let stage = Stage::new("");
+    stage.service.state().meanwhile = Some(("refresh", |state| {
+        for number in 0..3 {
+            taken(
+                state,
+                &format!("i-9{number}"),
+                "an ELB system health check failure.",
+            );
+        }
+        // And then two pages of what says nothing.
+        for number in 0..250 {
+            let moves = format!("Moving EC2 instance to Standby: i-8{number}");
+            happens(state, &moves, "", ActivityOutcome::Done, "");
+        }
+    }));
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 11, "{}", ended.words);
+    assert!(
+        ended
+            .words
+            .contains("3 instances of the new version were lost, each because it failed the load balancer's health checks"),
+        "{}",
+        ended.words
+    );
+    stage.assert_back();
+}
+
+#[tokio::test]
+async fn a_launch_that_can_never_succeed_ends_the_roll_and_missing_capacity_does_not() {
+    let never = "The image id '[ami-2]' does not exist. Launching EC2 instance failed.";
+    let capacity = "We currently do not have sufficient t3.large capacity in the Availability Zone you requested.";
+    for (message, code) in [(never, 11), (capacity, 0)] {
+        let stage = Stage::new("");
+        let fails = async {
+            while stage.service.state().refreshes.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let mut state = stage.service.state();
+            for _ in 0..4 {
+                happens(
+                    &mut state,
+                    &format!("Launching a new EC2 instance.  Status Reason: {message}"),
+                    "",
+                    ActivityOutcome::Failed,
+                    message,
+                );
+            }
+        };
+        let (ended, ()) = tokio::join!(stage.roll(), fails);
+        assert_eq!(ended.code, code, "{}", ended.words);
+        let story = stage.output.story();
+        let told = story
+            .iter()
+            .filter(|line| line.contains("no instance: "))
+            .count();
+        assert_eq!(told, 1, "the same is said once: {story:?}");
+        if code == 11 {
+            assert!(ended.words.contains(never), "{}", ended.words);
+            assert!(
+                ended.words.contains("missing or forbidden"),
+                "{}",
+                ended.words
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn old_instances_that_only_drain_are_no_failure() {
+    let stage = Stage::new("");
+    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+        state.group.members.push(GroupMember {
+            instance: sample::instance("i-77"),
+            lifecycle: Lifecycle::parse("Terminating:Wait"),
+            healthy: true,
+            template: Some(TemplateRef {
+                id: sample::TEMPLATE.into(),
+                version: 7,
+            }),
+            protected: true,
+        });
+    }));
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 0, "{}", ended.words);
+    let story = stage.output.story().join("\n");
+    assert!(
+        story.contains("3 of 3 proven; 1 old still leaving"),
+        "{story}"
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_is_deleted_is_named_and_nothing_is_offered_that_cannot_be() {
+    type Happens = fn(&mut State);
+    let cases: [(&'static str, Happens, &str); 3] = [
+        (
+            "refresh",
+            |state| state.group.name = "other".parse().unwrap(),
+            "group shop was deleted",
+        ),
+        (
+            "activities",
+            |state| state.group.name = "other".parse().unwrap(),
+            "group shop was deleted",
+        ),
+        ("instances_tagged", |_| {}, ""),
+    ];
+    for (call, happens, expected) in cases {
+        let stage = Stage::new("");
+        let deletes = async {
+            while stage.service.state().refreshes.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            stage.service.state().meanwhile = Some((call, happens));
+        };
+        let (ended, ()) = tokio::join!(stage.roll(), deletes);
+        if expected.is_empty() {
+            assert_eq!(ended.code, 0);
+            continue;
+        }
+        assert_eq!(ended.code, 10, "{call}: {}", ended.words);
+        assert!(ended.words.contains(expected), "{}", ended.words);
+        assert!(
+            !ended.words.contains("goes on by itself"),
+            "{}",
+            ended.words
+        );
+        assert!(!ended.words.contains("roll rollback"), "{}", ended.words);
+    }
+}
+
+#[tokio::test]
+async fn a_group_made_anew_has_not_our_refresh() {
+    let stage = Stage::new("");
+    let anew = async {
+        while stage.service.state().on(8) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stage.service.state().refreshes.clear();
+    };
+    let (ended, ()) = tokio::join!(stage.roll(), anew);
+    assert_eq!(ended.code, 10, "{}", ended.words);
+    assert!(
+        ended.words.contains("the group was made anew"),
+        "{}",
+        ended.words
+    );
+}
+
+#[tokio::test]
+async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
+    let mut stage = Stage::new("");
+    stage.settings.verify_timeout = Some(Duration::from_millis(20));
+    let deletes = async {
+        while stage.service.state().on(8) == 0 {
+            tokio::task::yield_now().await;
+        }
+        stage.service.state().template_gone = true;
+    };
+    let (ended, ()) = tokio::join!(stage.roll(), deletes);
+    assert_eq!(ended.code, 14, "{}", ended.words);
+    for verb in ["roll", "watch", "rollback"] {
+        let ended = stage.verb(verb, &Stage::request()).await;
+        assert_eq!(ended.code, 3, "{verb}: {}", ended.words);
+        assert!(
+            ended.words.contains("does not exist any more") && ended.words.contains("hint: "),
+            "{verb}: {}",
+            ended.words
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_pointer_that_cannot_be_moved_does_not_hide_that_the_fleet_is_verified() {
+    let stage = Stage::new("");
+    let refused = crate::cloud::CloudError::new(
+        crate::cloud::Kind::Denied,
+        "point parameter /imagebuilder/shop/previous",
+        "AccessDeniedException",
+        "",
+    );
+    stage.service.fault("point", Fault::Refused(refused));
+    let ended = stage.roll().await;
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended
+            .words
+            .contains("every member of group shop is verified on ami-2"),
+        "{}",
+        ended.words
+    );
+    // What the hint says is enough.
+    assert_eq!(stage.roll().await.code, 0);
+    stage.assert_rolled("pointers moved by the second");
+}
+
+#[tokio::test]
+async fn waiting_for_another_refresh_offers_nothing_against_it() {
+    let mut stage = Stage::new("");
+    {
+        let mut state = stage.service.state();
+        let six = TemplateRef {
+            id: sample::TEMPLATE.into(),
+            version: 6,
+        };
+        state.begin(&six, Vec::new(), true);
+        state.statuses = vec![RefreshStatus::InProgress; 9].into();
+    }
+    stage.settings.watch_timeout = Some(Duration::ZERO);
+    let wait = Request {
+        busy: Busy::Wait,
+        ..Stage::request()
+    };
+    let ended = stage.verb("roll", &wait).await;
+    assert_eq!(ended.code, 15);
+    assert!(!ended.words.contains("rollback"), "{}", ended.words);
+    assert!(
+        ended.words.contains("nothing was started"),
+        "{}",
+        ended.words
+    );
+}
+
+#[tokio::test]
+async fn a_caller_who_may_not_list_activities_still_watches() {
+    let stage = Stage::new("");
+    for _ in 0..50 {
+        let denied = crate::cloud::CloudError::new(
+            crate::cloud::Kind::Denied,
+            "list scaling activities",
+            "AccessDenied",
+            "",
+        );
+        stage.service.fault("activities", Fault::Refused(denied));
+    }
+    assert_eq!(stage.roll().await.code, 0);
+    let story = stage.output.story();
+    let told = story
+        .iter()
+        .filter(|line| line.contains("the service alone decides"))
+        .count();
+    assert_eq!(told, 1, "{story:?}");
+}
+
+/// What one look costs does not grow with what cannot have changed.
+#[tokio::test]
+async fn a_look_asks_only_for_what_can_have_changed() {
+    let calls = |size: u32| async move {
+        let mut stage = Stage::new("");
+        stage.service = Service::new(size);
+        let service = stage.service.clone();
+        let began = async {
+            while service.state().on(8) == 0 {
+                tokio::task::yield_now().await;
+            }
+            let at = {
+                let mut state = service.state();
+                state.statuses = vec![RefreshStatus::InProgress; 40].into();
+                state.calls.len()
+            };
+            while !service.state().statuses.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            at
+        };
+        let (ended, at) = tokio::join!(stage.roll(), began);
+        assert_eq!(ended.code, 0, "{}", ended.words);
+        let state = stage.service.state();
+        // Two looks are left for what was under way when the pause began.
+        let looks: Vec<&[&str]> = state.calls[at..]
+            .split(|call| *call == "refresh")
+            .skip(2)
+            .take(30)
+            .collect();
+        looks.iter().map(|look| look.len()).max().unwrap()
+    };
+    let (few, many) = (calls(3).await, calls(60).await);
+    assert_eq!(few, many);
+    assert!(few <= 3, "{few} calls beside the refresh's own");
+}
