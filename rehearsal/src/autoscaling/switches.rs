@@ -38,7 +38,9 @@ pub(crate) enum Batches {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StallReset {
-    /// Any replacement that becomes healthy and warm.
+    /// More replacements that are healthy and warm at once than ever before in this refresh.
+    MoreUpdated,
+    /// Any replacement that becomes healthy and warm, also when another was lost meanwhile.
     NewlyReady,
     /// Nothing: the stalls of the whole refresh add up.
     Never,
@@ -60,7 +62,7 @@ pub(crate) enum ToUpdate {
 pub(crate) struct Switches {
     /// `stall-limit`: seconds without progress until a refresh fails; 3600 as documented.
     pub(crate) stall_limit: u32,
-    /// `stall-reset`: `newly-ready` or `never`.
+    /// `stall-reset`: `more-updated`, `newly-ready` or `never`.
     pub(crate) stall_reset: StallReset,
     /// `relaunch-delay`: seconds to wait after a failed launch, doubled per failure up to 300.
     pub(crate) relaunch_delay: u32,
@@ -91,7 +93,7 @@ impl Default for Switches {
     fn default() -> Self {
         Self {
             stall_limit: 3600,
-            stall_reset: StallReset::NewlyReady,
+            stall_reset: StallReset::MoreUpdated,
             relaunch_delay: 5,
             max_rounding: Rounding::Floor,
             no_max_order: NoMaxOrder::Together,
@@ -115,7 +117,7 @@ pub(crate) const ALL: [(&str, &str); 13] = [
     ),
     (
         "stall-reset",
-        "what sets the stall clock back: newly-ready or never",
+        "what sets the stall clock back: more-updated, newly-ready or never",
     ),
     (
         "relaunch-delay",
@@ -184,6 +186,7 @@ impl Switches {
                     name,
                     value,
                     &[
+                        ("more-updated", StallReset::MoreUpdated),
                         ("newly-ready", StallReset::NewlyReady),
                         ("never", StallReset::Never),
                     ],

@@ -10,7 +10,7 @@ use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::switches::Switches;
 use super::super::world::{AlarmState, TemplateRef, TemplateView, World};
-use super::{InStandby, Preferences, Protected, Refresh, RefreshStatus, StallClock, drive};
+use super::{InStandby, Mark, Preferences, Protected, Refresh, RefreshStatus, StallClock, drive};
 use crate::wire::ApiError;
 
 /// Preferences as sent; what is not there has a default.
@@ -117,6 +117,7 @@ pub(crate) fn start(
         hold_until: None,
         bake_until: None,
         stall: StallClock::default(),
+        mark: Mark::default(),
         percent: 0,
         to_update,
         rollback: None,

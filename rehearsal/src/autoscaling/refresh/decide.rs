@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::groups::after;
 use super::super::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
 use super::super::world::AlarmState;
-use super::{InStandby, Protected, Refresh, RefreshStatus};
+use super::{InStandby, Mark, Pace, Protected, Refresh, RefreshStatus};
 
 /// The longest a refresh may be active.
 const LONGEST: SignedDuration = SignedDuration::from_hours(14 * 24);
@@ -107,8 +107,12 @@ pub(crate) struct Decision {
     pub(crate) to_update: u32,
     /// StatusReason now.
     pub(crate) reason: Option<String>,
-    /// Whether the stall clock runs.
-    pub(crate) stalled: bool,
+    /// How the stall clock runs.
+    pub(crate) pace: Pace,
+    /// Whether there is progress, as the switch `stall-reset` defines it.
+    pub(crate) progress: bool,
+    /// How far the refresh has come.
+    pub(crate) mark: Mark,
     /// Members seen healthy and warm for the first time.
     pub(crate) newly_ready: Vec<String>,
 }
@@ -205,7 +209,15 @@ pub(crate) fn decide(
             .filter(|m| m.updated() && !refresh.seen_ready.contains(&m.id))
             .map(|m| m.id.clone())
             .collect(),
+        mark: mark(refresh, &t),
         ..Decision::default()
+    };
+    decision.progress = match switches.stall_reset {
+        StallReset::NewlyReady => !decision.newly_ready.is_empty(),
+        StallReset::MoreUpdated | StallReset::Never => {
+            decision.mark.scope == refresh.mark.scope
+                && decision.mark.updated > refresh.mark.updated
+        }
     };
     match refresh.status {
         RefreshStatus::Pending if refresh.todo.is_empty() => {
@@ -234,6 +246,18 @@ pub(crate) fn decide(
         | RefreshStatus::RollbackSuccessful => {}
     }
     decision
+}
+
+fn mark(refresh: &Refresh, t: &Tally) -> Mark {
+    let before = refresh.mark;
+    Mark {
+        scope: t.scope,
+        updated: if before.scope == t.scope {
+            before.updated.max(t.updated)
+        } else {
+            t.updated
+        },
+    }
 }
 
 fn percent(refresh: &Refresh, view: &View, t: &Tally, switches: &Switches) -> u32 {
@@ -477,7 +501,7 @@ fn step(refresh: &Refresh, view: &View, t: &Tally, goal: u32, switches: &Switche
     (terminate, launch)
 }
 
-/// Says what it waits for, and whether that is a stall.
+/// Says what it waits for, and fails it when it has waited for too long.
 fn wait(
     refresh: &Refresh,
     view: &View,
@@ -522,12 +546,16 @@ fn wait(
     } else {
         None
     };
-    let renewed =
-        !decision.newly_ready.is_empty() && switches.stall_reset == StallReset::NewlyReady;
-    decision.stalled = warming.is_none() && !retiring && !renewed;
-    let stood = refresh.stall.reading(now);
+    decision.pace = if retiring {
+        Pace::Paused
+    } else if warming.is_some() {
+        Pace::Warming
+    } else {
+        Pace::Idle
+    };
+    let stood = refresh.stall.reading(refresh.preferences.warmup, now);
     let limit = SignedDuration::from_secs(i64::from(switches.stall_limit));
-    if decision.stalled && stood >= limit {
+    if decision.pace != Pace::Paused && !decision.progress && stood >= limit {
         let what = decision
             .reason
             .take()

@@ -14,7 +14,7 @@ use super::super::members::{LifecycleState, Member};
 use super::super::switches::{StallReset, Switches};
 use super::super::world::World;
 use super::decide::{self, MemberView, Move, Role, View};
-use super::{InStandby, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock};
+use super::{InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock};
 
 /// Moves the group's active refresh on, if there is one; says how many members the group may hold
 /// until the next look.
@@ -32,11 +32,14 @@ pub(crate) fn step(
         refresh.percent = decision.percent;
         refresh.to_update = decision.to_update;
         refresh.reason = decision.reason;
-        if !decision.newly_ready.is_empty() && switches.stall_reset == StallReset::NewlyReady {
-            refresh.stall = StallClock::default();
+        if decision.progress {
+            let forget = switches.stall_reset != StallReset::Never;
+            let warmup = refresh.preferences.warmup;
+            refresh.stall.progress(warmup, forget, now);
         }
+        refresh.mark = decision.mark;
         refresh.seen_ready.extend(decision.newly_ready);
-        refresh.stall.run(decision.stalled, now);
+        refresh.stall.run(decision.pace, now);
     }
     for next in decision.moves {
         act(group, next, world, now, switches);
@@ -207,6 +210,7 @@ pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
     refresh.hold_until = None;
     refresh.bake_until = None;
     refresh.stall = StallClock::default();
+    refresh.mark = Mark::default();
     refresh.event("Rollback Started", now);
     // The failures were the new configuration's; the saved one gets its first try at once.
     group.launch_failures = 0;

@@ -182,18 +182,66 @@ pub(crate) struct RefreshEvent {
 }
 
 /// How long nothing has moved, without writing anything down while nothing changes.
+///
+/// The rule: time passes for as long as no further instance counts as updated, also while an instance warms up, since
+/// instances of a sick image can come into service, die and be replaced for ever. The first warm-up time after each
+/// progress is free: a replacement cannot be ready earlier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StallClock {
+    /// Runs while nothing warms up.
+    idle: Stopwatch,
+    /// Runs while something does.
+    warming: Stopwatch,
+}
+
+/// What a refresh without progress does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// It is paused, or has just taken an old member out: no time passes.
+    #[default]
+    Paused,
+    /// Nothing is in service that will soon count as updated.
+    Idle,
+    /// At least one instance warms up.
+    Warming,
+}
+
+impl StallClock {
+    /// Lets the time pass that `pace` asks for.
+    pub(crate) fn run(&mut self, pace: Pace, now: Timestamp) {
+        self.idle.run(pace == Pace::Idle, now);
+        self.warming.run(pace == Pace::Warming, now);
+    }
+
+    /// There is progress: the next warm-up is free again, and all is forgotten if `forget`.
+    pub(crate) fn progress(&mut self, warmup: u32, forget: bool, now: Timestamp) {
+        let stood = self.reading(warmup, now);
+        *self = Self::default();
+        if !forget {
+            self.idle.banked = stood;
+        }
+    }
+
+    /// Time without progress, less one warm-up of `warmup` seconds.
+    pub(crate) fn reading(&self, warmup: u32, now: Timestamp) -> SignedDuration {
+        let free = SignedDuration::from_secs(warmup.into());
+        let beyond = self.warming.reading(now) - free;
+        self.idle.reading(now) + beyond.max(SignedDuration::ZERO)
+    }
+}
+
+/// Time that passes now and then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Stopwatch {
     /// Running since.
     since: Option<Timestamp>,
     /// Stood still with this much on it.
     banked: SignedDuration,
 }
 
-impl StallClock {
-    /// Lets it run or stand.
-    pub(crate) fn run(&mut self, stalled: bool, now: Timestamp) {
-        match (stalled, self.since) {
+impl Stopwatch {
+    fn run(&mut self, on: bool, now: Timestamp) {
+        match (on, self.since) {
             (true, None) => self.since = Some(now),
             (false, Some(since)) => {
                 self.banked += now.duration_since(since);
@@ -203,11 +251,19 @@ impl StallClock {
         }
     }
 
-    /// What it shows.
-    pub(crate) fn reading(&self, now: Timestamp) -> SignedDuration {
+    fn reading(&self, now: Timestamp) -> SignedDuration {
         self.since
             .map_or(self.banked, |since| self.banked + now.duration_since(since))
     }
+}
+
+/// The most instances that counted as updated at once, of so many to update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    /// Instances to update; when it changes, the mark starts anew from what is updated then.
+    pub(crate) scope: u32,
+    /// Instances updated.
+    pub(crate) updated: u32,
 }
 
 /// One instance refresh.
@@ -249,6 +305,8 @@ pub(crate) struct Refresh {
     pub(crate) bake_until: Option<Timestamp>,
     /// How long it has been getting nowhere.
     pub(crate) stall: StallClock,
+    /// How far it has come.
+    pub(crate) mark: Mark,
     /// PercentageComplete.
     pub(crate) percent: u32,
     /// InstancesToUpdate.

@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub(super) malformed: BTreeSet<u64>,
     /// Versions that cannot be launched.
     pub(super) unlaunchable: BTreeSet<u64>,
+    /// Versions whose targets are found unhealthy.
+    pub(super) sick: BTreeSet<u64>,
     /// Versions whose AMI is a parameter.
     pub(super) by_parameter: BTreeSet<u64>,
     /// What `$Latest` is.
@@ -116,8 +118,10 @@ impl World for Memory {
 
     fn register_target(&mut self, arn: &str, id: &str) {
         self.registrations += 1;
+        let sick = self.versions.get(id).is_some_and(|v| self.sick.contains(v));
+        let health = if sick { "unhealthy" } else { "healthy" };
         self.targets
-            .insert((arn.to_owned(), id.to_owned()), "healthy".to_owned());
+            .insert((arn.to_owned(), id.to_owned()), health.to_owned());
     }
 
     fn deregister_target(&mut self, arn: &str, id: &str) {

@@ -1,9 +1,11 @@
 //! Refreshes that do not go well: bad releases, alarms, blocked members, cancel and rollback.
 
+use proptest::prelude::*;
+
 use super::super::refresh::RefreshStatus;
 use super::super::set_switch;
 use super::super::world::AlarmState;
-use super::bench::{Bench, launch_hook};
+use super::bench::{Bench, TARGETS, launch_hook};
 
 const SURGE: [(&str, &str); 3] = [
     ("MinHealthyPercentage", "100"),
@@ -40,6 +42,106 @@ fn a_release_that_never_passes_stalls_and_fails_and_costs_nothing() {
         bench.world.instances.len() < 40,
         "launches are not slowed down"
     );
+}
+
+/// A group of `desired` behind a load balancer whose health replaces members `grace` seconds after they came into
+/// service, with a stall limit; version 2 is sick or is not.
+fn behind_elb(desired: u32, grace: u32, limit: u32, sick: bool) -> Bench {
+    let more = [
+        ("TargetGroupARNs.member.1", TARGETS),
+        ("HealthCheckType", "ELB"),
+        ("HealthCheckGracePeriod", &*grace.to_string()),
+    ];
+    let mut bench = Bench::group(desired, &more);
+    set_switch(&mut bench.state, "stall-limit", &limit.to_string()).expect("a switch");
+    if sick {
+        bench.world.sick.insert(2);
+    }
+    bench
+}
+
+/// R6: instances of a sick image come into service, are killed by ELB health and are launched again, so that
+/// something is always warming up.
+#[test]
+fn sick_image_behind_elb_fails_after_the_stall_limit() {
+    // The first is the case reported; in the second an instance counts as updated before it is killed.
+    for (grace, limit, warmup) in [(30, 20, "60"), (30, 100, "10"), (5, 300, "60")] {
+        for (auto_rollback, end) in [
+            ("false", RefreshStatus::Failed),
+            ("true", RefreshStatus::RollbackSuccessful),
+        ] {
+            let mut bench = behind_elb(3, grace, limit, true);
+            bench
+                .roll(&[
+                    ("MinHealthyPercentage", "100"),
+                    ("MaxHealthyPercentage", "110"),
+                    ("InstanceWarmup", warmup),
+                    ("AutoRollback", auto_rollback),
+                ])
+                .expect("start");
+            let context = format!("{grace} {limit} {warmup} {auto_rollback}");
+            assert_eq!(bench.finish(1200), end, "{context}");
+            let refresh = bench.refresh();
+            let rollback = refresh.rollback.as_ref().map(|r| r.reason.clone());
+            let reason = rollback.or_else(|| refresh.reason.clone());
+            let reason = reason.expect("a reason");
+            let expected = format!("no progress for {limit} seconds");
+            assert!(reason.contains(&expected), "{context}: {reason}");
+            bench.run(400);
+            assert_eq!(
+                bench.in_service(1),
+                3,
+                "{context}: the saved version is back"
+            );
+        }
+    }
+}
+
+#[test]
+fn warm_up_longer_than_the_stall_limit_is_no_stall() {
+    let mut bench = behind_elb(3, 1, 20, false);
+    bench
+        .roll(&[
+            ("MinHealthyPercentage", "100"),
+            ("MaxHealthyPercentage", "110"),
+            ("InstanceWarmup", "600"),
+        ])
+        .expect("start");
+    assert_eq!(bench.finish(2000), RefreshStatus::Successful);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whatever warm-up, grace period and bounds: a refresh to a healthy image succeeds, and one to an image whose
+    /// instances do not outlive their grace period ends soon after the limit.
+    #[test]
+    fn every_refresh_behind_elb_ends(
+        desired in 1u32..6,
+        grace in 1u32..40,
+        warmup in 0u32..60,
+        limit in 10u32..90,
+        min in 50u32..=100,
+        surge in 0u32..=50,
+        sick: bool,
+    ) {
+        // An instance that warms up faster than ELB can judge it counts as updated, as on AWS: the whole group may.
+        let warmup = if sick { warmup.max(grace + 1) } else { warmup };
+        let mut bench = behind_elb(desired, grace, limit, sick);
+        bench
+            .roll(&[
+                ("MinHealthyPercentage", &*min.to_string()),
+                ("MaxHealthyPercentage", &*(100 + surge).to_string()),
+                ("InstanceWarmup", &*warmup.to_string()),
+            ])
+            .expect("start");
+        let (most, end) = if sick {
+            (limit + warmup + 10, RefreshStatus::Failed)
+        } else {
+            (desired * (warmup + 10), RefreshStatus::Successful)
+        };
+        prop_assert_eq!(bench.finish(most), end);
+    }
 }
 
 #[test]

@@ -209,6 +209,7 @@ fn rollback_while_baking() {
 #[test]
 fn stall_reset() {
     for (value, end) in [
+        ("more-updated", RefreshStatus::Successful),
         ("newly-ready", RefreshStatus::Successful),
         ("never", RefreshStatus::Failed),
     ] {
@@ -229,6 +230,32 @@ fn stall_reset() {
             bench.run(1);
         }
         assert_eq!(bench.finish(60), end, "{value}");
+    }
+}
+
+/// Instances count as updated for a while before ELB health kills them: one that only makes up for one that was lost
+/// is progress or is not.
+#[test]
+fn stall_reset_by_replacements_of_lost_ones() {
+    for (value, active) in [("more-updated", false), ("newly-ready", true)] {
+        let more = [
+            ("TargetGroupARNs.member.1", super::bench::TARGETS),
+            ("HealthCheckType", "ELB"),
+            ("HealthCheckGracePeriod", "20"),
+        ];
+        let mut bench = Bench::group(3, &more);
+        bench.world.sick.insert(2);
+        set(&mut bench, "stall-reset", value);
+        set(&mut bench, "stall-limit", "100");
+        bench
+            .roll(&[
+                ("MinHealthyPercentage", "100"),
+                ("MaxHealthyPercentage", "110"),
+                ("InstanceWarmup", "15"),
+            ])
+            .expect("start");
+        bench.run(300);
+        assert_eq!(bench.refresh().status.is_active(), active, "{value}");
     }
 }
 
