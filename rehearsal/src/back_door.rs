@@ -140,6 +140,15 @@ impl BackDoor {
             Turn::Alarm(name, alarm) => {
                 self.keep(|state| state.region.dials.set_alarm(&name, alarm))
             }
+            Turn::LaunchError(group, error) => {
+                self.keep(|state| state.region.dials.set_launch_error(&group, error))
+            }
+            Turn::SpotReclaim(id) => {
+                self.alive(&id)?;
+                self.cloud
+                    .change(|state, now| state.region.ec2.reclaim(&id, now))
+                    .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))
+            }
             Turn::SlowBoot(seconds) => self.keep(|state| state.region.dials.slow_boot = seconds),
             Turn::SpotInterruption(id, action) => {
                 self.announce(&id, |dials, now| dials.interrupt(&id, action, now))
@@ -167,8 +176,8 @@ impl BackDoor {
         }
     }
 
-    /// Has something announced in the metadata of an instance that is there.
-    fn announce(&self, id: &str, turn: impl FnOnce(&mut Dials, Timestamp)) -> Result<(), Refusal> {
+    /// Refuses an instance that is not there.
+    fn alive(&self, id: &str) -> Result<(), Refusal> {
         let known = |state: &State| {
             let instance = state.region.ec2.instances.get(id);
             instance.is_some_and(Instance::is_alive)
@@ -181,6 +190,12 @@ impl BackDoor {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    /// Has something announced in the metadata of an instance that is there.
+    fn announce(&self, id: &str, turn: impl FnOnce(&mut Dials, Timestamp)) -> Result<(), Refusal> {
+        self.alive(id)?;
         self.cloud
             .change(|state, now| turn(&mut state.region.dials, now))
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))

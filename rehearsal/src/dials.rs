@@ -14,6 +14,7 @@ use crate::ec2::select::glob;
 use crate::faults::Faults;
 use crate::foreign;
 use crate::imds_source::Notices;
+use crate::launch_error::LaunchError;
 
 /// Services of this cloud's own, by the name in a credential scope, which is what dials call them; IAM calls them so too.
 const OWN_SERVICES: [&str; 5] = ["ec2", "autoscaling", "elasticloadbalancing", "ssm", "sts"];
@@ -32,7 +33,7 @@ const EVENT_LASTS: SignedDuration = SignedDuration::from_hours(1);
 const SLOW_BOOT: &str = "slow-boot";
 
 /// Dials whose name has no further part, or the pattern of those that have one.
-const PATTERNS: [(&str, &str, &str); 9] = [
+const PATTERNS: [(&str, &str, &str); 11] = [
     (
         "throttle.<service>",
         "off",
@@ -59,6 +60,11 @@ const PATTERNS: [(&str, &str, &str); 9] = [
         "seconds between an instance's launch or start and its machine's",
     ),
     (
+        "launch-error.<group>",
+        "off",
+        "a code such as InsufficientInstanceCapacity: EC2 launches nothing for the group, for that reason",
+    ),
+    (
         "spot-interruption.<instance>",
         "off",
         "terminate, stop or hibernate: the instance's metadata announces it for two minutes from now",
@@ -72,6 +78,11 @@ const PATTERNS: [(&str, &str, &str); 9] = [
         "scheduled-event.<instance>",
         "off",
         "<code>:<seconds>, such as instance-stop:600: an event of that code is announced to begin then",
+    ),
+    (
+        "spot-reclaim",
+        "-",
+        "an instance id: Spot terminates that instance, once",
     ),
     (
         "kill-guest",
@@ -90,6 +101,8 @@ pub(crate) struct Dials {
     deny: BTreeSet<String>,
     /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
+    /// `launch-error.<group>`.
+    launch_errors: BTreeMap<String, LaunchError>,
     /// `spot-interruption.<instance>`: the action, and when.
     spot: BTreeMap<String, (String, Timestamp)>,
     /// `rebalance.<instance>`: since when.
@@ -124,6 +137,10 @@ pub(crate) enum Turn {
     Deny(String, bool),
     /// An alarm's state.
     Alarm(String, AlarmState),
+    /// Nothing is launched for this group, for that reason, or it is again.
+    LaunchError(String, Option<LaunchError>),
+    /// Spot terminates this instance.
+    SpotReclaim(String),
     /// Machines wait so many seconds before they are started.
     SlowBoot(u32),
     /// So many answers to a service's action get lost.
@@ -178,6 +195,10 @@ impl Turn {
                     number(name, value, "a number of answers")?,
                 ))
             }
+            Some(("launch-error", group)) if !group.is_empty() => Ok(Self::LaunchError(
+                group.to_owned(),
+                launch_error(name, value)?,
+            )),
             Some(("spot-interruption", id)) if !id.is_empty() => Ok(Self::SpotInterruption(
                 id.to_owned(),
                 match value {
@@ -200,6 +221,7 @@ impl Turn {
             None if name == SLOW_BOOT => {
                 Ok(Self::SlowBoot(number(name, value, "a number of seconds")?))
             }
+            None if name == "spot-reclaim" => Ok(Self::SpotReclaim(value.to_owned())),
             None if name == "kill-guest" => Ok(Self::KillGuest(value.to_owned())),
             _ => Err(unknown(name)),
         }
@@ -250,6 +272,19 @@ impl Dials {
         } else {
             self.alarms.insert(name.to_owned(), state);
         }
+    }
+
+    /// Has nothing launched for a group, for this reason, or has it launched again.
+    pub(crate) fn set_launch_error(&mut self, group: &str, error: Option<LaunchError>) {
+        match error {
+            Some(error) => self.launch_errors.insert(group.to_owned(), error),
+            None => self.launch_errors.remove(group),
+        };
+    }
+
+    /// Why nothing is launched for a group.
+    pub(crate) fn launch_error(&self, group: &str) -> Option<LaunchError> {
+        self.launch_errors.get(group).copied()
     }
 
     /// Announces that Spot takes an instance in two minutes, or no longer does.
@@ -351,6 +386,9 @@ pub(crate) fn list(switches: &autoscaling::State, dials: &Dials, faults: &Faults
                         dial(format!("{kind}.{name}"), word(*state).to_owned())
                     }))
                 }
+                "launch-error" => all.extend(dials.launch_errors.iter().map(|(group, error)| {
+                    dial(format!("{kind}.{group}"), error.code().to_owned())
+                })),
                 "spot-interruption" => all.extend(
                     dials
                         .spot
@@ -442,6 +480,19 @@ fn event(name: &str, value: &str) -> Result<Option<(String, u32)>, String> {
     })
 }
 
+fn launch_error(name: &str, value: &str) -> Result<Option<LaunchError>, String> {
+    if value == "off" {
+        return Ok(None);
+    }
+    LaunchError::of_code(value).map(Some).ok_or_else(|| {
+        let codes = LaunchError::ALL.map(LaunchError::code);
+        format!(
+            "{name} takes off or a code, not {value:?}\nhint: codes are {}",
+            codes.join(", ")
+        )
+    })
+}
+
 fn word(state: AlarmState) -> &'static str {
     match state {
         AlarmState::Ok => "OK",
@@ -479,7 +530,7 @@ mod tests {
 
     #[test]
     fn dials_are_read_or_refused_with_what_would_do() {
-        let table: [(&str, &str, Result<Turn, &str>); 29] = [
+        let table: [(&str, &str, Result<Turn, &str>); 33] = [
             (
                 "stall-limit",
                 "90",
@@ -521,6 +572,25 @@ mod tests {
                 Ok(Turn::LoseAnswers("ec2".into(), "RunInstances".into(), 2)),
             ),
             ("lose-answers.ec2", "2", Err("names no action")),
+            (
+                "launch-error.shop",
+                "VcpuLimitExceeded",
+                Ok(Turn::LaunchError(
+                    "shop".into(),
+                    Some(LaunchError::VcpuLimitExceeded),
+                )),
+            ),
+            (
+                "launch-error.shop",
+                "off",
+                Ok(Turn::LaunchError("shop".into(), None)),
+            ),
+            (
+                "launch-error.shop",
+                "on",
+                Err("codes are InsufficientInstanceCapacity"),
+            ),
+            ("spot-reclaim", "i-1", Ok(Turn::SpotReclaim("i-1".into()))),
             ("kill-guest", "i-1", Ok(Turn::KillGuest("i-1".into()))),
             ("slow-boot", "5", Ok(Turn::SlowBoot(5))),
             ("slow-boot", "-5", Err("takes a number of seconds")),
@@ -584,6 +654,7 @@ mod tests {
         dials.deny("s3:*", true);
         dials.set_alarm("sick", AlarmState::Alarm);
         dials.slow_boot = 9;
+        dials.set_launch_error("shop", Some(LaunchError::InternalError));
         dials.interrupt("i-1", Some("stop".to_owned()), Timestamp::UNIX_EPOCH);
         dials.recommend_rebalance("i-1", true, Timestamp::UNIX_EPOCH);
         dials.schedule(
@@ -612,6 +683,7 @@ mod tests {
                 ("alarm.sick".to_owned(), "ALARM".to_owned()),
                 ("lose-answers.ssm.PutParameter".to_owned(), "1".to_owned()),
                 ("slow-boot".to_owned(), "9".to_owned()),
+                ("launch-error.shop".to_owned(), "InternalError".to_owned()),
                 ("spot-interruption.i-1".to_owned(), "stop".to_owned()),
                 ("rebalance.i-1".to_owned(), "on".to_owned()),
                 (
@@ -621,6 +693,7 @@ mod tests {
             ]
         );
         dials.slow_boot = 0;
+        dials.set_launch_error("shop", None);
         dials.interrupt("i-1", None, Timestamp::UNIX_EPOCH);
         dials.recommend_rebalance("i-1", false, Timestamp::UNIX_EPOCH);
         dials.schedule("i-1", None, Timestamp::UNIX_EPOCH);

@@ -29,6 +29,7 @@ mod imds;
 mod imds_relay;
 mod imds_source;
 mod journal;
+mod launch_error;
 mod loopback;
 mod machines;
 mod metadata;

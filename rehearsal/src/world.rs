@@ -12,6 +12,7 @@ use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Estate as _;
+use crate::launch_error::Attempt;
 use crate::ssm;
 use crate::wire::{ApiError, Params, ids};
 
@@ -38,6 +39,13 @@ impl RegionAt<'_> {
         } else {
             ec2.template_by_id(&wanted.id)
         }
+    }
+
+    fn instance_type(&self, template: &TemplateRef) -> String {
+        let named = World::template(self, template).ok();
+        named
+            .and_then(|(_, view)| view.instance_type)
+            .unwrap_or_else(|| run::DEFAULT_TYPE.to_owned())
     }
 
     fn run(&mut self, request: &LaunchRequest) -> Result<String, ApiError> {
@@ -123,11 +131,6 @@ pub(crate) fn with_image(region: &Region, params: &Params) -> Result<Params, Api
     }
 }
 
-/// A failed call as an activity's status message tells it.
-fn told(error: &ApiError) -> String {
-    format!("{} ({})", error.message, error.code)
-}
-
 impl World for RegionAt<'_> {
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String> {
         let template = self.find(wanted).map_err(|error| error.message)?;
@@ -156,7 +159,20 @@ impl World for RegionAt<'_> {
     }
 
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String> {
-        self.run(request).map_err(|error| told(&error))
+        if let Some(error) = self.region.dials.launch_error(&request.group) {
+            return Err(error.reason(Attempt {
+                instance_type: &self.instance_type(&request.template),
+                zone: &match &request.place {
+                    Place::Subnet(subnet) => self.subnet_zone(subnet).unwrap_or_default(),
+                    Place::Zone(zone) => zone.clone(),
+                },
+                subnet: match &request.place {
+                    Place::Subnet(subnet) => subnet,
+                    Place::Zone(_) => "",
+                },
+            }));
+        }
+        self.run(request).map_err(|error| error.message)
     }
 
     fn terminate(&mut self, instance_id: &str) {
@@ -174,6 +190,7 @@ impl World for RegionAt<'_> {
             impaired: instance
                 .impairment()
                 .is_some_and(|fault| !fault.failure.kind.may_pass()),
+            reason: instance.reason.as_ref().map(|why| why.message.clone()),
         })
     }
 
@@ -217,6 +234,7 @@ impl World for RegionAt<'_> {
 mod tests {
     use super::*;
     use crate::autoscaling;
+    use crate::launch_error::LaunchError;
 
     #[test]
     fn an_alarm_is_what_was_dialled() {
@@ -321,6 +339,152 @@ mod tests {
             assert!(said.is_some_and(|said| said.contains(why)), "{refused:?}");
             assert!(region.ec2.instances.is_empty());
         }
+    }
+
+    /// R9: what a group launches from goes away under it, or EC2 has no room; each try is one failed activity that says so.
+    #[test]
+    fn launches_that_ec2_refuses_give_its_reason() {
+        let whole = "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceType=t3.micro&LaunchTemplateData.KeyName=key\
+                     &LaunchTemplateData.SecurityGroupId.1=GROUP";
+        let ec2 = |region: &mut Region, action: &str, form: &str| {
+            let ctx = RequestContext {
+                now: Timestamp::UNIX_EPOCH,
+            };
+            let params = Params::parse(form.as_bytes());
+            crate::ec2::handle(&mut region.ec2, &ctx, action, &params)
+                .unwrap()
+                .into_string()
+        };
+        type Act<'a> = Box<dyn Fn(&mut Region, &Named) + 'a>;
+        struct Named {
+            image: String,
+            group: String,
+            template: String,
+        }
+        let gone: Vec<(Act<'_>, &str)> = vec![
+            (
+                // Another account's: it is its owner who deregisters it.
+                Box::new(|region, named| drop(region.ec2.images.remove(&named.image))),
+                "The image id '[IMAGE]' does not exist",
+            ),
+            (
+                Box::new(|region, _| drop(ec2(region, "DeleteKeyPair", "KeyName=key"))),
+                "The key pair 'key' does not exist",
+            ),
+            (
+                Box::new(|region, named| {
+                    let form = format!("GroupId={}", named.group);
+                    ec2(region, "DeleteSecurityGroup", &form);
+                }),
+                "The security group 'GROUP' does not exist",
+            ),
+            (
+                Box::new(|region, _| {
+                    drop(ec2(
+                        region,
+                        "DeleteLaunchTemplate",
+                        "LaunchTemplateName=shop",
+                    ));
+                }),
+                "The specified launch template, with template ID TEMPLATE, does not exist",
+            ),
+            (
+                Box::new(|region, _| {
+                    let error = Some(LaunchError::InsufficientInstanceCapacity);
+                    region.dials.set_launch_error("shop", error);
+                }),
+                "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1c). \
+                 Our system will be working on provisioning additional capacity. You can currently get t3.micro capacity by \
+                 not specifying an Availability Zone in your request",
+            ),
+            (
+                Box::new(|region, _| {
+                    let error = Some(LaunchError::UnfulfillableCapacity);
+                    region.dials.set_launch_error("shop", error);
+                }),
+                "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request \
+                 configuration. Please adjust your request and try again",
+            ),
+        ];
+        for (take, reason) in gone {
+            let mut region = region("&LaunchTemplateData.ImageId=IMAGE");
+            ec2(&mut region, "CreateKeyPair", "KeyName=key");
+            let made = ec2(
+                &mut region,
+                "CreateSecurityGroup",
+                "GroupName=web&GroupDescription=web",
+            );
+            let group_id = made.split_once("<groupId>").unwrap().1;
+            let image = region.ec2.images.keys().next().unwrap().clone();
+            let named = Named {
+                image: image.clone(),
+                group: group_id.split_once('<').unwrap().0.to_owned(),
+                template: region.ec2.template_by_name("shop").unwrap().id.clone(),
+            };
+            let data = whole
+                .replace("IMAGE", &image)
+                .replace("GROUP", &named.group);
+            ec2(
+                &mut region,
+                "CreateLaunchTemplateVersion",
+                &format!("LaunchTemplateName=shop{data}"),
+            );
+            let (mut state, made) = group(&mut region, "&AvailabilityZones.member.1=us-east-1c");
+            made.unwrap();
+            assert_eq!(region.ec2.instances.len(), 4);
+            let now = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
+            let ctx = RequestContext { now };
+            let mut ask = |region: &mut Region, action: &str, more: &str| {
+                let form = format!("AutoScalingGroupName=shop{more}");
+                let params = Params::parse(form.as_bytes());
+                let mut world = RegionAt { region, now };
+                let answer = autoscaling::handle(&mut state, &mut world, &ctx, action, &params);
+                autoscaling::tick(&mut state, &mut world, now);
+                answer.unwrap().into_string()
+            };
+            ask(
+                &mut region,
+                "UpdateAutoScalingGroup",
+                "&LaunchTemplate.LaunchTemplateName=shop&LaunchTemplate.Version=2",
+            );
+            take(&mut region, &named);
+            ask(&mut region, "SetDesiredCapacity", "&DesiredCapacity=6");
+            let said = ask(&mut region, "DescribeScalingActivities", "");
+            let reason = reason
+                .replace("IMAGE", &named.image)
+                .replace("GROUP", &named.group)
+                .replace("TEMPLATE", &named.template);
+            let mut expected = format!(
+                "<Description>Launching a new EC2 instance.  Status Reason: {reason}. Launching EC2 instance failed.</Description>"
+            );
+            assert_eq!(said.matches(&expected).count(), 1, "{expected} in {said}");
+            expected = format!(
+                "<StatusCode>Failed</StatusCode><StatusMessage>{reason}. Launching EC2 instance failed.</StatusMessage>"
+            );
+            assert_eq!(said.matches(&expected).count(), 1, "{expected} in {said}");
+        }
+    }
+
+    #[test]
+    fn spot_reclaim_shows_in_the_state_reason() {
+        let mut region = region("&LaunchTemplateData.ImageId=IMAGE");
+        group(&mut region, "&AvailabilityZones.member.1=us-east-1c")
+            .1
+            .unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let id = region.ec2.instances.keys().next().unwrap().clone();
+        region.ec2.reclaim(&id, now);
+        // The group then takes it out as well, which changes nothing.
+        region.ec2.terminate(&id, now);
+        let world = RegionAt {
+            region: &mut region,
+            now,
+        };
+        let reason = world.instance(&id).unwrap().reason.unwrap();
+        assert_eq!(
+            reason,
+            "Server.SpotInstanceTermination: Spot instance termination"
+        );
     }
 
     #[test]

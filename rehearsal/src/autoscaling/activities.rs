@@ -1,6 +1,9 @@
 //! Scaling activities: the group's diary, in AWS's words.
 //!
 //! Owns the record and its texts. Must not decide anything.
+//!
+//! The rule: clients tell causes apart by these texts, so each is what AWS writes (`docs/fidelity.md` has them with their
+//! sources), and what failed or was cancelled has a reason: [`ActivityStatus`] cannot be made without.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,8 +13,8 @@ use crate::table::Series;
 /// How many activities a group remembers; AWS keeps six weeks, a rehearsal needs fewer.
 const REMEMBERED: usize = 5000;
 
-/// StatusCode of an activity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How an activity stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ActivityStatus {
     /// A launch before InService.
     PreInService,
@@ -23,28 +26,47 @@ pub(crate) enum ActivityStatus {
     MidLifecycleAction,
     /// Done.
     Successful,
-    /// Could not be done.
-    Failed,
-    /// Given up, e.g. by ABANDON.
-    Cancelled,
+    /// Could not be done, for this reason.
+    Failed(String),
+    /// Given up for this reason, e.g. ABANDON.
+    Cancelled(String),
 }
 
 impl ActivityStatus {
-    /// As the wire has it.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// StatusCode.
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::PreInService => "PreInService",
             Self::InProgress => "InProgress",
             Self::WaitingForELBConnectionDraining => "WaitingForELBConnectionDraining",
             Self::MidLifecycleAction => "MidLifecycleAction",
             Self::Successful => "Successful",
-            Self::Failed => "Failed",
-            Self::Cancelled => "Cancelled",
+            Self::Failed(_) => "Failed",
+            Self::Cancelled(_) => "Cancelled",
         }
     }
 
-    fn ended(self) -> bool {
-        matches!(self, Self::Successful | Self::Failed | Self::Cancelled)
+    /// StatusMessage: why it failed or was cancelled.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) | Self::Cancelled(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Progress, 0 to 100.
+    pub(crate) fn progress(&self) -> u32 {
+        match self {
+            Self::PreInService => 30,
+            Self::InProgress | Self::WaitingForELBConnectionDraining | Self::MidLifecycleAction => {
+                50
+            }
+            Self::Successful | Self::Failed(_) | Self::Cancelled(_) => 100,
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.progress() == 100
     }
 }
 
@@ -53,8 +75,8 @@ impl ActivityStatus {
 pub(crate) struct Activity {
     /// A UUID.
     pub(crate) id: String,
-    /// e.g. `Launching a new EC2 instance: i-…`
-    pub(crate) description: String,
+    /// What is done, e.g. `Launching a new EC2 instance: i-…`; see [`Activity::description`].
+    pub(crate) what: String,
     /// Why, in AWS's words.
     pub(crate) cause: String,
     /// When it began.
@@ -63,12 +85,60 @@ pub(crate) struct Activity {
     pub(crate) ended: Option<Timestamp>,
     /// How it stands.
     pub(crate) status: ActivityStatus,
-    /// Why it failed or was cancelled.
-    pub(crate) message: Option<String>,
-    /// 0 to 100.
-    pub(crate) progress: u32,
     /// JSON with subnet and zone.
     pub(crate) details: String,
+}
+
+impl Activity {
+    /// One that begins now, and is over when it has failed already.
+    pub(crate) fn begin(
+        id: String,
+        what: String,
+        cause: String,
+        status: ActivityStatus,
+        details: String,
+        now: Timestamp,
+    ) -> Self {
+        let ended = status.ended().then_some(now);
+        Self {
+            id,
+            what,
+            cause,
+            started: now,
+            ended,
+            status,
+            details,
+        }
+    }
+
+    /// Description: what is done, and why not or what it waits for.
+    pub(crate) fn description(&self) -> String {
+        let what = &self.what;
+        match &self.status {
+            ActivityStatus::Failed(why) | ActivityStatus::Cancelled(why) => {
+                format!("{what}.  Status Reason: {why}")
+            }
+            ActivityStatus::WaitingForELBConnectionDraining => {
+                format!("{what} - Waiting For ELB Connection Draining.")
+            }
+            _ => what.clone(),
+        }
+    }
+}
+
+/// Why a launch failed that EC2 refused for this reason.
+pub(crate) fn launch_refused(reason: &str) -> ActivityStatus {
+    let reason = reason.trim_end().trim_end_matches('.');
+    ActivityStatus::Failed(format!("{reason}. Launching EC2 instance failed."))
+}
+
+/// Why a launch is given up whose instance went down before it was in service, with EC2's message when it has one.
+pub(crate) fn died(reason: Option<&str>) -> String {
+    let why = reason.map(|reason| format!(" Termination Reason: {reason}"));
+    format!(
+        "Instance became unhealthy while waiting for instance to be in InService state.{}",
+        why.unwrap_or_default()
+    )
 }
 
 /// A group's activities, oldest first.
@@ -85,32 +155,14 @@ impl Diary {
     }
 
     /// Moves an open activity on; a closed one stays as it is.
-    pub(crate) fn note(
-        &mut self,
-        id: &str,
-        status: ActivityStatus,
-        message: Option<String>,
-        now: Timestamp,
-    ) {
+    pub(crate) fn note(&mut self, id: &str, status: ActivityStatus, now: Timestamp) {
         let place = self.0.last_where(|activity| activity.id == id);
         let open = place.filter(|place| !self.0[*place].status.ended());
         let Some(activity) = open.and_then(|place| self.0.get_mut(place)) else {
             return;
         };
+        activity.ended = status.ended().then_some(now);
         activity.status = status;
-        if message.is_some() {
-            activity.message = message;
-        }
-        activity.progress = match status {
-            ActivityStatus::PreInService => 30,
-            ActivityStatus::InProgress
-            | ActivityStatus::WaitingForELBConnectionDraining
-            | ActivityStatus::MidLifecycleAction => 50,
-            ActivityStatus::Successful | ActivityStatus::Failed | ActivityStatus::Cancelled => 100,
-        };
-        if status.ended() {
-            activity.ended = Some(now);
-        }
     }
 
     /// Newest first, as the API lists them.

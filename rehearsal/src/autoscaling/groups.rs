@@ -255,14 +255,8 @@ impl Group {
     }
 
     /// Moves the activity of the member at `position` on.
-    pub(crate) fn note(
-        &mut self,
-        position: usize,
-        status: ActivityStatus,
-        message: Option<String>,
-        now: Timestamp,
-    ) {
+    pub(crate) fn note(&mut self, position: usize, status: ActivityStatus, now: Timestamp) {
         self.diary
-            .note(&self.members[position].activity, status, message, now);
+            .note(&self.members[position].activity, status, now);
     }
 }

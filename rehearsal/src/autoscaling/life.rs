@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::activities::{Activity, ActivityStatus, moment};
+use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
 use super::groups::{Group, HealthType, Transition, after};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
 use super::switches::Switches;
@@ -25,8 +25,8 @@ pub(crate) enum Departure<'a> {
     ScaleIn(&'a str),
     /// An instance refresh replaces it.
     Refresh,
-    /// A user asked for it.
-    Request,
+    /// A user asked for it; desired capacity before and after, where that was lowered with it.
+    Request(Option<(u32, u32)>),
     /// The group is being force-deleted; nobody is asked.
     ForceDelete,
 }
@@ -62,17 +62,14 @@ pub(crate) fn launch(
     match launched {
         Ok((id, template)) => {
             let view = world.instance(&id);
-            group.diary.add(Activity {
-                id: activity.clone(),
-                description: format!("Launching a new EC2 instance: {id}"),
-                cause: cause.to_owned(),
-                started: now,
-                ended: None,
-                status: ActivityStatus::PreInService,
-                message: None,
-                progress: 30,
+            group.diary.add(Activity::begin(
+                activity.clone(),
+                format!("Launching a new EC2 instance: {id}"),
+                cause.to_owned(),
+                ActivityStatus::PreInService,
                 details,
-            });
+                now,
+            ));
             group.members.push(Member {
                 id: id.clone(),
                 zone: view.as_ref().map(|v| v.zone.clone()).unwrap_or_default(),
@@ -94,19 +91,14 @@ pub(crate) fn launch(
             Some(id)
         }
         Err(why) => {
-            group.diary.add(Activity {
-                id: activity,
-                description: format!(
-                    "Launching a new EC2 instance.  Status Reason: {why} Launching EC2 instance failed."
-                ),
-                cause: cause.to_owned(),
-                started: now,
-                ended: Some(now),
-                status: ActivityStatus::Failed,
-                message: Some(format!("{why} Launching EC2 instance failed.")),
-                progress: 100,
+            group.diary.add(Activity::begin(
+                activity,
+                "Launching a new EC2 instance".to_owned(),
+                cause.to_owned(),
+                launch_refused(&why),
                 details,
-            });
+                now,
+            ));
             slow_down(group, now, switches);
             None
         }
@@ -139,6 +131,9 @@ pub(crate) fn leave(
         Departure::Unhealthy(Health::Reported) => format!(
             "At {at} an instance was taken out of service in response to a user health-check."
         ),
+        Departure::Unhealthy(Health::BadChecks) => format!(
+            "At {at} an instance was taken out of service in response to an EC2 instance status checks failure."
+        ),
         Departure::Unhealthy(Health::BadInstance | Health::Healthy) => format!(
             "At {at} an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped."
         ),
@@ -150,10 +145,13 @@ pub(crate) fn leave(
             "At {at} an instance was taken out of service in response to an instance refresh.  At {at} instance {} was selected for termination.",
             member.id
         ),
-        Departure::Request => {
+        Departure::Request(capacity) => {
+            let shrinking =
+                capacity.map(|(from, to)| format!(", shrinking the capacity from {from} to {to}"));
             format!(
-                "At {at} instance {} was taken out of service in response to a user request.",
-                member.id
+                "At {at} instance {} was taken out of service in response to a user request{}.",
+                member.id,
+                shrinking.unwrap_or_default()
             )
         }
         Departure::ForceDelete => format!(
@@ -169,29 +167,24 @@ pub(crate) fn leave(
         world.deregister_target(arn, &member.id);
     }
     let draining = !member.registered.is_empty();
-    let (description, id, zone) = (
-        format!("Terminating EC2 instance: {}", member.id),
-        activity.clone(),
-        member.zone.clone(),
-    );
+    let what = format!("Terminating EC2 instance: {}", member.id);
+    let details = format!("{{\"Availability Zone\":\"{}\"}}", member.zone);
+    // A launch that was under way is given up for the same reason.
     group
         .diary
-        .note(&previous, ActivityStatus::Cancelled, None, now);
-    group.diary.add(Activity {
-        id,
-        description,
+        .note(&previous, ActivityStatus::Cancelled(cause.clone()), now);
+    group.diary.add(Activity::begin(
+        activity.clone(),
+        what,
         cause,
-        started: now,
-        ended: None,
-        status: if draining {
+        if draining {
             ActivityStatus::WaitingForELBConnectionDraining
         } else {
             ActivityStatus::InProgress
         },
-        message: None,
-        progress: 50,
-        details: format!("{{\"Availability Zone\":\"{zone}\"}}"),
-    });
+        details,
+        now,
+    ));
     activity
 }
 
@@ -214,7 +207,7 @@ pub(crate) fn advance(
                     let member = &mut group.members[position];
                     member.registered.clear();
                     member.state = LifecycleState::Standby;
-                    group.note(position, ActivityStatus::Successful, None, now);
+                    group.note(position, ActivityStatus::Successful, now);
                 }
             }
             LifecycleState::Terminating => terminating(group, position, world, now),
@@ -223,7 +216,7 @@ pub(crate) fn advance(
             | LifecycleState::TerminatingProceed
             | LifecycleState::TerminatingRetained => {
                 if left(&group.members[position], world) {
-                    group.note(position, ActivityStatus::Successful, None, now);
+                    group.note(position, ActivityStatus::Successful, now);
                     gone.push(position);
                 }
             }
@@ -269,10 +262,13 @@ fn pending(
             };
             member.actions = actions;
             if member.state == LifecycleState::PendingWait {
-                group.note(position, ActivityStatus::MidLifecycleAction, None, now);
+                group.note(position, ActivityStatus::MidLifecycleAction, now);
             }
         }
-        _ => launch_failed(group, position, not_running(&id), world, now, switches),
+        _ => {
+            let why = not_running(&id, world);
+            launch_failed(group, position, why, world, now, switches);
+        }
     }
 }
 
@@ -285,7 +281,8 @@ fn pending_wait(
 ) {
     let id = group.members[position].id.clone();
     if !runs(&id, world) {
-        return launch_failed(group, position, not_running(&id), world, now, switches);
+        let why = not_running(&id, world);
+        return launch_failed(group, position, why, world, now, switches);
     }
     match verdict(group, position, now) {
         HookVerdict::Waiting => {}
@@ -304,7 +301,7 @@ fn enter_service(group: &mut Group, position: usize, world: &mut dyn World, now:
     member.in_service_since = Some(now);
     group.launch_failures = 0;
     group.launch_not_before = None;
-    group.note(position, ActivityStatus::Successful, None, now);
+    group.note(position, ActivityStatus::Successful, now);
 }
 
 fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) {
@@ -318,8 +315,10 @@ fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) 
     }
     let in_grace = member.in_grace(grace, now);
     let impaired = world.instance(&member.id).is_some_and(|view| view.impaired);
-    if !runs(&member.id, world) || (impaired && !in_grace) {
+    if !runs(&member.id, world) {
         group.members[position].health = Health::BadInstance;
+    } else if impaired && !in_grace {
+        group.members[position].health = Health::BadChecks;
     } else if elb && !in_grace {
         let bad =
             |arn: &String| world.target_health(arn, &member.id).as_deref() == Some("unhealthy");
@@ -343,10 +342,10 @@ fn terminating(group: &mut Group, position: usize, world: &mut dyn World, now: T
     if member.actions.is_empty() {
         member.state = LifecycleState::TerminatingProceed;
         world.terminate(&member.id);
-        group.note(position, ActivityStatus::InProgress, None, now);
+        group.note(position, ActivityStatus::InProgress, now);
     } else {
         member.state = LifecycleState::TerminatingWait;
-        group.note(position, ActivityStatus::MidLifecycleAction, None, now);
+        group.note(position, ActivityStatus::MidLifecycleAction, now);
     }
 }
 
@@ -361,12 +360,12 @@ fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, n
     match verdict {
         HookVerdict::Abandoned(why) if retain => {
             member.state = LifecycleState::TerminatingRetained;
-            group.note(position, ActivityStatus::Cancelled, Some(why), now);
+            group.note(position, ActivityStatus::Cancelled(why), now);
         }
         _ => {
             member.state = LifecycleState::TerminatingProceed;
             world.terminate(&member.id);
-            group.note(position, ActivityStatus::InProgress, None, now);
+            group.note(position, ActivityStatus::InProgress, now);
         }
     }
 }
@@ -390,7 +389,7 @@ fn launch_failed(
     now: Timestamp,
     switches: &Switches,
 ) {
-    group.note(position, ActivityStatus::Cancelled, Some(why), now);
+    group.note(position, ActivityStatus::Cancelled(why), now);
     leave(group, position, Departure::LaunchFailure, world, now);
     slow_down(group, now, switches);
 }
@@ -416,8 +415,8 @@ fn open_actions(
         .collect()
 }
 
-fn not_running(id: &str) -> String {
-    format!("Instance {id} became unhealthy while waiting for instance to be in InService state.")
+fn not_running(id: &str, world: &dyn World) -> String {
+    died(world.instance(id).and_then(|view| view.reason).as_deref())
 }
 
 fn runs(id: &str, world: &dyn World) -> bool {

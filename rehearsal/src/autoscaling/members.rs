@@ -97,6 +97,8 @@ pub(crate) enum Health {
     Healthy,
     /// EC2 says it does not run.
     BadInstance,
+    /// A status check of EC2's fails.
+    BadChecks,
     /// A target group calls it unhealthy.
     BadTarget,
     /// SetInstanceHealth said so.

@@ -64,6 +64,8 @@ pub(crate) struct InstanceView {
     pub(crate) image_id: String,
     /// Whether a status check of it fails, for a reason that a replacement does not share.
     pub(crate) impaired: bool,
+    /// EC2's message about why it is in its state, when there is one (`Client.UserInitiatedShutdown: …`).
+    pub(crate) reason: Option<String>,
 }
 
 /// State of a CloudWatch alarm named in a refresh.
@@ -84,7 +86,7 @@ pub(crate) trait World {
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
     /// Whether EC2 would launch from this template version in that place now; `Err` is its message.
     fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String>;
-    /// RunInstances of one; `Err` is the status message of a failed scaling activity.
+    /// RunInstances of one; `Err` is EC2's reason, as the failed scaling activity gives it.
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;
     /// TerminateInstances of one; asking twice is fine.
     fn terminate(&mut self, instance_id: &str);

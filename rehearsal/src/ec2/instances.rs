@@ -175,6 +175,14 @@ impl Reason {
         }
     }
 
+    /// Spot took it back.
+    pub(crate) fn spot() -> Self {
+        Self {
+            code: "Server.SpotInstanceTermination".to_owned(),
+            message: "Server.SpotInstanceTermination: Spot instance termination".to_owned(),
+        }
+    }
+
     /// Its machine failed.
     pub(crate) fn fault(why: &str) -> Self {
         Self {
@@ -274,11 +282,20 @@ impl State {
 
     /// Begins to terminate an instance; asking twice is fine.
     pub(crate) fn terminate(&mut self, id: &str, now: Timestamp) {
+        self.shut_down(id, Reason::user(), now);
+    }
+
+    /// Terminates an instance as Spot does when it needs the capacity.
+    pub(crate) fn reclaim(&mut self, id: &str, now: Timestamp) {
+        self.shut_down(id, Reason::spot(), now);
+    }
+
+    fn shut_down(&mut self, id: &str, why: Reason, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(id)
             && !matches!(instance.phase, Phase::Terminated | Phase::ShuttingDown)
         {
             instance.reboots = false;
-            instance.enter(Phase::ShuttingDown, Some(Reason::user()), now);
+            instance.enter(Phase::ShuttingDown, Some(why), now);
         }
     }
 

@@ -20,6 +20,9 @@ use super::templates::Data;
 use crate::cloud::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
+/// What is launched when no instance type is named.
+pub(crate) const DEFAULT_TYPE: &str = "t3.micro";
+
 /// What EC2 takes of user data, decoded.
 const USER_DATA_LIMIT: usize = 16 * 1024;
 /// More than this at once is a slip of the pen: each is a virtual machine.
@@ -208,7 +211,7 @@ pub(crate) fn launch(
             format!("The image ID '{}' is not available", image.id),
         ));
     }
-    let kind = instance_types::find(params.text("InstanceType").unwrap_or("t3.micro"))?;
+    let kind = instance_types::find(params.text("InstanceType").unwrap_or(DEFAULT_TYPE))?;
     check_fit(kind, &image)?;
     let mut instance_tags = tags_for(&params, "instance")?;
     instance_tags.extend(marks.clone());

@@ -188,12 +188,12 @@ fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiEr
             moment(now),
             member.id
         );
-        activities.push(open(
+        activities.push(Activity::begin(
             id,
             format!("{verb}: {}", member.id),
             cause,
             ActivityStatus::InProgress,
-            &member.zone,
+            details(member),
             now,
         ));
     }
@@ -228,12 +228,12 @@ pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             member.id,
             group.desired
         );
-        activities.push(open(
+        activities.push(Activity::begin(
             id,
             format!("Moving EC2 instance out of Standby: {}", member.id),
             cause,
             ActivityStatus::PreInService,
-            &member.zone,
+            details(member),
             now,
         ));
     }
@@ -253,6 +253,7 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             format!("The instance {id} is already being terminated or detached."),
         ));
     }
+    let before = group.desired;
     if shrink && state.is_counted() {
         decrement(group, 1)?;
     }
@@ -261,7 +262,9 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         group.members[position].state = LifecycleState::TerminatingProceed;
         world.terminate(&id);
     } else {
-        life::leave(group, position, Departure::Request, world, now);
+        let shrinking = (group.desired < before).then_some((before, group.desired));
+        let why = Departure::Request(shrinking);
+        life::leave(group, position, why, world, now);
     }
     let activity = group.members[position].activity.clone();
     let mut xml = Xml::new();
@@ -273,29 +276,8 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(xml)
 }
 
-fn open(
-    id: String,
-    description: String,
-    cause: String,
-    status: ActivityStatus,
-    zone: &str,
-    now: jiff::Timestamp,
-) -> Activity {
-    Activity {
-        id,
-        description,
-        cause,
-        started: now,
-        ended: None,
-        status,
-        message: None,
-        progress: if status == ActivityStatus::PreInService {
-            30
-        } else {
-            50
-        },
-        details: format!("{{\"Availability Zone\":\"{zone}\"}}"),
-    }
+fn details(member: &Member) -> String {
+    format!("{{\"Availability Zone\":\"{}\"}}", member.zone)
 }
 
 fn record(group: &mut Group, activities: Vec<Activity>) -> Xml {

@@ -40,7 +40,7 @@ pub(super) fn activities(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 fn passes(filter: &Params, activity: &Activity) -> bool {
     let values = filter.list("Values");
     match filter.text("Name") {
-        Some("Status") => values.contains(&activity.status.as_str()),
+        Some("Status") => values.contains(&activity.status.code()),
         _ => true,
     }
 }

@@ -132,13 +132,13 @@ pub(super) fn hook(xml: &mut Xml, group: &str, hook: &Hook) {
 pub(super) fn activity(xml: &mut Xml, group: &str, arn: &str, activity: &Activity) {
     xml.text("ActivityId", &activity.id)
         .text("AutoScalingGroupName", group)
-        .text("Description", &activity.description)
+        .text("Description", activity.description())
         .text("Cause", &activity.cause)
         .text("StartTime", iso(activity.started))
         .maybe("EndTime", activity.ended.map(iso))
-        .text("StatusCode", activity.status.as_str())
-        .maybe("StatusMessage", activity.message.as_ref())
-        .text("Progress", activity.progress)
+        .text("StatusCode", activity.status.code())
+        .maybe("StatusMessage", activity.status.message())
+        .text("Progress", activity.status.progress())
         .text("Details", &activity.details)
         .text("AutoScalingGroupARN", arn);
 }

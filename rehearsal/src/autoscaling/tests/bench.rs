@@ -41,11 +41,23 @@ pub(super) struct Memory {
     pub(super) by_parameter: BTreeSet<u64>,
     /// What `$Latest` is.
     pub(super) latest: u64,
+    /// Launches refused so far.
+    pub(super) refused: usize,
     /// Registrations so far.
     pub(super) registrations: u32,
     /// Instances start as `pending` and stay so until told.
     pub(super) slow_boot: bool,
     made: u32,
+}
+
+impl Memory {
+    /// Ends an instance for a reason of EC2's.
+    pub(super) fn die(&mut self, id: &str, reason: &str) {
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.state = "terminated".to_owned();
+            instance.reason = (!reason.is_empty()).then(|| reason.to_owned());
+        }
+    }
 }
 
 impl World for Memory {
@@ -84,6 +96,7 @@ impl World for Memory {
             .parse()
             .expect("a numbered version");
         if self.unlaunchable.contains(&version) {
+            self.refused += 1;
             return Err("The image id '[ami-x]' does not exist".to_owned());
         }
         self.made += 1;
@@ -100,6 +113,7 @@ impl World for Memory {
                 instance_type: "t3.micro".to_owned(),
                 image_id: format!("ami-{version}"),
                 impaired: false,
+                reason: None,
             },
         );
         self.versions.insert(id.clone(), version);

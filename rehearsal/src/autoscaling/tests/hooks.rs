@@ -50,10 +50,7 @@ fn continue_leads_into_service_by_way_of_the_target_groups() {
     assert_eq!(bench.world.registrations, 1);
     let activity = bench.of().diary.newest_first().next().expect("an activity");
     assert_eq!(activity.status, ActivityStatus::Successful);
-    assert_eq!(
-        activity.description,
-        format!("Launching a new EC2 instance: {id}")
-    );
+    assert_eq!(activity.what, format!("Launching a new EC2 instance: {id}"));
 }
 
 #[test]
@@ -141,8 +138,8 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
         .of()
         .diary
         .newest_first()
-        .filter(|a| a.description.starts_with("Launching"))
-        .filter_map(|a| a.message.as_deref())
+        .filter(|a| a.what.starts_with("Launching"))
+        .filter_map(|a| a.status.message())
         .collect();
     assert!(
         told[0].ends_with("was abandoned: Lifecycle Action Completed with ABANDON Result"),
@@ -175,7 +172,7 @@ fn silence_is_the_hooks_default_result() {
                 .of()
                 .diary
                 .newest_first()
-                .find_map(|a| a.message.clone());
+                .find_map(|a| a.status.message().map(str::to_owned));
             assert!(told.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")));
         }
     }

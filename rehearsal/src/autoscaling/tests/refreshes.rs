@@ -161,7 +161,7 @@ fn the_group_learns_of_the_new_version_only_at_the_end() {
         .of()
         .diary
         .newest_first()
-        .find(|a| a.description.starts_with("Terminating"))
+        .find(|a| a.what.starts_with("Terminating"))
         .map(|a| a.cause.clone())
         .expect("an old one left");
     assert!(

@@ -207,10 +207,10 @@ fn a_rollback_whose_old_version_no_longer_launches_fails() {
         .of()
         .diary
         .newest_first()
-        .find_map(|a| a.message.clone());
+        .find_map(|a| a.status.message().map(str::to_owned));
     assert_eq!(
         failed.as_deref(),
-        Some("The image id '[ami-x]' does not exist Launching EC2 instance failed.")
+        Some("The image id '[ami-x]' does not exist. Launching EC2 instance failed.")
     );
 }
 
