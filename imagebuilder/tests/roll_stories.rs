@@ -592,3 +592,68 @@ async fn a_throttled_api_is_borne() {
         );
     }
 }
+
+/// Row R12: each action that a roll needs is denied in turn, then its alarm is not there, not OK, and OK.
+#[tokio::test]
+async fn a_roll_that_would_fail_later_is_refused_before_anything_is_written() {
+    let shop = Shop::open().await;
+    let dial = |name: &str, value: &str| {
+        say(Command::new(rehearsal())
+            .arg("dial")
+            .arg(shop.folder.path().join("cloud"))
+            .args([name, value]));
+    };
+    let untouched = async || {
+        assert_eq!(shop.serving("1").await, 2);
+        let versions = shop
+            .ec2
+            .describe_launch_template_versions()
+            .launch_template_name("shop")
+            .send()
+            .await
+            .expect("list versions");
+        assert_eq!(versions.launch_template_versions().len(), 1);
+        assert_eq!(shop.pointer("previous").await, None);
+        assert!(!shop.folder.path().join(".imagebuilder/runs").exists());
+    };
+    let services = [
+        (
+            "autoscaling",
+            "DescribeAutoScalingGroups DescribeLifecycleHooks DescribeInstanceRefreshes DescribeScalingActivities \
+             StartInstanceRefresh RollbackInstanceRefresh CancelInstanceRefresh",
+        ),
+        (
+            "ec2",
+            "DescribeLaunchTemplateVersions DescribeImages DescribeInstances CreateLaunchTemplateVersion RunInstances",
+        ),
+        ("elasticloadbalancing", "DescribeTargetHealth"),
+        ("ssm", "GetParameter PutParameter"),
+    ];
+    for (service, actions) in services {
+        for action in actions.split_whitespace() {
+            let action = format!("{service}:{action}");
+            let name = format!("deny.{action}");
+            dial(&name, "on");
+            let (code, told) = shop.run(&["roll"]);
+            dial(&name, "off");
+            assert_eq!(code, Some(3), "{action}: {told}");
+            assert!(told.contains(&action), "{action}: {told}");
+        }
+    }
+    untouched().await;
+
+    let config = format!("{CONFIGURATION}alarms = [\"sick\"]\n");
+    std::fs::write(shop.folder.path().join("alarmed.toml"), config).expect("write");
+    let arguments = ["--config", "alarmed.toml", "roll"];
+    let (code, told) = shop.run(&arguments);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("there is no alarm sick"), "{told}");
+    dial("alarm.sick", "ALARM");
+    let (code, told) = shop.run(&arguments);
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("alarm sick is ALARM"), "{told}");
+    untouched().await;
+    dial("alarm.sick", "OK");
+    let (code, told) = shop.run(&arguments);
+    assert_eq!(code, Some(0), "{told}");
+}

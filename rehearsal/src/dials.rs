@@ -335,6 +335,12 @@ impl Dials {
         }
     }
 
+    /// All alarms that are set, with their states in CloudWatch's words.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let all = self.alarms.iter();
+        all.map(|(name, state)| (name.as_str(), word(*state)))
+    }
+
     /// An alarm's state.
     pub(crate) fn alarm(&self, name: &str) -> AlarmState {
         self.alarms

@@ -391,6 +391,40 @@ impl Form {
     }
 }
 
+/// CloudWatch's DescribeAlarms over CBOR, from the dials: alarms are what those say. `None` for another call.
+pub(crate) fn describe_alarms<'a>(
+    call: &Call<'_>,
+    alarms: impl Iterator<Item = (&'a str, &'static str)>,
+) -> Option<Vec<u8>> {
+    if (call.scope, call.form, call.action)
+        != (Some("monitoring"), Form::Cbor, Some("DescribeAlarms"))
+    {
+        return None;
+    }
+    let encoded = |text: &str| {
+        let mut bytes = Vec::new();
+        cbor_text(&mut bytes, text);
+        bytes
+    };
+    let asks = |text: &str| {
+        let bytes = encoded(text);
+        call.body.windows(bytes.len()).any(|part| part == bytes)
+    };
+    let named = asks("AlarmNames");
+    // A map of one entry: an array without a length, of maps of two entries each (RFC 8949, §3.2.2).
+    let mut body = vec![0xa1];
+    body.extend(encoded("MetricAlarms"));
+    body.push(0x9f);
+    for (name, state) in alarms.filter(|(name, _)| !named || asks(name)) {
+        body.push(0xa2);
+        for text in ["AlarmName", name, "StateValue", state] {
+            body.extend(encoded(text));
+        }
+    }
+    body.push(0xff);
+    Some(body)
+}
+
 fn cbor_text(body: &mut Vec<u8>, text: &str) {
     match u8::try_from(text.len()) {
         Ok(short) if short < 24 => body.push(0x60 | short),
@@ -603,7 +637,9 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// Whether the body of such a request must be read to know what it asks for.
     pub(crate) fn is_read(form: Form, action: Option<&str>) -> bool {
-        form == Form::Query || action == Some("PutMetricAlarm")
+        form == Form::Query
+            || action == Some("PutMetricAlarm")
+            || form == Form::Cbor && action == Some("DescribeAlarms")
     }
 
     /// The name of what it asks for in IAM, e.g. `s3:GetObject`.

@@ -366,6 +366,12 @@ impl Front {
         if let Err(error) = call.check() {
             return tell(form, &error);
         }
+        if let Some(body) = foreign::describe_alarms(&call, dials.alarms()) {
+            let mut answer = respond(200, "application/cbor", &ids::uuid(), body);
+            let protocol = HeaderValue::from_static("rpc-v2-cbor");
+            answer.headers_mut().insert("smithy-protocol", protocol);
+            return answer;
+        }
         match self.moto.answer(request).await {
             Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
             Err(why) => unable(form, why),

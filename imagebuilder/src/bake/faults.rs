@@ -239,6 +239,91 @@ async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
     assert_ne!(third.digest, first.digest);
 }
 
+/// Row B5: everything that a bake names is looked for before anything is created.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_exist_is_refused_at_once_and_all_together() {
+    let mut scene = Scene::new(Verdict::Fit);
+    scene.config = Config::parse(
+        &format!(
+            "{CONFIG}instance_type = \"t9.huge\"\nsubnet = \"subnet-1\"\n[bake.gate]\ninstance_type = \"t4g.small\"\n\
+             instance_profile = \"shop\"\nsubnet = \"subnet-2\"\nsecurity_groups = [\"sg-1\", \"sg-far\"]\n"
+        ),
+        "test.toml",
+    )
+    .unwrap();
+    {
+        let mut world = scene.fake.world();
+        world.missing = ["t9.huge", "subnet-1", "sg-1"].map(str::to_owned).into();
+    }
+    let error = scene.bake(Reuse::Allowed).await.unwrap_err();
+    assert_eq!(Exit::of(&error), Exit::Refused);
+    let message = format!("{error:#}");
+    for want in [
+        "there is no subnet-1 in",
+        "there is no sg-1 in",
+        "sg-far is in vpc-2, and the gate's subnet in vpc-1",
+        "there is no instance type t9.huge in",
+        "instance type t4g.small runs arm64, and the image is x86_64",
+        "there is no instance profile shop",
+    ] {
+        assert!(message.contains(want), "{message}\nmisses {want}");
+    }
+    assert_eq!(scene.fake.world().changes, 0);
+    assert!(!scene.runs().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_that_would_fail_at_its_gate_is_refused_and_a_good_one_passes() {
+    let mut scene = Scene::new(Verdict::Fit);
+    let gate = "[bake.gate]\ninstance_profile = \"shop\"\nsecurity_groups = [\"sg-1\"]\n";
+    scene.config = Config::parse(&format!("{CONFIG}{gate}"), "test.toml").unwrap();
+    assert!(scene.bake(Reuse::Allowed).await.is_err());
+    assert_eq!(scene.fake.world().changes, 0);
+    scene.fake.world().profiles.insert("shop".to_owned());
+    scene.bake(Reuse::Allowed).await.unwrap();
+}
+
+/// What each action's denial comes to: refused before the first change, or named.
+#[tokio::test(start_paused = true)]
+async fn every_denied_action_is_found_before_the_first_change() {
+    use crate::permissions::{Need, Verb, needed};
+    let conditions = [Need::Shares, Need::Key, Need::Profile];
+    for silent in [false, true] {
+        for action in needed(&[Verb::Bake, Verb::Packer], &conditions) {
+            let mut scene = Scene::new(Verdict::Fit);
+            let more = "encrypt = true\nkms_key = \"arn:aws:kms:us-east-1:123456789012:key/1\"\n[bake.gate]\ninstance_profile = \"shop\"\n";
+            scene.config = Config::parse(&format!("{CONFIG}{more}"), "test.toml").unwrap();
+            {
+                let mut world = scene.fake.world();
+                world.profiles.insert("shop".to_owned());
+                world.policy.denied.insert(action.name);
+                world.policy.silent = silent;
+            }
+            let result = scene.bake(Reuse::Allowed).await;
+            let name = action.name;
+            match result {
+                Err(error) => {
+                    assert_eq!(Exit::of(&error), Exit::Refused, "{name}: {error:#}");
+                    assert!(format!("{error:#}").contains(name), "{name}: {error:#}");
+                    assert_eq!(scene.fake.world().changes, 0, "{name}");
+                    assert!(!scene.runs().exists(), "{name}");
+                }
+                Ok(_) => {
+                    let optional = action.need == Need::Optional;
+                    let by_iam_alone = action.asked == crate::permissions::Asked::Simulation;
+                    assert!(optional || silent && by_iam_alone, "{name} was not found");
+                    let story = scene.output.story();
+                    let named = story.iter().any(|line| {
+                        (line.contains("not checked: ") || line.contains("done without: "))
+                            && line.contains(name)
+                    });
+                    assert!(named, "{name}: {story:#?}");
+                }
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_builder_open_to_everybody_is_warned_of() {
     let mut scene = Scene::new(Verdict::Fit);

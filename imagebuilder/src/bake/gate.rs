@@ -60,19 +60,8 @@ pub(crate) async fn judge(
     tags.insert(contract::tags::RUN.into(), ledger.run().to_string());
     tags.insert(contract::tags::IMAGE.into(), config.image.name.to_string());
     tags.insert(NAME.into(), format!("{} gate", config.image.name));
-    let launch = Launch {
-        image: candidate.clone(),
-        instance_type: gate
-            .instance_type
-            .clone()
-            .unwrap_or_else(|| config.bake.instance_type.clone()),
-        instance_profile: gate.instance_profile.clone(),
-        subnet: gate.subnet.clone().or_else(|| config.bake.subnet.clone()),
-        security_groups: gate.security_groups.clone(),
-        user_data,
-        tags,
-        client_token: format!("{}-gate", ledger.run()),
-    };
+    let mut launch = launch(config, candidate, user_data, tags);
+    launch.client_token = format!("{}-gate", ledger.run());
     ledger.intend(Kind::Instance, "gate")?;
     let owned = cloud.instances.launch(&launch).await.map_err(|error| {
         Exit::BakeFailed
@@ -132,6 +121,29 @@ pub(crate) async fn judge(
             () = tokio::time::sleep(LOOK) => {}
             () = cancel.asked() => return Err(Exit::Cancelled.error("cancelled at the gate").into()),
         }
+    }
+}
+
+/// The launch of the gate's instance from `image`, without a client token.
+pub(super) fn launch(
+    config: &Config,
+    image: &ImageId,
+    user_data: Option<String>,
+    tags: crate::cloud::Tags,
+) -> Launch {
+    let gate = &config.bake.gate;
+    Launch {
+        image: image.clone(),
+        instance_type: gate
+            .instance_type
+            .clone()
+            .unwrap_or_else(|| config.bake.instance_type.clone()),
+        instance_profile: gate.instance_profile.clone(),
+        subnet: gate.subnet.clone().or_else(|| config.bake.subnet.clone()),
+        security_groups: gate.security_groups.clone(),
+        user_data,
+        tags,
+        client_token: String::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Baking an image: the visible list of steps, undo beside do.
 //!
-//! source → render → channel → reuse? → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
+//! source → render → channel → reuse? → preflight → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
 //! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
 
 mod channel;
@@ -13,6 +13,7 @@ pub(crate) mod key;
 mod lane;
 #[cfg(test)]
 mod others;
+pub(crate) mod preflight;
 mod publish;
 pub(crate) mod reap;
 mod source;
@@ -95,9 +96,56 @@ pub(crate) struct Baked {
     pub(crate) run: Option<RunId>,
 }
 
+/// What a bake comes to before it creates anything.
+enum Prepared {
+    /// An earlier image has the same inputs: with their digest and source.
+    Found(Box<(OwnImage, Digest, ImageId)>),
+    /// One is to be baked.
+    ToBake(Box<Inputs>),
+}
+
+/// What goes into a bake.
+struct Inputs {
+    source: Image,
+    stage: Stage,
+    gate_user_data: Option<String>,
+    digest: Digest,
+    parts: Vec<(String, Digest)>,
+    channel: Option<String>,
+}
+
 impl Bake<'_> {
     /// Bakes, gates and publishes; or finds that nothing changed.
+    ///
+    /// The rule: *everything that a bake needs is asked before anything is created* ([`preflight`]).
     pub(crate) async fn run(&self) -> anyhow::Result<Baked> {
+        match self.prepare().await {
+            Ok(Prepared::Found(found)) => {
+                let (own, digest, source) = *found;
+                self.reuse(&own, digest, source).await
+            }
+            Ok(Prepared::ToBake(prepared)) => self.carry_out(*prepared).await,
+            // What cannot even be looked at is one of all that is denied.
+            Err(error) => match crate::preflight::denied(&error) {
+                None => Err(error),
+                Some(call) => {
+                    let mut findings =
+                        preflight::findings(self.cloud, self.config, None, None).await;
+                    if findings.wrong.is_empty() {
+                        findings.wrong(
+                            call.to_string(),
+                            "allow it to the caller that `imagebuilder doctor` names; docs/operating.md has what a bake needs",
+                        );
+                    }
+                    findings.conclude(self.output)?;
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Everything up to the point where something would be created.
+    async fn prepare(&self) -> anyhow::Result<Prepared> {
         let step = self.output.step("source", "resolve the source image");
         let source = source::resolve(self.cloud.images.as_ref(), self.config).await?;
         step.done(format!("{} {}", source.id, source.name));
@@ -122,8 +170,45 @@ impl Bake<'_> {
         if self.reuse == Reuse::Allowed
             && let Some(found) = self.reusable(&digest).await?
         {
-            return self.reuse(&found, digest, source.id).await;
+            return Ok(Prepared::Found(Box::new((found, digest, source.id))));
         }
+
+        let step = self
+            .output
+            .step("preflight", "ask for everything that the bake will need");
+        let found = preflight::findings(
+            self.cloud,
+            self.config,
+            Some(&source),
+            gate_user_data.as_deref(),
+        )
+        .await;
+        if found.wrong.is_empty() {
+            step.done("nothing is wrong");
+        } else {
+            step.failed("see below");
+        }
+        found.conclude(self.output)?;
+        Ok(Prepared::ToBake(Box::new(Inputs {
+            source,
+            stage,
+            gate_user_data,
+            digest,
+            parts,
+            channel,
+        })))
+    }
+
+    /// Bakes what was prepared.
+    async fn carry_out(&self, prepared: Inputs) -> anyhow::Result<Baked> {
+        let Inputs {
+            source,
+            stage,
+            gate_user_data,
+            digest,
+            parts,
+            channel,
+        } = prepared;
 
         let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
         let name = self.config.image.name.as_str();

@@ -1,7 +1,7 @@
 //! An in-memory cloud for tests, with faults: the n-th changing call can fail, or never return as if the caller had
 //! been killed before or after the service did it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -49,11 +49,72 @@ pub(crate) struct World {
     pub(crate) unfiltered: bool,
     /// Whether the caller may not list volumes and network interfaces.
     pub(crate) denied: bool,
+    /// What the caller may do.
+    pub(crate) policy: Policy,
+    /// What instance profiles there are.
+    pub(crate) profiles: BTreeSet<String>,
+    /// Subnets, security groups and instance types that there are not.
+    pub(crate) missing: BTreeSet<String>,
     /// How many changing calls came.
     pub(crate) changes: u32,
     /// What goes wrong.
     pub(crate) fault: Option<Fault>,
     next: u32,
+}
+
+/// A fake's answer to who may do what: all, but for what is in `denied`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policy {
+    /// Actions by their names in IAM.
+    pub(crate) denied: BTreeSet<&'static str>,
+    /// Whether IAM may not be asked either.
+    pub(crate) silent: bool,
+    /// Every action that was asked for.
+    pub(crate) asked: BTreeSet<String>,
+}
+
+impl Policy {
+    /// The error of a call that is denied.
+    pub(crate) fn check(&mut self, action: &str) -> Answer<()> {
+        self.asked.insert(action.to_owned());
+        if !self.denied.contains(action) {
+            return Ok(());
+        }
+        let code = "UnauthorizedOperation";
+        Err(CloudError::new(Kind::Denied, action, code, "as arranged"))
+    }
+
+    /// IAM's simulation.
+    pub(crate) fn simulate(
+        &mut self,
+        simulation: &Simulation,
+    ) -> Answer<BTreeMap<String, Simulated>> {
+        if self.silent {
+            return Err(CloudError::new(
+                Kind::Denied,
+                "simulate",
+                "AccessDenied",
+                "",
+            ));
+        }
+        let mut found = BTreeMap::new();
+        for action in &simulation.actions {
+            let simulated = match self.check(action) {
+                Ok(()) => Simulated::Allowed,
+                Err(_) => Simulated::Denied,
+            };
+            found.insert((*action).to_owned(), simulated);
+        }
+        Ok(found)
+    }
+
+    /// What a launch needs.
+    pub(crate) fn launch(&mut self) -> Answer<()> {
+        for action in ["ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"] {
+            self.check(action)?;
+        }
+        Ok(())
+    }
 }
 
 impl World {
@@ -253,6 +314,7 @@ impl Fake {
             images: Arc::new(self.clone()),
             instances: Arc::new(self.clone()),
             parameters: Arc::new(self.clone()),
+            permissions: Arc::new(self.clone()),
             ..aws::nowhere()
         }
     }
@@ -580,8 +642,56 @@ impl Instances for Fake {
         .await
     }
 
-    async fn vpc_of(&self, _subnet: &SubnetId) -> Answer<Option<VpcId>> {
+    async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>> {
+        if self.world().missing.contains(subnet.as_str()) {
+            return Ok(None);
+        }
         Ok(VpcId::parse("vpc-1").ok())
+    }
+
+    async fn vpcs_of(
+        &self,
+        groups: &[SecurityGroupId],
+    ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>> {
+        let world = self.world();
+        // A name with `far` in it is of another VPC.
+        let vpc = |id: &SecurityGroupId| {
+            if id.as_str().contains("far") {
+                "vpc-2"
+            } else {
+                "vpc-1"
+            }
+        };
+        let found = groups
+            .iter()
+            .filter(|id| !world.missing.contains(id.as_str()));
+        Ok(found
+            .map(|id| (id.clone(), VpcId::parse(vpc(id)).ok()))
+            .collect())
+    }
+
+    async fn architectures(&self, instance_type: &str) -> Answer<Option<Vec<String>>> {
+        if self.world().missing.contains(instance_type) {
+            return Ok(None);
+        }
+        let arch = if instance_type.starts_with("t4g.") {
+            "arm64"
+        } else {
+            "x86_64"
+        };
+        Ok(Some(vec![arch.to_owned()]))
+    }
+
+    async fn may_launch(&self, launch: &Launch) -> Answer<()> {
+        let mut world = self.world();
+        if !world.images.contains_key(&launch.image) {
+            return Err(not_found("launch"));
+        }
+        world.policy.launch()
+    }
+
+    async fn may_launch_from(&self, _template_id: &str, _version: &str) -> Answer<()> {
+        self.world().policy.launch()
     }
 
     async fn create_security_group(
@@ -670,8 +780,31 @@ impl Instances for Fake {
         .await
     }
 
-    async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
-        Ok(())
+    async fn permitted(&self, permission: Permission, _template: Option<&str>) -> Answer<()> {
+        self.world().policy.check(&format!("ec2:{permission:?}"))
+    }
+}
+
+#[async_trait]
+impl Permissions for Fake {
+    async fn role(&self, name: &str) -> Answer<Option<String>> {
+        Ok(Some(format!("arn:aws:iam::{OWNER}:role/{name}")))
+    }
+
+    async fn simulate(
+        &self,
+        _principal: &str,
+        simulation: &Simulation,
+    ) -> Answer<BTreeMap<String, Simulated>> {
+        self.world().policy.simulate(simulation)
+    }
+
+    async fn instance_profile(&self, name: &str) -> Answer<Option<InstanceProfile>> {
+        let mut world = self.world();
+        world.policy.check("iam:GetInstanceProfile")?;
+        Ok(world.profiles.contains(name).then(|| InstanceProfile {
+            role: Some(format!("arn:aws:iam::{OWNER}:role/{name}")),
+        }))
     }
 }
 

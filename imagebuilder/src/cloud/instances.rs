@@ -132,17 +132,39 @@ pub(crate) struct NetworkInterface {
     pub(crate) tags: Tags,
 }
 
-/// A call whose permission can be asked for without making it.
+/// A call of EC2 whose permission its own dry run answers for. Named as the calls are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
-    /// RunInstances of an image.
-    RunInstances,
-    /// CreateImage.
-    CreateImage,
-    /// ImportKeyPair.
+    DescribeImages,
+    DescribeImageAttribute,
+    DescribeInstances,
+    DescribeInstanceStatus,
+    DescribeInstanceTypes,
+    DescribeSnapshots,
+    DescribeKeyPairs,
+    DescribeSecurityGroups,
+    DescribeSubnets,
+    DescribeVolumes,
+    DescribeNetworkInterfaces,
+    DescribeVpcs,
+    DescribeRegions,
+    DescribeLaunchTemplateVersions,
+    GetConsoleOutput,
     ImportKeyPair,
-    /// CreateSecurityGroup.
+    DeleteKeyPair,
     CreateSecurityGroup,
+    AuthorizeSecurityGroupIngress,
+    DeleteSecurityGroup,
+    StopInstances,
+    TerminateInstances,
+    CreateTags,
+    CreateImage,
+    ModifyImageAttribute,
+    DeregisterImage,
+    DeleteSnapshot,
+    DeleteVolume,
+    DeleteNetworkInterface,
+    CreateLaunchTemplateVersion,
 }
 
 /// Instances and what is made for one instance.
@@ -206,6 +228,18 @@ pub(crate) trait Instances: Send + Sync {
     ) -> Answer<Vec<NetworkInterface>>;
     /// Deletes a network interface; one that is gone already is fine.
     async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()>;
-    /// Asks whether a call would be permitted, by EC2's dry run. An error of kind `Denied` says no.
-    async fn permitted(&self, permission: Permission, image: Option<&ImageId>) -> Answer<()>;
+    /// The VPCs of security groups; those that do not exist are left out.
+    async fn vpcs_of(
+        &self,
+        groups: &[SecurityGroupId],
+    ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>>;
+    /// The architectures of an instance type in EC2's words; `None` when the region has no such type.
+    async fn architectures(&self, instance_type: &str) -> Answer<Option<Vec<String>>>;
+    /// Asks by dry run whether a launch would be done: permissions, and what it names.
+    async fn may_launch(&self, launch: &Launch) -> Answer<()>;
+    /// Asks by dry run whether a launch from a template's version would be done.
+    async fn may_launch_from(&self, template_id: &str, version: &str) -> Answer<()>;
+    /// Asks by dry run whether a call would be permitted. An error of kind `Denied` says no, any other says nothing.
+    /// `template_id` is what a launch-template call is about.
+    async fn permitted(&self, permission: Permission, template_id: Option<&str>) -> Answer<()>;
 }

@@ -12,6 +12,7 @@ mod instances;
 mod keys;
 mod owned;
 mod parameters;
+mod permissions;
 mod targets;
 mod templates;
 
@@ -35,6 +36,7 @@ pub(crate) use self::instances::{
 pub(crate) use self::keys::{PublicKey, SigningAlgorithm, SigningKeys};
 pub(crate) use self::owned::Owned;
 pub(crate) use self::parameters::{Parameter, Parameters};
+pub(crate) use self::permissions::{Alarms, InstanceProfile, Permissions, Simulated, Simulation};
 pub(crate) use self::targets::{DEFAULT_DRAIN_SECONDS, TargetGroups, TargetHealth};
 pub(crate) use self::templates::{
     LaunchTemplates, NewVersion, SavedVersion, Template, TemplateImage, TemplateRef,
@@ -69,6 +71,10 @@ pub(crate) struct Cloud {
     pub(crate) templates: Arc<dyn LaunchTemplates>,
     /// Target groups.
     pub(crate) targets: Arc<dyn TargetGroups>,
+    /// What the caller may do.
+    pub(crate) permissions: Arc<dyn Permissions>,
+    /// Alarms.
+    pub(crate) alarms: Arc<dyn Alarms>,
 }
 
 impl fmt::Debug for Cloud {

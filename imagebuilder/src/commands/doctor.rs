@@ -4,16 +4,18 @@ use clap::Args;
 use serde::Serialize;
 
 use super::channel;
-use crate::bake::resolve;
+use crate::bake::{self, resolve};
 use crate::channel::desk::{Access, Desk};
 use crate::channel::show::View;
-use crate::cloud::{Cloud, HookMoment, Image, Kind, Permission};
+use crate::cloud::{Cloud, Group, GroupLaunches, HookMoment, Image};
 use crate::config::Config;
 use crate::context::Context;
 use crate::exit::{self, Exit};
 use crate::ids::ImageId;
 use crate::output::Output;
 use crate::packer::Packer;
+use crate::preflight::Findings;
+use crate::roll;
 use crate::stage::{Stage, TEMPLATE};
 use crate::template::Facts;
 
@@ -158,7 +160,7 @@ impl Doctor {
                 format!("found; region {}", cloud.region)
             })?;
             if let Some(cloud) = cloud {
-                let source = cloud_checks(&mut report, &cloud, &config).await?;
+                let source = cloud_checks(&mut report, &cloud, &config, &root).await?;
                 if let (Some(packer), Some(stage), Some(source)) = (packer, stage, source) {
                     let checked = packer_check(&packer, &stage, &config, &cloud, &source).await;
                     report.attempt("template", checked, |()| {
@@ -222,6 +224,7 @@ async fn cloud_checks(
     report: &mut Report<'_>,
     cloud: &Cloud,
     config: &Config,
+    root: &std::path::Path,
 ) -> anyhow::Result<Option<Image>> {
     let caller = cloud.identity.caller().await.map_err(anyhow::Error::from);
     if report
@@ -237,30 +240,47 @@ async fn cloud_checks(
         resolve(cloud.images.as_ref(), config).await,
         |image| format!("{} {}", image.id, image.name),
     )?;
-    for (permission, name) in [
-        (Permission::RunInstances, "ec2:RunInstances"),
-        (Permission::CreateImage, "ec2:CreateImage"),
-        (Permission::ImportKeyPair, "ec2:ImportKeyPair"),
-        (Permission::CreateSecurityGroup, "ec2:CreateSecurityGroup"),
-    ] {
-        let id = source.as_ref().map(|image| &image.id);
-        let finding = match cloud.instances.permitted(permission, id).await {
-            Ok(()) => Finding::Fine("permitted".to_owned()),
-            Err(error) if error.kind == Kind::Denied => Finding::wrong(
-                "denied".to_owned(),
-                format!("allow {name} to the caller above"),
+    let user_data = match &config.bake.gate.user_data {
+        Some(path) => report.attempt(
+            "gate user data",
+            crate::stage::read_text(root, path, "[bake.gate] user_data"),
+            |text| format!("{} bytes", text.len()),
+        )?,
+        None => None,
+    };
+    let found = bake::preflight::findings(cloud, config, source.as_ref(), user_data.as_deref());
+    preflight(report, "bake", found.await)?;
+    if config.bake.gate.instance_profile.is_none() {
+        report.add(
+            "gate",
+            Finding::Odd(
+                "its instance has no instance profile".to_owned(),
+                "name one as `instance_profile` in [bake.gate]: its agent reports to Systems Manager".to_owned(),
             ),
-            Err(error) => Finding::Odd(
-                format!("cannot be asked: {error}"),
-                "the dry run says neither yes nor no".to_owned(),
-            ),
-        };
-        report.add(name, finding)?;
+        )?;
     }
     if config.fleet.is_some() {
         group_checks(report, cloud, config).await?;
     }
     Ok(source)
+}
+
+/// Adds what a verb's preflight found.
+fn preflight(report: &mut Report<'_>, verb: &str, found: Findings) -> anyhow::Result<()> {
+    let is_fine = found.wrong.is_empty();
+    let odd = [found.not_checked(), found.does_without()];
+    for one in found.wrong {
+        report.add(verb, Finding::wrong(one.what, one.fix))?;
+    }
+    if is_fine {
+        let fine = "what it needs is there, and nothing of it is denied".to_owned();
+        report.add(verb, Finding::Fine(fine))?;
+    }
+    for line in odd.into_iter().flatten() {
+        let fix = format!("a {verb} goes on all the same");
+        report.add(verb, Finding::Odd(line, fix))?;
+    }
+    Ok(())
 }
 
 async fn group_checks(
@@ -277,7 +297,23 @@ async fn group_checks(
         return Ok(());
     };
     let name = &settings.group;
-    let finding = match cloud.fleet.group(name).await {
+    let group = cloud.fleet.group(name).await;
+    let template = match &group {
+        Ok(Some(Group {
+            launches: GroupLaunches::Template { id, saved, .. },
+            ..
+        })) => Some((id.clone(), saved.to_string())),
+        _ => None,
+    };
+    let fleet = roll::preflight::Fleet {
+        template: template
+            .as_ref()
+            .map(|(id, version)| (id.as_str(), version.as_str())),
+        pin: false,
+    };
+    let found = roll::preflight::findings(cloud, &config.image.name, &settings, fleet).await;
+    preflight(report, "roll", found)?;
+    let finding = match group {
         Ok(Some(group)) => Finding::Fine(format!("{name} has {} members", group.members.len())),
         Ok(None) => Finding::wrong(
             format!("there is no Auto Scaling group {name} in {}", cloud.region),

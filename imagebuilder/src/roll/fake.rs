@@ -58,6 +58,10 @@ pub(super) struct State {
     pub(super) misshapen: Option<String>,
     /// The schema of the records that agents write.
     pub(super) schema: u32,
+    /// What the caller may do.
+    pub(super) policy: crate::cloud::fake::Policy,
+    /// States of alarms.
+    pub(super) alarms: BTreeMap<String, String>,
     /// Every call, in order.
     pub(super) calls: Vec<&'static str>,
     /// Faults by the name of the call.
@@ -123,6 +127,8 @@ impl Service {
             template_gone: false,
             misshapen: None,
             schema: SCHEMA,
+            policy: crate::cloud::fake::Policy::default(),
+            alarms: BTreeMap::new(),
             calls: Vec::new(),
             faults: BTreeMap::new(),
             killed_at: None,
@@ -175,6 +181,8 @@ impl Service {
             fleet: Arc::new(self.clone()),
             templates: Arc::new(self.clone()),
             targets: Arc::new(self.clone()),
+            permissions: Arc::new(self.clone()),
+            alarms: Arc::new(self.clone()),
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod limits;
 pub(crate) mod look;
 pub(crate) mod plan;
 pub(crate) mod pointers;
+pub(crate) mod preflight;
 #[cfg(test)]
 mod sample;
 pub(crate) mod show;

@@ -16,6 +16,7 @@ use super::plan::{
     Consent, Decision, Direction, Goal, RefusalKind, Target, plan as decide, preferences,
 };
 use super::pointers::{self, Moved};
+use super::preflight;
 use super::start::{self, Course, fact, is, refused};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
@@ -63,9 +64,10 @@ pub(crate) enum Extent {
 pub(crate) async fn roll(crew: &Crew<'_>, request: &Request, runs: &Path) -> Result<Exit> {
     let image = match &request.image {
         Some(image) => image.clone(),
-        None => candidate(crew).await?,
+        None => preflight::looked(crew, candidate(crew).await).await?,
     };
-    let goal = look::goal(crew.cloud, &image).await?;
+    let goal = look::goal(crew.cloud, &image).await;
+    let goal = preflight::looked(crew, goal).await?;
     go(crew, &goal, request, runs).await
 }
 
@@ -96,7 +98,8 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
     loop {
         let step = output.step("look", format!("look at group {}", settings.group));
         let look = look::fleet(cloud, image, &settings.group);
-        let Some(view) = crew.unless_asked(look).await.transpose()? else {
+        let looked = crew.unless_asked(look).await.transpose();
+        let Some(view) = preflight::looked(crew, looked).await? else {
             step.failed("stopped");
             return Err(stopped_early().into());
         };
@@ -134,6 +137,7 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         for line in show::plan(&plan) {
             output.say(line);
         }
+        preflight::refuse(crew, &plan).await?;
         if request.extent == Extent::Plan {
             if output.wants_json() {
                 output.json(&show::plan_data(&plan))?;

@@ -466,3 +466,78 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
     );
     assert_eq!(house.census().await, BTreeSet::new());
 }
+
+/// Turns a dial of the house's cloud.
+async fn dial(house: &House, name: &str, value: &str) {
+    let output = Command::new(rehearsal())
+        .arg("dial")
+        .arg(house.at().join("cloud"))
+        .args([name, value])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// Row B5, with the dials of the rehearsal: each action that a bake needs is denied in turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_denied_action_is_found_before_anything_is_created() {
+    let house = House::up().await;
+    let before = house.census().await;
+    // All that `bake` calls and cannot do without; `permissions.rs` has the table, and its own test the rest.
+    let of_ec2 = "DescribeImages DescribeInstances DescribeInstanceStatus DescribeSnapshots DescribeKeyPairs \
+        DescribeSecurityGroups DescribeSubnets DescribeVolumes DescribeNetworkInterfaces DescribeVpcs DescribeRegions \
+        ImportKeyPair DeleteKeyPair CreateSecurityGroup AuthorizeSecurityGroupIngress DeleteSecurityGroup RunInstances \
+        StopInstances TerminateInstances CreateTags CreateImage DeregisterImage DeleteSnapshot DeleteVolume \
+        DeleteNetworkInterface";
+    let of_ssm = "GetParameter PutParameter DeleteParameter";
+    let actions = [("ec2", of_ec2), ("ssm", of_ssm)];
+    let actions = actions.iter().flat_map(|(service, names)| {
+        let names = names.split_whitespace();
+        names.map(move |name| format!("{service}:{name}"))
+    });
+    for action in actions {
+        let name = format!("deny.{action}");
+        dial(&house, &name, "on").await;
+        let output = house.run(&["bake"]).await;
+        dial(&house, &name, "off").await;
+        assert_eq!(output.status.code(), Some(3), "{action}: {}", text(&output));
+        let said = text(&output);
+        assert!(said.contains(&action), "{action}: {said}");
+        assert!(said.contains("refused by preflight"), "{action}: {said}");
+        assert_eq!(house.runs(), Vec::<std::path::PathBuf>::new(), "{action}");
+    }
+    assert_eq!(house.census().await, before);
+
+    // What nobody may be asked about is named, and EC2's dry runs still answer.
+    dial(&house, "deny.iam:*", "on").await;
+    dial(&house, "deny.ec2:CreateImage", "on").await;
+    let output = house.run(&["bake"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("may not call ec2:CreateImage"), "{said}");
+    let line = "not checked: ssm:GetParameter, ssm:PutParameter, ssm:DeleteParameter (may not be asked (iam:SimulatePrincipalPolicy))";
+    assert!(said.contains(line), "{said}");
+    assert_eq!(house.census().await, before);
+}
+
+/// Row B5: what the gate's instance would be launched with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
+    let house = House::up().await;
+    let gate = "\n[bake.gate]\ninstance_type = \"t4g.small\"\nsubnet = \"subnet-0123456789abcdef0\"\n\
+                security_groups = [\"sg-0123456789abcdef0\"]\n";
+    let config = format!("{}{gate}", house::CONFIG);
+    std::fs::write(house.at().join("imagebuilder.toml"), config).unwrap();
+    let output = house.run(&["bake"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+    let said = text(&output);
+    for want in [
+        "instance type t4g.small runs arm64",
+        "there is no subnet-0123456789abcdef0",
+        "there is no sg-0123456789abcdef0",
+    ] {
+        assert!(said.contains(want), "{said}");
+    }
+    assert_eq!(house.census().await, BTreeSet::new());
+}

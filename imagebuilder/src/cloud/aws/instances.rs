@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{
-    HttpTokensState, IamInstanceProfileSpecification, InstanceMetadataEndpointState,
-    InstanceMetadataOptionsRequest, InstanceType, IpPermission, IpRange, Ipv6Range, ResourceType,
+    AttributeValue, HttpTokensState, IamInstanceProfileSpecification, ImageAttributeName,
+    InstanceMetadataEndpointState, InstanceMetadataOptionsRequest, InstanceType, IpPermission,
+    IpRange, Ipv6Range, LaunchTemplateSpecification, RequestLaunchTemplateData, ResourceType,
     ShutdownBehavior, SummaryStatus, TagSpecification,
 };
 
@@ -115,11 +116,12 @@ impl Ec2Instances {
         }
         Ok(found)
     }
-}
 
-#[async_trait]
-impl Instances for Ec2Instances {
-    async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>> {
+    /// RunInstances of a launch.
+    fn launching(
+        &self,
+        launch: &Launch,
+    ) -> aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder {
         let specification = |resource| specification(resource, &launch.tags);
         let mut call = self
             .0
@@ -128,7 +130,6 @@ impl Instances for Ec2Instances {
             .instance_type(InstanceType::from(launch.instance_type.as_str()))
             .min_count(1)
             .max_count(1)
-            .client_token(&launch.client_token)
             .instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate)
             .metadata_options(
                 InstanceMetadataOptionsRequest::builder()
@@ -155,6 +156,14 @@ impl Instances for Ec2Instances {
         if let Some(user_data) = &launch.user_data {
             call = call.user_data(aws_smithy_types::base64::encode(user_data));
         }
+        call
+    }
+}
+
+#[async_trait]
+impl Instances for Ec2Instances {
+    async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>> {
+        let call = self.launching(launch).client_token(&launch.client_token);
         let operation = format!("launch an instance of {}", launch.image);
         let answer = call.send().await.map_err(failed(operation.as_str()))?;
         answer
@@ -439,59 +448,205 @@ impl Instances for Ec2Instances {
         gone_is_fine(answer.map(|_| ()))
     }
 
-    async fn permitted(&self, permission: Permission, image: Option<&ImageId>) -> Answer<()> {
-        const PROBE: &str = "imagebuilder-doctor";
-        // A well-formed key of nobody: EC2 may look at it before it looks at permissions.
-        const PROBE_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA imagebuilder-doctor";
-        let result = match permission {
-            Permission::RunInstances => self
-                .0
+    async fn vpcs_of(
+        &self,
+        groups: &[SecurityGroupId],
+    ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>> {
+        let filter = aws_sdk_ec2::types::Filter::builder()
+            .name("group-id")
+            .set_values(Some(groups.iter().map(ToString::to_string).collect()))
+            .build();
+        let answer = self
+            .0
+            .describe_security_groups()
+            .filters(filter)
+            .send()
+            .await
+            .map_err(failed("describe security groups"))?;
+        Ok(answer
+            .security_groups()
+            .iter()
+            .filter_map(|group| {
+                let id = SecurityGroupId::parse(group.group_id()?).ok()?;
+                let vpc = group.vpc_id().and_then(|id| VpcId::parse(id).ok());
+                Some((id, vpc))
+            })
+            .collect())
+    }
+
+    async fn architectures(&self, instance_type: &str) -> Answer<Option<Vec<String>>> {
+        let answer = self
+            .0
+            .describe_instance_types()
+            .instance_types(InstanceType::from(instance_type))
+            .send()
+            .await
+            .map_err(failed(format!("describe instance type {instance_type}")));
+        match answer {
+            Ok(answer) => Ok(answer.instance_types().first().map(|found| {
+                let info = found.processor_info();
+                let all = info.map(|info| info.supported_architectures());
+                let all = all.unwrap_or_default().iter();
+                all.map(|arch| arch.as_str().to_owned()).collect()
+            })),
+            Err(error) if error.code() == "InvalidInstanceType" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn may_launch(&self, launch: &Launch) -> Answer<()> {
+        let operation = format!("ask for a launch of {}", launch.image);
+        dried(
+            self.launching(launch)
+                .dry_run(true)
+                .send()
+                .await
+                .map(|_| ())
+                .map_err(failed(operation)),
+        )
+    }
+
+    async fn may_launch_from(&self, template_id: &str, version: &str) -> Answer<()> {
+        let template = LaunchTemplateSpecification::builder()
+            .launch_template_id(template_id)
+            .version(version)
+            .build();
+        let operation = format!("ask for a launch of version {version} of template {template_id}");
+        dried(
+            self.0
                 .run_instances()
                 .dry_run(true)
-                .set_image_id(image.map(ToString::to_string))
+                .launch_template(template)
                 .min_count(1)
                 .max_count(1)
                 .send()
                 .await
                 .map(|_| ())
-                .map_err(failed("ask for RunInstances")),
-            Permission::CreateImage => self
-                .0
-                .create_image()
-                .dry_run(true)
-                .instance_id("i-00000000000000000")
-                .name(PROBE)
-                .send()
-                .await
-                .map(|_| ())
-                .map_err(failed("ask for CreateImage")),
-            Permission::ImportKeyPair => self
-                .0
-                .import_key_pair()
-                .dry_run(true)
-                .key_name(PROBE)
-                .public_key_material(Blob::new(PROBE_KEY))
-                .send()
-                .await
-                .map(|_| ())
-                .map_err(failed("ask for ImportKeyPair")),
-            Permission::CreateSecurityGroup => self
-                .0
-                .create_security_group()
-                .dry_run(true)
-                .group_name(PROBE)
-                .description(PROBE)
-                .send()
-                .await
-                .map(|_| ())
-                .map_err(failed("ask for CreateSecurityGroup")),
-        };
-        match result {
-            // EC2's way of saying yes to a dry run.
-            Err(error) if error.code() == "DryRunOperation" => Ok(()),
-            // Permissions are looked at first, so a complaint about the made-up instance is a yes as well.
-            Err(error) if error.kind == Kind::NotFound => Ok(()),
-            other => other,
+                .map_err(failed(operation)),
+        )
+    }
+
+    async fn permitted(&self, permission: Permission, template_id: Option<&str>) -> Answer<()> {
+        const PROBE: &str = "imagebuilder-preflight";
+        // A well-formed key of nobody: EC2 may look at it before it looks at permissions.
+        const PROBE_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA imagebuilder-preflight";
+        // Ids of nothing.
+        const INSTANCE: &str = "i-00000000000000000";
+        const IMAGE: &str = "ami-00000000000000000";
+        const GROUP: &str = "sg-00000000000000000";
+        macro_rules! dry {
+            ($call:expr) => {
+                $call
+                    .dry_run(true)
+                    .send()
+                    .await
+                    .map(|_| ())
+                    .map_err(failed(format!("ask for {permission:?}")))
+            };
         }
+        let ssh = || {
+            IpPermission::builder()
+                .ip_protocol("tcp")
+                .from_port(22)
+                .to_port(22)
+                .ip_ranges(IpRange::builder().cidr_ip("192.0.2.1/32").build())
+                .build()
+        };
+        let tag = || {
+            aws_sdk_ec2::types::Tag::builder()
+                .key(contract::tags::RUN)
+                .value(PROBE)
+                .build()
+        };
+        dried(match permission {
+            Permission::DescribeImages => dry!(self.0.describe_images()),
+            Permission::DescribeImageAttribute => dry!(
+                self.0
+                    .describe_image_attribute()
+                    .image_id(IMAGE)
+                    .attribute(ImageAttributeName::LaunchPermission)
+            ),
+            Permission::DescribeInstances => dry!(self.0.describe_instances()),
+            Permission::DescribeInstanceStatus => dry!(self.0.describe_instance_status()),
+            Permission::DescribeInstanceTypes => dry!(self.0.describe_instance_types()),
+            Permission::DescribeSnapshots => dry!(self.0.describe_snapshots()),
+            Permission::DescribeKeyPairs => dry!(self.0.describe_key_pairs()),
+            Permission::DescribeSecurityGroups => dry!(self.0.describe_security_groups()),
+            Permission::DescribeSubnets => dry!(self.0.describe_subnets()),
+            Permission::DescribeVolumes => dry!(self.0.describe_volumes()),
+            Permission::DescribeNetworkInterfaces => dry!(self.0.describe_network_interfaces()),
+            Permission::DescribeVpcs => dry!(self.0.describe_vpcs()),
+            Permission::DescribeRegions => dry!(self.0.describe_regions()),
+            Permission::DescribeLaunchTemplateVersions => dry!(
+                self.0
+                    .describe_launch_template_versions()
+                    .launch_template_id(template_id.unwrap_or("lt-00000000000000000"))
+            ),
+            Permission::GetConsoleOutput => dry!(self.0.get_console_output().instance_id(INSTANCE)),
+            Permission::ImportKeyPair => dry!(
+                self.0
+                    .import_key_pair()
+                    .key_name(PROBE)
+                    .public_key_material(Blob::new(PROBE_KEY))
+            ),
+            Permission::DeleteKeyPair => dry!(self.0.delete_key_pair().key_name(PROBE)),
+            Permission::CreateSecurityGroup => dry!(
+                self.0
+                    .create_security_group()
+                    .group_name(PROBE)
+                    .description(PROBE)
+            ),
+            Permission::AuthorizeSecurityGroupIngress => dry!(
+                self.0
+                    .authorize_security_group_ingress()
+                    .group_id(GROUP)
+                    .ip_permissions(ssh())
+            ),
+            Permission::DeleteSecurityGroup => dry!(self.0.delete_security_group().group_id(GROUP)),
+            Permission::StopInstances => dry!(self.0.stop_instances().instance_ids(INSTANCE)),
+            Permission::TerminateInstances => {
+                dry!(self.0.terminate_instances().instance_ids(INSTANCE))
+            }
+            Permission::CreateTags => dry!(self.0.create_tags().resources(INSTANCE).tags(tag())),
+            Permission::CreateImage => {
+                dry!(self.0.create_image().instance_id(INSTANCE).name(PROBE))
+            }
+            Permission::ModifyImageAttribute => dry!(
+                self.0
+                    .modify_image_attribute()
+                    .image_id(IMAGE)
+                    .description(AttributeValue::builder().value(PROBE).build())
+            ),
+            Permission::DeregisterImage => dry!(self.0.deregister_image().image_id(IMAGE)),
+            Permission::DeleteSnapshot => dry!(
+                self.0
+                    .delete_snapshot()
+                    .snapshot_id("snap-00000000000000000")
+            ),
+            Permission::DeleteVolume => {
+                dry!(self.0.delete_volume().volume_id("vol-00000000000000000"))
+            }
+            Permission::DeleteNetworkInterface => dry!(
+                self.0
+                    .delete_network_interface()
+                    .network_interface_id("eni-00000000000000000")
+            ),
+            Permission::CreateLaunchTemplateVersion => dry!(
+                self.0
+                    .create_launch_template_version()
+                    .launch_template_id(template_id.unwrap_or("lt-00000000000000000"))
+                    .launch_template_data(
+                        RequestLaunchTemplateData::builder().image_id(IMAGE).build()
+                    )
+            ),
+        })
+    }
+}
+
+/// EC2's way of saying yes to a dry run is an error.
+fn dried(result: Answer<()>) -> Answer<()> {
+    match result {
+        Err(error) if error.code() == "DryRunOperation" => Ok(()),
+        other => other,
     }
 }

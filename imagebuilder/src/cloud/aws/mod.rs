@@ -10,6 +10,7 @@ mod instances;
 mod keys;
 mod objects;
 mod parameters;
+mod permissions;
 mod targets;
 mod templates;
 
@@ -177,6 +178,10 @@ fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::Sd
         targets: Arc::new(targets::Elb(aws_sdk_elasticloadbalancingv2::Client::new(
             config,
         ))),
+        permissions: Arc::new(permissions::Iam(aws_sdk_iam::Client::new(config))),
+        alarms: Arc::new(permissions::CloudWatch(aws_sdk_cloudwatch::Client::new(
+            config,
+        ))),
     }
 }
 
@@ -264,7 +269,7 @@ fn kind(code: &str, message: &str) -> Kind {
         }
         "DependencyViolation" | "ResourceInUse" => Kind::InUse,
         _ if code.ends_with("InUse") => Kind::InUse,
-        "ParameterNotFound" => Kind::NotFound,
+        "ParameterNotFound" | "NoSuchEntity" => Kind::NotFound,
         _ if code.ends_with(".NotFound")
             || code.ends_with(".Unavailable") && code.starts_with("InvalidAMIID") =>
         {

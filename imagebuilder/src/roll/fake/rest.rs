@@ -56,7 +56,10 @@ fn foreign<T>(name: &'static str) -> Answer<T> {
 #[async_trait]
 impl Identity for Service {
     async fn caller(&self) -> Answer<Caller> {
-        foreign("caller")
+        Ok(Caller {
+            account: AccountId::parse("123456789012").unwrap(),
+            arn: "arn:aws:iam::123456789012:user/test".to_owned(),
+        })
     }
     async fn credentials(&self) -> Answer<Option<Credentials>> {
         foreign("credentials")
@@ -190,7 +193,51 @@ impl Instances for Service {
     async fn delete_network_interface(&self, _id: &Owned<NetworkInterfaceId>) -> Answer<()> {
         foreign("delete_network_interface")
     }
-    async fn permitted(&self, _permission: Permission, _image: Option<&ImageId>) -> Answer<()> {
-        foreign("permitted")
+    async fn vpcs_of(
+        &self,
+        _groups: &[SecurityGroupId],
+    ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>> {
+        foreign("vpcs_of")
+    }
+    async fn architectures(&self, _instance_type: &str) -> Answer<Option<Vec<String>>> {
+        foreign("architectures")
+    }
+    async fn may_launch(&self, _launch: &Launch) -> Answer<()> {
+        foreign("may_launch")
+    }
+    async fn may_launch_from(&self, _template_id: &str, _version: &str) -> Answer<()> {
+        self.state().policy.launch()
+    }
+    async fn permitted(&self, permission: Permission, _template: Option<&str>) -> Answer<()> {
+        self.state().policy.check(&format!("ec2:{permission:?}"))
+    }
+}
+
+/// What a preflight asks is not counted among the calls: none of it changes anything.
+#[async_trait]
+impl Permissions for Service {
+    async fn role(&self, _name: &str) -> Answer<Option<String>> {
+        foreign("role")
+    }
+    async fn simulate(
+        &self,
+        _principal: &str,
+        simulation: &Simulation,
+    ) -> Answer<BTreeMap<String, Simulated>> {
+        self.state().policy.simulate(simulation)
+    }
+    async fn instance_profile(&self, _name: &str) -> Answer<Option<InstanceProfile>> {
+        foreign("instance_profile")
+    }
+}
+
+#[async_trait]
+impl Alarms for Service {
+    async fn states(&self, names: &[String]) -> Answer<BTreeMap<String, String>> {
+        let mut state = self.state();
+        state.policy.check("cloudwatch:DescribeAlarms")?;
+        let mut found = state.alarms.clone();
+        found.retain(|name, _| names.contains(name));
+        Ok(found)
     }
 }

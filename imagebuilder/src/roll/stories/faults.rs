@@ -299,3 +299,72 @@ async fn ctrl_c_is_heard_while_the_service_is_silent() {
         assert_eq!(ended.code, code, "{call}: {}", ended.words);
     }
 }
+
+/// Row R12: what a roll will need is asked before its first change, and each denial is found or named.
+#[tokio::test]
+async fn every_denied_action_is_found_before_the_first_change() {
+    use crate::permissions::{Asked, Need, Verb, needed};
+    let conditions = [Need::Targets, Need::Profile];
+    for silent in [false, true] {
+        for action in needed(&[Verb::Roll], &conditions) {
+            let name = action.name;
+            let stage = Stage::new("alarms = [\"sick\"]");
+            {
+                let mut state = stage.service.state();
+                state.alarms.insert("sick".into(), "OK".into());
+                state.policy.denied.insert(name);
+                state.policy.silent = silent;
+            }
+            let ended = stage.roll().await;
+            if ended.code == 0 {
+                let by_iam_alone = action.asked == Asked::Simulation;
+                let optional = action.need == Need::Optional;
+                assert!(optional || silent && by_iam_alone, "{name} was not found");
+                let story = stage.output.story();
+                let named = story.iter().any(|line| {
+                    (line.contains("not checked: ") || line.contains("done without: "))
+                        && line.contains(name)
+                });
+                assert!(named, "{name}: {story:#?}");
+            } else {
+                assert_eq!(ended.code, 3, "{name}: {ended:?}");
+                assert!(ended.words.contains(name), "{name}: {ended:?}");
+                let state = stage.service.state();
+                assert_eq!(state.template.latest, 7, "{name}");
+                assert!(state.refreshes.is_empty(), "{name}");
+                assert_eq!(std::fs::read_dir(stage.runs.path()).unwrap().count(), 0);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_that_is_missing_or_not_ok_refuses_the_roll() {
+    let stage = Stage::new("alarms = [\"fine\", \"sick\", \"new\", \"none\"]");
+    for (name, state) in [
+        ("fine", "OK"),
+        ("sick", "ALARM"),
+        ("new", "INSUFFICIENT_DATA"),
+    ] {
+        let alarms = &mut stage.service.state().alarms;
+        alarms.insert(name.to_owned(), state.to_owned());
+    }
+    for extent in [Extent::Plan, Extent::Whole] {
+        let request = Request {
+            extent,
+            ..Stage::request()
+        };
+        let ended = stage.verb("roll", &request).await;
+        assert_eq!(ended.code, 3, "{ended:?}");
+        for want in [
+            "alarm sick is ALARM",
+            "alarm new is INSUFFICIENT_DATA",
+            "there is no alarm none",
+        ] {
+            assert!(ended.words.contains(want), "{ended:?}");
+        }
+        assert!(!ended.words.contains("fine"), "{ended:?}");
+    }
+    assert_eq!(stage.service.state().template.latest, 7);
+    assert_eq!(std::fs::read_dir(stage.runs.path()).unwrap().count(), 0);
+}

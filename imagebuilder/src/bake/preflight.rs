@@ -1,0 +1,281 @@
+//! What a bake needs, asked before anything is created: networks, instance types, the gate's profile, permissions, and both
+//! launches by dry run.
+
+use std::collections::BTreeMap;
+
+use crate::cloud::{Cloud, Image, Kind, Launch, Tags};
+use crate::config::{Arch, Config, Encryption};
+use crate::ids::{SubnetId, VpcId};
+use crate::permissions::{Need, Verb, needed};
+use crate::preflight::{self, Findings, Subject};
+
+/// The builder, and the gate's instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Builder,
+    Gate,
+}
+
+impl Who {
+    /// Where it is configured.
+    fn place(self) -> &'static str {
+        match self {
+            Self::Builder => "[bake]",
+            Self::Gate => "[bake.gate]",
+        }
+    }
+
+    /// What it is.
+    fn instance(self) -> &'static str {
+        match self {
+            Self::Builder => "the builder",
+            Self::Gate => "the gate's instance",
+        }
+    }
+}
+
+/// Everything that a bake of `source` would meet. Without one only what does not depend on it.
+pub(crate) async fn findings(
+    cloud: &Cloud,
+    config: &Config,
+    source: Option<&Image>,
+    gate_user_data: Option<&str>,
+) -> Findings {
+    let mut findings = Findings::default();
+    let (network, types, profile) = tokio::join!(
+        network(cloud, config),
+        types(cloud, config),
+        profile(cloud, config)
+    );
+    let role = profile.1;
+    for part in [network, types, profile.0] {
+        findings.merge(part);
+    }
+    let launched = match source {
+        // What is wrong already would only be found again.
+        Some(source) if findings.wrong.is_empty() => {
+            launches(cloud, config, source, gate_user_data, &mut findings).await
+        }
+        _ => None,
+    };
+    let gate = &config.bake.gate;
+    let key = match config.bake.encryption() {
+        Some(Encryption::Key(key)) => Some(String::from(key)),
+        Some(Encryption::Default) | None => None,
+    };
+    let mut needs = Vec::new();
+    for (is, need) in [
+        (!config.bake.share.is_empty(), Need::Shares),
+        (key.is_some(), Need::Key),
+        (gate.instance_profile.is_some(), Need::Profile),
+    ] {
+        needs.extend(is.then_some(need));
+    }
+    if let Some(caller) = preflight::caller(cloud, &mut findings).await {
+        let subject = Subject {
+            image: &config.image.name,
+            group: None,
+            template: None,
+            role,
+            profile: gate.instance_profile.as_deref(),
+            key: key.as_deref(),
+            launched,
+        };
+        let mut actions = needed(&[Verb::Bake, Verb::Packer], &needs);
+        actions.retain(|action| {
+            action.name != "iam:GetInstanceProfile" || gate.instance_profile.is_some()
+        });
+        let answers = preflight::ask(cloud, &caller, &actions, &subject).await;
+        findings.permissions(answers, &caller.arn);
+    }
+    findings
+}
+
+/// Subnets and security groups exist and belong together.
+async fn network(cloud: &Cloud, config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    let (bake, gate) = (&config.bake, &config.bake.gate);
+    let mut vpcs: BTreeMap<&SubnetId, VpcId> = BTreeMap::new();
+    for (who, subnet) in [(Who::Builder, &bake.subnet), (Who::Gate, &gate.subnet)] {
+        let Some(subnet) = subnet else { continue };
+        match cloud.instances.vpc_of(subnet).await {
+            Ok(Some(vpc)) => {
+                vpcs.insert(subnet, vpc);
+            }
+            Ok(None) => findings.wrong(
+                format!("there is no {subnet} in {}", cloud.region),
+                format!("correct `subnet` in {}, or the region", who.place()),
+            ),
+            Err(error) => findings.unchecked(subnet.as_str(), error.to_string()),
+        }
+    }
+    if let (Some(vpc), Some(subnet)) = (&bake.vpc, &bake.subnet)
+        && let Some(found) = vpcs.get(subnet)
+        && found != vpc
+    {
+        findings.wrong(
+            format!("{subnet} is in {found}, not in {vpc}"),
+            "correct `vpc` in [bake], or leave it out",
+        );
+    }
+    if gate.security_groups.is_empty() {
+        return findings;
+    }
+    match cloud.instances.vpcs_of(&gate.security_groups).await {
+        Ok(found) => {
+            let subnet = gate.subnet.as_ref().or(bake.subnet.as_ref());
+            let vpc = subnet.and_then(|subnet| vpcs.get(subnet));
+            for group in &gate.security_groups {
+                match found.iter().find(|(id, _)| id == group) {
+                    None => findings.wrong(
+                        format!("there is no {group} in {}", cloud.region),
+                        "correct `security_groups` in [bake.gate], or the region",
+                    ),
+                    Some((_, Some(of))) if vpc.is_some_and(|vpc| vpc != of) => findings.wrong(
+                        format!(
+                            "{group} is in {of}, and the gate's subnet in {}",
+                            vpc.map(ToString::to_string).unwrap_or_default()
+                        ),
+                        "name groups of the subnet's VPC as `security_groups` in [bake.gate]",
+                    ),
+                    Some(_) => {}
+                }
+            }
+        }
+        Err(error) => findings.unchecked("security groups", error.to_string()),
+    }
+    findings
+}
+
+/// Instance types are offered, and of the image's architecture.
+async fn types(cloud: &Cloud, config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    let arch = config.image.arch;
+    let mut all = vec![(Who::Builder, config.bake.instance_type.as_str())];
+    let gate = config.bake.gate.instance_type.as_deref();
+    all.extend(gate.map(|name| (Who::Gate, name)));
+    for (who, name) in all {
+        let place = who.place();
+        match cloud.instances.architectures(name).await {
+            Ok(Some(found)) if !found.iter().any(|one| one == arch.as_str()) => findings.wrong(
+                format!(
+                    "instance type {name} runs {}, and the image is {}",
+                    found.join(" and "),
+                    arch.as_str()
+                ),
+                format!(
+                    "name another `instance_type` in {place}, e.g. {}",
+                    example(arch)
+                ),
+            ),
+            Ok(Some(_)) => {}
+            Ok(None) => findings.wrong(
+                format!("there is no instance type {name} in {}", cloud.region),
+                format!("correct `instance_type` in {place}, or the region"),
+            ),
+            // The permission has its own line.
+            Err(error) if error.kind == Kind::Denied => {}
+            Err(error) => findings.unchecked(format!("instance type {name}"), error.to_string()),
+        }
+    }
+    findings
+}
+
+fn example(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "t3.small",
+        Arch::Arm64 => "t4g.small",
+    }
+}
+
+/// The gate's instance profile exists and has a role; with the role's ARN.
+async fn profile(cloud: &Cloud, config: &Config) -> (Findings, Option<String>) {
+    const FIX: &str = "correct `instance_profile` in [bake.gate], or make it; docs/operating.md has what its role needs";
+    let mut findings = Findings::default();
+    let Some(name) = &config.bake.gate.instance_profile else {
+        return (findings, None);
+    };
+    match cloud.permissions.instance_profile(name).await {
+        Ok(Some(profile)) => {
+            if profile.role.is_none() {
+                findings.wrong(format!("instance profile {name} has no role"), FIX);
+            }
+            return (findings, profile.role);
+        }
+        Ok(None) => findings.wrong(format!("there is no instance profile {name}"), FIX),
+        Err(error) if error.kind == Kind::Denied => {}
+        Err(error) => findings.unchecked(format!("instance profile {name}"), error.to_string()),
+    }
+    (findings, None)
+}
+
+/// Both launches, by dry run and as they will be, but from the source image. Whether both would be done.
+async fn launches(
+    cloud: &Cloud,
+    config: &Config,
+    source: &Image,
+    gate_user_data: Option<&str>,
+    findings: &mut Findings,
+) -> Option<bool> {
+    let bake = &config.bake;
+    let tags = Tags::from([
+        (contract::tags::RUN.to_owned(), "preflight".to_owned()),
+        (
+            contract::tags::IMAGE.to_owned(),
+            config.image.name.to_string(),
+        ),
+    ]);
+    let builder = Launch {
+        image: source.id.clone(),
+        instance_type: bake.instance_type.clone(),
+        instance_profile: None,
+        subnet: bake.subnet.clone(),
+        security_groups: Vec::new(),
+        user_data: None,
+        tags,
+        client_token: String::new(),
+    };
+    let gate = super::gate::launch(
+        config,
+        &source.id,
+        gate_user_data.map(ToOwned::to_owned),
+        builder.tags.clone(),
+    );
+    let (built, judged) = tokio::join!(
+        cloud.instances.may_launch(&builder),
+        cloud.instances.may_launch(&gate)
+    );
+    let mut all = Some(true);
+    for (who, answer) in [(Who::Builder, built), (Who::Gate, judged)] {
+        match answer {
+            Ok(()) => {}
+            Err(error) if error.is_of_all_calls() => {
+                all = None;
+                findings.unchecked(
+                    format!("the launch of {}", who.instance()),
+                    error.to_string(),
+                );
+            }
+            Err(error) => {
+                all = Some(false);
+                let fix = if error.kind == Kind::Denied {
+                    "allow ec2:RunInstances, ec2:CreateTags, and iam:PassRole for the instance profile's role".to_owned()
+                } else {
+                    format!(
+                        "{} has what it is launched with: instance_type, subnet{}",
+                        who.place(),
+                        match who {
+                            Who::Builder => "",
+                            Who::Gate => ", security_groups, instance_profile, user_data",
+                        }
+                    )
+                };
+                findings.wrong(
+                    format!("EC2 would not launch {}: {error}", who.instance()),
+                    fix,
+                );
+            }
+        }
+    }
+    all
+}

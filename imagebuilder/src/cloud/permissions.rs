@@ -1,0 +1,60 @@
+//! What IAM says of the caller, and CloudWatch of alarms: read before a command changes anything.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::Answer;
+
+/// What IAM's simulation says of one action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Simulated {
+    /// Allowed.
+    Allowed,
+    /// A statement denies it.
+    Denied,
+    /// No statement allows it for these resources.
+    NotAllowed,
+    /// That depends on these condition keys, which only the real call has.
+    Depends(Vec<String>),
+}
+
+/// An action to simulate, with what it is done to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Simulation {
+    /// Actions by their names in IAM.
+    pub(crate) actions: Vec<&'static str>,
+    /// ARNs; `*` for an action without resources.
+    pub(crate) resources: Vec<String>,
+    /// Condition keys with their values, all of type string.
+    pub(crate) context: Vec<(&'static str, String)>,
+}
+
+/// An instance profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InstanceProfile {
+    /// The ARN of its role; `None` while it has none.
+    pub(crate) role: Option<String>,
+}
+
+/// IAM.
+#[async_trait]
+pub(crate) trait Permissions: Send + Sync {
+    /// The ARN of a role, path included; `None` when there is none of this name.
+    async fn role(&self, name: &str) -> Answer<Option<String>>;
+    /// Simulates actions of a user or role, by its ARN; by action. An error of kind `NotFound`: there is no such principal.
+    async fn simulate(
+        &self,
+        principal: &str,
+        simulation: &Simulation,
+    ) -> Answer<BTreeMap<String, Simulated>>;
+    /// An instance profile; `None` when there is none of this name.
+    async fn instance_profile(&self, name: &str) -> Answer<Option<InstanceProfile>>;
+}
+
+/// CloudWatch's alarms.
+#[async_trait]
+pub(crate) trait Alarms: Send + Sync {
+    /// The states of those that exist, metric and composite: `OK`, `ALARM`, `INSUFFICIENT_DATA`.
+    async fn states(&self, names: &[String]) -> Answer<BTreeMap<String, String>>;
+}

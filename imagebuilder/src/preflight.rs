@@ -1,0 +1,460 @@
+//! What must be there and allowed before a command changes anything.
+//!
+//! The rule: *preflight asks everything first, before anything is created or built; all findings come at once, each with its
+//! fix, as exit code 3*. Permissions are asked for by dry run where EC2 has one, else by IAM's simulation; what neither
+//! answers is reported as not checked, and is no failure.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+
+use crate::cloud::{Caller, Cloud, CloudError, Kind, Simulated, Simulation};
+use crate::exit::{Exit, Failure};
+use crate::ids::{GroupName, ImageName};
+use crate::output::Output;
+use crate::permissions::{Action, Asked, Need, Resource};
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// What.
+    pub(crate) what: String,
+    /// What to do about it.
+    pub(crate) fix: String,
+}
+
+/// All that a preflight found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// What is wrong.
+    pub(crate) wrong: Vec<Finding>,
+    /// What could not be asked, by the reason.
+    unchecked: BTreeMap<String, Vec<String>>,
+    /// What is denied and not needed.
+    pub(crate) without: Vec<&'static str>,
+}
+
+impl Findings {
+    /// Adds what is wrong.
+    pub(crate) fn wrong(&mut self, what: impl Into<String>, fix: impl Into<String>) {
+        let finding = Finding {
+            what: what.into(),
+            fix: fix.into(),
+        };
+        if !self.wrong.contains(&finding) {
+            self.wrong.push(finding);
+        }
+    }
+
+    /// Adds what could not be asked.
+    pub(crate) fn unchecked(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        let (what, all) = (what.into(), self.unchecked.entry(why.into()).or_default());
+        if !all.contains(&what) {
+            all.push(what);
+        }
+    }
+
+    /// Adds what is allowed, denied and unknown.
+    pub(crate) fn permissions(&mut self, answers: Vec<(&'static Action, Verdict)>, caller: &str) {
+        let mut denied = Vec::new();
+        for (action, verdict) in answers {
+            match verdict {
+                Verdict::Allowed => {}
+                Verdict::Denied if action.need == Need::Optional => self.without.push(action.name),
+                Verdict::Denied => denied.push(action.name),
+                Verdict::Unknown(why) => self.unchecked(action.name, why),
+            }
+        }
+        if !denied.is_empty() {
+            let denied = denied.join(", ");
+            self.wrong(
+                format!("{caller} may not call {denied}"),
+                format!("allow {denied} to {caller}"),
+            );
+        }
+    }
+
+    /// Adds what another part found.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for one in other.wrong {
+            self.wrong(one.what, one.fix);
+        }
+        for (why, what) in other.unchecked {
+            for what in what {
+                self.unchecked(what, why.clone());
+            }
+        }
+        self.without.extend(other.without);
+    }
+
+    /// What could not be asked, in one line; `None` when everything was.
+    pub(crate) fn not_checked(&self) -> Option<String> {
+        let groups = self.unchecked.iter().map(|(why, what)| {
+            let what = what.join(", ");
+            format!("{what} ({why})")
+        });
+        let groups: Vec<String> = groups.collect();
+        (!groups.is_empty()).then(|| format!("not checked: {}", groups.join("; ")))
+    }
+
+    /// What is denied and not needed, in one line.
+    pub(crate) fn does_without(&self) -> Option<String> {
+        (!self.without.is_empty())
+            .then(|| format!("denied, and done without: {}", self.without.join(", ")))
+    }
+
+    /// Prints what was not checked, and refuses what is wrong.
+    pub(crate) fn conclude(self, output: &Output) -> Result<(), Failure> {
+        for line in [self.not_checked(), self.does_without()]
+            .into_iter()
+            .flatten()
+        {
+            output.say(line);
+        }
+        if self.wrong.is_empty() {
+            return Ok(());
+        }
+        let what: Vec<String> = self.wrong.iter().map(|one| one.what.clone()).collect();
+        let mut fixes: Vec<String> = Vec::new();
+        for one in self.wrong {
+            if !fixes.contains(&one.fix) {
+                fixes.push(one.fix);
+            }
+        }
+        Err(Exit::Refused
+            .error(format!(
+                "refused by preflight, nothing was changed: {}",
+                what.join("; ")
+            ))
+            .hint(fixes.join("\n")))
+    }
+}
+
+/// Whether the caller may do something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Yes.
+    Allowed,
+    /// No.
+    Denied,
+    /// Nobody could say, and why.
+    Unknown(String),
+}
+
+/// What the actions would be done to.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject<'a> {
+    /// Whose parameters.
+    pub(crate) image: &'a ImageName,
+    /// The Auto Scaling group.
+    pub(crate) group: Option<&'a GroupName>,
+    /// The launch template's id.
+    pub(crate) template: Option<&'a str>,
+    /// The ARN of the role to pass, once it is known.
+    pub(crate) role: Option<String>,
+    /// The instance profile's name.
+    pub(crate) profile: Option<&'a str>,
+    /// The key as it is configured.
+    pub(crate) key: Option<&'a str>,
+    /// Whether dry runs said that all launches would be done; `None` where that could not be asked.
+    pub(crate) launched: Option<bool>,
+}
+
+/// Whose policies IAM can simulate.
+#[derive(Debug, PartialEq, Eq)]
+enum Principal {
+    /// A user, by ARN.
+    User(String),
+    /// A role, of which a session's ARN shows the name and not the path.
+    Role {
+        partition: String,
+        account: String,
+        name: String,
+    },
+    /// Nobody, and why.
+    None(&'static str),
+}
+
+/// Reads the ARN that STS gives a caller.
+fn principal(arn: &str) -> Principal {
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, partition, service, _, account, entity] = parts[..] else {
+        return Principal::None("the caller has no ARN");
+    };
+    match (service, entity.split_once('/')) {
+        ("iam", Some(("user", _))) => Principal::User(arn.to_owned()),
+        ("sts", Some(("assumed-role", rest))) => Principal::Role {
+            partition: partition.to_owned(),
+            account: account.to_owned(),
+            name: rest.split('/').next().unwrap_or_default().to_owned(),
+        },
+        ("sts", Some(("federated-user", _))) => {
+            Principal::None("the caller is a federated user, whom IAM does not simulate")
+        }
+        _ if entity == "root" => {
+            Principal::None("the caller is the account's root, whom IAM does not simulate")
+        }
+        _ => Principal::None("the caller is neither a user nor a role"),
+    }
+}
+
+/// Asks for all `actions`, dry runs and simulations at the same time.
+pub(crate) async fn ask(
+    cloud: &Cloud,
+    caller: &Caller,
+    actions: &[&'static Action],
+    subject: &Subject<'_>,
+) -> Vec<(&'static Action, Verdict)> {
+    let dry_runs = join_all(actions.iter().map(|action| async {
+        match action.asked {
+            Asked::DryRun(permission) => Some(
+                cloud
+                    .instances
+                    .permitted(permission, subject.template)
+                    .await,
+            ),
+            Asked::Launch | Asked::Simulation => None,
+        }
+    }));
+    let (dry_runs, simulated) = tokio::join!(dry_runs, simulate(cloud, caller, actions, subject));
+    let judged = actions.iter().zip(dry_runs).map(|(action, dry_run)| {
+        let by_dry_run = match (dry_run, action.asked) {
+            (Some(Ok(())), _) => Some(Verdict::Allowed),
+            (Some(Err(error)), _) if error.kind == Kind::Denied => Some(Verdict::Denied),
+            (None, Asked::Launch) if subject.launched == Some(true) => Some(Verdict::Allowed),
+            _ => None,
+        };
+        let verdict = by_dry_run.unwrap_or_else(|| match simulated.get(action.name) {
+            Some(Ok(Simulated::Allowed)) => Verdict::Allowed,
+            Some(Ok(Simulated::Denied)) => Verdict::Denied,
+            // A policy may allow it for just those that will be made.
+            Some(Ok(Simulated::NotAllowed)) if matches!(action.resource, Resource::Ec2(_)) => {
+                Verdict::Unknown("that depends on the resource".to_owned())
+            }
+            Some(Ok(Simulated::NotAllowed)) => Verdict::Denied,
+            Some(Ok(Simulated::Depends(keys))) => {
+                Verdict::Unknown(format!("that depends on {}", keys.join(", ")))
+            }
+            Some(Err(why)) => Verdict::Unknown(why.clone()),
+            None => Verdict::Unknown("IAM's simulation did not answer".to_owned()),
+        });
+        (*action, verdict)
+    });
+    judged.collect()
+}
+
+/// What IAM's simulation says of each action, or why it says nothing.
+async fn simulate(
+    cloud: &Cloud,
+    caller: &Caller,
+    actions: &[&'static Action],
+    subject: &Subject<'_>,
+) -> BTreeMap<&'static str, Result<Simulated, String>> {
+    let silent = |why: &str| {
+        let all = actions.iter();
+        all.map(|action| (action.name, Err(why.to_owned())))
+            .collect()
+    };
+    let principal = match source(cloud, caller).await {
+        Ok(principal) => principal,
+        Err(why) => return silent(&why),
+    };
+    let mut found = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<String>, Vec<&'static str>> = BTreeMap::new();
+    for action in actions {
+        match resources(action, cloud, caller, subject) {
+            Ok(resources) => groups.entry(resources).or_default().push(action.name),
+            Err(why) => {
+                found.insert(action.name, Err(why.to_owned()));
+            }
+        }
+    }
+    let asked = groups.into_iter().map(|(resources, actions)| Simulation {
+        actions,
+        resources,
+        context: vec![
+            ("aws:RequestedRegion", cloud.region.clone()),
+            ("iam:PassedToService", "ec2.amazonaws.com".to_owned()),
+        ],
+    });
+    let answers = join_all(asked.map(|simulation| {
+        let principal = &principal;
+        async move {
+            let answer = cloud.permissions.simulate(principal, &simulation).await;
+            (simulation.actions, answer)
+        }
+    }));
+    for (actions, answer) in answers.await {
+        for action in actions {
+            let answer = match &answer {
+                Ok(found) => match found.get(action) {
+                    Some(simulated) => Ok(simulated.clone()),
+                    None => continue,
+                },
+                Err(error) => Err(silence(error)),
+            };
+            found.insert(action, answer);
+        }
+    }
+    found
+}
+
+/// Why IAM says nothing.
+fn silence(error: &CloudError) -> String {
+    match error.kind {
+        Kind::Denied => "may not be asked (iam:SimulatePrincipalPolicy)".to_owned(),
+        Kind::NotFound => "IAM does not know the caller's role by its name".to_owned(),
+        _ => format!("IAM's simulation failed: {error}"),
+    }
+}
+
+/// The ARN whose policies are simulated.
+async fn source(cloud: &Cloud, caller: &Caller) -> Result<String, String> {
+    match principal(&caller.arn) {
+        Principal::User(arn) => Ok(arn),
+        Principal::Role {
+            partition,
+            account,
+            name,
+        } => match cloud.permissions.role(&name).await {
+            Ok(Some(arn)) => Ok(arn),
+            Ok(None) => Err("IAM does not know the caller's role by its name".to_owned()),
+            // Most roles have no path; of another one the simulation says that it does not exist.
+            Err(_) => Ok(format!("arn:{partition}:iam::{account}:role/{name}")),
+        },
+        Principal::None(why) => Err(why.to_owned()),
+    }
+}
+
+/// The ARNs of what an action is done to.
+fn resources(
+    action: &Action,
+    cloud: &Cloud,
+    caller: &Caller,
+    subject: &Subject<'_>,
+) -> Result<Vec<String>, &'static str> {
+    let partition = caller.arn.split(':').nth(1).unwrap_or("aws");
+    let (region, account) = (&cloud.region, &caller.account);
+    let at = |service: &str, rest: String| {
+        vec![format!(
+            "arn:{partition}:{service}:{region}:{account}:{rest}"
+        )]
+    };
+    match action.resource {
+        Resource::Any => Ok(vec!["*".to_owned()]),
+        Resource::Ec2("image" | "snapshot") => Ok(vec![format!(
+            "arn:{partition}:ec2:{region}::{}/*",
+            if action.name.contains("Snapshot") {
+                "snapshot"
+            } else {
+                "image"
+            }
+        )]),
+        Resource::Ec2(kind) => Ok(at("ec2", format!("{kind}/*"))),
+        Resource::Parameters => Ok(at(
+            "ssm",
+            format!("parameter/imagebuilder/{}/candidate", subject.image),
+        )),
+        Resource::Group => match subject.group {
+            Some(group) => Ok(at(
+                "autoscaling",
+                format!("autoScalingGroup:*:autoScalingGroupName/{group}"),
+            )),
+            None => Err("there is no [fleet]"),
+        },
+        Resource::Role => match &subject.role {
+            Some(role) => Ok(vec![role.clone()]),
+            None => Err("the instance profile's role is not known"),
+        },
+        Resource::Profile => match subject.profile {
+            Some(name) => Ok(vec![format!(
+                "arn:{partition}:iam::{account}:instance-profile/{name}"
+            )]),
+            None => Err("there is no instance profile"),
+        },
+        Resource::Key => match subject.key {
+            Some(key) if key.starts_with("arn:") => Ok(vec![key.to_owned()]),
+            _ => Err("IAM answers for keys by their ARN only"),
+        },
+    }
+}
+
+/// Who is calling, and for whom that cannot be told, what is not checked.
+pub(crate) async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Caller> {
+    match cloud.identity.caller().await {
+        Ok(caller) => Some(caller),
+        Err(error) => {
+            findings.unchecked("permissions", format!("{error}"));
+            None
+        }
+    }
+}
+
+/// The denied call in an error's chain, if nothing else has been said of it.
+pub(crate) fn denied(error: &anyhow::Error) -> Option<&CloudError> {
+    if Exit::of(error) != Exit::Unexpected {
+        return None;
+    }
+    let call = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<CloudError>());
+    call.filter(|call| call.kind == Kind::Denied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_arn_says_whose_policies_to_simulate() {
+        let role = |partition: &str, name: &str| Principal::Role {
+            partition: partition.into(),
+            account: "123456789012".into(),
+            name: name.into(),
+        };
+        for (arn, want) in [
+            (
+                "arn:aws:iam::123456789012:user/team/me",
+                Principal::User("arn:aws:iam::123456789012:user/team/me".into()),
+            ),
+            (
+                "arn:aws:sts::123456789012:assumed-role/ci/run-7",
+                role("aws", "ci"),
+            ),
+            (
+                "arn:aws-cn:sts::123456789012:assumed-role/ci/a@b",
+                role("aws-cn", "ci"),
+            ),
+        ] {
+            assert_eq!(principal(arn), want, "{arn}");
+        }
+        for (arn, want) in [
+            ("arn:aws:iam::123456789012:root", "root"),
+            ("arn:aws:sts::123456789012:federated-user/me", "federated"),
+            ("", "no ARN"),
+        ] {
+            let found = principal(arn);
+            assert!(
+                matches!(found, Principal::None(why) if why.contains(want)),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_findings_come_at_once_with_their_fixes() {
+        let mut findings = Findings::default();
+        findings.wrong("there is no subnet-1", "correct `subnet`");
+        findings.wrong("there is no sg-1", "correct `security_groups`");
+        findings.unchecked("ssm:PutParameter", "may not be asked");
+        findings.unchecked("ssm:GetParameter", "may not be asked");
+        let output = Output::kept();
+        let error = anyhow::Error::from(findings.conclude(&output).unwrap_err());
+        assert_eq!(Exit::of(&error), Exit::Refused);
+        assert!(format!("{error:#}").ends_with("there is no subnet-1; there is no sg-1"));
+        let hint = crate::exit::hint(&error).unwrap();
+        assert_eq!(hint, "correct `subnet`\ncorrect `security_groups`");
+        let line = "not checked: ssm:PutParameter, ssm:GetParameter (may not be asked)";
+        assert!(output.story().iter().any(|said| said.contains(line)));
+    }
+}
