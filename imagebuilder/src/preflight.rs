@@ -302,7 +302,7 @@ async fn simulate(
 /// Why IAM says nothing.
 fn silence(error: &CloudError) -> String {
     match error.kind {
-        Kind::Denied => "may not be asked (iam:SimulatePrincipalPolicy)".to_owned(),
+        Kind::Denied => "may not be asked: iam:SimulatePrincipalPolicy is denied".to_owned(),
         Kind::NotFound => "IAM does not know the caller's role by its name".to_owned(),
         _ => format!("IAM's simulation failed: {error}"),
     }
