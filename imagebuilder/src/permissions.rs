@@ -176,7 +176,7 @@ pub(crate) const ACTIONS: &[Action] = &[
     other("ssm:GetParameter", &[Bake, Roll, Watch, Rollback, Reap], Always, Parameters),
     other("ssm:PutParameter", &[Bake, Roll, Watch], Always, Parameters),
     other("ssm:DeleteParameter", OURS, Always, Parameters),
-    other("ssm:GetParametersByPath", FLEET, Optional, Parameters),
+    other("ssm:GetParameters", FLEET, Optional, Parameters),
     other("autoscaling:DescribeAutoScalingGroups", FLEET, Always, Any),
     other("autoscaling:DescribeLifecycleHooks", FLEET, Always, Any),
     other("autoscaling:DescribeInstanceRefreshes", FLEET, Always, Any),
@@ -186,6 +186,7 @@ pub(crate) const ACTIONS: &[Action] = &[
     other("autoscaling:CancelInstanceRefresh", FLEET, Always, Group),
     other("autoscaling:UpdateAutoScalingGroup", &[Roll], Pin, Group),
     other("elasticloadbalancing:DescribeTargetHealth", FLEET, Targets, Any),
+    other("elasticloadbalancing:DescribeTargetGroupAttributes", FLEET, Optional, Any),
     other("cloudwatch:DescribeAlarms", &[Roll], Optional, Any),
     other("kms:CreateGrant", &[Packer], Key, Resource::Key),
     other("kms:Decrypt", &[Packer], Key, Resource::Key),
@@ -265,7 +266,7 @@ mod tests {
             "rolling",
             "`--pin-first`",
             "alarms",
-            "lost boxes",
+            "what lost instances",
         ];
         assert_eq!(documented(roll, &rows), of(&[Roll, Watch, Rollback]));
         assert!(of(&[Reap]).is_subset(&of(&[Bake])));

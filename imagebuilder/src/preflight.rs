@@ -103,6 +103,15 @@ impl Findings {
             .then(|| format!("denied, and done without: {}", self.without.join(", ")))
     }
 
+    /// Prints everything and refuses nothing: a way back is tried all the same.
+    pub(crate) fn warn(self, output: &Output) {
+        let wrong = self.wrong.iter().map(|one| one.what.clone());
+        let others = [self.not_checked(), self.does_without()];
+        for line in wrong.chain(others.into_iter().flatten()) {
+            output.warn(line);
+        }
+    }
+
     /// Prints what was not checked, and refuses what is wrong.
     pub(crate) fn conclude(self, output: &Output) -> Result<(), Failure> {
         for line in [self.not_checked(), self.does_without()]

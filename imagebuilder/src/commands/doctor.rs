@@ -311,7 +311,14 @@ async fn group_checks(
             .map(|(id, version)| (id.as_str(), version.as_str())),
         pin: false,
     };
-    let found = roll::preflight::findings(cloud, &config.image.name, &settings, fleet).await;
+    let found = roll::preflight::findings(
+        cloud,
+        &config.image.name,
+        &settings.group,
+        &settings.alarms,
+        fleet,
+    )
+    .await;
     preflight(report, "roll", found)?;
     let finding = match group {
         Ok(Some(group)) => Finding::Fine(format!("{name} has {} members", group.members.len())),

@@ -5,22 +5,31 @@
 use anyhow::Result;
 
 use super::Crew;
-use super::plan::Plan;
+use super::plan::{Direction, Plan};
+use crate::advice::quoted;
 use crate::cloud::{Cloud, Kind};
-use crate::config::Settings;
-use crate::ids::ImageName;
+use crate::ids::{GroupName, ImageName};
 use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
-/// Refuses a plan that could not be carried out; what could not be asked is printed.
+/// Refuses a plan that could not be carried out; what could not be asked is printed. A way back is refused for nothing that is
+/// found here: half of it is better than none.
 pub(crate) async fn refuse(crew: &Crew<'_>, plan: &Plan) -> Result<()> {
     let version = plan.previous.version.to_string();
     let fleet = Fleet {
         template: Some((&plan.template_id, &version)),
         pin: plan.pin.is_some(),
     };
-    let found = findings(crew.cloud, crew.image, crew.settings, fleet).await;
-    Ok(found.conclude(crew.output)?)
+    // Those that are sent with the refresh: a way back is started with none.
+    let alarms = &plan.preferences.alarms;
+    let found = findings(crew.cloud, crew.image, &crew.settings.group, alarms, fleet).await;
+    match plan.direction {
+        Direction::Forward => Ok(found.conclude(crew.output)?),
+        Direction::Back => {
+            found.warn(crew.output);
+            Ok(())
+        }
+    }
 }
 
 /// A first look's answer. A denied one is a finding among all that is denied.
@@ -35,7 +44,13 @@ pub(crate) async fn looked<T>(crew: &Crew<'_>, answer: Result<T>) -> Result<T> {
         template: None,
         pin: false,
     };
-    let mut found = findings(crew.cloud, crew.image, crew.settings, fleet).await;
+    let Crew {
+        cloud,
+        image,
+        settings,
+        ..
+    } = crew;
+    let mut found = findings(cloud, image, &settings.group, &settings.alarms, fleet).await;
     if found.wrong.is_empty() {
         found.wrong(
             call.to_string(),
@@ -59,7 +74,8 @@ pub(crate) struct Fleet<'a> {
 pub(crate) async fn findings(
     cloud: &Cloud,
     image: &ImageName,
-    settings: &Settings,
+    group: &GroupName,
+    alarm_names: &[String],
     fleet: Fleet<'_>,
 ) -> Findings {
     let mut findings = Findings::default();
@@ -69,7 +85,7 @@ pub(crate) async fn findings(
             None => None,
         }
     };
-    let ((), launch) = tokio::join!(alarms(cloud, settings, &mut findings), launch);
+    let ((), launch) = tokio::join!(alarms(cloud, alarm_names, &mut findings), launch);
     let launched = match launch {
         Some(Ok(())) => Some(true),
         Some(Err(error)) if error.kind == Kind::Denied => {
@@ -88,11 +104,10 @@ pub(crate) async fn findings(
     let mut needs = vec![Need::Targets, Need::Profile];
     needs.extend(fleet.pin.then_some(Need::Pin));
     let mut actions = needed(&[Verb::Roll], &needs);
-    actions
-        .retain(|action| action.name != "cloudwatch:DescribeAlarms" || !settings.alarms.is_empty());
+    actions.retain(|action| action.name != "cloudwatch:DescribeAlarms" || !alarm_names.is_empty());
     let subject = Subject {
         image,
-        group: Some(&settings.group),
+        group: Some(group),
         template: fleet.template.map(|(id, _)| id),
         role: None,
         profile: None,
@@ -105,18 +120,18 @@ pub(crate) async fn findings(
 }
 
 /// The service starts no refresh with an alarm that is not OK or not there.
-async fn alarms(cloud: &Cloud, settings: &Settings, findings: &mut Findings) {
-    if settings.alarms.is_empty() {
+async fn alarms(cloud: &Cloud, names: &[String], findings: &mut Findings) {
+    if names.is_empty() {
         return;
     }
-    match cloud.alarms.states(&settings.alarms).await {
+    match cloud.alarms.states(names).await {
         Ok(states) => {
-            for name in &settings.alarms {
+            for name in names {
                 match states.get(name).map(String::as_str) {
                     Some("OK") => {}
                     Some(state) => findings.wrong(
                         format!("alarm {name} is {state}, and no refresh starts unless it is OK"),
-                        format!("see why: aws cloudwatch describe-alarms --alarm-names '{name}'; or take it out of `alarms` in [roll]"),
+                        format!("see why: aws cloudwatch describe-alarms --alarm-names {}; or take it out of `alarms` in [roll]", quoted(name)),
                     ),
                     None => findings.wrong(
                         format!("there is no alarm {name} in {}", cloud.region),

@@ -279,7 +279,8 @@ async fn onward(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) ->
 
 /// Goes on with the active refresh, or looks what became of the last one.
 pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
-    let view = look::fleet(crew.cloud, crew.image, &crew.settings.group).await?;
+    let view = look::fleet(crew.cloud, crew.image, &crew.settings.group).await;
+    let view = preflight::looked(crew, view).await?;
     let group = &view.group;
     let Some(refresh) = &view.refresh else {
         return Err(Exit::Refused
@@ -362,7 +363,8 @@ pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) ->
     let group = &crew.settings.group;
     // A refresh that ends while it is being turned around is looked at once more.
     for _ in 0..TURNS {
-        let view = look::fleet(crew.cloud, crew.image, group).await?;
+        let view = look::fleet(crew.cloud, crew.image, group).await;
+        let view = preflight::looked(crew, view).await?;
         let recorded = all_recorded(crew, runs)?;
         let (image, version) = match before::way_back(&view, &recorded, &pointed(crew).await?) {
             WayBack::Service => {

@@ -207,6 +207,13 @@ async fn a_group_made_anew_has_not_our_refresh() {
         "{}",
         ended.words
     );
+    let state = stage.service.state();
+    let asked = state
+        .calls
+        .iter()
+        .filter(|call| **call == "refresh")
+        .count();
+    assert!(asked < 50, "asked {asked} times for what had been there");
 }
 
 #[tokio::test]

@@ -100,7 +100,14 @@ async fn what_the_service_rolled_back_is_back_already() {
 async fn a_way_back_pauses_nowhere_and_is_never_turned_around() {
     let roll =
         "smoke_test = [\"probe\"]\ncheckpoints = [30]\nbake_seconds = 60\nalarms = [\"errors\"]";
-    let stage = Stage::new(roll);
+    let opened = || {
+        let stage = Stage::new(roll);
+        let mut state = stage.service.state();
+        state.alarms.insert("errors".into(), "OK".into());
+        drop(state);
+        stage
+    };
+    let stage = opened();
     let no = || Err("exit status: 1: order lost".to_owned());
     // The test fails at the end of the roll, and on the old release as well: something else is broken.
     stage.smoke.0.lock().unwrap().extend([Ok(()), no()]);
@@ -114,11 +121,22 @@ async fn a_way_back_pauses_nowhere_and_is_never_turned_around() {
         assert_eq!(state.preferences[1].bake_seconds, 0);
     }
 
-    let stage = Stage::new(roll);
+    let stage = opened();
     assert_eq!(stage.roll().await.code, 0);
+    // The bad release has raised it.
+    stage
+        .service
+        .state()
+        .alarms
+        .insert("errors".into(), "ALARM".into());
     stage.service.state().sick.insert(sample::image("ami-1"));
     let heals = async {
-        while stage.service.state().activities.len() < 10 {
+        let goes_on = || {
+            let state = stage.service.state();
+            let over = state.refreshes.len() > 1 && state.refreshes[0].status.is_over();
+            state.activities.len() < 10 && !over
+        };
+        while goes_on() {
             tokio::task::yield_now().await;
         }
         stage.service.state().sick.clear();
