@@ -17,7 +17,7 @@ use super::plan::{Direction, Target};
 use super::smoke::Occasion;
 use super::start::{Course, fact, is, passes};
 use super::verify::{self, Flaw, Flaws, Proof, Rounds};
-use super::view::{Member, Refresh, RefreshStatus, Size};
+use super::view::{Lifecycle, Member, Refresh, RefreshStatus, Size};
 use super::watch::{self, Cause, Ending, Next, Progress, Seen};
 use super::{Crew, look, show};
 use crate::cloud::{Answer, CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
@@ -522,10 +522,13 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
                 "the registry may not be read (ssm:GetParameters): members are proven without it",
             );
         }
-        let (flaws, members, leaving) = match look {
+        let (flaws, proven, leaving) = match look {
             Ok(Some(view)) => (
                 verify::flaws(&view, target),
-                view.members.len(),
+                view.members
+                    .iter()
+                    .filter(|member| member.lifecycle == Lifecycle::InService)
+                    .count(),
                 verify::leaving(&view.members, target),
             ),
             Ok(None) => {
@@ -555,7 +558,6 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
         );
         match (proof, Flaws::of(flaws)) {
             (Proof::Proven, _) => {
-                let proven = members - leaving;
                 step.done(match leaving {
                     0 => format!("{proven} of {proven} proven"),
                     leaving => format!(
