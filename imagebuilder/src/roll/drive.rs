@@ -181,10 +181,10 @@ impl Drive<'_, '_> {
                         }
                     }
                     // What was asked for is no failure, though the refresh is one.
-                    if ending == Ending::RolledBack && self.course.direction == Direction::Back {
-                        step.done(refresh.status.to_string());
-                    } else {
-                        step.failed(refresh.status.to_string());
+                    match (ending, self.course.direction) {
+                        (Ending::RolledBack, Direction::Back) => step.done("rolled back"),
+                        (Ending::RolledBack, Direction::Forward) => step.failed("rolled back"),
+                        _ => step.failed(refresh.status.to_string()),
                     }
                     let reason = refresh.rollback_reason.filter(|reason| !reason.is_empty());
                     return Ok(Some(Finish::Ended {
