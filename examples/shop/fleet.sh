@@ -26,7 +26,7 @@ aws elbv2 create-listener --load-balancer-arn "$balancer" --protocol HTTP --port
 [ -e shop.key ] || ssh-keygen -q -t ed25519 -N '' -C shop -f shop.key
 aws ec2 import-key-pair --key-name shop --public-key-material fileb://shop.key.pub >/dev/null
 
-# What the boxes and the gate's instance may do: docs/agent.md has the role's policy.
+# What the instances of the fleet and of the gate may do: docs/agent.md has the role's policy.
 aws iam create-role --role-name shop --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
   {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}' >/dev/null
 aws iam create-instance-profile --instance-profile-name shop >/dev/null

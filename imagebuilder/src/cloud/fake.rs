@@ -67,6 +67,8 @@ pub(crate) struct World {
 pub(crate) struct Policy {
     /// Actions by their names in IAM.
     pub(crate) denied: BTreeSet<&'static str>,
+    /// Actions that are allowed for what carries a run's tag, and so denied for whatever a dry run names.
+    pub(crate) by_tag: BTreeSet<&'static str>,
     /// Whether IAM may not be asked either.
     pub(crate) silent: bool,
     /// Every action that was asked for.
@@ -77,7 +79,7 @@ impl Policy {
     /// The error of a call that is denied.
     pub(crate) fn check(&mut self, action: &str) -> Answer<()> {
         self.asked.insert(action.to_owned());
-        if !self.denied.contains(action) {
+        if !self.denied.contains(action) && !self.by_tag.contains(action) {
             return Ok(());
         }
         let code = "UnauthorizedOperation";
@@ -101,6 +103,7 @@ impl Policy {
         for action in &simulation.actions {
             let simulated = match self.check(action) {
                 Ok(()) => Simulated::Allowed,
+                Err(_) if self.by_tag.contains(action) => Simulated::NotAllowed,
                 Err(_) => Simulated::Denied,
             };
             found.insert((*action).to_owned(), simulated);

@@ -262,7 +262,7 @@ fn taken_out(cause: &str, code: Option<&str>) -> Reason {
     } else if has("elb system health check") || has("elb health check") || has("vpc lattice") {
         Reason::BalancerHealth
     } else if has(TERMINATED_OR_STOPPED) {
-        // Whoever did that: EC2 knows.
+        // EC2 knows who did that.
         code.and_then(by_code)
             .unwrap_or_else(|| Reason::Unknown(cause.to_owned()))
     } else if has("health check") || has("health-check") || has("status check") {

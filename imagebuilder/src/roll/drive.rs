@@ -38,7 +38,7 @@ pub(crate) enum Finish {
         ending: Ending,
         /// Why we stopped it, if we did.
         stopped: Option<Cause>,
-        /// What was lost of the new version by its own fault, whoever stopped it.
+        /// What was lost of the new version by its own fault, also when the service stopped it.
         lost: Vec<Lost>,
         /// The service's own reason, verbatim.
         reason: String,

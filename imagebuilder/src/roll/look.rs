@@ -38,7 +38,7 @@ pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) ->
 pub(crate) enum Gaps {
     /// The look fails.
     Refused,
-    /// It is left out, and named here: for whoever shows what there is and decides nothing.
+    /// It is left out, and named here: for a caller that shows what there is and decides nothing.
     Named(Vec<String>),
 }
 

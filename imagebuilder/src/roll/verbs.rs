@@ -692,7 +692,7 @@ fn ended(
             _ if unlaunchable => {
                 "the launch template or the image names what is missing or forbidden: see the reason; the pointers were not touched"
             }
-            _ if !lost.is_empty() => "mend the image and bake again; the pointers were not touched",
+            _ if !lost.is_empty() => "fix the image and bake again; the pointers were not touched",
             _ => "no instance was lost by its image's fault: the reason is the service's own; the pointers were not touched",
         }),
         Ending::Failed | Ending::Cancelled => failure.hint(

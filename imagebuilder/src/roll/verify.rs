@@ -493,7 +493,7 @@ mod tests {
         assert_eq!(run(&[&both, &both, &both]), [Proof::Again; 3]);
         let late = |flaws: &[Flaw]| Rounds::default().observe(flaws, 2, LIMIT, LIMIT);
         assert_eq!(late(&settling), Proof::GiveUp);
-        // Whoever gives up has a reason.
+        // Giving up has a reason.
         assert_eq!(late(&[]), Proof::Again);
     }
 }

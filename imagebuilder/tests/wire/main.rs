@@ -511,11 +511,11 @@ async fn each_denied_action_is_found_before_anything_is_created() {
 
     // What nobody may be asked about is named, and EC2's dry runs still answer.
     dial(&house, "deny.iam:*", "on").await;
-    dial(&house, "deny.ec2:CreateImage", "on").await;
+    dial(&house, "deny.ec2:DescribeVpcs", "on").await;
     let output = house.run(&["bake"]).await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     let said = text(&output);
-    assert!(said.contains("may not call ec2:CreateImage"), "{said}");
+    assert!(said.contains("may not call ec2:DescribeVpcs"), "{said}");
     let line = "ssm:GetParameter, ssm:PutParameter, ssm:DeleteParameter (may not be asked: iam:SimulatePrincipalPolicy is denied)";
     assert!(said.contains("not checked: "), "{said}");
     assert!(said.contains(line), "{said}");
