@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::Owned;
+use crate::cloud::{Owned, TemplateRef};
 use crate::exit::Exit;
 use crate::ids::RunId;
 use crate::lock::Lock;
@@ -130,6 +130,10 @@ pub(crate) struct Journal {
     pub(crate) steps: Vec<StepEntry>,
     /// The resources.
     pub(crate) things: Vec<Thing>,
+    /// Launch-template versions that this run made and that no run has deleted: they stay with the template, and a later roll
+    /// deletes those that serve nothing any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) template_versions: Vec<Owned<TemplateRef>>,
     /// Whatever else a later command must know, for example the id of a refresh.
     #[serde(default)]
     pub(crate) facts: BTreeMap<String, String>,
@@ -244,6 +248,7 @@ impl Journal {
             outcome: None,
             steps: Vec::new(),
             things: Vec::new(),
+            template_versions: Vec::new(),
             facts: BTreeMap::new(),
         }
     }
@@ -416,6 +421,22 @@ impl Ledger {
         things
             .filter(move |thing| thing.kind == kind)
             .filter_map(|thing| thing.id.as_ref())
+    }
+
+    /// Records a launch-template version that this run made.
+    pub(crate) fn made_version(&mut self, version: Owned<TemplateRef>) -> anyhow::Result<()> {
+        if !self.journal.template_versions.contains(&version) {
+            self.journal.template_versions.push(version);
+        }
+        self.write()
+    }
+
+    /// Records that a launch-template version is deleted.
+    pub(crate) fn version_deleted(&mut self, version: &Owned<TemplateRef>) -> anyhow::Result<()> {
+        self.journal
+            .template_versions
+            .retain(|made| made != version);
+        self.write()
     }
 
     /// Records a fact.

@@ -171,6 +171,7 @@ pub(crate) const ACTIONS: &[Action] = &[
     ec2("ec2:DeleteVolume", BOTH, Always, Ec2("volume"), P::DeleteVolume),
     ec2("ec2:DeleteNetworkInterface", OURS, Always, Ec2("network-interface"), P::DeleteNetworkInterface),
     ec2("ec2:CreateLaunchTemplateVersion", &[Roll], Always, Ec2("launch-template"), P::CreateLaunchTemplateVersion),
+    ec2("ec2:DeleteLaunchTemplateVersions", &[Roll, Watch], Optional, Ec2("launch-template"), P::DeleteLaunchTemplateVersions),
     action("iam:PassRole", &[Bake, Roll], Profile, Role, Asked::Launch),
     other("iam:GetInstanceProfile", &[Bake], Optional, Resource::Profile),
     other("ssm:GetParameter", &[Bake, Roll, Watch, Rollback, Reap], Always, Parameters),

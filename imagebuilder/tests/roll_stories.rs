@@ -595,6 +595,37 @@ async fn a_throttled_api_is_borne() {
 
 /// Row R12: each action that a roll needs is denied in turn, then its alarm is not there, not OK, and OK.
 #[tokio::test]
+async fn template_versions_of_earlier_rolls_are_deleted() {
+    let shop = Shop::open().await;
+    let config = format!("{CONFIGURATION}keep_template_versions = 1\n");
+    std::fs::write(shop.folder.path().join("keep.toml"), config).expect("write");
+    let images = [
+        shop.images[1].clone(),
+        shop.register("shop-2").await,
+        shop.register("shop-3").await,
+    ];
+    for image in &images {
+        let (code, told) = shop.run(&["--config", "keep.toml", "roll", image]);
+        assert_eq!(code, Some(0), "{told}");
+    }
+    let versions = shop
+        .ec2
+        .describe_launch_template_versions()
+        .launch_template_name("shop")
+        .send()
+        .await
+        .expect("list versions");
+    let mut versions: Vec<_> = versions
+        .launch_template_versions()
+        .iter()
+        .filter_map(|version| version.version_number())
+        .collect();
+    versions.sort_unstable();
+    // 1 is not ours and the default; 3 is the version before; 2 served nothing any more.
+    assert_eq!(versions, [1, 3, 4]);
+}
+
+#[tokio::test]
 async fn a_roll_that_would_fail_later_is_refused_before_anything_is_written() {
     let shop = Shop::open().await;
     let dial = |name: &str, value: &str| {

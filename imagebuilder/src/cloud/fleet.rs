@@ -374,6 +374,8 @@ pub(crate) struct Preferences {
 /// Auto Scaling groups and their refreshes.
 #[async_trait]
 pub(crate) trait Fleet: Send + Sync {
+    /// Every group of the account and region that launches from this template, by itself or in a mixed instances policy.
+    async fn groups_from(&self, template_id: &str) -> Answer<Vec<GroupName>>;
     /// One group; `None` when there is none.
     async fn group(&self, group: &GroupName) -> Answer<Option<Group>>;
     /// Its lifecycle hooks.

@@ -165,6 +165,7 @@ pub(crate) enum Permission {
     DeleteVolume,
     DeleteNetworkInterface,
     CreateLaunchTemplateVersion,
+    DeleteLaunchTemplateVersions,
 }
 
 /// Instances and what is made for one instance.

@@ -26,7 +26,13 @@ pub(crate) struct Owned<T>(T);
 
 impl<T> Owned<T> {
     /// An id that our own call returned. For the implementations of the API only.
-    pub(super) fn returned(id: T) -> Self {
+    pub(in crate::cloud) fn returned(id: T) -> Self {
+        Self(id)
+    }
+
+    /// An id in a test.
+    #[cfg(test)]
+    pub(crate) fn for_test(id: T) -> Self {
         Self(id)
     }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use super::{Answer, Owned};
 use crate::ids::ImageId;
 
 /// A launch-template version as a group has it saved.
@@ -84,13 +85,19 @@ impl fmt::Display for TemplateImage {
     }
 }
 
-/// A launch-template version by its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A launch-template version by its number. EC2 gives no number twice, so it is one version for good.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct TemplateRef {
     /// `lt-…`.
     pub(crate) id: String,
     /// The number.
     pub(crate) version: u64,
+}
+
+impl fmt::Display for TemplateRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {} of launch template {}", self.version, self.id)
+    }
 }
 
 /// A launch template.
@@ -124,6 +131,8 @@ pub(crate) struct NewVersion {
 pub(crate) trait LaunchTemplates: Send + Sync {
     /// A template with all its versions; `None` when there is none.
     async fn template(&self, id: &str) -> Answer<Option<Template>>;
-    /// Makes a version; its number.
-    async fn make_version(&self, version: &NewVersion) -> Answer<u64>;
+    /// Makes a version.
+    async fn make_version(&self, version: &NewVersion) -> Answer<Owned<TemplateRef>>;
+    /// Deletes a version. One that is gone already is no error.
+    async fn delete_version(&self, version: &Owned<TemplateRef>) -> Answer<()>;
 }

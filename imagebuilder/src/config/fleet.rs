@@ -49,6 +49,8 @@ pub(crate) struct Roll {
     /// waiting for the service, which goes on relaunching for an hour: a number, or a share of the desired capacity such as
     /// `"20%"`. 0 leaves it to the service.
     pub(crate) max_failed_launches: Tolerance,
+    /// How many launch-template versions of ours stay when a proven roll deletes those that nothing uses; 0 deletes none.
+    pub(crate) keep_template_versions: u32,
     /// How long to watch before detaching with the refresh still running; unset derives it from the fleet.
     pub(crate) watch_timeout_seconds: Option<u32>,
     /// Pause between two looks.
@@ -73,6 +75,7 @@ impl Default for Roll {
             smoke_test: Vec::new(),
             smoke_test_timeout_seconds: 300,
             max_failed_launches: Tolerance::Number(3),
+            keep_template_versions: 5,
             watch_timeout_seconds: None,
             poll_seconds: 5,
             verify_timeout_seconds: None,
@@ -110,6 +113,8 @@ pub(crate) struct Settings {
     pub(crate) smoke_test: Option<SmokeTest>,
     /// See [`Roll::max_failed_launches`].
     pub(crate) max_failed_launches: Tolerance,
+    /// How many versions of ours stay when unused ones are deleted; `None` deletes none.
+    pub(crate) keep_versions: Option<usize>,
     /// How long to watch, if it is not to be derived.
     pub(crate) watch_timeout: Option<Duration>,
     /// Pause between two looks.
@@ -293,6 +298,9 @@ impl Settings {
             auto_rollback: roll.auto_rollback,
             smoke_test,
             max_failed_launches: roll.max_failed_launches,
+            keep_versions: usize::try_from(roll.keep_template_versions)
+                .ok()
+                .filter(|number| *number > 0),
             watch_timeout: roll.watch_timeout_seconds.map(seconds),
             poll: seconds(roll.poll_seconds),
             verify_timeout: roll.verify_timeout_seconds.map(seconds),

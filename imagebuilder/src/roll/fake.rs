@@ -52,6 +52,10 @@ pub(super) struct State {
     pub(super) limping: BTreeSet<ImageId>,
     /// Statuses that the active refresh takes on at its next turns instead of its own.
     pub(super) statuses: VecDeque<RefreshStatus>,
+    /// Other groups that launch from the template.
+    pub(super) other_groups: Vec<GroupName>,
+    /// Versions that instances outside the group were launched from.
+    pub(super) launched_elsewhere: Vec<u64>,
     /// Whether the launch template was deleted.
     pub(super) template_gone: bool,
     /// The shape new template versions come out with, when it is not their source's.
@@ -124,6 +128,8 @@ impl Service {
             sick: BTreeSet::new(),
             limping: BTreeSet::new(),
             statuses: VecDeque::new(),
+            other_groups: Vec::new(),
+            launched_elsewhere: Vec::new(),
             template_gone: false,
             misshapen: None,
             schema: SCHEMA,
@@ -241,7 +247,7 @@ pub(super) fn meant(code: &str) -> CloudError {
 }
 
 impl State {
-    fn add_image(&mut self, id: &str) {
+    pub(super) fn add_image(&mut self, id: &str) {
         let image = Image {
             id: sample::image(id),
             name: format!("shop-{id}"),
@@ -478,6 +484,14 @@ fn runs(member: &GroupMember, version: u64) -> bool {
 
 #[async_trait]
 impl Fleet for Service {
+    async fn groups_from(&self, _template_id: &str) -> Answer<Vec<GroupName>> {
+        self.call("groups_from", |state| {
+            let own = std::iter::once(state.group.name.clone());
+            Ok(own.chain(state.other_groups.clone()).collect())
+        })
+        .await
+    }
+
     async fn group(&self, group: &GroupName) -> Answer<Option<Group>> {
         self.call("group", |state| {
             Ok((state.group.name == *group).then(|| state.group.clone()))
@@ -594,10 +608,16 @@ impl LaunchTemplates for Service {
         .await
     }
 
-    async fn make_version(&self, version: &NewVersion) -> Answer<u64> {
+    async fn make_version(&self, version: &NewVersion) -> Answer<Owned<TemplateRef>> {
+        let owned = |number| {
+            Owned::for_test(TemplateRef {
+                id: version.template_id.clone(),
+                version: number,
+            })
+        };
         self.call("make_version", |state| {
             if let Some(number) = state.tokens.get(&version.token) {
-                return Ok(*number);
+                return Ok(owned(*number));
             }
             let number = state.template.latest + 1;
             state.template.latest = number;
@@ -607,7 +627,17 @@ impl LaunchTemplates for Service {
             }
             state.template.versions.push(made);
             state.tokens.insert(version.token.clone(), number);
-            Ok(number)
+            Ok(owned(number))
+        })
+        .await
+    }
+
+    async fn delete_version(&self, version: &Owned<TemplateRef>) -> Answer<()> {
+        self.call("delete_version", |state| {
+            let number = version.id().version;
+            assert_ne!(number, state.template.default, "EC2 refuses it");
+            state.template.versions.retain(|one| one.number != number);
+            Ok(())
         })
         .await
     }

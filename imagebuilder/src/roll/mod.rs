@@ -24,6 +24,7 @@ pub(crate) mod status;
 mod stories;
 pub(crate) mod verbs;
 pub(crate) mod verify;
+mod versions;
 pub(crate) mod view;
 pub(crate) mod watch;
 

@@ -137,7 +137,7 @@ async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u6
         ),
     );
     let run = ledger.run();
-    let number = crew
+    let made = crew
         .cloud
         .templates
         .make_version(&NewVersion {
@@ -151,7 +151,10 @@ async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u6
             token: run.to_string(),
         })
         .await?;
+    let number = made.id().version;
     step.done(format!("version {number}"));
+    // Its number is what `roll` needs; the record only lets a later run remove it.
+    ledger.made_version(made)?;
     Ok(number)
 }
 

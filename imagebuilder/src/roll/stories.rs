@@ -2,6 +2,7 @@
 
 mod faults;
 mod losses;
+mod versions;
 mod ways;
 
 use std::collections::VecDeque;

@@ -20,7 +20,7 @@ use super::preflight;
 use super::start::{self, Course, fact, is, refused};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
-use super::{Crew, look, show};
+use super::{Crew, look, show, versions};
 use crate::advice::quoted;
 use crate::cloud::{IRREVERSIBLE, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
@@ -705,7 +705,7 @@ fn ended(
 }
 
 /// A proven roll: move the pointers and print the image.
-async fn proven(crew: &Crew<'_>, course: &Course, ledger: Option<Ledger>) -> Result<Exit> {
+async fn proven(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) -> Result<Exit> {
     let Crew {
         cloud,
         image,
@@ -742,6 +742,11 @@ async fn proven(crew: &Crew<'_>, course: &Course, ledger: Option<Ledger>) -> Res
             step.done(format!("current {}, previous {previous}", target.image));
         }
         Moved::Moved { previous: None } => step.done(format!("current {}", target.image)),
+    }
+    if let Some(ledger) = &mut ledger
+        && course.direction == Direction::Forward
+    {
+        versions::clean(crew, course, ledger).await;
     }
     end(ledger, "done")?;
     output.data(target.image.as_str())?;

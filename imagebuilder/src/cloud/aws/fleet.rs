@@ -74,6 +74,26 @@ fn mixed_feature(policy: &sdk::MixedInstancesPolicy) -> MixedFeature {
     }
 }
 
+/// Whether a group launches from this template, by itself or in a mixed instances policy.
+fn launches_from(answer: &sdk::AutoScalingGroup, template_id: &str) -> bool {
+    let mixed = answer
+        .mixed_instances_policy()
+        .and_then(sdk::MixedInstancesPolicy::launch_template);
+    let overrides = mixed
+        .map(sdk::LaunchTemplate::overrides)
+        .unwrap_or_default();
+    answer
+        .launch_template()
+        .into_iter()
+        .chain(mixed.and_then(sdk::LaunchTemplate::launch_template_specification))
+        .chain(
+            overrides
+                .iter()
+                .filter_map(|one| one.launch_template_specification()),
+        )
+        .any(|given| given.launch_template_id() == Some(template_id))
+}
+
 fn launches(answer: &sdk::AutoScalingGroup) -> Option<GroupLaunches> {
     if let Some(policy) = answer.mixed_instances_policy() {
         return Some(GroupLaunches::Mixed {
@@ -243,6 +263,26 @@ fn preferences(wanted: &Preferences) -> sdk::RefreshPreferences {
 
 #[async_trait]
 impl Fleet for AutoScaling {
+    async fn groups_from(&self, template_id: &str) -> Answer<Vec<GroupName>> {
+        let mut groups = self
+            .0
+            .describe_auto_scaling_groups()
+            .into_paginator()
+            .items()
+            .send();
+        let mut found = Vec::new();
+        while let Some(answer) = groups.next().await {
+            let answer = answer.map_err(failed("list all groups"))?;
+            let name = answer.auto_scaling_group_name().unwrap_or_default();
+            if launches_from(&answer, template_id)
+                && let Ok(name) = name.parse()
+            {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
     async fn group(&self, name: &GroupName) -> Answer<Option<Group>> {
         let operation = format!("describe group {name}");
         let answer = self

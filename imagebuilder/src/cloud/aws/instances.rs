@@ -639,6 +639,12 @@ impl Instances for Ec2Instances {
                         RequestLaunchTemplateData::builder().image_id(IMAGE).build()
                     )
             ),
+            Permission::DeleteLaunchTemplateVersions => dry!(
+                self.0
+                    .delete_launch_template_versions()
+                    .launch_template_id(template_id.unwrap_or("lt-00000000000000000"))
+                    .versions("1")
+            ),
         })
     }
 }

@@ -2,13 +2,15 @@
 
 use async_trait::async_trait;
 use aws_sdk_ec2::types::{
-    LaunchTemplateVersion, RequestLaunchTemplateData, ResponseLaunchTemplateData,
+    LaunchTemplateErrorCode, LaunchTemplateVersion, RequestLaunchTemplateData,
+    ResponseLaunchTemplateData,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::{failed, incomplete};
 use crate::cloud::{
-    Answer, Kind, LaunchTemplates, NewVersion, Template, TemplateImage, TemplateVersion,
+    Answer, CloudError, Kind, LaunchTemplates, NewVersion, Owned, Template, TemplateImage,
+    TemplateRef, TemplateVersion,
 };
 use crate::ids::ImageId;
 
@@ -89,7 +91,7 @@ impl LaunchTemplates for Ec2Templates {
         }))
     }
 
-    async fn make_version(&self, version: &NewVersion) -> Answer<u64> {
+    async fn make_version(&self, version: &NewVersion) -> Answer<Owned<TemplateRef>> {
         let operation = format!("make a version of launch template {}", version.template_id);
         let answer = self
             .0
@@ -111,7 +113,50 @@ impl LaunchTemplates for Ec2Templates {
                 .launch_template_version()
                 .and_then(LaunchTemplateVersion::version_number),
         )
+        .map(|number| {
+            Owned::returned(TemplateRef {
+                id: version.template_id.clone(),
+                version: number,
+            })
+        })
         .ok_or_else(|| incomplete(&operation, "version number"))
+    }
+
+    /// The call succeeds as a whole and says of each version how it went:
+    /// [DeleteLaunchTemplateVersions](https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteLaunchTemplateVersions.html).
+    async fn delete_version(&self, version: &Owned<TemplateRef>) -> Answer<()> {
+        let operation = format!("delete {version}");
+        let answer = self
+            .0
+            .delete_launch_template_versions()
+            .launch_template_id(&version.id().id)
+            .versions(version.id().version.to_string())
+            .send()
+            .await
+            .map_err(failed(&operation));
+        let answer = match answer {
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            answer => answer?,
+        };
+        let refused = answer
+            .unsuccessfully_deleted_launch_template_versions()
+            .iter()
+            .find_map(|item| item.response_error());
+        let Some(refused) = refused else {
+            return Ok(());
+        };
+        match refused.code() {
+            Some(
+                LaunchTemplateErrorCode::LaunchTemplateIdDoesNotExist
+                | LaunchTemplateErrorCode::LaunchTemplateVersionDoesNotExist,
+            ) => Ok(()),
+            code => Err(CloudError::new(
+                Kind::Invalid,
+                operation,
+                code.map_or("", |code| code.as_str()),
+                refused.message().unwrap_or_default(),
+            )),
+        }
     }
 }
 

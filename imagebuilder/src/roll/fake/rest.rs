@@ -48,6 +48,22 @@ impl Parameters for Service {
     }
 }
 
+/// An instance outside the group, launched from this version of the template.
+fn elsewhere(version: &u64) -> Instance {
+    Instance {
+        id: InstanceId::parse(format!("i-e{version}")).unwrap(),
+        image: None,
+        state: InstanceState::Running,
+        launched: None,
+        reason: String::new(),
+        reason_code: String::new(),
+        tags: BTreeMap::from([(
+            "aws:ec2launchtemplate:version".to_owned(),
+            version.to_string(),
+        )]),
+    }
+}
+
 /// A call that rolling has no business making.
 fn foreign<T>(name: &'static str) -> Answer<T> {
     panic!("rolling called {name}")
@@ -100,8 +116,12 @@ impl Images for Service {
 
 #[async_trait]
 impl Instances for Service {
-    async fn instances_tagged(&self, _key: &str, _value: Option<&str>) -> Answer<Vec<Instance>> {
+    async fn instances_tagged(&self, key: &str, _value: Option<&str>) -> Answer<Vec<Instance>> {
+        let by_template = key == "aws:ec2launchtemplate:id";
         self.call("instances_tagged", |state| {
+            if by_template {
+                return Ok(state.launched_elsewhere.iter().map(elsewhere).collect());
+            }
             Ok(state
                 .running
                 .iter()
