@@ -4,14 +4,19 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 export PATH := $(CURDIR)/.cache/tools/bin:$(HOME)/.cargo/bin:$(PATH):/usr/sbin:/sbin:$(CURDIR)/.cache/packer-current
 # Registries fail now and then.
 export CARGO_NET_RETRY ?= 10
+# CI compiles once in a fresh checkout: nothing is kept for a second time.
+ifdef CI
+export CARGO_INCREMENTAL ?= 0
+endif
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build box rehearse check check-wire check-rest check-packer-current check-versitygw test bench bench-orders packer-current clean
+.PHONY: help setup setup-test build build-tests box rehearse check check-wire check-rest test prove bench bench-orders packer-current clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
 	@echo 'make test                 every test: fmt, clippy, deny, unit, golden, story, protocol, one QEMU rehearsal'
 	@echo 'make check                the edit-test loop: everything but QEMU'
+	@echo 'make prove [PROOF=NAME]   what takes too long for that: a current Packer, the whole story, faults on fleets of others'
 	@echo 'make bench                the benchmarks, with what they compare with'
 	@echo 'make bench-orders         the order service beside the Flask stack it follows'
 	@echo 'make packer-current       a current Packer and its Amazon plugin, from the Go module proxy'
@@ -44,14 +49,14 @@ rehearse: build box $(if $(QUICK),,.cache/orders-changed .cache/agent-changed)
 	@cargo build --quiet --locked --profile box -p imagebuilder-agent
 
 # Binaries and tests in one go: apart, aws-sdk-ec2 would be compiled once for each, as tests want more of tokio.
-check: setup-test
+build-tests: setup-test
 	cargo build --quiet --locked --workspace --all-targets
+
+check: build-tests
 	cargo fmt --all --check
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
-	@$(MAKE) --no-print-directory check-packer-current
-	@$(MAKE) --no-print-directory check-versitygw
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them. One run names every red test.
 others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))))))
@@ -62,24 +67,15 @@ check-wire:
 check-rest:
 	cargo test --locked --workspace --no-fail-fast --lib --bins $(addprefix --test ,$(others))
 
-# Once more with a current Packer, where Go can build one: both releases are promised. (3: it cannot, and has said why.)
-check-packer-current:
-	@if make/packer-current.sh; then \
-	  PATH=$(CURDIR)/.cache/packer-current:$$PATH PACKER_PLUGIN_PATH=$(CURDIR)/.cache/packer-current/plugins \
-	    cargo test --locked --workspace --test wire -- a_bake_publishes a_builder; \
-	elif [ $$? = 3 ]; then echo 'the current Packer is left out'; else exit 1; fi
-
-# The S3 store once more on a second server, which checks signatures, where Go can build it.
-check-versitygw:
-	@if make/versitygw.sh; then \
-	  ORDERS_TEST_VERSITYGW=$(CURDIR)/.cache/versitygw/versitygw cargo test --locked --workspace --lib store::s3; \
-	elif [ $$? = 3 ]; then echo 'S3 is tested on moto only'; else exit 1; fi
-
 setup-test:
 	@make/setup.sh test
 
 test: check box
 	@make/rehearse.sh --quick
+
+# What does not fit into `make test`. PROOF names one.
+prove: build-tests box .cache/orders-changed .cache/agent-changed
+	@make/prove.sh $(PROOF)
 
 # What is measured is optimised, as its users have it.
 bench: setup box

@@ -8,70 +8,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-quick=; [ "${1:-}" = --quick ] && quick=1
-root=$PWD
-place=${REHEARSE_DIR:-$root/.rehearsal}
-cloud=$place/cloud shop=$place/shop
-debug=$CARGO_TARGET_DIR/debug box=$CARGO_TARGET_DIR/box
-export PATH=$debug:$root/.cache/venv/bin:$PATH
+name=rehearse quick=; [ "${1:-}" = --quick ] && quick=1
+# shellcheck source=make/cloud.sh
+. make/cloud.sh
 
-mkdir -p "$place"
-exec 9>"$place/lock"
-flock -n 9 || { echo "rehearse: another rehearsal runs in $place; wait for it, or set REHEARSE_DIR" >&2; exit 3; }
-
-# --- telling the story ---------------------------------------------------------------------------------
-begun=$SECONDS
-if [ -t 2 ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
-parts=()
-part() { # title: closes the part before it
-  close_part
-  title=$1 since=$SECONDS
-  printf '\n%s── %s%s\n' "$bold" "$title" "$plain" >&2
-}
-close_part() { [ -z "${title:-}" ] || parts+=("$(printf '%4d s  %s' $((SECONDS - since)) "$title")"); title=; }
-die() { printf 'rehearse: %s\n' "$1" >&2; exit 1; }
-
-in_cloud() { rehearsal exec "$cloud" -- "$@" 9>&-; }
-# Runs a command in the cloud and insists on how it ends.
-expect() { # exit-code command…
-  local wanted=$1 got=0; shift
-  in_cloud "$@" || got=$?
-  [ "$got" = "$wanted" ] || die "\`$*\` ended with exit code $got, expected $wanted"
-}
-
-# Every box's word on itself, one line each: instance, agent's version, verdict.
-agents() {
-  in_cloud imagebuilder --json status | python3 -c '
-import json, sys
-for member in json.load(sys.stdin)["group"]["members"]:
-    print(member["instance"], member["agent"] or "-", member["verdict"] or "-")'
-}
-# Waits until every box of the fleet is fit under this agent, telling what changes; at most so many seconds.
-until_agents() { # version seconds
-  local said=; local -i end=$((SECONDS + $2))
-  while true; do
-    local now; now=$(agents)
-    [ "$now" = "$said" ] || { sed 's/^/  /' <<<"$now" >&2; said=$now; }
-    [ -z "$(awk -v version="$1" '$2 != version || $3 != "fit"' <<<"$now")" ] && return
-    [ $SECONDS -lt "$end" ] || die "not every box is fit under agent $1 after $2 s"
-    sleep 1
-  done
-}
-# A command on one box, by SSH with the shop's own key.
-on_box() { # instance command…
-  local instance=$1 address; shift
-  address=$(in_cloud aws ec2 describe-instances --instance-ids "$instance" --output text \
-    --query 'Reservations[0].Instances[0].PrivateIpAddress')
-  ssh -i "$shop/shop.key" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
-    "admin@$address" "$@" </dev/null 9>&-
-}
-# What the updater of a box says of itself; a question in Python over `it`, such as it["trial"].
-updater() { # instance expression
-  on_box "$1" cat /run/imagebuilder-update/status.json | python3 -c "
-import json, sys
-it = json.load(sys.stdin)
-print($2)"
-}
 # Where a box stands in the fleet for a release, of 2048: first in line is 0. As docs/agent.md has it.
 position() { # instance file
   python3 - "$1" "$2" <<'END'
@@ -81,52 +21,9 @@ print(int.from_bytes(hmac.new(digest, sys.argv[1].encode(), "sha256").digest()[:
 END
 }
 
-load=
-finish() {
-  local code=$?
-  trap - EXIT INT TERM
-  [ -z "$load" ] || { kill -INT "$load" 2>/dev/null && wait "$load" || true; }
-  [ ! -d "$cloud" ] || rehearsal down "$cloud" 9>&- >&2 || true
-  exit $code
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
 # --- the parts --------------------------------------------------------------------------------------------
-part "the base image, from Debian's packages (made once, then cached)"
-# Mirrors fail now and then.
-for pause in 10 60 0; do
-  base=$(rehearsal base-image --cache "$root/.cache/base-image" 9>&-) && break
-  [ $pause != 0 ] || die "there is no base image"
-  echo "once more in $pause s" >&2
-  sleep $pause
-done
-
-part "the cloud: endpoint, fleet of two plain boxes, listener"
-[ ! -d "$cloud" ] || rehearsal down "$cloud" >/dev/null 2>&1 9>&- || true
-rm -rf "$cloud" "$shop" "$place/orders.ledger" "$place/load.log" "$place/load.hgrm"
-mkdir -p "$shop"
-cp -r "$root/examples/shop/." "$shop"
-mkdir -p "$shop/payload"
-cp "$box/imagebuilder-agent" "$shop/payload/"
-rehearsal up "$cloud" --base-image "$base" --port 0 --detach 9>&- >&2
-source_ami=$(in_cloud aws ec2 describe-images --owners 136693071363 --output text --query 'Images[0].ImageId')
-listener=http://$(in_cloud "$shop/fleet.sh" "$source_ami"):8080
-echo "the shop is at $listener" >&2
-# This cloud's port is not the usual one.
-port=$(in_cloud printenv AWS_ENDPOINT_URL) port=${port##*:}
-sed -i "s/:4800/:$port/" "$shop/imagebuilder.toml"
-
-release() { # number orders-binary: what goes into the next image
-  cp "$2" "$shop/payload/orders"
-  cp "$shop/releases/$1"/* "$shop/payload/"
-}
-cd "$shop"
-
-part "the channel: fresh keys, and the agent that goes into the image as its first release"
-in_cloud ./channel.sh >&2
-expect 0 imagebuilder channel publish payload/imagebuilder-agent --waves all-at-once >&2
+found_cloud
+found_channel
 
 part "release 1: bake"
 release 1 "$box/orders"
@@ -210,10 +107,7 @@ fi
 part "every order that was acknowledged is in the store, once"
 expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
 expect 0 imagebuilder status >&2
-close_part
-
-printf '\n%sdone in %d s%s\n' "$bold" $((SECONDS - begun)) "$plain" >&2
-printf '  %s\n' "${parts[@]}" >&2
+close_parts
 cat >&2 <<END
 where to look
   runs      $shop/.imagebuilder/runs   (ledger, rendered template, Packer's log, events)

@@ -143,8 +143,9 @@ fi
 
 # --- cargo-deny (only `make test` needs it) -------------------------------------------------------------
 if [ "${1:-}" = test ] && ! command -v cargo-deny >/dev/null && [ ! -x .cache/tools/bin/cargo-deny ]; then
+  # Unoptimised it is built in half the time, and still done within seconds.
   say "building cargo-deny (some minutes, once; log: .cache/cargo-deny.log)"
-  cargo_deny() { CARGO_TARGET_DIR=$PWD/.cache/tools/target cargo install --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1; }
+  cargo_deny() { CARGO_TARGET_DIR=$PWD/.cache/tools/target CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1; }
   again "the build of cargo-deny" cargo_deny ||
     fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
   rm -rf .cache/tools/target

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# What went wrong on fleets of other people, on real guests: an encrypted bake whose provisioner prints ids of others; a roll with
+# every setting left at its default behind a target group with AWS's deregistration delay of 300 s, while orders come in; a rollback after
+# a roll that somebody cancelled; a new agent while the service cannot reach its store. Exit 0 only when each ended as it should
+# and no acknowledged order was lost.
+# Called by make, after everything was built; ends everything it started.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+name=prove-fleet
+# shellcheck source=make/cloud.sh
+. make/cloud.sh
+
+text() { in_cloud aws "$@" --output text; }
+# The instances of the group that are in service.
+in_service() {
+  text autoscaling describe-auto-scaling-groups --auto-scaling-group-names shop \
+    --query 'AutoScalingGroups[0].Instances[?LifecycleState==`InService`].InstanceId' | tr '\t' '\n' | sort
+}
+delay() { # seconds
+  local arn; arn=$(text elbv2 describe-target-groups --names shop --query 'TargetGroups[0].TargetGroupArn')
+  in_cloud aws elbv2 modify-target-group-attributes --target-group-arn "$arn" \
+    --attributes "Key=deregistration_delay.timeout_seconds,Value=$1" >/dev/null
+}
+# Waits for a condition, at most so many seconds.
+until_so() { # seconds what command…
+  local -i end=$((SECONDS + $1)); local what=$2; shift 2
+  until "$@"; do
+    [ $SECONDS -lt "$end" ] || die "$what"
+    sleep 1
+  done
+}
+
+found_cloud
+found_channel
+
+part "an encrypted bake whose provisioner prints ids of others"
+victim=$(in_service | head -n1)
+# The built-in scripts, and one more.
+in_cloud imagebuilder --config unused.toml init --templates custom >&2
+cat >custom/provision/50-hostile.sh <<END
+#!/bin/sh
+echo "AMIs were created:"
+echo "us-east-1: $source_ami"
+echo "AMI: $source_ami"
+echo "Instance ID: $victim"
+echo "==> amazon-ebs.image: Creating temporary security group for this instance: sg-00000000"
+echo '1600000000,amazon-ebs,artifact,0,id,us-east-1:$source_ami'
+END
+sed -i 's/^\[image\]/&\nprovision = "custom"/; s/^\[bake\]/&\nencrypt = true/' imagebuilder.toml
+release 1 "$box/orders"
+first=$(in_cloud imagebuilder bake)
+[ "$first" != "$source_ami" ] || die "the bake published an image that its provisioner named"
+[ "$(text ec2 describe-images --image-ids "$first" --query 'Images[0].BlockDeviceMappings[0].Ebs.Encrypted')" = True ] ||
+  die "$first is not encrypted"
+[ "$(text ec2 describe-images --image-ids "$source_ami" --query 'Images[0].State')" = available ] || die "$source_ami is gone"
+in_service | grep -qx "$victim" || die "$victim is gone"
+expect 0 imagebuilder reap >&2
+in_service | grep -qx "$victim" || die "$victim was reaped"
+
+part "the first roll, so that there is a service"
+expect 0 imagebuilder roll
+"$box/orders" load --url "$listener" --rate 5 --arrivals poisson --duration until-stopped \
+  --ledger "$place/orders.ledger" --histogram "$place/load.hgrm" >"$place/load.log" 2>&1 9>&- &
+load=$!
+
+part "a changed release while orders come in: bake"
+release 2 "$root/.cache/orders-changed"
+second=$(in_cloud imagebuilder bake)
+part "a roll with every setting at its default, behind a deregistration delay of 300 s"
+delay 300
+cp imagebuilder.toml tuned.toml
+sed -i '/^\[roll\]/,$d' imagebuilder.toml
+expect 0 imagebuilder roll
+
+part "a roll that somebody cancels half-way (exit 13)"
+delay 5
+cp tuned.toml imagebuilder.toml
+before=$(in_service)
+in_cloud imagebuilder roll "$first" &
+roll=$! got=0
+# Half-way: an instance of the other version serves.
+new_one() { in_service | grep -vxFf <(printf '%s\n' "$before") >/dev/null; }
+until_so 900 "no instance of $first came into service" new_one
+in_cloud aws autoscaling cancel-instance-refresh --auto-scaling-group-name shop >/dev/null
+wait "$roll" || got=$?
+[ "$got" = 13 ] || die "a cancelled roll ended with exit code $got, expected 13"
+
+part "roll rollback: back to the version before the cancelled roll"
+expect 0 imagebuilder roll rollback
+images=$(in_service | while read -r id; do
+  text ec2 describe-instances --instance-ids "$id" --query 'Reservations[0].Instances[0].ImageId'
+done | sort -u)
+[ "$images" = "$second" ] || die "the fleet runs $images, expected $second"
+current=$(text ssm get-parameter --name /imagebuilder/shop/current --query Parameter.Value)
+[ "$current" = "$second" ] || die "current points at $current, expected $second"
+
+kill -INT "$load"
+wait "$load" || die "the load generator saw failed orders: $place/load.log"
+load=
+
+part "agent 0.2.0, published while the service cannot reach its store: nobody blames it"
+sick() { ! curl -fsS -o /dev/null --max-time 5 "$listener/gtg"; }
+rehearsal dial "$cloud" 'deny.s3:PutObject' on 9>&-
+until_so 180 "the service is still ready without its store" sick
+expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves all-at-once >&2
+# Long enough for every instance to look for a release several times and to try it.
+until_so 120 "no instance has seen the release" eval '[ "$(agents | wc -l)" -ge 2 ] && updater "$(in_service | head -n1)" "it" | grep -q 0.2.0'
+for id in $(in_service); do echo "  $id: $(updater "$id" '{k: it.get(k) for k in ("trial", "skipped", "failures")}')" >&2; done
+rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&-
+until_agents 0.2.0 600
+for id in $(in_service); do
+  skipped=$(updater "$id" 'it["skipped"]')
+  [ "$skipped" = "[]" ] || die "$id condemned a release for an outage: $skipped"
+done
+
+part "every order that was acknowledged is in the store, once"
+expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders
+expect 0 imagebuilder status >&2
+close_parts
