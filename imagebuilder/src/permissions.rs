@@ -1,9 +1,8 @@
 //! Every API action that a command needs, in one table. The rule: *whatever a command will call is asked for before its
 //! first change* ([`preflight`](crate::preflight)), so nothing may be called that is not in here.
 //!
-//! `docs/operating.md` and `docs/roll.md` list the same for people; a test holds them together.
-
-use crate::cloud::Permission;
+//! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same for people; a test holds them together. The tests
+//! over the wire compile this file too, and deny every row in turn: it depends on nothing else of this program.
 
 /// Who makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,14 +11,42 @@ pub(crate) enum Verb {
     Bake,
     /// Packer, in a `bake`.
     Packer,
-    /// `roll`, and with it `roll rollback` after the end of a refresh.
+    /// `roll` to another image.
     Roll,
-    /// `roll watch`.
+    /// A refresh that goes back: `roll rollback` after the end of a refresh, and after a smoke test that fails at the end.
+    WayBack,
+    /// `roll` of a group that is where it should be: it is proven, and its pointers are moved.
+    Prove,
+    /// `roll watch`, and `roll --adopt`.
     Watch,
     /// `roll rollback` of an active refresh.
     Rollback,
     /// `reap`.
     Reap,
+    /// `channel init`, `publish`, `promote`, `withdraw`, `refresh` and `rotate-root`.
+    Channel,
+}
+
+/// What the denial of an action that a command cannot do without does to the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// Exit code 3, and nothing was changed.
+    Refuses,
+    /// The action is named, and the command goes on.
+    Warns,
+}
+
+impl Verb {
+    /// What begins something is refused. What goes on with something that runs, brings it back or clears it away is not: half of
+    /// it is better than none.
+    pub(crate) fn denial(self) -> Denial {
+        match self {
+            Self::Bake | Self::Packer | Self::Roll | Self::Channel => Denial::Refuses,
+            Self::WayBack | Self::Prove | Self::Watch | Self::Rollback | Self::Reap => {
+                Denial::Warns
+            }
+        }
+    }
 }
 
 /// When a call is made.
@@ -39,6 +66,12 @@ pub(crate) enum Need {
     Targets,
     /// With `--pin-first`.
     Pin,
+    /// When a version of the launch template has to be made.
+    Version,
+    /// When the channel's repository is a bucket.
+    Bucket,
+    /// With signing keys in KMS.
+    SigningKey,
 }
 
 /// What an action's resource is, as far as policies can name it.
@@ -56,8 +89,55 @@ pub(crate) enum Resource {
     Role,
     /// The instance profile.
     Profile,
-    /// The key of `[bake] kms_key`.
+    /// The key of `[bake] kms_key`, or the channel's signing keys.
     Key,
+    /// The channel's bucket.
+    Bucket,
+    /// The objects of the channel.
+    Objects,
+}
+
+impl Resource {
+    /// Whether its own policy can allow what no policy of the caller does.
+    pub(crate) fn has_own_policy(self) -> bool {
+        matches!(self, Self::Key | Self::Bucket | Self::Objects)
+    }
+}
+
+/// A call of EC2 whose permission its own dry run answers for. Named as the calls are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    DescribeImages,
+    DescribeImageAttribute,
+    DescribeInstances,
+    DescribeInstanceStatus,
+    DescribeInstanceTypes,
+    DescribeSnapshots,
+    DescribeKeyPairs,
+    DescribeSecurityGroups,
+    DescribeSubnets,
+    DescribeVolumes,
+    DescribeNetworkInterfaces,
+    DescribeVpcs,
+    DescribeRegions,
+    DescribeLaunchTemplateVersions,
+    GetConsoleOutput,
+    ImportKeyPair,
+    DeleteKeyPair,
+    CreateSecurityGroup,
+    AuthorizeSecurityGroupIngress,
+    DeleteSecurityGroup,
+    StopInstances,
+    TerminateInstances,
+    CreateTags,
+    CreateImage,
+    ModifyImageAttribute,
+    DeregisterImage,
+    DeleteSnapshot,
+    DeleteVolume,
+    DeleteNetworkInterface,
+    CreateLaunchTemplateVersion,
+    DeleteLaunchTemplateVersions,
 }
 
 /// How a permission is asked for. Where that gives no answer, IAM's simulation is asked.
@@ -102,10 +182,10 @@ const fn action(
     }
 }
 
-use Need::{Always, Key, Optional, Pin, Profile, Shares, Targets};
+use Need::{Always, Bucket, Key, Optional, Pin, Profile, Shares, SigningKey, Targets, Version};
 use Permission as P;
 use Resource::{Any, Ec2, Group, Parameters, Role};
-use Verb::{Bake, Packer, Reap, Roll, Rollback, Watch};
+use Verb::{Bake, Channel, Packer, Prove, Reap, Roll, Rollback, Watch, WayBack};
 
 /// An action that EC2 answers a dry run of.
 const fn ec2(
@@ -129,9 +209,13 @@ const fn other(
 }
 
 /// Looking at a fleet.
-const FLEET: &[Verb] = &[Roll, Watch, Rollback];
+const FLEET: &[Verb] = &[Roll, WayBack, Prove, Watch, Rollback];
+/// Beginning a refresh.
+const START: &[Verb] = &[Roll, WayBack];
+/// Stopping one.
+const STOP: &[Verb] = &[Roll, Watch, Rollback];
 /// All that look at images and instances.
-const ALL: &[Verb] = &[Bake, Packer, Roll, Watch, Rollback, Reap];
+const ALL: &[Verb] = &[Bake, Packer, Roll, WayBack, Prove, Watch, Rollback, Reap];
 /// What a bake makes is removed by it, and by `reap`.
 const OURS: &[Verb] = &[Bake, Reap];
 /// Ours and Packer's.
@@ -154,13 +238,13 @@ pub(crate) const ACTIONS: &[Action] = &[
     ec2("ec2:DescribeVpcs", &[Packer], Always, Any, P::DescribeVpcs),
     ec2("ec2:DescribeRegions", &[Packer], Always, Any, P::DescribeRegions),
     ec2("ec2:DescribeLaunchTemplateVersions", FLEET, Always, Any, P::DescribeLaunchTemplateVersions),
-    ec2("ec2:GetConsoleOutput", &[Bake, Roll, Watch, Rollback], Optional, Ec2("instance"), P::GetConsoleOutput),
+    ec2("ec2:GetConsoleOutput", &[Bake, Roll, WayBack, Watch, Rollback], Optional, Ec2("instance"), P::GetConsoleOutput),
     ec2("ec2:ImportKeyPair", &[Bake], Always, Ec2("key-pair"), P::ImportKeyPair),
     ec2("ec2:DeleteKeyPair", OURS, Always, Ec2("key-pair"), P::DeleteKeyPair),
     ec2("ec2:CreateSecurityGroup", &[Bake], Always, Ec2("security-group"), P::CreateSecurityGroup),
     ec2("ec2:AuthorizeSecurityGroupIngress", &[Bake], Always, Ec2("security-group"), P::AuthorizeSecurityGroupIngress),
     ec2("ec2:DeleteSecurityGroup", OURS, Always, Ec2("security-group"), P::DeleteSecurityGroup),
-    action("ec2:RunInstances", &[Bake, Packer, Roll], Always, Ec2("instance"), Asked::Launch),
+    action("ec2:RunInstances", &[Bake, Packer, Roll, WayBack], Always, Ec2("instance"), Asked::Launch),
     ec2("ec2:StopInstances", &[Packer], Always, Ec2("instance"), P::StopInstances),
     ec2("ec2:TerminateInstances", BOTH, Always, Ec2("instance"), P::TerminateInstances),
     ec2("ec2:CreateTags", &[Bake, Packer], Always, Ec2("instance"), P::CreateTags),
@@ -170,22 +254,22 @@ pub(crate) const ACTIONS: &[Action] = &[
     ec2("ec2:DeleteSnapshot", OURS, Always, Ec2("snapshot"), P::DeleteSnapshot),
     ec2("ec2:DeleteVolume", BOTH, Always, Ec2("volume"), P::DeleteVolume),
     ec2("ec2:DeleteNetworkInterface", OURS, Always, Ec2("network-interface"), P::DeleteNetworkInterface),
-    ec2("ec2:CreateLaunchTemplateVersion", &[Roll], Always, Ec2("launch-template"), P::CreateLaunchTemplateVersion),
+    ec2("ec2:CreateLaunchTemplateVersion", START, Version, Ec2("launch-template"), P::CreateLaunchTemplateVersion),
     ec2("ec2:DeleteLaunchTemplateVersions", &[Roll, Watch], Optional, Ec2("launch-template"), P::DeleteLaunchTemplateVersions),
-    action("iam:PassRole", &[Bake, Roll], Profile, Role, Asked::Launch),
+    action("iam:PassRole", &[Bake, Roll, WayBack], Profile, Role, Asked::Launch),
     other("iam:GetInstanceProfile", &[Bake], Optional, Resource::Profile),
-    other("ssm:GetParameter", &[Bake, Roll, Watch, Rollback, Reap], Always, Parameters),
-    other("ssm:PutParameter", &[Bake, Roll, Watch], Always, Parameters),
+    other("ssm:GetParameter", &[Bake, Roll, WayBack, Prove, Watch, Reap], Always, Parameters),
+    other("ssm:PutParameter", &[Bake, Roll, WayBack, Prove, Watch], Always, Parameters),
     other("ssm:DeleteParameter", OURS, Always, Parameters),
     other("ssm:GetParameters", FLEET, Optional, Parameters),
     other("autoscaling:DescribeAutoScalingGroups", FLEET, Always, Any),
     other("autoscaling:DescribeLifecycleHooks", FLEET, Always, Any),
     other("autoscaling:DescribeInstanceRefreshes", FLEET, Always, Any),
-    other("autoscaling:DescribeScalingActivities", FLEET, Always, Any),
-    other("autoscaling:StartInstanceRefresh", &[Roll], Always, Group),
-    other("autoscaling:RollbackInstanceRefresh", FLEET, Always, Group),
-    other("autoscaling:CancelInstanceRefresh", FLEET, Always, Group),
-    other("autoscaling:UpdateAutoScalingGroup", &[Roll], Pin, Group),
+    other("autoscaling:DescribeScalingActivities", &[Roll, WayBack, Watch, Rollback], Always, Any),
+    other("autoscaling:StartInstanceRefresh", START, Always, Group),
+    other("autoscaling:RollbackInstanceRefresh", STOP, Always, Group),
+    other("autoscaling:CancelInstanceRefresh", STOP, Always, Group),
+    other("autoscaling:UpdateAutoScalingGroup", START, Pin, Group),
     other("elasticloadbalancing:DescribeTargetHealth", FLEET, Targets, Any),
     other("elasticloadbalancing:DescribeTargetGroupAttributes", FLEET, Optional, Any),
     other("cloudwatch:DescribeAlarms", &[Roll], Optional, Any),
@@ -195,6 +279,11 @@ pub(crate) const ACTIONS: &[Action] = &[
     other("kms:GenerateDataKeyWithoutPlaintext", &[Packer], Key, Resource::Key),
     other("kms:ReEncryptFrom", &[Packer], Key, Resource::Key),
     other("kms:ReEncryptTo", &[Packer], Key, Resource::Key),
+    other("kms:GetPublicKey", &[Channel], SigningKey, Resource::Key),
+    other("kms:Sign", &[Channel], SigningKey, Resource::Key),
+    other("s3:ListBucket", &[Channel], Bucket, Resource::Bucket),
+    other("s3:GetObject", &[Channel], Bucket, Resource::Objects),
+    other("s3:PutObject", &[Channel], Bucket, Resource::Objects),
 ];
 
 /// What `verbs` need where each of `needs` is the case, besides what is always needed.
@@ -204,83 +293,4 @@ pub(crate) fn needed(verbs: &[Verb], needs: &[Need]) -> Vec<&'static Action> {
         .filter(|action| action.verbs.iter().any(|verb| verbs.contains(verb)))
         .filter(|action| matches!(action.need, Always | Optional) || needs.contains(&action.need))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    /// The actions that a table's row names: `service:Action`, then further ones of the same service.
-    fn named(row: &str) -> BTreeSet<String> {
-        let mut service = "";
-        let mut found = BTreeSet::new();
-        for text in row.split('`').skip(1).step_by(2) {
-            let name = match text.split_once(':') {
-                Some((before, name)) => {
-                    service = before;
-                    name
-                }
-                None => text,
-            };
-            let is_action = name.starts_with(|c: char| c.is_ascii_uppercase())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '*');
-            if is_action && !service.is_empty() {
-                found.insert(format!("{service}:{name}"));
-            }
-        }
-        found
-    }
-
-    fn documented(page: &str, rows: &[&str]) -> BTreeSet<String> {
-        let (_, section) = page.split_once("## Permissions").unwrap();
-        let section = section.split("\n## ").next().unwrap();
-        let mut found = BTreeSet::new();
-        for row in rows {
-            let start = format!("| {row}");
-            let mut lines = section.lines().filter(|line| line.starts_with(&start));
-            let line = lines.next().unwrap_or_else(|| panic!("no row {row}"));
-            found.extend(named(line.split_once(" | ").unwrap().1));
-        }
-        found
-    }
-
-    fn of(verbs: &[Verb]) -> BTreeSet<String> {
-        let all = ACTIONS.iter();
-        all.filter(|action| action.verbs.iter().any(|verb| verbs.contains(verb)))
-            .map(|action| match action.name {
-                "kms:ReEncryptFrom" | "kms:ReEncryptTo" => "kms:ReEncrypt*".to_owned(),
-                name => name.to_owned(),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_documented_permissions_are_those_of_the_table() {
-        let operating = include_str!("../../docs/operating.md");
-        let roll = include_str!("../../docs/roll.md");
-        assert_eq!(documented(operating, &["`bake`: ours"]), of(&[Bake]));
-        assert_eq!(documented(operating, &["`bake`: Packer"]), of(&[Packer]));
-        let rows = [
-            "looking",
-            "rolling",
-            "`--pin-first`",
-            "alarms",
-            "what lost instances",
-        ];
-        assert_eq!(documented(roll, &rows), of(&[Roll, Watch, Rollback]));
-        assert!(of(&[Reap]).is_subset(&of(&[Bake])));
-    }
-
-    #[test]
-    fn a_dry_run_is_of_the_action_that_it_answers_for() {
-        let mut names = BTreeSet::new();
-        for action in ACTIONS {
-            assert!(names.insert(action.name), "{} twice", action.name);
-            if let Asked::DryRun(permission) = action.asked {
-                assert_eq!(action.name, format!("ec2:{permission:?}"));
-            }
-        }
-    }
 }

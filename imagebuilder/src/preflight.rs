@@ -3,8 +3,18 @@
 //! The rule: *preflight asks everything first, before anything is created or built; all findings come at once, each with its
 //! fix, as exit code 3*. Permissions are asked for by dry run where EC2 has one, else by IAM's simulation; what neither
 //! answers is reported as not checked, and is no failure.
+//!
+//! Every command that changes something asks before its first change. What a denial does is the command's ([`Verb::denial`]):
+//! one that begins something is refused. One that goes on with a refresh, brings a fleet back or clears away is warned with the
+//! action's name and goes on; it waits for the answers no longer than [`PATIENCE`].
+//!
+//! [`Verb::denial`]: crate::permissions::Verb::denial
+
+#[cfg(test)]
+mod documented;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
@@ -12,7 +22,11 @@ use crate::cloud::{Caller, Cloud, CloudError, Kind, Simulated, Simulation};
 use crate::exit::{Exit, Failure};
 use crate::ids::{GroupName, ImageName};
 use crate::output::Output;
-use crate::permissions::{Action, Asked, Need, Resource};
+use crate::permissions::{Action, Asked, Denial, Need, Resource};
+
+/// How long a command that goes on in any case waits for the answers of all services together. IAM is not reached from every
+/// network, and the SDK asks for minutes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +117,18 @@ impl Findings {
             .then(|| format!("denied, and done without: {}", self.without.join(", ")))
     }
 
-    /// Prints everything and refuses nothing: a way back is tried all the same.
+    /// Refuses what is wrong, or prints it all the same.
+    pub(crate) fn settle(self, denial: Denial, output: &Output) -> Result<(), Failure> {
+        match denial {
+            Denial::Refuses => self.conclude(output),
+            Denial::Warns => {
+                self.warn(output);
+                Ok(())
+            }
+        }
+    }
+
+    /// Prints everything and refuses nothing.
     pub(crate) fn warn(self, output: &Output) {
         let wrong = self.wrong.iter().map(|one| one.what.clone());
         let others = [self.not_checked(), self.does_without()];
@@ -151,10 +176,10 @@ pub(crate) enum Verdict {
 }
 
 /// What the actions would be done to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Subject<'a> {
     /// Whose parameters.
-    pub(crate) image: &'a ImageName,
+    pub(crate) image: Option<&'a ImageName>,
     /// The Auto Scaling group.
     pub(crate) group: Option<&'a GroupName>,
     /// The launch template's id.
@@ -163,8 +188,10 @@ pub(crate) struct Subject<'a> {
     pub(crate) role: Option<String>,
     /// The instance profile's name.
     pub(crate) profile: Option<&'a str>,
-    /// The key as it is configured.
-    pub(crate) key: Option<&'a str>,
+    /// The keys as they are configured.
+    pub(crate) keys: Vec<&'a str>,
+    /// The channel's bucket, and the prefix of its objects without slashes at either end.
+    pub(crate) bucket: Option<(&'a str, &'a str)>,
     /// Whether dry runs said that all launches would be done; `None` where that could not be asked.
     pub(crate) launched: Option<bool>,
 }
@@ -243,6 +270,10 @@ pub(crate) async fn ask(
             // A policy may allow it for just those that will be made.
             Some(Ok(Simulated::NotAllowed)) if matches!(action.resource, Resource::Ec2(_)) => {
                 Verdict::Unknown("that depends on the resource".to_owned())
+            }
+            // IAM simulates the caller's policies only.
+            Some(Ok(Simulated::NotAllowed)) if action.resource.has_own_policy() => {
+                Verdict::Unknown("that depends on the resource's own policy".to_owned())
             }
             Some(Ok(Simulated::NotAllowed)) => Verdict::Denied,
             Some(Ok(Simulated::Depends(keys))) => {
@@ -374,10 +405,13 @@ fn resources(
             }
         )]),
         Resource::Ec2(kind) => Ok(at("ec2", format!("{kind}/*"))),
-        Resource::Parameters => Ok(at(
-            "ssm",
-            format!("parameter/imagebuilder/{}/candidate", subject.image),
-        )),
+        Resource::Parameters => match subject.image {
+            Some(image) => Ok(at(
+                "ssm",
+                format!("parameter/imagebuilder/{image}/candidate"),
+            )),
+            None => Err("there is no image"),
+        },
         Resource::Group => match subject.group {
             Some(group) => Ok(at(
                 "autoscaling",
@@ -395,11 +429,36 @@ fn resources(
             )]),
             None => Err("there is no instance profile"),
         },
-        Resource::Key => match subject.key {
-            Some(key) if key.starts_with("arn:") => Ok(vec![key.to_owned()]),
-            _ => Err("IAM answers for keys by their ARN only"),
-        },
+        Resource::Key if subject.keys.iter().all(|key| key.starts_with("arn:")) => {
+            Ok(subject.keys.iter().map(|key| (*key).to_owned()).collect())
+        }
+        Resource::Key => Err("IAM answers for keys by their ARN only"),
+        Resource::Bucket | Resource::Objects => {
+            let Some((bucket, prefix)) = subject.bucket else {
+                return Err("there is no bucket");
+            };
+            let objects = match prefix {
+                "" => "/*".to_owned(),
+                prefix => format!("/{prefix}/*"),
+            };
+            let rest = match action.resource {
+                Resource::Objects => objects.as_str(),
+                _ => "",
+            };
+            Ok(vec![format!("arn:{partition}:s3:::{bucket}{rest}")])
+        }
     }
+}
+
+/// What was found in time; nothing is refused for being late.
+pub(crate) async fn in_time(asking: impl Future<Output = Findings>) -> Findings {
+    if let Ok(findings) = tokio::time::timeout(PATIENCE, asking).await {
+        return findings;
+    }
+    let mut findings = Findings::default();
+    let why = format!("no answer within {} s", PATIENCE.as_secs());
+    findings.unchecked("permissions", why);
+    findings
 }
 
 /// Who is calling, and for whom that cannot be told, what is not checked.
@@ -461,6 +520,58 @@ mod tests {
                 matches!(found, Principal::None(why) if why.contains(want)),
                 "{found:?}"
             );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_unchecked_and_refuses_nothing() {
+        let in_time = tokio::time::timeout(2 * PATIENCE, in_time(std::future::pending()));
+        let findings = in_time.await.unwrap();
+        assert_eq!(findings.wrong, []);
+        assert_eq!(
+            findings.not_checked().as_deref(),
+            Some("not checked: permissions (no answer within 30 s)")
+        );
+        let output = Output::kept();
+        findings.settle(Denial::Refuses, &output).unwrap();
+    }
+
+    #[test]
+    fn resources_are_named_as_policies_name_them() {
+        use crate::permissions::ACTIONS;
+        let caller = Caller {
+            account: crate::ids::AccountId::parse("123456789012").unwrap(),
+            arn: "arn:aws-cn:iam::123456789012:user/me".to_owned(),
+        };
+        let cloud = crate::cloud::aws::nowhere();
+        let of = |name: &str, subject: &Subject<'_>| {
+            let action = ACTIONS.iter().find(|action| action.name == name).unwrap();
+            resources(action, &cloud, &caller, subject).map(|all| all.join(" "))
+        };
+        for (prefix, objects) in [("", "/*"), ("agent", "/agent/*")] {
+            let subject = Subject {
+                bucket: Some(("shop", prefix)),
+                ..Subject::default()
+            };
+            assert_eq!(
+                of("s3:ListBucket", &subject).as_deref(),
+                Ok("arn:aws-cn:s3:::shop")
+            );
+            let want = format!("arn:aws-cn:s3:::shop{objects}");
+            assert_eq!(of("s3:PutObject", &subject), Ok(want));
+        }
+        let key = "arn:aws:kms:us-east-1:123456789012:key/1";
+        for (keys, want) in [(vec![key], Ok(key)), (vec![key, "alias/b"], Err(()))] {
+            let subject = Subject {
+                keys,
+                ..Subject::default()
+            };
+            let found = of("kms:Sign", &subject);
+            assert_eq!(found.as_deref().map_err(|_| ()), want);
+        }
+        let nothing = Subject::default();
+        for name in ["s3:PutObject", "ssm:PutParameter", "iam:PassRole"] {
+            assert!(of(name, &nothing).is_err(), "{name}");
         }
     }
 

@@ -165,6 +165,7 @@ impl Scene {
         let day = Duration::from_secs(86400);
         reap(
             &self.fake.cloud(),
+            &self.config.image.name,
             &self.runs(),
             &self.output,
             Mode::Remove,
@@ -350,6 +351,111 @@ async fn a_policy_that_goes_by_the_runs_tag_is_no_denial() {
             .any(|line| line.contains("not checked: ") && line.contains("ec2:TerminateInstances"));
         assert!(named, "{story:#?}");
     }
+}
+
+/// A key's own policy may allow what no policy of the caller does, and IAM simulates the caller's alone.
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_the_key_itself_is_no_denial() {
+    let mut scene = Scene::new(Verdict::Fit);
+    let key =
+        "encrypt = true\nkms_key = \"arn:aws:kms:us-east-1:123456789012:key/1\"\n[bake.gate]\n";
+    scene.config = Config::parse(&format!("{CONFIG}{key}"), "test.toml").unwrap();
+    scene
+        .fake
+        .world()
+        .policy
+        .by_tag
+        .insert("kms:GenerateDataKeyWithoutPlaintext");
+    scene.bake(Reuse::Allowed).await.unwrap();
+    let line = "kms:GenerateDataKeyWithoutPlaintext (that depends on the resource's own policy)";
+    let story = scene.output.story();
+    assert!(story.iter().any(|said| said.contains(line)), "{story:#?}");
+}
+
+/// Row B5: a reap is warned by name before its first removal, and removes what it may.
+#[tokio::test(start_paused = true)]
+async fn a_reap_names_what_is_denied_and_goes_on() {
+    use crate::permissions::{Asked, Resource, Verb, needed};
+    let dead = Tags::from([
+        (
+            tags::RUN.to_owned(),
+            "20250101T000000Z-bake-00000a".to_owned(),
+        ),
+        (tags::IMAGE.to_owned(), "shop".to_owned()),
+    ]);
+    for silent in [false, true] {
+        for action in needed(&[Verb::Reap], &[]) {
+            let name = action.name;
+            let scene = Scene::new(Verdict::Fit);
+            {
+                let mut world = scene.fake.world();
+                world.add_volume(dead.clone());
+                world.policy.denied.insert(name);
+                world.policy.silent = silent;
+            }
+            let reaped = scene.reap().await;
+            assert_eq!(reaped.removed.len(), 1, "{name}: {reaped:?}");
+            let story = scene.output.story();
+            let at = |words: &[&str]| {
+                story
+                    .iter()
+                    .position(|line| words.iter().all(|word| line.contains(word)))
+            };
+            let by_iam_alone =
+                action.asked == Asked::Simulation || matches!(action.resource, Resource::Ec2(_));
+            let kind = match silent && by_iam_alone {
+                true => "not checked: ",
+                false => "may not call ",
+            };
+            let named = at(&[kind, name]).unwrap_or_else(|| panic!("{name}: {story:#?}"));
+            assert!(named < at(&["dead run"]).unwrap(), "{name}: {story:#?}");
+        }
+    }
+    // Nothing to reap, nothing to ask.
+    let scene = Scene::new(Verdict::Fit);
+    assert_eq!(scene.reap().await, super::reap::Reaped::default());
+    assert!(scene.fake.world().policy.asked.is_empty());
+}
+
+/// What a reap could not look for is not nothing.
+#[tokio::test(start_paused = true)]
+async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
+    let scene = Scene::new(Verdict::Fit);
+    {
+        let mut world = scene.fake.world();
+        let run = "20250101T000000Z-bake-00000a".to_owned();
+        world.add_key_pair(
+            "imagebuilder-old",
+            Tags::from([(tags::RUN.to_owned(), run)]),
+        );
+        world.denied = true;
+    }
+    let reaped = scene.reap().await;
+    let unlisted = reaped.unlisted.join(", ");
+    for want in ["volume (", "network interface ("] {
+        assert!(unlisted.contains(want), "{unlisted}");
+    }
+    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+}
+
+/// A snapshot is known for a published image's by the image alone.
+#[tokio::test(start_paused = true)]
+async fn no_snapshot_is_reaped_while_images_cannot_be_listed() {
+    let scene = Scene::new(Verdict::Fit);
+    {
+        let mut world = scene.fake.world();
+        let run = "20250101T000000Z-bake-00000a".to_owned();
+        let mut tags = Tags::from([(tags::RUN.to_owned(), run)]);
+        world.add_key_pair("imagebuilder-old", tags.clone());
+        tags.insert(tags::VERDICT.to_owned(), "fit".to_owned());
+        world.add_image(OWNER, "published", tags);
+        world.images_denied = true;
+    }
+    let reaped = scene.reap().await;
+    assert_eq!(reaped.removed.len(), 1, "{reaped:?}");
+    let left = reaped.left.join(", ");
+    assert!(left.starts_with("image of unknown id"), "{left}");
+    assert!(!left.contains("snapshot"), "{left}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,13 +73,12 @@ pub(crate) async fn findings(
     }
     if let Some(caller) = preflight::caller(cloud, &mut findings).await {
         let subject = Subject {
-            image: &config.image.name,
-            group: None,
-            template: None,
+            image: Some(&config.image.name),
             role,
             profile: gate.instance_profile.as_deref(),
-            key: key.as_deref(),
+            keys: key.as_deref().into_iter().collect(),
             launched,
+            ..Subject::default()
         };
         let mut actions = needed(&[Verb::Bake, Verb::Packer], &needs);
         actions.retain(|action| {

@@ -2,6 +2,9 @@
 //!
 //! A run of this host is dead when nobody holds its lock. A run of another host is known by its tag only, and counts
 //! as dead when it is older than a limit. What is published, pointed at or in use is never taken: the sweep sees to it.
+//!
+//! A removal that is denied is named before the first one, and keeps nothing else from being removed
+//! ([`preflight`](crate::preflight)). What cannot be listed is reported as such, not as nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +15,14 @@ use contract::tags;
 use serde::Serialize;
 
 use super::sweep::{self, Left};
-use crate::cloud::{Cloud, CloudError, Search, Tags};
-use crate::ids::RunId;
+use crate::cloud::{Answer, Cloud, Search, Tags};
+use crate::ids::{ImageName, RunId};
 use crate::image;
-use crate::ledger::{Found, Ledger, State};
+use crate::ledger::{Found, Kind, Ledger, State};
 use crate::output::Output;
 use crate::packer;
+use crate::permissions::{Verb, needed};
+use crate::preflight::{self, Findings, Subject};
 
 /// How often we look whether an interrupted Packer has ended.
 const LOOK: Duration = Duration::from_millis(250);
@@ -40,19 +45,40 @@ pub(crate) struct Reaped {
     pub(crate) removed: Vec<String>,
     /// Could not be removed, and why.
     pub(crate) left: Vec<String>,
+    /// Kinds of which other runs may have left something, which could not be listed, and why.
+    pub(crate) unlisted: Vec<String>,
 }
 
-/// Reaps every dead run.
+/// A reaping under way.
+struct Reaping<'a> {
+    cloud: &'a Cloud,
+    image: &'a ImageName,
+    output: &'a Output,
+    mode: Mode,
+    /// Whether it was asked what the caller may do.
+    asked: bool,
+    reaped: Reaped,
+}
+
+/// Reaps every dead run. `image` is the configured one: IAM is asked for its parameters.
 pub(crate) async fn reap(
     cloud: &Cloud,
+    image: &ImageName,
     runs: &Path,
     output: &Output,
     mode: Mode,
     older_than: Duration,
 ) -> anyhow::Result<Reaped> {
-    let mut reaped = Reaped::default();
+    let mut reaping = Reaping {
+        cloud,
+        image,
+        output,
+        mode,
+        asked: false,
+        reaped: Reaped::default(),
+    };
     let mut known = Vec::new();
-    let foreign = foreign(cloud, output).await?;
+    let foreign = reaping.foreign().await?;
     for found in Ledger::all(runs)? {
         match found {
             Found::Alive(run) => {
@@ -73,7 +99,7 @@ pub(crate) async fn reap(
                     ));
                     continue;
                 }
-                one(cloud, &mut ledger, output, mode, &mut reaped).await?;
+                reaping.one(&mut ledger).await?;
             }
             Found::Unreadable(unreadable) => {
                 output.warn(format!(
@@ -86,9 +112,10 @@ pub(crate) async fn reap(
                     None => {}
                     Some(name) if mode == Mode::Remove => {
                         let mut ledger = unreadable.begin_anew("reap", name, &cloud.region)?;
-                        one(cloud, &mut ledger, output, mode, &mut reaped).await?;
+                        reaping.one(&mut ledger).await?;
                     }
-                    Some(_) => reaped
+                    Some(_) => reaping
+                        .reaped
                         .removed
                         .push(format!("what run {} left", unreadable.run)),
                 }
@@ -109,63 +136,171 @@ pub(crate) async fn reap(
             continue;
         }
         let mut ledger = Ledger::begin(runs, run, "reap", &name, &cloud.region)?;
-        one(cloud, &mut ledger, output, mode, &mut reaped).await?;
+        reaping.one(&mut ledger).await?;
     }
-    Ok(reaped)
+    Ok(reaping.reaped)
 }
 
-async fn one(
-    cloud: &Cloud,
-    ledger: &mut Ledger,
-    output: &Output,
-    mode: Mode,
-    reaped: &mut Reaped,
-) -> anyhow::Result<()> {
-    let mut step = output.step("reap", format!("dead run {}", ledger.run()));
-    if mode == Mode::Remove {
+impl Reaping<'_> {
+    /// Names what the caller may not do, once, before anything is done.
+    async fn ask(&mut self) {
+        if std::mem::replace(&mut self.asked, true) {
+            return;
+        }
+        let asking = async {
+            let mut findings = Findings::default();
+            if let Some(caller) = preflight::caller(self.cloud, &mut findings).await {
+                let subject = Subject {
+                    image: Some(self.image),
+                    ..Subject::default()
+                };
+                let actions = needed(&[Verb::Reap], &[]);
+                let answers = preflight::ask(self.cloud, &caller, &actions, &subject).await;
+                findings.permissions(answers, &caller.arn);
+            }
+            findings
+        };
+        preflight::in_time(asking).await.warn(self.output);
+    }
+
+    /// Reaps a dead run.
+    async fn one(&mut self, ledger: &mut Ledger) -> anyhow::Result<()> {
+        self.ask().await;
+        let Self {
+            cloud,
+            output,
+            mode,
+            reaped,
+            ..
+        } = self;
+        let mut step = output.step("reap", format!("dead run {}", ledger.run()));
+        if *mode == Mode::Tell {
+            let unlisted = sweep::find(cloud, ledger).await?;
+            reaped.left.extend(
+                unlisted
+                    .into_iter()
+                    .map(|unlisted| described(&unlisted.into())),
+            );
+            let mut open = ledger.open_things();
+            open.retain(|thing| thing.id.is_some());
+            reaped.removed.extend(
+                open.iter()
+                    .map(|thing| format!("{} {}", thing.kind, thing.label())),
+            );
+            step.done(format!("would remove {}", open.len()));
+            return Ok(());
+        }
         end_packer(ledger, &mut step).await?;
+        ledger.undoing();
+        let before = ledger
+            .journal()
+            .things
+            .iter()
+            .filter(|thing| thing.state == State::Gone)
+            .count();
+        let left = sweep::sweep(cloud, ledger, &mut step).await?;
+        let gone = ledger
+            .journal()
+            .things
+            .iter()
+            .filter(|thing| thing.state == State::Gone)
+            .skip(before);
+        reaped
+            .removed
+            .extend(gone.map(|thing| format!("{} {}", thing.kind, thing.label())));
+        reaped.left.extend(left.iter().map(described));
+        if left.is_empty() {
+            ledger.end("reaped")?;
+            step.done("nothing is left");
+        } else {
+            step.failed("something is left");
+        }
+        Ok(())
     }
-    if mode == Mode::Tell {
-        let unlisted = sweep::find(cloud, ledger).await?;
-        reaped.left.extend(
-            unlisted
-                .into_iter()
-                .map(|unlisted| described(&unlisted.into())),
-        );
-        let mut open = ledger.open_things();
-        open.retain(|thing| thing.id.is_some());
-        reaped.removed.extend(
-            open.iter()
-                .map(|thing| format!("{} {}", thing.kind, thing.label())),
-        );
-        step.done(format!("would remove {}", open.len()));
-        return Ok(());
+
+    /// Runs that left something in the cloud, with their image's name, by tag. A kind that cannot be listed is noted.
+    ///
+    /// # Errors
+    /// When no call would be answered.
+    async fn foreign(&mut self) -> anyhow::Result<BTreeMap<RunId, String>> {
+        let mut runs = BTreeMap::new();
+        let mut note = |tags: &Tags| {
+            if let Some(run) = tags
+                .get(tags::RUN)
+                .and_then(|run| RunId::parse(run.as_str()).ok())
+            {
+                runs.insert(run, tags.get(tags::IMAGE).cloned().unwrap_or_default());
+            }
+        };
+        let cloud = self.cloud;
+        let (instances, images) = (&cloud.instances, &cloud.images);
+        for one in self.listed(
+            Kind::Instance,
+            instances.instances_tagged(tags::RUN, None).await,
+        )? {
+            note(&one.tags);
+        }
+        for one in self.listed(
+            Kind::KeyPair,
+            instances.key_pairs_tagged(tags::RUN, None).await,
+        )? {
+            note(&one.tags);
+        }
+        for one in self.listed(
+            Kind::SecurityGroup,
+            instances.security_groups_tagged(tags::RUN, None).await,
+        )? {
+            note(&one.tags);
+        }
+        for one in self.listed(
+            Kind::Volume,
+            instances.volumes_tagged(tags::RUN, None).await,
+        )? {
+            note(&one.tags);
+        }
+        for one in self.listed(
+            Kind::NetworkInterface,
+            instances.network_interfaces_tagged(tags::RUN, None).await,
+        )? {
+            note(&one.tags);
+        }
+        let answer = images.search(&Search::of_any_run()).await;
+        let has_images = answer.is_ok();
+        let all = self.listed(Kind::Image, answer)?;
+        for image in &all {
+            if !image.tags.contains_key(tags::VERDICT) {
+                note(&image.tags);
+            }
+        }
+        for snapshot in self.listed(
+            Kind::Snapshot,
+            images.snapshots_tagged(tags::RUN, None).await,
+        )? {
+            // Without its images nobody knows which snapshots are a published one's.
+            let is_of_one = all
+                .iter()
+                .any(|image| image.snapshots.contains(&snapshot.id));
+            if has_images && !is_of_one {
+                note(&snapshot.tags);
+            }
+        }
+        Ok(runs)
     }
-    ledger.undoing();
-    let before = ledger
-        .journal()
-        .things
-        .iter()
-        .filter(|thing| thing.state == State::Gone)
-        .count();
-    let left = sweep::sweep(cloud, ledger, &mut step).await?;
-    let gone = ledger
-        .journal()
-        .things
-        .iter()
-        .filter(|thing| thing.state == State::Gone)
-        .skip(before);
-    reaped
-        .removed
-        .extend(gone.map(|thing| format!("{} {}", thing.kind, thing.label())));
-    reaped.left.extend(left.iter().map(described));
-    if left.is_empty() {
-        ledger.end("reaped")?;
-        step.done("nothing is left");
-    } else {
-        step.failed("something is left");
+
+    /// A list, or nothing and a note that it could not be had.
+    ///
+    /// # Errors
+    /// When no call would be answered.
+    fn listed<T>(&mut self, kind: Kind, answer: Answer<Vec<T>>) -> anyhow::Result<Vec<T>> {
+        match answer {
+            Ok(all) => Ok(all),
+            Err(error) if error.is_of_all_calls() => Err(error.into()),
+            Err(error) => {
+                self.reaped.unlisted.push(format!("{kind} ({error})"));
+                Ok(Vec::new())
+            }
+        }
     }
-    Ok(())
 }
 
 fn described(Left { thing, why }: &Left) -> String {
@@ -193,54 +328,4 @@ async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
-}
-
-/// Runs that left something in the cloud, with their image's name, by tag. What cannot be listed is named.
-async fn foreign(cloud: &Cloud, output: &Output) -> anyhow::Result<BTreeMap<RunId, String>> {
-    let mut runs = BTreeMap::new();
-    let mut note = |tags: &Tags| {
-        if let Some(run) = tags
-            .get(tags::RUN)
-            .and_then(|run| RunId::parse(run.as_str()).ok())
-        {
-            runs.insert(run, tags.get(tags::IMAGE).cloned().unwrap_or_default());
-        }
-    };
-    let instances = &cloud.instances;
-    for instance in instances.instances_tagged(tags::RUN, None).await? {
-        note(&instance.tags);
-    }
-    for pair in instances.key_pairs_tagged(tags::RUN, None).await? {
-        note(&pair.tags);
-    }
-    for group in instances.security_groups_tagged(tags::RUN, None).await? {
-        note(&group.tags);
-    }
-    let may = |error: CloudError| {
-        output.warn(format!("what other runs left cannot all be found: {error}"));
-    };
-    match instances.volumes_tagged(tags::RUN, None).await {
-        Ok(volumes) => volumes.iter().for_each(|volume| note(&volume.tags)),
-        Err(error) => may(error),
-    }
-    match instances.network_interfaces_tagged(tags::RUN, None).await {
-        Ok(interfaces) => interfaces.iter().for_each(|one| note(&one.tags)),
-        Err(error) => may(error),
-    }
-    let images = cloud.images.search(&Search::of_any_run()).await?;
-    for image in images
-        .iter()
-        .filter(|image| !image.tags.contains_key(tags::VERDICT))
-    {
-        note(&image.tags);
-    }
-    for snapshot in cloud.images.snapshots_tagged(tags::RUN, None).await? {
-        if !images
-            .iter()
-            .any(|image| image.snapshots.contains(&snapshot.id))
-        {
-            note(&snapshot.tags);
-        }
-    }
-    Ok(runs)
 }

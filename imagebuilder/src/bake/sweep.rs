@@ -149,6 +149,10 @@ pub(crate) async fn find(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<V
     for (image, owned) in &images {
         ledger.exists(Kind::Image, &image.name, owned)?;
     }
+    // A snapshot of an image that could not be listed may be a published one's.
+    if unlisted.iter().any(|one| one.kind == Kind::Image) {
+        return Ok(unlisted);
+    }
     let snapshots = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
     for owned in snapshots {
         // What an image of the run needs goes with it, or stays with it.

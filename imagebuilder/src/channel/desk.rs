@@ -17,6 +17,7 @@ use super::releases::{self, Edit, New};
 use super::seen::Seen;
 use super::store::{Store, Written, settle};
 use super::verify::{self, Verified};
+use crate::cloud::Cloud;
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -47,6 +48,10 @@ pub(crate) struct Desk {
     pub(crate) output: Output,
     /// The time of this run.
     pub(crate) now: Timestamp,
+    /// The account of the bucket.
+    pub(crate) cloud: Option<Cloud>,
+    /// The region of `[bake]`, for a connection that is made later.
+    pub(crate) region: Option<String>,
 }
 
 /// What became of a change, for `--json`.
@@ -89,6 +94,7 @@ impl Desk {
         let channel = config.channel()?.clone();
         let folder = context.root();
         let region = config.bake.region.clone();
+        let mut cloud = None;
         let store: Box<dyn Store> = match &channel.repository {
             Repository::Folder(path) => {
                 let path = folder.join(path);
@@ -100,17 +106,20 @@ impl Desk {
             Repository::Bucket { bucket, prefix } => {
                 let account = crate::cloud::aws::account(region.as_deref()).await?;
                 let objects = account.objects(bucket)?;
+                cloud = Some(account.cloud());
                 Box::new(Bucket::new(objects, bucket.clone(), prefix.clone()))
             }
         };
         Ok(Self {
             seen: Seen(context.state().join("channel.json")),
-            keyring: keyring(folder.clone(), region),
+            keyring: keyring(folder.clone(), region.clone()),
             channel,
             folder,
             store,
             output: context.output.clone(),
             now: Timestamp::now(),
+            cloud,
+            region,
         })
     }
 
@@ -195,6 +204,9 @@ impl Desk {
                 versions: Versions::of(&was),
             });
         };
+        let keys = &self.channel.keys;
+        self.may_change(keys.targets.iter().chain(&keys.online))
+            .await?;
         before().await?;
         let is = self
             .write(&was, Extent::Targets(Box::new(edit.targets)))
@@ -207,6 +219,7 @@ impl Desk {
             versions: Versions::of(&is),
         })
     }
+
     /// Signs the timestamp anew, the snapshot once half its life is over, and the targets if wanted.
     pub(crate) async fn refresh(&self, targets: bool) -> anyhow::Result<Verified> {
         let was = self.verified().await?;
@@ -225,6 +238,9 @@ impl Desk {
                 Extent::Timestamp
             }
         };
+        let keys = &self.channel.keys;
+        let signing: &[_] = if targets { &keys.targets } else { &[] };
+        self.may_change(signing.iter().chain(&keys.online)).await?;
         self.write(&was, extent).await
     }
 

@@ -18,7 +18,7 @@ use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
 use tough::sign::Sign;
 
-use crate::cloud::{SigningAlgorithm, SigningKeys};
+use crate::cloud::{Kind, SigningAlgorithm, SigningKeys};
 use crate::config::KeySource;
 use crate::exit::Exit;
 
@@ -240,7 +240,16 @@ async fn open_kms(
     id: &str,
     kms: Arc<dyn SigningKeys>,
 ) -> anyhow::Result<Opened> {
-    let public = kms.public_key(id).await?;
+    let public = match kms.public_key(id).await {
+        Err(error) if error.kind == Kind::Denied => {
+            return Err(Exit::Refused
+                .error(format!("the public half of {source} may not be read"))
+                .because(error)
+                .hint("allow kms:GetPublicKey and kms:Sign on the key: docs/channel.md")
+                .into());
+        }
+        answer => answer?,
+    };
     let key = public_key(&public.der)
         .ok_or_else(|| anyhow!("KMS gave a public key of {id} that cannot be read"))?;
     let signer = KmsKey {

@@ -15,6 +15,7 @@ pub(crate) mod bucket;
 pub(crate) mod desk;
 pub(crate) mod folder;
 pub(crate) mod keys;
+mod preflight;
 pub(crate) mod releases;
 pub(crate) mod root;
 pub(crate) mod seen;

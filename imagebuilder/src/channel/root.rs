@@ -60,6 +60,12 @@ pub(crate) enum Made {
 }
 
 impl Desk {
+    /// Where the configuration says that its keys are.
+    fn every_key(&self) -> impl Iterator<Item = &KeySource> {
+        let keys = &self.channel.keys;
+        keys.root.iter().chain(&keys.targets).chain(&keys.online)
+    }
+
     /// Opens every key of the configuration, at least by its public half.
     pub(crate) async fn ring(&self) -> anyhow::Result<Ring> {
         let keys = &self.channel.keys;
@@ -235,6 +241,7 @@ impl Desk {
         if taken {
             return Ok(Made::Nothing(self.verified().await?));
         }
+        self.may_change(self.every_key()).await?;
         let ring = self.ring().await?;
         if !known.exists() {
             let wanted = self.wanted(&ring, NonZeroU64::MIN)?;
@@ -304,7 +311,9 @@ impl Desk {
                 .into());
         };
         self.seen.check(&self.place(), &was)?;
+        let signers = || old.iter().chain(self.every_key());
         if !settled {
+            self.may_change(signers()).await?;
             self.output.say("an interrupted rotation is finished first");
             let (stamp, _) = self.resign(&was, &[&current], &keys).await?;
             if let Some(stamp) = stamp {
@@ -329,6 +338,7 @@ impl Desk {
                 Made::Published(was)
             });
         }
+        self.may_change(signers()).await?;
         let draft = self.drafted(wanted, Some(&current), &keys).await?;
         if current.verify_role(&draft).is_err() || draft.signed.verify_role(&draft).is_err() {
             return self.put_down(draft, Some(&current), &ring);

@@ -28,6 +28,7 @@ use super::waves::Shape;
 use crate::config::KeySource;
 use crate::exit::Exit;
 use crate::ids::ChannelName;
+use crate::permissions::{Need, Verb, needed};
 
 fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes) {
     let new = New {
@@ -360,6 +361,69 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
         told.contains("is not the root that the configuration asks for"),
         "{told}"
     );
+}
+
+/// Row B5: whatever a change of the channel needs is asked before its first write, whichever verb it is.
+#[tokio::test]
+async fn every_denied_action_is_found_before_the_first_write() {
+    const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/1";
+    for action in needed(&[Verb::Channel], &[Need::Bucket, Need::SigningKey]) {
+        for verb in [
+            "init", "publish", "promote", "withdraw", "refresh", "rotate",
+        ] {
+            let mut scene = Scene::in_memory();
+            if verb != "init" {
+                scene = scene.made().await;
+                publish(&scene.desk(), "1.0.0").await.unwrap();
+            }
+            match verb {
+                // It has to open all of its keys to know whether there is anything to do.
+                "rotate" if action.need == Need::SigningKey => continue,
+                "rotate" => scene.channel.keys.online = Some(scene.key("new")),
+                _ => scene.channel.keys.online = Some(KeySource::AwsKms(KEY.to_owned())),
+            }
+            scene.fake.world().policy.denied.insert(action.name);
+            let desk = scene.desk_with(Box::new(Mortal {
+                inner: Arc::clone(&scene.store),
+                left: AtomicI64::new(1),
+                cut: Cut::Before,
+            }));
+            let refused = refusal(match verb {
+                "init" => desk.init().await.map(|_| true),
+                "publish" => publish(&desk, "1.1.0").await,
+                "promote" => promote(&desk, "1.0.0", "beta").await,
+                "withdraw" => withdraw(&desk, "1.0.0", None).await,
+                "refresh" => desk.refresh(false).await.map(|_| true),
+                _ => rotate(&desk, &[scene.key("online")]).await,
+            });
+            let want = format!("may not call {}", action.name);
+            assert!(refused.contains(&want), "{verb}: {refused}");
+            if verb == "init" {
+                assert!(!desk.known_path().exists(), "{refused}");
+            }
+        }
+    }
+}
+
+/// Nothing to do needs no permission, and neither does a folder.
+#[tokio::test]
+async fn what_changes_nothing_of_aws_asks_for_nothing() {
+    let scene = Scene::in_memory().made().await;
+    publish(&scene.desk(), "1.0.0").await.unwrap();
+    assert!(!scene.fake.world().policy.asked.is_empty());
+    let policy = || scene.fake.world().policy.clone();
+    scene.fake.world().policy.asked.clear();
+    scene.fake.world().policy.denied.insert("s3:PutObject");
+    assert!(!publish(&scene.desk(), "1.0.0").await.unwrap());
+    assert!(policy().asked.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    let mut local = Scene::with(Arc::new(
+        Folder::writing(folder.path().join("repository")).unwrap(),
+    ));
+    local.channel.repository = crate::config::Repository::Folder("repository".into());
+    let local = local.made().await;
+    publish(&local.desk(), "1.0.0").await.unwrap();
+    assert!(local.fake.world().policy.asked.is_empty());
 }
 
 #[tokio::test]

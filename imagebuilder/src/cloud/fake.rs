@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) unfiltered: bool,
     /// Whether the caller may not list volumes and network interfaces.
     pub(crate) denied: bool,
+    /// Whether the caller may not list images.
+    pub(crate) images_denied: bool,
     /// What the caller may do.
     pub(crate) policy: Policy,
     /// What instance profiles there are.
@@ -415,6 +417,10 @@ impl Images for Fake {
             .map(|owner| if owner == "self" { OWNER } else { owner })
             .collect();
         let world = self.world();
+        if world.images_denied {
+            let code = "UnauthorizedOperation";
+            return Err(CloudError::new(Kind::Denied, "list images", code, ""));
+        }
         let matching = world.images.values().filter(|image| {
             (owners.is_empty() || owners.contains(&image.owner.as_str()))
                 && search.filters.iter().all(|(name, values)| {

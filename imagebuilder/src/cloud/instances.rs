@@ -6,6 +6,7 @@ use super::{Answer, Owned, Tags};
 use crate::ids::{
     ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SubnetId, VolumeId, VpcId,
 };
+pub(crate) use crate::permissions::Permission;
 
 /// What an instance is launched with. IMDSv2 is always required and a shutdown always terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,42 +131,6 @@ pub(crate) struct NetworkInterface {
     pub(crate) id: NetworkInterfaceId,
     /// Its tags.
     pub(crate) tags: Tags,
-}
-
-/// A call of EC2 whose permission its own dry run answers for. Named as the calls are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Permission {
-    DescribeImages,
-    DescribeImageAttribute,
-    DescribeInstances,
-    DescribeInstanceStatus,
-    DescribeInstanceTypes,
-    DescribeSnapshots,
-    DescribeKeyPairs,
-    DescribeSecurityGroups,
-    DescribeSubnets,
-    DescribeVolumes,
-    DescribeNetworkInterfaces,
-    DescribeVpcs,
-    DescribeRegions,
-    DescribeLaunchTemplateVersions,
-    GetConsoleOutput,
-    ImportKeyPair,
-    DeleteKeyPair,
-    CreateSecurityGroup,
-    AuthorizeSecurityGroupIngress,
-    DeleteSecurityGroup,
-    StopInstances,
-    TerminateInstances,
-    CreateTags,
-    CreateImage,
-    ModifyImageAttribute,
-    DeregisterImage,
-    DeleteSnapshot,
-    DeleteVolume,
-    DeleteNetworkInterface,
-    CreateLaunchTemplateVersion,
-    DeleteLaunchTemplateVersions,
 }
 
 /// Instances and what is made for one instance.

@@ -14,6 +14,7 @@ use crate::exit::{self, Exit};
 use crate::ids::ImageId;
 use crate::output::Output;
 use crate::packer::Packer;
+use crate::permissions::{Need, Verb};
 use crate::preflight::Findings;
 use crate::roll;
 use crate::stage::{Stage, TEMPLATE};
@@ -306,10 +307,11 @@ async fn group_checks(
         _ => None,
     };
     let fleet = roll::preflight::Fleet {
+        verbs: &[Verb::Roll],
+        needs: &[Need::Version],
         template: template
             .as_ref()
             .map(|(id, version)| (id.as_str(), version.as_str())),
-        pin: false,
     };
     let found = roll::preflight::findings(
         cloud,

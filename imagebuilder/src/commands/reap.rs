@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::bake::reap::{Mode, reap};
+use crate::bake::reap::{Mode, Reaped, reap};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -32,25 +32,40 @@ impl Reap {
             Mode::Remove
         };
         let limit = Duration::from_secs(self.older_than * 3600);
-        let reaped = reap(&cloud, &context.runs(), &context.output, mode, limit).await?;
+        let Context { output, .. } = context;
+        let image = &config.image.name;
+        let reaped = reap(&cloud, image, &context.runs(), output, mode, limit).await?;
+        let unlisted = reaped.unlisted.join(", ");
         if context.output.wants_json() {
             context.output.json(&reaped)?;
         } else {
             for thing in &reaped.removed {
                 context.output.data(thing)?;
             }
-            if reaped.removed.is_empty() && reaped.left.is_empty() {
+            if reaped == Reaped::default() {
                 context
                     .output
                     .say("nothing to do: no dead run left anything");
             }
         }
-        if reaped.left.is_empty() {
+        let mut wrong = Vec::new();
+        let mut hints = Vec::new();
+        if !reaped.left.is_empty() {
+            wrong.push(format!("still there: {}", reaped.left.join(", ")));
+            hints.push("run `imagebuilder reap` again later");
+        }
+        if !unlisted.is_empty() {
+            wrong.push(format!(
+                "what other runs left could not all be listed: {unlisted}"
+            ));
+            hints.push("allow the calls to the caller that `imagebuilder doctor` names");
+        }
+        if wrong.is_empty() {
             return Ok(Exit::Done);
         }
         Err(Exit::BakeLeft
-            .error(format!("still there: {}", reaped.left.join(", ")))
-            .hint("run `imagebuilder reap` again later")
+            .error(wrong.join("; "))
+            .hint(hints.join("\n"))
             .into())
     }
 }

@@ -1,39 +1,72 @@
-//! What a roll will need up to its last pointer, asked before its ledger begins and a template version is made.
+//! What the verbs of a roll will need up to their last pointer, asked before they write or change anything.
 //!
-//! The rule is [`preflight`](crate::preflight)'s.
+//! The rule is [`preflight`](crate::preflight)'s. Only a roll to another image is refused. A refresh that runs goes on whatever
+//! is found here, and so does a way back.
 
 use anyhow::Result;
 
 use super::Crew;
-use super::plan::{Direction, Plan};
+use super::plan::{Direction, Plan, Version};
+use super::view::{FleetView, Launches};
 use crate::advice::quoted;
 use crate::cloud::{Cloud, Kind};
 use crate::ids::{GroupName, ImageName};
-use crate::permissions::{Need, Verb, needed};
+use crate::permissions::{Asked, Denial, Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
 /// Refuses a plan that could not be carried out; what could not be asked is printed. A way back is refused for nothing that is
 /// found here: half of it is better than none.
 pub(crate) async fn refuse(crew: &Crew<'_>, plan: &Plan) -> Result<()> {
-    let version = plan.previous.version.to_string();
+    // Made of another one, the version is launched like the one that the group is on.
+    let version = match plan.version {
+        Version::Existing(number) => number.to_string(),
+        Version::From(_) => plan.previous.version.to_string(),
+    };
+    let verb = match plan.direction {
+        Direction::Forward => Verb::Roll,
+        Direction::Back => Verb::WayBack,
+    };
+    let mut needs = Vec::new();
+    needs.extend(plan.pin.map(|_| Need::Pin));
+    if let Version::From(_) = plan.version {
+        needs.push(Need::Version);
+    }
     let fleet = Fleet {
+        verbs: &[verb],
+        needs: &needs,
         template: Some((&plan.template_id, &version)),
-        pin: plan.pin.is_some(),
     };
     // Those that are sent with the refresh: a way back is started with none.
     let alarms = &plan.preferences.alarms;
-    let found = findings(crew.cloud, crew.image, &crew.settings.group, alarms, fleet).await;
-    match plan.direction {
-        Direction::Forward => Ok(found.conclude(crew.output)?),
-        Direction::Back => {
-            found.warn(crew.output);
-            Ok(())
-        }
+    let asking = findings(crew.cloud, crew.image, &crew.settings.group, alarms, fleet);
+    let found = match verb.denial() {
+        Denial::Refuses => asking.await,
+        Denial::Warns => preflight::in_time(asking).await,
+    };
+    Ok(found.settle(verb.denial(), crew.output)?)
+}
+
+/// Warns of what a verb may not do that goes on all the same, before it does anything. Asked to stop, it asks no further.
+pub(crate) async fn warn(crew: &Crew<'_>, verbs: &[Verb], view: &FleetView) {
+    let template = match &view.launches {
+        Launches::Template(template) => Some((template.id.as_str(), template.number().to_string())),
+        Launches::Configuration { .. } | Launches::Mixed { .. } | Launches::Gone { .. } => None,
+    };
+    let fleet = Fleet {
+        verbs,
+        needs: &[],
+        template: template
+            .as_ref()
+            .map(|(id, version)| (*id, version.as_str())),
+    };
+    let asking = findings(crew.cloud, crew.image, &crew.settings.group, &[], fleet);
+    if let Some(found) = crew.unless_asked(preflight::in_time(asking)).await {
+        found.warn(crew.output);
     }
 }
 
-/// A first look's answer. A denied one is a finding among all that is denied.
-pub(crate) async fn looked<T>(crew: &Crew<'_>, answer: Result<T>) -> Result<T> {
+/// A first look's answer. A denied one is a finding among all that `verb` is denied.
+pub(crate) async fn looked<T>(crew: &Crew<'_>, verb: Verb, answer: Result<T>) -> Result<T> {
     let Err(error) = &answer else {
         return answer;
     };
@@ -41,8 +74,9 @@ pub(crate) async fn looked<T>(crew: &Crew<'_>, answer: Result<T>) -> Result<T> {
         return answer;
     };
     let fleet = Fleet {
+        verbs: &[verb],
+        needs: &[Need::Version],
         template: None,
-        pin: false,
     };
     let Crew {
         cloud,
@@ -61,16 +95,18 @@ pub(crate) async fn looked<T>(crew: &Crew<'_>, answer: Result<T>) -> Result<T> {
     answer
 }
 
-/// What is known of the fleet that would be rolled.
+/// What is asked of a fleet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fleet<'a> {
-    /// The launch template's id, and the version that the group is on.
+    /// For whom.
+    pub(crate) verbs: &'a [Verb],
+    /// What is the case, besides what a group alone knows.
+    pub(crate) needs: &'a [Need],
+    /// The launch template's id, and a version that would be launched.
     pub(crate) template: Option<(&'a str, &'a str)>,
-    /// Whether the group would be saved on a number first.
-    pub(crate) pin: bool,
 }
 
-/// Everything that a roll would meet: alarms and permissions.
+/// Everything that the verbs would meet: alarms and permissions.
 pub(crate) async fn findings(
     cloud: &Cloud,
     image: &ImageName,
@@ -79,10 +115,22 @@ pub(crate) async fn findings(
     fleet: Fleet<'_>,
 ) -> Findings {
     let mut findings = Findings::default();
+    let alarm_names = if fleet.verbs.contains(&Verb::Roll) {
+        alarm_names
+    } else {
+        &[]
+    };
+    let mut needs = vec![Need::Targets, Need::Profile];
+    needs.extend(fleet.needs);
+    let mut actions = needed(fleet.verbs, &needs);
+    actions.retain(|action| action.name != "cloudwatch:DescribeAlarms" || !alarm_names.is_empty());
+    let launches = actions.iter().any(|action| action.asked == Asked::Launch);
     let launch = async {
         match fleet.template {
-            Some((id, version)) => Some(cloud.instances.may_launch_from(id, version).await),
-            None => None,
+            Some((id, version)) if launches => {
+                Some(cloud.instances.may_launch_from(id, version).await)
+            }
+            _ => None,
         }
     };
     let ((), launch) = tokio::join!(alarms(cloud, alarm_names, &mut findings), launch);
@@ -101,18 +149,12 @@ pub(crate) async fn findings(
     let Some(caller) = preflight::caller(cloud, &mut findings).await else {
         return findings;
     };
-    let mut needs = vec![Need::Targets, Need::Profile];
-    needs.extend(fleet.pin.then_some(Need::Pin));
-    let mut actions = needed(&[Verb::Roll], &needs);
-    actions.retain(|action| action.name != "cloudwatch:DescribeAlarms" || !alarm_names.is_empty());
     let subject = Subject {
-        image,
+        image: Some(image),
         group: Some(group),
         template: fleet.template.map(|(id, _)| id),
-        role: None,
-        profile: None,
-        key: None,
         launched,
+        ..Subject::default()
     };
     let answers = preflight::ask(cloud, &caller, &actions, &subject).await;
     findings.permissions(answers, &caller.arn);

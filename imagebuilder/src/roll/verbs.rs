@@ -22,10 +22,11 @@ use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
 use super::{Crew, look, show, versions};
 use crate::advice::quoted;
-use crate::cloud::{IRREVERSIBLE, NO_ACTIVE_REFRESH};
+use crate::cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
 use crate::ids::{ImageId, RunId};
 use crate::ledger::{Found, Journal, Ledger};
+use crate::permissions::Verb;
 
 /// What `roll` was asked to do.
 #[derive(Clone, Debug)]
@@ -64,10 +65,10 @@ pub(crate) enum Extent {
 pub(crate) async fn roll(crew: &Crew<'_>, request: &Request, runs: &Path) -> Result<Exit> {
     let image = match &request.image {
         Some(image) => image.clone(),
-        None => preflight::looked(crew, candidate(crew).await).await?,
+        None => preflight::looked(crew, Verb::Roll, candidate(crew).await).await?,
     };
     let goal = look::goal(crew.cloud, &image).await;
-    let goal = preflight::looked(crew, goal).await?;
+    let goal = preflight::looked(crew, Verb::Roll, goal).await?;
     go(crew, &goal, request, runs).await
 }
 
@@ -99,7 +100,11 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         let step = output.step("look", format!("look at group {}", settings.group));
         let look = look::fleet(cloud, image, &settings.group);
         let looked = crew.unless_asked(look).await.transpose();
-        let Some(view) = preflight::looked(crew, looked).await? else {
+        let verb = match goal.direction {
+            Direction::Forward => Verb::Roll,
+            Direction::Back => Verb::WayBack,
+        };
+        let Some(view) = preflight::looked(crew, verb, looked).await? else {
             step.failed("stopped");
             return Err(stopped_early().into());
         };
@@ -126,6 +131,7 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
                     Busy::Adopt if active => {
                         if let Some(course) = adoptable(crew, &view, &goal.image) {
                             output.say(format!("adopting refresh {}", course.refresh));
+                            preflight::warn(crew, &[Verb::Watch], &view).await;
                             return onward(crew, &course, None).await;
                         }
                     }
@@ -190,6 +196,10 @@ async fn already(
         "nothing to do: group {} is on version {} with {}, and so is every member that can be replaced",
         view.group, target.version, target.image
     ));
+    let current = crate::pointers::read(crew.cloud, crew.image, Pointer::Current).await;
+    if !matches!(current, Ok(Some(current)) if current == target.image) {
+        preflight::warn(crew, &[Verb::Prove], view).await;
+    }
     if request.extent == Extent::Plan {
         if crew.output.wants_json() {
             crew.output
@@ -280,7 +290,7 @@ async fn onward(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) ->
 /// Goes on with the active refresh, or looks what became of the last one.
 pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
     let view = look::fleet(crew.cloud, crew.image, &crew.settings.group).await;
-    let view = preflight::looked(crew, view).await?;
+    let view = preflight::looked(crew, Verb::Watch, view).await?;
     let group = &view.group;
     let Some(refresh) = &view.refresh else {
         return Err(Exit::Refused
@@ -301,7 +311,8 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
             Some(_) => Direction::Forward,
             // Nobody here recorded it: what goes to an image that has served already goes back.
             None => {
-                let pointed = pointed(crew).await?;
+                let pointed = pointed(crew).await;
+                let pointed = preflight::looked(crew, Verb::Watch, pointed).await?;
                 let served = [pointed.current, pointed.previous];
                 if served.contains(&Some(course.target.image.clone())) {
                     Direction::Back
@@ -324,6 +335,13 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
             .hint("start a roll of your own with `imagebuilder roll` when it is over")
             .into());
     };
+    // With a run of its own to go by, a smoke test that fails at the end starts a way back.
+    let may_go_back = crew.settings.smoke_test.is_some()
+        && course.direction == Direction::Forward
+        && ledger.is_some();
+    let verbs = [Verb::Watch, Verb::WayBack];
+    let verbs = if may_go_back { &verbs[..] } else { &verbs[..1] };
+    preflight::warn(crew, verbs, &view).await;
     onward(crew, &course, ledger).await
 }
 
@@ -364,9 +382,14 @@ pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) ->
     // A refresh that ends while it is being turned around is looked at once more.
     for _ in 0..TURNS {
         let view = look::fleet(crew.cloud, crew.image, group).await;
-        let view = preflight::looked(crew, view).await?;
+        let view = preflight::looked(crew, Verb::Rollback, view).await?;
         let recorded = all_recorded(crew, runs)?;
-        let (image, version) = match before::way_back(&view, &recorded, &pointed(crew).await?) {
+        // An active refresh is brought back by the service, whatever the pointers say.
+        let pointed = match view.active_refresh() {
+            Some(_) => Pointed::default(),
+            None => preflight::looked(crew, Verb::WayBack, pointed(crew).await).await?,
+        };
+        let (image, version) = match before::way_back(&view, &recorded, &pointed) {
             WayBack::Service => {
                 let Some(active) = view.active_refresh() else {
                     continue;
@@ -404,7 +427,8 @@ pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) ->
                     .into());
             }
         };
-        let mut goal = look::goal(crew.cloud, &image).await?;
+        let goal = look::goal(crew.cloud, &image).await;
+        let mut goal = preflight::looked(crew, Verb::WayBack, goal).await?;
         goal.version = version;
         goal.direction = Direction::Back;
         return go(crew, &goal, request, runs).await;
@@ -462,6 +486,7 @@ async fn turn_around(
         "refresh {} of group {group} is active ({}, {} %): rolling it back",
         active.id, active.status, active.percent
     ));
+    preflight::warn(crew, &[Verb::Rollback], view).await;
     if request.extent == Extent::Plan {
         return Ok(Some(Exit::Done));
     }
@@ -477,6 +502,13 @@ async fn turn_around(
                          then roll the image you want back: imagebuilder roll ami-…",
                         quoted(group.as_str())
                     ))
+                    .because(error)
+                    .into());
+            }
+            Err(error) if error.kind == Kind::Denied => {
+                return Err(Exit::Refused
+                    .error(format!("refresh {} of group {group} may not be rolled back by you, and goes on", active.id))
+                    .hint("allow autoscaling:RollbackInstanceRefresh to the caller that `imagebuilder doctor` names")
                     .because(error)
                     .into());
             }

@@ -61,6 +61,8 @@ impl Shop {
             seen: Seen(at.join("seen.json")),
             output: Output::kept(),
             now: Timestamp::now(),
+            cloud: Some(crate::cloud::fake::Fake::default().cloud()),
+            region: None,
         };
         desk.init().await.unwrap();
         Self {

@@ -18,6 +18,7 @@ use super::super::root::Made;
 use super::super::seen::Seen;
 use super::super::store::{Found, Keep, Store, Tag, Written};
 use super::super::verify::{self, Verified};
+use crate::cloud::fake::Fake;
 use crate::config::{Channel, KeySource};
 use crate::output::Output;
 
@@ -98,6 +99,9 @@ pub(super) struct Scene {
     pub(super) first: Option<Bytes>,
     pub(super) channel: Channel,
     pub(super) now: Timestamp,
+    /// Who says what the caller may do.
+    pub(super) fake: Fake,
+    pub(super) output: Output,
 }
 
 impl Scene {
@@ -122,6 +126,8 @@ impl Scene {
             .unwrap(),
             folder,
             now: BEGIN.parse().unwrap(),
+            fake: Fake::default(),
+            output: Output::kept(),
         };
         for name in ["root-1", "root-2", "root-3", "targets-1", "online"] {
             scene.key(name);
@@ -168,8 +174,10 @@ impl Scene {
                 Box::new(|| Box::pin(async { bail!("there is no KMS here") })),
             ),
             seen: Seen(self.at().join(".imagebuilder/channel.json")),
-            output: Output::kept(),
+            output: self.output.clone(),
             now: self.now,
+            cloud: Some(self.fake.cloud()),
+            region: None,
         }
     }
 

@@ -46,6 +46,11 @@ pub(crate) struct Account {
 }
 
 impl Account {
+    /// All services that a command speaks to.
+    pub(crate) fn cloud(&self) -> Cloud {
+        clients(self.region.clone(), None, &self.config)
+    }
+
     /// Signing keys in KMS.
     pub(crate) fn signing_keys(&self) -> Arc<dyn super::SigningKeys> {
         Arc::new(keys::Kms(aws_sdk_kms::Client::new(&self.config)))

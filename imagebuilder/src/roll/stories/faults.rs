@@ -1,6 +1,7 @@
 //! What goes wrong on the way: faults of the service, changes by others, detaching, and being killed.
 
 use super::*;
+use crate::cloud::{CloudError, Kind};
 
 #[tokio::test]
 async fn throttling_and_silence_never_end_the_watch() {
@@ -304,7 +305,7 @@ async fn ctrl_c_is_heard_while_the_service_is_silent() {
 #[tokio::test]
 async fn every_denied_action_is_found_before_the_first_change() {
     use crate::permissions::{Asked, Need, Verb, needed};
-    let conditions = [Need::Targets, Need::Profile];
+    let conditions = [Need::Targets, Need::Profile, Need::Version];
     for silent in [false, true] {
         for action in needed(&[Verb::Roll], &conditions) {
             let name = action.name;
@@ -335,6 +336,151 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 assert_eq!(std::fs::read_dir(stage.runs.path()).unwrap().count(), 0);
             }
         }
+    }
+}
+
+/// Row R12: what runs already, and what brings a fleet back, is warned by name before its first change and never refused.
+#[tokio::test]
+async fn what_goes_on_in_any_case_names_what_is_denied() {
+    use crate::permissions::{Asked, Denial, Need, Resource, Verb, needed};
+    let conditions = [Need::Targets, Need::Profile];
+    for verb in [Verb::Watch, Verb::Rollback, Verb::WayBack, Verb::Prove] {
+        assert_eq!(verb.denial(), Denial::Warns);
+        for (silent, action) in needed(&[verb], &conditions)
+            .into_iter()
+            .flat_map(|action| [(false, action), (true, action)])
+        {
+            let what = format!("{verb:?} without {}, silent {silent}", action.name);
+            let stage = Stage::new("healthy_rounds = 1");
+            match verb {
+                Verb::Watch | Verb::Rollback => {
+                    let mut state = stage.service.state();
+                    let version = sample::version(8, "ami-2", "by hand");
+                    state.template.versions.push(version);
+                    state.template.latest = 8;
+                    let to = TemplateRef {
+                        id: sample::TEMPLATE.into(),
+                        version: 8,
+                    };
+                    state.begin(&to, Vec::new(), true);
+                }
+                _ => assert_eq!(stage.roll().await.code, 0, "{what}"),
+            }
+            if verb == Verb::Prove {
+                stage.service.state().point("current", "ami-1");
+            }
+            {
+                let policy = &mut stage.service.state().policy;
+                policy.denied.insert(action.name);
+                policy.silent = silent;
+            }
+            let told = stage.output.story().len();
+            let ended = match verb {
+                Verb::Watch => stage.watch().await,
+                Verb::Prove => stage.roll().await,
+                _ => stage.rollback().await,
+            };
+            assert_eq!(ended.code, 0, "{what}: {}", ended.words);
+            let story = &stage.output.story()[told..];
+            // A dry run of what does not exist says nothing.
+            let by_iam_alone = action.asked == Asked::Simulation
+                || action.resource == Resource::Ec2("instance") && action.asked != Asked::Launch;
+            let kind = match (silent && by_iam_alone, action.need) {
+                (true, _) => "not checked: ",
+                (false, Need::Optional) => "done without: ",
+                (false, _) => " ",
+            };
+            let named = story
+                .iter()
+                .position(|line| line.contains(kind) && line.contains(action.name));
+            let named = named.unwrap_or_else(|| panic!("{what}: {story:#?}"));
+            let changes = ["watch group", "verify every member", "start a refresh"];
+            let first = story
+                .iter()
+                .position(|line| changes.iter().any(|step| line.contains(step)));
+            assert!(Some(named) < first, "{what}: {story:#?}");
+        }
+    }
+}
+
+/// A smoke test that fails at the end starts a refresh, of a run that is known here.
+#[tokio::test]
+async fn a_watch_asks_for_the_way_back_that_it_may_start() {
+    for (roll, may) in [("", false), ("smoke_test = [\"./test\"]", true)] {
+        let mut stage = Stage::new(roll);
+        stage.settings.watch_timeout = Some(Duration::ZERO);
+        assert_eq!(stage.roll().await.code, 15);
+        stage.settings = hasty(sample::settings(roll));
+        stage.service.state().policy.asked.clear();
+        assert_eq!(stage.watch().await.code, 0);
+        let state = stage.service.state();
+        let asked = &state.policy.asked;
+        assert!(asked.contains("autoscaling:RollbackInstanceRefresh"));
+        assert_eq!(asked.contains("autoscaling:StartInstanceRefresh"), may);
+        assert!(!asked.contains("ec2:CreateLaunchTemplateVersion"));
+    }
+}
+
+/// A refresh that is adopted is gone on with like one that is watched.
+#[tokio::test]
+async fn a_roll_that_adopts_names_what_is_denied() {
+    let stage = Stage::new("");
+    {
+        let mut state = stage.service.state();
+        state
+            .template
+            .versions
+            .push(sample::version(8, "ami-2", "by hand"));
+        state.template.latest = 8;
+        let to = TemplateRef {
+            id: sample::TEMPLATE.into(),
+            version: 8,
+        };
+        state.begin(&to, Vec::new(), true);
+        state.policy.denied.insert("ssm:PutParameter");
+    }
+    let adopt = Request {
+        busy: Busy::Adopt,
+        ..Stage::request()
+    };
+    assert_eq!(stage.verb("roll", &adopt).await.code, 0);
+    let story = stage.output.story();
+    let at = |words: &str| story.iter().position(|line| line.contains(words));
+    let named = at("may not call ssm:PutParameter");
+    assert!(named.is_some() && named < at("watch group"), "{story:#?}");
+}
+
+/// The one call that a rollback begins with: denied, nothing was changed.
+#[tokio::test]
+async fn a_rollback_that_is_denied_is_refused_by_name() {
+    let stage = Stage::new("");
+    {
+        let mut state = stage.service.state();
+        state
+            .template
+            .versions
+            .push(sample::version(8, "ami-2", "by hand"));
+        let to = TemplateRef {
+            id: sample::TEMPLATE.into(),
+            version: 8,
+        };
+        state.begin(&to, Vec::new(), true);
+    }
+    let denied = |call| {
+        Fault::Refused(CloudError::new(
+            Kind::Denied,
+            call,
+            "AccessDenied",
+            "as arranged",
+        ))
+    };
+    // Where it goes is the service's affair, not the pointers'.
+    stage.service.fault("parameter", denied("read a pointer"));
+    stage.service.fault("roll_back", denied("roll back"));
+    let ended = stage.rollback().await;
+    assert_eq!(ended.code, 3, "{ended:?}");
+    for want in ["may not be rolled back by you", "RollbackInstanceRefresh"] {
+        assert!(ended.words.contains(want), "{ended:?}");
     }
 }
 

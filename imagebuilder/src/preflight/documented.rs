@@ -1,0 +1,128 @@
+//! The table of permissions and the documentation say the same. Test code only.
+
+use std::collections::BTreeSet;
+
+use crate::permissions::Verb::*;
+use crate::permissions::*;
+
+/// The actions that a table's row names: `service:Action`, then further ones of the same service.
+fn named(row: &str) -> BTreeSet<String> {
+    let mut service = "";
+    let mut found = BTreeSet::new();
+    for text in row.split('`').skip(1).step_by(2) {
+        let name = match text.split_once(':') {
+            Some((before, name)) => {
+                service = before;
+                name
+            }
+            None => text,
+        };
+        let is_action = name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '*');
+        if is_action && !service.is_empty() {
+            found.insert(format!("{service}:{name}"));
+        }
+    }
+    found
+}
+
+fn documented(page: &str, rows: &[&str]) -> BTreeSet<String> {
+    let (_, section) = page.split_once("## Permissions").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let mut found = BTreeSet::new();
+    for row in rows {
+        let start = format!("| {row}");
+        let mut lines = section.lines().filter(|line| line.starts_with(&start));
+        let line = lines.next().unwrap_or_else(|| panic!("no row {row}"));
+        found.extend(named(line.split_once(" | ").unwrap().1));
+    }
+    found
+}
+
+fn of(verbs: &[Verb]) -> BTreeSet<String> {
+    let all = ACTIONS.iter();
+    all.filter(|action| action.verbs.iter().any(|verb| verbs.contains(verb)))
+        .map(|action| match action.name {
+            "kms:ReEncryptFrom" | "kms:ReEncryptTo" => "kms:ReEncrypt*".to_owned(),
+            name => name.to_owned(),
+        })
+        .collect()
+}
+
+fn operating(row: &str) -> BTreeSet<String> {
+    documented(include_str!("../../../docs/operating.md"), &[row])
+}
+
+fn rolling(rows: &[&str]) -> BTreeSet<String> {
+    documented(include_str!("../../../docs/roll.md"), rows)
+}
+
+#[test]
+fn the_documented_permissions_are_those_of_the_table() {
+    assert_eq!(operating("`bake`: ours"), of(&[Bake]));
+    assert_eq!(operating("`bake`: Packer"), of(&[Packer]));
+    let rows = [
+        "looking",
+        "rolling",
+        "`--pin-first`",
+        "alarms",
+        "what lost instances",
+    ];
+    assert_eq!(rolling(&rows), of(&[Roll, WayBack, Prove, Watch, Rollback]));
+    assert_eq!(of(&[Roll]), rolling(&rows));
+    assert_eq!(operating("`reap`"), of(&[Reap]));
+    assert_eq!(operating("`channel` verbs"), of(&[Channel]));
+    let looking = rolling(&["looking"]);
+    for (row, verb, unread) in [
+        ("`roll watch`", Watch, None),
+        (
+            "`roll rollback` of an active",
+            Rollback,
+            Some("ssm:GetParameter"),
+        ),
+        ("`roll rollback` after", WayBack, None),
+    ] {
+        let mut all = &looking | &operating(row);
+        all.retain(|name| Some(name.as_str()) != unread);
+        assert_eq!(all, of(&[verb]), "{row}");
+    }
+    let mut proving = of(&[Prove]);
+    assert!(proving.remove("ssm:PutParameter"));
+    assert!(proving.is_subset(&looking));
+}
+
+#[test]
+fn the_documented_denials_are_those_of_the_table() {
+    let page = include_str!("../../../docs/operating.md");
+    let (_, table) = page.split_once("| command | its first change |").unwrap();
+    for (row, verb) in [
+        ("`bake`", Bake),
+        ("`bake`", Packer),
+        ("`roll` (also", Roll),
+        ("`roll` with nothing to do", Prove),
+        ("`roll watch`, `roll --adopt`", Watch),
+        ("`roll rollback` of an active", Rollback),
+        ("`roll rollback` after", WayBack),
+        ("`reap`", Reap),
+        ("`channel init`", Channel),
+    ] {
+        let start = format!("| {row}");
+        let line = table.lines().find(|line| line.starts_with(&start)).unwrap();
+        let denial = match verb.denial() {
+            Denial::Refuses => "| refuses |",
+            Denial::Warns => "| warns |",
+        };
+        assert!(line.ends_with(denial), "{line}");
+    }
+}
+
+#[test]
+fn a_dry_run_is_of_the_action_that_it_answers_for() {
+    let mut names = BTreeSet::new();
+    for action in ACTIONS {
+        assert!(names.insert(action.name), "{} twice", action.name);
+        if let Asked::DryRun(permission) = action.asked {
+            assert_eq!(action.name, format!("ec2:{permission:?}"));
+        }
+    }
+}
