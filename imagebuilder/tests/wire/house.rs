@@ -53,6 +53,7 @@ pub(crate) struct House {
     environment: Vec<(String, String)>,
     _daemon: Daemon,
     folder: tempfile::TempDir,
+    pub(crate) config: aws_config::SdkConfig,
     pub(crate) ec2: aws_sdk_ec2::Client,
     pub(crate) ssm: aws_sdk_ssm::Client,
 }
@@ -120,12 +121,18 @@ impl House {
         let house = Self {
             ec2: aws_sdk_ec2::Client::new(&config),
             ssm: aws_sdk_ssm::Client::new(&config),
+            config,
             folder,
             environment,
             _daemon: daemon,
         };
         house.furnish();
         house
+    }
+
+    /// What a program in this cloud is given.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        self.environment.clone()
     }
 
     pub(crate) fn at(&self) -> &Path {
@@ -426,6 +433,18 @@ impl House {
         .await;
         (instance, image)
     }
+}
+
+/// Turns a dial of the house's cloud.
+pub(crate) async fn dial(house: &House, name: &str, value: &str) {
+    let output = Command::new(rehearsal())
+        .arg("dial")
+        .arg(house.at().join("cloud"))
+        .args([name, value])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
 }
 
 pub(crate) const CONFIG: &str = r#"

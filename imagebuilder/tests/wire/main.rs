@@ -6,7 +6,14 @@
 //! The rehearsal binary is `REHEARSAL_BIN`, or `rehearsal` beside the binary under test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod denials;
 mod house;
+#[expect(
+    dead_code,
+    reason = "the program's own table, of which tests read a part"
+)]
+#[path = "../../src/permissions.rs"]
+mod permissions;
 
 use std::collections::BTreeSet;
 
@@ -465,61 +472,6 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
         "{stderr}"
     );
     assert_eq!(house.census().await, BTreeSet::new());
-}
-
-/// Turns a dial of the house's cloud.
-async fn dial(house: &House, name: &str, value: &str) {
-    let output = Command::new(rehearsal())
-        .arg("dial")
-        .arg(house.at().join("cloud"))
-        .args([name, value])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-}
-
-/// Row B5, with the dials of the rehearsal: each action that a bake needs is denied in turn.
-#[tokio::test(flavor = "multi_thread")]
-async fn each_denied_action_is_found_before_anything_is_created() {
-    let house = House::up().await;
-    let before = house.census().await;
-    // All that `bake` calls and cannot do without; `permissions.rs` has the table, and its own test the rest.
-    let of_ec2 = "DescribeImages DescribeInstances DescribeInstanceStatus DescribeSnapshots DescribeKeyPairs \
-        DescribeSecurityGroups DescribeSubnets DescribeVolumes DescribeNetworkInterfaces DescribeVpcs DescribeRegions \
-        ImportKeyPair DeleteKeyPair CreateSecurityGroup AuthorizeSecurityGroupIngress DeleteSecurityGroup RunInstances \
-        StopInstances TerminateInstances CreateTags CreateImage DeregisterImage DeleteSnapshot DeleteVolume \
-        DeleteNetworkInterface";
-    let of_ssm = "GetParameter PutParameter DeleteParameter";
-    let actions = [("ec2", of_ec2), ("ssm", of_ssm)];
-    let actions = actions.iter().flat_map(|(service, names)| {
-        let names = names.split_whitespace();
-        names.map(move |name| format!("{service}:{name}"))
-    });
-    for action in actions {
-        let name = format!("deny.{action}");
-        dial(&house, &name, "on").await;
-        let output = house.run(&["bake"]).await;
-        dial(&house, &name, "off").await;
-        assert_eq!(output.status.code(), Some(3), "{action}: {}", text(&output));
-        let said = text(&output);
-        assert!(said.contains(&action), "{action}: {said}");
-        assert!(said.contains("refused by preflight"), "{action}: {said}");
-        assert_eq!(house.runs(), Vec::<std::path::PathBuf>::new(), "{action}");
-    }
-    assert_eq!(house.census().await, before);
-
-    // What nobody may be asked about is named, and EC2's dry runs still answer.
-    dial(&house, "deny.iam:*", "on").await;
-    dial(&house, "deny.ec2:DescribeVpcs", "on").await;
-    let output = house.run(&["bake"]).await;
-    assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let said = text(&output);
-    assert!(said.contains("may not call ec2:DescribeVpcs"), "{said}");
-    let line = "ssm:GetParameter, ssm:PutParameter, ssm:DeleteParameter (may not be asked: iam:SimulatePrincipalPolicy is denied)";
-    assert!(said.contains("not checked: "), "{said}");
-    assert!(said.contains(line), "{said}");
-    assert_eq!(house.census().await, before);
 }
 
 /// Row B5: what the gate's instance would be launched with.
