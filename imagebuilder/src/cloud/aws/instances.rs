@@ -5,8 +5,8 @@ use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{
     AttributeValue, HttpTokensState, IamInstanceProfileSpecification, ImageAttributeName,
     InstanceMetadataEndpointState, InstanceMetadataOptionsRequest, InstanceType, IpPermission,
-    IpRange, Ipv6Range, LaunchTemplateSpecification, RequestLaunchTemplateData, ResourceType,
-    ShutdownBehavior, SummaryStatus, TagSpecification,
+    IpRange, Ipv6Range, LaunchTemplateSpecification, OperationType, RequestLaunchTemplateData,
+    ResourceType, ShutdownBehavior, SnapshotAttributeName, SummaryStatus, TagSpecification,
 };
 
 use super::images::{ec2_tags, every, filter, gone_is_fine, tag_filter, tags};
@@ -534,6 +534,8 @@ impl Instances for Ec2Instances {
         const INSTANCE: &str = "i-00000000000000000";
         const IMAGE: &str = "ami-00000000000000000";
         const GROUP: &str = "sg-00000000000000000";
+        const SNAPSHOT: &str = "snap-00000000000000000";
+        const ACCOUNT: &str = "000000000000";
         macro_rules! dry {
             ($call:expr) => {
                 $call
@@ -617,12 +619,16 @@ impl Instances for Ec2Instances {
                     .image_id(IMAGE)
                     .description(AttributeValue::builder().value(PROBE).build())
             ),
-            Permission::DeregisterImage => dry!(self.0.deregister_image().image_id(IMAGE)),
-            Permission::DeleteSnapshot => dry!(
+            Permission::ModifySnapshotAttribute => dry!(
                 self.0
-                    .delete_snapshot()
-                    .snapshot_id("snap-00000000000000000")
+                    .modify_snapshot_attribute()
+                    .snapshot_id(SNAPSHOT)
+                    .attribute(SnapshotAttributeName::CreateVolumePermission)
+                    .operation_type(OperationType::Add)
+                    .user_ids(ACCOUNT)
             ),
+            Permission::DeregisterImage => dry!(self.0.deregister_image().image_id(IMAGE)),
+            Permission::DeleteSnapshot => dry!(self.0.delete_snapshot().snapshot_id(SNAPSHOT)),
             Permission::DeleteVolume => {
                 dry!(self.0.delete_volume().volume_id("vol-00000000000000000"))
             }
