@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What went wrong on fleets of other people, on real guests: an encrypted bake whose provisioner prints ids of others; a roll with
-# every setting left at its default behind a target group with AWS's deregistration delay of 300 s, while orders come in; a rollback after
-# a roll that somebody cancelled; a new agent while the service cannot reach its store. Exit 0 only when each ended as it should
+# What went wrong on fleets of other people, on real guests: an encrypted bake whose provisioner prints ids of others; a new agent
+# while the service cannot reach its store; a roll with every setting left at its default behind a target group with AWS's
+# deregistration delay of 300 s, while orders come in; a rollback after a roll that somebody cancelled. Exit 0 only when each ended as it should
 # and no acknowledged order was lost.
 # Called by make, after everything was built; ends everything it started.
 set -euo pipefail
@@ -60,11 +60,32 @@ in_service | grep -qx "$victim" || die "$victim was reaped"
 
 part "the first roll, so that there is a service"
 expect 0 imagebuilder roll
+
+part "agent 0.2.0, published while the service cannot reach its store: nobody blames it"
+sick() { ! curl -fsS -o /dev/null --max-time 5 "$listener/gtg" 2>/dev/null; }
+# The channel is in S3 too: published before, for everybody in two minutes.
+expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves '1%@0m,100%@2m' >&2
+rehearsal dial "$cloud" 'deny.s3:PutObject' on 9>&- >&2
+# The service asks its store for orders only.
+"$box/orders" load --url "$listener" --rate 2 --duration 10s --ledger "$place/refused.ledger" >/dev/null 2>&1 9>&- || true
+until_so 60 "the service is still ready without its store" sick
+# Long enough for every instance to look for a release several times and to try it.
+until_so 300 "no instance has tried the release" eval 'updater "$(in_service | head -n1)" "it" | grep -q 0.2.0'
+sleep 60
+for id in $(in_service); do echo "  $id: $(updater "$id" '{k: it.get(k) for k in ("trial", "skipped", "failures")}')" >&2; done
+rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&-
+until_agents 0.2.0 600
+for id in $(in_service); do
+  skipped=$(updater "$id" 'it["skipped"]')
+  [ "$skipped" = "[]" ] || die "$id condemned a release for an outage: $skipped"
+done
+
+cp "$root/.cache/agent-changed" payload/imagebuilder-agent
+
+part "a changed release while orders come in: bake"
 "$box/orders" load --url "$listener" --rate 5 --arrivals poisson --duration until-stopped \
   --ledger "$place/orders.ledger" --histogram "$place/load.hgrm" >"$place/load.log" 2>&1 9>&- &
 load=$!
-
-part "a changed release while orders come in: bake"
 release 2 "$root/.cache/orders-changed"
 second=$(in_cloud imagebuilder bake)
 part "a roll with every setting at its default, behind a deregistration delay of 300 s"
@@ -98,21 +119,6 @@ current=$(text ssm get-parameter --name /imagebuilder/shop/current --query Param
 kill -INT "$load"
 wait "$load" || die "the load generator saw failed orders: $place/load.log"
 load=
-
-part "agent 0.2.0, published while the service cannot reach its store: nobody blames it"
-sick() { ! curl -fsS -o /dev/null --max-time 5 "$listener/gtg"; }
-rehearsal dial "$cloud" 'deny.s3:PutObject' on 9>&-
-until_so 180 "the service is still ready without its store" sick
-expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves all-at-once >&2
-# Long enough for every instance to look for a release several times and to try it.
-until_so 120 "no instance has seen the release" eval '[ "$(agents | wc -l)" -ge 2 ] && updater "$(in_service | head -n1)" "it" | grep -q 0.2.0'
-for id in $(in_service); do echo "  $id: $(updater "$id" '{k: it.get(k) for k in ("trial", "skipped", "failures")}')" >&2; done
-rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&-
-until_agents 0.2.0 600
-for id in $(in_service); do
-  skipped=$(updater "$id" 'it["skipped"]')
-  [ "$skipped" = "[]" ] || die "$id condemned a release for an outage: $skipped"
-done
 
 part "every order that was acknowledged is in the store, once"
 expect 0 "$box/orders" check --ledger "$place/orders.ledger" --store s3://shop-orders/orders

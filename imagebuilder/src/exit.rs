@@ -109,6 +109,22 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
         })
 }
 
+/// An error's whole chain in one text, outermost first, each cause once: libraries also put the text of their causes into their
+/// own, and a chain printed as it is says the same up to three times.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
 fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
     error
         .chain()
@@ -193,6 +209,24 @@ mod tests {
             .because(call())
             .into();
         assert_eq!(hint(&better), Some("wait"));
+    }
+
+    #[test]
+    fn a_chain_has_each_cause_once() {
+        // As object_store's errors are.
+        let root = anyhow::anyhow!("403 Forbidden: AccessDenied");
+        let middle = root.context("PUT http://bucket: 403 Forbidden: AccessDenied");
+        let outer = middle.context("write s3://bucket/file");
+        let error: anyhow::Error = Exit::Refused
+            .error("write s3://bucket/file is not allowed")
+            .because(outer)
+            .into();
+        assert_eq!(
+            chain(&error),
+            "write s3://bucket/file is not allowed: PUT http://bucket: 403 Forbidden: AccessDenied"
+        );
+        let distinct = anyhow::anyhow!("no space").context("write a");
+        assert_eq!(chain(&distinct), "write a: no space");
     }
 
     #[test]

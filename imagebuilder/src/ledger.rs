@@ -306,7 +306,7 @@ impl Ledger {
             })),
             Err(error) => Found::Unreadable(Unreadable {
                 run,
-                why: format!("{error:#}"),
+                why: crate::exit::chain(&error),
                 folder: folder.to_owned(),
                 lock,
             }),

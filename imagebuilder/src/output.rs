@@ -345,7 +345,7 @@ pub(crate) fn log() {
 /// Commands in the hint are completed for this configuration.
 pub(crate) fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {}", plain(&format!("{error:#}")));
+    let _ = writeln!(stderr, "error: {}", plain(&exit::chain(error)));
     if let Some(hint) = exit::hint(error) {
         for line in advice::here(hint, config).lines() {
             let _ = writeln!(stderr, "hint: {}", plain(line));

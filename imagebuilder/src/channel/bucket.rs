@@ -58,7 +58,7 @@ impl Bucket {
         if no_bucket {
             return Exit::Refused
                 .error(format!("there is no bucket {}", self.name))
-                .hint("create it, with versioning on, or mend `repository` in [channel]")
+                .hint("create it, with versioning on, or correct `repository` in [channel]")
                 .into();
         }
         if denied {
