@@ -37,6 +37,7 @@ need mcopy mtools
 need mkfs.vfat dosfstools
 need grub-mkstandalone grub-common
 need /usr/lib/grub/x86_64-efi grub-efi-amd64-bin
+need /usr/lib/grub/i386-pc grub-pc-bin
 need sfdisk fdisk
 need setpriv util-linux
 need ssh-keygen openssh-client

@@ -61,8 +61,9 @@ const PROGRAMS: [(&str, &str); 7] = [
 ];
 
 /// Files the recipe needs, and Debian's packages of them.
-const FILES: [(&str, &str); 2] = [
+const FILES: [(&str, &str); 3] = [
     ("/usr/lib/grub/x86_64-efi", "grub-efi-amd64-bin"),
+    ("/usr/lib/grub/i386-pc", "grub-pc-bin"),
     (
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "debian-archive-keyring",

@@ -171,7 +171,16 @@ fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
         ),
     };
     let suite = file.as_deref().and_then(suite).unwrap_or(USUAL_SUITE);
-    cloud.change(|state, now| state.region.ec2.found_base_image(suite, file, now))
+    // Debian's own boot by both kinds of firmware; what has no code for BIOS, such as a base image of an earlier release,
+    // does not, and types without UEFI are to be refused at their launch.
+    let boot_mode = match &file {
+        Some(file) if !disks::has_boot_code(file)? => "uefi",
+        _ => "uefi-preferred",
+    };
+    cloud.change(|state, now| {
+        let ec2 = &mut state.region.ec2;
+        ec2.found_base_image(suite, file, boot_mode, now);
+    })
 }
 
 /// Debian's release number, from the suite in a base image's file name (`debian-bookworm-….raw`).

@@ -17,7 +17,7 @@ use crate::cloud::{Cloud, State};
 use crate::disks::DiskStore;
 use crate::ec2::disks::{SnapshotState, Source};
 use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
-use crate::guests::{Failure, Guest, GuestSpec, GuestState, MachineRoom};
+use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, MachineRoom};
 
 /// What every guest has, whatever its type says: many are to fit on a small host.
 const VCPUS: u32 = 2;
@@ -447,6 +447,15 @@ impl Machines {
                 .with_context(|| format!("make volume {}", disk.volume))?;
         }
         let root = plan.disks.first().context("it has no root volume")?;
+        let firmware = plan.instance.firmware();
+        if firmware == Firmware::Bios && !self.disks.has_boot_code(&root.volume)? {
+            let Instance { kind, image, .. } = &plan.instance;
+            // EC2's would run, and never boot.
+            anyhow::bail!(
+                "a {kind} boots {image} by BIOS, for which its disk has no boot code: it boots by UEFI only, as do images made with an \
+                 earlier release's base image\nhint: make the image anew, or use a type that has UEFI, such as t3.micro"
+            );
+        }
         self.room.start(&GuestSpec {
             id: plan.instance.id.clone(),
             address: plan.instance.address,
@@ -454,6 +463,7 @@ impl Machines {
             vcpus: VCPUS,
             memory_mib: MEMORY_MIB,
             disk: self.disks.volume_path(&root.volume),
+            firmware,
             imds: self.socket(&plan.instance.id),
             image_id: plan.instance.image.clone(),
             emulated: plan.instance.emulated,

@@ -252,7 +252,7 @@ mod tests {
     fn region(template: &str) -> Region {
         let mut region = Region::default();
         let now = Timestamp::UNIX_EPOCH;
-        region.ec2.found_base_image(12, None, now);
+        region.ec2.found_base_image(12, None, "uefi-preferred", now);
         let snapshot = region.ec2.snapshots.keys().next().unwrap().clone();
         assert!(region.ec2.copied(&snapshot, Ok(()), now));
         let image = region.ec2.images.keys().next().unwrap().clone();

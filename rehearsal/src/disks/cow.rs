@@ -4,6 +4,7 @@
 //! link: the volume lives on when the snapshot is deleted, as on AWS, and the blocks go when the last
 //! user goes.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -120,6 +121,20 @@ impl DiskStore for CowDisks {
 
     fn volume_path(&self, volume_id: &str) -> PathBuf {
         self.volume(volume_id).join(OVERLAY)
+    }
+
+    fn has_boot_code(&self, volume_id: &str) -> anyhow::Result<bool> {
+        let folder = tempfile::tempdir().context("make a temporary folder")?;
+        let sector = folder.path().join("sector");
+        let mut copy = Command::new("qemu-img");
+        copy.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"]);
+        for (name, path) in [("if", &self.volume_path(volume_id)), ("of", &sector)] {
+            let mut operand = OsString::from(format!("{name}="));
+            operand.push(path);
+            copy.arg(operand);
+        }
+        run(&mut copy).with_context(|| format!("read the disk of volume {volume_id}"))?;
+        super::has_boot_code(&sector)
     }
 
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
@@ -250,6 +265,45 @@ mod tests {
         assert_eq!(read(&disks, "snap-1")[2 * MIB], 0);
         let blocks = fs::metadata(disks.snapshot("snap-2")).unwrap().blocks();
         assert!(blocks * 512 < MIB as u64, "sparse: {blocks} blocks");
+    }
+
+    #[test]
+    fn only_code_in_the_first_sector_is_boot_code() {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = CowDisks::open(folder.path()).unwrap();
+        let sector = |code: u8, mark: [u8; 2]| {
+            let mut sector = vec![0; 512];
+            sector[439] = code;
+            // A partition, as in the protective MBR of a GPT.
+            sector[450] = 0xee;
+            sector[510..].copy_from_slice(&mark);
+            sector
+        };
+        let table = [
+            (sector(0xfa, [0x55, 0xaa]), true),
+            (sector(0, [0x55, 0xaa]), false),
+            (sector(0xfa, [0, 0]), false),
+            (Vec::new(), false),
+        ];
+        for (number, (bytes, expected)) in table.into_iter().enumerate() {
+            let file = folder.path().join("image.raw");
+            // A new file each time: the store links it.
+            let _ = fs::remove_file(&file);
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(super::super::has_boot_code(&file).unwrap(), expected);
+            let (snapshot, volume) = (format!("snap-{number}"), format!("vol-{number}"));
+            disks.import(&snapshot, &file).unwrap();
+            disks.create_volume(&volume, Some(&snapshot), 1).unwrap();
+            assert_eq!(disks.has_boot_code(&volume).unwrap(), expected, "{number}");
+        }
+        // What the guest itself wrote counts.
+        let mut code = String::from("write -P 0xfa 0 440");
+        write(&disks.volume_path("vol-1"), &code);
+        assert!(disks.has_boot_code("vol-1").unwrap());
+        code = code.replace("0xfa", "0");
+        write(&disks.volume_path("vol-0"), &code);
+        assert!(!disks.has_boot_code("vol-0").unwrap());
+        assert!(disks.has_boot_code("vol-9").is_err());
     }
 
     #[test]

@@ -62,6 +62,11 @@ impl DiskStore for EmptyDisks {
         self.path(volume_id)
     }
 
+    /// Puppets boot from nothing, by whatever firmware.
+    fn has_boot_code(&self, _volume_id: &str) -> anyhow::Result<bool> {
+        Ok(true)
+    }
+
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
         anyhow::ensure!(
             self.path(volume_id).exists(),

@@ -2,8 +2,12 @@
 //!
 //! A store knows files; it does not know EC2. Ids name the files: `snap-…` and `vol-…`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use anyhow::Context as _;
 
 use crate::guests::Kind;
 
@@ -34,6 +38,11 @@ pub(crate) trait DiskStore: Send + Sync {
     ) -> anyhow::Result<PathBuf>;
     /// Where a volume's disk is.
     fn volume_path(&self, volume_id: &str) -> PathBuf;
+    /// Whether BIOS finds code to run in the first sector of a volume's disk.
+    ///
+    /// # Errors
+    /// When the volume's disk is not there or cannot be read.
+    fn has_boot_code(&self, volume_id: &str) -> anyhow::Result<bool>;
     /// Copies a volume's disk, whole and flat, to the disk of a new snapshot; returns once it is
     /// durable. Nothing half-done is left behind on an error or when killed.
     ///
@@ -61,4 +70,23 @@ pub(crate) fn open(kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskSto
         Kind::Qemu(_) => Arc::new(cow::CowDisks::open(folder)?),
         Kind::Puppets { .. } => Arc::new(empty::EmptyDisks::new(folder)),
     })
+}
+
+/// Bytes of a disk's first sector.
+const SECTOR: u64 = 512;
+/// Where the code in it ends and the disk's own data begin, a partition table among them.
+const CODE: usize = 440;
+
+/// Whether BIOS finds code to run in the first sector of the disk image `file` (raw). A disk that only UEFI boots has none there: its
+/// first sector holds a partition table alone.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn has_boot_code(file: &Path) -> anyhow::Result<bool> {
+    let mut sector = Vec::new();
+    File::open(file)
+        .and_then(|opened| opened.take(SECTOR).read_to_end(&mut sector))
+        .with_context(|| format!("read {}", file.display()))?;
+    let code = sector.get(..CODE).unwrap_or_default();
+    Ok(sector.ends_with(&[0x55, 0xaa]) && code.iter().any(|byte| *byte != 0))
 }

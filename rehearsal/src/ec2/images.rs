@@ -313,8 +313,14 @@ impl State {
     }
 
     /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it
-    /// is there. Its snapshot is pending until `machines.rs` has taken the file in.
-    pub(crate) fn found_base_image(&mut self, suite: u32, file: Option<PathBuf>, now: Timestamp) {
+    /// is there. Its snapshot is pending until `machines.rs` has taken the file in. `boot_mode` is what its disk can be booted by.
+    pub(crate) fn found_base_image(
+        &mut self,
+        suite: u32,
+        file: Option<PathBuf>,
+        boot_mode: &str,
+        now: Timestamp,
+    ) {
         let source = file.map_or(Source::Nothing, Source::File);
         if self
             .snapshots
@@ -362,8 +368,7 @@ impl State {
             }],
             root_device: "/dev/xvda".to_owned(),
             architecture: "x86_64".to_owned(),
-            // As Debian's own, which boot by both kinds of firmware.
-            boot_mode: Some("uefi-preferred".to_owned()),
+            boot_mode: Some(boot_mode.to_owned()),
             ena: true,
             imds: None,
             sriov: Some("simple".to_owned()),

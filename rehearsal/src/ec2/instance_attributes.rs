@@ -111,9 +111,15 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
     }
     if let Some(text) = given("instanceType", "InstanceType") {
         stopped("instanceType")?;
-        instance_types::find(&text)?
-            .name
-            .clone_into(&mut changed.kind);
+        let kind = instance_types::find(&text)?;
+        // EC2 takes any type here and refuses some when the instance is started; here they are refused at once.
+        run::check_fit(
+            kind,
+            &changed.architecture,
+            changed.ena,
+            changed.boot_mode.as_deref(),
+        )?;
+        kind.name.clone_into(&mut changed.kind);
     }
     if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {
         return Err(ApiError::new(

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
 use super::State;
+use super::boot_mode;
 use super::instance_types;
 use super::instances::{Instance, Phase, Reason, check_id, not_found};
 use super::interfaces;
@@ -251,7 +252,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "subnet-id" => one(&instance.subnet),
         "vpc-id" => one(&state.network.vpc),
         "boot-mode" => maybe(instance.boot_mode.as_ref()),
-        "current-instance-boot-mode" => one(boot_mode(instance)),
+        "current-instance-boot-mode" => one(boot_mode::name(instance.firmware())),
         "ebs-optimized" => one(instance.ebs_optimized),
         "ena-support" => one(instance.ena),
         "enclave-options.enabled"
@@ -440,22 +441,12 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
     }
     write_metadata(x, "metadataOptions", instance);
     x.maybe("bootMode", instance.boot_mode.as_ref())
-        .text("currentInstanceBootMode", boot_mode(instance))
+        .text(
+            "currentInstanceBootMode",
+            boot_mode::name(instance.firmware()),
+        )
         .text("platformDetails", "Linux/UNIX")
         .text("usageOperation", "RunInstances");
-}
-
-/// By which kind of firmware EC2 would have booted it: `uefi-preferred` is UEFI where the type has it, and an image that
-/// does not say boots by its type's default, which is BIOS on x86
-/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html>).
-fn boot_mode(instance: &Instance) -> &'static str {
-    let kind = instance_types::find(&instance.kind);
-    let has_uefi = kind.is_ok_and(|kind| kind.has_uefi());
-    match instance.boot_mode.as_deref() {
-        Some("uefi") => "uefi",
-        Some("uefi-preferred") if has_uefi => "uefi",
-        _ => "legacy-bios",
-    }
 }
 
 pub(super) fn write_state(x: &mut Xml, name: &str, phase: Phase) {

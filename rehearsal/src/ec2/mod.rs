@@ -27,6 +27,7 @@ use crate::cloud::RequestContext;
 use crate::table::{Changes, Table, read};
 use crate::wire::{ApiError, Params, Xml};
 
+pub(crate) mod boot_mode;
 mod copy;
 pub(crate) mod disks;
 pub(crate) mod encryption;

@@ -212,7 +212,12 @@ pub(crate) fn launch(
         ));
     }
     let kind = instance_types::find(params.text("InstanceType").unwrap_or(DEFAULT_TYPE))?;
-    check_fit(kind, &image)?;
+    check_fit(
+        kind,
+        &image.architecture,
+        image.ena,
+        image.boot_mode.as_deref(),
+    )?;
     let mut instance_tags = tags_for(&params, "instance")?;
     instance_tags.extend(marks.clone());
     let volume_tags = tags_for(&params, "volume")?;
@@ -324,23 +329,32 @@ fn check_known(params: &Params) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_fit(kind: InstanceType, image: &Image) -> Result<(), ApiError> {
-    if kind.architecture != image.architecture {
+/// Whether a type runs an image of that architecture, ENA support and boot mode.
+///
+/// # Errors
+/// EC2's, when it does not.
+pub(super) fn check_fit(
+    kind: InstanceType,
+    architecture: &str,
+    ena: bool,
+    boot_mode: Option<&str>,
+) -> Result<(), ApiError> {
+    if kind.architecture != architecture {
         return Err(ApiError::new(
             "InvalidParameterValue",
             format!(
                 "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
-                kind.architecture, image.architecture
+                kind.architecture, architecture
             ),
         ));
     }
-    if image.architecture != "x86_64" {
+    if architecture != "x86_64" {
         return Err(ApiError::new(
             "Unsupported",
             "only x86_64 instances run here",
         ));
     }
-    if kind.hypervisor == "nitro" && !image.ena {
+    if kind.hypervisor == "nitro" && !ena {
         return Err(ApiError::new(
             "InvalidParameterCombination",
             format!(
@@ -349,7 +363,7 @@ fn check_fit(kind: InstanceType, image: &Image) -> Result<(), ApiError> {
             ),
         ));
     }
-    if !kind.has_uefi() && image.boot_mode.as_deref() == Some("uefi") {
+    if !kind.has_uefi() && boot_mode == Some("uefi") {
         return Err(ApiError::new(
             "InvalidParameterValue",
             format!(

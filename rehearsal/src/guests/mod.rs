@@ -12,6 +12,15 @@ pub(crate) use self::failure::{Failure, FailureKind};
 use self::probe::{Cache, Programs};
 use crate::imds_source::ImdsSource;
 
+/// What boots a guest's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    /// SeaBIOS, which runs the disk's first sector.
+    Bios,
+    /// EDK II, which runs a loader of the disk's EFI system partition.
+    Uefi,
+}
+
 /// One guest to start.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestSpec {
@@ -27,6 +36,8 @@ pub(crate) struct GuestSpec {
     pub(crate) memory_mib: u32,
     /// The root volume's disk (qcow2 overlay of its snapshot).
     pub(crate) disk: PathBuf,
+    /// What boots that disk.
+    pub(crate) firmware: Firmware,
     /// Unix socket on which the cloud serves this instance's metadata over plain HTTP/1.1.
     pub(crate) imds: PathBuf,
     /// The AMI it was launched from (puppets are told it; QEMU guests find out by IMDS).

@@ -20,12 +20,14 @@ use super::accelerator::Accelerator;
 use super::failure::complaint;
 use super::qmp::{self, Message};
 use super::spawner::{Order, Spawner};
-use super::{Failure, FailureKind};
+use super::{Failure, FailureKind, Firmware};
 use crate::cloud::write_durably;
 
 /// How long the firmware may take to its first output. Under emulation, on two busy cores, it takes 3 to
 /// 10 s; hardware that needs longer than this would not be worth having.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// What is booted: a verdict is about the accelerator, which has to run guest code, and holds for the other firmware, too.
+const PROBED: Firmware = Firmware::Uefi;
 /// How often its serial port is read meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 /// What the firmware (EDK II) writes first: it clears the terminal, then names what it boots.
@@ -38,13 +40,18 @@ const CACHE_FILE: &str = "accelerators.json";
 pub(crate) struct Programs {
     /// QEMU.
     pub(crate) qemu: PathBuf,
-    /// The UEFI firmware.
+    /// The UEFI firmware. QEMU comes with the other, SeaBIOS.
     pub(crate) firmware: PathBuf,
 }
 
 impl Programs {
     /// QEMU's options that probe and guests have in common.
-    pub(super) fn arguments(&self, accelerator: Accelerator) -> Vec<OsString> {
+    pub(super) fn arguments(&self, accelerator: Accelerator, firmware: Firmware) -> Vec<OsString> {
+        // Without graphics SeaBIOS and what it boots print on the serial port, as EDK II does anyway.
+        let machine = match firmware {
+            Firmware::Uefi => "q35,smbus=off,sata=off,usb=off,vmport=off",
+            Firmware::Bios => "q35,smbus=off,sata=off,usb=off,vmport=off,graphics=off",
+        };
         let mut arguments: Vec<OsString> = vec![self.qemu.clone().into()];
         arguments.extend(
             [
@@ -53,19 +60,21 @@ impl Programs {
                 "-display",
                 "none",
                 "-machine",
-                "q35,smbus=off,sata=off,usb=off,vmport=off",
+                machine,
             ]
             .map(OsString::from),
         );
         arguments.extend(accelerator.arguments().map(OsString::from));
-        arguments.extend(["-bios".into(), self.firmware.clone().into()]);
+        if firmware == Firmware::Uefi {
+            arguments.extend(["-bios".into(), self.firmware.clone().into()]);
+        }
         arguments
     }
 
     /// Everything a verdict depends on but the host's boot.
     fn key(&self, accelerator: Accelerator) -> String {
         let mut key = String::new();
-        for argument in self.arguments(accelerator) {
+        for argument in self.arguments(accelerator, PROBED) {
             key.push_str(&argument.to_string_lossy());
             key.push(' ');
         }
@@ -142,7 +151,7 @@ fn boot(
 ) -> anyhow::Result<Result<(), Verdict>> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     let (serial, errors) = (folder.path().join("serial"), folder.path().join("errors"));
-    let mut command = programs.arguments(accelerator);
+    let mut command = programs.arguments(accelerator, PROBED);
     // A comma in the folder's path would end the option's value; two stand for one.
     let path = serial.display().to_string().replace(',', ",,");
     command.extend(["-m", "128", "-net", "none", "-serial"].map(OsString::from));

@@ -1,4 +1,4 @@
-//! QEMU guests: each a virtual machine that boots its disk's own UEFI loader.
+//! QEMU guests: each a virtual machine that boots its disk's own loader, by UEFI or BIOS.
 //!
 //! Networking is user-mode: no root, no bridge. The guest sees 169.254.0.0/16 with the metadata
 //! service at 169.254.169.254, as on EC2; the host sees the guest's ports at its own 127.x address.
@@ -128,7 +128,7 @@ impl Qemu {
             shell_quoted(&guest.imds)
         );
         let accelerator = self.accelerator(guest);
-        let mut arguments = self.programs.arguments(accelerator);
+        let mut arguments = self.programs.arguments(accelerator, guest.firmware);
         let mut add = |flag: &str, value: String| {
             arguments.push(flag.into());
             arguments.push(value.into());

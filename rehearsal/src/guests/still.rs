@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::accelerator::{Accelerator, Choice};
-use super::{Failure, Guest, GuestSpec, GuestState, MachineRoom};
+use super::{Failure, Firmware, Guest, GuestSpec, GuestState, MachineRoom};
 
 /// Guests that obey at once.
 #[derive(Debug)]
@@ -40,6 +40,11 @@ impl StillRoom {
     /// Whether the guest was started under emulation by its specification.
     pub(crate) fn is_emulated(&self, id: &str) -> bool {
         self.guests()[id].1.emulated
+    }
+
+    /// What the guest was booted by.
+    pub(crate) fn firmware(&self, id: &str) -> Firmware {
+        self.guests()[id].1.firmware
     }
 
     /// Lets a running guest fail, or recover.

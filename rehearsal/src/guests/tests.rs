@@ -57,6 +57,7 @@ fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, Gu
         vcpus: 1,
         memory_mib: 64,
         disk: folder.path().join("none"),
+        firmware: Firmware::Uefi,
         imds: folder.path().join("imds.sock"),
         image_id: "ami-1".to_owned(),
         emulated: false,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +15,7 @@ use crate::ec2::instances::{Fault, Phase};
 use crate::ec2::{self};
 use crate::guests::accelerator::Accelerator;
 use crate::guests::still::StillRoom;
-use crate::guests::{Failure, FailureKind, Guest, GuestState, Kind, MachineRoom};
+use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, Kind, MachineRoom};
 use crate::wire::{ApiError, Params};
 
 struct Bench {
@@ -24,6 +25,7 @@ struct Bench {
     room: Arc<StillRoom>,
     disks: Arc<dyn DiskStore>,
     machines: Arc<Machines>,
+    uefi_only: Arc<AtomicBool>,
 }
 
 /// Disks that refuse to be copied under a running machine.
@@ -31,6 +33,8 @@ struct Careful {
     disks: Arc<dyn DiskStore>,
     room: Arc<StillRoom>,
     cloud: Arc<Cloud>,
+    /// Whether disks have no boot code for BIOS.
+    uefi_only: Arc<AtomicBool>,
 }
 
 impl DiskStore for Careful {
@@ -49,6 +53,10 @@ impl DiskStore for Careful {
 
     fn volume_path(&self, volume_id: &str) -> PathBuf {
         self.disks.volume_path(volume_id)
+    }
+
+    fn has_boot_code(&self, _volume_id: &str) -> anyhow::Result<bool> {
+        Ok(!self.uefi_only.load(Ordering::Relaxed))
     }
 
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
@@ -85,7 +93,10 @@ impl Bench {
         let bench = Self::over(folder, clock, accelerator);
         bench
             .cloud
-            .change(|state, now| state.region.ec2.found_base_image(12, None, now))
+            .change(|state, now| {
+                let ec2 = &mut state.region.ec2;
+                ec2.found_base_image(12, None, "uefi-preferred", now);
+            })
             .unwrap();
         bench.machines.take_in().unwrap();
         bench
@@ -94,10 +105,12 @@ impl Bench {
     fn over(folder: tempfile::TempDir, clock: Arc<SetClock>, accelerator: Accelerator) -> Self {
         let cloud = Arc::new(Cloud::open(folder.path(), Arc::clone(&clock) as _).unwrap());
         let room = Arc::new(StillRoom::under(accelerator));
+        let uefi_only = Arc::default();
         let disks: Arc<dyn DiskStore> = Arc::new(Careful {
             disks: disks::open(&Kind::Puppets { command: None }, folder.path()).unwrap(),
             room: Arc::clone(&room),
             cloud: Arc::clone(&cloud),
+            uefi_only: Arc::clone(&uefi_only),
         });
         let machines = Machines::new(
             Arc::clone(&cloud),
@@ -112,6 +125,7 @@ impl Bench {
             room,
             disks,
             machines,
+            uefi_only,
         }
     }
 
@@ -124,6 +138,7 @@ impl Bench {
             room,
             disks,
             machines,
+            uefi_only: _,
         } = self;
         let accelerator = room.accelerator;
         // The one before has let go of the folder.
@@ -253,6 +268,92 @@ async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
     bench.settle().await;
     assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.discarded.is_empty()));
     assert_eq!(bench.room.state(&id), GuestState::Absent);
+}
+
+#[tokio::test]
+async fn a_guest_is_booted_by_the_firmware_that_its_instance_shows() {
+    let bench = Bench::new();
+    // Before there is another image.
+    let base = bench.base();
+    let copied = format!("Action=CopyImage&Name=bios&SourceRegion=us-east-1&SourceImageId={base}");
+    let bios = between(&bench.call(&copied).unwrap(), "<imageId>", "</imageId>");
+    bench.settle().await;
+    bench
+        .cloud
+        .change(|state, _| {
+            let image = state.region.ec2.images.get_mut(&bios).unwrap();
+            image.boot_mode = None;
+        })
+        .unwrap();
+    for (form, shown, firmware) in [
+        ("&InstanceType=t2.micro", "legacy-bios", Firmware::Bios),
+        ("&InstanceType=t3.micro", "uefi", Firmware::Uefi),
+        (
+            "&InstanceType=t3.micro&ImageId=BIOS",
+            "legacy-bios",
+            Firmware::Bios,
+        ),
+    ] {
+        let id = bench.run(&match form.contains("ImageId") {
+            true => form.replace("BIOS", &bios),
+            false => format!("{form}&ImageId={base}"),
+        });
+        bench.settle().await;
+        assert_eq!(bench.room.firmware(&id), firmware, "{form}");
+        let described = bench
+            .call(&format!("Action=DescribeInstances&InstanceId.1={id}"))
+            .unwrap();
+        let name = "currentInstanceBootMode>";
+        let found = between(&described, &format!("<{name}"), &format!("</{name}"));
+        assert_eq!(found, shown, "{form}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_without_uefi_boots_no_disk_that_only_uefi_boots() {
+    let bench = Bench::new();
+    bench.uefi_only.store(true, Ordering::Relaxed);
+    let (old, new) = (
+        bench.run("&InstanceType=t2.micro"),
+        bench.run("&InstanceType=t3.micro"),
+    );
+    bench.settle().await;
+    assert_eq!(bench.phase(&new), Phase::Running);
+    assert_eq!(bench.phase(&old), Phase::Terminated);
+    let message = |id: &str| bench.ec2(|ec2| ec2.instances[id].reason.clone().unwrap().message);
+    let expected = format!(
+        "Server.InternalError: a t2.micro boots {} by BIOS, for which its disk has no boot code",
+        bench.base()
+    );
+    assert!(message(&old).starts_with(&expected), "{}", message(&old));
+
+    // It may be made one later.
+    bench.to("Stop", &new);
+    bench.settle().await;
+    let modify =
+        format!("Action=ModifyInstanceAttribute&InstanceId={new}&InstanceType.Value=t2.micro");
+    bench.call(&modify).unwrap();
+    bench.to("Start", &new);
+    bench.settle().await;
+    assert_eq!(bench.phase(&new), Phase::Stopped);
+    assert!(message(&new).starts_with(&expected), "{}", message(&new));
+    bench.uefi_only.store(false, Ordering::Relaxed);
+    bench.to("Start", &new);
+    bench.settle().await;
+    assert_eq!(bench.phase(&new), Phase::Running);
+    assert_eq!(bench.room.firmware(&new), Firmware::Bios);
+
+    // An image that demands UEFI keeps its instances on types that have it.
+    let demands = |state: &mut crate::cloud::State, id: &str| {
+        let instance = state.region.ec2.instances.get_mut(id).unwrap();
+        instance.boot_mode = Some("uefi".to_owned());
+        instance.kind = "t3.micro".to_owned();
+    };
+    bench.to("Stop", &new);
+    bench.settle().await;
+    bench.cloud.change(|state, _| demands(state, &new)).unwrap();
+    let refused = bench.call(&modify).unwrap_err();
+    assert_eq!(refused.code, "InvalidParameterValue", "{refused:?}");
 }
 
 #[tokio::test]

@@ -100,6 +100,23 @@ impl Drop for Cloud {
     }
 }
 
+/// Whether this user may listen at guests' ports, with the reason where not.
+pub(crate) fn guests_can_listen() -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+        .args(["doctor", "--json", "--accelerator", "tcg"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let checks: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let ports = checks.iter().find(|check| check["subject"] == "ports");
+    let ports = ports.unwrap();
+    if ports["verdict"] == "ok" {
+        return Ok(());
+    }
+    Err(ports["found"].to_string())
+}
+
 /// A program of the environment that moto is in.
 fn beside_moto(program: &str) -> PathBuf {
     std::env::var_os("REHEARSAL_MOTO")
