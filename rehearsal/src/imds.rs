@@ -305,8 +305,8 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     add("hostname", hostname.clone());
     add("instance-action", "none".to_owned());
     add("instance-id", facts.instance_id.clone());
-    // A Spot notice makes it one: only those get any.
-    let spot = facts.notices.spot.is_some() || facts.notices.rebalance.is_some();
+    // A Spot notice that is dialled makes it one: only those get any.
+    let spot = facts.spot || facts.notices.spot.is_some() || facts.notices.rebalance.is_some();
     let life_cycle = if spot { "spot" } else { "on-demand" };
     add("instance-life-cycle", life_cycle.to_owned());
     add("instance-type", facts.instance_type.clone());

@@ -31,6 +31,8 @@ pub(crate) struct ImdsFacts {
     pub(crate) role: Option<RoleCredentials>,
     /// `autoscaling/target-lifecycle-state`; `None` (not in a group, or not set yet) answers 404.
     pub(crate) target_lifecycle_state: Option<String>,
+    /// Whether it is a Spot Instance.
+    pub(crate) spot: bool,
     /// What is announced of it.
     pub(crate) notices: Notices,
     /// Tags, when InstanceMetadataTags is enabled; `None` answers 404.

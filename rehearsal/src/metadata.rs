@@ -61,6 +61,7 @@ impl ImdsSource for Metadata {
                     &state.autoscaling,
                     instance_id,
                 ),
+                spot: instance.spot().is_some(),
                 notices: state.region.dials.notices(instance_id),
                 tags,
                 tokens_required: instance.metadata.tokens == "required",

@@ -331,6 +331,26 @@ mod tests {
                 "&LaunchTemplateData.ImageId=resolve:ssm:/none",
                 "no such parameter",
             ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceMarketOptions.SpotOptions.MaxPrice=1",
+                "must contain the parameter MarketType",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceMarketOptions.MarketType=spot\
+                 &LaunchTemplateData.InstanceMarketOptions.SpotOptions.SpotInstanceType=persistent\
+                 &LaunchTemplateData.InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior=stop",
+                "SpotInstanceType (persistent)",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceType=m5.large\
+                 &LaunchTemplateData.CreditSpecification.CpuCredits=standard",
+                "m5.large instance type does not support",
+            ),
+            (
+                "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.CpuOptions.CoreCount=2\
+                 &LaunchTemplateData.CpuOptions.ThreadsPerCore=2",
+                "CpuOptions.CoreCount (2)",
+            ),
         ] {
             let mut region = region(template);
             let refused = group(&mut region, zone).1.unwrap_err();
@@ -463,6 +483,46 @@ mod tests {
             );
             assert_eq!(said.matches(&expected).count(), 1, "{expected} in {said}");
         }
+    }
+
+    #[test]
+    fn a_group_launches_as_its_template_buys() {
+        let zone = "&AvailabilityZones.member.1=us-east-1c";
+        let mut region = region(
+            "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceMarketOptions.MarketType=spot\
+             &LaunchTemplateData.InstanceMarketOptions.SpotOptions.MaxPrice=0.02\
+             &LaunchTemplateData.CreditSpecification.CpuCredits=standard",
+        );
+        group(&mut region, zone).1.unwrap();
+        let ask = |region: &mut Region, action: &str, form: &str| {
+            let ctx = RequestContext {
+                now: Timestamp::UNIX_EPOCH,
+            };
+            let params = Params::parse(form.as_bytes());
+            crate::ec2::handle(&mut region.ec2, &ctx, action, &params)
+                .unwrap()
+                .into_string()
+        };
+        let described = ask(&mut region, "DescribeInstances", "");
+        let of_spot = "<instanceLifecycle>spot</instanceLifecycle><spotInstanceRequestId>sir-";
+        assert_eq!(described.matches(of_spot).count(), 4, "{described}");
+        let requests = ask(&mut region, "DescribeSpotInstanceRequests", "");
+        let price = "<spotPrice>0.02</spotPrice>";
+        assert_eq!(requests.matches(price).count(), 4, "{requests}");
+        let versions = "LaunchTemplateName=shop";
+        let template = ask(&mut region, "DescribeLaunchTemplateVersions", versions);
+        let shown = "<instanceMarketOptions><marketType>spot</marketType><spotOptions><maxPrice>0.02</maxPrice></spotOptions>";
+        assert!(template.contains(shown), "{template}");
+        // None goes beyond its credits.
+        let unlimited = ask(&mut region, "DescribeInstanceCreditSpecifications", "");
+        assert!(!unlimited.contains("<item>"), "{unlimited}");
+
+        let id = region.ec2.instances.keys().next().unwrap().clone();
+        region.ec2.reclaim(&id, Timestamp::UNIX_EPOCH);
+        let of_it = format!("Filter.1.Name=instance-id&Filter.1.Value.1={id}");
+        let request = ask(&mut region, "DescribeSpotInstanceRequests", &of_it);
+        let taken = "<state>closed</state><status><code>instance-terminated-no-capacity</code>";
+        assert!(request.contains(taken), "{request}");
     }
 
     #[test]

@@ -391,6 +391,143 @@ def boot_modes(base, snapshot):
         ec2.deregister_image(ImageId=image)
 
 
+def spot(image):
+    """A one-time Spot Instance is shown as one, and its request with it; what cannot be had is refused by name."""
+    asked = dict(ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1)
+
+    def market(**options):
+        return {"MarketType": "spot", "SpotOptions": options} if options else {"MarketType": "spot"}
+
+    refused("MissingParameter", "MarketType", ec2.run_instances, InstanceMarketOptions={"SpotOptions": {"MaxPrice": "1"}}, **asked)
+    for options, code, text in (
+        ({"BlockDurationMinutes": 60}, "InvalidParameterValue", "BlockDurationMinutes is not a valid parameter."),
+        ({"ValidUntil": "2030-01-01T00:00:00Z"}, "InvalidParameterCombination", "validUntil cannot be specified"),
+        ({"InstanceInterruptionBehavior": "stop"}, "InvalidParameterCombination", "type 'one-time' is not supported"),
+        ({"SpotInstanceType": "persistent"}, "InvalidParameterCombination", "not supported when requestType is set to persistent"),
+        (
+            {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"},
+            "UnsupportedOperation",
+            "SpotInstanceType (persistent)",
+        ),
+        ({"MaxPrice": "0.0001"}, "InvalidParameterValue", "maxPrice"),
+    ):
+        refused(code, text, ec2.run_instances, InstanceMarketOptions=market(**options), **asked)
+    one = dict(InstanceMarketOptions=market(), **asked)
+    refused("UnsupportedOperation", "termination protection", ec2.run_instances, DisableApiTermination=True, **one)
+    refused("UnsupportedOperation", "(stop)", ec2.run_instances, InstanceInitiatedShutdownBehavior="stop", **one)
+    tagged_spot = [tagged("spot-instances-request", of="shop")]
+    refused("InvalidParameterValue", "spot-instances-request", ec2.run_instances, TagSpecifications=tagged_spot, **asked)
+
+    options = market(MaxPrice="0.0031", SpotInstanceType="one-time", InstanceInterruptionBehavior="terminate")
+    both = {**asked, "MaxCount": 2, "InstanceMarketOptions": options, "TagSpecifications": tagged_spot}
+    machines = [machine["InstanceId"] for machine in ec2.run_instances(**both)["Instances"]]
+    wait("instance_running", InstanceIds=machines)
+    first, second = (instance(machine) for machine in machines)
+    assert first["InstanceLifecycle"] == second["InstanceLifecycle"] == "spot", first
+    request, other = first["SpotInstanceRequestId"], second["SpotInstanceRequestId"]
+    assert request.startswith("sir-") and request != other, (request, other)
+    plain = ec2.run_instances(InstanceMarketOptions={"MarketType": "on-demand"}, **asked)["Instances"][0]
+    assert "InstanceLifecycle" not in plain and "SpotInstanceRequestId" not in plain, plain
+    by_lifecycle = [{"Name": "instance-lifecycle", "Values": ["spot"]}]
+    found = ec2.describe_instances(Filters=by_lifecycle)["Reservations"]
+    assert [len(reservation["Instances"]) for reservation in found] == [2], found
+    by_request = [{"Name": "spot-instance-request-id", "Values": [other]}]
+    found = ec2.describe_instances(Filters=by_request)["Reservations"][0]["Instances"]
+    assert [machine["InstanceId"] for machine in found] == machines[1:], found
+
+    def shown(*ids):
+        return ec2.describe_spot_instance_requests(SpotInstanceRequestIds=list(ids))["SpotInstanceRequests"]
+
+    # What Terraform's aws_instance reads.
+    (found,) = shown(request)
+    assert (found["SpotPrice"], found["Type"], found["InstanceInterruptionBehavior"]) == ("0.0031", "one-time", "terminate"), found
+    assert (found["State"], found["Status"]["Code"], found["InstanceId"]) == ("active", "fulfilled", machines[0]), found
+    assert found["LaunchSpecification"]["ImageId"] == image and found["Tags"] == [{"Key": "of", "Value": "shop"}], found
+    assert "ValidUntil" not in found and found["LaunchedAvailabilityZone"] == first["Placement"]["AvailabilityZone"], found
+    by_tag = [{"Name": "tag:of", "Values": ["shop"]}, {"Name": "state", "Values": ["active"]}]
+    assert len(ec2.describe_spot_instance_requests(Filters=by_tag)["SpotInstanceRequests"]) == 2
+    ec2.create_tags(Resources=[request], Tags=[{"Key": "tier", "Value": "web"}])
+    of_kind = [{"Name": "resource-type", "Values": ["spot-instances-request"]}, {"Name": "key", "Values": ["tier"]}]
+    assert [tag["ResourceId"] for tag in ec2.describe_tags(Filters=of_kind)["Tags"]] == [request]
+    missing = "InvalidSpotInstanceRequestID.NotFound"
+    refused(missing, "sir-0123", ec2.describe_spot_instance_requests, SpotInstanceRequestIds=["sir-0123"])
+    refused(missing, "sir-0123", ec2.create_tags, Resources=["sir-0123"], Tags=[{"Key": "a", "Value": "b"}])
+    refused("InvalidSpotInstanceRequestID.Malformed", "i-1", ec2.describe_spot_instance_requests, SpotInstanceRequestIds=["i-1"])
+
+    one_time = "because it is associated with a one-time Spot Instance request"
+    refused("UnsupportedOperation", one_time, ec2.stop_instances, InstanceIds=machines)
+    protect = dict(InstanceId=machines[0], DisableApiTermination={"Value": True})
+    refused("UnsupportedOperation", "termination protection", ec2.modify_instance_attribute, **protect)
+    behaviour = ec2.describe_instance_attribute(InstanceId=machines[0], Attribute="instanceInitiatedShutdownBehavior")
+    assert behaviour["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate", behaviour
+
+    cancelled = ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[other])["CancelledSpotInstanceRequests"]
+    assert cancelled == [{"SpotInstanceRequestId": other, "State": "cancelled"}], cancelled
+    assert shown(other)[0]["Status"]["Code"] == "request-canceled-and-instance-running", shown(other)
+    ec2.terminate_instances(InstanceIds=[*machines, plain["InstanceId"]])
+    wait("instance_terminated", InstanceIds=[*machines, plain["InstanceId"]])
+    states = {found["SpotInstanceRequestId"]: (found["State"], found["Status"]["Code"]) for found in shown(request, other)}
+    by_user = "instance-terminated-by-user"
+    assert states == {request: ("closed", by_user), other: ("cancelled", by_user)}, states
+    closed = ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])["CancelledSpotInstanceRequests"]
+    assert closed == [{"SpotInstanceRequestId": request, "State": "closed"}], closed
+
+
+def processors(image):
+    """CPU options are the type's own or refused; credits are kept, shown and changed."""
+    asked = dict(ImageId=image, MinCount=1, MaxCount=1)
+    t3, m5 = (dict(InstanceType=kind, **asked) for kind in ("t3.micro", "m5.large"))
+    options = {"CoreCount": 1, "ThreadsPerCore": 1}
+    refused("UnsupportedOperation", "ThreadsPerCore (1)", ec2.run_instances, CpuOptions=options, **t3)
+    refused("MissingParameter", "both CoreCount and ThreadsPerCore", ec2.run_instances, CpuOptions={"CoreCount": 1}, **t3)
+    refused("UnsupportedOperation", "AmdSevSnp (enabled)", ec2.run_instances, CpuOptions={"AmdSevSnp": "enabled"}, **m5)
+    wrong = {"CpuCredits": "plenty"}
+    refused("InvalidParameterValue", "plenty", ec2.run_instances, CreditSpecification=wrong, **t3)
+    unlimited = {"CpuCredits": "unlimited"}
+    not_burstable = "InstanceCreditSpecification.NotSupported"
+    refused(not_burstable, "m5.large", ec2.run_instances, CreditSpecification=unlimited, **m5)
+
+    options = {"CoreCount": 1, "ThreadsPerCore": 2}
+    standard = dict(CpuOptions=options, CreditSpecification={"CpuCredits": "standard"}, **t3)
+    machines = {
+        name: ec2.run_instances(**launch)["Instances"][0]["InstanceId"]
+        for name, launch in {
+            "asked": standard,
+            "t3": t3,
+            "t2": dict(InstanceType="t2.micro", **asked),
+            "burst": dict(InstanceType="t2.micro", CreditSpecification=unlimited, **asked),
+            "m5": m5,
+        }.items()
+    }
+    wait("instance_running", InstanceIds=list(machines.values()))
+    names = {machine: name for name, machine in machines.items()}
+
+    def credits(**which):
+        found = ec2.describe_instance_credit_specifications(**which)["InstanceCreditSpecifications"]
+        return {names[one["InstanceId"]]: one["CpuCredits"] for one in found if one["InstanceId"] in names}
+
+    all_of = dict(InstanceIds=list(machines.values()))
+    expected = {"asked": "standard", "t3": "unlimited", "t2": "standard", "burst": "unlimited", "m5": "standard"}
+    assert credits(**all_of) == expected, credits(**all_of)
+    assert credits() == {"t3": "unlimited", "burst": "unlimited"}, credits()
+    refused("InvalidInstanceID.NotFound", "i-0123", ec2.describe_instance_credit_specifications, InstanceIds=["i-0123"])
+    assert instance(machines["asked"])["CpuOptions"] == options, instance(machines["asked"])
+
+    changes = [{"InstanceId": machine, "CpuCredits": "unlimited"} for machine in (machines["asked"], machines["m5"], "i-0123")]
+    changed = ec2.modify_instance_credit_specification(InstanceCreditSpecifications=changes)
+    assert changed["SuccessfulInstanceCreditSpecifications"] == [{"InstanceId": machines["asked"]}], changed
+    failed = [(one["InstanceId"], one["Error"]["Code"]) for one in changed["UnsuccessfulInstanceCreditSpecifications"]]
+    assert failed == [(machines["m5"], not_burstable), ("i-0123", "InvalidInstanceID.NotFound")], failed
+    # A type's own credits come with the type, and stay.
+    ec2.stop_instances(InstanceIds=[machines["m5"], machines["asked"]])
+    wait("instance_stopped", InstanceIds=[machines["m5"], machines["asked"]])
+    ec2.modify_instance_attribute(InstanceId=machines["m5"], InstanceType={"Value": "t3.small"})
+    ec2.modify_instance_attribute(InstanceId=machines["asked"], InstanceType={"Value": "m5.large"})
+    assert credits() == {"asked": "unlimited", "t3": "unlimited", "burst": "unlimited", "m5": "unlimited"}, credits()
+    ec2.terminate_instances(InstanceIds=list(names))
+    wait("instance_terminated", InstanceIds=list(names))
+
+
 def templates(image, subnet):
     template = ec2.create_launch_template(
         LaunchTemplateName="shop",
@@ -479,5 +616,7 @@ copies(image)
 encrypted_launch(image, subnet)
 snapshot = ec2.describe_images(ImageIds=[base])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
 boot_modes(base, snapshot)
+spot(image)
+processors(image)
 machines = templates(image, subnet)
 the_end([machine, *machines], image, group)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
+use super::cpu::Credits;
 use super::instance_steps::wanted;
 use super::instance_types;
 use super::instance_views::{write_devices, write_groups, write_metadata};
@@ -120,6 +121,8 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             changed.boot_mode.as_deref(),
         )?;
         kind.name.clone_into(&mut changed.kind);
+        // Credits once had are kept, also by a type that has none.
+        changed.credits = changed.credits.or(Credits::of_type(kind));
     }
     if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {
         return Err(ApiError::new(
@@ -166,6 +169,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             "No attributes specified, or one that cannot be modified here",
         ));
     }
+    changed.check_spot()?;
     state.instances.insert(changed.id.clone(), changed);
     for (volume, goes) in kept {
         state.volumes.goes_with_its_instance(&volume, goes);

@@ -98,6 +98,15 @@ pub(crate) fn stop(
         if matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
             return Err(refused(instance, "stopped"));
         }
+        if instance.spot().is_some() {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!(
+                    "You can't stop the Spot Instance '{id}' because it is associated with a one-time Spot Instance request. \
+                     You can only stop Spot Instances associated with persistent Spot Instance requests."
+                ),
+            ));
+        }
         if instance.stop_protected {
             return Err(ApiError::new(
                 "OperationNotPermitted",

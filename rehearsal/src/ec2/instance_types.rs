@@ -120,7 +120,8 @@ impl InstanceType {
         self.hypervisor == "nitro"
     }
 
-    fn burstable(self) -> bool {
+    /// Whether it has CPU credits.
+    pub(super) fn burstable(self) -> bool {
         self.name.starts_with('t')
     }
 

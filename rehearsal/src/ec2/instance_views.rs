@@ -46,6 +46,7 @@ pub(super) const INSTANCES: CallSpec = CallSpec {
         "iam-instance-profile.name",
         "image-id",
         "instance-id",
+        "instance-lifecycle",
         "instance-state-code",
         "instance-state-name",
         "instance-type",
@@ -115,6 +116,7 @@ pub(super) const INSTANCES: CallSpec = CallSpec {
         "root-device-name",
         "root-device-type",
         "source-dest-check",
+        "spot-instance-request-id",
         "state-reason-code",
         "state-reason-message",
         "subnet-id",
@@ -130,7 +132,6 @@ pub(super) const INSTANCES: CallSpec = CallSpec {
         "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-id",
         "capacity-reservation-specification.capacity-reservation-target.capacity-reservation-resource-group-arn",
         "host-id",
-        "instance-lifecycle",
         "ipv6-address",
         "kernel-id",
         "network-interface.addresses.association.allocation-id",
@@ -158,7 +159,6 @@ pub(super) const INSTANCES: CallSpec = CallSpec {
         "product-code.type",
         "ramdisk-id",
         "requester-id",
-        "spot-instance-request-id",
         "tpm-support",
         "usage-operation-update-time",
     ],
@@ -192,12 +192,6 @@ pub(super) const STATUS: CallSpec = CallSpec {
         "operator.principal",
     ],
     tags: true,
-    ..CallSpec::USUAL
-};
-
-pub(super) const CREDITS: CallSpec = CallSpec {
-    ids: "InstanceId",
-    filters: &["instance-id"],
     ..CallSpec::USUAL
 };
 
@@ -236,6 +230,8 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     Ok(xml)
 }
 
+/// The lifecycle of a Spot Instance; others have none.
+const SPOT: &str = "spot";
 /// The id of every instance profile.
 const PROFILE_ID: &str = "AIPAREHEARSAL00000000";
 
@@ -243,6 +239,8 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
     let volumes = || state.volumes_of(&instance.id);
     match name {
         "instance-id" => one(&instance.id),
+        "instance-lifecycle" => maybe(instance.spot().map(|_| SPOT)),
+        "spot-instance-request-id" => maybe(instance.spot().map(|request| &request.id)),
         "instance-state-name" => one(instance.phase.name()),
         "instance-state-code" => one(instance.phase.code()),
         "image-id" => one(&instance.image),
@@ -420,6 +418,10 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         .text("rootDeviceType", "ebs")
         .text("rootDeviceName", &instance.root_device);
     write_devices(x, state, instance);
+    if let Some(request) = instance.spot() {
+        x.text("instanceLifecycle", SPOT)
+            .text("spotInstanceRequestId", &request.id);
+    }
     x.text("virtualizationType", "hvm")
         .text("clientToken", instance.token.as_deref().unwrap_or_default());
     tags::write(x, state.tags.get(&instance.id));
@@ -603,27 +605,6 @@ pub(crate) fn describe_status(state: &State, params: &Params) -> Result<Xml, Api
                 });
             });
         }
-    });
-    Ok(xml)
-}
-
-/// DescribeInstanceCreditSpecifications: what EC2 gives burstable types by default.
-pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let chosen = Describe::new(params, &state.tags, &CREDITS).choose(
-        &state.instances,
-        not_found,
-        |instance, name| match name {
-            "instance-id" => one(&instance.id),
-            _ => None,
-        },
-    )?;
-    let mut xml = Xml::new();
-    chosen.write(&mut xml, "instanceCreditSpecificationSet", |x, instance| {
-        let standard = instance.kind.starts_with("t2.");
-        x.text("instanceId", &instance.id).text(
-            "cpuCredits",
-            if standard { "standard" } else { "unlimited" },
-        );
     });
     Ok(xml)
 }

@@ -10,8 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::cpu::Credits;
 use super::interfaces;
 use super::select::absent;
+use super::spot::SpotRequest;
 use crate::guests::Failure;
 use crate::wire::ApiError;
 
@@ -75,6 +77,12 @@ pub(crate) struct Instance {
     pub(crate) monitored: bool,
     /// How its metadata is served.
     pub(crate) metadata: MetadataOptions,
+    /// The request by which it was launched, of a Spot Instance.
+    #[serde(default)]
+    pub(crate) spot: Option<SpotRequest>,
+    /// Of a burstable type, or of one that was.
+    #[serde(default)]
+    pub(crate) credits: Option<Credits>,
     /// When it was last started.
     pub(crate) launched: Timestamp,
     /// How far it is, and so what is wanted of its machine.
@@ -334,7 +342,10 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
         .map(|instance| instance.id.clone())
         .collect();
     for id in &forgotten {
-        state.instances.remove(id);
+        let instance = state.instances.remove(id);
+        if let Some(request) = instance.and_then(|instance| instance.spot) {
+            state.tags.remove(&request.id);
+        }
         state.tags.remove(id);
         state.discarded.insert(id.clone(), ());
     }

@@ -16,8 +16,8 @@
 //! - CreateImage powers a running instance off and on again, and refuses NoReboot of one. A stop, a
 //!   reboot and a termination press the power button; a terminated machine has 30 s before its plug is
 //!   pulled.
-//! - There is one VPC, the default one, and no other network objects but each instance's interface. Spot,
-//!   placement groups, dedicated hosts and IPv6 are ignored or absent.
+//! - There is one VPC, the default one, and no other network objects but each instance's interface. Placement
+//!   groups, dedicated hosts and IPv6 are absent. Spot has no prices and one-time requests only; CPU credits change nothing.
 //! - Instance profiles are not looked up; their credentials are made up, change hourly and open everything.
 //! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
 
@@ -29,6 +29,7 @@ use crate::wire::{ApiError, Params, Xml};
 
 pub(crate) mod boot_mode;
 mod copy;
+pub(crate) mod cpu;
 pub(crate) mod disks;
 pub(crate) mod encryption;
 pub(crate) mod image_calls;
@@ -45,6 +46,7 @@ pub(crate) mod network;
 pub(crate) mod run;
 pub(crate) mod security_groups;
 pub(crate) mod select;
+pub(crate) mod spot;
 pub(crate) mod tags;
 pub(crate) mod templates;
 
@@ -136,6 +138,7 @@ impl State {
             Some("launch-template") => self.template_by_id(id).map(drop),
             Some("key-pair") if self.keys.values().any(|key| key.id == id) => Ok(()),
             Some("network-interface") => self.interface(id).map(drop),
+            Some(spot::KIND) => self.check_spot_request(id),
             Some("subnet") => self.network.subnet(id).map(drop),
             Some("vpc") if self.network.vpc == id => Ok(()),
             Some(kind) => Err(ApiError::new(
@@ -232,7 +235,10 @@ fn answer(
         "DescribeIamInstanceProfileAssociations" => instance_views::describe_profiles(ec2, params),
         "DescribeInstanceTypes" => instance_types::describe(params),
         "DescribeInstanceTypeOfferings" => instance_types::describe_offerings(params),
-        "DescribeInstanceCreditSpecifications" => instance_views::describe_credits(ec2, params),
+        "DescribeInstanceCreditSpecifications" => cpu::describe_credits(ec2, params),
+        "ModifyInstanceCreditSpecification" => cpu::modify_credits(ec2, params),
+        "DescribeSpotInstanceRequests" => spot::describe(ec2, params),
+        "CancelSpotInstanceRequests" => spot::cancel(ec2, params),
         "CreateKeyPair" => keys::create(ec2, ctx, params),
         "ImportKeyPair" => keys::import(ec2, ctx, params),
         "DeleteKeyPair" => keys::delete(ec2, params),
@@ -276,7 +282,7 @@ fn answer(
 
 /// What each Describe call accepts, for tests that try it all.
 #[cfg(test)]
-pub(crate) fn all_specs() -> [(&'static str, select::CallSpec); 19] {
+pub(crate) fn all_specs() -> [(&'static str, select::CallSpec); 20] {
     [
         ("DescribeImages", image_calls::TAKES),
         ("DescribeSnapshots", disks::SNAPSHOTS),
@@ -287,10 +293,8 @@ pub(crate) fn all_specs() -> [(&'static str, select::CallSpec); 19] {
             "DescribeIamInstanceProfileAssociations",
             instance_views::PROFILES,
         ),
-        (
-            "DescribeInstanceCreditSpecifications",
-            instance_views::CREDITS,
-        ),
+        ("DescribeInstanceCreditSpecifications", cpu::CREDITS),
+        ("DescribeSpotInstanceRequests", spot::REQUESTS),
         ("DescribeInstanceTypes", instance_types::TAKES),
         ("DescribeInstanceTypeOfferings", instance_types::OFFERINGS),
         ("DescribeKeyPairs", keys::TAKES),

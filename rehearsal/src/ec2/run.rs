@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::cpu::{self, Credits};
 use super::disks::{Attachment, Volume};
 use super::encryption;
 use super::images::{Image, ImageState, Mapping, too_small};
@@ -15,6 +16,7 @@ use super::instance_types::{self, InstanceType};
 use super::instance_views;
 use super::instances::{Instance, MetadataOptions, OnShutdown, Phase};
 use super::interfaces;
+use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
 use crate::cloud::RequestContext;
@@ -174,7 +176,6 @@ pub(crate) fn merged(template: &Data, own: &Data) -> Data {
 }
 
 fn tags_for(params: &Params, kind: &str) -> Result<Tags, ApiError> {
-    tags::check_kinds(params, &["instance", "volume", "network-interface"])?;
     let mut all = Tags::new();
     for specification in params.structs("TemplateTagSpecification") {
         if specification.text("ResourceType") == Some(kind) {
@@ -218,12 +219,18 @@ pub(crate) fn launch(
         image.ena,
         image.boot_mode.as_deref(),
     )?;
+    cpu::check_options(kind, &params)?;
+    let spot = SpotRequest::read(&params)?;
+    let mut tagged = vec!["instance", "volume", "network-interface"];
+    tagged.extend(spot.as_ref().map(|_| spot::KIND));
+    tags::check_kinds(&params, &tagged)?;
+    let spot_tags = tags_for(&params, spot::KIND)?;
     let mut instance_tags = tags_for(&params, "instance")?;
     instance_tags.extend(marks.clone());
     let volume_tags = tags_for(&params, "volume")?;
     let interface_tags = tags_for(&params, "network-interface")?;
     let devices = devices(state, &image, &Mapping::read_all(&params)?)?;
-    let mut model = model(state, now, &params, &image, kind)?;
+    let mut model = model(state, now, &params, &image, kind, spot)?;
     model.reservation = ids::resource("r");
     let mut made = Vec::new();
     // All addresses first: an error must leave nothing half launched.
@@ -238,12 +245,16 @@ pub(crate) fn launch(
             id: ids::resource("i"),
             index,
             address,
+            spot: model.spot.as_ref().map(SpotRequest::numbered),
             ..model.clone()
         };
         for device in &devices {
             let volume = volume(device, &instance, now);
             state.tag(&volume.id, volume_tags.clone());
             state.volumes.insert(volume);
+        }
+        if let Some(request) = &instance.spot {
+            state.tag(&request.id, spot_tags.clone());
         }
         state.tag(&instance.id, instance_tags.clone());
         state.tag(&instance.interface_id(), interface_tags.clone());
@@ -256,16 +267,19 @@ pub(crate) fn launch(
     Ok(made)
 }
 
-/// Parameters of a launch: those that are honoured, and those that have no effect (`docs/fidelity.md`).
+/// Parameters of a launch that are honoured, or refused field by field where they are read.
 const HONOURED: [&str; 24] = [
     "BlockDeviceMapping",
     "ClientToken",
+    "CpuOptions",
+    "CreditSpecification",
     "DisableApiStop",
     "DisableApiTermination",
     "EbsOptimized",
     "IamInstanceProfile",
     "ImageId",
     "InstanceInitiatedShutdownBehavior",
+    "InstanceMarketOptions",
     "InstanceType",
     "KeyName",
     "MaxCount",
@@ -279,10 +293,6 @@ const HONOURED: [&str; 24] = [
     "TagSpecification",
     "TemplateTagSpecification",
     "UserData",
-    // Without effect.
-    "CreditSpecification",
-    "CpuOptions",
-    "InstanceMarketOptions",
 ];
 /// Further parameters, accepted with the value that describes what every instance has anyway.
 const USUAL: [(&str, &str); 11] = [
@@ -440,7 +450,14 @@ fn model(
     params: &Params,
     image: &Image,
     kind: InstanceType,
+    spot: Option<SpotRequest>,
 ) -> Result<Instance, ApiError> {
+    // A one-time Spot Instance cannot be stopped, by its own system neither.
+    let stops = if spot.is_some() {
+        OnShutdown::Terminate
+    } else {
+        OnShutdown::Stop
+    };
     let (settings, interface) = interfaces::Settings::read(params)?;
     let wanted_subnet = params
         .text("SubnetId")
@@ -461,7 +478,7 @@ fn model(
         Some(name) => Some(state.key(name)?.public.clone()),
         None => None,
     };
-    Ok(Instance {
+    let model = Instance {
         id: String::new(),
         reservation: String::new(),
         index: 0,
@@ -484,7 +501,7 @@ fn model(
         user_data: user_data(params.text("UserData"))?,
         on_shutdown: match params.text("InstanceInitiatedShutdownBehavior") {
             Some(text) => OnShutdown::read(text)?,
-            None => OnShutdown::Stop,
+            None => stops,
         },
         protected: params.boolean("DisableApiTermination")?.unwrap_or(false),
         stop_protected: params.boolean("DisableApiStop")?.unwrap_or(false),
@@ -503,6 +520,8 @@ fn model(
             tags: "disabled".to_owned(),
         }
         .changed(&params.structure("MetadataOptions"))?,
+        spot,
+        credits: Credits::of_launch(kind, params)?,
         launched: now,
         phase: Phase::Pending,
         since: now,
@@ -511,7 +530,9 @@ fn model(
         forced: false,
         emulated: false,
         fault: None,
-    })
+    };
+    model.check_spot()?;
+    Ok(model)
 }
 
 impl MetadataOptions {

@@ -13,7 +13,7 @@ pub(crate) type Tags = BTreeMap<String, String>;
 const MOST_TAGS: usize = 50;
 
 /// Resource kinds by the prefix of their ids, most used first.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 14] = [
     ("ami-", "image"),
     ("i-", "instance"),
     ("snap-", "snapshot"),
@@ -24,6 +24,7 @@ const KINDS: [(&str, &str); 13] = [
     ("subnet-", "subnet"),
     ("vpc-", "vpc"),
     ("eni-", "network-interface"),
+    ("sir-", super::spot::KIND),
     ("rtb-", "route-table"),
     ("igw-", "internet-gateway"),
     ("r-", "reservation"),

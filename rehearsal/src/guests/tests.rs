@@ -27,6 +27,7 @@ impl ImdsSource for OnlyOne {
             public_keys: BTreeMap::new(),
             role: None,
             target_lifecycle_state: None,
+            spot: false,
             notices: crate::imds_source::Notices::default(),
             tags: None,
             tokens_required: false,

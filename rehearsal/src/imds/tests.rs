@@ -34,6 +34,7 @@ fn facts() -> ImdsFacts {
             expiration: "2026-01-01T06:00:00Z".to_owned(),
         }),
         target_lifecycle_state: Some("InService".to_owned()),
+        spot: false,
         notices: Notices::default(),
         tags: Some(BTreeMap::from([("Name".to_owned(), "shop".to_owned())])),
         tokens_required: false,
@@ -309,4 +310,10 @@ fn notices_are_told_as_ec2_words_them_and_are_absent_otherwise() {
     assert_eq!(events[0]["NotBefore"], event[2]);
     assert_eq!(events[0]["State"], "active");
     assert_eq!(get(told(), "instance-life-cycle").1, "spot");
+    let of_spot = ImdsFacts {
+        spot: true,
+        ..facts()
+    };
+    assert_eq!(get(of_spot.clone(), "instance-life-cycle").1, "spot");
+    assert_eq!(get(of_spot, spot).0, 404);
 }

@@ -16,6 +16,8 @@ use crate::ec2::{self};
 use crate::guests::accelerator::Accelerator;
 use crate::guests::still::StillRoom;
 use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, Kind, MachineRoom};
+use crate::imds_source::ImdsSource as _;
+use crate::metadata::Metadata;
 use crate::wire::{ApiError, Params};
 
 struct Bench {
@@ -383,6 +385,43 @@ async fn a_machine_that_ends_by_itself_stops_or_terminates_its_instance() {
 }
 
 #[tokio::test]
+async fn spot_ends_by_its_own_shutdown_and_metadata_show_it() {
+    let bench = Bench::new();
+    let spot = bench.run("&InstanceMarketOptions.MarketType=spot");
+    let plain = bench.run("");
+    bench.settle().await;
+    let metadata = Metadata::new(Arc::clone(&bench.cloud), 4800);
+    let is_spot = |id: &str| metadata.facts(id).unwrap().spot;
+    assert!(is_spot(&spot) && !is_spot(&plain));
+    let requests = || {
+        let all = "Action=DescribeSpotInstanceRequests";
+        bench.call(all).unwrap()
+    };
+    assert!(
+        requests().contains("<state>active</state>"),
+        "{}",
+        requests()
+    );
+    bench.room.power_off(&spot);
+    bench.room.power_off(&plain);
+    bench.settle().await;
+    let ended = (bench.phase(&spot), bench.phase(&plain));
+    assert_eq!(ended, (Phase::Terminated, Phase::Stopped));
+    assert!(
+        requests().contains("<state>closed</state>"),
+        "{}",
+        requests()
+    );
+    // It is forgotten with its instance.
+    bench.clock.advance(Duration::from_secs(3601));
+    bench
+        .cloud
+        .change(|state, now| ec2::tick(&mut state.region.ec2, now))
+        .unwrap();
+    assert!(!requests().contains("<state>"), "{}", requests());
+}
+
+#[tokio::test]
 async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     let bench = Bench::new();
     let id = bench.run("");
@@ -472,7 +511,7 @@ async fn every_documented_filter_is_known_and_no_other() {
     ] {
         bench.call(form).unwrap();
     }
-    bench.run("&KeyName=ops&IamInstanceProfile.Name=shop&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=a");
+    bench.run("&KeyName=ops&InstanceMarketOptions.MarketType=spot&IamInstanceProfile.Name=shop&TagSpecification.1.ResourceType=instance&TagSpecification.1.Tag.1.Key=a");
     bench.settle().await;
     let base = bench.base();
     bench

@@ -1,0 +1,333 @@
+//! Processors: the options of a launch, and the credits of burstable types.
+//!
+//! Rule: CPU options that describe what every instance of the type has are accepted, others are refused by name; credits are
+//! kept and shown, and change nothing, for a guest's speed is the host's.
+
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::instance_types::InstanceType;
+use super::instances::{Instance, Phase, check_id, not_found};
+use super::select::{CallSpec, Describe, one};
+use crate::wire::{ApiError, Params, Xml};
+
+/// Refuses CPU options of a launch that are not those of its type
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CpuOptionsRequest.html>).
+///
+/// # Errors
+/// `MissingParameter` for one count without the other, as EC2 has it; `UnsupportedOperation` for what EC2 has and this
+/// cloud has not, and for a type whose CPU options cannot be specified (t2; EC2's code for that is not published).
+pub(super) fn check_options(kind: InstanceType, params: &Params) -> Result<(), ApiError> {
+    let options = params.structure("CpuOptions");
+    for (name, value) in options.iter() {
+        let usual = match name {
+            "CoreCount" | "ThreadsPerCore" => true,
+            "AmdSevSnp" | "NestedVirtualization" => value == "disabled",
+            _ => false,
+        };
+        if !usual {
+            return Err(unsupported(name, value));
+        }
+    }
+    let count = |name: &str| options.integer(name);
+    let (cores, threads) = match (count("CoreCount")?, count("ThreadsPerCore")?) {
+        (None, None) => return Ok(()),
+        (Some(cores), Some(threads)) => (cores, threads),
+        _ => {
+            return Err(ApiError::new(
+                "MissingParameter",
+                "When specifying CpuOptions you must specify both CoreCount and ThreadsPerCore.",
+            ));
+        }
+    };
+    if kind.hypervisor == "xen" {
+        return Err(ApiError::new(
+            "UnsupportedOperation",
+            format!(
+                "The {} instance type does not support specifying CpuOptions.",
+                kind.name
+            ),
+        ));
+    }
+    if cores != i64::from(kind.cores()) {
+        return Err(unsupported("CoreCount", &cores.to_string()));
+    }
+    if threads != i64::from(kind.vcpus / kind.cores()) {
+        return Err(unsupported("ThreadsPerCore", &threads.to_string()));
+    }
+    Ok(())
+}
+
+fn unsupported(name: &str, value: &str) -> ApiError {
+    ApiError::new(
+        "UnsupportedOperation",
+        format!("CpuOptions.{name} ({value}) of a launch cannot be honoured here"),
+    )
+}
+
+/// Whether a burstable instance may go beyond its credits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Credits {
+    /// `standard`
+    Standard,
+    /// `unlimited`
+    Unlimited,
+}
+
+impl Credits {
+    /// What a type has when nothing is asked for: `standard` for T2, `unlimited` for later burstable ones, and nothing
+    /// for the others
+    /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreditSpecificationRequest.html>).
+    pub(super) fn of_type(kind: InstanceType) -> Option<Self> {
+        let later = if kind.name.starts_with("t2.") {
+            Self::Standard
+        } else {
+            Self::Unlimited
+        };
+        kind.burstable().then_some(later)
+    }
+
+    /// Reads a launch's `CreditSpecification`, or what its type has.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue`; `InstanceCreditSpecification.NotSupported` for a type that is not burstable, which EC2
+    /// says when the template or the request is launched.
+    pub(super) fn of_launch(kind: InstanceType, params: &Params) -> Result<Option<Self>, ApiError> {
+        let asked = params.structure("CreditSpecification");
+        if let Some((name, value)) = asked.iter().find(|(name, _)| *name != "CpuCredits") {
+            return Err(ApiError::new(
+                "UnsupportedOperation",
+                format!("CreditSpecification.{name} ({value}) of a launch cannot be honoured here"),
+            ));
+        }
+        match asked.text("CpuCredits") {
+            None => Ok(Self::of_type(kind)),
+            Some(text) => {
+                let credits = Self::read(text)?;
+                if kind.burstable() {
+                    Ok(Some(credits))
+                } else {
+                    Err(not_burstable(kind.name))
+                }
+            }
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "standard" => Ok(Self::Standard),
+            "unlimited" => Ok(Self::Unlimited),
+            other => Err(ApiError::invalid_value(
+                "CpuCredits",
+                other,
+                "expecting standard or unlimited",
+            )),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Unlimited => "unlimited",
+        }
+    }
+}
+
+fn not_burstable(kind: &str) -> ApiError {
+    ApiError::new(
+        "InstanceCreditSpecification.NotSupported",
+        format!("The {kind} instance type does not support T2 Unlimited."),
+    )
+}
+
+pub(super) const CREDITS: CallSpec = CallSpec {
+    ids: "InstanceId",
+    filters: &["instance-id"],
+    ..CallSpec::USUAL
+};
+
+/// DescribeInstanceCreditSpecifications: of the instances that are named, else of those that are `unlimited`. One that is
+/// not burstable is `standard`
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceCreditSpecifications.html>).
+pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
+    let named = params.list("InstanceId");
+    for id in &named {
+        check_id(id)?;
+    }
+    let credits = |instance: &Instance| instance.credits.unwrap_or(Credits::Standard);
+    let chosen = Describe::new(params, &state.tags, &CREDITS).choose_where(
+        &state.instances,
+        |instance| !named.is_empty() || credits(instance) == Credits::Unlimited,
+        not_found,
+        |instance, name| match name {
+            "instance-id" => one(&instance.id),
+            _ => None,
+        },
+    )?;
+    let mut xml = Xml::new();
+    chosen.write(&mut xml, "instanceCreditSpecificationSet", |x, instance| {
+        x.text("instanceId", &instance.id)
+            .text("cpuCredits", credits(instance).name());
+    });
+    Ok(xml)
+}
+
+/// ModifyInstanceCreditSpecification: reports of each instance how it went
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceCreditSpecification.html>).
+pub(crate) fn modify_credits(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
+    let wanted = params.structs("InstanceCreditSpecification");
+    if wanted.is_empty() {
+        return Err(ApiError::missing("InstanceCreditSpecification"));
+    }
+    let mut changes = Vec::new();
+    for one in wanted {
+        let credits = Credits::read(one.required("CpuCredits")?)?;
+        changes.push((one.required("InstanceId")?.to_owned(), credits));
+    }
+    let (mut done, mut refused) = (Vec::new(), Vec::new());
+    for (id, credits) in changes {
+        match modify(state, &id, credits) {
+            Ok(()) => done.push(id),
+            Err(error) => refused.push((id, error)),
+        }
+    }
+    let mut xml = Xml::new();
+    xml.list(
+        "successfulInstanceCreditSpecificationSet",
+        "item",
+        done,
+        |x, id| {
+            x.text("instanceId", id);
+        },
+    )
+    .list(
+        "unsuccessfulInstanceCreditSpecificationSet",
+        "item",
+        refused,
+        |x, (id, error)| {
+            x.text("instanceId", id).node("error", |x| {
+                x.text("code", &error.code).text("message", &error.message);
+            });
+        },
+    );
+    Ok(xml)
+}
+
+fn modify(state: &mut State, id: &str, credits: Credits) -> Result<(), ApiError> {
+    let instance = state.instance(id)?;
+    let kind = super::instance_types::find(&instance.kind)?;
+    if !kind.burstable() {
+        return Err(not_burstable(kind.name));
+    }
+    if !matches!(instance.phase, Phase::Running | Phase::Stopped) {
+        return Err(ApiError::new(
+            "IncorrectInstanceState",
+            format!("The instance '{id}' is not in the 'running' or 'stopped' state."),
+        ));
+    }
+    if let Some(instance) = state.instances.get_mut(id) {
+        instance.credits = Some(credits);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ec2::instance_types::find;
+
+    #[test]
+    fn cpu_options_are_those_of_the_type() {
+        for (kind, form, expected) in [
+            ("t3.micro", "", None),
+            ("t3.micro", "CoreCount=1&ThreadsPerCore=2", None),
+            (
+                "m5.xlarge",
+                "CoreCount=2&ThreadsPerCore=2&AmdSevSnp=disabled",
+                None,
+            ),
+            ("m5.xlarge", "NestedVirtualization=disabled", None),
+            (
+                "m5.xlarge",
+                "CoreCount=1&ThreadsPerCore=2",
+                Some("UnsupportedOperation: CpuOptions.CoreCount (1)"),
+            ),
+            (
+                "m5.xlarge",
+                "CoreCount=2&ThreadsPerCore=1",
+                Some("UnsupportedOperation: CpuOptions.ThreadsPerCore (1)"),
+            ),
+            (
+                "m5.xlarge",
+                "AmdSevSnp=enabled",
+                Some("UnsupportedOperation: CpuOptions.AmdSevSnp (enabled)"),
+            ),
+            (
+                "m5.xlarge",
+                "NestedVirtualization=enabled",
+                Some("UnsupportedOperation: CpuOptions.NestedV"),
+            ),
+            (
+                "m5.xlarge",
+                "Sockets=1",
+                Some("UnsupportedOperation: CpuOptions.Sockets (1)"),
+            ),
+            (
+                "m5.xlarge",
+                "CoreCount=2",
+                Some("MissingParameter: When specifying CpuOptions"),
+            ),
+            (
+                "m5.xlarge",
+                "ThreadsPerCore=2",
+                Some("MissingParameter: When specifying CpuOptions"),
+            ),
+            (
+                "t2.micro",
+                "CoreCount=1&ThreadsPerCore=1",
+                Some("UnsupportedOperation: The t2.micro instance type"),
+            ),
+        ] {
+            let form: Vec<String> = form
+                .split_terminator('&')
+                .map(|one| format!("CpuOptions.{one}"))
+                .collect();
+            let params = Params::parse(form.join("&").as_bytes());
+            let found = check_options(find(kind).unwrap(), &params).err();
+            let text = found.map(|error| format!("{}: {}", error.code, error.message));
+            assert_eq!(
+                text.is_some(),
+                expected.is_some(),
+                "{kind} {form:?}: {text:?}"
+            );
+            let expected = expected.unwrap_or_default();
+            assert!(
+                text.unwrap_or_default().starts_with(expected),
+                "{kind} {form:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn credits_are_those_asked_for_or_the_types() {
+        const NOT: Result<Option<Credits>, &str> = Err("InstanceCreditSpecification.NotSupported");
+        for (kind, asked, expected) in [
+            ("t2.micro", None, Ok(Some(Credits::Standard))),
+            ("t3.micro", None, Ok(Some(Credits::Unlimited))),
+            ("t3a.nano", None, Ok(Some(Credits::Unlimited))),
+            ("m5.large", None, Ok(None)),
+            ("t2.micro", Some("unlimited"), Ok(Some(Credits::Unlimited))),
+            ("t3.micro", Some("standard"), Ok(Some(Credits::Standard))),
+            ("t3.micro", Some("plenty"), Err("InvalidParameterValue")),
+            ("m5.large", Some("standard"), NOT),
+            ("m5.large", Some("unlimited"), NOT),
+        ] {
+            let form = asked.map_or_else(String::new, |asked| {
+                format!("CreditSpecification.CpuCredits={asked}")
+            });
+            let found = Credits::of_launch(find(kind).unwrap(), &Params::parse(form.as_bytes()));
+            let found = found.as_ref().map_err(|error| error.code.as_ref());
+            assert_eq!(found.copied(), expected, "{kind} {asked:?}");
+        }
+    }
+}
