@@ -22,6 +22,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::accounts::Desk;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
+use crate::clock::Clock;
 use crate::listen::{self, Handed};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::log::Log;
@@ -292,6 +293,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let shop = Shop {
         store: Arc::clone(&store),
         readiness: readiness.clone(),
+        clock: Clock::default(),
         settings: Arc::clone(&settings),
         count,
         meter: Arc::default(),

@@ -11,6 +11,7 @@ pub mod caller;
 pub mod candidates;
 pub mod chain;
 pub mod cli;
+pub mod clock;
 #[cfg(test)]
 mod flaky;
 pub mod listen;

@@ -33,11 +33,12 @@ const RECEIPT_FIELD: &str = "receipt_secret";
 /// A UUID of version 7 whose 74 random bits are all drawn anew. Not `Uuid::now_v7`, whose counter makes
 /// each id of a millisecond its predecessor plus a few, so that one id tells the next
 /// (RFC 9562 §6.9: implementations that need unguessable values use random bits for every UUID).
-/// Ids of one millisecond are in no order.
-fn fresh_uuid() -> Uuid {
+/// Ids of one millisecond are in no order. Nor does it remember the time of the id before, as that counter
+/// does: a clock that is wrong for one id is wrong for that one only.
+fn fresh_uuid(now: jiff::Timestamp) -> Uuid {
     let mut random = [0; 10];
     getrandom::fill(&mut random).expect("the system gives random bytes");
-    let millis = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
@@ -54,7 +55,26 @@ impl OrderId {
     /// When the system has no randomness to give.
     #[must_use]
     pub fn new() -> Self {
-        Self(fresh_uuid())
+        Self::at(jiff::Timestamp::now())
+    }
+
+    /// A new id that is made at the time `now` of the host's clock.
+    ///
+    /// # Panics
+    /// When the system has no randomness to give.
+    #[must_use]
+    pub fn at(now: jiff::Timestamp) -> Self {
+        Self(fresh_uuid(now))
+    }
+
+    /// When it was made, by the clock of the host that made it, to the millisecond. Of an id that is not of
+    /// this service's making it is any time.
+    #[must_use]
+    pub fn time(&self) -> jiff::Timestamp {
+        let millis = self.0.as_bytes()[..6]
+            .iter()
+            .fold(0, |millis, byte| millis << 8 | i64::from(*byte));
+        jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX)
     }
 
     /// Not above any id made at `time` or later, and above those made in earlier milliseconds; where a
@@ -129,7 +149,7 @@ impl AccountId {
     /// When the system has no randomness to give.
     #[must_use]
     pub fn new() -> Self {
-        Self(fresh_uuid())
+        Self(fresh_uuid(jiff::Timestamp::now()))
     }
 }
 

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
     use crate::order::{Order, OrderId};
     use crate::store::stuck::Stuck;
-    use crate::store::{CreateError, Entry, Kept};
+    use crate::store::{CreateError, Entry, FollowError, Followed, Kept, Position};
 
     #[test]
     fn one_failure_is_forgiven_only_to_a_ready_store() {
@@ -190,6 +190,12 @@ mod tests {
         }
         async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
             Ok(Vec::new())
+        }
+        async fn end(&self) -> anyhow::Result<Position> {
+            Ok(Position::BEGINNING)
+        }
+        async fn follow(&self, _: &Position, _: usize) -> Result<Followed, FollowError> {
+            Err(anyhow::anyhow!("not asked for").into())
         }
         async fn probe(&self) -> anyhow::Result<()> {
             self.0.fetch_add(1, Ordering::SeqCst);

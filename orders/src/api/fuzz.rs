@@ -138,7 +138,8 @@ fn form_bodies() {
 
 #[test]
 fn queries() {
-    let seeds: [&[u8]; 5] = [
+    let seeds: [&[u8]; 6] = [
+        b"since=cursor_Zm5hYmM&limit=1",
         b"since=2026-01-02T03:04:05Z&limit=10",
         b"since=2026-01-02T03%3A04%3A05.123456789%2B02:00",
         b"limit=1000&since=01a1fa53-de62-772a-801d-28f5e714e855",
@@ -147,7 +148,7 @@ fn queries() {
     ];
     tries(&seeds, |query| {
         let query = String::from_utf8_lossy(query);
-        match Page::parse(Some(&query)) {
+        match Page::parse(Some(&query), jiff::Timestamp::now()) {
             Ok(page) => assert!((1..=1000).contains(&page.limit)),
             Err(problem) => assert_eq!(problem.status(), 400),
         }

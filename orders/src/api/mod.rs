@@ -12,6 +12,7 @@ mod accounts;
 mod bodies;
 mod body;
 mod candidates;
+mod cursor;
 #[cfg(test)]
 mod fuzz;
 mod health;
@@ -39,6 +40,7 @@ pub use bodies::Bodies;
 use crate::accounts::Desk;
 use crate::aws::InstanceId;
 use crate::candidates::Candidates;
+use crate::clock::Clock;
 use crate::metrics::OrderCount;
 use crate::metrics::prometheus::{Meter, Route};
 use crate::notices::Outbox;
@@ -66,6 +68,8 @@ pub struct Shop {
     pub store: Arc<dyn Store>,
     /// Whether the store works.
     pub readiness: Readiness,
+    /// The host's clock.
+    pub clock: Clock,
     /// The settings the service runs under.
     pub settings: Arc<Settings>,
     /// The counter behind the metric.

@@ -75,7 +75,8 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
             "the order was not accepted; there is no randomness just now",
         )
     })?;
-    let mut order = draft.take(OrderId::new(), jiff::Timestamp::now(), receipt);
+    let now = shop.clock.now();
+    let mut order = draft.take(OrderId::at(now), now, receipt);
     order.account = account;
     // They hold the buffer that they were read into, and the store may take a while.
     drop((parts, body));

@@ -8,10 +8,12 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody, HttpService};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Aws, Backoff};
 
@@ -19,6 +21,12 @@ use super::{Aws, Backoff};
 const TRYING: Duration = Duration::from_secs(8);
 /// How much of a service's own words is kept.
 const WORDS: usize = 300;
+
+/// A host whose clock is off is refused everything, in words that are mostly about signatures.
+pub(crate) const WRONG_CLOCK: &str = "this host's clock is too far from AWS's; \
+    hint: set it, and have chrony or systemd-timesyncd keep it (`timedatectl` shows whether one does)";
+/// The clock was set, or the host slept, when it moved by so much more or less than the time that was waited.
+const CLOCK_WAS_SET: SignedDuration = SignedDuration::from_mins(1);
 
 /// The media type of the query protocol.
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
@@ -88,6 +96,25 @@ impl CallError {
         }
     }
 
+    /// Whether the call was refused for its time. Services other than S3 say so by the code for every wrong
+    /// signature, and two beginnings of its message.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
+    pub(crate) fn is_of_the_clock(&self) -> bool {
+        let Self::Refused(refusal) = self else {
+            return false;
+        };
+        let starts = |start| refusal.message.starts_with(start);
+        let signature = ["InvalidSignatureException", "SignatureDoesNotMatch"];
+        let codes = [
+            "RequestTimeTooSkewed",
+            "RequestExpired",
+            "RequestInTheFuture",
+        ];
+        codes.contains(&&*refusal.code)
+            || signature.contains(&&*refusal.code)
+                && (starts("Signature expired") || starts("Signature not yet current"))
+    }
+
     /// Whether the same call may succeed in a moment.
     fn passes(&self) -> bool {
         match self {
@@ -123,6 +150,9 @@ impl fmt::Display for CallError {
                 }
                 if !refusal.message.is_empty() {
                     write!(f, ": {}", refusal.message)?;
+                }
+                if self.is_of_the_clock() {
+                    write!(f, ": {WRONG_CLOCK}")?;
                 }
                 Ok(())
             }
@@ -183,6 +213,7 @@ impl Aws {
         body: Bytes,
     ) -> Result<Bytes, CallError> {
         let mut backoff = Backoff::within(TRYING);
+        let begun = (Instant::now(), Timestamp::now());
         let mut try_ = 1;
         loop {
             let outcome = self.call_once(service, region, headers, body.clone()).await;
@@ -193,6 +224,9 @@ impl Aws {
                 CallError::Unreachable(_) => false,
             };
             let again = again || (error.passes() && try_ < service.tries);
+            // What was right to send by the clock then may not be by the clock now.
+            let (waited, by_clock) = (begun.0.elapsed(), Timestamp::now().duration_since(begun.1));
+            let again = again && !was_set(waited, by_clock);
             if !again || !backoff.pause().await {
                 return Err(error);
             }
@@ -237,6 +271,12 @@ impl Aws {
     }
 }
 
+/// Whether the clock was set while so much time went by.
+fn was_set(waited: Duration, by_clock: SignedDuration) -> bool {
+    let waited = SignedDuration::try_from(waited).unwrap_or(SignedDuration::MAX);
+    by_clock.saturating_sub(waited).abs() > CLOCK_WAS_SET
+}
+
 /// Where a region's services are.
 fn domain(region: &str) -> &'static str {
     if region.starts_with("cn-") {
@@ -274,6 +314,47 @@ mod tests {
             assert_eq!(error.passes(), passes, "{error}");
         }
         assert!(CallError::Unreachable(anyhow::anyhow!("reset")).passes());
+    }
+
+    #[test]
+    fn a_wrong_clock_is_named_and_a_wrong_key_is_not_taken_for_it() {
+        let late = "Signature expired: 20261130T100000Z is now earlier than 20261130T101500Z (20261130T102000Z - 5 min.)";
+        let early =
+            "Signature not yet current: 20261130T103000Z is still later than 20261130T102500Z";
+        let key = "The request signature we calculated does not match the signature you provided.";
+        let table = [
+            ("InvalidSignatureException", late, true),
+            ("InvalidSignatureException", early, true),
+            ("InvalidSignatureException", key, false),
+            ("SignatureDoesNotMatch", late, true),
+            ("RequestExpired", "Request has expired.", true),
+            ("AccessDeniedException", late, false),
+        ];
+        for (code, message, expected) in table {
+            let body = serde_json::json!({"__type": format!("com.amazon.coral.service#{code}"), "message": message});
+            let error = CallError::Refused(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                Bytes::from(body.to_string()),
+            ));
+            let said = crate::chain::one_line(&error.into());
+            let named = said.contains("this host's clock is too far from AWS's; hint: set it");
+            assert_eq!(named, expected, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_runs() {
+        let second = SignedDuration::from_secs(1);
+        for (waited, by_clock, expected) in [
+            (8, second * 8, false),
+            (8, second * 40, false),
+            (1, second * 400 * 86_400, true),
+            (1, second * -400 * 86_400, true),
+            (0, second * -90, true),
+        ] {
+            let set = was_set(Duration::from_secs(waited), by_clock);
+            assert_eq!(set, expected, "{waited} {by_clock:?}");
+        }
     }
 
     #[test]

@@ -64,7 +64,14 @@ pub(super) struct Service {
 #[derive(serde::Deserialize)]
 struct Page {
     orders: Vec<Order>,
-    next: Option<OrderId>,
+    /// The `since` of the next page: an id, or a cursor of the service.
+    next: Option<String>,
+}
+
+/// A refusal of the service.
+#[derive(serde::Deserialize)]
+struct Refused {
+    detail: String,
 }
 
 impl Source {
@@ -102,18 +109,21 @@ impl Source {
             own.is_there().await?;
         }
         let mut kept = Kept::of(entries);
-        let Some(mut after) = beginning(entries) else {
+        let Some(beginning) = beginning(entries) else {
             return Ok(Found::default());
         };
+        let mut since = beginning.to_string();
         loop {
-            let page = self.page(after).await?;
+            let page = self.page(&since).await?;
             for order in &page.orders {
                 kept.note(order);
             }
             match page.next {
                 // A list that does not move on would be read for ever.
-                Some(next) if next <= after => bail!("the list of orders goes back to {next}"),
-                Some(next) => after = next,
+                Some(next) if next == since || page.orders.is_empty() => {
+                    bail!("the list of orders does not move on from {since}")
+                }
+                Some(next) => since = next,
                 None => break,
             }
         }
@@ -131,16 +141,16 @@ impl Source {
         Ok(kept.judge(entries))
     }
 
-    async fn page(&self, after: OrderId) -> anyhow::Result<Page> {
+    async fn page(&self, since: &str) -> anyhow::Result<Page> {
         match self {
             Self::Store(own) => {
-                let listed = own.store.list(after, PAGE).await;
+                let listed = own.store.list(since.parse()?, PAGE).await;
                 let orders = listed
-                    .with_context(|| format!("list the orders in {} after {after}", own.address))?;
-                let next = orders.last().map(|order| order.id);
+                    .with_context(|| format!("list the orders in {} after {since}", own.address))?;
+                let next = orders.last().map(|order| order.id.to_string());
                 Ok(Page { orders, next })
             }
-            Self::Service(service) => service.page(after).await,
+            Self::Service(service) => service.page(since).await,
         }
     }
 
@@ -175,8 +185,8 @@ impl OwnStore {
 }
 
 impl Service {
-    async fn page(&self, after: OrderId) -> anyhow::Result<Page> {
-        let url = format!("{}/orders?since={after}&limit={PAGE}", self.base);
+    async fn page(&self, since: &str) -> anyhow::Result<Page> {
+        let url = format!("{}/orders?since={since}&limit={PAGE}", self.base);
         let (status, body) = self.ask(&url).await?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
@@ -190,6 +200,12 @@ impl Service {
                 "{} has no operator token; hint: start it with operator_token_file set",
                 self.base
             ),
+            // Such as clocks that differ by more than an hour.
+            StatusCode::BAD_REQUEST => {
+                let refused = serde_json::from_slice(&body);
+                let why = refused.map_or_else(|_| String::new(), |Refused { detail }| detail);
+                bail!("{url} answered with status 400: {why}")
+            }
             _ => bail!("{url} answered with status {}", status.as_u16()),
         }
     }
@@ -313,7 +329,7 @@ mod tests {
     use super::*;
     use crate::load::ledger::Run;
     use crate::store::memory::MemoryStore;
-    use crate::store::{CreateError, Entry, Kept};
+    use crate::store::{CreateError, Entry, FollowError, Followed, Kept, Position};
     use serde_json::json;
 
     fn run(id: &str) -> Run {
@@ -360,6 +376,12 @@ mod tests {
         }
         async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
             self.0.list(after, limit).await
+        }
+        async fn end(&self) -> anyhow::Result<Position> {
+            self.0.end().await
+        }
+        async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+            self.0.follow(from, limit).await
         }
         async fn probe(&self) -> anyhow::Result<()> {
             bail!("read only")

@@ -5,8 +5,9 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{Claim, CreateError, Entry, Kept, Store};
+use super::{Claim, CreateError, Entry, FollowError, Kept, Position, Store};
 use crate::accounts::{Account, Registered};
+use crate::clock::Clock;
 use crate::order::{AccountId, Draft, Order, OrderId};
 use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
@@ -41,6 +42,14 @@ pub(crate) fn later(name: &str, than: OrderId) -> Order {
             return order;
         }
         std::hint::spin_loop();
+    }
+}
+
+/// An order of `name`'s, whose id is made by this clock.
+pub(crate) fn order_by(clock: &Clock, name: &str) -> Order {
+    Order {
+        id: OrderId::at(clock.now()),
+        ..order(name)
     }
 }
 
@@ -198,6 +207,281 @@ pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
         1,
         "from the beginning"
     );
+}
+
+/// What a store's hosts' clocks may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    /// Anything: the store has a sequence of its own.
+    Wild,
+    /// What AWS lets pass: a quarter of an hour, in either direction.
+    Checked,
+}
+
+impl Clocks {
+    /// Orders in a page where a follower would ask for so many: servers that are asked for the last minutes again
+    /// and again, each time with many requests, are asked for more at once.
+    fn page(self, limit: usize) -> usize {
+        match self {
+            Self::Wild => limit,
+            Self::Checked => limit * 16,
+        }
+    }
+
+    /// The furthest that a clock may be off, in minutes.
+    pub(crate) fn furthest(self) -> i64 {
+        match self {
+            Self::Wild => 400 * 24 * 60,
+            Self::Checked => 14,
+        }
+    }
+}
+
+/// A follower, who uses for its next call what the last answer gave it, and what it has seen.
+pub(crate) struct Follower {
+    pub(crate) at: Position,
+    pub(crate) seen: Vec<OrderId>,
+}
+
+impl Follower {
+    /// One who begins now.
+    pub(crate) async fn begin(store: &dyn Store) -> Self {
+        Self {
+            at: store.end().await.unwrap(),
+            seen: Vec::new(),
+        }
+    }
+
+    /// Asks for what is new, in pages of `limit`.
+    pub(crate) async fn poll(&mut self, store: &dyn Store, limit: usize) {
+        let mut at = self.at;
+        loop {
+            let page = store.follow(&at, limit).await.unwrap();
+            assert!(page.orders.len() <= limit);
+            for (order, behind) in page.orders {
+                self.seen.push(order.id);
+                at = behind;
+            }
+            if let Some(end) = page.end {
+                self.at = end;
+                return;
+            }
+        }
+    }
+
+    /// How often it has seen this order.
+    pub(crate) fn saw(&self, id: OrderId) -> usize {
+        self.seen.iter().filter(|seen| **seen == id).count()
+    }
+
+    /// Fails when it has missed one of these, or, where the store is `exact`, seen one twice.
+    #[track_caller]
+    pub(crate) fn missed_none(&self, ids: &[OrderId], exact: bool) {
+        for (index, id) in ids.iter().enumerate() {
+            let saw = self.saw(*id);
+            assert!(
+                saw > 0,
+                "order {index} of {} ({}) was missed",
+                ids.len(),
+                id.time()
+            );
+            assert!(
+                saw == 1 || !exact,
+                "order {index}, {id}, was seen {saw} times"
+            );
+        }
+    }
+}
+
+/// Proves that a follower misses no order. `open` opens the same place as a host with this clock would; `exact`
+/// when each order is to be seen once.
+pub(crate) async fn is_followed(
+    open: &(dyn Fn(&Clock) -> Box<dyn Store> + Sync),
+    clocks: Clocks,
+    exact: bool,
+) {
+    let right = Clock::default();
+    let minutes = jiff::SignedDuration::from_mins;
+    let mut follower = Follower::begin(&*open(&right)).await;
+    let mut ids = Vec::new();
+    let far = clocks.furthest();
+    // Right, ahead for one order, right again, after a restart, behind, two hosts seconds apart.
+    for (round, error) in [0, far, 0, 0, -far, 0, 0].into_iter().enumerate() {
+        let clock = Clock::ahead_by(minutes(error));
+        let order = order_by(&clock, "Ada");
+        open(&clock).create(&order.clone().into()).await.unwrap();
+        ids.push(order.id);
+        let page = clocks.page(1 + round % 3);
+        follower.poll(&*open(&right), page).await;
+        follower.missed_none(&ids, exact);
+    }
+    let seconds = jiff::SignedDuration::from_secs;
+    let hosts = [-4, 0, 3].map(|error| Clock::ahead_by(seconds(error)));
+    for host in hosts.iter().cycle().take(9) {
+        let order = order_by(host, "Ada");
+        open(host).create(&order.clone().into()).await.unwrap();
+        ids.push(order.id);
+        follower.poll(&*open(host), clocks.page(2)).await;
+        follower.missed_none(&ids, exact);
+    }
+
+    // Many hosts write at once, while it reads.
+    let store = open(&right);
+    let many = match clocks {
+        Clocks::Wild => 120,
+        Clocks::Checked => 24,
+    };
+    let entries: Vec<Entry> = (0..many)
+        .map(|number| order_by(&hosts[number % 3_usize], "Many").into())
+        .collect();
+    ids.extend(entries.iter().map(|entry| entry.order.id));
+    let writing = stream::iter(&entries).for_each_concurrent(AT_ONCE, |entry| {
+        let store = &store;
+        async move { assert_eq!(store.create(entry).await.unwrap(), Kept::Now) }
+    });
+    let reading = async {
+        loop {
+            follower.poll(&*store, clocks.page(7)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = writing => {}
+        () = reading => {}
+    }
+    // The poll that was cut off is asked again.
+    follower.poll(&*store, 100).await;
+    follower.missed_none(&ids, false);
+
+    // A walk by ids, then followed from where the sequence was when it began.
+    let then = store.end().await.unwrap();
+    let mut walked = store
+        .list(OrderId::from_bytes([0; 16]), 10_000)
+        .await
+        .unwrap();
+    let late = order_by(&Clock::ahead_by(minutes(-far)), "Late");
+    open(&Clock::ahead_by(minutes(-far)))
+        .create(&late.clone().into())
+        .await
+        .unwrap();
+    let mut follower = Follower {
+        at: then,
+        seen: walked.drain(..).map(|order| order.id).collect(),
+    };
+    follower.poll(&*store, 100).await;
+    ids.push(late.id);
+    follower.missed_none(&ids, false);
+}
+
+/// Proves that a position which cannot be one of this store is refused by name.
+pub(crate) async fn refuses_what_is_ahead(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+    let store = open();
+    let end = store.end().await.unwrap();
+    let ahead = match end {
+        Position::Numbered { settled, .. } => Position::Numbered {
+            settled: settled + 1000,
+            last: Some(OrderId::new()),
+            read: settled + 1000,
+        },
+        Position::Timed { .. } => {
+            let id = OrderId::floor(Timestamp::now() + jiff::SignedDuration::from_hours(9600));
+            Position::Timed {
+                settled: id,
+                late: id,
+                read: id,
+            }
+        }
+    };
+    let refused = store.follow(&ahead, 10).await;
+    assert!(
+        matches!(refused, Err(FollowError::NotHere(_))),
+        "{refused:?}"
+    );
+    let other_kind = match end {
+        Position::Numbered { .. } => super::timed::end(Timestamp::now()),
+        Position::Timed { .. } => Position::BEGINNING,
+    };
+    let refused = store.follow(&other_kind, 10).await;
+    assert!(
+        matches!(refused, Err(FollowError::NotHere(_))),
+        "{refused:?}"
+    );
+}
+
+/// Something that happens to a store's hosts.
+#[derive(Debug, Clone)]
+pub(crate) enum Happening {
+    /// Time goes by for everybody: so many minutes.
+    Time(i64),
+    /// A host's clock is so many minutes ahead, in thousandths of the furthest that may be.
+    Clock(usize, i64),
+    /// A host keeps so many orders.
+    Orders(usize, u8),
+    /// The follower asks a host, in pages of so many.
+    Poll(usize, usize),
+}
+
+/// What may happen, in any order, to two hosts.
+pub(crate) fn happenings() -> impl proptest::strategy::Strategy<Value = Vec<Happening>> {
+    use proptest::prelude::*;
+    let host = || 0..2_usize;
+    let one = prop_oneof![
+        (0..60_i64).prop_map(Happening::Time),
+        (host(), -1000..=1000_i64).prop_map(|(host, error)| Happening::Clock(host, error)),
+        (host(), 1..4_u8).prop_map(|(host, count)| Happening::Orders(host, count)),
+        (host(), 1..4_usize).prop_map(|(host, limit)| Happening::Poll(host, limit)),
+    ];
+    proptest::collection::vec(one, 1..30)
+}
+
+/// Proves that a follower misses no order, whatever happens to two hosts, each of which is restarted before
+/// everything that it does.
+pub(crate) async fn is_followed_through(
+    open: &(dyn Fn(&Clock) -> Box<dyn Store> + Sync),
+    clocks: Clocks,
+    exact: bool,
+    happenings: &[Happening],
+) {
+    let hosts = [Clock::default(), Clock::default()];
+    let mut errors = [0, 0];
+    let mut time = 0;
+    let mut follower = Follower::begin(&*open(&hosts[0])).await;
+    let mut ids = Vec::new();
+    // At the end two right hosts are asked, so that nothing stays unasked for.
+    let last = [Happening::Poll(0, 3), Happening::Poll(1, 3)];
+    for happening in happenings.iter().chain(&last) {
+        match *happening {
+            Happening::Time(minutes) => time += minutes,
+            Happening::Clock(host, thousandths) => {
+                errors[host] = clocks.furthest() * thousandths / 1000;
+            }
+            Happening::Orders(host, count) => {
+                let store = open(&hosts[host]);
+                for _ in 0..count {
+                    let order = order_by(&hosts[host], "Ada");
+                    store.create(&order.clone().into()).await.unwrap();
+                    ids.push(order.id);
+                }
+            }
+            Happening::Poll(host, limit) => {
+                follower
+                    .poll(&*open(&hosts[host]), clocks.page(limit))
+                    .await;
+                follower.missed_none(&ids, exact);
+            }
+        }
+        for (host, error) in hosts.iter().zip(errors) {
+            host.set_ahead(jiff::SignedDuration::from_mins(time + error));
+        }
+    }
+}
+
+/// Some histories for stores that are too slow for many, each time others.
+pub(crate) fn some_happenings(count: usize) -> Vec<Vec<Happening>> {
+    use proptest::strategy::{Strategy, ValueTree};
+    let mut runner = proptest::test_runner::TestRunner::default();
+    let mut some = || happenings().new_tree(&mut runner).unwrap().current();
+    (0..count).map(|_| some()).collect()
 }
 
 /// Proves the outbox.

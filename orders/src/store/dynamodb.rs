@@ -20,9 +20,11 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Claim, CreateError, Entry, Kept, Store};
+use super::timed::{self, Poll};
+use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
 use crate::aws::table::{Table, text};
 use crate::aws::{Aws, Backoff, CallError};
+use crate::clock::Clock;
 use crate::order::{Order, OrderId};
 
 /// The last digits of ids.
@@ -37,6 +39,7 @@ const TRANSACTING: Duration = Duration::from_secs(8);
 #[derive(Debug)]
 pub struct DynamoDbStore {
     table: Table,
+    clock: Clock,
     /// Whether a probe was allowed to write since an order could not be.
     writes: AtomicBool,
 }
@@ -56,6 +59,7 @@ impl DynamoDbStore {
     pub fn new(table: String, aws: Aws) -> Self {
         Self {
             table: Table::new(table, aws),
+            clock: Clock::default(),
             writes: AtomicBool::new(false),
         }
     }
@@ -313,6 +317,7 @@ fn reasons(error: &CallError) -> Vec<String> {
 impl Store for DynamoDbStore {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
         let outcome = async {
+            timed::check(entry.order.id, self.clock.now()).context(NothingKept)?;
             if self.write(entry, order_item(&entry.order)?).await? {
                 return anyhow::Ok(Ok(Kept::Now));
             }
@@ -332,6 +337,25 @@ impl Store for DynamoDbStore {
     async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
         let items = self.in_order("order", after, limit).await?;
         items.iter().map(|item| self.order(item)).collect()
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        Ok(timed::end(self.clock.now()))
+    }
+
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        let mut poll = Poll::at(from, self.clock.now())?;
+        let listed = self.list(poll.read, limit).await?;
+        let at_end = listed.len() < limit;
+        let mut orders = Vec::with_capacity(listed.len());
+        for order in listed {
+            poll.read = order.id;
+            orders.push((order, poll.position()));
+        }
+        Ok(Followed {
+            orders,
+            end: at_end.then(|| poll.end()),
+        })
     }
 
     async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {

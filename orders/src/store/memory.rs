@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Claim, CreateError, Entry, Kept, Store};
+use super::numbered::{Numbered, Reading};
+use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::candidates::{Candidates, Names, PAGE};
 use crate::order::{Order, OrderId};
 
@@ -18,6 +19,8 @@ pub(crate) struct MemoryStore(Arc<Mutex<Place>>);
 #[derive(Debug, Default)]
 struct Place {
     orders: BTreeMap<OrderId, Order>,
+    /// In the order in which they were kept.
+    sequence: Vec<OrderId>,
     claims: HashMap<[u8; 32], (Claim, OrderId)>,
     notices: BTreeSet<OrderId>,
     candidates: BTreeSet<String>,
@@ -48,6 +51,7 @@ impl Store for MemoryStore {
             Some(_) => return Err(CreateError::Exists),
             None => place.orders.insert(id, entry.order.clone()),
         };
+        place.sequence.push(id);
         if let Some(claim) = entry.claim {
             place.claims.insert(claim.key, (claim, id));
         }
@@ -67,6 +71,37 @@ impl Store for MemoryStore {
             .orders
             .range((Bound::Excluded(after), Bound::Unbounded));
         Ok(later.take(limit).map(|(_, order)| order.clone()).collect())
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        let place = self.place();
+        let settled = place.sequence.len() as u64;
+        Ok(Position::Numbered {
+            settled,
+            last: place.sequence.last().copied(),
+            read: settled,
+        })
+    }
+
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        let place = self.place();
+        let reading = Reading::from(from)?;
+        let at = |number: u64| {
+            let index = usize::try_from(number).unwrap().checked_sub(1)?;
+            place.sequence.get(index).copied()
+        };
+        reading.check(at(reading.settled).map(|id| (reading.settled, id)))?;
+        let rows: Vec<Numbered> = (reading.read + 1..)
+            .map_while(|number| Some((number, at(number)?)))
+            .take(limit)
+            .map(|(number, id)| Numbered {
+                number,
+                closed: true,
+                order: place.orders[&id].clone(),
+            })
+            .collect();
+        let at_end = rows.len() < limit;
+        Ok(reading.show(rows, at_end))
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
@@ -107,7 +142,9 @@ impl Candidates for MemoryStore {
 }
 
 mod tests {
-    use super::super::contract;
+    use proptest::prelude::*;
+
+    use super::super::contract::{self, Clocks};
     use super::*;
 
     #[tokio::test]
@@ -117,8 +154,20 @@ mod tests {
         contract::holds(&open).await;
         contract::keeps_claims(&open).await;
         contract::lists_in_order(&open).await;
+        contract::is_followed(&|_| open(), Clocks::Wild, true).await;
+        contract::refuses_what_is_ahead(&open).await;
         let place = MemoryStore::default();
         let open = || -> Box<dyn Store> { Box::new(place.clone()) };
         contract::gives_out_notices(&open).await;
+    }
+
+    proptest! {
+        #[test]
+        fn a_follower_misses_none_whatever_happens(happenings in contract::happenings()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let place = MemoryStore::default();
+            let open = |_: &_| -> Box<dyn Store> { Box::new(place.clone()) };
+            runtime.block_on(contract::is_followed_through(&open, Clocks::Wild, true, &happenings));
+        }
     }
 }

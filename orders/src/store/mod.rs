@@ -4,7 +4,8 @@
 //! the one suite in `contract.rs`: when `create` has answered `Ok`, the order survives a crash of
 //! this process and, for files, of the machine; an id is never overwritten; one idempotency key
 //! makes one order, whichever boxes are asked and however often; what `get` gives back is what was
-//! created; a notice that was asked for is given out until it is settled.
+//! created; a notice that was asked for is given out until it is settled; who follows its orders misses
+//! none (`position.rs`).
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -14,10 +15,13 @@ mod faults;
 mod file;
 #[cfg(test)]
 pub(crate) mod memory;
+mod numbered;
+mod position;
 mod s3;
 mod sql;
 #[cfg(test)]
 pub(crate) mod stuck;
+mod timed;
 
 use std::sync::Arc;
 
@@ -31,6 +35,7 @@ use crate::settings::{Settings, StoreAddress};
 
 pub use dynamodb::DynamoDbStore;
 pub use file::FileStore;
+pub use position::{FollowError, Followed, Position};
 pub use s3::S3Store;
 pub use sql::SqlStore;
 
@@ -122,6 +127,14 @@ pub trait Store: Send + Sync {
 
     /// Orders with ids above `after`, in the order of their ids, at most `limit`.
     async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>>;
+
+    /// Where a follower begins that reads everything there is now in another way, or has no use for it: from there
+    /// it is shown every order that is kept from now on, and maybe some that were before.
+    async fn end(&self) -> anyhow::Result<Position>;
+
+    /// Orders from `from` on, in the store's own sequence, at most `limit`, which is at least 1. Without an end there
+    /// may be more, however few they are.
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError>;
 
     /// Whether the store would take an order now, at the least cost that tells.
     async fn probe(&self) -> anyhow::Result<()>;

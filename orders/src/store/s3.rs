@@ -3,8 +3,9 @@
 //! Owns the keys and the reading of S3's answers. S3 has no transactions, so what is kept beside an
 //! order is written before it: a claim (`<prefix>-claims/<key>.json`) says which id, time and receipt the
 //! order will have, and whoever comes with the same claim finishes that order; a notice
-//! (`<prefix>-notices/<id>`) is given out once its order is there, and dropped when none came. They
-//! lie beside the folder of orders, so that a list of it holds orders only.
+//! (`<prefix>-notices/<id>`) is given out once its order is there, and dropped when none came; a note
+//! (`<prefix>-late/<id made now>.<order id>`) leads followers to an order that is finished long after its claim
+//! (`timed.rs`). They lie beside the folder of orders, so that a list of it holds orders only.
 //!
 //! The client is made at first use, because it needs the region, which may have to come from the
 //! instance.
@@ -28,8 +29,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::{Claim, CreateError, Entry, Kept, NothingKept, Store};
-use crate::aws::{Aws, Backoff, Patience};
+use super::timed::{self, Poll};
+use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
+use crate::aws::{self, Aws, Backoff, Patience};
+use crate::clock::Clock;
 use crate::order::{Order, OrderId};
 use crate::receipt::Receipt;
 
@@ -53,7 +56,9 @@ pub struct S3Store {
     orders: Path,
     claims: Path,
     notices: Path,
+    late: Path,
     aws: Aws,
+    clock: Clock,
     client: OnceCell<AmazonS3>,
     /// Whether a probe has written since an order could not be.
     writes: AtomicBool,
@@ -102,7 +107,9 @@ impl S3Store {
             orders: Path::from_iter(parts.iter().copied()),
             claims: beside("claims"),
             notices: beside("notices"),
+            late: beside("late"),
             aws,
+            clock: Clock::default(),
             client: OnceCell::new(),
             writes: AtomicBool::new(false),
         }
@@ -125,17 +132,21 @@ impl S3Store {
         self.notices.clone().join(id.to_string())
     }
 
-    /// Puts an object where none is.
+    /// Puts an object where none is. `made` is the id that must have been made just now, at each try.
     async fn put_new(
         &self,
         key: &Path,
         content: impl Into<Bytes>,
         attempt: Option<&str>,
+        made: Option<OrderId>,
     ) -> anyhow::Result<Put> {
         let content = content.into();
         let deadline = Instant::now() + PUTTING;
         let mut backoff = Backoff::until(deadline);
         loop {
+            if let Some(id) = made {
+                timed::check(id, self.clock.now())?;
+            }
             let mut attributes =
                 Attributes::from_iter([(Attribute::ContentType, "application/json")]);
             if let Some(attempt) = attempt {
@@ -186,7 +197,12 @@ impl S3Store {
     }
 
     fn on_key(&self, error: Error, operation: &str, key: &Path) -> anyhow::Error {
-        anyhow::Error::new(error).context(format!("{operation} s3://{}/{key}", self.bucket))
+        let wrong = if is_of_the_clock(&error) {
+            format!(": {}", aws::WRONG_CLOCK)
+        } else {
+            String::new()
+        };
+        anyhow::Error::new(error).context(format!("{operation} s3://{}/{key}{wrong}", self.bucket))
     }
 
     fn order(&self, key: &Path, content: &[u8]) -> anyhow::Result<Order> {
@@ -197,15 +213,16 @@ impl S3Store {
     /// Keeps the order and, before it, its notice. `false` when another order has its id.
     async fn keep(&self, order: &Order, notice: bool) -> anyhow::Result<bool> {
         if !notice {
-            return match self.put_order(order, None).await? {
+            return match self.put_order(order, None, Some(order.id)).await? {
                 None => Ok(true),
                 Some((found, _)) => Ok(found == *order),
             };
         }
         let attempt = format!("{:016x}", fastrand::u64(..));
         let notice = self.notice_key(order.id);
-        let announced = matches!(self.put_new(&notice, "", None).await?, Put::Made);
-        let Some((found, by)) = self.put_order(order, Some(&attempt)).await? else {
+        let announced = matches!(self.put_new(&notice, "", None, None).await?, Put::Made);
+        let put = self.put_order(order, Some(&attempt), Some(order.id));
+        let Some((found, by)) = put.await? else {
             return Ok(true);
         };
         let by_us = by.as_ref() == Some(&attempt);
@@ -221,10 +238,11 @@ impl S3Store {
         &self,
         order: &Order,
         attempt: Option<&str>,
+        made: Option<OrderId>,
     ) -> anyhow::Result<Option<(Order, Option<String>)>> {
         let key = self.order_key(order.id);
         let content = order.to_row()?;
-        match self.put_new(&key, content, attempt).await? {
+        match self.put_new(&key, content, attempt, made).await? {
             Put::Made => Ok(None),
             Put::Found(found) => Ok(Some((self.order(&key, &found.content)?, found.attempt))),
         }
@@ -260,7 +278,10 @@ impl S3Store {
             .claims
             .clone()
             .join(format!("{}.json", hex(&claim.key)));
-        match self.put_new(&key, serde_json::to_vec(ours)?, None).await? {
+        match self
+            .put_new(&key, serde_json::to_vec(ours)?, None, Some(ours.id))
+            .await?
+        {
             Put::Made => Ok(ours.clone()),
             Put::Found(found) => serde_json::from_slice(&found.content)
                 .with_context(|| format!("s3://{}/{key} is not a claim", self.bucket)),
@@ -283,7 +304,15 @@ impl S3Store {
                 // Made anew, so that it is not taken for one that has waited too long.
                 self.put_again(&notice).await?;
             }
-            self.put_order(&order, None).await?;
+            let now = self.clock.now();
+            let mut made = Some(claimed.id);
+            if !timed::is_current(claimed.id, now) {
+                // Before the order, so that it is never there without its note.
+                let note = format!("{}.{}", OrderId::at(now), claimed.id);
+                self.put_again(&self.late.clone().join(note)).await?;
+                made = None;
+            }
+            self.put_order(&order, None, made).await?;
             if entry.notice {
                 // Once more, should it have been dropped in between, when the claim is an old one. A
                 // notice too many is better than none.
@@ -335,13 +364,39 @@ impl S3Store {
                 options,
             )
             .await
-            .with_context(|| {
-                format!(
-                    "list s3://{}/{start}; hint: the role needs s3:ListBucket",
-                    self.bucket
-                )
+            .map_err(|error| {
+                let cause = if is_of_the_clock(&error) {
+                    format!(": {}", aws::WRONG_CLOCK)
+                } else {
+                    "; hint: the role needs s3:ListBucket".to_owned()
+                };
+                let place = format!("list s3://{}/{start}{cause}", self.bucket);
+                anyhow::Error::new(error).context(place)
             })?;
         Ok((page.result.objects, page.page_token))
+    }
+
+    /// Notes after this one, each with the order it leads to, at most `limit`; and whether there may be more.
+    async fn notes(
+        &self,
+        after: OrderId,
+        limit: usize,
+    ) -> anyhow::Result<(Vec<(OrderId, OrderId)>, bool)> {
+        // Sorts after this note, whichever order it leads to: ids have no g.
+        let after = self.late.clone().join(format!("{after}.g"));
+        let mut token = None;
+        loop {
+            let (objects, next) = self.page(&self.late, Some(&after), token, limit).await?;
+            let note = |object: &ObjectMeta| -> Option<(OrderId, OrderId)> {
+                let (note, id) = object.location.filename()?.split_once('.')?;
+                Some((note.parse().ok()?, id.parse().ok()?))
+            };
+            let notes: Vec<_> = objects.iter().filter_map(note).collect();
+            if !notes.is_empty() || next.is_none() {
+                return Ok((notes, next.is_some()));
+            }
+            token = next;
+        }
     }
 
     /// What the answer to a probe says of the bucket.
@@ -354,6 +409,12 @@ impl S3Store {
                 }
                 Ok(())
             }
+            Err(error) if is_of_the_clock(&error) => bail!(
+                "{doing} s3://{}/{} is refused: {}",
+                self.bucket,
+                self.orders,
+                aws::WRONG_CLOCK
+            ),
             Err(Error::PermissionDenied { source, .. }) => bail!(
                 "{doing} s3://{}/{} is not allowed: {source}; hint: the role needs s3:PutObject, \
                  s3:GetObject and s3:ListBucket",
@@ -383,6 +444,12 @@ impl S3Store {
 /// S3 answers 404 for a missing bucket as for a missing key; only the text tells.
 fn says_no_bucket(answer: &str) -> bool {
     answer.contains("NoSuchBucket")
+}
+
+/// Whether S3 refused a request for its time. Only the text tells: it is a 403 as others are.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
+fn is_of_the_clock(error: &Error) -> bool {
+    error.to_string().contains("RequestTimeTooSkewed")
 }
 
 /// Whether the server may have acted though no answer came: it must be asked again, for it must be
@@ -418,6 +485,7 @@ fn id_in(key: &Path, end: &str) -> Option<OrderId> {
 #[async_trait]
 impl Store for S3Store {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
+        timed::check(entry.order.id, self.clock.now()).map_err(CreateError::NotKept)?;
         let kept = match &entry.claim {
             Some(claim) => self.keep_claimed(entry, claim).await,
             None => match self.keep(&entry.order, entry.notice).await {
@@ -463,6 +531,44 @@ impl Store for S3Store {
             }
         }
         Ok(orders)
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        Ok(timed::end(self.clock.now()))
+    }
+
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        let mut poll = Poll::at(from, self.clock.now())?;
+        let mut orders = Vec::new();
+        // A note whose order never came leads to none, and is read all the same.
+        let (notes, more_notes) = self.notes(poll.late, limit).await?;
+        let ids: Vec<OrderId> = notes.iter().map(|(_, id)| *id).collect();
+        let noted: Vec<Option<Order>> = stream::iter(ids)
+            .map(|id| self.get(id))
+            .buffered(READS)
+            .try_collect()
+            .await?;
+        for ((note, _), order) in notes.iter().zip(noted) {
+            poll.late = *note;
+            orders.extend(order.map(|order| (order, poll.position())));
+        }
+        if more_notes {
+            return Ok(Followed { orders, end: None });
+        }
+        let wanted = limit.saturating_sub(notes.len());
+        let listed = match wanted {
+            0 => Vec::new(),
+            wanted => self.list(poll.read, wanted).await?,
+        };
+        let at_end = listed.len() < wanted;
+        for order in listed {
+            poll.read = order.id;
+            orders.push((order, poll.position()));
+        }
+        Ok(Followed {
+            orders,
+            end: at_end.then(|| poll.end()),
+        })
     }
 
     async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CreateError, Entry, Kept, Store};
+use super::{CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::order::{Order, OrderId};
 
 /// It takes every call and comes back from none.
@@ -19,6 +19,14 @@ impl Store for Stuck {
     }
 
     async fn list(&self, _: OrderId, _: usize) -> anyhow::Result<Vec<Order>> {
+        std::future::pending().await
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        std::future::pending().await
+    }
+
+    async fn follow(&self, _: &Position, _: usize) -> Result<Followed, FollowError> {
         std::future::pending().await
     }
 

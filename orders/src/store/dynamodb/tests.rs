@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::super::contract::Clocks;
 use super::super::{contract, faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
@@ -8,6 +9,14 @@ use crate::moto::Moto;
 
 fn store(endpoint: &str, table: &str) -> DynamoDbStore {
     DynamoDbStore::new(table.to_owned(), Aws::new(Moto::settings(endpoint)))
+}
+
+/// The store of a host with this clock.
+fn by(clock: &Clock, endpoint: &str) -> DynamoDbStore {
+    DynamoDbStore {
+        clock: clock.clone(),
+        ..store(endpoint, "shop")
+    }
 }
 
 #[tokio::test]
@@ -18,7 +27,19 @@ async fn keeps_the_contract() {
     contract::holds(&open).await;
     contract::keeps_claims(&open).await;
     contract::lists_in_order(&open).await;
+    contract::refuses_what_is_ahead(&open).await;
     contract::gives_out_notices(&open).await;
+}
+
+#[tokio::test]
+async fn a_follower_misses_none_whatever_happens() {
+    let moto = Moto::start();
+    moto.make_table("shop", &["pk", "sk"]).await;
+    let open = |clock: &Clock| -> Box<dyn Store> { Box::new(by(clock, &moto.endpoint)) };
+    contract::is_followed(&open, Clocks::Checked, false).await;
+    for happenings in contract::some_happenings(2) {
+        contract::is_followed_through(&open, Clocks::Checked, false, &happenings).await;
+    }
 }
 
 #[tokio::test]
@@ -36,6 +57,39 @@ async fn a_table_that_is_missing_or_has_other_keys_is_named() {
     let error = store(&moto.endpoint, "other").probe().await.unwrap_err();
     let error = format!("{error:#}");
     assert!(error.contains("hint: has the table the keys"), "{error}");
+}
+
+/// A clock that was wrong while the id was made. Nothing is asked of the table.
+#[tokio::test]
+async fn an_id_that_was_not_made_just_now_is_not_written_under() {
+    let store = by(&Clock::default(), "http://127.0.0.1:1");
+    for hours in [-400 * 24, -1, 1, 400 * 24] {
+        let wrong = Clock::ahead_by(jiff::SignedDuration::from_hours(hours));
+        let refused = store
+            .create(&contract::order_by(&wrong, "Ada").into())
+            .await;
+        let Err(CreateError::NotKept(error)) = refused else {
+            panic!("{refused:?}");
+        };
+        let said = crate::chain::one_line(&error);
+        assert!(said.contains("this host's clock was wrong"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_dynamodb_refuses_is_named() {
+    let flaky = Flaky::before("", |_| {
+        let body = r#"{"__type":"com.amazon.coral.service#InvalidSignatureException","message":
+            "Signature expired: 20251026T100000Z is now earlier than 20261130T095500Z (20261130T100000Z - 5 min.)"}"#;
+        Fate::Answered(400, body.to_owned())
+    })
+    .await;
+    let error = store(&flaky.endpoint, "shop").probe().await.unwrap_err();
+    let said = crate::chain::one_line(&error);
+    assert!(
+        said.contains("this host's clock is too far from AWS's; hint: set it"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

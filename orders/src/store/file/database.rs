@@ -2,7 +2,8 @@
 //!
 //! Owns the form of the file. An order is a row of JSON ([`Order::to_row`]) under its id's 16 bytes, so that it can be
 //! read in ten years without this program. What must be kept or refused together with an order
-//! (its claim, its notice) is in tables of the same file, hence of the same transaction.
+//! (its claim, its notice, its number in the sequence) is in tables of the same file, hence of the same
+//! transaction.
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use super::panics::Mark;
 use crate::candidates::PAGE;
 use crate::order::{Order, OrderId};
 use crate::settings::FILE_STORE;
+use crate::store::numbered::{Numbered, Reading};
+use crate::store::{FollowError, Followed, Position};
 
 /// The file's name in its folder.
 const FILE: &str = FILE_STORE;
@@ -33,6 +36,8 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const CHECKED_AT_START: u64 = 64 * 1024 * 1024;
 /// The form of the tables below. A program that finds a newer one leaves it alone.
 const FORMAT: u64 = 1;
+/// Orders looked up at once when some have no number: bounds memory, 17 bytes each.
+const NUMBERED_AT_ONCE: usize = 1_000_000;
 
 /// Order id → order as JSON.
 pub(super) const ORDERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("orders");
@@ -41,6 +46,9 @@ pub(super) const CLAIMS: TableDefinition<'_, &[u8; 32], ClaimRow> = TableDefinit
 /// Order id → claim's key, by which old claims are found.
 pub(super) const CLAIMS_BY_AGE: TableDefinition<'_, &[u8; 16], &[u8; 32]> =
     TableDefinition::new("claims_by_age");
+/// Numbers, from 1 on in the order in which orders were kept → order id. Every order has one: what a release
+/// without this table wrote is given its number at the next start ([`Database::number_orders`]).
+pub(super) const SEQUENCE: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("sequence");
 /// Ids of orders whose notices are not settled.
 pub(super) const NOTICES: TableDefinition<'_, &[u8; 16], ()> = TableDefinition::new("notices");
 /// Names of candidates.
@@ -308,15 +316,58 @@ impl Database {
             transaction.open_table(CANDIDATES).with_context(place)?;
             format
         };
-        match known {
-            None => transaction.commit().with_context(place)?,
-            Some(FORMAT) => transaction.abort().with_context(place)?,
-            Some(format) => bail!(
+        if let Some(format) = known
+            && format != FORMAT
+        {
+            bail!(
                 "{} has form {format}, this program knows {FORMAT}; hint: start the newer orders that wrote it",
                 self.file.display()
-            ),
+            );
+        }
+        let numbered = self.number_orders(&transaction).with_context(place)?;
+        if known.is_none() || numbered > 0 {
+            transaction.commit().with_context(place)?;
+        } else {
+            transaction.abort().with_context(place)?;
         }
         Ok(())
+    }
+
+    /// Gives numbers to the orders that have none, in the order of their ids; how many those are. They were
+    /// written by a release that knew no numbers: all of them at the first start of this one, and some after
+    /// a fleet went back and forth.
+    fn number_orders(&self, transaction: &redb::WriteTransaction) -> anyhow::Result<u64> {
+        let orders = transaction.open_table(ORDERS)?;
+        let mut sequence = transaction.open_table(SEQUENCE)?;
+        // Orders are never deleted, so that equal numbers mean that each has its own.
+        let missing = orders.len()?.saturating_sub(sequence.len()?);
+        if missing == 0 {
+            return Ok(0);
+        }
+        let mut next = sequence.last()?.map_or(1, |(number, _)| number.value() + 1);
+        let mut ids = orders.iter()?;
+        loop {
+            let some: Vec<[u8; 16]> = ids
+                .by_ref()
+                .take(NUMBERED_AT_ONCE)
+                .map(|row| row.map(|(id, _)| *id.value()))
+                .collect::<Result<_, _>>()?;
+            if some.is_empty() {
+                break;
+            }
+            let mut has_one = vec![false; some.len()];
+            for row in sequence.iter()? {
+                if let Ok(index) = some.binary_search(row?.1.value()) {
+                    has_one[index] = true;
+                }
+            }
+            for (id, _) in some.iter().zip(has_one).filter(|(_, has_one)| !has_one) {
+                sequence.insert(next, id)?;
+                next += 1;
+            }
+        }
+        tracing::info!(file = %self.file.display(), orders = missing, "orders were numbered in their sequence");
+        Ok(missing)
     }
 
     fn count(&self) -> anyhow::Result<u64> {
@@ -349,6 +400,49 @@ impl Database {
                 decode(OrderId::from_bytes(*id.value()), row.value())
             })
             .collect()
+    }
+
+    /// The number and id of the last order that was kept.
+    pub(super) fn last(&self) -> anyhow::Result<Option<(u64, OrderId)>> {
+        let place = || format!("look for the last order in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(place)?;
+        let table = table.open_table(SEQUENCE).with_context(place)?;
+        let last = table.last().with_context(place)?;
+        Ok(last.map(|(number, id)| (number.value(), OrderId::from_bytes(*id.value()))))
+    }
+
+    /// Orders in the sequence from `from` on, at most `limit`.
+    pub(super) fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        let reading = Reading::from(from)?;
+        let place = || format!("follow the orders in {}", self.file.display());
+        let read = || -> anyhow::Result<(Option<OrderId>, Vec<Numbered>)> {
+            let transaction = self.redb.begin_read().with_context(place)?;
+            let sequence = transaction.open_table(SEQUENCE).with_context(place)?;
+            let orders = transaction.open_table(ORDERS).with_context(place)?;
+            let settled = sequence.get(reading.settled).with_context(place)?;
+            let settled = settled.map(|id| OrderId::from_bytes(*id.value()));
+            let rows = sequence
+                .range(reading.read.saturating_add(1)..)
+                .with_context(place)?
+                .take(limit)
+                .map(|row| {
+                    let (number, id) = row.with_context(place)?;
+                    let id = OrderId::from_bytes(*id.value());
+                    let row = orders.get(id.as_bytes()).with_context(place)?;
+                    let row = row.with_context(|| format!("order {id} has a number and no row"))?;
+                    Ok(Numbered {
+                        number: number.value(),
+                        closed: true,
+                        order: decode(id, row.value())?,
+                    })
+                })
+                .collect::<anyhow::Result<_>>()?;
+            Ok((settled, rows))
+        };
+        let (settled, rows) = read()?;
+        reading.check(settled.map(|id| (reading.settled, id)))?;
+        let at_end = rows.len() < limit;
+        Ok(reading.show(rows, at_end))
     }
 
     /// The oldest orders whose notices are not settled.

@@ -19,7 +19,7 @@ use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{CreateError, Entry, Kept, Store};
+use super::{CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::candidates::{Candidates, Names};
 use crate::order::{Order, OrderId};
 
@@ -129,6 +129,27 @@ impl Store for FileStore {
     async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
         self.read(move |database| database.orders(after, limit))
             .await
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        let last = self.read(Database::last).await?;
+        Ok(
+            last.map_or(Position::BEGINNING, |(number, id)| Position::Numbered {
+                settled: number,
+                last: Some(id),
+                read: number,
+            }),
+        )
+    }
+
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        let from = *from;
+        // What is not here is no failure of the file.
+        self.read(move |database| match database.follow(&from, limit) {
+            Err(FollowError::Failed(error)) => Err(error),
+            followed => Ok(followed),
+        })
+        .await?
     }
 
     async fn probe(&self) -> anyhow::Result<()> {

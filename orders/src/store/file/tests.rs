@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 
+use super::super::contract::{Clocks, Follower};
 use super::super::{Claim, contract};
 use super::*;
 
@@ -119,7 +120,90 @@ async fn keeps_the_contract() {
     contract::holds(&open).await;
     contract::keeps_claims(&open).await;
     contract::lists_in_order(&open).await;
+    contract::is_followed(&|_| open(), Clocks::Wild, true).await;
+    contract::refuses_what_is_ahead(&open).await;
     contract::gives_out_notices(&open).await;
+    for happenings in contract::some_happenings(8) {
+        contract::is_followed_through(&|_| open(), Clocks::Wild, true, &happenings).await;
+    }
+}
+
+fn remove_numbers(folder: &Path, which: impl Fn(u64) -> bool) {
+    let redb = redb::Database::create(folder.join("orders.redb")).unwrap();
+    let transaction = redb.begin_write().unwrap();
+    let mut sequence = transaction.open_table(database::SEQUENCE).unwrap();
+    sequence.retain(|number, _| !which(number)).unwrap();
+    drop(sequence);
+    transaction.commit().unwrap();
+}
+
+/// A file of a release without numbers has none; one that such a release used in between lacks some.
+#[tokio::test]
+async fn orders_without_a_number_get_one_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let follow = async |store: &FileStore| {
+        let mut follower = Follower {
+            at: Position::BEGINNING,
+            seen: Vec::new(),
+        };
+        follower.poll(store, 100).await;
+        follower.seen
+    };
+    let first = store(folder.path());
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(place(&first).await.id);
+    }
+    first.close().await;
+    remove_numbers(folder.path(), |_| true);
+    let second = store(folder.path());
+    ids.sort();
+    assert_eq!(follow(&second).await, ids, "in the order of ids");
+    let mut follower = Follower::begin(&second).await;
+    second.close().await;
+    // Those of the end, which the other release did not number.
+    let third = store(folder.path());
+    let late: Vec<OrderId> = vec![place(&third).await.id, place(&third).await.id];
+    third.close().await;
+    remove_numbers(folder.path(), |number| number > 20);
+    let fourth = store(folder.path());
+    follower.poll(&fourth, 1).await;
+    follower.seen.sort();
+    let mut sorted = late.clone();
+    sorted.sort();
+    assert_eq!(follower.seen, sorted);
+    assert_eq!(follow(&fourth).await.len(), 22, "each once");
+}
+
+/// A copy of an earlier day is put back: who was further is told, and misses nothing in silence.
+#[tokio::test]
+async fn a_store_that_was_put_back_refuses_who_was_further() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, copy) = (
+        folder.path().join("orders.redb"),
+        folder.path().join("copy"),
+    );
+    let store_then = store(folder.path());
+    place(&store_then).await;
+    let early = store_then.end().await.unwrap();
+    store_then.close().await;
+    fs::copy(&file, &copy).unwrap();
+    let store_later = store(folder.path());
+    place(&store_later).await;
+    let further = store_later.end().await.unwrap();
+    store_later.close().await;
+    fs::copy(&copy, &file).unwrap();
+    let put_back = store(folder.path());
+    for _ in 0..2 {
+        let refused = put_back.follow(&further, 10).await.unwrap_err().to_string();
+        assert!(
+            refused.contains("put back to an earlier state"),
+            "{refused}"
+        );
+        // Also when there are as many orders as before.
+        place(&put_back).await;
+    }
+    assert_eq!(put_back.follow(&early, 10).await.unwrap().orders.len(), 2);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::database::{
-    CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, decode,
+    CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, SEQUENCE, decode,
 };
 use crate::order::OrderId;
 use crate::store::{Claim, CreateError};
@@ -282,6 +282,9 @@ impl Writer<'_> {
 /// The tables of one transaction.
 struct Tables<'t> {
     orders: Table<'t, &'static [u8; 16], &'static [u8]>,
+    sequence: Table<'t, u64, &'static [u8; 16]>,
+    /// The number of the next order.
+    next: u64,
     claims: Table<'t, &'static [u8; 32], super::database::ClaimRow>,
     claims_by_age: Table<'t, &'static [u8; 16], &'static [u8; 32]>,
     notices: Table<'t, &'static [u8; 16], ()>,
@@ -290,9 +293,13 @@ struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::TableError> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
+        let sequence = transaction.open_table(SEQUENCE)?;
+        let last = sequence.last()?.map_or(0, |(number, _)| number.value());
         Ok(Self {
             orders: transaction.open_table(ORDERS)?,
+            sequence,
+            next: last + 1,
             claims: transaction.open_table(CLAIMS)?,
             claims_by_age: transaction.open_table(CLAIMS_BY_AGE)?,
             notices: transaction.open_table(NOTICES)?,
@@ -350,6 +357,8 @@ impl<'t> Tables<'t> {
             return Ok((outcome, false));
         }
         self.orders.insert(id.as_bytes(), row)?;
+        self.sequence.insert(self.next, id.as_bytes())?;
+        self.next += 1;
         if let Some(claim) = claim {
             self.claims
                 .insert(&claim.key, (&claim.fingerprint, id.as_bytes()))?;

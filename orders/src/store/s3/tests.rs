@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::super::contract::{Clocks, Follower};
 use super::super::{contract, faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
@@ -40,6 +41,14 @@ fn store(endpoint: &str, bucket: &str) -> S3Store {
     )
 }
 
+/// The store of a host with this clock.
+fn by(clock: &Clock, endpoint: &str) -> S3Store {
+    S3Store {
+        clock: clock.clone(),
+        ..store(endpoint, "shop")
+    }
+}
+
 #[tokio::test]
 async fn keeps_the_contract() {
     let server = Server::with_bucket("shop").await;
@@ -47,7 +56,18 @@ async fn keeps_the_contract() {
     contract::holds(&open).await;
     contract::keeps_claims(&open).await;
     contract::lists_in_order(&open).await;
+    contract::refuses_what_is_ahead(&open).await;
     contract::gives_out_notices(&open).await;
+}
+
+#[tokio::test]
+async fn a_follower_misses_none_whatever_happens() {
+    let server = Server::with_bucket("shop").await;
+    let open = |clock: &Clock| -> Box<dyn Store> { Box::new(by(clock, &server.endpoint)) };
+    contract::is_followed(&open, Clocks::Checked, false).await;
+    for happenings in contract::some_happenings(3) {
+        contract::is_followed_through(&open, Clocks::Checked, false, &happenings).await;
+    }
 }
 
 #[tokio::test]
@@ -222,6 +242,119 @@ async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
     assert_eq!(store.notices(10).await.unwrap(), [first.order.id]);
 }
 
+/// The claim is hours old when the customer tries again, and every follower is past its time by then.
+#[tokio::test]
+async fn an_order_that_is_finished_late_is_followed() {
+    let server = Server::with_bucket("shop").await;
+    let flaky = Flaky::before(&server.endpoint, |head| {
+        if head.line().contains("-claims/") {
+            Fate::Passes
+        } else {
+            Fate::Answered(400, String::new())
+        }
+    })
+    .await;
+    let claimed = |clock: &Clock| Entry {
+        claim: Some(Claim {
+            key: [7; 32],
+            fingerprint: [7; 32],
+        }),
+        ..contract::order_by(clock, "Ada").into()
+    };
+    let clock = Clock::default();
+    let first = claimed(&clock);
+    let lost = by(&clock, &flaky.endpoint).create(&first).await;
+    assert!(matches!(lost, Err(CreateError::Unavailable(_))), "{lost:?}");
+    for round in 1..4 {
+        clock.set_ahead(jiff::SignedDuration::from_hours(round));
+        let store = by(&clock, &server.endpoint);
+        let order = contract::order_by(&clock, "Eve");
+        store.create(&order.clone().into()).await.unwrap();
+        let mut follower = Follower::begin(&store).await;
+        follower.poll(&store, 1).await;
+        follower.missed_none(&[order.id], false);
+        follower.seen.clear();
+        let kept = store.create(&claimed(&clock)).await.unwrap();
+        assert_eq!(kept, Kept::Before(first.order.id));
+        follower.poll(&store, 1).await;
+        assert_eq!(follower.saw(first.order.id), usize::from(round == 1));
+    }
+}
+
+/// A clock that is wrong while the id is made, or is set before the order is written.
+#[tokio::test]
+async fn an_id_that_was_not_made_just_now_is_not_written_under() {
+    let server = Server::with_bucket("shop").await;
+    let clock = Clock::default();
+    let store = by(&clock, &server.endpoint);
+    for hours in [-400 * 24, -1, 1, 400 * 24] {
+        let wrong = Clock::ahead_by(jiff::SignedDuration::from_hours(hours));
+        let order = contract::order_by(&wrong, "Ada");
+        let refused = store.create(&order.clone().into()).await;
+        let Err(CreateError::NotKept(error)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            error.to_string().contains("this host's clock was wrong"),
+            "{error}"
+        );
+        assert_eq!(store.get(order.id).await.unwrap(), None);
+    }
+    // Wrong while the order is begun, and set right before a try that gets through. What was signed by the wrong
+    // clock S3 itself refuses, however often it is sent.
+    clock.set_ahead(jiff::SignedDuration::from_hours(9600));
+    let order = contract::order_by(&clock, "Ada");
+    let tries = AtomicUsize::new(0);
+    let setting = clock.clone();
+    let flaky = Flaky::before(&server.endpoint, move |head| {
+        setting.set_ahead(jiff::SignedDuration::ZERO);
+        if head.line().starts_with("PUT ") && tries.fetch_add(1, Ordering::SeqCst) == 0 {
+            let body = "<Error><Code>ConditionalRequestConflict</Code></Error>";
+            return Fate::Answered(409, body.to_owned());
+        }
+        Fate::Passes
+    })
+    .await;
+    let outcome = by(&clock, &flaky.endpoint)
+        .create(&order.clone().into())
+        .await;
+    let Err(CreateError::Unavailable(error)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(error.to_string().contains("was set just now"), "{error}");
+    assert_eq!(store.get(order.id).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_s3_refuses_is_named() {
+    let flaky = Flaky::before("", |_| {
+        let body = "<Error><Code>RequestTimeTooSkewed</Code><Message>The difference between the request time \
+            and the current time is too large.</Message><MaxAllowedSkewMilliseconds>900000\
+            </MaxAllowedSkewMilliseconds></Error>";
+        Fate::Answered(403, body.to_owned())
+    })
+    .await;
+    let store = store(&flaky.endpoint, "shop");
+    let probed = store.probe().await.unwrap_err();
+    let placed = match store.create(&contract::order("Ada").into()).await {
+        Err(CreateError::Unavailable(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    let listed = store.list(OrderId::new(), 1).await.unwrap_err();
+    for error in [probed, placed, listed] {
+        let said = crate::chain::one_line(&error);
+        let hint = said.split_once("; hint: ").expect(&said).1;
+        assert!(
+            said.contains("this host's clock is too far from AWS's"),
+            "{said}"
+        );
+        assert!(
+            hint.starts_with("set it") && !said.contains("the role needs"),
+            "{said}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end() {
     let server = Server::with_bucket("shop").await;
@@ -257,14 +390,23 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
 fn keys_have_no_empty_parts_and_orders_a_folder_of_their_own() {
     let keys = |prefix: &str| {
         let store = S3Store::new("b".into(), prefix, Aws::new(AwsSettings::default()));
-        [store.orders, store.claims, store.notices].map(|folder| folder.join("x").to_string())
+        [store.orders, store.claims, store.notices, store.late]
+            .map(|folder| folder.join("x").to_string())
     };
-    assert_eq!(keys(""), ["x", "claims/x", "notices/x"]);
+    assert_eq!(keys(""), ["x", "claims/x", "notices/x", "late/x"]);
     assert_eq!(
         keys("orders"),
-        ["orders/x", "orders-claims/x", "orders-notices/x"]
+        [
+            "orders/x",
+            "orders-claims/x",
+            "orders-notices/x",
+            "orders-late/x"
+        ]
     );
-    assert_eq!(keys("/a//b/"), ["a/b/x", "a/b-claims/x", "a/b-notices/x"]);
+    assert_eq!(
+        keys("/a//b/"),
+        ["a/b/x", "a/b-claims/x", "a/b-notices/x", "a/b-late/x"]
+    );
     let probe = Path::from("orders").join(PROBE);
     assert_eq!(
         id_in(&probe, ".json"),

@@ -2,12 +2,13 @@
 //!
 //! Owns what is asked of a database. What a database is asked in which words is the same for all;
 //! where they differ is `database.rs` (connections), `schema.rs` (tables) and `session.rs` (types).
-//! An order, its claim and its notice are one transaction. Every operation can be run twice, so one
+//! How it is followed is `follow.rs`. An order, its claim and its notice are one transaction. Every operation can be run twice, so one
 //! that failed for a passing reason (a deadlock, a lost connection) is simply run again.
 
 mod accounts;
 mod database;
 mod file;
+mod follow;
 mod retry;
 mod schema;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use self::accounts::SqlAccounts;
 use self::database::Database;
 use self::session::{Columns, Session, Value};
 use self::writer::Writer;
-use super::{CreateError, Entry, Kept, NothingKept, Store};
+use super::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
 use crate::accounts::Accounts;
 use crate::order::{Order, OrderId};
 use crate::settings::{Engine, SqlAddress, SqlSettings};
@@ -376,6 +377,14 @@ impl Store for SqlStore {
         let rows = self.rows("list orders", &sql, &values).await?;
         let orders: sqlx::Result<_> = rows.iter().map(|row| read_order(&**row)).collect();
         orders.context("list orders")
+    }
+
+    async fn end(&self) -> anyhow::Result<Position> {
+        follow::end(&self.database).await
+    }
+
+    async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
+        follow::follow(&self.database, from, limit).await
     }
 
     async fn probe(&self) -> anyhow::Result<()> {

@@ -11,8 +11,10 @@ use super::database::Database;
 use super::servers::{Kind, PASSWORD, Server};
 use super::session::{Session, Value};
 use super::{SqlStore, schema};
+use crate::order::OrderId;
 use crate::settings::{Engine, Secret, SqlAddress, SqlSettings, StoreAddress, Tls};
-use crate::store::{Store, contract};
+use crate::store::contract::{Clocks, Follower};
+use crate::store::{Position, Store, contract};
 
 fn address(url: &str) -> SqlAddress {
     match url.parse().unwrap() {
@@ -60,10 +62,15 @@ async fn number(session: &mut dyn Session, sql: &str) -> i64 {
     session.rows(sql, &[]).await.unwrap()[0].number(0).unwrap()
 }
 
-async fn keeps_the_contract(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
+async fn keeps_the_contract(open: &(dyn Fn() -> Box<dyn Store> + Sync), exact: bool) {
     contract::holds(open).await;
     contract::keeps_claims(open).await;
     contract::lists_in_order(open).await;
+    contract::is_followed(&|_| open(), Clocks::Wild, exact).await;
+    contract::refuses_what_is_ahead(open).await;
+    for happenings in contract::some_happenings(4) {
+        contract::is_followed_through(&|_| open(), Clocks::Wild, exact, &happenings).await;
+    }
     contract::gives_out_notices(open).await;
     contract::keeps_accounts(open).await;
 }
@@ -72,14 +79,16 @@ async fn keeps_the_contract(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
 async fn sqlite_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/on/first/use/orders.db");
-    keeps_the_contract(&|| Box::new(sqlite(&path))).await;
+    keeps_the_contract(&|| Box::new(sqlite(&path)), true).await;
 }
 
 #[tokio::test]
 async fn mariadb_keeps_the_contract() {
     let server = Server::start(Kind::MariaDb);
     boxes_that_start_at_once_migrate_once(&server).await;
-    keeps_the_contract(&|| Box::new(store(&server))).await;
+    keeps_the_contract(&|| Box::new(store(&server)), false).await;
+    a_transaction_that_ends_late_is_waited_for(&server).await;
+    is_followed_from_the_schema_before(&server).await;
     forgets_old_claims(&server).await;
     many_under_one_key_make_one_order(&server).await;
     bears_a_half_done_migration(&server).await;
@@ -90,7 +99,9 @@ async fn mariadb_keeps_the_contract() {
 async fn postgres_keeps_the_contract() {
     let server = Server::start(Kind::Postgres);
     boxes_that_start_at_once_migrate_once(&server).await;
-    keeps_the_contract(&|| Box::new(store(&server))).await;
+    keeps_the_contract(&|| Box::new(store(&server)), false).await;
+    a_transaction_that_ends_late_is_waited_for(&server).await;
+    is_followed_from_the_schema_before(&server).await;
     forgets_old_claims(&server).await;
     many_under_one_key_make_one_order(&server).await;
     leaves_a_newer_schema_alone(&server).await;
@@ -104,7 +115,7 @@ async fn boxes_that_start_at_once_migrate_once(server: &Server) {
     }
     let mut session = session(server).await;
     let versions = "SELECT COUNT(*) FROM orders_schema";
-    assert_eq!(number(&mut *session, versions).await, 1);
+    assert_eq!(number(&mut *session, versions).await, 2);
     let probes = "SELECT COUNT(*) FROM probes";
     assert_eq!(
         number(&mut *session, probes).await,
@@ -131,6 +142,135 @@ async fn many_under_one_key_make_one_order(server: &Server) {
         let now = kept.iter().filter(|kept| **kept == crate::store::Kept::Now);
         assert_eq!(now.count(), 1, "{kept:?}");
     }
+}
+
+/// As a release before the sequence writes an order; whose it is, is told by `name`.
+async fn insert_plainly(session: &mut dyn Session, name: &str) -> OrderId {
+    let order = contract::order(name);
+    let id = order.id.to_string();
+    let values = [Value::Text(&id), Value::Text(&order.name)];
+    let insert = "INSERT INTO orders (id, received_at, account, name, address, flower, extra) \
+         VALUES (?, '2026-01-01T00:00:00Z', NULL, ?, 'B', 'rose', '{}')";
+    session.execute(insert, &values).await.unwrap();
+    order.id
+}
+
+/// A number that was given and is not seen yet is waited for, until what is above it is older than any
+/// transaction.
+async fn a_transaction_that_ends_late_is_waited_for(server: &Server) {
+    let store = store(server);
+    let (mut slow, mut clerk) = (session(server).await, session(server).await);
+    // So that what came before is behind the follower.
+    let age = match address(&server.url_at(0)).engine {
+        Engine::Postgres => "UPDATE orders SET stored_at = stored_at - INTERVAL '16 minutes'",
+        _ => "UPDATE orders SET stored_at = stored_at - INTERVAL 16 MINUTE",
+    };
+    clerk.run(age).await.unwrap();
+    let mut follower = Follower::begin(&store).await;
+    for commits in [true, false] {
+        slow.run("BEGIN").await.unwrap();
+        let late = insert_plainly(&mut *slow, "Late").await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            let order = contract::order("Ada");
+            store.create(&order.clone().into()).await.unwrap();
+            ids.push(order.id);
+        }
+        follower.seen.clear();
+        for _ in 0..2 {
+            follower.poll(&store, 2).await;
+        }
+        assert_eq!(follower.saw(late), 0);
+        assert!(
+            ids.iter().all(|id| follower.saw(*id) == 2),
+            "shown again while it is open"
+        );
+        slow.run(if commits { "COMMIT" } else { "ROLLBACK" })
+            .await
+            .unwrap();
+        follower.seen.clear();
+        follower.poll(&store, 2).await;
+        assert_eq!(follower.saw(late), usize::from(commits));
+        if !commits {
+            clerk.run(age).await.unwrap();
+            follower.poll(&store, 2).await;
+        }
+        follower.seen.clear();
+        follower.poll(&store, 2).await;
+        assert_eq!(follower.seen, [], "nothing is open any more");
+    }
+    // An order that was deleted by hand leaves a gap below which nothing is open.
+    let last = insert_plainly(&mut *slow, "Deleted").await;
+    follower.poll(&store, 2).await;
+    let delete = "DELETE FROM orders WHERE id = ?";
+    let id = last.to_string();
+    slow.execute(delete, &[Value::Text(&id)]).await.unwrap();
+    let next = insert_plainly(&mut *slow, "Next").await;
+    follower.poll(&store, 2).await;
+    assert_eq!(follower.saw(next), 1);
+}
+
+/// Orders from before the sequence have numbers after the migration, and so have those that a release without
+/// it goes on to write.
+async fn is_followed_from_the_schema_before(server: &Server) {
+    let mut session = session(server).await;
+    let engine = address(&server.url_at(0)).engine;
+    for table in [
+        "orders",
+        "claims",
+        "notices",
+        "accounts",
+        "sessions",
+        "probes",
+        "orders_schema",
+    ] {
+        session.run(&format!("DROP TABLE {table}")).await.unwrap();
+    }
+    schema::migrate_to(engine, &mut *self::session(server).await, 1)
+        .await
+        .unwrap();
+    follows_what_was_there(&mut *session, &|| Box::new(store(server))).await;
+}
+
+async fn follows_what_was_there(
+    session: &mut dyn Session,
+    open: &(dyn Fn() -> Box<dyn Store> + Sync),
+) {
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(insert_plainly(session, "Before").await);
+    }
+    let mut follower = Follower {
+        at: Position::BEGINNING,
+        seen: Vec::new(),
+    };
+    follower.poll(&*open(), 2).await;
+    follower.missed_none(&ids, true);
+    let order = contract::order("Ada");
+    open().create(&order.clone().into()).await.unwrap();
+    ids.push(order.id);
+    ids.push(insert_plainly(session, "Between").await);
+    follower.poll(&*open(), 2).await;
+    follower.missed_none(&ids, true);
+}
+
+#[tokio::test]
+async fn sqlite_is_followed_from_the_schema_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("orders.db");
+    // The file, as the store makes it.
+    sqlite(&path).probe().await.unwrap();
+    let address = address(&format!("sqlite://{}", path.display()));
+    let database = Database::new(&address, &settings()).unwrap();
+    let mut session = database.connect().await.unwrap();
+    for undone in [
+        "DROP TRIGGER orders_in_sequence",
+        "DROP TABLE orders_sequence",
+        "DELETE FROM orders_schema WHERE version = 2",
+    ] {
+        session.run(undone).await.unwrap();
+    }
+    follows_what_was_there(&mut *session, &|| Box::new(sqlite(&path))).await;
 }
 
 async fn forgets_old_claims(server: &Server) {
