@@ -598,6 +598,25 @@ mod tests {
         }
     }
 
+    /// A clock that is wrong for one id is wrong for that one only.
+    #[test]
+    fn an_id_has_the_time_of_its_own_making() {
+        let now: jiff::Timestamp = "2026-11-30T10:00:00.123Z".parse().unwrap();
+        let days = jiff::SignedDuration::from_hours(400 * 24);
+        let mut ids = std::collections::BTreeSet::new();
+        for time in [now, now + days, now, now - days, now] {
+            let id = OrderId::at(time);
+            assert_eq!(id.time(), time);
+            assert!(ids.insert(id), "unique");
+        }
+        let (first, last) = ([0; 16], [0xff; 16]);
+        assert_eq!(
+            OrderId::from_bytes(first).time(),
+            jiff::Timestamp::UNIX_EPOCH
+        );
+        assert_eq!(OrderId::from_bytes(last).time(), jiff::Timestamp::MAX);
+    }
+
     /// Of ids made one after the other, in one millisecond too, none tells anything of the next: over
     /// many pairs every random bit differs about half of the time.
     #[test]

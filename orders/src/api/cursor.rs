@@ -155,6 +155,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn a_cursor_is_read_back_and_is_nothing_else(cursor in cursors()) {
             let text = cursor.text();

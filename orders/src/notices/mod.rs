@@ -161,11 +161,13 @@ impl Courier {
     /// Sends what was left over, until nothing is or something fails.
     async fn sweep(&self) -> anyhow::Result<()> {
         loop {
-            let before = jiff::Timestamp::now() - SWEEP_OLDER_THAN;
-            let before = OrderId::floor(before);
+            let now = jiff::Timestamp::now();
+            let before = OrderId::floor(now - SWEEP_OLDER_THAN);
+            // Ids of a clock that was wrong say nothing of how long they wait: not for as long as it was ahead.
+            let ahead = OrderId::floor(now + SWEEP_OLDER_THAN);
             let mut due = self.store.notices(BATCH).await.context("ask for notices")?;
             // Oldest first.
-            due.retain(|id| *id < before);
+            due.retain(|id| *id < before || *id > ahead);
             self.left_over.store(due.len(), Ordering::Relaxed);
             let failed = AtomicBool::new(false);
             stream::iter(&due)

@@ -123,11 +123,14 @@ async fn what_was_left_over_is_swept_up_but_not_what_another_box_is_about_to_sen
         old.push(kept(&*scene.store, 61 + age).await.id);
     }
     let young = kept(&*scene.store, 5).await.id;
+    let ahead = kept(&*scene.store, -5).await.id;
+    // From a box whose clock was 400 days ahead.
+    old.push(kept(&*scene.store, -400 * 86_400).await.id);
     let running = tokio::spawn(scene.relay.run(std::future::pending()));
-    scene.topic.until(|| scene.topic.taken().len() >= 250).await;
+    scene.topic.until(|| scene.topic.taken().len() >= 251).await;
     // Time for the last to be settled, and for sweeps that would take the young one.
     tokio::time::sleep(5 * SWEEP_EVERY).await;
-    assert_eq!(scene.store.notices(10).await.unwrap(), [young]);
+    assert_eq!(scene.store.notices(10).await.unwrap(), [young, ahead]);
     assert_eq!(scene.topic.taken(), old);
     running.abort();
 }

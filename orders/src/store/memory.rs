@@ -162,6 +162,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn a_follower_misses_none_whatever_happens(happenings in contract::happenings()) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
