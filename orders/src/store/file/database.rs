@@ -36,6 +36,8 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const CHECKED_AT_START: u64 = 64 * 1024 * 1024;
 /// The form of the tables below. A program that finds a newer one leaves it alone.
 const FORMAT: u64 = 1;
+/// Ids in a row that is written for orders without a number.
+const NUMBERED_IN_A_ROW: usize = 256;
 /// Orders looked up at once when some have no number: bounds memory, 17 bytes each.
 const NUMBERED_AT_ONCE: usize = 1_000_000;
 
@@ -46,9 +48,10 @@ pub(super) const CLAIMS: TableDefinition<'_, &[u8; 32], ClaimRow> = TableDefinit
 /// Order id → claim's key, by which old claims are found.
 pub(super) const CLAIMS_BY_AGE: TableDefinition<'_, &[u8; 16], &[u8; 32]> =
     TableDefinition::new("claims_by_age");
-/// Numbers, from 1 on in the order in which orders were kept → order id. Every order has one: what a release
-/// without this table wrote is given its number at the next start ([`Database::number_orders`]).
-pub(super) const SEQUENCE: TableDefinition<'_, u64, &[u8; 16]> = TableDefinition::new("sequence");
+/// The number of an order, from 1 on in the order in which orders were kept → its id and those of the orders after
+/// it in the same commit, 16 bytes each: so a row a commit and not a row an order. Every order has a number: what
+/// a release without this table wrote is given one at the next start ([`Database::number_orders`]).
+pub(super) const SEQUENCE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sequence");
 /// Ids of orders whose notices are not settled.
 pub(super) const NOTICES: TableDefinition<'_, &[u8; 16], ()> = TableDefinition::new("notices");
 /// Names of candidates.
@@ -339,12 +342,13 @@ impl Database {
     fn number_orders(&self, transaction: &redb::WriteTransaction) -> anyhow::Result<u64> {
         let orders = transaction.open_table(ORDERS)?;
         let mut sequence = transaction.open_table(SEQUENCE)?;
-        // Orders are never deleted, so that equal numbers mean that each has its own.
-        let missing = orders.len()?.saturating_sub(sequence.len()?);
+        // Orders are never deleted: with a number for each the last is how many there are.
+        let last = last_in(&sequence)?.map_or(0, |(number, _)| number);
+        let missing = orders.len()?.saturating_sub(last);
         if missing == 0 {
             return Ok(0);
         }
-        let mut next = sequence.last()?.map_or(1, |(number, _)| number.value() + 1);
+        let mut next = last + 1;
         let mut ids = orders.iter()?;
         loop {
             let some: Vec<[u8; 16]> = ids
@@ -357,13 +361,17 @@ impl Database {
             }
             let mut has_one = vec![false; some.len()];
             for row in sequence.iter()? {
-                if let Ok(index) = some.binary_search(row?.1.value()) {
-                    has_one[index] = true;
+                for id in ids_in(row?.1.value()) {
+                    if let Ok(index) = some.binary_search(id) {
+                        has_one[index] = true;
+                    }
                 }
             }
-            for (id, _) in some.iter().zip(has_one).filter(|(_, has_one)| !has_one) {
-                sequence.insert(next, id)?;
-                next += 1;
+            let without = some.iter().zip(has_one).filter(|(_, has_one)| !has_one);
+            let without: Vec<[u8; 16]> = without.map(|(id, _)| *id).collect();
+            for row in without.chunks(NUMBERED_IN_A_ROW) {
+                sequence.insert(next, row.as_flattened())?;
+                next += row.len() as u64;
             }
         }
         tracing::info!(file = %self.file.display(), orders = missing, "orders were numbered in their sequence");
@@ -407,8 +415,7 @@ impl Database {
         let place = || format!("look for the last order in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
         let table = table.open_table(SEQUENCE).with_context(place)?;
-        let last = table.last().with_context(place)?;
-        Ok(last.map(|(number, id)| (number.value(), OrderId::from_bytes(*id.value()))))
+        last_in(&table).with_context(place)
     }
 
     /// Orders in the sequence from `from` on, at most `limit`.
@@ -419,24 +426,35 @@ impl Database {
             let transaction = self.redb.begin_read().with_context(place)?;
             let sequence = transaction.open_table(SEQUENCE).with_context(place)?;
             let orders = transaction.open_table(ORDERS).with_context(place)?;
-            let settled = sequence.get(reading.settled).with_context(place)?;
-            let settled = settled.map(|id| OrderId::from_bytes(*id.value()));
-            let rows = sequence
-                .range(reading.read.saturating_add(1)..)
-                .with_context(place)?
-                .take(limit)
-                .map(|row| {
-                    let (number, id) = row.with_context(place)?;
-                    let id = OrderId::from_bytes(*id.value());
-                    let row = orders.get(id.as_bytes()).with_context(place)?;
+            let settled = row_of(&sequence, reading.settled).with_context(place)?;
+            let settled = settled.and_then(|(number, ids)| {
+                let index = usize::try_from(reading.settled - number).ok()?;
+                ids_in(ids.value()).nth(index).copied()
+            });
+            let after = reading.read.saturating_add(1);
+            let row = row_of(&sequence, after).with_context(place)?;
+            let begin = row.map_or(after, |(number, _)| number);
+            let mut rows = Vec::new();
+            'rows: for row in sequence.range(begin..).with_context(place)? {
+                let (number, ids) = row.with_context(place)?;
+                for (number, id) in (number.value()..).zip(ids_in(ids.value())) {
+                    if number < after {
+                        continue;
+                    }
+                    if rows.len() == limit {
+                        break 'rows;
+                    }
+                    let row = orders.get(id).with_context(place)?;
+                    let id = OrderId::from_bytes(*id);
                     let row = row.with_context(|| format!("order {id} has a number and no row"))?;
-                    Ok(Numbered {
-                        number: number.value(),
+                    rows.push(Numbered {
+                        number,
                         closed: true,
                         order: decode(id, row.value())?,
-                    })
-                })
-                .collect::<anyhow::Result<_>>()?;
+                    });
+                }
+            }
+            let settled = settled.map(OrderId::from_bytes);
             Ok((settled, rows))
         };
         let (settled, rows) = read()?;
@@ -479,6 +497,38 @@ impl Database {
             .map(|row| Ok(row.with_context(place)?.0.value().to_owned()))
             .collect()
     }
+}
+
+/// The ids in a row of the sequence.
+fn ids_in(row: &[u8]) -> impl Iterator<Item = &[u8; 16]> {
+    row.as_chunks().0.iter()
+}
+
+/// A row of the sequence: the number of its first order, and its ids.
+type Row<'a> = (u64, redb::AccessGuard<'a, &'static [u8]>);
+
+/// The row that would have this number.
+fn row_of(
+    sequence: &impl ReadableTable<u64, &'static [u8]>,
+    number: u64,
+) -> Result<Option<Row<'_>>, StorageError> {
+    let row = sequence.range(..=number)?.next_back().transpose()?;
+    Ok(row.map(|(number, ids)| (number.value(), ids)))
+}
+
+/// The last number and its order.
+pub(super) fn last_in(
+    sequence: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<Option<(u64, OrderId)>, StorageError> {
+    let last = sequence.last()?;
+    Ok(last.and_then(|(number, ids)| {
+        let ids = ids.value().as_chunks().0;
+        let id = ids.last()?;
+        Some((
+            number.value() + ids.len() as u64 - 1,
+            OrderId::from_bytes(*id),
+        ))
+    }))
 }
 
 /// An order from its row.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::database::{
     CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, SEQUENCE, decode,
+    last_in,
 };
 use crate::order::OrderId;
 use crate::store::{Claim, CreateError};
@@ -257,6 +258,7 @@ impl Writer<'_> {
                 outcomes.push(outcome);
                 changed |= did;
             }
+            tables.number_created().with_context(place)?;
             if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
                 changed |= tables.sweep_claims().with_context(place)?;
                 self.swept = Some(Instant::now());
@@ -282,9 +284,9 @@ impl Writer<'_> {
 /// The tables of one transaction.
 struct Tables<'t> {
     orders: Table<'t, &'static [u8; 16], &'static [u8]>,
-    sequence: Table<'t, u64, &'static [u8; 16]>,
-    /// The number of the next order.
-    next: u64,
+    sequence: Table<'t, u64, &'static [u8]>,
+    /// Ids of the orders of this transaction.
+    created: Vec<u8>,
     claims: Table<'t, &'static [u8; 32], super::database::ClaimRow>,
     claims_by_age: Table<'t, &'static [u8; 16], &'static [u8; 32]>,
     notices: Table<'t, &'static [u8; 16], ()>,
@@ -293,13 +295,11 @@ struct Tables<'t> {
 }
 
 impl<'t> Tables<'t> {
-    fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
-        let sequence = transaction.open_table(SEQUENCE)?;
-        let last = sequence.last()?.map_or(0, |(number, _)| number.value());
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::TableError> {
         Ok(Self {
             orders: transaction.open_table(ORDERS)?,
-            sequence,
-            next: last + 1,
+            sequence: transaction.open_table(SEQUENCE)?,
+            created: Vec::new(),
             claims: transaction.open_table(CLAIMS)?,
             claims_by_age: transaction.open_table(CLAIMS_BY_AGE)?,
             notices: transaction.open_table(NOTICES)?,
@@ -357,8 +357,7 @@ impl<'t> Tables<'t> {
             return Ok((outcome, false));
         }
         self.orders.insert(id.as_bytes(), row)?;
-        self.sequence.insert(self.next, id.as_bytes())?;
-        self.next += 1;
+        self.created.extend(id.as_bytes());
         if let Some(claim) = claim {
             self.claims
                 .insert(&claim.key, (&claim.fingerprint, id.as_bytes()))?;
@@ -368,6 +367,15 @@ impl<'t> Tables<'t> {
             self.notices.insert(id.as_bytes(), ())?;
         }
         Ok((Outcome::Done, true))
+    }
+
+    /// Gives the orders of this transaction their numbers.
+    fn number_created(&mut self) -> Result<(), redb::StorageError> {
+        if !self.created.is_empty() {
+            let last = last_in(&self.sequence)?.map_or(0, |(number, _)| number);
+            self.sequence.insert(last + 1, &*self.created)?;
+        }
+        Ok(())
     }
 
     /// Forgets claims that are older than anybody's retry.
