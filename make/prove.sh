@@ -8,10 +8,11 @@ cd "$(dirname "$0")/.."
 declare -A about=(
   [packer]="bakes by a current Packer, built from the Go module proxy"
   [versitygw]="the S3 store on a server that checks signatures"
+  [firmware]="the base image by BIOS and by UEFI"
   [rehearse]="make rehearse, the whole story"
   [fleet]="faults of other people's fleets, on real guests (make/prove-fleet.sh)"
 )
-order=(packer versitygw rehearse fleet)
+order=(packer versitygw firmware rehearse fleet)
 
 # What ends a proof that this machine lacks something for, which has said what.
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
@@ -25,6 +26,7 @@ versitygw() {
   make/versitygw.sh || lacks $? || return
   ORDERS_TEST_VERSITYGW=$PWD/.cache/versitygw/versitygw cargo test --locked --workspace --lib store::s3
 }
+firmware() { cargo test --locked --workspace --test boots -- --ignored --nocapture; }
 rehearse() { make/rehearse.sh; }
 fleet() { make/prove-fleet.sh; }
 

@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use prometheus_client::metrics::gauge::Gauge;
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
@@ -206,23 +206,9 @@ async fn listen(
             .parse()
             .context("read the default address")?,
     };
-    let socket = bind(address)
+    let socket = listen::bind(address)
         .with_context(|| format!("listen on {address}; hint: is another orders running there?"))?;
     Ok((socket, "own"))
-}
-
-/// Connections that wait to be accepted, as many as the unit's socket has; the kernel may have a lower limit.
-const BACKLOG: u32 = 4096;
-
-fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // Else a restart would have to wait for connections that are closing.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
@@ -235,8 +221,8 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let operators = match settings.operator_listen {
         None => None,
         Some(wanted) => {
-            let door =
-                bind(wanted).with_context(|| format!("listen on {wanted}, for the operator"))?;
+            let door = listen::bind(wanted)
+                .with_context(|| format!("listen on {wanted}, for the operator"))?;
             let address = door.local_addr().context("ask for our address")?;
             tracing::info!(operator_address = %address, "the operator's listener");
             Some(door)

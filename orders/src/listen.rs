@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
+use tokio::net::TcpSocket;
 
 /// Where the service listens when nobody says otherwise.
 pub const DEFAULT: &str = "0.0.0.0:8080";
@@ -75,6 +76,25 @@ impl Handed {
     }
 }
 
+/// Connections that wait to be accepted, as many as the unit's socket has; the kernel may have a lower limit
+/// (`net.core.somaxconn`). Tokio's own default is 1024, and that of other libraries 128.
+const BACKLOG: u32 = 4096;
+
+/// A socket of our own at `address`.
+///
+/// # Errors
+/// When the address is taken or not ours to take.
+pub fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Else a restart would have to wait for connections that are closing.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Whether a socket at `address` is what `wanted` asks for; port 0 asks for any.
 fn fits(wanted: SocketAddr, address: SocketAddr) -> bool {
     wanted.ip() == address.ip() && (wanted.port() == 0 || wanted.port() == address.port())
@@ -83,6 +103,19 @@ fn fits(wanted: SocketAddr, address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Beyond its length the kernel answers nobody, and who connects tries again after a second, and longer.
+    #[tokio::test]
+    async fn more_than_128_connections_wait_in_the_queue() {
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let all = (0..most.min(300)).map(|_| tokio::net::TcpStream::connect(address));
+        let all = futures_util::future::try_join_all(all);
+        let waiting = tokio::time::timeout(std::time::Duration::from_secs(60), all).await;
+        assert_eq!(waiting.expect("all wait").unwrap().len(), most.min(300));
+    }
 
     #[test]
     fn a_socket_is_where_it_was_wanted_or_it_is_not_taken() {
