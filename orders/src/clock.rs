@@ -1,8 +1,74 @@
 //! The host's clock, as orders are taken, listed and followed by it: the one place where tests can set it.
 //!
-//! Rule: a clock is read for each use and never remembered, so that a wrong one is wrong only for as long as it is.
+//! Rule: a clock is read for each use and never remembered, so that a wrong one is wrong only for as long as it is. What is deleted by
+//! its age does not come back: that waits until the clock has not been set for a while ([`Sweeps`]).
 
-use jiff::Timestamp;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A clock that moved this much more or less than time has passed was set: more than any slewing.
+const SET: Duration = Duration::from_secs(60);
+/// How long a clock must not have been set before anything is deleted by it. Time services set a wrong clock right within minutes.
+const TRUSTED_AFTER: Duration = Duration::from_secs(15 * 60);
+/// The same after a start; tests of stores cannot wait for it.
+const TRUSTED_AFTER_START: Duration = if cfg!(test) {
+    Duration::ZERO
+} else {
+    TRUSTED_AFTER
+};
+
+/// When what is too old is looked for and deleted: now and then, and only by a clock that was not set lately. A process that has
+/// just begun does not know, and waits as well.
+#[derive(Debug)]
+pub struct Sweeps {
+    interval: Duration,
+    last: Option<(Instant, Timestamp)>,
+    after_start: Duration,
+    trusted_from: Option<Instant>,
+}
+
+impl Sweeps {
+    /// At most one each `interval`.
+    #[must_use]
+    pub const fn every(interval: Duration) -> Self {
+        Self {
+            interval,
+            last: None,
+            after_start: TRUSTED_AFTER_START,
+            trusted_from: None,
+        }
+    }
+
+    /// The time that ages are counted to, when it is time to delete what is too old. `at` and `now` are read at the same moment.
+    pub fn due(&mut self, at: Instant, now: Timestamp) -> Option<Timestamp> {
+        let passed = self
+            .last
+            .map(|(last, _)| at.saturating_duration_since(last));
+        if passed.is_some_and(|passed| passed < self.interval) {
+            return None;
+        }
+        let set_by = self.last.zip(passed).map(|((_, last), passed)| {
+            let passed = SignedDuration::try_from(passed).unwrap_or(SignedDuration::MAX);
+            now.duration_since(last).saturating_sub(passed)
+        });
+        self.last = Some((at, now));
+        let was_set = set_by.filter(|by| by.unsigned_abs() > SET);
+        if let Some(by) = was_set {
+            tracing::warn!(
+                seconds = by.as_secs(),
+                "the clock was set: nothing is deleted by its age for a while"
+            );
+        }
+        let trusted_from = match self.trusted_from {
+            None => at + self.after_start,
+            Some(_) if was_set.is_some() => at + TRUSTED_AFTER,
+            Some(known) => known,
+        };
+        self.trusted_from = Some(trusted_from);
+        (at >= trusted_from).then_some(now)
+    }
+}
 
 /// The host's clock. Clones are the same one.
 #[derive(Debug, Clone, Default)]
@@ -39,5 +105,45 @@ impl Clock {
         let clock = Self::default();
         clock.set_ahead(ahead);
         clock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_deleted_by_a_clock_that_was_set_lately() {
+        let day = SignedDuration::from_hours(24);
+        let minute = Duration::from_secs(60);
+        let mut sweeps = Sweeps {
+            after_start: TRUSTED_AFTER,
+            ..Sweeps::every(minute)
+        };
+        let (begin, real) = (Instant::now(), Timestamp::now());
+        // Minutes since the start, by how much the clock is ahead, and whether something may be deleted.
+        for (minutes, ahead, expected) in [
+            (0, SignedDuration::ZERO, false),
+            (14, SignedDuration::ZERO, false),
+            (15, SignedDuration::ZERO, true),
+            // Not yet due.
+            (15, SignedDuration::ZERO, false),
+            (16, SignedDuration::from_secs(50), true),
+            // Slewed, again and again.
+            (17, SignedDuration::from_secs(100), true),
+            (18, day * 400, false),
+            (19, day * 400, false),
+            (20, SignedDuration::ZERO, false),
+            (34, SignedDuration::ZERO, false),
+            (35, SignedDuration::ZERO, true),
+            (36, -day, false),
+            (37, SignedDuration::ZERO, false),
+            (52, SignedDuration::ZERO, true),
+        ] {
+            let passed = minute * minutes;
+            let now = real + SignedDuration::try_from(passed).unwrap() + ahead;
+            let due = sweeps.due(begin + passed, now);
+            assert_eq!(due, expected.then_some(now), "after {minutes} min, {ahead}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::session::{DEVICE_LIFETIME, DeviceToken, SESSION_LIFETIME, SessionToke
 use super::{Account, Accounts, Registered};
 use crate::caller::Caller;
 use crate::chain::one_line;
+use crate::clock::Sweeps;
 use crate::order::{AccountId, Fault, Order, OrderId};
 
 /// Shortest and longest login, in characters.
@@ -88,7 +89,7 @@ pub struct Desk {
     accounts: Arc<dyn Accounts>,
     hashing: Hashing,
     limits: Limits,
-    swept: Mutex<Option<Instant>>,
+    sweeps: Mutex<Sweeps>,
 }
 
 impl Desk {
@@ -99,7 +100,7 @@ impl Desk {
             accounts,
             hashing: Hashing::default(),
             limits: Limits::default(),
-            swept: Mutex::new(None),
+            sweeps: Mutex::new(Sweeps::every(SWEEP_INTERVAL)),
         }
     }
 
@@ -272,15 +273,16 @@ impl Desk {
 
     /// Beside a log-in, since only log-ins make sessions that could pile up.
     fn sweep_now_and_then(&self) {
-        let now = Instant::now();
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept.is_some_and(|swept| now - swept < SWEEP_INTERVAL) {
+        let due = {
+            let mut sweeps = self.sweeps.lock().unwrap_or_else(PoisonError::into_inner);
+            sweeps.due(Instant::now().into_std(), Timestamp::now())
+        };
+        let Some(now) = due else {
             return;
-        }
-        *swept = Some(now);
+        };
         let accounts = Arc::clone(&self.accounts);
         tokio::spawn(async move {
-            if let Err(error) = accounts.sweep_sessions(Timestamp::now()).await {
+            if let Err(error) = accounts.sweep_sessions(now).await {
                 tracing::warn!(error = one_line(&error), "ended sessions not swept");
             }
         });

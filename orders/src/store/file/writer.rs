@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
+use jiff::Timestamp;
 use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
@@ -15,6 +16,7 @@ use super::database::{
     CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, SEQUENCE, decode,
     last_in,
 };
+use crate::clock::Sweeps;
 use crate::order::OrderId;
 use crate::store::{Claim, CreateError};
 
@@ -124,7 +126,7 @@ pub(super) fn run(place: &Place, queue: &Receiver<Job>) {
     let mut writer = Writer {
         place,
         committed: None,
-        swept: None,
+        sweeps: Sweeps::every(SWEEP_INTERVAL),
         refused: None,
         rest: Duration::ZERO,
         closed: false,
@@ -162,8 +164,8 @@ struct Writer<'a> {
     place: &'a Place,
     /// When the last commit succeeded.
     committed: Option<Instant>,
-    /// When old claims were last looked for.
-    swept: Option<Instant>,
+    /// When old claims are looked for.
+    sweeps: Sweeps,
     /// Until when the database is not opened again, and why.
     refused: Option<(Instant, String)>,
     /// How long to rest before the next commit. Those who were just answered come back one after the
@@ -259,9 +261,8 @@ impl Writer<'_> {
                 changed |= did;
             }
             tables.number_created().with_context(place)?;
-            if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_INTERVAL) {
-                changed |= tables.sweep_claims().with_context(place)?;
-                self.swept = Some(Instant::now());
+            if let Some(now) = self.sweeps.due(Instant::now(), Timestamp::now()) {
+                changed |= tables.sweep_claims(now).with_context(place)?;
             }
             (outcomes, changed)
         };
@@ -379,8 +380,8 @@ impl<'t> Tables<'t> {
     }
 
     /// Forgets claims that are older than anybody's retry.
-    fn sweep_claims(&mut self) -> anyhow::Result<bool> {
-        let oldest = OrderId::floor(jiff::Timestamp::now() - CLAIMS_KEPT);
+    fn sweep_claims(&mut self, now: Timestamp) -> anyhow::Result<bool> {
+        let oldest = OrderId::floor(now - CLAIMS_KEPT);
         let old: Vec<([u8; 16], [u8; 32])> = self
             .claims_by_age
             .range::<&[u8; 16]>(..oldest.as_bytes())?

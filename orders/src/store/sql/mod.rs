@@ -18,9 +18,8 @@ mod session;
 mod tests;
 mod writer;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
@@ -33,6 +32,7 @@ use self::session::{Columns, Session, Value};
 use self::writer::Writer;
 use super::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
 use crate::accounts::Accounts;
+use crate::clock::Sweeps;
 use crate::order::{Order, OrderId};
 use crate::settings::{Engine, SqlAddress, SqlSettings};
 
@@ -41,7 +41,7 @@ const OPERATION: Duration = Duration::from_secs(12);
 /// How long a claim is kept: clients try again within minutes, people within a day.
 const CLAIM_SECONDS: i64 = 72 * 3600;
 /// How often old claims are looked for.
-const PURGE_SECONDS: i64 = 600;
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// Claims deleted in one transaction: it must not hold locks for long.
 const PURGE_BATCH: i64 = 1000;
 
@@ -55,7 +55,7 @@ pub struct SqlStore {
     writer: Option<Writer>,
     /// The probe's own connection: a probe must not wait behind orders.
     probe: Mutex<Option<Box<dyn Session>>>,
-    purged_at: Arc<AtomicI64>,
+    purges: std::sync::Mutex<Sweeps>,
 }
 
 impl SqlStore {
@@ -69,7 +69,7 @@ impl SqlStore {
             writer: (address.engine == Engine::Sqlite).then(|| Writer::new(Arc::clone(&database))),
             database,
             probe: Mutex::new(None),
-            purged_at: Arc::new(AtomicI64::new(0)),
+            purges: std::sync::Mutex::new(Sweeps::every(PURGE_INTERVAL)),
         })
     }
 
@@ -103,19 +103,17 @@ impl SqlStore {
 
     /// Deletes claims that are too old to be asked for, now and then, beside everything else.
     fn purge(&self) {
-        let now = Timestamp::now().as_second();
-        let before = self.purged_at.load(Ordering::Relaxed);
-        if now < before.saturating_add(PURGE_SECONDS)
-            || self
-                .purged_at
-                .compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
-        {
+        let due = {
+            let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+            purges.due(Instant::now(), Timestamp::now())
+        };
+        let Some(now) = due else {
             return;
-        }
+        };
+        let before = now.as_second() - CLAIM_SECONDS;
         let database = Arc::clone(&self.database);
         tokio::spawn(async move {
-            if let Err(error) = purge_claims(&database, now - CLAIM_SECONDS).await {
+            if let Err(error) = purge_claims(&database, before).await {
                 tracing::warn!(error = format!("{error:#}"), "old claims were not purged");
             }
         });
