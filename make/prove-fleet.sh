@@ -73,7 +73,7 @@ until_so 60 "the service is still ready without its store" sick
 until_so 300 "no instance has tried the release" eval 'updater "$(in_service | head -n1)" "it" | grep -q 0.2.0'
 sleep 60
 for id in $(in_service); do echo "  $id: $(updater "$id" '{k: it.get(k) for k in ("trial", "skipped", "failures")}')" >&2; done
-rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&-
+rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&- >&2
 until_agents 0.2.0 600
 for id in $(in_service); do
   skipped=$(updater "$id" 'it["skipped"]')
