@@ -344,18 +344,10 @@ impl Store for DynamoDbStore {
     }
 
     async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
-        let mut poll = Poll::at(from, self.clock.now())?;
+        let poll = Poll::at(from, self.clock.now())?;
         let listed = self.list(poll.read, limit).await?;
         let at_end = listed.len() < limit;
-        let mut orders = Vec::with_capacity(listed.len());
-        for order in listed {
-            poll.read = order.id;
-            orders.push((order, poll.position()));
-        }
-        Ok(Followed {
-            orders,
-            end: at_end.then(|| poll.end()),
-        })
+        Ok(poll.show(Vec::new(), listed, at_end))
     }
 
     async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use axum::http::Extensions;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
 use object_store::aws::AmazonS3;
 use object_store::client::{HttpError, HttpErrorKind};
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
@@ -44,8 +45,9 @@ const PROBE: &str = ".probe";
 const PUTTING: Duration = Duration::from_secs(8);
 /// Objects read at once for a list: their latencies overlap, and memory stays small.
 const READS: usize = 32;
-/// How long a notice waits for its order. Orders that take longer than seconds were refused.
-const NOTICE_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a notice waits for its order, from the time that S3 gave it to this host's. Orders that take longer than seconds were
+/// refused, and S3 takes clocks that are 15 minutes ahead: a shorter patience would drop what was announced just now.
+const NOTICE_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 /// The name, among an object's metadata, of the attempt that put it.
 const ATTEMPT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("attempt"));
 
@@ -431,7 +433,7 @@ impl S3Store {
         match self.client().await?.head(&key).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { .. }) => {
-                if jiff::Timestamp::now().duration_since(since).unsigned_abs() > NOTICE_PATIENCE {
+                if self.clock.now().duration_since(since) > NOTICE_PATIENCE {
                     self.delete(&self.notice_key(id)).await?;
                 }
                 Ok(false)
@@ -561,14 +563,7 @@ impl Store for S3Store {
             wanted => self.list(poll.read, wanted).await?,
         };
         let at_end = listed.len() < wanted;
-        for order in listed {
-            poll.read = order.id;
-            orders.push((order, poll.position()));
-        }
-        Ok(Followed {
-            orders,
-            end: at_end.then(|| poll.end()),
-        })
+        Ok(poll.show(orders, listed, at_end))
     }
 
     async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {

@@ -8,8 +8,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::position::{FollowError, Position};
-use crate::order::OrderId;
+use super::position::{FollowError, Followed, Position};
+use crate::order::{Order, OrderId};
 
 /// How far a host's clock may be from AWS's, in either direction. S3 answers `RequestTimeTooSkewed` from there on,
 /// with `MaxAllowedSkewMilliseconds` 900000; other services, DynamoDB among them, refuse from 5 minutes on.
@@ -93,6 +93,24 @@ impl Poll {
             late,
             read,
         })
+    }
+
+    /// What it shows: `noted`, the orders that notes led to, then `listed`, those found by their ids; `at_end` when there are no more.
+    pub(super) fn show(
+        mut self,
+        noted: Vec<(Order, Position)>,
+        listed: Vec<Order>,
+        at_end: bool,
+    ) -> Followed {
+        let mut orders = noted;
+        for order in listed {
+            self.read = order.id;
+            orders.push((order, self.position()));
+        }
+        Followed {
+            orders,
+            end: at_end.then(|| self.end()),
+        }
     }
 
     /// Where this poll is read on.

@@ -380,7 +380,16 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
         .head(&store.notice_key(order.id))
         .await
         .expect("it may still come");
-    let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(11);
+    // Announced this moment, and judged by clocks that S3 takes, or that were set since.
+    let (now, mins) = (jiff::Timestamp::now(), jiff::SignedDuration::from_mins);
+    for ahead in [mins(14), -mins(14), -mins(400 * 24 * 60)] {
+        store.clock.set_ahead(ahead);
+        assert!(!store.is_due(order.id, now).await.unwrap());
+        let there = client.head(&store.notice_key(order.id)).await;
+        there.unwrap_or_else(|error| panic!("{ahead}: {error}"));
+    }
+    store.clock.set_ahead(mins(0));
+    let long_ago = now - mins(31);
     assert!(!store.is_due(order.id, long_ago).await.unwrap());
     let gone = client.head(&store.notice_key(order.id)).await;
     assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
