@@ -54,6 +54,7 @@ build-tests: setup-test
 
 check: build-tests
 	cargo fmt --all --check
+	@make/cycles.py
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
