@@ -1,0 +1,12 @@
+//! What every program of this workspace needs and no domain owns.
+//!
+//! No word of a domain belongs here (docs/decisions/0016-one-crate-for-what-all-share.md): a module that has to name an instance, an
+//! image or an order lives elsewhere.
+
+pub mod duration;
+pub mod failure;
+pub mod files;
+mod suggest;
+
+pub use failure::{Failure, Report};
+pub use suggest::nearest;
