@@ -10,7 +10,7 @@ export CARGO_INCREMENTAL ?= 0
 endif
 export REHEARSAL_MOTO ?= $(CURDIR)/.cache/venv/bin/moto_server
 
-.PHONY: help setup setup-test build build-tests box rehearse check check-wire check-rest test prove bench bench-orders packer-current clean
+.PHONY: help setup setup-test build build-tests box rehearse check check-wire check-rest test prove bench bench-orders packer-current msrv advisories mutants coverage clean
 
 help:
 	@echo 'make rehearse [QUICK=1]   the main job, end to end, on the rehearsal cloud'
@@ -55,6 +55,7 @@ build-tests: setup-test
 check: build-tests
 	cargo fmt --all --check
 	@make/cycles.py
+	@.cache/venv/bin/typos
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
@@ -89,6 +90,30 @@ bench-orders: box
 
 packer-current:
 	@make/packer-current.sh
+
+# What outsiders' CI runs beside `make test` (.github/workflows).
+msrv: setup
+	rustup toolchain install --profile minimal $(msrv)
+	cargo +$(msrv) check --locked --workspace --all-targets
+
+msrv = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# Fetches the advisory database.
+advisories: setup
+	@make/tool.sh cargo-deny
+	cargo deny --log-level error check advisories
+
+# The pure deciders: what they return is covered by tables, so a change of any line must fail a test.
+deciders := imagebuilder/src/roll/{plan,blame,watch,before,limits}.rs agent/src/update/plan.rs rehearsal/src/autoscaling/refresh/decide.rs
+
+mutants: setup-test
+	@make/tool.sh cargo-mutants
+	cargo mutants --test-workspace=true $(foreach file,$(shell echo $(deciders)),--file $(file)) --output .cache -- --locked --lib --bins
+
+coverage: setup-test
+	@make/tool.sh cargo-llvm-cov
+	rustup component add llvm-tools
+	cargo llvm-cov --locked --workspace --lib --bins --html --output-dir .cache/coverage
 
 clean:
 	cargo clean

@@ -123,8 +123,8 @@ if older "$(have)" "$wanted"; then
   older "$(have)" "$wanted" && fail "Rust $(have) found, $wanted needed" "open a new shell, or put ~/.cargo/bin on PATH"
 fi
 
-# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries the order service ---
-pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5)
+# --- Python: moto stands for the AWS services that rehearsal does not own; tuf reads the channel as others would, schemathesis tries the order service, typos the spelling ---
+pins=(moto[server]==5.2.5 boto3 awscli==1.46.2 tuf==7.0.0 schemathesis==4.32.5 typos==1.52.0)
 stamp=.cache/venv/.installed-$(printf '%s ' "${pins[@]}" | cksum | cut -d' ' -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p .cache
@@ -143,13 +143,8 @@ if ! command -v packer >/dev/null && [ ! -x .cache/packer-current/packer ]; then
 fi
 
 # --- cargo-deny (only `make test` needs it) -------------------------------------------------------------
-if [ "${1:-}" = test ] && ! command -v cargo-deny >/dev/null && [ ! -x .cache/tools/bin/cargo-deny ]; then
-  # Unoptimised it is built in half the time, and still done within seconds.
-  say "building cargo-deny (some minutes, once; log: .cache/cargo-deny.log)"
-  cargo_deny() { CARGO_TARGET_DIR=$PWD/.cache/tools/target CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --version 0.20.2 --root .cache/tools cargo-deny >.cache/cargo-deny.log 2>&1; }
-  again "the build of cargo-deny" cargo_deny ||
-    fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
-  rm -rf .cache/tools/target
+if [ "${1:-}" = test ]; then
+  again "the build of cargo-deny" make/tool.sh cargo-deny || fail "cargo-deny could not be built" "see .cache/cargo-deny.log"
 fi
 
 # --- the tree that the tests' machines with real systemd boot from (see agent/tests/systemd) ---------------
