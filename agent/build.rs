@@ -1,7 +1,7 @@
 //! How the binary that goes onto a box is linked: without what only an unwinder reads.
 //!
 //! Profile `box` aborts on panic, so nothing ever unwinds; yet the standard library and the linker leave
-//! 0.8 MB of unwind tables in it, which strip keeps. `docs/decisions/0010-what-a-box-carries.md` has the
+//! 0.8 MB of unwind tables in it, which strip keeps. `docs/decisions/0010-binaries-on-an-instance.md` has the
 //! figures.
 
 use std::env::var;
