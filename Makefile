@@ -55,6 +55,7 @@ build-tests: setup-test
 check: build-tests
 	cargo fmt --all --check
 	@make/cycles.py
+	@make/references.py
 	@.cache/venv/bin/typos
 	cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	cargo deny --log-level error check bans licenses sources
