@@ -27,7 +27,7 @@ setup:
 build: setup
 	@cargo build --quiet --locked --workspace
 
-# What goes onto a box: small and stripped. One build each: together, cargo would give the agent the
+# The programs on instances: small and stripped. One build each: together, cargo would give the agent the
 # features that orders asks of their common dependencies.
 box: setup
 	@cargo build --quiet --locked --profile box -p imagebuilder-agent

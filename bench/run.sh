@@ -7,7 +7,7 @@ place=$(mktemp -d)
 export PATH=$CARGO_TARGET_DIR/release:$root/.cache/venv/bin:$PATH
 trap 'rehearsal down "$place/cloud" >/dev/null 2>&1 || true; rm -rf "$place"' EXIT
 
-# Each tells of all its figures before a missed one ends the whole. The agent's idle CPU is taken while nothing else runs.
+# Each prints all its figures before a missed one ends the whole. The agent's idle CPU is taken while nothing else runs.
 missed=0
 python bench/weight.py --agent "$CARGO_TARGET_DIR/box/imagebuilder-agent" --cache "$root/.cache/weight" || missed=1
 

@@ -1,4 +1,4 @@
-"""Weighs the agent beside what else keeps boxes: prometheus-node-exporter and google-guest-agent, from Debian.
+"""Weighs the agent beside other agents: prometheus-node-exporter and google-guest-agent, from Debian.
 
 `python bench/weight.py --agent target/box/imagebuilder-agent --cache .cache/weight` needs no root and no cloud: a
 metadata service and a service to judge are made here, on loopback. Debian's packages are downloaded and unpacked, not
@@ -24,7 +24,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 RESTS = 60  # seconds of rest over which idle CPU is taken
 
 
-class Box(http.server.BaseHTTPRequestHandler):
+class Host(http.server.BaseHTTPRequestHandler):
     """IMDSv2 for one instance in no group, the parameter store, and a service that is well."""
 
     protocol_version = "HTTP/1.1"
@@ -93,7 +93,7 @@ def end(child):
 
 
 def weigh_agent(agent, place):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Box)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     (place / "agent.toml").write_text(
@@ -144,12 +144,12 @@ def weigh_agent(agent, place):
                 return
     threading.Thread(target=drain, daemon=True).start()
     rss, idle = rest(child, 30)
-    standing = json.loads((place / "status.json").read_text())
+    status = json.loads((place / "status.json").read_text())
     end(child)
     notify.close()
     server.shutdown()
-    if standing["verdict"] != "fit":
-        sys.exit(f"weight: the agent's box was not fit: {standing['waiting_for']}")
+    if status["verdict"] != "fit":
+        sys.exit(f"weight: the agent's instance was not fit: {status['waiting_for']}")
     return {
         "size": agent.stat().st_size / 1e6,
         "rss": rss,
@@ -192,7 +192,7 @@ def main():
     node, version = unpacked(args.cache.resolve(), "prometheus-node-exporter", "usr/bin/prometheus-node-exporter")
     rows.append((f"prometheus-node-exporter {version}", weigh([node, "--web.listen-address=127.0.0.1:0"])))
     guest, version = unpacked(args.cache.resolve(), "google-guest-agent", "usr/bin/google_guest_agent")
-    # It serves Google's machines only and is not run here: its size alone is told.
+    # It serves Google's machines only and is not run here: only its size is shown.
     rows.append((f"google-guest-agent {version}", {"size": guest.stat().st_size / 1e6}))
     print("| | size | idle RSS | idle CPU | start to READY | of it on the processor |\n| --- | --- | --- | --- | --- | --- |")
     units = [("size", "MB", 2), ("rss", "MB", 1), ("cpu", "%", 3), ("ready", "ms", 0), ("own", "ms", 0)]

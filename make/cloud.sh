@@ -31,7 +31,7 @@ expect() { # exit-code command…
   [ "$got" = "$wanted" ] || die "\`$*\` ended with exit code $got, expected $wanted"
 }
 
-# What every instance's agent says of it, one line each: instance, agent's version, verdict.
+# What every instance's agent reports, one line each: instance, agent's version, verdict.
 agents() {
   in_cloud imagebuilder --json status | python3 -c '
 import json, sys
@@ -40,10 +40,10 @@ for member in json.load(sys.stdin)["group"]["members"]:
 }
 # Waits until every instance of the fleet is fit under this agent, and prints what changes; at most so many seconds.
 until_agents() { # version seconds
-  local said=; local -i end=$((SECONDS + $2))
+  local last=; local -i end=$((SECONDS + $2))
   while true; do
     local now; now=$(agents)
-    [ "$now" = "$said" ] || { sed 's/^/  /' <<<"$now" >&2; said=$now; }
+    [ "$now" = "$last" ] || { sed 's/^/  /' <<<"$now" >&2; last=$now; }
     [ -z "$(awk -v version="$1" '$2 != version || $3 != "fit"' <<<"$now")" ] && return
     [ $SECONDS -lt "$end" ] || die "not every instance is fit under agent $1 after $2 s"
     sleep 1
@@ -57,7 +57,7 @@ on_instance() { # instance command…
   ssh -i "$shop/shop.key" -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
     "admin@$address" "$@" </dev/null 9>&-
 }
-# What the updater of an instance says of itself; a question in Python over `it`, such as it["trial"].
+# A value of an instance's update status: a Python expression over `it`, such as it["trial"].
 updater() { # instance expression
   on_instance "$1" cat /run/imagebuilder-update/status.json | python3 -c "
 import json, sys

@@ -19,17 +19,17 @@ trap 'rm -rf "$work"' EXIT
 again() { # command…: the proxy fails now and then
   local pause
   for pause in 10 20 60 0; do
-    "$@" >"$work/said" 2>"$work/log" && return
+    "$@" >"$work/answer" 2>"$work/log" && return
     [ $pause = 0 ] || { say "fetching $module failed; trying again in $pause s"; sleep $pause; }
   done
-  { grep '"Error"' "$work/said" || true; tail -n 5 "$work/log"; } >&2
+  { grep '"Error"' "$work/answer" || true; tail -n 5 "$work/log"; } >&2
   say "cannot fetch $module: is the Go module proxy reachable?"
   exit 3
 }
 
 cd "$work"
 again go mod download -json "$module"
-cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' said)" "$tree"
+cp -r "$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' answer)" "$tree"
 chmod -R u+w "$tree"
 cd "$tree"
 # What is built from, and no more.

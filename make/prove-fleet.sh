@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# What went wrong on fleets of other people, on real guests: an encrypted bake whose provisioner prints ids of others; a new agent
-# while the service cannot reach its store; a roll with every setting left at its default behind a target group with AWS's
-# deregistration delay of 300 s, while orders come in; a rollback after a roll that somebody cancelled. Exit 0 only when each ended as it should
-# and no acknowledged order was lost.
+# Faults of other people's fleets, on real guests: an encrypted bake whose provisioner prints ids of other resources; an agent release
+# while the service cannot reach its store; a roll with default settings behind a target group with AWS's deregistration delay of 300 s,
+# while orders come in; a rollback after a cancelled roll. Exit 0 only when each ended as it should and no acknowledged order was lost.
 # Called by make, after everything was built; ends everything it started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +33,7 @@ until_so() { # seconds what command…
 found_cloud
 found_channel
 
-part "an encrypted bake whose provisioner prints ids of others"
+part "an encrypted bake whose provisioner prints ids of other resources"
 victim=$(in_service | head -n1)
 # The built-in scripts, and one more.
 in_cloud imagebuilder --config unused.toml init --templates custom >&2
@@ -53,17 +52,17 @@ first=$(in_cloud imagebuilder bake)
 [ "$first" != "$source_ami" ] || die "the bake published an image that its provisioner named"
 [ "$(text ec2 describe-images --image-ids "$first" --query 'Images[0].BlockDeviceMappings[0].Ebs.Encrypted')" = True ] ||
   die "$first is not encrypted"
-[ "$(text ec2 describe-images --image-ids "$source_ami" --query 'Images[0].State')" = available ] || die "$source_ami is gone"
-in_service | grep -qx "$victim" || die "$victim is gone"
+[ "$(text ec2 describe-images --image-ids "$source_ami" --query 'Images[0].State')" = available ] || die "$source_ami was removed"
+in_service | grep -qx "$victim" || die "$victim was terminated"
 expect 0 imagebuilder reap >&2
 in_service | grep -qx "$victim" || die "$victim was reaped"
 
 part "the first roll, so that there is a service"
 expect 0 imagebuilder roll
 
-part "agent 0.2.0, published while the service cannot reach its store: nobody blames it"
+part "agent 0.2.0, published while the service cannot reach its store: it is not blamed"
 sick() { ! curl -fsS -o /dev/null --max-time 5 "$listener/gtg" 2>/dev/null; }
-# The channel is in S3 too: published before, for everybody in a minute.
+# The channel is in S3 too: published before, for all instances within a minute.
 expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves '1%@0m,100%@1m' >&2
 rehearsal dial "$cloud" 'deny.s3:PutObject' on 9>&- >&2
 # The service asks its store for orders only.
@@ -82,7 +81,7 @@ rehearsal dial "$cloud" 'deny.s3:PutObject' off 9>&- >&2
 until_agents 0.2.0 600
 for id in $(in_service); do
   skipped=$(updater "$id" 'it["skipped"]')
-  [ "$skipped" = "[]" ] || die "$id condemned a release for an outage: $skipped"
+  [ "$skipped" = "[]" ] || die "$id skips a release because of an outage: $skipped"
 done
 
 cp "$root/.cache/agent-changed" payload/imagebuilder-agent
@@ -99,7 +98,7 @@ cp imagebuilder.toml tuned.toml
 sed -i '/^\[roll\]/,$d' imagebuilder.toml
 expect 0 imagebuilder roll
 
-part "a roll that somebody cancels half-way (exit 13)"
+part "a roll that is cancelled half-way (exit 13)"
 delay 5
 cp tuned.toml imagebuilder.toml
 before=$(in_service)

@@ -14,7 +14,7 @@ declare -A about=(
 )
 order=(packer versitygw firmware rehearse fleet)
 
-# What ends a proof that this machine lacks something for, which has said what.
+# Ends a proof for which this machine lacks something; what is missing was printed.
 lacks() { [ "$1" != 3 ] && return "$1"; lacking=1; return 3; }
 
 packer() {

@@ -12,7 +12,7 @@ name=rehearse quick=; [ "${1:-}" = --quick ] && quick=1
 # shellcheck source=make/cloud.sh
 . make/cloud.sh
 
-# Where a box stands in the fleet for a release, of 2048: first in line is 0. As docs/agent.md has it.
+# An instance's position in the waves of a release, of 2048: the first is 0. See docs/agent.md.
 position() { # instance file
   python3 - "$1" "$2" <<'END'
 import hashlib, hmac, sys
@@ -34,7 +34,7 @@ part "release 1: roll"
 expect 0 imagebuilder roll
 
 if [ -n "$quick" ]; then
-  part "orders through the listener, as strangers come"
+  part "orders through the listener, at random intervals"
   expect 0 "$box/orders" load --url "$listener" --rate 10 --arrivals poisson --duration 10s \
     --ledger "$place/orders.ledger" --histogram "$place/load.hgrm"
 else
@@ -47,18 +47,18 @@ else
   expect 0 imagebuilder channel publish "$root/.cache/agent-changed" --waves all-at-once >&2
   until_agents 0.2.0 300
 
-  part "agent 0.3.0 dies on trial: only its first wave tries it, and every box stays on 0.2.0"
-  mapfile -t boxes < <(agents | cut -d' ' -f1)
-  # Of two boxes, a wave of one half may hold both, or none: another last line, until it holds one. The second wave is as
+  part "agent 0.3.0 dies on trial: only its first wave tries it, and every instance stays on 0.2.0"
+  mapfile -t instances < <(agents | cut -d' ' -f1)
+  # Of two instances, a wave of one half may hold both, or none: another last line, until it holds one. The second wave is as
   # narrow as can be; who is in neither waits a hundred days.
   first=() rest=()
-  for ((build = 0; ${#first[@]} != 1 || ${#rest[@]} != ${#boxes[@]} - 1; build++)); do
+  for ((build = 0; ${#first[@]} != 1 || ${#rest[@]} != ${#instances[@]} - 1; build++)); do
     first=() rest=()
     { cat "$shop/bad-agent.sh"; echo "# build $build"; } >"$place/bad-agent"
-    for box_id in "${boxes[@]}"; do
-      at=$(position "$box_id" "$place/bad-agent")
-      [ "$at" -ge 1024 ] || first+=("$box_id")
-      [ "$at" -le 1044 ] || rest+=("$box_id")
+    for id in "${instances[@]}"; do
+      at=$(position "$id" "$place/bad-agent")
+      [ "$at" -ge 1024 ] || first+=("$id")
+      [ "$at" -le 1044 ] || rest+=("$id")
     done
   done
   chmod +x "$place/bad-agent"
@@ -68,14 +68,14 @@ else
   skipped="[s['build']['version'] for s in it['skipped'] + it['failures'] if s['build']['digest'] == '$bad']"
   end=$((SECONDS + 240))
   until why=$(updater "${first[0]}" "$skipped") && [ "$why" != "[]" ]; do
-    [ $SECONDS -lt $end ] || die "${first[0]} has not tried the bad agent and gone back after 240 s"
+    [ $SECONDS -lt $end ] || die "${first[0]} has not tried the bad agent and reverted within 240 s"
     sleep 1
   done
   echo "  ${first[0]} tried it and went back: $why" >&2
   expect 0 imagebuilder channel withdraw 0.3.0 --reason 'dies on trial' >&2
   until_agents 0.2.0 120
-  for box_id in "${rest[@]}"; do
-    [ "$(updater "$box_id" "$skipped")" = "[]" ] || die "$box_id is not in the first wave, and tried the bad agent"
+  for id in "${rest[@]}"; do
+    [ "$(updater "$id" "$skipped")" = "[]" ] || die "$id is not in the first wave, and tried the bad agent"
   done
 
   part "release 2, a changed order service and agent 0.2.0, while orders come in: bake"
@@ -95,7 +95,7 @@ else
   part "release 4, fit at the gate: bake"
   release 4 "$root/.cache/orders-changed"
   in_cloud imagebuilder bake >&2
-  part "release 4, sick in the fleet: its boxes abandon the launch hook, the refresh is rolled back (exit 11)"
+  part "release 4, sick in the fleet: its instances abandon the launch hook, the refresh is rolled back (exit 11)"
   expect 11 imagebuilder roll
 
   kill -INT "$load"

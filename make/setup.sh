@@ -58,7 +58,7 @@ if [ "${1:-}" = test ]; then
   compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || packages+=(postgresql)
   need openssl openssl
 fi
-# Building the base image as somebody else than root.
+# Building the base image as another user than root.
 [ "$(id -u)" = 0 ] || { need fakeroot fakeroot; need newuidmap uidmap; }
 # Debian keeps ensurepip apart from python3; without it `python3 -m venv` fails.
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
@@ -70,8 +70,8 @@ if [ ${#packages[@]} -gt 0 ]; then
   mkdir -p .cache
   say "installing ${packages[*]} (log: .cache/apt.log)"
   : >.cache/apt.log
-  # Lists are fetched first, for the mirror may have no file any more that old lists name. Apt waits for dpkg's lock by
-  # itself when told to, and not for the one on its lists.
+  # Lists are fetched first, for the mirror may have no file any more that old lists name. Apt can wait
+  # for dpkg's lock (DPkg::Lock::Timeout), and not for the one on its lists.
   fresh_lists() { "${root[@]}" apt-get -o Acquire::Retries=3 update >>.cache/apt.log 2>&1; }
   again "apt-get update" fresh_lists || fail "apt-get update failed" "see .cache/apt.log"
   if ! apt-cache show packer >/dev/null 2>&1; then
@@ -82,8 +82,8 @@ if [ ${#packages[@]} -gt 0 ]; then
     install -y --no-install-recommends)
   installed() { "${install[@]}" "$@" >>.cache/apt.log 2>&1 || { fresh_lists; return 1; }; }
   if [[ " ${packages[*]} " == *" postgresql "* ]]; then
-    # Debian's package makes a database of its own and starts it, now and at every boot, unless told not to.
-    # Nobody asked for one on this machine; what was said there is said again afterwards.
+    # Debian's package creates a database cluster and starts it, now and at every boot, unless this file forbids it.
+    # Only the programs are needed; the file is put back afterwards.
     conf=/etc/postgresql-common/createcluster.conf
     again "apt-get install postgresql-common" installed postgresql-common ||
       fail "apt-get install postgresql-common failed" "see .cache/apt.log"
