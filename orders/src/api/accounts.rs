@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::Form;
-use super::{STORE_TIMEOUT, Shop, within};
+use super::shop::{STORE_TIMEOUT, Shop, within};
 use crate::accounts::{
     DEVICE_LIFETIME, Desk, DeviceToken, Origin, Refusal, SESSION_LIFETIME, Session, SessionToken,
 };

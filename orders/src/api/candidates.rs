@@ -17,7 +17,7 @@ use axum::routing::{any, get};
 use futures_util::{StreamExt, stream};
 use percent_encoding::percent_decode_str;
 
-use super::{STORE_TIMEOUT, within};
+use super::shop::{STORE_TIMEOUT, within};
 use crate::candidates::Candidates;
 use crate::chain::one_line;
 

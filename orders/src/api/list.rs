@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cursor::{Cursor, PREFIX};
 use super::operator::require_operator;
-use super::{STORE_TIMEOUT, Shop, within};
+use super::shop::{STORE_TIMEOUT, Shop, within};
 use crate::chain::one_line;
 use crate::order::{Order, OrderId};
 use crate::problem::Problem;

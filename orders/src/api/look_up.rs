@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::accounts::customer;
 use super::operator::{bearer, is_operator};
-use super::{STORE_TIMEOUT, Shop, within};
+use super::shop::{STORE_TIMEOUT, Shop, within};
 use crate::chain::one_line;
 use crate::order::OrderId;
 use crate::problem::Problem;

@@ -23,9 +23,10 @@ mod openapi;
 mod operator;
 mod place;
 mod scrape;
+mod shop;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -33,70 +34,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
 
 pub use bodies::Bodies;
+pub use shop::Shop;
 
-use crate::accounts::Desk;
-use crate::aws::InstanceId;
-use crate::candidates::Candidates;
-use crate::clock::Clock;
-use crate::metrics::OrderCount;
 use crate::metrics::prometheus::{Meter, Route};
-use crate::notices::Outbox;
 use crate::pages;
 use crate::problem::Problem;
-use crate::readiness::Readiness;
-use crate::settings::Settings;
-use crate::store::Store;
-
-/// How long the store may take. Afterwards the customer is told to try again.
-const STORE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Orders under way at once; more are sent away before memory grows.
-const ORDERS_AT_ONCE: usize = 512;
 
 /// For every answer but the shop page's parts. `sandbox` gives a document an origin of its own, without
 /// scripts and forms. <https://www.w3.org/TR/CSP3/#directive-sandbox>
 const DATA_POLICY: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What the handlers share.
-#[derive(Clone)]
-pub struct Shop {
-    /// Where orders are kept.
-    pub store: Arc<dyn Store>,
-    /// Whether the store works.
-    pub readiness: Readiness,
-    /// The host's clock.
-    pub clock: Clock,
-    /// The settings the service runs under.
-    pub settings: Arc<Settings>,
-    /// The counter behind the metric.
-    pub count: OrderCount,
-    /// What Prometheus is told.
-    pub meter: Arc<Meter>,
-    /// This box's id.
-    pub instance: InstanceId,
-    /// Places for orders under way, whose bodies are there.
-    pub places: Arc<Semaphore>,
-    /// Bodies that are being read.
-    pub bodies: Bodies,
-    /// Where customers say who they are; `None` when accounts are off.
-    pub desk: Option<Arc<Desk>>,
-    /// Where candidates are kept; `None` when the module is off.
-    pub candidates: Option<Arc<dyn Candidates>>,
-    /// Where new orders are announced; `None` when no notices are sent.
-    pub outbox: Option<Outbox>,
-}
-
-impl Shop {
-    /// As many places as may be taken at once.
-    #[must_use]
-    pub fn places() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(ORDERS_AT_ONCE))
-    }
-}
 
 /// The whole service as one router.
 pub fn router(shop: Shop) -> Router {
@@ -150,15 +100,6 @@ async fn method_not_allowed(method: Method) -> Problem {
         StatusCode::METHOD_NOT_ALLOWED,
         format!("this path does not answer to {method}; see the header Allow"),
     )
-}
-
-async fn within<T>(
-    limit: Duration,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::time::timeout(limit, work)
-        .await
-        .unwrap_or_else(|_| Err(anyhow::anyhow!("no answer within {} s", limit.as_secs())))
 }
 
 /// Goes with every request: gives it an id, logs it without the customer's data, sets the headers

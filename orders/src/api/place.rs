@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::accounts::customer;
 use super::body::Form;
 use super::idempotency::{Key, REPLAYED};
-use super::{STORE_TIMEOUT, Shop, within};
+use super::shop::{STORE_TIMEOUT, Shop, within};
 use crate::chain::one_line;
 use crate::metrics::prometheus::Refusal;
 use crate::order::{Draft, OrderId};

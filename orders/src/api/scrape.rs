@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::operator::require_look;
-use super::{ORDERS_AT_ONCE, Shop};
+use super::shop::{ORDERS_AT_ONCE, Shop};
 use crate::metrics::prometheus::Now;
 use crate::problem::Problem;
 use crate::readiness::State as Readiness;

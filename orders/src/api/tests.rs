@@ -1,15 +1,20 @@
 //! The rules of the router that need no server.
 
+use std::time::Duration;
+
+use super::shop::ORDERS_AT_ONCE;
 use super::*;
+use crate::accounts::Desk;
 use crate::accounts::memory::MemoryAccounts;
-use crate::aws::Aws;
+use crate::aws::{Aws, InstanceId};
 use crate::clock::Clock;
+use crate::metrics::OrderCount;
 use crate::order::{AccountId, Order, OrderId};
-use crate::settings::AwsSettings;
-use crate::settings::RawSettings;
+use crate::readiness::Readiness;
+use crate::settings::{AwsSettings, RawSettings, Settings};
 use crate::store::memory::MemoryStore;
 use crate::store::stuck::Stuck;
-use crate::store::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position};
+use crate::store::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
 use axum::body::Body;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
