@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::database::Database;
+use super::entry::{ORDER_COLUMNS, read_order};
 use super::session::{Columns, Value};
-use super::{ORDER_COLUMNS, Writes, limited, not_ours, read_order, rows, write};
+use super::statement::{Writes, limited, not_ours, rows, write};
 use crate::accounts::{Account, Accounts, Registered};
 use crate::order::{AccountId, Order, OrderId};
 

@@ -7,8 +7,9 @@
 use anyhow::Context;
 
 use super::database::Database;
+use super::entry::{ORDER_COLUMNS, read_order};
 use super::session::{Columns, Value};
-use super::{ORDER_COLUMNS, limited, not_ours, read_order, rows};
+use super::statement::{limited, not_ours, rows};
 use crate::order::OrderId;
 use crate::settings::Engine;
 use crate::store::numbered::{Numbered, Reading};

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod database;
+mod entry;
 mod file;
 mod follow;
 mod retry;
@@ -14,6 +15,7 @@ mod schema;
 #[cfg(test)]
 mod servers;
 mod session;
+mod statement;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,14 +23,16 @@ mod writer;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 
 use self::accounts::SqlAccounts;
 use self::database::Database;
+use self::entry::{ORDER_COLUMNS, Outcome, keep, read_order};
 use self::session::{Columns, Session, Value};
+use self::statement::{Writes, in_time, limited, rows, write};
 use self::writer::Writer;
 use super::{CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
 use crate::accounts::Accounts;
@@ -36,17 +40,12 @@ use crate::clock::Sweeps;
 use crate::order::{Order, OrderId};
 use crate::settings::{Engine, SqlAddress, SqlSettings};
 
-/// An operation that takes longer has failed; below the patience of who asks for an order.
-const OPERATION: Duration = Duration::from_secs(12);
 /// How long a claim is kept: clients try again within minutes, people within a day.
 const CLAIM_SECONDS: i64 = 72 * 3600;
 /// How often old claims are looked for.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 /// Claims deleted in one transaction: it must not hold locks for long.
 const PURGE_BATCH: i64 = 1000;
-
-/// The columns of an order, as `read_order` reads them.
-const ORDER_COLUMNS: &str = "id, received_at, account, name, address, flower, extra";
 
 /// Orders in a SQL database.
 pub struct SqlStore {
@@ -134,102 +133,6 @@ async fn purge_claims(database: &Database, time: i64) -> anyhow::Result<()> {
     }
 }
 
-/// What became of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Kept(Kept),
-    Exists,
-    KeyReused,
-}
-
-impl Outcome {
-    /// How its transaction ends: an entry that was refused after its claim was made leaves none.
-    fn end(self) -> &'static str {
-        match self {
-            Self::Kept(_) => "COMMIT",
-            Self::Exists | Self::KeyReused => "ROLLBACK",
-        }
-    }
-}
-
-/// Keeps the entry within the transaction that is open.
-async fn keep(
-    database: &Database,
-    session: &mut dyn Session,
-    entry: &Entry,
-) -> sqlx::Result<Outcome> {
-    let order = &entry.order;
-    let id = order.id.to_string();
-    if let Some(claim) = &entry.claim {
-        let made = database
-            .insert(
-                session,
-                "INSERT INTO claims (claim_key, fingerprint, order_id, made_at) VALUES (?, ?, ?, ?)",
-                &[
-                    Value::Bytes(&claim.key),
-                    Value::Bytes(&claim.fingerprint),
-                    Value::Text(&id),
-                    Value::Number(Timestamp::now().as_second()),
-                ],
-            )
-            .await?;
-        if !made {
-            let rows = session
-                .rows(
-                    "SELECT fingerprint, order_id FROM claims WHERE claim_key = ?",
-                    &[Value::Bytes(&claim.key)],
-                )
-                .await?;
-            // It may have been purged in between; the next try finds it gone.
-            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-            if row.bytes(0)? != claim.fingerprint {
-                return Ok(Outcome::KeyReused);
-            }
-            let holder = row.text(1)?;
-            if holder != id {
-                let holder = holder.parse().map_err(not_ours)?;
-                return Ok(Outcome::Kept(Kept::Before(holder)));
-            }
-        }
-    }
-    let extra = order.extra_row().map_err(not_ours)?;
-    let account = order.account.map(|account| account.to_string());
-    let inserted = database
-        .insert(
-            session,
-            "INSERT INTO orders (id, received_at, account, name, address, flower, extra) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-            &[
-                Value::Text(&id),
-                Value::Text(&order.received_at.to_string()),
-                Value::MaybeText(account.as_deref()),
-                Value::Text(&order.name),
-                Value::Text(&order.address),
-                Value::Text(&order.flower),
-                Value::Text(&extra),
-            ],
-        )
-        .await?;
-    if !inserted {
-        let same = read(session, &id).await?.as_ref() == Some(order);
-        return Ok(if same {
-            Outcome::Kept(Kept::Now)
-        } else {
-            Outcome::Exists
-        });
-    }
-    if entry.notice {
-        database
-            .insert(
-                session,
-                "INSERT INTO notices (order_id) VALUES (?)",
-                &[Value::Text(&id)],
-            )
-            .await?;
-    }
-    Ok(Outcome::Kept(Kept::Now))
-}
-
 /// A whole transaction with something to sync, so that a replica that only reads, a full disk and a
 /// standby that does not confirm are found. It leaves nothing. Its row is its own, so that no box
 /// waits for another's.
@@ -243,108 +146,6 @@ async fn try_out(database: &Database, session: &mut dyn Session) -> sqlx::Result
         .execute("DELETE FROM probes WHERE id = ?", &values)
         .await?;
     session.run("COMMIT").await
-}
-
-async fn read(session: &mut dyn Session, id: &str) -> sqlx::Result<Option<Order>> {
-    let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id = ?");
-    let rows = session.rows(&sql, &[Value::Text(id)]).await?;
-    rows.first().map(|row| read_order(&**row)).transpose()
-}
-
-/// An order out of its columns.
-fn read_order(row: &dyn Columns) -> sqlx::Result<Order> {
-    let account = row.maybe_text(2)?;
-    Ok(Order {
-        id: row.text(0)?.parse().map_err(not_ours)?,
-        received_at: row.text(1)?.parse().map_err(not_ours)?,
-        account: account
-            .map(|account| account.parse().map_err(not_ours))
-            .transpose()?,
-        name: row.text(3)?,
-        address: row.text(4)?,
-        flower: row.text(5)?,
-        extra: serde_json::from_str(&row.text(6)?).map_err(not_ours)?,
-        receipt: None,
-    }
-    .with_its_receipt())
-}
-
-/// What is in a column was not written by us.
-fn not_ours(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::Decode(Box::new(error))
-}
-
-/// Runs one statement that only reads.
-async fn rows(
-    database: &Database,
-    what: &'static str,
-    sql: &str,
-    values: &[Value<'_>],
-) -> anyhow::Result<Vec<Box<dyn Columns>>> {
-    let work = async {
-        let pools = database.pools().await?;
-        let rows = retry::tried(database, || async move {
-            let mut session = pools.read.session().await?;
-            let rows = session.rows(sql, values).await?;
-            session.done();
-            Ok(rows)
-        });
-        rows.await.map_err(retry::explained).context(what)
-    };
-    in_time(database, what, work).await
-}
-
-/// How one statement writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writes {
-    /// As it says.
-    Plainly,
-    /// One row, unless its key is taken. Run twice it may be said that it was, by the first run.
-    UnlessTaken,
-}
-
-/// Runs one statement that writes and bears being run twice; how many rows it changed.
-async fn write(
-    database: &Database,
-    what: &'static str,
-    how: Writes,
-    sql: &str,
-    values: &[Value<'_>],
-) -> anyhow::Result<u64> {
-    let work = async {
-        let pools = database.pools().await?;
-        let changed = retry::tried(database, || async move {
-            let mut session = database.write(pools).await?;
-            let changed = match how {
-                Writes::Plainly => session.execute(sql, values).await?,
-                Writes::UnlessTaken => {
-                    u64::from(database.insert(&mut *session, sql, values).await?)
-                }
-            };
-            session.done();
-            Ok(changed)
-        });
-        let changed = changed.await;
-        database.still_there()?;
-        changed.map_err(retry::explained).context(what)
-    };
-    in_time(database, what, work).await
-}
-
-async fn in_time<T>(
-    database: &Database,
-    what: &str,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::time::timeout(OPERATION, work)
-        .await
-        .unwrap_or_else(|_| {
-            Err(anyhow!(
-                "{what}: {} did not answer within {} s",
-                database.address(),
-                OPERATION.as_secs()
-            ))
-        })
 }
 
 #[async_trait]
@@ -459,8 +260,4 @@ impl SqlStore {
             Engine::MySql | Engine::Postgres => self.database.connect().await,
         }
     }
-}
-
-fn limited(limit: usize) -> Value<'static> {
-    Value::Number(i64::try_from(limit).unwrap_or(i64::MAX))
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, anyhow};
 use tokio::sync::{mpsc, oneshot};
 
 use super::database::Database;
+use super::entry::{Outcome, keep};
 use super::retry;
-use super::{Outcome, keep};
 use crate::store::Entry;
 
 /// Orders in one transaction at most: what a caller waits for stays short.

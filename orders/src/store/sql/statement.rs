@@ -1,0 +1,94 @@
+//! Single statements: run in time, again after a passing failure.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::database::Database;
+use super::retry;
+use super::session::{Columns, Value};
+
+/// An operation that takes longer has failed; below the patience of who asks for an order.
+pub(super) const OPERATION: Duration = Duration::from_secs(12);
+
+/// What is in a column was not written by us.
+pub(super) fn not_ours(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// Runs one statement that only reads.
+pub(super) async fn rows(
+    database: &Database,
+    what: &'static str,
+    sql: &str,
+    values: &[Value<'_>],
+) -> anyhow::Result<Vec<Box<dyn Columns>>> {
+    let work = async {
+        let pools = database.pools().await?;
+        let rows = retry::tried(database, || async move {
+            let mut session = pools.read.session().await?;
+            let rows = session.rows(sql, values).await?;
+            session.done();
+            Ok(rows)
+        });
+        rows.await.map_err(retry::explained).context(what)
+    };
+    in_time(database, what, work).await
+}
+
+/// How one statement writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// As it says.
+    Plainly,
+    /// One row, unless its key is taken. Run twice it may be said that it was, by the first run.
+    UnlessTaken,
+}
+
+/// Runs one statement that writes and bears being run twice; how many rows it changed.
+pub(super) async fn write(
+    database: &Database,
+    what: &'static str,
+    how: Writes,
+    sql: &str,
+    values: &[Value<'_>],
+) -> anyhow::Result<u64> {
+    let work = async {
+        let pools = database.pools().await?;
+        let changed = retry::tried(database, || async move {
+            let mut session = database.write(pools).await?;
+            let changed = match how {
+                Writes::Plainly => session.execute(sql, values).await?,
+                Writes::UnlessTaken => {
+                    u64::from(database.insert(&mut *session, sql, values).await?)
+                }
+            };
+            session.done();
+            Ok(changed)
+        });
+        let changed = changed.await;
+        database.still_there()?;
+        changed.map_err(retry::explained).context(what)
+    };
+    in_time(database, what, work).await
+}
+
+pub(super) async fn in_time<T>(
+    database: &Database,
+    what: &str,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(OPERATION, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(anyhow!(
+                "{what}: {} did not answer within {} s",
+                database.address(),
+                OPERATION.as_secs()
+            ))
+        })
+}
+
+pub(super) fn limited(limit: usize) -> Value<'static> {
+    Value::Number(i64::try_from(limit).unwrap_or(i64::MAX))
+}
