@@ -4,14 +4,7 @@
 
 mod dynamodb;
 
-use std::sync::Arc;
-
-use anyhow::Context;
 use async_trait::async_trait;
-
-use crate::aws::Aws;
-use crate::settings::{CandidatesAddress, Settings};
-use crate::store::Store;
 
 pub use dynamodb::DynamoDbCandidates;
 
@@ -64,31 +57,5 @@ pub(crate) async fn all(candidates: &dyn Candidates) -> Vec<String> {
             Some(name) => next = Some(name),
             None => return all,
         }
-    }
-}
-
-/// The place that the settings name, if they name one; `store` is where orders are kept.
-///
-/// # Errors
-/// When the settings name a place that cannot be, wherever the service runs.
-pub fn open(
-    settings: &Settings,
-    store: &dyn Store,
-    aws: &Aws,
-) -> anyhow::Result<Option<Arc<dyn Candidates>>> {
-    let Some(address) = &settings.candidates else {
-        return Ok(None);
-    };
-    match address {
-        CandidatesAddress::Embedded => store.candidates().map(Some).with_context(|| {
-            format!(
-                "{} keeps no candidates; hint: write candidates = \"dynamodb://Candidates\"",
-                settings.store
-            )
-        }),
-        CandidatesAddress::DynamoDb { table } => Ok(Some(Arc::new(DynamoDbCandidates::new(
-            table.clone(),
-            aws.clone(),
-        )))),
     }
 }

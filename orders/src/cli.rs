@@ -23,6 +23,7 @@ use crate::accounts::Desk;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
 use crate::clock::Clock;
+use crate::exit::Failure;
 use crate::listen::{self, Handed};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::log::Log;
@@ -31,7 +32,7 @@ use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
 use crate::server::{self, Bounds, Drained, Stop};
 use crate::settings::{RawSettings, Settings};
-use crate::{VERSION, candidates, chain, store};
+use crate::{VERSION, chain, store};
 
 /// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
 /// memory.
@@ -100,25 +101,6 @@ struct ServeArgs {
     /// Settings file [default: /etc/orders/orders.toml, if there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-/// Why the program ends otherwise than well.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// Wrong usage or settings: exit code 2.
-    Usage(anyhow::Error),
-    /// Something did not work: exit code 1.
-    Unexpected(anyhow::Error),
-    /// It worked, and what it found is bad; already said: exit code 1.
-    Found,
-    /// An accepted order is not in its store once; already said: exit code 3.
-    Lost,
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Unexpected(error)
-    }
 }
 
 /// The whole program.
@@ -287,7 +269,7 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         places: Shop::places(),
         bodies: api::Bodies::default(),
         desk,
-        candidates: candidates::open(&settings, &*store, &aws)?,
+        candidates: store::open_candidates(&settings, &*store, &aws)?,
         outbox,
     };
     let told_to_stop = async {

@@ -12,6 +12,7 @@ pub mod candidates;
 pub mod chain;
 pub mod cli;
 pub mod clock;
+mod exit;
 #[cfg(test)]
 mod flaky;
 pub mod listen;

@@ -11,10 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::arrivals::Arrivals;
 use super::audit::{NO_ID, NUMBER_FIELD, RUN_FIELD};
 use super::client::{Client, Reply, Trouble};
 use super::ledger::{Answer, Ledger, Run};
+use super::plan::{Plan, Until};
 use super::report::Report;
 use super::view::View;
 
@@ -30,33 +30,6 @@ const WARM: f64 = 0.05;
 /// The first wait before a second try; it doubles from try to try, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// When to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Until {
-    /// After this long.
-    Elapsed(Duration),
-    /// When told by a signal.
-    Stopped,
-}
-
-/// What is to be driven at what.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) url: String,
-    /// Orders a second.
-    pub(super) rate: f64,
-    pub(super) arrivals: Arrivals,
-    pub(super) until: Until,
-    /// For each try.
-    pub(super) timeout: Duration,
-    pub(super) flower: String,
-    /// Tries beyond the first; when there may be any, orders have idempotency keys.
-    pub(super) retries: u32,
-    /// At most; as many are made beforehand when it was asked for by name.
-    pub(super) connections: usize,
-    pub(super) warm: bool,
-}
 
 /// A load about to be driven.
 pub(super) struct Drive {

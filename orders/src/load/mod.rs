@@ -10,6 +10,7 @@ mod audit;
 mod client;
 mod drive;
 mod ledger;
+mod plan;
 mod report;
 mod view;
 
@@ -20,13 +21,14 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
-use crate::cli::Failure;
+use crate::exit::Failure;
 use crate::settings::{RawSettings, Secret, Settings};
 
 use arrivals::Arrivals;
 use audit::Source;
-use drive::{Drive, Plan, Until};
+use drive::Drive;
 use ledger::{Entries, Ledger, Run};
+use plan::{Plan, Until};
 use report::Report;
 
 /// Connections at most, unless told otherwise: well below the 1024 files a process may have open.

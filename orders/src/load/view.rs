@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-use super::drive::{Plan, Until};
 use super::ledger::Run;
+use super::plan::{Plan, Until};
 use super::report::{Report, Times};
 
 /// Time between two pictures on a terminal, and between two lines elsewhere.
