@@ -1,25 +1,25 @@
-//! Who calls, by address: what limits per caller go by.
+//! The caller's network address, by which callers are rate limited.
 //!
-//! Rule: of what a client sends about its address only that is believed which our own proxies wrote. Each
-//! appends the address that it was called from to `X-Forwarded-For`; with `forwarded_hops = n` trusted
-//! proxies the caller is the n-th entry from the right, and what stands before it is the caller's own word.
+//! Rule: trust only the part of `X-Forwarded-For` that our own proxies wrote. Each appends the address it was
+//! called from; with `forwarded_hops = n` trusted proxies, the caller is the n-th entry from the right.
+//! Earlier entries were sent by the caller.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::request::Parts;
 
-/// The address of a connection's other side, among a request's extensions.
+/// The peer address of a connection, stored in a request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-/// A caller, as far as limits tell callers apart: an address of version 4, or the 64 bits of a network of
-/// version 6, of which everybody has one.
+/// A caller as rate limits distinguish them: an IPv4 address, or the /64 network of an IPv6 address, since
+/// every host has a whole /64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller(IpAddr);
 
 impl Caller {
-    /// The caller of a request that came through `hops` trusted proxies; `None` when the connection's other
-    /// side is not known. A request that did not come through all of them is its sender's.
+    /// The caller of a request that came through `hops` trusted proxies; `None` if the connection's peer is
+    /// not known. A request that did not pass all of them is attributed to its peer.
     #[must_use]
     pub fn of(parts: &Parts, hops: usize) -> Option<Self> {
         let peer = parts.extensions.get::<Peer>().map(|Peer(address)| *address);
@@ -44,7 +44,7 @@ impl From<IpAddr> for Caller {
     }
 }
 
-/// An address as proxies write it, some with the port.
+/// Parses an address as proxies write it, with or without a port.
 fn address(text: &str) -> Option<IpAddr> {
     text.parse()
         .ok()
@@ -75,7 +75,7 @@ mod tests {
             (&[], 0, "10.0.0.1"),
             (&["198.51.100.7"], 0, "10.0.0.1"),
             (&["198.51.100.7"], 1, "198.51.100.7"),
-            // What stands before was sent by the caller.
+            // Earlier entries were sent by the caller.
             (&["1.1.1.1, 198.51.100.7"], 1, "198.51.100.7"),
             (&["1.1.1.1", "198.51.100.7"], 1, "198.51.100.7"),
             (&["1.1.1.1, 198.51.100.7, 203.0.113.9"], 2, "198.51.100.7"),
@@ -83,7 +83,7 @@ mod tests {
             (&["[2001:db8::1]:4711"], 1, "2001:db8::"),
             (&["2001:db8::ffff:1"], 1, "2001:db8::"),
             (&["::ffff:198.51.100.7"], 1, "198.51.100.7"),
-            // Not through the proxies, or nonsense: the connection's other side.
+            // Not through the proxies, or not an address: the connection's peer.
             (&["198.51.100.7"], 2, "10.0.0.1"),
             (&["unknown"], 1, "10.0.0.1"),
         ];

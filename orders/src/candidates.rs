@@ -1,6 +1,6 @@
-//! Candidates: names that are kept, for the clients of the candidate service. Off unless set.
+//! Candidates: names stored for the clients of the candidate service. Off unless configured.
 //!
-//! Owns what a place of candidates can do; the HTTP contract is in `api/candidates.rs`.
+//! Owns the storage trait; the HTTP contract is in `api/candidates.rs`.
 
 mod dynamodb;
 
@@ -8,21 +8,21 @@ use async_trait::async_trait;
 
 pub use dynamodb::DynamoDbCandidates;
 
-/// A place that keeps candidates.
+/// Storage for candidates.
 #[async_trait]
 pub trait Candidates: Send + Sync {
-    /// Keeps the name; one that is there already stays there once.
+    /// Stores the name; storing it again has no effect.
     async fn put(&self, name: &str) -> anyhow::Result<()>;
 
-    /// Whether the name is kept.
+    /// Whether the name is stored.
     async fn has(&self, name: &str) -> anyhow::Result<bool>;
 
-    /// The first [`PAGE`] names at most, or those that come after a page's `next`; in no promised order.
+    /// The first [`PAGE`] names at most, or those after a page's `next`; in no particular order.
     async fn page(&self, after: Option<&str>) -> anyhow::Result<Names>;
 }
 
-/// Names of a page, at most. Names have up to 2 KiB: what a reader of the list holds in memory is a page, however
-/// many there are and however slowly they are read.
+/// Most names on a page. A name has up to 2 KiB: a reader of the list holds one page in memory, however many
+/// names there are and however slowly they are read.
 pub const PAGE: usize = 64;
 
 /// A page of names.
@@ -30,12 +30,12 @@ pub const PAGE: usize = 64;
 pub struct Names {
     /// The names.
     pub names: Vec<String>,
-    /// Where the next page begins; `None` on the last.
+    /// Where the next page begins; `None` on the last page.
     pub next: Option<String>,
 }
 
 impl Names {
-    /// The page that begins `names`, which has one more than fits when there is another page.
+    /// The page at the start of `names`, which has one more than fits if there is another page.
     #[must_use]
     pub fn cut(mut names: Vec<String>) -> Self {
         let more = names.len() > PAGE;

@@ -1,19 +1,18 @@
-//! How an error is told, to people and to the log: in one line, each cause once, the cure last.
+//! Formats an error with its causes, for people and the log: one line, each cause once, hints last.
 //!
-//! Libraries say their causes in their own words as well as by name, so that a chain printed as it is
-//! says the same two or three times; and a cure stands beside what it was known at, mostly in front of
-//! the reason.
+//! Libraries often repeat their causes in their own messages, so a chain printed as it is repeats the same
+//! text two or three times. Hints are attached where they are known, often before the actual cause.
 
 use std::fmt::Write;
 
-/// What stands before a cure in a message.
+/// Separates a message from its hint.
 const HINT: &str = "; hint: ";
 
-/// How much of one cause is shown, in characters.
+/// Longest text of one cause, in characters.
 const LONGEST: usize = 1000;
 
-/// A cause as it may be shown: what services answer is text from outside. An HTML page is a server's word that it is not
-/// what was asked for, and is left out; control characters are spaces; the rest is bounded.
+/// Makes a cause safe to print: services' answers are untrusted text. HTML pages are replaced by a note,
+/// control characters by spaces, and the length is limited.
 fn plain(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let page = ["<!doctype html", "<html"]
@@ -23,7 +22,7 @@ fn plain(text: &str) -> String {
     let text = match page {
         None => text.to_owned(),
         Some(page) => {
-            // XHTML begins as XML.
+            // XHTML starts with an XML declaration.
             let begin = lower[..page].rfind("<?xml").unwrap_or(page);
             format!("{}(an HTML page)", &text[..begin])
         }
@@ -34,7 +33,7 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-/// The error's whole chain: `what failed: why: why that; hint: what to do`.
+/// The whole chain in one line: `operation: cause: cause; hint: what to do`.
 #[must_use]
 pub fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
@@ -91,7 +90,7 @@ mod tests {
                 "listen on port 80: address in use; hint: is another one running?",
             ),
             (
-                // As object_store has it: every message has the ones below it.
+                // object_store repeats each cause in the message above it.
                 anyhow!("status 404")
                     .context("PUT failed: status 404")
                     .context("not found: PUT failed: status 404")

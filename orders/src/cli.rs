@@ -1,7 +1,7 @@
-//! The command line: serve, `load`, `check`; exit codes; the start and the stop of the service.
+//! The command line: `serve` (the default), `load` and `check`; starting and stopping the service.
 //!
-//! Exit codes: 0 done · 1 something failed (orders failed or lost, no port to listen on) · 2 usage
-//! or settings · 3 an accepted order is lost, or is there twice.
+//! Exit codes: 0 success · 1 failure (orders failed or were lost, the port is taken) · 2 usage or settings ·
+//! 3 an accepted order is lost or stored twice.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,12 +19,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::accounts::Desk;
+use crate::accounts::AccountService;
 use crate::api::{self, Shop};
 use crate::aws::{Aws, InstanceId};
 use crate::clock::Clock;
 use crate::exit::Failure;
-use crate::listen::{self, Handed};
+use crate::listen::{self, Inherited};
 use crate::load::{self, CheckArgs, LoadArgs};
 use crate::log::Log;
 use crate::metrics::{OrderCount, Publisher};
@@ -34,29 +34,32 @@ use crate::server::{self, Bounds, Drained, Stop};
 use crate::settings::{RawSettings, Settings};
 use crate::{VERSION, chain, store};
 
-/// Blocking threads wait in the disk, a handful at a time (the file store's own bound); each costs
-/// memory.
+/// Blocking threads wait for the disk, a few at a time (the file store has its own limit); each costs memory.
 const BLOCKING_THREADS: usize = 32;
-/// Closing the store may take this long (the file store's own limit).
-const LAST_CLOSE: Duration = Duration::from_secs(3);
-/// The longest that a stop takes by default, from SIGTERM to the end of the process, without the program's own
-/// time. The unit's `TimeoutStopSec` must be longer, or orders under way are cut off.
+/// Time limit for closing the store (the file store's own limit).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The longest a stop takes with these settings, from SIGTERM to the end of the process, not counting the
+/// program's own time. The unit's `TimeoutStopSec` must be longer, or systemd cuts off orders in progress.
 #[must_use]
 pub fn longest_stop(settings: &Settings) -> Duration {
-    settings.lame_duck + settings.drain + LAST_METRIC + LAST_NOTICES + LAST_CLOSE
+    settings.lame_duck
+        + settings.drain
+        + FINAL_METRIC_TIMEOUT
+        + FINAL_NOTICES_TIMEOUT
+        + CLOSE_TIMEOUT
 }
 
-/// The last metric call may take this long when the service stops.
-const LAST_METRIC: Duration = Duration::from_secs(3);
-/// And the last notices; the store has what is not sent by then.
-const LAST_NOTICES: Duration = Duration::from_secs(3);
+/// Time limit for the last metric call when the service stops.
+const FINAL_METRIC_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit for the last notices when the service stops. The store keeps what is not sent by then.
+const FINAL_NOTICES_TIMEOUT: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Parser)]
 #[command(
     name = "orders",
     version = VERSION,
-    about = "Takes orders over HTTP; answers once they are durable",
-    after_help = "Without a command it serves. Settings: flags, then ORDERS_* variables, then \
+    about = "Take orders over HTTP and answer once they are durable",
+    after_help = "Without a command, serve. Settings come from flags, then ORDERS_* variables, then \
                   /etc/orders/orders.toml, then defaults; see docs/orders.md.",
     args_conflicts_with_subcommands = true
 )]
@@ -69,9 +72,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Place orders at a given rate and write down which were accepted
+    /// Place orders at a given rate and record the answers in a ledger
     Load(LoadArgs),
-    /// See that every accepted order of a ledger is kept, once
+    /// Verify that every accepted order of a ledger is stored exactly once
     Check(CheckArgs),
 }
 
@@ -80,57 +83,57 @@ struct ServeArgs {
     /// Address to listen on [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where orders are kept: file:///folder, s3://bucket/prefix, dynamodb://table, sqlite:///path,
+    /// Where to store orders: file:///folder, s3://bucket/prefix, dynamodb://table, sqlite:///path,
     /// mysql://user@host/database or postgres://user@host/database [default: file:///var/lib/orders, or
-    /// ~/.local/state/orders of a user who may not write there]
+    /// ~/.local/state/orders if that is not writable]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
-    /// CloudWatch namespace of the metric OrderCount; empty: off [default: off]
+    /// CloudWatch namespace for the metric OrderCount; empty turns it off [default: off]
     #[arg(long, value_name = "NAME")]
     metrics_namespace: Option<String>,
-    /// Flowers on sale, separated by commas
+    /// Flowers on sale, separated by commas [default: romantic_roses,spring_tulips,blossom_mix]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     flowers: Option<Vec<String>>,
-    /// Seconds that orders under way get to finish after SIGTERM and the lame-duck time [default: 20]
+    /// Seconds to wait for requests in progress after the lame-duck time [default: 20]
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<u64>,
-    /// Seconds that it goes on serving after SIGTERM, not ready, closing connections with their answers
-    /// [default: 5]
+    /// Seconds to keep serving after SIGTERM while reporting not ready and closing each connection after its
+    /// answer [default: 5]
     #[arg(long, value_name = "SECONDS")]
     lame_duck_seconds: Option<u64>,
-    /// Settings file [default: /etc/orders/orders.toml, if there]
+    /// Settings file [default: /etc/orders/orders.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
-/// The whole program.
+/// Run the program.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Found) => ExitCode::from(1),
+        Err(Failure::Reported) => ExitCode::from(1),
         Err(Failure::Lost) => ExitCode::from(3),
-        Err(Failure::Usage(error)) => complain(&error, 2),
-        Err(Failure::Unexpected(error)) => complain(&error, 1),
+        Err(Failure::Usage(error)) => print_error(&error, 2),
+        Err(Failure::Unexpected(error)) => print_error(&error, 1),
     }
 }
 
 #[expect(
     clippy::print_stderr,
-    reason = "the one place that says why the program ends"
+    reason = "the one place that prints why the program fails"
 )]
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+fn print_error(error: &anyhow::Error, code: u8) -> ExitCode {
     eprintln!("orders: {}", chain::one_line(error));
     ExitCode::from(code)
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    // Variables that are not text cannot be ours.
+    // Variables that are not UTF-8 cannot be ours.
     let environment: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    let handed = Handed::take();
+    let inherited = Inherited::take();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -151,34 +154,34 @@ fn run(cli: Cli) -> Result<(), Failure> {
             let settings =
                 Settings::load(flags, args.config, &environment).map_err(Failure::Usage)?;
             let _log = Log::to_stderr(log_level(&environment)?)?;
-            runtime.block_on(serve(settings, handed))
+            runtime.block_on(serve(settings, inherited))
         }
         Some(Command::Load(args)) => runtime.block_on(load::load(args, &environment)),
         Some(Command::Check(args)) => runtime.block_on(load::check(args, &environment)),
     };
-    // A thread that is stuck in a dead disk must not keep the process from ending.
+    // A thread that is stuck on a failed disk must not keep the process from ending.
     runtime.shutdown_background();
     ended
 }
 
-/// From which level on is logged.
+/// The least severe level that is logged.
 fn log_level(environment: &BTreeMap<String, String>) -> Result<LevelFilter, Failure> {
     match environment.get("ORDERS_LOG").filter(|level| !level.is_empty()) {
         None => Ok(LevelFilter::INFO),
         Some(level) => level.parse().map_err(|_| {
             Failure::Usage(anyhow::anyhow!(
-                "ORDERS_LOG={level} is no level; hint: choose off, error, warn, info, debug or trace"
+                "ORDERS_LOG={level} is not a log level; hint: choose off, error, warn, info, debug or trace"
             ))
         }),
     }
 }
 
-/// The socket that connections come from, and whose it is, for the log.
+/// The listening socket and, for the log, who opened it.
 async fn listen(
     wanted: Option<SocketAddr>,
-    handed: Handed,
+    inherited: Inherited,
 ) -> Result<(TcpListener, &'static str), Failure> {
-    if let Some(socket) = handed.socket(wanted).map_err(Failure::Usage)? {
+    if let Some(socket) = inherited.socket(wanted).map_err(Failure::Usage)? {
         let socket = TcpListener::from_std(socket).context("use the socket from systemd")?;
         return Ok((socket, "systemd"));
     }
@@ -188,26 +191,31 @@ async fn listen(
             .parse()
             .context("read the default address")?,
     };
-    let socket = listen::bind(address)
-        .with_context(|| format!("listen on {address}; hint: is another orders running there?"))?;
+    let socket = listen::bind(address).with_context(|| {
+        format!("listen on {address}; hint: find out what listens there with ss -ltnp")
+    })?;
     Ok((socket, "own"))
 }
 
-async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
+async fn serve(settings: Settings, inherited: Inherited) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let (listener, socket) = listen(settings.listen, handed).await?;
-    let address = listener.local_addr().context("ask for our address")?;
+    let (listener, socket) = listen(settings.listen, inherited).await?;
+    let address = listener
+        .local_addr()
+        .context("read the listener's address")?;
     let store_address = settings.store.to_string();
     tracing::info!(version = VERSION, %address, socket, store = store_address, "listening");
-    let operators = match settings.operator_listen {
+    let operator_listener = match settings.operator_listen {
         None => None,
         Some(wanted) => {
-            let door = listen::bind(wanted)
-                .with_context(|| format!("listen on {wanted}, for the operator"))?;
-            let address = door.local_addr().context("ask for our address")?;
-            tracing::info!(operator_address = %address, "the operator's listener");
-            Some(door)
+            let listener = listen::bind(wanted)
+                .with_context(|| format!("listen on {wanted} for operator_listen"))?;
+            let address = listener
+                .local_addr()
+                .context("read the operator listener's address")?;
+            tracing::info!(operator_address = %address, "listening for the operator");
+            Some(listener)
         }
     };
     for warning in &settings.warnings {
@@ -220,18 +228,18 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     let readiness = Readiness::default();
     let count = OrderCount::default();
     let instance = InstanceId::new(aws.clone());
-    // Asked for once now, so that the first who wants to see it need not ask twice.
+    // Start the lookup now, so that the first health check that asks for details has the id.
     let _ = instance.now_or_unknown();
-    tokio::spawn(readiness.clone().watch(Arc::clone(&store)));
-    tokio::spawn(feed_watchdog());
-    tokio::spawn(tell_systemd(readiness.clone(), store_address));
+    tokio::spawn(readiness.clone().probe_forever(Arc::clone(&store)));
+    tokio::spawn(notify_watchdog());
+    tokio::spawn(report_to_systemd(readiness.clone(), store_address));
 
     let (stop, stopped) = watch::channel(());
     let publishing = settings.metrics.clone().map(|metrics| {
         let publisher = Publisher::new(count.clone(), metrics, aws.clone());
         let mut stopped = stopped.clone();
         tokio::spawn(publisher.run(async move {
-            // An error means that the sender is gone, which means stop as well.
+            // An error means that the sender was dropped, which also means stop.
             let _ = stopped.changed().await;
         }))
     });
@@ -250,11 +258,11 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         }
     };
 
-    let desk = if settings.accounts {
+    let accounts = if settings.accounts {
         let accounts = store.accounts().context(
-            "accounts are on, but this store keeps none; hint: write store = \"sqlite:///var/lib/orders/orders.db\"",
+            "accounts are on, but this store does not support them; hint: write store = \"sqlite:///var/lib/orders/orders.db\"",
         )?;
-        Some(Arc::new(Desk::new(accounts)))
+        Some(Arc::new(AccountService::new(accounts)))
     } else {
         None
     };
@@ -268,19 +276,19 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
         instance,
         places: Shop::places(),
         bodies: api::Bodies::default(),
-        desk,
+        accounts,
         candidates: store::open_candidates(&settings, &*store, &aws)?,
         outbox,
     };
-    let told_to_stop = async {
+    let stop_requested = async {
         let lame_duck = tokio::select! {
             _ = terminate.recv() => settings.lame_duck,
-            // Somebody sits and waits.
+            // A person at a terminal is waiting.
             _ = interrupt.recv() => Duration::ZERO,
         };
         readiness.drain();
-        // Said here and not by the task that tells of changes: with nothing under way the process
-        // ends before that task has its turn.
+        // Reported here and not by `report_to_systemd`: with no request in progress the process ends before
+        // that task runs again.
         let status = State::Draining.reason().unwrap_or_default();
         tracing::info!(status, "stopping");
         notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
@@ -288,63 +296,67 @@ async fn serve(settings: Settings, handed: Handed) -> Result<(), Failure> {
     };
     let bounds = Bounds::default().within_open_files();
     let open = shop.meter.connections.clone();
-    if let Some(door) = operators {
-        // Until the process ends: what happens during the stop is to be seen, too.
+    if let Some(listener) = operator_listener {
+        // Serves until the process ends, so that metrics stay readable during the stop.
         let never = Stop {
-            told: std::future::pending(),
-            hurry: std::future::pending(),
+            requested: std::future::pending(),
+            skip_lame_duck: std::future::pending(),
             drain: Duration::ZERO,
         };
         let router = api::operator_router(shop.clone());
         let few = Bounds {
             connections: 64,
-            speaking: 32,
+            active: 32,
             ..Bounds::default()
         };
         tokio::spawn(async move {
-            server::serve(door, router, few, Gauge::default(), never).await;
+            server::serve(listener, router, few, Gauge::default(), never).await;
         });
     }
     let router = api::router(shop);
-    let mut again = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let hurry = async move {
-        let _ = again.recv().await;
+    let mut second_interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let skip_lame_duck = async move {
+        let _ = second_interrupt.recv().await;
     };
-    let the_end = Stop {
-        told: told_to_stop,
-        hurry,
+    let stop_plan = Stop {
+        requested: stop_requested,
+        skip_lame_duck,
         drain: settings.drain,
     };
-    let drained = server::serve(listener, router, bounds, open, the_end).await;
+    let drained = server::serve(listener, router, bounds, open, stop_plan).await;
 
     drop(stop);
     if let Some(publishing) = publishing
-        && tokio::time::timeout(LAST_METRIC, publishing).await.is_err()
+        && tokio::time::timeout(FINAL_METRIC_TIMEOUT, publishing)
+            .await
+            .is_err()
     {
-        tracing::warn!("the last OrderCount was not published");
+        tracing::warn!("the last OrderCount was not published in time");
     }
     if let Some(relaying) = relaying
-        && tokio::time::timeout(LAST_NOTICES, relaying).await.is_err()
+        && tokio::time::timeout(FINAL_NOTICES_TIMEOUT, relaying)
+            .await
+            .is_err()
     {
-        tracing::warn!("some notices wait in the store for the next sweep");
+        tracing::warn!("some notices were not sent; they wait in the store");
     }
     match drained {
-        Drained::Fully => tracing::info!("stopped; every order under way was answered"),
+        Drained::Fully => tracing::info!("stopped; every request in progress was answered"),
         Drained::OutOfTime => tracing::warn!("stopped; some requests were cut off"),
     }
     store.close().await;
     Ok(())
 }
 
-/// Tells systemd that we listen, and from then on how the store does, until the stop.
-async fn tell_systemd(readiness: Readiness, store: String) {
+/// Reports to systemd that the service listens and then, until the stop, whether the store works.
+async fn report_to_systemd(readiness: Readiness, store: String) {
     let mut changes = readiness.changes();
     let mut message = vec![NotifyState::Ready];
     loop {
         let state = changes.borrow_and_update().clone();
         let status = match state.reason() {
             None => format!("taking orders into {store}"),
-            // Told by whoever began the stop.
+            // Already reported by the code that began the stop.
             Some(_) if state == State::Draining => return,
             Some(reason) => reason,
         };
@@ -362,8 +374,9 @@ async fn tell_systemd(readiness: Readiness, store: String) {
     }
 }
 
-/// Tells systemd's watchdog, if there is one, that the runtime still turns, twice as often as it asks.
-async fn feed_watchdog() {
+/// Notifies systemd's watchdog, if one is configured, at twice the required rate while the runtime makes
+/// progress.
+async fn notify_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else {
         return;
     };
@@ -375,6 +388,6 @@ async fn feed_watchdog() {
 
 fn notify(message: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(message) {
-        tracing::warn!(%error, "systemd was not told");
+        tracing::warn!(%error, "could not notify systemd");
     }
 }

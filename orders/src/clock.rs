@@ -1,25 +1,27 @@
-//! The host's clock, as orders are taken, listed and followed by it: the one place where tests can set it.
+//! The host's clock, by which orders are taken, listed and followed. Tests can set it.
 //!
-//! Rule: a clock is read for each use and never remembered, so that a wrong one is wrong only for as long as it is. What is deleted by
-//! its age does not come back: that waits until the clock has not been set for a while ([`Sweeps`]).
+//! Rule: read the clock for each use and never remember it, so that a wrong clock is wrong only while it is
+//! wrong. Deleting by age cannot be undone, so it waits until the clock has not been set for a while
+//! ([`Sweeps`]).
 
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A clock that moved this much more or less than time has passed was set: more than any slewing.
-const SET: Duration = Duration::from_secs(60);
-/// How long a clock must not have been set before anything is deleted by it. Time services set a wrong clock right within minutes.
+/// A clock that moves this much more or less than the elapsed time was set; slewing never moves it this far.
+const MIN_JUMP: Duration = Duration::from_secs(60);
+/// How long the clock must not have been set before anything is deleted by age. Time services correct a wrong
+/// clock within minutes.
 const TRUSTED_AFTER: Duration = Duration::from_secs(15 * 60);
-/// The same after a start; tests of stores cannot wait for it.
+/// The same after a start. Tests of stores cannot wait for it.
 const TRUSTED_AFTER_START: Duration = if cfg!(test) {
     Duration::ZERO
 } else {
     TRUSTED_AFTER
 };
 
-/// When what is too old is looked for and deleted: now and then, and only by a clock that was not set lately. A process that has
-/// just begun does not know, and waits as well.
+/// Decides when to delete what is too old: at intervals, and only if the clock was not set recently. After a
+/// start that is unknown, so it waits as well.
 #[derive(Debug)]
 pub struct Sweeps {
     interval: Duration,
@@ -29,7 +31,7 @@ pub struct Sweeps {
 }
 
 impl Sweeps {
-    /// At most one each `interval`.
+    /// At most one sweep per `interval`.
     #[must_use]
     pub const fn every(interval: Duration) -> Self {
         Self {
@@ -40,7 +42,7 @@ impl Sweeps {
         }
     }
 
-    /// The time that ages are counted to, when it is time to delete what is too old. `at` and `now` are read at the same moment.
+    /// The time to compute ages from, if a sweep is due. `at` and `now` must be read at the same moment.
     pub fn due(&mut self, at: Instant, now: Timestamp) -> Option<Timestamp> {
         let passed = self
             .last
@@ -53,11 +55,11 @@ impl Sweeps {
             now.duration_since(last).saturating_sub(passed)
         });
         self.last = Some((at, now));
-        let was_set = set_by.filter(|by| by.unsigned_abs() > SET);
+        let was_set = set_by.filter(|by| by.unsigned_abs() > MIN_JUMP);
         if let Some(by) = was_set {
             tracing::warn!(
                 seconds = by.as_secs(),
-                "the clock was set: nothing is deleted by its age for a while"
+                "the clock was set; deleting by age is suspended"
             );
         }
         let trusted_from = match self.trusted_from {
@@ -70,16 +72,16 @@ impl Sweeps {
     }
 }
 
-/// The host's clock. Clones are the same one.
+/// The host's clock. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
-    /// Milliseconds by which it is ahead of the real one.
+    /// Milliseconds by which it is ahead of the real clock.
     #[cfg(test)]
     ahead: std::sync::Arc<std::sync::atomic::AtomicI64>,
 }
 
 impl Clock {
-    /// The time now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let now = Timestamp::now();
@@ -91,7 +93,7 @@ impl Clock {
         now
     }
 
-    /// Sets it `ahead` of the real one, or behind.
+    /// Sets it `ahead` of the real clock; a negative value sets it behind.
     #[cfg(test)]
     pub(crate) fn set_ahead(&self, ahead: jiff::SignedDuration) {
         let millis = i64::try_from(ahead.as_millis()).unwrap();
@@ -99,7 +101,7 @@ impl Clock {
             .store(millis, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// A clock that is `ahead` of the real one, or behind.
+    /// A clock that is `ahead` of the real one; a negative value is behind.
     #[cfg(test)]
     pub(crate) fn ahead_by(ahead: jiff::SignedDuration) -> Self {
         let clock = Self::default();
@@ -121,15 +123,15 @@ mod tests {
             ..Sweeps::every(minute)
         };
         let (begin, real) = (Instant::now(), Timestamp::now());
-        // Minutes since the start, by how much the clock is ahead, and whether something may be deleted.
+        // Minutes since the start, how far the clock is ahead, whether a sweep is due.
         for (minutes, ahead, expected) in [
             (0, SignedDuration::ZERO, false),
             (14, SignedDuration::ZERO, false),
             (15, SignedDuration::ZERO, true),
-            // Not yet due.
+            // The interval has not elapsed.
             (15, SignedDuration::ZERO, false),
             (16, SignedDuration::from_secs(50), true),
-            // Slewed, again and again.
+            // Slewed again.
             (17, SignedDuration::from_secs(100), true),
             (18, day * 400, false),
             (19, day * 400, false),

@@ -1,15 +1,15 @@
-//! How the program ends when it does not succeed.
+//! Why the program fails, by exit code.
 
-/// Why the program ends otherwise than well.
+/// Why the program did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Wrong usage or settings: exit code 2.
+    /// Invalid usage or settings: exit code 2.
     Usage(anyhow::Error),
-    /// Something did not work: exit code 1.
+    /// An operation failed: exit code 1.
     Unexpected(anyhow::Error),
-    /// It worked, and what it found is bad; already said: exit code 1.
-    Found,
-    /// An accepted order is not in its store once; already said: exit code 3.
+    /// Orders failed, as the printed result shows: exit code 1.
+    Reported,
+    /// An accepted order is missing or stored twice, as the printed result shows: exit code 3.
     Lost,
 }
 

@@ -1,8 +1,7 @@
-//! The order service: takes orders over HTTP and answers only once they are durable; and its load
-//! generator, which proves that none is lost.
+//! The order service: takes orders over HTTP and answers once they are durable. Includes its load generator,
+//! which checks that none is lost.
 //!
-//! Knows nothing of the agent, of Packer or of the fleet: it is one program with one contract,
-//! written down in `docs/orders.md`.
+//! Does not depend on the agent, Packer or the fleet. Its contract is documented in `docs/orders.md`.
 
 pub mod accounts;
 pub mod api;
@@ -34,8 +33,7 @@ pub mod store;
 #[cfg(test)]
 mod versitygw;
 
-/// The version the service reports: the release's own when the build was given one
-/// (`ORDERS_VERSION`), else the crate's.
+/// The version the service reports: `ORDERS_VERSION` at build time, else the crate's.
 pub const VERSION: &str = match option_env!("ORDERS_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),

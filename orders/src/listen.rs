@@ -1,7 +1,7 @@
-//! Where connections come from: a socket that systemd hands over, else one bound here.
+//! The listening socket: passed by systemd, or bound here.
 //!
-//! Owns the decision which of the two, and what is refused. A socket that systemd keeps outlives
-//! the process: while the service restarts, connections wait in its queue instead of being refused.
+//! Decides which of the two to use and which are refused. A socket that systemd holds outlives the process:
+//! while the service restarts, connections wait in its queue instead of being refused.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -9,49 +9,49 @@ use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use tokio::net::TcpSocket;
 
-/// Where the service listens when nobody says otherwise.
+/// The default address to listen on.
 pub const DEFAULT: &str = "0.0.0.0:8080";
 
-/// What systemd handed over, taken out of the environment.
+/// The sockets that systemd passed, removed from the environment.
 ///
-/// To be taken while the process has one thread only: it changes the environment, so that no child
-/// mistakes our socket for its own.
-pub struct Handed(ListenFd);
+/// Call `take` while the process has a single thread: it changes the environment, so that no child process
+/// mistakes the socket for its own.
+pub struct Inherited(ListenFd);
 
-impl std::fmt::Debug for Handed {
+impl std::fmt::Debug for Inherited {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Handed({})", self.0.len())
+        write!(f, "Inherited({})", self.0.len())
     }
 }
 
-impl Handed {
-    /// What the environment says was handed over; nothing when it was another process.
+impl Inherited {
+    /// The sockets that the environment lists; none if they were meant for another process.
     #[must_use]
     pub fn take() -> Self {
         Self(ListenFd::from_env())
     }
 
-    /// Nothing.
+    /// No sockets.
     #[must_use]
     pub fn nothing() -> Self {
         Self(ListenFd::empty())
     }
 
-    /// The socket, if there is one.
+    /// The socket, if systemd passed one.
     ///
     /// # Errors
-    /// When there are several, it is none that TCP connections come from, or `wanted` is an
-    /// address it is not at: what was asked for in one place must not be undone by another.
+    /// If there are several, it is not a listening TCP socket, or its address is not `wanted`: two settings
+    /// that contradict each other must not be resolved silently.
     pub fn socket(mut self, wanted: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
         let count = self.0.len();
         if count > 1 {
             bail!(
-                "systemd handed over {count} sockets; \
+                "systemd passed {count} sockets; \
                  hint: one ListenStream=8080 takes IPv4 and IPv6"
             );
         }
         let listener = self.0.take_tcp_listener(0).context(
-            "take the socket that systemd handed over; hint: ListenStream= of orders.socket must \
+            "use the socket that systemd passed; hint: ListenStream= of orders.socket must \
              be a TCP port or address",
         )?;
         let Some(listener) = listener else {
@@ -59,7 +59,7 @@ impl Handed {
         };
         let address = listener
             .local_addr()
-            .context("ask for the address of the socket that systemd handed over")?;
+            .context("read the address of the socket that systemd passed")?;
         if let Some(wanted) = wanted
             && !fits(wanted, address)
         {
@@ -68,34 +68,34 @@ impl Handed {
                  or set ListenStream={wanted} by systemctl edit orders.socket"
             );
         }
-        // A socket whose queue is empty when we accept must not stop a thread.
+        // If another process takes the connection first, accept must not block a thread.
         listener
             .set_nonblocking(true)
-            .context("make the socket that systemd handed over non-blocking")?;
+            .context("make the socket that systemd passed non-blocking")?;
         Ok(Some(listener))
     }
 }
 
-/// Connections that wait to be accepted, as many as the unit's socket has; the kernel may have a lower limit
-/// (`net.core.somaxconn`). Tokio's own default is 1024, and that of other libraries 128.
+/// Connections that wait to be accepted, as many as for the unit's socket; the kernel may have a lower limit
+/// (`net.core.somaxconn`). Tokio's default is 1024, that of other libraries 128.
 const BACKLOG: u32 = 4096;
 
-/// A socket of our own at `address`.
+/// Binds and listens on `address`.
 ///
 /// # Errors
-/// When the address is taken or not ours to take.
+/// If the address is taken or may not be used.
 pub fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Else a restart would have to wait for connections that are closing.
+    // Otherwise a restart would have to wait for connections in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Whether a socket at `address` is what `wanted` asks for; port 0 asks for any.
+/// Whether a socket at `address` satisfies `wanted`; port 0 accepts any port.
 fn fits(wanted: SocketAddr, address: SocketAddr) -> bool {
     wanted.ip() == address.ip() && (wanted.port() == 0 || wanted.port() == address.port())
 }
@@ -104,7 +104,7 @@ fn fits(wanted: SocketAddr, address: SocketAddr) -> bool {
 mod tests {
     use super::*;
 
-    /// Beyond its length the kernel answers nobody, and who connects tries again after a second, and longer.
+    /// Past the queue's length the kernel drops connections, and clients retry only after a second or more.
     #[tokio::test]
     async fn more_than_128_connections_wait_in_the_queue() {
         let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();

@@ -1,9 +1,9 @@
-//! The log: JSON lines on stderr for a journal, plain lines for a person at a terminal.
+//! The log: JSON lines on stderr for the journal, plain lines on a terminal.
 //!
-//! Owns the form of a line and its way out. A request only puts its line into memory; a thread of
-//! the log's own writes what has gathered, so that a journal that is slow or stuck holds up no order.
-//! When too much waits, further lines are dropped and counted, and the count is said. What is in a
-//! line is up to whoever logs: ids, statuses and times, never what customers sent.
+//! Owns the format of a line and how it is written. A request only puts its line into memory; a separate
+//! thread writes what has accumulated, so that a slow or stuck journal delays no order. When too much is
+//! waiting, further lines are dropped and counted, and the count is logged. Callers log ids, statuses and
+//! times, never what customers sent.
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::{self, IsTerminal, Write};
@@ -20,41 +20,41 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Bytes that wait for a stuck reader at most: some thousands of lines.
-const WAITING_LIMIT: usize = 1024 * 1024;
-/// How long lines gather, to be written with one call: a person does not see it, and the journal is
-/// called a hundred times a second at most.
+/// Bytes that may wait for a stuck reader: several thousand lines.
+const MAX_WAITING_BYTES: usize = 1024 * 1024;
+/// How long lines accumulate before they are written with one call. Too short to notice, and it limits writes
+/// to a hundred per second.
 const GATHER: Duration = Duration::from_millis(10);
-/// So many bytes are written without gathering further.
-const ENOUGH: usize = 64 * 1024;
-/// How long the end of the program waits for its last lines to be read.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Write without waiting for more once this many bytes have accumulated.
+const BATCH: usize = 64 * 1024;
+/// How long the end of the program waits for the last lines to be written.
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The log at work. Dropping it writes what still waits.
+/// The running log. Dropping it writes what is still waiting.
 #[derive(Debug)]
 pub struct Log(Arc<Spool>);
 
 impl Log {
-    /// Sends what is logged from here on to stderr, from `level` up.
+    /// Sends log events to stderr, from `level` up.
     ///
     /// # Errors
-    /// When the thread that writes cannot be started.
+    /// If the writer thread cannot be started.
     pub fn to_stderr(level: LevelFilter) -> anyhow::Result<Self> {
         let spool = Arc::new(Spool::default());
         let for_writer = Arc::clone(&spool);
         std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || for_writer.write_to(io::stderr()))
-            .context("start the thread that writes the log")?;
+            .context("start the log writer thread")?;
 
-        // After a panic there may be no later.
+        // After a panic the writer thread may not run again.
         let (for_panic, previous) = (Arc::clone(&spool), std::panic::take_hook());
         std::panic::set_hook(Box::new(move |panic| {
             for_panic.flush(io::stderr());
             previous(panic);
         }));
 
-        // Libraries' own chatter is not our log, and might hold what customers sent.
+        // Libraries log too much, and might log what customers sent.
         let filter = Targets::new()
             .with_default(level.min(LevelFilter::WARN))
             .with_target("orders", level);
@@ -78,16 +78,16 @@ impl Drop for Log {
         waiting.ending = true;
         self.0.changed.notify_all();
         let all_read = |waiting: &mut Waiting| !waiting.ended;
-        // Timed out or not, there is nothing left to do.
+        // Nothing is left to do, whether or not this timed out.
         drop(
             self.0
                 .changed
-                .wait_timeout_while(waiting, LAST_WORDS, all_read),
+                .wait_timeout_while(waiting, FINAL_FLUSH_TIMEOUT, all_read),
         );
     }
 }
 
-/// Lines on their way out.
+/// Lines waiting to be written.
 #[derive(Debug, Default)]
 struct Spool {
     waiting: Mutex<Waiting>,
@@ -97,7 +97,7 @@ struct Spool {
 #[derive(Debug, Default)]
 struct Waiting {
     lines: Vec<u8>,
-    /// Lines that found no room since it was last said.
+    /// Lines dropped since the count was last logged.
     dropped: u64,
     ending: bool,
     ended: bool,
@@ -108,29 +108,29 @@ impl Spool {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one line; waits for nobody.
+    /// Adds one line without waiting.
     fn push(&self, line: &[u8]) {
         let mut waiting = self.lock();
         let before = waiting.lines.len();
         let after = before + line.len();
-        if after > WAITING_LIMIT {
+        if after > MAX_WAITING_BYTES {
             waiting.dropped += 1;
             return;
         }
         waiting.lines.extend_from_slice(line);
         drop(waiting);
-        // In between the writer is gathering or writing, and comes by itself.
-        if before == 0 || (before < ENOUGH && after >= ENOUGH) {
+        // Otherwise the writer is accumulating or writing, and will find the line by itself.
+        if before == 0 || (before < BATCH && after >= BATCH) {
             self.changed.notify_all();
         }
     }
 
-    /// Writes lines as they come until the end.
+    /// Writes lines as they arrive, until the end.
     fn write_to(&self, mut out: impl Write) {
         let mut batch = Vec::new();
         loop {
             let idle = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.ending;
-            let gathering = |waiting: &mut Waiting| waiting.lines.len() < ENOUGH && !waiting.ending;
+            let gathering = |waiting: &mut Waiting| waiting.lines.len() < BATCH && !waiting.ending;
             let waiting = self.changed.wait_while(self.lock(), idle);
             let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
             let waiting = self.changed.wait_timeout_while(waiting, GATHER, gathering);
@@ -140,10 +140,10 @@ impl Spool {
             let ending = waiting.ending;
             drop(waiting);
 
-            // There is nobody to tell of an error.
+            // An error cannot be reported anywhere.
             let _ = out.write_all(&batch);
             batch.clear();
-            batch.shrink_to(2 * ENOUGH);
+            batch.shrink_to(2 * BATCH);
             if ending {
                 self.lock().ended = true;
                 self.changed.notify_all();
@@ -152,20 +152,20 @@ impl Spool {
             if dropped > 0 {
                 tracing::warn!(
                     dropped,
-                    "lines of the log were dropped; who reads it is slow"
+                    "log lines were dropped because their reader is slow"
                 );
             }
         }
     }
 
-    /// Writes what waits, in this thread.
+    /// Writes what is waiting, on this thread.
     fn flush(&self, mut out: impl Write) {
         let lines = std::mem::take(&mut self.lock().lines);
         let _ = out.write_all(&lines);
     }
 }
 
-/// What the plain form is written to.
+/// The writer for plain lines.
 struct Lines(Arc<Spool>);
 
 impl Write for Lines {
@@ -179,10 +179,10 @@ impl Write for Lines {
     }
 }
 
-/// One JSON object a line: time, level, the event's fields, those of the spans it is in.
+/// One JSON object per line: time, level, the event's fields, and those of its spans.
 ///
-/// tracing-subscriber's own form is not used because it reads every span's fields back from JSON for
-/// every event, which was a fifth of an order's time on the processor.
+/// tracing-subscriber's JSON format parses every span's fields again for every event, which took a fifth of
+/// the CPU time of an order.
 struct JsonLines(Arc<Spool>);
 
 impl<S> Layer<S> for JsonLines
@@ -199,7 +199,7 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut line = Members(String::with_capacity(256));
-        // Writing to a string does not fail, here and below.
+        // Writing to a string cannot fail, here and below.
         let _ = write!(
             line.0,
             r#"{{"timestamp":"{:.6}","level":"{}""#,
@@ -217,7 +217,7 @@ where
     }
 }
 
-/// Members of a JSON object, each with the comma before it.
+/// Members of a JSON object, each preceded by a comma.
 struct Members(String);
 
 impl Members {
@@ -228,7 +228,7 @@ impl Members {
 
 impl Visit for Members {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        // Where an event of a library came from, in fields of its bridge's own.
+        // Fields that the `log` bridge adds.
         if field.name().starts_with("log.") {
             return;
         }
@@ -270,7 +270,7 @@ impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, mut text: &str) -> fmt::Result {
         let special = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
         while let Some(at) = text.bytes().position(special) {
-            // What is special is one byte long, so both ends are between characters.
+            // Special bytes are ASCII, so both ends are character boundaries.
             self.0.push_str(&text[..at]);
             write!(self.0, "\\u{:04x}", text.as_bytes()[at])?;
             text = &text[at + 1..];

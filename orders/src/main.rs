@@ -1,4 +1,4 @@
-//! The `orders` binary. Owns nothing: the library does the work and says how it ended.
+//! The `orders` binary. The library does the work; this only returns its exit code.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! The `OrderCount` metric: counted in memory, published to CloudWatch in the background.
 //!
-//! Owns the batching and the wire form. Must never hold up or fail an order: the request path only
-//! adds to a counter. A point is published also when no order came, because an alarm on missing
-//! data never fires. A failed call is tried again with the next one; its points are kept.
+//! Owns the batching and the request format. Must never delay or fail an order: handlers only increment a
+//! counter. A point is published even if it is zero, because an alarm on missing data does not fire. The
+//! points of a failed call are kept and sent with the next one.
 
 pub mod prometheus;
 
@@ -17,18 +17,18 @@ use crate::aws::{Aws, CLOUDWATCH, FORM};
 use crate::chain::one_line;
 use crate::settings::MetricsSettings;
 
-/// Points kept while CloudWatch does not answer: a quarter of an hour at the default interval.
-/// CloudWatch takes up to 1000 in one call.
+/// Points kept while CloudWatch does not respond: 15 minutes at the default interval. CloudWatch accepts up
+/// to 1000 in one call.
 const BACKLOG: usize = 60;
-/// One call's limit; the next interval tries again.
+/// Time limit for one call; the next interval tries again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Orders accepted since the last point. Cheap to clone and to add to.
+/// Orders accepted since the last point. Cheap to clone and to increment.
 #[derive(Debug, Clone, Default)]
 pub struct OrderCount(Arc<AtomicU64>);
 
 impl OrderCount {
-    /// One more order was stored.
+    /// Counts one stored order.
     pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -38,19 +38,19 @@ impl OrderCount {
     }
 }
 
-/// How many orders were stored in the interval that ended then.
+/// The number of orders stored in the interval that ended at this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Point {
     at: jiff::Timestamp,
     orders: u64,
 }
 
-/// Points not yet taken by CloudWatch.
+/// Points that CloudWatch has not accepted yet.
 #[derive(Debug, Default)]
 struct Backlog(VecDeque<Point>);
 
 impl Backlog {
-    /// Adds a point; when full, the oldest gives its orders to the next, so that sums stay right.
+    /// Adds a point. If full, the oldest is added to the next one, so that sums stay correct.
     fn push(&mut self, point: Point) {
         self.0.push_back(point);
         if self.0.len() > BACKLOG
@@ -62,7 +62,7 @@ impl Backlog {
     }
 }
 
-/// Publishes what is counted.
+/// Publishes the counts.
 #[derive(Debug)]
 pub struct Publisher {
     count: OrderCount,
@@ -72,7 +72,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher of `count`; call [`Publisher::run`], then [`Publisher::flush`] at the end.
+    /// A publisher of `count`; call [`Publisher::run`].
     #[must_use]
     pub fn new(count: OrderCount, settings: MetricsSettings, aws: Aws) -> Self {
         Self {
@@ -96,7 +96,7 @@ impl Publisher {
         self.flush(jiff::Timestamp::now()).await;
     }
 
-    /// Publishes now what is counted, as of `at`, and what was left over.
+    /// Publishes the current count as of `at`, and the backlog.
     async fn flush(&mut self, at: jiff::Timestamp) {
         self.backlog.push(Point {
             at,
@@ -104,12 +104,12 @@ impl Publisher {
         });
         let body = put_metric_data(&self.settings.namespace, &self.backlog.0);
         let sent = tokio::time::timeout(CALL_TIMEOUT, self.send(body)).await;
-        match sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
+        match sent.unwrap_or_else(|_| Err(anyhow::anyhow!("no response in time"))) {
             Ok(()) => self.backlog.0.clear(),
             Err(error) => tracing::warn!(
                 error = one_line(&error),
                 kept = self.backlog.0.len(),
-                "OrderCount not published; it is tried again"
+                "could not publish OrderCount; will try again"
             ),
         }
     }
@@ -124,9 +124,9 @@ impl Publisher {
     }
 }
 
-/// How long until the clock's next multiple of the interval, and the time of the point that is published then: the
-/// last whole second before it. So whole minutes consist of whole intervals, and the last one of a minute counts
-/// for that minute.
+/// The time until the clock's next multiple of the interval, and the time of the point published then: the
+/// last whole second before it. So minutes consist of whole intervals, and the last interval of a minute
+/// counts for that minute.
 fn to_the_next(now: jiff::Timestamp, interval: Duration) -> (Duration, jiff::Timestamp) {
     let interval = i64::try_from(interval.as_millis())
         .unwrap_or(i64::MAX)
@@ -137,7 +137,7 @@ fn to_the_next(now: jiff::Timestamp, interval: Duration) -> (Duration, jiff::Tim
     (Duration::from_millis(wait.unsigned_abs()), at)
 }
 
-/// The call's body, in the query protocol that CloudWatch has always spoken.
+/// The request body, in CloudWatch's query protocol.
 fn put_metric_data(namespace: &str, points: &VecDeque<Point>) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("Action", "PutMetricData");
@@ -194,8 +194,8 @@ mod tests {
         );
     }
 
-    /// A minute is made of whole intervals, whenever the service was started; an alarm on a minute sees all of it
-    /// right after its end.
+    /// A minute consists of whole intervals, whenever the service started, so an alarm on a minute sees all
+    /// of it right after its end.
     #[test]
     fn points_are_published_on_the_clocks_intervals() {
         for (now, interval, wait, at) in [
@@ -227,7 +227,7 @@ mod tests {
         for _ in 0..3 {
             count.add_one();
         }
-        // Port 1 refuses: the points stay.
+        // Nothing listens on port 1: the points stay.
         let mut away = publisher(&count, "http://127.0.0.1:1");
         away.flush(jiff::Timestamp::now()).await;
         assert_eq!(
@@ -239,7 +239,7 @@ mod tests {
         back.backlog = away.backlog;
         back.flush(jiff::Timestamp::now()).await;
         assert!(back.backlog.0.is_empty());
-        // Told to stop at once, it publishes its last point, a zero.
+        // Stopped at once, it publishes its last point, a zero.
         back.run(std::future::ready(())).await;
 
         let ask = "Action=GetMetricStatistics&Version=2010-08-01&Namespace=FlowerShop\

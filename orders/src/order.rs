@@ -1,8 +1,8 @@
-//! What an order is: its fields, their limits, its id. Pure.
+//! An order: its fields, their limits, its id. Pure.
 //!
-//! Must not know HTTP or any store. The seeds' service stored whatever came; here what does not
-//! fit is refused with every fault named at once, and every order has an id of its own, because a
-//! key made from the clock's second lost three orders in four.
+//! Must not depend on HTTP or any store. The seeds' service stored whatever it got; this one refuses invalid
+//! orders and names every error at once. It assigns a unique id to every order: the seed's key, made from the
+//! time in seconds, lost three orders of four.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,59 +16,58 @@ use uuid::Uuid;
 use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
-/// Longest name taken, in characters.
+/// Longest name, in characters.
 pub const NAME_LIMIT: usize = 200;
-/// Longest address taken, in characters.
+/// Longest address, in characters.
 pub const ADDRESS_LIMIT: usize = 500;
-/// How many fields an order may have beyond the known ones.
+/// Most fields beyond the known ones.
 pub const EXTRA_FIELDS_LIMIT: usize = 16;
 /// Longest name of an extra field, in characters.
 pub const EXTRA_NAME_LIMIT: usize = 64;
 /// Longest text in an extra field, in characters.
 pub const EXTRA_VALUE_LIMIT: usize = 500;
 
-/// What a row has beside the order's own fields. No client may send a field of this name.
+/// A field of the stored row beyond the order's own. Clients may not send a field with this name.
 const RECEIPT_FIELD: &str = "receipt_secret";
 
-/// A UUID of version 7 whose 74 random bits are all drawn anew. Not `Uuid::now_v7`, whose counter makes
-/// each id of a millisecond its predecessor plus a few, so that one id tells the next
-/// (RFC 9562 §6.9: implementations that need unguessable values use random bits for every UUID).
-/// Ids of one millisecond are in no order. Nor does it remember the time of the id before, as that counter
-/// does: a clock that is wrong for one id is wrong for that one only.
+/// A UUID of version 7 with 74 new random bits. Not `Uuid::now_v7`, whose counter makes each id of a
+/// millisecond its predecessor plus a few, so that one id reveals the next (RFC 9562 §6.9: implementations
+/// that need unguessable values use random bits for every UUID). Ids of one millisecond are in no particular
+/// order. It also does not remember the time of the previous id as that counter does, so a clock that is
+/// wrong for one id affects only that one.
 fn fresh_uuid(now: jiff::Timestamp) -> Uuid {
     let mut random = [0; 10];
-    getrandom::fill(&mut random).expect("the system gives random bytes");
+    getrandom::fill(&mut random).expect("the system provides random bytes");
     let millis = u64::try_from(now.as_millisecond()).unwrap_or(0);
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
-/// An order's identity: unique across boxes without asking anyone, and sortable by time (UUID
-/// version 7).
+/// An order's id: unique across instances without coordination, and sortable by time (UUID version 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct OrderId(Uuid);
 
 impl OrderId {
-    /// A new id: the time, to the millisecond, and 74 random bits of its own.
+    /// A new id: the current time in milliseconds, and 74 random bits.
     ///
     /// # Panics
-    /// When the system has no randomness to give.
+    /// If the system provides no randomness.
     #[must_use]
     pub fn new() -> Self {
         Self::at(jiff::Timestamp::now())
     }
 
-    /// A new id that is made at the time `now` of the host's clock.
+    /// A new id for the time `now`.
     ///
     /// # Panics
-    /// When the system has no randomness to give.
+    /// If the system provides no randomness.
     #[must_use]
     pub fn at(now: jiff::Timestamp) -> Self {
         Self(fresh_uuid(now))
     }
 
-    /// When it was made, by the clock of the host that made it, to the millisecond. Of an id that is not of
-    /// this service's making it is any time.
+    /// When the id was made, by the clock of the host that made it, in milliseconds. Arbitrary for an id that
+    /// this service did not make.
     #[must_use]
     pub fn time(&self) -> jiff::Timestamp {
         let millis = self.0.as_bytes()[..6]
@@ -77,15 +76,15 @@ impl OrderId {
         jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX)
     }
 
-    /// Not above any id made at `time` or later, and above those made in earlier milliseconds; where a
-    /// list of orders since then begins.
+    /// A lower bound for ids made at `time` or later, above those of earlier milliseconds; a list of orders
+    /// since `time` begins there.
     #[must_use]
     pub fn floor(time: jiff::Timestamp) -> Self {
         let millis = u64::try_from(time.as_millisecond()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 
-    /// The 16 bytes of the UUID; they sort as ids do.
+    /// The 16 bytes of the UUID; they sort like ids.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
@@ -113,8 +112,8 @@ impl fmt::Display for OrderId {
 impl FromStr for OrderId {
     type Err = NotAnOrderId;
 
-    /// Takes the one spelling we give out, so that an id cannot be a path trick and one order has
-    /// one address.
+    /// Accepts only the canonical spelling, so that each order has one URL and an id cannot contain path
+    /// tricks.
     fn from_str(text: &str) -> Result<Self, NotAnOrderId> {
         let id = Uuid::try_parse(text).map_err(|_| NotAnOrderId)?;
         if id.as_hyphenated().to_string() == text {
@@ -125,7 +124,7 @@ impl FromStr for OrderId {
     }
 }
 
-/// The text is not spelled like an order id.
+/// The text is not a valid id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAnOrderId;
 
@@ -137,7 +136,7 @@ impl fmt::Display for NotAnOrderId {
 
 impl std::error::Error for NotAnOrderId {}
 
-/// An account's identity.
+/// An account's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AccountId(Uuid);
@@ -146,7 +145,7 @@ impl AccountId {
     /// A new id.
     ///
     /// # Panics
-    /// When the system has no randomness to give.
+    /// If the system provides no randomness.
     #[must_use]
     pub fn new() -> Self {
         Self(fresh_uuid(jiff::Timestamp::now()))
@@ -173,31 +172,31 @@ impl FromStr for AccountId {
     }
 }
 
-/// An order. Its JSON is what the API shows of it; its form in stores is [`Order::to_row`].
+/// An order. Its JSON is what the API returns; stores use [`Order::to_row`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Its id, also its key in every store.
     pub id: OrderId,
-    /// When it was taken, RFC 3339 in UTC.
+    /// When it was received, RFC 3339 in UTC.
     pub received_at: jiff::Timestamp,
-    /// Whose it is, when it was placed from an account.
+    /// The account it was placed from, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountId>,
-    /// Who ordered.
+    /// The customer's name.
     pub name: String,
-    /// Where it goes.
+    /// The delivery address.
     pub address: String,
-    /// Which flower, one of the configured ones.
+    /// The flower, one of the configured ones.
     pub flower: String,
-    /// Fields beyond the known ones, kept as they came.
+    /// Further fields, stored unchanged.
     #[serde(flatten)]
     pub extra: BTreeMap<String, Value>,
-    /// What shows all of this to who has it; `None` for orders of releases before receipts.
+    /// The secret that gives access to the whole order; `None` for orders of releases before receipts.
     #[serde(skip)]
     pub receipt: Option<Receipt>,
 }
 
-/// An order as stores keep it.
+/// An order as it is stored.
 #[derive(Serialize)]
 struct Row<'a> {
     #[serde(flatten)]
@@ -207,11 +206,11 @@ struct Row<'a> {
 }
 
 impl Order {
-    /// The order as stores keep it: one JSON object of its fields and its receipt. A release that
-    /// knows no receipts reads that as one more field.
+    /// The stored form: one JSON object of its fields and its receipt. A release without receipts reads the
+    /// receipt as a further field.
     ///
     /// # Errors
-    /// None, for an order that was judged: everything in it is JSON.
+    /// None for a validated order: all of its fields are JSON.
     pub fn to_row(&self) -> serde_json::Result<Vec<u8>> {
         serde_json::to_vec(&Row {
             order: self,
@@ -219,18 +218,18 @@ impl Order {
         })
     }
 
-    /// The order that a row holds.
+    /// Parses a stored order.
     ///
     /// # Errors
-    /// When the row is none.
+    /// If the row is invalid.
     pub fn from_row(row: &[u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(row).map(Self::with_its_receipt)
     }
 
-    /// The further fields and the receipt, as one JSON object, for stores with columns for the rest.
+    /// The further fields and the receipt as one JSON object, for stores with columns for the rest.
     ///
     /// # Errors
-    /// As [`Order::to_row`].
+    /// As for [`Order::to_row`].
     pub fn extra_row(&self) -> serde_json::Result<String> {
         let Some(receipt) = &self.receipt else {
             return serde_json::to_string(&self.extra);
@@ -245,8 +244,8 @@ impl Order {
         serde_json::to_string(&extra)
     }
 
-    /// The order with its receipt where it belongs, when that was read as one of the further fields.
-    /// What a customer of an earlier release wrote into a field of this name stays what it is.
+    /// Moves the receipt out of the further fields, where a row has it. A field with this name that a
+    /// customer of an earlier release sent stays a field.
     #[must_use]
     pub fn with_its_receipt(mut self) -> Self {
         let found = self.extra.get(RECEIPT_FIELD).and_then(Value::as_str);
@@ -258,16 +257,16 @@ impl Order {
     }
 }
 
-/// One thing wrong with one field.
+/// An error in one field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct FieldError {
     /// The field's name.
     pub field: String,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be valid.
     pub message: String,
 }
 
-impl Fault {
+impl FieldError {
     fn new(field: &str, message: impl Into<String>) -> Self {
         Self {
             field: field.to_owned(),
@@ -276,7 +275,7 @@ impl Fault {
     }
 }
 
-/// An order's content, valid, not yet taken.
+/// The content of a valid order that has no id yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     name: String,
@@ -286,77 +285,76 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Judges the fields as they came against the limits, the `flowers` on sale and what is to become
-    /// of `unknown` ones.
+    /// Validates fields against the limits and the `flowers` on sale; `unknown` decides about further fields.
     ///
     /// # Errors
-    /// Every fault found, so that a form can show them all at once.
-    pub fn judge(
+    /// All errors, so that a form can show them at once.
+    pub fn validate(
         mut fields: Map<String, Value>,
         flowers: &[String],
         unknown: UnknownFields,
-    ) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let name = text(&mut fields, "name", NAME_LIMIT, &mut faults);
-        let address = text(&mut fields, "address", ADDRESS_LIMIT, &mut faults);
-        let flower = text(&mut fields, "flower", NAME_LIMIT, &mut faults);
+    ) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let name = text(&mut fields, "name", NAME_LIMIT, &mut errors);
+        let address = text(&mut fields, "address", ADDRESS_LIMIT, &mut errors);
+        let flower = text(&mut fields, "flower", NAME_LIMIT, &mut errors);
         if let Some(flower) = &flower
             && !flowers.contains(flower)
         {
-            faults.push(Fault::new(
+            errors.push(FieldError::new(
                 "flower",
                 format!("is not on sale; choose one of {}", flowers.join(", ")),
             ));
         }
         for reserved in ["id", "received_at", "account", RECEIPT_FIELD] {
             if fields.remove(reserved).is_some() {
-                faults.push(Fault::new(
+                errors.push(FieldError::new(
                     reserved,
-                    "is given by the service; leave it out",
+                    "is assigned by the service; leave it out",
                 ));
             }
         }
         if fields.len() > EXTRA_FIELDS_LIMIT {
-            faults.push(Fault::new(
+            errors.push(FieldError::new(
                 "",
                 format!("has more than {EXTRA_FIELDS_LIMIT} further fields"),
             ));
         } else {
             for (field, value) in &fields {
-                let fault = match unknown {
-                    UnknownFields::Keep => extra_fault(field, value),
+                let error = match unknown {
+                    UnknownFields::Keep => extra_error(field, value),
                     UnknownFields::Refuse => Some("is not a field of an order".to_owned()),
                 };
-                if let Some(message) = fault {
+                if let Some(message) = error {
                     let shown: String = field.chars().take(EXTRA_NAME_LIMIT).collect();
-                    faults.push(Fault::new(&shown, message));
+                    errors.push(FieldError::new(&shown, message));
                 }
             }
         }
         match (name, address, flower) {
-            (Some(name), Some(address), Some(flower)) if faults.is_empty() => Ok(Self {
+            (Some(name), Some(address), Some(flower)) if errors.is_empty() => Ok(Self {
                 name,
                 address,
                 flower,
                 extra: fields.into_iter().collect(),
             }),
-            _ => Err(faults),
+            _ => Err(errors),
         }
     }
 
-    /// What it says, as SHA-256: equal for two requests exactly when they would make the same order,
-    /// however they spelled it (JSON or form, whichever order of fields).
+    /// SHA-256 of the content: equal for two requests exactly if they make the same order, whatever their
+    /// encoding or order of fields.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        // An array, so that no extra field can be taken for another; the map is sorted by name.
+        // An array, so that no further field can be confused with another; the map is sorted by name.
         let fields = (&self.name, &self.address, &self.flower, &self.extra);
         let fields = serde_json::to_vec(&fields).expect("text, numbers and a map are all JSON");
         Sha256::digest(fields).into()
     }
 
-    /// Makes it an order, with the id, time and receipt given.
+    /// Makes it an order with this id, time and receipt.
     #[must_use]
-    pub fn take(self, id: OrderId, received_at: jiff::Timestamp, receipt: Receipt) -> Order {
+    pub fn into_order(self, id: OrderId, received_at: jiff::Timestamp, receipt: Receipt) -> Order {
         Order {
             id,
             received_at,
@@ -370,40 +368,40 @@ impl Draft {
     }
 }
 
-/// Takes one required text field out of `fields`, noting what is wrong with it.
+/// Takes a required text field out of `fields` and records what is wrong with it.
 fn text(
     fields: &mut Map<String, Value>,
     field: &str,
     limit: usize,
-    faults: &mut Vec<Fault>,
+    errors: &mut Vec<FieldError>,
 ) -> Option<String> {
-    let fault = match fields.remove(field) {
+    let error = match fields.remove(field) {
         None | Some(Value::Null) => "is missing".to_owned(),
-        Some(Value::String(value)) => match text_fault(&value, limit) {
+        Some(Value::String(value)) => match text_error(&value, limit) {
             None if !value.chars().any(is_visible) => "is empty".to_owned(),
             None => return Some(value.trim().to_owned()),
-            Some(fault) => fault,
+            Some(error) => error,
         },
         Some(_) => "must be text".to_owned(),
     };
-    faults.push(Fault::new(field, fault));
+    errors.push(FieldError::new(field, error));
     None
 }
 
-fn text_fault(value: &str, limit: usize) -> Option<String> {
+fn text_error(value: &str, limit: usize) -> Option<String> {
     if value.chars().count() > limit {
         return Some(format!("is longer than {limit} characters"));
     }
-    // Line breaks and tabs are part of an address; other control characters are an attack on
-    // whoever reads the order on a terminal.
+    // Line breaks and tabs are valid in an address; other control characters could attack a terminal that
+    // shows the order.
     value
         .chars()
         .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
         .then(|| "contains control characters".to_owned())
 }
 
-/// Whether a reader sees anything of it: neither space nor control, nor one of Unicode's characters that are drawn as
-/// nothing (most of `Default_Ignorable_Code_Point`, fillers, the empty Braille pattern).
+/// Whether a character is visible: neither space nor control, nor one of Unicode's invisible characters (most
+/// of `Default_Ignorable_Code_Point`, fillers, the empty Braille pattern).
 fn is_visible(c: char) -> bool {
     let invisible = matches!(c,
         '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
@@ -413,15 +411,15 @@ fn is_visible(c: char) -> bool {
     !(invisible || c.is_whitespace() || c.is_control())
 }
 
-/// Whether a number is kept as it came: JSON has numbers of any size, this has those of 64 bits.
+/// Whether a number is stored unchanged: JSON has numbers of any size, this supports 64 bits.
 fn is_kept(number: &serde_json::Number) -> bool {
     // -2^63 and 2^64.
     const RANGE: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0;
     number.is_i64() || number.is_u64() || number.as_f64().is_some_and(|n| RANGE.contains(&n))
 }
 
-fn extra_fault(field: &str, value: &Value) -> Option<String> {
-    if field.is_empty() || text_fault(field, EXTRA_NAME_LIMIT).is_some() {
+fn extra_error(field: &str, value: &Value) -> Option<String> {
+    if field.is_empty() || text_error(field, EXTRA_NAME_LIMIT).is_some() {
         return Some(format!(
             "is a field name that is empty, longer than {EXTRA_NAME_LIMIT} characters or has control characters"
         ));
@@ -431,7 +429,7 @@ fn extra_fault(field: &str, value: &Value) -> Option<String> {
             Some("is a number beyond 64 bits; send it as text".to_owned())
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
-        Value::String(text) => text_fault(text, EXTRA_VALUE_LIMIT),
+        Value::String(text) => text_error(text, EXTRA_VALUE_LIMIT),
         Value::Array(_) | Value::Object(_) => {
             Some("must be text, a number, true, false or null".to_owned())
         }
@@ -447,15 +445,15 @@ mod tests {
         vec!["romantic_roses".into(), "spring_tulips".into()]
     }
 
-    fn judge(value: Value) -> Result<Draft, Vec<String>> {
+    fn validate(value: Value) -> Result<Draft, Vec<String>> {
         let Value::Object(fields) = value else {
             panic!("not an object")
         };
-        Draft::judge(fields, &flowers(), UnknownFields::Keep).map_err(said)
+        Draft::validate(fields, &flowers(), UnknownFields::Keep).map_err(said)
     }
 
-    fn said(faults: Vec<Fault>) -> Vec<String> {
-        faults
+    fn said(errors: Vec<FieldError>) -> Vec<String> {
+        errors
             .into_iter()
             .map(|f| format!("{} {}", f.field, f.message))
             .collect()
@@ -535,7 +533,7 @@ mod tests {
             ),
         ];
         for (fields, expected) in table {
-            let found = judge(fields.clone()).err().unwrap_or_default();
+            let found = validate(fields.clone()).err().unwrap_or_default();
             assert_eq!(found, expected, "{fields}");
         }
     }
@@ -543,13 +541,13 @@ mod tests {
     #[test]
     fn refuses_fields_it_does_not_know_when_told_to() {
         let fields = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
-        let judge = |text| Draft::judge(fields(text), &flowers(), UnknownFields::Refuse);
-        assert!(judge(r#"{"name":"A","address":"B","flower":"spring_tulips"}"#).is_ok());
-        let faults =
-            judge(r#"{"name":"A","address":"B","flower":"spring_tulips","card":"Hi","qty":2}"#)
+        let validate = |text| Draft::validate(fields(text), &flowers(), UnknownFields::Refuse);
+        assert!(validate(r#"{"name":"A","address":"B","flower":"spring_tulips"}"#).is_ok());
+        let errors =
+            validate(r#"{"name":"A","address":"B","flower":"spring_tulips","card":"Hi","qty":2}"#)
                 .unwrap_err();
         assert_eq!(
-            said(faults),
+            said(errors),
             [
                 "card is not a field of an order",
                 "qty is not a field of an order"
@@ -559,7 +557,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_tells_orders_apart_and_not_their_spelling() {
-        let print = |fields: Value| judge(fields).unwrap().fingerprint();
+        let print = |fields: Value| validate(fields).unwrap().fingerprint();
         let first = json!({"name":"A","address":"B","flower":"spring_tulips","x":"1","y":2});
         let same = json!({"y":2,"x":"1","flower":"spring_tulips","address":" B","name":"A "});
         assert_eq!(print(first.clone()), print(same));
@@ -598,7 +596,7 @@ mod tests {
         }
     }
 
-    /// A clock that is wrong for one id is wrong for that one only.
+    /// A clock that is wrong for one id affects only that id.
     #[test]
     fn an_id_has_the_time_of_its_own_making() {
         let now: jiff::Timestamp = "2026-11-30T10:00:00.123Z".parse().unwrap();
@@ -617,8 +615,8 @@ mod tests {
         assert_eq!(OrderId::from_bytes(last).time(), jiff::Timestamp::MAX);
     }
 
-    /// Of ids made one after the other, in one millisecond too, none tells anything of the next: over
-    /// many pairs every random bit differs about half of the time.
+    /// Consecutive ids, even in one millisecond, reveal nothing about the next: over many pairs every random
+    /// bit differs about half of the time.
     #[test]
     fn an_id_tells_nothing_of_the_next() {
         const PAIRS: usize = 4000;
@@ -633,7 +631,7 @@ mod tests {
         assert!(pairs.iter().flatten().all(|id| version(id) == (7, 2)));
         let in_one_millisecond = pairs.iter().filter(|[a, b]| a[..6] == b[..6]).count();
         assert!(in_one_millisecond > 0, "{in_one_millisecond}");
-        // All bits but those of time (48), version (4) and variant (2).
+        // All bits except time (48), version (4) and variant (2).
         for bit in (52..64).chain(66..128) {
             let differs =
                 |[a, b]: &&[[u8; 16]; 2]| (a[bit / 8] ^ b[bit / 8]) >> (7 - bit % 8) & 1 == 1;
@@ -648,13 +646,14 @@ mod tests {
 
     #[test]
     fn an_order_survives_json() {
-        let order = judge(json!({"name":"Ada","address":"1 Row","flower":"spring_tulips","qty":2}))
-            .unwrap()
-            .take(
-                OrderId::new(),
-                jiff::Timestamp::UNIX_EPOCH,
-                Receipt::new().unwrap(),
-            );
+        let order =
+            validate(json!({"name":"Ada","address":"1 Row","flower":"spring_tulips","qty":2}))
+                .unwrap()
+                .into_order(
+                    OrderId::new(),
+                    jiff::Timestamp::UNIX_EPOCH,
+                    Receipt::new().unwrap(),
+                );
         let text = serde_json::to_string(&order).unwrap();
         assert!(
             text.contains(r#""received_at":"1970-01-01T00:00:00Z""#),
@@ -664,7 +663,7 @@ mod tests {
         assert!(!format!("{order:?}").contains(Receipt::PREFIX));
         let row = order.to_row().unwrap();
         assert_eq!(Order::from_row(&row).unwrap(), order);
-        // In columns, as SQL stores have it.
+        // As columns of a SQL store.
         let extra = order.extra_row().unwrap();
         let mut columns = Order {
             extra: serde_json::from_str(&extra).unwrap(),
@@ -675,7 +674,7 @@ mod tests {
         assert_eq!(columns, order);
     }
 
-    /// Rows that were written before there were receipts, in which a customer may have used the name.
+    /// Rows written before there were receipts, in which a customer may have used the name.
     #[test]
     fn rows_from_before_receipts_are_read_as_they_are() {
         for said in [json!("yes"), json!(7), Value::Null, json!("shop_receipt_x")] {

@@ -1,14 +1,14 @@
-//! Refusals, as `application/problem+json` (RFC 9457): one shape for every error of the service.
+//! Errors of the service as `application/problem+json` (RFC 9457).
 //!
-//! Must not leak what a store said: its words go to the log, under the request's id.
+//! Must not reveal a store's messages: those go to the log, under the request's id.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::order::Fault;
+use crate::order::FieldError;
 
-/// One refusal.
+/// One error response.
 #[derive(Debug, Serialize)]
 pub struct Problem {
     title: &'static str,
@@ -16,7 +16,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Fault>,
+    errors: Vec<FieldError>,
     #[serde(skip)]
     retry_after: Option<u32>,
     #[serde(skip)]
@@ -26,7 +26,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A refusal with `status`, and `detail` that tells the client what would be right.
+    /// An error with `status` and a `detail` that states what the client should do.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
@@ -40,22 +40,22 @@ impl Problem {
         }
     }
 
-    /// An order whose fields do not fit (422).
+    /// An order with invalid fields (422).
     #[must_use]
-    pub fn faults(faults: Vec<Fault>) -> Self {
-        Self::unfit("the order's fields do not fit", faults)
+    pub fn invalid_order(errors: Vec<FieldError>) -> Self {
+        Self::invalid("the order has invalid fields", errors)
     }
 
-    /// Fields that do not fit (422), each with its fault.
+    /// Invalid fields (422), each with its error.
     #[must_use]
-    pub fn unfit(detail: impl Into<String>, faults: Vec<Fault>) -> Self {
+    pub fn invalid(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
         Self {
-            errors: faults,
+            errors: errors,
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }
     }
 
-    /// The client asked too often (429); it may again after `seconds`.
+    /// Too many requests from this client (429); it may retry after `seconds`.
     #[must_use]
     pub fn too_many(seconds: u32, detail: impl Into<String>) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Problem {
         }
     }
 
-    /// The caller did not prove who they are (401): what is asked for needs a bearer token.
+    /// The request needs a bearer token and has no valid one (401).
     #[must_use]
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self {
@@ -73,7 +73,7 @@ impl Problem {
         }
     }
 
-    /// The client was too slow (408): the connection is closed after the answer.
+    /// The client was too slow (408); the connection is closed after the answer.
     #[must_use]
     pub fn too_slow(detail: impl Into<String>) -> Self {
         Self {
@@ -82,13 +82,13 @@ impl Problem {
         }
     }
 
-    /// Its status.
+    /// The status code.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// The service cannot take it now (503); the client may try again after `seconds`.
+    /// The service cannot handle the request now (503); the client may retry after `seconds`.
     #[must_use]
     pub fn try_again(seconds: u32, detail: impl Into<String>) -> Self {
         Self {
@@ -113,11 +113,11 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if challenge {
-            // RFC 9110 §11.6.1: a 401 says how to prove it.
+            // RFC 9110 §11.6.1: a 401 response names the authentication scheme.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if close {
-            // RFC 9110 §15.5.9: the rest of the request is not waited for.
+            // RFC 9110 §15.5.9: the server does not wait for the rest of the request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -1,7 +1,7 @@
-//! Whether the service may be given orders: probed in the background, read by `/gtg`.
+//! Whether the service is ready for orders: probed in the background, read by `/gtg`.
 //!
-//! Owns the judgement and the loop that feeds it. `/gtg` only reads the latest state, so that a
-//! slow store can never make the health check time out and get a healthy box replaced.
+//! Owns the state and the loop that updates it. `/gtg` only reads the latest state, so that a slow store
+//! cannot make the health check time out and get a healthy instance replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,48 +11,48 @@ use tokio::sync::{Notify, watch};
 use crate::chain::one_line;
 use crate::store::Store;
 
-/// Time between two probes: a few seconds are what a load balancer's own interval allows anyway.
+/// Time between two probes. A load balancer's own interval is several seconds as well.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// And at least, however many orders fail meanwhile: a store in trouble has enough to do.
+/// Minimum time between two probes, however many orders fail: a failing store must not get extra load.
 const PAUSE: Duration = Duration::from_millis(250);
 /// A probe that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// One lost packet must not take a box out of service; the second failure in a row does.
-const FAILURES_TO_FALL: u32 = 2;
+/// One lost packet must not take an instance out of service; the second failure in a row does.
+const FAILURES_TO_FAIL: u32 = 2;
 
-/// What `/gtg` says.
+/// The state that `/gtg` reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// No probe has come back yet.
+    /// No probe has finished yet.
     Starting,
-    /// The store takes orders.
+    /// The store accepts orders.
     Ready,
-    /// The store does not take orders, for this reason.
+    /// The store does not accept orders, for this reason.
     Failing(String),
-    /// The service is told to stop and finishes what it has.
+    /// The service is stopping and finishes the requests in progress.
     Draining,
 }
 
 impl State {
-    /// The state in words, for people: `None` when ready.
+    /// The reason for not being ready, for people; `None` when ready.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Ready => None,
-            Self::Starting => Some("waiting for the first answer of the store".to_owned()),
+            Self::Starting => Some("waiting for the first probe of the store".to_owned()),
             Self::Failing(reason) => Some(format!("the store does not work: {reason}")),
-            Self::Draining => Some("stopping; finishing the orders under way".to_owned()),
+            Self::Draining => Some("stopping; finishing the requests in progress".to_owned()),
         }
     }
 }
 
-/// The pure part: which state follows from a probe's outcome.
+/// Counts failed probes and decides the next state. Pure.
 #[derive(Debug, Default)]
-struct Judge {
+struct FailureCounter {
     failures: u32,
 }
 
-impl Judge {
+impl FailureCounter {
     fn next(&mut self, state: &State, outcome: Result<(), String>) -> State {
         match (state, outcome) {
             (State::Draining, _) => State::Draining,
@@ -63,7 +63,7 @@ impl Judge {
             (_, Err(reason)) => {
                 self.failures = self.failures.saturating_add(1);
                 match state {
-                    State::Ready if self.failures < FAILURES_TO_FALL => State::Ready,
+                    State::Ready if self.failures < FAILURES_TO_FAIL => State::Ready,
                     _ => State::Failing(reason),
                 }
             }
@@ -75,47 +75,47 @@ impl Judge {
 #[derive(Debug, Clone)]
 pub struct Readiness {
     state: Arc<watch::Sender<State>>,
-    doubt: Arc<Notify>,
+    probe_now: Arc<Notify>,
 }
 
 impl Default for Readiness {
     fn default() -> Self {
         Self {
             state: Arc::new(watch::Sender::new(State::Starting)),
-            doubt: Arc::default(),
+            probe_now: Arc::default(),
         }
     }
 }
 
 impl Readiness {
-    /// The state now.
+    /// The current state.
     #[must_use]
     pub fn now(&self) -> State {
         self.state.borrow().clone()
     }
 
-    /// Changes of the state, for those who tell others.
+    /// A receiver for changes of the state.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }
 
-    /// An order just failed in the store: probe now, not at the next interval. Of a store that is
-    /// known to fail it says nothing new.
-    pub fn doubt(&self) {
+    /// An order failed in the store: probe at once instead of after the interval. Ignored while the store is
+    /// already known to fail.
+    pub fn report_failure(&self) {
         if self.now() == State::Ready {
-            self.doubt.notify_one();
+            self.probe_now.notify_one();
         }
     }
 
-    /// The service is told to stop; no probe changes this any more.
+    /// The service is stopping; no probe changes the state any more.
     pub fn drain(&self) {
         self.state.send_replace(State::Draining);
     }
 
-    /// Probes `store` for ever.
-    pub async fn watch(self, store: Arc<dyn Store>) {
-        let mut judge = Judge::default();
+    /// Probes `store` forever.
+    pub async fn probe_forever(self, store: Arc<dyn Store>) {
+        let mut counter = FailureCounter::default();
         loop {
             let outcome = match tokio::time::timeout(TIMEOUT, store.probe()).await {
                 Ok(outcome) => outcome.map_err(|error| one_line(&error)),
@@ -123,12 +123,12 @@ impl Readiness {
             };
             let failed = outcome.as_ref().err().cloned();
             self.state.send_if_modified(|state| {
-                let next = judge.next(state, outcome);
+                let next = counter.next(state, outcome);
                 let changed = *state != next;
                 *state = next;
                 changed
             });
-            // What is not forgiven is the new state, and told as that.
+            // A failure that changes the state is logged with that change.
             if let Some(reason) = failed
                 && self.now() == State::Ready
             {
@@ -138,7 +138,7 @@ impl Readiness {
             let interval = tokio::time::sleep(INTERVAL - PAUSE);
             tokio::select! {
                 () = interval => {}
-                () = self.doubt.notified() => {}
+                () = self.probe_now.notified() => {}
             }
         }
     }
@@ -167,16 +167,16 @@ mod tests {
             (State::Draining, vec![Ok(()), failed()], State::Draining),
         ];
         for (start, outcomes, expected) in table {
-            let mut judge = Judge::default();
+            let mut counter = FailureCounter::default();
             let mut state = start.clone();
             for outcome in outcomes.clone() {
-                state = judge.next(&state, outcome);
+                state = counter.next(&state, outcome);
             }
             assert_eq!(state, expected, "{start:?} {outcomes:?}");
         }
     }
 
-    /// A store that works, as far as its probes know, which it counts.
+    /// A store that always works and counts its probes.
     #[derive(Default)]
     struct Counted(AtomicUsize);
 
@@ -213,13 +213,13 @@ mod tests {
     async fn orders_that_fail_hurry_probes_and_do_not_multiply_them() {
         let readiness = Readiness::default();
         let store = Arc::new(Counted::default());
-        let watching = tokio::spawn(readiness.clone().watch(Arc::clone(&store) as _));
+        let watching = tokio::spawn(readiness.clone().probe_forever(Arc::clone(&store) as _));
         let probes = |of: &Counted| of.0.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_secs(20)).await;
         let calm = probes(&store);
         assert!((10..=11).contains(&calm), "{calm}");
         for _ in 0..1000 {
-            readiness.doubt();
+            readiness.report_failure();
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let hurried = probes(&store) - calm;
@@ -231,7 +231,7 @@ mod tests {
     async fn a_stuck_store_is_said_to_be_failing() {
         let readiness = Readiness::default();
         let mut changes = readiness.changes();
-        let watching = tokio::spawn(readiness.clone().watch(Arc::new(Stuck)));
+        let watching = tokio::spawn(readiness.clone().probe_forever(Arc::new(Stuck)));
         changes.changed().await.unwrap();
         assert_eq!(
             readiness.now().reason().unwrap(),

@@ -1,10 +1,10 @@
-//! An order's receipt: the secret that shows a customer the whole of their order.
+//! An order's receipt: the secret that lets a customer see the whole order.
 //!
-//! Rule: an id names an order and opens nothing; ids are in notices, access logs and lists. What opens
-//! an order is its receipt, which only the answer to the customer holds. It is kept with the order, so
-//! that an order sent again under its `Idempotency-Key` gets the same answer, and it is neither part of
-//! [`Order`](crate::order::Order)'s JSON nor of its `Debug`: only the form that stores keep
-//! ([`Order::to_row`](crate::order::Order::to_row)) has it.
+//! Rule: an id identifies an order and grants no access, since ids appear in notices, access logs and lists.
+//! The receipt grants access, and only the response to the customer contains it. It is stored with the order,
+//! so that a repeated request under the same `Idempotency-Key` gets the same response. It is part of neither
+//! [`Order`](crate::order::Order)'s JSON nor its `Debug`, only of its stored form
+//! ([`Order::to_row`](crate::order::Order::to_row)).
 
 use std::fmt;
 
@@ -12,37 +12,37 @@ use subtle::ConstantTimeEq;
 
 use crate::secret;
 
-/// The receipt of one order: 192 bits from the system's source.
+/// The receipt of one order: 192 random bits from the operating system.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Receipt(String);
 
 impl Receipt {
-    /// How every receipt begins: tells it from other bearer tokens and from what a customer may have
-    /// written into a field of the same name, and lets scanners for leaked secrets find it.
+    /// Prefix of every receipt: distinguishes it from other bearer tokens and from what a customer may have
+    /// written into a field of the same name, and lets scanners find leaked ones.
     pub const PREFIX: &str = "shop_receipt_";
     const BYTES: usize = 24;
 
-    /// A new one that nobody can guess.
+    /// Generates a new receipt.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn new() -> anyhow::Result<Self> {
         secret::draw::<{ Self::BYTES }>(Self::PREFIX).map(Self)
     }
 
-    /// The receipt that `text` spells, if it could be one of ours.
+    /// Parses a receipt; `None` if `text` does not have the form of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         secret::has_form::<{ Self::BYTES }>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
-    /// Its text, for the customer and the store.
+    /// The receipt's text, for the customer and the store.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// Whether `shown` is this receipt. The time it takes says nothing of where they differ.
+    /// Compares in constant time.
     #[must_use]
     pub fn is(&self, shown: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(shown).into()

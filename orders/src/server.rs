@@ -1,11 +1,11 @@
-//! Connections: accepts, bounds, serves, drains.
+//! The HTTP server: accepts connections, limits them, serves them, drains them.
 //!
-//! Owns the listener, the limits on connections and the order of a stop. Knows nothing of orders.
-//! One connection's life is [`connection`]'s; here is how many may live, and who goes when there
-//! are too many.
+//! Owns the listener, the limits on connections and the order of a stop. Does not know orders. [`connection`]
+//! serves a single connection; this module decides how many there may be and which is closed when there are
+//! too many.
 
 mod connection;
-mod watched;
+mod tracking;
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -24,60 +24,59 @@ use tokio::time::Instant;
 
 use crate::caller::Peer;
 
-/// After a failed accept (out of file descriptors, say) a new one would fail at once again.
+/// Delay after a failed accept. Without it, running out of file descriptors would cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Descriptors that are not for customers: the store's files and connections, AWS, the log.
-const DESCRIPTORS_OF_OUR_OWN: usize = 256;
+/// File descriptors reserved for the store's files and connections, AWS, and the log.
+const RESERVED_DESCRIPTORS: usize = 256;
 
-/// How many connections there may be, and how patient they are met.
+/// Limits on connections and their time limits.
 ///
-/// A connection that is silent costs a kilobyte, one that speaks some sixteen, and up to `head`
-/// more while it does not come to an end: so there may be many of the one kind and few of the other,
-/// and the product of number and size is what memory is bounded by.
+/// An idle connection costs a kilobyte, an active one about sixteen, and up to `head` more while a request's
+/// head is incomplete. So there may be many idle connections and few active ones; the product of number and
+/// size bounds the memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Connections at once.
+    /// Open connections.
     pub connections: usize,
-    /// Of these, those with a request under way, or just after one.
-    pub speaking: usize,
-    /// How long a connection may be silent. Longer than the 60 s after which a load balancer closes
-    /// it: were it the other way round, the balancer would now and then send an order into a
-    /// connection that is just being closed.
+    /// Connections with a request in progress or just finished.
+    pub active: usize,
+    /// Time limit for an idle connection. Longer than the 60 s after which a load balancer closes it:
+    /// otherwise the balancer would sometimes send an order into a connection that is being closed.
     pub idle: Duration,
-    /// From the first byte of a request's head to its last: a phone on a bad line needs seconds, a
-    /// slow-head attack would take for ever.
+    /// Time limit from the first byte of a request's head to its last: a phone with a bad connection needs
+    /// seconds, a slow-head attack would take forever.
     pub head_time: Duration,
     /// Bytes in a request's head; at least 8192.
     pub head: usize,
-    /// How long an answer may wait for a client to take in more of it.
+    /// How long a response may wait for the client to read more of it.
     pub stall: Duration,
-    /// After so long without a request a connection counts as silent, and gives its memory back.
+    /// After this long without a request a connection counts as idle and releases its buffers.
     pub park: Duration,
-    /// How long one connection waits for the place of another before it is sent away.
-    pub patience: Duration,
+    /// How long a connection waits for another one's slot before it is refused.
+    pub slot_wait: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             connections: 16_384,
-            speaking: 2048,
+            active: 2048,
             idle: Duration::from_secs(75),
             head_time: Duration::from_secs(10),
             head: 16 * 1024,
             stall: Duration::from_secs(30),
             park: Duration::from_secs(1),
-            patience: Duration::from_secs(1),
+            slot_wait: Duration::from_secs(1),
         }
     }
 }
 
 impl Bounds {
-    /// The same, as far as the process's limit on open files goes. The limit is raised as far as it
-    /// may be and is of use.
+    /// The limits, reduced to the process's limit on open files. That limit is raised first, as far as
+    /// allowed and useful.
     #[must_use]
     pub fn within_open_files(self) -> Self {
-        let wanted = self.connections + DESCRIPTORS_OF_OUR_OWN;
+        let wanted = self.connections + RESERVED_DESCRIPTORS;
         let Some(limit) = open_files(wanted) else {
             return self;
         };
@@ -86,15 +85,15 @@ impl Bounds {
             .min(limit.saturating_sub(limit.min(512) / 2));
         Self {
             connections,
-            speaking: self.speaking.min(connections),
+            active: self.active.min(connections),
             ..self
         }
     }
 }
 
-/// The limit on open files, raised towards `wanted`; `None` when it cannot be told.
+/// Raises the limit on open files towards `wanted` and returns it; `None` if it cannot be read.
 fn open_files(wanted: usize) -> Option<usize> {
-    // Read rather than asked for: the unit forbids the calls that set limits.
+    // Read from a file because the unit forbids the calls that could also set limits.
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
         .lines()
@@ -114,91 +113,91 @@ fn open_files(wanted: usize) -> Option<usize> {
     usize::try_from(if done.is_ok() { raised } else { soft }).ok()
 }
 
-/// Whether all requests under way were finished in time.
+/// Whether all requests in progress finished in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
-    /// They were.
+    /// They did.
     Fully,
     /// Some were cut off.
     OutOfTime,
 }
 
-/// How far the end of the service has come.
+/// How far the stop has progressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    /// It serves.
+enum StopPhase {
+    /// Serving normally.
     Open,
-    /// It still serves, and asks every client to go elsewhere with its answer.
+    /// Still serving; each response asks its client to reconnect elsewhere.
     LameDuck,
-    /// What is under way is finished, nothing new is taken.
+    /// Requests in progress are finished; no new ones are accepted.
     Stopping,
 }
 
-/// What all connections share.
-struct House {
+/// State shared by all connections.
+struct Shared {
     bounds: Bounds,
     router: Router,
-    places: Arc<Semaphore>,
-    voices: Arc<Semaphore>,
-    /// Wakes the connection that has been silent longest: it must go.
-    crowded: Notify,
-    /// Wakes the connection that has been speaking longest: it must come to an end.
-    hurry: Notify,
-    stage: watch::Receiver<Stage>,
-    /// Connections open now, for the metrics.
+    slots: Arc<Semaphore>,
+    active: Arc<Semaphore>,
+    /// Wakes the connection that has been idle longest, which then closes.
+    evict_idle: Notify,
+    /// Wakes the connection that has been active longest, which then closes after its request.
+    evict_slow: Notify,
+    phase: watch::Receiver<StopPhase>,
+    /// Open connections, for the metrics.
     open: Gauge,
-    /// Connections sent away so far.
+    /// Connections refused so far.
     shed: AtomicU64,
     begun: Instant,
 }
 
-impl House {
-    /// A place for a connection, perhaps that of another.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.admit(&self.places, &self.crowded).await
+impl Shared {
+    /// A slot for a connection, taken from an idle one if there are too many.
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.acquire(&self.slots, &self.evict_idle).await
     }
 
-    /// A place among the speaking, perhaps that of another.
-    async fn voice(&self) -> Option<OwnedSemaphorePermit> {
-        self.admit(&self.voices, &self.hurry).await
+    /// A slot for an active connection, taken from another one if there are too many.
+    async fn active_slot(&self) -> Option<OwnedSemaphorePermit> {
+        self.acquire(&self.active, &self.evict_slow).await
     }
 
-    async fn admit(&self, to: &Arc<Semaphore>, instead: &Notify) -> Option<OwnedSemaphorePermit> {
+    async fn acquire(&self, to: &Arc<Semaphore>, instead: &Notify) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(to).try_acquire_owned() {
             return Some(permit);
         }
         instead.notify_one();
-        let waiting = tokio::time::timeout(self.bounds.patience, Arc::clone(to).acquire_owned());
+        let waiting = tokio::time::timeout(self.bounds.slot_wait, Arc::clone(to).acquire_owned());
         waiting.await.ok()?.ok()
     }
 
-    /// Counts a connection that was sent away, and says so now and then: an attack must not fill
-    /// the log.
-    fn sent_away(&self) {
+    /// Counts a refused connection and logs the count at powers of two: an attack must not fill the log.
+    fn count_rejected(&self) {
         let shed = self.shed.fetch_add(1, Ordering::Relaxed) + 1;
         if shed.is_power_of_two() {
-            tracing::warn!(shed, "too many connections; some were sent away");
+            tracing::warn!(shed, "too many connections; some were refused");
         }
     }
 }
 
-/// How the service comes to its end.
+/// How the server stops.
 #[derive(Debug)]
-pub struct Stop<Told, Hurry> {
-    /// When it begins, and how long the lame-duck time is.
-    pub told: Told,
-    /// Ends the lame-duck time before.
-    pub hurry: Hurry,
-    /// How long requests under way get to finish after it.
+pub struct Stop<Requested, Skip> {
+    /// Resolves when the stop begins, with the length of the lame-duck time.
+    pub requested: Requested,
+    /// Ends the lame-duck time early.
+    pub skip_lame_duck: Skip,
+    /// Time limit for requests in progress after the lame-duck time.
     pub drain: Duration,
 }
 
-/// Serves `router` on `listener` within `bounds`, counting in `open`, until `stop`; then
-/// comes the lame-duck time: for so long it goes on serving, on connections old and new, and closes each with its
-/// next answer (`Connection: close`). A client that keeps a connection is never met by a closed one while
-/// it does not know yet; whoever asks `/gtg` goes elsewhere meanwhile. Then it takes what is already in the
-/// listen queue, closes that, and gives requests under way `drain` to finish. A socket that systemd
-/// holds as well stays open: what connects to it from now on waits there for the next process.
+/// Serves `router` on `listener` within `bounds` until `stop`, counting connections in `open`.
+///
+/// During the lame-duck time it keeps serving old and new connections and closes each with its next response
+/// (`Connection: close`), so that a client that keeps a connection learns of the stop before it is closed;
+/// balancers that poll `/gtg` move away meanwhile. Then it accepts what is already in the listen queue,
+/// closes the listener, and gives requests in progress `drain` to finish. A socket that systemd holds as well
+/// stays open: new connections wait in its queue for the next process.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -206,83 +205,86 @@ pub async fn serve(
     open: Gauge,
     stop: Stop<impl Future<Output = Duration>, impl Future<Output = ()>>,
 ) -> Drained {
-    let (tell, stage) = watch::channel(Stage::Open);
-    let house = Arc::new(House {
+    let (tell, phase) = watch::channel(StopPhase::Open);
+    let shared = Arc::new(Shared {
         bounds,
         router,
-        places: Arc::new(Semaphore::new(bounds.connections)),
-        voices: Arc::new(Semaphore::new(bounds.speaking)),
-        crowded: Notify::new(),
-        hurry: Notify::new(),
-        stage,
+        slots: Arc::new(Semaphore::new(bounds.connections)),
+        active: Arc::new(Semaphore::new(bounds.active)),
+        evict_idle: Notify::new(),
+        evict_slow: Notify::new(),
+        phase,
         open,
         shed: AtomicU64::new(0),
         begun: Instant::now(),
     });
-    let Stop { told, hurry, drain } = stop;
-    let (mut stop, mut hurry) = (pin!(told), pin!(hurry));
-    // Never yet.
+    let Stop {
+        requested,
+        skip_lame_duck,
+        drain,
+    } = stop;
+    let (mut stop, mut skip) = (pin!(requested), pin!(skip_lame_duck));
+    // Not started yet.
     let mut lame = pin!(Either::Left(std::future::pending()));
     let mut lame_duck = false;
     loop {
-        // Only the accepting is given up for the others: a connection that is there is served.
+        // Only accept is cancelled by the other branches; accepted connections are served.
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             time = &mut stop, if !lame_duck => {
                 lame_duck = true;
-                // The receivers are in `house`, so there are some.
-                let _ = tell.send(Stage::LameDuck);
+                // Cannot fail: `shared` holds a receiver.
+                let _ = tell.send(StopPhase::LameDuck);
                 lame.set(Either::Right(tokio::time::sleep(time)));
                 continue;
             }
             () = &mut lame, if lame_duck => break,
-            () = &mut hurry, if lame_duck => break,
+            () = &mut skip, if lame_duck => break,
         };
         match accepted {
-            Ok((stream, address)) => welcome(stream, address, &house).await,
+            Ok((stream, address)) => accept(stream, address, &shared).await,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    // These clients were told by the kernel that they are connected; closing the listener now
-    // would reset them.
+    // The kernel has already completed these connections; closing the listener now would reset them.
     while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        welcome(stream, address, &house).await;
+        accept(stream, address, &shared).await;
     }
     drop(listener);
-    let _ = tell.send(Stage::Stopping);
+    let _ = tell.send(StopPhase::Stopping);
     let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
-    let gone = Arc::clone(&house.places).acquire_many_owned(all);
+    let gone = Arc::clone(&shared.slots).acquire_many_owned(all);
     match tokio::time::timeout(drain, gone).await {
         Ok(_) => Drained::Fully,
         Err(_) => Drained::OutOfTime,
     }
 }
 
-/// Gives a connection a place, and a task of its own that holds it; or sends it away.
-async fn welcome(stream: TcpStream, address: SocketAddr, house: &Arc<House>) {
-    // An answer is one small packet; it must not wait for a second one.
+/// Spawns a task for the connection if there is a slot, or refuses it.
+async fn accept(stream: TcpStream, address: SocketAddr, shared: &Arc<Shared>) {
+    // A response is one small packet; it must not wait for a second one (Nagle).
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "set nodelay failed");
     }
-    admit(stream, Some(Peer(address.ip())), house).await;
+    admit(stream, Some(Peer(address.ip())), shared).await;
 }
 
-async fn admit<S>(stream: S, peer: Option<Peer>, house: &Arc<House>)
+async fn admit<S>(stream: S, peer: Option<Peer>, shared: &Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    match house.place().await {
+    match shared.slot().await {
         Some(place) => {
-            let house = Arc::clone(house);
-            tokio::spawn(connection::attend(stream, peer, house, place));
+            let shared = Arc::clone(shared);
+            tokio::spawn(connection::serve_connection(stream, peer, shared, place));
         }
         None => {
-            house.sent_away();
-            // One at a time, `patience` apart: these need no bound.
-            tokio::spawn(connection::send_away(stream, connection::BUSY));
+            shared.count_rejected();
+            // At most one per `slot_wait`, so these need no limit.
+            tokio::spawn(connection::reject(stream, connection::BUSY));
         }
     }
 }

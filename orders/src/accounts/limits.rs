@@ -1,12 +1,12 @@
-//! How often one may try: for each caller, for each login, and for all together.
+//! Rate limits on log-ins and registrations: per caller, per login, and for all together.
 //!
-//! Rule: a stranger's tries are the stranger's. The caller's own bucket is asked first, so that what one
-//! address sends uses up nothing of others; a login is limited for each caller apart, and a device that
-//! had a session of it passes that by a bucket of its own: nobody locks an owner out. What all callers
-//! without such a device try at one login is limited too, against guessers with many addresses.
+//! Rule: one caller's attempts do not use up the limits of others. The caller's own bucket is checked first.
+//! A login is limited for each caller separately, and a device that had a session of the account has a bucket
+//! of its own, so that nobody can lock an owner out. The attempts of all callers without such a device on one
+//! login are limited too, against guessers with many addresses.
 //!
-//! Buckets that refill with time. Each box counts for itself. Tries at a login that does not exist
-//! count as those at one that does: a limit must not tell which is which.
+//! Buckets refill with time. Each instance counts for itself. Attempts on an unknown login count like those
+//! on a known one, so that a limit does not reveal which logins exist.
 //! <https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies>
 
 use std::collections::HashMap;
@@ -18,41 +18,41 @@ use tokio::time::Instant;
 
 use crate::caller::Caller;
 
-/// Log-ins of one caller, whatever the login: an office behind one address, against a flood.
-const ONE_CALLER: Rate = Rate {
+/// Log-ins of one caller, whatever the login: enough for an office behind one address, too few for a flood.
+const PER_CALLER: Rate = Rate {
     burst: 20,
     refill: Duration::from_millis(500),
 };
-/// Tries at one login by one caller or from one known device, and how soon there is another one: a person
-/// who has forgotten which password it was, against a guesser who gets 1440 a day.
-const ONE_LOGIN: Rate = Rate {
+/// Attempts on one login by one caller or from one known device: enough for a person who forgot their
+/// password; a guesser gets 1440 a day.
+const PER_LOGIN_AND_SOURCE: Rate = Rate {
     burst: 10,
     refill: Duration::from_secs(60),
 };
-/// Tries at one login of all callers together, but for known devices.
-const ONE_LOGIN_OF_ALL: Rate = Rate {
+/// Attempts on one login by all callers together, except known devices.
+const PER_LOGIN: Rate = Rate {
     burst: 50,
     refill: Duration::from_secs(20),
 };
-/// Log-ins of everybody: twenty a second, each some 20 ms of one core, so that guessers with many logins
+/// Log-ins of all callers: twenty a second at about 20 ms of one core each, so that guessers with many logins
 /// and addresses cannot keep even one core busy.
-const ALL_LOGINS: Rate = Rate {
+const ALL_LOG_INS: Rate = Rate {
     burst: 60,
     refill: Duration::from_millis(50),
 };
 /// New accounts of one caller.
-const ONE_CALLERS_REGISTRATIONS: Rate = Rate {
+const REGISTRATIONS_PER_CALLER: Rate = Rate {
     burst: 10,
     refill: Duration::from_secs(10),
 };
-/// New accounts of everybody: whether a login is taken can be asked by trying to register it.
+/// New accounts of all callers: registering reveals whether a login is taken.
 const ALL_REGISTRATIONS: Rate = Rate {
     burst: 20,
     refill: Duration::from_secs(1),
 };
-/// Buckets of a kind that are remembered; past it those that are full again are forgotten, and if none is,
-/// new ones wait. A million tries a day do not reach it, for all together are limited too.
-const REMEMBERED: usize = 20_000;
+/// Buckets kept per kind. Past this, full ones are dropped; if none is full, new keys are refused. The limits
+/// for all together keep even a million attempts a day below it.
+const MAX_BUCKETS: usize = 20_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Rate {
@@ -60,11 +60,11 @@ struct Rate {
     refill: Duration,
 }
 
-/// Must wait so long before the next try.
+/// How long to wait before the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooMany(pub(super) Duration);
 
-/// A bucket, kept as the time at which it is full again.
+/// A bucket, stored as the time at which it is full again.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     full_at: Instant,
@@ -92,7 +92,7 @@ impl Bucket {
     }
 }
 
-/// Buckets of one kind, as many as are remembered.
+/// Buckets of one kind, limited in number.
 #[derive(Debug)]
 struct Buckets<K> {
     rate: Rate,
@@ -108,9 +108,9 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 
     fn take(&mut self, key: K, now: Instant) -> Result<(), TooMany> {
-        if self.by_key.len() >= REMEMBERED && !self.by_key.contains_key(&key) {
+        if self.by_key.len() >= MAX_BUCKETS && !self.by_key.contains_key(&key) {
             self.by_key.retain(|_, bucket| bucket.full_at > now);
-            if self.by_key.len() >= REMEMBERED {
+            if self.by_key.len() >= MAX_BUCKETS {
                 return Err(TooMany(self.rate.refill));
             }
         }
@@ -125,16 +125,16 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// Where a try comes from.
+/// Where an attempt comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Source {
     /// A device that had a session of the login's account, by its token's digest.
     Device([u8; 32]),
-    /// A caller; `None` where callers are not known, who are then all one.
+    /// A caller; `None` if callers are not known, who then count as one.
     Caller(Option<Caller>),
 }
 
-/// All limits of one box.
+/// All limits of one instance.
 #[derive(Debug)]
 pub(super) struct Limits(Mutex<All>);
 
@@ -142,8 +142,8 @@ pub(super) struct Limits(Mutex<All>);
 struct All {
     callers: Buckets<Option<Caller>>,
     logins: Buckets<(String, Source)>,
-    logins_of_all: Buckets<String>,
-    all_logins: Bucket,
+    logins_by_all: Buckets<String>,
+    all_log_ins: Bucket,
     registering: Buckets<Option<Caller>>,
     all_registrations: Bucket,
 }
@@ -152,72 +152,72 @@ impl Default for Limits {
     fn default() -> Self {
         let now = Instant::now();
         Self(Mutex::new(All {
-            callers: Buckets::new(ONE_CALLER),
-            logins: Buckets::new(ONE_LOGIN),
-            logins_of_all: Buckets::new(ONE_LOGIN_OF_ALL),
-            all_logins: Bucket::new(now),
-            registering: Buckets::new(ONE_CALLERS_REGISTRATIONS),
+            callers: Buckets::new(PER_CALLER),
+            logins: Buckets::new(PER_LOGIN_AND_SOURCE),
+            logins_by_all: Buckets::new(PER_LOGIN),
+            all_log_ins: Bucket::new(now),
+            registering: Buckets::new(REGISTRATIONS_PER_CALLER),
             all_registrations: Bucket::new(now),
         }))
     }
 }
 
 impl Limits {
-    /// Counts a request to log in, before anything is looked up for it.
+    /// Counts a request to log in, before anything is looked up.
     ///
     /// # Errors
-    /// When there were too many of this caller.
-    pub(super) fn knock(&self, caller: Option<Caller>) -> Result<(), TooMany> {
+    /// If this caller sent too many.
+    pub(super) fn count_request(&self, caller: Option<Caller>) -> Result<(), TooMany> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Callers that are not known are all one, and limited as all together below.
+        // Unknown callers count as one, and are limited by the bucket for all.
         match caller {
             Some(_) => all.callers.take(caller, Instant::now()),
             None => Ok(()),
         }
     }
 
-    /// Counts a try to log in.
+    /// Counts an attempt to log in.
     ///
     /// # Errors
-    /// When there were too many, for this login or in all.
+    /// If there were too many, for this login or for all.
     pub(super) fn log_in(&self, login: &str, from: Source) -> Result<(), TooMany> {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all = &mut *all;
-        // The login's own first: who is past it must not use up what others share.
+        // The login's own bucket first: attempts past it must not use up the shared one.
         let key = (login.to_owned(), from);
         all.logins.take(key.clone(), now)?;
         let of_all = match from {
             Source::Device(_) => Ok(()),
-            Source::Caller(_) => all.logins_of_all.take(login.to_owned(), now),
+            Source::Caller(_) => all.logins_by_all.take(login.to_owned(), now),
         };
         of_all
             .inspect_err(|_| all.logins.give_back(&key))
             .and_then(|()| {
-                let taken = all.all_logins.take(ALL_LOGINS, now);
+                let taken = all.all_log_ins.take(ALL_LOG_INS, now);
                 taken.inspect_err(|_| {
                     all.logins.give_back(&key);
                     if matches!(from, Source::Caller(_)) {
-                        all.logins_of_all.give_back(&key.0);
+                        all.logins_by_all.give_back(&key.0);
                     }
                 })
             })
     }
 
-    /// A try that was right, or was not judged, does not count for its login.
-    pub(super) fn forgive(&self, login: &str, from: Source) {
+    /// Takes back an attempt that succeeded or was not checked.
+    pub(super) fn refund(&self, login: &str, from: Source) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (login.to_owned(), from);
         all.logins.give_back(&key);
         if matches!(from, Source::Caller(_)) {
-            all.logins_of_all.give_back(&key.0);
+            all.logins_by_all.give_back(&key.0);
         }
     }
 
     /// Counts a registration.
     ///
     /// # Errors
-    /// When there were too many, of this caller or in all.
+    /// If there were too many, by this caller or by all.
     pub(super) fn register(&self, caller: Option<Caller>) -> Result<(), TooMany> {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -249,7 +249,10 @@ mod tests {
             for _ in 0..10 {
                 limits.log_in("ada", from).unwrap();
             }
-            assert_eq!(limits.log_in("ada", from), Err(TooMany(ONE_LOGIN.refill)));
+            assert_eq!(
+                limits.log_in("ada", from),
+                Err(TooMany(PER_LOGIN_AND_SOURCE.refill))
+            );
             limits.log_in("bob", from).unwrap();
             tokio::time::advance(Duration::from_secs(59)).await;
             let second = Duration::from_secs(1);
@@ -257,17 +260,17 @@ mod tests {
             tokio::time::advance(second).await;
             limits.log_in("ada", from).unwrap();
             assert!(limits.log_in("ada", from).is_err());
-            limits.forgive("ada", from);
+            limits.refund("ada", from);
             limits.log_in("ada", from).unwrap();
-            // Long after, no more than ten again.
+            // A long pause does not allow more than ten again.
             tokio::time::advance(Duration::from_secs(86_400)).await;
             let taken = (0..20).take_while(|_| limits.log_in("ada", from).is_ok());
             assert_eq!(taken.count(), 10);
         }
     }
 
-    /// Strangers try as long and from wherever they like: the owner logs in from another address, and where
-    /// they have too many of those, from a device that was in before.
+    /// Others may try as long and from wherever they like: the owner logs in from another address or, if too
+    /// many addresses are used, from a known device.
     #[tokio::test(start_paused = true)]
     async fn strangers_lock_no_owner_out() {
         let limits = Limits::default();
@@ -287,19 +290,19 @@ mod tests {
         limits.log_in("bob", by(201)).unwrap();
     }
 
-    /// A flood from one address, at whatever logins, is the flood's own affair.
+    /// A flood from one address, whatever the logins, slows only that address.
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_one_caller_uses_up_nothing_of_others() {
         let limits = Limits::default();
         let mut honest = 0;
         for second in 0..26 {
             for n in 0..425 {
-                let flood = limits.knock(caller(1));
+                let flood = limits.count_request(caller(1));
                 let _ = flood.and_then(|()| limits.log_in(&format!("{second} {n}"), by(1)));
             }
-            let good = limits.knock(caller(2));
+            let good = limits.count_request(caller(2));
             honest += usize::from(good.and_then(|()| limits.log_in("ada", by(2))).is_ok());
-            limits.forgive("ada", by(2));
+            limits.refund("ada", by(2));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(honest, 26);
@@ -326,12 +329,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_is_bounded() {
         let limits = Limits::default();
-        for n in 0..REMEMBERED * 2 {
+        for n in 0..MAX_BUCKETS * 2 {
             limits.log_in(&format!("login{n}"), by(1)).unwrap();
-            tokio::time::advance(ALL_LOGINS.refill).await;
+            tokio::time::advance(ALL_LOG_INS.refill).await;
         }
         let all = limits.0.lock().unwrap();
-        assert!(all.logins.by_key.len() <= REMEMBERED);
-        assert!(all.logins_of_all.by_key.len() <= REMEMBERED);
+        assert!(all.logins.by_key.len() <= MAX_BUCKETS);
+        assert!(all.logins_by_all.by_key.len() <= MAX_BUCKETS);
     }
 }

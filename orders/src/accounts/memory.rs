@@ -1,4 +1,4 @@
-//! Accounts in memory, for tests of what stands before them.
+//! Accounts in memory, for tests of the code above the storage.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::{Account, Accounts, Registered};
 use crate::order::{AccountId, Order, OrderId};
 
-/// Accounts in memory, without orders; `down` makes them not answer.
+/// Accounts in memory, without orders; `down` makes every call fail.
 #[derive(Default)]
 pub(crate) struct MemoryAccounts {
     pub(crate) accounts: Mutex<Vec<Account>>,
@@ -32,7 +32,7 @@ impl Accounts for MemoryAccounts {
         self.up()?;
         let mut accounts = self.accounts.lock().unwrap();
         if accounts.iter().any(|kept| kept.login == account.login) {
-            return Ok(Registered::Taken);
+            return Ok(Registered::LoginTaken);
         }
         accounts.push(account.clone());
         Ok(Registered::Now)

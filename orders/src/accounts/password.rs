@@ -1,7 +1,7 @@
-//! Passwords: which are taken, and how they are kept: argon2id, few at once.
+//! Passwords: which are accepted, and how they are stored (argon2id), a few at a time.
 //!
-//! Hashing costs memory and time on purpose. Places bound both: what does not find one in time is
-//! sent away, so that a flood of log-ins cannot take the memory that orders need.
+//! Hashing costs memory and time on purpose. Limits on concurrent and waiting hashes keep a flood of log-ins
+//! from taking the memory that orders need; what does not get its turn in time is refused.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,30 +13,30 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
-/// Shortest password, in characters: NIST SP 800-63B asks for 8 at least.
+/// Shortest password, in characters; NIST SP 800-63B requires at least 8.
 pub(super) const PASSWORD_SHORTEST: usize = 10;
 /// Longest password, in characters; hashing reads all of it.
 pub(super) const PASSWORD_LONGEST: usize = 200;
 
-/// Memory, passes and lanes of one hash: one of OWASP's choices of equal strength, and of them one
-/// that needs little memory. A whole log-in took 16 to 27 ms where this was written.
+/// Memory, passes and lanes of one hash: of OWASP's equally strong choices, one that needs little memory. A
+/// log-in took 16 to 27 ms when measured.
 /// <https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html>
 const MEMORY_KIB: u32 = 12 * 1024;
 const PASSES: u32 = 3;
 const LANES: u32 = 1;
-/// Hashes under way at once: 24 MiB at most.
-const AT_ONCE: usize = 2;
-/// How long one may wait for its turn: some thirty others' time.
-const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Waiting for their turn at once.
-const WAITING: usize = 64;
+/// Concurrent hashes: at most 24 MiB.
+const MAX_CONCURRENT: usize = 2;
+/// Longest wait for a turn: about thirty hashes.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Requests waiting for their turn.
+const MAX_WAITING: usize = 64;
 
-/// A password as it was typed. Never shown.
+/// A password as it was typed. `Debug` does not show it.
 #[derive(Clone)]
 pub(super) struct Password(String);
 
 impl Password {
-    /// Takes any text that could have been chosen as a password.
+    /// Validates a new password.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -55,7 +55,7 @@ impl Password {
         if is_common(text) {
             return Err("is one of those that guessers try first".to_owned());
         }
-        // The first thing that is tried.
+        // Guessers try the login first.
         let rest = text.to_lowercase().replace(login, "");
         if rest.chars().count() < PASSWORD_SHORTEST && rest.len() < text.len() {
             return Err("is little more than the login".to_owned());
@@ -63,15 +63,15 @@ impl Password {
         Ok(Self(text.to_owned()))
     }
 
-    /// A password to try: `None` when nobody can have chosen it.
+    /// A password to check; `None` if nobody can have chosen it.
     #[must_use]
     pub(super) fn attempt(text: &str) -> Option<Self> {
         (text.chars().count() <= PASSWORD_LONGEST).then(|| Self(text.to_owned()))
     }
 }
 
-/// What leaked passwords are mostly made of, in lower case: a word of these with digits and signs around it is among the
-/// first that are tried.
+/// What most leaked passwords contain, in lower case: guessers try each of these with digits and signs around
+/// it.
 const COMMON: [&str; 36] = [
     "",
     "password",
@@ -111,7 +111,7 @@ const COMMON: [&str; 36] = [
     "flowershop",
 ];
 
-/// Whether a password is one of the common ones, with digits and signs around or letters put for signs.
+/// Whether a password is a common one, ignoring surrounding digits and signs and common substitutions.
 fn is_common(text: &str) -> bool {
     let plain: String = text
         .to_lowercase()
@@ -125,7 +125,7 @@ fn is_common(text: &str) -> bool {
         .collect();
     let bare = |text: &str| {
         let word = text.trim_matches(|c: char| !c.is_alphabetic());
-        // Only where nothing else is in it: digits alone are common when they are in a row or few kinds.
+        // Digits alone are common if they are in sequence.
         if word.is_empty() {
             let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
             let in_a_row = |step: u32| digits.windows(2).all(|two| (two[0] + step) % 10 == two[1]);
@@ -147,17 +147,17 @@ impl fmt::Debug for Password {
 pub(super) enum NotHashed {
     /// Too many are waiting already.
     Busy,
-    /// It went wrong.
+    /// Hashing failed.
     Failed(anyhow::Error),
 }
 
-/// Makes and compares hashes, a few at once.
+/// Computes and compares hashes, a few at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Hashing {
     waiting: Arc<Semaphore>,
     turns: Arc<Semaphore>,
-    /// What hashes were computed in, for the next ones. Given back to the allocator, it would stay in
-    /// the arena of one thread after the other: half a gigabyte after two hundred log-ins.
+    /// Buffers for computing hashes, reused. Returned to the allocator they would remain in one thread's
+    /// arena after the other: half a gigabyte after two hundred log-ins.
     memories: Arc<Mutex<Vec<Memory>>>,
 }
 
@@ -166,55 +166,56 @@ type Memory = Vec<Block>;
 impl Default for Hashing {
     fn default() -> Self {
         Self {
-            waiting: Arc::new(Semaphore::new(WAITING)),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            turns: Arc::new(Semaphore::new(MAX_CONCURRENT)),
             memories: Arc::default(),
         }
     }
 }
 
 impl Hashing {
-    /// The password's hash with a new salt, as a PHC string.
+    /// Hashes the password with a new salt; returns a PHC string.
     ///
     /// # Errors
-    /// When too many wait already, or the system has no randomness.
+    /// If too many are waiting, or the operating system provides no randomness.
     pub(super) async fn hash(&self, password: Password) -> Result<String, NotHashed> {
-        self.in_turn(move |memory| hash(&password, memory)).await
+        self.when_free(move |memory| hash(&password, memory)).await
     }
 
-    /// Whether the password is the one that was hashed. Without a hash it takes as long and is no.
+    /// Whether the password matches the hash. Without a hash it takes as long and returns false.
     ///
     /// # Errors
-    /// When too many wait already, or the hash is not one of ours.
+    /// If too many are waiting, or the hash cannot be parsed.
     pub(super) async fn matches(
         &self,
         password: Password,
-        kept: Option<String>,
+        stored: Option<String>,
     ) -> Result<bool, NotHashed> {
-        self.in_turn(move |memory| match kept {
-            Some(kept) => matches(&password, &kept, memory),
+        self.when_free(move |memory| match stored {
+            Some(stored) => matches(&password, &stored, memory),
             None => hash(&password, memory).map(|_| false),
         })
         .await
     }
 
-    async fn in_turn<T: Send + 'static>(
+    async fn when_free<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Memory) -> anyhow::Result<T> + Send + 'static,
     ) -> Result<T, NotHashed> {
         let waiting = self.waiting.try_acquire().map_err(|_| NotHashed::Busy)?;
-        let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
+        let turn = tokio::time::timeout(WAIT_TIMEOUT, Arc::clone(&self.turns).acquire_owned());
         let Ok(Ok(turn)) = turn.await else {
             return Err(NotHashed::Busy);
         };
         drop(waiting);
-        // The turn goes along: who hangs up does not stop the work, and must not free its place.
+        // The permit moves into the task: a caller that disconnects does not stop the work, and must not free
+        // its slot.
         let memories = Arc::clone(&self.memories);
         let work = tokio::task::spawn_blocking(move || {
-            let kept = || memories.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut memory = kept().pop().unwrap_or_default();
+            let stored = || memories.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = stored().pop().unwrap_or_default();
             let done = work(&mut memory);
-            kept().push(memory);
+            stored().push(memory);
             drop(turn);
             done
         });
@@ -231,7 +232,7 @@ fn hash(password: &Password, memory: &mut Memory) -> anyhow::Result<String> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|error| anyhow!("draw a salt: {error}"))?;
     let output = compute(password, &salt, params, memory)?;
-    // The encodings of PHC strings, which the parser reads back.
+    // PHC strings have their own base64.
     let salt = Salt::new(&salt).map_err(|error| anyhow!("write a salt: {error}"))?;
     let output = Output::new(&output).map_err(|error| anyhow!("write a hash: {error}"))?;
     Ok(format!(
@@ -239,17 +240,17 @@ fn hash(password: &Password, memory: &mut Memory) -> anyhow::Result<String> {
     ))
 }
 
-fn matches(password: &Password, kept: &str, memory: &mut Memory) -> anyhow::Result<bool> {
-    // The parser's words could hold parts of the hash.
-    let none = || anyhow!("the hash kept is none of argon2id's");
-    let kept = PasswordHash::new(kept).map_err(|_| none())?;
-    let (Some(salt), Some(expected)) = (&kept.salt, &kept.hash) else {
+fn matches(password: &Password, stored: &str, memory: &mut Memory) -> anyhow::Result<bool> {
+    // The parser's message could contain parts of the hash.
+    let none = || anyhow!("the hash stored is none of argon2id's");
+    let stored = PasswordHash::new(stored).map_err(|_| none())?;
+    let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
         return Err(none());
     };
-    if kept.algorithm.as_str() != "argon2id" {
+    if stored.algorithm.as_str() != "argon2id" {
         return Err(none());
     }
-    let params = Params::try_from(&kept).map_err(|_| none())?;
+    let params = Params::try_from(&stored).map_err(|_| none())?;
     let output = compute(password, salt, params, memory)?;
     Ok(output.ct_eq(expected.as_bytes()).into())
 }
@@ -281,17 +282,17 @@ mod tests {
         let two = hashing.hash(right.clone()).await.unwrap();
         assert!(one.starts_with("$argon2id$v=19$m=12288,t=3,p=1$"), "{one}");
         assert_ne!(one, two);
-        for (password, kept, same) in [
+        for (password, stored, same) in [
             (&right, Some(one.clone()), true),
             (&wrong, Some(one), false),
             (&right, None, false),
         ] {
-            let matches = hashing.matches(password.clone(), kept).await.unwrap();
+            let matches = hashing.matches(password.clone(), stored).await.unwrap();
             assert_eq!(matches, same);
         }
         let broken = hashing.matches(right.clone(), Some("$argon2id$x".into()));
         assert!(matches!(broken.await, Err(NotHashed::Failed(_))));
-        // As the library itself writes it, with other parameters.
+        // A hash that the library wrote with other parameters.
         let elsewhere = argon2::PasswordHasher::hash_password(&Argon2::default(), b"correct horse");
         let elsewhere = elsewhere.unwrap().to_string();
         let read = hashing.matches(right.clone(), Some(elsewhere));
@@ -319,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn few_are_hashed_at_once_and_who_waits_too_long_is_sent_away() {
         let hashing = Hashing::default();
-        let count = u32::try_from(AT_ONCE).unwrap();
+        let count = u32::try_from(MAX_CONCURRENT).unwrap();
         let turns = hashing.turns.acquire_many(count).await.unwrap();
         tokio::time::pause();
         let password = || Password::attempt("correct horse").unwrap();
@@ -329,7 +330,7 @@ mod tests {
         drop(turns);
         let _queue = hashing
             .waiting
-            .acquire_many(u32::try_from(WAITING).unwrap())
+            .acquire_many(u32::try_from(MAX_WAITING).unwrap())
             .await
             .unwrap();
         let answer = hashing.hash(password()).await;
@@ -339,7 +340,7 @@ mod tests {
     async fn who_hangs_up_does_not_free_a_place_that_is_in_use() {
         let hashing = Hashing::default();
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let mut work = Box::pin(hashing.in_turn(move |_| {
+        let mut work = Box::pin(hashing.when_free(move |_| {
             let _ = wait.recv();
             Ok(())
         }));
@@ -349,9 +350,11 @@ mod tests {
             () = std::future::ready(()) => {}
         }
         drop(work);
-        assert_eq!(hashing.turns.available_permits(), AT_ONCE - 1);
+        assert_eq!(hashing.turns.available_permits(), MAX_CONCURRENT - 1);
         drop(go);
-        let all = hashing.turns.acquire_many(u32::try_from(AT_ONCE).unwrap());
+        let all = hashing
+            .turns
+            .acquire_many(u32::try_from(MAX_CONCURRENT).unwrap());
         let all = tokio::time::timeout(Duration::from_secs(30), all).await;
         let _all = all.expect("it is free when the work is done").unwrap();
     }

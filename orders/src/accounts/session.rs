@@ -1,4 +1,4 @@
-//! A session's token: what it is, and how long it lives.
+//! Session and device tokens and their lifetimes.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,82 +7,81 @@ use sha2::{Digest, Sha256};
 
 use crate::secret;
 
-/// How long a session lives from its log-in, used or not.
+/// Lifetime of a session from its log-in, used or not.
 pub const SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 3600);
 
-/// How many random bytes a token has.
+/// Random bytes in a token.
 const BYTES: usize = 32;
 
-/// How long a device is known after its last log-in.
+/// How long a device stays known after its last log-in.
 pub const DEVICE_LIFETIME: Duration = Duration::from_secs(180 * 24 * 3600);
 
-/// A session's token: what a browser or a program shows to be known again. 256 bits from the
-/// system's source; the place of accounts keeps only its SHA-256.
+/// A session's token, which a browser or program sends to be recognised: 256 random bits from the operating
+/// system. The account storage keeps only its SHA-256.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SessionToken(String);
 
 impl SessionToken {
-    /// How every token begins: tells it from an operator's, and lets scanners for leaked secrets
-    /// find it.
+    /// Prefix of every token: distinguishes it from an operator's token, and lets scanners find leaked ones.
     pub const PREFIX: &str = "shop_session_";
 
-    /// A new one that nobody can guess.
+    /// Generates a new token.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn new() -> anyhow::Result<Self> {
         secret::draw::<BYTES>(Self::PREFIX).map(Self)
     }
 
-    /// The token that `text` spells, if it could be one of ours.
+    /// Parses a token; `None` if `text` does not have the form of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         secret::has_form::<BYTES>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
-    /// Its text, for the one whose session it is.
+    /// The token's text, for the client it belongs to.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What the place of accounts keeps of it.
+    /// The digest that the account storage keeps.
     pub(super) fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 }
 
-/// A device's token: it distinguishes a browser that had a session of an account from others at its
-/// log-in. It opens nothing; the place of accounts keeps its SHA-256 among those of sessions, for which it
-/// cannot be taken: each kind has a prefix of its own.
+/// A device's token: distinguishes a browser that had a session of an account from others at log-in. It
+/// grants no access. The account storage keeps its SHA-256 together with those of sessions; the prefixes keep
+/// one from being used as the other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeviceToken(String);
 
 impl DeviceToken {
-    /// How every token begins.
+    /// Prefix of every token.
     pub const PREFIX: &str = "shop_device_";
 
-    /// A new one that nobody can guess.
+    /// Generates a new token.
     ///
     /// # Errors
-    /// When the system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn new() -> anyhow::Result<Self> {
         secret::draw::<BYTES>(Self::PREFIX).map(Self)
     }
 
-    /// The token that `text` spells, if it could be one of ours.
+    /// Parses a token; `None` if `text` does not have the form of one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         secret::has_form::<BYTES>(Self::PREFIX, text).then(|| Self(text.to_owned()))
     }
 
-    /// Its text, for the device.
+    /// The token's text, for the device it belongs to.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// What the place of accounts keeps of it.
+    /// The digest that the account storage keeps.
     pub(super) fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }

@@ -1,9 +1,9 @@
-//! Customers' accounts over HTTP: register, log in, log out, one's own orders; and who asks.
+//! Customers' accounts over HTTP: register, log in, log out, list one's orders; and authentication of
+//! requests.
 //!
-//! A customer is known by a session: its token comes in a cookie (browsers) or as a bearer token
-//! (programs). A cookie goes along by itself, so it counts only for requests that our own page made;
-//! a bearer token is sent on purpose and needs no such proof. Must never log a login, a password or
-//! a token.
+//! A customer is identified by a session token, in a cookie (browsers) or as a bearer token (programs).
+//! Browsers send cookies with requests of any site, so a cookie is accepted only for requests that our own
+//! page made; a bearer token is always sent on purpose. Must never log a login, a password or a token.
 
 use std::time::Duration;
 
@@ -19,21 +19,22 @@ use serde_json::{Value, json};
 use super::body::Form;
 use super::shop::{STORE_TIMEOUT, Shop, within};
 use crate::accounts::{
-    DEVICE_LIFETIME, Desk, DeviceToken, Origin, Refusal, SESSION_LIFETIME, Session, SessionToken,
+    AccountService, DEVICE_LIFETIME, DeviceToken, Origin, Refusal, SESSION_LIFETIME, Session,
+    SessionToken,
 };
 use crate::caller::Caller;
 use crate::chain::one_line;
 use crate::order::{AccountId, OrderId};
 use crate::problem::Problem;
 
-/// Orders on a page of one's history when the customer does not say.
+/// Orders per page by default.
 const DEFAULT_LIMIT: usize = 20;
-/// Orders on a page at most: 2 MB at an order's limits.
+/// Most orders per page: 2 MB if all their fields have the maximum length.
 const LARGEST_LIMIT: usize = 100;
 
-/// The routes of the module; none when accounts are off.
+/// The module's routes; none if accounts are off.
 pub(super) fn router(shop: &Shop) -> Router<Shop> {
-    if shop.desk.is_none() {
+    if shop.accounts.is_none() {
         return Router::new();
     }
     Router::new()
@@ -42,85 +43,94 @@ pub(super) fn router(shop: &Shop) -> Router<Shop> {
         .route("/session", get(who_am_i).post(log_in).delete(log_out))
 }
 
-/// What somebody says who registers or logs in.
+/// The body of a request to register or log in.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Credentials {
     login: String,
     password: String,
-    /// Whether the token is wanted in the answer, and no cookie.
+    /// Whether to return the token in the body instead of setting a cookie.
     #[serde(default)]
     bearer: bool,
 }
 
 async fn register(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
-    let (parts, said) = credentials(&shop, request).await?;
-    let desk = desk(&shop)?;
+    let (parts, given) = credentials(&shop, request).await?;
+    let accounts = account_service(&shop)?;
     let origin = origin(&shop, &parts);
-    let session = at_desk(&shop, desk.register(&said.login, &said.password, &origin)).await?;
+    let session = with_timeout(
+        &shop,
+        accounts.register(&given.login, &given.password, &origin),
+    )
+    .await?;
     tracing::info!("account registered");
-    Ok(welcome(
+    Ok(session_response(
         &shop,
         StatusCode::CREATED,
         &parts.headers,
         &session,
-        said.bearer,
+        given.bearer,
     ))
 }
 
 async fn log_in(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
-    let (parts, said) = credentials(&shop, request).await?;
-    let desk = desk(&shop)?;
+    let (parts, given) = credentials(&shop, request).await?;
+    let accounts = account_service(&shop)?;
     let origin = origin(&shop, &parts);
-    let session = at_desk(&shop, desk.log_in(&said.login, &said.password, &origin)).await?;
-    Ok(welcome(
+    let session = with_timeout(
+        &shop,
+        accounts.log_in(&given.login, &given.password, &origin),
+    )
+    .await?;
+    Ok(session_response(
         &shop,
         StatusCode::OK,
         &parts.headers,
         &session,
-        said.bearer,
+        given.bearer,
     ))
 }
 
-/// Ends the session that comes with the request. Whoever has none is logged out already.
+/// Ends the request's session. Without a session there is nothing to do.
 async fn log_out(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     if let Some(token) = token(&shop, &parts)?.and_then(SessionToken::parse) {
-        let desk = desk(&shop)?;
-        at_desk(&shop, async { Ok(desk.log_out(&token).await?) }).await?;
+        let accounts = account_service(&shop)?;
+        with_timeout(&shop, async { Ok(accounts.log_out(&token).await?) }).await?;
     }
-    let gone = SESSION_COOKIE.set(&shop, &parts.headers, "", Duration::ZERO);
+    let expired = SESSION_COOKIE.set(&shop, &parts.headers, "", Duration::ZERO);
     Ok((
         StatusCode::NO_CONTENT,
         private(),
-        [(header::SET_COOKIE, gone)],
+        [(header::SET_COOKIE, expired)],
     )
         .into_response())
 }
 
-/// Who the session says one is: the login, or null. Not a refusal: a page asks this of everybody.
+/// The login of the request's session, or null. Not an error without one: the page requests this for every
+/// visitor.
 async fn who_am_i(State(shop): State<Shop>, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let login = match customer(&shop, &parts).await {
         Ok(Some(account)) => {
-            let desk = desk(&shop)?;
-            at_desk(&shop, async { Ok(desk.login(account).await?) }).await?
+            let accounts = account_service(&shop)?;
+            with_timeout(&shop, async { Ok(accounts.login(account).await?) }).await?
         }
         Ok(None) => None,
         Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
-            // With it in the browser, every order would be refused.
-            let gone = [(
+            // If the browser kept the cookie, every order would be refused.
+            let expired = [(
                 header::SET_COOKIE,
                 SESSION_COOKIE.set(&shop, &parts.headers, "", Duration::ZERO),
             )];
-            return Ok((private(), gone, Json(json!({ "login": null }))).into_response());
+            return Ok((private(), expired, Json(json!({ "login": null }))).into_response());
         }
         Err(problem) => return Err(problem),
     };
     Ok((private(), Json(json!({ "login": login }))).into_response())
 }
 
-/// One's own orders, newest first, page by page.
+/// The customer's own orders, newest first, page by page.
 async fn own_orders(
     State(shop): State<Shop>,
     RawQuery(query): RawQuery,
@@ -131,10 +141,10 @@ async fn own_orders(
         .await?
         .ok_or_else(|| Problem::unauthorized("log in to see your orders"))?;
     let (before, limit) = history(query.as_deref())?;
-    let desk = desk(&shop)?;
-    // One more than asked for tells whether there is another page.
-    let found = async { Ok(desk.orders(account, before, limit + 1).await?) };
-    let mut orders = at_desk(&shop, found).await?;
+    let accounts = account_service(&shop)?;
+    // One more than requested shows whether there is another page.
+    let found = async { Ok(accounts.orders(account, before, limit + 1).await?) };
+    let mut orders = with_timeout(&shop, found).await?;
     let more = orders.len() > limit;
     orders.truncate(limit);
     for order in &mut orders {
@@ -147,7 +157,7 @@ async fn own_orders(
     Ok((private(), Json(answer)).into_response())
 }
 
-/// Where a page of one's history begins, and how long it is.
+/// Parses where a page of the customer's orders begins and how many it has.
 fn history(query: Option<&str>) -> Result<(Option<OrderId>, usize), Problem> {
     let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
     let (mut before, mut limit) = (None, None);
@@ -169,17 +179,17 @@ fn history(query: Option<&str>) -> Result<(Option<OrderId>, usize), Problem> {
             _ => false,
         };
         if twice {
-            return Err(bad(format!("{name} is there twice")));
+            return Err(bad(format!("duplicate parameter {name}")));
         }
     }
     Ok((before, limit.unwrap_or(DEFAULT_LIMIT)))
 }
 
-/// Reads who somebody says to be. JSON only: a form on another site can send no JSON without asking,
-/// and nobody is allowed to ask.
+/// Reads login and password. JSON only: a form of another site cannot send JSON without a preflight request,
+/// which is never granted.
 async fn credentials(shop: &Shop, request: Request) -> Result<(Parts, Credentials), Problem> {
     let (parts, body) = request.into_parts();
-    from_our_page(shop, &parts.headers)?;
+    require_same_origin(shop, &parts.headers)?;
     if !matches!(Form::of(&parts.headers), Ok(Form::Json)) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -187,8 +197,8 @@ async fn credentials(shop: &Shop, request: Request) -> Result<(Parts, Credential
         ));
     }
     let body = shop.bodies.read(body).await?;
-    // Not with the parser's words: they quote what was sent.
-    let said = serde_json::from_slice(&body).map_err(|error| {
+    // Without the parser's message, which quotes the input.
+    let given = serde_json::from_slice(&body).map_err(|error| {
         if error.is_data() {
             Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -198,18 +208,18 @@ async fn credentials(shop: &Shop, request: Request) -> Result<(Parts, Credential
             Problem::new(StatusCode::BAD_REQUEST, "the body is not JSON")
         }
     })?;
-    Ok((parts, said))
+    Ok((parts, given))
 }
 
-/// The desk; only there where its routes are.
-fn desk(shop: &Shop) -> Result<&Desk, Problem> {
-    shop.desk
+/// The account service, which exists whenever these routes do.
+fn account_service(shop: &Shop) -> Result<&AccountService, Problem> {
+    shop.accounts
         .as_deref()
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "accounts are off"))
 }
 
-/// What the desk says, within its time, as the customer is told.
-async fn at_desk<T>(
+/// Runs an account operation within its time limit and turns a refusal into a response.
+async fn with_timeout<T>(
     shop: &Shop,
     work: impl Future<Output = Result<T, Refusal>>,
 ) -> Result<T, Problem> {
@@ -223,25 +233,30 @@ async fn at_desk<T>(
         )),
     };
     Err(match refusal {
-        Refusal::Wrong => Problem::unauthorized("the login or the password is wrong"),
+        Refusal::WrongCredentials => Problem::unauthorized("the login or the password is wrong"),
         Refusal::Taken => Problem::new(StatusCode::CONFLICT, "this login is taken"),
-        Refusal::Unfit(faults) => Problem::unfit("what you chose does not fit", faults),
+        Refusal::Invalid(errors) => {
+            Problem::invalid("the login or the password is not acceptable", errors)
+        }
         Refusal::TooMany(wait) => {
             let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-            Problem::too_many(seconds, format!("too many tries; try again in {seconds} s"))
+            Problem::too_many(
+                seconds,
+                format!("too many attempts; try again in {seconds} s"),
+            )
         }
-        Refusal::Busy => Problem::try_again(1, "too many are logging in at once"),
+        Refusal::Busy => Problem::try_again(1, "too many log-ins at once"),
         Refusal::Unavailable(error) => {
             tracing::error!(error = one_line(&error), "accounts do not work");
-            shop.readiness.doubt();
-            Problem::try_again(2, "accounts do not work just now")
+            shop.readiness.report_failure();
+            Problem::try_again(2, "accounts are temporarily unavailable")
         }
     })
 }
 
-/// The answer that opens a session: its token in a cookie that scripts cannot read, or, for
-/// programs, in the body.
-fn welcome(
+/// The response that opens a session: its token in a cookie that scripts cannot read, or, for programs, in
+/// the body.
+fn session_response(
     shop: &Shop,
     status: StatusCode,
     asked: &HeaderMap,
@@ -267,16 +282,16 @@ fn welcome(
     (status, private(), cookies, Json(body)).into_response()
 }
 
-/// One customer's answers are nobody else's, on no cache.
+/// Keeps a customer's responses out of caches.
 fn private() -> [(header::HeaderName, &'static str); 1] {
     [(header::CACHE_CONTROL, "no-store")]
 }
 
 /// A cookie by its two names.
 struct Cookie {
-    /// Over TLS: the prefix makes browsers refuse it from anybody but this host.
+    /// Over TLS: browsers accept the prefix only from this very host.
     secure: &'static str,
-    /// Over plain HTTP, where browsers take no `__Host-` ones.
+    /// Over plain HTTP, where browsers refuse `__Host-` cookies.
     plain: &'static str,
 }
 
@@ -304,7 +319,7 @@ impl Cookie {
         cookie
     }
 
-    /// What the request has of it. Over TLS only the one that no neighbouring host can have set.
+    /// The cookie's value in the request. Over TLS only the one that no other host can have set.
     fn of<'a>(&self, shop: &Shop, headers: &'a HeaderMap) -> Option<&'a str> {
         let wanted = if is_secure(shop, headers) {
             self.secure
@@ -331,14 +346,14 @@ fn origin(shop: &Shop, parts: &Parts) -> Origin {
     }
 }
 
-/// Who asks: the account whose session comes with the request, if one does. `None` is everybody
-/// else, and everybody while accounts are off; bearer tokens of other kinds are not judged here.
+/// The account whose session the request carries; `None` without one, and always while accounts are off.
+/// Other kinds of bearer tokens are ignored.
 ///
 /// # Errors
-/// 401 when the session has ended: whoever believes to be logged in must not be served as a
-/// stranger. 403 when another site made the request. 503 when the sessions cannot be read.
+/// 401 if the session has expired: a user who believes to be logged in must not be treated as anonymous. 403
+/// if another site made the request. 503 if the sessions cannot be read.
 pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<AccountId>, Problem> {
-    let Some(desk) = &shop.desk else {
+    let Some(accounts) = &shop.accounts else {
         return Ok(None);
     };
     let Some(token) = token(shop, parts)? else {
@@ -346,34 +361,34 @@ pub(super) async fn customer(shop: &Shop, parts: &Parts) -> Result<Option<Accoun
     };
     let session = match SessionToken::parse(token) {
         None => None,
-        Some(token) => within(STORE_TIMEOUT, desk.session(&token))
+        Some(token) => within(STORE_TIMEOUT, accounts.session(&token))
             .await
             .map_err(|error| {
                 tracing::error!(error = one_line(&error), "session not read");
-                shop.readiness.doubt();
-                Problem::try_again(2, "your session could not be looked up just now")
+                shop.readiness.report_failure();
+                Problem::try_again(2, "your session could not be read; try again")
             })?,
     };
     let ended = || Problem::unauthorized("your session has ended; log in again");
     session.map(Some).ok_or_else(ended)
 }
 
-/// The text of the session's token that comes with the request.
+/// The text of the request's session token.
 ///
 /// # Errors
-/// 403 when it is a cookie, the request changes something, and another site made it.
+/// 403 if it is a cookie, the request changes something, and another site made it.
 fn token<'a>(shop: &Shop, parts: &'a Parts) -> Result<Option<&'a str>, Problem> {
     if let Some(token) = bearer(&parts.headers) {
         return Ok(Some(token));
     }
     let token = SESSION_COOKIE.of(shop, &parts.headers);
     if token.is_some() && !matches!(parts.method, Method::GET | Method::HEAD) {
-        from_our_page(shop, &parts.headers)?;
+        require_same_origin(shop, &parts.headers)?;
     }
     Ok(token)
 }
 
-/// A bearer token that means to be a session's.
+/// A bearer token with the prefix of a session's.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers
         .get(header::AUTHORIZATION)?
@@ -385,8 +400,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .then_some(token)
 }
 
-/// Whether customers reach the shop over TLS: as `public_url` says, where it is set; else as this request came. What a balancer says of that is believed: one who lies about it changes
-/// the name of his own cookie.
+/// Whether customers reach the shop over TLS: as `public_url` says, if set; else as `X-Forwarded-Proto` says.
+/// It need not be trusted: a client that lies about it only changes the name of its own cookie.
 fn is_secure(shop: &Shop, headers: &HeaderMap) -> bool {
     if let Some(public) = &shop.settings.public_url {
         return public.secure;
@@ -397,12 +412,12 @@ fn is_secure(shop: &Shop, headers: &HeaderMap) -> bool {
     proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
-/// Refuses what another site made a browser send. Browsers say where a request comes from in
-/// `Sec-Fetch-Site`, old ones in `Origin`; programs say neither, and nobody can be tricked into
-/// running one. The cookie's `SameSite=Strict` stands before this; it knows sites, not hosts.
-fn from_our_page(shop: &Shop, headers: &HeaderMap) -> Result<(), Problem> {
+/// Refuses requests that another site made a browser send. Browsers report the initiator in `Sec-Fetch-Site`,
+/// older ones in `Origin`; programs send neither, and cannot be tricked into a request. The cookie's
+/// `SameSite=Strict` also applies, but to sites, not hosts.
+fn require_same_origin(shop: &Shop, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let ours = match (text("sec-fetch-site"), text("origin")) {
+    let same_origin = match (text("sec-fetch-site"), text("origin")) {
         (Some(site), _) => site == "same-origin" || site == "none",
         (None, Some(origin)) if shop.settings.public_url.is_some() => {
             let public = shop.settings.public_url.as_ref();
@@ -414,7 +429,7 @@ fn from_our_page(shop: &Shop, headers: &HeaderMap) -> Result<(), Problem> {
         }
         (None, None) => true,
     };
-    if ours {
+    if same_origin {
         return Ok(());
     }
     Err(Problem::new(

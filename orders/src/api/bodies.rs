@@ -1,10 +1,9 @@
-//! Bodies on their way in: how many, how many bytes, how slowly.
+//! Limits on request bodies being read: number, bytes, speed.
 //!
-//! Rule: a place among the orders under way is taken only when the whole body is there, and bodies
-//! being read have bounds of their own. So a client that sends its body a byte a second costs a few
-//! hundred bytes for a few seconds and keeps nobody out. When there are too many, the one that
-//! has been read for longest makes way: an honest body is there within milliseconds, so it is never
-//! the oldest of a thousand.
+//! Rule: an order takes one of the permits for orders in progress only once its whole body was read, and
+//! bodies being read have limits of their own. So a client that sends one byte a second costs a few hundred
+//! bytes for a few seconds and blocks nobody. When there are too many, the one that has been read longest is
+//! dropped: a normal body arrives within milliseconds, so it is never the oldest of a thousand.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,37 +18,37 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
-/// Largest body read. An order at all its limits is under 20 KiB.
+/// Largest body. An order with all fields at their limits is under 20 KiB.
 const BODY_LIMIT: usize = 32 * 1024;
-/// How long a client may take to send a body: a phone on a bad line needs seconds.
+/// Time limit for a body: a phone with a bad connection needs seconds.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A body that is not complete must bring [`LEAST_BYTES`] in each stretch of this length. Longer than
-/// TCP takes to send a lost packet again, twice.
+/// An incomplete body must bring [`MIN_BYTES_PER_WINDOW`] in each window of this length, which is longer than
+/// TCP takes to retransmit a packet twice.
 const WINDOW: Duration = Duration::from_secs(5);
-/// 256 bytes a second; Apache asks 500 for by default (mod_reqtimeout).
-const LEAST_BYTES: usize = 256 * 5;
-/// Bodies being read at once. Half of the connections that may speak at once
-/// ([`Bounds::speaking`](crate::server::Bounds)), so that bodies alone cannot use those up.
-const BODIES: usize = 1024;
-/// Bytes of bodies being read, together.
-const BYTES: usize = 8 * 1024 * 1024;
+/// 256 bytes a second; Apache's default is 500 (mod_reqtimeout).
+const MIN_BYTES_PER_WINDOW: usize = 256 * 5;
+/// Bodies being read at once: half of [`Bounds::active`](crate::server::Bounds), so that bodies alone cannot
+/// use up the active connections.
+const MAX_BODIES: usize = 1024;
+/// Bytes of all bodies being read.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// All bodies being read. Clones are the same.
+/// All bodies being read. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Bodies(Arc<Mutex<Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// The number of the next one; the lowest is the oldest.
+    /// The number of the next body; the lowest is the oldest.
     next: u64,
     bytes: usize,
-    by_age: BTreeMap<u64, One>,
+    by_age: BTreeMap<u64, BodyShare>,
 }
 
 #[derive(Debug)]
-struct One {
+struct BodyShare {
     bytes: usize,
-    /// Dropped with this value, which wakes the reader: it must make way.
+    /// Dropped with this value, which tells the reader to stop.
     _alive: oneshot::Sender<()>,
 }
 
@@ -67,7 +66,7 @@ impl Open {
     }
 }
 
-/// One body's part of the bounds, until it is dropped.
+/// One body's share of the limits, released on drop.
 struct Ticket {
     all: Bodies,
     number: u64,
@@ -75,16 +74,16 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Counts `bytes` more, at the cost of older bodies.
+    /// Counts `bytes` more and drops the oldest bodies if there are too many.
     fn hold(&self, bytes: usize) {
         let mut open = self.all.open();
         let Some(one) = open.by_age.get_mut(&self.number) else {
-            // It has to make way and does not know it yet.
+            // This body was dropped itself; its reader finds out at the next poll.
             return;
         };
         one.bytes += bytes;
         open.bytes += bytes;
-        while open.bytes > BYTES {
+        while open.bytes > MAX_BYTES {
             open.remove_oldest();
         }
     }
@@ -104,12 +103,12 @@ impl Bodies {
     fn enter(&self) -> Ticket {
         let (sender, alive) = oneshot::channel();
         let mut open = self.open();
-        while open.by_age.len() >= BODIES {
+        while open.by_age.len() >= MAX_BODIES {
             open.remove_oldest();
         }
         let number = open.next;
         open.next += 1;
-        let one = One {
+        let one = BodyShare {
             bytes: 0,
             _alive: sender,
         };
@@ -122,26 +121,26 @@ impl Bodies {
         }
     }
 
-    /// How many are being read, and how many bytes of them there are.
+    /// The number of bodies being read, and their bytes.
     #[cfg(test)]
     fn count(&self) -> (usize, usize) {
         let open = self.open();
         (open.by_age.len(), open.bytes)
     }
 
-    /// The whole body.
+    /// Reads the whole body.
     ///
     /// # Errors
-    /// 413 past 32 KiB; 408 when it takes longer than 10 s, brings less than 256 bytes a second over
-    /// 5 s, or makes way for others; 400 when it breaks off.
+    /// 413 past 32 KiB; 408 if it takes longer than 10 s, brings less than 256 bytes a second over 5 s, or
+    /// was dropped for newer ones; 400 if it breaks off.
     pub(super) async fn read(&self, body: Body) -> Result<Vec<u8>, Problem> {
         let too_large = || {
             Problem::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("an order has at most {BODY_LIMIT} bytes"),
+                format!("the body must have at most {BODY_LIMIT} bytes"),
             )
         };
-        // Refused before it is read, and before a client that waits for 100 Continue sends it.
+        // Refused before reading, so that a client that waits for 100 Continue does not send it.
         if usize::try_from(body.size_hint().lower()).is_ok_and(|length| length > BODY_LIMIT) {
             return Err(too_large());
         }
@@ -157,7 +156,7 @@ impl Bodies {
                 biased;
                 _ = &mut ticket.alive => {
                     return Err(Problem::too_slow(
-                        "the body was not complete, and many others are being read",
+                        "the body was incomplete while too many others were being read",
                     ));
                 }
                 frame = body.frame() => frame,
@@ -168,8 +167,8 @@ impl Bodies {
                             "the body took longer than {limit} s"
                         )));
                     }
-                    if read.len() - before_window < LEAST_BYTES {
-                        let (least, window) = (LEAST_BYTES, WINDOW.as_secs());
+                    if read.len() - before_window < MIN_BYTES_PER_WINDOW {
+                        let (least, window) = (MIN_BYTES_PER_WINDOW, WINDOW.as_secs());
                         return Err(Problem::too_slow(format!(
                             "the body brought less than {least} bytes in {window} s"
                         )));
@@ -190,7 +189,10 @@ impl Bodies {
                 }
                 Some(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
                 Some(Err(_)) => {
-                    return Err(Problem::new(StatusCode::BAD_REQUEST, "the body broke off"));
+                    return Err(Problem::new(
+                        StatusCode::BAD_REQUEST,
+                        "the body is incomplete",
+                    ));
                 }
             }
         }
@@ -206,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of pieces, each after so many milliseconds; then it is silent for ever, or ends.
+    /// A body of pieces, each after so many milliseconds; then it ends, or never does.
     fn paced(pieces: Vec<(u64, usize)>, ends: bool) -> Body {
         let pieces = stream::iter(pieces).then(|(pause, length)| async move {
             tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -228,14 +230,14 @@ mod tests {
             (drip(1, 4900, 80), true, 200, 4),
             (drip(60, 1000, 1), false, 408, 5),
             (drip(60, 1000, 1), true, 408, 5),
-            // Fast at first: the second window counts by itself.
+            // Fast at first: each window counts by itself.
             (
                 [drip(1, 0, 5000), drip(60, 1000, 1)].concat(),
                 false,
                 408,
                 10,
             ),
-            // 400 bytes a second, as long as it may take.
+            // 400 bytes a second until the time limit.
             (drip(9, 1000, 400), true, 200, 9),
             (drip(60, 1000, 400), true, 408, 10),
             (drip(40, 1, 1000), true, 413, 0),
@@ -263,32 +265,32 @@ mod tests {
         };
         let first = read(vec![(0, 1)]);
         let mut others = vec![];
-        for _ in 1..BODIES {
+        for _ in 1..MAX_BODIES {
             tokio::task::yield_now().await;
             others.push(read(vec![(0, 1)]));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-        assert_eq!(bodies.count().0, BODIES);
+        assert_eq!(bodies.count().0, MAX_BODIES);
         assert!(!first.is_finished());
         assert!(bodies.read(Body::from("an order")).await.is_ok());
         assert_eq!(first.await.unwrap().unwrap_err().status(), 408);
-        assert_eq!(bodies.count().0, BODIES - 1);
-        // The same by bytes: as many as fit, and one more.
+        assert_eq!(bodies.count().0, MAX_BODIES - 1);
+        // The same for bytes: one more than fit.
         drop(others);
         let bodies = Bodies::default();
         let large = |_| {
             let bodies = bodies.clone();
             tokio::spawn(async move { bodies.read(paced(vec![(0, BODY_LIMIT)], false)).await })
         };
-        let large: Vec<_> = (0..=BYTES / BODY_LIMIT).map(large).collect();
+        let large: Vec<_> = (0..=MAX_BYTES / BODY_LIMIT).map(large).collect();
         tokio::time::sleep(Duration::from_millis(10)).await;
-        assert_eq!(bodies.count(), (BYTES / BODY_LIMIT, BYTES));
+        assert_eq!(bodies.count(), (MAX_BYTES / BODY_LIMIT, MAX_BYTES));
         let cut: Vec<bool> = large.iter().map(|one| one.is_finished()).collect();
         assert_eq!(cut.iter().filter(|cut| **cut).count(), 1);
         assert!(cut[0], "the oldest");
     }
 
-    /// However bodies come: each is read whole or refused in time, and the bounds hold throughout.
+    /// Whatever bodies arrive: each is read or refused in time, and the limits always hold.
     #[test]
     fn any_bodies_end_in_time_and_within_the_bounds() {
         bolero::check!()
@@ -317,7 +319,7 @@ mod tests {
                                 Err(problem) => assert!([408, 413].contains(&problem.status())),
                             }
                             let (count, bytes) = bodies.count();
-                            assert!(count <= BODIES && bytes <= BYTES, "{count} {bytes}");
+                            assert!(count <= MAX_BODIES && bytes <= MAX_BYTES, "{count} {bytes}");
                             assert!(begun.elapsed() <= BODY_TIMEOUT);
                         }
                     });

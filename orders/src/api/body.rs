@@ -1,4 +1,4 @@
-//! What a body says: JSON and forms to fields. Knows no fields by name; how a body comes in is
+//! Parses a body: JSON and forms into fields. Does not depend on any field's name; reading the bytes is in
 //! `bodies.rs`.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::order::EXTRA_NAME_LIMIT;
 use crate::problem::Problem;
 
-/// How a body is spelled.
+/// A body's encoding.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
     Json,
@@ -34,7 +34,7 @@ impl Form {
         {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "send the body as it is: no Content-Encoding is taken",
+                "Content-Encoding is not supported; send the body unencoded",
             ));
         }
         let value = headers.get(header::CONTENT_TYPE).ok_or_else(wrong)?;
@@ -64,11 +64,11 @@ impl Form {
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "the body must be a JSON object with name, address and flower",
                 )),
-                // The parser's words have line and column, and nothing of the content.
+                // The parser's message has line and column, and nothing of the content.
                 Err(error) => Err(bad(format!("the body is not JSON: {error}"))),
             },
             Self::UrlEncoded => {
-                // Decoding by hand what the form's parser would mend silently.
+                // The form's parser would replace invalid bytes silently.
                 if percent_decode(body).decode_utf8().is_err() {
                     return Err(bad("the form is not UTF-8".to_owned()));
                 }
@@ -79,7 +79,7 @@ impl Form {
     }
 }
 
-/// Fields by name. A name that is there twice is refused: two readers would read two orders.
+/// Fields by name. Duplicate names are refused: two readers would read two different orders.
 fn once_each(
     pairs: impl IntoIterator<Item = (String, Value)>,
 ) -> Result<Map<String, Value>, Problem> {
@@ -89,7 +89,7 @@ fn once_each(
             let name: String = name.chars().take(EXTRA_NAME_LIMIT).collect();
             return Err(Problem::new(
                 StatusCode::BAD_REQUEST,
-                format!("the field `{name}` is there twice"),
+                format!("duplicate field `{name}`"),
             ));
         }
         fields.insert(name, value);
@@ -97,7 +97,7 @@ fn once_each(
     Ok(fields)
 }
 
-/// A JSON body with an object's members as they came, repeated ones too.
+/// A JSON body with an object's members as they came, duplicates included.
 enum JsonBody {
     Object(Vec<(String, Value)>),
     Other,

@@ -1,9 +1,9 @@
-//! The candidate service's contract, as its clients know it: `/candidate/{name}` and `/candidates`.
+//! The candidate service's contract: `/candidate/{name}` and `/candidates`.
 //!
-//! A module that is off unless `candidates` is set. Its answers are to the byte those of the service
-//! it takes the place of (status, type, spacing and escapes of JSON, HTML of refusals), because clients
-//! compare them; so its refusals are not problem+json, and whatever fails is `Not Found` as it was
-//! there. Names are customers' data: none is logged.
+//! Off unless `candidates` is set. Its responses equal those of the service it replaces byte by byte (status,
+//! type, spacing and escapes of JSON, HTML of errors), because clients compare them. So errors are not
+//! problem+json, and every failure is `Not Found`, as it was there. Names are customers' data: none is
+//! logged.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use super::shop::{STORE_TIMEOUT, within};
 use crate::candidates::Candidates;
 use crate::chain::one_line;
 
-/// What stands before a candidate's name in a path.
+/// The path before a candidate's name.
 pub(super) const PREFIX: &str = "/candidate/";
-/// Longest name that is kept, in bytes: what DynamoDB takes as a key, on every store alike.
+/// Longest name, in bytes: DynamoDB's limit for a key, applied to every store.
 const NAME_LIMIT: usize = 2048;
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
@@ -37,9 +37,9 @@ const WRONG_METHOD: &str = "<!doctype html>\n<html lang=en>\n\
 const ALLOW_ONE: &str = "HEAD, GET, POST, OPTIONS";
 const ALLOW_ALL: &str = "HEAD, GET, OPTIONS";
 
-type Place = State<Arc<dyn Candidates>>;
+type Shared = State<Arc<dyn Candidates>>;
 
-/// The module's routes over `candidates`.
+/// The module's routes.
 pub(super) fn router(candidates: Arc<dyn Candidates>) -> Router {
     let one = get(show)
         .post(keep)
@@ -58,7 +58,7 @@ pub(super) fn router(candidates: Arc<dyn Candidates>) -> Router {
         .with_state(candidates)
 }
 
-async fn show(State(candidates): Place, uri: Uri) -> Response {
+async fn show(State(candidates): Shared, uri: Uri) -> Response {
     let Some(name) = name(&uri) else {
         return answer(StatusCode::NOT_FOUND, HTML, NO_SUCH_PAGE);
     };
@@ -75,8 +75,8 @@ async fn show(State(candidates): Place, uri: Uri) -> Response {
     }
 }
 
-/// Keeps the name; whatever body came with it is never read.
-async fn keep(State(candidates): Place, uri: Uri) -> Response {
+/// Stores the name; a request body is never read.
+async fn keep(State(candidates): Shared, uri: Uri) -> Response {
     let Some(name) = name(&uri) else {
         return answer(StatusCode::NOT_FOUND, HTML, NO_SUCH_PAGE);
     };
@@ -98,9 +98,9 @@ async fn keep(State(candidates): Place, uri: Uri) -> Response {
     }
 }
 
-/// All names, a page at a time as the client takes them in: what an answer holds in memory does not grow with
-/// what there is. A place that fails in the middle breaks the answer off, which its client sees.
-async fn list(State(candidates): Place) -> Response {
+/// All names, one page at a time as the client reads them, so that memory does not grow with their number. If
+/// the store fails in the middle, the response is cut off, which the client notices.
+async fn list(State(candidates): Shared) -> Response {
     let page = match within(STORE_TIMEOUT, candidates.page(None)).await {
         Ok(page) => page,
         Err(error) => {
@@ -138,15 +138,15 @@ async fn list(State(candidates): Place) -> Response {
     answer(StatusCode::OK, HTML, Body::from_stream(first.chain(rest)))
 }
 
-/// The name in a path, decoded as its clients are used to: bytes that are no UTF-8 become U+FFFD.
-/// `None` when it is none: an escaped slash is a slash, and there is nothing below a name.
+/// The name in a path, decoded as its clients expect: bytes that are not UTF-8 become U+FFFD. `None` if there
+/// is none: an escaped slash is a slash, and there is nothing below a name.
 pub(super) fn name(uri: &Uri) -> Option<String> {
     let name = uri.path().strip_prefix(PREFIX)?;
     let name = percent_decode_str(name).decode_utf8_lossy();
     (!name.is_empty() && !name.contains('/')).then(|| name.into_owned())
 }
 
-/// `[{"CandidateName": "…"}, …]`, with the spaces that its clients know.
+/// `[{"CandidateName": "…"}, …]`, with the spaces that clients expect.
 pub(super) fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String {
     let mut text = String::from("[");
     write_names(&mut text, names);
@@ -165,8 +165,7 @@ fn write_names<T: AsRef<str>>(into: &mut String, names: impl IntoIterator<Item =
     }
 }
 
-/// A JSON string in printable ASCII alone, all else escaped in lower case, beyond the basic plane as
-/// two surrogates.
+/// Writes a JSON string in printable ASCII; everything else is escaped in lower case, with surrogate pairs.
 fn write_json(into: &mut String, text: &str) {
     into.push('"');
     for character in text.chars() {

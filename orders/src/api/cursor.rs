@@ -1,7 +1,7 @@
-//! The text that a list of orders is read on with: `next` and `follow`. Pure.
+//! Cursors of the list of orders: `next` and `follow`. Pure.
 //!
-//! It is opaque to clients, needs no escaping in a URL, and cannot be taken for an id or a time. A checksum tells
-//! a damaged one from a good one: a cursor that says something else than it said would leave orders out.
+//! A cursor is opaque to clients, needs no escaping in a URL, and cannot be mistaken for an id or a time. A
+//! checksum detects damaged ones, which would otherwise skip orders.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,19 +10,19 @@ use sha2::{Digest, Sha256};
 use crate::order::OrderId;
 use crate::store::Position;
 
-/// How every cursor begins.
+/// Prefix of every cursor.
 pub(super) const PREFIX: &str = "cursor_";
 /// Bytes of checksum.
 const SUM: usize = 4;
 
-/// Where a list is read on.
+/// Where a list continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cursor {
-    /// By ids, above `after`; then by the store's sequence, from where that was when the list began.
-    Walk {
-        /// The last id that was shown.
+    /// By ids, above `after`; then by the store's sequence, from where it was when the list began.
+    ById {
+        /// The last id on the page before.
         after: OrderId,
-        /// Where the following begins.
+        /// Where following the sequence begins.
         then: Position,
     },
     /// By the store's sequence.
@@ -30,11 +30,11 @@ pub(super) enum Cursor {
 }
 
 impl Cursor {
-    /// Its text.
+    /// The cursor's text.
     pub(super) fn text(&self) -> String {
         let mut bytes = Vec::with_capacity(80);
         let position = match self {
-            Self::Walk { after, then } => {
+            Self::ById { after, then } => {
                 bytes.push(b'w');
                 bytes.extend(after.as_bytes());
                 then
@@ -73,7 +73,7 @@ impl Cursor {
         format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// The cursor that `text` is. Only the text that was given out is one.
+    /// Parses a cursor. Accepts only text that [`Cursor::text`] produced.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok()?;
         let (bytes, sum) = bytes.split_last_chunk::<SUM>()?;
@@ -84,7 +84,7 @@ impl Cursor {
         match kind {
             b'w' => {
                 let (after, rest) = rest.split_first_chunk()?;
-                Some(Self::Walk {
+                Some(Self::ById {
                     after: OrderId::from_bytes(*after),
                     then: position(rest)?,
                 })
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn cursors() -> impl Strategy<Value = Cursor> {
-        let walk = (ids(), positions()).prop_map(|(after, then)| Cursor::Walk { after, then });
+        let walk = (ids(), positions()).prop_map(|(after, then)| Cursor::ById { after, then });
         prop_oneof![walk, positions().prop_map(Cursor::Follow)]
     }
 

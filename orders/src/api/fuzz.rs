@@ -54,19 +54,19 @@ fn flowers() -> Vec<String> {
 /// An order of these fields, if they make one, is kept and read back the same, and makes the same
 /// fingerprint when it is sent again as it was read back.
 fn goes_round(fields: Map<String, Value>) {
-    let Ok(draft) = Draft::judge(fields, &flowers(), UnknownFields::Keep) else {
+    let Ok(draft) = Draft::validate(fields, &flowers(), UnknownFields::Keep) else {
         return;
     };
     let fingerprint = draft.fingerprint();
     let receipt = Receipt::new().expect("randomness");
-    let order = draft.take(OrderId::new(), jiff::Timestamp::UNIX_EPOCH, receipt);
+    let order = draft.into_order(OrderId::new(), jiff::Timestamp::UNIX_EPOCH, receipt);
     let row = order.to_row().expect("an order is JSON");
     assert_eq!(Order::from_row(&row).expect("our own"), order);
     let text = serde_json::to_vec(&order).expect("an order is JSON");
     let mut again: Map<String, Value> = serde_json::from_slice(&text).expect("our own");
     again.remove("id");
     again.remove("received_at");
-    let again = Draft::judge(again, &flowers(), UnknownFields::Keep).expect("it was good");
+    let again = Draft::validate(again, &flowers(), UnknownFields::Keep).expect("it was good");
     assert_eq!(again.fingerprint(), fingerprint);
 }
 

@@ -1,4 +1,4 @@
-//! `/gtg` and `/version`: what balancers and the agent ask. Waits for nothing.
+//! `/gtg` and `/version`, which balancers and the agent poll. Never waits.
 
 use axum::Json;
 use axum::extract::{RawQuery, Request, State};
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::Shop;
-use super::operator::may_look;
+use super::operator::may_see_details;
 use crate::VERSION;
 use crate::readiness;
 
@@ -35,7 +35,7 @@ pub(super) async fn good_to_go(
     });
     let no_store = [(header::CACHE_CONTROL, "no-store")];
     if !detailed {
-        // Typed though it is empty, as the seeds' clients know it.
+        // The empty body has a type because the seeds' clients expect one.
         let html = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
         return (status, no_store, html).into_response();
     }
@@ -44,9 +44,9 @@ pub(super) async fn good_to_go(
         "connected": if ready { "true" } else { "false" },
         "instance-id": shop.instance.now_or_unknown(),
     });
-    // Why not names folders, buckets and addresses.
+    // The reason may name folders, buckets and addresses.
     if let Some(reason) = state.reason()
-        && may_look(&shop.settings, &parts)
+        && may_see_details(&shop.settings, &parts)
     {
         details["detail"] = reason.into();
     }

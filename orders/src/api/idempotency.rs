@@ -1,7 +1,7 @@
-//! `Idempotency-Key`: the client's word that a second request with the same key is the first one
-//! again. <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
+//! `Idempotency-Key`: marks a request as a repetition of an earlier one with the same key.
+//! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
 //!
-//! Owns the header and what is remembered of it; that one key makes one order is the stores' work.
+//! Owns the header and what is stored of it; stores ensure that one key makes one order.
 
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest, Sha256};
@@ -11,12 +11,12 @@ use crate::problem::Problem;
 use crate::store::Claim;
 
 static KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// On an answer: it is the answer of an earlier request.
+/// Response header: this is the response of an earlier request.
 pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-/// Longest key taken, in characters.
+/// Longest key, in characters.
 const LIMIT: usize = 255;
 
-/// A key as a client sent it.
+/// A key as the client sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Key<'a>(&'a [u8]);
 
@@ -24,7 +24,7 @@ impl<'a> Key<'a> {
     /// The key of a request, if it has one.
     ///
     /// # Errors
-    /// 400 for a key that is no key: were it ignored, a retry would be a second order.
+    /// 400 for an invalid key: if it were ignored, a retry would be a second order.
     pub(super) fn of(headers: &'a HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(&KEY).iter();
         let Some(value) = values.next() else {
@@ -43,7 +43,7 @@ impl<'a> Key<'a> {
         Ok(Some(Self(bytes)))
     }
 
-    /// What the store remembers. Keys of one account are not those of another, nor of strangers.
+    /// What the store keeps. Keys of different accounts, and of requests without one, are independent.
     pub(super) fn claim(self, account: Option<AccountId>, draft: &Draft) -> Claim {
         let mut key = Sha256::new();
         if let Some(account) = account {

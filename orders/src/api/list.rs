@@ -1,8 +1,9 @@
-//! `GET /orders`: every order since a time or an id, page by page, and then what is new, for the operator.
+//! `GET /orders`: all orders since a time or an id, page by page, and then new ones, for the operator.
 //!
-//! A list that begins at a time or an id goes by ids, oldest first, and remembers where the store's sequence was when
-//! it began; from there its last page is followed (see `store/position.rs` for the rule). What is ahead of the
-//! clock is refused: an empty page would be taken for news.
+//! A list that begins at a time or an id is sorted by id, oldest first, and remembers the position of the
+//! store's sequence when it began; after its last page the list continues from there (see `store/position.rs`
+//! for the rule). Starting points ahead of the clock are refused: an empty page would look like there are no
+//! new orders.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -17,43 +18,43 @@ use crate::order::{Order, OrderId};
 use crate::problem::Problem;
 use crate::store::{FollowError, Position, Store};
 
-/// Orders on a page when the caller does not say.
+/// Orders per page by default.
 const DEFAULT_LIMIT: usize = 100;
-/// Orders on a page at most.
+/// Most orders per page.
 const LARGEST_LIMIT: usize = 1000;
-/// Orders taken from the store at once: at their limits they are 2 MB together.
+/// Orders read from the store at once: 2 MB if all their fields have the maximum length.
 const AT_ONCE: usize = 100;
-/// A page ends early past this many bytes; `next` tells that there is more. Otherwise a thousand
-/// orders at their limits would cost 20 MB of memory.
+/// A page ends early past this many bytes; `next` shows that there is more. Otherwise a thousand orders with
+/// fields at their limits would take 20 MB of memory.
 const PAGE_BYTES: usize = 1024 * 1024;
 
-/// How far ahead of this host's clock `since` may be. Clocks that are kept differ by seconds, and AWS takes
-/// none that is off by more than 15 minutes; a time in a wrong time zone is off by an hour at least.
-const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+/// How far `since` may be ahead of this host's clock. Synchronised clocks differ by seconds, and AWS refuses
+/// requests from clocks that are off by more than 15 minutes; a wrong time zone is off by at least an hour.
+const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
-/// What part of the list is asked for.
+/// The part of the list that was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Page {
     /// Where it begins.
     since: Since,
-    /// How many orders at most.
+    /// Most orders to return.
     pub(super) limit: usize,
 }
 
 /// Where a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
-    /// Above this id, in a list that begins.
+    /// Above this id, on the first page of a list.
     Id(OrderId),
-    /// Where an earlier answer said.
+    /// At the cursor of an earlier page.
     Cursor(Cursor),
 }
 
 impl Page {
-    /// The page that a query asks for, at a host whose clock says `now`. Parameters it does not know are left alone.
+    /// Parses a query at the host's time `now`. Unknown parameters are ignored.
     ///
     /// # Errors
-    /// 400 with the name of the parameter and what would be right.
+    /// 400 with the name of the parameter and what it should be.
     pub(super) fn parse(query: Option<&str>, now: Timestamp) -> Result<Self, Problem> {
         let mut since = None;
         let mut limit = None;
@@ -74,7 +75,7 @@ impl Page {
                 _ => false,
             };
             if twice {
-                return Err(bad(format!("{name} is there twice")));
+                return Err(bad(format!("duplicate parameter {name}")));
             }
         }
         Ok(Self {
@@ -92,23 +93,23 @@ impl Since {
     fn parse(text: &str, now: Timestamp) -> Result<Self, Problem> {
         if text.starts_with(PREFIX) {
             let cursor = Cursor::parse(text).ok_or_else(|| {
-                bad("since is a damaged cursor; send next or follow as they were, or a time (RFC 3339)")
+                bad("since is a damaged cursor; send next or follow unchanged, or a time (RFC 3339)")
             })?;
             return Ok(Self::Cursor(cursor));
         }
         let (kind, id, time) = if let Ok(id) = text.parse::<OrderId>() {
             ("an id made at", id, id.time())
         } else {
-            // A plus that was not escaped (in +02:00) comes as a space.
+            // An unescaped plus sign (in +02:00) arrives as a space.
             let time: Timestamp = text.replace(' ', "+").parse().map_err(|_| {
                 bad("since is neither a time (RFC 3339), an order's id, nor next or follow of an earlier answer")
             })?;
             ("the time", OrderId::floor(time), time)
         };
-        if time.duration_since(now) > AHEAD {
+        if time.duration_since(now) > MAX_AHEAD {
             return Err(bad(format!(
-                "since is {kind} {time}, and this host's clock says {now}: one of them is wrong, and orders that \
-                 come now would be missed; send follow of the last answer, or an earlier time"
+                "since is {kind} {time}, ahead of this host's clock ({now}): one of them is wrong, and new orders \
+                 would be missed; send follow of the last response, or an earlier time"
             )));
         }
         Ok(Self::Id(id))
@@ -122,19 +123,19 @@ pub(super) async fn list_orders(
 ) -> Result<Response, Problem> {
     require_operator(&shop.settings, &headers)?;
     let page = Page::parse(query.as_deref(), shop.clock.now())?;
-    let written = async { anyhow::Ok(written(&*shop.store, page).await) };
-    let body = within(STORE_TIMEOUT, written)
+    let write_page = async { anyhow::Ok(write_page(&*shop.store, page).await) };
+    let body = within(STORE_TIMEOUT, write_page)
         .await
         .unwrap_or_else(|late| Err(late.into()));
     let body = body.map_err(|error| match error {
         FollowError::NotHere(reason) => bad(format!(
-            "since is a cursor that this store cannot read on from: {reason}; list again from a time (RFC 3339) \
+            "since is a cursor that is not valid for this store: {reason}; list again from a time (RFC 3339) \
              before the last order that you have"
         )),
         FollowError::Failed(error) => {
             tracing::error!(error = one_line(&error), "orders not listed");
-            shop.readiness.doubt();
-            Problem::try_again(2, "the orders could not be listed just now")
+            shop.readiness.report_failure();
+            Problem::try_again(2, "the orders could not be listed; try again")
         }
     })?;
     let headers = [
@@ -147,43 +148,45 @@ pub(super) async fn list_orders(
     Ok((headers, body).into_response())
 }
 
-/// The page as it is answered: `{"orders":[…],"next":"…"}`, where `next` is the `since` of the page after it, or,
-/// on the last page, `{"orders":[…],"follow":"…"}`, where `follow` is the `since` of the next poll.
-async fn written(store: &dyn Store, page: Page) -> Result<Vec<u8>, FollowError> {
-    let mut writing = Writing {
+/// Writes a page: `{"orders":[…],"next":"…"}`, where `next` is the `since` of the next page, or, on the last
+/// page, `{"orders":[…],"follow":"…"}`, where `follow` is the `since` of the next poll.
+async fn write_page(store: &dyn Store, page: Page) -> Result<Vec<u8>, FollowError> {
+    let mut writer = PageWriter {
         body: br#"{"orders":["#.to_vec(),
         count: 0,
         limit: page.limit,
     };
     let (more, cursor) = match page.since {
         Since::Id(after) => {
-            // Before the first order is read: what comes in meanwhile is followed.
+            // Read before the first order: orders that arrive from now on are found by following.
             let then = store.end().await?;
-            writing.walk(store, after, then).await?
+            writer.write_by_id(store, after, then).await?
         }
-        Since::Cursor(Cursor::Walk { after, then }) => writing.walk(store, after, then).await?,
-        Since::Cursor(Cursor::Follow(from)) => writing.follow(store, from).await?,
+        Since::Cursor(Cursor::ById { after, then }) => {
+            writer.write_by_id(store, after, then).await?
+        }
+        Since::Cursor(Cursor::Follow(from)) => writer.write_by_sequence(store, from).await?,
     };
-    let Writing { mut body, .. } = writing;
+    let PageWriter { mut body, .. } = writer;
     let name = if more { "next" } else { "follow" };
     body.extend_from_slice(format!(r#"],"{name}":"{}"}}"#, cursor.text()).as_bytes());
     Ok(body)
 }
 
-/// A page while it is written.
-struct Writing {
+/// A page being written.
+struct PageWriter {
     body: Vec<u8>,
     count: usize,
     limit: usize,
 }
 
-impl Writing {
-    /// How many orders to take from the store now. One more than fits tells whether there is a next page.
+impl PageWriter {
+    /// How many orders to read now. One more than fits shows whether there is a next page.
     fn wanted(&self) -> usize {
         (self.limit - self.count + 1).min(AT_ONCE)
     }
 
-    /// Writes the order, unless the page is full.
+    /// Writes the order; false if the page is full.
     fn write(&mut self, order: &Order) -> anyhow::Result<bool> {
         if self.count == self.limit || self.body.len() > PAGE_BYTES {
             return Ok(false);
@@ -196,8 +199,8 @@ impl Writing {
         Ok(true)
     }
 
-    /// Writes orders by their ids. Whether there are more, and the cursor that goes on.
-    async fn walk(
+    /// Writes orders by id. Returns whether there are more, and the next cursor.
+    async fn write_by_id(
         &mut self,
         store: &dyn Store,
         mut after: OrderId,
@@ -209,7 +212,7 @@ impl Writing {
             let last = orders.len() < asked;
             for order in orders {
                 if !self.write(&order)? {
-                    return Ok((true, Cursor::Walk { after, then }));
+                    return Ok((true, Cursor::ById { after, then }));
                 }
                 after = order.id;
             }
@@ -219,8 +222,8 @@ impl Writing {
         }
     }
 
-    /// Writes orders by the store's sequence. Whether there are more, and the cursor that goes on.
-    async fn follow(
+    /// Writes orders by the store's sequence. Returns whether there are more, and the next cursor.
+    async fn write_by_sequence(
         &mut self,
         store: &dyn Store,
         mut from: Position,

@@ -1,5 +1,5 @@
-//! `GET /order/{id}`: that the order is there for who has its id, the whole of it for who proves to be
-//! its customer or the operator.
+//! `GET /order/{id}`: the status for everyone who has the id, the whole order for its customer and the
+//! operator.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -16,7 +16,7 @@ use crate::order::OrderId;
 use crate::problem::Problem;
 use crate::receipt::Receipt;
 
-/// What an id alone shows: nothing that a customer wrote.
+/// What the id alone shows: nothing that a customer wrote.
 #[derive(Debug, Serialize)]
 struct Status {
     id: OrderId,
@@ -24,27 +24,27 @@ struct Status {
     status: &'static str,
 }
 
-/// The id alone shows the status; the operator's token, the order's receipt and, for an order of an
-/// account, its owner's session show the order. An account's order is not there for others.
+/// The id alone shows the status. The operator's token, the order's receipt and, for an order of an account,
+/// its owner's session show the order. Without one of these an account's order is not found.
 pub(super) async fn look_up_order(
     State(shop): State<Shop>,
     id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
     let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no order with this id");
-    // What is not even text is no id.
+    // A path that is not UTF-8 is not an id.
     let Path(id) = id.map_err(|_| unknown())?;
     let id: OrderId = id.parse().map_err(|_| unknown())?;
     let found = within(STORE_TIMEOUT, shop.store.get(id))
         .await
         .map_err(|error| {
             tracing::error!(order = %id, error = one_line(&error), "look-up failed");
-            shop.readiness.doubt();
-            Problem::try_again(2, "the order could not be looked up just now")
+            shop.readiness.report_failure();
+            Problem::try_again(2, "the order could not be read; try again")
         })?;
     let mut order = found.ok_or_else(unknown)?;
     let (parts, _) = request.into_parts();
-    // Taken out: whose it is, is told to nobody.
+    // Removed from the response: nobody is shown whose order it is.
     let owner = order.account.take();
     if is_operator(&shop.settings, &parts.headers) {
         return Ok(shown(order));

@@ -1,12 +1,12 @@
-//! The HTTP contract: routes, reading of bodies, answers.
+//! The HTTP contract: routes, request bodies, responses.
 //!
-//! Rule: an answer is data unless it is a part of the shop page. Data may hold what users sent, under
-//! whatever media type its clients know; so every answer gets a policy under which a browser runs,
-//! loads and shows nothing of it ([`DATA_POLICY`]), in the one layer that all answers pass. Only
-//! [`pages`] sets a policy of its own.
+//! Rule: every response is data, except the parts of the shop page. Data may contain what users sent, in
+//! whatever media type its clients expect, so every response gets a policy under which a browser runs, loads
+//! and shows nothing of it ([`DATA_POLICY`]), in the one layer that all responses pass. Only [`pages`] sets
+//! its own policy.
 //!
-//! Knows orders, a store and the readiness; must not know which store it is, nor wait for anything
-//! but the store. The contract is written down in `docs/orders.md`.
+//! Must not depend on which store is used, nor wait for anything but the store. The contract is documented in
+//! `docs/orders.md`.
 
 mod accounts;
 mod bodies;
@@ -42,7 +42,7 @@ use crate::metrics::prometheus::{Meter, Route};
 use crate::pages;
 use crate::problem::Problem;
 
-/// For every answer but the shop page's parts. `sandbox` gives a document an origin of its own, without
+/// For every response except the shop page's parts. `sandbox` gives a document an opaque origin, without
 /// scripts and forms. <https://www.w3.org/TR/CSP3/#directive-sandbox>
 const DATA_POLICY: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
@@ -50,7 +50,7 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The whole service as one router.
 pub fn router(shop: Shop) -> Router {
-    let page = pages::Pages::new(&shop.settings.flowers, shop.desk.is_some());
+    let page = pages::Pages::new(&shop.settings.flowers, shop.accounts.is_some());
     let meter = Arc::clone(&shop.meter);
     let document = openapi::Document::of(&shop);
     let candidates = shop.candidates.clone().map(candidates::router);
@@ -74,10 +74,10 @@ pub fn router(shop: Shop) -> Router {
         .merge(candidates.unwrap_or_default())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(middleware::from_fn_with_state(meter, accompany))
+        .layer(middleware::from_fn_with_state(meter, log_request))
 }
 
-/// What the operator's own listener serves: health with its details, the version, metrics.
+/// The router of the operator's listener: health with details, version, metrics.
 pub fn operator_router(shop: Shop) -> Router {
     let meter = Arc::clone(&shop.meter);
     Router::new()
@@ -87,36 +87,36 @@ pub fn operator_router(shop: Shop) -> Router {
         .with_state(shop)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(axum::Extension(operator::OperatorsDoor))
-        .layer(middleware::from_fn_with_state(meter, accompany))
+        .layer(axum::Extension(operator::OperatorListener))
+        .layer(middleware::from_fn_with_state(meter, log_request))
 }
 
 async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "there is nothing at this path")
+    Problem::new(StatusCode::NOT_FOUND, "no such path")
 }
 
 async fn method_not_allowed(method: Method) -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        format!("this path does not answer to {method}; see the header Allow"),
+        format!("{method} is not allowed for this path; see the header Allow"),
     )
 }
 
-/// Goes with every request: gives it an id, logs it without the customer's data, sets the headers
-/// that every answer has.
-async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next) -> Response {
+/// Wraps every request: assigns an id, logs the request without the customer's data, sets the headers that
+/// every response has.
+async fn log_request(State(meter): State<Arc<Meter>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
-    // A copy, as the id is: what is cut out of the head would hold the buffer it was read into, and
-    // the order may wait for its store for long.
+    // A copy, like the id: a slice of the head would keep its read buffer alive while the order waits for the
+    // store.
     let path = request.uri().path().to_owned();
     let path = path.as_str();
     let span = tracing::info_span!("request", request = id.to_str().unwrap_or_default());
     let answering = async {
-        // RFC 9112 §3.2: two hosts are two requests to two readers.
+        // RFC 9112 §3.2: two readers could take two Host headers for different hosts.
         if request.headers().get_all(header::HOST).iter().count() > 1 {
-            return Problem::new(StatusCode::BAD_REQUEST, "Host is there twice").into_response();
+            return Problem::new(StatusCode::BAD_REQUEST, "duplicate Host header").into_response();
         }
         next.run(request).await
     };
@@ -136,19 +136,18 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
     meter.answer(route, status, taken);
     let micros = u64::try_from(taken.as_micros()).unwrap_or(u64::MAX);
     let _in_span = span.enter();
-    // Health checks come every few seconds from every balancer; they would drown the rest.
+    // Health checks arrive every few seconds from every balancer and would hide the rest.
     if path == "/gtg" {
         tracing::debug!(%method, path, status, micros, "answered");
         return response;
     }
-    // Only our own paths are logged as they are: others are whatever a stranger typed, and a
-    // candidate's is a name.
+    // Only our own paths are logged: others are arbitrary input, and a candidate's path contains a name.
     let path = match route {
         Route::Candidates => "(candidates)",
         _ if status == 404 => "(unknown)",
         _ => path,
     };
-    // One line an order: the id that it was kept under stands with the answer.
+    // One line per order, with the id it was stored under.
     match response.extensions().get() {
         Some(place::Placed { id, replayed }) => {
             tracing::info!(%method, path, status, micros, order = %id, replayed, "answered");
@@ -158,10 +157,10 @@ async fn accompany(State(meter): State<Arc<Meter>>, request: Request, next: Next
     response
 }
 
-/// The caller's own id when it is a decent one, so that a request can be followed through the
-/// balancer; else a new one.
+/// The caller's own id if it is acceptable, so that a request can be traced through the balancer; else a new
+/// one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let decent = |value: &&HeaderValue| {
+    let usable = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         (1..=64).contains(&bytes.len())
             && bytes
@@ -170,10 +169,10 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     };
     headers
         .get(&REQUEST_ID)
-        .filter(decent)
+        .filter(usable)
         .and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
         .unwrap_or_else(|| {
-            // It names a line in a log and opens nothing, so it need not be hard to guess.
+            // It identifies a log line and grants no access, so it may be guessable.
             let id = format!("{:032x}", fastrand::u128(..));
             HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
         })

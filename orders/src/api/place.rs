@@ -1,8 +1,8 @@
-//! `POST /order`: read, judge, keep, answer. A place among the orders under way is taken only when
-//! the whole body is there (see `bodies.rs`).
+//! `POST /order`: read, validate, store, respond. An order counts as in progress only once its whole body was
+//! read (see `bodies.rs`).
 //!
-//! Rule: an order is said to be refused only when it is certain that the store does not have it. After
-//! everything else the answer is that nobody knows, and how to find out.
+//! Rule: report an order as refused only if it is certain that the store does not have it. Otherwise report
+//! that the outcome is unknown, and how to find out.
 
 use std::time::Duration;
 
@@ -33,22 +33,24 @@ pub(super) async fn place_order(
     let refused = |problem: &Problem| {
         shop.meter.refuse(Refusal::of_status(problem.status()));
     };
-    let asked = Asked::read(&shop, request).await.inspect_err(refused)?;
+    let request = OrderRequest::read(&shop, request)
+        .await
+        .inspect_err(refused)?;
     let Ok(_place) = shop.places.try_acquire() else {
         shop.meter.refuse(Refusal::Busy);
         return Err(Problem::try_again(1, "too many orders at once"));
     };
-    take(&shop, asked).await.inspect_err(refused)
+    process(&shop, request).await.inspect_err(refused)
 }
 
 /// A request with its whole body.
-struct Asked {
+struct OrderRequest {
     parts: Parts,
     form: Form,
     body: Vec<u8>,
 }
 
-impl Asked {
+impl OrderRequest {
     async fn read(shop: &Shop, request: Request) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let form = Form::of(&parts.headers)?;
@@ -58,27 +60,27 @@ impl Asked {
     }
 }
 
-async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
-    let Asked { parts, form, body } = asked;
+async fn process(shop: &Shop, request: OrderRequest) -> Result<Response, Problem> {
+    let OrderRequest { parts, form, body } = request;
     let key = Key::of(&parts.headers)?;
     let account = customer(shop, &parts).await?;
     let fields = form.fields(&body)?;
     let settings = &shop.settings;
-    let draft = Draft::judge(fields, &settings.flowers, settings.unknown_fields)
-        .map_err(Problem::faults)?;
+    let draft = Draft::validate(fields, &settings.flowers, settings.unknown_fields)
+        .map_err(Problem::invalid_order)?;
     let has_key = key.is_some();
     let claim = key.map(|key| key.claim(account, &draft));
     let receipt = Receipt::new().map_err(|error| {
         tracing::error!(error = one_line(&error), "no receipt");
         Problem::try_again(
             2,
-            "the order was not accepted; there is no randomness just now",
+            "the order was not accepted: the system provides no randomness",
         )
     })?;
     let now = shop.clock.now();
-    let mut order = draft.take(OrderId::at(now), now, receipt);
+    let mut order = draft.into_order(OrderId::at(now), now, receipt);
     order.account = account;
-    // They hold the buffer that they were read into, and the store may take a while.
+    // They hold the buffer they were read into, and the store may take a while.
     drop((parts, body));
     let entry = Entry {
         order,
@@ -90,12 +92,12 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
         Ok(Kept::Now) => {}
         Ok(Kept::Before(first)) => {
             shop.meter.replayed.inc();
-            // The same answer as the first time, so with the receipt of the order that is kept.
+            // The response must equal the first one, so it has the receipt of the stored order.
             let kept = within(STORE_TIMEOUT, shop.store.get(first)).await;
             let kept = kept.map_err(|error| {
                 tracing::error!(order = %first, error = one_line(&error), "order not read again");
-                shop.readiness.doubt();
-                Problem::try_again(2, "the order is kept, but could not be read just now")
+                shop.readiness.report_failure();
+                Problem::try_again(2, "the order is stored, but could not be read; try again")
             })?;
             let receipt = kept.and_then(|order| order.receipt);
             return Ok(received(first, receipt.as_ref(), true));
@@ -107,18 +109,18 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
                 CreateError::KeyReused => {
                     return Err(Problem::new(
                         StatusCode::CONFLICT,
-                        "this Idempotency-Key was used for another order; take a new key for a new order",
+                        "this Idempotency-Key was used for another order; use a new key for a new order",
                     ));
                 }
                 CreateError::Exists => ("its new id is taken".to_owned(), NOT_ACCEPTED),
             };
             tracing::error!(order = %id, error, detail, "order not stored");
-            shop.readiness.doubt();
+            shop.readiness.report_failure();
             return Err(Problem::try_again(2, detail));
         }
     }
     if let Some(outbox) = &shop.outbox {
-        outbox.announce(&entry.order);
+        outbox.enqueue(&entry.order);
     }
     shop.count.add_one();
     shop.meter.placed.inc();
@@ -127,16 +129,16 @@ async fn take(shop: &Shop, asked: Asked) -> Result<Response, Problem> {
 
 const NOT_ACCEPTED: &str = "the order could not be stored just now, and was not accepted";
 
-/// The message to the customer when nobody knows: a store may have kept what it did not confirm.
+/// The message if the outcome is unknown: a store may have kept what it did not confirm.
 fn unknown(has_key: bool) -> &'static str {
     if has_key {
-        "it is unknown whether the order was kept; send it again under the same Idempotency-Key, and it is one order"
+        "it is unknown whether the order was stored; send it again with the same Idempotency-Key to avoid a second order"
     } else {
-        "it is unknown whether the order was kept; sent again it may be a second one, which an Idempotency-Key prevents"
+        "it is unknown whether the order was stored; sending it again may create a second one; an Idempotency-Key prevents that"
     }
 }
 
-/// Keeps the entry within `limit`.
+/// Stores the entry within `limit`.
 async fn keep(store: &dyn Store, entry: &Entry, limit: Duration) -> Result<Kept, CreateError> {
     tokio::time::timeout(limit, store.create(entry))
         .await
@@ -146,15 +148,15 @@ async fn keep(store: &dyn Store, entry: &Entry, limit: Duration) -> Result<Kept,
         })
 }
 
-/// Which order an answer is about, for the log.
+/// Response extension: the order that a response is about, for the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Placed {
     pub(super) id: OrderId,
-    /// Whether it was kept for an earlier request.
+    /// Whether an earlier request stored it.
     pub(super) replayed: bool,
 }
 
-/// The answer to an order that is kept; `replayed` when it was kept for an earlier request.
+/// The response for a stored order; `replayed` if an earlier request stored it.
 fn received(id: OrderId, receipt: Option<&Receipt>, replayed: bool) -> Response {
     let receipt = receipt.map_or_else(String::new, |receipt| {
         format!(r#","receipt_secret":"{}""#, receipt.reveal())

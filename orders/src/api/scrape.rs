@@ -1,10 +1,10 @@
-//! `GET /metrics`: what Prometheus asks.
+//! `GET /metrics` for Prometheus.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::operator::require_look;
+use super::operator::require_details_access;
 use super::shop::{ORDERS_AT_ONCE, Shop};
 use crate::metrics::prometheus::Now;
 use crate::problem::Problem;
@@ -18,7 +18,7 @@ pub(super) async fn metrics(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    require_look(&shop.settings, &parts)?;
+    require_details_access(&shop.settings, &parts)?;
     let headers = parts.headers;
     let now = Now {
         store_up: shop.readiness.now() == Readiness::Ready,

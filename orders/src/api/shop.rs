@@ -1,4 +1,4 @@
-//! What the handlers share: the service's parts, and the limits that are the same for several of them.
+//! What the handlers share: the service's parts, and limits that apply to several of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::bodies::Bodies;
-use crate::accounts::Desk;
+use crate::accounts::AccountService;
 use crate::aws::InstanceId;
 use crate::candidates::Candidates;
 use crate::clock::Clock;
@@ -17,49 +17,49 @@ use crate::readiness::Readiness;
 use crate::settings::Settings;
 use crate::store::Store;
 
-/// How long the store may take. Afterwards the customer is told to try again.
+/// Time limit for the store. After it the client is asked to retry.
 pub(super) const STORE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Orders under way at once; more are sent away before memory grows.
+/// Orders processed at once; more are refused before memory grows.
 pub(super) const ORDERS_AT_ONCE: usize = 512;
 
-/// What the handlers share.
+/// The state that all handlers share.
 #[derive(Clone)]
 pub struct Shop {
-    /// Where orders are kept.
+    /// Where orders are stored.
     pub store: Arc<dyn Store>,
     /// Whether the store works.
     pub readiness: Readiness,
     /// The host's clock.
     pub clock: Clock,
-    /// The settings the service runs under.
+    /// The service's settings.
     pub settings: Arc<Settings>,
-    /// The counter behind the metric.
+    /// The counter behind the metric `OrderCount`.
     pub count: OrderCount,
-    /// What Prometheus is told.
+    /// The metrics for Prometheus.
     pub meter: Arc<Meter>,
-    /// This box's id.
+    /// The instance's id.
     pub instance: InstanceId,
-    /// Places for orders under way, whose bodies are there.
+    /// Permits for orders in progress whose body was read completely.
     pub places: Arc<Semaphore>,
     /// Bodies that are being read.
     pub bodies: Bodies,
-    /// Where customers say who they are; `None` when accounts are off.
-    pub desk: Option<Arc<Desk>>,
-    /// Where candidates are kept; `None` when the module is off.
+    /// Customers' accounts; `None` if accounts are off.
+    pub accounts: Option<Arc<AccountService>>,
+    /// Where candidates are stored; `None` if the module is off.
     pub candidates: Option<Arc<dyn Candidates>>,
-    /// Where new orders are announced; `None` when no notices are sent.
+    /// Where notices of new orders are queued; `None` if none are sent.
     pub outbox: Option<Outbox>,
 }
 
 impl Shop {
-    /// As many places as may be taken at once.
+    /// The permits for orders in progress.
     #[must_use]
     pub fn places() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(ORDERS_AT_ONCE))
     }
 }
 
-/// Gives up `work` after `limit`.
+/// Runs `work` for at most `limit`.
 pub(super) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = anyhow::Result<T>>,

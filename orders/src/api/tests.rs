@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::shop::ORDERS_AT_ONCE;
 use super::*;
-use crate::accounts::Desk;
+use crate::accounts::AccountService;
 use crate::accounts::memory::MemoryAccounts;
 use crate::aws::{Aws, InstanceId};
 use crate::clock::Clock;
@@ -49,7 +49,7 @@ pub(super) fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Sho
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
         places: Shop::places(),
         bodies: Bodies::default(),
-        desk: None,
+        accounts: None,
         outbox: None,
         candidates: None,
     };
@@ -115,7 +115,9 @@ fn shop_with_operator() -> (Router, Shop) {
 pub(super) fn everything_on() -> (Router, Shop) {
     let (_, mut shop) = shop_with_operator();
     shop.candidates = shop.store.candidates();
-    shop.desk = Some(Arc::new(Desk::new(Arc::new(MemoryAccounts::default()))));
+    shop.accounts = Some(Arc::new(AccountService::new(Arc::new(
+        MemoryAccounts::default(),
+    ))));
     (router(shop.clone()), shop)
 }
 
@@ -126,7 +128,7 @@ pub(super) fn stuck() -> (Router, Shop) {
     accounts
         .down
         .store(true, std::sync::atomic::Ordering::Relaxed);
-    shop.desk = Some(Arc::new(Desk::new(Arc::new(accounts))));
+    shop.accounts = Some(Arc::new(AccountService::new(Arc::new(accounts))));
     (router(shop.clone()), shop)
 }
 
@@ -200,8 +202,8 @@ async fn an_order_is_said_to_be_refused_only_when_that_is_certain() {
         error.context("write an order")
     };
     let table: [(Failure, bool, &str); 5] = [
-        (lost, true, "send it again under the same Idempotency-Key"),
-        (lost, false, "may be a second one"),
+        (lost, true, "send it again with the same Idempotency-Key"),
+        (lost, false, "may create a second one"),
         (certain, true, "was not accepted"),
         (certain, false, "was not accepted"),
         (wrapped, false, "was not accepted"),
@@ -244,7 +246,7 @@ async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
     assert_eq!(details["connected"], "false");
     assert_eq!(
         details["detail"],
-        "waiting for the first answer of the store"
+        "waiting for the first probe of the store"
     );
 }
 
@@ -460,7 +462,11 @@ async fn a_clock_that_was_ahead_for_one_order_hides_none_after_it() {
     let (elsewhere, _) = operated(Arc::new(other));
     for (router, since, said) in [
         (&router, ahead.clone(), "since is an id made at 20"),
-        (&router, time.to_string(), "send follow of the last answer"),
+        (
+            &router,
+            time.to_string(),
+            "send follow of the last response",
+        ),
         (&router, format!("{since}x"), "a damaged cursor"),
         (
             &router,
@@ -800,7 +806,9 @@ async fn public_url_decides_what_cookies_and_origins_are_right() {
             ..RawSettings::default()
         };
         let (_, mut shop) = over(Arc::new(MemoryStore::default()), settings);
-        shop.desk = Some(Arc::new(Desk::new(Arc::new(MemoryAccounts::default()))));
+        shop.accounts = Some(Arc::new(AccountService::new(Arc::new(
+            MemoryAccounts::default(),
+        ))));
         let request = Request::post("/account")
             .header("content-type", "application/json")
             .header("host", "inside")
@@ -845,8 +853,8 @@ async fn two_hosts_and_encoded_bodies_are_refused_by_name() {
         request
     };
     for (name, values, status, part) in [
-        ("host", &["a", "b"][..], 400, "Host is there twice"),
-        ("host", &["a", "a"], 400, "Host is there twice"),
+        ("host", &["a", "b"][..], 400, "duplicate Host header"),
+        ("host", &["a", "a"], 400, "duplicate Host header"),
         ("host", &["a"], 200, "received"),
         ("content-encoding", &["gzip"], 415, "Content-Encoding"),
         (

@@ -1,17 +1,17 @@
-//! Pauses between tries, to the end of a time budget.
+//! Pauses between attempts, up to a deadline.
 //!
-//! Rule: a call that a service was too busy for is tried again until the time of who waits for it is used
-//! up, with full jitter: of those who were refused together each waits a time of its own, anywhere from
-//! nothing to the whole pause.
+//! Rule: a call that a service refused as too busy is retried until its caller's time limit, with full
+//! jitter: each pause is random, from nothing to the current maximum, so that clients refused together do not
+//! return together.
 //! <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest first pause; doubled for each further one.
+/// Maximum of the first pause; doubles for each further one.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest pause: a service that works again must not stand idle.
+/// Maximum of any pause, so that a service that works again does not stay idle.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pauses of one call.
@@ -30,12 +30,12 @@ impl Backoff {
         }
     }
 
-    /// Pauses that end when `budget` is used up.
+    /// Pauses that end after `budget`.
     pub(crate) fn within(budget: Duration) -> Self {
         Self::until(Instant::now() + budget)
     }
 
-    /// Waits before the next try. `false`, at once, when there is no time for one.
+    /// Waits before the next attempt. Returns `false` at once if there is no time left.
     pub(crate) async fn pause(&mut self) -> bool {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -62,7 +62,7 @@ mod tests {
             let mut last = begun;
             let mut count = 0;
             while backoff.pause().await {
-                // The timer's step is a millisecond.
+                // The timer has a resolution of a millisecond.
                 let pause = last.elapsed();
                 assert!(pause <= LONGEST + Duration::from_millis(1), "{pause:?}");
                 last = Instant::now();

@@ -1,8 +1,7 @@
-//! One signed call to an AWS service that is not S3: made, tried again while that may help, and its
-//! refusal taken apart.
+//! Signed calls to AWS services other than S3, with retries and parsing of errors.
 //!
-//! Owns what all such services have in common on the wire; what is asked and answered is the caller's.
-//! Signed by `object_store`, which does it for S3 anyway: see `docs/decisions/0012`.
+//! Owns what these services have in common; request and response bodies are the caller's. Signed by
+//! `object_store`, which signs S3 requests as well: see `docs/decisions/0012`.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,32 +16,32 @@ use tokio::time::Instant;
 
 use super::{Aws, Backoff};
 
-/// After this long no further try is begun: it would not end before whoever waits gives up.
-const TRYING: Duration = Duration::from_secs(8);
-/// How much of a service's own words is kept.
-const WORDS: usize = 300;
+/// No attempt starts after this time: it would not end within the caller's time limit.
+const RETRY_BUDGET: Duration = Duration::from_secs(8);
+/// Longest part of a service's error message to keep, in characters.
+const MESSAGE_LIMIT: usize = 300;
 
-/// A host whose clock is off is refused everything, in words that are mostly about signatures.
+/// A host with a wrong clock gets every request refused, with messages that are mostly about signatures.
 pub(crate) const WRONG_CLOCK: &str = "this host's clock is too far from AWS's; \
     hint: set it, and have chrony or systemd-timesyncd keep it (`timedatectl` shows whether one does)";
-/// The clock was set, or the host slept, when it moved by so much more or less than the time that was waited.
-const CLOCK_WAS_SET: SignedDuration = SignedDuration::from_mins(1);
+/// The clock was set, or the host was suspended, if it moved this much more or less than the time waited.
+const CLOCK_JUMP: SignedDuration = SignedDuration::from_mins(1);
 
 /// The media type of the query protocol.
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// A service and how it is called.
+/// A service and how to call it.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// Its name in host names and signatures.
+    /// The service's name in host names and signatures.
     name: &'static str,
-    /// Its name in `AWS_ENDPOINT_URL_…`.
+    /// The service's name in `AWS_ENDPOINT_URL_…`.
     variable: &'static str,
-    /// How often a call is tried that got no answer.
+    /// Attempts for a call that gets no response.
     tries: u32,
-    /// Whether a call that the service refuses for now is tried as long as there is time; else as often
-    /// as one without an answer.
-    waits: bool,
+    /// Whether a call that the service throttles is retried until the time limit; if not, as often as one
+    /// without a response.
+    retry_until_timeout: bool,
 }
 
 /// Tables.
@@ -50,45 +49,45 @@ pub(crate) const DYNAMODB: Service = Service {
     name: "dynamodb",
     variable: "DYNAMODB",
     tries: 4,
-    waits: true,
+    retry_until_timeout: true,
 };
 /// Topics.
 pub(crate) const SNS: Service = Service {
     name: "sns",
     variable: "SNS",
     tries: 3,
-    waits: false,
+    retry_until_timeout: false,
 };
-/// Metrics. Tried once: whoever publishes comes again soon, and a point must not count twice.
+/// Metrics. A single attempt: the publisher calls again soon, and a point must not count twice.
 pub(crate) const CLOUDWATCH: Service = Service {
     name: "monitoring",
     variable: "CLOUDWATCH",
     tries: 1,
-    waits: false,
+    retry_until_timeout: false,
 };
 
-/// Why a call did not succeed.
+/// Why a call failed.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The service answered, and said no.
+    /// The service responded with an error.
     Refused(Refusal),
-    /// There was no answer; the service may have acted.
+    /// There was no response; the service may have acted.
     Unreachable(anyhow::Error),
 }
 
-/// A service's no.
+/// A service's error response.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     /// The name of the exception.
     pub(crate) code: String,
     message: String,
-    /// The whole answer.
+    /// The whole response body.
     pub(crate) body: Bytes,
 }
 
 impl CallError {
-    /// The name of the exception, when the service answered with one.
+    /// The name of the exception, if the service responded with one.
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Refused(refusal) => &refusal.code,
@@ -96,10 +95,10 @@ impl CallError {
         }
     }
 
-    /// Whether the call was refused for its time. Services other than S3 say so by the code for every wrong
-    /// signature, and two beginnings of its message.
+    /// Whether the call was refused because of its time. Services other than S3 use the code for all invalid
+    /// signatures; two prefixes of its message identify the clock.
     /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
-    pub(crate) fn is_of_the_clock(&self) -> bool {
+    pub(crate) fn is_clock_error(&self) -> bool {
         let Self::Refused(refusal) = self else {
             return false;
         };
@@ -115,22 +114,22 @@ impl CallError {
                 && (starts("Signature expired") || starts("Signature not yet current"))
     }
 
-    /// Whether the same call may succeed in a moment.
-    fn passes(&self) -> bool {
+    /// Whether the same call may succeed a moment later.
+    fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
             Self::Refused(refusal) => {
                 refusal.status.is_server_error()
                     || refusal.status == StatusCode::TOO_MANY_REQUESTS
-                    || PASSING.contains(&refusal.code.as_str())
+                    || TRANSIENT.contains(&refusal.code.as_str())
             }
         }
     }
 }
 
-/// Exceptions that come with status 400 and pass.
+/// Exceptions that come with status 400 and are temporary.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
-const PASSING: [&str; 7] = [
+const TRANSIENT: [&str; 7] = [
     "ProvisionedThroughputExceededException",
     "ThrottlingException",
     "Throttling",
@@ -151,12 +150,12 @@ impl fmt::Display for CallError {
                 if !refusal.message.is_empty() {
                     write!(f, ": {}", refusal.message)?;
                 }
-                if self.is_of_the_clock() {
+                if self.is_clock_error() {
                     write!(f, ": {WRONG_CLOCK}")?;
                 }
                 Ok(())
             }
-            Self::Unreachable(error) => write!(f, "no answer: {error:#}"),
+            Self::Unreachable(error) => write!(f, "no response: {error:#}"),
         }
     }
 }
@@ -168,7 +167,7 @@ impl Refusal {
         let (code, message) = match serde_json::from_slice::<Value>(&body) {
             Ok(answer) => {
                 let text = |name: &str| answer[name].as_str().unwrap_or_default();
-                // Before the name stands the model it is from.
+                // The name is preceded by its model.
                 let code = text("__type").rsplit('#').next().unwrap_or_default();
                 let message = text("message");
                 let message = if message.is_empty() {
@@ -186,13 +185,13 @@ impl Refusal {
         Self {
             status,
             code,
-            message: message.chars().take(WORDS).collect(),
+            message: message.chars().take(MESSAGE_LIMIT).collect(),
             body,
         }
     }
 }
 
-/// The text of the first element of this name.
+/// The text of the first element with this name.
 fn element(xml: &str, name: &str) -> String {
     xml.split_once(&format!("<{name}>"))
         .and_then(|(_, rest)| rest.split_once('<'))
@@ -200,11 +199,11 @@ fn element(xml: &str, name: &str) -> String {
 }
 
 impl Aws {
-    /// Posts `body`, and tries again while that may help. As an answer can be lost, the service may
-    /// have acted more than once, and may have acted though this fails.
+    /// Posts `body`, with retries. As a response can be lost, the service may have acted more than once, and
+    /// may have acted although this fails.
     ///
     /// # Errors
-    /// When the service refuses or does not answer, in the end.
+    /// If the service refuses or does not respond, after all retries.
     pub(crate) async fn call(
         &self,
         service: &Service,
@@ -212,26 +211,27 @@ impl Aws {
         headers: &[(&'static str, &str)],
         body: Bytes,
     ) -> Result<Bytes, CallError> {
-        let mut backoff = Backoff::within(TRYING);
+        let mut backoff = Backoff::within(RETRY_BUDGET);
         let begun = (Instant::now(), Timestamp::now());
-        let mut try_ = 1;
+        let mut attempt = 1;
         loop {
             let outcome = self.call_once(service, region, headers, body.clone()).await;
             let Err(error) = outcome else { return outcome };
-            // Who is refused for now is asked to come again; who hears nothing soon has to say so.
+            // A throttled call is retried until the time limit; a call without a response must be reported
+            // soon.
             let again = match error {
-                CallError::Refused(_) => service.waits && error.passes(),
+                CallError::Refused(_) => service.retry_until_timeout && error.is_transient(),
                 CallError::Unreachable(_) => false,
             };
-            let again = again || (error.passes() && try_ < service.tries);
-            // What was right to send by the clock then may not be by the clock now.
+            let again = again || (error.is_transient() && attempt < service.tries);
+            // What was valid to send by the earlier clock may be invalid now.
             let (waited, by_clock) = (begun.0.elapsed(), Timestamp::now().duration_since(begun.1));
-            let again = again && !was_set(waited, by_clock);
+            let again = again && !clock_was_set(waited, by_clock);
             if !again || !backoff.pause().await {
                 return Err(error);
             }
             tracing::debug!(service = service.name, %error, "trying again");
-            try_ += 1;
+            attempt += 1;
         }
     }
 
@@ -271,13 +271,13 @@ impl Aws {
     }
 }
 
-/// Whether the clock was set while so much time went by.
-fn was_set(waited: Duration, by_clock: SignedDuration) -> bool {
+/// Whether the clock was set during the wait.
+fn clock_was_set(waited: Duration, by_clock: SignedDuration) -> bool {
     let waited = SignedDuration::try_from(waited).unwrap_or(SignedDuration::MAX);
-    by_clock.saturating_sub(waited).abs() > CLOCK_WAS_SET
+    by_clock.saturating_sub(waited).abs() > CLOCK_JUMP
 }
 
-/// Where a region's services are.
+/// The domain of a region's services.
 fn domain(region: &str) -> &'static str {
     if region.starts_with("cn-") {
         "amazonaws.com.cn"
@@ -300,7 +300,7 @@ mod tests {
             let error =
                 CallError::Refused(Refusal::new(StatusCode::BAD_REQUEST, Bytes::from(body)));
             assert_eq!(error.to_string(), format!("answered 400 {code}: slow"));
-            assert!(error.passes());
+            assert!(error.is_transient());
         }
         let table = [
             (400, "no", false),
@@ -311,9 +311,9 @@ mod tests {
         for (status, body, passes) in table {
             let status = StatusCode::from_u16(status).unwrap();
             let error = CallError::Refused(Refusal::new(status, Bytes::from(body)));
-            assert_eq!(error.passes(), passes, "{error}");
+            assert_eq!(error.is_transient(), passes, "{error}");
         }
-        assert!(CallError::Unreachable(anyhow::anyhow!("reset")).passes());
+        assert!(CallError::Unreachable(anyhow::anyhow!("reset")).is_transient());
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
             (1, second * -400 * 86_400, true),
             (0, second * -90, true),
         ] {
-            let set = was_set(Duration::from_secs(waited), by_clock);
+            let set = clock_was_set(Duration::from_secs(waited), by_clock);
             assert_eq!(set, expected, "{waited} {by_clock:?}");
         }
     }

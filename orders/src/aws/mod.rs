@@ -1,7 +1,7 @@
-//! How AWS is reached: HTTP clients, region, credentials, the instance's own metadata.
+//! Access to AWS: HTTP clients, region, credentials, instance metadata.
 //!
-//! Owns what S3, DynamoDB, SNS and CloudWatch have in common. Everything here is asked for in the
-//! background and lazily: the service listens before the first answer, and off EC2 there is none.
+//! Owns what S3, DynamoDB, SNS and CloudWatch have in common. Everything is requested lazily and in the
+//! background: the service listens before the first response arrives, and outside of EC2 there is none.
 
 mod backoff;
 mod call;
@@ -20,18 +20,18 @@ use tokio::sync::OnceCell;
 use crate::settings::AwsSettings;
 pub(crate) use backoff::Backoff;
 pub(crate) use call::{CLOUDWATCH, CallError, FORM, SNS, WRONG_CLOCK};
-pub(crate) use wire::Patience;
+pub(crate) use wire::RetryUntil;
 use wire::Wire;
 pub use wire::client;
 
-/// When trying again ends. One order waits on this, and its customer's own patience is 5 s to 60 s.
+/// Time limit for a call with its retries. An order waits for it, and clients time out after 5 s to 60 s.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The metadata service is on the same host.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a metadata token lasts; each is used for one look only.
+/// Lifetime of a metadata token; each is used once.
 const METADATA_TOKEN_SECONDS: &str = "60";
 
-/// AWS as seen from this process. Cheap to clone; clones share connections and credentials.
+/// AWS as configured for this process. Cheap to clone; clones share connections and credentials.
 #[derive(Debug, Clone)]
 pub struct Aws {
     settings: Arc<AwsSettings>,
@@ -41,7 +41,7 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// AWS as the settings say; asks nothing yet.
+    /// AWS with these settings; sends no request yet.
     #[must_use]
     pub fn new(settings: AwsSettings) -> Self {
         Self {
@@ -52,16 +52,16 @@ impl Aws {
         }
     }
 
-    /// The endpoint of `service` (`S3`, `CLOUDWATCH`) when it is not the region's own.
+    /// The endpoint of `service` (`S3`, `CLOUDWATCH`) if it is not the region's default.
     #[must_use]
     pub fn endpoint(&self, service: &str) -> Option<&str> {
         self.settings.endpoint(service)
     }
 
-    /// The region: as set, or as the instance says.
+    /// The configured region, or the instance's.
     ///
     /// # Errors
-    /// When neither says.
+    /// If neither is available.
     pub async fn region(&self) -> anyhow::Result<&str> {
         let region = self.region.get_or_try_init(|| async {
             if let Some(region) = self.settings.region() {
@@ -74,11 +74,10 @@ impl Aws {
         Ok(region.await?.as_str())
     }
 
-    /// A builder with endpoint, region, credentials, connections and limits set; the bucket is the
-    /// caller's.
+    /// A builder with endpoint, region, credentials, connections and limits set; the caller adds the bucket.
     ///
     /// # Errors
-    /// When the region is not known, or the variables contradict each other.
+    /// If the region is unknown, or the variables contradict each other.
     pub async fn s3(&self) -> anyhow::Result<AmazonS3Builder> {
         let credentials = self.credentials().await?;
         Ok(self
@@ -103,9 +102,9 @@ impl Aws {
         Ok(builder
             .with_region(self.region().await?)
             .with_http_connector(self.wire.clone())
-            // One key at a time is all that is ever deleted, and not every server knows the other call.
+            // Only single keys are deleted, and not every server supports bulk deletion.
             .with_config(AmazonS3ConfigKey::DisableBulkDelete, "true")
-            // A few quick tries, then the customer is told.
+            // A few quick attempts, since a customer waits for the result.
             .with_retry(RetryConfig {
                 max_retries: 3,
                 retry_timeout: CALL_TIMEOUT,
@@ -117,14 +116,14 @@ impl Aws {
             }))
     }
 
-    /// Credentials by the standard chain: variables, web identity, container, instance role. Kept
-    /// until they are about to expire.
+    /// Credentials from the standard chain: variables, web identity, container, instance role. Kept until
+    /// shortly before they expire.
     ///
     /// # Errors
-    /// When the variables contradict each other, or the region is not known.
+    /// If the variables contradict each other, or the region is unknown.
     pub async fn credentials(&self) -> anyhow::Result<AwsCredentialProvider> {
         let credentials = self.credentials.get_or_try_init(|| async {
-            // The credentials are the S3 client's; a bucket is a matter of form and never asked.
+            // The S3 client provides the credentials; it requires a bucket name, which is not used.
             let s3 = self.s3_with_own_credentials().await?;
             let s3 = s3.with_bucket_name("unused").build()?;
             anyhow::Ok(Arc::clone(s3.credentials()))
@@ -132,13 +131,13 @@ impl Aws {
         Ok(Arc::clone(credentials.await?))
     }
 
-    /// One value of the instance metadata (version 2: with a token).
+    /// A value of the instance metadata (IMDSv2).
     ///
     /// # Errors
-    /// When this is no instance, or its metadata service does not answer.
+    /// If this is not an instance, or its metadata service does not respond.
     pub async fn metadata(&self, path: &str) -> anyhow::Result<String> {
         let Some(endpoint) = self.settings.metadata_endpoint() else {
-            anyhow::bail!("the instance metadata is switched off (AWS_EC2_METADATA_DISABLED)");
+            anyhow::bail!("instance metadata is turned off (AWS_EC2_METADATA_DISABLED)");
         };
         let client = self.wire.client(endpoint)?;
         let token = client
@@ -166,32 +165,32 @@ impl Aws {
     }
 }
 
-/// This instance's id, looked up in the background; `unknown` until found, and off EC2.
+/// The instance's id, read in the background; `unknown` until then, and outside of EC2.
 #[derive(Debug, Clone)]
 pub struct InstanceId {
     found: Arc<OnceLock<String>>,
-    looking: Arc<tokio::sync::Semaphore>,
+    lookup: Arc<tokio::sync::Semaphore>,
     aws: Aws,
 }
 
 impl InstanceId {
-    /// An id not looked for yet.
+    /// An id that was not read yet.
     #[must_use]
     pub fn new(aws: Aws) -> Self {
         Self {
             found: Arc::default(),
-            looking: Arc::new(tokio::sync::Semaphore::new(1)),
+            lookup: Arc::new(tokio::sync::Semaphore::new(1)),
             aws,
         }
     }
 
-    /// The id, if it is known by now; if not, one look is started, and not waited for.
+    /// The id if it is known; otherwise starts a lookup without waiting for it.
     #[must_use]
     pub fn now_or_unknown(&self) -> String {
         if let Some(id) = self.found.get() {
             return id.clone();
         }
-        if let Ok(permit) = Arc::clone(&self.looking).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&self.lookup).try_acquire_owned() {
             let this = self.clone();
             tokio::spawn(async move {
                 match this.aws.metadata("instance-id").await {

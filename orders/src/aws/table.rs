@@ -1,6 +1,6 @@
-//! A DynamoDB table and the calls made on it, in DynamoDB's own JSON.
+//! Calls on a DynamoDB table, in DynamoDB's JSON.
 //!
-//! Owns the wire form and the hints; what the items mean is the caller's.
+//! Owns the request format and the hints; the caller defines the items.
 
 use anyhow::anyhow;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ impl Table {
         self.call_on_any(action, &body).await
     }
 
-    /// Calls `action`, which names its tables itself.
+    /// Calls `action`, whose body names the tables.
     pub(crate) async fn call_on_any(&self, action: &str, body: &Value) -> Result<Value, CallError> {
         let target = format!("DynamoDB_20120810.{action}");
         let headers = [
@@ -42,19 +42,23 @@ impl Table {
         serde_json::from_slice(&answer).map_err(|error| CallError::Unreachable(error.into()))
     }
 
-    /// The error for people, with the cure when it is known.
+    /// The error with its context and, if known, a hint.
     pub(crate) fn explain(&self, action: &str, error: CallError) -> anyhow::Error {
         let hint = match error.code() {
-            "ResourceNotFoundException" => "hint: make the table; docs/orders.md tells how",
-            "AccessDeniedException" => "hint: docs/orders.md lists what the role needs",
-            "ValidationException" => "hint: has the table the keys that docs/orders.md tells?",
+            "ResourceNotFoundException" => "hint: create the table as described in docs/orders.md",
+            "AccessDeniedException" => {
+                "hint: give the role the permissions listed in docs/orders.md"
+            }
+            "ValidationException" => {
+                "hint: create the table with the keys described in docs/orders.md"
+            }
             _ => return anyhow!(error).context(format!("{action} on table {}", self.name)),
         };
         anyhow!("{action} on table {} {error}; {hint}", self.name)
     }
 }
 
-/// The text in an item's attribute; empty when there is none.
+/// The text of an item's attribute; empty if there is none.
 pub(crate) fn text<'a>(item: &'a Value, attribute: &str) -> &'a str {
     item[attribute]["S"].as_str().unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use super::table::Table;
 use super::*;
 use crate::flaky::{Fate, Flaky, Head};
 
-/// An instance's metadata: version 2 only, with a role whose keys last `seconds`, each time new ones.
+/// Instance metadata: IMDSv2 only, with a role whose keys last `seconds` and differ each time.
 async fn instance(seconds: i64) -> (Flaky, Arc<AtomicUsize>) {
     let given = Arc::new(AtomicUsize::new(0));
     let giving = Arc::clone(&given);
@@ -48,7 +48,7 @@ async fn instance(seconds: i64) -> (Flaky, Arc<AtomicUsize>) {
     (metadata, given)
 }
 
-/// A service that takes everything, and who signed it.
+/// A service that accepts everything and records who signed it.
 async fn service() -> (Flaky, Arc<Mutex<Vec<String>>>) {
     let signed = Arc::<Mutex<Vec<String>>>::default();
     let noting = Arc::clone(&signed);
@@ -99,7 +99,7 @@ async fn the_instances_role_signs_every_call_and_is_asked_for_once() {
     let today = jiff::Timestamp::now().strftime("%Y%m%d").to_string();
     let by = |service: &str| format!("KEY1/{today}/eu-north-1/{service}/aws4_request session 1");
     let once = ["s3", "dynamodb", "sns"].map(by);
-    // At midnight the dates differ; then only their number is told.
+    // At midnight the dates differ; then only the number of calls is checked.
     let signed = signed.lock().unwrap();
     assert_eq!(signed.len(), 6);
     if signed.iter().all(|by| by.contains(&today)) {
@@ -113,7 +113,7 @@ async fn keys_about_to_expire_are_asked_for_anew() {
     let (metadata, given) = instance(30).await;
     let (service, signed) = service().await;
     let aws = on_instance(&metadata, &service);
-    // Not with every call: asking is spaced by some 100 ms.
+    // Not with every call: lookups are at least 100 ms apart.
     let anew = async {
         while given.load(Ordering::SeqCst) < 2 {
             use_all(&aws).await;

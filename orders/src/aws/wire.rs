@@ -1,8 +1,7 @@
-//! The connections to AWS: one client for each of http and https, shared by all who call.
+//! HTTP connections to AWS: one client for http and one for https, shared by all calls.
 //!
-//! Owns their limits and their making, which is put off until the first call: what https needs (the
-//! system's certificates) costs time and memory, and a box that speaks plain http to a rehearsal may
-//! not have it.
+//! Owns their limits. Each is created at its first call: https needs the system's certificates, which cost
+//! time and memory, and may be missing on an instance that uses plain http in a rehearsal.
 
 use std::sync::{Arc, Once, OnceLock};
 use std::time::Duration;
@@ -17,31 +16,30 @@ use tokio::time::Instant;
 
 use super::Backoff;
 
-/// A store or metric call that takes longer has failed, and may be tried again within the patience
-/// of who waits for it.
+/// Time limit for one attempt; the caller's own limit leaves time for a retry.
 const TRY_TIMEOUT: Duration = Duration::from_secs(4);
-/// Every AWS endpoint is near; a connection that takes longer will not come.
+/// AWS endpoints are close; a connection that takes longer will not succeed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Connections kept for the next call: as many as orders may be under way at once, so that none is
-/// closed in the rush and opened again.
+/// Idle connections to keep: as many as orders may be in progress, so that none is closed and reopened under
+/// load.
 const IDLE_CONNECTIONS: usize = 512;
-/// S3 closes a silent connection after some 20 s; a call into one that is just being closed would
-/// have to be tried again.
+/// S3 closes an idle connection after about 20 s; a request on a connection that is being closed would have
+/// to be retried.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Picks the TLS implementation, once a process.
+/// Selects the TLS implementation, once per process.
 fn choose_tls() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| {
-        // An error means that one is installed already, which serves as well.
+        // An error means that one is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
 
-/// A client for `url`. The system's certificates are read only for https.
+/// A client for `url`. Reads the system's certificates only for https.
 ///
 /// # Errors
-/// When the system has no certificates and `url` needs them.
+/// If `url` needs certificates and the system has none.
 pub fn client(url: &str, timeout: Duration) -> anyhow::Result<Client> {
     choose_tls();
     let mut builder = ClientBuilder::new()
@@ -59,18 +57,18 @@ pub fn client(url: &str, timeout: Duration) -> anyhow::Result<Client> {
     })
 }
 
-/// In a request's extensions: until when a service that is too busy for it is asked again. For requests
-/// that bear being made twice.
+/// Request extension: until when to retry the request while the service is too busy. For requests that can be
+/// repeated.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience(pub(crate) Instant);
+pub(crate) struct RetryUntil(pub(crate) Instant);
 
-/// Whether a service says that it may take the same request later (S3: `SlowDown` is a 503,
+/// Whether a status means that the service may accept the same request later (S3: `SlowDown` is a 503,
 /// `InternalError` a 500).
 fn is_busy(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The clients, each made when it is first needed. Clones are the same.
+/// The clients, each created at first use. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wire {
     plain: Arc<OnceLock<Client>>,
@@ -93,7 +91,7 @@ impl Wire {
     }
 }
 
-// So that `object_store`, for S3 and for credentials, uses the same connections as every other call.
+// Lets `object_store` use the same connections for S3 and credentials as every other call.
 impl HttpConnector for Wire {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.clone()))
@@ -107,7 +105,7 @@ impl HttpService for Wire {
         let client = self
             .client(if plain { "http://" } else { "https://" })
             .map_err(|error| HttpError::new_boxed(HttpErrorKind::Unknown, error.into()))?;
-        let Some(Patience(deadline)) = request.extensions().get().copied() else {
+        let Some(RetryUntil(deadline)) = request.extensions().get().copied() else {
             return HttpService::call(client, request).await;
         };
         let mut backoff = Backoff::until(deadline);

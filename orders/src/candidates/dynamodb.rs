@@ -1,6 +1,6 @@
-//! Candidates in a DynamoDB table with the one key `CandidateName`, as the candidate service had it.
+//! Candidates in a DynamoDB table with the single key `CandidateName`, as in the candidate service.
 //!
-//! Makes do with what the role of that service allows: `PutItem`, `Query`, `Scan`.
+//! Uses only what the role of that service allows: `PutItem`, `Query`, `Scan`.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};

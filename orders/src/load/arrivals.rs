@@ -1,4 +1,4 @@
-//! When orders are due: a schedule made before anything is sent, which no answer can hold up. Pure.
+//! When orders are due: a schedule that does not depend on responses. Pure.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use anyhow::bail;
 use fastrand::Rng;
 
-/// How arrivals are spread at a given rate.
+/// How arrivals are distributed at a given rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrivals {
     /// One every 1/rate seconds.
     Fixed,
-    /// At random, as customers who know nothing of each other come.
+    /// At random, like independent customers.
     Poisson,
-    /// So many at once, then nothing until the rate is kept.
+    /// This many at once, then none until the average rate is reached.
     Burst(u32),
 }
 
-/// More at once than orders may be under way would only count as not sent.
+/// A larger burst would exceed the orders in progress and count as not sent.
 const LARGEST_BURST: u32 = 10_000;
 
 impl FromStr for Arrivals {
@@ -28,7 +28,7 @@ impl FromStr for Arrivals {
             ("fixed", _) => Ok(Self::Fixed),
             ("poisson", _) => Ok(Self::Poisson),
             (_, Some(Ok(size))) if (1..=LARGEST_BURST).contains(&size) => Ok(Self::Burst(size)),
-            _ => bail!("hint: write fixed, poisson, or burst=N with N from 1 to {LARGEST_BURST}"),
+            _ => bail!("hint: use fixed, poisson, or burst=N with N from 1 to {LARGEST_BURST}"),
         }
     }
 }
@@ -44,7 +44,7 @@ impl std::fmt::Display for Arrivals {
 }
 
 impl Arrivals {
-    /// When each order is due, from the beginning, without end, at `rate` orders a second.
+    /// The due time of each order from the start, without end, at `rate` orders a second.
     pub(super) fn at(self, rate: f64, random: Rng) -> Schedule {
         Schedule {
             arrivals: self,
@@ -56,7 +56,7 @@ impl Arrivals {
     }
 }
 
-/// The times at which orders are due, never falling.
+/// Due times, never decreasing.
 #[derive(Debug)]
 pub(super) struct Schedule {
     arrivals: Arrivals,
@@ -72,7 +72,7 @@ impl Iterator for Schedule {
     fn next(&mut self) -> Option<Duration> {
         let number = self.number;
         self.number += 1;
-        // Fixed ones are reckoned from the number and not summed up, so that they do not drift.
+        // Computed from the number instead of summed up, so that they do not drift.
         let seconds = match self.arrivals {
             Arrivals::Fixed => number as f64 / self.rate,
             Arrivals::Burst(size) => (number - number % u64::from(size)) as f64 / self.rate,
@@ -130,7 +130,7 @@ mod tests {
         }
         for wrong in ["", "burst", "burst=0", "burst=x", "burst=10001", "Poisson"] {
             let error = wrong.parse::<Arrivals>().unwrap_err().to_string();
-            assert!(error.contains("hint: write fixed"), "{wrong}: {error}");
+            assert!(error.contains("hint: use fixed"), "{wrong}: {error}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The check after a load: is every acknowledged order kept exactly once?
+//! The check after a load: is every acknowledged order stored exactly once?
 //!
-//! Reads the list of all orders since the load began, from the store itself or from the service's own
-//! `GET /orders`, and holds it against the ledger. An order of a load is known by the run and number it
-//! carries, so one that was kept twice under two ids is seen, and so is one id that was given to two.
+//! Reads all orders since the load began, from the store itself or from the service's `GET /orders`, and
+//! compares them with the ledger. Orders of a load contain its run and their number, so an order stored under
+//! two ids is detected, and so is an id given to two orders.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,39 +22,39 @@ use crate::order::{Order, OrderId};
 use crate::settings::{Secret, Settings};
 use crate::store::{self, Store};
 
-/// Orders asked for at once; the service gives no more.
+/// Orders per page; the service's maximum.
 const PAGE: usize = 1000;
-/// Look-ups at once: enough to hide a store's latency, too few to be a load of their own.
+/// Concurrent look-ups: enough to hide a store's latency, too few to put load on it.
 const LOOKUPS: usize = 16;
-/// How far a box's clock may be behind this one's. Ids are made from boxes' clocks.
+/// How far an instance's clock may be behind this machine's. Ids come from instances' clocks.
 const SKEW: SignedDuration = SignedDuration::from_mins(10);
 /// A page of a large store may take a while.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Names of the extra fields that an order of a load carries.
+/// Names of the extra fields of a load's orders.
 pub(super) const RUN_FIELD: &str = "load_run";
 pub(super) const NUMBER_FIELD: &str = "load_number";
 
-/// Stands in the ledger for the id of an order whose answer had none.
+/// Stands in the ledger for the id if a response had none.
 pub(super) const NO_ID: &str = "-";
 
-/// Where orders are looked up.
+/// Where orders are read.
 pub(super) enum Source {
-    /// In the store itself.
-    Store(OwnStore),
-    /// Through the service, as the operator.
+    /// The store itself.
+    Store(DirectStore),
+    /// The service, as its operator.
     Service(Service),
 }
 
-/// The store itself.
-pub(super) struct OwnStore {
+/// A store that is read directly.
+pub(super) struct DirectStore {
     store: Arc<dyn Store>,
     address: String,
-    /// The file that it is, where it is one.
+    /// The store's file, if it is one.
     file: Option<PathBuf>,
 }
 
-/// The service as its operator sees it.
+/// A service that is read with the operator's token.
 pub(super) struct Service {
     client: Client,
     base: String,
@@ -64,11 +64,11 @@ pub(super) struct Service {
 #[derive(serde::Deserialize)]
 struct Page {
     orders: Vec<Order>,
-    /// The `since` of the next page: an id, or a cursor of the service.
+    /// The `since` of the next page: an id or a cursor.
     next: Option<String>,
 }
 
-/// A refusal of the service.
+/// An error response of the service.
 #[derive(serde::Deserialize)]
 struct Refused {
     detail: String,
@@ -77,17 +77,17 @@ struct Refused {
 impl Source {
     /// The store that the settings name.
     pub(super) fn store(settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self::Store(OwnStore {
+        Ok(Self::Store(DirectStore {
             store: store::open(settings, &Aws::new(settings.aws.clone()))?,
             address: settings.store.to_string(),
             file: settings.store.file(),
         }))
     }
 
-    /// The service at `url`, whose operator token is `token`.
+    /// The service at `url`, with its operator token.
     pub(super) fn service(url: &str, token: Secret) -> anyhow::Result<Self> {
         let base = base(url)?.to_owned();
-        Url::parse(&base).with_context(|| format!("the URL {base:?} cannot be read"))?;
+        Url::parse(&base).with_context(|| format!("the URL {base:?} is invalid"))?;
         Ok(Self::Service(Service {
             client: aws::client(&base, TIMEOUT)?,
             base,
@@ -95,18 +95,18 @@ impl Source {
         }))
     }
 
-    /// What there is of the ledger's orders.
-    pub(super) async fn look_for(&self, entries: &Entries) -> anyhow::Result<Found> {
-        let looked = self.look(entries).await;
-        if let Self::Store(own) = self {
-            own.store.close().await;
+    /// Compares the ledger with the stored orders.
+    pub(super) async fn check(&self, entries: &Entries) -> anyhow::Result<Found> {
+        let checked = self.compare(entries).await;
+        if let Self::Store(direct) = self {
+            direct.store.close().await;
         }
-        looked
+        checked
     }
 
-    async fn look(&self, entries: &Entries) -> anyhow::Result<Found> {
-        if let Self::Store(own) = self {
-            own.is_there().await?;
+    async fn compare(&self, entries: &Entries) -> anyhow::Result<Found> {
+        if let Self::Store(direct) = self {
+            direct.require_existing().await?;
         }
         let mut kept = Kept::of(entries);
         let Some(beginning) = beginning(entries) else {
@@ -119,16 +119,16 @@ impl Source {
                 kept.note(order);
             }
             match page.next {
-                // A list that does not move on would be read for ever.
+                // A list that does not advance would be read forever.
                 Some(next) if next == since || page.orders.is_empty() => {
-                    bail!("the list of orders does not move on from {since}")
+                    bail!("the list of orders does not advance past {since}")
                 }
                 Some(next) => since = next,
                 None => break,
             }
         }
-        // What the list does not have may be older than any clock's error; asked for by name, it is
-        // there or it is lost.
+        // An unlisted order may be from a clock that is off by more than the allowed skew; look it up by id
+        // before it counts as lost.
         let unlisted: Vec<OrderId> = kept.unlisted(entries);
         let found: Vec<Option<Order>> = stream::iter(unlisted)
             .map(|id| self.get(id))
@@ -138,15 +138,16 @@ impl Source {
         for order in found.iter().flatten() {
             kept.note(order);
         }
-        Ok(kept.judge(entries))
+        Ok(kept.result(entries))
     }
 
     async fn page(&self, since: &str) -> anyhow::Result<Page> {
         match self {
-            Self::Store(own) => {
-                let listed = own.store.list(since.parse()?, PAGE).await;
-                let orders = listed
-                    .with_context(|| format!("list the orders in {} after {since}", own.address))?;
+            Self::Store(direct) => {
+                let listed = direct.store.list(since.parse()?, PAGE).await;
+                let orders = listed.with_context(|| {
+                    format!("list the orders in {} after {since}", direct.address)
+                })?;
                 let next = orders.last().map(|order| order.id.to_string());
                 Ok(Page { orders, next })
             }
@@ -156,30 +157,30 @@ impl Source {
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
         match self {
-            Self::Store(own) => own.store.get(id).await,
+            Self::Store(direct) => direct.store.get(id).await,
             Self::Service(service) => service.get(id).await,
         }
         .with_context(|| format!("look up order {id}"))
     }
 }
 
-impl OwnStore {
-    /// Lets nobody mistake an address with nothing at it for a store that has lost everything: the
-    /// stores that are a file make it where there is none.
-    async fn is_there(&self) -> anyhow::Result<()> {
+impl DirectStore {
+    /// Fails if nothing exists at the address, which would look like a store that lost everything: stores
+    /// that are a file create it if it is missing.
+    async fn require_existing(&self) -> anyhow::Result<()> {
         let address = &self.address;
         if let Some(file) = &self.file
             && matches!(file.try_exists(), Ok(false))
         {
             bail!(
-                "there is no store at {address}; hint: name the store that the service has, as its log \
+                "there is no store at {address}; hint: use the service's store, as its log reports it \
                  does in the line `listening`"
             );
         }
-        // A list and not a probe, which may write: whoever checks need only be allowed to read.
+        // A list instead of a probe, which may write: read permission must suffice.
         let none = OrderId::from_bytes([0xff; 16]);
         let listed = self.store.list(none, 1).await;
-        listed.with_context(|| format!("the store {address} does not answer"))?;
+        listed.with_context(|| format!("the store {address} does not respond"))?;
         Ok(())
     }
 }
@@ -187,12 +188,12 @@ impl OwnStore {
 impl Service {
     async fn page(&self, since: &str) -> anyhow::Result<Page> {
         let url = format!("{}/orders?since={since}&limit={PAGE}", self.base);
-        let (status, body) = self.ask(&url).await?;
+        let (status, body) = self.get_text(&url).await?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body)
-                .with_context(|| format!("{url} gave no list of orders")),
+                .with_context(|| format!("{url} did not return a list of orders")),
             StatusCode::UNAUTHORIZED => bail!(
-                "{} does not take the operator token; hint: it must be the one in the service's own \
+                "{} refuses the operator token; hint: use the one in the service's \
                  operator_token_file",
                 self.base
             ),
@@ -200,55 +201,57 @@ impl Service {
                 "{} has no operator token; hint: start it with operator_token_file set",
                 self.base
             ),
-            // Such as clocks that differ by more than an hour.
+            // For instance if clocks differ by more than an hour.
             StatusCode::BAD_REQUEST => {
                 let refused = serde_json::from_slice(&body);
                 let why = refused.map_or_else(|_| String::new(), |Refused { detail }| detail);
-                bail!("{url} answered with status 400: {why}")
+                bail!("{url} returned status 400: {why}")
             }
-            _ => bail!("{url} answered with status {}", status.as_u16()),
+            _ => bail!("{url} returned status {}", status.as_u16()),
         }
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
         let url = format!("{}/order/{id}", self.base);
-        let (status, body) = self.ask(&url).await?;
+        let (status, body) = self.get_text(&url).await?;
         match status {
-            StatusCode::OK => Ok(Some(
-                serde_json::from_slice(&body).with_context(|| format!("{url} gave no order"))?,
-            )),
+            StatusCode::OK => {
+                Ok(Some(serde_json::from_slice(&body).with_context(|| {
+                    format!("{url} did not return an order")
+                })?))
+            }
             StatusCode::NOT_FOUND => Ok(None),
-            _ => bail!("{url} answered with status {}", status.as_u16()),
+            _ => bail!("{url} returned status {}", status.as_u16()),
         }
     }
 
-    async fn ask(&self, url: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+    async fn get_text(&self, url: &str) -> anyhow::Result<(StatusCode, Vec<u8>)> {
         let request = self.client.get(url).bearer_auth(self.token.reveal());
         let response = request.send().await.with_context(|| format!("ask {url}"))?;
         let status = response.status();
         let body = response
             .bytes()
             .await
-            .with_context(|| format!("ask {url}"))?;
+            .with_context(|| format!("get {url}"))?;
         Ok((status, body.to_vec()))
     }
 }
 
-/// Below every id that the ledger's loads can have been given; `None` when there were no loads.
+/// A lower bound for the ids of the ledger's loads; `None` without loads.
 fn beginning(entries: &Entries) -> Option<OrderId> {
     let began = entries.runs.iter().map(|run| run.began).min()?;
     let early = began.checked_sub(SKEW).unwrap_or(jiff::Timestamp::MIN);
     Some(OrderId::floor(early))
 }
 
-/// The loads' orders as they are kept.
+/// The stored orders of the ledger's loads.
 struct Kept {
     runs: HashMap<String, usize>,
     ids: HashMap<Mark, Vec<OrderId>>,
 }
 
 impl Kept {
-    /// None yet of the ledger's runs.
+    /// Nothing read yet.
     fn of(entries: &Entries) -> Self {
         let runs = entries.runs.iter().enumerate();
         Self {
@@ -267,7 +270,7 @@ impl Kept {
         }
     }
 
-    /// Which order of the loads it is; others' orders are none.
+    /// The order's mark, if it belongs to one of the loads.
     fn mark(&self, order: &Order) -> Option<Mark> {
         let run = order.extra.get(RUN_FIELD)?.as_str()?;
         Some(Mark {
@@ -289,7 +292,7 @@ impl Kept {
             .collect()
     }
 
-    fn judge(&self, entries: &Entries) -> Found {
+    fn result(&self, entries: &Entries) -> Found {
         let mut found = Found::default();
         let mut acked = std::collections::HashSet::new();
         for (mark, id) in &entries.acked {
@@ -299,7 +302,10 @@ impl Kept {
             } else {
                 found.missing.push(if id == NO_ID {
                     let run = &entries.runs[mark.run].id;
-                    format!("order {} of run {run}, answered without an id", mark.number)
+                    format!(
+                        "order {} of run {run}, whose response had no id",
+                        mark.number
+                    )
                 } else {
                     id.clone()
                 });
@@ -317,7 +323,7 @@ impl Kept {
                 let run = &entries.runs[*run].id;
                 found
                     .twice
-                    .push(format!("{id}, as {first}: order {number} of run {run}"));
+                    .push(format!("{id} and {first}: order {number} of run {run}"));
             }
         }
         found
@@ -363,7 +369,7 @@ mod tests {
         (Mark { run, number }, order.id.to_string())
     }
 
-    /// A store that may only be read.
+    /// A store that allows reading only.
     struct ReadOnly(MemoryStore);
 
     #[async_trait::async_trait]
@@ -394,18 +400,18 @@ mod tests {
         }
     }
 
-    /// What a check finds when these orders are kept.
+    /// The result of a check if these orders are stored.
     async fn check(orders: &[&Order], entries: &Entries) -> Found {
         let store = MemoryStore::default();
         for &order in orders {
             store.create(&order.clone().into()).await.unwrap();
         }
-        let source = Source::Store(OwnStore {
+        let source = Source::Store(DirectStore {
             store: Arc::new(ReadOnly(store)),
             address: "memory".to_owned(),
             file: None,
         });
-        source.look_for(entries).await.unwrap()
+        source.check(entries).await.unwrap()
     }
 
     #[tokio::test]
@@ -433,14 +439,14 @@ mod tests {
         };
         assert_eq!(check(&all, &entries).await, good);
 
-        // Answered without an id: known by its marks.
+        // A response without an id: recognised by its marks.
         let without = |number: u64| (Mark { run: 0, number }, NO_ID.to_owned());
         let mut seeds = entries.clone();
         seeds.acked[0] = without(0);
         assert_eq!(check(&all, &seeds).await, good);
         seeds.acked.push(without(9));
         let missing = check(&all, &seeds).await.missing;
-        assert_eq!(missing, ["order 9 of run a, answered without an id"]);
+        assert_eq!(missing, ["order 9 of run a, whose response had no id"]);
 
         let kept = [&all[..], &[&unacked]].concat();
         let unacknowledged = 1;
@@ -454,7 +460,7 @@ mod tests {
         );
 
         let kept = [&all[..], &[&again]].concat();
-        let said = format!("{}, as {}: order 1 of run a", again.id, second.id);
+        let said = format!("{} and {}: order 1 of run a", again.id, second.id);
         assert_eq!(
             check(&kept, &entries).await,
             Found {
@@ -472,7 +478,7 @@ mod tests {
                 ..good.clone()
             }
         );
-        // The id of another order, and one that is none, are as good as lost.
+        // The id of another order and an unknown id count as lost.
         for (given, other) in [
             (acked(0, 2, &first), &first),
             (acked(0, 2, &unmarked), &unmarked),

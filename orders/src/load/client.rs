@@ -1,8 +1,7 @@
-//! The customers' side of HTTP/1.1: a bounded set of connections, kept and used again.
+//! The HTTP/1.1 client of the load generator: a limited number of reused connections.
 //!
-//! Nothing but what one order needs: thousands a second are sent from the cores that the service
-//! under test runs on, and what the generator takes, the service lacks. Must not know what an order
-//! or an answer means.
+//! Contains only what an order needs: it sends thousands a second from the cores that the service under test
+//! runs on, and must leave it most of their time. Must not know what an order or a response means.
 
 use std::error::Error;
 use std::fmt;
@@ -26,10 +25,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-/// A connection unused for longer is not used again: load balancers close theirs after 60 s, and an
-/// order sent into a closing connection is lost without anybody's fault.
+/// A connection unused for longer is closed: load balancers close theirs after 60 s, and an order sent into a
+/// closing connection is lost.
 const IDLE: Duration = Duration::from_secs(50);
-/// An answer to an order is a line; whoever sends more is not the service.
+/// A response to an order is short; anything longer is not from the service.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
 const HINT: &str = "hint: write http://127.0.0.1:8080, or https://";
@@ -37,31 +36,31 @@ const HINT: &str = "hint: write http://127.0.0.1:8080, or https://";
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 static REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// An answer, whatever its status.
+/// A response of any status.
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
-    /// What `Retry-After` says, when in seconds.
+    /// The seconds in `Retry-After`.
     pub(super) retry_after: Option<Duration>,
-    /// Whether it says that it was given before.
+    /// Whether the service marked it as a repeated response.
     pub(super) replayed: bool,
     pub(super) body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// None within the time allowed.
+pub(super) enum RequestError {
+    /// No response within the time limit.
     TimedOut,
-    /// All connections were busy for as long as an order may take; it was not sent.
+    /// All connections were busy until the time limit; the order was not sent.
     Busy,
-    /// The connection could not be made.
+    /// The connection could not be opened.
     Connect(String),
-    /// The connection broke before the answer was whole.
+    /// The connection broke before the response was complete.
     Request(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimedOut => f.write_str("timed out"),
@@ -72,8 +71,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The last cause, which names the reason, without the address and port before it, which would
-/// make every reason a different one.
+/// The last cause, which has the reason without address and port, so that equal reasons are counted together.
 fn cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -82,7 +80,7 @@ fn cause(error: &(dyn Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// What comes before the service's paths in a URL of it, or of its `/order`.
+/// The service's base URL, from a URL of it or of its `/order`.
 pub(super) fn base(url: &str) -> anyhow::Result<&str> {
     if !url.contains("://") {
         bail!("the URL {url:?} has no scheme; {HINT}");
@@ -91,7 +89,7 @@ pub(super) fn base(url: &str) -> anyhow::Result<&str> {
     Ok(url.strip_suffix("/order").unwrap_or(url))
 }
 
-/// Where orders go.
+/// Sends orders to one service.
 pub(super) struct Client {
     host: String,
     port: u16,
@@ -99,22 +97,22 @@ pub(super) struct Client {
     authority: HeaderValue,
     path: String,
     timeout: Duration,
-    /// Connections not in use, the one used last on top: what is too many for the load gets old.
+    /// Idle connections, the most recently used last; surplus ones age and are closed.
     idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
     places: Semaphore,
 }
 
 impl Client {
-    /// A client that posts to `<url>/order` over at most `connections` connections, waiting `timeout`
-    /// for each answer.
+    /// A client that posts to `<url>/order` over at most `connections` connections, with a time limit for
+    /// each response.
     pub(super) fn new(url: &str, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
         let url: Url = format!("{}/order", base(url)?)
             .parse()
-            .with_context(|| format!("the URL {url:?} cannot be read; {HINT}"))?;
+            .with_context(|| format!("the URL {url:?} is invalid; {HINT}"))?;
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
             bail!("the URL {url} has no host; {HINT}");
         };
-        // An address of version 6 stands in brackets in a URL, and nowhere else.
+        // An IPv6 address has brackets only in a URL.
         let host = host.trim_matches(['[', ']']).to_owned();
         let tls = match url.scheme() {
             "http" => None,
@@ -137,8 +135,7 @@ impl Client {
         })
     }
 
-    /// Makes `count` connections, so that the first orders do not wait for them. One that fails is not
-    /// said here: the orders will tell.
+    /// Opens `count` connections in advance. Failures are ignored here: the orders will report them.
     pub(super) async fn warm_up(&self, count: usize) {
         let made = join_all((0..count).map(|_| timeout(self.timeout, self.connect()))).await;
         for sender in made.into_iter().flatten().flatten() {
@@ -146,23 +143,23 @@ impl Client {
         }
     }
 
-    /// Sends one order and gives the answer; `sent` is when a connection was there to send it on.
+    /// Sends one order and returns the response; sets `sent` to when a connection was available.
     pub(super) async fn post(
         &self,
         body: Bytes,
         key: Option<&str>,
         sent: &mut Instant,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, RequestError> {
         let Ok(place) = timeout(self.timeout, self.places.acquire()).await else {
-            return Err(Trouble::Busy);
+            return Err(RequestError::Busy);
         };
         *sent = Instant::now();
         let reply = timeout(self.timeout, self.exchange(body, key)).await;
         drop(place);
-        reply.unwrap_or(Err(Trouble::TimedOut))
+        reply.unwrap_or(Err(RequestError::TimedOut))
     }
 
-    async fn exchange(&self, body: Bytes, key: Option<&str>) -> Result<Reply, Trouble> {
+    async fn exchange(&self, body: Bytes, key: Option<&str>) -> Result<Reply, RequestError> {
         let mut request = self.request(body, key)?;
         while let Some(mut sender) = self.take() {
             if sender.ready().await.is_err() {
@@ -170,20 +167,24 @@ impl Client {
             }
             match sender.try_send_request(request).await {
                 Ok(response) => return self.read(sender, response).await,
-                // Closed before anything was sent on it: the next one.
+                // Closed before anything was sent: try the next connection.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(Trouble::Request(cause(error.error()))),
+                    None => return Err(RequestError::Request(cause(error.error()))),
                 },
             }
         }
         let mut sender = self.connect().await?;
         let response = sender.send_request(request).await;
-        let response = response.map_err(|error| Trouble::Request(cause(&error)))?;
+        let response = response.map_err(|error| RequestError::Request(cause(&error)))?;
         self.read(sender, response).await
     }
 
-    fn request(&self, body: Bytes, key: Option<&str>) -> Result<Request<Full<Bytes>>, Trouble> {
+    fn request(
+        &self,
+        body: Bytes,
+        key: Option<&str>,
+    ) -> Result<Request<Full<Bytes>>, RequestError> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(&self.path)
@@ -194,17 +195,17 @@ impl Client {
         }
         request
             .body(Full::new(body))
-            .map_err(|error| Trouble::Request(error.to_string()))
+            .map_err(|error| RequestError::Request(error.to_string()))
     }
 
     async fn read(
         &self,
         sender: SendRequest<Full<Bytes>>,
         response: Response<Incoming>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<Reply, RequestError> {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| Trouble::Request(cause(&*error)))?;
+        let body = body.map_err(|error| RequestError::Request(cause(&*error)))?;
         self.put_back(sender);
         Ok(Reply {
             status: head.status,
@@ -218,7 +219,7 @@ impl Client {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some((sender, used)) = idle.pop() {
             if used.elapsed() > IDLE {
-                // Those below are older still.
+                // The ones below are older.
                 idle.clear();
             } else if !sender.is_closed() {
                 return Some(sender);
@@ -234,41 +235,41 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Trouble> {
-        let refused = |error: std::io::Error| Trouble::Connect(cause(&error));
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, RequestError> {
+        let refused = |error: std::io::Error| RequestError::Connect(cause(&error));
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
         let stream = stream.map_err(refused)?;
-        // An order is one small write; it must not wait for a second one.
+        // An order is one small write; it must not wait for a second one (Nagle).
         stream.set_nodelay(true).map_err(refused)?;
         match &self.tls {
-            None => shake_hands(stream).await,
+            None => handshake(stream).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                shake_hands(stream.map_err(refused)?).await
+                handshake(stream.map_err(refused)?).await
             }
         }
     }
 }
 
-async fn shake_hands<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Trouble>
+async fn handshake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, RequestError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| Trouble::Connect(cause(&error)))?;
-    // What breaks the connection is told to the request on it.
+        .map_err(|error| RequestError::Connect(cause(&error)))?;
+    // Errors of the connection are reported to its request.
     tokio::spawn(async move { drop(connection.await) });
     Ok(sender)
 }
 
-/// TLS that trusts whom the system trusts.
+/// TLS with the system's certificates.
 fn tls() -> anyhow::Result<TlsConnector> {
     let mut roots = rustls::RootCertStore::empty();
     let (added, _) =
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if added == 0 {
-        bail!("no certificates are trusted here; hint: https needs the package ca-certificates");
+        bail!("the system has no trusted certificates; hint: install the package ca-certificates");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -1,6 +1,6 @@
-//! The open loop: orders are due by a schedule, whether or not earlier ones are answered, and the
-//! latency of each counts from when it was due. A service that stalls is thus charged with every
-//! order that came due meanwhile, as its customers would.
+//! The open loop: orders are due by a schedule, whether or not earlier ones were answered, and each latency
+//! counts from the due time. So a service that stalls is charged with every order that came due meanwhile, as
+//! its customers would be.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,26 +12,26 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::audit::{NO_ID, NUMBER_FIELD, RUN_FIELD};
-use super::client::{Client, Reply, Trouble};
+use super::client::{Client, Reply, RequestError};
 use super::ledger::{Answer, Ledger, Run};
 use super::plan::{Plan, Until};
 use super::report::Report;
 use super::view::View;
 
-/// Orders under way at once. When the service is so far behind, further ones count as failed
-/// without being sent, so that the generator's memory stays bounded.
+/// Orders in progress. When the service is this far behind, further ones count as failed without being sent,
+/// which limits the generator's memory.
 const UNDER_WAY: usize = 10_000;
-/// Answers written to the ledger in one go.
+/// Responses written to the ledger at once.
 const BATCH: usize = 10_000;
-/// What gathers in this time is written and counted together, at a fraction of the cost.
+/// Responses that arrive within this time are written and counted together, at a fraction of the cost.
 const GATHER: Duration = Duration::from_millis(20);
-/// Connections made beforehand unless told otherwise: for as many orders as come due in this time.
+/// Connections opened in advance by default: enough for the orders due in this time, in seconds.
 const WARM: f64 = 0.05;
-/// The first wait before a second try; it doubles from try to try, up to the longest.
+/// The wait before the second attempt; doubles with each further one, up to the maximum.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// A load about to be driven.
+/// A load that is ready to run.
 pub(super) struct Drive {
     plan: Plan,
     run: Run,
@@ -40,20 +40,20 @@ pub(super) struct Drive {
     flower: String,
 }
 
-/// One answer and what it took.
+/// The outcome of one order.
 struct Answered {
     number: u64,
     answer: Answer,
-    /// From when the order was due.
+    /// Time since the order was due.
     latency: Duration,
-    /// From when it was last sent; `None` when it never was.
+    /// Time since it was last sent; `None` if it never was.
     service: Option<Duration>,
     retried: u32,
     replayed: bool,
 }
 
 impl Drive {
-    /// A load as planned; its orders carry the run's id.
+    /// A load with this plan; its orders contain the run's id.
     pub(super) fn new(plan: Plan, run: Run) -> anyhow::Result<Self> {
         Ok(Self {
             client: Arc::new(Client::new(&plan.url, plan.connections, plan.timeout)?),
@@ -63,7 +63,7 @@ impl Drive {
         })
     }
 
-    /// Drives until time is up or a signal comes; then waits for the answers still under way.
+    /// Places orders until time is up or a signal arrives, then waits for outstanding responses.
     pub(super) async fn run(self, mut ledger: Ledger) -> anyhow::Result<Report> {
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
@@ -88,9 +88,9 @@ impl Drive {
                         if count == 0 {
                             break;
                         }
-                        (ledger, batch) = enter(ledger, batch).await?;
+                        (ledger, batch) = record_batch(ledger, batch).await?;
                         for answered in batch.drain(..) {
-                            view.took(answered.latency);
+                            view.record(answered.latency);
                             count_in(&mut report, answered);
                         }
                         sleep(GATHER).await;
@@ -103,8 +103,8 @@ impl Drive {
             tokio::task::spawn_blocking(move || ledger.sync()).await??;
             anyhow::Ok(report)
         };
-        // `schedule` drops its sender when it ends, and each order its own when it is answered, so
-        // `record` ends exactly when every answer is written down.
+        // `schedule` drops its sender when it ends, and each order its own when it is answered, so `record`
+        // ends exactly when every response is recorded.
         let ((), report) = tokio::join!(schedule, record);
         report
     }
@@ -130,7 +130,7 @@ impl Drive {
                 return;
             }
             let due = start + offset;
-            // The timer counts in milliseconds; those due in the same one need no wait of their own.
+            // The timer has a resolution of a millisecond; orders due in the same one need no wait.
             if due > Instant::now() {
                 sleep_until(due).await;
             }
@@ -163,7 +163,7 @@ impl Drive {
         }
     }
 
-    /// An order as the shop's own page sends it, and what the check knows it by.
+    /// An order like those of the shop page, plus the marks for the check.
     fn order(&self, number: u64) -> Bytes {
         let (flower, run) = (&self.flower, &self.run.id);
         format!(
@@ -173,7 +173,7 @@ impl Drive {
     }
 }
 
-/// An order about to be placed.
+/// An order to be placed.
 struct Order {
     number: u64,
     body: Bytes,
@@ -192,38 +192,38 @@ impl Order {
                 .await;
             let again = retried < self.tries_left && is_worth_a_retry(&reply);
             if !again {
-                let never_sent = matches!(reply, Err(Trouble::Busy));
+                let never_sent = matches!(reply, Err(RequestError::Busy));
                 return Answered {
                     number: self.number,
                     replayed: reply.as_ref().is_ok_and(|reply| reply.replayed),
-                    answer: judge(reply),
+                    answer: answer_of(reply),
                     latency: due.elapsed(),
                     service: (!never_sent).then(|| sent.elapsed()),
                     retried,
                 };
             }
             retried += 1;
-            let told = reply.ok().and_then(|reply| reply.retry_after);
-            // Spread out, or all that failed together would come back together.
+            let requested = reply.ok().and_then(|reply| reply.retry_after);
+            // Randomised, so that orders that failed together do not return together.
             let spread = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
-            sleep(told.unwrap_or(spread).min(LONGEST_WAIT)).await;
+            sleep(requested.unwrap_or(spread).min(LONGEST_WAIT)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 }
 
-/// Whether another try may go better: the service said that it might, or said nothing.
-fn is_worth_a_retry(reply: &Result<Reply, Trouble>) -> bool {
+/// Whether another attempt may succeed: the service reported so, or did not respond.
+fn is_worth_a_retry(reply: &Result<Reply, RequestError>) -> bool {
     match reply {
         Err(_) => true,
         Ok(reply) => matches!(reply.status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504),
     }
 }
 
-/// Success is an answer of the 2xx, whichever service gives it. Its id is kept where it has one; else [`NO_ID`], and
-/// the check knows the order by the marks it carries.
-fn judge(reply: Result<Reply, Trouble>) -> Answer {
-    let reply = reply.map_err(|trouble| trouble.to_string())?;
+/// Any 2xx status is success, whichever service returns it. Without an id in the response it is [`NO_ID`],
+/// and the check recognises the order by its marks.
+fn answer_of(reply: Result<Reply, RequestError>) -> Answer {
+    let reply = reply.map_err(|error| error.to_string())?;
     if !reply.status.is_success() {
         return Err(format!("status {}", reply.status.as_u16()));
     }
@@ -235,9 +235,8 @@ fn judge(reply: Result<Reply, Trouble>) -> Answer {
     Ok(received.map_or_else(|_| NO_ID.to_owned(), |Received { id }| id))
 }
 
-/// Writes answers down. The disk is waited for on a thread of its own, so that the schedule does not
-/// wait for it.
-async fn enter(
+/// Writes responses to the ledger, on a blocking thread so that the schedule does not wait for the disk.
+async fn record_batch(
     mut ledger: Ledger,
     batch: Vec<Answered>,
 ) -> anyhow::Result<(Ledger, Vec<Answered>)> {
@@ -285,19 +284,19 @@ mod tests {
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
         }
-        // A second try would be answered the same, or was answered well the first time.
+        // Another attempt would get the same response, or the first one succeeded.
         for status in [200, 201, 301, 400, 404, 409, 413, 422] {
             assert!(!is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
         }
-        assert!(is_worth_a_retry(&Err(Trouble::TimedOut)));
-        assert!(is_worth_a_retry(&Err(Trouble::Request(String::new()))));
-        assert!(is_worth_a_retry(&Err(Trouble::Busy)));
+        assert!(is_worth_a_retry(&Err(RequestError::TimedOut)));
+        assert!(is_worth_a_retry(&Err(RequestError::Request(String::new()))));
+        assert!(is_worth_a_retry(&Err(RequestError::Busy)));
     }
 
     #[test]
     fn every_answer_of_the_2xx_is_placed() {
         assert_eq!(
-            judge(Ok(reply(200, r#"{"message":"m","id":"x"}"#))),
+            answer_of(Ok(reply(200, r#"{"message":"m","id":"x"}"#))),
             Ok("x".to_owned())
         );
         for (status, body, reason) in [
@@ -305,7 +304,7 @@ mod tests {
             (404, r#"{"id":"x"}"#, "status 404"),
             (503, "", "status 503"),
         ] {
-            assert_eq!(judge(Ok(reply(status, body))), Err(reason.to_owned()));
+            assert_eq!(answer_of(Ok(reply(status, body))), Err(reason.to_owned()));
         }
         for (status, body) in [
             (200, "{}"),
@@ -313,9 +312,15 @@ mod tests {
             (200, "Order received"),
             (201, ""),
         ] {
-            assert_eq!(judge(Ok(reply(status, body))), Ok(NO_ID.to_owned()));
+            assert_eq!(answer_of(Ok(reply(status, body))), Ok(NO_ID.to_owned()));
         }
-        assert_eq!(judge(Ok(reply(201, r#"{"id":"x"}"#))), Ok("x".to_owned()));
-        assert_eq!(judge(Err(Trouble::TimedOut)), Err("timed out".to_owned()));
+        assert_eq!(
+            answer_of(Ok(reply(201, r#"{"id":"x"}"#))),
+            Ok("x".to_owned())
+        );
+        assert_eq!(
+            answer_of(Err(RequestError::TimedOut)),
+            Err("timed out".to_owned())
+        );
     }
 }

@@ -1,8 +1,7 @@
-//! The ledger: what was answered to whom, one line an answer, appended.
+//! The ledger: the outcome of every order, one line each, appended.
 //!
-//! Owns the file's form: `run <id> <when it began>`, and after it that run's `acked <number> <id>` and
-//! `failed <number> <reason>`. A line counts only with its line end, so a crash while writing leaves a
-//! ledger that can be read.
+//! Owns the file's format: `run <id> <start time>`, followed by that run's `acked <number> <id>` and `failed
+//! <number> <reason>`. Only complete lines count, so a crash while writing leaves a readable ledger.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -12,15 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use jiff::Timestamp;
 
-/// How one order was answered: with an id, or why not.
+/// The outcome of one order: its id, or why it failed.
 pub(crate) type Answer = Result<String, String>;
 
-/// Lines are in the file before they are counted, which outlives this process; that they outlive the
-/// machine as well is seen to this often, because the service under test may write to the same disk.
+/// Interval between syncs. Lines are written before they are counted, so they survive this process; they
+/// survive the machine only after a sync, which is rare because the service under test may use the same disk.
 const SYNC: Duration = Duration::from_secs(1);
 const TORN: &str = " (torn)";
 
-/// One load, which marks its orders with it.
+/// One load, whose orders are marked with its id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Run {
     /// Sixteen hexadecimal digits.
@@ -39,7 +38,7 @@ impl Run {
     }
 }
 
-/// A ledger being written.
+/// A ledger open for writing.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     file: File,
@@ -48,7 +47,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Opens the ledger at `path`, made if it is not there, for the answers of `run`.
+    /// Opens the ledger at `path` for the results of `run`; creates it if necessary.
     pub(crate) fn append_to(path: &Path, run: &Run) -> anyhow::Result<Self> {
         let mut file = OpenOptions::new()
             .create(true)
@@ -56,16 +55,16 @@ impl Ledger {
             .append(true)
             .open(path)
             .with_context(|| format!("open the ledger {}", path.display()))?;
-        // What is no file, such as /dev/null, is the whole machine's, and so would be a lock on it.
+        // A lock on a device such as /dev/null would be shared by the whole machine.
         if file.metadata().is_ok_and(|about| about.is_file())
             && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
         {
             bail!(
-                "the ledger {} is being written by another load; hint: name another file",
+                "the ledger {} is being written by another load; hint: choose another file",
                 path.display()
             );
         }
-        // A torn last line would swallow our first one.
+        // Appended to a torn last line, our first line would be lost.
         let mut content = Vec::new();
         if file.read_to_end(&mut content).is_ok()
             && content.last().is_some_and(|last| *last != b'\n')
@@ -81,8 +80,7 @@ impl Ledger {
         })
     }
 
-    /// Writes `answers` down, each with its order's number; now and then sees to it that they are on
-    /// the disk.
+    /// Writes results with their orders' numbers; syncs them periodically.
     pub(crate) fn write<'a>(
         &mut self,
         answers: impl Iterator<Item = (u64, &'a Answer)>,
@@ -106,11 +104,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// When this returns, everything written is on the disk.
+    /// Syncs the file to disk.
     pub(crate) fn sync(&mut self) -> anyhow::Result<()> {
         self.synced = Instant::now();
         match self.file.sync_data() {
-            // What is no file cannot be synced, and need not be.
+            // Devices cannot be synced and need not be.
             Err(error) if error.kind() != std::io::ErrorKind::InvalidInput => {
                 Err(error).with_context(|| format!("sync the ledger {}", self.path.display()))
             }
@@ -121,34 +119,34 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        // By hand: closing it leaves the lock with a child that somebody forks just now, until that child
-        // becomes its own program. What is no file has no lock.
+        // Unlocked explicitly: closing the file would leave the lock with a child process that is being
+        // forked, until it calls exec. Devices have no lock.
         let _ = self.file.unlock();
     }
 }
 
-/// An order as its load knows it.
+/// Identifies an order of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Mark {
-    /// Which of the ledger's runs.
+    /// Index of the run in the ledger.
     pub(crate) run: usize,
-    /// Which of the run's orders.
+    /// Number of the order in its run.
     pub(crate) number: u64,
 }
 
-/// What a ledger says.
+/// The content of a ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Entries {
     /// The loads that wrote it.
     pub(crate) runs: Vec<Run>,
-    /// Orders answered with 200, and the ids they were given, as they came.
+    /// Accepted orders and their ids, in the order of their responses.
     pub(crate) acked: Vec<(Mark, String)>,
-    /// Why the others were not.
+    /// The reasons of failed orders.
     pub(crate) failed: Vec<String>,
 }
 
 impl Entries {
-    /// Those of the load that wrote last.
+    /// The entries of the last run only.
     pub(crate) fn last_run(self) -> Self {
         let Some(last) = self.runs.len().checked_sub(1) else {
             return self;
@@ -177,9 +175,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
         if line.ends_with(TORN) {
             continue;
         }
-        if enter(&mut entries, line).is_none() {
+        if parse_line(&mut entries, line).is_none() {
             bail!(
-                "{}:{}: not a ledger line; hint: name the file that `orders load --ledger` wrote",
+                "{}:{}: not a ledger line; hint: use a file that `orders load --ledger` wrote",
                 path.display(),
                 index + 1
             );
@@ -188,7 +186,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
     Ok(entries)
 }
 
-fn enter(entries: &mut Entries, line: &str) -> Option<()> {
+fn parse_line(entries: &mut Entries, line: &str) -> Option<()> {
     let (word, rest) = line.split_once(' ')?;
     let (first, rest) = rest.split_once(' ')?;
     if word == "run" {
@@ -252,7 +250,7 @@ mod tests {
         let first = Ledger::append_to(&path, &Run::new()).unwrap();
         let error = Ledger::append_to(&path, &Run::new()).unwrap_err();
         assert!(error.to_string().contains("another load"), "{error}");
-        // As a child has it that is forked just now.
+        // Like a child process that was just forked.
         let _copy = first.file.try_clone().unwrap();
         drop(first);
         Ledger::append_to(&path, &Run::new()).unwrap();

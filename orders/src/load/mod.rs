@@ -1,9 +1,9 @@
-//! The load generator and the check that follows it.
+//! The load generator `orders load` and the check `orders check`.
 //!
-//! `load` places orders open-loop and writes every accepted id into a ledger before it counts it;
-//! `check` looks each of them up in the store. Together they prove "none failed, none lost, none
-//! twice" about any service with this contract. Must not know the service's insides, only its HTTP and its
-//! stores.
+//! `load` places orders open-loop and writes every response into a ledger before it counts it; `check` looks
+//! up each accepted order in the store. Together they show that no order failed, was lost or stored twice,
+//! for any service with this contract. Must not depend on the service's internals, only on its HTTP contract
+//! and its stores.
 
 mod arrivals;
 mod audit;
@@ -31,51 +31,49 @@ use ledger::{Entries, Ledger, Run};
 use plan::{Plan, Until};
 use report::Report;
 
-/// Connections at most, unless told otherwise: well below the 1024 files a process may have open.
+/// Default limit on connections: well below the 1024 files a process may open.
 const CONNECTIONS: usize = 256;
 
-/// What `orders load` takes.
+/// Flags of `orders load`.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
-    /// Where the service is, for instance http://127.0.0.1:8080
+    /// URL of the service, such as http://127.0.0.1:8080
     #[arg(long)]
     url: String,
-    /// Rate and duration of a known load; each flag given wins
+    /// Rate and duration of a predefined load; other flags override it
     #[arg(long, value_enum)]
     preset: Option<Preset>,
-    /// Orders per second, or per minute like 30/min, due at this rate however slowly the service
-    /// answers [default: 5]
+    /// Orders per second, or per minute as in 30/min; the rate does not depend on responses [default: 5]
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
-    /// How orders come: fixed, poisson, or burst=N for N at once [default: fixed]
+    /// Distribution of orders: fixed, poisson, or burst=N for N at once [default: fixed]
     #[arg(long, value_name = "HOW")]
     arrivals: Option<Arrivals>,
-    /// How long: 90s, 5m, 1h, or until-stopped (by SIGINT or SIGTERM) [default: 60s]
+    /// Duration: 90s, 5m, 1h, or until-stopped to run until SIGINT or SIGTERM [default: 60s]
     #[arg(long, value_parser = until)]
     duration: Option<Until>,
-    /// File that every answer is appended to
+    /// File to append every response to
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
-    /// How long one try of an order may take
+    /// Time limit for each attempt of an order
     #[arg(long, default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// Tries of an order beyond the first, under one Idempotency-Key
+    /// Attempts after the first, all with one Idempotency-Key
     #[arg(long, value_name = "N", default_value = "0")]
     retries: u32,
-    /// Connections at most, and as many made beforehand [default: at most 256, made as needed]
+    /// Connections to open in advance and at most [default: at most 256, opened when needed]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     connections: Option<u16>,
     /// Flower to order
     #[arg(long, default_value = "spring_tulips")]
     flower: String,
-    /// Write the distribution of latencies there, as HdrHistogram's plotter reads it
+    /// File to write the latency distribution to, in HdrHistogram's plotter format
     #[arg(long, value_name = "FILE")]
     histogram: Option<PathBuf>,
-    /// Check this load's orders against this store at the end
+    /// Store to check this load's orders in afterwards
     #[arg(long, value_name = "URL", conflicts_with = "operator_token_file")]
     store: Option<String>,
-    /// Check this load's orders by the service's own list at the end, as the operator whose token is
-    /// in this file
+    /// File with the operator token, to check this load's orders in the service's list afterwards
     #[arg(long, value_name = "FILE")]
     operator_token_file: Option<PathBuf>,
     /// Print the result as JSON
@@ -83,18 +81,18 @@ pub struct LoadArgs {
     json: bool,
 }
 
-/// The loads by which the seed's flower shop was seen to grow and to shrink: it adds boxes above 30
-/// orders a minute and removes them at 15 or fewer.
+/// The loads that made the seed's flower shop grow and shrink: it adds instances above 30 orders a minute and
+/// removes them at 15 or fewer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Preset {
     /// 240 orders a minute for 5 minutes: above the 30 a minute at which the fleet grows
     HighDemand,
-    /// 7.5 orders a minute for 5 minutes: below the 15 a minute at which it shrinks
+    /// 7.5 orders a minute for 5 minutes: below the 15 a minute at which the fleet shrinks
     LowDemand,
 }
 
 impl Preset {
-    /// Orders a second: what was measured of the seed's own load test, which paces itself.
+    /// Orders per second, measured on the seed's own load test, which sets its own pace.
     fn rate(self) -> f64 {
         match self {
             Self::HighDemand => 4.0,
@@ -108,13 +106,13 @@ impl Preset {
     }
 }
 
-/// What `orders check` takes.
+/// Flags of `orders check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Ledger that `orders load` has written
+    /// Ledger that `orders load` wrote
     #[arg(long, value_name = "FILE")]
     ledger: PathBuf,
-    /// Store that should have the orders, as `orders --store` has it
+    /// Store to check, as for `orders --store`
     #[arg(
         long,
         value_name = "URL",
@@ -122,7 +120,7 @@ pub struct CheckArgs {
         conflicts_with = "url"
     )]
     store: Option<String>,
-    /// Service that should have the orders; its own list is read
+    /// URL of the service whose list of orders to check
     #[arg(long, value_name = "URL", requires = "operator_token_file")]
     url: Option<String>,
     /// File with the service's operator token
@@ -153,7 +151,7 @@ impl LoadArgs {
     }
 }
 
-/// Places orders until time is up or it is told to stop.
+/// Places orders until time is up or a signal arrives.
 pub(crate) async fn load(
     args: LoadArgs,
     environment: &BTreeMap<String, String>,
@@ -177,10 +175,10 @@ pub(crate) async fn load(
         return conclude(&report, args.json);
     };
     let entries = ledger::read(&args.ledger)?.last_run();
-    ask(&source, &entries, report, args.json).await
+    check_source(&source, &entries, report, args.json).await
 }
 
-/// Looks every accepted order of the ledger up in the store.
+/// Looks up every accepted order of a ledger.
 pub(crate) async fn check(
     args: CheckArgs,
     environment: &BTreeMap<String, String>,
@@ -196,10 +194,10 @@ pub(crate) async fn check(
     let Some(source) = source else {
         return conclude(&report, args.json);
     };
-    ask(&source, &entries, report, args.json).await
+    check_source(&source, &entries, report, args.json).await
 }
 
-/// Where the flags say that orders are to be looked up.
+/// The source of orders that the flags name.
 fn source(
     store: Option<String>,
     url: Option<&str>,
@@ -220,21 +218,20 @@ fn source(
     Ok(Some(source))
 }
 
-/// Asks the store for the ledger's orders and concludes. What was counted before is told although
-/// the store does not answer.
-async fn ask(
+/// Checks the source and prints the result. The counts are printed even if the source does not respond.
+async fn check_source(
     source: &Source,
     entries: &Entries,
     mut report: Report,
     json: bool,
 ) -> Result<(), Failure> {
-    match source.look_for(entries).await {
+    match source.check(entries).await {
         Ok(found) => {
             report.found = Some(found);
             conclude(&report, json)
         }
         Err(error) => {
-            report.asked_in_vain = true;
+            report.store_unavailable = true;
             report.print(json)?;
             Err(error.into())
         }
@@ -246,7 +243,7 @@ fn conclude(report: &Report, json: bool) -> Result<(), Failure> {
     if !report.is_kept_once() {
         Err(Failure::Lost)
     } else if report.failed() > 0 {
-        Err(Failure::Found)
+        Err(Failure::Reported)
     } else {
         Ok(())
     }
@@ -265,11 +262,11 @@ fn rate(text: &str) -> anyhow::Result<f64> {
         None | Some((_, "s")) => (text.trim_end_matches("/s"), 1.0),
         Some((number, "m" | "min")) => (number, 60.0),
         Some((number, "h")) => (number, 3600.0),
-        Some(_) => bail!("a rate is per s, min or h, like 5/s or 30/min"),
+        Some(_) => bail!("unknown unit of the rate; hint: use s, min or h, as in 5/s or 30/min"),
     };
     match number.parse::<f64>() {
         Ok(number) if number > 0.0 && number / seconds <= 100_000.0 => Ok(number / seconds),
-        _ => bail!("the rate is a number of orders per second, above 0, at most 100000"),
+        _ => bail!("the rate must be above 0 and at most 100000 orders per second"),
     }
 }
 
@@ -287,13 +284,13 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
         "ms" => 0.001,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => bail!("a time is a number with its unit, like 500ms, 90s, 5m or 1h"),
+        _ => bail!("the time needs a unit; hint: use ms, s, m or h, as in 90s"),
     };
     match digits.parse::<f64>() {
         Ok(number) if number > 0.0 && number * seconds <= 1e9 => {
             Ok(Duration::from_secs_f64(number * seconds))
         }
-        _ => bail!("a time is a number above 0 with its unit, like 500ms, 90s, 5m or 1h"),
+        _ => bail!("the time must be above 0; hint: write it as in 500ms, 90s, 5m or 1h"),
     }
 }
 

@@ -1,32 +1,32 @@
-//! What a load is asked to do.
+//! The parameters of a load.
 
 use std::time::Duration;
 
 use super::arrivals::Arrivals;
 
-/// When to stop.
+/// When a load ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Until {
-    /// After this long.
+    /// After this time.
     Elapsed(Duration),
-    /// When told by a signal.
+    /// At a signal.
     Stopped,
 }
 
-/// What is to be driven at what.
+/// The parameters of a load.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) url: String,
-    /// Orders a second.
+    /// Orders per second.
     pub(super) rate: f64,
     pub(super) arrivals: Arrivals,
     pub(super) until: Until,
-    /// For each try.
+    /// For each attempt.
     pub(super) timeout: Duration,
     pub(super) flower: String,
-    /// Tries beyond the first; when there may be any, orders have idempotency keys.
+    /// Attempts after the first; if there may be any, orders have idempotency keys.
     pub(super) retries: u32,
-    /// At most; as many are made beforehand when it was asked for by name.
+    /// Limit on connections; if `warm`, all are opened in advance.
     pub(super) connections: usize,
     pub(super) warm: bool,
 }

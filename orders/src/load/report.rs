@@ -1,4 +1,4 @@
-//! What came out: counts, latencies, and the one place that prints them to stdout.
+//! The result: counts and latencies, printed to stdout.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,9 +11,9 @@ use serde_json::json;
 
 /// Latencies from a microsecond to ten minutes, to three digits.
 const LONGEST_MICROS: u64 = 600_000_000;
-/// More lost ids than this are counted, not listed.
+/// Lost or duplicate orders beyond this many are counted instead of listed.
 const LISTED: usize = 20;
-/// What is told of a histogram.
+/// The quantiles to report.
 const QUANTILES: [(&str, f64); 5] = [
     ("p50", 0.5),
     ("p90", 0.9),
@@ -22,21 +22,21 @@ const QUANTILES: [(&str, f64); 5] = [
     ("max", 1.0),
 ];
 
-/// What the store has of what was placed.
+/// The result of a check.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Acknowledged orders that are there.
+    /// Acknowledged orders that are stored.
     pub(crate) found: u64,
-    /// Those that are not, by the id they were given.
+    /// Acknowledged orders that are missing, by their ids.
     pub(crate) missing: Vec<String>,
-    /// Orders that are there more than once: what was ordered, and the ids beyond the first.
+    /// Orders stored more than once: the order, and the ids beyond the first.
     pub(crate) twice: Vec<String>,
-    /// Orders that are there, though not acknowledged: answers that were lost on their way.
+    /// Stored orders that were not acknowledged, because their responses were lost.
     pub(crate) unacknowledged: u64,
 }
 
 impl Found {
-    /// Acknowledged orders that are not there.
+    /// The number of missing orders.
     pub(crate) fn lost(&self) -> u64 {
         self.missing.len() as u64
     }
@@ -48,7 +48,7 @@ pub(crate) struct Times(Histogram<u64>);
 
 impl Default for Times {
     fn default() -> Self {
-        // The bounds are constants that fit; an unbounded histogram is as good.
+        // These constants are valid bounds; an unbounded histogram would do as well.
         let histogram = Histogram::new_with_max(LONGEST_MICROS, 3)
             .or_else(|_| Histogram::new(3))
             .unwrap_or_else(|_| unreachable!("three digits are within the histogram's range"));
@@ -70,7 +70,7 @@ impl Times {
         self.0.reset();
     }
 
-    /// Milliseconds at quantile `q`.
+    /// The value at quantile `q`, in milliseconds.
     pub(crate) fn millis(&self, q: f64) -> f64 {
         self.0.value_at_quantile(q) as f64 / 1000.0
     }
@@ -89,8 +89,8 @@ impl Times {
         value.into()
     }
 
-    /// Writes the distribution as HdrHistogram's own tools do and its plotter reads it, in
-    /// milliseconds. <http://hdrhistogram.github.io/HdrHistogram/plotFiles.html>
+    /// Writes the distribution in the format of HdrHistogram's plotter, in milliseconds.
+    /// <http://hdrhistogram.github.io/HdrHistogram/plotFiles.html>
     pub(crate) fn write_to(&self, path: &Path) -> anyhow::Result<()> {
         let mut text = format!(
             "{:>12} {:>14} {:>10} {:>14}\n\n",
@@ -126,31 +126,31 @@ impl Times {
 /// The result of a load or a check.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Orders accepted: answered with a status of the 2xx.
+    /// Accepted orders: any 2xx status.
     pub(crate) placed: u64,
-    /// Orders not accepted, by reason.
+    /// Orders that failed, by reason.
     reasons: BTreeMap<String, u64>,
-    /// Tries beyond the first of each order.
+    /// Attempts after the first.
     pub(crate) retried: u64,
-    /// Answers that the service had given before.
+    /// Repeated responses.
     pub(crate) replayed: u64,
-    /// From when an order was due to when it was answered.
+    /// Time from due to answered.
     pub(crate) latency: Times,
-    /// From when an order was last sent to when it was answered.
+    /// Time from last sent to answered.
     pub(crate) service: Times,
-    /// What the store has, when it was asked.
+    /// The result of the check, if there was one.
     pub(crate) found: Option<Found>,
-    /// It was asked, and gave no answer.
-    pub(crate) asked_in_vain: bool,
+    /// Whether the check failed because the source did not respond.
+    pub(crate) store_unavailable: bool,
 }
 
 impl Report {
-    /// One order was accepted.
+    /// Counts an accepted order.
     pub(crate) fn place(&mut self) {
         self.placed += 1;
     }
 
-    /// One order was not.
+    /// Counts a failed order.
     pub(crate) fn fail(&mut self, reason: &str) {
         match self.reasons.get_mut(reason) {
             Some(times) => *times += 1,
@@ -160,17 +160,17 @@ impl Report {
         }
     }
 
-    /// Why orders were not accepted, and how many.
+    /// The reasons of failed orders, with counts.
     pub(crate) fn reasons(&self) -> &BTreeMap<String, u64> {
         &self.reasons
     }
 
-    /// How many were not accepted.
+    /// The number of failed orders.
     pub(crate) fn failed(&self) -> u64 {
         self.reasons.values().sum()
     }
 
-    /// Every order that the store was asked for is there once.
+    /// Whether every checked order is stored exactly once.
     pub(crate) fn is_kept_once(&self) -> bool {
         let lost = |found: &Found| !found.missing.is_empty() || !found.twice.is_empty();
         !self.found.as_ref().is_some_and(lost)
@@ -184,7 +184,7 @@ impl Report {
         }
         if self.retried > 0 {
             lines.push(format!(
-                "retried {}, answered again as before {}",
+                "retried {}, repeated responses {}",
                 self.retried, self.replayed
             ));
         }
@@ -193,16 +193,19 @@ impl Report {
         }
         let counts = format!("orders: placed {}, failed {}", self.placed, self.failed());
         let Some(found) = &self.found else {
-            let why = if self.asked_in_vain {
-                "could not be asked"
+            let why = if self.store_unavailable {
+                "could not be checked"
             } else {
-                "was not asked"
+                "was not checked"
             };
             lines.push(format!("{counts}; the store {why}"));
             return lines;
         };
         if found.unacknowledged > 0 {
-            lines.push(format!("kept, not acknowledged: {}", found.unacknowledged));
+            lines.push(format!(
+                "stored, not acknowledged: {}",
+                found.unacknowledged
+            ));
         }
         for (word, which) in [("lost", &found.missing), ("twice", &found.twice)] {
             for one in which.iter().take(LISTED) {
@@ -242,7 +245,7 @@ impl Report {
         value
     }
 
-    /// Prints the result: data, so to stdout.
+    /// Prints the result to stdout.
     pub(crate) fn print(&self, json: bool) -> anyhow::Result<()> {
         let text = if json {
             self.json().to_string()
@@ -270,11 +273,11 @@ mod tests {
         report.replayed = 1;
         assert_eq!(
             report.lines()[4],
-            "orders: placed 99, failed 1; the store was not asked"
+            "orders: placed 99, failed 1; the store was not checked"
         );
         assert_eq!(report.json()["found"], serde_json::Value::Null);
-        report.asked_in_vain = true;
-        assert!(report.lines()[4].ends_with("; the store could not be asked"));
+        report.store_unavailable = true;
+        assert!(report.lines()[4].ends_with("; the store could not be checked"));
         report.found = Some(Found {
             found: 98,
             missing: vec!["x".to_owned()],
@@ -286,9 +289,9 @@ mod tests {
             [
                 "latency ms: p50 50.0, p90 90.0, p99 99.0, p99.9 100.0, max 100.0",
                 "service ms: p50 1.0, p90 1.0, p99 1.0, p99.9 1.0, max 1.0",
-                "retried 3, answered again as before 1",
+                "retried 3, repeated responses 1",
                 "failed 1: status 503",
-                "kept, not acknowledged: 2",
+                "stored, not acknowledged: 2",
                 "lost: x",
                 "twice: y",
                 "orders: placed 99, failed 1, found 98, lost 1, twice 1",

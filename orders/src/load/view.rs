@@ -1,5 +1,4 @@
-//! What a load looks like while it runs: a panel redrawn in place on a terminal, a line now and then
-//! elsewhere. On stderr; stdout is for the result.
+//! The progress of a load on stderr: a panel redrawn in place on a terminal, a line at intervals elsewhere.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -14,17 +13,17 @@ use super::ledger::Run;
 use super::plan::{Plan, Until};
 use super::report::{Report, Times};
 
-/// Time between two pictures on a terminal, and between two lines elsewhere.
+/// Time between two updates on a terminal, and between two lines elsewhere.
 const LIVE: Duration = Duration::from_secs(1);
 const PLAIN: Duration = Duration::from_secs(10);
-/// Pictures that the line of bars looks back on.
+/// Updates shown in the bar chart.
 const BARS: usize = 60;
-/// Reasons for failure shown; the result has them all.
+/// Reasons of failure to show; the result has all.
 const REASONS: usize = 3;
-/// Of a terminal with 80 columns; what is longer is cut.
+/// Fits a terminal with 80 columns; longer lines are cut.
 const WIDTH: usize = 78;
 
-/// The view of one load.
+/// The progress display of one load.
 pub(super) struct View {
     heading: String,
     start: Instant,
@@ -32,14 +31,14 @@ pub(super) struct View {
     ticks: Interval,
     live: bool,
     due: Arc<AtomicU64>,
-    /// Since the last picture.
+    /// Since the last update.
     window: Times,
     before: Counts,
     bars: VecDeque<f64>,
     drawn: usize,
 }
 
-/// How far the load was at a picture.
+/// The counts at an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Counts {
     at: Instant,
@@ -78,22 +77,22 @@ impl View {
         }
     }
 
-    /// The count of orders that have come due, for the schedule to keep.
+    /// The counter of orders that have come due, updated by the schedule.
     pub(super) fn due_counter(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.due)
     }
 
-    /// One order was answered so long after it was due.
-    pub(super) fn took(&mut self, latency: Duration) {
+    /// Records the latency of one order.
+    pub(super) fn record(&mut self, latency: Duration) {
         self.window.add(latency);
     }
 
-    /// Waits until the next picture is to be shown.
+    /// Waits until the next update.
     pub(super) async fn next(&mut self) {
         self.ticks.tick().await;
     }
 
-    /// Shows how far it is.
+    /// Prints the current progress.
     pub(super) fn show(&mut self, report: &Report) {
         let now = Counts {
             at: Instant::now(),
@@ -107,7 +106,7 @@ impl View {
                 self.bars.pop_front();
             }
             let lines = self.panel(now, report);
-            // Up to where the last panel began, and away with it.
+            // Move to the start of the last panel and erase it.
             if self.drawn > 0 {
                 let _ = write!(text, "\x1b[{}A", self.drawn);
             }
@@ -127,7 +126,7 @@ impl View {
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 
-    /// Leaves the last panel standing, with a line between it and the result.
+    /// Keeps the last panel and prints an empty line before the result.
     pub(super) fn end(&self) {
         if self.live {
             let _ = writeln!(std::io::stderr());
@@ -161,7 +160,7 @@ impl View {
                 per_second(report.placed, self.before.placed)
             ),
             format!(
-                "under way {:>3}               failed {:>9}   retried {}",
+                " in flight {:>3}               failed {:>9}   retried {}",
                 now.due.saturating_sub(answered),
                 report.failed(),
                 report.retried
@@ -181,23 +180,27 @@ impl View {
         lines
     }
 
-    /// How much of the time has gone, as a bar where there is an end.
+    /// The elapsed time, as a bar if there is an end.
     fn time(&self, now: Instant, waiting: bool) -> String {
         const CELLS: usize = 40;
-        let gone = now - self.start;
+        let elapsed = now - self.start;
         let clock = |time: Duration| format!("{}:{:02}", time.as_secs() / 60, time.as_secs() % 60);
         match self.until {
-            Until::Stopped => format!("{}, until stopped", clock(gone)),
-            Until::Elapsed(limit) if gone >= limit && waiting => {
-                format!("{} of {}, waiting for answers", clock(gone), clock(limit))
+            Until::Stopped => format!("{}, until stopped", clock(elapsed)),
+            Until::Elapsed(limit) if elapsed >= limit && waiting => {
+                format!(
+                    "{} of {}, waiting for responses",
+                    clock(elapsed),
+                    clock(limit)
+                )
             }
-            Until::Elapsed(limit) if gone >= limit => format!("{}, all answered", clock(limit)),
+            Until::Elapsed(limit) if elapsed >= limit => format!("{}, all answered", clock(limit)),
             Until::Elapsed(limit) => {
-                let full = (gone.as_secs_f64() / limit.as_secs_f64() * CELLS as f64) as usize;
+                let full = (elapsed.as_secs_f64() / limit.as_secs_f64() * CELLS as f64) as usize;
                 let bar: String = (0..CELLS)
                     .map(|cell| if cell < full { '━' } else { '·' })
                     .collect();
-                format!("{bar} {} of {}", clock(gone), clock(limit))
+                format!("{bar} {} of {}", clock(elapsed), clock(limit))
             }
         }
     }
@@ -205,14 +208,14 @@ impl View {
 
 fn quantiles(times: &Times) -> String {
     if times.is_empty() {
-        return "no answers".to_owned();
+        return "no responses".to_owned();
     }
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)]
         .map(|(name, q)| format!("{name} {:>8.1}", times.millis(q)))
         .join("  ")
 }
 
-/// One bar a picture, the highest as high as can be.
+/// One bar per update, scaled to the highest.
 fn bars(values: &VecDeque<f64>) -> String {
     const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let highest = values.iter().copied().fold(0.0, f64::max);
@@ -226,7 +229,7 @@ fn bars(values: &VecDeque<f64>) -> String {
     format!("{bars} up to {highest:.1}")
 }
 
-/// As short as it can be said: 0.125, 4.5, 200.
+/// The shortest form: 0.125, 4.5, 200.
 fn number(value: f64) -> String {
     if value >= 100.0 || value.fract() == 0.0 {
         format!("{value:.0}")
@@ -287,7 +290,7 @@ mod tests {
             "http://shop  poisson 200/s  run 00000000000000ab",
             "━━━━━━━━━━······························ 0:10 of 0:40",
             "due       410      210/s    placed       300      100/s",
-            "under way 109               failed         1   retried 0",
+            "in flight 109               failed         1   retried 0",
             "ms now   p50    400.1  p90    400.1  p99    400.1  max    400.1",
             "   all   p50      2.0  p90    400.1  p99    400.1  max    400.1",
             "p99      ▁█ up to 400.0",
@@ -309,9 +312,9 @@ mod tests {
         };
         assert_eq!(at(&forever, 75, true), "1:15, until stopped");
         let short = view(Until::Elapsed(Duration::from_secs(5)));
-        assert_eq!(at(&short, 6, true), "0:06 of 0:05, waiting for answers");
+        assert_eq!(at(&short, 6, true), "0:06 of 0:05, waiting for responses");
         assert_eq!(at(&short, 6, false), "0:05, all answered");
-        assert_eq!(quantiles(&Times::default()), "no answers");
+        assert_eq!(quantiles(&Times::default()), "no responses");
         assert_eq!(bars(&VecDeque::from([0.0, 0.0])), "");
     }
 }

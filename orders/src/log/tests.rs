@@ -83,12 +83,12 @@ fn a_stuck_reader_holds_nobody_up_and_costs_bounded_memory() {
     while !spool.lock().lines.is_empty() {
         std::thread::yield_now();
     }
-    for _ in 0..4 * WAITING_LIMIT / line.len() {
+    for _ in 0..4 * MAX_WAITING_BYTES / line.len() {
         spool.push(&line);
     }
     {
         let waiting = spool.lock();
-        assert!(waiting.lines.len() <= WAITING_LIMIT);
+        assert!(waiting.lines.len() <= MAX_WAITING_BYTES);
         assert!(waiting.dropped > 0);
     }
     // Read again, what waited comes out, and the log ends when told to.
@@ -96,7 +96,7 @@ fn a_stuck_reader_holds_nobody_up_and_costs_bounded_memory() {
     drop(Log(Arc::clone(&spool)));
     writer.join().unwrap();
     let written: usize = lines.try_iter().map(|lines| lines.len()).sum();
-    assert!(written >= WAITING_LIMIT - line.len(), "{written}");
+    assert!(written >= MAX_WAITING_BYTES - line.len(), "{written}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! What Prometheus is told at `/metrics`: counted where it happens, written down when asked.
+//! The metrics for Prometheus: counted by the handlers, written on request.
 //!
-//! Owns names, labels and the wire form. Every label is resolved once, at the start: the path of an
-//! order only adds to numbers. Must not hold anything that customers sent, nor labels that they could
-//! choose, since each value of a label lives for ever.
+//! Owns names, labels and the text format. Every label is resolved once, at the start; handling an order only
+//! increments numbers. Must not contain anything that customers sent, nor labels whose values they can
+//! choose, since each label value is kept forever.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -16,13 +16,13 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::VERSION;
 
-/// Where requests take their time, in seconds: from what memory takes to what the store may take at
-/// most, each about three times the one before.
+/// Buckets for request durations, in seconds: from a response out of memory to the store's time limit, each
+/// about three times the one before.
 const BUCKETS: [f64; 10] = [0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 15.0];
 
 type Label = [(&'static str, &'static str); 1];
 
-/// Which part of the contract a request asks for. Paths are whatever a stranger types; these are few.
+/// The part of the contract that a request is for. Paths are arbitrary input; these are few.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named after what they are")]
 pub enum Route {
@@ -46,7 +46,7 @@ impl Route {
         (Self::Other, "other"),
     ];
 
-    /// The part that a request with this method and path asks for.
+    /// The route of a request with this method and path.
     #[must_use]
     pub fn of(method: &axum::http::Method, path: &str) -> Self {
         match path {
@@ -65,11 +65,11 @@ impl Route {
 /// Why an order was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not what it says it is: no JSON, no form, twice the same field, a key that is none (400).
+    /// Not JSON, not a form, a duplicate field, an invalid key (400).
     Malformed,
-    /// By the account it came from: an ended session, another site (401, 403, 429).
+    /// An expired session, another site, too many requests (401, 403, 429).
     Caller,
-    /// The body did not come in time (408).
+    /// The body did not arrive in time (408).
     Slow,
     /// The key was used for another order (409).
     KeyReused,
@@ -77,11 +77,11 @@ pub enum Refusal {
     TooLarge,
     /// Neither JSON nor a form (415).
     MediaType,
-    /// Fields that do not fit (422).
+    /// Invalid fields (422).
     Invalid,
     /// Too many orders at once (503).
     Busy,
-    /// The store did not take it (503).
+    /// The store did not accept it (503).
     Store,
 }
 
@@ -98,7 +98,7 @@ impl Refusal {
         (Self::Store, "store"),
     ];
 
-    /// The reason that goes with a refusal's status, where the service was not busy.
+    /// The reason for a response status, except [`Refusal::Busy`].
     #[must_use]
     pub fn of_status(status: u16) -> Self {
         match status {
@@ -114,20 +114,20 @@ impl Refusal {
     }
 }
 
-/// Everything that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Meter {
     registry: Registry,
-    /// Orders taken now.
+    /// New orders.
     pub placed: Counter,
-    /// Orders that were taken before, under the same idempotency key.
+    /// Repeated requests under the idempotency key of a stored order.
     pub replayed: Counter,
     refused: [Counter; Refusal::ALL.len()],
     durations: [Histogram; Route::ALL.len()],
     responses: [Counter; CLASSES.len()],
-    /// Connections open now.
+    /// Open connections.
     pub connections: Gauge,
-    /// Notices of orders that are not sent yet, as far as was looked.
+    /// Notices that are not sent yet, as far as known.
     pub notices_waiting: Gauge,
     store_up: Gauge,
     under_way: Gauge,
@@ -158,54 +158,54 @@ impl Default for Meter {
             under_way: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("build_info", "The version that runs", build);
+        registry.register("build_info", "The running version", build);
         registry.register("placed", "Orders taken", meter.placed.clone());
         registry.register(
             "replayed",
-            "Orders sent again under the idempotency key of one that was taken",
+            "Repeated requests under the idempotency key of a stored order",
             meter.replayed.clone(),
         );
         registry.register("refused", "Orders refused, by reason", refused);
         registry.register_with_unit(
             "request_duration",
-            "Time from a request's head to its answer's, by route",
+            "Time from a request's head to its response's, by route",
             Unit::Seconds,
             durations,
         );
-        registry.register("responses", "Answers, by class of status", responses);
+        registry.register("responses", "Responses, by class of status", responses);
         registry.register("connections", "Connections open", meter.connections.clone());
-        registry.register("under_way", "Orders under way", meter.under_way.clone());
+        registry.register("under_way", "Orders in progress", meter.under_way.clone());
         registry.register(
             "store_up",
-            "Whether the store takes orders (1) or not (0)",
+            "Whether the store accepts orders (1) or not (0)",
             meter.store_up.clone(),
         );
         registry.register(
             "notices_waiting",
-            "Notices of orders that wait to be sent",
+            "Notices of orders that are not sent yet",
             meter.notices_waiting.clone(),
         );
         Self { registry, ..meter }
     }
 }
 
-/// What is not counted but looked at when Prometheus asks.
+/// Values that are read when Prometheus scrapes instead of being counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
-    /// Whether the store takes orders.
+    /// Whether the store accepts orders.
     pub store_up: bool,
-    /// Orders under way.
+    /// Orders in progress.
     pub under_way: usize,
 }
 
 impl Meter {
-    /// An order was refused.
+    /// Counts a refused order.
     pub fn refuse(&self, refusal: Refusal) {
-        // The discriminant is the place in the table; a test holds them together.
+        // The discriminant is the index in the table; a test checks this.
         self.refused[refusal as usize].inc();
     }
 
-    /// A request was answered.
+    /// Counts a response.
     pub fn answer(&self, route: Route, status: u16, after: Duration) {
         self.durations[route as usize].observe(after.as_secs_f64());
         let class = usize::from(status / 100).saturating_sub(1);
@@ -214,10 +214,10 @@ impl Meter {
         }
     }
 
-    /// Everything, as OpenMetrics text.
+    /// All metrics as OpenMetrics text.
     ///
     /// # Errors
-    /// None that a text in memory can have.
+    /// None in practice: writing to a string does not fail.
     pub fn open_metrics(&self, now: Now) -> Result<String, fmt::Error> {
         self.store_up.set(now.store_up.into());
         self.under_way
@@ -227,17 +227,18 @@ impl Meter {
         Ok(text)
     }
 
-    /// Everything, as the text that Prometheus spoke before OpenMetrics (version 0.0.4), for those
-    /// who do not say that they know the newer one.
+    /// All metrics in Prometheus' older text format (version 0.0.4), for clients that do not accept
+    /// OpenMetrics.
     ///
     /// # Errors
-    /// None that a text in memory can have.
+    /// None in practice: writing to a string does not fail.
     pub fn text(&self, now: Now) -> Result<String, fmt::Error> {
         classic(&self.open_metrics(now)?)
     }
 }
 
-/// Counters have their suffix in the older format's descriptions too; units and the end are not in it.
+/// Converts OpenMetrics text: in the older format counters have their suffix in the descriptions too, and
+/// there are no units and no end marker.
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
 fn classic(open: &str) -> Result<String, fmt::Error> {
     let mut text = String::with_capacity(open.len());
@@ -247,7 +248,7 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
             writeln!(text, "{line}")?;
             continue;
         };
-        // The help comes first, but only the type says how the name is spelled.
+        // HELP comes first, but only TYPE determines the suffix.
         if let Some(words) = comment.strip_prefix("HELP ") {
             help = words.split_once(' ');
         } else if let Some((name, kind)) = comment

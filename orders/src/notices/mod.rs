@@ -1,11 +1,12 @@
-//! Notices of orders, sent when a topic is configured: an order is confirmed to whoever subscribed.
+//! Notices of orders, published to an SNS topic if one is configured.
 //!
-//! Owns the relay. That a notice is due is kept by the store together with the order (the outbox), so
-//! none is lost with a box, and no order waits for one. The box that took an order sends its notice
-//! at once; what was not settled then (this box was killed, the topic did not answer) is swept up by
-//! any box later. So a notice goes out at least once, and seldom twice: subscribers tell by `order_id`.
+//! Owns the relay. The store records together with an order that its notice is due (the outbox), so no notice
+//! is lost with an instance, and no order waits for one. The instance that took an order sends its notice at
+//! once; what was not settled then (the instance was killed, the topic did not respond) is found by a later
+//! sweep of any instance. So a notice is sent at least once, rarely twice; subscribers recognise duplicates
+//! by `order_id`.
 //!
-//! A notice names neither customer nor address: a topic hands it on to strangers.
+//! A notice contains neither name nor address: anyone may subscribe to a topic.
 
 mod sns;
 
@@ -25,28 +26,28 @@ use crate::store::Store;
 
 pub use sns::SnsTopic;
 
-/// Notices that wait in memory. More are left to the sweep: they are in the store anyway.
+/// Notices waiting in memory. Further ones are left to the sweep: the store has them.
 const QUEUE: usize = 1024;
-/// Notices under way at once.
+/// Notices being sent at once.
 const AT_ONCE: usize = 8;
-/// How many are swept up before the store is asked again.
+/// Notices read from the store at once by a sweep.
 const BATCH: usize = 100;
-/// About the time between two sweeps. Varied, so that boxes do not sweep the same at the same time.
+/// Average time between two sweeps. Randomised, so that instances do not sweep at the same time.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Younger ones are still being sent by the box that took the order.
+/// Younger notices are still being sent by the instance that took the order.
 const SWEEP_OLDER_THAN: Duration = Duration::from_secs(60);
-/// How long one who failed to send waits before the next. With all of them waiting, a dead topic is
-/// asked a few times a second at most.
+/// Delay of a sender after a failure. With all senders waiting, a failed topic gets a few requests a second
+/// at most.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What is told of an order.
+/// The content of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {
     /// The order's id.
     pub id: OrderId,
-    /// When it was taken.
+    /// When the order was received.
     pub received_at: jiff::Timestamp,
-    /// What was ordered.
+    /// The flower that was ordered.
     pub flower: String,
 }
 
@@ -63,119 +64,124 @@ impl From<&Order> for Notice {
 /// Where notices are sent.
 #[async_trait]
 pub trait Topic: Send + Sync {
-    /// Sends one; `Ok` once the topic has taken it.
+    /// Sends a notice; `Ok` once the topic has accepted it.
     async fn send(&self, notice: &Notice) -> anyhow::Result<()>;
 }
 
-/// The request path's end of the relay. Cheap to clone; never waits.
+/// The request handlers' end of the relay. Cheap to clone; never waits.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     fresh: mpsc::Sender<Notice>,
-    left_over: Arc<AtomicUsize>,
+    backlog: Arc<AtomicUsize>,
 }
 
 impl Outbox {
-    /// The order was kept with its notice, which can be sent now.
-    pub fn announce(&self, order: &Order) {
-        // When there is no room, the sweep finds it in the store.
+    /// Queues the notice of an order that was just stored.
+    pub fn enqueue(&self, order: &Order) {
+        // If the queue is full, the sweep finds it in the store.
         let _ = self.fresh.try_send(order.into());
     }
 
-    /// Notices not sent yet, as far as this box knows; of those left over in the store, no more than
-    /// the last sweep saw at once.
+    /// Unsent notices known to this instance: queued ones, and those the last sweep found in the store (at
+    /// most one batch).
     #[must_use]
     pub fn waiting(&self) -> usize {
         let queued = self.fresh.max_capacity() - self.fresh.capacity();
-        queued + self.left_over.load(Ordering::Relaxed)
+        queued + self.backlog.load(Ordering::Relaxed)
     }
 }
 
-/// Sends what is announced, and what the store says is due.
+/// Sends queued notices, and those that the store reports as due.
 pub struct Relay {
     fresh: mpsc::Receiver<Notice>,
-    courier: Courier,
+    delivery: Delivery,
 }
 
-/// Carries single notices from the store to the topic.
-struct Courier {
+/// Sends single notices from the store to the topic.
+struct Delivery {
     store: Arc<dyn Store>,
     topic: Arc<dyn Topic>,
-    left_over: Arc<AtomicUsize>,
+    backlog: Arc<AtomicUsize>,
     failing: AtomicBool,
 }
 
 impl Relay {
-    /// A relay from `store` to `topic`, and the outbox to announce new orders in.
+    /// A relay from `store` to `topic`, and the outbox that feeds it.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, topic: Arc<dyn Topic>) -> (Outbox, Self) {
         let (sender, fresh) = mpsc::channel(QUEUE);
-        let left_over = Arc::<AtomicUsize>::default();
+        let backlog = Arc::<AtomicUsize>::default();
         let outbox = Outbox {
             fresh: sender,
-            left_over: Arc::clone(&left_over),
+            backlog: Arc::clone(&backlog),
         };
-        let courier = Courier {
+        let delivery = Delivery {
             store,
             topic,
-            left_over,
+            backlog,
             failing: AtomicBool::new(false),
         };
-        (outbox, Self { fresh, courier })
+        (outbox, Self { fresh, delivery })
     }
 
-    /// Sends notices until `stop`, then what is under way and still announced. May be dropped at any
-    /// time: what was not sent stays due in the store.
+    /// Sends notices until `stop`, then those in progress and still queued. May be dropped at any time: what
+    /// was not sent stays due in the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { mut fresh, courier } = self;
-        let courier = &courier;
+        let Self {
+            mut fresh,
+            delivery,
+        } = self;
+        let delivery = &delivery;
         let sending = stream::poll_fn(|context| fresh.poll_recv(context))
             .take_until(stop)
             .for_each_concurrent(AT_ONCE, |notice| async move {
-                if !courier.deliver(&notice).await {
+                if !delivery.deliver(&notice).await {
                     tokio::time::sleep(PAUSE).await;
                 }
             });
         tokio::select! {
             () = sending => {}
-            () = courier.sweep_for_ever() => {}
+            () = delivery.sweep_forever() => {}
         }
         fresh.close();
         stream::poll_fn(|context| fresh.poll_recv(context))
             .for_each_concurrent(AT_ONCE, |notice| async move {
-                courier.deliver(&notice).await;
+                delivery.deliver(&notice).await;
             })
             .await;
     }
 }
 
-impl Courier {
-    async fn sweep_for_ever(&self) {
+impl Delivery {
+    async fn sweep_forever(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY.mul_f64(0.5 + fastrand::f64())).await;
             if let Err(error) = self.sweep().await {
-                tracing::warn!(error = one_line(&error), "notices not swept up");
+                tracing::warn!(error = one_line(&error), "could not sweep notices");
             }
         }
     }
 
-    /// Sends what was left over, until nothing is or something fails.
+    /// Sends notices of the backlog until none is left or one fails.
     async fn sweep(&self) -> anyhow::Result<()> {
         loop {
             let now = jiff::Timestamp::now();
             let before = OrderId::floor(now - SWEEP_OLDER_THAN);
-            // Ids of a clock that was wrong say nothing of how long they wait: not for as long as it was ahead.
+            // An id from a clock that was wrong does not tell the notice's age. Without this check the notice
+            // would wait for as long as the clock was ahead.
             let ahead = OrderId::floor(now + SWEEP_OLDER_THAN);
             let mut due = self.store.notices(BATCH).await.context("ask for notices")?;
             // Oldest first.
             due.retain(|id| *id < before || *id > ahead);
-            self.left_over.store(due.len(), Ordering::Relaxed);
+            self.backlog.store(due.len(), Ordering::Relaxed);
             let failed = AtomicBool::new(false);
             stream::iter(&due)
                 .for_each_concurrent(AT_ONCE, |id| {
                     let failed = &failed;
                     async move {
-                        // Once one has failed, the others of this sweep would only wait for the same.
-                        if !failed.load(Ordering::Relaxed) && !self.deliver_left_over(*id).await {
+                        // After one failure the others of this sweep would probably fail as well.
+                        if !failed.load(Ordering::Relaxed) && !self.deliver_from_backlog(*id).await
+                        {
                             failed.store(true, Ordering::Relaxed);
                         }
                     }
@@ -184,27 +190,27 @@ impl Courier {
             if failed.into_inner() {
                 return Ok(());
             }
-            self.left_over.store(0, Ordering::Relaxed);
+            self.backlog.store(0, Ordering::Relaxed);
             if due.len() < BATCH {
                 return Ok(());
             }
         }
     }
 
-    async fn deliver_left_over(&self, id: OrderId) -> bool {
+    async fn deliver_from_backlog(&self, id: OrderId) -> bool {
         match self.store.get(id).await {
             Ok(Some(order)) => self.deliver(&Notice::from(&order)).await,
-            // The store gives out notices of orders that are there; should one be gone since, there is
-            // nothing to tell any more.
+            // The store lists notices of existing orders only; if the order was deleted since, there is
+            // nothing to send.
             Ok(None) => self.settle(id).await.is_ok(),
             Err(error) => {
-                tracing::warn!(order = %id, error = one_line(&error), "order of a notice not read");
+                tracing::warn!(order = %id, error = one_line(&error), "could not read the order of a notice");
                 false
             }
         }
     }
 
-    /// Sends a notice and settles it; whether both worked.
+    /// Sends a notice and settles it; whether both succeeded.
     async fn deliver(&self, notice: &Notice) -> bool {
         let delivered = async {
             self.topic.send(notice).await.context("send a notice")?;
@@ -213,15 +219,15 @@ impl Courier {
         match delivered.await {
             Ok(()) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
-                    tracing::info!("notices are sent again");
+                    tracing::info!("sending notices works again");
                 }
                 true
             }
             Err(error) => {
-                // Said once, not for every order.
+                // Logged once, not for every order.
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     let error = one_line(&error);
-                    tracing::warn!(order = %notice.id, error, "notices wait in the store");
+                    tracing::warn!(order = %notice.id, error, "notices cannot be sent; they wait in the store");
                 }
                 false
             }

@@ -1,4 +1,4 @@
-//! An SNS topic, spoken to in the query protocol.
+//! An SNS topic, called by the query protocol.
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use super::{Notice, Topic};
 use crate::aws::{Aws, FORM, SNS};
 
-/// A topic.
+/// An SNS topic.
 #[derive(Debug)]
 pub struct SnsTopic {
     arn: String,
@@ -20,14 +20,14 @@ impl SnsTopic {
         Self { arn, aws }
     }
 
-    /// The call's body. <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
+    /// The request body. <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>
     fn publish(&self, notice: &Notice) -> anyhow::Result<String> {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("Action", "Publish")
             .append_pair("Version", "2010-03-31")
             .append_pair("TopicArn", &self.arn)
             .append_pair("Message", &serde_json::to_string(notice)?)
-            // By which a subscriber tells a second notice of the same order.
+            // Lets a subscriber recognise a second notice of the same order.
             .append_pair("MessageAttributes.entry.1.Name", "order_id")
             .append_pair("MessageAttributes.entry.1.Value.DataType", "String")
             .append_pair(
@@ -41,7 +41,7 @@ impl SnsTopic {
 #[async_trait]
 impl Topic for SnsTopic {
     async fn send(&self, notice: &Notice) -> anyhow::Result<()> {
-        // The topic's own region, whatever ours is: arn:aws:sns:region:account:name.
+        // The topic's region, not ours: arn:aws:sns:region:account:name.
         let region = self.arn.split(':').nth(3);
         let body = self.publish(notice)?;
         self.aws
@@ -80,7 +80,7 @@ mod tests {
              &Attributes.entry.1.key=RawMessageDelivery&Attributes.entry.1.value=true"
         );
         moto.ask("sns", &subscribe).await;
-        // Our own region is another one: the topic's counts.
+        // Our region differs from the topic's, which must be used.
         let aws = Aws::new(crate::settings::AwsSettings::from_variables(
             [
                 ("AWS_ENDPOINT_URL", moto.endpoint.as_str()),

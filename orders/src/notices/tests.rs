@@ -7,7 +7,7 @@ use super::*;
 use crate::store::contract;
 use crate::store::memory::MemoryStore;
 
-/// A topic that remembers what it took, and refuses while it is told to.
+/// A topic that records what it accepted, and refuses while told to.
 #[derive(Default)]
 struct Remembering {
     taken: Mutex<Vec<OrderId>>,
@@ -41,7 +41,7 @@ impl Topic for Remembering {
     }
 }
 
-/// An order taken `seconds` ago, and kept with its notice.
+/// An order received `seconds` ago, stored with its notice.
 async fn kept(store: &dyn Store, seconds: i64) -> Order {
     let mut order = contract::order("Ada");
     let then = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(seconds);
@@ -95,7 +95,7 @@ async fn what_is_announced_is_sent_at_once_and_settled_once() {
     let mut ids = Vec::new();
     for _ in 0..20 {
         let order = kept(&*scene.store, 0).await;
-        scene.outbox.announce(&order);
+        scene.outbox.enqueue(&order);
         ids.push(order.id);
     }
     assert_eq!(scene.outbox.waiting(), 20);
@@ -124,11 +124,11 @@ async fn what_was_left_over_is_swept_up_but_not_what_another_box_is_about_to_sen
     }
     let young = kept(&*scene.store, 5).await.id;
     let ahead = kept(&*scene.store, -5).await.id;
-    // From a box whose clock was 400 days ahead.
+    // From an instance whose clock was 400 days ahead.
     old.push(kept(&*scene.store, -400 * 86_400).await.id);
     let running = tokio::spawn(scene.relay.run(std::future::pending()));
     scene.topic.until(|| scene.topic.taken().len() >= 251).await;
-    // Time for the last to be settled, and for sweeps that would take the young one.
+    // Time for the last to be settled, and for sweeps that would take the recent one.
     tokio::time::sleep(5 * SWEEP_EVERY).await;
     assert_eq!(scene.store.notices(10).await.unwrap(), [young, ahead]);
     assert_eq!(scene.topic.taken(), old);
@@ -141,16 +141,16 @@ async fn a_topic_that_refuses_is_asked_seldom_holds_up_nobody_and_loses_nothing(
     scene.topic.refusing.store(true, Ordering::SeqCst);
     let running = tokio::spawn(scene.relay.run(std::future::pending()));
     let mut ids = Vec::new();
-    // More than there is room for: announcing does not wait, and what finds no room is left over.
+    // More than the queue holds: queueing does not wait, and the rest becomes the backlog.
     for age in (0..QUEUE as i64 + 100).rev() {
         let order = kept(&*scene.store, 61 + age).await;
-        scene.outbox.announce(&order);
+        scene.outbox.enqueue(&order);
         ids.push(order.id);
     }
     assert_eq!(scene.outbox.waiting(), QUEUE);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let asked = scene.topic.asked.load(Ordering::SeqCst);
-    // Eight at once, each every five seconds, and what sweeps try.
+    // Eight at once, each every five seconds, plus the sweeps.
     assert!((10..150).contains(&asked), "{asked}");
     assert_eq!(scene.topic.taken(), []);
     assert_eq!(scene.store.notices(10_000).await.unwrap(), ids);
@@ -170,7 +170,7 @@ async fn a_topic_that_refuses_is_asked_seldom_holds_up_nobody_and_loses_nothing(
 async fn a_stop_sends_what_is_announced() {
     let scene = scene();
     let order = kept(&*scene.store, 0).await;
-    scene.outbox.announce(&order);
+    scene.outbox.enqueue(&order);
     scene.relay.run(std::future::ready(())).await;
     assert_eq!(scene.topic.taken(), [order.id]);
     assert_eq!(scene.store.notices(10).await.unwrap(), []);

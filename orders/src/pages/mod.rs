@@ -1,7 +1,7 @@
-//! The shop page: one page, its style, its script and its icon, embedded; no build step.
+//! The shop page with its style, script and icon, embedded in the binary; no build step.
 //!
-//! Owns what a browser gets and the policy it gets it under. The page speaks to the same contract
-//! as every other client and has no powers of its own. Everything is compressed once, at the start.
+//! Owns what browsers get and under which policy. The page uses the same contract as every other client.
+//! Everything is compressed once, at the start.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -21,24 +21,24 @@ use sha2::{Digest, Sha256};
 const PAGE: &str = include_str!("shop.html");
 const STYLE: &str = include_str!("shop.css");
 const SCRIPT: &str = include_str!("shop.js");
-/// The account part and its script, where accounts are on.
+/// The account part and its script, if accounts are on.
 const ACCOUNT: &str = include_str!("account.html");
 const ACCOUNT_SCRIPT: &str = include_str!("account.js");
 const ICON: &str = include_str!("shop.svg");
 
-/// Nothing from elsewhere, nothing inline, nobody may frame it.
+/// Nothing from other origins, nothing inline, no framing.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
     connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
-/// During a roll boxes of two releases answer side by side: a browser must ask each time, and is
-/// mostly told that nothing changed.
-const ASK: &str = "no-cache";
-/// For what was asked for by its version and has it: it never changes.
-const KEEP: &str = "public, max-age=31536000, immutable";
+/// During a roll, instances of two releases serve side by side, so a browser must revalidate each time;
+/// mostly nothing has changed.
+const REVALIDATE: &str = "no-cache";
+/// For a part that was requested with its version: it never changes.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 const ACCOUNT_LINK: &str = "<script src=\"account.js\" defer></script>";
 
-/// The page and its parts, as they go out.
+/// The page and its parts as they are served.
 #[derive(Debug, Clone)]
 pub struct Pages {
     page: Part,
@@ -49,8 +49,8 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The page for these `flowers` (settings allow only letters, digits, `_` and `-` in them, so
-    /// there is nothing to escape), with the account part or without it.
+    /// The page for these `flowers`, with or without the account part. Settings allow only letters, digits,
+    /// `_` and `-` in flowers, so nothing needs escaping.
     #[must_use]
     pub fn new(flowers: &[String], accounts: bool) -> Self {
         let style = Part::new("text/css; charset=utf-8", STYLE);
@@ -99,7 +99,7 @@ impl Pages {
     }
 }
 
-/// One thing a browser asks for; copies are cheap.
+/// One part of the page; cheap to clone.
 #[derive(Debug, Clone)]
 struct Part(Arc<Content>);
 
@@ -107,13 +107,13 @@ struct Part(Arc<Content>);
 struct Content {
     media: &'static str,
     version: String,
-    plain: Spelling,
-    gzip: Spelling,
+    plain: Encoded,
+    gzip: Encoded,
 }
 
-/// Content in one encoding. Each has a tag of its own: they are not the same bytes.
+/// Content in one encoding. Each encoding has its own tag, since the bytes differ.
 #[derive(Debug)]
-struct Spelling {
+struct Encoded {
     tag: String,
     bytes: Bytes,
 }
@@ -121,14 +121,14 @@ struct Spelling {
 impl Part {
     fn new(media: &'static str, text: &str) -> Self {
         let version = URL_SAFE_NO_PAD.encode(&Sha256::digest(text)[..12]);
-        let spelling = |tag: &str, bytes: Vec<u8>| Spelling {
+        let encoded = |tag: &str, bytes: Vec<u8>| Encoded {
             tag: format!("\"{version}{tag}\""),
             bytes: bytes.into(),
         };
         Self(Arc::new(Content {
             media,
-            plain: spelling("", text.into()),
-            gzip: spelling("-gzip", gzip(text.as_bytes())),
+            plain: encoded("", text.into()),
+            gzip: encoded("-gzip", gzip(text.as_bytes())),
             version,
         }))
     }
@@ -142,17 +142,18 @@ impl Part {
     fn answer(&self, query: Option<&str>, asked: &HeaderMap) -> Response {
         let content = &*self.0;
         let zipped = takes_gzip(asked);
-        let spelling = if zipped {
+        let encoded = if zipped {
             &content.gzip
         } else {
             &content.plain
         };
-        // Another release's version gets what there is, and must not keep it under that name.
+        // A request for another release's version gets the current content, which must not be cached under
+        // that version.
         let keep = query.and_then(|query| query.strip_prefix("v=")) == Some(&*content.version);
-        let mut response = if has_already(asked, &spelling.tag) {
+        let mut response = if has_already(asked, &encoded.tag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            let mut response = Body::from(spelling.bytes.clone()).into_response();
+            let mut response = Body::from(encoded.bytes.clone()).into_response();
             let headers = response.headers_mut();
             headers.insert(
                 header::CONTENT_TYPE,
@@ -164,12 +165,15 @@ impl Part {
             response
         };
         let headers = response.headers_mut();
-        // Base64 and quotes are always a header's text.
-        if let Ok(tag) = HeaderValue::from_str(&spelling.tag) {
+        // Base64 and quotes are always valid in a header.
+        if let Ok(tag) = HeaderValue::from_str(&encoded.tag) {
             headers.insert(header::ETAG, tag);
         }
         for (name, value) in [
-            (header::CACHE_CONTROL, if keep { KEEP } else { ASK }),
+            (
+                header::CACHE_CONTROL,
+                if keep { IMMUTABLE } else { REVALIDATE },
+            ),
             (header::VARY, "accept-encoding"),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
@@ -192,12 +196,12 @@ impl Part {
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    // A Vec takes everything.
+    // Writing to a Vec cannot fail.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
 }
 
-/// Whether the client names gzip among the encodings it reads, and not to forbid it.
+/// Whether the client accepts gzip.
 fn takes_gzip(asked: &HeaderMap) -> bool {
     list(asked, &header::ACCEPT_ENCODING).any(|item| {
         let mut parts = item.split(';').map(str::trim);
@@ -209,7 +213,7 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
     })
 }
 
-/// Whether the client holds what has this `tag`. A proxy may have made the tag a weak one (`W/`).
+/// Whether the client has the content with this `tag`. A proxy may have made the tag a weak one (`W/`).
 fn has_already(asked: &HeaderMap, tag: &str) -> bool {
     list(asked, &header::IF_NONE_MATCH)
         .any(|item| item == "*" || item.strip_prefix("W/").unwrap_or(item) == tag)
@@ -228,7 +232,7 @@ fn list<'a>(
         .map(str::trim)
 }
 
-/// The flowers on sale as choices of the form, the first one chosen.
+/// The flowers on sale as radio buttons, the first one checked.
 fn choices(flowers: &[String]) -> String {
     let choice = |(place, flower): (usize, &String)| {
         let checked = if place == 0 { " checked" } else { "" };
@@ -242,7 +246,7 @@ fn choices(flowers: &[String]) -> String {
     flowers.iter().enumerate().map(choice).collect()
 }
 
-/// Which of the page's drawings comes nearest to a flower.
+/// The page's drawing that is closest to a flower.
 fn drawing(flower: &str) -> &'static str {
     let flower = flower.to_ascii_lowercase();
     if flower.contains("rose") {
@@ -254,7 +258,7 @@ fn drawing(flower: &str) -> &'static str {
     }
 }
 
-/// `romantic_roses` as people read it: `Romantic roses`.
+/// Formats `romantic_roses` for people: `Romantic roses`.
 fn title(flower: &str) -> String {
     let words = flower.replace(['_', '-'], " ");
     let mut letters = words.chars();

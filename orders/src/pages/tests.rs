@@ -111,14 +111,17 @@ async fn who_has_it_already_gets_nothing_again() {
 #[tokio::test]
 async fn what_is_asked_for_by_its_version_may_be_kept() {
     let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
-    assert_eq!(ask("/", &[]).await.headers()[header::CACHE_CONTROL], ASK);
+    assert_eq!(
+        ask("/", &[]).await.headers()[header::CACHE_CONTROL],
+        REVALIDATE
+    );
     for name in ["shop.css", "shop.js", "shop.svg", "account.js"] {
         let start = page.find(&format!("{name}?v=")).unwrap();
         let link = page[start..].split('"').next().unwrap();
         for (path, kept) in [
-            (format!("/{link}"), KEEP),
-            (format!("/{name}"), ASK),
-            (format!("/{name}?v=anotherrelease00"), ASK),
+            (format!("/{link}"), IMMUTABLE),
+            (format!("/{name}"), REVALIDATE),
+            (format!("/{name}?v=anotherrelease00"), REVALIDATE),
         ] {
             let answer = ask(&path, &[]).await;
             assert_eq!(answer.headers()[header::CACHE_CONTROL], kept, "{path}");

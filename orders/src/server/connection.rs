@@ -1,8 +1,8 @@
-//! One connection's life: silent, speaking, silent again, until somebody has had enough.
+//! Serves one connection: idle, active, idle again, until it is closed.
 //!
-//! Owns what a client may keep waiting and for how long. While nothing is under way a connection is
-//! one small task; what HTTP needs (buffers, parser, a place among the speaking) it gets with the
-//! first byte of a request, and gives back when it falls silent again.
+//! Owns the time limits for a client. While no request is in progress a connection is one small task. What
+//! HTTP needs (buffers, parser, an active slot) is allocated with the first byte of a request and released
+//! when the connection is idle again.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -22,83 +22,83 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::watched::{Life, Phase, Told, Watched};
-use super::{House, Stage};
+use super::tracking::{Activity, Phase, TrackedBody, TrackedStream};
+use super::{Shared, StopPhase};
 use crate::caller::Peer;
 
-/// Who was just accepted when the service is told to stop gets this long to say what it wants: its
-/// request may be here already.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long a client may take to read the last answer and close its side. Closed at once, with
-/// bytes of its own unread, the connection would be reset and the answer lost on the way.
+/// Time that a new connection has for its first request after the service was told to stop: the request may
+/// already be on its way.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long a client may take to read the last response and close its side. If the server closed at once with
+/// unread input, TCP would reset the connection and the response could be lost.
 const LINGER: Duration = Duration::from_secs(2);
-/// Read at once while lingering or silent.
-const PIECE: usize = 1024;
+/// Bytes read at once while lingering or idle.
+const CHUNK: usize = 1024;
 
-/// For those there is no room for. The same words as the service's own refusals.
+/// Sent to connections that find no slot. Same form as the service's own errors.
 pub(super) const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\nretry-after: 2\r\ncontent-length: 73\r\n\
     connection: close\r\n\r\n\
     {\"status\":503,\"title\":\"Service Unavailable\",\"detail\":\"too many at once\"}\n";
-/// For those whose request's head does not come to an end.
+/// Sent if a request's head is not complete in time.
 pub(super) const SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
     content-type: application/problem+json\r\ncontent-length: 73\r\n\
     connection: close\r\n\r\n\
     {\"status\":408,\"title\":\"Request Timeout\",\"detail\":\"the head is too slow\"}\n";
 
-/// How speaking ended.
+/// How serving HTTP on a connection ended.
 enum End<S> {
-    /// It fell silent; these bytes of a next request are here already.
+    /// It is idle; the bytes of a next request that were already read.
     Parked(S, Bytes),
-    /// It is over.
+    /// The connection is finished.
     Over,
 }
 
-/// Serves one connection, holding its `place` meanwhile.
-pub(super) async fn attend<S>(
+/// Serves one connection, holding its slot meanwhile.
+pub(super) async fn serve_connection<S>(
     mut stream: S,
     peer: Option<Peer>,
-    house: Arc<House>,
+    shared: Arc<Shared>,
     _place: OwnedSemaphorePermit,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let _counted = Counted::new(&house.open);
+    let _counted = Counted::new(&shared.open);
     let mut first = Bytes::new();
-    let mut last_words = Instant::now() + LAST_WORDS;
+    let mut grace_until = Instant::now() + FIRST_REQUEST_GRACE;
     loop {
         if first.is_empty() {
             let stop = async {
-                reached(&house, Stage::Stopping).await;
-                tokio::time::sleep_until(last_words).await;
+                reached(&shared, StopPhase::Stopping).await;
+                tokio::time::sleep_until(grace_until).await;
             };
             tokio::select! {
-                // Who has said something is heard, whatever else happened.
+                // Received bytes are handled first, whatever else happened.
                 biased;
-                heard = listen(&mut stream) => match heard {
+                read = read_some(&mut stream) => match read {
                     Some(bytes) => first = bytes,
                     None => return,
                 },
-                () = tokio::time::sleep(house.bounds.idle) => return,
-                () = house.crowded.notified() => return,
+                () = tokio::time::sleep(shared.bounds.idle) => return,
+                () = shared.evict_idle.notified() => return,
                 () = stop => return,
             }
         }
-        let Some(voice) = house.voice().await else {
-            house.sent_away();
-            send_away(stream, BUSY).await;
+        let Some(active_slot) = shared.active_slot().await else {
+            shared.count_rejected();
+            reject(stream, BUSY).await;
             return;
         };
-        // In a box of its own, so that a silent connection does not have the room of one that speaks.
-        match Box::pin(speak(stream, peer, first, &house, voice)).await {
+        // Boxed, so that an idle connection's task does not have the size of an active one.
+        match Box::pin(serve_http(stream, peer, first, &shared, active_slot)).await {
             End::Parked(back, rest) => (stream, first) = (back, rest),
             End::Over => return,
         }
-        last_words = Instant::now();
+        grace_until = Instant::now();
     }
 }
 
-/// One of the open connections, until it is dropped.
+/// Counts an open connection until dropped.
 struct Counted(Gauge);
 
 impl Counted {
@@ -114,39 +114,43 @@ impl Drop for Counted {
     }
 }
 
-/// Says `words` and closes, so that the client gets to read them.
-pub(super) async fn send_away<S>(mut stream: S, words: &'static [u8])
+/// Writes `response` and closes in a way that lets the client read it.
+pub(super) async fn reject<S>(mut stream: S, response: &'static [u8])
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _ = tokio::time::timeout(LINGER, async {
-        stream.write_all(words).await?;
+        stream.write_all(response).await?;
         stream.shutdown().await
     })
     .await;
     linger(stream).await;
 }
 
-/// Reads, and throws away, what a client still sends, until it has closed its side.
+/// Reads and discards input until the client closes its side.
 async fn linger<S: AsyncRead + Unpin>(mut stream: S) {
-    let rest = async { while listen(&mut stream).await.is_some() {} };
+    let rest = async { while read_some(&mut stream).await.is_some() {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-async fn reached(house: &House, wanted: Stage) {
-    // An error means that the sender is gone, which means stop as well.
-    let _ = house.stage.clone().wait_for(|stage| *stage >= wanted).await;
+async fn reached(shared: &Shared, wanted: StopPhase) {
+    // An error means that the sender was dropped, which also means stop.
+    let _ = shared
+        .phase
+        .clone()
+        .wait_for(|phase| *phase >= wanted)
+        .await;
 }
 
-/// The next bytes; `None` at the end. Holds no buffer while there are none.
-async fn listen<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Bytes> {
+/// The next bytes; `None` at the end. Holds no buffer while waiting.
+async fn read_some<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Bytes> {
     poll_fn(|context| {
-        let mut piece = [0; PIECE];
-        let mut piece = ReadBuf::new(&mut piece);
-        match Pin::new(&mut *stream).poll_read(context, &mut piece) {
+        let mut chunk = [0; CHUNK];
+        let mut chunk = ReadBuf::new(&mut chunk);
+        match Pin::new(&mut *stream).poll_read(context, &mut chunk) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
-                Poll::Ready(Some(Bytes::copy_from_slice(piece.filled())))
+            Poll::Ready(Ok(())) if !chunk.filled().is_empty() => {
+                Poll::Ready(Some(Bytes::copy_from_slice(chunk.filled())))
             }
             Poll::Ready(_) => Poll::Ready(None),
         }
@@ -154,98 +158,103 @@ async fn listen<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Bytes> {
     .await
 }
 
-/// Why a connection stops to speak.
-enum Verdict {
-    /// HTTP is at its end.
+/// Why serving HTTP on a connection ended.
+enum Outcome {
+    /// HTTP ended the connection.
     Ended,
-    /// Nothing was under way for a while.
+    /// No request was in progress for a while.
     Park,
-    /// The head takes too long.
+    /// The head was not complete in time.
     Slow,
-    /// Others need its place.
-    Hurried,
+    /// Another connection needs the slot.
+    Evicted,
 }
 
-/// Speaks HTTP, beginning with the bytes of `first`, as long as requests come.
-async fn speak<S>(
+/// Serves HTTP, starting with the bytes in `first`, while requests come.
+async fn serve_http<S>(
     stream: S,
     peer: Option<Peer>,
     first: Bytes,
-    house: &House,
-    voice: OwnedSemaphorePermit,
+    shared: &Shared,
+    active_slot: OwnedSemaphorePermit,
 ) -> End<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let bounds = &house.bounds;
-    let life = Arc::new(Life::begin(house.begun));
-    let io = TokioIo::new(Watched::new(stream, first, Arc::clone(&life), bounds.stall));
-    let router = TowerToHyperService::new(house.router.clone());
+    let bounds = &shared.bounds;
+    let activity = Arc::new(Activity::begin(shared.begun));
+    let io = TokioIo::new(TrackedStream::new(
+        stream,
+        first,
+        Arc::clone(&activity),
+        bounds.stall,
+    ));
+    let router = TowerToHyperService::new(shared.router.clone());
     let service = service_fn(|mut request: Request<Incoming>| {
-        life.serve();
+        activity.request_started();
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
         let answer = router.call(request);
-        let life = Arc::clone(&life);
+        let activity = Arc::clone(&activity);
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Told::new(body, life)))
+            Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, activity)))
         }
     });
     let mut connection = http1::Builder::new()
-        // The watch below is ours: HTTP's own would make and drop a timer for every request.
+        // The timer below replaces HTTP's own, which creates and drops a timer for every request.
         .header_read_timeout(None)
         .max_buf_size(bounds.head)
-        // The answer says so when it is the last one.
-        .keep_alive(*house.stage.borrow() == Stage::Open)
-        // A client may close its side once it has sent all and still wait for the answer (RFC 9112 §9.6).
+        // HTTP announces in the response when it is the last one.
+        .keep_alive(*shared.phase.borrow() == StopPhase::Open)
+        // A client may close its side after sending and still wait for the response (RFC 9112 §9.6).
         .half_close(true)
         .serve_connection(io, service);
 
-    let mut hurried = pin!(house.hurry.notified());
-    let mut stop = pin!(reached(house, Stage::LameDuck));
-    let mut watch = pin!(tokio::time::sleep(bounds.park));
-    let mut leaving = false;
-    let verdict = poll_fn(|context| {
+    let mut evicted = pin!(shared.evict_slow.notified());
+    let mut stop = pin!(reached(shared, StopPhase::LameDuck));
+    let mut timer = pin!(tokio::time::sleep(bounds.park));
+    let mut ending = false;
+    let outcome = poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(context) {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }
-                return Poll::Ready(Verdict::Ended);
+                return Poll::Ready(Outcome::Ended);
             }
-            if leaving {
+            if ending {
                 break;
             }
-            let hurry = hurried.as_mut().poll(context).is_ready();
-            if !hurry && stop.as_mut().poll(context).is_pending() {
+            let evict = evicted.as_mut().poll(context).is_ready();
+            if !evict && stop.as_mut().poll(context).is_pending() {
                 break;
             }
-            leaving = true;
-            match life.phase() {
-                Phase::Idle => return Poll::Ready(Verdict::Park),
-                Phase::Head if hurry => return Poll::Ready(Verdict::Hurried),
-                // The request under way is the last one.
+            ending = true;
+            match activity.phase() {
+                Phase::Idle => return Poll::Ready(Outcome::Park),
+                Phase::Head if evict => return Poll::Ready(Outcome::Evicted),
+                // The request in progress is the last one.
                 _ => Pin::new(&mut connection).graceful_shutdown(),
             }
         }
-        // Looked at now and then, not set anew for every request: who is being served is not
-        // watched, and the others are off by no more than `park`.
-        while watch.as_mut().poll(context).is_ready() {
+        // One timer, checked periodically instead of being reset for every request: requests being served
+        // have no limit, and the other limits are exceeded by at most `park`.
+        while timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            let due = match life.phase() {
-                Phase::Head => life.since() + bounds.head_time,
-                Phase::Idle => life.since() + bounds.park,
+            let due = match activity.phase() {
+                Phase::Head => activity.since() + bounds.head_time,
+                Phase::Idle => activity.since() + bounds.park,
                 Phase::Serving | Phase::Answered => now + bounds.park,
             };
             if due > now {
-                watch.as_mut().reset(due);
+                timer.as_mut().reset(due);
                 continue;
             }
-            return Poll::Ready(match life.phase() {
-                Phase::Head => Verdict::Slow,
-                _ => Verdict::Park,
+            return Poll::Ready(match activity.phase() {
+                Phase::Head => Outcome::Slow,
+                _ => Outcome::Park,
             });
         }
         Poll::Pending
@@ -254,14 +263,14 @@ where
 
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_stream();
-    drop(voice);
-    match verdict {
-        Verdict::Park => return End::Parked(stream, parts.read_buf),
-        Verdict::Ended => linger(stream).await,
-        Verdict::Slow => send_away(stream, SLOW).await,
-        Verdict::Hurried => {
-            house.sent_away();
-            send_away(stream, BUSY).await;
+    drop(active_slot);
+    match outcome {
+        Outcome::Park => return End::Parked(stream, parts.read_buf),
+        Outcome::Ended => linger(stream).await,
+        Outcome::Slow => reject(stream, SLOW).await,
+        Outcome::Evicted => {
+            shared.count_rejected();
+            reject(stream, BUSY).await;
         }
     }
     End::Over

@@ -1,4 +1,4 @@
-//! Connections over pipes, on a clock that stands still until everybody waits.
+//! Connections over pipes, on a paused clock that advances when every task waits.
 
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -8,11 +8,11 @@ use super::*;
 /// Larger than any pipe and buffer here.
 const BIG: usize = 300_000;
 
-/// What a test holds of a running house.
+/// A running server under test.
 struct Scene {
-    house: Arc<House>,
-    stop: watch::Sender<Stage>,
-    /// Lets `/held` answer.
+    shared: Arc<Shared>,
+    stop: watch::Sender<StopPhase>,
+    /// Lets `/held` respond.
     go: Arc<Semaphore>,
 }
 
@@ -28,37 +28,37 @@ impl Scene {
             .route("/", get(async || "hi"))
             .route("/held", get(held))
             .route("/big", get(async || vec![b'x'; BIG]));
-        let (stop, stage) = watch::channel(Stage::Open);
-        let house = Arc::new(House {
+        let (stop, phase) = watch::channel(StopPhase::Open);
+        let shared = Arc::new(Shared {
             bounds,
             router,
-            places: Arc::new(Semaphore::new(bounds.connections)),
-            voices: Arc::new(Semaphore::new(bounds.speaking)),
-            crowded: Notify::new(),
-            hurry: Notify::new(),
-            stage,
+            slots: Arc::new(Semaphore::new(bounds.connections)),
+            active: Arc::new(Semaphore::new(bounds.active)),
+            evict_idle: Notify::new(),
+            evict_slow: Notify::new(),
+            phase,
             open: Gauge::default(),
             shed: AtomicU64::new(0),
             begun: Instant::now(),
         });
-        Self { house, stop, go }
+        Self { shared, stop, go }
     }
 
     async fn connect(&self) -> DuplexStream {
         let (client, server) = duplex(16 * 1024);
-        admit(server, None, &self.house).await;
+        admit(server, None, &self.shared).await;
         client
     }
 
-    /// Connections there are, and how many of them speak.
+    /// Open connections, and how many of them are active.
     fn count(&self) -> (usize, usize) {
-        let bounds = self.house.bounds;
-        let open = self.house.open.get();
-        let places = bounds.connections - self.house.places.available_permits();
-        assert_eq!(usize::try_from(open).unwrap(), places);
+        let bounds = self.shared.bounds;
+        let open = self.shared.open.get();
+        let slots = bounds.connections - self.shared.slots.available_permits();
+        assert_eq!(usize::try_from(open).unwrap(), slots);
         (
-            places,
-            bounds.speaking - self.house.voices.available_permits(),
+            slots,
+            bounds.active - self.shared.active.available_permits(),
         )
     }
 }
@@ -67,7 +67,7 @@ async fn say(stream: &mut DuplexStream, words: &str) {
     stream.write_all(words.as_bytes()).await.unwrap();
 }
 
-/// One answer with a length, and no byte more.
+/// Reads one response with a content-length, and no byte more.
 async fn answer(stream: &mut DuplexStream) -> String {
     let mut text = Vec::new();
     loop {
@@ -85,7 +85,7 @@ async fn answer(stream: &mut DuplexStream) -> String {
     }
 }
 
-/// Everything up to the end, and after how many seconds that was.
+/// Reads to the end; also returns the seconds it took.
 async fn rest(stream: &mut DuplexStream) -> (String, u64) {
     let begun = Instant::now();
     let mut text = String::new();
@@ -93,7 +93,7 @@ async fn rest(stream: &mut DuplexStream) -> (String, u64) {
     (text, begun.elapsed().as_secs())
 }
 
-/// Lets everybody come to rest, and no timer of half a second or more go off.
+/// Lets all tasks run until they wait, without firing a timer of half a second or more.
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
@@ -103,30 +103,30 @@ const HELD: &str = "GET /held HTTP/1.1\r\nhost: s\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
 async fn the_silent_are_let_go_after_their_time_and_speak_until_then() {
-    let stage = Scene::new(Bounds::default());
-    let mut mute = stage.connect().await;
+    let scene = Scene::new(Bounds::default());
+    let mut mute = scene.connect().await;
     assert_eq!(rest(&mut mute).await, (String::new(), 75));
 
-    let mut stream = stage.connect().await;
+    let mut stream = scene.connect().await;
     for _ in 0..3 {
         say(&mut stream, GET).await;
         assert!(answer(&mut stream).await.ends_with("hi"));
-        assert_eq!(stage.count(), (1, 1));
-        // Longer than it may speak, shorter than it may be silent.
+        assert_eq!(scene.count(), (1, 1));
+        // Longer than it may be active, shorter than it may be idle.
         tokio::time::sleep(Duration::from_secs(70)).await;
-        assert_eq!(stage.count(), (1, 0), "it gave its memory back");
+        assert_eq!(scene.count(), (1, 0), "it gave its memory back");
     }
     let (said, seconds) = rest(&mut stream).await;
     assert_eq!(said, "");
     assert!((5..=9).contains(&seconds), "{seconds}");
-    assert_eq!(stage.count(), (0, 0));
+    assert_eq!(scene.count(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
-    let stage = Scene::new(Bounds::default());
+    let scene = Scene::new(Bounds::default());
     for before in ["", GET] {
-        let mut stream = stage.connect().await;
+        let mut stream = scene.connect().await;
         say(&mut stream, before).await;
         if !before.is_empty() {
             answer(&mut stream).await;
@@ -152,21 +152,21 @@ async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
         drop(read);
     }
     settle().await;
-    assert_eq!(stage.count(), (0, 0));
+    assert_eq!(scene.count(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all() {
-    let stage = Scene::new(Bounds::default());
+    let scene = Scene::new(Bounds::default());
     let ask = "GET /big HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n";
-    let mut deaf = stage.connect().await;
+    let mut deaf = scene.connect().await;
     say(&mut deaf, ask).await;
     tokio::time::sleep(Duration::from_secs(29)).await;
-    assert_eq!(stage.count(), (1, 1));
+    assert_eq!(scene.count(), (1, 1));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.count(), (0, 0));
+    assert_eq!(scene.count(), (0, 0));
 
-    let mut slow = stage.connect().await;
+    let mut slow = scene.connect().await;
     say(&mut slow, ask).await;
     let mut got = Vec::new();
     let mut piece = vec![0; 20_000];
@@ -182,15 +182,15 @@ async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all
 
 #[tokio::test(start_paused = true)]
 async fn the_silent_make_room_the_oldest_first() {
-    let stage = Scene::new(Bounds {
+    let scene = Scene::new(Bounds {
         connections: 2,
         ..Bounds::default()
     });
-    let mut first = stage.connect().await;
+    let mut first = scene.connect().await;
     settle().await;
-    let mut second = stage.connect().await;
+    let mut second = scene.connect().await;
     settle().await;
-    let mut third = stage.connect().await;
+    let mut third = scene.connect().await;
     assert_eq!(rest(&mut first).await, (String::new(), 0));
     for stream in [&mut second, &mut third] {
         say(stream, GET).await;
@@ -200,16 +200,16 @@ async fn the_silent_make_room_the_oldest_first() {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_served_is_not_sent_away_for_others() {
-    let stage = Scene::new(Bounds {
+    let scene = Scene::new(Bounds {
         connections: 2,
-        speaking: 1,
+        active: 1,
         ..Bounds::default()
     });
-    let mut first = stage.connect().await;
+    let mut first = scene.connect().await;
     say(&mut first, HELD).await;
     settle().await;
-    // No place among the speaking.
-    let mut second = stage.connect().await;
+    // No active slot.
+    let mut second = scene.connect().await;
     say(&mut second, GET).await;
     let (said, seconds) = rest(&mut second).await;
     assert!(
@@ -220,17 +220,17 @@ async fn who_is_served_is_not_sent_away_for_others() {
     assert_eq!(seconds, 1);
     drop(second);
     settle().await;
-    // No place at all.
+    // No connection slot.
     let mut others = Vec::new();
     for _ in 0..2 {
-        let mut stream = stage.connect().await;
+        let mut stream = scene.connect().await;
         say(&mut stream, HELD).await;
         others.push(stream);
     }
     let (said, _) = rest(&mut others[1]).await;
     assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
-    // It was asked to come to an end, and does so with its answer.
-    stage.go.add_permits(1);
+    // It was asked to close and does so after its response.
+    scene.go.add_permits(1);
     let (said, _) = rest(&mut first).await;
     assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
     assert!(said.contains("connection: close"), "{said}");
@@ -239,19 +239,19 @@ async fn who_is_served_is_not_sent_away_for_others() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
-    let stage = Scene::new(Bounds {
-        speaking: 1,
+    let scene = Scene::new(Bounds {
+        active: 1,
         ..Bounds::default()
     });
-    let mut half = stage.connect().await;
+    let mut half = scene.connect().await;
     say(&mut half, "GET / HTTP/1.1\r\n").await;
     settle().await;
-    let mut second = stage.connect().await;
+    let mut second = scene.connect().await;
     say(&mut second, GET).await;
     assert!(answer(&mut second).await.ends_with("hi"));
     assert!(rest(&mut half).await.0.starts_with("HTTP/1.1 503 "));
-    // The second still has the place, but nothing under way: it stays, silent.
-    let mut third = stage.connect().await;
+    // The second still has the slot but no request in progress: it stays, idle.
+    let mut third = scene.connect().await;
     say(&mut third, GET).await;
     assert!(answer(&mut third).await.ends_with("hi"));
     say(&mut second, GET).await;
@@ -260,13 +260,13 @@ async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_together_are_all_answered() {
-    let stage = Scene::new(Bounds::default());
-    let mut stream = stage.connect().await;
+    let scene = Scene::new(Bounds::default());
+    let mut stream = scene.connect().await;
     say(&mut stream, &format!("{GET}{GET}{}", &GET[..20])).await;
     for _ in 0..2 {
         assert!(answer(&mut stream).await.ends_with("hi"));
     }
-    // Long enough to be taken for silent, with half a request in the buffer.
+    // Long enough to be idle, with half a request in the buffer.
     tokio::time::sleep(Duration::from_secs(5)).await;
     say(&mut stream, &GET[20..]).await;
     assert!(answer(&mut stream).await.ends_with("hi"));
@@ -274,59 +274,59 @@ async fn requests_that_come_together_are_all_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
-    let stage = Scene::new(Bounds::default());
-    let mut rested = stage.connect().await;
+    let scene = Scene::new(Bounds::default());
+    let mut rested = scene.connect().await;
     say(&mut rested, GET).await;
     answer(&mut rested).await;
-    let mut served = stage.connect().await;
+    let mut served = scene.connect().await;
     say(&mut served, HELD).await;
-    let mut silent = stage.connect().await;
+    let mut silent = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let mut fresh = stage.connect().await;
-    stage.stop.send(Stage::Stopping).unwrap();
+    let mut fresh = scene.connect().await;
+    scene.stop.send(StopPhase::Stopping).unwrap();
     assert_eq!(rest(&mut silent).await, (String::new(), 0));
     assert_eq!(rest(&mut rested).await, (String::new(), 0));
-    // Who has only just come may have a request on the way.
+    // A new connection may have a request on its way.
     settle().await;
     say(&mut fresh, GET).await;
     let (said, _) = rest(&mut fresh).await;
     assert!(said.contains("connection: close"), "{said}");
     assert!(said.ends_with("hi"), "{said}");
-    stage.go.add_permits(1);
+    scene.go.add_permits(1);
     let (said, _) = rest(&mut served).await;
     assert!(said.ends_with("held"), "{said}");
     drop((served, fresh));
     settle().await;
-    assert_eq!(stage.count(), (0, 0));
+    assert_eq!(scene.count(), (0, 0));
 }
 
-/// Clients that keep their connections and do not know of the stop yet: each gets an answer that says so,
-/// however its connection was when the stop came.
+/// Clients that keep their connections and do not know of the stop: each gets a response that announces it,
+/// whatever state its connection was in.
 #[tokio::test(start_paused = true)]
 async fn a_lame_duck_answers_everybody_and_asks_them_to_go() {
-    let stage = Scene::new(Bounds::default());
-    let mut parked = stage.connect().await;
+    let scene = Scene::new(Bounds::default());
+    let mut parked = scene.connect().await;
     say(&mut parked, GET).await;
     answer(&mut parked).await;
-    let mut silent = stage.connect().await;
+    let mut silent = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let mut rested = stage.connect().await;
+    let mut rested = scene.connect().await;
     say(&mut rested, GET).await;
     answer(&mut rested).await;
-    let mut half = stage.connect().await;
+    let mut half = scene.connect().await;
     say(&mut half, &GET[..20]).await;
-    let mut served = stage.connect().await;
+    let mut served = scene.connect().await;
     say(&mut served, HELD).await;
     settle().await;
-    stage.stop.send(Stage::LameDuck).unwrap();
+    scene.stop.send(StopPhase::LameDuck).unwrap();
     settle().await;
-    let mut fresh = stage.connect().await;
+    let mut fresh = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     say(&mut half, &GET[20..]).await;
     for stream in [&mut parked, &mut silent, &mut rested, &mut fresh] {
         say(stream, GET).await;
     }
-    stage.go.add_permits(1);
+    scene.go.add_permits(1);
     for stream in [
         &mut parked,
         &mut silent,
@@ -339,39 +339,39 @@ async fn a_lame_duck_answers_everybody_and_asks_them_to_go() {
         assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
         assert!(said.contains("connection: close"), "{said}");
     }
-    // Who stays silent is let go when the time is over.
-    let mut silent = stage.connect().await;
+    // Idle connections are closed when the time is over.
+    let mut silent = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    stage.stop.send(Stage::Stopping).unwrap();
+    scene.stop.send(StopPhase::Stopping).unwrap();
     assert_eq!(rest(&mut silent).await, (String::new(), 0));
 }
 
-/// A client that has sent all and closes its side still gets its answer, also a late one.
+/// A client that closes its side after sending still gets its response, even a late one.
 #[tokio::test(start_paused = true)]
 async fn a_client_may_close_its_side_and_wait() {
-    let stage = Scene::new(Bounds::default());
+    let scene = Scene::new(Bounds::default());
     for (asked, expected) in [
         (GET, "hi"),
         (HELD, "held"),
         (&*format!("{GET}{HELD}"), "held"),
     ] {
-        let mut stream = stage.connect().await;
+        let mut stream = scene.connect().await;
         say(&mut stream, asked).await;
         stream.shutdown().await.unwrap();
         tokio::time::sleep(Duration::from_secs(3)).await;
-        stage.go.add_permits(1);
+        scene.go.add_permits(1);
         let (said, _) = rest(&mut stream).await;
         assert!(said.starts_with("HTTP/1.1 200 "), "{asked}: {said}");
         assert!(said.ends_with(expected), "{asked}: {said}");
     }
-    // Half a request and no more to come: there is nothing to wait for.
-    let mut stream = stage.connect().await;
+    // Half a request, and the client has closed its side: nothing to wait for.
+    let mut stream = scene.connect().await;
     say(&mut stream, &GET[..20]).await;
     stream.shutdown().await.unwrap();
     assert_eq!(rest(&mut stream).await.1, 0);
     drop(stream);
     settle().await;
-    assert_eq!(stage.count(), (0, 0));
+    assert_eq!(scene.count(), (0, 0));
 }
 
 #[test]
@@ -379,5 +379,5 @@ fn there_are_no_more_connections_than_open_files() {
     let bounds = Bounds::default().within_open_files();
     let limit = open_files(bounds.connections).unwrap();
     assert!(bounds.connections < limit, "{bounds:?} {limit}");
-    assert!(bounds.speaking <= bounds.connections, "{bounds:?}");
+    assert!(bounds.active <= bounds.connections, "{bounds:?}");
 }

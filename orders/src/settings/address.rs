@@ -1,4 +1,4 @@
-//! Where orders and candidates are kept: addresses, parsed once. Pure.
+//! Addresses of stores of orders and candidates, parsed once. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
-/// The file store's file in its folder.
+/// Name of the file store's file in its folder.
 pub const FILE_STORE: &str = "orders.redb";
 
 const HINT: &str = "hint: write file:///var/lib/orders, s3://bucket/prefix, dynamodb://table, \
     sqlite:///path/orders.db, mysql://user@host/database or postgres://user@host/database";
 
-/// Where orders are kept.
+/// Where orders are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreAddress {
     /// A folder: `file:///path`.
@@ -21,7 +21,7 @@ pub enum StoreAddress {
     S3 {
         /// The bucket's name.
         bucket: String,
-        /// What every key starts with, without a slash at either end; may be empty.
+        /// Prefix of every key, without a slash at either end; may be empty.
         prefix: String,
     },
     /// A table: `dynamodb://table`.
@@ -36,13 +36,13 @@ pub enum StoreAddress {
 /// A SQL database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqlAddress {
-    /// Which kind of server, or none.
+    /// The database engine.
     pub engine: Engine,
-    /// The address as sqlx reads it. Never holds a password: that comes from a file.
+    /// The URL for sqlx. Never contains a password: that comes from a file.
     pub url: String,
 }
 
-/// The SQL databases spoken to.
+/// The supported SQL databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// A file on this machine.
@@ -89,12 +89,12 @@ impl FromStr for StoreAddress {
                 Ok(Self::sql(Engine::Sqlite, text))
             }
             "mysql" | "mariadb" | "postgres" | "postgresql" => {
-                // The last @ ends the user: names of hosts have none.
+                // The last @ ends the user, since host names contain none.
                 let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
                 let (_, options) = rest.split_once('?').unwrap_or_default();
                 if user.contains(':') || options.contains("password=") {
                     bail!(
-                        "store {scheme}://… has a password in it, which others can read in the list of \
+                        "store {scheme}://… contains a password, which others can read in the list of \
                          processes; hint: leave it out, and name a file with it in store_password_file"
                     );
                 }
@@ -110,7 +110,7 @@ impl FromStr for StoreAddress {
 }
 
 impl StoreAddress {
-    /// The file that orders are kept in, where they are kept in one.
+    /// The file that contains the orders, if it is a single one.
     #[must_use]
     pub fn file(&self) -> Option<PathBuf> {
         match self {
@@ -142,10 +142,10 @@ impl fmt::Display for StoreAddress {
     }
 }
 
-/// Where candidates are kept.
+/// Where candidates are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CandidatesAddress {
-    /// In the embedded store, beside the orders.
+    /// In the embedded store, next to the orders.
     Embedded,
     /// In a DynamoDB table with the key `CandidateName`.
     DynamoDb {
@@ -170,12 +170,12 @@ impl FromStr for CandidatesAddress {
     }
 }
 
-/// A table's name as DynamoDB allows it.
+/// Validates a DynamoDB table name.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>
 fn table(text: &str, name: &str) -> anyhow::Result<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if !(3..=255).contains(&name.len()) || !name.chars().all(fits) {
-        bail!("{text:?} has no valid table name; hint: 3 to 255 letters, digits, _, - and .");
+        bail!("{text:?} has no valid table name; hint: use 3 to 255 letters, digits, _, - and .");
     }
     Ok(name.to_owned())
 }

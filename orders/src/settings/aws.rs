@@ -1,4 +1,4 @@
-//! How AWS is reached, as the environment and the file say it.
+//! AWS settings from the environment and the file.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::RawS3;
 
-/// The standard `AWS_*` variables as they were at the start, and what the file says about S3.
+/// The `AWS_*` variables at the start, and the file's `[s3]` table.
 #[derive(Clone, Default)]
 pub struct AwsSettings {
     variables: BTreeMap<String, String>,
@@ -14,7 +14,7 @@ pub struct AwsSettings {
     region: Option<String>,
 }
 
-// By hand, because the variables may hold a secret key.
+// Written by hand, because the variables may contain a secret key.
 impl std::fmt::Debug for AwsSettings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AwsSettings")
@@ -34,7 +34,7 @@ impl AwsSettings {
         }
     }
 
-    /// Refuses endpoints that are no URLs.
+    /// Refuses endpoints that are not URLs.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         for service in ["S3", "CLOUDWATCH", "DYNAMODB", "SNS"] {
             if let Some(endpoint) = self.endpoint(service)
@@ -48,7 +48,7 @@ impl AwsSettings {
         Ok(())
     }
 
-    /// Settings made of `AWS_*` variables alone.
+    /// Settings from `AWS_*` variables only.
     #[must_use]
     pub fn from_variables(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         Self {
@@ -71,7 +71,8 @@ impl AwsSettings {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// The endpoint to use for `service` (`S3`, `CLOUDWATCH`, `DYNAMODB`, `SNS`) instead of the region's own.
+    /// The configured endpoint for `service` (`S3`, `CLOUDWATCH`, `DYNAMODB`, `SNS`), if it is not the
+    /// region's default.
     #[must_use]
     pub fn endpoint(&self, service: &str) -> Option<&str> {
         self.variable(&format!("AWS_ENDPOINT_URL_{service}"))
@@ -80,7 +81,7 @@ impl AwsSettings {
             .map(|endpoint| endpoint.trim_end_matches('/'))
     }
 
-    /// The region, when one is set; else the instance is asked.
+    /// The configured region; if there is none, the instance metadata has it.
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         self.variable("AWS_REGION")
@@ -88,7 +89,7 @@ impl AwsSettings {
             .or(self.region.as_deref())
     }
 
-    /// Where the instance metadata service is; `None` when it is switched off.
+    /// The endpoint of the instance metadata service; `None` if it is turned off.
     #[must_use]
     pub fn metadata_endpoint(&self) -> Option<&str> {
         if self

@@ -1,33 +1,32 @@
-//! Where orders are kept when nobody says where.
+//! The default folder of the file store.
 //!
-//! A box has its folder; who only wants to try the service out, as an ordinary user and without any
-//! settings, gets one of their own. Never guesses for a service of systemd's: orders that are not
-//! where they are looked for are lost orders.
+//! An instance has a system folder; an ordinary user who tries the service without settings gets a folder in
+//! their home. Under systemd it is always the system folder: orders in an unexpected place are lost orders.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// The folder of a box.
+/// The system folder.
 const SYSTEM: &str = "/var/lib/orders";
-/// What only a process that systemd started has.
-const BY_SYSTEMD: [&str; 2] = ["NOTIFY_SOCKET", "STATE_DIRECTORY"];
+/// Variables that only a process started by systemd has.
+const SYSTEMD_VARIABLES: [&str; 2] = ["NOTIFY_SOCKET", "STATE_DIRECTORY"];
 
-/// The folder: the box's, unless it is not ours to write and the `environment` names a home.
+/// The system folder, unless it is not writable and the `environment` names a home.
 pub(super) fn folder(environment: &BTreeMap<String, String>) -> PathBuf {
     choose(environment, may_write)
 }
 
 fn choose(environment: &BTreeMap<String, String>, may_write: impl Fn(&Path) -> bool) -> PathBuf {
     let system = PathBuf::from(SYSTEM);
-    let by_systemd = BY_SYSTEMD
+    let by_systemd = SYSTEMD_VARIABLES
         .iter()
         .any(|name| environment.contains_key(*name));
     if by_systemd || may_write(&system) {
         return system;
     }
-    // The XDG Base Directory Specification: a path that is not absolute is to be ignored.
+    // The XDG Base Directory Specification requires ignoring relative paths.
     let absolute = |name: &str| {
         let path = environment.get(name).map(PathBuf::from);
         path.filter(|path| path.is_absolute())
@@ -37,7 +36,7 @@ fn choose(environment: &BTreeMap<String, String>, may_write: impl Fn(&Path) -> b
     state.map_or(system, |state| state.join("orders"))
 }
 
-/// Whether files can be made in `folder`, or it can be made itself.
+/// Whether files can be created in `folder`, or it can be created itself.
 fn may_write(folder: &Path) -> bool {
     let writable = |path: &Path| access(path, Access::WRITE_OK | Access::EXEC_OK).is_ok();
     if folder.exists() {
@@ -52,7 +51,7 @@ mod tests {
 
     #[test]
     fn an_ordinary_user_has_a_folder_of_their_own_and_a_box_never_guesses() {
-        // what the environment has; whether the box's folder is ours to write; the folder
+        // The environment; whether the system folder is writable; the expected folder.
         type Row<'a> = (&'a [(&'a str, &'a str)], bool, &'a str);
         let table: [Row<'_>; 8] = [
             (&[], true, SYSTEM),

@@ -1,8 +1,7 @@
 //! The service's settings: flags, then environment, then the file, then defaults; validated once.
 //!
-//! Raw values live only in `raw.rs`; past `Settings` nothing is a string that could be wrong.
-//! Unknown keys are refused, with the nearest known one named: a mistyped `store` that is silently
-//! ignored would put orders where nobody looks for them.
+//! Unvalidated values exist only in `raw.rs`. Unknown keys are refused with a suggestion: a mistyped `store`
+//! that is silently ignored would put orders in the wrong place.
 
 mod address;
 mod aws;
@@ -23,100 +22,100 @@ pub use raw::{RawS3, RawSettings};
 
 use crate::listen;
 
-/// Where the settings file is looked for when none is named.
+/// The settings file if none is named.
 pub const DEFAULT_FILE: &str = "/etc/orders/orders.toml";
 const DEFAULT_STORE: &str = "file:///var/lib/orders";
-/// What the seeds' shop sells.
+/// The flowers of the seeds' shop.
 const DEFAULT_FLOWERS: [&str; 3] = ["romantic_roses", "spring_tulips", "blossom_mix"];
-/// Longer than any order takes. With the lame-duck time and what comes after, shorter than systemd's
-/// patience in the unit (`TimeoutStopSec`).
+/// Longer than any order takes. Together with the lame-duck time and the steps after it, shorter than the
+/// unit's `TimeoutStopSec`.
 const DEFAULT_DRAIN_SECONDS: u64 = 20;
-/// Long enough for a balancer that asks every 5 s, and for clients that keep connections to be answered once
-/// more. A restart takes so much longer, during which it serves.
+/// Long enough for a balancer that polls every 5 s, and for one more response to clients that keep
+/// connections. A restart takes this much longer, while the service keeps serving.
 const DEFAULT_LAME_DUCK_SECONDS: u64 = 5;
-/// A quarter of the minute that CloudWatch alarms look at.
+/// A quarter of the minute that CloudWatch alarms evaluate.
 const DEFAULT_METRICS_INTERVAL_SECONDS: u64 = 15;
-/// Enough to keep a database busy over its latency; ten boxes stay below PostgreSQL's default of 100.
+/// Enough to hide a database's latency; ten instances stay below PostgreSQL's default of 100.
 const DEFAULT_CONNECTIONS: u32 = 8;
-/// Shorter ones can be tried out.
+/// Shorter tokens can be guessed.
 const TOKEN_LENGTH: usize = 16;
 
-/// Everything the service needs to know before it starts.
+/// The service's validated settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where it is to listen; `None` when that is left to systemd, or else to the default.
+    /// Address to listen on; `None` means systemd's socket or the default.
     pub listen: Option<SocketAddr>,
-    /// Where orders are kept.
+    /// Where orders are stored.
     pub store: StoreAddress,
-    /// How a SQL store is reached.
+    /// How to connect to a SQL store.
     pub sql: SqlSettings,
-    /// Where the `OrderCount` metric goes; `None` when it is not published.
+    /// Where the `OrderCount` metric is published; `None` if it is not.
     pub metrics: Option<MetricsSettings>,
     /// The flowers on sale.
     pub flowers: Vec<String>,
-    /// What becomes of fields of an order that are not known.
+    /// What to do with unknown fields of an order.
     pub unknown_fields: UnknownFields,
-    /// How long it goes on serving after SIGTERM, saying that it is not ready.
+    /// How long to keep serving after SIGTERM while reporting not ready.
     pub lame_duck: Duration,
-    /// How long requests under way may take to finish after that.
+    /// Time limit for requests in progress after that.
     pub drain: Duration,
-    /// Who may read the list of all orders; nobody when there is none.
+    /// Token for reading the list of all orders; without one it is refused.
     pub operator_token: Option<Secret>,
-    /// Where the operator's own listener is: metrics and details, without a token.
+    /// Address of the operator's listener: metrics and details without a token.
     pub operator_listen: Option<SocketAddr>,
-    /// Where customers reach the shop, when that was said.
+    /// The URL by which customers reach the shop, if configured.
     pub public_url: Option<PublicUrl>,
-    /// Where candidates are kept; `None` when the module is off.
+    /// Where candidates are stored; `None` if the module is off.
     pub candidates: Option<CandidatesAddress>,
-    /// Whether customers may have accounts.
+    /// Whether accounts are on.
     pub accounts: bool,
-    /// How many of our own proxies a request comes through, each of which appends to `X-Forwarded-For`.
+    /// How many of our own proxies a request passes, each of which appends to `X-Forwarded-For`.
     pub forwarded_hops: usize,
-    /// The ARN of the SNS topic that confirmations go to; `None` when none are sent.
+    /// The ARN of the SNS topic for notices; `None` if none are sent.
     pub notices_topic: Option<String>,
-    /// How AWS is reached.
+    /// How to connect to AWS.
     pub aws: AwsSettings,
-    /// What looks wrong but does not stop the service; logged at the start.
+    /// Suspicious settings, logged at the start.
     pub warnings: Vec<String>,
 }
 
-/// How a SQL store is reached.
+/// How to connect to a SQL store.
 #[derive(Debug, Clone)]
 pub struct SqlSettings {
     /// The user's password.
     pub password: Option<Secret>,
-    /// Connections at most.
+    /// Most connections at once.
     pub connections: u32,
-    /// How much TLS must prove.
+    /// How TLS is used.
     pub tls: Tls,
     /// Certificates (PEM) to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
 }
 
-/// How much TLS must prove about a SQL server.
+/// How TLS is used with a SQL server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
-    /// None is used.
+    /// Not at all.
     Off,
-    /// It is used, and the server's certificate and name must be right.
+    /// Always; the server's certificate and name must be valid.
     Verify,
 }
 
-/// What becomes of fields of an order that are not known.
+/// What to do with unknown fields of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownFields {
-    /// Kept with the order, within limits.
+    /// Store them with the order, within limits.
     Keep,
-    /// The order is refused.
+    /// Refuse the order.
     Refuse,
 }
 
-/// Where customers reach the shop: `https://shop.example.org`, without a path.
+/// The URL by which customers reach the shop, such as `https://shop.example.org`, without a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl {
-    /// As browsers spell it in `Origin`.
+    /// The origin as browsers send it in `Origin`.
     pub origin: String,
-    /// Whether it is reached over TLS.
+    /// Whether it uses TLS.
     pub secure: bool,
 }
 
@@ -124,7 +123,7 @@ impl PublicUrl {
     fn parse(text: String) -> anyhow::Result<Self> {
         let wrong = || {
             anyhow::anyhow!(
-                "public_url {text:?} is not where a shop is; hint: write https://shop.example.org, without a path"
+                "public_url {text:?} is not a valid base URL; hint: write https://shop.example.org, without a path"
             )
         };
         let url: reqwest::Url = text.parse().map_err(|_| wrong())?;
@@ -140,18 +139,18 @@ impl PublicUrl {
     }
 }
 
-/// A text that must not be seen.
+/// A secret text, hidden from `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// What is secret, for the one who needs it.
+    /// The secret itself.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The first line of the file at `path`, which `key` named.
+    /// Reads the first line of the file at `path`, the value of `key`.
     pub(crate) fn read(key: &str, path: &str) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {key} {path}"))?;
         let line = text.lines().next().unwrap_or_default();
@@ -184,11 +183,11 @@ pub struct MetricsSettings {
 }
 
 impl Settings {
-    /// Settings from `flags`, the `environment`, the file (`named` by a flag, or by
-    /// `ORDERS_CONFIG`, or the default one when it is there) and the defaults, in this order.
+    /// Loads settings from `flags`, the `environment`, the file (`named` by a flag, else by `ORDERS_CONFIG`,
+    /// else the default one if it exists) and the defaults, in this order.
     ///
     /// # Errors
-    /// What is wrong, where, and what would be right.
+    /// What is wrong, where, and what would be valid.
     pub fn load(
         flags: RawSettings,
         named: Option<PathBuf>,
@@ -232,7 +231,7 @@ impl Settings {
         });
         let operator_listen: Option<SocketAddr> = operator_listen.transpose()?;
         if operator_listen.is_some_and(|own| own.port() != 0 && listen == Some(own)) {
-            bail!("operator_listen is where `listen` is; hint: choose another port");
+            bail!("operator_listen is the same as `listen`; hint: choose another port");
         }
         let store = match raw.store.as_deref() {
             Some(store) => store.parse()?,
@@ -264,14 +263,14 @@ impl Settings {
             && !matches!(store, StoreAddress::File(_))
         {
             bail!(
-                "candidates are to be kept in the embedded store, but orders are kept in {store}; \
+                "candidates are configured for the embedded store, but orders are stored in {store}; \
                  hint: write candidates = \"dynamodb://Candidates\", or store = \"{DEFAULT_STORE}\""
             );
         }
         let accounts = raw.accounts.unwrap_or(false);
         if accounts && !matches!(store, StoreAddress::Sql(_)) {
             bail!(
-                "accounts need a SQL store, but orders are kept in {store}; \
+                "accounts need a SQL store, but orders are stored in {store}; \
                  hint: write store = \"sqlite:///var/lib/orders/orders.db\""
             );
         }
@@ -322,7 +321,7 @@ impl Settings {
     }
 }
 
-/// A text that is there and not empty, which would switch off what it names.
+/// Treats an empty text as absent.
 fn given(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
@@ -338,10 +337,10 @@ fn flowers(raw: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
     for (place, flower) in flowers.iter().enumerate() {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if flower.is_empty() || flower.len() > 64 || !flower.chars().all(fits) {
-            bail!("flowers has {flower:?}; hint: use letters, digits, _ and -, at most 64");
+            bail!("flowers contains {flower:?}; hint: use letters, digits, _ and -, at most 64");
         }
         if flowers[..place].contains(flower) {
-            bail!("flowers has {flower:?} twice; hint: name each once");
+            bail!("flowers contains {flower:?} twice; hint: name each once");
         }
     }
     Ok(flowers)
@@ -361,7 +360,7 @@ fn metrics(
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-/#:".contains(c);
     if namespace.len() > 255 || !namespace.chars().all(fits) || namespace.starts_with("AWS/") {
         bail!(
-            "metrics_namespace {namespace:?} is not one CloudWatch takes; \
+            "metrics_namespace {namespace:?} is not a valid CloudWatch namespace; \
              hint: letters, digits and ._-/#: , not starting with AWS/"
         );
     }
@@ -395,7 +394,7 @@ fn unknown_fields(raw: Option<&str>) -> anyhow::Result<UnknownFields> {
     }
 }
 
-/// Whether `text` is a topic's ARN; a FIFO topic would need a group, which we do not send.
+/// Whether `text` is the ARN of a standard topic; a FIFO topic would require a message group.
 fn is_topic(text: &str) -> bool {
     let parts: Vec<&str> = text.split(':').collect();
     matches!(&parts[..], ["arn", partition, "sns", region, account, name]
@@ -530,11 +529,15 @@ mod tests {
                 "",
                 "ORDERS_DRAIN_SECONDS=ten is not a number",
             ),
-            (&[("ORDERS_FLOWERS", "a,<b>")], "", "flowers has \"<b>\""),
+            (
+                &[("ORDERS_FLOWERS", "a,<b>")],
+                "",
+                "flowers contains \"<b>\"",
+            ),
             (
                 &[("ORDERS_FLOWERS", "a,b,a")],
                 "",
-                "flowers has \"a\" twice",
+                "flowers contains \"a\" twice",
             ),
             (
                 &[("ORDERS_METRICS_NAMESPACE", "AWS/EC2")],
@@ -549,12 +552,12 @@ mod tests {
             (
                 &[("ORDERS_STORE", "postgres://shop:hush@db/shop")],
                 "",
-                "has a password in it, which others can read in the list of processes; hint: leave it out",
+                "contains a password, which others can read in the list of processes; hint: leave it out",
             ),
             (
                 &[("ORDERS_STORE", "postgres://shop@db/shop?password=hush")],
                 "",
-                "has a password in it",
+                "contains a password",
             ),
             (
                 &[("ORDERS_STORE", "sqlite:orders.db")],
@@ -575,7 +578,7 @@ mod tests {
             (
                 &[],
                 "candidates = 'embedded'\nstore = 's3://bucket'",
-                "are to be kept in the embedded store",
+                "are configured for the embedded store",
             ),
             (
                 &[],
@@ -597,7 +600,7 @@ mod tests {
             assert!(!error.contains("hush"), "{error}");
             assert!(
                 error.contains(expected),
-                "{error}\n  does not say: {expected}"
+                "{error}\n  does not contain: {expected}"
             );
         }
     }

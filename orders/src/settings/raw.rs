@@ -1,4 +1,4 @@
-//! The layers that settings come in, each as a table of the same keys, laid over one another.
+//! Layers of settings, each a table of the same keys, merged in order.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,12 +7,12 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-/// How a key is spelled in the environment.
+/// How a key's value is written in the environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spelled {
-    /// As it is; empty is absent.
+    /// Text; empty means absent.
     Text,
-    /// As it is; empty is a value, which switches something off.
+    /// Text; an empty value turns the feature off.
     TextOrOff,
     /// A whole number.
     Number,
@@ -22,7 +22,7 @@ enum Spelled {
     List,
 }
 
-/// The keys of the file, and of the environment (upper case, after `ORDERS_`).
+/// The keys of the file, and of the environment (upper case, with the prefix `ORDERS_`).
 const KEYS: [(&str, Spelled); 19] = [
     ("listen", Spelled::Text),
     ("store", Spelled::Text),
@@ -44,14 +44,13 @@ const KEYS: [(&str, Spelled); 19] = [
     ("forwarded_hops", Spelled::Number),
     ("notices_topic", Spelled::TextOrOff),
 ];
-/// The table of the file that has keys of its own.
+/// The file's table with keys of its own.
 const S3: &str = "s3";
 const S3_KEYS: [&str; 2] = ["endpoint", "region"];
 /// Variables with our prefix that are not keys of the file.
 const OTHER_VARIABLES: [&str; 2] = ["ORDERS_CONFIG", "ORDERS_LOG"];
 
-/// One layer of settings: every value may be absent. What each means stands at its name in
-/// [`Settings`](super::Settings).
+/// One layer of settings, in which every value may be absent; documented in [`Settings`](super::Settings).
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "described where they are validated")]
@@ -83,9 +82,9 @@ pub struct RawSettings {
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawS3 {
-    /// An S3-speaking server other than the region's own.
+    /// Endpoint of an S3-compatible server instead of the region's.
     pub endpoint: Option<String>,
-    /// The region, when neither environment nor instance says it.
+    /// The region, if neither environment nor instance metadata has it.
     pub region: Option<String>,
 }
 
@@ -96,7 +95,7 @@ impl RawS3 {
 }
 
 impl RawSettings {
-    /// Takes from `below` what is absent here.
+    /// Fills in absent values from `below`.
     pub(super) fn over(self, below: &Self) -> anyhow::Result<Self> {
         let mut table = Table::try_from(below)?;
         for (key, value) in Table::try_from(self)? {
@@ -110,7 +109,7 @@ impl RawSettings {
         Ok(table.try_into()?)
     }
 
-    /// The layer that the environment is.
+    /// Reads the layer of the environment.
     pub(super) fn from_environment(environment: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         let mut table = Table::new();
         for (key, spelled) in KEYS {
@@ -142,7 +141,7 @@ impl RawSettings {
         table.try_into().context("read the ORDERS_ variables")
     }
 
-    /// The layer that the text of a settings file is.
+    /// Parses the layer of a settings file.
     pub(super) fn from_toml(text: &str, place: &Path) -> anyhow::Result<Self> {
         let table: Table =
             toml::from_str(text).with_context(|| format!("read {}", place.display()))?;
@@ -170,7 +169,7 @@ fn variable(key: &str) -> String {
     format!("ORDERS_{}", key.to_uppercase())
 }
 
-/// Names the key that was probably meant, or all of them.
+/// A hint with the most similar key, or all keys.
 fn nearest(key: &str, known: &[&str]) -> String {
     known
         .iter()
@@ -183,8 +182,7 @@ fn nearest(key: &str, known: &[&str]) -> String {
         )
 }
 
-/// Variables with our prefix that we do not know: not refused, since the environment is not ours
-/// alone, but said.
+/// Warnings about unknown variables with our prefix. They are not refused, since other programs may use them.
 pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<String> {
     let known: Vec<String> = KEYS
         .iter()

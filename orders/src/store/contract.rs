@@ -18,7 +18,7 @@ const AT_ONCE: usize = 16;
 
 /// An order of `name`'s.
 pub(crate) fn order(name: &str) -> Order {
-    Draft::judge(
+    Draft::validate(
         json!({"name": name, "address": "1 Rose Row\nÅrhus", "flower": "spring_tulips", "qty": 2})
             .as_object()
             .unwrap()
@@ -27,7 +27,7 @@ pub(crate) fn order(name: &str) -> Order {
         UnknownFields::Keep,
     )
     .unwrap()
-    .take(
+    .into_order(
         OrderId::new(),
         jiff::Timestamp::UNIX_EPOCH,
         Receipt::new().unwrap(),
@@ -538,7 +538,7 @@ pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     }
     let usurper = account("ada@example.org");
     let registered = elsewhere.register(&usurper).await.unwrap();
-    assert_eq!(registered, Registered::Taken);
+    assert_eq!(registered, Registered::LoginTaken);
     assert_eq!(accounts.by_id(usurper.id).await.unwrap(), None);
     let found = accounts.by_login("ada@example.org").await.unwrap();
     assert_eq!(found, Some(ada.clone()), "not overwritten");

@@ -1,6 +1,6 @@
 //! The DynamoDB store: one table with the keys `pk` and `sk`, both text.
 //!
-//! Owns the items and the reading of DynamoDB's answers:
+//! Owns the items and the interpretation of DynamoDB's responses:
 //!
 //! | `pk` | `sk` | attributes |
 //! | --- | --- | --- |
@@ -8,9 +8,9 @@
 //! | `notice#` and the id's last digit | the id | |
 //! | `claim#` and the key's SHA-256 | `claim` | `id`, `fingerprint`, `expires_at` (seconds; for TTL) |
 //!
-//! The last digit spreads orders over sixteen partitions, each good for a thousand writes a second;
-//! a list asks all sixteen and merges. An order's JSON is one text, because DynamoDB's own numbers
-//! do not hold all that JSON's do. What belongs together is written in one transaction.
+//! The last digit spreads orders over sixteen partitions of a thousand writes a second each; a list reads all
+//! sixteen and merges. An order is one JSON text, because DynamoDB's numbers cannot represent all JSON
+//! numbers. What belongs together is written in one transaction.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,22 +29,22 @@ use crate::order::{Order, OrderId};
 
 /// The last digits of ids.
 const DIGITS: &str = "0123456789abcdef";
-/// How long a claim is kept, at least: DynamoDB deletes within days after.
-const CLAIM_KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(48);
-/// After this long a transaction that met another one on the same items, or was throttled, is not tried
-/// again: it would not end before the customer is told.
-const TRANSACTING: Duration = Duration::from_secs(8);
+/// Minimum lifetime of a claim; DynamoDB deletes it within days after that.
+const CLAIM_LIFETIME: jiff::SignedDuration = jiff::SignedDuration::from_hours(48);
+/// A transaction that conflicts or is throttled is not retried after this time: it would not end within the
+/// service's time limit.
+const TRANSACTION_BUDGET: Duration = Duration::from_secs(8);
 
 /// Orders in a table.
 #[derive(Debug)]
 pub struct DynamoDbStore {
     table: Table,
     clock: Clock,
-    /// Whether a probe was allowed to write since an order could not be.
+    /// Whether a probe was allowed to write since an order could not be written.
     writes: AtomicBool,
 }
 
-/// One of the sixteen partitions, while it is read.
+/// One of the sixteen partitions while it is read.
 struct Partition {
     pk: String,
     /// The last id read, or where reading begins.
@@ -69,7 +69,7 @@ impl DynamoDbStore {
         answer.map_err(|error| self.table.explain(action, error))
     }
 
-    /// The item, as it is now.
+    /// A strongly consistent read of an item.
     async fn item(&self, pk: &str, sk: &str) -> anyhow::Result<Option<Value>> {
         let mut answer = self
             .call(
@@ -80,7 +80,7 @@ impl DynamoDbStore {
         Ok(answer.get_mut("Item").map(Value::take))
     }
 
-    /// Asks for a write on a condition that never holds: whoever hears that it did not hold may write.
+    /// Requests a write whose condition never holds: a failed condition shows that writing is allowed.
     async fn may_write(&self) -> anyhow::Result<()> {
         let never = json!({
             "Item": key("probe", "probe"),
@@ -103,7 +103,7 @@ impl DynamoDbStore {
         })
     }
 
-    /// Writes the entry, all of it or nothing. `false` when something of it is there already.
+    /// Writes the entry, all or nothing. `false` if part of it exists.
     async fn write(&self, entry: &Entry, order: Value) -> anyhow::Result<bool> {
         if entry.claim.is_none() && !entry.notice {
             return match self.table.call("PutItem", order).await {
@@ -127,7 +127,7 @@ impl DynamoDbStore {
             })
             .collect();
         let body = json!({ "TransactItems": puts });
-        let mut backoff = Backoff::within(TRANSACTING);
+        let mut backoff = Backoff::within(TRANSACTION_BUDGET);
         loop {
             let error = match self.table.call_on_any("TransactWriteItems", &body).await {
                 Ok(_) => return Ok(true),
@@ -140,7 +140,7 @@ impl DynamoDbStore {
             {
                 return Ok(false);
             }
-            // Others at the same claim or in the same partition; which of us is first will show.
+            // Conflicts with the same claim or partition; the retry shows who was first.
             let passes = |reason: &String| {
                 [
                     "TransactionConflict",
@@ -155,8 +155,8 @@ impl DynamoDbStore {
         }
     }
 
-    /// What an entry met that could not be written.
-    async fn met(&self, entry: &Entry) -> anyhow::Result<Result<Kept, CreateError>> {
+    /// The result for an entry that conflicted with existing items.
+    async fn conflict(&self, entry: &Entry) -> anyhow::Result<Result<Kept, CreateError>> {
         if let Some(claim) = &entry.claim
             && let Some(item) = self.item(&claim_pk(claim), "claim").await?
         {
@@ -166,7 +166,7 @@ impl DynamoDbStore {
             let id: OrderId = text(&item, "id")
                 .parse()
                 .with_context(|| format!("a claim in table {}", self.table.name()))?;
-            // Our own, when the answer to an earlier try was lost.
+            // Our own claim, if the response to an earlier attempt was lost.
             if id != entry.order.id {
                 return Ok(Ok(Kept::Before(id)));
             }
@@ -175,21 +175,21 @@ impl DynamoDbStore {
             Some(kept) if kept == entry.order => Ok(Kept::Now),
             Some(_) => Err(CreateError::Exists),
             None => bail!(
-                "what order {} met in table {} is gone",
+                "the item that conflicted with order {} in table {} was deleted",
                 entry.order.id,
                 self.table.name()
             ),
         })
     }
 
-    /// Items of one kind with ids above `after`, in the order of their ids, at most `limit`.
+    /// Items of one kind with ids above `after`, sorted by id, at most `limit`.
     async fn in_order(
         &self,
         kind: &str,
         after: OrderId,
         limit: usize,
     ) -> anyhow::Result<Vec<Value>> {
-        // Ids are random enough that each partition has its share of the next ones, more or less.
+        // Random ids spread the next items about evenly over the partitions.
         let page = (limit / DIGITS.len() * 5 / 4).clamp(4, 1000);
         let mut partitions: Vec<Partition> = DIGITS
             .chars()
@@ -200,7 +200,7 @@ impl DynamoDbStore {
                 at_end: false,
             })
             .collect();
-        // Up to here every partition has been read, so that nothing can come in between.
+        // Every partition has been read up to here, so that no item is missing in between.
         let horizon = loop {
             let unread = partitions.iter().filter(|part| !part.at_end);
             let horizon = unread.map(|part| part.after.clone()).min();
@@ -287,7 +287,7 @@ fn claim_item(claim: &Claim, order: &Order) -> Value {
     let mut item = key(&claim_pk(claim), "claim");
     item["id"] = json!({ "S": sk(order.id) });
     item["fingerprint"] = json!({ "S": hex(&claim.fingerprint) });
-    let expires_at = jiff::Timestamp::now().as_second() + CLAIM_KEPT.as_secs();
+    let expires_at = jiff::Timestamp::now().as_second() + CLAIM_LIFETIME.as_secs();
     item["expires_at"] = json!({ "N": expires_at.to_string() });
     json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" })
 }
@@ -296,7 +296,7 @@ fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Why a transaction was cancelled, one word for each of its items.
+/// The reason codes of a cancelled transaction, one per item.
 fn reasons(error: &CallError) -> Vec<String> {
     let CallError::Refused(refusal) = error else {
         return Vec::new();
@@ -321,7 +321,7 @@ impl Store for DynamoDbStore {
             if self.write(entry, order_item(&entry.order)?).await? {
                 return anyhow::Ok(Ok(Kept::Now));
             }
-            self.met(entry).await
+            self.conflict(entry).await
         };
         outcome.await.unwrap_or_else(|error| {
             self.writes.store(false, Ordering::Relaxed);
@@ -373,9 +373,9 @@ impl Store for DynamoDbStore {
     }
 
     async fn probe(&self) -> anyhow::Result<()> {
-        // An item that is not there: the answer has been through name, network, credentials and table.
+        // A missing item: any response shows that name, network, credentials and table work.
         self.item("probe", "probe").await?;
-        // That one may read does not say that one may write.
+        // Permission to read does not imply permission to write.
         if !self.writes.load(Ordering::Relaxed) {
             self.may_write().await?;
             self.writes.store(true, Ordering::Relaxed);

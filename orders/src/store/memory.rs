@@ -1,5 +1,5 @@
-//! A store in memory, for tests of what is in front of a store. Passes the contract suite, so that
-//! what is tested before it holds before the others too.
+//! A store in memory, for tests of the code above the store. Passes the contract suite, so that tests with it
+//! hold for the other stores too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::numbered::{Numbered, Reading};
+use super::numbered::{Numbered, NumberedPoll};
 use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::candidates::{Candidates, Names, PAGE};
 use crate::order::{Order, OrderId};
 
-/// One place; a clone is the same place opened again.
+/// An in-memory store; a clone shares the data, like the same store opened again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MemoryStore(Arc<Mutex<Place>>);
 
 #[derive(Debug, Default)]
 struct Place {
     orders: BTreeMap<OrderId, Order>,
-    /// In the order in which they were kept.
+    /// In the order in which they were stored.
     sequence: Vec<OrderId>,
     claims: HashMap<[u8; 32], (Claim, OrderId)>,
     notices: BTreeSet<OrderId>,
@@ -85,13 +85,13 @@ impl Store for MemoryStore {
 
     async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
         let place = self.place();
-        let reading = Reading::from(from)?;
+        let poll = NumberedPoll::from(from)?;
         let at = |number: u64| {
             let index = usize::try_from(number).unwrap().checked_sub(1)?;
             place.sequence.get(index).copied()
         };
-        reading.check(at(reading.settled).map(|id| (reading.settled, id)))?;
-        let rows: Vec<Numbered> = (reading.read + 1..)
+        poll.check(at(poll.settled).map(|id| (poll.settled, id)))?;
+        let rows: Vec<Numbered> = (poll.read + 1..)
             .map_while(|number| Some((number, at(number)?)))
             .take(limit)
             .map(|(number, id)| Numbered {
@@ -101,7 +101,7 @@ impl Store for MemoryStore {
             })
             .collect();
         let at_end = rows.len() < limit;
-        Ok(reading.show(rows, at_end))
+        Ok(poll.show(rows, at_end))
     }
 
     async fn probe(&self) -> anyhow::Result<()> {

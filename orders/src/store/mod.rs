@@ -1,21 +1,20 @@
-//! Where orders live: one trait, one contract, several stores.
+//! Stores of orders: one trait, one contract, several implementations.
 //!
-//! A store knows orders and nothing of HTTP. The contract every store keeps, and is tested for by
-//! the one suite in `contract.rs`: when `create` has answered `Ok`, the order survives a crash of
-//! this process and, for files, of the machine; an id is never overwritten; one idempotency key
-//! makes one order, whichever boxes are asked and however often; what `get` gives back is what was
-//! created; a notice that was asked for is given out until it is settled; who follows its orders misses
-//! none (`position.rs`).
+//! A store knows orders, not HTTP. Every store keeps this contract, which the suite in `contract.rs` tests:
+//! when `create` has returned `Ok`, the order survives a crash of this process and, for files, of the
+//! machine; an id is never overwritten; one idempotency key makes one order, whichever instances are called
+//! and however often; `get` returns what was created; a notice is listed until it is settled; a follower of
+//! the orders misses none (`position.rs`).
 
 #[cfg(test)]
 pub(crate) mod contract;
 mod dynamodb;
-#[cfg(test)]
-mod faults;
 mod file;
 mod interface;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(test)]
+mod network_faults;
 mod numbered;
 mod position;
 mod s3;
@@ -40,12 +39,12 @@ pub use position::{FollowError, Followed, Position};
 pub use s3::S3Store;
 pub use sql::SqlStore;
 
-/// Opens the store the settings name. Touches neither disk nor network: a store that does not work
-/// is found by its probe, and said on `/gtg`, not by a service that will not start. A store in AWS goes
-/// through `aws`, with its connections and credentials.
+/// Opens the store that the settings name. Touches neither disk nor network: a failing store is detected by
+/// its probe and reported on `/gtg`, instead of keeping the service from starting. A store in AWS shares
+/// `aws`'s connections and credentials.
 ///
 /// # Errors
-/// When the settings name a store that cannot be, wherever it runs.
+/// If the settings cannot be valid anywhere.
 pub fn open(settings: &Settings, aws: &Aws) -> anyhow::Result<Arc<dyn Store>> {
     Ok(match &settings.store {
         StoreAddress::File(folder) => Arc::new(FileStore::new(folder.clone())?),
@@ -59,10 +58,10 @@ pub fn open(settings: &Settings, aws: &Aws) -> anyhow::Result<Arc<dyn Store>> {
     })
 }
 
-/// The place that the settings name, if they name one; `store` is where orders are kept.
+/// Opens the candidates' storage that the settings name, if any; `store` is the store of orders.
 ///
 /// # Errors
-/// When the settings name a place that cannot be, wherever the service runs.
+/// If the settings cannot be valid anywhere.
 pub fn open_candidates(
     settings: &Settings,
     store: &dyn Store,
@@ -74,7 +73,7 @@ pub fn open_candidates(
     match address {
         CandidatesAddress::Embedded => store.candidates().map(Some).with_context(|| {
             format!(
-                "{} keeps no candidates; hint: write candidates = \"dynamodb://Candidates\"",
+                "{} does not support candidates; hint: write candidates = \"dynamodb://Candidates\"",
                 settings.store
             )
         }),

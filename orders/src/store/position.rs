@@ -1,42 +1,42 @@
-//! Where a follower of a store's orders stands.
+//! The position of a follower in a store's orders.
 //!
-//! Rule: a follower who uses for its next call what the last answer gave it misses no order, on any store,
-//! whatever a host's clock did in between; at worst it sees some twice. So a position moves only over what is
-//! settled: where no order can come in any more. What is read beyond is read again by the next poll.
+//! Rule: a follower that passes on the position of the last response misses no order, on any store, whatever
+//! a host's clock did in between; at worst it sees some twice. So a position moves only past orders that are
+//! settled: where no order can still appear. Orders beyond that are returned again by the next poll.
 //!
-//! Ids are made of hosts' clocks, and say nothing of the order in which orders were kept. A store that has a
-//! sequence of its own counts by it ([`Position::Numbered`], `numbered.rs`); one that has not, and whose servers
-//! take no request from a wrong clock, goes by the time in ids ([`Position::Timed`], `timed.rs`).
+//! Ids come from hosts' clocks and do not show the order in which orders were stored. A store with its own
+//! sequence uses it ([`Position::Numbered`], `numbered.rs`); one without, whose servers refuse requests from
+//! a wrong clock, uses the time in ids ([`Position::Timed`], `timed.rs`).
 
 use std::fmt;
 
 use crate::order::{Order, OrderId};
 
-/// Where a follower stands. Where `read` is what is settled, a poll begins.
+/// A follower's position. A poll begins where `read` equals `settled`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
-    /// Among the numbers that the store gave to its orders as it kept them, from 1 on.
+    /// In a store that numbers its orders from 1 on.
     Numbered {
-        /// Up to here every order was read, and none can come in any more.
+        /// Every order up to this number was read, and none can still appear.
         settled: u64,
-        /// The order of that number, which shows whether the store is still the same; `None` at the beginning.
+        /// The order with that number, which shows whether the store is the same; `None` at the beginning.
         last: Option<OrderId>,
-        /// Up to here this poll has read.
+        /// How far the current poll has read.
         read: u64,
     },
-    /// Among the times in ids.
+    /// In a store that uses the time in ids.
     Timed {
-        /// Where the next poll begins: no order with an id below this can come in any more.
+        /// Where the next poll begins: no order with an id below this can still appear.
         settled: OrderId,
-        /// Up to here this poll has read the notes of orders that were kept later than their ids say.
+        /// How far this poll has read the notes of orders that were stored late.
         late: OrderId,
-        /// Up to here this poll has read the ids.
+        /// How far this poll has read the ids.
         read: OrderId,
     },
 }
 
 impl Position {
-    /// Before the first order of a store that numbers its orders.
+    /// Before the first order of a numbered store.
     pub(crate) const BEGINNING: Self = Self::Numbered {
         settled: 0,
         last: None,
@@ -44,31 +44,31 @@ impl Position {
     };
 }
 
-/// What a follower was shown.
+/// A page of followed orders.
 #[derive(Debug, PartialEq)]
 pub struct Followed {
-    /// Orders, each with the position behind it, from which this poll is read on.
+    /// Orders, each with the position after it, from which this poll continues.
     pub orders: Vec<(Order, Position)>,
-    /// Where the next poll begins, when there is nothing more to read now.
+    /// Where the next poll begins, if there is nothing more to read now.
     pub end: Option<Position>,
 }
 
-/// Why a follower was shown nothing.
+/// Why following failed.
 #[derive(Debug)]
 pub enum FollowError {
-    /// The position is not one of this store as it is now, for this reason.
+    /// The position is not valid for this store, for this reason.
     NotHere(&'static str),
-    /// The store did not answer.
+    /// The store failed.
     Failed(anyhow::Error),
 }
 
 impl FollowError {
-    /// The position is one of a store of another kind.
+    /// The position belongs to another kind of store.
     pub(crate) const OTHER_KIND: Self = Self::NotHere("it is from a store of another kind");
-    /// The position is behind the last order, or its order is not there.
+    /// The position is past the last order, or its order is missing.
     pub(crate) const OTHER_STORE: Self =
         Self::NotHere("it is from another store, or this one was put back to an earlier state");
-    /// The position is later than any that could have been given out by now.
+    /// The position is in the future.
     pub(crate) const AHEAD: Self = Self::NotHere("it lies ahead of this host's clock");
 }
 

@@ -1,14 +1,14 @@
-//! The S3 store: one object an order, `<prefix>/<id>.json`, created only if absent.
+//! The S3 store: one object per order, `<prefix>/<id>.json`, created only if absent.
 //!
-//! Owns the keys and the reading of S3's answers. S3 has no transactions, so what is kept beside an
-//! order is written before it: a claim (`<prefix>-claims/<key>.json`) says which id, time and receipt the
-//! order will have, and whoever comes with the same claim finishes that order; a notice
-//! (`<prefix>-notices/<id>`) is given out once its order is there, and dropped when none came; a note
-//! (`<prefix>-late/<id made now>.<order id>`) leads followers to an order that is finished long after its claim
-//! (`timed.rs`). They lie beside the folder of orders, so that a list of it holds orders only.
+//! Owns the keys and the interpretation of S3's responses. S3 has no transactions, so what belongs to an
+//! order is written before it. A claim (`<prefix>-claims/<key>.json`) has the id, time and receipt that the
+//! order will have; a later request with the same claim completes that order. A notice
+//! (`<prefix>-notices/<id>`) is listed once its order exists, and dropped if none came. A note
+//! (`<prefix>-late/<id made now>.<order id>`) leads followers to an order that is completed long after its
+//! claim (`timed.rs`). These are outside the orders' folder, so that listing it returns orders only.
 //!
-//! The client is made at first use, because it needs the region, which may have to come from the
-//! instance.
+//! The client is created at first use, because it needs the region, which may come from the instance
+//! metadata.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,23 +32,24 @@ use tokio::time::Instant;
 
 use super::timed::{self, Poll};
 use super::{Claim, CreateError, Entry, FollowError, Followed, Kept, NothingKept, Position, Store};
-use crate::aws::{self, Aws, Backoff, Patience};
+use crate::aws::{self, Aws, Backoff, RetryUntil};
 use crate::clock::Clock;
 use crate::order::{Order, OrderId};
 use crate::receipt::Receipt;
 
-/// The object the probe asks for: the answer, also "no such key", has been through name, network,
-/// credentials and bucket, and costs a read, not a write. Where the right to write is in doubt, it is
-/// created if absent, as orders are.
+/// The object that the probe reads: any response, even "no such key", shows that name, network, credentials
+/// and bucket work, and costs a read, not a write. If it is uncertain whether writing is allowed, the probe
+/// creates the object if absent.
 const PROBE: &str = ".probe";
-/// After this long no further put is begun: it would not end before the customer is told.
-const PUTTING: Duration = Duration::from_secs(8);
-/// Objects read at once for a list: their latencies overlap, and memory stays small.
+/// No put is started after this time: it would not end within the service's time limit.
+const PUT_BUDGET: Duration = Duration::from_secs(8);
+/// Objects read concurrently for a list: hides latency and keeps memory small.
 const READS: usize = 32;
-/// How long a notice waits for its order, from the time that S3 gave it to this host's. Orders that take longer than seconds were
-/// refused, and S3 takes clocks that are 15 minutes ahead: a shorter patience would drop what was announced just now.
-const NOTICE_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
-/// The name, among an object's metadata, of the attempt that put it.
+/// How long a notice waits for its order, from S3's time to this host's time. The service refuses orders
+/// after seconds, but S3 accepts clocks that are 15 minutes ahead: with a shorter wait a notice written just
+/// now could be dropped.
+const NOTICE_WAIT: SignedDuration = SignedDuration::from_mins(30);
+/// Metadata name of the attempt that put an object.
 const ATTEMPT: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("attempt"));
 
 /// Orders in a bucket.
@@ -62,27 +63,26 @@ pub struct S3Store {
     aws: Aws,
     clock: Clock,
     client: OnceCell<AmazonS3>,
-    /// Whether a probe has written since an order could not be.
+    /// Whether a probe has written since an order could not be written.
     writes: AtomicBool,
 }
 
-/// What a claim's object says.
+/// The content of a claim's object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Claimed {
     id: OrderId,
     received_at: jiff::Timestamp,
     fingerprint: String,
-    /// The order's receipt; none in claims of releases before receipts.
+    /// The order's receipt; absent in claims of releases before receipts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     receipt_secret: Option<String>,
 }
 
-/// How a put ended.
+/// The outcome of a put.
 enum Put {
-    /// This call made the object.
+    /// This call created the object.
     Made,
-    /// An object is there; whose it is must be looked at, as it may be this call's, made by a put
-    /// whose answer was lost.
+    /// The object exists. It may be from this call, if the response to an earlier attempt was lost.
     Found(Object),
 }
 
@@ -134,7 +134,8 @@ impl S3Store {
         self.notices.clone().join(id.to_string())
     }
 
-    /// Puts an object where none is. `made` is the id that must have been made just now, at each try.
+    /// Creates an object if absent. `made` is an id that must have been made just now, checked at each
+    /// attempt.
     async fn put_new(
         &self,
         key: &Path,
@@ -143,7 +144,7 @@ impl S3Store {
         made: Option<OrderId>,
     ) -> anyhow::Result<Put> {
         let content = content.into();
-        let deadline = Instant::now() + PUTTING;
+        let deadline = Instant::now() + PUT_BUDGET;
         let mut backoff = Backoff::until(deadline);
         loop {
             if let Some(id) = made {
@@ -155,7 +156,7 @@ impl S3Store {
                 attributes.insert(ATTEMPT, attempt.to_owned().into());
             }
             let mut extensions = Extensions::new();
-            extensions.insert(Patience(deadline));
+            extensions.insert(RetryUntil(deadline));
             let options = PutOptions {
                 mode: PutMode::Create,
                 attributes,
@@ -169,14 +170,14 @@ impl S3Store {
                     if let Some(found) = self.read(key).await? {
                         return Ok(Put::Found(found));
                     }
-                    // S3 says so too while another put to this key is under way, which may fail.
+                    // S3 also responds this while another put to the key is in progress, which may fail.
                     error
                 }
                 Err(error) if may_have_arrived(&error) => error,
-                Err(error) => return Err(self.on_key(error, "create", key)),
+                Err(error) => return Err(self.explain(error, "create", key)),
             };
             if !backoff.pause().await {
-                return Err(self.on_key(error, "create", key));
+                return Err(self.explain(error, "create", key));
             }
         }
     }
@@ -184,22 +185,22 @@ impl S3Store {
     async fn read(&self, key: &Path) -> anyhow::Result<Option<Object>> {
         let found = match self.client().await?.get(key).await {
             Ok(found) => found,
-            Err(Error::NotFound { source, .. }) if !says_no_bucket(&source.to_string()) => {
+            Err(Error::NotFound { source, .. }) if !is_missing_bucket(&source.to_string()) => {
                 return Ok(None);
             }
-            Err(error) => return Err(self.on_key(error, "read", key)),
+            Err(error) => return Err(self.explain(error, "read", key)),
         };
         let attempt = found
             .attributes
             .get(&ATTEMPT)
             .map(|by| by.as_ref().to_owned());
         let content = found.bytes().await;
-        let content = content.map_err(|error| self.on_key(error, "read", key))?;
+        let content = content.map_err(|error| self.explain(error, "read", key))?;
         Ok(Some(Object { content, attempt }))
     }
 
-    fn on_key(&self, error: Error, operation: &str, key: &Path) -> anyhow::Error {
-        let wrong = if is_of_the_clock(&error) {
+    fn explain(&self, error: Error, operation: &str, key: &Path) -> anyhow::Error {
+        let wrong = if is_clock_error(&error) {
             format!(": {}", aws::WRONG_CLOCK)
         } else {
             String::new()
@@ -212,7 +213,7 @@ impl S3Store {
             .with_context(|| format!("s3://{}/{key} is not an order", self.bucket))
     }
 
-    /// Keeps the order and, before it, its notice. `false` when another order has its id.
+    /// Stores the notice, then the order. `false` if a different order has its id.
     async fn keep(&self, order: &Order, notice: bool) -> anyhow::Result<bool> {
         if !notice {
             return match self.put_order(order, None, Some(order.id)).await? {
@@ -229,13 +230,13 @@ impl S3Store {
         };
         let by_us = by.as_ref() == Some(&attempt);
         if announced && !by_us {
-            // The order was there before, with its own notice, which was settled since.
+            // The order existed, with its own notice, which was settled since.
             self.delete(&notice).await?;
         }
         Ok(by_us || found == *order)
     }
 
-    /// The order that was there already, and the attempt that put it; `None` when there was none.
+    /// The order that existed, and the attempt that put it; `None` if this call created it.
     async fn put_order(
         &self,
         order: &Order,
@@ -250,7 +251,7 @@ impl S3Store {
         }
     }
 
-    /// Keeps the order under its claim: the first to come with a claim decides its id, time and receipt.
+    /// Stores the order under its claim: the first request with a claim determines id, time and receipt.
     async fn keep_claimed(&self, entry: &Entry, claim: &Claim) -> Result<Kept, CreateError> {
         let receipt = entry.order.receipt.as_ref();
         let ours = Claimed {
@@ -274,7 +275,7 @@ impl S3Store {
         self.finish(entry, &kept).await.map_err(CreateError::from)
     }
 
-    /// What is claimed: `ours`, unless somebody was first.
+    /// The stored claim: `ours`, unless another request was first.
     async fn claim(&self, claim: &Claim, ours: &Claimed) -> anyhow::Result<Claimed> {
         let key = self
             .claims
@@ -290,8 +291,8 @@ impl S3Store {
         }
     }
 
-    /// Sees to it that the order of an earlier claim is there: who made the claim may have died, or be
-    /// about to write it.
+    /// Completes the order of an earlier claim: the request that made it may have died, or be about to write
+    /// it.
     async fn finish(&self, entry: &Entry, claimed: &Claimed) -> anyhow::Result<Kept> {
         let key = self.order_key(claimed.id);
         if self.read(&key).await?.is_none() {
@@ -303,21 +304,21 @@ impl S3Store {
             };
             let notice = self.notice_key(claimed.id);
             if entry.notice {
-                // Made anew, so that it is not taken for one that has waited too long.
+                // Written again, so that it does not count as one that has waited too long.
                 self.put_again(&notice).await?;
             }
             let now = self.clock.now();
             let mut made = Some(claimed.id);
             if !timed::is_current(claimed.id, now) {
-                // Before the order, so that it is never there without its note.
+                // Before the order, which must not exist without its note.
                 let note = format!("{}.{}", OrderId::at(now), claimed.id);
                 self.put_again(&self.late.clone().join(note)).await?;
                 made = None;
             }
             self.put_order(&order, None, made).await?;
             if entry.notice {
-                // Once more, should it have been dropped in between, when the claim is an old one. A
-                // notice too many is better than none.
+                // Once more, in case it was dropped in between because the claim is old. A duplicate notice
+                // is better than none.
                 self.put_again(&notice).await?;
             }
         }
@@ -326,18 +327,18 @@ impl S3Store {
 
     async fn put_again(&self, key: &Path) -> anyhow::Result<()> {
         let put = self.client().await?.put(key, Bytes::new().into()).await;
-        put.map_err(|error| self.on_key(error, "write", key))?;
+        put.map_err(|error| self.explain(error, "write", key))?;
         Ok(())
     }
 
     async fn delete(&self, key: &Path) -> anyhow::Result<()> {
         match self.client().await?.delete(key).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(self.on_key(error, "delete", key)),
+            Err(error) => Err(self.explain(error, "delete", key)),
         }
     }
 
-    /// One page of a folder, in the order of its keys, with the token of the next.
+    /// One page of a folder, sorted by key, with the token of the next.
     async fn page(
         &self,
         folder: &Path,
@@ -350,9 +351,9 @@ impl S3Store {
             start.push('/');
         }
         let options = PaginatedListOptions {
-            // A page goes on from its token.
+            // A page continues from its token.
             offset: after.filter(|_| token.is_none()).map(ToString::to_string),
-            // Only what lies in this very folder.
+            // Only objects directly in this folder.
             delimiter: Some("/".into()),
             max_keys: Some(limit.min(1000)),
             page_token: token,
@@ -367,7 +368,7 @@ impl S3Store {
             )
             .await
             .map_err(|error| {
-                let cause = if is_of_the_clock(&error) {
+                let cause = if is_clock_error(&error) {
                     format!(": {}", aws::WRONG_CLOCK)
                 } else {
                     "; hint: the role needs s3:ListBucket".to_owned()
@@ -378,13 +379,13 @@ impl S3Store {
         Ok((page.result.objects, page.page_token))
     }
 
-    /// Notes after this one, each with the order it leads to, at most `limit`; and whether there may be more.
+    /// Notes after this one, each with its order, at most `limit`; and whether there may be more.
     async fn notes(
         &self,
         after: OrderId,
         limit: usize,
     ) -> anyhow::Result<(Vec<(OrderId, OrderId)>, bool)> {
-        // Sorts after this note, whichever order it leads to: ids have no g.
+        // Sorts after every note with this id: hexadecimal ids have no g.
         let after = self.late.clone().join(format!("{after}.g"));
         let mut token = None;
         loop {
@@ -401,17 +402,17 @@ impl S3Store {
         }
     }
 
-    /// What the answer to a probe says of the bucket.
+    /// Interprets the response to a probe.
     fn understand<T>(&self, doing: &str, answer: Result<T, Error>) -> anyhow::Result<()> {
         match answer {
             Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
             Err(Error::NotFound { source, .. }) => {
-                if says_no_bucket(&source.to_string()) {
+                if is_missing_bucket(&source.to_string()) {
                     bail!("the bucket {} does not exist", self.bucket);
                 }
                 Ok(())
             }
-            Err(error) if is_of_the_clock(&error) => bail!(
+            Err(error) if is_clock_error(&error) => bail!(
                 "{doing} s3://{}/{} is refused: {}",
                 self.bucket,
                 self.orders,
@@ -427,35 +428,34 @@ impl S3Store {
         }
     }
 
-    /// Whether the notice's order is there. One that has waited too long for it is dropped.
+    /// Whether the notice's order exists. A notice that has waited too long is dropped.
     async fn is_due(&self, id: OrderId, since: jiff::Timestamp) -> anyhow::Result<bool> {
         let key = self.order_key(id);
         match self.client().await?.head(&key).await {
             Ok(_) => Ok(true),
             Err(Error::NotFound { .. }) => {
-                if self.clock.now().duration_since(since) > NOTICE_PATIENCE {
+                if self.clock.now().duration_since(since) > NOTICE_WAIT {
                     self.delete(&self.notice_key(id)).await?;
                 }
                 Ok(false)
             }
-            Err(error) => Err(self.on_key(error, "look for", &key)),
+            Err(error) => Err(self.explain(error, "find", &key)),
         }
     }
 }
 
-/// S3 answers 404 for a missing bucket as for a missing key; only the text tells.
-fn says_no_bucket(answer: &str) -> bool {
+/// S3 responds 404 for a missing bucket and for a missing key; only the text differs.
+fn is_missing_bucket(answer: &str) -> bool {
     answer.contains("NoSuchBucket")
 }
 
-/// Whether S3 refused a request for its time. Only the text tells: it is a 403 as others are.
+/// Whether S3 refused a request because of its time: a 403 like others, only the text differs.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
-fn is_of_the_clock(error: &Error) -> bool {
+fn is_clock_error(error: &Error) -> bool {
     error.to_string().contains("RequestTimeTooSkewed")
 }
 
-/// Whether the server may have acted though no answer came: it must be asked again, for it must be
-/// known.
+/// Whether the server may have acted without a response, so that the caller must find out.
 fn may_have_arrived(error: &Error) -> bool {
     let mut source = Some(error as &dyn std::error::Error);
     while let Some(error) = source {
@@ -479,7 +479,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The id in the last part of a key, when there is one.
+/// The id in the last part of a key.
 fn id_in(key: &Path, end: &str) -> Option<OrderId> {
     key.filename()?.strip_suffix(end)?.parse().ok()
 }
@@ -542,7 +542,7 @@ impl Store for S3Store {
     async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
         let mut poll = Poll::at(from, self.clock.now())?;
         let mut orders = Vec::new();
-        // A note whose order never came leads to none, and is read all the same.
+        // A note whose order never came counts as read.
         let (notes, more_notes) = self.notes(poll.late, limit).await?;
         let ids: Vec<OrderId> = notes.iter().map(|(_, id)| *id).collect();
         let noted: Vec<Option<Order>> = stream::iter(ids)

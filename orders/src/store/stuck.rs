@@ -1,11 +1,11 @@
-//! A store that never answers, for tests of what is in front of a store. Test code only.
+//! A store that never responds, for tests of the code above the store. Test code only.
 
 use async_trait::async_trait;
 
 use super::{CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::order::{Order, OrderId};
 
-/// It takes every call and comes back from none.
+/// Every call blocks forever.
 pub(crate) struct Stuck;
 
 #[async_trait]

@@ -1,55 +1,55 @@
-//! How stores are followed that have no sequence but the time in ids: S3 and DynamoDB. Pure.
+//! Following a store whose only sequence is the time in ids: S3 and DynamoDB. Pure.
 //!
-//! Rule: an order is found by the time at which it was kept, within [`HORIZON`]. AWS takes no request from a host
-//! whose clock is off by more than [`SKEW`], and what is about to be written is refused unless its id was made just
-//! now by that clock ([`is_current`]); what is written later than its id says gets a note under the time at which it
-//! was. So an order whose id is older than the horizon cannot come in any more, and only up to there a position
-//! moves: the last minutes are shown again.
+//! Rule: an order appears within [`HORIZON`] of the time in its id. AWS refuses requests from a host whose
+//! clock is off by more than [`SKEW`], and an order is stored only if its id was made just now by that clock
+//! ([`is_current`]); an order stored later than that gets a note with the time at which it was. So no order
+//! with an id older than the horizon can still appear, and positions move only up to there: the last minutes
+//! are returned again.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::position::{FollowError, Followed, Position};
 use crate::order::{Order, OrderId};
 
-/// How far a host's clock may be from AWS's, in either direction. S3 answers `RequestTimeTooSkewed` from there on,
-/// with `MaxAllowedSkewMilliseconds` 900000; other services, DynamoDB among them, refuse from 5 minutes on.
+/// How far a host's clock may be from AWS's, in either direction. Past it S3 responds `RequestTimeTooSkewed`,
+/// with `MaxAllowedSkewMilliseconds` 900000; other services, including DynamoDB, allow 5 minutes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html>
 const SKEW: SignedDuration = SignedDuration::from_mins(15);
-/// How long before it is written an id may have been made: an order is given up after 15 s.
+/// How old an id may be when it is written: the service gives up an order after 15 s.
 const CURRENT: SignedDuration = SignedDuration::from_mins(1);
-/// A write that was sent in time and is taken late: tries take 4 s, and end after 12 s.
+/// Delay of a write that was sent in time: attempts take 4 s, and end after 12 s.
 const ON_THE_WAY: SignedDuration = SignedDuration::from_mins(4);
-/// Ids made longer ago than this, by the reader's clock, can come in no more: the writer's clock may be behind, the
-/// reader's ahead.
+/// No order with an id older than this by the reader's clock can still appear: the writer's clock may be
+/// behind, the reader's ahead.
 pub(super) const HORIZON: SignedDuration =
     SignedDuration::from_secs(2 * SKEW.as_secs() + CURRENT.as_secs() + ON_THE_WAY.as_secs());
 
-/// Whether an id was made just now by the clock that says `now`. An id that was not, is not to be written under: the
-/// clock was wrong when it was made, or has been set since.
+/// Whether an id was made just now by the clock that shows `now`. Otherwise it must not be used: the clock
+/// was wrong when the id was made, or has been set since.
 pub(super) fn is_current(id: OrderId, now: Timestamp) -> bool {
     now.duration_since(id.time()).abs() <= CURRENT
 }
 
-/// Refuses to write under an id that was not made just now.
+/// Refuses an id that was not made just now.
 ///
 /// # Errors
-/// That, of an order of which nothing has been written by this call.
+/// If so; nothing has been written then.
 pub(super) fn check(id: OrderId, now: Timestamp) -> anyhow::Result<()> {
     anyhow::ensure!(
         is_current(id, now),
-        "the order's id was made at {}, and now it is {now}: this host's clock was wrong, or was set just now",
+        "the order's id was made at {}, but the time is {now}: this host's clock was wrong, or was set just now",
         id.time()
     );
     Ok(())
 }
 
-/// Up to where no order can come in any more.
+/// No order with an id below this can still appear.
 fn horizon(now: Timestamp) -> OrderId {
     OrderId::floor(now.checked_sub(HORIZON).unwrap_or(Timestamp::MIN))
 }
 
-/// Where a follower begins that has just read everything.
+/// The position of a follower that has just read everything.
 pub(super) fn end(now: Timestamp) -> Position {
     let settled = horizon(now);
     Position::Timed {
@@ -59,18 +59,18 @@ pub(super) fn end(now: Timestamp) -> Position {
     }
 }
 
-/// A poll under way.
+/// A poll in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Poll {
     settled: OrderId,
-    /// After this one the notes are to be read.
+    /// Notes after this one are still to be read.
     pub(super) late: OrderId,
-    /// After this id the orders are to be read.
+    /// Orders after this id are still to be read.
     pub(super) read: OrderId,
 }
 
 impl Poll {
-    /// The poll that begins or goes on at `position`, by a clock that says `now`.
+    /// The poll that begins or continues at `position`, by a clock that shows `now`.
     pub(super) fn at(position: &Position, now: Timestamp) -> Result<Self, FollowError> {
         let Position::Timed {
             mut settled,
@@ -80,12 +80,12 @@ impl Poll {
         else {
             return Err(FollowError::OTHER_KIND);
         };
-        // It was the horizon of a host, or an id below it: with clocks that AWS takes it is in the past here.
+        // It was a host's horizon or an id below it, which is in the past for every clock that AWS accepts.
         if settled > OrderId::floor(now) {
             return Err(FollowError::AHEAD);
         }
         if settled == late && settled == read {
-            // What comes in while its pages are read may be older than the horizon of the last of them.
+            // Orders that arrive while pages are read may be older than the horizon of the last page.
             settled = settled.max(horizon(now));
         }
         Ok(Self {
@@ -95,7 +95,8 @@ impl Poll {
         })
     }
 
-    /// What it shows: `noted`, the orders that notes led to, then `listed`, those found by their ids; `at_end` when there are no more.
+    /// The result: `noted`, the orders found by notes, then `listed`, those found by id; `at_end` if there
+    /// are no more.
     pub(super) fn show(
         mut self,
         noted: Vec<(Order, Position)>,
@@ -113,7 +114,7 @@ impl Poll {
         }
     }
 
-    /// Where this poll is read on.
+    /// Where this poll continues.
     pub(super) fn position(&self) -> Position {
         Position::Timed {
             settled: self.settled,
@@ -144,11 +145,11 @@ mod tests {
         let began = end(now);
         let mut poll = Poll::at(&began, now).unwrap();
         assert_eq!(poll.end(), began, "nothing read, nothing moved");
-        // What is fresh is read and not moved over.
+        // Recent orders are read, but the position does not move past them.
         poll.read = at(-1);
         let later = now + SignedDuration::from_mins(10);
         assert_eq!(Poll::at(&poll.position(), later).unwrap().end(), began);
-        // A later poll moves on: up to its own horizon, or up to what there is.
+        // A later poll moves on: up to its own horizon, or up to the last order.
         let mut poll = Poll::at(&began, now + SignedDuration::from_mins(20)).unwrap();
         let (old, fresh) = (at(-30), at(19));
         poll.read = old;
@@ -178,7 +179,7 @@ mod tests {
         let refused = Poll::at(&ahead, now).unwrap_err().to_string();
         assert_eq!(refused, "it lies ahead of this host's clock");
         assert!(Poll::at(&Position::BEGINNING, now).is_err());
-        // The clocks of who gave it out and of who reads it, as far apart as can be.
+        // The writer's and the reader's clocks as far apart as possible.
         let ahead = end(now + SKEW);
         assert!(Poll::at(&ahead, now - SKEW).is_ok());
     }

@@ -382,7 +382,7 @@ fn every_wrong_request_is_refused_and_says_nothing() {
             415,
             "send application/json",
         ),
-        ("PUT /session", &[], "", 405, "does not answer to PUT"),
+        ("PUT /session", &[], "", 405, "PUT is not allowed"),
         // Other sites: forms that log one in as somebody else, orders in one's name.
         (
             "POST /session",
@@ -481,7 +481,7 @@ fn who_guesses_is_slowed_down_and_never_logged() {
         for secret in ["geheimnis", "ada@example", "shop_session"] {
             assert!(!line.to_lowercase().contains(secret), "{line}");
         }
-        if line.contains("stopped; every order") {
+        if line.contains("stopped; every request") {
             break;
         }
     }

@@ -87,7 +87,7 @@ fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
     half.read_exact(&mut go_on).unwrap();
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     service.signal("TERM");
-    service.wait_for("finishing the orders under way");
+    service.wait_for("finishing the requests in progress");
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(service.address).is_ok() {
         assert!(Instant::now() < deadline, "it still takes connections");
@@ -95,7 +95,7 @@ fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
     half.write_all(ORDER.as_bytes()).unwrap();
     let answer = answer(&mut half).expect("the order under way is answered");
     assert_eq!(answer.status, 200, "{answer:?}");
-    service.wait_for("every order under way was answered");
+    service.wait_for("every request in progress was answered");
     assert_eq!(service.ended().code(), Some(0));
     let id = answer.json()["id"].as_str().unwrap().to_owned();
     assert_eq!(kept(folder.path()), [id]);
@@ -133,7 +133,7 @@ fn sigterm_closes_no_connection_on_a_client_that_uses_it_in_time() {
         assert!(!ask(client));
     }
     service.signal("TERM");
-    service.wait_for("finishing the orders under way");
+    service.wait_for("finishing the requests in progress");
     assert_eq!(service.ask("GET", "/gtg", "", b"").status, 503);
     for client in &mut clients {
         assert!(ask(client), "it is asked to go");
@@ -179,7 +179,7 @@ fn a_folder_that_goes_bad_is_said_and_one_that_comes_back_is_used() {
         details["detail"]
             .as_str()
             .unwrap()
-            .contains("prepare the folder"),
+            .contains("create the folder"),
         "{details}"
     );
     let refused = service.ask("POST", "/order", "application/json", ORDER.as_bytes());

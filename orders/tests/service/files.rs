@@ -107,7 +107,7 @@ fn a_vanished_folder_is_said_and_refused() {
         service
             .ask_as_operator("/gtg?details")
             .body
-            .contains("has vanished while it was in use")
+            .contains("was deleted while it was in use")
     });
     assert!(!here.exists(), "nothing was begun in its place");
     std::fs::rename(&away, &here).unwrap();
@@ -155,7 +155,7 @@ fn a_clean_end_leaves_nothing_to_mend_and_an_unclean_one_is_said() {
     for (signal, said) in [
         ("TERM", "store opened"),
         ("KILL", "store opened"),
-        ("TERM", "store opened and mended after an unclean end"),
+        ("TERM", "store opened and repaired after an unclean end"),
     ] {
         let mut command = orders();
         command.args(["--store", &format!("file://{}", folder.path().display())]);

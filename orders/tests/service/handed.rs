@@ -78,7 +78,7 @@ fn what_connected_before_the_stop_is_still_served_by_the_one_that_stops() {
     .unwrap();
     half.read_exact(&mut [0; 25]).unwrap();
     service.signal("TERM");
-    service.wait_for("finishing the orders under way");
+    service.wait_for("finishing the requests in progress");
     half.write_all(ORDER.as_bytes()).unwrap();
     let answer = answer(&mut half).expect("the order under way is answered");
     assert_eq!(answer.status, 200, "{answer:?}");

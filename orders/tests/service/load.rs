@@ -66,7 +66,7 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
     let (code, said) = run(&load);
     assert_eq!(
         (code, last(&said)),
-        (0, "orders: placed 50, failed 0; the store was not asked"),
+        (0, "orders: placed 50, failed 0; the store was not checked"),
         "{said}"
     );
     let more = [
@@ -153,7 +153,7 @@ fn an_address_with_no_store_at_it_is_not_a_store_that_lost_everything() {
             (code, last(&said)),
             (
                 1,
-                "orders: placed 1, failed 0; the store could not be asked"
+                "orders: placed 1, failed 0; the store could not be checked"
             ),
             "{said}"
         );
@@ -221,7 +221,7 @@ fn the_services_own_list_is_as_good_as_its_store() {
         ),
         "{said}"
     );
-    let twice = format!("twice: {}, as ", id.trim_matches('"'));
+    let twice = format!("twice: {} and ", id.trim_matches('"'));
     assert!(
         said.contains(&twice) && said.contains(&format!("order 7 of run {run_id}")),
         "{said}"
@@ -235,7 +235,7 @@ fn the_services_own_list_is_as_good_as_its_store() {
         (code, last(&said)),
         (
             1,
-            "orders: placed 1500, failed 0; the store could not be asked"
+            "orders: placed 1500, failed 0; the store could not be checked"
         ),
         "{said}"
     );
@@ -302,7 +302,7 @@ fn connections_are_made_once_and_used_again() {
     let (code, said) = run(&load);
     assert_eq!(
         (code, last(&said)),
-        (0, "orders: placed 400, failed 0; the store was not asked"),
+        (0, "orders: placed 400, failed 0; the store was not checked"),
         "{said}"
     );
     assert_eq!(front.visitors(), 4);
@@ -425,7 +425,7 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
         (code, last(&said)),
         (
             Some(0),
-            "orders: placed 10, failed 0; the store was not asked"
+            "orders: placed 10, failed 0; the store was not checked"
         ),
         "{said}"
     );
@@ -455,7 +455,7 @@ fn failures_count_and_have_their_reason() {
     ]);
     assert_eq!(
         (code, last(&said)),
-        (1, "orders: placed 0, failed 10; the store was not asked"),
+        (1, "orders: placed 0, failed 10; the store was not checked"),
         "{said}"
     );
     assert!(

@@ -102,6 +102,6 @@ fn a_topic_that_does_not_answer_holds_up_no_order() {
     // Eight are under way, and eight more for each time that the first were given up meanwhile.
     assert!(waiting.is_some_and(|count: u32| count >= 10), "{metrics}");
     service.signal("TERM");
-    service.wait_for("some notices wait in the store");
+    service.wait_for("some notices were not sent");
     assert_eq!(service.ended().code(), Some(0));
 }

@@ -1,8 +1,8 @@
 //! `GET /openapi.json`: the contract as an OpenAPI 3.1 document.
 //!
-//! Written by hand, a fragment a module beside this file; put together once, at the start, of the
-//! modules that are on and of what the settings decide. Its tests hold it to what the service really
-//! answers: a path, method, status or field that is only in one of the two is a failure.
+//! Written by hand in one fragment per module, next to this file; merged once at the start, from the modules
+//! that are on and the settings. Tests compare it with the service's actual responses: a path, method, status
+//! or field that only one of the two has is a failure.
 //! <https://spec.openapis.org/oas/v3.1.0>
 
 use axum::body::Bytes;
@@ -21,12 +21,12 @@ const PAGE: &str = include_str!("page.json");
 const CANDIDATES: &str = include_str!("candidates.json");
 const ACCOUNTS: &str = include_str!("accounts.json");
 
-/// The document, written once.
+/// The serialised document.
 #[derive(Debug, Clone)]
 pub(super) struct Document(Bytes);
 
 impl Document {
-    /// The document of this shop.
+    /// The document for this shop's settings.
     pub(super) fn of(shop: &Shop) -> Self {
         Self(document(shop).to_string().into())
     }
@@ -37,7 +37,7 @@ impl Document {
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/json"),
             ),
-            // During a roll boxes of two releases answer side by side.
+            // During a roll, instances of two releases serve side by side.
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         ];
         (headers, self.0.clone()).into_response()
@@ -49,7 +49,7 @@ fn document(shop: &Shop) -> Value {
     if shop.candidates.is_some() {
         fragments.push(CANDIDATES);
     }
-    if shop.desk.is_some() {
+    if shop.accounts.is_some() {
         fragments.push(ACCOUNTS);
     }
     let mut document = Value::Object(Map::new());
@@ -68,7 +68,7 @@ fn document(shop: &Shop) -> Value {
     document
 }
 
-/// Lays `fragment` into `document`: objects are joined, lists lengthened, all else replaced.
+/// Merges `fragment` into `document`: objects are merged, arrays appended, other values replaced.
 fn merge(document: &mut Value, fragment: Value) {
     match (document, fragment) {
         (Value::Object(into), Value::Object(from)) => {

@@ -376,7 +376,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
     let answer = ask(&router, get_as("/metrics", None)).await;
     seen.insert(judge(&document, "/metrics", "get", &answer));
     let mut changes = shop.readiness.changes();
-    let watching = tokio::spawn(shop.readiness.clone().watch(shop.store.clone()));
+    let watching = tokio::spawn(shop.readiness.clone().probe_forever(shop.store.clone()));
     changes.changed().await.unwrap();
     for path in ["/gtg", "/gtg?details"] {
         let answer = ask(&router, get_as(path, None)).await;

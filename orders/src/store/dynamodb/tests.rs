@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::super::contract::Clocks;
-use super::super::{contract, faults};
+use super::super::{contract, network_faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
@@ -48,7 +48,7 @@ async fn a_table_that_is_missing_or_has_other_keys_is_named() {
     let missing = store(&moto.endpoint, "nowhere");
     let error = format!("{:#}", missing.probe().await.unwrap_err());
     assert!(error.contains("table nowhere"), "{error}");
-    assert!(error.contains("hint: make the table"), "{error}");
+    assert!(error.contains("hint: create the table"), "{error}");
     assert!(matches!(
         missing.create(&contract::order("Ada").into()).await,
         Err(CreateError::Unavailable(_))
@@ -56,7 +56,10 @@ async fn a_table_that_is_missing_or_has_other_keys_is_named() {
     moto.make_table("other", &["CandidateName"]).await;
     let error = store(&moto.endpoint, "other").probe().await.unwrap_err();
     let error = format!("{error:#}");
-    assert!(error.contains("hint: has the table the keys"), "{error}");
+    assert!(
+        error.contains("hint: create the table with the keys"),
+        "{error}"
+    );
 }
 
 /// A clock that was wrong while the id was made. Nothing is asked of the table.
@@ -175,7 +178,7 @@ async fn a_bad_network_is_borne() {
     moto.make_table("shop", &["pk", "sk"]).await;
     let reach = |endpoint: &str| -> Box<dyn Store> { Box::new(store(endpoint, "shop")) };
     let busy = Fate::Answered(400, THROTTLED.to_owned());
-    faults::are_borne(&reach, &moto.endpoint, busy).await;
+    network_faults::are_survived(&reach, &moto.endpoint, busy).await;
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
-//! The database: its tables, how it is opened, checked and mended, and what is read from it.
+//! The database file: its tables, how it is opened, checked and repaired, and reading from it.
 //!
-//! Owns the form of the file. An order is a row of JSON ([`Order::to_row`]) under its id's 16 bytes, so that it can be
-//! read in ten years without this program. What must be kept or refused together with an order
-//! (its claim, its notice, its number in the sequence) is in tables of the same file, hence of the same
+//! Owns the file's format. An order is a JSON row ([`Order::to_row`]) under its id's 16 bytes, so that it can
+//! be read in ten years without this program. What must be stored or refused together with an order (its
+//! claim, its notice, its number in the sequence) is in tables of the same file, and so part of the same
 //! transaction.
 
 use std::ops::Bound;
@@ -18,28 +18,28 @@ use redb::{
     TableDefinition,
 };
 
-use super::disk::{self, Failures, Identity, Watched};
-use super::panics::Mark;
+use super::disk::{self, Failures, Identity, TrackedFile};
+use super::panics::PanicMarker;
 use crate::candidates::PAGE;
 use crate::order::{Order, OrderId};
 use crate::settings::FILE_STORE;
-use crate::store::numbered::{Numbered, Reading};
+use crate::store::numbered::{Numbered, NumberedPoll};
 use crate::store::{FollowError, Followed, Position};
 
 /// The file's name in its folder.
 const FILE: &str = FILE_STORE;
-/// Memory for pages of the file: the tree's upper levels and its right edge, where new orders go. The
-/// rest is left to the system's own cache, which gives it back when memory is short.
+/// Page cache: the tree's upper levels and its right edge, where new orders go. The rest is left to the
+/// operating system's cache, which shrinks when memory is short.
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
-/// Up to this size the whole file is read and checked at every start. Larger ones only after an
-/// unclean end or a failure: a restart must not take minutes.
+/// Up to this size the whole file is checked at every start. Larger files only after an unclean end or a
+/// failure: a restart must not take minutes.
 const CHECKED_AT_START: u64 = 64 * 1024 * 1024;
-/// The form of the tables below. A program that finds a newer one leaves it alone.
+/// The version of the tables below. A program that finds a newer one refuses the file.
 const FORMAT: u64 = 1;
-/// Ids in a row that is written for orders without a number.
-const NUMBERED_IN_A_ROW: usize = 256;
-/// Orders looked up at once when some have no number: bounds memory, 17 bytes each.
-const NUMBERED_AT_ONCE: usize = 1_000_000;
+/// Ids per row when numbering orders that have no number.
+const IDS_PER_ROW: usize = 256;
+/// Orders read at once to find those without a number; limits memory, at 17 bytes each.
+const MAX_UNNUMBERED: usize = 1_000_000;
 
 /// Order id → order as JSON.
 pub(super) const ORDERS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("orders");
@@ -48,9 +48,9 @@ pub(super) const CLAIMS: TableDefinition<'_, &[u8; 32], ClaimRow> = TableDefinit
 /// Order id → claim's key, by which old claims are found.
 pub(super) const CLAIMS_BY_AGE: TableDefinition<'_, &[u8; 16], &[u8; 32]> =
     TableDefinition::new("claims_by_age");
-/// The number of an order, from 1 on in the order in which orders were kept → its id and those of the orders after
-/// it in the same commit, 16 bytes each: so a row a commit and not a row an order. Every order has a number: what
-/// a release without this table wrote is given one at the next start ([`Database::number_orders`]).
+/// The number of a commit's first order → the ids of that commit's orders, 16 bytes each: one row per commit
+/// instead of one per order. Numbers start at 1, in the order in which orders were stored. Orders written by
+/// a release without this table get a number at the next start ([`Database::number_orders`]).
 pub(super) const SEQUENCE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sequence");
 /// Ids of orders whose notices are not settled.
 pub(super) const NOTICES: TableDefinition<'_, &[u8; 16], ()> = TableDefinition::new("notices");
@@ -59,28 +59,28 @@ pub(super) const CANDIDATES: TableDefinition<'_, &str, ()> = TableDefinition::ne
 /// Facts about the file itself.
 pub(super) const FACTS: TableDefinition<'_, &str, u64> = TableDefinition::new("facts");
 
-/// What a claim's key leads to.
+/// The value of a claim.
 pub(super) type ClaimRow = (&'static [u8; 32], &'static [u8; 16]);
 
-/// Where the database is, and the database when it is open.
+/// The path of the database, and the database while it is open.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct DatabaseHandle {
     folder: PathBuf,
     file: PathBuf,
-    /// Taken for writing only to put the database in or out; commits and reads share it.
+    /// Locked for writing only to open or close the database; commits and reads share it.
     open: RwLock<Option<Database>>,
     is_open: AtomicBool,
-    /// Whether this process has had it open: from then on a missing file is a loss, not a beginning.
+    /// Whether this process has had it open: from then on a missing file is data loss, not a new store.
     known: AtomicBool,
     failures: Arc<Failures>,
-    panicked: Mark,
+    panicked: PanicMarker,
 }
 
-impl Place {
+impl DatabaseHandle {
     pub(super) fn new(folder: PathBuf) -> Self {
         let file = folder.join(FILE);
         Self {
-            panicked: Mark::of(&file),
+            panicked: PanicMarker::of(&file),
             file,
             folder,
             open: RwLock::new(None),
@@ -90,12 +90,12 @@ impl Place {
         }
     }
 
-    /// Whether it is open, without waiting for anybody.
+    /// Whether it is open, without waiting.
     pub(super) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
     }
 
-    /// Runs `work` on the open database. Failures are noted: the writer opens it anew.
+    /// Runs `work` on the open database. After a failure the writer opens it again.
     pub(super) fn read<T>(
         &self,
         work: impl FnOnce(&Database) -> anyhow::Result<T>,
@@ -103,42 +103,42 @@ impl Place {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         let database = open
             .as_ref()
-            .ok_or_else(|| anyhow!("{} is being opened anew", self.file.display()))?;
-        self.watched(|| work(database))
+            .ok_or_else(|| anyhow!("{} is being reopened", self.file.display()))?;
+        self.catching_panics(|| work(database))
     }
 
-    /// Runs `work` on the file. A panic is a failure like others, where the build lets it come back.
-    fn watched<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        self.panicked.watch(work).unwrap_or_else(|| {
+    /// Runs `work` on the file. A panic counts as a failure, if the build unwinds.
+    fn catching_panics<T>(&self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.panicked.run(work).unwrap_or_else(|| {
             self.failures.note();
             Err(anyhow!(
-                "the database of {} panicked; it is checked before it is used again",
+                "the database of {} panicked; the file is checked before it is used again",
                 self.file.display()
             ))
         })
     }
 
-    /// Opens the database, or opens it anew after a failure. For the writer only.
+    /// Opens the database, or reopens it after a failure. For the writer only.
     ///
     /// # Errors
-    /// Why it cannot take orders now.
+    /// Why it cannot accept orders now.
     pub(super) fn make_ready(&self) -> anyhow::Result<()> {
         let failed = self.failures.take();
         let identity = Identity::of(&self.file)?;
         let current = self.read(|database| Ok(database.identity)).ok();
         match (current, identity) {
             (Some(current), Some(found)) if current == found && !failed => {
-                return self.room();
+                return self.require_space();
             }
             (None, None) if !self.known.load(Ordering::Acquire) => {}
             (_, None) => {
-                // Still open, it is left open: its content can then be copied from
-                // /proc/PID/fd even though its name is gone.
+                // If it is still open, leave it open: its content can then be copied from /proc/PID/fd
+                // although its name is deleted.
                 if failed {
                     self.failures.note();
                 }
                 bail!(
-                    "{} has vanished while it was in use; hint: bring it back (is its disk mounted?), or restart \
+                    "{} was deleted while it was in use; hint: restore it (or mount its disk), or restart \
                      the service to begin with no orders",
                     self.file.display()
                 );
@@ -146,8 +146,8 @@ impl Place {
             _ => {}
         }
         self.put(None);
-        let failed = failed || self.panicked.is_there();
-        let opened = self.watched(|| self.open(failed));
+        let failed = failed || self.panicked.exists();
+        let opened = self.catching_panics(|| self.open(failed));
         if failed && opened.is_err() {
             self.failures.note();
         }
@@ -156,8 +156,8 @@ impl Place {
         Ok(())
     }
 
-    /// Notes that the database must not be trusted any more.
-    pub(super) fn distrust(&self) {
+    /// Records that the open database must not be trusted.
+    pub(super) fn mark_failed(&self) {
         self.failures.note();
     }
 
@@ -171,8 +171,8 @@ impl Place {
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         self.is_open.store(is_open, Ordering::Release);
         let before = std::mem::replace(&mut *open, database);
-        // Closing it writes and reads, too. What is wrong is in the log, or found at the next opening.
-        let _ = self.watched(|| {
+        // Closing also reads and writes. Failures are logged, or found at the next opening.
+        let _ = self.catching_panics(|| {
             drop(before);
             Ok(())
         });
@@ -184,28 +184,28 @@ impl Place {
         if is_new {
             disk::make_folder(&self.folder)?;
         }
-        self.room()?;
+        self.require_space()?;
         let (file, identity) = disk::open_file(&self.file, is_new)?;
         let size = file
             .metadata()
-            .with_context(|| format!("look at {}", self.file.display()))?
+            .with_context(|| format!("read the metadata of {}", self.file.display()))?
             .len();
         if failed {
             disk::forget_cached(&file)
-                .with_context(|| format!("read {} anew from its disk", self.file.display()))?;
+                .with_context(|| format!("discard cached pages of {}", self.file.display()))?;
         }
         let unclean = disk::ended_uncleanly(&file)
-            .with_context(|| format!("read the head of {}", self.file.display()))?;
+            .with_context(|| format!("read the header of {}", self.file.display()))?;
         let is_large = size > CHECKED_AT_START;
         #[cfg(test)]
         let is_large = is_large || self.failures.injected.is_large();
         if is_large && (failed || unclean) {
-            // Said before: until it is done, the probe can only say that there is no answer.
-            tracing::warn!(file = %self.file.display(), size, failed, "reading and checking the whole store");
+            // Logged before: until it is done, the probe can only report a timeout.
+            tracing::warn!(file = %self.file.display(), size, failed, "checking the whole store");
         }
         let backend = FileBackend::new(file)
             .map_err(|error| self.explain(error))
-            .map(|file| Watched::new(file, Arc::clone(&self.failures)))?;
+            .map(|file| TrackedFile::new(file, Arc::clone(&self.failures)))?;
         let redb = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(failed || !is_large)
@@ -219,7 +219,7 @@ impl Place {
         };
         database.make_tables()?;
         if size == 0 {
-            // Else the first orders would be in a file without a name.
+            // Otherwise a crash could leave the first orders in a file without a name.
             disk::sync_folder(&self.folder)?;
         }
         let orders = database.count()?;
@@ -229,7 +229,7 @@ impl Place {
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let file = self.file.display();
         if unclean {
-            tracing::warn!(%file, orders, size, milliseconds, "store opened and mended after an unclean end");
+            tracing::warn!(%file, orders, size, milliseconds, "store opened and repaired after an unclean end");
         } else {
             tracing::info!(%file, orders, size, milliseconds, "store opened");
         }
@@ -239,18 +239,18 @@ impl Place {
     fn explain(&self, error: DatabaseError) -> anyhow::Error {
         let hint = match &error {
             DatabaseError::DatabaseAlreadyOpen => {
-                "another process has it open, and only one can; hint: stop it (fuser -v names it), or \
+                "another process has it open; hint: stop it (fuser -v names it), or \
                  ask the running service by HTTP"
             }
             DatabaseError::Storage(StorageError::Corrupted(_))
             | DatabaseError::UpgradeRequired(_) => {
-                "it is damaged or no order store; hint: move it away and put back a copy, or restart \
+                "it is damaged or not an order store; hint: move it away and restore a backup, or restart \
                  without it to begin with no orders"
             }
             DatabaseError::Storage(StorageError::Io(error))
                 if error.kind() == std::io::ErrorKind::InvalidData =>
             {
-                "it is damaged or no order store; hint: move it away and put back a copy, or restart \
+                "it is damaged or not an order store; hint: move it away and restore a backup, or restart \
                  without it to begin with no orders"
             }
             _ => "it cannot be opened",
@@ -260,12 +260,12 @@ impl Place {
             .context(format!("open {}", self.file.display()))
     }
 
-    /// Refuses when the disk is as good as full.
-    fn room(&self) -> anyhow::Result<()> {
-        let room = disk::room_in(&self.folder)?;
+    /// Refuses if the disk is almost full.
+    fn require_space(&self) -> anyhow::Result<()> {
+        let room = disk::free_space(&self.folder)?;
         #[cfg(test)]
         let room = self.failures.injected.room(room);
-        disk::enough(room, &self.folder)
+        disk::require_space(room, &self.folder)
     }
 
     #[cfg(test)]
@@ -273,7 +273,7 @@ impl Place {
         &self.failures.injected
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
@@ -284,25 +284,25 @@ impl Place {
 pub(super) struct Database {
     redb: redb::Database,
     identity: Identity,
-    /// Whether reading all of it would be felt.
+    /// Whether reading all of it takes noticeable time.
     is_large: bool,
     file: PathBuf,
 }
 
 impl Database {
-    /// A transaction for the writer; `quiet` when there is time to spare.
+    /// A transaction for the writer; `quiet` if the disk has time to spare.
     pub(super) fn write(
         &self,
         quiet: bool,
     ) -> Result<redb::WriteTransaction, redb::TransactionError> {
         let mut transaction = self.redb.begin_write()?;
-        // Writes down what a start after a crash would else find out by reading the whole file (about
-        // a second for a million orders), at the price of a second fsync.
+        // Stores allocation data that a start after a crash would otherwise compute by reading the whole file
+        // (about a second for a million orders), at the cost of a second fsync.
         transaction.set_quick_repair(quiet && self.is_large);
         Ok(transaction)
     }
 
-    /// Makes what a new file has not; refuses a file of a newer form.
+    /// Creates missing tables; refuses a file with a newer format.
     fn make_tables(&self) -> anyhow::Result<()> {
         let place = || format!("look into {}", self.file.display());
         let transaction = self.redb.begin_write().with_context(place)?;
@@ -323,7 +323,7 @@ impl Database {
             && format != FORMAT
         {
             bail!(
-                "{} has form {format}, this program knows {FORMAT}; hint: start the newer orders that wrote it",
+                "{} has format {format}, this program supports {FORMAT}; hint: start the newer version of orders that wrote it",
                 self.file.display()
             );
         }
@@ -336,13 +336,13 @@ impl Database {
         Ok(())
     }
 
-    /// Gives numbers to the orders that have none, in the order of their ids; how many those are. They were
-    /// written by a release that knew no numbers: all of them at the first start of this one, and some after
-    /// a fleet went back and forth.
+    /// Numbers the orders that have no number, sorted by id; returns how many. They were written by a release
+    /// without numbers: all of them at the first start of this one, and some after a fleet was rolled back
+    /// and forward.
     fn number_orders(&self, transaction: &redb::WriteTransaction) -> anyhow::Result<u64> {
         let orders = transaction.open_table(ORDERS)?;
         let mut sequence = transaction.open_table(SEQUENCE)?;
-        // Orders are never deleted: with a number for each the last is how many there are.
+        // Orders are never deleted, so if each has a number, the last number equals the count.
         let last = last_in(&sequence)?.map_or(0, |(number, _)| number);
         let missing = orders.len()?.saturating_sub(last);
         if missing == 0 {
@@ -353,7 +353,7 @@ impl Database {
         loop {
             let some: Vec<[u8; 16]> = ids
                 .by_ref()
-                .take(NUMBERED_AT_ONCE)
+                .take(MAX_UNNUMBERED)
                 .map(|row| row.map(|(id, _)| *id.value()))
                 .collect::<Result<_, _>>()?;
             if some.is_empty() {
@@ -369,12 +369,12 @@ impl Database {
             }
             let without = some.iter().zip(has_one).filter(|(_, has_one)| !has_one);
             let without: Vec<[u8; 16]> = without.map(|(id, _)| *id).collect();
-            for row in without.chunks(NUMBERED_IN_A_ROW) {
+            for row in without.chunks(IDS_PER_ROW) {
                 sequence.insert(next, row.as_flattened())?;
                 next += row.len() as u64;
             }
         }
-        tracing::info!(file = %self.file.display(), orders = missing, "orders were numbered in their sequence");
+        tracing::info!(file = %self.file.display(), orders = missing, "numbered the orders of an earlier release");
         Ok(missing)
     }
 
@@ -410,7 +410,7 @@ impl Database {
             .collect()
     }
 
-    /// The number and id of the last order that was kept.
+    /// The number and id of the last order that was stored.
     pub(super) fn last(&self) -> anyhow::Result<Option<(u64, OrderId)>> {
         let place = || format!("look for the last order in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
@@ -420,18 +420,18 @@ impl Database {
 
     /// Orders in the sequence from `from` on, at most `limit`.
     pub(super) fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
-        let reading = Reading::from(from)?;
+        let poll = NumberedPoll::from(from)?;
         let place = || format!("follow the orders in {}", self.file.display());
         let read = || -> anyhow::Result<(Option<OrderId>, Vec<Numbered>)> {
             let transaction = self.redb.begin_read().with_context(place)?;
             let sequence = transaction.open_table(SEQUENCE).with_context(place)?;
             let orders = transaction.open_table(ORDERS).with_context(place)?;
-            let settled = row_of(&sequence, reading.settled).with_context(place)?;
+            let settled = row_of(&sequence, poll.settled).with_context(place)?;
             let settled = settled.and_then(|(number, ids)| {
-                let index = usize::try_from(reading.settled - number).ok()?;
+                let index = usize::try_from(poll.settled - number).ok()?;
                 ids_in(ids.value()).nth(index).copied()
             });
-            let after = reading.read.saturating_add(1);
+            let after = poll.read.saturating_add(1);
             let row = row_of(&sequence, after).with_context(place)?;
             let begin = row.map_or(after, |(number, _)| number);
             let mut rows = Vec::new();
@@ -458,9 +458,9 @@ impl Database {
             Ok((settled, rows))
         };
         let (settled, rows) = read()?;
-        reading.check(settled.map(|id| (reading.settled, id)))?;
+        poll.check(settled.map(|id| (poll.settled, id)))?;
         let at_end = rows.len() < limit;
-        Ok(reading.show(rows, at_end))
+        Ok(poll.show(rows, at_end))
     }
 
     /// The oldest orders whose notices are not settled.
@@ -476,7 +476,7 @@ impl Database {
             .collect()
     }
 
-    /// Whether the candidate is kept.
+    /// Whether the candidate is stored.
     pub(super) fn has_candidate(&self, name: &str) -> anyhow::Result<bool> {
         let place = || format!("look up a candidate in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
@@ -484,7 +484,7 @@ impl Database {
         Ok(table.get(name).with_context(place)?.is_some())
     }
 
-    /// A page of candidates after this one, and one more, by name.
+    /// A page of candidates after this one, plus one more, sorted by name.
     pub(super) fn candidates(&self, after: Option<&str>) -> anyhow::Result<Vec<String>> {
         let place = || format!("list candidates in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
@@ -507,7 +507,7 @@ fn ids_in(row: &[u8]) -> impl Iterator<Item = &[u8; 16]> {
 /// A row of the sequence: the number of its first order, and its ids.
 type Row<'a> = (u64, redb::AccessGuard<'a, &'static [u8]>);
 
-/// The row that would have this number.
+/// The row that would contain this number.
 fn row_of(
     sequence: &impl ReadableTable<u64, &'static [u8]>,
     number: u64,
@@ -531,9 +531,9 @@ pub(super) fn last_in(
     }))
 }
 
-/// An order from its row.
+/// Parses an order's row.
 pub(super) fn decode(id: OrderId, row: &[u8]) -> anyhow::Result<Order> {
-    // The parser's own words would quote what a customer sent.
+    // The parser's message would quote what a customer sent.
     let order: Order =
         Order::from_row(row).map_err(|_| anyhow!("the row of order {id} is damaged"))?;
     if order.id != id {

@@ -1,7 +1,7 @@
-//! What the file system is asked beside the database's own reads and writes: the file and its
-//! folder, whether they are still where they were, how much room is left.
+//! File system operations beside the database's own reads and writes: the file and its folder, whether they
+//! were replaced, how much space is left.
 //!
-//! Owns every system call that redb does not make itself, and the note of what failed last.
+//! Owns every system call that redb does not make itself, and records failures.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -16,11 +16,11 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 use rustix::fs::Advice;
 
-/// Room that is left on the disk when orders begin to be refused: the database never meets a full
-/// disk in the middle of a commit, and whoever has to clean up has room to work in.
-const ROOM: u64 = 16 * 1024 * 1024;
+/// Free disk space below which orders are refused, so that the database never meets a full disk in the middle
+/// of a commit, and the operator has space to clean up.
+const MIN_FREE: u64 = 16 * 1024 * 1024;
 
-/// Which file a path names.
+/// Identifies the file behind a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Identity {
     device: u64,
@@ -28,7 +28,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Of the file at `path`, if there is one.
+    /// The identity of the file at `path`, if it exists.
     pub(super) fn of(path: &Path) -> anyhow::Result<Option<Self>> {
         match std::fs::metadata(path) {
             Ok(metadata) => Ok(Some(Self::from(&metadata))),
@@ -40,7 +40,9 @@ impl Identity {
             {
                 Ok(None)
             }
-            Err(error) => Err(error).with_context(|| format!("look at {}", path.display())),
+            Err(error) => {
+                Err(error).with_context(|| format!("read the metadata of {}", path.display()))
+            }
         }
     }
 
@@ -52,23 +54,23 @@ impl Identity {
     }
 }
 
-/// Makes the folder, for this user's eyes only: orders are customers' data.
+/// Creates the folder, accessible to this user only: orders are customers' data.
 pub(super) fn make_folder(folder: &Path) -> anyhow::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .with_context(|| format!("prepare the folder {}", folder.display()))
+        .with_context(|| format!("create the folder {}", folder.display()))
 }
 
-/// Makes names in the folder survive a crash of the machine.
+/// Makes the folder's entries survive a crash of the machine.
 pub(super) fn sync_folder(folder: &Path) -> anyhow::Result<()> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .with_context(|| format!("sync the folder {}", folder.display()))
 }
 
-/// Opens the file for reading and writing; makes it only if `make`.
+/// Opens the file for reading and writing; creates it only if `make`.
 pub(super) fn open_file(path: &Path, make: bool) -> anyhow::Result<(File, Identity)> {
     let file = OpenOptions::new()
         .read(true)
@@ -80,15 +82,15 @@ pub(super) fn open_file(path: &Path, make: bool) -> anyhow::Result<(File, Identi
         .with_context(|| format!("open {}", path.display()))?;
     let metadata = file
         .metadata()
-        .with_context(|| format!("look at {}", path.display()))?;
+        .with_context(|| format!("read the metadata of {}", path.display()))?;
     if !metadata.is_file() {
         bail!("{} is not a file", path.display());
     }
     Ok((file, Identity::from(&metadata)))
 }
 
-/// Whether whoever had the database open ended without closing it. redb does not tell: the byte after its
-/// magic number does, and is kept true before anything else is written.
+/// Whether the last process that had the database open ended without closing it. redb does not report this;
+/// the byte after its magic number does, and is updated before anything else is written.
 /// <https://github.com/cberner/redb/blob/master/docs/design.md#database-header-64-bytes>
 pub(super) fn ended_uncleanly(file: &File) -> io::Result<bool> {
     const MAGIC: &[u8; 4] = b"redb";
@@ -101,38 +103,38 @@ pub(super) fn ended_uncleanly(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Bytes left on the disk of `folder` for this user.
-pub(super) fn room_in(folder: &Path) -> anyhow::Result<u64> {
+/// Free bytes on the disk of `folder` for this user.
+pub(super) fn free_space(folder: &Path) -> anyhow::Result<u64> {
     let disk = rustix::fs::statvfs(folder)
-        .with_context(|| format!("ask for the room in {}", folder.display()))?;
+        .with_context(|| format!("read the free space of {}", folder.display()))?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Refuses when there is hardly any `room` left on the disk of `folder`.
-pub(super) fn enough(room: u64, folder: &Path) -> anyhow::Result<()> {
-    if room < ROOM {
+/// Fails if there is hardly any space left on the disk of `folder`.
+pub(super) fn require_space(free: u64, folder: &Path) -> anyhow::Result<()> {
+    if free < MIN_FREE {
         bail!(
-            "the disk of {} is full: {} MiB left, {} are needed; hint: make room, it goes on by itself",
+            "the disk of {} is full: {} MiB left, {} are needed; hint: free some space; the service resumes by itself",
             folder.display(),
-            room >> 20,
-            ROOM >> 20
+            free >> 20,
+            MIN_FREE >> 20
         );
     }
     Ok(())
 }
 
-/// Makes the next reader read what is on the disk and not what the system remembers of it. After
-/// a failed write or fsync the two may differ: the system drops what it could not write but goes on
-/// showing it, and a database that builds on that is gone with the next power cut.
+/// Makes the next read return what is on the disk instead of what the operating system has cached. After a
+/// failed write or fsync the two may differ: the system drops pages it could not write but keeps returning
+/// them, and a database built on those is lost at the next power cut.
 /// <https://wiki.postgresql.org/wiki/Fsync_Errors>
 pub(super) fn forget_cached(file: &File) -> io::Result<()> {
-    // What can still be written is; what cannot stays unwritten and is dropped with the rest.
+    // Writes what can still be written; the rest is dropped with the cache.
     let synced = file.sync_all();
     rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?;
     synced
 }
 
-/// Whether the disk failed since the last look.
+/// Whether the disk failed since the last check.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     seen: AtomicBool,
@@ -141,30 +143,30 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// Notes one.
+    /// Records a failure.
     pub(super) fn note(&self) {
         self.seen.store(true, Ordering::Release);
     }
 
-    /// Whether there was one, and forgets it.
+    /// Returns whether there was a failure, and resets it.
     pub(super) fn take(&self) -> bool {
         self.seen.swap(false, Ordering::AcqRel)
     }
 }
 
-/// redb's own file, with every failure noted.
+/// redb's file backend, recording every failure.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct TrackedFile {
     file: FileBackend,
     failures: Arc<Failures>,
 }
 
-impl Watched {
+impl TrackedFile {
     pub(super) fn new(file: FileBackend, failures: Arc<Failures>) -> Self {
         Self { file, failures }
     }
 
-    fn watch<T>(&self, result: io::Result<T>) -> io::Result<T> {
+    fn track<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if result.is_err() {
             self.failures.note();
         }
@@ -172,25 +174,25 @@ impl Watched {
     }
 }
 
-impl StorageBackend for Watched {
+impl StorageBackend for TrackedFile {
     fn len(&self) -> io::Result<u64> {
-        self.watch(self.file.len())
+        self.track(self.file.len())
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.watch(self.file.read(offset, out))
+        self.track(self.file.read(offset, out))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         #[cfg(test)]
         self.failures.injected.did(super::tests::Did::SetLen(len));
-        self.watch(self.file.set_len(len))
+        self.track(self.file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
         #[cfg(test)]
-        self.watch(self.failures.injected.before_sync())?;
-        self.watch(self.file.sync_data())?;
+        self.track(self.failures.injected.before_sync())?;
+        self.track(self.file.sync_data())?;
         #[cfg(test)]
         self.failures.injected.did(super::tests::Did::Sync);
         Ok(())
@@ -198,8 +200,8 @@ impl StorageBackend for Watched {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         #[cfg(test)]
-        self.watch(self.failures.injected.before_write(offset, data))?;
-        self.watch(self.file.write(offset, data))
+        self.track(self.failures.injected.before_write(offset, data))?;
+        self.track(self.file.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {

@@ -1,9 +1,8 @@
 //! The file store: one database, `orders.redb`, in one folder.
 //!
-//! Owns the way in: callers serialise their order on their own task, hand it to the one writer thread
-//! (`writer.rs`) and wait; the writer makes many orders durable with one fsync. Reads see a
-//! snapshot and never wait for the writer. What the database holds and how it is opened, checked
-//! and mended is in `database.rs`.
+//! Callers serialise their order, send it to the single writer thread (`writer.rs`) and wait; the writer
+//! makes many orders durable with one fsync. Reads see a snapshot and never wait for the writer. Tables,
+//! opening, checking and repairing are in `database.rs`.
 
 mod database;
 mod disk;
@@ -23,39 +22,39 @@ use super::{CreateError, Entry, FollowError, Followed, Kept, Position, Store};
 use crate::candidates::{Candidates, Names};
 use crate::order::{Order, OrderId};
 
-use database::{Database, Place};
+use database::{Database, DatabaseHandle};
 use writer::{Change, Failed, Job, Outcome};
 
-/// Orders that may wait for the writer. More than the service has under way at once; whoever comes
-/// beyond is told to try again rather than kept in memory.
+/// Orders that may wait for the writer: more than the service processes at once. Further ones are refused
+/// with a retry instead of being kept in memory.
 const WAITING: usize = 1024;
-/// Reads at once: more would only queue in the disk, and cost a thread each.
+/// Concurrent reads: more would only queue at the disk, at the cost of a thread each.
 const READERS: usize = 8;
-/// How long closing may take: a dead disk must not keep the process from ending.
+/// Time limit for closing: a failed disk must not keep the process from ending.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Orders in a folder. Clones are the same store.
+/// Orders in a folder. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct FileStore {
-    place: Arc<Place>,
+    place: Arc<DatabaseHandle>,
     jobs: SyncSender<Job>,
     readers: Arc<Semaphore>,
 }
 
 impl FileStore {
-    /// A store in `folder`, which is made at the first probe or order. Starts the writer's thread,
-    /// which ends when the last clone is dropped.
+    /// A store in `folder`, which is created at the first probe or order. Starts the writer thread, which
+    /// ends when the last clone is dropped.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// If the thread cannot be started.
     pub fn new(folder: PathBuf) -> anyhow::Result<Self> {
-        let place = Arc::new(Place::new(folder));
+        let place = Arc::new(DatabaseHandle::new(folder));
         let (jobs, queue) = sync_channel(WAITING);
         let for_writer = Arc::clone(&place);
         std::thread::Builder::new()
             .name("order-writer".to_owned())
             .spawn(move || writer::run(&for_writer, &queue))
-            .context("start the thread that writes orders")?;
+            .context("start the order writer thread")?;
         Ok(Self {
             place,
             jobs,
@@ -63,21 +62,21 @@ impl FileStore {
         })
     }
 
-    /// Hands a change to the writer and waits until it is durable or refused.
+    /// Sends a change to the writer and waits until it is durable or refused.
     async fn write(&self, change: Change) -> Result<Outcome, Failed> {
         let (reply, answer) = oneshot::channel();
         match self.jobs.try_send(Job { change, reply }) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 let full = anyhow!("{WAITING} orders wait for the disk already");
-                return Err(Failed::Before(full));
+                return Err(Failed::NotWritten(full));
             }
-            Err(TrySendError::Disconnected(_)) => return Err(Failed::Before(gone())),
+            Err(TrySendError::Disconnected(_)) => return Err(Failed::NotWritten(writer_ended())),
         }
-        answer.await.map_err(|_| Failed::OnTheWay(gone()))?
+        answer.await.map_err(|_| Failed::Unknown(writer_ended()))?
     }
 
-    /// Runs blocking `work` on the database, bounded.
+    /// Runs blocking `work` on the database, with limited concurrency.
     async fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
@@ -88,8 +87,8 @@ impl FileStore {
         let permit = Arc::clone(&self.readers).acquire_owned().await?;
         let place = Arc::clone(&self.place);
         tokio::task::spawn_blocking(move || {
-            // Held here and not by the caller: a caller that gave up must not free a place whose
-            // thread is still stuck in the disk.
+            // Held here and not by the caller: a caller that gives up must not free a slot whose thread still
+            // waits for the disk.
             let _permit = permit;
             place.read(work)
         })
@@ -97,8 +96,10 @@ impl FileStore {
     }
 }
 
-fn gone() -> anyhow::Error {
-    anyhow!("the writer of the store has ended; hint: see the log for why, and restart the service")
+fn writer_ended() -> anyhow::Error {
+    anyhow!(
+        "the order writer thread has ended; hint: find the cause in the log and restart the service"
+    )
 }
 
 #[async_trait]
@@ -144,7 +145,7 @@ impl Store for FileStore {
 
     async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
         let from = *from;
-        // What is not here is no failure of the file.
+        // An invalid position is not a failure of the file.
         self.read(move |database| match database.follow(&from, limit) {
             Err(FollowError::Failed(error)) => Err(error),
             followed => Ok(followed),
@@ -172,10 +173,10 @@ impl Store for FileStore {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let error = anyhow::Error::from(error);
-                tracing::warn!(error = format!("{error:#}"), "the store was not closed");
+                tracing::warn!(error = format!("{error:#}"), "could not close the store");
             }
             Err(_) => {
-                tracing::warn!("the store was not closed in time; it is mended at the next start")
+                tracing::warn!("the store was not closed in time; it is repaired at the next start")
             }
         }
     }

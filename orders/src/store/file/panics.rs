@@ -1,9 +1,8 @@
-//! What is left of a panic inside redb.
+//! Marker files for panics inside redb.
 //!
-//! redb trusts a file that was closed cleanly, and may panic over damage it then meets, at the opening
-//! of a large file or at any later read. Owns the mark beside the file that says so, since a build
-//! that aborts has no other way to tell its next start: that one checks the whole file first, and a
-//! check names damage instead of panicking over it.
+//! redb trusts a file that was closed cleanly, and may panic over damage that it finds when opening a large
+//! file or at a later read. The marker next to the file tells the next start, even if the build aborts on
+//! panics, to check the whole file first; a check reports damage instead of panicking.
 
 use std::cell::RefCell;
 use std::fs;
@@ -15,22 +14,22 @@ use std::sync::{Arc, Once};
 use anyhow::Context;
 
 thread_local! {
-    /// The mark of the file that this thread is in the middle of.
+    /// The marker of the file that this thread is working on.
     static AT_WORK: RefCell<Option<Arc<Path>>> = const { RefCell::new(None) };
 }
 
-/// The mark of a file.
+/// The marker of a file.
 #[derive(Debug)]
-pub(super) struct Mark(Arc<Path>);
+pub(super) struct PanicMarker(Arc<Path>);
 
-impl Mark {
-    /// That of `file`.
+impl PanicMarker {
+    /// The marker of `file`.
     pub(super) fn of(file: &Path) -> Self {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let previous = take_hook();
             set_hook(Box::new(move |panic| {
-                leave(panic);
+                write_marker(panic);
                 previous(panic);
             }));
         });
@@ -39,12 +38,12 @@ impl Mark {
         Self(PathBuf::from(path).into())
     }
 
-    /// Whether the last one at work on the file panicked, or cannot be known not to have.
-    pub(super) fn is_there(&self) -> bool {
+    /// Whether the last work on the file panicked, or may have.
+    pub(super) fn exists(&self) -> bool {
         fs::exists(&self.0).unwrap_or(true)
     }
 
-    /// The file was checked.
+    /// Removes the marker, after the file was checked.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -54,30 +53,30 @@ impl Mark {
         }
     }
 
-    /// Runs `work` on the file; `None` when it panicked and the build lets that come back.
-    pub(super) fn watch<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+    /// Runs `work` on the file; `None` if it panicked and the build unwinds.
+    pub(super) fn run<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         AT_WORK.set(Some(Arc::clone(&self.0)));
-        // What it leaves half done is never used again: the file is opened anew.
+        // Inconsistent state is never used again: the file is reopened.
         let outcome = catch_unwind(AssertUnwindSafe(work));
         AT_WORK.set(None);
         outcome.ok()
     }
 }
 
-/// Leaves the mark when the thread was at work on a file.
-fn leave(panic: &PanicHookInfo<'_>) {
-    let Some(mark) = AT_WORK.take() else {
+/// Writes the marker if the panicking thread was working on a file.
+fn write_marker(panic: &PanicHookInfo<'_>) {
+    let Some(marker) = AT_WORK.take() else {
         return;
     };
     let place = panic.location().map(ToString::to_string);
     let place = place.unwrap_or_default();
-    // The panic's own words stay out of the log: they may quote what is in the file.
+    // The panic's message is not logged: it may quote what is in the file.
     tracing::error!(
-        file = %mark.with_extension("").display(),
+        file = %marker.with_extension("").display(),
         place,
-        "the database panicked: its file may be damaged, and is checked before it is used again"
+        "the database panicked; its file may be damaged and is checked before it is used again"
     );
-    if let Err(error) = fs::write(&mark, format!("{place}\n")) {
-        tracing::error!(mark = %mark.display(), %error, "the mark that has the file checked was not left");
+    if let Err(error) = fs::write(&marker, format!("{place}\n")) {
+        tracing::error!(marker = %marker.display(), %error, "could not write the marker that requires a check");
     }
 }

@@ -229,7 +229,7 @@ async fn says_which_place_does_not_work() {
     let store = store(&file.join("below"));
     let error = said(store.probe().await);
     assert!(
-        error.contains("prepare the folder") && error.contains("file/below"),
+        error.contains("create the folder") && error.contains("file/below"),
         "{error}"
     );
     refusal(&store).await;
@@ -326,13 +326,13 @@ async fn a_file_that_vanished_is_not_begun_anew() {
     fs::rename(&here, &away).unwrap();
     let error = refusal(&store).await;
     assert!(
-        error.contains("has vanished while it was in use; hint:"),
+        error.contains("was deleted while it was in use; hint:"),
         "{error}"
     );
     assert!(store.probe().await.is_err());
     assert!(!here.exists(), "nothing is made in its place");
     fs::create_dir(&here).unwrap();
-    assert!(refusal(&store).await.contains("has vanished"));
+    assert!(refusal(&store).await.contains("was deleted"));
     fs::remove_dir(&here).unwrap();
     fs::rename(&away, &here).unwrap();
     recovered(&store).await;
@@ -393,7 +393,7 @@ async fn a_damaged_file_is_said_and_left_alone() {
         let store = store(&place);
         let error = said(store.probe().await);
         assert!(
-            error.contains("is damaged or no order store; hint: move it away"),
+            error.contains("is damaged or not an order store; hint: move it away"),
             "{what}: {error}"
         );
         assert!(!error.contains("Rose Row"), "{what}: {error}");

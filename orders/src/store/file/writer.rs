@@ -1,8 +1,7 @@
 //! The writer: one thread that makes changes durable, many with one fsync.
 //!
-//! Owns group commit. While one batch is on its way to the disk the next one gathers; each caller is
-//! answered after the commit that holds its change, never before. One change cannot fail alone: a
-//! batch is durable as a whole or refused as a whole.
+//! Implements group commit. While one batch is written the next one accumulates; each caller gets its result
+//! after the commit of its change, never before. A batch is durable as a whole or refused as a whole.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -13,33 +12,33 @@ use redb::{ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::database::{
-    CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, FACTS, NOTICES, ORDERS, Place, SEQUENCE, decode,
-    last_in,
+    CANDIDATES, CLAIMS, CLAIMS_BY_AGE, Database, DatabaseHandle, FACTS, NOTICES, ORDERS, SEQUENCE,
+    decode, last_in,
 };
 use crate::clock::Sweeps;
 use crate::order::OrderId;
 use crate::store::{Claim, CreateError};
 
-/// Changes in one commit at most: bounds memory, and how long the first of them waits for the last.
+/// Changes per commit: limits memory, and how long the first waits for the last.
 const BATCH: usize = 256;
-/// Bytes of orders in one commit at most; well below the room that is kept free on the disk.
+/// Bytes of orders per commit; well below the free space that is required.
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
-/// How long a claim is kept. Clients retry for minutes, queues for days.
+/// Lifetime of a claim. Clients retry for minutes, queues for days.
 const CLAIMS_KEPT: Duration = Duration::from_secs(72 * 3600);
-/// Old claims are looked for this often.
+/// How often old claims are deleted.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// How many of them go in one commit at most, so that no order waits for a great clearing.
+/// Claims deleted per commit, so that no order waits for a large deletion.
 const SWEEP: usize = 512;
-/// An attempt to open the database that takes longer is not repeated at once.
+/// A failed attempt to open the database that takes longer is not repeated at once.
 const LONG_ATTEMPT: Duration = Duration::from_millis(250);
-/// The longest the writer rests between two commits.
-const LONGEST_REST: Duration = Duration::from_millis(1);
-/// With so few changes in a commit the disk has time to spare.
-const QUIET: usize = 4;
-/// A probe that follows a commit this closely has been answered by it.
+/// Longest pause between two commits.
+const MAX_PAUSE: Duration = Duration::from_millis(1);
+/// With so few changes per commit the disk has time to spare.
+const FEW_CHANGES: usize = 4;
+/// A probe this soon after a successful commit succeeds without one of its own.
 const FRESH: Duration = Duration::from_millis(1500);
 
-/// A change and who waits for it.
+/// A change and the caller that waits for it.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) change: Change,
@@ -49,18 +48,18 @@ pub(super) struct Job {
 /// Why a change was not confirmed.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// Before anything was written: it is certain that nothing was kept.
-    Before(anyhow::Error),
-    /// On the way to the disk, which may have taken it.
-    OnTheWay(anyhow::Error),
+    /// It failed before anything was written: certainly nothing was stored.
+    NotWritten(anyhow::Error),
+    /// It failed while writing; the change may have been stored.
+    Unknown(anyhow::Error),
 }
 
 impl Failed {
-    /// The same, for one more job of the batch.
+    /// A copy, for another job of the batch.
     fn again(&self) -> Self {
         match self {
-            Self::Before(error) => Self::Before(anyhow!("{error:#}")),
-            Self::OnTheWay(error) => Self::OnTheWay(anyhow!("{error:#}")),
+            Self::NotWritten(error) => Self::NotWritten(anyhow!("{error:#}")),
+            Self::Unknown(error) => Self::Unknown(anyhow!("{error:#}")),
         }
     }
 }
@@ -68,7 +67,7 @@ impl Failed {
 impl From<Failed> for anyhow::Error {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Before(error) | Failed::OnTheWay(error) => error,
+            Failed::NotWritten(error) | Failed::Unknown(error) => error,
         }
     }
 }
@@ -76,71 +75,71 @@ impl From<Failed> for anyhow::Error {
 impl From<Failed> for CreateError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Before(error) => Self::NotKept(error),
-            Failed::OnTheWay(error) => Self::Unavailable(error),
+            Failed::NotWritten(error) => Self::NotKept(error),
+            Failed::Unknown(error) => Self::Unavailable(error),
         }
     }
 }
 
-/// What is to become durable.
+/// A change to make durable.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// An order, with what is kept beside it.
+    /// An order, with its claim and notice.
     Order {
         id: OrderId,
         row: Vec<u8>,
         claim: Option<Claim>,
         notice: bool,
     },
-    /// The notice of this order is sent.
+    /// The notice of this order was sent.
     Settled(OrderId),
     /// A candidate.
     Candidate(String),
-    /// Nothing but the proof that a change would be.
+    /// Tests whether a change would succeed.
     Probe,
-    /// Nothing; the database is to be open.
+    /// No change; opens the database.
     None,
-    /// Nothing more; the database is to be closed.
+    /// No more changes; closes the database.
     Close,
 }
 
-/// What became of it.
+/// The result of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// It is durable.
     Done,
-    /// The claim's order is this one.
+    /// An earlier order has the same claim.
     Before(OrderId),
-    /// The id belongs to another order.
+    /// A different order has the id.
     Exists,
-    /// The claim's key belongs to other fields.
+    /// The claim's key was used for other fields.
     KeyReused,
 }
 
-/// Serves `queue` until nobody can put anything in any more, then closes the database.
+/// Serves `queue` until all senders are dropped, then closes the database.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the writer rests on a thread of its own, where nobody else wants to run"
+    reason = "the writer pauses on its own thread, where nothing else runs"
 )]
-pub(super) fn run(place: &Place, queue: &Receiver<Job>) {
+pub(super) fn run(place: &DatabaseHandle, queue: &Receiver<Job>) {
     let mut writer = Writer {
         place,
         committed: None,
         sweeps: Sweeps::every(SWEEP_INTERVAL),
         refused: None,
-        rest: Duration::ZERO,
+        pause: Duration::ZERO,
         closed: false,
     };
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = queue.recv() {
-        std::thread::sleep(writer.rest);
+        std::thread::sleep(writer.pause);
         gather(queue, first, &mut batch);
         writer.serve(&mut batch);
     }
     place.close();
 }
 
-/// `first` and what waits behind it, up to the bounds.
+/// Collects `first` and the waiting jobs, up to the limits.
 fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
     let mut bytes = 0;
     let mut next = Some(first);
@@ -148,7 +147,7 @@ fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
         if let Change::Order { row, .. } = &job.change {
             bytes += row.len();
         }
-        // A caller that gave up does not know whether the order was kept; keeping it now could make the
+        // A caller that gave up was told that the outcome is unknown; storing the order now could make the
         // customer's second attempt a second order.
         if !job.reply.is_closed() {
             batch.push(job);
@@ -161,32 +160,32 @@ fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
 }
 
 struct Writer<'a> {
-    place: &'a Place,
+    place: &'a DatabaseHandle,
     /// When the last commit succeeded.
     committed: Option<Instant>,
-    /// When old claims are looked for.
+    /// Schedule for deleting old claims.
     sweeps: Sweeps,
     /// Until when the database is not opened again, and why.
     refused: Option<(Instant, String)>,
-    /// How long to rest before the next commit. Those who were just answered come back one after the
-    /// other; a writer that left with the first of them would have the rest wait for two fsyncs. An
-    /// eighth of a commit halves the number of fsyncs under load; nobody who comes alone waits.
-    rest: Duration,
-    /// Whether it was told that nothing more comes.
+    /// Pause before the next commit. Callers that just got their result come back one after the other;
+    /// without a pause the first of them would start a commit, and the rest would wait for two fsyncs. An
+    /// eighth of a commit's duration halves the number of fsyncs under load; a single caller does not wait.
+    pause: Duration,
+    /// Whether the store was closed.
     closed: bool,
 }
 
 impl Writer<'_> {
-    /// Makes the batch durable and answers everybody in it.
+    /// Makes the batch durable and sends every result.
     fn serve(&mut self, batch: &mut Vec<Job>) {
         if self.closed || batch.iter().any(|job| matches!(job.change, Change::Close)) {
             self.place.close();
-            // For good: whoever comes late must not open it again behind the one who closed it.
+            // Stays closed: a late change must not open the database again.
             self.closed = true;
             for job in batch.drain(..) {
                 let answer = match job.change {
                     Change::Close => Ok(Outcome::Done),
-                    _ => Err(Failed::Before(anyhow!("the store is closed"))),
+                    _ => Err(Failed::NotWritten(anyhow!("the store is closed"))),
                 };
                 let _ = job.reply.send(answer);
             }
@@ -196,7 +195,7 @@ impl Writer<'_> {
         match outcomes {
             Ok(outcomes) => {
                 for (job, outcome) in batch.drain(..).zip(outcomes) {
-                    // Nobody there: the order is kept all the same, as after any lost answer.
+                    // If the caller has gone, the order is stored all the same, as after any lost response.
                     let _ = job.reply.send(Ok(outcome));
                 }
             }
@@ -209,7 +208,7 @@ impl Writer<'_> {
     }
 
     fn commit(&mut self, batch: &[Job]) -> Result<Vec<Outcome>, Failed> {
-        self.make_ready().map_err(Failed::Before)?;
+        self.make_ready().map_err(Failed::NotWritten)?;
         let writes = batch
             .iter()
             .any(|job| !matches!(job.change, Change::None | Change::Probe));
@@ -220,16 +219,15 @@ impl Writer<'_> {
         }
         let committed = self.place.read(|database| self.transact(database, batch));
         if committed.is_err() {
-            // Whatever it was, the next batch begins with a database fresh from the disk.
-            self.place.distrust();
+            // Whatever failed, the next batch starts with the database reopened from disk.
+            self.place.mark_failed();
             self.committed = None;
         }
-        committed.map_err(Failed::OnTheWay)
+        committed.map_err(Failed::Unknown)
     }
 
-    /// Opens the database when it has to be. After a long attempt that failed the next one waits as long
-    /// as this one took: to read and check a large file again and again would keep a sick disk from
-    /// anything else.
+    /// Opens the database if necessary. After a long attempt that failed, waits as long as the attempt took:
+    /// checking a large file again and again would keep a failing disk busy.
     fn make_ready(&mut self) -> anyhow::Result<()> {
         if let Some((until, reason)) = &self.refused
             && Instant::now() < *until
@@ -250,7 +248,9 @@ impl Writer<'_> {
 
     fn transact(&mut self, database: &Database, batch: &[Job]) -> anyhow::Result<Vec<Outcome>> {
         let place = || format!("write to {}", self.place.file().display());
-        let transaction = database.write(batch.len() <= QUIET).with_context(place)?;
+        let transaction = database
+            .write(batch.len() <= FEW_CHANGES)
+            .with_context(place)?;
         let (outcomes, changed) = {
             let mut tables = Tables::open(&transaction).with_context(place)?;
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -271,9 +271,9 @@ impl Writer<'_> {
             transaction.commit().with_context(place)?;
             let ended = Instant::now();
             self.committed = Some(ended);
-            self.rest = match batch.len() {
+            self.pause = match batch.len() {
                 0 | 1 => Duration::ZERO,
-                _ => ((ended - began) / 8).min(LONGEST_REST),
+                _ => ((ended - began) / 8).min(MAX_PAUSE),
             };
         } else {
             transaction.abort().with_context(place)?;
@@ -286,7 +286,7 @@ impl Writer<'_> {
 struct Tables<'t> {
     orders: Table<'t, &'static [u8; 16], &'static [u8]>,
     sequence: Table<'t, u64, &'static [u8]>,
-    /// Ids of the orders of this transaction.
+    /// Ids of the orders created in this transaction.
     created: Vec<u8>,
     claims: Table<'t, &'static [u8; 32], super::database::ClaimRow>,
     claims_by_age: Table<'t, &'static [u8; 16], &'static [u8; 32]>,
@@ -309,7 +309,7 @@ impl<'t> Tables<'t> {
         })
     }
 
-    /// What becomes of the change, and whether anything is different for it.
+    /// Applies a change; returns its result and whether anything was modified.
     fn apply(&mut self, change: &Change) -> anyhow::Result<(Outcome, bool)> {
         Ok(match change {
             Change::Order {
@@ -370,7 +370,7 @@ impl<'t> Tables<'t> {
         Ok((Outcome::Done, true))
     }
 
-    /// Gives the orders of this transaction their numbers.
+    /// Assigns numbers to the orders of this transaction.
     fn number_created(&mut self) -> Result<(), redb::StorageError> {
         if !self.created.is_empty() {
             let last = last_in(&self.sequence)?.map_or(0, |(number, _)| number);
@@ -379,7 +379,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Forgets claims that are older than anybody's retry.
+    /// Deletes claims that are too old for any retry.
     fn sweep_claims(&mut self, now: Timestamp) -> anyhow::Result<bool> {
         let oldest = OrderId::floor(now - CLAIMS_KEPT);
         let old: Vec<([u8; 16], [u8; 32])> = self

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use super::super::contract::{Clocks, Follower};
-use super::super::{contract, faults};
+use super::super::{contract, network_faults};
 use super::*;
 use crate::flaky::{Fate, Flaky};
 use crate::moto::Moto;
@@ -140,7 +140,7 @@ async fn a_bad_network_is_borne() {
         "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
     let reach = |endpoint: &str| -> Box<dyn Store> { Box::new(store(endpoint, "shop")) };
     let busy = Fate::Answered(503, busy.to_owned());
-    faults::are_borne(&reach, &server.endpoint, busy).await;
+    network_faults::are_survived(&reach, &server.endpoint, busy).await;
 }
 
 /// As S3 does it while it makes room for a new rate of requests: more refusals in a row than a few quick

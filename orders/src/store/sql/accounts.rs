@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::database::Database;
 use super::entry::{ORDER_COLUMNS, read_order};
 use super::session::{Columns, Value};
-use super::statement::{Writes, limited, not_ours, rows, write};
+use super::statement::{Writes, decode_error, limited, rows, write};
 use crate::accounts::{Account, Accounts, Registered};
 use crate::order::{AccountId, Order, OrderId};
 
@@ -22,7 +22,7 @@ pub(super) struct SqlAccounts {
 }
 
 impl SqlAccounts {
-    /// Those of `database`.
+    /// The accounts in `database`.
     pub(super) fn new(database: Arc<Database>) -> Self {
         Self { database }
     }
@@ -46,10 +46,10 @@ impl SqlAccounts {
 
 fn read_account(row: &dyn Columns) -> sqlx::Result<Account> {
     Ok(Account {
-        id: row.text(0)?.parse().map_err(not_ours)?,
+        id: row.text(0)?.parse().map_err(decode_error)?,
         login: row.text(1)?,
         password_hash: row.text(2)?,
-        created_at: row.text(3)?.parse().map_err(not_ours)?,
+        created_at: row.text(3)?.parse().map_err(decode_error)?,
     })
 }
 
@@ -71,19 +71,19 @@ impl Accounts for SqlAccounts {
                 ],
             )
             .await?;
-        // A try whose answer was lost may have got through.
+        // An earlier attempt whose response was lost may have succeeded.
         let ours = inserted > 0 || self.by_id(account.id).await?.is_some();
         Ok(if ours {
             Registered::Now
         } else {
-            Registered::Taken
+            Registered::LoginTaken
         })
     }
 
     async fn by_login(&self, login: &str) -> anyhow::Result<Option<Account>> {
         let sql = "SELECT id, login, password_hash, created_at FROM accounts WHERE login = ?";
         let account = self.by(sql, login).await?;
-        // MySQL takes no notice of spaces at the end.
+        // MySQL ignores trailing spaces in comparisons.
         Ok(account.filter(|account| account.login == login))
     }
 
@@ -98,7 +98,7 @@ impl Accounts for SqlAccounts {
         account: AccountId,
         expires_at: Timestamp,
     ) -> anyhow::Result<()> {
-        // Tokens are made by chance: one that is there is this very call, tried again.
+        // Tokens are random: an existing one is from an earlier attempt of this call.
         let sql = "INSERT INTO sessions (token, account, expires_at) VALUES (?, ?, ?)";
         let account = account.to_string();
         let values = [
@@ -125,7 +125,7 @@ impl Accounts for SqlAccounts {
         let sql = "DELETE FROM sessions WHERE token = ?";
         self.write(
             "close a session",
-            Writes::Plainly,
+            Writes::Always,
             sql,
             &[Value::Bytes(&token)],
         )
@@ -136,7 +136,7 @@ impl Accounts for SqlAccounts {
     async fn sweep_sessions(&self, now: Timestamp) -> anyhow::Result<()> {
         let sql = "DELETE FROM sessions WHERE expires_at <= ?";
         let values = [Value::Number(now.as_microsecond())];
-        self.write("sweep sessions", Writes::Plainly, sql, &values)
+        self.write("delete expired sessions", Writes::Always, sql, &values)
             .await?;
         Ok(())
     }

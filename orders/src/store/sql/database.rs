@@ -1,7 +1,7 @@
-//! A database: its address made into connections, migrated once, pooled.
+//! A database: connects to its address, migrates it once, pools connections.
 //!
-//! Owns how each engine is connected to and what is asked of every connection: durability, strict
-//! types, isolation, TLS. Knows nothing of orders.
+//! Owns how each engine is connected to and the settings of every connection: durability, strict types,
+//! isolation, TLS. Does not know orders.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,36 +21,36 @@ use super::schema;
 use super::session::{Connects, Session, Sessions};
 use crate::settings::{Engine, SqlAddress, SqlSettings, Tls};
 
-/// How long another process may hold SQLite's one lock for writing.
+/// How long to wait while another process holds SQLite's write lock.
 const BUSY: Duration = Duration::from_secs(5);
-/// Set on every connection. Strict: what does not fit is refused, not cut off. Read committed: fewer
-/// locks on gaps, so fewer deadlocks. Who waits for a lock longer than this is told so in time.
+/// Run on every new connection. Strict mode: values that do not fit are refused instead of truncated. Read
+/// committed: fewer gap locks, so fewer deadlocks. The lock timeout is shorter than the operation's.
 const MYSQL_FIRST: &str = "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
     innodb_lock_wait_timeout = 5; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
 /// Likewise, in milliseconds.
 const POSTGRES_FIRST: &str = "SET lock_timeout = 5000";
 
-/// A database.
+/// A database and its connections.
 pub(super) struct Database {
-    /// Which kind.
+    /// The engine.
     pub(super) engine: Engine,
-    /// Without any secret.
+    /// The address, without secrets.
     address: String,
     options: Box<dyn Connects>,
     connections: u32,
-    /// SQLite's.
+    /// SQLite's file.
     file: Option<DatabaseFile>,
-    /// Whether SQLite's log may hold what the disk does not.
-    doubtful: AtomicBool,
+    /// Whether a disk error may have left SQLite's write-ahead log incomplete.
+    disk_failed: AtomicBool,
     pools: OnceCell<Pools>,
 }
 
-/// The pools of a database that is migrated.
+/// The pools of a migrated database.
 pub(super) struct Pools {
-    /// For what only reads.
+    /// For reads.
     pub(super) read: Box<dyn Sessions>,
-    /// For what writes: with SQLite one connection, since one can write at a time, and those who
-    /// wait here wait in order; with a server the same as `read`.
+    /// For writes. SQLite has a single connection, on which callers wait in order; for a server it is the
+    /// same as `read`.
     write: Option<Box<dyn Sessions>>,
 }
 
@@ -66,7 +66,7 @@ impl Database {
                     SqliteConnectOptions::new()
                         .filename(path)
                         .journal_mode(SqliteJournalMode::Wal)
-                        // Every commit is synced: with NORMAL the last ones are gone after a power cut.
+                        // Syncs every commit: with NORMAL a power cut loses the last ones.
                         .synchronous(SqliteSynchronous::Full)
                         .busy_timeout(BUSY)
                         .disable_statement_logging(),
@@ -124,12 +124,12 @@ impl Database {
             options,
             connections: settings.connections,
             file,
-            doubtful: AtomicBool::new(false),
+            disk_failed: AtomicBool::new(false),
             pools: OnceCell::new(),
         })
     }
 
-    /// The pools, once the database could be reached and is migrated.
+    /// The pools; connects and migrates at the first call.
     pub(super) async fn pools(&self) -> anyhow::Result<&Pools> {
         self.pools
             .get_or_try_init(|| async {
@@ -139,12 +139,12 @@ impl Database {
                 let mut session = self.connect().await?;
                 schema::migrate(self.engine, &mut *session)
                     .await
-                    .map_err(retry::explained)
+                    .map_err(retry::explain)
                     .with_context(|| format!("migrate {}", self.address))?;
                 if let Some(file) = &self.file {
                     file.remember()?;
                 }
-                self.warn_of_losses(&mut *session).await;
+                self.warn_of_unsafe_settings(&mut *session).await;
                 let first = first(self.engine);
                 Ok(Pools {
                     read: self.options.pool(self.connections, first),
@@ -154,8 +154,8 @@ impl Database {
             .await
     }
 
-    /// Says in the log what the server is set to that would lose acknowledged orders in a crash.
-    async fn warn_of_losses(&self, session: &mut dyn Session) {
+    /// Logs server settings that could lose acknowledged orders in a crash.
+    async fn warn_of_unsafe_settings(&self, session: &mut dyn Session) {
         let settings: &[(&str, &str, &str)] = match self.engine {
             Engine::Sqlite => &[],
             Engine::MySql => &[(
@@ -174,7 +174,7 @@ impl Database {
             ],
         };
         for (sql, safe, setting) in settings {
-            // Some servers, and some users, are not told.
+            // Some servers and users cannot read the setting.
             let Ok(rows) = session.rows(sql, &[]).await else {
                 continue;
             };
@@ -191,7 +191,7 @@ impl Database {
         }
     }
 
-    /// A connection of no pool.
+    /// A connection that belongs to no pool.
     pub(super) async fn connect(&self) -> anyhow::Result<Box<dyn Session>> {
         let connect = async {
             let mut session = self.options.connect().await?;
@@ -203,54 +203,55 @@ impl Database {
         };
         connect
             .await
-            .map_err(retry::explained)
+            .map_err(retry::explain)
             .with_context(|| format!("connect to {}", self.address))
     }
 
-    /// A session to write in.
+    /// A session for writing.
     pub(super) async fn write(&self, pools: &Pools) -> sqlx::Result<Box<dyn Session>> {
         let from = pools.write.as_deref().unwrap_or(&*pools.read);
         let mut session = from.session().await?;
-        if self.doubtful.load(Ordering::Relaxed) {
-            // The kernel forgets that it could not write: what comes after in SQLite's log would be
-            // lost with what is missing before it. So the log is carried over and begun anew.
+        if self.disk_failed.load(Ordering::Relaxed) {
+            // The kernel drops pages that it could not write: later entries of SQLite's write-ahead log would
+            // be lost with the missing one. So the log is checkpointed and started over.
             let carried = session.rows("PRAGMA wal_checkpoint(TRUNCATE)", &[]).await?;
             let busy = carried.first().map_or(Ok(1), |row| row.number(0))?;
             if busy != 0 {
                 return Err(sqlx::Error::Io(std::io::Error::other(
-                    "the write-ahead log could not be begun anew after an error of the disk",
+                    "could not restart the write-ahead log after a disk error",
                 )));
             }
-            self.doubtful.store(false, Ordering::Relaxed);
+            self.disk_failed.store(false, Ordering::Relaxed);
         }
         Ok(session)
     }
 
-    /// The disk failed.
-    pub(super) fn distrust(&self) {
-        self.doubtful.store(true, Ordering::Relaxed);
+    /// Records that the disk failed.
+    pub(super) fn report_disk_failure(&self) {
+        self.disk_failed.store(true, Ordering::Relaxed);
     }
 
-    /// Fails when what is written goes where no later start will look for it.
+    /// Fails if SQLite's file was deleted or replaced.
     pub(super) fn still_there(&self) -> anyhow::Result<()> {
         self.file.as_ref().map_or(Ok(()), DatabaseFile::still_there)
     }
 
-    /// Its address, for messages.
+    /// The address, for messages.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
 
-    /// How a transaction begins that is going to write.
+    /// The statement that begins a transaction that writes.
     pub(super) fn begin(&self) -> &'static str {
         match self.engine {
-            // One that turns to writing only later is refused when another has written meanwhile.
+            // A transaction that starts with a read is refused at its first write if another one has written
+            // meanwhile.
             Engine::Sqlite => "BEGIN IMMEDIATE",
             Engine::MySql | Engine::Postgres => "BEGIN",
         }
     }
 
-    /// Inserts a row unless its key is taken; whether it did. `insert` must be an INSERT.
+    /// Inserts a row unless its key exists; returns whether it did. `insert` must be an INSERT.
     pub(super) async fn insert(
         &self,
         session: &mut dyn Session,
@@ -264,7 +265,7 @@ impl Database {
                     .await?;
                 Ok(changed > 0)
             }
-            // INSERT IGNORE would also ignore what does not fit.
+            // INSERT IGNORE would also ignore values that do not fit.
             Engine::MySql => match session.execute(insert, values).await {
                 Ok(_) => Ok(true),
                 Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(false),

@@ -1,17 +1,17 @@
-//! An entry's rows: how an order, its claim and its notice are inserted in one transaction, and how an order is read.
+//! The rows of an entry: inserts an order, its claim and its notice in one transaction, and reads an order.
 
 use jiff::Timestamp;
 
 use super::database::Database;
 use super::session::{Columns, Session, Value};
-use super::statement::not_ours;
+use super::statement::decode_error;
 use crate::order::Order;
 use crate::store::{Entry, Kept};
 
-/// The columns of an order, as `read_order` reads them.
+/// The columns of an order, in the order that `read_order` expects.
 pub(super) const ORDER_COLUMNS: &str = "id, received_at, account, name, address, flower, extra";
 
-/// What became of an entry.
+/// The result of storing an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Kept(Kept),
@@ -20,7 +20,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    /// How its transaction ends: an entry that was refused after its claim was made leaves none.
+    /// The statement that ends its transaction: a refused entry must leave no claim.
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Kept(_) => "COMMIT",
@@ -29,7 +29,7 @@ impl Outcome {
     }
 }
 
-/// Keeps the entry within the transaction that is open.
+/// Stores the entry in the current transaction.
 pub(super) async fn keep(
     database: &Database,
     session: &mut dyn Session,
@@ -57,19 +57,19 @@ pub(super) async fn keep(
                     &[Value::Bytes(&claim.key)],
                 )
                 .await?;
-            // It may have been purged in between; the next try finds it gone.
+            // It may have been purged in between; the next attempt can insert it.
             let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
             if row.bytes(0)? != claim.fingerprint {
                 return Ok(Outcome::KeyReused);
             }
             let holder = row.text(1)?;
             if holder != id {
-                let holder = holder.parse().map_err(not_ours)?;
+                let holder = holder.parse().map_err(decode_error)?;
                 return Ok(Outcome::Kept(Kept::Before(holder)));
             }
         }
     }
-    let extra = order.extra_row().map_err(not_ours)?;
+    let extra = order.extra_row().map_err(decode_error)?;
     let account = order.account.map(|account| account.to_string());
     let inserted = database
         .insert(
@@ -113,19 +113,19 @@ async fn read(session: &mut dyn Session, id: &str) -> sqlx::Result<Option<Order>
     rows.first().map(|row| read_order(&**row)).transpose()
 }
 
-/// An order out of its columns.
+/// An order from its columns.
 pub(super) fn read_order(row: &dyn Columns) -> sqlx::Result<Order> {
     let account = row.maybe_text(2)?;
     Ok(Order {
-        id: row.text(0)?.parse().map_err(not_ours)?,
-        received_at: row.text(1)?.parse().map_err(not_ours)?,
+        id: row.text(0)?.parse().map_err(decode_error)?,
+        received_at: row.text(1)?.parse().map_err(decode_error)?,
         account: account
-            .map(|account| account.parse().map_err(not_ours))
+            .map(|account| account.parse().map_err(decode_error))
             .transpose()?,
         name: row.text(3)?,
         address: row.text(4)?,
         flower: row.text(5)?,
-        extra: serde_json::from_str(&row.text(6)?).map_err(not_ours)?,
+        extra: serde_json::from_str(&row.text(6)?).map_err(decode_error)?,
         receipt: None,
     }
     .with_its_receipt())

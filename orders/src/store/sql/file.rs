@@ -1,5 +1,5 @@
-//! SQLite's file: made for its owner's eyes only, and watched, since SQLite itself goes on writing
-//! into a file that was deleted or replaced.
+//! SQLite's file: accessible to its owner only, and checked for replacement, since SQLite keeps writing to a
+//! file that was deleted or replaced.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,16 +8,16 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
 
-/// The file.
+/// SQLite's file.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    /// Device and number of the file that is open.
+    /// Device and inode of the open file.
     identity: OnceLock<(u64, u64)>,
 }
 
 impl DatabaseFile {
-    /// The file at `path`, untouched.
+    /// The file at `path`; does not access it.
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -25,15 +25,15 @@ impl DatabaseFile {
         }
     }
 
-    /// Makes it and its folder when they are not there.
+    /// Creates the file and its folder if they do not exist.
     pub(super) async fn prepare(&self) -> anyhow::Result<()> {
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)
-                    .with_context(|| format!("make the folder {}", folder.display()))?;
+                    .with_context(|| format!("create the folder {}", folder.display()))?;
             }
-            // The files SQLite puts beside it get the same mode.
+            // SQLite creates its other files with the same mode.
             OpenOptions::new()
                 .create(true)
                 .append(true)
@@ -45,29 +45,29 @@ impl DatabaseFile {
         .await?
     }
 
-    /// Remembers which file it is.
+    /// Records the file's identity.
     pub(super) fn remember(&self) -> anyhow::Result<()> {
-        let identity = self.look()?;
+        let identity = self.identify()?;
         self.identity.get_or_init(|| identity);
         Ok(())
     }
 
-    /// Fails when another file, or none, has its name now.
+    /// Fails if its path now leads to another file or none.
     pub(super) fn still_there(&self) -> anyhow::Result<()> {
         if let Some(open) = self.identity.get()
-            && self.look()? != *open
+            && self.identify()? != *open
         {
             bail!(
-                "{} was replaced while it was open; hint: restart orders",
+                "{} was replaced while it was open; hint: systemctl restart orders",
                 self.path.display()
             );
         }
         Ok(())
     }
 
-    fn look(&self) -> anyhow::Result<(u64, u64)> {
+    fn identify(&self) -> anyhow::Result<(u64, u64)> {
         let metadata = fs::metadata(&self.path)
-            .with_context(|| format!("look for {}", self.path.display()))?;
+            .with_context(|| format!("read the metadata of {}", self.path.display()))?;
         Ok((metadata.dev(), metadata.ino()))
     }
 }

@@ -1,9 +1,9 @@
 //! The SQL store: orders, claims, notices and accounts in SQLite, MySQL or MariaDB, or PostgreSQL.
 //!
-//! Owns what is asked of a database. What a database is asked in which words is the same for all;
-//! where they differ is `database.rs` (connections), `schema.rs` (tables) and `session.rs` (types).
-//! How it is followed is `follow.rs`. An order, its claim and its notice are one transaction. Every operation can be run twice, so one
-//! that failed for a passing reason (a deadlock, a lost connection) is simply run again.
+//! Most statements are the same for all engines; differences are in `database.rs` (connections), `schema.rs`
+//! (tables), `session.rs` (types) and `follow.rs` (following orders). An order, its claim and its notice are
+//! one transaction. Every operation can be repeated, so one that failed temporarily (a deadlock, a lost
+//! connection) is run again.
 
 mod accounts;
 mod database;
@@ -40,17 +40,17 @@ use crate::clock::Sweeps;
 use crate::order::{Order, OrderId};
 use crate::settings::{Engine, SqlAddress, SqlSettings};
 
-/// How long a claim is kept: clients try again within minutes, people within a day.
+/// Lifetime of a claim: programs retry within minutes, people within a day.
 const CLAIM_SECONDS: i64 = 72 * 3600;
-/// How often old claims are looked for.
+/// How often old claims are deleted.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
-/// Claims deleted in one transaction: it must not hold locks for long.
+/// Claims deleted in one transaction, which must not hold locks for long.
 const PURGE_BATCH: i64 = 1000;
 
 /// Orders in a SQL database.
 pub struct SqlStore {
     database: Arc<Database>,
-    /// SQLite's: one transaction for all orders that wait.
+    /// For SQLite: one transaction for all waiting orders.
     writer: Option<Writer>,
     /// The probe's own connection: a probe must not wait behind orders.
     probe: Mutex<Option<Box<dyn Session>>>,
@@ -61,7 +61,7 @@ impl SqlStore {
     /// A store at `address`. Touches neither disk nor network.
     ///
     /// # Errors
-    /// When the address cannot be one.
+    /// If the address is invalid.
     pub fn new(address: &SqlAddress, settings: &SqlSettings) -> anyhow::Result<Self> {
         let database = Arc::new(Database::new(address, settings)?);
         Ok(Self {
@@ -78,17 +78,17 @@ impl SqlStore {
         }
         let database = &self.database;
         let pools = database.pools().await.context(NothingKept)?;
-        let outcome = retry::tried(database, || async move {
+        let outcome = retry::with_retries(database, || async move {
             let mut session = database.write(pools).await?;
             session.run(database.begin()).await?;
             let outcome = keep(database, &mut *session, entry).await?;
-            // Also where nothing was written: it ends the transaction all the same.
+            // Even if nothing was written: the transaction must end.
             session.run(outcome.end()).await?;
             session.done();
             Ok(outcome)
         });
         let place = || format!("create order {}", entry.order.id);
-        outcome.await.map_err(retry::explained).with_context(place)
+        outcome.await.map_err(retry::explain).with_context(place)
     }
 
     async fn rows(
@@ -100,7 +100,7 @@ impl SqlStore {
         rows(&self.database, what, sql, values).await
     }
 
-    /// Deletes claims that are too old to be asked for, now and then, beside everything else.
+    /// Deletes old claims in the background if the sweep is due.
     fn purge(&self) {
         let due = {
             let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,30 +113,30 @@ impl SqlStore {
         let database = Arc::clone(&self.database);
         tokio::spawn(async move {
             if let Err(error) = purge_claims(&database, before).await {
-                tracing::warn!(error = format!("{error:#}"), "old claims were not purged");
+                tracing::warn!(error = format!("{error:#}"), "could not purge old claims");
             }
         });
     }
 }
 
-/// Deletes the claims made before `time` (seconds since 1970).
+/// Deletes claims made before `time` (seconds since 1970).
 async fn purge_claims(database: &Database, time: i64) -> anyhow::Result<()> {
-    // The inner select is wrapped once more, or MySQL would refuse its LIMIT.
+    // MySQL does not support LIMIT in a direct IN subquery, so it is wrapped once more.
     let sql = "DELETE FROM claims WHERE claim_key IN (SELECT claim_key FROM \
                (SELECT claim_key FROM claims WHERE made_at < ? LIMIT ?) AS old)";
     let values = [Value::Number(time), Value::Number(PURGE_BATCH)];
     loop {
-        let purged = write(database, "purge claims", Writes::Plainly, sql, &values).await?;
+        let purged = write(database, "purge claims", Writes::Always, sql, &values).await?;
         if purged < PURGE_BATCH.unsigned_abs() {
             return Ok(());
         }
     }
 }
 
-/// A whole transaction with something to sync, so that a replica that only reads, a full disk and a
-/// standby that does not confirm are found. It leaves nothing. Its row is its own, so that no box
-/// waits for another's.
-async fn try_out(database: &Database, session: &mut dyn Session) -> sqlx::Result<()> {
+/// Runs a whole transaction that must be synced, to detect a read-only replica, a full disk and a standby
+/// that does not confirm. Leaves nothing behind. Each instance uses its own row, so that none waits for
+/// another.
+async fn probe_write(database: &Database, session: &mut dyn Session) -> sqlx::Result<()> {
     let id = OrderId::new().to_string();
     let values = [Value::Text(&id)];
     session.run(database.begin()).await?;
@@ -189,11 +189,11 @@ impl Store for SqlStore {
     async fn probe(&self) -> anyhow::Result<()> {
         self.database.pools().await?;
         let mut held = self.probe.lock().await;
-        // Lost together with the session when the caller gives up.
+        // Dropped together with the session if the caller gives up.
         let mut session = match held.take() {
-            // One that was silent since the last probe may have died of that, or of the server's
-            // restart; that alone says nothing of the next order.
-            Some(mut session) => match try_out(&self.database, &mut *session).await {
+            // A connection that was idle since the last probe may have been closed, or the server restarted;
+            // that alone does not mean that the next order would fail.
+            Some(mut session) => match probe_write(&self.database, &mut *session).await {
                 Ok(()) => Some(session),
                 Err(_) => None,
             },
@@ -201,15 +201,15 @@ impl Store for SqlStore {
         };
         if session.is_none() {
             let mut fresh = self.probe_session().await?;
-            try_out(&self.database, &mut *fresh)
+            probe_write(&self.database, &mut *fresh)
                 .await
-                .map_err(retry::explained)
+                .map_err(retry::explain)
                 .with_context(|| format!("write into {}", self.database.address()))?;
             session = Some(fresh);
         }
         self.database.still_there()?;
         if self.database.engine == Engine::Sqlite {
-            // It has the one connection that writes.
+            // SQLite has a single connection for writing.
             if let Some(session) = session {
                 session.done();
             }
@@ -236,7 +236,7 @@ impl Store for SqlStore {
         write(
             &self.database,
             "settle a notice",
-            Writes::Plainly,
+            Writes::Always,
             sql,
             &values,
         )
@@ -255,7 +255,7 @@ impl SqlStore {
             Engine::Sqlite => {
                 let pools = self.database.pools().await?;
                 let session = self.database.write(pools).await;
-                session.map_err(retry::explained)
+                session.map_err(retry::explain)
             }
             Engine::MySql | Engine::Postgres => self.database.connect().await,
         }

@@ -1,4 +1,4 @@
-//! Which failures pass by themselves, how often one is waited for, and what is said of one that stays.
+//! Which failures are temporary, how often they are retried, and how permanent ones are reported.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use sqlx::sqlite::SqliteError;
 
 use super::database::Database;
 
-/// How often an operation is tried in all.
+/// Attempts per operation.
 const TRIES: u32 = 6;
-/// Before the second try; it doubles with each. Two that made each other wait must not meet again,
-/// so half of it is left to chance.
+/// Pause before the second attempt; doubles with each. Half of it is random, so that two transactions that
+/// deadlocked do not collide again.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs `work`, once more after each failure that passes by itself, until it is done or was tried
-/// often enough. Each try begins from nothing, on a connection of its own.
-pub(super) async fn tried<T, Once>(
+/// Runs `work`, and again after each temporary failure, up to [`TRIES`] times. Each attempt starts from
+/// scratch on its own connection.
+pub(super) async fn with_retries<T, Once>(
     database: &Database,
     mut work: impl FnMut() -> Once,
 ) -> sqlx::Result<T>
@@ -30,11 +30,11 @@ where
             Err(error) => error,
             done => return done,
         };
-        if of_the_disk(&error) {
-            database.distrust();
+        if is_disk_error(&error) {
+            database.report_disk_failure();
         }
         failures += 1;
-        if failures >= TRIES || !passes(&error) {
+        if failures >= TRIES || !is_transient(&error) {
             return Err(error);
         }
         let pause = PAUSE * 2_u32.pow(failures - 1);
@@ -43,7 +43,7 @@ where
 }
 
 /// Whether the disk failed under SQLite (SQLITE_IOERR with its extended codes).
-fn of_the_disk(error: &sqlx::Error) -> bool {
+fn is_disk_error(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {
         return false;
     };
@@ -53,12 +53,13 @@ fn of_the_disk(error: &sqlx::Error) -> bool {
             .is_some_and(|code| code.parse().is_ok_and(|code: u32| code & 0xff == 10))
 }
 
-/// Whether the same thing may work a moment later.
-fn passes(error: &sqlx::Error) -> bool {
+/// Whether the same operation may succeed a moment later.
+fn is_transient(error: &sqlx::Error) -> bool {
     match error {
-        // The connection is gone, and with it what was not committed. What was, is found again.
+        // The connection was lost, and with it what was not committed. What was committed is found by the
+        // next attempt.
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
-        // A claim that was there and is not any more.
+        // A claim was deleted in between.
         sqlx::Error::RowNotFound => true,
         sqlx::Error::Database(error) => {
             let code = error.code().unwrap_or_default();
@@ -81,21 +82,23 @@ fn passes(error: &sqlx::Error) -> bool {
     }
 }
 
-/// The error, with words of our own where the driver's do not help or tell too much.
-pub(super) fn explained(error: sqlx::Error) -> anyhow::Error {
+/// The error, reworded where the driver's message is unclear or reveals too much.
+pub(super) fn explain(error: sqlx::Error) -> anyhow::Error {
     match error {
         sqlx::Error::PoolTimedOut => anyhow!(
-            "no connection to the database was free or could be made in time; \
+            "no database connection became available in time; \
              hint: is it up, and is store_connections enough?"
         ),
         sqlx::Error::Protocol(text) if text.starts_with("RSA auth backend disabled") => {
-            anyhow!("the server wants this user's password over TLS; hint: set store_tls to verify")
+            anyhow!(
+                "the server requires TLS for this user's password; hint: set store_tls to verify"
+            )
         }
-        // Without the driver's words around them, which only repeat theirs.
+        // Without the driver's text, which only repeats it.
         sqlx::Error::Io(error) => error.into(),
         sqlx::Error::Database(error) => {
             if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-                // Duplicate key, wrong or cut values: their messages hold the value.
+                // Duplicate key, invalid or truncated values: their messages contain the value.
                 if matches!(error.number(), 1062 | 1292 | 1366 | 1406 | 1525) {
                     return anyhow!("the database refused a value (error {})", error.number());
                 }
@@ -104,7 +107,7 @@ pub(super) fn explained(error: sqlx::Error) -> anyhow::Error {
                 // SQLITE_CORRUPT and SQLITE_NOTADB.
                 if matches!(&*code, "11" | "26") {
                     return anyhow!(
-                        "{error}; hint: put back a copy, or save what can be read with \
+                        "{error}; hint: restore a backup, or save what can be read with \
                          `sqlite3 orders.db .recover`"
                     );
                 }

@@ -1,14 +1,14 @@
-//! The tables, and how a database gets from what it has to what this release needs.
+//! The tables, and the migration of a database to this release's schema.
 //!
-//! Owns every CREATE and ALTER. Steps are only ever added. One box at a time works on them, under
-//! a lock that its connection's end releases; a newer schema than this release knows is left alone,
-//! so that a fleet can go back to the release before.
+//! Owns every CREATE and ALTER. Steps are only ever added. One instance at a time migrates, under a lock that
+//! is released with its connection. A schema newer than this release's is used as it is, so that a fleet can
+//! return to the previous release.
 
 use super::session::{Session, Value};
 use crate::settings::Engine;
 
-/// The steps, oldest first. On MySQL and MariaDB every statement commits by itself and a crash may
-/// come between two: each must bear being run again.
+/// The steps, oldest first. On MySQL and MariaDB every statement commits by itself and a crash may come
+/// between two, so each must be repeatable.
 fn steps(engine: Engine) -> &'static [&'static [&'static str]] {
     match engine {
         Engine::Sqlite => &[SQLITE_1, SQLITE_2],
@@ -17,8 +17,8 @@ fn steps(engine: Engine) -> &'static [&'static [&'static str]] {
     }
 }
 
-// Ids are text, as customers, logs and the API spell them: what support is told can be pasted into
-// a query. Times of orders are text because no engine's own type keeps their nanoseconds.
+// Ids are text as customers, logs and the API show them, so that support can paste them into a query. Times
+// of orders are text because no engine's type keeps their nanoseconds.
 const SQLITE_1: &[&str] = &[
     "CREATE TABLE orders (
         id TEXT NOT NULL PRIMARY KEY,
@@ -91,7 +91,7 @@ const MYSQL_1: &[&str] = &[
     ) ENGINE=InnoDB",
 ];
 
-// Collation "C" compares bytes: ids sort by time whatever the database's own language is.
+// Collation "C" compares bytes: ids sort by time whatever the database's language is.
 const POSTGRES_1: &[&str] = &[
     r#"CREATE TABLE orders (
         id TEXT COLLATE "C" PRIMARY KEY,
@@ -126,10 +126,10 @@ const POSTGRES_1: &[&str] = &[
     r#"CREATE TABLE probes (id TEXT COLLATE "C" PRIMARY KEY)"#,
 ];
 
-// Step 2: the sequence by which orders are followed. The database gives the numbers, so that orders of a release
-// that knows none have theirs too, in a fleet of both. Orders that are there are numbered.
+// Step 2: the sequence by which orders are followed. The database assigns the numbers, so that orders written
+// by a release without them get theirs too, in a fleet of both. Existing orders are numbered.
 
-// A table without row ids takes no such column, and a trigger is only ever a part of its statement.
+// A table without row ids cannot have an autoincrement column, and a trigger is atomic with its statement.
 const SQLITE_2: &[&str] = &[
     "CREATE TABLE orders_sequence (seq INTEGER PRIMARY KEY, order_id TEXT NOT NULL) STRICT",
     "INSERT INTO orders_sequence (order_id) SELECT id FROM orders ORDER BY id",
@@ -137,8 +137,8 @@ const SQLITE_2: &[&str] = &[
         BEGIN INSERT INTO orders_sequence (order_id) VALUES (NEW.id); END",
 ];
 
-// Not with a trigger, which a server with a binary log lets only its administrator make. In one statement, since
-// only MariaDB knows IF NOT EXISTS here; DO 0 does nothing.
+// No trigger: on a server with a binary log only the administrator may create one. A single statement, since
+// only MariaDB supports IF NOT EXISTS here; DO 0 does nothing.
 const MYSQL_2: &[&str] = &["SET @step = IF(
         (SELECT COUNT(*) FROM information_schema.columns
          WHERE table_schema = DATABASE() AND table_name = 'orders' AND column_name = 'seq') = 0,
@@ -158,8 +158,8 @@ const POSTGRES_2: &[&str] = &[
     "CREATE UNIQUE INDEX orders_by_seq ON orders (seq)",
 ];
 
-/// Brings the database to what this release needs. `session` must be a connection of its own: the
-/// lock ends with it.
+/// Migrates the database to this release's schema. `session` must be a connection of its own, since the lock
+/// ends with it.
 ///
 /// # Errors
 /// The database's.
@@ -167,7 +167,7 @@ pub(super) async fn migrate(engine: Engine, session: &mut dyn Session) -> sqlx::
     migrate_to(engine, session, steps(engine).len()).await
 }
 
-/// The same, but with the first `known` steps only, as the release had that knew no more.
+/// Migrates with the first `known` steps only, like a release that knew no more.
 pub(super) async fn migrate_to(
     engine: Engine,
     session: &mut dyn Session,
@@ -176,21 +176,21 @@ pub(super) async fn migrate_to(
     match engine {
         Engine::Sqlite => session.run("BEGIN IMMEDIATE").await?,
         Engine::MySql => {
-            // A lock is the server's, not the database's: its name has the database's. Its length is
-            // limited. The wait ends with the caller's patience. Not SHA1, which MySQL 9.7 has no more.
+            // Locks are per server, so the name contains the database's, hashed because its length is
+            // limited. The wait ends with the caller's timeout. Not SHA1, which MySQL 9.7 removed.
             session
                 .run("DO GET_LOCK(CONCAT('orders-', LEFT(SHA2(DATABASE(), 256), 40)), 3600)")
                 .await?;
         }
         Engine::Postgres => {
             session.run("BEGIN").await?;
-            // Locks are the database's own; the number is ours, "orders" in ASCII.
+            // Locks are per database; the number is "orders" in ASCII.
             session
                 .run("SELECT pg_advisory_xact_lock(122550255182451)")
                 .await?;
         }
     }
-    // Asked first, so that a user who may not create tables can serve where they are there.
+    // Checked first, so that a user without the right to create tables can use existing ones.
     let schema = match engine {
         Engine::Sqlite => "SELECT COUNT(*) FROM sqlite_master WHERE name = 'orders_schema'",
         Engine::MySql => {
@@ -236,7 +236,7 @@ pub(super) async fn migrate_to(
     if has > steps.len() as i64 {
         tracing::warn!(
             version = has,
-            "the database was migrated by a newer release; going on with it as it is"
+            "a newer release migrated the database; using it as it is"
         );
     }
     match engine {

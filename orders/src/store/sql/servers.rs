@@ -18,7 +18,7 @@ use test_support::Port;
 /// A start on a busy machine; one that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Who the servers run as when the tests run as root, since PostgreSQL refuses root: "nobody".
-const NOBODY: u32 = 65534;
+const UNPRIVILEGED: u32 = 65534;
 /// Everybody's password here.
 pub(crate) const PASSWORD: &str = "a pass/word: with @ and %";
 
@@ -85,7 +85,7 @@ impl Server {
                 );
                 fs::write(path.join("init.sql"), first).expect("write");
                 give_away(path);
-                let mut command = as_somebody(&program(Kind::MariaDb, "mariadbd"));
+                let mut command = as_unprivileged_user(&program(Kind::MariaDb, "mariadbd"));
                 command
                     .args(["--no-defaults", "--bootstrap", "--innodb-log-file-size=4M"])
                     .arg(at("--datadir=", &path.join("data")))
@@ -95,7 +95,7 @@ impl Server {
             }
             Kind::Postgres => {
                 give_away(path);
-                let mut command = as_somebody(&program(Kind::Postgres, "initdb"));
+                let mut command = as_unprivileged_user(&program(Kind::Postgres, "initdb"));
                 command
                     // A password in clear: what hides it costs both ends much time in a build without
                     // optimization. With TLS it is SCRAM.
@@ -169,7 +169,7 @@ impl Server {
         let mut command;
         match self.kind {
             Kind::MariaDb => {
-                command = as_somebody(&program(Kind::MariaDb, "mariadbd"));
+                command = as_unprivileged_user(&program(Kind::MariaDb, "mariadbd"));
                 command
                     .args([
                         "--no-defaults",
@@ -190,7 +190,7 @@ impl Server {
                 }
             }
             Kind::Postgres => {
-                command = as_somebody(&program(Kind::Postgres, "postgres"));
+                command = as_unprivileged_user(&program(Kind::Postgres, "postgres"));
                 command
                     .arg("-D")
                     .arg(path.join("data"))
@@ -262,13 +262,13 @@ fn is_root() -> bool {
 }
 
 /// `program` as an ordinary user, ended by the kernel when our thread is.
-fn as_somebody(program: &Path) -> Command {
+fn as_unprivileged_user(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--pdeathsig=KILL");
     if is_root() {
         command.args([
-            format!("--reuid={NOBODY}"),
-            format!("--regid={NOBODY}"),
+            format!("--reuid={UNPRIVILEGED}"),
+            format!("--regid={UNPRIVILEGED}"),
             "--clear-groups".to_owned(),
         ]);
     }
@@ -287,7 +287,7 @@ fn as_somebody(program: &Path) -> Command {
 fn give_away(path: &Path) {
     let own = |path: &Path| {
         if is_root() {
-            chown(path, Some(NOBODY), Some(NOBODY)).expect("chown");
+            chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("chown");
         }
     };
     own(path);

@@ -1,8 +1,8 @@
-//! One way to speak to three kinds of database: statements, values in, columns out.
+//! One interface for three kinds of database: statements, values in, columns out.
 //!
-//! Owns the differences in the wire types of sqlx's drivers and the pools. Knows nothing of orders.
-//! A connection whose statement failed or was given up goes back to no pool: nobody can tell what
-//! it is in the middle of.
+//! Owns the pools and the differences in the types of sqlx's drivers. Does not know orders. A connection
+//! whose statement failed or was given up is closed instead of returned to its pool, since its state is
+//! unknown.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,13 +17,13 @@ use sqlx::{
     Pool, Postgres, Row, Sqlite, SqliteConnection,
 };
 
-/// A connection that was silent for longer is asked whether it still lives before it is used.
+/// A connection that was idle for longer is pinged before use.
 const IDLE: Duration = Duration::from_secs(5);
-/// Such a question is answered within this time, or the connection is dead.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
-/// Waiting longer for a place in the pool would eat up the time that a retry needs.
+/// Time limit for a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for getting a connection from the pool; a longer wait would leave no time for a retry.
 const ACQUIRE: Duration = Duration::from_secs(5);
-/// Servers and what stands between forget connections that live for ever.
+/// Maximum age of a connection: servers and network devices drop old ones.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
 /// A value bound to a `?` of a statement.
@@ -54,50 +54,50 @@ pub(super) trait Columns: Send {
 /// A connection in use.
 #[async_trait]
 pub(super) trait Session: Send {
-    /// Runs a statement that has no values and no rows, such as one that begins a transaction.
+    /// Runs a statement without values and rows, such as BEGIN.
     async fn run(&mut self, sql: &str) -> sqlx::Result<()>;
 
-    /// Runs a statement with its values, each a `?`; how many rows it changed.
+    /// Runs a statement with a value for each `?`; returns how many rows it changed.
     async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> sqlx::Result<u64>;
 
-    /// The rows a statement finds.
+    /// Returns the rows of a query.
     async fn rows(
         &mut self,
         sql: &str,
         values: &[Value<'_>],
     ) -> sqlx::Result<Vec<Box<dyn Columns>>>;
 
-    /// Gives the connection back: no transaction is open and no statement under way. One that is
-    /// dropped without this is closed.
+    /// Returns the connection to its pool. No transaction may be open and no statement in progress. A session
+    /// that is dropped without this call is closed.
     fn done(self: Box<Self>);
 }
 
-/// How connections are made.
+/// Opens connections and pools.
 #[async_trait]
 pub(super) trait Connects: Send + Sync {
-    /// A connection that belongs to no pool, or why there is none.
+    /// Opens a connection that belongs to no pool.
     async fn connect(&self) -> sqlx::Result<Box<dyn Session>>;
 
-    /// A pool of at most `connections`, none of them opened yet; each is told `first` when it is.
-    /// Must be called within the runtime.
+    /// Creates a pool of at most `connections`, opened when needed; each runs `first` when opened. Must be
+    /// called within the runtime.
     fn pool(&self, connections: u32, first: &'static str) -> Box<dyn Sessions>;
 }
 
-/// Where sessions come from.
+/// A source of sessions.
 #[async_trait]
 pub(super) trait Sessions: Send + Sync {
-    /// A session of the pool.
+    /// Takes a session from the pool.
     async fn session(&self) -> sqlx::Result<Box<dyn Session>>;
 }
 
-/// A pool, and since when its connections are in doubt.
+/// A pool, and since when its idle connections may be broken.
 struct Pooled<DB: sqlx::Database> {
     pool: Pool<DB>,
     doubt: Doubt,
 }
 
-/// When a session last failed or was given up: what was idle then, is asked whether it still lives,
-/// so that a server's restart does not fail one order for each connection that it took along.
+/// When a session last failed or was given up. Connections that were idle at that time are pinged before use,
+/// so that a server restart does not fail one order per connection.
 #[derive(Debug, Clone, Default)]
 struct Doubt(Arc<Mutex<Option<Instant>>>);
 
@@ -106,25 +106,25 @@ impl Doubt {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether a connection that was idle for this long is to be asked.
+    /// Whether a connection that was idle for this long must be pinged.
     fn reaches(&self, idle: Duration) -> bool {
         let began = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle >= IDLE || began.is_some_and(|began| idle > began.elapsed())
     }
 }
 
-/// A connection, and whether it may be used again.
+/// A connection, and whether it can be reused.
 struct Lease<DB: sqlx::Database> {
     connection: Held<DB>,
     doubt: Doubt,
     done: bool,
 }
 
-/// How a connection is held.
+/// Who owns a connection.
 enum Held<DB: sqlx::Database> {
-    /// It belongs to a pool.
+    /// A pool.
     Pooled(PoolConnection<DB>),
-    /// It is its holder's own, and ends with it.
+    /// The session itself; it is closed with it.
     Own(DB::Connection),
 }
 
@@ -146,7 +146,7 @@ impl<DB: sqlx::Database> Drop for Lease<DB> {
     }
 }
 
-/// Writes `?` as `$1`, `$2`, …
+/// Replaces each `?` by `$1`, `$2`, …
 fn numbered(sql: &str) -> String {
     let mut text = String::with_capacity(sql.len() + 16);
     for (index, part) in sql.split('?').enumerate() {
@@ -159,8 +159,8 @@ fn numbered(sql: &str) -> String {
     text
 }
 
-macro_rules! speaks {
-    ($database:ty, $row:ty, $connection:ty, $options:ty, $spelled:expr) => {
+macro_rules! impl_sessions {
+    ($database:ty, $row:ty, $connection:ty, $options:ty, $placeholders:expr) => {
         impl Columns for $row {
             fn text(&self, column: usize) -> sqlx::Result<String> {
                 self.try_get(column)
@@ -187,7 +187,7 @@ macro_rules! speaks {
             }
 
             async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> sqlx::Result<u64> {
-                let mut query = sqlx::query::<$database>(AssertSqlSafe($spelled(sql)));
+                let mut query = sqlx::query::<$database>(AssertSqlSafe($placeholders(sql)));
                 for value in values {
                     query = match *value {
                         Value::Text(text) => query.bind(text),
@@ -205,7 +205,7 @@ macro_rules! speaks {
                 sql: &str,
                 values: &[Value<'_>],
             ) -> sqlx::Result<Vec<Box<dyn Columns>>> {
-                let mut query = sqlx::query::<$database>(AssertSqlSafe($spelled(sql)));
+                let mut query = sqlx::query::<$database>(AssertSqlSafe($placeholders(sql)));
                 for value in values {
                     query = match *value {
                         Value::Text(text) => query.bind(text),
@@ -255,23 +255,23 @@ macro_rules! speaks {
     };
 }
 
-speaks!(
+impl_sessions!(
     Sqlite,
     SqliteRow,
     SqliteConnection,
     SqliteConnectOptions,
     str::to_owned
 );
-speaks!(
+impl_sessions!(
     MySql,
     MySqlRow,
     MySqlConnection,
     MySqlConnectOptions,
     str::to_owned
 );
-speaks!(Postgres, PgRow, PgConnection, PgConnectOptions, numbered);
+impl_sessions!(Postgres, PgRow, PgConnection, PgConnectOptions, numbered);
 
-/// A pool of at most `connections`, none of them opened yet; each is told `first` when it is.
+/// Creates a pool of at most `connections`, opened when needed; each runs `first` when opened.
 fn pool<DB: sqlx::Database>(
     connections: u32,
     options: <DB::Connection as Connection>::Options,
@@ -286,7 +286,7 @@ where
         .max_connections(connections)
         .acquire_timeout(ACQUIRE)
         .max_lifetime(LIFETIME)
-        // Who waited too long says so; the driver need not say it too.
+        // A timeout is reported by the caller; the driver need not log it too.
         .acquire_slow_threshold(LIFETIME)
         .after_connect(move |connection, _| {
             Box::pin(async move {
@@ -296,7 +296,7 @@ where
                 Ok(())
             })
         })
-        // The pool's own test would cost every order a round trip.
+        // The pool's own ping would cost every order a round trip.
         .test_before_acquire(false)
         .before_acquire(move |connection, meta| {
             let ask = shared.reaches(meta.idle_for);
@@ -307,15 +307,15 @@ where
                 Ok(true)
             })
         })
-        // Without a limit to its patience, the pool's own test after use would hold the place of a
-        // connection to a machine that is gone for as long as TCP hopes.
+        // Replaces the pool's own ping after use, which has no time limit: with a dead host it would hold the
+        // slot until TCP gives up.
         .after_release(|connection, _| Box::pin(alive::<DB>(connection)))
         .connect_lazy_with(options);
     Pooled { pool, doubt }
 }
 
 async fn alive<DB: sqlx::Database>(connection: &mut DB::Connection) -> sqlx::Result<bool> {
-    match tokio::time::timeout(SIGN_OF_LIFE, connection.ping()).await {
+    match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
         Ok(answered) => answered.map(|()| true),
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }

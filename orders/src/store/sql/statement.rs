@@ -1,4 +1,4 @@
-//! Single statements: run in time, again after a passing failure.
+//! Single statements: run with a time limit, repeated after a temporary failure.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::database::Database;
 use super::retry;
 use super::session::{Columns, Value};
 
-/// An operation that takes longer has failed; below the patience of who asks for an order.
+/// Time limit for an operation; below the service's own limit for an order.
 pub(super) const OPERATION: Duration = Duration::from_secs(12);
 
-/// What is in a column was not written by us.
-pub(super) fn not_ours(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+/// A column's value cannot be parsed.
+pub(super) fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::Decode(Box::new(error))
 }
 
-/// Runs one statement that only reads.
+/// Runs a read-only statement.
 pub(super) async fn rows(
     database: &Database,
     what: &'static str,
@@ -25,27 +25,27 @@ pub(super) async fn rows(
 ) -> anyhow::Result<Vec<Box<dyn Columns>>> {
     let work = async {
         let pools = database.pools().await?;
-        let rows = retry::tried(database, || async move {
+        let rows = retry::with_retries(database, || async move {
             let mut session = pools.read.session().await?;
             let rows = session.rows(sql, values).await?;
             session.done();
             Ok(rows)
         });
-        rows.await.map_err(retry::explained).context(what)
+        rows.await.map_err(retry::explain).context(what)
     };
     in_time(database, what, work).await
 }
 
-/// How one statement writes.
+/// How a statement writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writes {
-    /// As it says.
-    Plainly,
-    /// One row, unless its key is taken. Run twice it may be said that it was, by the first run.
+    /// Unconditionally.
+    Always,
+    /// Inserts one row unless its key exists. A retry may report that it exists because of the first attempt.
     UnlessTaken,
 }
 
-/// Runs one statement that writes and bears being run twice; how many rows it changed.
+/// Runs a statement that writes and can be repeated; returns how many rows it changed.
 pub(super) async fn write(
     database: &Database,
     what: &'static str,
@@ -55,10 +55,10 @@ pub(super) async fn write(
 ) -> anyhow::Result<u64> {
     let work = async {
         let pools = database.pools().await?;
-        let changed = retry::tried(database, || async move {
+        let changed = retry::with_retries(database, || async move {
             let mut session = database.write(pools).await?;
             let changed = match how {
-                Writes::Plainly => session.execute(sql, values).await?,
+                Writes::Always => session.execute(sql, values).await?,
                 Writes::UnlessTaken => {
                     u64::from(database.insert(&mut *session, sql, values).await?)
                 }
@@ -68,7 +68,7 @@ pub(super) async fn write(
         });
         let changed = changed.await;
         database.still_there()?;
-        changed.map_err(retry::explained).context(what)
+        changed.map_err(retry::explain).context(what)
     };
     in_time(database, what, work).await
 }

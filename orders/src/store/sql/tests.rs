@@ -1,6 +1,6 @@
 //! The contract suite on every database, and what each must bear.
 
-mod faults;
+mod network_faults;
 mod wire;
 
 use std::path::Path;
@@ -406,7 +406,7 @@ async fn tls_is_used_and_proves_who_the_server_is() {
 #[test]
 fn a_password_that_is_wanted_over_tls_is_said_with_the_cure() {
     let error = sqlx::Error::Protocol("RSA auth backend disabled; enable feature `rsa`".into());
-    let said = super::retry::explained(error).to_string();
+    let said = super::retry::explain(error).to_string();
     assert!(said.contains("over TLS; hint: set store_tls"), "{said}");
 }
 

@@ -1,7 +1,7 @@
-//! SQLite's writer: all orders that wait go into one transaction and share its fsync.
+//! SQLite's writer: all waiting orders go into one transaction and share its fsync.
 //!
-//! SQLite has one writer at a time; a transaction for each order would make every order wait for
-//! the fsyncs of all before it.
+//! SQLite has one writer at a time; with a transaction per order, each order would wait for the fsyncs of all
+//! before it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,18 +13,18 @@ use super::entry::{Outcome, keep};
 use super::retry;
 use crate::store::Entry;
 
-/// Orders in one transaction at most: what a caller waits for stays short.
+/// Orders per transaction: limits how long a caller waits.
 const BATCH: usize = 256;
-/// Orders that wait; whoever comes then waits outside.
+/// Orders that wait in the queue; further callers wait to enter it.
 const QUEUE: usize = 1024;
 
-/// An entry, and who waits for what becomes of it.
+/// An entry, and the caller that waits for its result.
 struct Job {
     entry: Entry,
     done: oneshot::Sender<Result<Outcome, Arc<anyhow::Error>>>,
 }
 
-/// The way to the writer, which runs from the first order on.
+/// Sends entries to the writer task, which starts with the first one.
 pub(super) struct Writer {
     database: Arc<Database>,
     queue: OnceLock<mpsc::Sender<Job>>,
@@ -39,7 +39,7 @@ impl Writer {
         }
     }
 
-    /// Keeps the entry, together with others.
+    /// Stores the entry, together with others.
     pub(super) async fn keep(&self, entry: &Entry) -> anyhow::Result<Outcome> {
         let queue = self.queue.get_or_init(|| {
             let (queue, jobs) = mpsc::channel(QUEUE);
@@ -61,12 +61,12 @@ impl Writer {
 async fn work(database: Arc<Database>, mut queue: mpsc::Receiver<Job>) {
     let mut jobs = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut jobs, BATCH).await > 0 {
-        // Who gave up is not waited for any more, and was told that it may or may not be kept.
+        // A caller that gave up was told that the outcome is unknown.
         jobs.retain(|job| !job.done.is_closed());
         match commit(&database, &jobs).await {
             Ok(outcomes) => {
                 for (job, outcome) in jobs.drain(..).zip(outcomes) {
-                    // Nobody may be there any more.
+                    // The caller may have given up.
                     let _ = job.done.send(Ok(outcome));
                 }
             }
@@ -80,22 +80,22 @@ async fn work(database: Arc<Database>, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Keeps all of them, or none.
+/// Stores all of them, or none.
 async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome>> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
     let pools = database.pools().await?;
-    // Before, because what SQLite says of another file than it opened is hard to understand; and
-    // after, because it is what decides.
+    // Checked before, because SQLite's errors for a replaced file are misleading; and after, because that
+    // check decides.
     database.still_there()?;
-    let outcomes = retry::tried(database, || async move {
+    let outcomes = retry::with_retries(database, || async move {
         let mut session = database.write(pools).await?;
         session.run(database.begin()).await?;
         let mut outcomes = Vec::with_capacity(jobs.len());
         for job in jobs {
-            // A refused one has written nothing but, at most, a claim under its own id; that
-            // must go, and not with what others wrote.
+            // A refused entry has written at most a claim, which must be rolled back without the other
+            // entries.
             session.run("SAVEPOINT entry").await?;
             let outcome = keep(database, &mut *session, &job.entry).await?;
             if !matches!(outcome, Outcome::Kept(_)) {
@@ -108,7 +108,7 @@ async fn commit(database: &Database, jobs: &[Job]) -> anyhow::Result<Vec<Outcome
         session.done();
         Ok(outcomes)
     });
-    let outcomes = outcomes.await.map_err(retry::explained)?;
+    let outcomes = outcomes.await.map_err(retry::explain)?;
     database.still_there()?;
     Ok(outcomes)
 }

@@ -34,7 +34,7 @@ async fn says_so(store: &FileStore, what: &str) {
     let saying = async {
         loop {
             let error = format!("{:#}", use_all(store).await.expect_err(what));
-            if error.contains("is damaged or no order store; hint: move it away") {
+            if error.contains("is damaged or not an order store; hint: move it away") {
                 return;
             }
             tokio::task::yield_now().await;
@@ -83,7 +83,10 @@ async fn a_panic_over_damage_is_said_and_the_next_start_checks_the_file() {
         };
         if mark.exists() {
             panics += 1;
-            assert!(error.contains("panicked; it is checked"), "{what}: {error}");
+            assert!(
+                error.contains("panicked; the file is checked"),
+                "{what}: {error}"
+            );
             assert!(
                 fs::read_to_string(&mark).unwrap().contains(".rs:"),
                 "{what}"

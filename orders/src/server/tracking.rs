@@ -1,7 +1,7 @@
-//! What one can see of a connection from outside of HTTP: which phase it is in, and since when.
+//! Observes a connection from outside of HTTP: which phase it is in, and since when.
 //!
-//! Knows nothing of what follows from it. The phases are told by three witnesses: bytes that are
-//! read, a request that is handed to the service, an answer that was written to its end.
+//! Does not decide anything. Phases are derived from three events: bytes were read, a request was passed to
+//! the service, a response was written completely.
 
 use std::io;
 use std::pin::Pin;
@@ -15,39 +15,39 @@ use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// Where a connection is between two requests.
+/// A connection's phase between two requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Phase {
-    /// Nothing is under way, and every answer is with the kernel.
+    /// No request is in progress, and every response was passed to the kernel.
     Idle,
-    /// A request has begun, its head is not complete.
+    /// A request has begun; its head is incomplete.
     Head,
-    /// A request is with the service, or its answer is being written.
+    /// The service is handling a request, or its response is being written.
     Serving,
-    /// The answer's last byte was given to HTTP, but perhaps not yet to the kernel.
+    /// The response's last byte was passed to HTTP, but perhaps not yet to the kernel.
     Answered,
 }
 
-/// The phase of a connection and its beginning. One task writes and reads it; it is shared only
-/// because the witnesses are apart.
+/// A connection's phase and when it began. One task writes and reads it; it is shared only because the
+/// observed objects are separate.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct Activity {
     epoch: Instant,
     phase: AtomicU8,
     since: AtomicU64,
 }
 
-impl Life {
-    /// A connection on which the first bytes of a request just came in.
+impl Activity {
+    /// A connection on which the first bytes of a request just arrived.
     pub(super) fn begin(epoch: Instant) -> Self {
-        let life = Self {
+        let activity = Self {
             epoch,
             phase: AtomicU8::new(Phase::Head as u8),
             since: AtomicU64::new(0),
         };
-        life.enter(Phase::Head);
-        life
+        activity.enter(Phase::Head);
+        activity
     }
 
     fn enter(&self, phase: Phase) {
@@ -57,7 +57,7 @@ impl Life {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// The phase now.
+    /// The current phase.
     pub(super) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Idle,
@@ -67,23 +67,23 @@ impl Life {
         }
     }
 
-    /// When a phase of waiting for the client began.
+    /// When the current phase began, if it waits for the client.
     pub(super) fn since(&self) -> Instant {
         self.epoch + Duration::from_nanos(self.since.load(Ordering::Relaxed))
     }
 
-    /// A request was handed to the service.
-    pub(super) fn serve(&self) {
+    /// Records that a request was passed to the service.
+    pub(super) fn request_started(&self) {
         self.phase.store(Phase::Serving as u8, Ordering::Relaxed);
     }
 
-    fn heard(&self) {
+    fn bytes_read(&self) {
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
     }
 
-    fn told(&self) {
+    fn body_written(&self) {
         if self.phase() == Phase::Serving {
             self.phase.store(Phase::Answered as u8, Ordering::Relaxed);
         }
@@ -96,26 +96,26 @@ impl Life {
     }
 }
 
-/// An answer's body that tells when HTTP has done with it.
+/// A response body that records when HTTP has consumed it.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct TrackedBody {
     body: Body,
-    life: Arc<Life>,
+    activity: Arc<Activity>,
 }
 
-impl Told {
-    pub(super) fn new(body: Body, life: Arc<Life>) -> Self {
-        Self { body, life }
+impl TrackedBody {
+    pub(super) fn new(body: Body, activity: Arc<Activity>) -> Self {
+        Self { body, activity }
     }
 }
 
-impl Drop for Told {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.life.told();
+        self.activity.body_written();
     }
 }
 
-impl hyper::body::Body for Told {
+impl hyper::body::Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -135,22 +135,22 @@ impl hyper::body::Body for Told {
     }
 }
 
-/// A stream whose reading and writing is watched. It begins with bytes that were read before, and
-/// fails when the other side takes nothing in for too long.
-pub(super) struct Watched<S> {
+/// A stream that records its reads and writes. It starts with bytes that were read before, and fails if the
+/// peer reads nothing for too long.
+pub(super) struct TrackedStream<S> {
     stream: S,
     before: Bytes,
-    life: Arc<Life>,
+    activity: Arc<Activity>,
     stall: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Watched<S> {
-    pub(super) fn new(stream: S, before: Bytes, life: Arc<Life>, stall: Duration) -> Self {
+impl<S> TrackedStream<S> {
+    pub(super) fn new(stream: S, before: Bytes, activity: Arc<Activity>, stall: Duration) -> Self {
         Self {
             stream,
             before,
-            life,
+            activity,
             stall,
             stalled: None,
         }
@@ -160,7 +160,7 @@ impl<S> Watched<S> {
         self.stream
     }
 
-    /// The outcome of a write, failed when there was none for too long.
+    /// The outcome of a write; an error if none completed for too long.
     fn paced<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -179,7 +179,7 @@ impl<S> Watched<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -193,13 +193,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let already = into.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
         if into.filled().len() > already {
-            self.life.heard();
+            self.activity.bytes_read();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -223,9 +223,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // HTTP flushes only when it has written all that it had.
+        // HTTP flushes only after writing everything it has.
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.life.flushed();
+        self.activity.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -1,8 +1,8 @@
-//! The desk where customers say who they are: registers, logs in, knows sessions again.
+//! Registers customers, logs them in and out, and recognises their sessions.
 //!
-//! Owns the order of steps, and that an answer tells nothing it should not: a log-in at a login that
-//! does not exist takes the same steps and gets the same answer as one with a wrong password. Knows
-//! no HTTP: cookies and headers are read in `api/accounts.rs`.
+//! Owns the order of steps, and that a response reveals nothing it should not: a log-in with an unknown login
+//! takes the same steps and gets the same response as one with a wrong password. Does not handle HTTP:
+//! cookies and headers are read in `api/accounts.rs`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,27 +17,27 @@ use super::{Account, Accounts, Registered};
 use crate::caller::Caller;
 use crate::chain::one_line;
 use crate::clock::Sweeps;
-use crate::order::{AccountId, Fault, Order, OrderId};
+use crate::order::{AccountId, FieldError, Order, OrderId};
 
 /// Shortest and longest login, in characters.
 const LOGIN_LENGTH: std::ops::RangeInclusive<usize> = 3..=64;
-/// Sessions that have ended are forgotten about this often; they are worthless before.
+/// How often expired sessions are deleted; they are already invalid before that.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Why somebody was sent away.
+/// Why a request was refused.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The login or the password is wrong; which of them is not said.
-    Wrong,
-    /// The login belongs to somebody.
+    /// The login or the password is wrong; the response does not reveal which.
+    WrongCredentials,
+    /// Another account has this login.
     Taken,
-    /// What was chosen does not fit.
-    Unfit(Vec<Fault>),
-    /// There were too many tries; the next one after so long.
+    /// The chosen login or password is not acceptable.
+    Invalid(Vec<FieldError>),
+    /// Too many attempts; the next one is allowed after this time.
     TooMany(Duration),
-    /// Too many at the same time.
+    /// Too many requests at the same time.
     Busy,
-    /// The place of accounts did not answer, or something else went wrong.
+    /// The account storage failed or did not respond.
     Unavailable(anyhow::Error),
 }
 
@@ -62,38 +62,38 @@ impl From<anyhow::Error> for Refusal {
     }
 }
 
-/// A session just opened.
+/// A session that was just opened.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Whose it is, by name.
+    /// The account's login.
     pub login: String,
-    /// What to show to be known again.
+    /// The session's token.
     pub token: SessionToken,
-    /// Until when.
+    /// When the session expires.
     pub expires_at: Timestamp,
-    /// By which its device is known from now on.
+    /// The token that identifies this device at later log-ins.
     pub device: DeviceToken,
 }
 
 /// Where a request to register or log in comes from.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// The caller, where it is known.
+    /// The caller's address, if known.
     pub caller: Option<Caller>,
-    /// The token of a device that had a session before, as it says.
+    /// The device token that the request sent, not yet verified.
     pub device: Option<DeviceToken>,
 }
 
-/// Where customers say who they are.
-pub struct Desk {
+/// Accounts with their passwords, sessions and rate limits.
+pub struct AccountService {
     accounts: Arc<dyn Accounts>,
     hashing: Hashing,
     limits: Limits,
     sweeps: Mutex<Sweeps>,
 }
 
-impl Desk {
-    /// The desk over a place of accounts.
+impl AccountService {
+    /// A service that stores its accounts in `accounts`.
     #[must_use]
     pub fn new(accounts: Arc<dyn Accounts>) -> Self {
         Self {
@@ -104,28 +104,28 @@ impl Desk {
         }
     }
 
-    /// Makes a new account and opens its first session.
+    /// Creates an account and opens its first session.
     ///
     /// # Errors
-    /// Why not.
+    /// See [`Refusal`].
     pub async fn register(
         &self,
         login: &str,
         password: &str,
         origin: &Origin,
     ) -> Result<Session, Refusal> {
-        let judged = judge_login(login);
-        let name = judged.as_deref().unwrap_or(login);
+        let normalised = normalise_login(login);
+        let name = normalised.as_deref().unwrap_or(login);
         let chosen = Password::choose(password, name);
-        let (login, password) = match (judged, chosen) {
+        let (login, password) = match (normalised, chosen) {
             (Ok(login), Ok(password)) => (login, password),
             (login, password) => {
-                let faults = [("login", login.err()), ("password", password.err())];
-                let faults = faults.into_iter().filter_map(|(field, message)| {
+                let errors = [("login", login.err()), ("password", password.err())];
+                let errors = errors.into_iter().filter_map(|(field, message)| {
                     let field = field.to_owned();
-                    message.map(|message| Fault { field, message })
+                    message.map(|message| FieldError { field, message })
                 });
-                return Err(Refusal::Unfit(faults.collect()));
+                return Err(Refusal::Invalid(errors.collect()));
             }
         };
         self.limits.register(origin.caller)?;
@@ -137,38 +137,38 @@ impl Desk {
         };
         match self.accounts.register(&account).await? {
             Registered::Now => self.open(account, None).await,
-            Registered::Taken => Err(Refusal::Taken),
+            Registered::LoginTaken => Err(Refusal::Taken),
         }
     }
 
-    /// Opens a session for who knows the login's password.
+    /// Opens a session if `password` is the login's password.
     ///
     /// # Errors
-    /// Why not.
+    /// See [`Refusal`].
     pub async fn log_in(
         &self,
         login: &str,
         password: &str,
         origin: &Origin,
     ) -> Result<Session, Refusal> {
-        // What cannot have been registered: known to everybody, and so no secret to keep.
-        let login = judge_login(login).map_err(|_| Refusal::Wrong)?;
-        let password = Password::attempt(password).ok_or(Refusal::Wrong)?;
-        self.limits.knock(origin.caller)?;
+        // Such a login cannot exist, so answering at once reveals nothing.
+        let login = normalise_login(login).map_err(|_| Refusal::WrongCredentials)?;
+        let password = Password::attempt(password).ok_or(Refusal::WrongCredentials)?;
+        self.limits.count_request(origin.caller)?;
         let device = self.known_device(&login, origin).await?;
         let from = match &device {
             Some(device) => Source::Device(device.digest()),
             None => Source::Caller(origin.caller),
         };
         self.limits.log_in(&login, from)?;
-        match self.prove(&login, password).await {
+        match self.authenticate(&login, password).await {
             Ok(account) => {
-                self.limits.forgive(&login, from);
+                self.limits.refund(&login, from);
                 self.open(account, device).await
             }
-            Err(Refusal::Wrong) => Err(Refusal::Wrong),
+            Err(Refusal::WrongCredentials) => Err(Refusal::WrongCredentials),
             Err(other) => {
-                self.limits.forgive(&login, from);
+                self.limits.refund(&login, from);
                 Err(other)
             }
         }
@@ -192,13 +192,13 @@ impl Desk {
         Ok(is_its.then(|| device.clone()))
     }
 
-    async fn prove(&self, login: &str, password: Password) -> Result<Account, Refusal> {
+    async fn authenticate(&self, login: &str, password: Password) -> Result<Account, Refusal> {
         let account = self.accounts.by_login(login).await?;
         let hash = account
             .as_ref()
             .map(|account| account.password_hash.clone());
         let right = self.hashing.matches(password, hash).await?;
-        account.filter(|_| right).ok_or(Refusal::Wrong)
+        account.filter(|_| right).ok_or(Refusal::WrongCredentials)
     }
 
     async fn open(
@@ -222,7 +222,7 @@ impl Desk {
                 device
             }
         };
-        self.sweep_now_and_then();
+        self.sweep_if_due();
         Ok(Session {
             login: account.login,
             token,
@@ -231,18 +231,18 @@ impl Desk {
         })
     }
 
-    /// Ends a session; one that is not there is ended already.
+    /// Ends a session, if it exists.
     ///
     /// # Errors
-    /// When the place of accounts does not answer.
+    /// If the account storage fails.
     pub async fn log_out(&self, token: &SessionToken) -> anyhow::Result<()> {
         self.accounts.close_session(token.digest()).await
     }
 
-    /// Whose session this token's is, if it has not ended.
+    /// The account of an unexpired session.
     ///
     /// # Errors
-    /// When the place of accounts does not answer.
+    /// If the account storage fails.
     pub async fn session(&self, token: &SessionToken) -> anyhow::Result<Option<AccountId>> {
         self.accounts
             .session(token.digest(), Timestamp::now())
@@ -252,7 +252,7 @@ impl Desk {
     /// The login of an account.
     ///
     /// # Errors
-    /// When the place of accounts does not answer.
+    /// If the account storage fails.
     pub async fn login(&self, id: AccountId) -> anyhow::Result<Option<String>> {
         let account = self.accounts.by_id(id).await?;
         Ok(account.map(|account| account.login))
@@ -261,7 +261,7 @@ impl Desk {
     /// The account's orders with ids below `before`, newest first, at most `limit`.
     ///
     /// # Errors
-    /// When the place of accounts does not answer.
+    /// If the account storage fails.
     pub async fn orders(
         &self,
         account: AccountId,
@@ -271,8 +271,8 @@ impl Desk {
         self.accounts.orders(account, before, limit).await
     }
 
-    /// Beside a log-in, since only log-ins make sessions that could pile up.
-    fn sweep_now_and_then(&self) {
+    /// Called at log-in, since only log-ins create sessions that could accumulate.
+    fn sweep_if_due(&self) {
         let due = {
             let mut sweeps = self.sweeps.lock().unwrap_or_else(PoisonError::into_inner);
             sweeps.due(Instant::now().into_std(), Timestamp::now())
@@ -283,20 +283,23 @@ impl Desk {
         let accounts = Arc::clone(&self.accounts);
         tokio::spawn(async move {
             if let Err(error) = accounts.sweep_sessions(now).await {
-                tracing::warn!(error = one_line(&error), "ended sessions not swept");
+                tracing::warn!(
+                    error = one_line(&error),
+                    "expired sessions were not deleted"
+                );
             }
         });
     }
 }
 
-/// The login in the one spelling it is kept in.
-fn judge_login(text: &str) -> Result<String, String> {
+/// Validates a login and returns it in the form in which it is stored.
+fn normalise_login(text: &str) -> Result<String, String> {
     let login = text.trim();
     if !LOGIN_LENGTH.contains(&login.chars().count()) {
         let (least, most) = LOGIN_LENGTH.into_inner();
         return Err(format!("must have {least} to {most} characters"));
     }
-    // Letters that look alike in other scripts would let one customer pose as another.
+    // Similar-looking letters of other scripts would let one customer pose as another.
     let fits = |c: char| c.is_ascii_alphanumeric() || "@._+-".contains(c);
     if !login.chars().all(fits) {
         return Err("may have letters from a to z, digits and @ . _ + - only".to_owned());

@@ -1,4 +1,4 @@
-//! What every store behind a network must stand, run on each of them. Test code only.
+//! Network faults that every store behind a network must survive. Test code only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use super::{Claim, CreateError, Entry, Kept, Store, contract};
 use crate::flaky::{Fate, Flaky};
 use crate::order::{Order, OrderId};
 
-/// How often a customer tries an order before giving up.
+/// Attempts a customer makes for one order.
 const TRIES: usize = 40;
 
 fn claimed(name: &str, key: u8) -> Entry {
@@ -24,21 +24,21 @@ fn claimed(name: &str, key: u8) -> Entry {
     }
 }
 
-/// Proves all of it about the store whose server is at `inside`. `reach` opens the store through an
-/// endpoint, `busy` is what the server answers when it is asked too much. Needs a runtime of one thread.
-pub(crate) async fn are_borne(
+/// Runs all tests of this module on the store whose server is at `inside`. `reach` opens the store through an
+/// endpoint; `busy` is the server's response when overloaded. Needs a single-threaded runtime.
+pub(crate) async fn are_survived(
     reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync),
     inside: &str,
     busy: Fate,
 ) {
     loses_nothing(reach, inside, busy).await;
-    says_when_nobody_listens(reach).await;
+    fails_at_once_when_nothing_listens(reach).await;
     tokio::time::pause();
     gives_up_on_silence(reach).await;
 }
 
-/// Places orders through a network in which two of five requests go wrong, each in its own way, and
-/// proves that what was acknowledged is there once, with its notice.
+/// Places orders through a network that fails two of five requests in different ways; checks that every
+/// acknowledged order is stored once, with its notice.
 async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: &str, busy: Fate) {
     let seed = fastrand::u64(..);
     let chance = Mutex::new(fastrand::Rng::with_seed(seed));
@@ -54,7 +54,7 @@ async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: 
     let store = reach(&flaky.endpoint);
     let before = OrderId::floor(jiff::Timestamp::now());
 
-    // Under a key, the customer tries again until it works; every try is a new order to the store.
+    // With a key the customer retries until it works; every attempt is a new order to the store.
     let kept: Mutex<BTreeMap<u8, OrderId>> = Mutex::default();
     stream::iter(0..24_u8)
         .for_each_concurrent(8, |key| {
@@ -79,7 +79,7 @@ async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: 
             }
         })
         .await;
-    // Without one, the first answer counts.
+    // Without a key the first response counts.
     let plain: Vec<Entry> = (0..24)
         .map(|number| Entry {
             notice: number % 2 == 0,
@@ -131,7 +131,7 @@ async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: 
         assert_eq!(listed.get(&id), Some(&entry.order), "seed {seed}");
         assert_eq!(due.contains(&id), entry.notice, "its notice; seed {seed}");
     }
-    // Nothing is there that nobody asked for.
+    // Nothing else is stored.
     for id in listed.keys() {
         let asked = kept.values().any(|kept| kept == id);
         assert!(
@@ -141,8 +141,7 @@ async fn loses_nothing(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync), inside: 
     }
 }
 
-/// Proves that a store that never answers is given up before the customer is told, at the latest.
-/// Needs paused time.
+/// Checks that the store gives up a server that never responds before the service does. Needs paused time.
 async fn gives_up_on_silence(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
     let flaky = Flaky::before("", |_| Fate::Silence).await;
     let store = reach(&flaky.endpoint);
@@ -159,9 +158,9 @@ async fn gives_up_on_silence(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
     );
 }
 
-/// Proves that a server that is not there is said so at once.
-async fn says_when_nobody_listens(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
-    // Port 1 is nobody's.
+/// Checks that a server that is down is reported at once.
+async fn fails_at_once_when_nothing_listens(reach: &(dyn Fn(&str) -> Box<dyn Store> + Sync)) {
+    // Nothing listens on port 1.
     let store = reach("http://127.0.0.1:1");
     assert!(store.probe().await.is_err());
     assert!(matches!(

@@ -1,4 +1,4 @@
-//! What the desk says, and what it never tells.
+//! What the service says, and what it never tells.
 
 use std::sync::atomic::Ordering;
 
@@ -7,15 +7,15 @@ use crate::accounts::memory::MemoryAccounts;
 
 const PASSWORD: &str = "correct horse";
 
-fn desk() -> (Arc<MemoryAccounts>, Desk) {
+fn account_service() -> (Arc<MemoryAccounts>, AccountService) {
     let accounts = Arc::new(MemoryAccounts::default());
-    (Arc::clone(&accounts), Desk::new(accounts))
+    (Arc::clone(&accounts), AccountService::new(accounts))
 }
 
 #[tokio::test]
 async fn a_customer_registers_comes_again_and_leaves() {
-    let (memory, desk) = desk();
-    let first = desk
+    let (memory, service) = account_service();
+    let first = service
         .register(" Ada@Example.org ", PASSWORD, &Origin::default())
         .await
         .unwrap();
@@ -30,18 +30,18 @@ async fn a_customer_registers_comes_again_and_leaves() {
         let in_clear = |kept: &[u8; 32]| token.windows(32).any(|part| part == kept);
         assert!(!sessions.keys().any(in_clear), "only its digest");
     }
-    let again = desk
+    let again = service
         .log_in("ADA@example.org", PASSWORD, &Origin::default())
         .await
         .unwrap();
     assert_ne!(again.token, first.token);
-    let id = desk.session(&first.token).await.unwrap().unwrap();
-    assert_eq!(desk.session(&again.token).await.unwrap(), Some(id));
-    assert_eq!(desk.login(id).await.unwrap().unwrap(), "ada@example.org");
-    desk.log_out(&again.token).await.unwrap();
-    assert_eq!(desk.session(&again.token).await.unwrap(), None);
+    let id = service.session(&first.token).await.unwrap().unwrap();
+    assert_eq!(service.session(&again.token).await.unwrap(), Some(id));
+    assert_eq!(service.login(id).await.unwrap().unwrap(), "ada@example.org");
+    service.log_out(&again.token).await.unwrap();
+    assert_eq!(service.session(&again.token).await.unwrap(), None);
     assert_eq!(
-        desk.session(&first.token).await.unwrap(),
+        service.session(&first.token).await.unwrap(),
         Some(id),
         "one session only"
     );
@@ -52,7 +52,7 @@ async fn a_customer_registers_comes_again_and_leaves() {
 
 #[tokio::test]
 async fn every_fault_of_what_was_chosen_is_named() {
-    let (_, desk) = desk();
+    let (_, service) = account_service();
     let table: [(&str, &str, &[&str]); 9] = [
         (
             "ab",
@@ -100,13 +100,14 @@ async fn every_fault_of_what_was_chosen_is_named() {
         ),
     ];
     for (login, password, expected) in table {
-        let Err(Refusal::Unfit(faults)) = desk.register(login, password, &Origin::default()).await
+        let Err(Refusal::Invalid(errors)) =
+            service.register(login, password, &Origin::default()).await
         else {
             panic!("{login} was taken");
         };
-        let said: Vec<String> = faults
+        let said: Vec<String> = errors
             .iter()
-            .map(|fault| format!("{} {}", fault.field, fault.message))
+            .map(|error| format!("{} {}", error.field, error.message))
             .collect();
         assert_eq!(said, expected);
     }
@@ -114,23 +115,24 @@ async fn every_fault_of_what_was_chosen_is_named() {
 
 #[tokio::test]
 async fn who_tries_learns_nothing_of_which_logins_there_are() {
-    let (_, desk) = desk();
-    desk.register("ada", PASSWORD, &Origin::default())
+    let (_, service) = account_service();
+    service
+        .register("ada", PASSWORD, &Origin::default())
         .await
         .unwrap();
-    let registered = desk
+    let registered = service
         .register("ADA", "another horse", &Origin::default())
         .await;
     assert!(matches!(registered, Err(Refusal::Taken)));
     // The limits too are the same for both.
     for n in 0..12 {
         for login in ["ada", "nobody"] {
-            let answer = desk
+            let answer = service
                 .log_in(login, "wrong password", &Origin::default())
                 .await
                 .map(|_| ());
             match answer {
-                Err(Refusal::Wrong) => assert!(n < 10, "{login} {n}"),
+                Err(Refusal::WrongCredentials) => assert!(n < 10, "{login} {n}"),
                 Err(Refusal::TooMany(_)) => assert!(n >= 10, "{login} {n}"),
                 other => panic!("{login} {n}: {other:?}"),
             }
@@ -138,36 +140,38 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
     }
     // The right password does not help past the limit, or the limit would be none.
     assert!(matches!(
-        desk.log_in("ada", PASSWORD, &Origin::default()).await,
+        service.log_in("ada", PASSWORD, &Origin::default()).await,
         Err(Refusal::TooMany(_))
     ));
 }
 
 #[tokio::test]
 async fn right_ones_and_outages_do_not_count_as_tries() {
-    let (memory, desk) = desk();
-    desk.register("ada", PASSWORD, &Origin::default())
+    let (memory, service) = account_service();
+    service
+        .register("ada", PASSWORD, &Origin::default())
         .await
         .unwrap();
     memory.down.store(true, Ordering::Relaxed);
     for _ in 0..15 {
-        let answer = desk.log_in("ada", PASSWORD, &Origin::default()).await;
+        let answer = service.log_in("ada", PASSWORD, &Origin::default()).await;
         assert!(matches!(answer, Err(Refusal::Unavailable(_))));
     }
     memory.down.store(false, Ordering::Relaxed);
     for _ in 0..15 {
-        desk.log_in("ada", PASSWORD, &Origin::default())
+        service
+            .log_in("ada", PASSWORD, &Origin::default())
             .await
             .unwrap();
     }
     let long = "x".repeat(1_000_000);
     assert!(matches!(
-        desk.log_in("ada", &long, &Origin::default()).await,
-        Err(Refusal::Wrong)
+        service.log_in("ada", &long, &Origin::default()).await,
+        Err(Refusal::WrongCredentials)
     ));
     assert!(matches!(
-        desk.log_in(&long, PASSWORD, &Origin::default()).await,
-        Err(Refusal::Wrong)
+        service.log_in(&long, PASSWORD, &Origin::default()).await,
+        Err(Refusal::WrongCredentials)
     ));
 }
 
@@ -175,31 +179,40 @@ async fn right_ones_and_outages_do_not_count_as_tries() {
 /// a device of another account does not.
 #[tokio::test]
 async fn a_device_that_had_a_session_passes_those_who_guess() {
-    let (_, desk) = desk();
+    let (_, service) = account_service();
     let at = |number: u8, device: Option<&DeviceToken>| Origin {
         caller: Some(std::net::IpAddr::from([10, 0, 0, number]).into()),
         device: device.cloned(),
     };
-    let ada = desk.register("ada", PASSWORD, &at(1, None)).await.unwrap();
-    let bob = desk.register("bob", PASSWORD, &at(1, None)).await.unwrap();
+    let ada = service
+        .register("ada", PASSWORD, &at(1, None))
+        .await
+        .unwrap();
+    let bob = service
+        .register("bob", PASSWORD, &at(1, None))
+        .await
+        .unwrap();
     let wrong = "wrong password";
     for number in 10..17 {
         for _ in 0..11 {
-            let tried = desk.log_in("ada", wrong, &at(number, None)).await;
-            assert!(matches!(tried, Err(Refusal::Wrong | Refusal::TooMany(_))));
+            let tried = service.log_in("ada", wrong, &at(number, None)).await;
+            assert!(matches!(
+                tried,
+                Err(Refusal::WrongCredentials | Refusal::TooMany(_))
+            ));
         }
     }
     for stranger in [None, Some(&bob.device), Some(&DeviceToken::new().unwrap())] {
-        let tried = desk.log_in("ada", PASSWORD, &at(2, stranger)).await;
+        let tried = service.log_in("ada", PASSWORD, &at(2, stranger)).await;
         assert!(matches!(tried, Err(Refusal::TooMany(_))));
     }
     let known = at(2, Some(&ada.device));
-    let again = desk.log_in("ada", PASSWORD, &known).await.unwrap();
+    let again = service.log_in("ada", PASSWORD, &known).await.unwrap();
     assert_eq!(again.device, ada.device, "it stays the same");
     // It may guess no more than others.
     for n in 0..12 {
-        match desk.log_in("ada", wrong, &known).await {
-            Err(Refusal::Wrong) => assert!(n < 10, "{n}"),
+        match service.log_in("ada", wrong, &known).await {
+            Err(Refusal::WrongCredentials) => assert!(n < 10, "{n}"),
             Err(Refusal::TooMany(_)) => assert!(n >= 10, "{n}"),
             other => panic!("{n}: {other:?}"),
         }

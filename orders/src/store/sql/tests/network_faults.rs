@@ -53,7 +53,7 @@ async fn fails_in_every_way(kind: Kind) {
     let store = store_at(&server, wire.port);
     store.probe().await.unwrap();
     a_lost_answer_is_no_second_order(&store, &wire).await;
-    a_cut_is_mended_by_the_retry(&store, &wire).await;
+    a_cut_is_survived_by_the_retry(&store, &wire).await;
     silence_ends_in_a_refusal(&store, &wire).await;
     // The store that saw all of this goes on as if nothing had been.
     wire.set(Mode::Through);
@@ -92,7 +92,7 @@ async fn a_lost_answer_is_no_second_order(store: &SqlStore, wire: &Wire) {
 }
 
 /// As when a server restarts, or what stands between forgets its connections.
-async fn a_cut_is_mended_by_the_retry(store: &SqlStore, wire: &Wire) {
+async fn a_cut_is_survived_by_the_retry(store: &SqlStore, wire: &Wire) {
     // All connections of the pool are open, and then all are dead.
     let entries: Vec<Entry> = (0..16).map(|_| entry()).collect();
     for outcome in join_all(entries.iter().map(|entry| store.create(entry))).await {
@@ -118,7 +118,8 @@ async fn silence_ends_in_a_refusal(store: &SqlStore, wire: &Wire) {
     for outcome in join_all(entries.iter().map(|entry| store.create(entry))).await {
         let error = unavailable(outcome);
         assert!(
-            error.contains("did not answer within 12 s") || error.contains("no connection"),
+            error.contains("did not answer within 12 s")
+                || error.contains("no database connection"),
             "{error}"
         );
     }
@@ -273,7 +274,7 @@ async fn after_an_error_of_the_disk_sqlites_log_is_begun_anew() {
         store.create(entry).await.unwrap();
     }
     let before = std::fs::metadata(&log).unwrap().len();
-    store.database.distrust();
+    store.database.report_disk_failure();
     store.create(&entry()).await.unwrap();
     let after = std::fs::metadata(&log).unwrap().len();
     assert!(after < before / 4, "{after} of {before} bytes");
