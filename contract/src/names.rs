@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_lives_below_its_image() {
+    fn every_name_is_below_its_image() {
         assert_eq!(
             Pointer::Candidate.parameter("shop"),
             "/imagebuilder/shop/candidate"

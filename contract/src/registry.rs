@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_reads_back_and_tolerates_what_a_newer_agent_adds() {
+    fn a_record_round_trips_and_ignores_unknown_fields() {
         let json = r#"{"schema":1,"instance_id":"i-1","image_id":"ami-1","verdict":"fit",
             "since":"2026-01-01T00:00:00Z","agent":"0.1.0","new_field":7,
             "services":{"orders":{"version":"1.0.0","healthy":true}}}"#;
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_verdict_is_not_mistaken_for_fit() {
+    fn an_unknown_verdict_does_not_count_as_fit() {
         let verdict: Verdict = serde_json::from_str("\"splendid\"").unwrap();
         assert_eq!(verdict, Verdict::Unknown);
     }

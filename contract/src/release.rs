@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_reads_back_and_tolerates_what_a_newer_tool_adds() {
+    fn a_release_round_trips_and_ignores_unknown_fields() {
         let release = release();
         assert_eq!(release.check(), Ok(()));
         assert_eq!(
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_gone_by_says_why() {
+    fn an_unusable_release_has_a_reason() {
         type Change = fn(&mut Release);
         let cases: [(Change, &str); 6] = [
             (|r| r.schema = 2, "schema 2 is not 1"),
@@ -201,15 +201,15 @@ mod tests {
                 "1.2.0 rolls back to itself",
             ),
         ];
-        for (change, said) in cases {
+        for (change, reason) in cases {
             let mut release = release();
             change(&mut release);
-            assert_eq!(release.check().unwrap_err().to_string(), said);
+            assert_eq!(release.check().unwrap_err().to_string(), reason);
         }
     }
 
     #[test]
-    fn a_kind_of_a_newer_tool_is_read_and_refused() {
+    fn an_unknown_kind_is_read_and_refused() {
         let mut json = serde_json::to_value(release()).unwrap();
         json["kind"] = "splines".into();
         let release: Release = serde_json::from_value(json).unwrap();

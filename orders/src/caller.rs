@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_our_own_proxies_wrote_is_believed() {
+    fn only_entries_of_our_own_proxies_are_trusted() {
         let is = |text: &str| Caller::from(text.parse::<IpAddr>().unwrap());
         let table: [(&[&str], usize, &str); 12] = [
             (&[], 0, "10.0.0.1"),

@@ -69,11 +69,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_services_answer_is_shown_plainly() {
+    fn services_messages_are_made_printable() {
         let page = "<?xml version=\"1.0\"?>\n<!DOCTYPE html PUBLIC>\n<html><body>404</body></html>";
         let error = anyhow::anyhow!("status 404: {page}").context("read\u{1b}[2J\nthe role");
-        let said = one_line(&error);
-        assert_eq!(said, "read [2J the role: status 404: (an HTML page)");
+        let line = one_line(&error);
+        assert_eq!(line, "read [2J the role: status 404: (an HTML page)");
         let error = anyhow::anyhow!("answered <Error><Code>AccessDenied</Code></Error>");
         assert!(one_line(&error).contains("AccessDenied"));
         let long = one_line(&anyhow::anyhow!("ä".repeat(5000)));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_told_once_and_the_cure_last() {
+    fn each_cause_is_printed_once_and_hints_last() {
         let table = [
             (anyhow!("no store"), "no store"),
             (

@@ -1,5 +1,5 @@
-//! A server in front of another that loses, cuts, slows and refuses what passes through it as a test
-//! decides, request by request. Test code only.
+//! A proxy that loses, cuts, delays and refuses requests as a test decides, request by request. Test code
+//! only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fate {
-    /// It goes through, and the answer comes back.
+    /// It is forwarded, and the response returned.
     Passes,
-    /// So, but later.
+    /// The same, after a delay.
     Late(Duration),
-    /// It goes through, the server acts, and the answer is lost.
+    /// The server handles it, but the response is lost.
     AnswerLost,
     /// It never arrives.
     Lost,
     /// Half of it arrives.
     Cut,
-    /// It is answered with this status and body by somebody in between.
+    /// The proxy responds with this status and body.
     Answered(u16, String),
-    /// It is never answered.
+    /// It gets no response.
     Silence,
 }
 
@@ -32,12 +32,12 @@ pub(crate) enum Fate {
 pub(crate) struct Head(String);
 
 impl Head {
-    /// Its first line: method, path, version.
+    /// The first line: method, path, version.
     pub(crate) fn line(&self) -> &str {
         self.0.lines().next().unwrap_or_default()
     }
 
-    /// The value of a header, by its lower-case name; empty when there is none.
+    /// The value of a header, by its lower-case name; empty if absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.0
             .lines()
@@ -49,7 +49,7 @@ impl Head {
 
 type Decide = dyn Fn(&Head) -> Fate + Send + Sync;
 
-/// The server; it ends with this value.
+/// A running proxy; stops when dropped.
 pub(crate) struct Flaky {
     pub(crate) endpoint: String,
     accepting: JoinHandle<()>,
@@ -62,20 +62,20 @@ impl Drop for Flaky {
 }
 
 impl Flaky {
-    /// Stands before `inside` (`http://…`) and asks `decide` about every request.
+    /// Listens in front of `inside` (`http://…`) and calls `decide` for every request.
     pub(crate) async fn before(
         inside: &str,
         decide: impl Fn(&Head) -> Fate + Send + Sync + 'static,
     ) -> Self {
-        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", door.local_addr().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let inside: Arc<str> = inside.trim_start_matches("http://").into();
         let decide: Arc<Decide> = Arc::new(decide);
         let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = door.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
                 let (inside, decide) = (Arc::clone(&inside), Arc::clone(&decide));
-                // One that broke off is what this is for.
-                tokio::spawn(async move { drop(attend(client, &inside, &*decide).await) });
+                // Broken connections are the purpose of this proxy.
+                tokio::spawn(async move { drop(handle(client, &inside, &*decide).await) });
             }
         });
         Self {
@@ -85,8 +85,8 @@ impl Flaky {
     }
 }
 
-/// One request; then the connection is closed.
-async fn attend(mut client: TcpStream, inside: &str, decide: &Decide) -> std::io::Result<()> {
+/// Handles one request, then closes the connection.
+async fn handle(mut client: TcpStream, inside: &str, decide: &Decide) -> std::io::Result<()> {
     let mut request = Vec::new();
     let head_end = loop {
         if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -119,7 +119,7 @@ async fn attend(mut client: TcpStream, inside: &str, decide: &Decide) -> std::io
     }
     let mut server = TcpStream::connect(inside).await?;
     if fate == Fate::Cut {
-        // Half of the body, or, where there is none, of the head.
+        // Half of the body or, without one, of the head.
         let half = if length > 1 {
             head_end + length / 2
         } else {
@@ -127,7 +127,7 @@ async fn attend(mut client: TcpStream, inside: &str, decide: &Decide) -> std::io
         };
         return server.write_all(&request[..half]).await;
     }
-    // The server is to close, so that the end of its answer shows.
+    // Requests that the server closes, which marks the end of its response.
     let host_at = head.line().len() + 2;
     server.write_all(&request[..host_at]).await?;
     server.write_all(b"connection: close\r\n").await?;

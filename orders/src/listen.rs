@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_where_it_was_wanted_or_it_is_not_taken() {
+    fn a_socket_at_another_address_is_refused() {
         for (wanted, address, expected) in [
             ("0.0.0.0:8080", "0.0.0.0:8080", true),
             ("[::]:8080", "[::]:8080", true),

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_backlog_forgets_times_but_no_orders() {
+    fn a_full_backlog_merges_points_and_loses_no_orders() {
         let mut backlog = Backlog::default();
         for second in 0..200 {
             backlog.push(point(second, 1));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn speaks_the_query_protocol_and_says_zero() {
+    fn the_request_uses_the_query_protocol_and_has_zeros() {
         let points = VecDeque::from([point(0, 0), point(15, 7)]);
         assert_eq!(
             put_metric_data("FlowerShop", &points),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn cloudwatch_gets_every_order_once_and_zeros_even_after_it_was_away() {
+    async fn cloudwatch_gets_every_order_once_after_an_outage() {
         let moto = Moto::start();
         let count = OrderCount::default();
         for _ in 0..3 {

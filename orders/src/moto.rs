@@ -1,6 +1,5 @@
-//! A real server that speaks S3, DynamoDB, SNS and CloudWatch, for tests: moto on a port of its own,
-//! started by `orders/tests/moto_in_turn.py`. Test code only. When there is none the tests fail and say how to
-//! get one.
+//! A local server for S3, DynamoDB, SNS and CloudWatch: moto on its own port, started by
+//! `orders/tests/moto_in_turn.py`. Test code only. If moto is missing, tests fail with a hint.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,11 +12,11 @@ use serde_json::{Value, json};
 use crate::aws;
 use crate::settings::AwsSettings;
 
-/// How long moto may take for what a test asks it in preparation: with the first request it loads a
-/// service's code, and the machine may be busy.
+/// Time limit for requests that prepare a test: at the first one moto loads a service's code, and the machine
+/// may be busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running server; it ends with this value.
+/// A running server; stops when dropped.
 pub(crate) struct Moto {
     child: Child,
     pub(crate) endpoint: String,
@@ -25,7 +24,7 @@ pub(crate) struct Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -54,7 +53,7 @@ impl Moto {
                     .map(|(_, url)| url.trim().to_owned())
             })
             .expect("moto ended before it listened; hint: has this Python moto?");
-        // Its log must be read on, or it stops when the pipe is full.
+        // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, endpoint }
     }
@@ -72,7 +71,7 @@ impl Moto {
         )
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     pub(crate) async fn make_bucket(&self, name: &str) {
         let body = "<CreateBucketConfiguration><LocationConstraint>eu-north-1\
                     </LocationConstraint></CreateBucketConfiguration>";
@@ -81,7 +80,7 @@ impl Moto {
             .await;
     }
 
-    /// Asks `service` in the query protocol, and gives its answer.
+    /// Calls `service` by the query protocol and returns the response.
     pub(crate) async fn ask(&self, service: &str, form: &str) -> String {
         let url = format!("{}/", self.endpoint);
         let header = ("content-type", "application/x-www-form-urlencoded");
@@ -89,7 +88,7 @@ impl Moto {
             .await
     }
 
-    /// Makes a table with these keys, all text: the first is hashed, the second sorted.
+    /// Creates a table with these text keys: the first is the hash key, the second the sort key.
     pub(crate) async fn make_table(&self, name: &str, keys: &[&str]) {
         let of = |kind: &str, values: [&str; 2]| -> Vec<Value> {
             let pairs = keys.iter().zip(values);
@@ -112,8 +111,8 @@ impl Moto {
             .await;
     }
 
-    /// Asks once, with patience, and gives the answer. The service's own calls have little patience
-    /// and come again, which would make a table twice.
+    /// Sends a request once, with a long time limit. The service's own calls have a short one and retry,
+    /// which would create a table twice.
     async fn prepare(
         &self,
         method: Method,
@@ -138,7 +137,7 @@ impl Moto {
     }
 }
 
-/// The server reads the service and region out of this and does not verify it.
+/// The server reads service and region from this header and does not verify it.
 fn signed_for(service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential=test/20260101/eu-north-1/{service}/aws4_request, \
@@ -146,7 +145,7 @@ fn signed_for(service: &str) -> String {
     )
 }
 
-/// The Python that has moto: the one beside `moto_server`.
+/// The Python interpreter that has moto: the one next to `moto_server`.
 fn python() -> PathBuf {
     if let Some(path) = std::env::var_os("ORDERS_TEST_MOTO") {
         return Path::new(&path).with_file_name("python3");

@@ -449,10 +449,10 @@ mod tests {
         let Value::Object(fields) = value else {
             panic!("not an object")
         };
-        Draft::validate(fields, &flowers(), UnknownFields::Keep).map_err(said)
+        Draft::validate(fields, &flowers(), UnknownFields::Keep).map_err(messages)
     }
 
-    fn said(errors: Vec<FieldError>) -> Vec<String> {
+    fn messages(errors: Vec<FieldError>) -> Vec<String> {
         errors
             .into_iter()
             .map(|f| format!("{} {}", f.field, f.message))
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn judges_fields() {
+    fn fields_are_validated() {
         let good = json!({"name":"Ada","address":"1 Row\nTown","flower":"spring_tulips"});
         let long = "x".repeat(NAME_LIMIT + 1);
         let full = "ä".repeat(NAME_LIMIT);
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_fields_it_does_not_know_when_told_to() {
+    fn unknown_fields_are_refused_if_configured() {
         let fields = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
         let validate = |text| Draft::validate(fields(text), &flowers(), UnknownFields::Refuse);
         assert!(validate(r#"{"name":"A","address":"B","flower":"spring_tulips"}"#).is_ok());
@@ -547,7 +547,7 @@ mod tests {
             validate(r#"{"name":"A","address":"B","flower":"spring_tulips","card":"Hi","qty":2}"#)
                 .unwrap_err();
         assert_eq!(
-            said(errors),
+            messages(errors),
             [
                 "card is not a field of an order",
                 "qty is not a field of an order"
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_tells_orders_apart_and_not_their_spelling() {
+    fn a_fingerprint_depends_on_content_not_on_encoding() {
         let print = |fields: Value| validate(fields).unwrap().fingerprint();
         let first = json!({"name":"A","address":"B","flower":"spring_tulips","x":"1","y":2});
         let same = json!({"y":2,"x":"1","flower":"spring_tulips","address":" B","name":"A "});
@@ -598,7 +598,7 @@ mod tests {
 
     /// A clock that is wrong for one id affects only that id.
     #[test]
-    fn an_id_has_the_time_of_its_own_making() {
+    fn an_id_has_the_time_at_which_it_was_made() {
         let now: jiff::Timestamp = "2026-11-30T10:00:00.123Z".parse().unwrap();
         let days = jiff::SignedDuration::from_hours(400 * 24);
         let mut ids = std::collections::BTreeSet::new();
@@ -618,7 +618,7 @@ mod tests {
     /// Consecutive ids, even in one millisecond, reveal nothing about the next: over many pairs every random
     /// bit differs about half of the time.
     #[test]
-    fn an_id_tells_nothing_of_the_next() {
+    fn an_id_reveals_nothing_about_the_next() {
         const PAIRS: usize = 4000;
         let pairs = || -> Vec<[[u8; 16]; 2]> {
             let both = |_| [OrderId::new(), OrderId::new()].map(|id| *id.as_bytes());
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_survives_json() {
+    fn an_order_round_trips_as_json() {
         let order =
             validate(json!({"name":"Ada","address":"1 Row","flower":"spring_tulips","qty":2}))
                 .unwrap()
@@ -676,13 +676,13 @@ mod tests {
 
     /// Rows written before there were receipts, in which a customer may have used the name.
     #[test]
-    fn rows_from_before_receipts_are_read_as_they_are() {
-        for said in [json!("yes"), json!(7), Value::Null, json!("shop_receipt_x")] {
+    fn rows_from_before_receipts_are_read_unchanged() {
+        for value in [json!("yes"), json!(7), Value::Null, json!("shop_receipt_x")] {
             let row = json!({"id": OrderId::new(), "received_at": "2026-01-01T00:00:00Z", "name": "A",
-                "address": "B", "flower": "rose", RECEIPT_FIELD: said});
+                "address": "B", "flower": "rose", RECEIPT_FIELD: value});
             let order = Order::from_row(row.to_string().as_bytes()).unwrap();
             assert_eq!(order.receipt, None);
-            assert_eq!(order.extra[RECEIPT_FIELD], said);
+            assert_eq!(order.extra[RECEIPT_FIELD], value);
             let again: Value = serde_json::from_slice(&order.to_row().unwrap()).unwrap();
             assert_eq!(again, row);
         }

@@ -154,7 +154,7 @@ mod tests {
     use crate::store::{CreateError, Entry, FollowError, Followed, Kept, Position};
 
     #[test]
-    fn one_failure_is_forgiven_only_to_a_ready_store() {
+    fn only_a_ready_store_survives_one_failure() {
         let failed = || Err("slow".to_owned());
         let failing = || State::Failing("slow".to_owned());
         let table = [
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn orders_that_fail_hurry_probes_and_do_not_multiply_them() {
+    async fn failed_orders_speed_up_probes_within_a_limit() {
         let readiness = Readiness::default();
         let store = Arc::new(Counted::default());
         let watching = tokio::spawn(readiness.clone().probe_forever(Arc::clone(&store) as _));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stuck_store_is_said_to_be_failing() {
+    async fn a_stuck_store_is_reported_as_failing() {
         let readiness = Readiness::default();
         let mut changes = readiness.changes();
         let watching = tokio::spawn(readiness.clone().probe_forever(Arc::new(Stuck)));

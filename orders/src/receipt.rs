@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_receipt_is_read_back_and_never_shown_by_accident() {
+    fn a_receipt_round_trips_and_is_hidden_from_debug() {
         let receipt = Receipt::new().unwrap();
         let text = receipt.reveal();
         assert_eq!(Receipt::parse(text), Some(receipt.clone()));

@@ -205,7 +205,7 @@ pub async fn serve(
     open: Gauge,
     stop: Stop<impl Future<Output = Duration>, impl Future<Output = ()>>,
 ) -> Drained {
-    let (tell, phase) = watch::channel(StopPhase::Open);
+    let (sender, phase) = watch::channel(StopPhase::Open);
     let shared = Arc::new(Shared {
         bounds,
         router,
@@ -234,7 +234,7 @@ pub async fn serve(
             time = &mut stop, if !lame_duck => {
                 lame_duck = true;
                 // Cannot fail: `shared` holds a receiver.
-                let _ = tell.send(StopPhase::LameDuck);
+                let _ = sender.send(StopPhase::LameDuck);
                 lame.set(Either::Right(tokio::time::sleep(time)));
                 continue;
             }
@@ -254,10 +254,10 @@ pub async fn serve(
         accept(stream, address, &shared).await;
     }
     drop(listener);
-    let _ = tell.send(StopPhase::Stopping);
+    let _ = sender.send(StopPhase::Stopping);
     let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
-    let gone = Arc::clone(&shared.slots).acquire_many_owned(all);
-    match tokio::time::timeout(drain, gone).await {
+    let all_closed = Arc::clone(&shared.slots).acquire_many_owned(all);
+    match tokio::time::timeout(drain, all_closed).await {
         Ok(_) => Drained::Fully,
         Err(_) => Drained::OutOfTime,
     }

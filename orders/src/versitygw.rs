@@ -1,5 +1,5 @@
-//! A second server that speaks S3, for tests: versitygw, which checks signatures and keeps objects as
-//! files. Test code only; `make check` builds it where Go is there.
+//! Another local S3 server: versitygw, which verifies signatures and stores objects as files. Test code only;
+//! `make check` builds it if Go is installed.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use test_support::Port;
 
-/// The server may have to wait for its turn on a busy machine.
+/// Time limit for the start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running server with one bucket; it ends with this value.
+/// A running server with one bucket; stops when dropped.
 pub(crate) struct VersityGw {
     child: Child,
     pub(crate) endpoint: String,
@@ -21,7 +21,7 @@ pub(crate) struct VersityGw {
 
 impl Drop for VersityGw {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -31,7 +31,8 @@ impl VersityGw {
     /// Starts `program` with a bucket, and the keys of [`Moto::settings`](crate::moto::Moto).
     pub(crate) fn start(program: &Path, bucket: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // Each folder is a bucket; metadata lies beside, as not every file system has attributes.
+        // Each folder is a bucket. Metadata is in separate files, since not every file system supports
+        // extended attributes.
         for name in [&format!("buckets/{bucket}"), "beside"] {
             std::fs::create_dir_all(folder.path().join(name)).unwrap();
         }
@@ -49,10 +50,10 @@ impl VersityGw {
             ])
             .args(["--port", &address.to_string(), "--quiet"])
             .args(["posix", "--sidecar"])
-            // It takes a relative path for one below the buckets.
+            // It resolves a relative path below the buckets.
             .args(["beside", "buckets"].map(|name| folder.path().join(name)))
             .stdout(Stdio::null())
-            // What tests do to it on purpose is not to be read as their outcome.
+            // Its log contains errors that tests cause on purpose.
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap_or_else(|error| {

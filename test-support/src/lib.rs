@@ -123,7 +123,7 @@ mod tests {
     use super::{Port, copy_program, write_program};
 
     #[test]
-    fn a_port_is_kept_for_the_one_who_asks_for_it_by_its_number() {
+    fn a_reserved_port_can_be_bound_by_number() {
         let port = Port::reserve();
         // As it is for whoever asks for any port: one that is bound is none of them.
         let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");

@@ -272,7 +272,7 @@ mod tests {
     /// Others may try as long and from wherever they like: the owner logs in from another address or, if too
     /// many addresses are used, from a known device.
     #[tokio::test(start_paused = true)]
-    async fn strangers_lock_no_owner_out() {
+    async fn other_callers_cannot_lock_an_owner_out() {
         let limits = Limits::default();
         for _ in 0..100 {
             let _ = limits.log_in("ada", by(1));
@@ -294,25 +294,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flood_of_one_caller_uses_up_nothing_of_others() {
         let limits = Limits::default();
-        let mut honest = 0;
+        let mut accepted = 0;
         for second in 0..26 {
             for n in 0..425 {
                 let flood = limits.count_request(caller(1));
                 let _ = flood.and_then(|()| limits.log_in(&format!("{second} {n}"), by(1)));
             }
             let good = limits.count_request(caller(2));
-            honest += usize::from(good.and_then(|()| limits.log_in("ada", by(2))).is_ok());
+            accepted += usize::from(good.and_then(|()| limits.log_in("ada", by(2))).is_ok());
             limits.refund("ada", by(2));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(honest, 26);
+        assert_eq!(accepted, 26);
         let flood = (0..100).take_while(|_| limits.register(caller(1)).is_ok());
         assert_eq!(flood.count(), 10);
         limits.register(caller(2)).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_together_are_limited_and_one_past_its_own_limit_does_not_use_that_up() {
+    async fn own_limits_apply_before_the_limit_for_all() {
         let limits = Limits::default();
         for _ in 0..1000 {
             let _ = limits.log_in("guessed", by(1));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_remembered_is_bounded() {
+    async fn the_number_of_buckets_is_bounded() {
         let limits = Limits::default();
         for n in 0..MAX_BUCKETS * 2 {
             limits.log_in(&format!("login{n}"), by(1)).unwrap();

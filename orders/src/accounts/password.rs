@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn judges_what_is_chosen() {
+    fn new_passwords_are_validated() {
         let long = "ab".repeat(101);
         for (text, part) in [
             ("short", "shorter than 10"),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn few_are_hashed_at_once_and_who_waits_too_long_is_sent_away() {
+    async fn concurrent_hashes_are_limited_and_long_waits_refused() {
         let hashing = Hashing::default();
         let count = u32::try_from(MAX_CONCURRENT).unwrap();
         let turns = hashing.turns.acquire_many(count).await.unwrap();
@@ -337,7 +337,7 @@ mod tests {
         assert!(matches!(answer, Err(NotHashed::Busy)), "no place to wait");
     }
     #[tokio::test]
-    async fn who_hangs_up_does_not_free_a_place_that_is_in_use() {
+    async fn a_disconnect_does_not_free_a_slot_in_use() {
         let hashing = Hashing::default();
         let (go, wait) = std::sync::mpsc::channel::<()>();
         let mut work = Box::pin(hashing.when_free(move |_| {

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_back_and_never_shown_by_accident() {
+    fn a_token_round_trips_and_is_hidden_from_debug() {
         let token = SessionToken::new().unwrap();
         assert_eq!(SessionToken::parse(token.reveal()), Some(token.clone()));
         assert_ne!(SessionToken::new().unwrap(), token);

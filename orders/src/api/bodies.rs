@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_body_is_cut_off_and_a_slow_line_is_not() {
+    async fn a_slow_body_is_refused_and_a_slow_connection_is_not() {
         let drip = |count, pause, length| vec![(pause, length); count];
         // Pieces, whether it ends; the status; seconds.
         let table = [
@@ -243,21 +243,21 @@ mod tests {
             (drip(40, 1, 1000), true, 413, 0),
         ];
         for (pieces, ends, status, seconds) in table {
-            let said = format!("{} pieces of {:?}", pieces.len(), pieces[0]);
+            let case = format!("{} pieces of {:?}", pieces.len(), pieces[0]);
             let bodies = Bodies::default();
             let begun = Instant::now();
             let whole: usize = pieces.iter().map(|(_, length)| length).sum();
             match bodies.read(paced(pieces, ends)).await {
-                Ok(read) => assert_eq!((read.len(), 200), (whole, status), "{said}"),
-                Err(problem) => assert_eq!(problem.status(), status, "{said}"),
+                Ok(read) => assert_eq!((read.len(), 200), (whole, status), "{case}"),
+                Err(problem) => assert_eq!(problem.status(), status, "{case}"),
             }
-            assert_eq!(begun.elapsed().as_secs(), seconds, "{said}");
-            assert_eq!(bodies.count(), (0, 0), "{said}");
+            assert_eq!(begun.elapsed().as_secs(), seconds, "{case}");
+            assert_eq!(bodies.count(), (0, 0), "{case}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_makes_way_for_the_next() {
+    async fn the_oldest_body_is_dropped_for_the_next() {
         let bodies = Bodies::default();
         let read = |pieces| {
             let bodies = bodies.clone();
@@ -292,7 +292,7 @@ mod tests {
 
     /// Whatever bodies arrive: each is read or refused in time, and the limits always hold.
     #[test]
-    fn any_bodies_end_in_time_and_within_the_bounds() {
+    fn any_bodies_end_in_time_and_within_the_limits() {
         bolero::check!()
             .with_type::<Vec<(Vec<(u16, u16)>, bool)>>()
             .with_iterations(200)

@@ -158,7 +158,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_cursor_is_read_back_and_is_nothing_else(cursor in cursors()) {
+        fn a_cursor_round_trips_and_is_neither_id_nor_time(cursor in cursors()) {
             let text = cursor.text();
             prop_assert_eq!(Cursor::parse(&text), Some(cursor));
             prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
@@ -167,7 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_cursor_is_none(cursor in cursors(), at in any::<proptest::sample::Index>(), to in "[A-Za-z0-9_-]") {
+        fn a_damaged_cursor_is_refused(cursor in cursors(), at in any::<proptest::sample::Index>(), to in "[A-Za-z0-9_-]") {
             let text = cursor.text();
             let at = at.index(text.len());
             let changed = format!("{}{to}{}", &text[..at], &text[at + 1..]);

@@ -1,11 +1,11 @@
-//! Fuzz targets for what strangers send: bodies, queries, paths, header values.
+//! Fuzz targets for untrusted input: bodies, queries, paths, header values.
 //!
-//! As ordinary tests they take about a second each, on bent copies of good requests and on bytes alone. As
-//! `cargo bolero test api::fuzz::json_bodies` the same targets are driven by libFuzzer, AFL or
-//! honggfuzz; what those find goes into `src/api/__fuzz__/` and is tried by every test run from then on.
+//! As ordinary tests they take about a second each, on mutated valid requests and on random bytes. With
+//! `cargo bolero test api::fuzz::json_bodies` the same targets are driven by libFuzzer, AFL or honggfuzz;
+//! store their findings in `src/api/__fuzz__/`, where every test run tries them.
 //!
-//! The property of all: no panic, nothing that grows beyond what came in, and what was understood is
-//! understood the same by the next reader.
+//! All targets check that there is no panic, that nothing grows beyond its input, and that what was parsed is
+//! parsed the same by the next reader.
 
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use bolero::check;
@@ -19,10 +19,10 @@ use crate::order::{Draft, Order, OrderId};
 use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
-/// How a good text is bent: which one, bytes put over others, and bytes put in between.
+/// A mutation of a valid text: which one, bytes to overwrite, bytes to insert.
 type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
 
-/// One of `seeds` bent, or (as often as any one of them) bytes alone.
+/// One of `seeds` mutated, or (as often as any of them) random bytes.
 fn bent(seeds: &[&[u8]], (which, over, (place, between)): &Bend) -> Vec<u8> {
     let Some(seed) = seeds.get(usize::from(*which) % (seeds.len() + 1)) else {
         return between.clone();
@@ -37,7 +37,7 @@ fn bent(seeds: &[&[u8]], (which, over, (place, between)): &Bend) -> Vec<u8> {
     bytes
 }
 
-/// Tries `target` on the seeds as they are, then on bent ones.
+/// Runs `target` on the unmodified seeds, then on mutated ones.
 fn tries(seeds: &[&[u8]], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     for seed in seeds {
         target(seed);
@@ -51,8 +51,8 @@ fn flowers() -> Vec<String> {
     vec!["rose".to_owned(), "spring_tulips".to_owned()]
 }
 
-/// An order of these fields, if they make one, is kept and read back the same, and makes the same
-/// fingerprint when it is sent again as it was read back.
+/// If the fields make an order, it is stored and read back unchanged, and its fingerprint is the same when it
+/// is sent again.
 fn goes_round(fields: Map<String, Value>) {
     let Ok(draft) = Draft::validate(fields, &flowers(), UnknownFields::Keep) else {
         return;
@@ -70,8 +70,8 @@ fn goes_round(fields: Map<String, Value>) {
     assert_eq!(again.fingerprint(), fingerprint);
 }
 
-/// Every number that an order may carry is read back as the number it was. (In what is shipped, by
-/// serde_json's `float_roundtrip`; see the workspace's Cargo.toml.)
+/// Every number that an order may contain is read back unchanged. (In the binary by serde_json's
+/// `float_roundtrip`; see the workspace's Cargo.toml.)
 #[test]
 fn numbers() {
     check!().with_type::<u64>().for_each(|bits| {
@@ -102,7 +102,7 @@ fn json_bodies() {
         let plain = serde_json::from_slice::<Value>(body);
         match Form::Json.fields(body) {
             Ok(fields) => {
-                // Two readers of one body read one order.
+                // Two readers of one body read the same order.
                 let plain = plain.expect("ours took it");
                 assert_eq!(Value::Object(fields.clone()), plain);
                 goes_round(fields);
@@ -171,7 +171,7 @@ fn candidates_names() {
             return;
         };
         assert!(!name.is_empty() && !name.contains('/'));
-        // A byte that is no UTF-8 becomes one character of three.
+        // A byte that is not UTF-8 becomes a character of three bytes.
         assert!(name.len() <= 3 * path.len());
         let text = candidates::array([&name]);
         assert!(text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));

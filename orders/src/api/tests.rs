@@ -1,4 +1,4 @@
-//! The rules of the router that need no server.
+//! Tests of the router that need no server.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn service() -> (Router, Shop) {
     over(Arc::new(Stuck), RawSettings::default())
 }
 
-/// The service over `store`, which sells roses.
+/// The service with `store`; it sells roses.
 pub(super) fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Shop) {
     let flags = RawSettings {
         flowers: Some(vec!["rose".to_owned()]),
@@ -67,7 +67,7 @@ fn good() -> Body {
     Body::from(r#"{"name":"Ada","address":"1 Row","flower":"rose"}"#)
 }
 
-/// An answer, taken apart.
+/// A parsed response.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -90,7 +90,7 @@ pub(super) async fn ask(router: &Router, request: Request) -> Answer {
     }
 }
 
-/// Whether a browser runs and loads nothing of the answer, whatever its type.
+/// Whether a browser runs and loads nothing of the response, whatever its type.
 pub(super) fn is_data(answer: &Answer) -> bool {
     assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
@@ -106,12 +106,12 @@ pub(super) fn get_as(path: &str, bearer: Option<&str>) -> Request {
 
 pub(super) const TOKEN: &str = "0123456789abcdef-operator";
 
-/// A shop with an operator, over a store that works.
+/// A shop with an operator and a working store.
 fn shop_with_operator() -> (Router, Shop) {
     operated(Arc::new(MemoryStore::default()))
 }
 
-/// A shop with an operator and every module, over a store that works.
+/// A shop with an operator, every module and a working store.
 pub(super) fn everything_on() -> (Router, Shop) {
     let (_, mut shop) = shop_with_operator();
     shop.candidates = shop.store.candidates();
@@ -121,7 +121,7 @@ pub(super) fn everything_on() -> (Router, Shop) {
     (router(shop.clone()), shop)
 }
 
-/// A shop with an operator, over a store that hangs and accounts that do not answer.
+/// A shop with an operator, a store that hangs and accounts that fail.
 pub(super) fn stuck() -> (Router, Shop) {
     let (_, mut shop) = operated(Arc::new(Stuck));
     let accounts = MemoryAccounts::default();
@@ -144,7 +144,7 @@ fn operated(store: Arc<dyn Store>) -> (Router, Shop) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_never_ends_is_cut_off() {
+async fn a_body_that_never_ends_is_refused() {
     let (router, _) = service();
     let endless = Body::from_stream(stream::pending::<Result<Vec<u8>, std::io::Error>>());
     let answer = router.oneshot(order(endless)).await.unwrap();
@@ -152,14 +152,14 @@ async fn a_body_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_store_refuses_within_its_time() {
+async fn a_stuck_store_times_out() {
     let (router, _) = service();
     let answer = router.oneshot(order(good())).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer.headers()[header::RETRY_AFTER], "2");
 }
 
-/// A store that keeps every order and fails, in one way or the other.
+/// A store that keeps every order and then fails.
 struct Failing(MemoryStore, Failure);
 
 type Failure = fn() -> anyhow::Error;
@@ -194,7 +194,7 @@ impl Store for Failing {
 }
 
 #[tokio::test]
-async fn an_order_is_said_to_be_refused_only_when_that_is_certain() {
+async fn an_order_is_reported_refused_only_if_certain() {
     let lost = || anyhow::anyhow!("the answer was lost");
     let certain = || anyhow::anyhow!("no connection").context(NothingKept);
     let wrapped = || {
@@ -229,7 +229,7 @@ async fn an_order_is_said_to_be_refused_only_when_that_is_certain() {
 }
 
 #[tokio::test]
-async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
+async fn a_full_service_refuses_orders_but_not_health_checks() {
     let (router, shop) = operated(Arc::new(Stuck));
     let _all = shop
         .places
@@ -250,9 +250,9 @@ async fn a_full_house_sends_away_and_health_does_not_wait_behind_it() {
     );
 }
 
-/// Bodies that never end take nobody's place, whatever they are for.
+/// Bodies that never end block no orders, whatever their route.
 #[tokio::test(start_paused = true)]
-async fn trickling_bodies_keep_no_order_out() {
+async fn slow_bodies_do_not_block_orders() {
     let (router, shop) = everything_on();
     let endless = |path: &str| {
         let first = stream::iter([Ok::<_, std::io::Error>("{")]);
@@ -295,7 +295,7 @@ async fn one_key_makes_one_order_however_often_it_is_sent() {
     let again = ask(&router, keyed("k-1", "Ada")).await;
     assert_eq!((again.status, &again.body), (200, &first.body));
     assert_eq!(again.headers["idempotency-replayed"], "true");
-    // As a form it is the same order too.
+    // Sent as a form it is the same order.
     let form = Request::post("/order")
         .header("content-type", "application/x-www-form-urlencoded")
         .header("idempotency-key", "k-1")
@@ -307,7 +307,7 @@ async fn one_key_makes_one_order_however_often_it_is_sent() {
     assert_eq!(other.status, 409);
     assert_eq!(other.headers["content-type"], "application/problem+json");
     assert_ne!(ask(&router, keyed("k-2", "Ada")).await.body, first.body);
-    // What was refused has not used its key up.
+    // A refused order does not use up its key.
     assert_eq!(ask(&router, keyed("k-3", " ")).await.status, 422);
     assert_eq!(ask(&router, keyed("k-3", "Ada")).await.status, 200);
 
@@ -316,7 +316,7 @@ async fn one_key_makes_one_order_however_often_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_refused() {
+async fn an_invalid_key_is_refused() {
     let (router, shop) = over(Arc::new(MemoryStore::default()), RawSettings::default());
     for key in ["", "a b", "k\u{e9}", &"x".repeat(256)] {
         assert_eq!(ask(&router, keyed(key, "Ada")).await.status, 400, "{key:?}");
@@ -341,7 +341,7 @@ async fn the_operator_reads_every_order_page_by_page() {
         let placed = ask(&router, keyed(&format!("k-{number}"), "Ada")).await;
         ids.push(placed.json()["id"].as_str().unwrap().to_owned());
     }
-    // Of one millisecond they are in no order.
+    // Ids of one millisecond are in no order.
     ids.sort();
     // From the beginning to the end, three at a time.
     let mut read = Vec::new();
@@ -365,7 +365,7 @@ async fn the_operator_reads_every_order_page_by_page() {
         }
     }
     assert_eq!(read, ids);
-    // A page that holds exactly the rest is the last.
+    // A page that contains exactly the rest is the last.
     let page = ask(&router, get_as("/orders?limit=7", Some(TOKEN))).await;
     assert!(page.json().get("next").is_none());
 
@@ -399,7 +399,7 @@ async fn the_operator_reads_every_order_page_by_page() {
     drop(shop);
 }
 
-/// Who follows with what the last answer gave, page by page; the ids shown, and the next `since`.
+/// Follows the last response, page by page; returns the ids, and the next `since`.
 async fn poll(router: &Router, mut since: String, limit: usize) -> (Vec<String>, String) {
     let mut ids = Vec::new();
     loop {
@@ -423,7 +423,7 @@ async fn poll(router: &Router, mut since: String, limit: usize) -> (Vec<String>,
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_for_one_order_hides_none_after_it() {
+async fn an_order_from_a_clock_ahead_hides_no_later_order() {
     let store = MemoryStore::default();
     let (mut router, mut shop) = operated(Arc::new(store.clone()));
     let days = |days: i64| jiff::SignedDuration::from_hours(24 * days);
@@ -455,12 +455,13 @@ async fn a_clock_that_was_ahead_for_one_order_hides_none_after_it() {
             .collect::<std::collections::BTreeSet<_>>()
     };
     assert_eq!(unique(&seen), unique(&placed));
-    // With a bare id, as clients of earlier releases ask: refused by name, not answered with an empty page.
+    // With only an id, as clients of earlier releases use it: refused by name, not answered with an empty
+    // page.
     let ahead = placed.iter().max().unwrap();
     let time = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(61);
     let other = MemoryStore::default();
     let (elsewhere, _) = operated(Arc::new(other));
-    for (router, since, said) in [
+    for (router, since, reason) in [
         (&router, ahead.clone(), "since is an id made at 20"),
         (
             &router,
@@ -480,17 +481,17 @@ async fn a_clock_that_was_ahead_for_one_order_hides_none_after_it() {
         let answer = ask(router, get_as(&path, Some(TOKEN))).await;
         assert_eq!(answer.status, 400, "{since}");
         let detail = answer.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains(said), "{since}: {detail}");
+        assert!(detail.contains(reason), "{since}: {detail}");
     }
-    // Earlier ids and times are taken as ever.
+    // Earlier ids and times are accepted as before.
     let earliest = placed.iter().min().unwrap();
     let all = poll(&router, earliest.clone(), 100).await.0;
     assert_eq!(all.len(), placed.len() - 1);
 }
 
-/// A list is long, and an order comes in behind the reader, from a host whose clock is slow.
+/// During a long list an order arrives behind the reader, from a host whose clock is slow.
 #[tokio::test]
-async fn what_comes_in_while_a_list_is_read_is_followed() {
+async fn orders_that_arrive_during_a_list_are_followed() {
     let (router, shop) = shop_with_operator();
     for number in 0..3 {
         ask(&router, keyed(&format!("k-{number}"), "Ada")).await;
@@ -507,7 +508,7 @@ async fn what_comes_in_while_a_list_is_read_is_followed() {
 }
 
 #[tokio::test]
-async fn a_page_of_huge_orders_ends_early_and_leaves_nothing_out() {
+async fn a_page_of_huge_orders_ends_early_and_skips_none() {
     let (router, shop) = shop_with_operator();
     let wide = "x".repeat(crate::order::EXTRA_VALUE_LIMIT);
     let template = shop_order(None);
@@ -566,7 +567,7 @@ async fn only_the_operator_reads_the_list() {
     assert_eq!(ask(&router, basic).await.status, 401);
 }
 
-/// An order as it stands in a store, of an account's or of nobody's.
+/// A stored order, with or without an account.
 pub(super) fn shop_order(account: Option<AccountId>) -> Order {
     Order {
         id: OrderId::new(),
@@ -581,7 +582,7 @@ pub(super) fn shop_order(account: Option<AccountId>) -> Order {
 }
 
 #[tokio::test]
-async fn an_accounts_order_is_not_there_for_others() {
+async fn an_accounts_order_is_not_found_by_others() {
     let (router, shop) = shop_with_operator();
     let owned = shop_order(Some(AccountId::new()));
     let free = shop_order(None);
@@ -604,10 +605,9 @@ async fn an_accounts_order_is_not_there_for_others() {
     assert!(shown.json().get("account").is_none());
 }
 
-/// What users sent comes back in more places than the documented ones: errors, other methods, paths
-/// that are none.
+/// User input is returned in more places than the documented ones: errors, other methods, unknown paths.
 #[tokio::test]
-async fn markup_from_users_comes_back_as_data() {
+async fn markup_from_users_is_served_as_data() {
     let (router, _) = everything_on();
     let markup = "%3Cscript%3Ealert(1)%3C%2Fscript%3E";
     let candidate = "/candidate/%3Cimg%20src=x%20onerror=alert(1)%3E";
@@ -669,12 +669,12 @@ async fn an_id_alone_shows_nothing_that_a_customer_wrote() {
         assert_eq!(answer.status, 403, "{wrong}");
         assert!(!String::from_utf8_lossy(&answer.body).contains("Geheimnis"));
     }
-    // Nor does any list hold a receipt.
+    // Lists contain no receipts either.
     let listed = ask(&router, get_as("/orders", Some(TOKEN))).await;
     let listed = String::from_utf8(listed.body).unwrap();
     assert!(listed.contains("Geheimnis") && !listed.contains("receipt"));
 
-    // An order of a release before receipts: its id shows as little, and nothing else opens it.
+    // An order of a release before receipts: its id shows as little, and nothing else gives access.
     let old = Order {
         receipt: None,
         ..shop_order(None)
@@ -690,7 +690,7 @@ async fn an_id_alone_shows_nothing_that_a_customer_wrote() {
     let answer = ask(&router, get_as(&path, Some(TOKEN))).await;
     assert_eq!(answer.json()["name"], "Ada");
 
-    // An account's order is there for who has its receipt, and for nobody else by any receipt.
+    // An account's order is returned for its own receipt only.
     let owned = shop_order(Some(AccountId::new()));
     shop.store.create(&owned.clone().into()).await.unwrap();
     let path = format!("/order/{}", owned.id);
@@ -707,7 +707,7 @@ async fn an_id_alone_shows_nothing_that_a_customer_wrote() {
 }
 
 #[tokio::test]
-async fn what_is_no_text_is_no_id() {
+async fn a_path_that_is_not_utf8_is_not_found() {
     let (router, _) = service();
     let answer = ask(&router, get_as("/order/%ff", None)).await;
     assert_eq!(answer.status, 404);
@@ -715,7 +715,7 @@ async fn what_is_no_text_is_no_id() {
 }
 
 #[tokio::test]
-async fn unknown_fields_are_refused_when_told_to() {
+async fn unknown_fields_are_refused_if_configured() {
     let settings = RawSettings {
         unknown_fields: Some("refuse".to_owned()),
         ..RawSettings::default()
@@ -728,9 +728,9 @@ async fn unknown_fields_are_refused_when_told_to() {
     assert_eq!(ask(&router, order(good())).await.status, 200);
 }
 
-/// What names this host, its store or its load is for the operator, by token or by their own listener.
+/// What reveals this host, its store or its load is for the operator, by token or by the operator's listener.
 #[tokio::test]
-async fn strangers_see_neither_metrics_nor_why_it_is_not_ready() {
+async fn only_the_operator_sees_metrics_and_details() {
     let (closed, _) = service();
     let (open, shop) = operated(Arc::new(Stuck));
     for (router, token, status) in [
@@ -759,7 +759,7 @@ async fn strangers_see_neither_metrics_nor_why_it_is_not_ready() {
     }
 }
 
-/// Behind CloudFront, which speaks TLS, and a balancer that it reaches by HTTP.
+/// Behind CloudFront, which terminates TLS, and a balancer that it reaches over HTTP.
 #[tokio::test]
 async fn public_url_decides_what_cookies_and_origins_are_right() {
     const ADA: &str = r#"{"login":"ada","password":"correct horse"}"#;
@@ -842,7 +842,7 @@ async fn public_url_decides_what_cookies_and_origins_are_right() {
 }
 
 #[tokio::test]
-async fn two_hosts_and_encoded_bodies_are_refused_by_name() {
+async fn duplicate_hosts_and_encoded_bodies_are_refused() {
     let (router, _) = over(Arc::new(MemoryStore::default()), RawSettings::default());
     let with = |name: &'static str, values: &[&'static str]| {
         let mut request = order(good());
@@ -875,7 +875,7 @@ async fn two_hosts_and_encoded_bodies_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn metrics_tell_of_orders_in_both_formats() {
+async fn metrics_count_orders_in_both_formats() {
     let (router, _) = shop_with_operator();
     ask(&router, keyed("k-1", "Ada")).await;
     ask(&router, keyed("k-1", "Ada")).await;

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn tries_go_on_to_the_end_of_the_budget_and_differ() {
+    async fn attempts_fill_the_budget_with_random_pauses() {
         let budget = Duration::from_secs(8);
         let mut tries = Vec::new();
         for _ in 0..200 {

@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_clock_is_named_and_a_wrong_key_is_not_taken_for_it() {
+    fn a_wrong_clock_is_distinguished_from_a_wrong_key() {
         let late = "Signature expired: 20261130T100000Z is now earlier than 20261130T101500Z (20261130T102000Z - 5 min.)";
         let early =
             "Signature not yet current: 20261130T103000Z is still later than 20261130T102500Z";
@@ -336,14 +336,14 @@ mod tests {
                 StatusCode::BAD_REQUEST,
                 Bytes::from(body.to_string()),
             ));
-            let said = crate::chain::one_line(&error.into());
-            let named = said.contains("this host's clock is too far from AWS's; hint: set it");
-            assert_eq!(named, expected, "{said}");
+            let message = crate::chain::one_line(&error.into());
+            let named = message.contains("this host's clock is too far from AWS's; hint: set it");
+            assert_eq!(named, expected, "{message}");
         }
     }
 
     #[test]
-    fn a_clock_that_was_set_is_told_from_one_that_runs() {
+    fn a_clock_that_was_set_is_detected() {
         let second = SignedDuration::from_secs(1);
         for (waited, by_clock, expected) in [
             (8, second * 8, false),

@@ -28,8 +28,8 @@ async fn instance(seconds: i64) -> (Flaky, Arc<AtomicUsize>) {
         }
         match path.strip_prefix(role) {
             _ if path == "/latest/meta-data/placement/region" => answer("eu-north-1"),
-            Some("") => answer("box-role"),
-            Some("box-role") => {
+            Some("") => answer("instance-role"),
+            Some("instance-role") => {
                 let number = giving.fetch_add(1, Ordering::SeqCst) + 1;
                 let until = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
                 let keys = json!({
@@ -89,7 +89,7 @@ async fn use_all(aws: &Aws) {
 }
 
 #[tokio::test]
-async fn the_instances_role_signs_every_call_and_is_asked_for_once() {
+async fn the_instances_role_is_read_once_and_signs_every_call() {
     let (metadata, given) = instance(6 * 3600).await;
     let (service, signed) = service().await;
     let aws = on_instance(&metadata, &service);
@@ -109,7 +109,7 @@ async fn the_instances_role_signs_every_call_and_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn keys_about_to_expire_are_asked_for_anew() {
+async fn keys_about_to_expire_are_renewed() {
     let (metadata, given) = instance(30).await;
     let (service, signed) = service().await;
     let aws = on_instance(&metadata, &service);
@@ -129,7 +129,7 @@ async fn keys_about_to_expire_are_asked_for_anew() {
 }
 
 #[tokio::test]
-async fn without_a_role_or_keys_the_reason_is_said() {
+async fn without_credentials_the_reason_is_reported() {
     let metadata = Flaky::before("", |_| Fate::Answered(404, String::new())).await;
     let (service, signed) = service().await;
     let aws = on_instance(&metadata, &service);

@@ -73,7 +73,7 @@ mod tests {
     use crate::moto::Moto;
 
     #[tokio::test]
-    async fn keeps_names_once_and_gives_all_of_them_over_pages() {
+    async fn names_are_stored_once_and_listed_over_pages() {
         let moto = Moto::start();
         moto.make_table("Candidates", &[KEY]).await;
         let aws = Aws::new(Moto::settings(&moto.endpoint));

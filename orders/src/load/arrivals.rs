@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn poisson_has_the_rate_and_the_spread_of_strangers() {
+    fn poisson_has_the_rate_and_the_spread_of_random_arrivals() {
         let due: Vec<f64> = Arrivals::Poisson
             .at(50.0, Rng::with_seed(7))
             .take(20_000)
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn is_read_as_it_is_shown() {
+    fn arrivals_round_trip_as_text() {
         for text in ["fixed", "poisson", "burst=12"] {
             assert_eq!(text.parse::<Arrivals>().unwrap().to_string(), text);
         }

@@ -415,13 +415,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_order_is_there_once_or_it_is_said_what_is_not() {
+    async fn missing_and_duplicate_orders_are_named() {
         let [first, second, third, unacked] = [0, 1, 2, 3].map(|number| marked("a", number));
         // Whichever was made first.
         let mut pair = [second, marked("a", 1)];
         pair.sort_by_key(|order| order.id);
         let [second, again] = pair;
-        let (other_run, stranger) = (marked("b", 0), marked("unknown", 0));
+        let (other_run, foreign) = (marked("b", 0), marked("unknown", 0));
         let unmarked = order("Customer");
         let mut entries = Entries {
             runs: vec![run("a"), run("b")],
@@ -432,7 +432,7 @@ mod tests {
             ],
             failed: vec!["timed out".to_owned()],
         };
-        let all = [&first, &second, &other_run, &stranger, &unmarked];
+        let all = [&first, &second, &other_run, &foreign, &unmarked];
         let good = Found {
             found: 3,
             ..Found::default()
@@ -460,11 +460,11 @@ mod tests {
         );
 
         let kept = [&all[..], &[&again]].concat();
-        let said = format!("{} and {}: order 1 of run a", again.id, second.id);
+        let duplicate = format!("{} and {}: order 1 of run a", again.id, second.id);
         assert_eq!(
             check(&kept, &entries).await,
             Found {
-                twice: vec![said],
+                twice: vec![duplicate],
                 ..good.clone()
             }
         );
@@ -502,7 +502,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_a_page_is_read_to_its_end() {
+    async fn more_than_one_page_is_read() {
         let orders: Vec<Order> = (0..2 * PAGE as u64 + 1)
             .map(|number| marked("a", number))
             .collect();
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_order_from_a_clock_far_behind_is_found_by_name() {
+    async fn an_order_from_a_clock_far_behind_is_found_by_id() {
         let mut late = marked("a", 0);
         late.id = OrderId::floor("2020-01-01T00:00:00Z".parse().unwrap());
         let entries = Entries {

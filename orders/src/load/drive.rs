@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_go_better_is_tried_again() {
+    fn only_temporary_failures_are_retried() {
         for status in [408, 429, 500, 502, 503, 504] {
             assert!(is_worth_a_retry(&Ok(reply(status, ""))), "{status}");
         }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_of_the_2xx_is_placed() {
+    fn every_2xx_status_counts_as_placed() {
         assert_eq!(
             answer_of(Ok(reply(200, r#"{"message":"m","id":"x"}"#))),
             Ok("x".to_owned())

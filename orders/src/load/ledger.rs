@@ -69,7 +69,7 @@ impl Ledger {
         if file.read_to_end(&mut content).is_ok()
             && content.last().is_some_and(|last| *last != b'\n')
         {
-            writeln!(file, "{TORN}").with_context(|| format!("mend {}", path.display()))?;
+            writeln!(file, "{TORN}").with_context(|| format!("repair {}", path.display()))?;
         }
         writeln!(file, "run {} {}", run.id, run.began)
             .with_context(|| format!("write the ledger {}", path.display()))?;
@@ -87,11 +87,11 @@ impl Ledger {
     ) -> anyhow::Result<()> {
         let mut lines = String::new();
         for (number, answer) in answers {
-            let (word, text) = match answer {
+            let (kind, text) = match answer {
                 Ok(id) => ("acked", id),
                 Err(reason) => ("failed", reason),
             };
-            lines.push_str(&format!("{word} {number} "));
+            lines.push_str(&format!("{kind} {number} "));
             lines.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
             lines.push('\n');
         }
@@ -187,9 +187,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
 }
 
 fn parse_line(entries: &mut Entries, line: &str) -> Option<()> {
-    let (word, rest) = line.split_once(' ')?;
+    let (kind, rest) = line.split_once(' ')?;
     let (first, rest) = rest.split_once(' ')?;
-    if word == "run" {
+    if kind == "run" {
         entries.runs.push(Run {
             id: first.to_owned(),
             began: rest.parse().ok()?,
@@ -200,7 +200,7 @@ fn parse_line(entries: &mut Entries, line: &str) -> Option<()> {
         run: entries.runs.len().checked_sub(1)?,
         number: first.parse().ok()?,
     };
-    match word {
+    match kind {
         "acked" => entries.acked.push((mark, rest.to_owned())),
         "failed" => entries.failed.push(rest.to_owned()),
         _ => return None,
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn is_read_as_written_and_survives_a_torn_line() {
+    fn a_ledger_round_trips_and_survives_a_torn_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         let runs = [Run::new(), Run::new()];
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn has_one_writer_at_a_time() {
+    fn a_ledger_has_one_writer_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         let first = Ledger::append_to(&path, &Run::new()).unwrap();
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn may_be_no_file_at_all() {
+    fn a_ledger_may_be_a_device() {
         let nothing = Path::new("/dev/null");
         let mut ledger = Ledger::append_to(nothing, &Run::new()).unwrap();
         let _another_load = Ledger::append_to(nothing, &Run::new()).unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_with_the_line() {
+    fn an_invalid_ledger_is_refused_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         let run = "run a 2026-01-01T00:00:00Z\n";

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_is_a_load_of_which_every_flag_changes_a_part() {
+    fn flags_override_a_preset() {
         let high = plan(&["--preset", "high-demand"]);
         assert!(high.rate * 60.0 > 30.0, "grows: {high:?}");
         let low = plan(&["--preset", "low-demand"]);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_times_and_rates() {
+    fn times_and_rates_are_parsed() {
         assert_eq!(duration("90s").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("1.5m").unwrap(), Duration::from_secs(90));
         assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));

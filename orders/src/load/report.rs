@@ -207,12 +207,12 @@ impl Report {
                 found.unacknowledged
             ));
         }
-        for (word, which) in [("lost", &found.missing), ("twice", &found.twice)] {
+        for (label, which) in [("lost", &found.missing), ("twice", &found.twice)] {
             for one in which.iter().take(LISTED) {
-                lines.push(format!("{word}: {one}"));
+                lines.push(format!("{label}: {one}"));
             }
             if which.len() > LISTED {
-                lines.push(format!("{word}: {} more", which.len() - LISTED));
+                lines.push(format!("{label}: {} more", which.len() - LISTED));
             }
         }
         lines.push(format!(
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_the_counts_last_and_the_reasons_before() {
+    fn reasons_are_printed_before_the_counts() {
         let mut report = Report::default();
         for millis in 1..=100 {
             report.latency.add(Duration::from_millis(millis));
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_or_twice_is_not_kept_once() {
+    fn lost_or_duplicate_orders_are_a_failure() {
         let mut report = Report::default();
         assert!(report.is_kept_once(), "nothing known is nothing wrong");
         report.found = Some(Found {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_histogram_file_is_the_plotters() {
+    fn the_histogram_file_has_the_plotters_format() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("load.hgrm");
         let mut times = Times::default();

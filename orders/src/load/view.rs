@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_panel_has_rates_of_now_and_quantiles_of_both() {
+    async fn the_panel_has_current_rates_and_all_quantiles() {
         let mut view = view(Until::Elapsed(Duration::from_secs(40)));
         let mut report = Report::default();
         for millis in [1, 2, 3, 400] {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_that_is_past_or_that_there_is_none_is_said() {
+    async fn the_time_line_covers_no_end_and_a_past_end() {
         let forever = view(Until::Stopped);
         let at = |view: &View, seconds, waiting| {
             view.time(view.start + Duration::from_secs(seconds), waiting)

@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// Somebody who reads the log when told to.
+/// A reader of the log that reads when told to.
 struct Reader {
     read: Receiver<()>,
     got: Sender<Vec<u8>>,
@@ -10,7 +10,7 @@ struct Reader {
 
 impl Write for Reader {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        // An error means that nobody holds it up any more.
+        // An error means that the test has released it.
         let _ = self.read.recv();
         let _ = self.got.send(lines.to_vec());
         Ok(lines.len())
@@ -22,7 +22,7 @@ impl Write for Reader {
 }
 
 #[test]
-fn a_line_is_one_json_object_with_the_fields_of_its_spans_and_nothing_breaks_out_of_it() {
+fn a_line_is_one_json_object_with_its_spans_fields() {
     let spool = Arc::new(Spool::default());
     let subscriber = tracing_subscriber::registry().with(JsonLines(Arc::clone(&spool)));
     tracing::subscriber::with_default(subscriber, || {
@@ -71,14 +71,14 @@ fn a_line_is_one_json_object_with_the_fields_of_its_spans_and_nothing_breaks_out
 }
 
 #[test]
-fn a_stuck_reader_holds_nobody_up_and_costs_bounded_memory() {
+fn a_stuck_reader_blocks_nothing_and_memory_is_bounded() {
     let spool = Arc::new(Spool::default());
     let (go, read) = channel();
     let (got, lines) = channel();
     let writer = Arc::clone(&spool);
     let writer = std::thread::spawn(move || writer.write_to(Reader { read, got }));
     let line = [b'x'; 1024];
-    // Once the writer has taken a line it is stuck, and takes no more while the others come.
+    // Once the writer has taken a line it is stuck, and takes no more while the others arrive.
     spool.push(&line);
     while !spool.lock().lines.is_empty() {
         std::thread::yield_now();
@@ -91,7 +91,7 @@ fn a_stuck_reader_holds_nobody_up_and_costs_bounded_memory() {
         assert!(waiting.lines.len() <= MAX_WAITING_BYTES);
         assert!(waiting.dropped > 0);
     }
-    // Read again, what waited comes out, and the log ends when told to.
+    // When it is read again, the waiting lines are written, and the log ends.
     drop(go);
     drop(Log(Arc::clone(&spool)));
     writer.join().unwrap();

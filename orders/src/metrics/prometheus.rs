@@ -249,15 +249,15 @@ fn classic(open: &str) -> Result<String, fmt::Error> {
             continue;
         };
         // HELP comes first, but only TYPE determines the suffix.
-        if let Some(words) = comment.strip_prefix("HELP ") {
-            help = words.split_once(' ');
+        if let Some(rest) = comment.strip_prefix("HELP ") {
+            help = rest.split_once(' ');
         } else if let Some((name, kind)) = comment
             .strip_prefix("TYPE ")
-            .and_then(|words| words.split_once(' '))
+            .and_then(|rest| rest.split_once(' '))
         {
             let suffix = if kind == "counter" { "_total" } else { "" };
-            if let Some((_, words)) = help.take() {
-                writeln!(text, "# HELP {name}{suffix} {words}")?;
+            if let Some((_, rest)) = help.take() {
+                writeln!(text, "# HELP {name}{suffix} {rest}")?;
             }
             writeln!(text, "# TYPE {name}{suffix} {kind}")?;
         }
@@ -276,7 +276,7 @@ mod tests {
     };
 
     #[test]
-    fn every_label_stands_where_its_number_says() {
+    fn every_label_is_at_its_index() {
         for (index, (refusal, _)) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, index);
         }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_under_standard_names() {
+    fn metrics_have_standard_names() {
         let meter = Meter::default();
         meter.placed.inc();
         meter.refuse(Refusal::Busy);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_paths_are_one_label() {
+    fn unknown_paths_share_one_label() {
         let table = [
             (Method::POST, "/order", Route::PlaceOrder),
             (Method::GET, "/order", Route::Health),

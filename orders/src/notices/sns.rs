@@ -64,7 +64,7 @@ mod tests {
     use crate::store::contract;
 
     #[tokio::test]
-    async fn a_subscriber_gets_the_notice_and_the_id_to_tell_a_second_one_by() {
+    async fn a_subscriber_gets_the_notice_and_the_order_id() {
         let moto = Moto::start();
         let topic = "arn:aws:sns:eu-north-1:123456789012:notices";
         let queue = "arn:aws:sqs:eu-north-1:123456789012:subscriber";
@@ -107,8 +107,8 @@ mod tests {
         let id = format!("<StringValue>{}</StringValue>", notice.id);
         assert!(answer.contains(&id), "{answer}");
 
-        let gone = SnsTopic::new(format!("{topic}-gone"), aws);
-        let error = format!("{:#}", gone.send(&notice).await.unwrap_err());
+        let missing = SnsTopic::new(format!("{topic}-missing"), aws);
+        let error = format!("{:#}", missing.send(&notice).await.unwrap_err());
         assert!(error.contains("sns:Publish"), "{error}");
         assert!(error.contains("NotFound"), "{error}");
     }

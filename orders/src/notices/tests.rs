@@ -90,7 +90,7 @@ fn a_notice_names_neither_customer_nor_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_announced_is_sent_at_once_and_settled_once() {
+async fn a_queued_notice_is_sent_at_once_and_settled_once() {
     let scene = scene();
     let mut ids = Vec::new();
     for _ in 0..20 {
@@ -115,7 +115,7 @@ async fn what_is_announced_is_sent_at_once_and_settled_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_left_over_is_swept_up_but_not_what_another_box_is_about_to_send() {
+async fn a_sweep_sends_old_notices_but_not_recent_ones() {
     let scene = scene();
     let mut old = Vec::new();
     // More than one batch.
@@ -136,7 +136,7 @@ async fn what_was_left_over_is_swept_up_but_not_what_another_box_is_about_to_sen
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_topic_that_refuses_is_asked_seldom_holds_up_nobody_and_loses_nothing() {
+async fn a_failing_topic_delays_no_order_and_loses_no_notice() {
     let scene = scene();
     scene.topic.refusing.store(true, Ordering::SeqCst);
     let running = tokio::spawn(scene.relay.run(std::future::pending()));
@@ -167,7 +167,7 @@ async fn a_topic_that_refuses_is_asked_seldom_holds_up_nobody_and_loses_nothing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_sends_what_is_announced() {
+async fn a_stop_sends_queued_notices() {
     let scene = scene();
     let order = kept(&*scene.store, 0).await;
     scene.outbox.enqueue(&order);

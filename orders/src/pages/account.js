@@ -1,9 +1,9 @@
-// The account part of the shop page; only there where accounts are on. The session is a cookie that
-// scripts cannot read: whether there is one is asked.
+// The account part of the shop page, included if accounts are on. The session is a cookie that scripts
+// cannot read, so the service is asked whether there is one.
 "use strict";
 
 const PEOPLE_FIELDS = ["login", "password"];
-// The last order shown; older ones come after it.
+// The last order shown; older ones follow it.
 let oldest = null;
 
 function showInside(login) {
@@ -34,7 +34,7 @@ async function showOrders() {
     find.setAttribute("aria-label", "Show the order of " + dateAndTime(order.received_at));
     find.addEventListener("click", () => {
       byId("id").value = order.id;
-      // The session shows it.
+      // The session gives access, without a receipt.
       byId("secret").value = "";
       byId("lookup").requestSubmit();
       byId("lookup-title").scrollIntoView({ block: "nearest" });
@@ -62,7 +62,7 @@ onSubmit(byId("account"), async (answer, event) => {
   });
   showFaults(form, PEOPLE_FIELDS, body.errors || []);
   if (!ok) {
-    say(answer, "bad", sentence(body.detail || "please try again"));
+    show(answer, "bad", sentence(body.detail || "please try again"));
     return;
   }
   form.reset();
@@ -73,10 +73,10 @@ onSubmit(byId("account"), async (answer, event) => {
 onSubmit(byId("out"), async (answer) => {
   const { ok, body } = await ask("session", { method: "DELETE" });
   if (!ok) {
-    say(answer, "bad", sentence(body.detail || "please try again"));
+    show(answer, "bad", sentence(body.detail || "please try again"));
     return;
   }
-  // What was looked up may have been for the customer's eyes only.
+  // An order shown by the session must not stay visible.
   byId("found").hidden = true;
   byId("found").replaceChildren();
   byId("secret").value = "";
@@ -89,8 +89,8 @@ document.addEventListener("ordered", () => {
   if (byId("inside").hidden) return;
   enter(byId("who").textContent).catch(() => {});
 });
-// The session has ended, as the service has just told; leaving takes the cookie away.
-document.addEventListener("stranger", () => {
+// The service reported that the session has ended; logging out removes the cookie.
+document.addEventListener("session-ended", () => {
   showInside(null);
   ask("session", { method: "DELETE" }).catch(() => {});
 });

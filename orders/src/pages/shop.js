@@ -1,30 +1,30 @@
-// The shop page's behaviour: sends the form to the same contract every client uses, shows the
-// answer. Content is only ever set as text, never as markup.
+// The shop page's behaviour: sends the form to the contract that every client uses and shows the response.
+// Content is only ever set as text, never as markup.
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 const FIELDS = ["name", "address", "flower"];
-// A box that is being replaced answers 503, or not at all, for a moment; under one key an order can
-// be sent again without becoming two.
+// An instance that is being replaced responds with 503, or not at all, for a moment; with one key an order
+// can be sent again without becoming two.
 const TRIES = 4;
 const LONGEST_PAUSE_SECONDS = 5;
-// Longer than the service lets its store take.
-const PATIENCE_MS = 20000;
+// Longer than the service's time limit for its store.
+const TIMEOUT_MS = 20000;
 
-function say(place, kind, text) {
+function show(place, kind, text) {
   place.className = "answer " + kind;
   place.textContent = text;
 }
 
 async function ask(path, options) {
-  const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), ...options });
+  const response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
   const body = await response.json().catch(() => ({}));
   const { ok, status, headers } = response;
   return { ok, status, body, pause: Number(headers.get("retry-after")) };
 }
 
-// Asks again while the service is away or too busy; `waiting` is told before each pause.
-async function askPatiently(path, options, waiting) {
+// Retries while the service is down or too busy; calls `waiting` before each pause.
+async function askWithRetries(path, options, waiting) {
   for (let tried = 1; ; tried += 1) {
     let answer = null;
     try {
@@ -39,19 +39,19 @@ async function askPatiently(path, options, waiting) {
   }
 }
 
-// One piece of work at a time for each form: a second press of its button changes nothing. The
-// button is not disabled, for that would take the keyboard's focus away.
+// Handles one submission per form at a time: another press of its button does nothing. The button is not
+// disabled, which would take away the keyboard focus.
 function onSubmit(form, work) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (form.getAttribute("aria-busy") === "true") return;
     form.setAttribute("aria-busy", "true");
     const answer = form.querySelector(".answer");
-    say(answer, "", "");
+    show(answer, "", "");
     try {
       await work(answer, event);
     } catch {
-      say(answer, "bad", "The shop does not answer. Please try again in a moment.");
+      show(answer, "bad", "The shop does not answer. Please try again in a moment.");
     } finally {
       form.removeAttribute("aria-busy");
     }
@@ -73,7 +73,7 @@ function showFaults(form, fields, faults) {
   if (first) first.focus();
 }
 
-// crypto.randomUUID is missing where the page came over plain HTTP.
+// crypto.randomUUID is missing if the page was loaded over plain HTTP.
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -94,44 +94,44 @@ function dateAndTime(text) {
 
 // --- placing an order ---------------------------------------------------------------------------
 
-// The order that was sent last and has no answer yet, and the key it was sent under: sending the same
-// again is the same order.
+// The order that was sent last without a response, and its key: sending it again with the key is the same
+// order.
 let unanswered = null;
 
 onSubmit(byId("order"), async (answer) => {
   const form = byId("order");
   const body = JSON.stringify(Object.fromEntries(new FormData(form)));
   if (!unanswered || unanswered.body !== body) unanswered = { body, key: newKey() };
-  say(answer, "", "Sending your order…");
+  show(answer, "", "Sending your order…");
   const options = {
     method: "POST",
     headers: { "content-type": "application/json", "idempotency-key": unanswered.key },
     body,
   };
-  // It may have arrived all the same: only its answer is missing.
+  // The order may have arrived even if the response did not.
   const unknown = () =>
-    say(answer, "bad", "The shop does not answer, and may have your order already. Please press the button again: it stays one order.");
-  const asked = await askPatiently("order", options, () =>
-    say(answer, "", "The shop is busy. Trying again, please wait…"),
+    show(answer, "bad", "The shop does not answer, and may have your order already. Please press the button again: it stays one order.");
+  const asked = await askWithRetries("order", options, () =>
+    show(answer, "", "The shop is busy. Trying again, please wait…"),
   ).catch(() => null);
   if (!asked || asked.status >= 500) {
     showFaults(form, FIELDS, []);
     unknown();
     return;
   }
-  const { ok, status, body: said } = asked;
+  const { ok, status, body: result } = asked;
   unanswered = null;
-  showFaults(form, FIELDS, said.errors || []);
+  showFaults(form, FIELDS, result.errors || []);
   if (!ok) {
-    say(answer, "bad", "Not ordered: " + (said.detail || "please try again") + ".");
-    if (status === 401) document.dispatchEvent(new CustomEvent("stranger"));
+    show(answer, "bad", "Not ordered: " + (result.detail || "please try again") + ".");
+    if (status === 401) document.dispatchEvent(new CustomEvent("session-ended"));
     return;
   }
-  say(answer, "", "");
-  byId("number").textContent = said.id;
-  byId("receipt").textContent = said.receipt_secret || "";
-  byId("id").value = said.id;
-  byId("secret").value = said.receipt_secret || "";
+  show(answer, "", "");
+  byId("number").textContent = result.id;
+  byId("receipt").textContent = result.receipt_secret || "";
+  byId("id").value = result.id;
+  byId("secret").value = result.receipt_secret || "";
   form.hidden = true;
   byId("thanks").hidden = false;
   byId("thanks-title").focus();
@@ -139,13 +139,13 @@ onSubmit(byId("order"), async (answer) => {
 });
 
 byId("another").addEventListener("click", () => {
-  // Name and address stay: whoever orders twice mostly orders for one door.
+  // Name and address stay, since repeated orders mostly have the same ones.
   byId("thanks").hidden = true;
   byId("order").hidden = false;
   byId("order").querySelector("input:checked, input").focus();
 });
 
-// Only there where the page came over TLS.
+// Only available if the page was loaded over TLS.
 if (navigator.clipboard) {
   const copy = byId("copy");
   copy.hidden = false;
@@ -178,20 +178,20 @@ onSubmit(byId("lookup"), async (answer) => {
   byId("found").hidden = true;
   const id = byId("id").value.trim().toLowerCase();
   const receipt = byId("secret").value.trim();
-  // Never in the path: paths are logged on the way.
+  // Not in the path, since paths are logged.
   const headers = receipt ? { authorization: "Bearer " + receipt } : {};
   const { ok, status, body } = await ask("order/" + encodeURIComponent(id), { headers });
   if (!ok) {
     const reason = { 403: "This is not the receipt of this order.", 404: "There is no order with this number." };
-    say(answer, "bad", reason[status] || body.detail || "Please try again.");
+    show(answer, "bad", reason[status] || body.detail || "Please try again.");
     return;
   }
   if (body.name === undefined) {
-    say(answer, "good", "We have it. Its receipt shows what it says, too.");
+    show(answer, "good", "We have it. Enter its receipt to see the whole order.");
     showPairs(byId("found"), [["Received", dateAndTime(body.received_at)]]);
     return;
   }
-  say(answer, "good", "Here it is.");
+  show(answer, "good", "Here it is.");
   showPairs(byId("found"), [
     ["Flowers", flowerTitle(body.flower)],
     ["For", body.name],

@@ -1,4 +1,4 @@
-//! What goes out, to whom, and how long it may be kept.
+//! Which parts are served, how they are encoded, and how long they may be cached.
 
 use std::io::Read;
 
@@ -28,7 +28,7 @@ async fn body(response: Response) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn offers_the_flowers_on_sale() {
+async fn the_page_offers_the_flowers_on_sale() {
     let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
     for part in [
         r#"name="flower" value="romantic_roses" required checked>"#,
@@ -42,7 +42,7 @@ async fn offers_the_flowers_on_sale() {
 }
 
 #[test]
-fn keeps_its_own_policy() {
+fn the_page_keeps_its_own_policy() {
     for inline in [
         "<script>", "<style", "style=", "onclick", "onsubmit", "http://", "https://",
     ] {
@@ -62,7 +62,7 @@ fn keeps_its_own_policy() {
 }
 
 #[tokio::test]
-async fn goes_out_compressed_to_who_reads_that() {
+async fn parts_are_compressed_for_clients_that_accept_gzip() {
     let plain = body(ask("/", &[]).await).await;
     let table = [
         ("gzip", true),
@@ -89,7 +89,7 @@ async fn goes_out_compressed_to_who_reads_that() {
 }
 
 #[tokio::test]
-async fn who_has_it_already_gets_nothing_again() {
+async fn a_current_copy_gets_304() {
     for path in ["/", "/shop.css", "/shop.js", "/shop.svg", "/account.js"] {
         let plain = ask(path, &[]).await.headers()[header::ETAG].clone();
         let zipped =
@@ -109,7 +109,7 @@ async fn who_has_it_already_gets_nothing_again() {
 }
 
 #[tokio::test]
-async fn what_is_asked_for_by_its_version_may_be_kept() {
+async fn a_request_with_the_version_is_cacheable() {
     let page = String::from_utf8(body(ask("/", &[]).await).await).unwrap();
     assert_eq!(
         ask("/", &[]).await.headers()[header::CACHE_CONTROL],
@@ -130,7 +130,7 @@ async fn what_is_asked_for_by_its_version_may_be_kept() {
 }
 
 #[tokio::test]
-async fn the_account_part_is_there_only_where_accounts_are_on() {
+async fn the_account_part_is_present_only_if_accounts_are_on() {
     for (accounts, status) in [(true, 200), (false, 404)] {
         let router = Pages::new(&["fern".to_owned()], accounts).router();
         let request = |path| Request::get(path).body(Body::empty()).unwrap();

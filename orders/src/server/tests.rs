@@ -63,8 +63,8 @@ impl Scene {
     }
 }
 
-async fn say(stream: &mut DuplexStream, words: &str) {
-    stream.write_all(words.as_bytes()).await.unwrap();
+async fn send(stream: &mut DuplexStream, text: &str) {
+    stream.write_all(text.as_bytes()).await.unwrap();
 }
 
 /// Reads one response with a content-length, and no byte more.
@@ -102,48 +102,48 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: s\r\n\r\n";
 const HELD: &str = "GET /held HTTP/1.1\r\nhost: s\r\n\r\n";
 
 #[tokio::test(start_paused = true)]
-async fn the_silent_are_let_go_after_their_time_and_speak_until_then() {
+async fn idle_connections_are_closed_after_their_time_limit() {
     let scene = Scene::new(Bounds::default());
     let mut mute = scene.connect().await;
     assert_eq!(rest(&mut mute).await, (String::new(), 75));
 
     let mut stream = scene.connect().await;
     for _ in 0..3 {
-        say(&mut stream, GET).await;
+        send(&mut stream, GET).await;
         assert!(answer(&mut stream).await.ends_with("hi"));
         assert_eq!(scene.count(), (1, 1));
         // Longer than it may be active, shorter than it may be idle.
         tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(scene.count(), (1, 0), "it gave its memory back");
     }
-    let (said, seconds) = rest(&mut stream).await;
-    assert_eq!(said, "");
+    let (response, seconds) = rest(&mut stream).await;
+    assert_eq!(response, "");
     assert!((5..=9).contains(&seconds), "{seconds}");
     assert_eq!(scene.count(), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
+async fn a_head_that_arrives_too_slowly_is_refused() {
     let scene = Scene::new(Bounds::default());
     for before in ["", GET] {
         let mut stream = scene.connect().await;
-        say(&mut stream, before).await;
+        send(&mut stream, before).await;
         if !before.is_empty() {
             answer(&mut stream).await;
         }
         let begun = Instant::now();
-        say(&mut stream, "GET / HTTP/1.1\r\nx-a: ").await;
+        send(&mut stream, "GET / HTTP/1.1\r\nx-a: ").await;
         let (mut read, mut write) = tokio::io::split(stream);
         let trickle = tokio::spawn(async move {
             while write.write_all(b"a").await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        let mut said = String::new();
-        read.read_to_string(&mut said).await.unwrap();
+        let mut response = String::new();
+        read.read_to_string(&mut response).await.unwrap();
         assert!(
-            said.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
-            "{said}"
+            response.starts_with("HTTP/1.1 408 Request Timeout\r\n"),
+            "{response}"
         );
         let seconds = begun.elapsed().as_secs();
         assert!((9..=15).contains(&seconds), "{seconds}");
@@ -156,18 +156,18 @@ async fn a_head_that_trickles_in_is_cut_off_however_busy_it_looks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all() {
+async fn a_client_that_stops_reading_is_closed_a_slow_one_is_not() {
     let scene = Scene::new(Bounds::default());
     let ask = "GET /big HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n";
     let mut deaf = scene.connect().await;
-    say(&mut deaf, ask).await;
+    send(&mut deaf, ask).await;
     tokio::time::sleep(Duration::from_secs(29)).await;
     assert_eq!(scene.count(), (1, 1));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(scene.count(), (0, 0));
 
     let mut slow = scene.connect().await;
-    say(&mut slow, ask).await;
+    send(&mut slow, ask).await;
     let mut got = Vec::new();
     let mut piece = vec![0; 20_000];
     loop {
@@ -181,7 +181,7 @@ async fn who_does_not_read_the_answer_is_let_go_and_who_reads_slowly_gets_it_all
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_silent_make_room_the_oldest_first() {
+async fn the_longest_idle_connection_is_evicted_first() {
     let scene = Scene::new(Bounds {
         connections: 2,
         ..Bounds::default()
@@ -193,30 +193,30 @@ async fn the_silent_make_room_the_oldest_first() {
     let mut third = scene.connect().await;
     assert_eq!(rest(&mut first).await, (String::new(), 0));
     for stream in [&mut second, &mut third] {
-        say(stream, GET).await;
+        send(stream, GET).await;
         assert!(answer(stream).await.ends_with("hi"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_served_is_not_sent_away_for_others() {
+async fn a_request_in_progress_is_not_evicted() {
     let scene = Scene::new(Bounds {
         connections: 2,
         active: 1,
         ..Bounds::default()
     });
     let mut first = scene.connect().await;
-    say(&mut first, HELD).await;
+    send(&mut first, HELD).await;
     settle().await;
     // No active slot.
     let mut second = scene.connect().await;
-    say(&mut second, GET).await;
-    let (said, seconds) = rest(&mut second).await;
+    send(&mut second, GET).await;
+    let (response, seconds) = rest(&mut second).await;
     assert!(
-        said.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
-        "{said}"
+        response.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+        "{response}"
     );
-    assert!(said.contains("\r\nretry-after: 2\r\n"), "{said}");
+    assert!(response.contains("\r\nretry-after: 2\r\n"), "{response}");
     assert_eq!(seconds, 1);
     drop(second);
     settle().await;
@@ -224,62 +224,62 @@ async fn who_is_served_is_not_sent_away_for_others() {
     let mut others = Vec::new();
     for _ in 0..2 {
         let mut stream = scene.connect().await;
-        say(&mut stream, HELD).await;
+        send(&mut stream, HELD).await;
         others.push(stream);
     }
-    let (said, _) = rest(&mut others[1]).await;
-    assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+    let (response, _) = rest(&mut others[1]).await;
+    assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
     // It was asked to close and does so after its response.
     scene.go.add_permits(1);
-    let (said, _) = rest(&mut first).await;
-    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
-    assert!(said.contains("connection: close"), "{said}");
-    assert!(said.ends_with("held"), "{said}");
+    let (response, _) = rest(&mut first).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    assert!(response.contains("connection: close"), "{response}");
+    assert!(response.ends_with("held"), "{response}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_is_not_complete_makes_room_and_so_does_one_that_rests() {
+async fn incomplete_heads_and_idle_connections_are_evicted() {
     let scene = Scene::new(Bounds {
         active: 1,
         ..Bounds::default()
     });
     let mut half = scene.connect().await;
-    say(&mut half, "GET / HTTP/1.1\r\n").await;
+    send(&mut half, "GET / HTTP/1.1\r\n").await;
     settle().await;
     let mut second = scene.connect().await;
-    say(&mut second, GET).await;
+    send(&mut second, GET).await;
     assert!(answer(&mut second).await.ends_with("hi"));
     assert!(rest(&mut half).await.0.starts_with("HTTP/1.1 503 "));
     // The second still has the slot but no request in progress: it stays, idle.
     let mut third = scene.connect().await;
-    say(&mut third, GET).await;
+    send(&mut third, GET).await;
     assert!(answer(&mut third).await.ends_with("hi"));
-    say(&mut second, GET).await;
+    send(&mut second, GET).await;
     assert!(answer(&mut second).await.ends_with("hi"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_come_together_are_all_answered() {
+async fn pipelined_requests_are_all_answered() {
     let scene = Scene::new(Bounds::default());
     let mut stream = scene.connect().await;
-    say(&mut stream, &format!("{GET}{GET}{}", &GET[..20])).await;
+    send(&mut stream, &format!("{GET}{GET}{}", &GET[..20])).await;
     for _ in 0..2 {
         assert!(answer(&mut stream).await.ends_with("hi"));
     }
     // Long enough to be idle, with half a request in the buffer.
     tokio::time::sleep(Duration::from_secs(5)).await;
-    say(&mut stream, &GET[20..]).await;
+    send(&mut stream, &GET[20..]).await;
     assert!(answer(&mut stream).await.ends_with("hi"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
+async fn a_stop_closes_idle_connections_and_finishes_requests() {
     let scene = Scene::new(Bounds::default());
     let mut rested = scene.connect().await;
-    say(&mut rested, GET).await;
+    send(&mut rested, GET).await;
     answer(&mut rested).await;
     let mut served = scene.connect().await;
-    say(&mut served, HELD).await;
+    send(&mut served, HELD).await;
     let mut silent = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let mut fresh = scene.connect().await;
@@ -288,13 +288,13 @@ async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
     assert_eq!(rest(&mut rested).await, (String::new(), 0));
     // A new connection may have a request on its way.
     settle().await;
-    say(&mut fresh, GET).await;
-    let (said, _) = rest(&mut fresh).await;
-    assert!(said.contains("connection: close"), "{said}");
-    assert!(said.ends_with("hi"), "{said}");
+    send(&mut fresh, GET).await;
+    let (response, _) = rest(&mut fresh).await;
+    assert!(response.contains("connection: close"), "{response}");
+    assert!(response.ends_with("hi"), "{response}");
     scene.go.add_permits(1);
-    let (said, _) = rest(&mut served).await;
-    assert!(said.ends_with("held"), "{said}");
+    let (response, _) = rest(&mut served).await;
+    assert!(response.ends_with("held"), "{response}");
     drop((served, fresh));
     settle().await;
     assert_eq!(scene.count(), (0, 0));
@@ -303,28 +303,28 @@ async fn a_stop_lets_the_silent_go_and_answers_what_is_under_way() {
 /// Clients that keep their connections and do not know of the stop: each gets a response that announces it,
 /// whatever state its connection was in.
 #[tokio::test(start_paused = true)]
-async fn a_lame_duck_answers_everybody_and_asks_them_to_go() {
+async fn a_lame_duck_answers_and_closes_every_connection() {
     let scene = Scene::new(Bounds::default());
     let mut parked = scene.connect().await;
-    say(&mut parked, GET).await;
+    send(&mut parked, GET).await;
     answer(&mut parked).await;
     let mut silent = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let mut rested = scene.connect().await;
-    say(&mut rested, GET).await;
+    send(&mut rested, GET).await;
     answer(&mut rested).await;
     let mut half = scene.connect().await;
-    say(&mut half, &GET[..20]).await;
+    send(&mut half, &GET[..20]).await;
     let mut served = scene.connect().await;
-    say(&mut served, HELD).await;
+    send(&mut served, HELD).await;
     settle().await;
     scene.stop.send(StopPhase::LameDuck).unwrap();
     settle().await;
     let mut fresh = scene.connect().await;
     tokio::time::sleep(Duration::from_secs(4)).await;
-    say(&mut half, &GET[20..]).await;
+    send(&mut half, &GET[20..]).await;
     for stream in [&mut parked, &mut silent, &mut rested, &mut fresh] {
-        say(stream, GET).await;
+        send(stream, GET).await;
     }
     scene.go.add_permits(1);
     for stream in [
@@ -335,9 +335,9 @@ async fn a_lame_duck_answers_everybody_and_asks_them_to_go() {
         &mut half,
         &mut served,
     ] {
-        let (said, _) = rest(stream).await;
-        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
-        assert!(said.contains("connection: close"), "{said}");
+        let (response, _) = rest(stream).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert!(response.contains("connection: close"), "{response}");
     }
     // Idle connections are closed when the time is over.
     let mut silent = scene.connect().await;
@@ -356,17 +356,17 @@ async fn a_client_may_close_its_side_and_wait() {
         (&*format!("{GET}{HELD}"), "held"),
     ] {
         let mut stream = scene.connect().await;
-        say(&mut stream, asked).await;
+        send(&mut stream, asked).await;
         stream.shutdown().await.unwrap();
         tokio::time::sleep(Duration::from_secs(3)).await;
         scene.go.add_permits(1);
-        let (said, _) = rest(&mut stream).await;
-        assert!(said.starts_with("HTTP/1.1 200 "), "{asked}: {said}");
-        assert!(said.ends_with(expected), "{asked}: {said}");
+        let (response, _) = rest(&mut stream).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{asked}: {response}");
+        assert!(response.ends_with(expected), "{asked}: {response}");
     }
     // Half a request, and the client has closed its side: nothing to wait for.
     let mut stream = scene.connect().await;
-    say(&mut stream, &GET[..20]).await;
+    send(&mut stream, &GET[..20]).await;
     stream.shutdown().await.unwrap();
     assert_eq!(rest(&mut stream).await.1, 0);
     drop(stream);

@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_user_has_a_folder_of_their_own_and_a_box_never_guesses() {
+    fn only_an_ordinary_user_gets_a_folder_in_the_home() {
         // The environment; whether the system folder is writable; the expected folder.
         type Row<'a> = (&'a [(&'a str, &'a str)], bool, &'a str);
         let table: [Row<'_>; 8] = [
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_can_be_written_when_it_or_its_parent_can() {
+    fn a_folder_is_writable_if_it_or_its_parent_is() {
         let folder = tempfile::tempdir().unwrap();
         assert!(may_write(folder.path()));
         assert!(may_write(&folder.path().join("new")));

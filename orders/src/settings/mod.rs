@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_variables_say_where_aws_is() {
+    fn standard_variables_configure_aws() {
         let aws = |pairs: &[(&str, &str)]| AwsSettings::from_variables(environment(pairs));
         let both = aws(&[
             ("AWS_ENDPOINT_URL", "http://a/"),
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_with_the_cure() {
+    fn invalid_settings_are_refused_with_a_hint() {
         type Row = (
             &'static [(&'static str, &'static str)],
             &'static str,
@@ -606,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_must_be_there_and_an_unknown_variable_is_said() {
+    fn a_named_file_must_exist_and_unknown_variables_warn() {
         let missing = Settings::load(
             RawSettings::default(),
             Some("/nonexistent/orders.toml".into()),

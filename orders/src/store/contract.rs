@@ -1,4 +1,4 @@
-//! The one contract suite, run on every store. Test code only; a new store adds a call of each part.
+//! The contract suite, run on every store. Test code only; a new store must call every part.
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
@@ -12,11 +12,11 @@ use crate::order::{AccountId, Draft, Order, OrderId};
 use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
-/// Orders under way at once: so few that none waits longer than its store allows, on a busy machine and
-/// with a server that takes one after the other.
+/// Concurrent orders: few enough that none times out on a busy machine with a server that handles one at a
+/// time.
 const AT_ONCE: usize = 16;
 
-/// An order of `name`'s.
+/// An order by `name`.
 pub(crate) fn order(name: &str) -> Order {
     Draft::validate(
         json!({"name": name, "address": "1 Rose Row\nÅrhus", "flower": "spring_tulips", "qty": 2})
@@ -34,7 +34,7 @@ pub(crate) fn order(name: &str) -> Order {
     )
 }
 
-/// An order whose id is of a later millisecond than this one: ids of one are in no order.
+/// An order whose id has a later millisecond than `than`: ids of one millisecond are in no order.
 pub(crate) fn later(name: &str, than: OrderId) -> Order {
     loop {
         let order = order(name);
@@ -45,7 +45,7 @@ pub(crate) fn later(name: &str, than: OrderId) -> Order {
     }
 }
 
-/// An order of `name`'s, whose id is made by this clock.
+/// An order by `name` whose id is made by this clock.
 pub(crate) fn order_by(clock: &Clock, name: &str) -> Order {
     Order {
         id: OrderId::at(clock.now()),
@@ -53,7 +53,7 @@ pub(crate) fn order_by(clock: &Clock, name: &str) -> Order {
     }
 }
 
-/// Proves the contract. `open` opens the same place anew, as a restart or a second box would.
+/// Checks the contract. `open` reopens the same store, like a restart or a second instance.
 pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     store.probe().await.unwrap();
@@ -92,7 +92,7 @@ pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
         "not overwritten"
     );
 
-    // Of many that race for one id, exactly one wins, and it is the one that is kept.
+    // Of many that race for one id, exactly one succeeds, and that one is stored.
     let id = OrderId::new();
     let rivals: Vec<Order> = (0..8)
         .map(|n| Order {
@@ -125,7 +125,7 @@ pub(crate) async fn holds(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     }
 }
 
-/// An entry of `name`'s whose claim has these bytes.
+/// An entry by `name` whose claim consists of these bytes.
 pub(crate) fn claimed(name: &str, key: u8, fingerprint: u8) -> Entry {
     Entry {
         claim: Some(Claim {
@@ -136,13 +136,12 @@ pub(crate) fn claimed(name: &str, key: u8, fingerprint: u8) -> Entry {
     }
 }
 
-/// Proves what `Idempotency-Key` rests on.
+/// Checks claims, on which `Idempotency-Key` is based.
 pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let first = claimed("Ada", 1, 1);
     assert_eq!(store.create(&first).await.unwrap(), Kept::Now);
-    // The very same entry again, as after a lost answer: whose call it was cannot be told, whose order
-    // it is can.
+    // The same entry again, as after a lost response: either call may have stored it, under the same id.
     match store.create(&first).await.unwrap() {
         Kept::Now => {}
         Kept::Before(id) => assert_eq!(id, first.order.id),
@@ -161,7 +160,7 @@ pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     ));
     assert_eq!(store.get(other.order.id).await.unwrap(), None);
 
-    // Of many at once under one key, on two boxes, one makes the order and all are told of it.
+    // Of many calls with one key on two instances, one makes the order, and all return it.
     let second = open();
     let rivals: Vec<Entry> = (0..8).map(|_| claimed("Ada", 2, 1)).collect();
     let outcomes = join_all(rivals.iter().enumerate().map(|(index, rival)| {
@@ -182,14 +181,14 @@ pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     }
 }
 
-/// Proves the list.
+/// Checks the list.
 pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
-    // Above everything that other parts of the suite have left here.
+    // Above every order that other parts of the suite stored.
     let before = later("Nobody", OrderId::new()).id;
     let mut orders: Vec<Order> = (0..7).map(|_| later("Ada", before)).collect();
     orders.sort_by_key(|order| order.id);
-    // Kept in another order than their ids'.
+    // Not in the order of their ids.
     for order in orders.iter().rev() {
         store.create(&order.clone().into()).await.unwrap();
     }
@@ -209,18 +208,18 @@ pub(crate) async fn lists_in_order(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     );
 }
 
-/// What a store's hosts' clocks may do.
+/// How wrong the clocks of a store's hosts may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clocks {
-    /// Anything: the store has a sequence of its own.
+    /// Arbitrarily: the store has its own sequence.
     Wild,
-    /// What AWS lets pass: a quarter of an hour, in either direction.
+    /// As far as AWS allows: a quarter of an hour, in either direction.
     Checked,
 }
 
 impl Clocks {
-    /// Orders in a page where a follower would ask for so many: servers that are asked for the last minutes again
-    /// and again, each time with many requests, are asked for more at once.
+    /// The page size to use instead of `limit`: stores that return the last minutes again and again, with
+    /// many requests each, use larger pages.
     fn page(self, limit: usize) -> usize {
         match self {
             Self::Wild => limit,
@@ -237,14 +236,14 @@ impl Clocks {
     }
 }
 
-/// A follower, who uses for its next call what the last answer gave it, and what it has seen.
+/// A follower that continues from the last position it got, and the orders it has seen.
 pub(crate) struct Follower {
     pub(crate) at: Position,
     pub(crate) seen: Vec<OrderId>,
 }
 
 impl Follower {
-    /// One who begins now.
+    /// A follower that begins now.
     pub(crate) async fn begin(store: &dyn Store) -> Self {
         Self {
             at: store.end().await.unwrap(),
@@ -252,7 +251,7 @@ impl Follower {
         }
     }
 
-    /// Asks for what is new, in pages of `limit`.
+    /// Reads all new orders, in pages of `limit`.
     pub(crate) async fn poll(&mut self, store: &dyn Store, limit: usize) {
         let mut at = self.at;
         loop {
@@ -274,7 +273,7 @@ impl Follower {
         self.seen.iter().filter(|seen| **seen == id).count()
     }
 
-    /// Fails when it has missed one of these, or, where the store is `exact`, seen one twice.
+    /// Fails if it has missed one of these or, if the store is `exact`, seen one twice.
     #[track_caller]
     pub(crate) fn missed_none(&self, ids: &[OrderId], exact: bool) {
         for (index, id) in ids.iter().enumerate() {
@@ -293,8 +292,8 @@ impl Follower {
     }
 }
 
-/// Proves that a follower misses no order. `open` opens the same place as a host with this clock would; `exact`
-/// when each order is to be seen once.
+/// Checks that a follower misses no order. `open` reopens the store as a host with this clock; `exact` if
+/// each order must be seen once.
 pub(crate) async fn is_followed(
     open: &(dyn Fn(&Clock) -> Box<dyn Store> + Sync),
     clocks: Clocks,
@@ -325,7 +324,7 @@ pub(crate) async fn is_followed(
         follower.missed_none(&ids, exact);
     }
 
-    // Many hosts write at once, while it reads.
+    // Many hosts write while it reads.
     let store = open(&right);
     let many = match clocks {
         Clocks::Wild => 120,
@@ -349,11 +348,11 @@ pub(crate) async fn is_followed(
         () = writing => {}
         () = reading => {}
     }
-    // The poll that was cut off is asked again.
+    // Repeats the poll that was cut off.
     follower.poll(&*store, 100).await;
     follower.missed_none(&ids, false);
 
-    // A walk by ids, then followed from where the sequence was when it began.
+    // A list by ids, then followed from the position at its beginning.
     let then = store.end().await.unwrap();
     let mut walked = store
         .list(OrderId::from_bytes([0; 16]), 10_000)
@@ -373,7 +372,7 @@ pub(crate) async fn is_followed(
     follower.missed_none(&ids, false);
 }
 
-/// Proves that a position which cannot be one of this store is refused by name.
+/// Checks that a position that is not valid for this store is refused.
 pub(crate) async fn refuses_what_is_ahead(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let end = store.end().await.unwrap();
@@ -408,20 +407,20 @@ pub(crate) async fn refuses_what_is_ahead(open: &(dyn Fn() -> Box<dyn Store> + S
     );
 }
 
-/// Something that happens to a store's hosts.
+/// An event on a store's hosts.
 #[derive(Debug, Clone)]
 pub(crate) enum Happening {
-    /// Time goes by for everybody: so many minutes.
+    /// This many minutes pass.
     Time(i64),
-    /// A host's clock is so many minutes ahead, in thousandths of the furthest that may be.
+    /// A host's clock is set ahead, in thousandths of the furthest allowed.
     Clock(usize, i64),
-    /// A host keeps so many orders.
+    /// A host stores this many orders.
     Orders(usize, u8),
-    /// The follower asks a host, in pages of so many.
+    /// The follower polls a host, in pages of this size.
     Poll(usize, usize),
 }
 
-/// What may happen, in any order, to two hosts.
+/// Random events on two hosts.
 pub(crate) fn happenings() -> impl proptest::strategy::Strategy<Value = Vec<Happening>> {
     use proptest::prelude::*;
     let host = || 0..2_usize;
@@ -434,8 +433,8 @@ pub(crate) fn happenings() -> impl proptest::strategy::Strategy<Value = Vec<Happ
     proptest::collection::vec(one, 1..30)
 }
 
-/// Proves that a follower misses no order, whatever happens to two hosts, each of which is restarted before
-/// everything that it does.
+/// Checks that a follower misses no order, whatever happens to two hosts, which are restarted before each
+/// event.
 pub(crate) async fn is_followed_through(
     open: &(dyn Fn(&Clock) -> Box<dyn Store> + Sync),
     clocks: Clocks,
@@ -447,7 +446,7 @@ pub(crate) async fn is_followed_through(
     let mut time = 0;
     let mut follower = Follower::begin(&*open(&hosts[0])).await;
     let mut ids = Vec::new();
-    // At the end two right hosts are asked, so that nothing stays unasked for.
+    // At the end two hosts with correct clocks are polled, so that everything has been polled.
     let last = [Happening::Poll(0, 3), Happening::Poll(1, 3)];
     for happening in happenings.iter().chain(&last) {
         match *happening {
@@ -476,7 +475,7 @@ pub(crate) async fn is_followed_through(
     }
 }
 
-/// Some histories for stores that are too slow for many, each time others.
+/// A few random histories, for stores that are too slow for many.
 pub(crate) fn some_happenings(count: usize) -> Vec<Vec<Happening>> {
     use proptest::strategy::{Strategy, ValueTree};
     let mut runner = proptest::test_runner::TestRunner::default();
@@ -484,7 +483,7 @@ pub(crate) fn some_happenings(count: usize) -> Vec<Vec<Happening>> {
     (0..count).map(|_| some()).collect()
 }
 
-/// Proves the outbox.
+/// Checks the outbox.
 pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let store = open();
     let silent = Entry::from(order("Bob"));
@@ -505,7 +504,7 @@ pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)
     store.settle_notice(ids[1]).await.unwrap();
     store.settle_notice(ids[1]).await.unwrap();
     assert_eq!(open().notices(10).await.unwrap(), [ids[0], ids[2]]);
-    // Settled is settled, though the order is sent once more.
+    // A settled notice stays settled, even if the order is stored again.
     store.create(&noticed[1]).await.unwrap();
     assert_eq!(open().notices(10).await.unwrap(), [ids[0], ids[2]]);
     assert_eq!(
@@ -514,7 +513,7 @@ pub(crate) async fn gives_out_notices(open: &(dyn Fn() -> Box<dyn Store> + Sync)
     );
 }
 
-/// Proves the accounts, on stores that keep them.
+/// Checks accounts, on stores that support them.
 pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     let at = |second: i64| Timestamp::from_second(second).unwrap();
     let account = |login: &str| Account {

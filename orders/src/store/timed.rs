@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_moves_up_to_the_horizon_and_no_further() {
+    fn a_position_moves_up_to_the_horizon_only() {
         let now = Timestamp::now();
         let at = |minutes: i64| OrderId::at(now + SignedDuration::from_mins(minutes));
         let began = end(now);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_clock_can_have_given_out_is_refused() {
+    fn a_position_that_no_clock_allows_is_refused() {
         let now = Timestamp::now();
         let ahead = end(now + SignedDuration::from_hours(400 * 24));
         let refused = Poll::at(&ahead, now).unwrap_err().to_string();

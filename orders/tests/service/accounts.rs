@@ -1,5 +1,5 @@
-//! Accounts over real sockets: sessions by cookie and by token, whose order is whose, what other
-//! sites and guessers get.
+//! Accounts over real sockets: sessions by cookie and by token, ownership of orders, requests of other sites
+//! and guessers.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(crate) fn with_accounts(folder: &Path) -> Service {
     with_accounts_in(&store, |_| {})
 }
 
-/// A service with its accounts in `store`, which `reach` lets it reach.
+/// A service with accounts in `store`; `reach` configures its command.
 fn with_accounts_in(store: &str, reach: impl Fn(&mut Command)) -> Service {
     let mut command = orders();
     command
@@ -29,7 +29,7 @@ fn with_accounts_in(store: &str, reach: impl Fn(&mut Command)) -> Service {
     service
 }
 
-/// An answer with its head as it came.
+/// A response with its raw head.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -48,7 +48,7 @@ impl Answer {
         &line.unwrap_or_else(|| panic!("no cookie: {self:?}"))["set-cookie: ".len()..]
     }
 
-    /// What a browser sends back.
+    /// The cookie header that a browser sends back.
     fn session(&self) -> String {
         let pair = self.cookie().split(';').next().unwrap();
         format!("cookie: {pair}")
@@ -91,12 +91,12 @@ fn place(service: &Service, headers: &[&str]) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// Logs out whose header this is.
+/// Logs out the session of this header.
 pub(crate) fn end_session(service: &Service, session: &str) {
     assert_eq!(ask(service, "DELETE /session", &[session], "").status, 204);
 }
 
-/// The same on every database: what differs between them must not be seen from outside.
+/// The same on every database, with no visible difference.
 fn a_server_keeps_accounts(kind: Kind) {
     let server = Server::start(kind);
     let open = || {
@@ -122,7 +122,7 @@ fn postgresql_keeps_accounts() {
 }
 
 #[test]
-fn a_customer_has_a_history_that_nobody_else_sees() {
+fn a_customers_history_is_private() {
     let folder = tempfile::tempdir().unwrap();
     histories_are_their_customers(&with_accounts(folder.path()));
 }
@@ -131,7 +131,7 @@ fn histories_are_their_customers(service: &Service) {
     let (ada, bob) = (register(service, "ada"), register(service, "bob"));
     let mut hers: Vec<String> = (0..3).map(|_| place(service, &[&ada])).collect();
     let his = place(service, &[&bob]);
-    let strangers = place(service, &[]);
+    let anonymous = place(service, &[]);
     // Ids of one millisecond are in no order.
     hers.sort();
     hers.reverse();
@@ -190,14 +190,14 @@ fn histories_are_their_customers(service: &Service) {
     assert_eq!(seen(&hers[0], &[&bob]), 404);
     assert_eq!(seen(&hers[0], &[]), 404);
     assert_eq!(
-        seen(&strangers, &[&bob]),
+        seen(&anonymous, &[&bob]),
         200,
         "the id shows that it is there"
     );
 }
 
 #[test]
-fn one_comes_and_goes_by_cookie_and_by_token() {
+fn log_in_and_out_by_cookie_and_by_token() {
     let folder = tempfile::tempdir().unwrap();
     sessions_come_and_go(&with_accounts(folder.path()));
 }
@@ -223,7 +223,7 @@ fn sessions_come_and_go(service: &Service) {
     );
     assert_eq!(who(&[&registered.session()]), "ada@example.org");
 
-    // Behind a balancer that speaks TLS.
+    // Behind a balancer that terminates TLS.
     let tls = "x-forwarded-proto: https";
     let secure = ask(service, "POST /session", &[tls], ADA);
     assert_eq!(secure.status, 200);
@@ -240,7 +240,7 @@ fn sessions_come_and_go(service: &Service) {
         "any neighbour can set that one"
     );
 
-    // A program.
+    // A program's session.
     let wants = ADA.replace('}', r#","bearer":true}"#);
     let program = ask(service, "POST /session", &[], &wants);
     assert!(
@@ -252,13 +252,15 @@ fn sessions_come_and_go(service: &Service) {
     assert_eq!(who(&[&bearer]), "ada@example.org");
     place(service, &[&bearer]);
 
-    // Out by the cookie; the others stay.
+    // Log out by the cookie; the other sessions stay.
     let session = registered.session();
-    let gone = ask(service, "DELETE /session", &[&session], "");
-    assert_eq!(gone.status, 204);
+    let logged_out = ask(service, "DELETE /session", &[&session], "");
+    assert_eq!(logged_out.status, 204);
     assert!(
-        gone.cookie().contains("shop_session=; Path=/; Max-Age=0"),
-        "{gone:?}"
+        logged_out
+            .cookie()
+            .contains("shop_session=; Path=/; Max-Age=0"),
+        "{logged_out:?}"
     );
     let stale = ask(service, "GET /session", &[&session], "");
     assert_eq!(stale.json()["login"], Value::Null);
@@ -267,7 +269,7 @@ fn sessions_come_and_go(service: &Service) {
         "the browser forgets it"
     );
     assert_eq!(who(&[&bearer]), "ada@example.org");
-    // Not served as a stranger, who would not find the order in the history.
+    // Not treated as anonymous, which would lose the order from the history.
     let order = ask(service, "POST /order", &[&session], ORDER);
     assert_eq!(order.status, 401, "{order:?}");
     assert!(
@@ -301,12 +303,12 @@ fn outlive_the_process(open: impl Fn() -> Service) {
 }
 
 #[test]
-fn every_wrong_request_is_refused_and_says_nothing() {
+fn every_invalid_request_is_refused_without_details() {
     let folder = tempfile::tempdir().unwrap();
     let service = with_accounts(folder.path());
     let ada = register(&service, "ada@example.org");
     let wrong = ADA.replace("horse", "house");
-    let nobody = wrong.replace("Ada", "Eve");
+    let unknown = wrong.replace("Ada", "Eve");
     let taken = ADA.replace("horse", "other horse");
     let here = "sec-fetch-site: same-origin";
     type Row<'a> = (&'a str, &'a [&'a str], &'a str, u16, &'a str);
@@ -321,7 +323,7 @@ fn every_wrong_request_is_refused_and_says_nothing() {
         (
             "POST /session",
             &[],
-            &nobody,
+            &unknown,
             401,
             "the login or the password is wrong",
         ),
@@ -383,7 +385,7 @@ fn every_wrong_request_is_refused_and_says_nothing() {
             "send application/json",
         ),
         ("PUT /session", &[], "", 405, "PUT is not allowed"),
-        // Other sites: forms that log one in as somebody else, orders in one's name.
+        // Other sites: forms that log a user in as someone else, orders in the user's name.
         (
             "POST /session",
             &["sec-fetch-site: cross-site"],
@@ -451,13 +453,13 @@ fn every_wrong_request_is_refused_and_says_nothing() {
             "{session}"
         );
     }
-    // Somebody else's kind of token is not ours to judge.
+    // Other kinds of tokens are ignored.
     let other = ["authorization: Bearer operator"];
     assert_eq!(ask(&service, "POST /order", &other, ORDER).status, 200);
 }
 
 #[test]
-fn who_guesses_is_slowed_down_and_never_logged() {
+fn guessers_are_slowed_down_and_passwords_not_logged() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = with_accounts(folder.path());
     register(&service, "ada@example.org");
@@ -466,7 +468,7 @@ fn who_guesses_is_slowed_down_and_never_logged() {
         .map(|_| ask(&service, "POST /session", &[], &wrong).status)
         .collect();
     assert_eq!(statuses[..10], [401; 10]);
-    // A minute may have passed on a slow machine; a second one has not.
+    // A minute may have passed on a slow machine; two have not.
     let answers: Vec<Answer> = (0..3)
         .map(|_| ask(&service, "POST /session", &[], ADA))
         .collect();
@@ -486,7 +488,7 @@ fn who_guesses_is_slowed_down_and_never_logged() {
         }
     }
     service.ended();
-    // Nor kept: neither passwords nor tokens.
+    // Neither passwords nor tokens are stored.
     let files = std::fs::read_dir(folder.path()).unwrap();
     let kept: Vec<u8> = files
         .flat_map(|file| std::fs::read(file.unwrap().path()).unwrap())

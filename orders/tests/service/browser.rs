@@ -1,7 +1,7 @@
-//! A headless Chromium of a test's own, driven over WebDriver.
+//! A headless Chromium for a test, driven over WebDriver.
 //!
-//! Owns its processes: every wait is bounded, and whatever way a test ends, chromedriver, the
-//! browser and its children are ended by their ids. One at a time: two would starve each other.
+//! Owns its processes: every wait has a time limit, and however a test ends, chromedriver, the browser and
+//! its children are killed by their ids. One at a time, since two would slow each other down.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -20,14 +20,14 @@ use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
 
-/// A whole test, start of the browser included, on a machine with better things to do.
+/// Time limit for a whole test including the browser's start, on a busy machine.
 const TEST_PATIENCE: Duration = Duration::from_secs(600);
 
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-/// Runs `test` with a browser that nobody used before, and ends it.
+/// Runs `test` with a fresh browser and closes it.
 pub(crate) fn with_browser(test: impl AsyncFnOnce(&Browser)) {
-    // A test that failed holding it left nothing behind that matters here.
+    // A failed test poisons the lock but leaves nothing behind.
     let _turn = ONE_AT_A_TIME
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -46,7 +46,7 @@ pub(crate) fn with_browser(test: impl AsyncFnOnce(&Browser)) {
     });
 }
 
-/// chromedriver, and through it a browser; both end with this value.
+/// chromedriver and its browser; both are stopped when dropped.
 struct Driver {
     child: Child,
     port: u16,
@@ -55,8 +55,8 @@ struct Driver {
 
 impl Driver {
     fn start() -> Self {
-        // Should the tests be killed, the kernel ends chromedriver; the browser then loses the pipe
-        // it is told by, and goes.
+        // If the tests are killed, the kernel kills chromedriver; the browser then loses its control pipe and
+        // exits.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "chromedriver", "--port=0"])
             .stdin(Stdio::null())
@@ -65,11 +65,11 @@ impl Driver {
             .spawn()
             .expect("start setpriv");
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (tell, said) = channel();
+        let (sender, printed) = channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                // Read on when nobody listens any more: a full pipe would stop it.
-                let _ = tell.send(line);
+                // Its output must be read, or it blocks when the pipe is full.
+                let _ = sender.send(line);
             }
         });
         let mut driver = Self {
@@ -78,7 +78,7 @@ impl Driver {
             profile: tempfile::tempdir().unwrap(),
         };
         while driver.port == 0 {
-            let line = said.recv_timeout(PATIENCE).expect(
+            let line = printed.recv_timeout(PATIENCE).expect(
                 "chromedriver says its port; hint: make/setup.sh test installs chromium-driver",
             );
             if let Some((_, port)) = line.split_once("successfully on port ") {
@@ -88,7 +88,7 @@ impl Driver {
         driver
     }
 
-    /// Ends what is there now; whether there was anything.
+    /// Kills the current processes; returns whether there were any.
     fn kill_all(&self) -> bool {
         let profile = self.profile.path();
         let mut pids = family(self.child.id());
@@ -96,7 +96,7 @@ impl Driver {
         pids.retain(|pid| *pid != self.child.id());
         for pid in &pids {
             let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-            // One that has ended meanwhile is what we want.
+            // It may have exited already.
             let _ = kill_process(pid.unwrap(), Signal::KILL);
         }
         !pids.is_empty()
@@ -111,7 +111,7 @@ impl Drop for Driver {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What it was just about to start.
+        // Also kills what it was about to start.
         while self.kill_all() && Instant::now() < deadline {
             std::thread::yield_now();
         }
@@ -123,12 +123,12 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// The process and all that it started, and they.
+/// A process with all of its descendants.
 fn family(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = processes()
         .filter_map(|pid| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            // pid (name) state parent …, and the name may hold anything.
+            // pid (name) state parent …; the name may contain anything.
             let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
             let zombie = rest.next()? == "Z";
             (!zombie).then_some((pid, rest.next()?.parse().ok()?))
@@ -148,7 +148,7 @@ fn family(root: u32) -> Vec<u32> {
     family
 }
 
-/// Whether the process was started on this `profile` folder.
+/// Whether the process was started with this `profile` folder.
 fn names(pid: u32, profile: &Path) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line).contains(profile.to_str().unwrap())
@@ -181,8 +181,8 @@ impl Browser {
         let mut builder = ClientBuilder::new(HttpConnector::new());
         builder.capabilities(wanted);
         let url = format!("http://127.0.0.1:{}", driver.port);
-        // chromedriver gives a browser 60 s to start, which nothing lengthens: on a starved machine the next
-        // one finds the files in memory.
+        // chromedriver's time limit for starting a browser is fixed at 60 s; on a busy machine the next
+        // attempt finds the files in the page cache.
         let mut refused = Vec::new();
         while refused.len() < 3 {
             match builder.connect(&url).await {
@@ -194,7 +194,7 @@ impl Browser {
         panic!("no browser: {refused:?}");
     }
 
-    /// Runs a script in the page and gives what it returns.
+    /// Runs a script in the page and returns its result.
     pub(crate) async fn run(&self, script: &str) -> Value {
         let ran = self.client.execute(script, Vec::new()).await;
         ran.unwrap_or_else(|error| panic!("{script}: {error}"))
@@ -216,7 +216,7 @@ impl Browser {
         }
     }
 
-    /// A command of Chromium's own protocol.
+    /// Sends a command of the DevTools protocol.
     /// <https://chromedevtools.github.io/devtools-protocol/>
     pub(crate) async fn devtools(&self, command: &'static str, params: Value) -> Value {
         let body = json!({"cmd": command, "params": params});
@@ -225,8 +225,8 @@ impl Browser {
         answer.unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
-    /// A window of this size, as a phone or a desk has it, that prefers `scheme`.
-    pub(crate) async fn look(&self, width: u32, height: u32, scheme: &str) {
+    /// Sets the window's size, like a phone or a desktop, and the preferred color scheme.
+    pub(crate) async fn set_window(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
         });
@@ -239,8 +239,7 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// What the browser complained of since it was last asked: violations of the policy, errors of
-    /// scripts, answers that were refusals.
+    /// The browser's log since the last call: policy violations, script errors, error responses.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let body = json!({"type": "browser"});
         let path = "se/log";
@@ -255,7 +254,7 @@ impl Browser {
     }
 }
 
-/// A command that only chromedriver knows.
+/// A command that only chromedriver supports.
 #[derive(Debug)]
 struct Extension {
     path: &'static str,

@@ -1,4 +1,4 @@
-//! The candidate service's client, in its order of calls, against the built binary.
+//! The candidate service's client, with its sequence of calls, against the built binary.
 
 use crate::support::{Service, orders};
 
@@ -38,13 +38,13 @@ fn the_seeds_client_is_served_and_no_name_is_logged() {
         }
     }
     assert!(service.ended().success());
-    // They are kept.
+    // They are stored.
     let all = start().ask("GET", "/candidates", "", b"");
     assert_eq!((all.status, all.body), (200, one.body));
 }
 
 #[test]
-fn candidates_are_off_unless_they_are_asked_for() {
+fn candidates_are_off_by_default() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let answer = service.ask("GET", "/candidates", "", b"");

@@ -9,12 +9,12 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 #[test]
-fn every_request_has_its_answer() {
+fn every_request_gets_its_documented_response() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(40_000));
     let deep = format!(r#"{{"name":{}1"#, "[".repeat(5000));
-    // method, path, content type, body; status, a part of the answer
+    // Columns: method, path, content type, body; status, a part of the response.
     type Row<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
     let table: [Row<'_>; 34] = [
         ("GET", "/order", "", b"", 200, "Order endpoint OK"),
@@ -219,7 +219,7 @@ fn every_request_has_its_answer() {
 }
 
 #[test]
-fn an_order_is_given_back_as_it_was_placed() {
+fn an_order_is_returned_as_it_was_placed() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let body =
@@ -236,7 +236,7 @@ fn an_order_is_given_back_as_it_was_placed() {
 }
 
 #[test]
-fn a_callers_decent_request_id_is_kept_and_another_is_not() {
+fn only_a_valid_request_id_of_the_caller_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     for (sent, kept) in [("Root=1-67891233-abc", true), ("a b<script>", false)] {
@@ -247,8 +247,8 @@ fn a_callers_decent_request_id_is_kept_and_another_is_not() {
         )
         .unwrap();
         let answer = crate::support::answer(&mut stream).unwrap();
-        let said = format!("x-request-id: {}\r\n", sent.to_lowercase());
-        assert_eq!(answer.head.contains(&said), kept, "{answer:?}");
+        let printed = format!("x-request-id: {}\r\n", sent.to_lowercase());
+        assert_eq!(answer.head.contains(&printed), kept, "{answer:?}");
     }
 }
 
@@ -293,8 +293,8 @@ fn the_log_has_no_customers_data() {
 }
 
 #[test]
-fn the_instance_id_comes_from_the_metadata_service_and_is_not_waited_for() {
-    let door = TcpListener::bind("127.0.0.1:0").unwrap();
+fn the_instance_id_is_read_in_the_background() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut command = orders();
     command
@@ -302,15 +302,15 @@ fn the_instance_id_comes_from_the_metadata_service_and_is_not_waited_for() {
         .env_remove("AWS_EC2_METADATA_DISABLED")
         .env(
             "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-            format!("http://{}", door.local_addr().unwrap()),
+            format!("http://{}", listener.local_addr().unwrap()),
         );
-    // It listens and answers while the metadata service is silent.
+    // It listens and responds while the metadata service is silent.
     let service = Service::spawn(command);
     service.wait_for("taking orders into");
     let details = || service.ask("GET", "/gtg?details", "", b"").json();
     assert_eq!(details()["instance-id"], "unknown");
     std::thread::spawn(move || {
-        for stream in door.incoming().map_while(Result::ok) {
+        for stream in listener.incoming().map_while(Result::ok) {
             let mut reader = BufReader::new(stream);
             loop {
                 let head: Vec<String> = reader
@@ -346,7 +346,7 @@ fn the_instance_id_comes_from_the_metadata_service_and_is_not_waited_for() {
 }
 
 #[test]
-fn wrong_settings_end_with_2_and_the_cure() {
+fn invalid_settings_exit_with_2_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("orders.toml");
     std::fs::write(&file, "stroe = 'x'\n").unwrap();
@@ -377,8 +377,8 @@ fn wrong_settings_end_with_2_and_the_cure() {
     ];
     for (args, code, part) in table {
         let output = orders().args(&args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.contains(part), "{args:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {printed}");
+        assert!(printed.contains(part), "{args:?}: {printed}");
     }
 }

@@ -1,5 +1,5 @@
-//! The embedded store under the built binary: a file that may not grow, one that vanishes, one that two
-//! want, a clean end and an unclean one.
+//! The file store under the built binary: a file that cannot grow, a deleted one, one that two processes
+//! want, clean and unclean ends.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::support::{Answer, PATIENCE, Service, kept, operated, orders};
 
 const JSON: &str = "application/json";
 
-/// Places an order large enough to fill a file soon.
+/// Places an order that is large enough to fill a file soon.
 pub(crate) fn place_large(service: &Service) -> Answer {
     let mut order = serde_json::json!({"name":"Ada","address":"1 Row","flower":"spring_tulips"});
     for field in 0..16 {
@@ -22,7 +22,7 @@ pub(crate) fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// Lets the service's files grow to `bytes` at most; no limit when there is none.
+/// Limits the service's files to `bytes`; no limit if `None`.
 pub(crate) fn limit_files(service: &Service, bytes: Option<u64>) {
     let pid = Pid::from_child(&service.child);
     let limit = Rlimit {
@@ -41,9 +41,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
+fn a_full_disk_refuses_orders_until_there_is_space() {
     let folder = tempfile::tempdir().unwrap();
-    // Else the limit would end it by a signal, where a full disk is an error.
+    // Without this the limit would kill it by a signal, while a full disk is an error.
     let mut command = std::process::Command::new("env");
     let plain = orders();
     for (name, value) in plain.get_envs() {
@@ -75,11 +75,11 @@ fn a_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
     service.wait_for("File too large");
     limit_files(&service, None);
-    wait_until("it never took orders again", || {
+    wait_until("it never accepted orders again", || {
         let answer = place_large(&service);
         answer.status == 200
     });
-    wait_until("it never said that it works", || {
+    wait_until("it never reported ready", || {
         service.ask("GET", "/gtg", "", b"").status == 200
     });
     for id in &acked {
@@ -92,7 +92,7 @@ fn a_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
 }
 
 #[test]
-fn a_vanished_folder_is_said_and_refused() {
+fn a_deleted_folder_is_reported_and_orders_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (here, away) = (folder.path().join("here"), folder.path().join("away"));
     let mut command = operated(orders(), folder.path());
@@ -103,7 +103,7 @@ fn a_vanished_folder_is_said_and_refused() {
     std::fs::rename(&here, &away).unwrap();
     let refused = place_large(&service);
     assert_eq!(refused.status, 503, "{refused:?}");
-    wait_until("it never said so", || {
+    wait_until("it never reported the failure", || {
         service
             .ask_as_operator("/gtg?details")
             .body
@@ -111,7 +111,7 @@ fn a_vanished_folder_is_said_and_refused() {
     });
     assert!(!here.exists(), "nothing was begun in its place");
     std::fs::rename(&away, &here).unwrap();
-    wait_until("it never said that it works", || {
+    wait_until("it never reported ready", || {
         service.ask("GET", "/gtg", "", b"").status == 200
     });
     let second = service.place();
@@ -120,7 +120,7 @@ fn a_vanished_folder_is_said_and_refused() {
 }
 
 #[test]
-fn only_one_process_has_it_open_and_the_other_is_told() {
+fn a_second_process_is_refused_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("orders");
     let ledger = folder.path().join("ledger");
@@ -140,19 +140,19 @@ fn only_one_process_has_it_open_and_the_other_is_told() {
         command.output().unwrap()
     };
     let refused = check();
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(said.contains("another process has it open"), "{said}");
-    assert!(said.contains("hint: stop it"), "{said}");
+    let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("another process has it open"), "{printed}");
+    assert!(printed.contains("hint: stop it"), "{printed}");
     drop(service);
     let found = check();
     assert_eq!(found.status.code(), Some(0), "{found:?}");
 }
 
 #[test]
-fn a_clean_end_leaves_nothing_to_mend_and_an_unclean_one_is_said() {
+fn only_an_unclean_end_needs_a_repair() {
     let folder = tempfile::tempdir().unwrap();
-    for (signal, said) in [
+    for (signal, printed) in [
         ("TERM", "store opened"),
         ("KILL", "store opened"),
         ("TERM", "store opened and repaired after an unclean end"),
@@ -161,7 +161,7 @@ fn a_clean_end_leaves_nothing_to_mend_and_an_unclean_one_is_said() {
         command.args(["--store", &format!("file://{}", folder.path().display())]);
         let mut service = Service::spawn(command);
         let opened = service.wait_for("store opened");
-        assert_eq!(opened["message"], said, "{opened}");
+        assert_eq!(opened["message"], printed, "{opened}");
         service.wait_for("taking orders into");
         service.place();
         service.signal(signal);

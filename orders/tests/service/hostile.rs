@@ -1,8 +1,8 @@
-//! What nobody sends who means well, over real sockets: each has its answer, memory stays bounded, and
-//! the service goes on for everybody else.
+//! Malicious input over real sockets: each has its response, memory stays bounded, and other clients are
+//! served.
 //!
-//! How patient connections are met to the second is tested on a clock that stands still, in
-//! `orders/src/server/tests.rs`; here are the built binary and its real limits.
+//! Exact time limits are tested on a paused clock in `orders/src/server/tests.rs`; this tests the built
+//! binary and its real limits.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use crate::support::{Answer, ORDER, Service, answer};
 
 const JSON: &str = "application/json";
 
-/// Sends `bytes` as they are; the answer, if there is one.
+/// Sends raw `bytes`; returns the response, if there is one.
 fn raw(service: &Service, bytes: &[u8]) -> Option<Answer> {
     let mut stream = service.connect();
-    // A service that refuses may close before it has read all.
+    // A service that refuses may close before it has read everything.
     let _ = stream.write_all(bytes);
     answer(&mut stream)
 }
@@ -29,7 +29,7 @@ fn resident(service: &Service) -> u64 {
     number.unwrap().parse().unwrap()
 }
 
-/// An open request for an order with a body that is still to come.
+/// A connection with an incomplete request for an order.
 fn opened(service: &Service, length: &str) -> TcpStream {
     let mut stream = service.connect();
     write!(
@@ -53,17 +53,17 @@ fn a_huge_body_is_refused_before_it_is_read() {
         ),
     ] {
         let mut stream = opened(&service, length);
-        // Until it has had enough, and far less than was promised.
+        // Until it is refused, far below the announced length.
         let sent = (0..2000).take_while(|_| stream.write_all(piece.as_bytes()).is_ok());
         let sent = sent.count();
-        let mut said = [0; 12];
-        let heard = stream.read_exact(&mut said);
-        assert!(sent < 2000 || heard.is_ok(), "{length}: it read it all");
-        if heard.is_ok() {
-            assert_eq!(&said, b"HTTP/1.1 413", "{length}");
+        let mut printed = [0; 12];
+        let read = stream.read_exact(&mut printed);
+        assert!(sent < 2000 || read.is_ok(), "{length}: it read it all");
+        if read.is_ok() {
+            assert_eq!(&printed, b"HTTP/1.1 413", "{length}");
         }
     }
-    // Who waits for the word to go on, as curl does, gets the refusal instead.
+    // A client that waits for 100 Continue, like curl, gets the refusal instead.
     let mut stream = opened(
         &service,
         "expect: 100-continue\r\ncontent-length: 1000000000",
@@ -76,7 +76,7 @@ fn a_huge_body_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn slow_bodies_and_slow_heads_are_cut_off_while_others_are_served() {
+fn slow_bodies_and_heads_are_refused_while_others_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let begun = Instant::now();
@@ -113,7 +113,7 @@ fn floods_of_headers_are_refused() {
             assert!([414, 431].contains(&refused.status), "{refused:?}");
         }
     }
-    // Many that never end, each just below what is too long: they keep what they sent, and no more.
+    // Many heads that never end, each just below the limit: they cost their own size only.
     let mut halves: Vec<_> = (0..200).map(|_| service.connect()).collect();
     for half in &mut halves {
         write!(half, "GET / HTTP/1.1\r\nx-a: {}", "b".repeat(15_000)).unwrap();
@@ -124,7 +124,7 @@ fn floods_of_headers_are_refused() {
 }
 
 #[test]
-fn what_is_no_http_is_refused_and_smuggles_nothing() {
+fn invalid_http_is_refused_and_smuggles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let length = ORDER.len();
@@ -164,15 +164,15 @@ fn what_is_no_http_is_refused_and_smuggles_nothing() {
     for (bytes, statuses) in table {
         let shown = String::from_utf8_lossy(&bytes).into_owned();
         let Some(refused) = raw(&service, &bytes) else {
-            // To the other HTTP there is no answer in this one.
+            // HTTP/2 gets no HTTP/1.1 response.
             assert!(statuses.is_empty(), "no answer to {shown:?}");
             continue;
         };
         assert!(statuses.contains(&refused.status), "{shown:?}: {refused:?}");
         assert!(!refused.body.contains("received"), "{shown:?}: {refused:?}");
     }
-    // Length and chunks at once: by the chunks, as RFC 9112 has it, or not at all; and what a reader
-    // by the length would take for a second request is not answered as one.
+    // Length and chunks together: RFC 9112 requires the chunks or an error. A second request that a reader by
+    // the length would see must not be answered.
     let both = format!(
         "POST /order HTTP/1.1\r\n{order}\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /version HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n"
@@ -185,7 +185,7 @@ fn what_is_no_http_is_refused_and_smuggles_nothing() {
 }
 
 #[test]
-fn bodies_that_two_readers_would_read_differently_are_refused() {
+fn ambiguous_bodies_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     let with = |field: &str| ORDER.replace("\"Ada\"", field).into_bytes();
@@ -248,19 +248,19 @@ fn no_path_leads_out_of_the_service() {
         assert!(!answered.body.contains("secret\""), "{path}: {answered:?}");
         assert!(!answered.body.contains("root:"), "{path}: {answered:?}");
     }
-    // A proxy's form of a request is the path it names, and nowhere else.
+    // A request in proxy form uses the path of its URL, nothing else.
     let proxied =
         b"GET http://evil.example/version HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n";
     assert_eq!(raw(&service, proxied).unwrap().status, 200);
 }
 
 #[test]
-fn ten_thousand_idle_connections_are_cheap_and_in_nobodys_way() {
+fn ten_thousand_idle_connections_are_cheap() {
     const COUNT: usize = 10_000;
-    /// Fewer than may speak at once, and than wait for the service to accept them.
+    /// Below the limit of active connections and the listen queue.
     const AT_ONCE: usize = 200;
     let folder = tempfile::tempdir().unwrap();
-    // Before our own limit is raised: it has to raise its own.
+    // Before the test raises its own limit: the service must raise its own.
     let service = Service::start(folder.path());
     let resource = rustix::process::Resource::Nofile;
     let mut limit = rustix::process::getrlimit(resource);
@@ -278,7 +278,7 @@ fn ten_thousand_idle_connections_are_cheap_and_in_nobodys_way() {
     let mut idle = Vec::new();
     for _ in 0..COUNT / AT_ONCE {
         idle.extend((0..AT_ONCE).map(|_| service.connect()));
-        // Who comes last is served, so all were taken: none waits for the kernel to try once more.
+        // The last one is served, so all were accepted: none waits for the kernel to retry.
         assert_eq!(service.ask("GET", "/gtg", "", b"").status, 200);
     }
     service.place();
@@ -286,8 +286,8 @@ fn ten_thousand_idle_connections_are_cheap_and_in_nobodys_way() {
     let silent = per(resident(&service));
     assert!(silent < 3 * 1024, "{silent} bytes each for the silent");
 
-    // Once each has asked something they give back what that took. Many at once: one after the other
-    // would take a busy machine longer than a connection may be silent.
+    // After a request each releases its buffers. Many at once, since one after the other would take a busy
+    // machine longer than the idle limit.
     for some in idle.chunks_mut(AT_ONCE) {
         for stream in &mut *some {
             stream
@@ -295,14 +295,14 @@ fn ten_thousand_idle_connections_are_cheap_and_in_nobodys_way() {
                 .unwrap();
         }
         for stream in some {
-            let mut said = [0; 12];
-            stream.read_exact(&mut said).unwrap();
-            assert_eq!(&said, b"HTTP/1.1 200");
+            let mut printed = [0; 12];
+            stream.read_exact(&mut printed).unwrap();
+            assert_eq!(&printed, b"HTTP/1.1 200");
         }
     }
     service.place();
     let asked = resident(&service);
     println!("{before} KiB, {silent} bytes for a silent one; {asked} KiB once all have asked");
-    // What the unit of the shop allows.
+    // The limit in the shop's unit.
     assert!(asked < 128 * 1024, "{asked} KiB once all have asked");
 }

@@ -1,48 +1,48 @@
-//! Kill -9 under load, over every store: what was acknowledged is there, and nothing is there twice.
+//! Kill -9 under load, for every store: every acknowledged order is stored exactly once.
 //!
-//! Two loads at once, on a service that is killed again and again: one tries every order until it is
-//! placed, under one idempotency key; the other takes the first answer, or none, for what it is.
+//! Two loads at once, on a service that is killed again and again: one retries every order with one
+//! idempotency key until it is placed; the other never retries.
 //!
-//! Each has few connections: a busy machine then makes orders wait with the loads, and not pile up in the
-//! service and its store until all of them are too late.
+//! Each has few connections: on a busy machine orders then wait in the load generators, and do not pile up in
+//! the service and its store until all of them time out.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::front::Front;
 use crate::moto::Moto;
+use crate::proxy::Proxy;
 use crate::servers::{Kind, Server};
 use crate::support::{PATIENCE, Running, Service, orders, signal};
 
 /// How often the service is killed.
 const KILLS: usize = 4;
 
-/// A store about to be proven, and how a command reaches it.
+/// A store to test, and how a command reaches it.
 struct Place<'a> {
     store: String,
     reach: &'a dyn Fn(&mut Command),
-    /// Orders a second of each load.
+    /// Orders per second of each load.
     rate: u32,
-    /// Of these, how many may be under way at once.
+    /// Connections of each load.
     connections: u32,
     /// Orders acknowledged between two kills.
     between: usize,
 }
 
-/// A load being driven at the front.
+/// A load that runs against the proxy.
 struct Load {
     child: Running,
     ledger: PathBuf,
 }
 
 impl Load {
-    fn start(front: &Front, ledger: PathBuf, place: &Place<'_>, retries: u32) -> Self {
+    fn start(proxy: &Proxy, ledger: PathBuf, place: &Place<'_>, retries: u32) -> Self {
         let child = orders()
-            .args(["load", "--url", &format!("http://{}", front.address)])
+            .args(["load", "--url", &format!("http://{}", proxy.address)])
             .args(["--rate", &place.rate.to_string(), "--arrivals", "poisson"])
             .args(["--connections", &place.connections.to_string()])
-            // Whoever is killed is noticed at once; whoever is slow is waited for.
+            // A killed service is noticed at once; a slow one is waited for.
             .args(["--timeout", "60s"])
             .args(["--duration", "until-stopped", "--json"])
             .args(["--retries", &retries.to_string(), "--ledger"])
@@ -60,26 +60,26 @@ impl Load {
         ledger.lines().filter(|line| is_meant(line)).count()
     }
 
-    /// How many orders were acknowledged so far.
+    /// Acknowledged orders so far.
     fn acked(&self) -> usize {
         self.count(|line| line.starts_with("acked "))
     }
 
-    /// How many were sent so far and failed.
+    /// Orders that were sent and failed so far.
     fn failed(&self) -> usize {
         self.count(|line| line.starts_with("failed ") && !line.ends_with("not sent"))
     }
 
-    /// Stops it; its exit code and its result.
+    /// Stops it; returns its exit code and result.
     fn stop(self) -> (i32, serde_json::Value) {
         signal(&self.child.0, "TERM");
-        let (code, said) = self.child.outcome();
-        (code.unwrap(), serde_json::from_str(&said).unwrap())
+        let (code, printed) = self.child.outcome();
+        (code.unwrap(), serde_json::from_str(&printed).unwrap())
     }
 }
 
-/// What a check of `ledger` says, with its exit code. On a busy machine the list may take a store longer than
-/// the service waits for it; then there is no answer yet, neither good nor bad.
+/// The result of a check of `ledger`, with its exit code. On a busy machine the service may time out while
+/// reading the list; then the check is repeated.
 fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, serde_json::Value) {
     let mut answer = None;
     wait_until("the orders could not be looked up", || {
@@ -87,9 +87,9 @@ fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, ser
         command.args(["check", "--json", "--ledger"]).arg(ledger);
         reach(command.args(how));
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
         let result: serde_json::Value =
-            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{printed}"));
         let is_one = !result["found"].is_null();
         answer = Some((output.status.code().unwrap(), result));
         is_one
@@ -102,7 +102,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + 2 * PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
-        // Leaves the two processors to those who are waited for.
+        // Leaves the CPUs to the other processes.
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
 }
@@ -122,11 +122,11 @@ fn survives_kills(place: &Place<'_>) {
         service.wait_for("taking orders into");
         service
     };
-    let front = Front::open();
+    let proxy = Proxy::open();
     let mut service = serve();
-    front.lead_to(service.address);
-    let patient = Load::start(&front, folder.path().join("patient"), place, 1000);
-    let rash = Load::start(&front, folder.path().join("rash"), place, 0);
+    proxy.set_target(service.address);
+    let patient = Load::start(&proxy, folder.path().join("patient"), place, 1000);
+    let rash = Load::start(&proxy, folder.path().join("rash"), place, 0);
     let acked = || patient.acked() + rash.acked();
     for kill in 0..=KILLS {
         let enough = acked() + place.between;
@@ -137,7 +137,7 @@ fn survives_kills(place: &Place<'_>) {
             let felt = rash.failed() + 1;
             wait_until("no order met the dead service", || rash.failed() >= felt);
             service = serve();
-            front.lead_to(service.address);
+            proxy.set_target(service.address);
         }
     }
 

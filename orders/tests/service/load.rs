@@ -1,4 +1,4 @@
-//! The generator and the check, end to end over HTTP.
+//! The load generator and the check, end to end over HTTP.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::front::Front;
+use crate::proxy::Proxy;
 use crate::support::{PATIENCE, Running, Service, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
@@ -19,12 +19,12 @@ fn run(args: &[&str]) -> (i32, String) {
         stdout,
         stderr,
     } = patient(args).output().unwrap();
-    let said = String::from_utf8(stdout).unwrap();
-    let text = format!("{said}{}", String::from_utf8_lossy(&stderr));
-    (status.code().unwrap_or_else(|| panic!("{text}")), said)
+    let printed = String::from_utf8(stdout).unwrap();
+    let text = format!("{printed}{}", String::from_utf8_lossy(&stderr));
+    (status.code().unwrap_or_else(|| panic!("{text}")), printed)
 }
 
-/// A command whose orders may take as long as a busy machine needs, unless it says otherwise.
+/// A command whose orders have a time limit for a busy machine, unless the arguments set one.
 fn patient(args: &[&str]) -> Command {
     let mut command = orders();
     command.args(args);
@@ -34,8 +34,8 @@ fn patient(args: &[&str]) -> Command {
     command
 }
 
-fn last(said: &str) -> &str {
-    said.lines().last().unwrap_or_default()
+fn last(printed: &str) -> &str {
+    printed.lines().last().unwrap_or_default()
 }
 
 fn path(path: &Path) -> &str {
@@ -63,11 +63,11 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
         path(&ledger),
     ];
 
-    let (code, said) = run(&load);
+    let (code, printed) = run(&load);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (0, "orders: placed 50, failed 0; the store was not checked"),
-        "{said}"
+        "{printed}"
     );
     let more = [
         "--arrivals",
@@ -78,14 +78,17 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
         "--histogram",
         path(&histogram),
     ];
-    let (code, said) = run(&[&load[..], &more].concat());
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let (code, printed) = run(&[&load[..], &more].concat());
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(
         (code, &report["placed"], &report["found"]),
         (0, &50.into(), &serde_json::Value::Null),
-        "{said}"
+        "{printed}"
     );
-    assert!(report["latency_ms"]["p99.9"].as_f64() > Some(0.0), "{said}");
+    assert!(
+        report["latency_ms"]["p99.9"].as_f64() > Some(0.0),
+        "{printed}"
+    );
     let histogram = std::fs::read_to_string(histogram).unwrap();
     assert!(
         histogram.contains("Total count    =           50]"),
@@ -94,50 +97,50 @@ fn every_placed_order_is_found_and_a_lost_one_is_named() {
 
     drop(service);
     let check = ["check", "--ledger", path(&ledger), "--store", &store];
-    let (code, said) = run(&check);
+    let (code, printed) = run(&check);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             0,
             "orders: placed 100, failed 0, found 100, lost 0, twice 0"
         ),
-        "{said}"
+        "{printed}"
     );
 
     let lost = "01a1fa53-de62-772a-801d-28f5e714e855";
     let entries = std::fs::read_to_string(&ledger).unwrap();
     std::fs::write(&ledger, format!("{entries}acked 50 {lost}\n")).unwrap();
-    let (code, said) = run(&check);
+    let (code, printed) = run(&check);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             3,
             "orders: placed 101, failed 0, found 100, lost 1, twice 0"
         ),
-        "{said}"
+        "{printed}"
     );
-    assert!(said.contains(&format!("lost: {lost}")), "{said}");
+    assert!(printed.contains(&format!("lost: {lost}")), "{printed}");
 
-    // The same id given to two orders is one order: the other one is lost.
+    // One id for two orders is one order: the other one is lost.
     let kept = entries
         .lines()
         .find(|line| line.starts_with("acked 7 "))
         .unwrap();
     let again = kept.replace("acked 7 ", "acked 51 ");
     std::fs::write(&ledger, format!("{entries}{again}\n")).unwrap();
-    let (code, said) = run(&check);
+    let (code, printed) = run(&check);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             3,
             "orders: placed 101, failed 0, found 100, lost 1, twice 0"
         ),
-        "{said}"
+        "{printed}"
     );
 }
 
 #[test]
-fn an_address_with_no_store_at_it_is_not_a_store_that_lost_everything() {
+fn a_missing_store_is_an_error_not_a_loss() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
     let entries = "run 3f1c09d2a7b4e865 2026-01-01T09:00:00Z\n\
@@ -148,21 +151,21 @@ fn an_address_with_no_store_at_it_is_not_a_store_that_lost_everything() {
         format!("file://{}", nowhere.display()),
         format!("sqlite://{}/orders.db", nowhere.display()),
     ] {
-        let (code, said) = run(&["check", "--ledger", path(&ledger), "--store", &store]);
+        let (code, printed) = run(&["check", "--ledger", path(&ledger), "--store", &store]);
         assert_eq!(
-            (code, last(&said)),
+            (code, last(&printed)),
             (
                 1,
                 "orders: placed 1, failed 0; the store could not be checked"
             ),
-            "{said}"
+            "{printed}"
         );
         assert!(!nowhere.exists(), "a check makes nothing");
     }
 }
 
 #[test]
-fn the_services_own_list_is_as_good_as_its_store() {
+fn a_check_by_the_services_list_equals_one_of_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
     let token = folder.path().join("token");
@@ -184,17 +187,17 @@ fn the_services_own_list_is_as_good_as_its_store() {
         "--operator-token-file",
         path(&token),
     ]);
-    let (code, said) = run(&load);
+    let (code, printed) = run(&load);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             0,
             "orders: placed 1500, failed 0, found 1500, lost 0, twice 0"
         ),
-        "{said}"
+        "{printed}"
     );
 
-    // What somebody placed as the same order of the same load is there twice.
+    // An order placed with the marks of the load's order is a duplicate.
     let began = std::fs::read_to_string(&ledger).unwrap();
     let run_id = began.split(' ').nth(1).unwrap();
     let order = format!(
@@ -212,45 +215,45 @@ fn the_services_own_list_is_as_good_as_its_store() {
         &url,
         "--operator-token-file",
     ];
-    let (code, said) = run(&[&check[..], &[path(&token)]].concat());
+    let (code, printed) = run(&[&check[..], &[path(&token)]].concat());
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             3,
             "orders: placed 1500, failed 0, found 1500, lost 0, twice 1"
         ),
-        "{said}"
+        "{printed}"
     );
     let twice = format!("twice: {} and ", id.trim_matches('"'));
     assert!(
-        said.contains(&twice) && said.contains(&format!("order 7 of run {run_id}")),
-        "{said}"
+        printed.contains(&twice) && printed.contains(&format!("order 7 of run {run_id}")),
+        "{printed}"
     );
 
-    // A check that cannot be made is neither good nor bad news of the orders.
+    // A check that fails reports neither found nor lost orders.
     let wrong = folder.path().join("wrong");
     std::fs::write(&wrong, "another token\n").unwrap();
-    let (code, said) = run(&[&check[..], &[path(&wrong)]].concat());
+    let (code, printed) = run(&[&check[..], &[path(&wrong)]].concat());
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             1,
             "orders: placed 1500, failed 0; the store could not be checked"
         ),
-        "{said}"
+        "{printed}"
     );
 }
 
 #[test]
-fn a_lost_answer_is_asked_for_again_and_makes_no_second_order() {
+fn a_retry_after_a_lost_response_makes_one_order() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("orders");
     let service = Service::start(&store);
-    let front = Front::open();
-    front.lead_to(service.address);
-    front.lose_one_in(5);
+    let proxy = Proxy::open();
+    proxy.set_target(service.address);
+    proxy.lose_every(5);
     let ledger = folder.path().join("ledger");
-    let url = format!("http://{}", front.address);
+    let url = format!("http://{}", proxy.address);
     let mut load = vec![
         "load",
         "--url",
@@ -261,19 +264,19 @@ fn a_lost_answer_is_asked_for_again_and_makes_no_second_order() {
         "500ms",
     ];
     load.extend(["--ledger", path(&ledger), "--json"]);
-    let (code, said) = run(&[&load[..], &["--retries", "100"]].concat());
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &report["placed"]), (0, &50.into()), "{said}");
-    assert!(report["replayed"].as_u64() > Some(4), "{said}");
+    let (code, printed) = run(&[&load[..], &["--retries", "100"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &report["placed"]), (0, &50.into()), "{printed}");
+    assert!(report["replayed"].as_u64() > Some(4), "{printed}");
 
-    // Who does not ask again does not know that it was placed.
-    let (code, said) = run(&load);
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!(code, 1, "{said}");
+    // Without retries it does not learn that the order was placed.
+    let (code, printed) = run(&load);
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(code, 1, "{printed}");
     let failed = report["failed"].as_u64().unwrap();
     drop(service);
     let store = format!("file://{}", store.display());
-    let (_, said) = run(&[
+    let (_, printed) = run(&[
         "check",
         "--ledger",
         path(&ledger),
@@ -281,40 +284,40 @@ fn a_lost_answer_is_asked_for_again_and_makes_no_second_order() {
         &store,
         "--json",
     ]);
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(
         (&report["found"], &report["lost"], &report["unacknowledged"]),
         (&(100 - failed).into(), &0.into(), &failed.into()),
-        "{said}"
+        "{printed}"
     );
-    assert_eq!(report["twice"], serde_json::json!([]), "{said}");
+    assert_eq!(report["twice"], serde_json::json!([]), "{printed}");
 }
 
 #[test]
-fn connections_are_made_once_and_used_again() {
+fn connections_are_reused() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(&folder.path().join("orders"));
-    let front = Front::open();
-    front.lead_to(service.address);
-    let url = format!("http://{}/order", front.address);
+    let proxy = Proxy::open();
+    proxy.set_target(service.address);
+    let url = format!("http://{}/order", proxy.address);
     let mut load = vec!["load", "--url", &url, "--rate", "400", "--duration", "1s"];
     load.extend(["--connections", "4", "--ledger", "/dev/null"]);
-    let (code, said) = run(&load);
+    let (code, printed) = run(&load);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (0, "orders: placed 400, failed 0; the store was not checked"),
-        "{said}"
+        "{printed}"
     );
-    assert_eq!(front.visitors(), 4);
+    assert_eq!(proxy.connections(), 4);
 }
 
 #[test]
-fn waiting_for_a_slow_service_counts_from_when_an_order_was_due() {
-    // Answers one order at a time, 20 ms each, though one is due every 10 ms.
-    let door = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", door.local_addr().unwrap());
+fn latency_counts_from_when_an_order_was_due() {
+    // Answers one order at a time, 20 ms each, while one is due every 10 ms.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
     let slow = std::thread::spawn(move || {
-        let mut reader = BufReader::new(door.accept().unwrap().0);
+        let mut reader = BufReader::new(listener.accept().unwrap().0);
         loop {
             let mut length = 0;
             loop {
@@ -348,22 +351,22 @@ fn waiting_for_a_slow_service_counts_from_when_an_order_was_due() {
         "240s",
         "--json",
     ]);
-    let (code, said) = run(&load);
+    let (code, printed) = run(&load);
     slow.join().unwrap();
-    let report: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &report["placed"]), (0, &100.into()), "{said}");
+    let report: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &report["placed"]), (0, &100.into()), "{printed}");
     let millis = |which: &str, quantile: &str| report[which][quantile].as_f64().unwrap();
-    // The hundredth was due after 990 ms and answered after 2000 at the earliest.
-    assert!(millis("latency_ms", "max") > 1000.0, "{said}");
-    assert!(millis("latency_ms", "p50") > 480.0, "{said}");
+    // The hundredth was due after 990 ms and answered after 2000 ms at the earliest.
+    assert!(millis("latency_ms", "max") > 1000.0, "{printed}");
+    assert!(millis("latency_ms", "p50") > 480.0, "{printed}");
     assert!(
         millis("service_ms", "p50") < millis("latency_ms", "p50"),
-        "{said}"
+        "{printed}"
     );
 }
 
 #[test]
-fn https_is_spoken_with_those_whom_the_system_trusts() {
+fn https_trusts_the_systems_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(&folder.path().join("orders"));
     let make_certificate = |name: &str| {
@@ -380,7 +383,7 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
         folder.path().join(name)
     };
     let certificate = make_certificate("shop.pem");
-    let stranger = make_certificate("stranger.pem");
+    let untrusted = make_certificate("untrusted.pem");
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
     ))
@@ -393,14 +396,14 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
     )
     .unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let door = runtime
+    let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
         .unwrap();
-    let url = format!("https://{}", door.local_addr().unwrap());
+    let url = format!("https://{}", listener.local_addr().unwrap());
     let inner = service.address;
     runtime.spawn(async move {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        while let Ok((stream, _)) = door.accept().await {
+        while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 if let Ok(mut outer) = acceptor.accept(stream).await {
@@ -417,23 +420,23 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
             .env("SSL_CERT_FILE", trusted)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.code(), said)
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), printed)
     };
-    let (code, said) = load(&certificate);
+    let (code, printed) = load(&certificate);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (
             Some(0),
             "orders: placed 10, failed 0; the store was not checked"
         ),
-        "{said}"
+        "{printed}"
     );
-    let (code, said) = load(&stranger);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, printed) = load(&untrusted);
+    assert_eq!(code, Some(1), "{printed}");
     assert!(
-        said.contains("failed 10: connect: invalid peer certificate"),
-        "{said}"
+        printed.contains("failed 10: connect: invalid peer certificate"),
+        "{printed}"
     );
 }
 
@@ -441,8 +444,8 @@ fn https_is_spoken_with_those_whom_the_system_trusts() {
 fn failures_count_and_have_their_reason() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = folder.path().join("ledger");
-    // Port 1 refuses.
-    let (code, said) = run(&[
+    // Nothing listens on port 1.
+    let (code, printed) = run(&[
         "load",
         "--url",
         "http://127.0.0.1:1",
@@ -454,13 +457,13 @@ fn failures_count_and_have_their_reason() {
         path(&ledger),
     ]);
     assert_eq!(
-        (code, last(&said)),
+        (code, last(&printed)),
         (1, "orders: placed 0, failed 10; the store was not checked"),
-        "{said}"
+        "{printed}"
     );
     assert!(
-        said.contains("failed 10: connect: Connection refused"),
-        "{said}"
+        printed.contains("failed 10: connect: Connection refused"),
+        "{printed}"
     );
     let entries = std::fs::read_to_string(&ledger).unwrap();
     assert_eq!(
@@ -476,7 +479,7 @@ fn failures_count_and_have_their_reason() {
 
     let service = Service::start(&folder.path().join("orders"));
     let url = format!("http://{}", service.address);
-    let (code, said) = run(&[
+    let (code, printed) = run(&[
         "load",
         "--url",
         &url,
@@ -490,7 +493,7 @@ fn failures_count_and_have_their_reason() {
         path(&ledger),
     ]);
     assert_eq!(code, 1);
-    assert!(said.contains("failed 10: status 422"), "{said}");
+    assert!(printed.contains("failed 10: status 422"), "{printed}");
 }
 
 #[test]
@@ -520,11 +523,11 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
             std::thread::yield_now();
         }
         signal(&child.0, name);
-        let (code, said) = child.outcome();
-        assert_eq!(code, Some(0), "{said}");
+        let (code, printed) = child.outcome();
+        assert_eq!(code, Some(0), "{printed}");
         assert!(
-            last(&said).starts_with(&format!("orders: placed {}, failed 0;", acked())),
-            "{said}"
+            last(&printed).starts_with(&format!("orders: placed {}, failed 0;", acked())),
+            "{printed}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The built binary, over real sockets: its contract, its faults, its load generator, its unit, its page.
+//! Tests of the built binary over real sockets: contract, failures, load generator, units, shop page.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,16 +9,16 @@ mod accounts;
 mod browser;
 mod candidates;
 mod contract;
-mod faults;
+mod failures;
 mod files;
-mod front;
-mod handed;
 mod hostile;
+mod inherited;
 mod kill;
 mod load;
 mod moto;
 mod notices;
 mod page;
+mod proxy;
 mod schemathesis;
 #[expect(dead_code, reason = "the tests of the store need more of it")]
 #[path = "../../src/store/sql/servers.rs"]

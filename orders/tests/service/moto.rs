@@ -1,4 +1,4 @@
-//! moto, a server that speaks S3 and DynamoDB, for the tests of the built binary.
+//! moto, a local server for S3 and DynamoDB, for the tests of the built binary.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::answer;
 
-/// A running server; it ends with this value.
+/// A running server; stops when dropped.
 pub(crate) struct Moto {
     child: Child,
     address: String,
@@ -15,7 +15,7 @@ pub(crate) struct Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -35,12 +35,12 @@ impl Moto {
             .map_while(Result::ok)
             .find_map(|line| Some(line.split_once("Running on http://")?.1.trim().to_owned()))
             .expect("moto ended before it listened");
-        // Its log must be read on, or it stops when the pipe is full.
+        // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address }
     }
 
-    /// Makes a command reach it.
+    /// Configures a command to use it.
     pub(crate) fn reach(&self, command: &mut Command) {
         command
             .env("AWS_ENDPOINT_URL", format!("http://{}", self.address))
@@ -49,14 +49,14 @@ impl Moto {
             .env("AWS_SECRET_ACCESS_KEY", "test");
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     pub(crate) fn make_bucket(&self, name: &str) {
         let body = "<CreateBucketConfiguration><LocationConstraint>eu-north-1\
                     </LocationConstraint></CreateBucketConfiguration>";
         self.ask(&format!("PUT /{name}"), "s3", "", body);
     }
 
-    /// Makes a table for orders.
+    /// Creates a table for orders.
     pub(crate) fn make_table(&self, name: &str) {
         let body = format!(
             r#"{{"TableName":"{name}","BillingMode":"PAY_PER_REQUEST","AttributeDefinitions":[
@@ -70,7 +70,7 @@ impl Moto {
 
     fn ask(&self, what: &str, service: &str, header: &str, body: &str) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        // It reads the service and region out of the signature and does not verify it.
+        // It reads service and region from the signature and does not verify it.
         write!(
             stream,
             "{what} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{header}authorization: \
@@ -85,7 +85,7 @@ impl Moto {
     }
 }
 
-/// `tests/moto_in_turn.py` by the Python that has moto: the one that was set up, else the one on the path.
+/// `tests/moto_in_turn.py`, run by the Python that has moto: the installed one, else that in `PATH`.
 fn program() -> Command {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let set_up = here.join("../.cache/venv/bin/python3");

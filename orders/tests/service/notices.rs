@@ -1,5 +1,5 @@
-//! Notices, with the built binary: an order is confirmed to a topic, and a topic that does not answer
-//! holds up no order and loses no notice.
+//! Notices with the built binary: an order is published to a topic, and a topic that does not respond delays
+//! no order and loses no notice.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,24 +11,24 @@ use crate::support::{PATIENCE, Service, operated, orders};
 
 const TOPIC: &str = "arn:aws:sns:eu-north-1:123456789012:order-notices";
 
-/// Something that takes what is posted to it and says 200; the bodies, as they come.
+/// A server that responds 200 to every post; returns its endpoint and the bodies.
 fn topic() -> (String, Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let (tell, told) = channel();
+    let (sender, received) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            let tell = tell.clone();
+            let sender = sender.clone();
             std::thread::spawn(move || {
                 while let Some(body) = take_post(&stream) {
-                    if tell.send(body).is_err() {
+                    if sender.send(body).is_err() {
                         return;
                     }
                 }
             });
         }
     });
-    (endpoint, told)
+    (endpoint, received)
 }
 
 fn take_post(mut stream: &TcpStream) -> Option<String> {
@@ -68,13 +68,13 @@ fn with_topic(folder: &Path, endpoint: &str) -> Command {
 }
 
 #[test]
-fn an_order_is_confirmed_to_the_topic_without_the_customers_name() {
+fn a_notice_has_no_customer_data() {
     let folder = tempfile::tempdir().unwrap();
-    let (endpoint, told) = topic();
+    let (endpoint, received) = topic();
     let service = Service::spawn(with_topic(folder.path(), &endpoint));
     service.wait_for("taking orders into");
     let id = service.place();
-    let body = told.recv_timeout(PATIENCE).expect("a notice");
+    let body = received.recv_timeout(PATIENCE).expect("a notice");
     assert!(body.starts_with("Action=Publish&"), "{body}");
     assert!(body.contains(&id), "{body}");
     for secret in ["Ada", "Rose"] {
@@ -83,9 +83,9 @@ fn an_order_is_confirmed_to_the_topic_without_the_customers_name() {
 }
 
 #[test]
-fn a_topic_that_does_not_answer_holds_up_no_order() {
+fn a_topic_that_does_not_respond_delays_no_order() {
     let folder = tempfile::tempdir().unwrap();
-    // It listens, and never answers.
+    // It listens and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let command = operated(with_topic(folder.path(), &endpoint), folder.path());
@@ -99,7 +99,7 @@ fn a_topic_that_does_not_answer_holds_up_no_order() {
         .lines()
         .find_map(|line| line.strip_prefix("orders_notices_waiting "))
         .and_then(|count| count.parse().ok());
-    // Eight are under way, and eight more for each time that the first were given up meanwhile.
+    // Eight are in progress, plus eight for each time that the first ones timed out meanwhile.
     assert!(waiting.is_some_and(|count: u32| count >= 10), "{metrics}");
     service.signal("TERM");
     service.wait_for("some notices were not sent");

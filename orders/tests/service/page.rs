@@ -1,5 +1,4 @@
-//! The shop page, as people meet it: in a browser, by mouse and by keyboard, on a phone, in the
-//! dark, without scripts.
+//! The shop page in a browser: by mouse and keyboard, on a phone, in dark mode, without scripts.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use crate::accounts::{end_session, with_accounts};
 use crate::browser::{Browser, with_browser};
 use crate::support::{PATIENCE, Service, kept, orders};
 
-/// Opens the page and waits until its script listens.
+/// Opens the page and waits until its script runs.
 async fn visit(browser: &Browser, service: &Service) {
     let url = format!("http://{}/", service.address);
     browser.client.goto(&url).await.unwrap();
@@ -62,7 +61,7 @@ fn an_order_is_placed_and_found_again() {
         let focus = browser.run("return document.activeElement.id").await;
         assert_eq!(focus, "thanks-title", "whoever cannot see it is told");
 
-        // Number and receipt are in the look-up's fields already.
+        // The look-up form already contains number and receipt.
         press(browser, "#lookup button").await;
         browser
             .until("!document.getElementById('found').hidden")
@@ -75,7 +74,7 @@ fn an_order_is_placed_and_found_again() {
         ] {
             assert!(found.contains(part), "{part} is not in {found}");
         }
-        // The number alone says that it is there, a wrong receipt says that it is wrong.
+        // The number alone shows that it exists; a wrong receipt is reported.
         write(browser, "secret", "").await;
         press(browser, "#lookup button").await;
         browser
@@ -101,14 +100,14 @@ fn an_order_is_placed_and_found_again() {
         assert!(
             complaints
                 .iter()
-                .all(|said| said.contains("404") || said.contains("403")),
+                .all(|printed| printed.contains("404") || printed.contains("403")),
             "{complaints:?}"
         );
     });
 }
 
-/// What users sent is served under the type that the candidates' clients know, HTML: a browser must
-/// take it for data.
+/// User input is served as HTML, the type that the candidates' clients expect: a browser must treat it as
+/// data.
 #[test]
 fn markup_in_a_candidates_name_runs_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +132,7 @@ fn markup_in_a_candidates_name_runs_nothing() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
+fn errors_are_shown_at_their_fields_and_input_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Service::start(folder.path());
     with_browser(async |browser| {
@@ -153,15 +152,15 @@ fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
         assert_eq!(state, json!([true, "true", "1 Rose Row\nGarden Town"]));
         assert!(text(browser, "#order-answer").await.contains("Not ordered"));
 
-        // The service goes away: the page tries again, then says so and keeps what was written.
+        // The service stops: the page retries, then reports it and keeps the input.
         service.signal("KILL");
         service.ended();
         write(browser, "name", "Ada").await;
-        // Kept as it goes by: a slow look from outside would miss what stands there for a second.
+        // Recorded in the page: polling from outside could miss a text that is shown for a second.
         browser
             .run(
-                "window.said = ''; const answer = document.getElementById('order-answer'); \
-                 new MutationObserver(() => { window.said += answer.textContent; }) \
+                "window.printed = ''; const answer = document.getElementById('order-answer'); \
+                 new MutationObserver(() => { window.printed += answer.textContent; }) \
                  .observe(answer, {childList: true, characterData: true, subtree: true})",
             )
             .await;
@@ -169,7 +168,9 @@ fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
         browser
             .until("document.getElementById('order-answer').innerText.includes('does not answer')")
             .await;
-        browser.until("window.said.includes('Trying again')").await;
+        browser
+            .until("window.printed.includes('Trying again')")
+            .await;
         assert!(
             text(browser, "#order-answer")
                 .await
@@ -184,8 +185,7 @@ fn what_does_not_fit_is_said_at_its_field_and_nothing_is_lost() {
     assert_eq!(kept(folder.path()), Vec::<String>::new());
 }
 
-/// Sends every request to `order` but acts as if the answers to the first `lost` of them had been
-/// lost on the way; keeps the keys they were sent under.
+/// Sends every request to `order` but drops the first `lost` responses; records the keys.
 fn losing(lost: u32) -> String {
     format!(
         "window.keys = []; const send = window.fetch; window.fetch = async (path, options) => {{\
@@ -198,7 +198,7 @@ fn losing(lost: u32) -> String {
 }
 
 #[test]
-fn pressing_twice_and_sending_again_use_one_key() {
+fn double_clicks_and_retries_use_one_key() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Service::start(folder.path());
     with_browser(async |browser| {
@@ -214,7 +214,7 @@ fn pressing_twice_and_sending_again_use_one_key() {
 
         visit(browser, &service).await;
         fill(browser).await;
-        // The page tries four times by itself, and then once more when the customer does.
+        // The page tries four times by itself, and once more when the customer presses the button.
         browser.run(&losing(4)).await;
         press(browser, "#order button").await;
         browser
@@ -227,7 +227,7 @@ fn pressing_twice_and_sending_again_use_one_key() {
         assert_eq!(keys.len(), 5);
         assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
         assert_eq!(keys[0].as_str().unwrap().len(), 32);
-        // What comes after an answer is a new order.
+        // After a response the next order is a new one.
         press(browser, "#another").await;
         press(browser, "#order button").await;
         browser.until(DONE).await;
@@ -236,12 +236,12 @@ fn pressing_twice_and_sending_again_use_one_key() {
     });
     service.signal("TERM");
     service.ended();
-    // Pressed twice; sent five times under one key; sent under a new one.
+    // A double click; five attempts with one key; one with a new key.
     assert_eq!(kept(folder.path()).len(), 3);
 }
 
 #[test]
-fn works_by_keyboard_alone_and_without_scripts() {
+fn the_page_works_by_keyboard_and_without_scripts() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Service::start(folder.path());
     with_browser(async |browser| {
@@ -295,8 +295,8 @@ fn works_by_keyboard_alone_and_without_scripts() {
         assert!(!shown, "what needs the script is not there");
         fill(browser).await;
         press(browser, "#order button").await;
-        // Without scripts the driver does not wait for the page that the form leads to, and what was
-        // found of the old one may be gone when it is looked at.
+        // Without scripts the driver does not wait for the form's page, and elements of the old page may be
+        // stale.
         let deadline = Instant::now() + PATIENCE;
         loop {
             let body = browser.client.find(Locator::Css("body")).await;
@@ -316,12 +316,11 @@ fn works_by_keyboard_alone_and_without_scripts() {
     assert_eq!(kept(folder.path()).len(), 2);
 }
 
-/// What somebody who sees badly, or taps, would stumble over, as a list of words; empty is good.
-/// Text against its ground by WCAG 2.2's formula (1.4.3), sizes of targets (2.5.8), reflow (1.4.10).
-const STUMBLES: &str = include_str!("stumbles.js");
+/// Lists accessibility problems: contrast by WCAG 2.2 (1.4.3), target sizes (2.5.8), reflow (1.4.10).
+const CHECK: &str = include_str!("accessibility.js");
 
 #[test]
-fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
+fn the_page_is_accessible_in_every_size_and_theme() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path());
     with_browser(async |browser| {
@@ -333,7 +332,7 @@ fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
             (1280, 1040, "light"),
             (1280, 1040, "dark"),
         ] {
-            browser.look(width, height, scheme).await;
+            browser.set_window(width, height, scheme).await;
             visit(browser, &service).await;
             if (width, scheme) == (1280, "light") {
                 picture(browser, "shop-desk").await;
@@ -371,7 +370,7 @@ fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
                     }
                     _ => {}
                 }
-                let stumbles = browser.run(STUMBLES).await;
+                let stumbles = browser.run(CHECK).await;
                 assert_eq!(stumbles, json!([]), "{width} {scheme} {state}");
             }
         }
@@ -379,17 +378,17 @@ fn is_for_everybody_on_a_phone_and_a_desk_by_day_and_by_night() {
 }
 
 #[test]
-fn a_customer_registers_orders_and_finds_the_history_again() {
+fn a_customer_registers_orders_and_sees_the_history() {
     let folder = tempfile::tempdir().unwrap();
     let service = with_accounts(folder.path());
     let shown = |css: &str| format!("document.querySelector('{css}').checkVisibility()");
-    let told = |text: &str| {
+    let shows = |text: &str| {
         format!("document.getElementById('account-answer').innerText.includes('{text}')")
     };
     with_browser(async |browser| {
-        browser.look(375, 1900, "dark").await;
+        browser.set_window(375, 1900, "dark").await;
         visit(browser, &service).await;
-        assert_eq!(browser.run(STUMBLES).await, json!([]), "before logging in");
+        assert_eq!(browser.run(CHECK).await, json!([]), "before logging in");
         write(browser, "login", "ada").await;
         write(browser, "password", "short").await;
         press(browser, "#account button[value=register]").await;
@@ -401,7 +400,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
         write(browser, "password", "correct horse").await;
         press(browser, "#account button").await;
         browser
-            .until(&told("The login or the password is wrong."))
+            .until(&shows("The login or the password is wrong."))
             .await;
         write(browser, "password", "correct horse").await;
         press(browser, "#account button[value=register]").await;
@@ -417,8 +416,8 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
         browser
             .until("document.querySelectorAll('#history li').length === 2")
             .await;
-        browser.look(1280, 1250, "light").await;
-        // The cookie is kept, and no script can read it.
+        browser.set_window(1280, 1250, "light").await;
+        // The cookie is stored, and scripts cannot read it.
         visit(browser, &service).await;
         browser
             .until("document.querySelectorAll('#history li').length === 2")
@@ -426,7 +425,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
         assert_eq!(browser.run("return document.cookie").await, "");
         press(browser, "#history button").await;
         browser.until(&shown("#found")).await;
-        assert_eq!(browser.run(STUMBLES).await, json!([]), "logged in");
+        assert_eq!(browser.run(CHECK).await, json!([]), "logged in");
         names(browser).await;
         picture(browser, "shop-account").await;
         let id = browser
@@ -434,7 +433,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
             .await;
         let id = id.as_str().unwrap().to_owned();
 
-        // Out: nothing of it stays to be seen.
+        // After logging out nothing of it is visible.
         press(browser, "#out button:not([type])").await;
         browser.until(&shown("#account")).await;
         let left = browser
@@ -447,7 +446,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
             .until("document.getElementById('lookup-answer').innerText.includes('no order with this number')")
             .await;
 
-        // Back in; then the session ends somewhere else.
+        // Log in again; then the session ends elsewhere.
         write(browser, "login", "Ada").await;
         write(browser, "password", "correct horse").await;
         press(browser, "#account button").await;
@@ -465,7 +464,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
             .until("document.getElementById('order-answer').innerText.includes('your session has ended')")
             .await;
         browser.until(&shown("#account")).await;
-        // As a stranger, with the form as it was; the browser has let go of the cookie.
+        // Anonymous, with the form unchanged; the browser has deleted the cookie.
         let deadline = std::time::Instant::now() + crate::support::PATIENCE;
         loop {
             let cookies = browser.client.get_all_cookies().await.unwrap();
@@ -479,7 +478,7 @@ fn a_customer_registers_orders_and_finds_the_history_again() {
     });
 }
 
-/// What the browser tells a screen reader of everything that takes the focus: role and name.
+/// Role and name of every focusable element in the browser's accessibility tree.
 async fn names(browser: &Browser) -> Vec<String> {
     let tree = browser
         .devtools("Accessibility.getFullAXTree", json!({}))
@@ -493,7 +492,7 @@ async fn names(browser: &Browser) -> Vec<String> {
     };
     let named = nodes.iter().filter(takes_focus).map(|node| {
         let name = node["name"]["value"].as_str().unwrap_or_default();
-        assert!(!name.is_empty(), "nobody is told what this is: {node:#}");
+        assert!(!name.is_empty(), "no accessible name: {node:#}");
         format!(
             "{} {name}",
             node["role"]["value"].as_str().unwrap_or_default()
@@ -502,7 +501,7 @@ async fn names(browser: &Browser) -> Vec<String> {
     named.collect()
 }
 
-/// Keeps a picture of the page where `SHOP_PICTURES` says; for the documents, and for looking.
+/// Saves a screenshot to the folder `SHOP_PICTURES`, for the documentation.
 async fn picture(browser: &Browser, name: &str) {
     let Some(folder) = std::env::var_os("SHOP_PICTURES") else {
         return;

@@ -1,5 +1,5 @@
-//! Schemathesis makes requests out of the OpenAPI document, good ones and bad ones, and judges every
-//! answer by it. Its version and its seed are fixed: two runs ask the same.
+//! Schemathesis generates valid and invalid requests from the OpenAPI document and validates every response.
+//! Version and seed are fixed, so two runs send the same requests.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,11 +7,11 @@ use std::process::Command;
 use crate::support::{Service, orders};
 
 const TOKEN: &str = "schemathesis-0123456789";
-/// Examples an operation in each phase that makes its own; some 20 s in all on two busy cores.
+/// Examples per operation in each generating phase; about 20 s in all on two busy cores.
 const EXAMPLES: &str = "20";
 
 #[test]
-fn schemathesis_finds_no_difference_between_document_and_service() {
+fn schemathesis_finds_no_difference_in_orders() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, TOKEN).unwrap();
@@ -28,7 +28,7 @@ fn schemathesis_finds_no_difference_between_document_and_service() {
     let but_the_list = ["--exclude-path-regex", "^/orders$"];
     let but_the_list = [&operator[..], &but_the_list].concat();
     let (selected, all) = try_all(&service, folder.path(), &but_the_list);
-    // Which times are ahead of the clock, and which cursors were given out, is more than a schema can say.
+    // A schema cannot express which times are ahead of the clock, and which cursors are valid.
     let the_list = [
         "--include-path-regex",
         "^/orders$",
@@ -45,7 +45,7 @@ fn schemathesis_finds_no_difference_between_document_and_service() {
     );
 }
 
-/// Apart, since accounts need another store, and soon answer that there were too many tries.
+/// A separate test, since accounts need another store and soon reach their rate limits.
 #[test]
 fn schemathesis_finds_no_difference_in_accounts() {
     let folder = tempfile::tempdir().unwrap();
@@ -57,8 +57,7 @@ fn schemathesis_finds_no_difference_in_accounts() {
     let service = Service::spawn(command);
     service.wait_for("taking orders into");
     let paths = ["--include-path-regex", "^/(account|session)"];
-    // There are no links to follow among these; and which logins and passwords are taken is more
-    // than a schema can say.
+    // These have no links to follow, and a schema cannot express which logins are taken.
     let apart = [
         "--phases",
         "examples,coverage,fuzzing",
@@ -73,7 +72,7 @@ fn schemathesis_finds_no_difference_in_accounts() {
     assert!(selected >= 5, "{selected}");
 }
 
-/// Lets it try the service, in `folder`; how many operations it tried, and of how many.
+/// Runs Schemathesis on the service, in `folder`; returns how many operations it tested, and of how many.
 fn try_all(service: &Service, folder: &Path, more: &[&str]) -> (u32, u32) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/schemathesis");
     assert!(
@@ -82,30 +81,30 @@ fn try_all(service: &Service, folder: &Path, more: &[&str]) -> (u32, u32) {
         program.display()
     );
     let output = Command::new(&program)
-        // It leaves nothing where it runs, nor finds anything there.
+        // Keeps its files out of the working directory.
         .current_dir(folder)
         .env("HOME", folder)
         .env("NO_COLOR", "1")
         .args(["run", &format!("http://{}/openapi.json", service.address)])
         .args(["--seed", "4", "--max-examples", EXAMPLES])
         .args(["--generation-database", "none"])
-        // How fast examples are made says how busy the machine is, and nothing else.
+        // Slow generation only means that the machine is busy.
         .args(["--suppress-health-check", "too_slow"])
         .args(["--request-timeout", "120", "--output-sanitize", "false"])
         .args(more)
         .output()
         .expect("start schemathesis");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{failed}");
-    // A run that tested nothing would be a success too.
+    assert!(output.status.success(), "{printed}\n{failed}");
+    // A run without tests would succeed too.
     assert!(
-        said.contains("Coverage") && said.contains(" passed"),
-        "{said}"
+        printed.contains("Coverage") && printed.contains(" passed"),
+        "{printed}"
     );
-    let tested = said.lines().find_map(|line| {
+    let tested = printed.lines().find_map(|line| {
         let (selected, all) = line.trim().strip_prefix("Selected: ")?.split_once('/')?;
         Some((selected.parse().ok()?, all.parse().ok()?))
     });
-    tested.unwrap_or_else(|| panic!("{said}"))
+    tested.unwrap_or_else(|| panic!("{printed}"))
 }

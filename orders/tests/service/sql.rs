@@ -1,4 +1,4 @@
-//! The SQL stores under the built binary: a file that may not grow, a server that goes and comes back.
+//! The SQL stores under the built binary: a file that cannot grow, a server that stops and restarts.
 
 use std::time::Instant;
 
@@ -22,10 +22,10 @@ fn are_there(service: &Service, acked: &[String]) {
 }
 
 #[test]
-fn a_sqlite_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
+fn a_sqlite_file_that_cannot_grow_refuses_orders() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite://{}/orders.db", folder.path().display());
-    // Else the limit would end it by a signal, where a full disk is an error.
+    // Without this the limit would kill it by a signal, while a full disk is an error.
     let plain = orders();
     let mut command = std::process::Command::new("env");
     for (name, value) in plain.get_envs() {
@@ -53,10 +53,10 @@ fn a_sqlite_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.head.contains("retry-after: "), "{refused:?}");
     limit_files(&service, None);
-    wait_until("it never took orders again", || {
+    wait_until("it never accepted orders again", || {
         place_large(&service).status == 200
     });
-    wait_until("it never said that it works", || {
+    wait_until("it never reported ready", || {
         service.ask("GET", "/gtg", "", b"").status == 200
     });
     are_there(&service, &acked);
@@ -69,7 +69,7 @@ fn a_sqlite_file_that_cannot_grow_refuses_and_goes_on_when_it_can() {
 }
 
 #[test]
-fn a_database_server_that_goes_and_comes_back_is_said_and_loses_nothing() {
+fn a_database_outage_is_reported_and_loses_nothing() {
     for kind in [Kind::MariaDb, Kind::Postgres] {
         let mut server = Server::start(kind);
         let mut command = orders();
@@ -85,17 +85,17 @@ fn a_database_server_that_goes_and_comes_back_is_said_and_loses_nothing() {
         assert_eq!(refused.status, 503, "{refused:?}");
         assert!(refused.head.contains("retry-after: "), "{refused:?}");
         assert!(!refused.body.contains(PASSWORD), "{refused:?}");
-        // On a busy machine the first probe may say only that there was no answer in time.
+        // On a busy machine the first probe may only report a timeout.
         while !{
-            let said = service.wait_for("the store failed its probe").to_string();
-            assert!(!said.contains(PASSWORD), "{said}");
-            said.contains("connect to")
+            let printed = service.wait_for("the store failed its probe").to_string();
+            assert!(!printed.contains(PASSWORD), "{printed}");
+            printed.contains("connect to")
         } {}
-        wait_until("it never said that it does not work", || {
+        wait_until("it never reported the failure", || {
             service.ask("GET", "/gtg", "", b"").status == 503
         });
         server.start_again();
-        wait_until("it never said that it works", || {
+        wait_until("it never reported ready", || {
             service.ask("GET", "/gtg", "", b"").status == 200
         });
         acked.push(service.place());

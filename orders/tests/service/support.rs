@@ -1,4 +1,4 @@
-//! Starts the service and speaks HTTP to it by hand, so that nothing between hides what it says.
+//! Starts the service and sends it raw HTTP, so that no client library changes what is sent.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use orders::order::OrderId;
 use orders::store::{FileStore, Store};
 
-/// Nothing here takes this long, however busy the machine; a test that waits longer has failed.
+/// Time limit for everything here, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary, away from this machine's own settings and from any instance metadata.
+/// The binary, isolated from this machine's settings and from instance metadata.
 pub(crate) fn orders() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     for (name, _) in std::env::vars() {
@@ -22,14 +22,14 @@ pub(crate) fn orders() -> Command {
         }
     }
     command.env("AWS_EC2_METADATA_DISABLED", "true");
-    // Nobody is to be waited for, but where a test says so.
+    // No lame-duck time by default.
     command.env("ORDERS_LAME_DUCK_SECONDS", "0");
     command
 }
 
 const OPERATOR: &str = "operator-0123456789";
 
-/// Gives the service an operator, whose token lies in `folder`.
+/// Adds an operator token, stored in `folder`.
 pub(crate) fn operated(mut command: Command, folder: &Path) -> Command {
     let file = folder.join("operator-token");
     std::fs::write(&file, OPERATOR).expect("write the token");
@@ -37,28 +37,28 @@ pub(crate) fn operated(mut command: Command, folder: &Path) -> Command {
     command
 }
 
-/// A child of ours; it is killed with this value, also when the test fails.
+/// A child process; killed when dropped, also when the test fails.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Running {
-    /// Waits until it ends by itself; its exit code and what it said on stdout, which must be piped.
+    /// Waits until it exits; returns its exit code and stdout, which must be piped.
     pub(crate) fn outcome(mut self) -> (Option<i32>, String) {
-        let mut said = String::new();
+        let mut printed = String::new();
         let stdout = self.0.stdout.as_mut().expect("stdout is piped");
-        stdout.read_to_string(&mut said).expect("UTF-8");
-        (self.0.wait().expect("wait").code(), said)
+        stdout.read_to_string(&mut printed).expect("UTF-8");
+        (self.0.wait().expect("wait").code(), printed)
     }
 }
 
-/// A running service; it is killed with this value.
+/// A running service; killed when dropped.
 pub(crate) struct Service {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
@@ -67,14 +67,14 @@ pub(crate) struct Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Service {
-    /// Starts it with its orders in `folder` and waits until it takes orders.
+    /// Starts it with its orders in `folder` and waits until it accepts orders.
     pub(crate) fn start(folder: &Path) -> Self {
         let mut command = orders();
         command.args(["--store", &format!("file://{}", folder.display())]);
@@ -91,11 +91,11 @@ impl Service {
             .spawn()
             .expect("start orders");
         let stderr = BufReader::new(child.stderr.take().expect("stderr"));
-        let (tell, log) = channel();
+        let (sender, log) = channel();
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let line = serde_json::from_str(&line).unwrap_or_else(|_| line.into());
-                if tell.send(line).is_err() {
+                if sender.send(line).is_err() {
                     return;
                 }
             }
@@ -114,11 +114,11 @@ impl Service {
         service
     }
 
-    /// Waits for a line of the log that contains `text`.
+    /// Waits for a log line that contains `text`.
     pub(crate) fn wait_for(&self, text: &str) -> serde_json::Value {
         loop {
             let line = self.log.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|_| panic!("the log never said {text:?}"));
+            let line = line.unwrap_or_else(|_| panic!("the log never contained {text:?}"));
             if line.to_string().contains(text) {
                 return line;
             }
@@ -130,19 +130,19 @@ impl Service {
         signal(&self.child, name);
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has exited.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         self.child.wait().expect("wait")
     }
 
-    /// A connection of its own.
+    /// Opens a connection.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("connect");
         stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
         stream
     }
 
-    /// One request and its answer.
+    /// Sends one request and returns the response.
     pub(crate) fn ask(&self, method: &str, path: &str, media: &str, body: &[u8]) -> Answer {
         let mut stream = self.connect();
         let media = if media.is_empty() {
@@ -156,18 +156,18 @@ impl Service {
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("send head");
-        // A service that refuses may close before it has read all.
+        // A service that refuses may close before it has read everything.
         let _ = stream.write_all(body);
         answer(&mut stream).expect("an answer")
     }
 
-    /// The whole of the order that an answer is about, by its receipt.
+    /// Reads the whole order of a response, with its receipt.
     pub(crate) fn order(&self, placed: &serde_json::Value) -> serde_json::Value {
         let text = |name: &str| placed[name].as_str().expect(name).to_owned();
         self.order_by(&text("id"), &text("receipt_secret"))
     }
 
-    /// The whole of an order.
+    /// Reads the whole order.
     pub(crate) fn order_by(&self, id: &str, receipt: &str) -> serde_json::Value {
         let mut stream = self.connect();
         let head = format!(
@@ -180,7 +180,7 @@ impl Service {
         answer.json()
     }
 
-    /// What an operator's request for `path` is answered; the service was given [`operated`].
+    /// Sends an operator's request for `path`; the service must be [`operated`].
     pub(crate) fn ask_as_operator(&self, path: &str) -> Answer {
         let mut stream = self.connect();
         let head = format!(
@@ -191,7 +191,7 @@ impl Service {
         answer(&mut stream).expect("an answer")
     }
 
-    /// Places an order and gives its id.
+    /// Places an order and returns its id.
     pub(crate) fn place(&self) -> String {
         let answer = self.ask("POST", "/order", "application/json", ORDER.as_bytes());
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -209,7 +209,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(status.expect("kill").success());
 }
 
-/// An answer, taken apart.
+/// A parsed response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -223,10 +223,10 @@ impl Answer {
     }
 }
 
-/// Reads an answer up to the end of the connection; `None` when there is none.
+/// Reads a response up to the end of the connection; `None` if there is none.
 pub(crate) fn answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
-    // A reset after the answer loses nothing of it.
+    // A reset after the response is harmless.
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).expect("UTF-8");
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -238,8 +238,8 @@ pub(crate) fn answer(stream: &mut TcpStream) -> Option<Answer> {
     })
 }
 
-/// The ids of the orders in a store's folder. Only for one process at a time: the service must have
-/// ended.
+/// The ids of the orders in a file store's folder. The service must have exited, since only one process can
+/// open it.
 pub(crate) fn kept(folder: &Path) -> Vec<String> {
     let store = FileStore::new(folder.to_owned()).expect("a store");
     tokio::runtime::Builder::new_current_thread()

@@ -1,7 +1,7 @@
-//! The units on real systemd: under load a restart and a crash refuse no connection, and a service that
-//! systemd gives up leaves no open port behind.
+//! The units on real systemd: under load a restart and a crash refuse no connection, and after a permanent
+//! failure the port is closed.
 //!
-//! The machine is the one of the agent's tests (`agent/tests/systemd`), on this host's network.
+//! Uses the container of the agent's tests (`agent/tests/systemd`), on this host's network.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -20,14 +20,14 @@ use test_support::Port;
 use crate::support::{Answer, ORDER, PATIENCE, answer};
 use crate::unit::rendered;
 
-/// Where the machine has the program under test.
+/// The path of the program under test in the container.
 const BINARY: &str = "/usr/lib/imagebuilder-agent/real";
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/systemd")
 }
 
-/// A machine with the order service. It ends with the value.
+/// A container with the order service; stopped when dropped.
 struct Machine {
     files: TempDir,
     holder: Child,
@@ -69,7 +69,7 @@ impl Machine {
                  EnvironmentFile=\n"
             ),
         );
-        // Run when the disk is laid out.
+        // Run while the image is prepared.
         file(
             "root/20-agent.sh",
             "systemctl --quiet enable orders.service\n",
@@ -77,7 +77,7 @@ impl Machine {
         file(&BINARY[1..], "");
 
         let mut holder = Command::new("setpriv")
-            // Whatever happens to the test, its machine does not outlive it.
+            // The container must not outlive its test.
             .args(["--pdeathsig", "KILL"])
             .args(["unshare", "--mount", "--propagation", "private", "--pid"])
             .args(["--fork", "--kill-child", "--mount-proc", "bash"])
@@ -96,7 +96,7 @@ impl Machine {
         BufReader::new(holder.stdout.take().unwrap())
             .read_line(&mut made)
             .unwrap();
-        assert_eq!(made, "made\n", "the machine was not made: see above");
+        assert_eq!(made, "made\n", "the container was not prepared: see above");
         let mut orders = holder.stdin.take().unwrap();
         writeln!(orders, "boot").unwrap();
         let mut machine = Self {
@@ -142,10 +142,10 @@ impl Machine {
 
     fn ok(&self, arguments: &[&str]) {
         let done = self.systemctl(arguments);
-        let said = String::from_utf8_lossy(&done.stderr);
+        let printed = String::from_utf8_lossy(&done.stderr);
         assert!(
             done.status.success(),
-            "{arguments:?}: {said}\n{}",
+            "{arguments:?}: {printed}\n{}",
             self.console()
         );
     }
@@ -159,11 +159,13 @@ impl Machine {
     fn active_since(&self, unit: &str) -> u64 {
         let property = "--property=ActiveEnterTimestampMonotonic";
         let done = self.systemctl(&["show", "--value", property, unit]);
-        let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-        said.parse().unwrap_or_else(|_| panic!("{unit}: {said:?}"))
+        let printed = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+        printed
+            .parse()
+            .unwrap_or_else(|_| panic!("{unit}: {printed:?}"))
     }
 
-    /// Adds to the service's environment, or takes that back.
+    /// Sets or removes a line of the service's environment.
     fn set(&self, line: Option<&str>) {
         let folder = format!("/proc/{}/root/etc/systemd/system", self.init);
         let path = format!("{folder}/orders.service.d/broken.conf");
@@ -190,7 +192,7 @@ impl Machine {
         answer(&mut stream).map(|answer| answer.status)
     }
 
-    /// Places an order over a connection of its own.
+    /// Places an order over a new connection.
     fn place(&self) -> std::io::Result<Option<Answer>> {
         let mut stream = self.connect()?;
         let sent = write!(
@@ -238,13 +240,13 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The holder ends the machine and clears up.
+        // The holder stops the container and cleans up.
         drop(self.orders.take());
         let _ = self.holder.wait();
     }
 }
 
-/// The machine's systemd: the child of systemd-nspawn, which the holder's shell started.
+/// The container's systemd: the child of systemd-nspawn, which the holder's shell started.
 fn init_below(holder: u32) -> Option<u32> {
     let nspawn = child_named(child_named(holder, "bash")?, "systemd-nspawn")?;
     child_named(nspawn, "systemd")
@@ -260,10 +262,10 @@ fn child_named(parent: u32, name: &str) -> Option<u32> {
         })
 }
 
-/// Whether this is left out here, on somebody's order; otherwise machines must boot.
+/// Whether to skip this test because it was requested; otherwise containers must boot.
 fn left_out() -> bool {
     if std::env::var_os("IMAGEBUILDER_SKIP_NSPAWN").is_some_and(|value| value == "1") {
-        // Past the capture of what tests print.
+        // Bypasses the capture of test output.
         let line = "LEFT OUT by IMAGEBUILDER_SKIP_NSPAWN=1: orders' units on real systemd\n";
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return true;
@@ -277,12 +279,12 @@ fn left_out() -> bool {
 }
 
 #[test]
-fn a_restart_under_load_refuses_nobody_and_a_broken_service_leaves_no_port_behind() {
+fn restarts_refuse_no_connection_and_failure_closes_the_port() {
     if left_out() {
         return;
     }
     let machine = Machine::boot();
-    // Who only connects must not take a box for healthy that is still on its way up.
+    // A check that only connects must not see a booting instance as healthy.
     let early = machine.active_since("network-online.target");
     assert!(machine.active_since("orders.socket") >= early);
     let (placed, over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -326,25 +328,25 @@ fn a_restart_under_load_refuses_nobody_and_a_broken_service_leaves_no_port_behin
     let trouble = trouble.into_inner().unwrap();
     assert!(trouble.is_empty(), "{trouble:?}\n{}", machine.console());
 
-    // So many starts in so little time would be a service that cannot be helped.
+    // This many starts in so little time would count as a permanent failure.
     machine.ok(&["reset-failed", "orders.service"]);
-    // For good is both; and whoever starts the service gets the socket with it.
+    // Stopping for good stops both; starting the service starts the socket.
     machine.ok(&["stop", "orders.socket", "orders.service"]);
-    assert!(machine.refused(), "somebody still listens");
+    assert!(machine.refused(), "the port is still open");
     machine.ok(&["start", "orders.service"]);
     assert_eq!(machine.state("orders.socket"), "active");
     machine.wait("the service to be back", |it| it.get("/gtg") == Some(200));
 
-    // One that cannot start is given up, and then looks healthy to nobody.
+    // A service that cannot start is given up; then its port must be closed.
     machine.set(Some("ORDERS_STORE=nonsense"));
     machine.systemctl(&["restart", "orders.service"]);
     machine.wait("the port to be closed", Machine::refused);
     assert_eq!(machine.state("orders.service"), "failed");
     assert_eq!(machine.state("orders.socket"), "failed");
-    // As the agent does it.
+    // As the agent does.
     machine.set(None);
     machine.ok(&["reset-failed", "--", "orders.service"]);
     machine.ok(&["restart", "--no-block", "--", "orders.service"]);
-    machine.wait("the service to be mended", |it| it.get("/gtg") == Some(200));
+    machine.wait("the service to recover", |it| it.get("/gtg") == Some(200));
     assert_eq!(machine.state("orders.socket"), "active");
 }

@@ -1,4 +1,4 @@
-//! The systemd units: they render, systemd understands them, and the service is as hardened as it says.
+//! The systemd units: they render, systemd accepts them, and the service is hardened as documented.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use orders::settings::{RawSettings, Settings};
 
-/// A program that is there wherever this runs, so that only the unit is judged.
+/// A program that exists everywhere, so that only the unit is checked.
 const HERE: &str = "/bin/true";
 
-/// The text of a unit, as `imagebuilder` renders it.
+/// A unit as `imagebuilder` renders it.
 pub(crate) fn rendered(unit: &str, binary: &str, environment: &[(&str, &str)]) -> String {
     let template = match unit {
         "orders.socket" => include_str!("../../../templates/systemd/orders.socket.tera"),
@@ -33,14 +33,14 @@ fn analyze(arguments: &[&str], unit: &Path) {
         .arg(unit)
         .output()
         .expect("systemd-analyze runs; hint: install the package systemd");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{said}");
-    // It ends well when it leaves out a line that it does not know.
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed);
+    assert!(output.status.success(), "{printed}");
+    // It exits successfully even if it ignores an unknown line.
     let folder = unit.parent().unwrap().to_str().unwrap();
     assert!(
-        arguments.contains(&"security") || !said.contains(folder),
-        "{said}"
+        arguments.contains(&"security") || !printed.contains(folder),
+        "{printed}"
     );
 }
 
@@ -58,7 +58,7 @@ fn systemd_understands_the_units_and_the_service_is_hardened() {
 }
 
 #[test]
-fn a_stop_is_over_before_systemd_loses_its_patience() {
+fn a_stop_ends_before_systemds_timeout() {
     let text = rendered("orders.service", HERE, &[]);
     let mut lines = text.lines();
     let patience = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
@@ -73,7 +73,7 @@ fn a_stop_is_over_before_systemd_loses_its_patience() {
 }
 
 #[test]
-fn the_socket_listens_where_the_service_is_told_to() {
+fn the_socket_listens_at_the_configured_address() {
     let listen = |environment: &[(&str, &str)]| {
         let text = rendered("orders.socket", HERE, environment);
         let mut lines = text.lines();
@@ -83,6 +83,6 @@ fn the_socket_listens_where_the_service_is_told_to() {
     assert_eq!(listen(&[]), orders::listen::DEFAULT);
     let set = [("A", "b"), ("ORDERS_LISTEN", "127.0.0.1:9090"), ("C", "d")];
     assert_eq!(listen(&set), "127.0.0.1:9090");
-    // It is there only with the service: an open port with nobody behind it looks healthy.
+    // The socket starts only with the service: an open port without a service looks healthy.
     assert!(!rendered("orders.socket", HERE, &[]).contains("[Install]"));
 }

@@ -1,4 +1,4 @@
-//! What the service says, and what it never tells.
+//! What the account service returns, and what it does not reveal.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ fn account_service() -> (Arc<MemoryAccounts>, AccountService) {
 }
 
 #[tokio::test]
-async fn a_customer_registers_comes_again_and_leaves() {
+async fn a_customer_registers_logs_in_and_logs_out() {
     let (memory, service) = account_service();
     let first = service
         .register(" Ada@Example.org ", PASSWORD, &Origin::default())
@@ -51,7 +51,7 @@ async fn a_customer_registers_comes_again_and_leaves() {
 }
 
 #[tokio::test]
-async fn every_fault_of_what_was_chosen_is_named() {
+async fn every_error_of_a_login_and_password_is_named() {
     let (_, service) = account_service();
     let table: [(&str, &str, &[&str]); 9] = [
         (
@@ -105,16 +105,16 @@ async fn every_fault_of_what_was_chosen_is_named() {
         else {
             panic!("{login} was taken");
         };
-        let said: Vec<String> = errors
+        let messages: Vec<String> = errors
             .iter()
             .map(|error| format!("{} {}", error.field, error.message))
             .collect();
-        assert_eq!(said, expected);
+        assert_eq!(messages, expected);
     }
 }
 
 #[tokio::test]
-async fn who_tries_learns_nothing_of_which_logins_there_are() {
+async fn responses_do_not_reveal_which_logins_exist() {
     let (_, service) = account_service();
     service
         .register("ada", PASSWORD, &Origin::default())
@@ -124,7 +124,7 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
         .register("ADA", "another horse", &Origin::default())
         .await;
     assert!(matches!(registered, Err(Refusal::Taken)));
-    // The limits too are the same for both.
+    // The limits are the same for both.
     for n in 0..12 {
         for login in ["ada", "nobody"] {
             let answer = service
@@ -138,7 +138,7 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
             }
         }
     }
-    // The right password does not help past the limit, or the limit would be none.
+    // Past the limit even the right password is refused.
     assert!(matches!(
         service.log_in("ada", PASSWORD, &Origin::default()).await,
         Err(Refusal::TooMany(_))
@@ -146,7 +146,7 @@ async fn who_tries_learns_nothing_of_which_logins_there_are() {
 }
 
 #[tokio::test]
-async fn right_ones_and_outages_do_not_count_as_tries() {
+async fn successes_and_outages_do_not_count_as_attempts() {
     let (memory, service) = account_service();
     service
         .register("ada", PASSWORD, &Origin::default())
@@ -175,10 +175,10 @@ async fn right_ones_and_outages_do_not_count_as_tries() {
     ));
 }
 
-/// Somebody guesses at a login from everywhere: its owner's device passes, and only with the right password;
-/// a device of another account does not.
+/// While others guess a login from many addresses, its owner's device can log in, with the right password
+/// only; a device of another account cannot.
 #[tokio::test]
-async fn a_device_that_had_a_session_passes_those_who_guess() {
+async fn a_known_device_is_not_limited_by_guessers() {
     let (_, service) = account_service();
     let at = |number: u8, device: Option<&DeviceToken>| Origin {
         caller: Some(std::net::IpAddr::from([10, 0, 0, number]).into()),
@@ -202,14 +202,14 @@ async fn a_device_that_had_a_session_passes_those_who_guess() {
             ));
         }
     }
-    for stranger in [None, Some(&bob.device), Some(&DeviceToken::new().unwrap())] {
-        let tried = service.log_in("ada", PASSWORD, &at(2, stranger)).await;
+    for device in [None, Some(&bob.device), Some(&DeviceToken::new().unwrap())] {
+        let tried = service.log_in("ada", PASSWORD, &at(2, device)).await;
         assert!(matches!(tried, Err(Refusal::TooMany(_))));
     }
     let known = at(2, Some(&ada.device));
     let again = service.log_in("ada", PASSWORD, &known).await.unwrap();
     assert_eq!(again.device, ada.device, "it stays the same");
-    // It may guess no more than others.
+    // It may not guess more often than others.
     for n in 0..12 {
         match service.log_in("ada", wrong, &known).await {
             Err(Refusal::WrongCredentials) => assert!(n < 10, "{n}"),
@@ -217,6 +217,6 @@ async fn a_device_that_had_a_session_passes_those_who_guess() {
             other => panic!("{n}: {other:?}"),
         }
     }
-    // As a session it is worth nothing.
+    // It is not a session.
     assert_eq!(SessionToken::parse(ada.device.reveal()), None);
 }

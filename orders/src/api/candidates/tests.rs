@@ -1,4 +1,4 @@
-//! Every row of the candidate contract, to the byte, as recorded from the service it follows.
+//! Every response of the candidate contract, byte by byte, as recorded from the service that it replaces.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method};
@@ -24,14 +24,14 @@ async fn ask(router: &Router, method: &str, path: &str, body: &str) -> (u16, Hea
 }
 
 #[tokio::test]
-async fn every_row_of_the_contract_holds_to_the_byte() {
+async fn every_response_of_the_contract_is_byte_exact() {
     assert_eq!((PAGE_404.len(), WRONG_METHOD.len()), (207, 153));
     let router = router(Arc::new(MemoryStore::default()));
     let long = format!("/candidate/{}", "x".repeat(NAME_LIMIT + 1));
     let full = format!("/candidate/{}", "x".repeat(NAME_LIMIT));
     let kept_full = format!("{{\"CandidateName\":\"{}\"}}\n", "x".repeat(NAME_LIMIT));
     let odd = "/candidate/%C3%A9%F0%9F%8C%B9%22%5C%0A%7F%01%09";
-    // In this order: method, path, body; status, type, body.
+    // Columns: method, path, body; status, type, body.
     let rows = [
         ("GET", "/candidates", "", 404, HTML, NOT_FOUND),
         ("GET", "/candidate/John%20Smith", "", 404, HTML, NOT_FOUND),
@@ -144,7 +144,7 @@ async fn every_row_of_the_contract_holds_to_the_byte() {
     }
 }
 
-/// A place that does not work.
+/// A store that fails.
 struct Broken;
 
 #[async_trait::async_trait]
@@ -161,7 +161,7 @@ impl Candidates for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_does_not_work_answers_as_it_did_there() {
+async fn a_failing_store_responds_like_the_candidate_service() {
     let router = router(Arc::new(Broken));
     for (method, path, status, expected) in [
         ("GET", "/candidate/x", 404, NOT_FOUND),
@@ -174,9 +174,9 @@ async fn a_place_that_does_not_work_answers_as_it_did_there() {
     }
 }
 
-/// Many readers that read a little and then nothing hold a page each, not the list.
+/// Many readers that read a little and then stop hold one page each, not the list.
 #[tokio::test]
-async fn slow_readers_of_a_long_list_hold_a_page_each() {
+async fn slow_readers_of_a_long_list_hold_one_page_each() {
     let store = Arc::new(MemoryStore::default());
     let names: Vec<String> = (0..6000)
         .map(|n| format!("{n:04}{}", "x".repeat(2000)))
@@ -193,7 +193,7 @@ async fn slow_readers_of_a_long_list_hold_a_page_each() {
         assert!(read.len() <= PAGE * 2100, "{}", read.len());
         readers.push((body, read));
     }
-    // The answer is to the byte what it was in one piece.
+    // The response equals that of an unpaged list.
     let (body, read) = readers.pop().unwrap();
     let rest = body.collect().await.unwrap().to_bytes();
     assert!(rest.len() > 10_000_000);
@@ -210,7 +210,7 @@ async fn slow_readers_of_a_long_list_hold_a_page_each() {
     }
 }
 
-/// A place that gives one page and then fails.
+/// A store that returns one page and then fails.
 struct Halfway;
 
 #[async_trait::async_trait]
@@ -232,7 +232,7 @@ impl Candidates for Halfway {
 }
 
 #[tokio::test]
-async fn a_list_that_fails_in_the_middle_is_not_whole() {
+async fn a_list_that_fails_in_the_middle_is_cut_off() {
     let request = Request::get("/candidates").body(Body::empty()).unwrap();
     let answer = router(Arc::new(Halfway)).oneshot(request).await.unwrap();
     assert!(answer.into_body().collect().await.is_err());

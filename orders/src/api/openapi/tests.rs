@@ -1,4 +1,4 @@
-//! Holds the document to the service, and the service to the document.
+//! Compares the document with the service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,12 +33,12 @@ fn operations(document: &Value) -> BTreeMap<(String, String), Value> {
     found
 }
 
-/// What a `$ref` stands for.
+/// Resolves a `$ref`.
 fn resolved<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => document
             .pointer(reference.strip_prefix('#').unwrap())
-            .unwrap_or_else(|| panic!("{reference} is nowhere")),
+            .unwrap_or_else(|| panic!("{reference} is not defined")),
         None => value,
     }
 }
@@ -57,7 +57,7 @@ fn every_reference(value: &Value, each: &mut impl FnMut(&str)) {
 }
 
 #[tokio::test]
-async fn is_served_whole_and_says_what_the_settings_say() {
+async fn the_document_follows_the_settings() {
     let (router, _) = everything_on();
     let answer = ask(&router, get_as("/openapi.json", None)).await;
     assert_eq!(answer.status, 200);
@@ -98,8 +98,8 @@ async fn is_served_whole_and_says_what_the_settings_say() {
     );
 }
 
-/// The paths that a router knows, as it shows itself. Of the library's public faces only this one has
-/// them all; should it change, the count below says so.
+/// The paths of a router, from its `Debug` output: the library has no other interface that lists all of them.
+/// If that changes, the count below fails.
 fn routes(router: &Router) -> BTreeSet<String> {
     let shown = format!("{router:?}");
     shown
@@ -112,7 +112,7 @@ fn routes(router: &Router) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn has_every_route_and_no_other() {
+async fn the_document_has_exactly_the_routes() {
     let (router, _) = everything_on();
     let document = ask(&router, get_as("/openapi.json", None)).await.json();
     let written: BTreeSet<String> = document["paths"]
@@ -121,7 +121,7 @@ async fn has_every_route_and_no_other() {
         .keys()
         .cloned()
         .collect();
-    // These answer only that there is nothing: the candidates' clients know a page of their own there.
+    // These respond with 404 only: the candidates' clients expect a page of their own there.
     let nothing = ["/candidate", "/candidate/", "/candidates/"];
     let served: BTreeSet<String> = routes(&router)
         .into_iter()
@@ -130,7 +130,7 @@ async fn has_every_route_and_no_other() {
     assert!(served.len() >= 10, "routes are shown no more: {router:?}");
     assert_eq!(served, written);
 
-    // And each path has the methods that are written, as Allow tells.
+    // Each path has the documented methods, according to Allow.
     let operations = operations(&document);
     for path in written {
         let real = path.replace("{id}", "x").replace("{name}", "x");
@@ -155,7 +155,7 @@ async fn has_every_route_and_no_other() {
     }
 }
 
-/// Judges an answer by the document; says which of its responses it is.
+/// Validates a response against the document; returns which of its responses it is.
 fn judge(document: &Value, path: &str, method: &str, answer: &Answer) -> (String, String, u16) {
     let asked = format!("{method} {path}: {}", answer.status);
     let page = ["/", "/shop.css", "/shop.js", "/shop.svg", "/account.js"].contains(&path);
@@ -191,7 +191,7 @@ fn judge(document: &Value, path: &str, method: &str, answer: &Answer) -> (String
     (path.to_owned(), method.to_owned(), answer.status)
 }
 
-/// What a schema of the document has against a value.
+/// The errors of a value against a schema of the document.
 fn faults(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let whole = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -215,7 +215,7 @@ fn post(path: &str, media: &str, key: Option<&str>, body: &str) -> Request {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_is_as_written_and_every_written_answer_is_given() {
+async fn documented_and_actual_responses_are_the_same() {
     const JSON: &str = "application/json";
     const FORM: &str = "application/x-www-form-urlencoded";
     const ORDER: &str = r#"{"name":"Ada","address":"1 Row","flower":"rose","card":"Hi","n":null}"#;
@@ -286,7 +286,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/account/orders", get_as("/account/orders", None)),
         ("/session", get_as("/session", None)),
     ];
-    // Accounts: made, entered, left, guessed at.
+    // Accounts: register, log in, log out, guess.
     let somebodys = format!("/order/{}", somebodys.id);
     let ended = SessionToken::new().unwrap();
     let cookie = format!("shop_session={}", ended.reveal());
@@ -299,7 +299,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         let request = with(request, "cookie", &cookie);
         with(request, "sec-fetch-site", "cross-site")
     };
-    let leave = || Request::delete("/session").body(Body::empty()).unwrap();
+    let log_out = || Request::delete("/session").body(Body::empty()).unwrap();
     requests.extend([
         (
             "/order",
@@ -307,11 +307,11 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ),
         ("/order", strange(post("/order", JSON, None, ORDER))),
         ("/order/{id}", get_as(&somebodys, Some(ended.reveal()))),
-        ("/session", leave()),
-        ("/session", strange(leave())),
+        ("/session", log_out()),
+        ("/session", strange(log_out())),
     ]);
     let eve = ADA.replace("ada", "eve");
-    for (path, said, times) in [("/account", ADA, 25), ("/session", &eve, 12)] {
+    for (path, credentials, times) in [("/account", ADA, 25), ("/session", &eve, 12)] {
         requests.extend([
             (path, post(path, JSON, None, ADA)),
             (path, post(path, JSON, None, "nonsense")),
@@ -321,14 +321,14 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
             (path, post(path, FORM, None, "login=ada")),
             (path, post(path, JSON, None, r#"{"login":"ada"}"#)),
         ]);
-        requests.extend((0..times).map(|_| (path, post(path, JSON, None, said))));
+        requests.extend((0..times).map(|_| (path, post(path, JSON, None, credentials))));
     }
     for (path, request) in requests {
         let method = request.method().as_str().to_lowercase();
         let real = request.uri().clone();
         let answer = ask(&router, request).await;
         seen.insert(judge(&document, path, &method, &answer));
-        // A browser that has it already is told so.
+        // A browser that has the current copy gets 304.
         if let Some(tag) = answer.headers.get("etag") {
             let mut again = get_as(&real.to_string(), None);
             again.headers_mut().insert("if-none-match", tag.clone());
@@ -351,7 +351,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         seen.insert(judge(&document, path, "get", &answer));
     }
 
-    // The same service while its store hangs; then with nobody as its operator; then ready.
+    // The same service with a store that hangs, without an operator, and ready.
     let (router, _) = stuck();
     for (path, request) in [
         ("/order", post("/order", JSON, None, ORDER)),
@@ -361,7 +361,7 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
         ("/account", post("/account", JSON, None, ADA)),
         ("/session", post("/session", JSON, None, ADA)),
         ("/session", get_as("/session", Some(&token))),
-        ("/session", with(leave(), "cookie", &cookie)),
+        ("/session", with(log_out(), "cookie", &cookie)),
         ("/account/orders", get_as("/account/orders", Some(&token))),
     ] {
         let method = request.method().as_str().to_lowercase();
@@ -393,9 +393,9 @@ async fn every_answer_is_as_written_and_every_written_answer_is_given() {
     }
 }
 
-/// What is taken is what the document lets through, field by field.
+/// The service accepts what the schema accepts, field by field.
 #[tokio::test]
-async fn the_service_judges_orders_as_the_document_does() {
+async fn the_service_validates_orders_like_the_schema() {
     let (router, _) = everything_on();
     let document = ask(&router, get_as("/openapi.json", None)).await.json();
     let schema = json!({ "$ref": "#/components/schemas/Draft" });

@@ -62,9 +62,9 @@ async fn a_table_that_is_missing_or_has_other_keys_is_named() {
     );
 }
 
-/// A clock that was wrong while the id was made. Nothing is asked of the table.
+/// A clock that was wrong while the id was made. No request is sent to the table.
 #[tokio::test]
-async fn an_id_that_was_not_made_just_now_is_not_written_under() {
+async fn an_order_with_an_old_id_is_refused() {
     let store = by(&Clock::default(), "http://127.0.0.1:1");
     for hours in [-400 * 24, -1, 1, 400 * 24] {
         let wrong = Clock::ahead_by(jiff::SignedDuration::from_hours(hours));
@@ -74,8 +74,8 @@ async fn an_id_that_was_not_made_just_now_is_not_written_under() {
         let Err(CreateError::NotKept(error)) = refused else {
             panic!("{refused:?}");
         };
-        let said = crate::chain::one_line(&error);
-        assert!(said.contains("this host's clock was wrong"), "{said}");
+        let message = crate::chain::one_line(&error);
+        assert!(message.contains("this host's clock was wrong"), "{message}");
     }
 }
 
@@ -88,15 +88,15 @@ async fn a_clock_that_dynamodb_refuses_is_named() {
     })
     .await;
     let error = store(&flaky.endpoint, "shop").probe().await.unwrap_err();
-    let said = crate::chain::one_line(&error);
+    let message = crate::chain::one_line(&error);
     assert!(
-        said.contains("this host's clock is too far from AWS's; hint: set it"),
-        "{said}"
+        message.contains("this host's clock is too far from AWS's; hint: set it"),
+        "{message}"
     );
 }
 
 #[tokio::test]
-async fn who_may_read_but_not_write_is_not_ready() {
+async fn without_write_permission_the_store_is_not_ready() {
     let asked = Arc::new(AtomicUsize::new(0));
     let refused = Arc::new(AtomicBool::new(true));
     let (asking, refusing) = (Arc::clone(&asked), Arc::clone(&refused));
@@ -115,8 +115,8 @@ async fn who_may_read_but_not_write_is_not_ready() {
     .await;
     let store = store(&flaky.endpoint, "shop");
     let error = format!("{:#}", store.probe().await.unwrap_err());
-    let told = "PutItem on table shop answered 400 AccessDeniedException";
-    assert!(error.contains(told), "{error}");
+    let expected = "PutItem on table shop answered 400 AccessDeniedException";
+    assert!(error.contains(expected), "{error}");
 
     refused.store(false, Ordering::SeqCst);
     store.probe().await.unwrap();
@@ -140,7 +140,7 @@ async fn who_may_read_but_not_write_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_list_over_many_pages_misses_none() {
+async fn a_list_over_many_pages_skips_none() {
     let moto = Moto::start();
     moto.make_table("shop", &["pk", "sk"]).await;
     let store = store(&moto.endpoint, "shop");
@@ -148,7 +148,7 @@ async fn a_list_over_many_pages_misses_none() {
     let mut orders = Vec::new();
     for number in 0..60_u8 {
         let mut order = contract::order("Ada");
-        // Most in one partition, so that it has to be read on while the others are at their end.
+        // Most in one partition, so that it needs more pages than the others.
         let mut bytes = *order.id.as_bytes();
         bytes[15] = if number % 5 == 0 { number } else { 0x17 };
         order.id = OrderId::from_bytes(bytes);
@@ -173,7 +173,7 @@ const THROTTLED: &str =
     r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}"#;
 
 #[tokio::test]
-async fn a_bad_network_is_borne() {
+async fn a_bad_network_is_survived() {
     let moto = Moto::start();
     moto.make_table("shop", &["pk", "sk"]).await;
     let reach = |endpoint: &str| -> Box<dyn Store> { Box::new(store(endpoint, "shop")) };
@@ -182,7 +182,7 @@ async fn a_bad_network_is_borne() {
 }
 
 #[tokio::test]
-async fn throttling_without_end_is_said() {
+async fn endless_throttling_is_reported() {
     let asked = std::sync::Arc::new(AtomicUsize::new(0));
     let counting = std::sync::Arc::clone(&asked);
     let flaky = Flaky::before("", move |_| {
@@ -203,7 +203,7 @@ async fn throttling_without_end_is_said() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_met_another_one_is_tried_again() {
+async fn a_conflicting_transaction_is_retried() {
     let moto = Moto::start();
     moto.make_table("shop", &["pk", "sk"]).await;
     let met = AtomicUsize::new(0);

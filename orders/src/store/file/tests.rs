@@ -1,4 +1,4 @@
-//! The file store alone: its contract, and its faults as a broken disk would bring them.
+//! The file store: its contract, and the faults of a broken disk.
 
 mod damage;
 mod power_cut;
@@ -17,24 +17,24 @@ use super::super::contract::{Clocks, Follower};
 use super::super::{Claim, contract};
 use super::*;
 
-/// Nothing here takes this long; a test that waits longer has failed.
+/// Time limit for everything here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is asked of the disk by a test, and what the disk was asked.
+/// Faults that a test injects into the disk, and the disk's operations.
 #[derive(Debug, Default)]
 pub(super) struct Injected {
     write_fails: AtomicBool,
     sync_fails: AtomicBool,
-    /// Bytes by which the room on the disk is to look smaller.
+    /// Bytes by which the free space is reported smaller.
     taken: AtomicU64,
-    /// Every file is to be treated as a large one.
+    /// Treat every file as a large one.
     large: AtomicBool,
-    /// Held by a test, it keeps every fsync waiting.
+    /// While a test holds it, every fsync waits.
     gate: Mutex<()>,
     journal: Mutex<Option<Vec<Did>>>,
 }
 
-/// Something the disk did.
+/// An operation of the disk.
 #[derive(Debug, Clone)]
 pub(super) enum Did {
     Write(u64, Vec<u8>),
@@ -79,11 +79,11 @@ fn store(folder: &Path) -> FileStore {
     FileStore::new(folder.to_owned()).unwrap()
 }
 
-fn said<T: std::fmt::Debug>(outcome: anyhow::Result<T>) -> String {
+fn message<T: std::fmt::Debug>(outcome: anyhow::Result<T>) -> String {
     format!("{:#}", outcome.unwrap_err())
 }
 
-/// Why the store refuses; nothing was kept, and it says so where that is certain.
+/// The reason for which the store refuses; nothing was stored, and where that is certain it is reported so.
 async fn refusal(store: &FileStore) -> String {
     match store.create(&contract::order("Eve").into()).await {
         Err(CreateError::Unavailable(error) | CreateError::NotKept(error)) => format!("{error:#}"),
@@ -91,7 +91,7 @@ async fn refusal(store: &FileStore) -> String {
     }
 }
 
-/// Waits until it takes orders again, which is up to the pace of its own attempts.
+/// Waits until it accepts orders again, which depends on the pace of its own attempts.
 async fn recovered(store: &FileStore) {
     let working = async {
         while store.probe().await.is_err() {
@@ -111,8 +111,8 @@ async fn place(store: &FileStore) -> Order {
 async fn keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder.path().join("made/on/first/use"));
-    // Only one process can have it open: a second box is a second handle on the same one, and a
-    // restart is the file closed and opened under it.
+    // Only one process can have it open: a second instance is a second handle on the same one, and a restart
+    // closes and reopens the file.
     let open = || -> Box<dyn Store> {
         store.place.close();
         Box::new(store.clone())
@@ -161,7 +161,7 @@ async fn orders_without_a_number_get_one_at_the_start() {
     assert_eq!(follow(&second).await, ids, "in the order of ids");
     let mut follower = Follower::begin(&second).await;
     second.close().await;
-    // Those of the end, which the other release did not number.
+    // The last ones, which the other release did not number.
     let third = store(folder.path());
     let late: Vec<OrderId> = vec![place(&third).await.id, place(&third).await.id];
     third.close().await;
@@ -175,9 +175,9 @@ async fn orders_without_a_number_get_one_at_the_start() {
     assert_eq!(follow(&fourth).await.len(), 22, "each once");
 }
 
-/// A copy of an earlier day is put back: who was further is told, and misses nothing in silence.
+/// A backup is restored: followers that were further get an error instead of silently missing orders.
 #[tokio::test]
-async fn a_store_that_was_put_back_refuses_who_was_further() {
+async fn a_restored_store_refuses_positions_past_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (file, copy) = (
         folder.path().join("orders.redb"),
@@ -200,7 +200,7 @@ async fn a_store_that_was_put_back_refuses_who_was_further() {
             refused.contains("put back to an earlier state"),
             "{refused}"
         );
-        // Also when there are as many orders as before.
+        // Even if there are as many orders as before.
         place(&put_back).await;
     }
     assert_eq!(put_back.follow(&early, 10).await.unwrap().orders.len(), 2);
@@ -222,18 +222,18 @@ async fn keeps_candidates() {
 }
 
 #[tokio::test]
-async fn says_which_place_does_not_work() {
+async fn an_unusable_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     let store = store(&file.join("below"));
-    let error = said(store.probe().await);
+    let error = message(store.probe().await);
     assert!(
         error.contains("create the folder") && error.contains("file/below"),
         "{error}"
     );
     refusal(&store).await;
-    // It recovers by itself when the place does.
+    // It recovers by itself when the folder does.
     fs::remove_file(&file).unwrap();
     recovered(&store).await;
     place(&store).await;
@@ -251,12 +251,12 @@ async fn only_its_user_can_read_it() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_told_and_takes_over_when_the_first_has_ended() {
+async fn a_second_process_takes_over_when_the_first_has_ended() {
     let folder = tempfile::tempdir().unwrap();
     let first = store(folder.path());
     let order = place(&first).await;
     let second = store(folder.path());
-    let error = said(second.get(order.id).await);
+    let error = message(second.get(order.id).await);
     assert!(
         error.contains("another process has it open") && error.contains("hint: stop it"),
         "{error}"
@@ -268,10 +268,10 @@ async fn a_second_process_is_told_and_takes_over_when_the_first_has_ended() {
     assert_eq!(second.get(order.id).await.unwrap(), Some(order));
 }
 
-/// A write or an fsync that fails: nothing that was answered is lost, what was refused says so, and it
-/// goes on when the disk does.
+/// A write or an fsync that fails: no confirmed order is lost, refusals are reported, and the store resumes
+/// with the disk.
 #[tokio::test]
-async fn a_disk_that_fails_is_said_and_one_that_recovers_is_used() {
+async fn a_failing_disk_is_reported_and_used_again_later() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let mut kept = vec![place(&store).await];
@@ -317,7 +317,7 @@ async fn a_full_disk_refuses_before_it_is_full_and_reads_go_on() {
 }
 
 #[tokio::test]
-async fn a_file_that_vanished_is_not_begun_anew() {
+async fn a_deleted_file_is_not_recreated() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path().join("orders");
     let away = folder.path().join("away");
@@ -343,7 +343,7 @@ async fn a_file_that_vanished_is_not_begun_anew() {
 }
 
 #[tokio::test]
-async fn another_file_in_its_place_is_used() {
+async fn a_replaced_file_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     let restored = store(&second);
@@ -358,7 +358,7 @@ async fn another_file_in_its_place_is_used() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_said_and_left_alone() {
+async fn a_damaged_file_is_reported_and_not_modified() {
     let folder = tempfile::tempdir().unwrap();
     let sound = folder.path().join("sound");
     let filled = store(&sound);
@@ -368,7 +368,7 @@ async fn a_damaged_file_is_said_and_left_alone() {
     join_all(entries.iter().map(|entry| filled.create(entry))).await;
     filled.close().await;
     let content = fs::read(sound.join("orders.redb")).unwrap();
-    // The page that holds an order, and the pages that held it before: which one is in use is told by none.
+    // The page that contains an order, and the pages that contained it before: which one is used is unknown.
     let needle = b"Ada 100";
     let mut flipped = content.clone();
     for at in 0..=content.len() - needle.len() {
@@ -391,7 +391,7 @@ async fn a_damaged_file_is_said_and_left_alone() {
         let file = place.join("orders.redb");
         fs::write(&file, &content).unwrap();
         let store = store(&place);
-        let error = said(store.probe().await);
+        let error = message(store.probe().await);
         assert!(
             error.contains("is damaged or not an order store; hint: move it away"),
             "{what}: {error}"
@@ -402,7 +402,7 @@ async fn a_damaged_file_is_said_and_left_alone() {
             fs::read(&file).unwrap() == content,
             "{what}: was written to"
         );
-        // A copy put back is used.
+        // A restored backup is used.
         fs::copy(sound.join("orders.redb"), &file).unwrap();
         recovered(&store).await;
         let id = entries[100].order.id;
@@ -411,7 +411,7 @@ async fn a_damaged_file_is_said_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_form_is_left_alone() {
+async fn a_file_with_a_newer_format_is_not_modified() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("orders.redb");
     let newer = redb::Database::create(&file).unwrap();
@@ -421,7 +421,7 @@ async fn a_file_of_a_newer_form_is_left_alone() {
     drop(facts);
     transaction.commit().unwrap();
     newer.close().unwrap();
-    let error = said(store(folder.path()).probe().await);
+    let error = message(store(folder.path()).probe().await);
     assert!(
         error.contains("has form 2, this program knows 1; hint:"),
         "{error}"
@@ -429,7 +429,7 @@ async fn a_file_of_a_newer_form_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_damaged_order_is_named_without_its_content_and_harms_no_other() {
+async fn a_damaged_order_is_named_and_affects_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let damaged = contract::order("Ada");
     let other = contract::order("Bob");
@@ -445,13 +445,13 @@ async fn a_damaged_order_is_named_without_its_content_and_harms_no_other() {
     transaction.commit().unwrap();
     drop(file);
     let store = store(folder.path());
-    let error = said(store.get(damaged.id).await);
+    let error = message(store.get(damaged.id).await);
     assert!(
         error.contains(&format!("the row of order {} is damaged", damaged.id)),
         "{error}"
     );
     assert!(!error.contains("Bob") && !error.contains("Rose"), "{error}");
-    let error = said(store.get(astray).await);
+    let error = message(store.get(astray).await);
     assert!(
         error.contains(&format!("is that of order {}", other.id)),
         "{error}"
@@ -464,9 +464,9 @@ async fn a_damaged_order_is_named_without_its_content_and_harms_no_other() {
     assert_eq!(store.get(kept.id).await.unwrap(), Some(kept));
 }
 
-/// Claims are forgotten once nobody retries any more, and no sooner.
+/// Claims are deleted once no client retries any more, and no sooner.
 #[tokio::test]
-async fn old_claims_are_forgotten() {
+async fn old_claims_are_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let hours_ago = |hours: i64| {
         let time = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
@@ -491,7 +491,7 @@ async fn old_claims_are_forgotten() {
     first.close().await;
     drop(first);
     let store = store(folder.path());
-    // The first commit after a start looks for them.
+    // The first commit after a start deletes them.
     place(&store).await;
     let again = claimed(OrderId::new(), 2);
     assert_eq!(
@@ -504,14 +504,14 @@ async fn old_claims_are_forgotten() {
     assert_eq!(kept, Some(old.order), "the order itself stays");
 }
 
-/// While one commit is stuck in the disk: reads go on, orders whose callers gave up are not kept, and
-/// the rest share the next commit.
+/// While one commit waits for the disk, reads continue, orders whose callers gave up are not stored, and the
+/// rest share the next commit.
 #[expect(
     clippy::await_holding_lock,
     reason = "who waits for the lock is a thread of its own, and is to wait"
 )]
 #[tokio::test]
-async fn a_stuck_commit_holds_up_nobody_who_need_not_wait() {
+async fn a_stuck_commit_blocks_no_reads_and_no_timeouts() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let known = place(&store).await;
@@ -522,7 +522,7 @@ async fn a_stuck_commit_holds_up_nobody_who_need_not_wait() {
         .collect();
     let gate = injected.gate.lock().unwrap();
     let mut creates: Vec<_> = entries.iter().map(|entry| store.create(entry)).collect();
-    // Begun, and stuck in the disk once the writer has said what it writes.
+    // Started, and waiting for the disk once the writer has begun to write.
     assert!((&mut creates[0]).now_or_never().is_none());
     while injected
         .journal
@@ -548,7 +548,7 @@ async fn a_stuck_commit_holds_up_nobody_who_need_not_wait() {
         }
     }
     assert_eq!(refused, 299, "memory is bounded");
-    // Two who give up: one queued, one on its way.
+    // Two callers that give up: one queued, one in progress.
     drop(creates.remove(1));
     drop(creates.remove(0));
     drop(gate);

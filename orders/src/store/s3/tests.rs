@@ -9,7 +9,7 @@ use crate::moto::Moto;
 use crate::settings::AwsSettings;
 use crate::versitygw::VersityGw;
 
-/// What the tests run on: moto, or, where `ORDERS_TEST_VERSITYGW` says where it is, versitygw.
+/// The server for the tests: versitygw if `ORDERS_TEST_VERSITYGW` has its path, else moto.
 struct Server {
     endpoint: String,
     _running: Box<dyn std::any::Any + Send>,
@@ -88,7 +88,7 @@ async fn a_missing_bucket_is_named() {
 }
 
 #[tokio::test]
-async fn who_may_read_but_not_write_is_not_ready() {
+async fn without_write_permission_the_store_is_not_ready() {
     let asked = Arc::new(AtomicUsize::new(0));
     let refused = Arc::new(AtomicBool::new(true));
     let (asking, refusing) = (Arc::clone(&asked), Arc::clone(&refused));
@@ -107,8 +107,8 @@ async fn who_may_read_but_not_write_is_not_ready() {
     .await;
     let store = store(&flaky.endpoint, "shop");
     let error = format!("{:#}", store.probe().await.unwrap_err());
-    let told = "writing s3://shop/orders/here is not allowed: ";
-    assert!(error.starts_with(told), "{error}");
+    let expected = "writing s3://shop/orders/here is not allowed: ";
+    assert!(error.starts_with(expected), "{error}");
     let hint = "hint: the role needs s3:PutObject";
     assert!(error.contains(hint), "{error}");
 
@@ -134,7 +134,7 @@ async fn who_may_read_but_not_write_is_not_ready() {
 }
 
 #[tokio::test]
-async fn a_bad_network_is_borne() {
+async fn a_bad_network_is_survived() {
     let server = Server::with_bucket("shop").await;
     let busy =
         "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
@@ -143,10 +143,10 @@ async fn a_bad_network_is_borne() {
     network_faults::are_survived(&reach, &server.endpoint, busy).await;
 }
 
-/// As S3 does it while it makes room for a new rate of requests: more refusals in a row than a few quick
-/// tries outlast.
+/// Like S3 while it scales up for a new request rate: more refusals in a row than a few quick retries
+/// survive.
 #[tokio::test]
-async fn a_server_that_asks_to_slow_down_is_waited_for() {
+async fn slow_down_responses_are_retried() {
     for (status, code) in [(503, "SlowDown"), (500, "InternalError"), (429, "")] {
         let server = Server::with_bucket("shop").await;
         let puts = AtomicUsize::new(0);
@@ -164,9 +164,9 @@ async fn a_server_that_asks_to_slow_down_is_waited_for() {
     }
 }
 
-/// S3 keeps the order and every answer is lost: nobody may say that it was not accepted.
+/// S3 stores the order and every response is lost: it must not be reported as refused.
 #[tokio::test]
-async fn an_order_whose_every_answer_is_lost_is_not_said_to_be_refused() {
+async fn lost_responses_are_not_reported_as_a_refusal() {
     let server = Server::with_bucket("shop").await;
     let flaky = Flaky::before(&server.endpoint, |_| Fate::AnswerLost).await;
     let order = contract::order("Ada");
@@ -181,8 +181,8 @@ async fn an_order_whose_every_answer_is_lost_is_not_said_to_be_refused() {
 }
 
 #[tokio::test]
-async fn a_put_that_met_another_one_is_tried_again() {
-    // What S3 answers while somebody else's put to the same key is under way, which then fails.
+async fn a_conflicting_put_is_retried() {
+    // S3's response while another put to the same key is in progress, which then fails.
     let server = Server::with_bucket("shop").await;
     let puts = AtomicUsize::new(0);
     let flaky = Flaky::before(&server.endpoint, move |head| {
@@ -202,9 +202,9 @@ async fn a_put_that_met_another_one_is_tried_again() {
 }
 
 #[tokio::test]
-async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
+async fn an_order_is_completed_after_a_crash_past_the_claim() {
     let server = Server::with_bucket("shop").await;
-    // The claim arrives, nothing after it does: as when the box is lost in between.
+    // The claim arrives, nothing after it: as if the instance crashed in between.
     let flaky = Flaky::before(&server.endpoint, |head| {
         if head.line().contains("-claims/") {
             Fate::Passes
@@ -242,9 +242,9 @@ async fn who_died_after_the_claim_has_the_order_finished_by_the_next_try() {
     assert_eq!(store.notices(10).await.unwrap(), [first.order.id]);
 }
 
-/// The claim is hours old when the customer tries again, and every follower is past its time by then.
+/// The claim is hours old when the customer retries, and every follower is past its time by then.
 #[tokio::test]
-async fn an_order_that_is_finished_late_is_followed() {
+async fn an_order_that_is_completed_late_is_followed() {
     let server = Server::with_bucket("shop").await;
     let flaky = Flaky::before(&server.endpoint, |head| {
         if head.line().contains("-claims/") {
@@ -283,7 +283,7 @@ async fn an_order_that_is_finished_late_is_followed() {
 
 /// A clock that is wrong while the id is made, or is set before the order is written.
 #[tokio::test]
-async fn an_id_that_was_not_made_just_now_is_not_written_under() {
+async fn an_order_with_an_old_id_is_refused() {
     let server = Server::with_bucket("shop").await;
     let clock = Clock::default();
     let store = by(&clock, &server.endpoint);
@@ -300,8 +300,8 @@ async fn an_id_that_was_not_made_just_now_is_not_written_under() {
         );
         assert_eq!(store.get(order.id).await.unwrap(), None);
     }
-    // Wrong while the order is begun, and set right before a try that gets through. What was signed by the wrong
-    // clock S3 itself refuses, however often it is sent.
+    // Wrong when the order starts, and corrected before a successful attempt. What was signed by the wrong
+    // clock S3 refuses itself, however often it is sent.
     clock.set_ahead(jiff::SignedDuration::from_hours(9600));
     let order = contract::order_by(&clock, "Ada");
     let tries = AtomicUsize::new(0);
@@ -342,21 +342,21 @@ async fn a_clock_that_s3_refuses_is_named() {
     };
     let listed = store.list(OrderId::new(), 1).await.unwrap_err();
     for error in [probed, placed, listed] {
-        let said = crate::chain::one_line(&error);
-        let hint = said.split_once("; hint: ").expect(&said).1;
+        let message = crate::chain::one_line(&error);
+        let hint = message.split_once("; hint: ").expect(&message).1;
         assert!(
-            said.contains("this host's clock is too far from AWS's"),
-            "{said}"
+            message.contains("this host's clock is too far from AWS's"),
+            "{message}"
         );
         assert!(
-            hint.starts_with("set it") && !said.contains("the role needs"),
-            "{said}"
+            hint.starts_with("set it") && !message.contains("the role needs"),
+            "{message}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end() {
+async fn a_notice_without_an_order_is_dropped_in_the_end() {
     let server = Server::with_bucket("shop").await;
     let flaky = Flaky::before(&server.endpoint, |head| {
         if head.line().contains("-notices/") {
@@ -380,7 +380,7 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
         .head(&store.notice_key(order.id))
         .await
         .expect("it may still come");
-    // Announced this moment, and judged by clocks that S3 takes, or that were set since.
+    // Written just now, and compared by clocks that S3 accepts, or that were set since.
     let (now, mins) = (jiff::Timestamp::now(), jiff::SignedDuration::from_mins);
     for ahead in [mins(14), -mins(14), -mins(400 * 24 * 60)] {
         store.clock.set_ahead(ahead);
@@ -391,12 +391,15 @@ async fn a_notice_whose_order_never_came_is_not_given_out_and_dropped_in_the_end
     store.clock.set_ahead(mins(0));
     let long_ago = now - mins(31);
     assert!(!store.is_due(order.id, long_ago).await.unwrap());
-    let gone = client.head(&store.notice_key(order.id)).await;
-    assert!(matches!(gone, Err(Error::NotFound { .. })), "{gone:?}");
+    let dropped = client.head(&store.notice_key(order.id)).await;
+    assert!(
+        matches!(dropped, Err(Error::NotFound { .. })),
+        "{dropped:?}"
+    );
 }
 
 #[test]
-fn keys_have_no_empty_parts_and_orders_a_folder_of_their_own() {
+fn keys_have_no_empty_parts_and_orders_their_own_folder() {
     let keys = |prefix: &str| {
         let store = S3Store::new("b".into(), prefix, Aws::new(AwsSettings::default()));
         [store.orders, store.claims, store.notices, store.late]

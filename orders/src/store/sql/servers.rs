@@ -1,8 +1,8 @@
-//! Real MariaDB and PostgreSQL servers for tests, out of Debian's packages, each in a folder of its
-//! own. Test code only; the tests of the built binary include this file too, so it uses nothing of
-//! the crate. Where the programs are missing the tests fail and say how to get them.
+//! Real MariaDB and PostgreSQL servers for tests, from Debian's packages, each in its own folder. Test code
+//! only; the tests of the built binary include this file too, so it uses nothing of the crate. If the
+//! programs are missing, tests fail with a hint.
 //!
-//! A server ends with its value, and with the thread that started it, however that ends.
+//! A server stops when its value is dropped, and with the thread that started it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::Port;
 
-/// A start on a busy machine; one that takes longer has failed.
+/// Time limit for a start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Who the servers run as when the tests run as root, since PostgreSQL refuses root: "nobody".
+/// User id for the servers if the tests run as root, since PostgreSQL refuses root: "nobody".
 const UNPRIVILEGED: u32 = 65534;
-/// Everybody's password here.
+/// The password of every user.
 pub(crate) const PASSWORD: &str = "a pass/word: with @ and %";
 
-/// Which server.
+/// The kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     MariaDb,
@@ -41,11 +41,11 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let (Kind::Postgres, Some(child)) = (self.kind, &mut self.child) {
-            // At once, and its own children with it; killed, it would leave them to find that out.
+            // Stops the server immediately, with its children; SIGKILL would leave those running for a while.
             let pid = child.id().to_string();
-            let told = Command::new("kill").args(["-s", "QUIT", &pid]).status();
-            if told.is_ok_and(|status| status.success()) {
-                // Nobody is there to tell.
+            let stopped = Command::new("kill").args(["-s", "QUIT", &pid]).status();
+            if stopped.is_ok_and(|status| status.success()) {
+                // Errors cannot be reported here.
                 let _ = child.wait();
             }
         }
@@ -54,12 +54,12 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// A new server that speaks no TLS.
+    /// Starts a new server without TLS.
     pub(crate) fn start(kind: Kind) -> Self {
         Self::prepare(kind, false)
     }
 
-    /// A new server that takes only TLS, with a certificate for 127.0.0.1 of [`Server::ca_file`].
+    /// Starts a new server that requires TLS, with a certificate for 127.0.0.1 signed by [`Server::ca_file`].
     pub(crate) fn start_with_tls(kind: Kind) -> Self {
         Self::prepare(kind, true)
     }
@@ -97,8 +97,8 @@ impl Server {
                 give_away(path);
                 let mut command = as_unprivileged_user(&program(Kind::Postgres, "initdb"));
                 command
-                    // A password in clear: what hides it costs both ends much time in a build without
-                    // optimization. With TLS it is SCRAM.
+                    // A plain-text password: hashing it would take much CPU time in an unoptimised build.
+                    // With TLS it is SCRAM.
                     .args(["--no-sync", "--auth=password", "--username=shop"])
                     .args(["--encoding=UTF8", "--locale=C.UTF-8"])
                     .arg(at("--pgdata=", &path.join("data")))
@@ -121,9 +121,9 @@ impl Server {
         server
     }
 
-    /// Starts it once more on what it kept, at its port.
+    /// Starts it again with its data, on the same port.
     pub(crate) fn start_again(&mut self) {
-        // Processes of the one that crashed may take a moment to find that out.
+        // Processes of the crashed server may take a moment to exit.
         let deadline = Instant::now() + PATIENCE;
         while !self.listens() {
             let late = Instant::now() > deadline;
@@ -131,21 +131,21 @@ impl Server {
         }
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, like a crash.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    /// Where it listens.
+    /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port.number()
     }
 
-    /// The address of its database as `store` takes it, at `port` of this machine.
+    /// The address of its database as a `store` setting, at `port` of this machine.
     pub(crate) fn url_at(&self, port: u16) -> String {
         match self.kind {
             Kind::MariaDb => format!("mysql://shop@127.0.0.1:{port}/shop"),
@@ -163,7 +163,7 @@ impl Server {
         self.folder.path().join("ca.pem")
     }
 
-    /// Runs it and waits until it takes connections; whether it does.
+    /// Starts the process and waits until it accepts connections; returns whether it does.
     fn listens(&mut self) -> bool {
         let path = self.folder.path();
         let mut command;
@@ -215,7 +215,7 @@ impl Server {
                         .arg("-c")
                         .arg(at("ssl_key_file=", &path.join("server.key")));
                 }
-                // After a crash the lock file may name a process that has another's number by now.
+                // After a crash the lock file may contain the process id of another process.
                 let _ = fs::remove_file(path.join("data/postmaster.pid"));
             }
         }
@@ -227,18 +227,18 @@ impl Server {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = BufReader::new(child.stderr.take().expect("stderr"));
         self.child = Some(child);
-        let (tell, told) = channel();
-        // Its log must be read on, or it stops when the pipe is full.
+        let (sender, lines) = channel();
+        // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
-                // Nobody listens any more once it is up.
-                let _ = tell.send(line);
+                // The receiver is dropped once the server is up.
+                let _ = sender.send(line);
             }
         });
         let mut log = String::new();
-        // The end of the log is the end of the server.
-        while let Ok(line) = told.recv_timeout(PATIENCE) {
-            // PostgreSQL's and MariaDB's last words of a start.
+        // The log ends when the server does.
+        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+            // The last messages of a successful start.
             if line.contains("ready to accept connections") || line.starts_with("Version: ") {
                 return true;
             }
@@ -246,13 +246,13 @@ impl Server {
             log.push('\n');
         }
         self.kill();
-        // The memory of the one before.
+        // The previous server's shared memory.
         assert!(log.contains("in use"), "{command:?} ended:\n{log}");
         false
     }
 }
 
-/// `option` and a path in one argument.
+/// `option` and a path as one argument.
 fn at(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display())
 }
@@ -261,7 +261,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc/self").uid() == 0
 }
 
-/// `program` as an ordinary user, ended by the kernel when our thread is.
+/// A command for `program` as an unprivileged user, killed by the kernel when our thread ends.
 fn as_unprivileged_user(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--pdeathsig=KILL");
@@ -272,7 +272,7 @@ fn as_unprivileged_user(program: &Path) -> Command {
             "--clear-groups".to_owned(),
         ]);
     }
-    // Settings of the one who runs the tests are not the server's.
+    // Keeps the test runner's environment from the server.
     command
         .arg("--")
         .arg(program)
@@ -283,7 +283,7 @@ fn as_unprivileged_user(program: &Path) -> Command {
     command
 }
 
-/// Gives the folder and what is in it to the one the server runs as.
+/// Makes the server's user the owner of the folder and its content.
 fn give_away(path: &Path) {
     let own = |path: &Path| {
         if is_root() {
@@ -312,11 +312,11 @@ fn run(mut command: Command) {
     );
 }
 
-/// Where Debian puts the server's programs, or `PATH` does.
+/// Finds a server program where Debian installs it, or in `PATH`.
 fn program(kind: Kind, name: &str) -> PathBuf {
     let mut places: Vec<PathBuf> = match kind {
         Kind::MariaDb => vec!["/usr/sbin".into()],
-        // Each release has a folder of its own; the newest comes last.
+        // Each release has its own folder; the newest sorts last.
         Kind::Postgres => fs::read_dir("/usr/lib/postgresql")
             .map(|entries| {
                 let mut places: Vec<PathBuf> = entries
@@ -344,7 +344,7 @@ fn program(kind: Kind, name: &str) -> PathBuf {
         })
 }
 
-/// The statements that make MariaDB's own tables.
+/// The statements that create MariaDB's system tables.
 fn mariadb_tables() -> Vec<u8> {
     let mut sql = b"CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket=NULL;\n\
                     SET @skip_auth_anonymous=1;\n"
@@ -366,7 +366,7 @@ fn mariadb_tables() -> Vec<u8> {
     sql
 }
 
-/// A certificate authority of a minute ago, and the server's certificate for 127.0.0.1.
+/// Creates a certificate authority and the server's certificate for 127.0.0.1.
 fn make_certificates(path: &Path) {
     let openssl = |args: &[&str]| {
         let mut command = Command::new("openssl");

@@ -1,4 +1,4 @@
-//! The contract suite on every database, and what each must bear.
+//! The contract suite on every database, and tests for single engines.
 
 mod network_faults;
 mod wire;
@@ -51,7 +51,7 @@ fn store_at(server: &Server, port: u16) -> SqlStore {
     SqlStore::new(&address(&server.url_at(port)), &settings).unwrap()
 }
 
-/// A connection of the test's own.
+/// A connection for the test itself.
 async fn session(server: &Server) -> Box<dyn Session> {
     let address = address(&server.url_at(server.port()));
     let database = Database::new(&address, &settings()).unwrap();
@@ -109,8 +109,8 @@ async fn postgres_keeps_the_contract() {
 }
 
 async fn boxes_that_start_at_once_migrate_once(server: &Server) {
-    let boxes: Vec<SqlStore> = (0..6).map(|_| store(server)).collect();
-    for outcome in join_all(boxes.iter().map(Store::probe)).await {
+    let instances: Vec<SqlStore> = (0..6).map(|_| store(server)).collect();
+    for outcome in join_all(instances.iter().map(Store::probe)).await {
         outcome.unwrap();
     }
     let mut session = session(server).await;
@@ -124,9 +124,9 @@ async fn boxes_that_start_at_once_migrate_once(server: &Server) {
     );
 }
 
-/// Enough rivals for every connection of every box, each of which would make the order.
+/// Enough concurrent calls for every connection of every instance, all for one order.
 async fn many_under_one_key_make_one_order(server: &Server) {
-    let boxes: Vec<SqlStore> = (0..3).map(|_| store(server)).collect();
+    let instances: Vec<SqlStore> = (0..3).map(|_| store(server)).collect();
     for round in 0..5_u8 {
         let entries: Vec<_> = (0..48)
             .map(|_| contract::claimed("Ada", 100 + round, 1))
@@ -135,7 +135,7 @@ async fn many_under_one_key_make_one_order(server: &Server) {
             entries
                 .iter()
                 .enumerate()
-                .map(|(index, entry)| boxes[index % 3].create(entry)),
+                .map(|(index, entry)| instances[index % 3].create(entry)),
         )
         .await;
         let kept: Vec<_> = kept.into_iter().map(Result::unwrap).collect();
@@ -144,7 +144,7 @@ async fn many_under_one_key_make_one_order(server: &Server) {
     }
 }
 
-/// As a release before the sequence writes an order; whose it is, is told by `name`.
+/// Inserts an order like a release before the sequence; identified by `name`.
 async fn insert_plainly(session: &mut dyn Session, name: &str) -> OrderId {
     let order = contract::order(name);
     let id = order.id.to_string();
@@ -155,12 +155,12 @@ async fn insert_plainly(session: &mut dyn Session, name: &str) -> OrderId {
     order.id
 }
 
-/// A number that was given and is not seen yet is waited for, until what is above it is older than any
+/// A number that was assigned and is not visible yet is waited for, until what is above it is older than any
 /// transaction.
 async fn a_transaction_that_ends_late_is_waited_for(server: &Server) {
     let store = store(server);
     let (mut slow, mut clerk) = (session(server).await, session(server).await);
-    // So that what came before is behind the follower.
+    // So that earlier orders are behind the follower.
     let age = match address(&server.url_at(0)).engine {
         Engine::Postgres => "UPDATE orders SET stored_at = stored_at - INTERVAL '16 minutes'",
         _ => "UPDATE orders SET stored_at = stored_at - INTERVAL 16 MINUTE",
@@ -199,7 +199,7 @@ async fn a_transaction_that_ends_late_is_waited_for(server: &Server) {
         follower.poll(&store, 2).await;
         assert_eq!(follower.seen, [], "nothing is open any more");
     }
-    // An order that was deleted by hand leaves a gap below which nothing is open.
+    // An order that was deleted by hand leaves a gap with no open transaction.
     let last = insert_plainly(&mut *slow, "Deleted").await;
     follower.poll(&store, 2).await;
     let delete = "DELETE FROM orders WHERE id = ?";
@@ -210,8 +210,8 @@ async fn a_transaction_that_ends_late_is_waited_for(server: &Server) {
     assert_eq!(follower.saw(next), 1);
 }
 
-/// Orders from before the sequence have numbers after the migration, and so have those that a release without
-/// it goes on to write.
+/// Orders from before the sequence have numbers after the migration, and so do those that a release without
+/// it writes afterwards.
 async fn is_followed_from_the_schema_before(server: &Server) {
     let mut session = session(server).await;
     let engine = address(&server.url_at(0)).engine;
@@ -258,7 +258,7 @@ async fn follows_what_was_there(
 async fn sqlite_is_followed_from_the_schema_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.db");
-    // The file, as the store makes it.
+    // The file as the store creates it.
     sqlite(&path).probe().await.unwrap();
     let address = address(&format!("sqlite://{}", path.display()));
     let database = Database::new(&address, &settings()).unwrap();
@@ -357,7 +357,7 @@ async fn refuses_where_nothing_can_be_written(server: &Server) {
 }
 
 #[tokio::test]
-async fn tls_is_used_and_proves_who_the_server_is() {
+async fn tls_verifies_the_servers_certificate() {
     for kind in [Kind::MariaDb, Kind::Postgres] {
         let server = Server::start_with_tls(kind);
         let address = address(&server.url_at(server.port()));
@@ -371,7 +371,7 @@ async fn tls_is_used_and_proves_who_the_server_is() {
             let outcome = SqlStore::new(&address, &settings).unwrap().probe().await;
             outcome.map_err(|error| format!("{error:#}"))
         };
-        // The server takes nothing else.
+        // The server accepts nothing else.
         let plain = probe(Tls::Off, None, PASSWORD).await.unwrap_err();
         assert!(plain.contains("connect to"), "{plain}");
         probe(Tls::Verify, Some(server.ca_file()), PASSWORD)
@@ -387,7 +387,7 @@ async fn tls_is_used_and_proves_who_the_server_is() {
             "{wrong}"
         );
     }
-    // A name that the certificate does not have.
+    // A name that is not in the certificate.
     let server = Server::start_with_tls(Kind::Postgres);
     let url = server
         .url_at(server.port())
@@ -402,16 +402,19 @@ async fn tls_is_used_and_proves_who_the_server_is() {
     assert!(error.contains("not valid for name"), "{error}");
 }
 
-/// As MySQL's caching_sha2_password does; MariaDB, which the tests run, has no such thing.
+/// Like MySQL's caching_sha2_password; MariaDB, which the tests use, does not have it.
 #[test]
-fn a_password_that_is_wanted_over_tls_is_said_with_the_cure() {
+fn a_password_that_requires_tls_has_a_hint() {
     let error = sqlx::Error::Protocol("RSA auth backend disabled; enable feature `rsa`".into());
-    let said = super::retry::explain(error).to_string();
-    assert!(said.contains("over TLS; hint: set store_tls"), "{said}");
+    let message = super::retry::explain(error).to_string();
+    assert!(
+        message.contains("over TLS; hint: set store_tls"),
+        "{message}"
+    );
 }
 
 #[test]
-fn an_address_without_a_database_is_refused_with_the_cure() {
+fn an_address_without_a_database_is_refused_with_a_hint() {
     for (url, hint) in [
         ("mysql://shop@db", "hint: mysql://user@host/database"),
         ("postgres://shop@db/", "hint: postgres://user@host/database"),

@@ -1,5 +1,5 @@
-//! Damage in a large file: redb trusts such a file and may panic over it, which must be said, and leave
-//! the next start wiser.
+//! Damage in a large file: redb trusts such a file and may panic over it, which must be reported, and make
+//! the next start check the file.
 
 use std::fs;
 use std::path::Path;
@@ -10,18 +10,18 @@ use futures_util::future::join_all;
 use super::super::{FileStore, Store};
 use super::{Entry, OrderId, PATIENCE, contract, recovered, store};
 
-/// redb's.
+/// redb's page size.
 const PAGE: usize = 4096;
 const ORDERS: usize = 200;
 
-/// The store in `folder`, taken for a large one.
+/// The store in `folder`, treated as a large one.
 fn large(folder: &Path) -> FileStore {
     let store = store(folder);
     store.place.injected().large.store(true, Ordering::Release);
     store
 }
 
-/// Reads all there is and writes something; how many orders there are.
+/// Reads everything and writes something; returns the number of orders.
 async fn use_all(store: &FileStore) -> anyhow::Result<usize> {
     store.probe().await?;
     let orders = store.list(OrderId::from_bytes([0; 16]), usize::MAX).await?;
@@ -29,7 +29,7 @@ async fn use_all(store: &FileStore) -> anyhow::Result<usize> {
     Ok(orders.len())
 }
 
-/// Waits until it says that it is damaged; its own attempts have their pace.
+/// Waits until it reports the damage; its attempts have their own pace.
 async fn says_so(store: &FileStore, what: &str) {
     let saying = async {
         loop {
@@ -44,7 +44,7 @@ async fn says_so(store: &FileStore, what: &str) {
 }
 
 #[tokio::test]
-async fn a_panic_over_damage_is_said_and_the_next_start_checks_the_file() {
+async fn after_a_panic_the_next_start_checks_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let sound = folder.path().join("sound");
     let filled = store(&sound);
@@ -74,7 +74,7 @@ async fn a_panic_over_damage_is_said_and_the_next_start_checks_the_file() {
         fs::write(&file, damaged).unwrap();
         let first = large(&place);
         let error = match use_all(&first).await {
-            // One of no use any more.
+            // A page that is not used any more.
             Ok(orders) => {
                 assert_eq!((orders, mark.exists()), (ORDERS, false), "{what}");
                 continue;
@@ -94,7 +94,7 @@ async fn a_panic_over_damage_is_said_and_the_next_start_checks_the_file() {
         }
         says_so(&first, &what).await;
         first.close().await;
-        // Another process knows by the mark alone, and does not run into the damage again.
+        // Another process sees the marker and does not run into the damage again.
         let next = large(&place);
         if mark.exists() {
             let error = format!("{:#}", next.probe().await.unwrap_err());

@@ -1,8 +1,8 @@
-//! Power cuts: whatever the disk had not been told to sync may be there, torn or not at all.
+//! Power cuts: what was not synced may be on the disk, torn or missing.
 //!
-//! The disk's doings are recorded while orders are placed. Then the power is cut at many places of the
-//! record: what came before the last fsync is on the disk, of what came after it only a chance part, some
-//! of it torn at a sector. A store on such a disk must have every order that was answered by then.
+//! Records the disk's operations while orders are placed, then cuts the power at many points of the record:
+//! what came before the last fsync is on the disk; of what came after it only a random part, some of it torn
+//! at a sector. A store on such a disk must have every order that was confirmed by then.
 
 use super::*;
 
@@ -10,7 +10,7 @@ use super::*;
 const SECTOR: usize = 512;
 const CUTS: usize = 60;
 
-/// What a power cut before the `cut`th doing leaves.
+/// The state of the disk after a power cut before operation `cut`.
 fn after_cut(journal: &[Did], cut: usize, chance: &mut fastrand::Rng) -> Vec<u8> {
     let synced = journal[..cut]
         .iter()
@@ -36,7 +36,7 @@ fn after_cut(journal: &[Did], cut: usize, chance: &mut fastrand::Rng) -> Vec<u8>
                 let whole = chance.bool();
                 for (sector, piece) in data.chunks(SECTOR).enumerate() {
                     let at = offset + sector * SECTOR;
-                    // What lies beyond a length that was not reached is nowhere.
+                    // Data beyond the length of the file is lost.
                     if (whole || chance.bool()) && at + piece.len() <= disk.len() {
                         disk[at..at + piece.len()].copy_from_slice(piece);
                     }
@@ -48,13 +48,13 @@ fn after_cut(journal: &[Did], cut: usize, chance: &mut fastrand::Rng) -> Vec<u8>
 }
 
 #[tokio::test]
-async fn lose_no_answered_order() {
+async fn a_power_cut_loses_no_answered_order() {
     lose_none(false).await;
 }
 
 /// Of a large file, less is read after a crash.
 #[tokio::test]
-async fn lose_no_answered_order_of_a_large_file() {
+async fn a_power_cut_loses_no_answered_order_of_a_large_file() {
     lose_none(true).await;
 }
 
@@ -65,7 +65,7 @@ async fn lose_none(large: bool) {
     injected.large.store(large, Ordering::Release);
     let doings = || injected.journal.lock().unwrap().as_ref().unwrap().len();
     *injected.journal.lock().unwrap() = Some(Vec::new());
-    // How long the record was when these orders had been answered.
+    // The length of the record when these orders had been confirmed.
     let mut answered: Vec<(usize, Vec<Order>)> = Vec::new();
     for round in 0..25 {
         let entries: Vec<Entry> = (0..1 + round % 7 * 5)
@@ -115,16 +115,16 @@ async fn lose_none(large: bool) {
                 }
             }
         }
-        let strangers = kept
+        let unknown = kept
             .iter()
             .filter(|order| !known.clone().any(|known| known == *order));
-        assert_eq!(strangers.count(), 0, "{here}");
+        assert_eq!(unknown.count(), 0, "{here}");
         store.close().await;
         fs::remove_dir_all(&place).unwrap();
     }
 }
 
-/// A key of the order's own.
+/// A key for this order only.
 fn own_key(order: &Order) -> [u8; 32] {
     let mut key = [0; 32];
     key[..16].copy_from_slice(order.id.as_bytes());

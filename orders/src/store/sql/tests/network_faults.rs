@@ -1,5 +1,5 @@
-//! Servers that are slow, refuse, vanish in the middle and come back; a file that is full, gone or
-//! no database. Every order that was acknowledged is there; every refused one was told so.
+//! Servers that are slow, refuse, disappear and come back; a file that is full, deleted or not a database.
+//! Every acknowledged order must be there; every other caller must have got an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,12 +37,12 @@ async fn are_there(store: &dyn Store, orders: &[Order]) {
 }
 
 #[tokio::test]
-async fn mariadb_may_fail_in_every_way() {
+async fn mariadb_faults_lose_nothing() {
     fails_in_every_way(Kind::MariaDb).await;
 }
 
 #[tokio::test]
-async fn postgres_may_fail_in_every_way() {
+async fn postgres_faults_lose_nothing() {
     fails_in_every_way(Kind::Postgres).await;
 }
 
@@ -55,14 +55,14 @@ async fn fails_in_every_way(kind: Kind) {
     a_lost_answer_is_no_second_order(&store, &wire).await;
     a_cut_is_survived_by_the_retry(&store, &wire).await;
     silence_ends_in_a_refusal(&store, &wire).await;
-    // The store that saw all of this goes on as if nothing had been.
+    // The same store works again afterwards.
     wire.set(Mode::Through);
     store.probe().await.unwrap();
     store.create(&entry()).await.unwrap();
 }
 
 async fn nobody_there(server: &Server) {
-    // Nobody listens on port 1; nobody but root could.
+    // Nothing listens on port 1.
     let store = store_at(server, 1);
     let error = format!("{:#}", store.probe().await.unwrap_err());
     assert!(
@@ -91,9 +91,9 @@ async fn a_lost_answer_is_no_second_order(store: &SqlStore, wire: &Wire) {
     assert_eq!(kept, Kept::Before(lost.order.id));
 }
 
-/// As when a server restarts, or what stands between forgets its connections.
+/// As when a server restarts, or a network device drops its connections.
 async fn a_cut_is_survived_by_the_retry(store: &SqlStore, wire: &Wire) {
-    // All connections of the pool are open, and then all are dead.
+    // All connections of the pool are open, and then broken.
     let entries: Vec<Entry> = (0..16).map(|_| entry()).collect();
     for outcome in join_all(entries.iter().map(|entry| store.create(entry))).await {
         outcome.unwrap();
@@ -106,7 +106,7 @@ async fn a_cut_is_survived_by_the_retry(store: &SqlStore, wire: &Wire) {
     store.probe().await.unwrap();
 }
 
-/// The clock jumps to the next deadline whenever nothing else is to be done.
+/// The paused clock jumps to the next deadline when all tasks wait.
 async fn silence_ends_in_a_refusal(store: &SqlStore, wire: &Wire) {
     let acked: Vec<Entry> = (0..8).map(|_| entry()).collect();
     for outcome in join_all(acked.iter().map(|entry| store.create(entry))).await {
@@ -130,14 +130,14 @@ async fn silence_ends_in_a_refusal(store: &SqlStore, wire: &Wire) {
     );
     tokio::time::resume();
     wire.set(Mode::Through);
-    // Its connections were given up, and new ones are made.
+    // Its connections were given up, and new ones are opened.
     store.probe().await.unwrap();
     store.create(&entry()).await.unwrap();
     let orders: Vec<Order> = acked.into_iter().map(|entry| entry.order).collect();
     are_there(store, &orders).await;
 }
 
-/// Not on one thread: the writers go on while this one waits for the server's start.
+/// Needs several threads: the writers continue while this one waits for the server's start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_mariadb_loses_nothing() {
     a_killed_server_loses_nothing(Kind::MariaDb).await;
@@ -153,10 +153,10 @@ async fn a_killed_server_loses_nothing(kind: Kind) {
     let store = Arc::new(store(&server));
     store.probe().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let (tell, mut told) = unbounded_channel();
+    let (sender, mut receiver) = unbounded_channel();
     let writers: Vec<_> = (0..12_u8)
         .map(|writer| {
-            let (store, stop, tell) = (Arc::clone(&store), Arc::clone(&stop), tell.clone());
+            let (store, stop, sender) = (Arc::clone(&store), Arc::clone(&stop), sender.clone());
             tokio::spawn(async move {
                 let mut acked = Vec::new();
                 let mut number = 0_u32;
@@ -171,9 +171,9 @@ async fn a_killed_server_loses_nothing(kind: Kind) {
                         Ok(kept) => {
                             assert_eq!(kept, Kept::Now);
                             acked.push(entry.order);
-                            let _ = tell.send(());
+                            let _ = sender.send(());
                         }
-                        // Told so; it may be there or not.
+                        // The outcome is unknown; it may be stored or not.
                         Err(CreateError::Unavailable(_)) => {}
                         Err(other) => panic!("{other:?}"),
                     }
@@ -184,14 +184,14 @@ async fn a_killed_server_loses_nothing(kind: Kind) {
         .collect();
     for _ in 0..3 {
         for _ in 0..60 {
-            told.recv().await.unwrap();
+            receiver.recv().await.unwrap();
         }
         server.kill();
         server.start_again();
     }
-    while told.try_recv().is_ok() {}
+    while receiver.try_recv().is_ok() {}
     for _ in 0..60 {
-        told.recv().await.unwrap();
+        receiver.recv().await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     let acked: Vec<Order> = join_all(writers)
@@ -209,7 +209,7 @@ async fn a_killed_server_loses_nothing(kind: Kind) {
 }
 
 #[tokio::test]
-async fn a_sqlite_file_that_is_no_database_is_named_and_left_alone() {
+async fn an_invalid_sqlite_file_is_named_and_not_modified() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.db");
     std::fs::write(&path, "these are my notes, not a database\n".repeat(100)).unwrap();
@@ -228,16 +228,16 @@ async fn a_sqlite_file_that_is_no_database_is_named_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_sqlite_file_that_vanishes_takes_no_order_with_it() {
+async fn a_deleted_sqlite_file_loses_no_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.db");
     let store = sqlite(&path);
     store.create(&entry()).await.unwrap();
     std::fs::rename(&path, folder.path().join("elsewhere.db")).unwrap();
     let error = unavailable(store.create(&entry()).await);
-    assert!(error.contains("look for"), "{error}");
+    assert!(error.contains("read the metadata of"), "{error}");
     assert!(store.probe().await.is_err());
-    // Another in its place is not the one that is open.
+    // A replacement is not the file that is open.
     sqlite(&path).probe().await.unwrap_or_default();
     std::fs::write(&path, "").unwrap();
     let error = unavailable(store.create(&entry()).await);
@@ -245,7 +245,7 @@ async fn a_sqlite_file_that_vanishes_takes_no_order_with_it() {
 }
 
 #[tokio::test]
-async fn sqlite_is_synced_at_every_commit_and_read_by_its_owner_only() {
+async fn sqlite_syncs_commits_and_is_private_to_its_owner() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.db");
@@ -264,7 +264,7 @@ async fn sqlite_is_synced_at_every_commit_and_read_by_its_owner_only() {
 }
 
 #[tokio::test]
-async fn after_an_error_of_the_disk_sqlites_log_is_begun_anew() {
+async fn sqlites_log_is_restarted_after_a_disk_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("orders.db");
     let log = folder.path().join("orders.db-wal");

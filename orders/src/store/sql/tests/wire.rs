@@ -1,4 +1,4 @@
-//! A wire to a server that can be made to fail. Test code only.
+//! A TCP proxy in front of a server that can be made to fail. Test code only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,36 +7,36 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// What the wire does.
+/// What the proxy does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Carries everything.
+    /// Forwards everything.
     Through,
-    /// Carries nothing, and says nothing.
+    /// Forwards nothing and stays silent.
     Silent,
-    /// Hangs up on everybody.
+    /// Closes every connection.
     Cut,
-    /// Carries the next COMMIT and hangs up instead of carrying its answer; then it is `Through`.
+    /// Forwards the next COMMIT and closes instead of forwarding its response; then it is `Through`.
     LosesACommit,
 }
 
-/// The wire, its port on this machine.
+/// The proxy and its port on this machine.
 pub(super) struct Wire {
     pub(super) port: u16,
     mode: Arc<watch::Sender<Mode>>,
 }
 
 impl Wire {
-    /// A wire to `port` of this machine.
+    /// A proxy to `port` of this machine.
     pub(super) async fn to(port: u16) -> Self {
-        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let wire = Self {
-            port: door.local_addr().unwrap().port(),
+            port: listener.local_addr().unwrap().port(),
             mode: Arc::new(watch::Sender::new(Mode::Through)),
         };
         let mode = Arc::clone(&wire.mode);
         tokio::spawn(async move {
-            while let Ok((client, _)) = door.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(carry(client, port, Arc::clone(&mode)));
             }
         });
@@ -96,6 +96,6 @@ async fn carry(mut client: TcpStream, port: u16, mode: Arc<watch::Sender<Mode>>)
 
 async fn speaks(mode: &watch::Sender<Mode>) {
     let mut changes = mode.subscribe();
-    // The sender is right here.
+    // The sender is alive in this scope.
     let _ = changes.wait_for(|mode| *mode != Mode::Silent).await;
 }

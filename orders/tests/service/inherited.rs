@@ -1,4 +1,4 @@
-//! A socket that systemd hands over: taken, kept over a restart, refused when it is not the right one.
+//! A socket passed by systemd: used, kept over a restart, refused if it is the wrong one.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -10,11 +10,11 @@ use std::process::Command;
 
 use crate::support::{ORDER, PATIENCE, Service, answer, orders};
 
-/// The service as systemd starts it, with `socket` as its descriptor 3.
-fn handed(socket: OwnedFd, folder: &Path) -> Command {
+/// The service as systemd starts it, with `socket` as descriptor 3.
+fn with_socket(socket: OwnedFd, folder: &Path) -> Command {
     let orders = orders();
     let mut command = Command::new("sh");
-    // The shell becomes the service, so its process id is the one that is meant.
+    // The shell becomes the service, so its process id is the service's.
     command.args([
         "-c",
         "LISTEN_PID=$$ LISTEN_FDS=${FDS:-1} exec \"$0\" \"$@\" 3<&0 </dev/null",
@@ -32,13 +32,13 @@ fn handed(socket: OwnedFd, folder: &Path) -> Command {
 }
 
 #[test]
-fn a_restart_refuses_nobody() {
+fn a_restart_refuses_no_connection() {
     let folder = tempfile::tempdir().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let start = || {
         let socket = socket.try_clone().unwrap().into();
-        Service::spawn(handed(socket, folder.path()))
+        Service::spawn(with_socket(socket, folder.path()))
     };
     let mut first = start();
     assert_eq!(first.address, address);
@@ -47,7 +47,7 @@ fn a_restart_refuses_nobody() {
     first.signal("TERM");
     assert_eq!(first.ended().code(), Some(0));
 
-    // Nobody is there; who connects now waits.
+    // No service is running; new connections wait.
     let mut waiting = TcpStream::connect(address).unwrap();
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(
@@ -63,10 +63,10 @@ fn a_restart_refuses_nobody() {
 }
 
 #[test]
-fn what_connected_before_the_stop_is_still_served_by_the_one_that_stops() {
+fn connections_from_before_the_stop_are_served() {
     let folder = tempfile::tempdir().unwrap();
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut service = Service::spawn(handed(socket.into(), folder.path()));
+    let mut service = Service::spawn(with_socket(socket.into(), folder.path()));
     service.wait_for("taking orders into");
     let mut half = service.connect();
     write!(
@@ -86,7 +86,7 @@ fn what_connected_before_the_stop_is_still_served_by_the_one_that_stops() {
 }
 
 #[test]
-fn a_socket_that_is_not_the_right_one_is_refused_with_the_cure() {
+fn a_wrong_socket_is_refused_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     let tcp = || OwnedFd::from(TcpListener::bind("127.0.0.1:0").unwrap());
     let unix = UnixListener::bind(folder.path().join("socket")).unwrap();
@@ -98,21 +98,21 @@ fn a_socket_that_is_not_the_right_one_is_refused_with_the_cure() {
             "1",
             "hint: leave `listen` out, or set ListenStream=0.0.0.0:8080",
         ),
-        (tcp(), vec![], "2", "systemd handed over 2 sockets"),
+        (tcp(), vec![], "2", "systemd passed 2 sockets"),
         (unix.into(), vec![], "1", "must be a TCP port or address"),
         (file.into(), vec![], "1", "must be a TCP port or address"),
     ];
     for (socket, args, count, part) in table {
-        let mut command = handed(socket, folder.path());
+        let mut command = with_socket(socket, folder.path());
         let output = command.env("FDS", count).args(&args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.contains(part), "{args:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {printed}");
+        assert!(printed.contains(part), "{args:?}: {printed}");
     }
 }
 
 #[test]
-fn a_socket_for_another_process_is_left_alone() {
+fn a_socket_for_another_process_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = orders();
     command.args(["--store", &format!("file://{}", folder.path().display())]);

@@ -1,4 +1,4 @@
-//! Kill, stop, disk trouble: what was accepted is there, and what was not is refused.
+//! Kills, stops and disk failures: accepted orders are stored, others are refused.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::support::{ORDER, PATIENCE, Service, answer, kept, operated, orders};
 
-/// Places orders on one connection until it breaks; keeps the id of each that was answered.
+/// Places orders on one connection until it breaks; records the id of each that was answered.
 fn place_until_broken(mut stream: TcpStream, acked: &Mutex<Vec<String>>) {
     let request = format!(
         "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
@@ -70,12 +70,12 @@ fn kill_9_under_load_loses_no_accepted_order() {
 }
 
 #[test]
-fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
+fn sigterm_finishes_requests_and_exits_with_0() {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Service::start(folder.path());
     let idle = service.connect();
     let mut half = service.connect();
-    // Expect makes the service say when it has begun with this request.
+    // With Expect, 100 Continue shows when the service has begun with this request.
     write!(
         half,
         "POST /order HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\n\
@@ -90,7 +90,7 @@ fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
     service.wait_for("finishing the requests in progress");
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(service.address).is_ok() {
-        assert!(Instant::now() < deadline, "it still takes connections");
+        assert!(Instant::now() < deadline, "it still accepts connections");
     }
     half.write_all(ORDER.as_bytes()).unwrap();
     let answer = answer(&mut half).expect("the order under way is answered");
@@ -102,9 +102,9 @@ fn sigterm_finishes_what_is_under_way_takes_nothing_new_and_ends_with_0() {
     drop(idle);
 }
 
-/// Clients that keep their connections, and a stop that nobody told them of.
+/// Clients that keep their connections, and a stop without deregistration.
 #[test]
-fn sigterm_closes_no_connection_on_a_client_that_uses_it_in_time() {
+fn sigterm_lets_clients_use_their_connections_once_more() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = orders();
     command.env("ORDERS_LAME_DUCK_SECONDS", "300");
@@ -136,16 +136,16 @@ fn sigterm_closes_no_connection_on_a_client_that_uses_it_in_time() {
     service.wait_for("finishing the requests in progress");
     assert_eq!(service.ask("GET", "/gtg", "", b"").status, 503);
     for client in &mut clients {
-        assert!(ask(client), "it is asked to go");
+        assert!(ask(client), "the response closes the connection");
     }
     assert_eq!(service.ask("GET", "/order", "", b"").status, 200);
-    // Nobody waits for five minutes.
+    // Skips the lame-duck time of five minutes.
     service.signal("INT");
     assert_eq!(service.ended().code(), Some(0));
 }
 
 #[test]
-fn a_stop_is_bounded() {
+fn a_stop_has_a_time_limit() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = orders();
     command.args(["--drain-seconds", "0", "--store"]);
@@ -165,7 +165,7 @@ fn a_stop_is_bounded() {
 }
 
 #[test]
-fn a_folder_that_goes_bad_is_said_and_one_that_comes_back_is_used() {
+fn an_unusable_folder_is_reported_and_used_when_restored() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("orders");
     std::fs::write(&place, b"a file where a folder should be").unwrap();
@@ -196,7 +196,7 @@ fn a_folder_that_goes_bad_is_said_and_one_that_comes_back_is_used() {
 }
 
 #[test]
-fn systemd_is_told_when_it_listens_and_how_the_store_does() {
+fn systemd_gets_readiness_and_status() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
@@ -208,23 +208,23 @@ fn systemd_is_told_when_it_listens_and_how_the_store_does() {
         &format!("file://{}/orders", folder.path().display()),
     ]);
     let service = Service::spawn(command);
-    // Everything said so far, up to and with `text`. The store may be ready before the first
-    // message goes out, so what is said in which message is left open; the order is not.
-    let mut said = String::new();
-    let mut hear = |text: &str| {
-        while !said.contains(text) {
+    // Everything received so far, up to and including `text`. The store may be ready before the first message
+    // is sent, so the split into messages may vary; the order may not.
+    let mut printed = String::new();
+    let mut read_until = |text: &str| {
+        while !printed.contains(text) {
             let mut piece = [0; 4096];
             let count = socket
                 .recv(&mut piece)
-                .unwrap_or_else(|_| panic!("{text} is not in {said}"));
-            said.push_str(&String::from_utf8_lossy(&piece[..count]));
-            said.push('\n');
+                .unwrap_or_else(|_| panic!("{text} is not in {printed}"));
+            printed.push_str(&String::from_utf8_lossy(&piece[..count]));
+            printed.push('\n');
         }
-        said.clone()
+        printed.clone()
     };
-    assert!(hear("STATUS=").starts_with("READY=1\n"));
-    hear("STATUS=taking orders into file://");
+    assert!(read_until("STATUS=").starts_with("READY=1\n"));
+    read_until("STATUS=taking orders into file://");
     service.signal("TERM");
-    let all = hear("STOPPING=1");
+    let all = read_until("STOPPING=1");
     assert!(all.find("STATUS=taking") < all.find("STOPPING=1"), "{all}");
 }
