@@ -1,7 +1,7 @@
-"""Measures the order service and the stack it follows, in turns, and prints both with their ratio.
+"""Measures the order service and the stack it replaces, in turns, and prints both with their ratio.
 
-Every figure is of one run on one machine: wrk, the service and the stand-in share it, so requests per second say as
-much about them as about the service. CPU time per request is the service's alone, and is what the targets are about.
+Every figure is from one run on one machine: wrk, the service and the stand-in share it, so requests per second depend
+on them as much as on the service. CPU time per request is the service's alone; the targets use it.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
-# Both get the same: where AWS is, and keys that nobody checks.
+# The same for both: the AWS endpoint, and keys that are not verified.
 AWS = {
     "AWS_REGION": "ca-central-1",
     "AWS_DEFAULT_REGION": "ca-central-1",
     "AWS_ACCESS_KEY_ID": "bench",
     "AWS_SECRET_ACCESS_KEY": "bench",
     "AWS_EC2_METADATA_DISABLED": "true",
-    # Nobody is left who would have to be told of the end.
+    # No clients need to learn of the stop.
     "ORDERS_LAME_DUCK_SECONDS": "0",
 }
 
@@ -50,7 +50,7 @@ def get(port, path):
 
 
 class StandIn:
-    """S3 and CloudWatch that answer at once, or `delay` ms later."""
+    """S3 and CloudWatch that respond at once, or after `delay` ms."""
 
     def __init__(self, program, delay=0):
         self.child = subprocess.Popen([program, str(delay)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -95,7 +95,7 @@ class Service:
         return pids
 
     def cpu(self):
-        """Seconds of processor time, of all its processes, in user and kernel."""
+        """CPU seconds of all its processes, user and kernel."""
         total = 0
         for pid in self.pids():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -103,7 +103,7 @@ class Service:
         return total / TICKS
 
     def memory(self):
-        """(sum of RSS, sum of PSS) in MiB, of all its processes."""
+        """(sum of RSS, sum of PSS) of all its processes, in MiB."""
         sums = {"Rss:": 0, "Pss:": 0}
         for pid in self.pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -118,7 +118,7 @@ class Service:
 
 
 def wrk(port, connections, seconds, path=None):
-    """One run: what orders.lua says at its end."""
+    """One run: the result that orders.lua prints."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "60s", "-s", HERE / "orders.lua"]
     argv += [f"http://127.0.0.1:{port}", "--"] + ([path] if path else [])
     out = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout.decode()
@@ -134,7 +134,7 @@ class Bench:
         self.place = Path(tempfile.mkdtemp(prefix="bench-orders-", dir=args.place))
         self.rows, self.missed = [], 0
 
-    # --- who is measured --------------------------------------------------------------------------------
+    # --- the services -----------------------------------------------------------------------------------
     def place_of(self, name):
         place = self.place / name
         shutil.rmtree(place, ignore_errors=True)
@@ -143,7 +143,7 @@ class Bench:
 
     def ours(self, stand_in=None):
         place = self.place_of("ours")
-        # As its unit has it.
+        # As in its unit.
         unit = {"MALLOC_ARENA_MAX": "1"}
         argv = [self.args.orders, "--listen", "127.0.0.1:PORT"]
         if stand_in:
@@ -157,13 +157,13 @@ class Bench:
         more = stand_in.environment() if stand_in else AWS | {"SEED_FOLDER": str(place)}
         return Service(gunicorn, more, place)
 
-    # --- what is measured -------------------------------------------------------------------------------
+    # --- the measurements -------------------------------------------------------------------------------
     def measure(self, service, connections, path, beside=None):
         """One run after a short warm-up: wrk's result with CPU per request and memory put in; with
         `beside`, that path is asked for by one connection meanwhile."""
         seconds = self.args.seconds
         if beside:
-            # Theirs answers after seconds here, and a percentile wants more than one answer.
+            # The seed responds after seconds here, and a percentile needs more than one response.
             seconds *= 3
         wrk(service.port, min(connections, 16), 1, path)
         aside = {}
@@ -172,17 +172,17 @@ class Bench:
             asking.start()
         memory, ended = [], threading.Event()
 
-        def look():
+        def poll():
             while not ended.wait(0.25):
                 memory.append(service.memory())
 
-        # During the run: at its end the connections are closed, and some of their memory is given back.
-        looking = threading.Thread(target=look, daemon=True)
-        looking.start()
+        # During the run: at its end connections are closed and some of their memory is freed.
+        polling = threading.Thread(target=poll, daemon=True)
+        polling.start()
         before = service.cpu()
         result = wrk(service.port, connections, seconds, path)
         ended.set()
-        looking.join()
+        polling.join()
         if beside:
             asking.join()
         result["cpu"] = (service.cpu() - before) / (result["requests"] + aside.get("requests", 0)) * 1e3
@@ -192,7 +192,7 @@ class Bench:
         return result
 
     def turns(self, what, connections, path=None, delay=None, beside=None):
-        """A/B in turns; every run has a service of its own, so that no turn inherits the last one's memory."""
+        """A/B in turns; every run starts a new service, so that no turn inherits the memory of the last one."""
         runs = {"theirs": [], "ours": []}
         for turn in range(self.args.turns):
             for who in ("theirs", "ours"):
@@ -277,9 +277,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--orders", type=Path, required=True, help="the binary under test")
     parser.add_argument("--stand-in", type=Path, required=True)
-    parser.add_argument("--seconds", type=int, default=5, help="of one run")
+    parser.add_argument("--seconds", type=int, default=5, help="seconds per run [default: 5]")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--place", help="folder on the disk to measure on [default: the temporary one]")
+    parser.add_argument("--place", help="folder on the disk to measure [default: the temporary folder]")
     parser.add_argument("--only", action="append", choices=["gtg", "files", "s3", "slow", "start"])
     bench = Bench(parser.parse_args())
     try:

@@ -1,5 +1,5 @@
--- For wrk: POST /order with random orders, or GET what `--path` names; one line of JSON at the end.
--- Bodies are made before the run, so that wrk's own share of the machine stays small.
+-- For wrk: POST /order with random orders, or GET the path in the first argument; prints one line of JSON at the end.
+-- Bodies are made before the run to keep wrk's share of the CPU small.
 
 local flowers = { "romantic_roses", "spring_tulips", "blossom_mix" }
 local made, next_one = {}, 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The order service side by side with the stack it follows. Called by `make bench-orders`; options go to bench.py.
+# The order service compared with the stack it replaces. Called by `make bench-orders`; options go to bench.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 fail() { echo "bench: $1" >&2; echo "bench: hint: $2" >&2; exit 3; }
@@ -12,7 +12,7 @@ if [ ! -e "$stamp" ]; then
   rm -rf "$venv"
   python3 -m venv "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check -r bench/orders/seed/requirements.txt >&2 ||
-    fail "pip could not install the seed's stack" "is the package index reachable?"
+    fail "pip could not install the seed's stack" "check that the package index is reachable"
   touch "$stamp"
 fi
 missed=0

@@ -1,7 +1,7 @@
-"""Measures honest orders while 520 clients send their bodies a byte a second, against the same without them.
+"""Measures normal orders while 520 clients send their bodies at a byte a second, compared with the same without them.
 
-Run by `bench/run.sh` and `bench/orders/run.sh`. The honest ones come at a rate that the service is far from being filled by
-(`orders load`, open loop): what counts is how many of them are placed. Prints the ratio and exits 1 when it is below 0.95.
+Run by `bench/run.sh` and `bench/orders/run.sh`. The normal orders come at a rate far below the service's capacity
+(`orders load`, open loop); the ratio is of those that are placed. Prints it and exits 1 if it is below 0.95.
 """
 
 import argparse
@@ -26,7 +26,7 @@ HEAD = (
 
 
 class Trickle:
-    """So many clients, each with a head and then a byte a second; one that is closed comes again at once."""
+    """Clients that each send a head and then a byte a second; a closed one reconnects at once."""
 
     def __init__(self, port, clients):
         self.port, self.clients = port, clients
@@ -63,10 +63,10 @@ class Trickle:
             closed = set()
             for key, _ in chooser.select(timeout=0.05):
                 try:
-                    said = key.fileobj.recv(65536)
+                    data = key.fileobj.recv(65536)
                 except OSError:
-                    said = b""
-                self.answers += bool(said)
+                    data = b""
+                self.answers += bool(data)
                 closed.add(key.fileobj)
             now = time.monotonic()
             for connection, at in list(due.items()):
@@ -87,7 +87,7 @@ class Trickle:
 
 
 def honest(orders, port, rate, seconds, place):
-    """What `orders load` counts."""
+    """The counts of `orders load`."""
     argv = [orders, "load", "--url", f"http://127.0.0.1:{port}", "--rate", str(rate), "--duration", f"{seconds}s",
             "--ledger", place / "ledger", "--timeout", "20s", "--json"]
     out = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
@@ -95,7 +95,7 @@ def honest(orders, port, rate, seconds, place):
 
 
 def listening(child):
-    """The port, which its log names."""
+    """The port, from the log."""
     for line in child.stderr:
         line = json.loads(line)
         if line.get("message") == "listening" or "address" in line:
@@ -106,8 +106,8 @@ def listening(child):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--orders", type=Path, required=True, help="the binary under test")
-    parser.add_argument("--rate", type=int, default=100, help="honest orders a second")
-    parser.add_argument("--seconds", type=int, default=10, help="of one run")
+    parser.add_argument("--rate", type=int, default=100, help="normal orders per second [default: 100]")
+    parser.add_argument("--seconds", type=int, default=10, help="seconds per run [default: 10]")
     parser.add_argument("--turns", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
@@ -118,7 +118,7 @@ def main():
         )
         try:
             port = listening(child)
-            # Its log is read to the end, or it would fill the pipe.
+            # The log must be read, or the service blocks when the pipe is full.
             threading.Thread(target=lambda: child.stderr.read(), daemon=True).start()
             without, under, answers = [], [], 0
             for _ in range(args.turns):
@@ -135,7 +135,7 @@ def main():
     ratio = median(under) / median(without)
     good = ratio >= LEAST
     failed = sum(run["failed"] for run in under)
-    print(f"{'  ' if good else '! '}{f'honest orders under {TRICKLING} trickling bodies':<62} {f'{ratio:.2f} ×':>18}   "
+    print(f"{'  ' if good else '! '}{f'normal orders under {TRICKLING} trickling bodies':<62} {f'{ratio:.2f} ×':>18}   "
           f"≥ {LEAST} × without ({failed} failed, {answers} trickling were answered)", flush=True)
     return 0 if good else 1
 

@@ -1,8 +1,8 @@
-//! What `imagebuilder` and `imagebuilder-agent` must agree on, and nothing else: the names of tags
-//! and parameters, the record an agent leaves in the registry, the metadata of a release in the signed
-//! channel, and where an image keeps the agent.
+//! What `imagebuilder` and `imagebuilder-agent` must agree on, and nothing else: the names of tags and
+//! parameters, the agent's registry record, a release's metadata in the signed channel, and where an image
+//! keeps the agent.
 //!
-//! Types only. This crate must not touch files, the network, AWS or any runtime.
+//! Types only. This crate must not use files, the network, AWS or any runtime.
 
 pub mod layout;
 pub mod names;

@@ -4,22 +4,22 @@
 
 use std::fmt;
 
-/// Which of an image's three pointers is meant.
+/// One of an image's three pointers.
 ///
-/// A pointer is an SSM parameter of data type `aws:ec2:image` holding one AMI id. It serves people
-/// and the CLI; a launch template always carries the literal id.
+/// A pointer is an SSM parameter of data type `aws:ec2:image` that contains one AMI id. It is for operators
+/// and the CLI; a launch template always contains the literal id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pointer {
-    /// Baked and gated, not yet rolled anywhere.
+    /// Baked and gated, not yet rolled out.
     Candidate,
-    /// What the fleet runs, as proven by the last finished roll.
+    /// What the fleet runs, as verified by the last finished roll.
     Current,
-    /// What the fleet ran before `Current`: where a rollback goes.
+    /// What the fleet ran before `Current`: the target of a rollback.
     Previous,
 }
 
 impl Pointer {
-    /// All pointers, in the order an image moves through them.
+    /// All pointers, in the order in which an image moves through them.
     pub const ALL: [Self; 3] = [Self::Candidate, Self::Current, Self::Previous];
 
     /// The full parameter name, `/imagebuilder/<image>/<pointer>`.
@@ -39,13 +39,13 @@ impl fmt::Display for Pointer {
     }
 }
 
-/// The path under which every instance of `image` keeps its registry record, with a trailing slash.
+/// The path of the registry records of all instances of `image`, with a trailing slash.
 #[must_use]
 pub fn registry_path(image: &str) -> String {
     format!("/imagebuilder/{image}/instances/")
 }
 
-/// The parameter that holds one instance's [`Record`](crate::registry::Record).
+/// The parameter with an instance's [`Record`](crate::registry::Record).
 #[must_use]
 pub fn registry_parameter(image: &str, instance_id: &str) -> String {
     format!("{}{instance_id}", registry_path(image))

@@ -1,7 +1,7 @@
-//! The registry record: what an agent says of its own box.
+//! The registry record: an agent's report on its own instance.
 //!
-//! Stored as JSON in the SSM parameter [`registry_parameter`](crate::names::registry_parameter).
-//! The agent is its only writer; `imagebuilder` reads it at the gate and when it verifies a roll.
+//! Stored as JSON in the SSM parameter [`registry_parameter`](crate::names::registry_parameter). The agent is
+//! its only writer; `imagebuilder` reads it at the gate and when it verifies a roll.
 
 use std::collections::BTreeMap;
 
@@ -18,62 +18,62 @@ pub const SCHEMA: u32 = 1;
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The instance, from IMDS.
+    /// The instance's id, from IMDS.
     pub instance_id: String,
     /// The AMI it booted from, from IMDS.
     pub image_id: String,
-    /// The agent's judgement.
+    /// The agent's verdict.
     pub verdict: Verdict,
-    /// Why, in one line for people; empty while all is well.
+    /// The reason, in one line for people; empty while all is well.
     #[serde(default)]
     pub reason: String,
-    /// Since when the verdict holds, RFC 3339 in UTC.
+    /// Since when the verdict has held, RFC 3339 in UTC.
     pub since: String,
     /// The agent's own version.
     pub agent: String,
-    /// The services the agent judges, by name.
+    /// The services the agent checks, by name.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,
 }
 
 impl Record {
-    /// Whether this reader understands the record's schema.
+    /// Whether this reader supports the record's schema.
     #[must_use]
     pub fn readable(&self) -> bool {
         self.schema == SCHEMA
     }
 }
 
-/// What the agent knows of one service on its box.
+/// The agent's report on one service of its instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// The version the service itself reports, empty when it reports none.
+    /// The version the service reports; empty if it reports none.
     #[serde(default)]
     pub version: String,
     /// Whether its last checks satisfied the gate.
     pub healthy: bool,
-    /// What the last failed check said; empty when healthy.
+    /// The message of the last failed check; empty when healthy.
     #[serde(default)]
     pub detail: String,
 }
 
-/// The agent's judgement of its box.
+/// The agent's verdict on its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Still within the deadline, not enough passes in a row yet.
+    /// Still within the deadline, without enough passes in a row so far.
     Judging,
-    /// Every service passed the gate: the box may serve.
+    /// Every service passed the gate: the instance may serve.
     Fit,
-    /// The deadline went by, or a service that was fit is not any more.
+    /// The deadline has passed, or a service that was fit no longer is.
     Unfit,
-    /// Every service passed the gate, and the group keeps the box out of service for now: in the warm
-    /// pool, on standby or detached. It must not serve before it passes the gate again.
+    /// Every service passed the gate, but the group keeps the instance out of service for now: in the warm
+    /// pool, on standby or detached. It must pass the gate again before it serves.
     Resting,
-    /// The box was told to go and is finishing its work.
+    /// The instance is being terminated and finishes its work.
     Draining,
-    /// A verdict of a newer schema-1 agent that this reader does not know: treat it as not fit.
+    /// An unknown verdict of a newer agent: treat it as not fit.
     #[serde(other)]
     Unknown,
 }

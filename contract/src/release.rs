@@ -1,8 +1,8 @@
 //! A release of the agent: the custom metadata of its target in the signed channel.
 //!
-//! `imagebuilder channel` writes it, the agent's updater reads it. It sits in `custom` of one entry of
-//! the channel's `targets.json` (TUF 1.0.34, section 4.5), so it is only ever read after its signatures
-//! were verified. Targets have flat names ([`Release::target_name`]) and are one executable file each.
+//! `imagebuilder channel` writes it, the agent's updater reads it. It is the `custom` object of an entry of
+//! the channel's `targets.json` (TUF 1.0.34, section 4.5), so it is read only after its signatures were
+//! verified. Targets have flat names ([`Release::target_name`]) and are one executable file each.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,21 +24,21 @@ pub struct Release {
     pub schema: u32,
     /// What the target is.
     pub kind: Kind,
-    /// Its version, as the binary itself reports it.
+    /// The version that the binary reports.
     pub version: Version,
     /// The architecture it runs on, as the kernel names it: `x86_64`, `aarch64`.
     pub arch: String,
-    /// The channels that carry it, and how each rolls it out.
+    /// The channels that contain it, and how each rolls it out.
     #[serde(default)]
     pub channels: BTreeMap<String, Rollout>,
-    /// The oldest version that may update straight to this one.
+    /// The oldest version that may update directly to this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_from: Option<Version>,
-    /// No box of a channel that carries this release may stay older than this: such a box updates
-    /// whatever hold, window or wave says.
+    /// Instances on a channel that contains this release must not stay older than this version: they update
+    /// regardless of hold, window and wave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<Version>,
-    /// Set when the release was taken back.
+    /// Set if the release was withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub withdrawn: Option<Withdrawal>,
 }
@@ -50,7 +50,7 @@ pub struct Release {
 pub enum Kind {
     /// The agent's executable.
     Agent,
-    /// Something of a newer tool, not for this reader.
+    /// An unknown kind of a newer tool; not for this reader.
     #[serde(other)]
     Unknown,
 }
@@ -58,9 +58,9 @@ pub enum Kind {
 /// How one channel rolls a release out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// When it joined the channel.
+    /// When it was added to the channel.
     pub since: Timestamp,
-    /// Cumulative shares of the fleet, both columns ascending. Empty: everybody at once.
+    /// Cumulative shares of the fleet, both columns ascending. Empty: all instances at once.
     #[serde(default)]
     pub waves: Vec<Wave>,
 }
@@ -74,15 +74,15 @@ pub struct Wave {
     pub at: Timestamp,
 }
 
-/// Why a release was taken back, and where its boxes go.
+/// Why a release was withdrawn, and where its instances go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withdrawal {
     /// When.
     pub at: Timestamp,
     /// Why, for people.
     pub reason: String,
-    /// The version that boxes on the withdrawn one move back to; without it they stay until a newer
-    /// release comes.
+    /// The version that instances on the withdrawn one return to; without it they stay until a newer release
+    /// is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_to: Option<Version>,
 }
@@ -106,11 +106,11 @@ impl Release {
         format!("{}-{version}-{arch}", crate::layout::BINARY)
     }
 
-    /// Whether this reader may go by the release.
+    /// Checks that this reader can use the release.
     ///
     /// # Errors
-    /// Names the first thing that is wrong: a schema or kind of a newer tool, waves that do not ascend
-    /// or leave 1 to 100, a release that rolls back to itself, a floor above its own version.
+    /// The first problem: an unknown schema or kind, waves that do not ascend or are outside 1 to 100, a
+    /// release that rolls back to itself, a floor above its own version.
     pub fn check(&self) -> Result<(), Unusable> {
         let unusable = |text: String| Err(Unusable(text));
         if self.schema != SCHEMA {

@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# The shop's fleet as its owner sets it up once, by the AWS CLI: bucket, target group and listener, launch template,
-# a key for people, Auto Scaling group, then the two lifecycle hooks. The first members run the plain source image: what
-# `roll` finds.
+# Sets up the shop's fleet, once, with the AWS CLI: bucket, target group and listener, launch template, SSH key, Auto
+# Scaling group, then the two lifecycle hooks. The first instances run the plain source image, which `roll` replaces.
 # Usage: fleet.sh SOURCE_AMI [SIZE]
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -22,11 +21,11 @@ balancer=$(aws elbv2 create-load-balancer --name shop --subnets $subnets "${text
 aws elbv2 create-listener --load-balancer-arn "$balancer" --protocol HTTP --port 8080 \
   --default-actions "Type=forward,TargetGroupArn=$target_group" >/dev/null
 
-# For people: `ssh -i shop.key admin@ADDRESS`.
+# To log in: `ssh -i shop.key admin@ADDRESS`.
 [ -e shop.key ] || ssh-keygen -q -t ed25519 -N '' -C shop -f shop.key
 aws ec2 import-key-pair --key-name shop --public-key-material fileb://shop.key.pub >/dev/null
 
-# What the instances of the fleet and of the gate may do: docs/agent.md has the role's policy.
+# The role of the instances of the fleet and of the gate; its policy is in docs/agent.md.
 aws iam create-role --role-name shop --assume-role-policy-document '{"Version": "2012-10-17", "Statement": [
   {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}' >/dev/null
 aws iam create-instance-profile --instance-profile-name shop >/dev/null
@@ -42,7 +41,7 @@ aws autoscaling create-auto-scaling-group --auto-scaling-group-name shop \
   --launch-template 'LaunchTemplateName=shop,Version=1' --min-size "$size" --max-size $((size * 2)) --desired-capacity "$size" \
   --vpc-zone-identifier "$(tr -s '[:space:]' , <<<"$subnets" | sed 's/,$//')" --target-group-arns "$target_group"
 
-# After the first launch, so that the plain boxes, which have no agent, are not held up by them.
+# Created after the first launch: the first instances have no agent to complete a hook.
 until [ "$(aws autoscaling describe-auto-scaling-groups --auto-scaling-group-names shop "${text[@]}" \
   'length(AutoScalingGroups[0].Instances[?LifecycleState==`InService`])')" = "$size" ]; do :; done
 aws autoscaling put-lifecycle-hook --auto-scaling-group-name shop --lifecycle-hook-name launch \

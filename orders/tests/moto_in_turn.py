@@ -1,8 +1,8 @@
 """moto's server on a free port of 127.0.0.1, one request at a time.
 
-moto undoes a refused DynamoDB transaction by putting back a copy of the whole table, and so loses
-what others wrote meanwhile. The real service does not; serving one request after the other hides the
-difference. Bodies are read before a request's turn, so that a slow client holds up nobody.
+moto undoes a refused DynamoDB transaction by restoring a copy of the whole table, and so loses what
+others wrote meanwhile. The real service does not; serving one request after the other avoids the
+difference. Bodies are read before a request's turn, so that a slow client blocks no other.
 """
 
 import io

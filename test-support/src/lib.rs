@@ -1,4 +1,4 @@
-//! What the tests of several crates need and none of them owns. Never a dependency of what is shipped.
+//! Helpers for the tests of several crates. Never a dependency of shipped code.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 
 use socket2::{Domain, Socket, Type};
 
-/// Writes an executable file, so that it can be run at once.
+/// Writes an executable file that can be run at once.
 ///
-/// Tests run as threads of one process. Were the file written by this process, a child that another test
-/// forks meanwhile would hold it open for writing until its own `execve`, and running the file would fail with
-/// "text file busy" (execve(2), ETXTBSY). So a child of ours writes it: nobody inherits that child's files.
+/// Tests run as threads of one process. If this process wrote the file, a child that another test forks
+/// meanwhile would hold it open for writing until its own `execve`, and running the file would fail with
+/// "text file busy" (execve(2), ETXTBSY). So a child process writes it, whose files are not inherited.
 ///
 /// # Panics
 /// The file could not be written.
@@ -28,7 +28,7 @@ pub fn write_program(path: &Path, text: &str) {
     assert!(status.success(), "cannot write {}", path.display());
 }
 
-/// Copies an executable file, so that the copy can be run at once: as [`write_program`] does.
+/// Copies an executable file so that the copy can be run at once, as [`write_program`] does.
 ///
 /// # Panics
 /// The file could not be copied.
@@ -42,8 +42,8 @@ pub fn copy_program(from: &Path, to: &Path) {
     );
 }
 
-/// The least that passes for a program: a 64-bit ELF header (elf(5)) for a machine (62 is x86-64, 183 is AArch64), with some text
-/// after it so that two can differ. It cannot be run.
+/// A minimal program file: a 64-bit ELF header (elf(5)) for a machine (62 is x86-64, 183 is AArch64),
+/// followed by some text to make files differ. It cannot be run.
 #[must_use]
 pub fn elf(machine: u16, text: &str) -> Vec<u8> {
     let mut header = b"\x7fELF\x02\x01\x01".to_vec();
@@ -62,12 +62,12 @@ pub fn elf(machine: u16, text: &str) -> Vec<u8> {
     header
 }
 
-/// A port of 127.0.0.1 for a server that has to be told one, kept for it as long as this value lives.
+/// A port on 127.0.0.1 for a server that needs a port number, reserved as long as this value lives.
 ///
-/// A port that was free a moment ago may be somebody else's when the server comes to it: the kernel gives it to
-/// whoever asks next for any. This one is bound, so it is given to nobody; and as it is bound to be used again
-/// (`SO_REUSEADDR`) and does not listen, a server that asks for it by its number gets it, if it allows the
-/// same, as servers do. Until then, and once the server has ended, connections are refused.
+/// A port that was free a moment ago may be taken by another process before the server binds it. This one is
+/// bound, so the kernel assigns it to no other socket; since it is bound with `SO_REUSEADDR` and does not
+/// listen, a server that binds it by number with the same option, as servers do, gets it. Until then, and
+/// after the server has ended, connections are refused.
 #[derive(Debug)]
 pub struct Port {
     address: SocketAddr,
@@ -75,10 +75,10 @@ pub struct Port {
 }
 
 impl Port {
-    /// A port that nobody has.
+    /// Reserves a free port.
     ///
     /// # Panics
-    /// There is none.
+    /// If there is none.
     #[must_use]
     pub fn reserve() -> Self {
         let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -92,13 +92,13 @@ impl Port {
         }
     }
 
-    /// Where the server is to listen.
+    /// The address for the server to listen on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its number.
+    /// The port number.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.address.port()
@@ -125,15 +125,15 @@ mod tests {
     #[test]
     fn a_reserved_port_can_be_bound_by_number() {
         let port = Port::reserve();
-        // As it is for whoever asks for any port: one that is bound is none of them.
+        // Like a process that binds any port: reserved ones are never assigned.
         let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let taken = other.bind(&port.address().into());
         let taken = taken.expect_err("it is taken").kind();
         assert_eq!(taken, ErrorKind::AddrInUse);
         let refused = |to| TcpStream::connect(to).map_err(|error| error.kind());
         for _ in 0..2 {
-            let nobody = refused(port.address()).expect_err("nobody listens");
-            assert_eq!(nobody, ErrorKind::ConnectionRefused);
+            let error = refused(port.address()).expect_err("nothing listens");
+            assert_eq!(error, ErrorKind::ConnectionRefused);
             let server = TcpListener::bind(("127.0.0.1", port.number())).expect("the port");
             refused(port.address()).expect("the server listens");
             drop(server);

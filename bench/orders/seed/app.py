@@ -1,10 +1,10 @@
-"""The flower shop's order service as its contract describes it: what `orders` is compared with.
+"""The flower shop's order service, re-created from its contract; `orders` is compared with it.
 
-Re-created from the contract (docs/orders.md, "Where it differs"), not copied. It keeps the original's ways on purpose:
+Re-created from the contract (docs/orders.md, "Where it differs"), not copied. Deliberately like the original:
 the object's name is the second of its arrival, the put is unconditional, nothing is validated, and every order waits
 for a metric call. Run by Gunicorn with four sync workers, as a shop with more than one visitor would.
 
-SEED_FOLDER      orders are files there, without fsync, and the metric call is left out
+SEED_FOLDER      store orders as files there, without fsync and without the metric call
 else             boto3 to AWS_ENDPOINT_URL: PutObject, then PutMetricData
 """
 

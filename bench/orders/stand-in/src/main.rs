@@ -1,11 +1,11 @@
-//! S3 and CloudWatch that answer at once, or a set time later: what the order services are measured against.
+//! A stand-in for S3 and CloudWatch that responds at once, or after a set delay, for measuring order services.
 //!
-//! It must be cheap, so that the services under test are what fills the machine: one thread, nothing kept but the
-//! keys' hashes. It checks no signature and gives nothing back; a bucket of its is always empty to a reader. The tests
-//! of the stores speak to real servers instead.
+//! It must be cheap, so that the services under test use the machine: one thread, which keeps only the hashes of keys.
+//! It verifies no signatures and returns no objects: to a reader its buckets are empty. The tests of the stores use
+//! real servers instead.
 //!
-//! `stand-in [PUT_DELAY_MS]` prints its port and serves until its standard input ends. `GET /-/count` tells how many
-//! puts came, how many objects that made, and how many calls that were no object's.
+//! `stand-in [PUT_DELAY_MS]` prints its port and serves until its standard input ends. `GET /-/count` returns the number
+//! of puts, of objects they created, and of other calls.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -24,11 +24,11 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// What came so far.
+/// Requests so far.
 #[derive(Debug, Default)]
 struct Seen {
     puts: u64,
-    /// Hashes of keys: 64 bits make two of a million keys meet once in 37 million runs.
+    /// Hashes of keys: with 64 bits, two of a million keys collide once in 37 million runs.
     objects: HashSet<u64>,
     others: u64,
 }
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         announce(listener.local_addr()?.port());
-        // Whoever started this holds the other end; when it is gone, so is the reason to be here.
+        // The parent holds the other end; when it closes, this program exits.
         let ended = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
         tokio::select! {
             served = serve(listener, delay) => served,
@@ -73,7 +73,7 @@ async fn answer(
     delay: Duration,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, mut body) = request.into_parts();
-    // An answer before the body's end would close the connection.
+    // A response before the end of the body would close the connection.
     while let Some(Ok(_)) = body.frame().await {}
     let put = head.method == Method::PUT;
     {
@@ -105,7 +105,7 @@ async fn answer(
             let tag = header::HeaderValue::from_static("\"d41d8cd98f00b204e9800998ecf8427e\"");
             response.headers_mut().insert(header::ETAG, tag);
         }
-        // CloudWatch in its JSON form; the query form's callers look at the status only.
+        // CloudWatch's JSON protocol; callers of the query protocol only check the status.
         Method::POST => *response.body_mut() = "{}".into(),
         _ => {
             *response.status_mut() = StatusCode::NOT_FOUND;
