@@ -100,8 +100,8 @@ mod tests {
             (
                 anyhow!("denied; hint: ask for the right")
                     .context("read; hint: ask for the right")
-                    .context("open; hint: look into docs/orders.md"),
-                "open: read: denied; hint: look into docs/orders.md; hint: ask for the right",
+                    .context("open; hint: read docs/orders.md"),
+                "open: read: denied; hint: read docs/orders.md; hint: ask for the right",
             ),
         ];
         for (error, expected) in table {

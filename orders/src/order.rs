@@ -513,11 +513,11 @@ mod tests {
             ),
             (
                 with(json!({"id": "x"})),
-                &["id is given by the service; leave it out"],
+                &["id is assigned by the service; leave it out"],
             ),
             (
                 with(json!({"receipt_secret": "x"})),
-                &["receipt_secret is given by the service; leave it out"],
+                &["receipt_secret is assigned by the service; leave it out"],
             ),
             (
                 with(json!({"deep": {"a":1}})),

@@ -50,7 +50,7 @@ impl Problem {
     #[must_use]
     pub fn invalid(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
         Self {
-            errors: errors,
+            errors,
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
         }
     }

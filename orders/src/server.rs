@@ -277,9 +277,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     match shared.slot().await {
-        Some(place) => {
+        Some(slot) => {
             let shared = Arc::clone(shared);
-            tokio::spawn(connection::serve_connection(stream, peer, shared, place));
+            tokio::spawn(connection::serve_connection(stream, peer, shared, slot));
         }
         None => {
             shared.count_rejected();

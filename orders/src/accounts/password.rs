@@ -346,7 +346,7 @@ mod tests {
         }));
         tokio::select! {
             biased;
-            _ = &mut work => panic!("it was not told to go on"),
+            _ = &mut work => panic!("it must wait"),
             () = std::future::ready(()) => {}
         }
         drop(work);

@@ -48,7 +48,7 @@ struct Open {
 #[derive(Debug)]
 struct BodyShare {
     bytes: usize,
-    /// Dropped with this value, which tells the reader to stop.
+    /// Dropped with this value, which makes the reader stop.
     _alive: oneshot::Sender<()>,
 }
 

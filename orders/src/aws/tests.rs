@@ -114,15 +114,15 @@ async fn keys_about_to_expire_are_renewed() {
     let (service, signed) = service().await;
     let aws = on_instance(&metadata, &service);
     // Not with every call: lookups are at least 100 ms apart.
-    let anew = async {
+    let renewed = async {
         while given.load(Ordering::SeqCst) < 2 {
             use_all(&aws).await;
         }
         use_all(&aws).await;
     };
-    tokio::time::timeout(Duration::from_secs(60), anew)
+    tokio::time::timeout(Duration::from_secs(60), renewed)
         .await
-        .expect("asked for anew");
+        .expect("the keys are renewed");
     let signed = signed.lock().unwrap();
     assert!(signed[0].starts_with("KEY1/"), "{signed:?}");
     assert!(!signed.last().unwrap().starts_with("KEY1/"), "{signed:?}");

@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// A reader of the log that reads when told to.
+/// A reader of the log that reads when the test lets it.
 struct Reader {
     read: Receiver<()>,
     got: Sender<Vec<u8>>,

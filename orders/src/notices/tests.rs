@@ -7,7 +7,7 @@ use super::*;
 use crate::store::contract;
 use crate::store::memory::MemoryStore;
 
-/// A topic that records what it accepted, and refuses while told to.
+/// A topic that records what it accepted, and refuses while the test requires it.
 #[derive(Default)]
 struct Remembering {
     taken: Mutex<Vec<OrderId>>,
@@ -34,7 +34,7 @@ impl Topic for Remembering {
         self.asked.fetch_add(1, Ordering::SeqCst);
         self.changed.notify_one();
         if self.refusing.load(Ordering::SeqCst) {
-            bail!("told to refuse");
+            bail!("refused by the test");
         }
         self.taken.lock().unwrap().push(notice.id);
         Ok(())

@@ -26,7 +26,7 @@ use super::tracking::{Activity, Phase, TrackedBody, TrackedStream};
 use super::{Shared, StopPhase};
 use crate::caller::Peer;
 
-/// Time that a new connection has for its first request after the service was told to stop: the request may
+/// Time that a new connection has for its first request after the stop began: the request may
 /// already be on its way.
 const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// How long a client may take to read the last response and close its side. If the server closed at once with
@@ -59,7 +59,7 @@ pub(super) async fn serve_connection<S>(
     mut stream: S,
     peer: Option<Peer>,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
+    _slot: OwnedSemaphorePermit,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

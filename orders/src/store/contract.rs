@@ -150,7 +150,7 @@ pub(crate) async fn keeps_claims(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
     assert_eq!(
         open().create(&again).await.unwrap(),
         Kept::Before(first.order.id),
-        "on another box"
+        "on another instance"
     );
     assert_eq!(store.get(again.order.id).await.unwrap(), None);
     let other = claimed("Eve", 1, 2);
@@ -531,7 +531,7 @@ pub(crate) async fn keeps_accounts(open: &(dyn Fn() -> Box<dyn Store> + Sync)) {
         let registered = accounts.register(account).await.unwrap();
         assert_eq!(registered, Registered::Now);
         let found = elsewhere.by_login(&account.login).await.unwrap();
-        assert_eq!(found.as_ref(), Some(account), "on another box");
+        assert_eq!(found.as_ref(), Some(account), "on another instance");
         let found = elsewhere.by_id(account.id).await.unwrap();
         assert_eq!(found.as_ref(), Some(account));
     }

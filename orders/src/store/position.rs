@@ -69,7 +69,7 @@ impl FollowError {
     pub(crate) const OTHER_STORE: Self =
         Self::NotHere("it is from another store, or this one was put back to an earlier state");
     /// The position is in the future.
-    pub(crate) const AHEAD: Self = Self::NotHere("it lies ahead of this host's clock");
+    pub(crate) const AHEAD: Self = Self::NotHere("it is ahead of this host's clock");
 }
 
 impl fmt::Display for FollowError {

@@ -177,7 +177,7 @@ mod tests {
         let now = Timestamp::now();
         let ahead = end(now + SignedDuration::from_hours(400 * 24));
         let refused = Poll::at(&ahead, now).unwrap_err().to_string();
-        assert_eq!(refused, "it lies ahead of this host's clock");
+        assert_eq!(refused, "it is ahead of this host's clock");
         assert!(Poll::at(&Position::BEGINNING, now).is_err());
         // The writer's and the reader's clocks as far apart as possible.
         let ahead = end(now + SKEW);

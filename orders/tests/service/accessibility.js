@@ -1,4 +1,4 @@
-// Run in the page by page.rs: returns what somebody would stumble over, in words.
+// Run in the page by page.rs: returns accessibility problems as texts.
 const found = [];
 const name = (element) => element.tagName.toLowerCase() + (element.id && "#" + element.id) + " " + (element.innerText || element.name || "").slice(0, 30);
 const shown = (element) => element.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && element.getClientRects().length > 0;

@@ -241,8 +241,8 @@ fn sessions_come_and_go(service: &Service) {
     );
 
     // A program's session.
-    let wants = ADA.replace('}', r#","bearer":true}"#);
-    let program = ask(service, "POST /session", &[], &wants);
+    let with_bearer = ADA.replace('}', r#","bearer":true}"#);
+    let program = ask(service, "POST /session", &[], &with_bearer);
     assert!(
         !program.head.to_lowercase().contains("set-cookie"),
         "{program:?}"
@@ -281,7 +281,7 @@ fn sessions_come_and_go(service: &Service) {
     assert_eq!(
         ask(service, "DELETE /session", &[], "").status,
         204,
-        "gone already"
+        "already logged out"
     );
 }
 
@@ -494,10 +494,7 @@ fn guessers_are_slowed_down_and_passwords_not_logged() {
         .flat_map(|file| std::fs::read(file.unwrap().path()).unwrap())
         .collect();
     let kept = String::from_utf8_lossy(&kept);
-    assert!(
-        kept.contains("$argon2id$"),
-        "the look is at the right place"
-    );
+    assert!(kept.contains("$argon2id$"), "the folder has the store");
     assert!(!kept.contains("shop_session_") && !kept.contains("correct horse"));
 }
 

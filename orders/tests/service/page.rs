@@ -59,7 +59,7 @@ fn an_order_is_placed_and_found_again() {
         assert_eq!(order["address"], "1 Rose Row\nGarden Town");
         assert_eq!(order["flower"], "spring_tulips");
         let focus = browser.run("return document.activeElement.id").await;
-        assert_eq!(focus, "thanks-title", "whoever cannot see it is told");
+        assert_eq!(focus, "thanks-title", "a screen reader announces it");
 
         // The look-up form already contains number and receipt.
         press(browser, "#lookup button").await;
@@ -175,7 +175,7 @@ fn errors_are_shown_at_their_fields_and_input_is_kept() {
             text(browser, "#order-answer")
                 .await
                 .contains("may have your order already"),
-            "that it was not ordered is more than the page knows"
+            "the outcome is unknown"
         );
         let name = browser
             .run("return document.getElementById('name').value")

@@ -210,7 +210,7 @@ impl Machine {
             let console = || self.console();
             assert!(
                 begun.elapsed() < PATIENCE,
-                "waited in vain for {what}\n{}",
+                "timed out waiting for {what}\n{}",
                 console()
             );
             std::thread::park_timeout(Duration::from_millis(50));

@@ -337,8 +337,8 @@ async fn documented_and_actual_responses_are_the_same() {
         }
     }
 
-    let wants = ADA.replace('}', r#","bearer":true}"#);
-    let session = ask(&router, post("/session", JSON, None, &wants)).await;
+    let with_bearer = ADA.replace('}', r#","bearer":true}"#);
+    let session = ask(&router, post("/session", JSON, None, &with_bearer)).await;
     seen.insert(judge(&document, "/session", "post", &session));
     let token = session.json()["token"].as_str().unwrap().to_owned();
     for (path, query) in [

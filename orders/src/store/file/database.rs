@@ -304,7 +304,7 @@ impl Database {
 
     /// Creates missing tables; refuses a file with a newer format.
     fn make_tables(&self) -> anyhow::Result<()> {
-        let place = || format!("look into {}", self.file.display());
+        let place = || format!("open the tables of {}", self.file.display());
         let transaction = self.redb.begin_write().with_context(place)?;
         let known = {
             let mut facts = transaction.open_table(FACTS).with_context(place)?;
@@ -412,7 +412,7 @@ impl Database {
 
     /// The number and id of the last order that was stored.
     pub(super) fn last(&self) -> anyhow::Result<Option<(u64, OrderId)>> {
-        let place = || format!("look for the last order in {}", self.file.display());
+        let place = || format!("read the last order in {}", self.file.display());
         let table = self.redb.begin_read().with_context(place)?;
         let table = table.open_table(SEQUENCE).with_context(place)?;
         last_in(&table).with_context(place)

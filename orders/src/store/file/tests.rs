@@ -285,7 +285,7 @@ async fn a_failing_disk_is_reported_and_used_again_later() {
         );
         assert!(
             store.probe().await.is_err(),
-            "it does not look well while it is not"
+            "it must not report ready meanwhile"
         );
         refusal(&store).await;
         failing.store(false, Ordering::Release);
@@ -381,7 +381,7 @@ async fn a_damaged_file_is_reported_and_not_modified() {
     header[..512].fill(0);
     let table: [(&str, Vec<u8>); 4] = [
         ("another program's file", b"hello\n".repeat(1000)),
-        ("a header gone", header),
+        ("a missing header", header),
         ("a truncated file", content[..content.len() / 2].to_vec()),
         ("a bit flipped in an order", flipped),
     ];
@@ -423,7 +423,7 @@ async fn a_file_with_a_newer_format_is_not_modified() {
     newer.close().unwrap();
     let error = message(store(folder.path()).probe().await);
     assert!(
-        error.contains("has form 2, this program knows 1; hint:"),
+        error.contains("has format 2, this program supports 1; hint:"),
         "{error}"
     );
 }

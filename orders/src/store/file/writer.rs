@@ -147,7 +147,7 @@ fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
         if let Change::Order { row, .. } = &job.change {
             bytes += row.len();
         }
-        // A caller that gave up was told that the outcome is unknown; storing the order now could make the
+        // A caller that gave up has reported an unknown outcome; storing the order now could make the
         // customer's second attempt a second order.
         if !job.reply.is_closed() {
             batch.push(job);

@@ -81,7 +81,7 @@ pub(super) async fn end(database: &Database) -> anyhow::Result<Position> {
         "SELECT seq, {} FROM {} WHERE {} ORDER BY seq DESC LIMIT 1",
         sql_parts.id, sql_parts.sequence, sql_parts.closed
     );
-    let last = found(database, "look for the last order", &sql, &[]).await?;
+    let last = found(database, "read the last order", &sql, &[]).await?;
     Ok(
         last.map_or(Position::BEGINNING, |(settled, last)| Position::Numbered {
             settled,

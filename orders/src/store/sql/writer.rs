@@ -61,7 +61,7 @@ impl Writer {
 async fn work(database: Arc<Database>, mut queue: mpsc::Receiver<Job>) {
     let mut jobs = Vec::with_capacity(BATCH);
     while queue.recv_many(&mut jobs, BATCH).await > 0 {
-        // A caller that gave up was told that the outcome is unknown.
+        // A caller that gave up has reported an unknown outcome.
         jobs.retain(|job| !job.done.is_closed());
         match commit(&database, &jobs).await {
             Ok(outcomes) => {

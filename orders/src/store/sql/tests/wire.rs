@@ -62,7 +62,7 @@ async fn carry(mut client: TcpStream, port: u16, mode: Arc<watch::Sender<Mode>>)
     let there = async {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
-            speaks(&mode).await;
+            until_not_silent(&mode).await;
             let commits = bytes[..length].windows(6).any(|part| part == b"COMMIT");
             if commits && *mode.borrow() == Mode::LosesACommit {
                 committing.store(true, Ordering::SeqCst);
@@ -75,7 +75,7 @@ async fn carry(mut client: TcpStream, port: u16, mode: Arc<watch::Sender<Mode>>)
     let back = async {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_server.read(&mut bytes).await {
-            speaks(&mode).await;
+            until_not_silent(&mode).await;
             if committing.load(Ordering::SeqCst) {
                 mode.send_replace(Mode::Through);
                 return;
@@ -94,7 +94,7 @@ async fn carry(mut client: TcpStream, port: u16, mode: Arc<watch::Sender<Mode>>)
     }
 }
 
-async fn speaks(mode: &watch::Sender<Mode>) {
+async fn until_not_silent(mode: &watch::Sender<Mode>) {
     let mut changes = mode.subscribe();
     // The sender is alive in this scope.
     let _ = changes.wait_for(|mode| *mode != Mode::Silent).await;
