@@ -274,7 +274,7 @@ async fn serve(settings: Settings, inherited: Inherited) -> Result<(), Failure> 
         count,
         meter: Arc::default(),
         instance,
-        places: Shop::places(),
+        order_permits: Shop::order_permits(),
         bodies: api::Bodies::default(),
         accounts,
         candidates: store::open_candidates(&settings, &*store, &aws)?,

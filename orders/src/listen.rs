@@ -47,12 +47,12 @@ impl Inherited {
         if count > 1 {
             bail!(
                 "systemd passed {count} sockets; \
-                 hint: one ListenStream=8080 takes IPv4 and IPv6"
+                 hint: use one ListenStream=8080, which accepts IPv4 and IPv6"
             );
         }
         let listener = self.0.take_tcp_listener(0).context(
-            "use the socket that systemd passed; hint: ListenStream= of orders.socket must \
-             be a TCP port or address",
+            "use the socket that systemd passed; hint: set ListenStream= of orders.socket to \
+             a TCP port or address",
         )?;
         let Some(listener) = listener else {
             return Ok(None);

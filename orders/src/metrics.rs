@@ -119,7 +119,7 @@ impl Publisher {
         self.aws
             .call(&CLOUDWATCH, None, &headers, body.into())
             .await
-            .context("PutMetricData; hint: the role needs cloudwatch:PutMetricData")?;
+            .context("PutMetricData; hint: allow the role cloudwatch:PutMetricData")?;
         Ok(())
     }
 }

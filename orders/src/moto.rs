@@ -52,7 +52,7 @@ impl Moto {
                 line.split_once("Running on ")
                     .map(|(_, url)| url.trim().to_owned())
             })
-            .expect("moto ended before it listened; hint: has this Python moto?");
+            .expect("moto ended before it listened; hint: install moto for this Python");
         // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, endpoint }

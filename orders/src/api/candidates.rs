@@ -155,8 +155,8 @@ pub(super) fn array<T: AsRef<str>>(names: impl IntoIterator<Item = T>) -> String
 }
 
 fn write_names<T: AsRef<str>>(into: &mut String, names: impl IntoIterator<Item = T>) {
-    for (place, name) in names.into_iter().enumerate() {
-        if place > 0 {
+    for (index, name) in names.into_iter().enumerate() {
+        if index > 0 {
             into.push_str(", ");
         }
         into.push_str(r#"{"CandidateName": "#);

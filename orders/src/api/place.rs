@@ -36,7 +36,7 @@ pub(super) async fn place_order(
     let request = OrderRequest::read(&shop, request)
         .await
         .inspect_err(refused)?;
-    let Ok(_place) = shop.places.try_acquire() else {
+    let Ok(_permit) = shop.order_permits.try_acquire() else {
         shop.meter.refuse(Refusal::Busy);
         return Err(Problem::try_again(1, "too many orders at once"));
     };

@@ -22,7 +22,7 @@ pub(super) async fn metrics(
     let headers = parts.headers;
     let now = Now {
         store_up: shop.readiness.now() == Readiness::Ready,
-        under_way: ORDERS_AT_ONCE.saturating_sub(shop.places.available_permits()),
+        under_way: ORDERS_AT_ONCE.saturating_sub(shop.order_permits.available_permits()),
     };
     if let Some(outbox) = &shop.outbox {
         let waiting = i64::try_from(outbox.waiting()).unwrap_or(i64::MAX);

@@ -40,7 +40,7 @@ pub struct Shop {
     /// The instance's id.
     pub instance: InstanceId,
     /// Permits for orders in progress whose body was read completely.
-    pub places: Arc<Semaphore>,
+    pub order_permits: Arc<Semaphore>,
     /// Bodies that are being read.
     pub bodies: Bodies,
     /// Customers' accounts; `None` if accounts are off.
@@ -54,7 +54,7 @@ pub struct Shop {
 impl Shop {
     /// The permits for orders in progress.
     #[must_use]
-    pub fn places() -> Arc<Semaphore> {
+    pub fn order_permits() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(ORDERS_AT_ONCE))
     }
 }

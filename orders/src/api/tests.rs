@@ -47,7 +47,7 @@ pub(super) fn over(store: Arc<dyn Store>, settings: RawSettings) -> (Router, Sho
         count: OrderCount::default(),
         meter: Arc::default(),
         instance: InstanceId::new(Aws::new(AwsSettings::from_variables(off))),
-        places: Shop::places(),
+        order_permits: Shop::order_permits(),
         bodies: Bodies::default(),
         accounts: None,
         outbox: None,
@@ -232,7 +232,7 @@ async fn an_order_is_reported_refused_only_if_certain() {
 async fn a_full_service_refuses_orders_but_not_health_checks() {
     let (router, shop) = operated(Arc::new(Stuck));
     let _all = shop
-        .places
+        .order_permits
         .acquire_many(u32::try_from(ORDERS_AT_ONCE).unwrap())
         .await
         .unwrap();
@@ -265,7 +265,7 @@ async fn slow_bodies_do_not_block_orders() {
         .map(|path| tokio::spawn(router.clone().oneshot(endless(path))))
         .collect();
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(shop.places.available_permits(), ORDERS_AT_ONCE);
+    assert_eq!(shop.order_permits.available_permits(), ORDERS_AT_ONCE);
     for _ in 0..3 {
         assert_eq!(ask(&router, order(good())).await.status, 200);
     }
@@ -605,7 +605,7 @@ async fn an_accounts_order_is_not_found_by_others() {
     assert!(shown.json().get("account").is_none());
 }
 
-/// User input is returned in more places than the documented ones: errors, other methods, unknown paths.
+/// User input is returned in more responses than the documented ones: errors, other methods, unknown paths.
 #[tokio::test]
 async fn markup_from_users_is_served_as_data() {
     let (router, _) = everything_on();

@@ -99,7 +99,7 @@ pub(super) struct Client {
     timeout: Duration,
     /// Idle connections, the most recently used last; surplus ones age and are closed.
     idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
-    places: Semaphore,
+    permits: Semaphore,
 }
 
 impl Client {
@@ -131,7 +131,7 @@ impl Client {
             tls,
             timeout,
             idle: Mutex::default(),
-            places: Semaphore::new(connections),
+            permits: Semaphore::new(connections),
         })
     }
 
@@ -150,12 +150,12 @@ impl Client {
         key: Option<&str>,
         sent: &mut Instant,
     ) -> Result<Reply, RequestError> {
-        let Ok(place) = timeout(self.timeout, self.places.acquire()).await else {
+        let Ok(permit) = timeout(self.timeout, self.permits.acquire()).await else {
             return Err(RequestError::Busy);
         };
         *sent = Instant::now();
         let reply = timeout(self.timeout, self.exchange(body, key)).await;
-        drop(place);
+        drop(permit);
         reply.unwrap_or(Err(RequestError::TimedOut))
     }
 

@@ -123,7 +123,7 @@ impl Drive {
         answers: mpsc::UnboundedSender<Answered>,
         due_so_far: &std::sync::atomic::AtomicU64,
     ) {
-        let places = Arc::new(Semaphore::new(UNDER_WAY));
+        let permits = Arc::new(Semaphore::new(UNDER_WAY));
         let schedule = self.plan.arrivals.at(self.plan.rate, fastrand::Rng::new());
         for (number, offset) in (0_u64..).zip(schedule) {
             if matches!(self.plan.until, Until::Elapsed(limit) if offset >= limit) {
@@ -136,7 +136,7 @@ impl Drive {
             }
             due_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let answers = answers.clone();
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
                 let answer = Err(format!("more than {UNDER_WAY} orders under way; not sent"));
                 // The receiver outlives the senders, unless the ledger failed, which ends the run.
                 let _ = answers.send(Answered {
@@ -158,7 +158,7 @@ impl Drive {
             let client = Arc::clone(&self.client);
             tokio::spawn(async move {
                 let _ = answers.send(order.place(&client, due).await);
-                drop(place);
+                drop(permit);
             });
         }
     }

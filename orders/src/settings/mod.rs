@@ -334,12 +334,12 @@ fn flowers(raw: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
             DEFAULT_FLOWERS.join(", ")
         );
     }
-    for (place, flower) in flowers.iter().enumerate() {
+    for (index, flower) in flowers.iter().enumerate() {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if flower.is_empty() || flower.len() > 64 || !flower.chars().all(fits) {
             bail!("flowers contains {flower:?}; hint: use letters, digits, _ and -, at most 64");
         }
-        if flowers[..place].contains(flower) {
+        if flowers[..index].contains(flower) {
             bail!("flowers contains {flower:?} twice; hint: name each once");
         }
     }
@@ -361,7 +361,7 @@ fn metrics(
     if namespace.len() > 255 || !namespace.chars().all(fits) || namespace.starts_with("AWS/") {
         bail!(
             "metrics_namespace {namespace:?} is not a valid CloudWatch namespace; \
-             hint: letters, digits and ._-/#: , not starting with AWS/"
+             hint: use letters, digits and ._-/#: , not starting with AWS/"
         );
     }
     Ok(Some(MetricsSettings {
@@ -492,7 +492,7 @@ mod tests {
                 "stroe = 'x'",
                 "unknown key `stroe`; hint: did you mean `store`?",
             ),
-            (&[], "zzz = 1", "hint: the keys are listen, store,"),
+            (&[], "zzz = 1", "hint: use one of listen, store,"),
             (
                 &[],
                 "[s3]\nregoin = 'x'",

@@ -142,9 +142,9 @@ impl RawSettings {
     }
 
     /// Parses the layer of a settings file.
-    pub(super) fn from_toml(text: &str, place: &Path) -> anyhow::Result<Self> {
+    pub(super) fn from_toml(text: &str, path: &Path) -> anyhow::Result<Self> {
         let table: Table =
-            toml::from_str(text).with_context(|| format!("read {}", place.display()))?;
+            toml::from_str(text).with_context(|| format!("read {}", path.display()))?;
         let nested = table.get(S3).and_then(Value::as_table);
         let keys: Vec<&str> = KEYS.map(|(key, _)| key).into_iter().chain([S3]).collect();
         for (within, key, known) in table.keys().map(|key| ("", key, &keys[..])).chain(
@@ -156,12 +156,12 @@ impl RawSettings {
             if !known.contains(&key.as_str()) {
                 bail!(
                     "{}: unknown key `{within}{key}`; {}",
-                    place.display(),
+                    path.display(),
                     nearest(key, known)
                 );
             }
         }
-        toml::from_str(text).with_context(|| format!("read {}", place.display()))
+        toml::from_str(text).with_context(|| format!("read {}", path.display()))
     }
 }
 
@@ -177,7 +177,7 @@ fn nearest(key: &str, known: &[&str]) -> String {
         .min()
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
         .map_or_else(
-            || format!("hint: the keys are {}", known.join(", ")),
+            || format!("hint: use one of {}", known.join(", ")),
             |(_, candidate)| format!("hint: did you mean `{candidate}`?"),
         )
 }

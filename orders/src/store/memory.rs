@@ -14,10 +14,10 @@ use crate::order::{Order, OrderId};
 
 /// An in-memory store; a clone shares the data, like the same store opened again.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemoryStore(Arc<Mutex<Place>>);
+pub(crate) struct MemoryStore(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
-struct Place {
+struct Contents {
     orders: BTreeMap<OrderId, Order>,
     /// In the order in which they were stored.
     sequence: Vec<OrderId>,
@@ -27,7 +27,7 @@ struct Place {
 }
 
 impl MemoryStore {
-    fn place(&self) -> MutexGuard<'_, Place> {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -35,10 +35,10 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn create(&self, entry: &Entry) -> Result<Kept, CreateError> {
-        let mut place = self.place();
+        let mut contents = self.contents();
         let id = entry.order.id;
         if let Some(claim) = entry.claim
-            && let Some((earlier, first)) = place.claims.get(&claim.key)
+            && let Some((earlier, first)) = contents.claims.get(&claim.key)
         {
             return if earlier.fingerprint == claim.fingerprint {
                 Ok(Kept::Before(*first))
@@ -46,49 +46,49 @@ impl Store for MemoryStore {
                 Err(CreateError::KeyReused)
             };
         }
-        match place.orders.get(&id) {
+        match contents.orders.get(&id) {
             Some(there) if *there == entry.order => return Ok(Kept::Now),
             Some(_) => return Err(CreateError::Exists),
-            None => place.orders.insert(id, entry.order.clone()),
+            None => contents.orders.insert(id, entry.order.clone()),
         };
-        place.sequence.push(id);
+        contents.sequence.push(id);
         if let Some(claim) = entry.claim {
-            place.claims.insert(claim.key, (claim, id));
+            contents.claims.insert(claim.key, (claim, id));
         }
         if entry.notice {
-            place.notices.insert(id);
+            contents.notices.insert(id);
         }
         Ok(Kept::Now)
     }
 
     async fn get(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
-        Ok(self.place().orders.get(&id).cloned())
+        Ok(self.contents().orders.get(&id).cloned())
     }
 
     async fn list(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
-        let place = self.place();
-        let later = place
+        let contents = self.contents();
+        let later = contents
             .orders
             .range((Bound::Excluded(after), Bound::Unbounded));
         Ok(later.take(limit).map(|(_, order)| order.clone()).collect())
     }
 
     async fn end(&self) -> anyhow::Result<Position> {
-        let place = self.place();
-        let settled = place.sequence.len() as u64;
+        let contents = self.contents();
+        let settled = contents.sequence.len() as u64;
         Ok(Position::Numbered {
             settled,
-            last: place.sequence.last().copied(),
+            last: contents.sequence.last().copied(),
             read: settled,
         })
     }
 
     async fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
-        let place = self.place();
+        let contents = self.contents();
         let poll = NumberedPoll::from(from)?;
         let at = |number: u64| {
             let index = usize::try_from(number).unwrap().checked_sub(1)?;
-            place.sequence.get(index).copied()
+            contents.sequence.get(index).copied()
         };
         poll.check(at(poll.settled).map(|id| (poll.settled, id)))?;
         let rows: Vec<Numbered> = (poll.read + 1..)
@@ -97,7 +97,7 @@ impl Store for MemoryStore {
             .map(|(number, id)| Numbered {
                 number,
                 closed: true,
-                order: place.orders[&id].clone(),
+                order: contents.orders[&id].clone(),
             })
             .collect();
         let at_end = rows.len() < limit;
@@ -109,11 +109,17 @@ impl Store for MemoryStore {
     }
 
     async fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
-        Ok(self.place().notices.iter().take(limit).copied().collect())
+        Ok(self
+            .contents()
+            .notices
+            .iter()
+            .take(limit)
+            .copied()
+            .collect())
     }
 
     async fn settle_notice(&self, id: OrderId) -> anyhow::Result<()> {
-        self.place().notices.remove(&id);
+        self.contents().notices.remove(&id);
         Ok(())
     }
 
@@ -125,18 +131,18 @@ impl Store for MemoryStore {
 #[async_trait]
 impl Candidates for MemoryStore {
     async fn put(&self, name: &str) -> anyhow::Result<()> {
-        self.place().candidates.insert(name.to_owned());
+        self.contents().candidates.insert(name.to_owned());
         Ok(())
     }
 
     async fn has(&self, name: &str) -> anyhow::Result<bool> {
-        Ok(self.place().candidates.contains(name))
+        Ok(self.contents().candidates.contains(name))
     }
 
     async fn page(&self, after: Option<&str>) -> anyhow::Result<Names> {
         let after = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_owned()));
-        let place = self.place();
-        let names = place.candidates.range((after, Bound::Unbounded));
+        let contents = self.contents();
+        let names = contents.candidates.range((after, Bound::Unbounded));
         Ok(Names::cut(names.take(PAGE + 1).cloned().collect()))
     }
 }
@@ -149,15 +155,15 @@ mod tests {
 
     #[tokio::test]
     async fn keeps_the_contract() {
-        let place = MemoryStore::default();
-        let open = || -> Box<dyn Store> { Box::new(place.clone()) };
+        let store = MemoryStore::default();
+        let open = || -> Box<dyn Store> { Box::new(store.clone()) };
         contract::holds(&open).await;
         contract::keeps_claims(&open).await;
         contract::lists_in_order(&open).await;
         contract::is_followed(&|_| open(), Clocks::Wild, true).await;
         contract::refuses_what_is_ahead(&open).await;
-        let place = MemoryStore::default();
-        let open = || -> Box<dyn Store> { Box::new(place.clone()) };
+        let store = MemoryStore::default();
+        let open = || -> Box<dyn Store> { Box::new(store.clone()) };
         contract::gives_out_notices(&open).await;
     }
 
@@ -167,8 +173,8 @@ mod tests {
         #[test]
         fn a_follower_misses_none_whatever_happens(happenings in contract::happenings()) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            let place = MemoryStore::default();
-            let open = |_: &_| -> Box<dyn Store> { Box::new(place.clone()) };
+            let store = MemoryStore::default();
+            let open = |_: &_| -> Box<dyn Store> { Box::new(store.clone()) };
             runtime.block_on(contract::is_followed_through(&open, Clocks::Wild, true, &happenings));
         }
     }

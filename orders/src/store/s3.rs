@@ -371,10 +371,10 @@ impl S3Store {
                 let cause = if is_clock_error(&error) {
                     format!(": {}", aws::WRONG_CLOCK)
                 } else {
-                    "; hint: the role needs s3:ListBucket".to_owned()
+                    "; hint: allow the role s3:ListBucket".to_owned()
                 };
-                let place = format!("list s3://{}/{start}{cause}", self.bucket);
-                anyhow::Error::new(error).context(place)
+                let context = format!("list s3://{}/{start}{cause}", self.bucket);
+                anyhow::Error::new(error).context(context)
             })?;
         Ok((page.result.objects, page.page_token))
     }
@@ -419,7 +419,7 @@ impl S3Store {
                 aws::WRONG_CLOCK
             ),
             Err(Error::PermissionDenied { source, .. }) => bail!(
-                "{doing} s3://{}/{} is not allowed: {source}; hint: the role needs s3:PutObject, \
+                "{doing} s3://{}/{} is not allowed: {source}; hint: allow the role s3:PutObject, \
                  s3:GetObject and s3:ListBucket",
                 self.bucket,
                 self.orders

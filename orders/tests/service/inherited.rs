@@ -99,8 +99,8 @@ fn a_wrong_socket_is_refused_with_a_hint() {
             "hint: leave `listen` out, or set ListenStream=0.0.0.0:8080",
         ),
         (tcp(), vec![], "2", "systemd passed 2 sockets"),
-        (unix.into(), vec![], "1", "must be a TCP port or address"),
-        (file.into(), vec![], "1", "must be a TCP port or address"),
+        (unix.into(), vec![], "1", "to a TCP port or address"),
+        (file.into(), vec![], "1", "to a TCP port or address"),
     ];
     for (socket, args, count, part) in table {
         let mut command = with_socket(socket, folder.path());

@@ -239,8 +239,8 @@ impl DatabaseHandle {
     fn explain(&self, error: DatabaseError) -> anyhow::Error {
         let hint = match &error {
             DatabaseError::DatabaseAlreadyOpen => {
-                "another process has it open; hint: stop it (fuser -v names it), or \
-                 ask the running service by HTTP"
+                "another process has it open; hint: stop it (fuser -v shows it), or \
+                 use the running service over HTTP"
             }
             DatabaseError::Storage(StorageError::Corrupted(_))
             | DatabaseError::UpgradeRequired(_) => {
@@ -304,19 +304,24 @@ impl Database {
 
     /// Creates missing tables; refuses a file with a newer format.
     fn make_tables(&self) -> anyhow::Result<()> {
-        let place = || format!("open the tables of {}", self.file.display());
-        let transaction = self.redb.begin_write().with_context(place)?;
+        let context = || format!("open the tables of {}", self.file.display());
+        let transaction = self.redb.begin_write().with_context(context)?;
         let known = {
-            let mut facts = transaction.open_table(FACTS).with_context(place)?;
-            let format = facts.get("format").with_context(place)?.map(|f| f.value());
+            let mut facts = transaction.open_table(FACTS).with_context(context)?;
+            let format = facts
+                .get("format")
+                .with_context(context)?
+                .map(|f| f.value());
             if format.is_none() {
-                facts.insert("format", FORMAT).with_context(place)?;
+                facts.insert("format", FORMAT).with_context(context)?;
             }
-            transaction.open_table(ORDERS).with_context(place)?;
-            transaction.open_table(CLAIMS).with_context(place)?;
-            transaction.open_table(CLAIMS_BY_AGE).with_context(place)?;
-            transaction.open_table(NOTICES).with_context(place)?;
-            transaction.open_table(CANDIDATES).with_context(place)?;
+            transaction.open_table(ORDERS).with_context(context)?;
+            transaction.open_table(CLAIMS).with_context(context)?;
+            transaction
+                .open_table(CLAIMS_BY_AGE)
+                .with_context(context)?;
+            transaction.open_table(NOTICES).with_context(context)?;
+            transaction.open_table(CANDIDATES).with_context(context)?;
             format
         };
         if let Some(format) = known
@@ -327,11 +332,11 @@ impl Database {
                 self.file.display()
             );
         }
-        let numbered = self.number_orders(&transaction).with_context(place)?;
+        let numbered = self.number_orders(&transaction).with_context(context)?;
         if known.is_none() || numbered > 0 {
-            transaction.commit().with_context(place)?;
+            transaction.commit().with_context(context)?;
         } else {
-            transaction.abort().with_context(place)?;
+            transaction.abort().with_context(context)?;
         }
         Ok(())
     }
@@ -379,32 +384,32 @@ impl Database {
     }
 
     fn count(&self) -> anyhow::Result<u64> {
-        let place = || format!("count the orders in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(ORDERS).with_context(place)?;
-        table.len().with_context(place)
+        let context = || format!("count the orders in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(ORDERS).with_context(context)?;
+        table.len().with_context(context)
     }
 
     /// The order with this id.
     pub(super) fn order(&self, id: OrderId) -> anyhow::Result<Option<Order>> {
-        let place = || format!("look up order {id} in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(ORDERS).with_context(place)?;
-        let row = table.get(id.as_bytes()).with_context(place)?;
+        let context = || format!("look up order {id} in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(ORDERS).with_context(context)?;
+        let row = table.get(id.as_bytes()).with_context(context)?;
         row.map(|row| decode(id, row.value())).transpose()
     }
 
     /// Orders with ids above `after`, at most `limit`.
     pub(super) fn orders(&self, after: OrderId, limit: usize) -> anyhow::Result<Vec<Order>> {
-        let place = || format!("list orders after {after} in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(ORDERS).with_context(place)?;
+        let context = || format!("list orders after {after} in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(ORDERS).with_context(context)?;
         table
             .range::<&[u8; 16]>((Bound::Excluded(after.as_bytes()), Bound::Unbounded))
-            .with_context(place)?
+            .with_context(context)?
             .take(limit)
             .map(|row| {
-                let (id, row) = row.with_context(place)?;
+                let (id, row) = row.with_context(context)?;
                 decode(OrderId::from_bytes(*id.value()), row.value())
             })
             .collect()
@@ -412,31 +417,31 @@ impl Database {
 
     /// The number and id of the last order that was stored.
     pub(super) fn last(&self) -> anyhow::Result<Option<(u64, OrderId)>> {
-        let place = || format!("read the last order in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(SEQUENCE).with_context(place)?;
-        last_in(&table).with_context(place)
+        let context = || format!("read the last order in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(SEQUENCE).with_context(context)?;
+        last_in(&table).with_context(context)
     }
 
     /// Orders in the sequence from `from` on, at most `limit`.
     pub(super) fn follow(&self, from: &Position, limit: usize) -> Result<Followed, FollowError> {
         let poll = NumberedPoll::from(from)?;
-        let place = || format!("follow the orders in {}", self.file.display());
+        let context = || format!("follow the orders in {}", self.file.display());
         let read = || -> anyhow::Result<(Option<OrderId>, Vec<Numbered>)> {
-            let transaction = self.redb.begin_read().with_context(place)?;
-            let sequence = transaction.open_table(SEQUENCE).with_context(place)?;
-            let orders = transaction.open_table(ORDERS).with_context(place)?;
-            let settled = row_of(&sequence, poll.settled).with_context(place)?;
+            let transaction = self.redb.begin_read().with_context(context)?;
+            let sequence = transaction.open_table(SEQUENCE).with_context(context)?;
+            let orders = transaction.open_table(ORDERS).with_context(context)?;
+            let settled = row_of(&sequence, poll.settled).with_context(context)?;
             let settled = settled.and_then(|(number, ids)| {
                 let index = usize::try_from(poll.settled - number).ok()?;
                 ids_in(ids.value()).nth(index).copied()
             });
             let after = poll.read.saturating_add(1);
-            let row = row_of(&sequence, after).with_context(place)?;
+            let row = row_of(&sequence, after).with_context(context)?;
             let begin = row.map_or(after, |(number, _)| number);
             let mut rows = Vec::new();
-            'rows: for row in sequence.range(begin..).with_context(place)? {
-                let (number, ids) = row.with_context(place)?;
+            'rows: for row in sequence.range(begin..).with_context(context)? {
+                let (number, ids) = row.with_context(context)?;
                 for (number, id) in (number.value()..).zip(ids_in(ids.value())) {
                     if number < after {
                         continue;
@@ -444,7 +449,7 @@ impl Database {
                     if rows.len() == limit {
                         break 'rows;
                     }
-                    let row = orders.get(id).with_context(place)?;
+                    let row = orders.get(id).with_context(context)?;
                     let id = OrderId::from_bytes(*id);
                     let row = row.with_context(|| format!("order {id} has a number and no row"))?;
                     rows.push(Numbered {
@@ -465,36 +470,36 @@ impl Database {
 
     /// The oldest orders whose notices are not settled.
     pub(super) fn notices(&self, limit: usize) -> anyhow::Result<Vec<OrderId>> {
-        let place = || format!("list notices in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(NOTICES).with_context(place)?;
+        let context = || format!("list notices in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(NOTICES).with_context(context)?;
         table
             .iter()
-            .with_context(place)?
+            .with_context(context)?
             .take(limit)
-            .map(|row| Ok(OrderId::from_bytes(*row.with_context(place)?.0.value())))
+            .map(|row| Ok(OrderId::from_bytes(*row.with_context(context)?.0.value())))
             .collect()
     }
 
     /// Whether the candidate is stored.
     pub(super) fn has_candidate(&self, name: &str) -> anyhow::Result<bool> {
-        let place = || format!("look up a candidate in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(CANDIDATES).with_context(place)?;
-        Ok(table.get(name).with_context(place)?.is_some())
+        let context = || format!("look up a candidate in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(CANDIDATES).with_context(context)?;
+        Ok(table.get(name).with_context(context)?.is_some())
     }
 
     /// A page of candidates after this one, plus one more, sorted by name.
     pub(super) fn candidates(&self, after: Option<&str>) -> anyhow::Result<Vec<String>> {
-        let place = || format!("list candidates in {}", self.file.display());
-        let table = self.redb.begin_read().with_context(place)?;
-        let table = table.open_table(CANDIDATES).with_context(place)?;
+        let context = || format!("list candidates in {}", self.file.display());
+        let table = self.redb.begin_read().with_context(context)?;
+        let table = table.open_table(CANDIDATES).with_context(context)?;
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         table
             .range::<&str>((after, Bound::Unbounded))
-            .with_context(place)?
+            .with_context(context)?
             .take(PAGE + 1)
-            .map(|row| Ok(row.with_context(place)?.0.value().to_owned()))
+            .map(|row| Ok(row.with_context(context)?.0.value().to_owned()))
             .collect()
     }
 }

@@ -36,7 +36,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Orders in a folder. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct FileStore {
-    place: Arc<DatabaseHandle>,
+    handle: Arc<DatabaseHandle>,
     jobs: SyncSender<Job>,
     readers: Arc<Semaphore>,
 }
@@ -48,15 +48,15 @@ impl FileStore {
     /// # Errors
     /// If the thread cannot be started.
     pub fn new(folder: PathBuf) -> anyhow::Result<Self> {
-        let place = Arc::new(DatabaseHandle::new(folder));
+        let handle = Arc::new(DatabaseHandle::new(folder));
         let (jobs, queue) = sync_channel(WAITING);
-        let for_writer = Arc::clone(&place);
+        let for_writer = Arc::clone(&handle);
         std::thread::Builder::new()
             .name("order-writer".to_owned())
             .spawn(move || writer::run(&for_writer, &queue))
             .context("start the order writer thread")?;
         Ok(Self {
-            place,
+            handle,
             jobs,
             readers: Arc::new(Semaphore::new(READERS)),
         })
@@ -81,16 +81,16 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Database) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        if !self.place.is_open() {
+        if !self.handle.is_open() {
             self.write(Change::None).await?;
         }
         let permit = Arc::clone(&self.readers).acquire_owned().await?;
-        let place = Arc::clone(&self.place);
+        let handle = Arc::clone(&self.handle);
         tokio::task::spawn_blocking(move || {
             // Held here and not by the caller: a caller that gives up must not free a slot whose thread still
             // waits for the disk.
             let _permit = permit;
-            place.read(work)
+            handle.read(work)
         })
         .await?
     }

@@ -68,15 +68,15 @@ fn write_marker(panic: &PanicHookInfo<'_>) {
     let Some(marker) = AT_WORK.take() else {
         return;
     };
-    let place = panic.location().map(ToString::to_string);
-    let place = place.unwrap_or_default();
+    let location = panic.location().map(ToString::to_string);
+    let location = location.unwrap_or_default();
     // The panic's message is not logged: it may quote what is in the file.
     tracing::error!(
         file = %marker.with_extension("").display(),
-        place,
+        location,
         "the database panicked; its file may be damaged and is checked before it is used again"
     );
-    if let Err(error) = fs::write(&marker, format!("{place}\n")) {
+    if let Err(error) = fs::write(&marker, format!("{location}\n")) {
         tracing::error!(marker = %marker.display(), %error, "could not write the marker that requires a check");
     }
 }

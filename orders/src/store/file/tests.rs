@@ -114,7 +114,7 @@ async fn keeps_the_contract() {
     // Only one process can have it open: a second instance is a second handle on the same one, and a restart
     // closes and reopens the file.
     let open = || -> Box<dyn Store> {
-        store.place.close();
+        store.handle.close();
         Box::new(store.clone())
     };
     contract::holds(&open).await;
@@ -215,7 +215,7 @@ async fn keeps_candidates() {
     for name in ["John Smith", "Åsa", "John Smith", "%2F"] {
         candidates.put(name).await.unwrap();
     }
-    store.place.close();
+    store.handle.close();
     assert!(candidates.has("Åsa").await.unwrap());
     assert!(!candidates.has("asa").await.unwrap());
     assert_eq!(all(&*candidates).await, ["%2F", "John Smith", "Åsa"]);
@@ -275,7 +275,7 @@ async fn a_failing_disk_is_reported_and_used_again_later() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let mut kept = vec![place(&store).await];
-    let injected = store.place.injected();
+    let injected = store.handle.injected();
     for failing in [&injected.sync_fails, &injected.write_fails] {
         failing.store(true, Ordering::Release);
         let error = refusal(&store).await;
@@ -302,7 +302,7 @@ async fn a_full_disk_refuses_before_it_is_full_and_reads_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let order = place(&store).await;
-    let taken = &store.place.injected().taken;
+    let taken = &store.handle.injected().taken;
     taken.store(u64::MAX, Ordering::Release);
     let error = refusal(&store).await;
     assert!(
@@ -515,7 +515,7 @@ async fn a_stuck_commit_blocks_no_reads_and_no_timeouts() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let known = place(&store).await;
-    let injected = store.place.injected();
+    let injected = store.handle.injected();
     *injected.journal.lock().unwrap() = Some(Vec::new());
     let entries: Vec<Entry> = (0..WAITING + 300)
         .map(|n| contract::order(&format!("Ada {n}")).into())

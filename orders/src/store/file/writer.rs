@@ -121,9 +121,9 @@ pub(super) enum Outcome {
     clippy::disallowed_methods,
     reason = "the writer pauses on its own thread, where nothing else runs"
 )]
-pub(super) fn run(place: &DatabaseHandle, queue: &Receiver<Job>) {
+pub(super) fn run(handle: &DatabaseHandle, queue: &Receiver<Job>) {
     let mut writer = Writer {
-        place,
+        handle,
         committed: None,
         sweeps: Sweeps::every(SWEEP_INTERVAL),
         refused: None,
@@ -136,7 +136,7 @@ pub(super) fn run(place: &DatabaseHandle, queue: &Receiver<Job>) {
         gather(queue, first, &mut batch);
         writer.serve(&mut batch);
     }
-    place.close();
+    handle.close();
 }
 
 /// Collects `first` and the waiting jobs, up to the limits.
@@ -160,7 +160,7 @@ fn gather(queue: &Receiver<Job>, first: Job, batch: &mut Vec<Job>) {
 }
 
 struct Writer<'a> {
-    place: &'a DatabaseHandle,
+    handle: &'a DatabaseHandle,
     /// When the last commit succeeded.
     committed: Option<Instant>,
     /// Schedule for deleting old claims.
@@ -179,7 +179,7 @@ impl Writer<'_> {
     /// Makes the batch durable and sends every result.
     fn serve(&mut self, batch: &mut Vec<Job>) {
         if self.closed || batch.iter().any(|job| matches!(job.change, Change::Close)) {
-            self.place.close();
+            self.handle.close();
             // Stays closed: a late change must not open the database again.
             self.closed = true;
             for job in batch.drain(..) {
@@ -217,10 +217,10 @@ impl Writer<'_> {
         if !writes && (!probed || fresh) {
             return Ok(vec![Outcome::Done; batch.len()]);
         }
-        let committed = self.place.read(|database| self.transact(database, batch));
+        let committed = self.handle.read(|database| self.transact(database, batch));
         if committed.is_err() {
             // Whatever failed, the next batch starts with the database reopened from disk.
-            self.place.mark_failed();
+            self.handle.mark_failed();
             self.committed = None;
         }
         committed.map_err(Failed::Unknown)
@@ -235,7 +235,7 @@ impl Writer<'_> {
             bail!("{reason}");
         }
         let began = Instant::now();
-        let ready = self.place.make_ready();
+        let ready = self.handle.make_ready();
         let took = began.elapsed();
         self.refused = match &ready {
             Err(error) if took > LONG_ATTEMPT => {
@@ -247,28 +247,28 @@ impl Writer<'_> {
     }
 
     fn transact(&mut self, database: &Database, batch: &[Job]) -> anyhow::Result<Vec<Outcome>> {
-        let place = || format!("write to {}", self.place.file().display());
+        let context = || format!("write to {}", self.handle.file().display());
         let transaction = database
             .write(batch.len() <= FEW_CHANGES)
-            .with_context(place)?;
+            .with_context(context)?;
         let (outcomes, changed) = {
-            let mut tables = Tables::open(&transaction).with_context(place)?;
+            let mut tables = Tables::open(&transaction).with_context(context)?;
             let mut outcomes = Vec::with_capacity(batch.len());
             let mut changed = false;
             for job in batch {
-                let (outcome, did) = tables.apply(&job.change).with_context(place)?;
+                let (outcome, did) = tables.apply(&job.change).with_context(context)?;
                 outcomes.push(outcome);
                 changed |= did;
             }
-            tables.number_created().with_context(place)?;
+            tables.number_created().with_context(context)?;
             if let Some(now) = self.sweeps.due(Instant::now(), Timestamp::now()) {
-                changed |= tables.sweep_claims(now).with_context(place)?;
+                changed |= tables.sweep_claims(now).with_context(context)?;
             }
             (outcomes, changed)
         };
         if changed {
             let began = Instant::now();
-            transaction.commit().with_context(place)?;
+            transaction.commit().with_context(context)?;
             let ended = Instant::now();
             self.committed = Some(ended);
             self.pause = match batch.len() {
@@ -276,7 +276,7 @@ impl Writer<'_> {
                 _ => ((ended - began) / 8).min(MAX_PAUSE),
             };
         } else {
-            transaction.abort().with_context(place)?;
+            transaction.abort().with_context(context)?;
         }
         Ok(outcomes)
     }

@@ -109,7 +109,7 @@ async fn without_write_permission_the_store_is_not_ready() {
     let error = format!("{:#}", store.probe().await.unwrap_err());
     let expected = "writing s3://shop/orders/here is not allowed: ";
     assert!(error.starts_with(expected), "{error}");
-    let hint = "hint: the role needs s3:PutObject";
+    let hint = "hint: allow the role s3:PutObject";
     assert!(error.contains(hint), "{error}");
 
     refused.store(false, Ordering::SeqCst);
@@ -349,7 +349,7 @@ async fn a_clock_that_s3_refuses_is_named() {
             "{message}"
         );
         assert!(
-            hint.starts_with("set it") && !message.contains("the role needs"),
+            hint.starts_with("set it") && !message.contains("allow the role"),
             "{message}"
         );
     }

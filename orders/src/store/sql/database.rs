@@ -78,7 +78,7 @@ impl Database {
                     .disable_statement_logging();
                 if options.get_database().is_none() {
                     bail!(
-                        "store {} names no database; hint: mysql://user@host/database",
+                        "store {} names no database; hint: write mysql://user@host/database",
                         address.url
                     );
                 }
@@ -101,7 +101,7 @@ impl Database {
                     .disable_statement_logging();
                 if options.get_database().is_none() {
                     bail!(
-                        "store {} names no database; hint: postgres://user@host/database",
+                        "store {} names no database; hint: write postgres://user@host/database",
                         address.url
                     );
                 }

@@ -87,8 +87,8 @@ impl SqlStore {
             session.done();
             Ok(outcome)
         });
-        let place = || format!("create order {}", entry.order.id);
-        outcome.await.map_err(retry::explain).with_context(place)
+        let context = || format!("create order {}", entry.order.id);
+        outcome.await.map_err(retry::explain).with_context(context)
     }
 
     async fn rows(

@@ -87,7 +87,7 @@ pub(super) fn explain(error: sqlx::Error) -> anyhow::Error {
     match error {
         sqlx::Error::PoolTimedOut => anyhow!(
             "no database connection became available in time; \
-             hint: is it up, and is store_connections enough?"
+             hint: check that the server is up, or increase store_connections"
         ),
         sqlx::Error::Protocol(text) if text.starts_with("RSA auth backend disabled") => {
             anyhow!(

@@ -416,8 +416,11 @@ fn a_password_that_requires_tls_has_a_hint() {
 #[test]
 fn an_address_without_a_database_is_refused_with_a_hint() {
     for (url, hint) in [
-        ("mysql://shop@db", "hint: mysql://user@host/database"),
-        ("postgres://shop@db/", "hint: postgres://user@host/database"),
+        ("mysql://shop@db", "hint: write mysql://user@host/database"),
+        (
+            "postgres://shop@db/",
+            "hint: write postgres://user@host/database",
+        ),
     ] {
         let error = SqlStore::new(&address(url), &settings())
             .map(|_| ())

@@ -17,7 +17,7 @@ const ORDERS: usize = 200;
 /// The store in `folder`, treated as a large one.
 fn large(folder: &Path) -> FileStore {
     let store = store(folder);
-    store.place.injected().large.store(true, Ordering::Release);
+    store.handle.injected().large.store(true, Ordering::Release);
     store
 }
 

@@ -61,7 +61,7 @@ async fn a_power_cut_loses_no_answered_order_of_a_large_file() {
 async fn lose_none(large: bool) {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder.path().join("recorded"));
-    let injected = store.place.injected();
+    let injected = store.handle.injected();
     injected.large.store(large, Ordering::Release);
     let doings = || injected.journal.lock().unwrap().as_ref().unwrap().len();
     *injected.journal.lock().unwrap() = Some(Vec::new());
@@ -99,7 +99,11 @@ async fn lose_none(large: bool) {
         )
         .unwrap();
         let store = super::store(&place);
-        store.place.injected().large.store(large, Ordering::Release);
+        store
+            .handle
+            .injected()
+            .large
+            .store(large, Ordering::Release);
         let here = format!("cut {number} before doing {cut} of seed {seed:#x}");
         store
             .probe()
