@@ -14,7 +14,7 @@ use crate::settings::AwsSettings;
 
 /// Time limit for requests that prepare a test: at the first one moto loads a service's code, and the machine
 /// may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A running server; stops when dropped.
 pub(crate) struct Moto {
@@ -121,7 +121,7 @@ impl Moto {
         headers: &[(&str, &str)],
         body: String,
     ) -> String {
-        let client = aws::client(url, PATIENCE).unwrap();
+        let client = aws::client(url, TEST_TIMEOUT).unwrap();
         let mut request = client
             .request(method, url)
             .header("authorization", signed_for(service))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use test_support::Port;
 
 /// Time limit for the start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A running server with one bucket; stops when dropped.
 pub(crate) struct VersityGw {
@@ -72,7 +72,7 @@ impl VersityGw {
         while TcpStream::connect(address).is_err() {
             let ended = server.child.try_wait().unwrap();
             assert!(
-                ended.is_none() && begun.elapsed() < PATIENCE,
+                ended.is_none() && begun.elapsed() < TEST_TIMEOUT,
                 "versitygw: {ended:?}"
             );
             std::thread::yield_now();

@@ -20,10 +20,10 @@ use crate::receipt::Receipt;
 use crate::settings::UnknownFields;
 
 /// A mutation of a valid text: which one, bytes to overwrite, bytes to insert.
-type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
+type Mutation = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
 
 /// One of `seeds` mutated, or (as often as any of them) random bytes.
-fn bent(seeds: &[&[u8]], (which, over, (place, between)): &Bend) -> Vec<u8> {
+fn mutated(seeds: &[&[u8]], (which, over, (place, between)): &Mutation) -> Vec<u8> {
     let Some(seed) = seeds.get(usize::from(*which) % (seeds.len() + 1)) else {
         return between.clone();
     };
@@ -43,8 +43,8 @@ fn tries(seeds: &[&[u8]], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
         target(seed);
     }
     check!()
-        .with_type::<Bend>()
-        .for_each(|bend| target(&bent(seeds, bend)));
+        .with_type::<Mutation>()
+        .for_each(|mutation| target(&mutated(seeds, mutation)));
 }
 
 fn flowers() -> Vec<String> {
@@ -53,7 +53,7 @@ fn flowers() -> Vec<String> {
 
 /// If the fields make an order, it is stored and read back unchanged, and its fingerprint is the same when it
 /// is sent again.
-fn goes_round(fields: Map<String, Value>) {
+fn round_trips(fields: Map<String, Value>) {
     let Ok(draft) = Draft::validate(fields, &flowers(), UnknownFields::Keep) else {
         return;
     };
@@ -82,7 +82,7 @@ fn numbers() {
                 .fields(order.to_string().as_bytes())
                 .expect("a good order");
             assert_eq!(fields["x"].as_f64(), Some(number));
-            goes_round(fields);
+            round_trips(fields);
         }
     });
 }
@@ -105,7 +105,7 @@ fn json_bodies() {
                 // Two readers of one body read the same order.
                 let plain = plain.expect("ours took it");
                 assert_eq!(Value::Object(fields.clone()), plain);
-                goes_round(fields);
+                round_trips(fields);
             }
             Err(problem) if problem.status() == 422 => {
                 assert!(!plain.expect("ours took it").is_object());
@@ -130,7 +130,7 @@ fn form_bodies() {
                 .map(|(name, value)| name.len() + value.as_str().expect("text").len())
                 .sum();
             assert!(size <= body.len(), "it grew");
-            goes_round(fields);
+            round_trips(fields);
         }
         Err(problem) => assert_eq!(problem.status(), 400),
     });

@@ -18,10 +18,10 @@ use reqwest::Url;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
+use crate::support::TEST_TIMEOUT;
 
 /// Time limit for a whole test including the browser's start, on a busy machine.
-const TEST_PATIENCE: Duration = Duration::from_secs(600);
+const WHOLE_TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
@@ -41,7 +41,7 @@ pub(crate) fn with_browser(test: impl AsyncFnOnce(&Browser)) {
             let browser = Browser::open(&driver).await;
             test(&browser).await;
         };
-        let ended = tokio::time::timeout(TEST_PATIENCE, all).await;
+        let ended = tokio::time::timeout(WHOLE_TEST_TIMEOUT, all).await;
         ended.expect("the test ends in time");
     });
 }
@@ -78,7 +78,7 @@ impl Driver {
             profile: tempfile::tempdir().unwrap(),
         };
         while driver.port == 0 {
-            let line = printed.recv_timeout(PATIENCE).expect(
+            let line = printed.recv_timeout(TEST_TIMEOUT).expect(
                 "chromedriver prints its port; hint: make/setup.sh test installs chromium-driver",
             );
             if let Some((_, port)) = line.split_once("successfully on port ") {
@@ -105,7 +105,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while self.kill_all() && Instant::now() < deadline {
             std::thread::yield_now();
         }
@@ -173,7 +173,7 @@ impl Browser {
         let mut wanted = Capabilities::new();
         wanted.insert("goog:chromeOptions".into(), options);
         wanted.insert("goog:loggingPrefs".into(), json!({"browser": "ALL"}));
-        let seconds = u64::try_from(PATIENCE.as_millis()).unwrap();
+        let seconds = u64::try_from(TEST_TIMEOUT.as_millis()).unwrap();
         wanted.insert(
             "timeouts".into(),
             json!({"script": seconds, "pageLoad": seconds, "implicit": 0}),
@@ -202,7 +202,7 @@ impl Browser {
 
     /// Waits until the expression is true in the page.
     pub(crate) async fn until(&self, expression: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let script = format!("return Boolean({expression})");
         while self.run(&script).await != true {
             if Instant::now() > deadline {

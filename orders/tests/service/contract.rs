@@ -339,7 +339,7 @@ fn the_instance_id_is_read_in_the_background() {
         }
     });
     use std::io::Read;
-    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let deadline = std::time::Instant::now() + crate::support::TEST_TIMEOUT;
     while details()["instance-id"] != "i-0abc" {
         assert!(std::time::Instant::now() < deadline, "{}", details());
     }

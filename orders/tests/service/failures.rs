@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crate::support::{ORDER, PATIENCE, Service, answer, kept, operated, orders};
+use crate::support::{ORDER, Service, TEST_TIMEOUT, answer, kept, operated, orders};
 
 /// Places orders on one connection until it breaks; records the id of each that was answered.
 fn place_until_broken(mut stream: TcpStream, acked: &Mutex<Vec<String>>) {
@@ -48,7 +48,7 @@ fn kill_9_under_load_loses_no_accepted_order() {
                 let stream = service.connect();
                 scope.spawn(|| place_until_broken(stream, &acked));
             }
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TEST_TIMEOUT;
             while acked.lock().unwrap().len() < round * 100 {
                 assert!(Instant::now() < deadline, "too few orders were accepted");
                 std::thread::yield_now();
@@ -88,7 +88,7 @@ fn sigterm_finishes_requests_and_exits_with_0() {
     assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     service.signal("TERM");
     service.wait_for("finishing the requests in progress");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while TcpStream::connect(service.address).is_ok() {
         assert!(Instant::now() < deadline, "it still accepts connections");
     }
@@ -200,7 +200,7 @@ fn systemd_gets_readiness_and_status() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     let mut command = orders();
     command.env("NOTIFY_SOCKET", &path);
     command.args([

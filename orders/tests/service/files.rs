@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use crate::support::{Answer, PATIENCE, Service, kept, operated, orders};
+use crate::support::{Answer, Service, TEST_TIMEOUT, kept, operated, orders};
 
 const JSON: &str = "application/json";
 
@@ -33,7 +33,7 @@ pub(crate) fn limit_files(service: &Service, bytes: Option<u64>) {
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::yield_now();

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{ORDER, PATIENCE, Service, answer, orders};
+use crate::support::{ORDER, Service, TEST_TIMEOUT, answer, orders};
 
 /// The service as systemd starts it, with `socket` as descriptor 3.
 fn with_socket(socket: OwnedFd, folder: &Path) -> Command {
@@ -49,7 +49,7 @@ fn a_restart_refuses_no_connection() {
 
     // No service is running; new connections wait.
     let mut waiting = TcpStream::connect(address).unwrap();
-    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    waiting.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     write!(
         waiting,
         "GET /order/{id} HTTP/1.1\r\nhost: s\r\nconnection: close\r\n\r\n"

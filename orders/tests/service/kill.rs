@@ -13,13 +13,13 @@ use std::time::Instant;
 use crate::moto::Moto;
 use crate::proxy::Proxy;
 use crate::servers::{Kind, Server};
-use crate::support::{PATIENCE, Running, Service, orders, signal};
+use crate::support::{Running, Service, TEST_TIMEOUT, orders, signal};
 
 /// How often the service is killed.
 const KILLS: usize = 4;
 
 /// A store to test, and how a command reaches it.
-struct Place<'a> {
+struct TestedStore<'a> {
     store: String,
     reach: &'a dyn Fn(&mut Command),
     /// Orders per second of each load.
@@ -37,7 +37,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(proxy: &Proxy, ledger: PathBuf, place: &Place<'_>, retries: u32) -> Self {
+    fn start(proxy: &Proxy, ledger: PathBuf, place: &TestedStore<'_>, retries: u32) -> Self {
         let child = orders()
             .args(["load", "--url", &format!("http://{}", proxy.address)])
             .args(["--rate", &place.rate.to_string(), "--arrivals", "poisson"])
@@ -99,7 +99,7 @@ fn check(ledger: &Path, how: &[&str], reach: &dyn Fn(&mut Command)) -> (i32, ser
 
 /// Waits until `done`, as long as a busy machine may need.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * TEST_TIMEOUT;
     while !done() {
         assert!(Instant::now() < deadline, "{what}");
         // Leaves the CPUs to the other processes.
@@ -107,7 +107,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn survives_kills(place: &Place<'_>) {
+fn survives_kills(place: &TestedStore<'_>) {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "the operator's own token\n").unwrap();
@@ -125,26 +125,28 @@ fn survives_kills(place: &Place<'_>) {
     let proxy = Proxy::open();
     let mut service = serve();
     proxy.set_target(service.address);
-    let patient = Load::start(&proxy, folder.path().join("patient"), place, 1000);
-    let rash = Load::start(&proxy, folder.path().join("rash"), place, 0);
-    let acked = || patient.acked() + rash.acked();
+    let retrying = Load::start(&proxy, folder.path().join("retrying"), place, 1000);
+    let single = Load::start(&proxy, folder.path().join("single"), place, 0);
+    let acked = || retrying.acked() + single.acked();
     for kill in 0..=KILLS {
         let enough = acked() + place.between;
         wait_until("too few orders were placed", || acked() >= enough);
         if kill < KILLS {
             service.signal("KILL");
             assert!(!service.ended().success());
-            let felt = rash.failed() + 1;
-            wait_until("no order met the dead service", || rash.failed() >= felt);
+            let failures = single.failed() + 1;
+            wait_until("no order met the dead service", || {
+                single.failed() >= failures
+            });
             service = serve();
             proxy.set_target(service.address);
         }
     }
 
-    let ledgers = [patient.ledger.clone(), rash.ledger.clone()];
-    let (code, result) = rash.stop();
+    let ledgers = [retrying.ledger.clone(), single.ledger.clone()];
+    let (code, result) = single.stop();
     assert!(code == 0 || code == 1, "{result}");
-    let (code, result) = patient.stop();
+    let (code, result) = retrying.stop();
     assert_eq!((code, &result["failed"]), (0, &0.into()), "{result}");
 
     let url = format!("http://{}", service.address);
@@ -176,7 +178,7 @@ fn survives_kills(place: &Place<'_>) {
 #[test]
 fn files_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    survives_kills(&Place {
+    survives_kills(&TestedStore {
         store: format!("file://{}/orders", folder.path().display()),
         reach: &|_| {},
         rate: 100,
@@ -189,7 +191,7 @@ fn files_lose_nothing() {
 fn s3_loses_nothing() {
     let moto = Moto::start();
     moto.make_bucket("shop");
-    survives_kills(&Place {
+    survives_kills(&TestedStore {
         store: "s3://shop/orders".to_owned(),
         reach: &|command| moto.reach(command),
         rate: 5,
@@ -202,7 +204,7 @@ fn s3_loses_nothing() {
 fn dynamodb_loses_nothing() {
     let moto = Moto::start();
     moto.make_table("shop-orders");
-    survives_kills(&Place {
+    survives_kills(&TestedStore {
         store: "dynamodb://shop-orders".to_owned(),
         reach: &|command| moto.reach(command),
         rate: 5,
@@ -214,7 +216,7 @@ fn dynamodb_loses_nothing() {
 #[test]
 fn sqlite_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    survives_kills(&Place {
+    survives_kills(&TestedStore {
         store: format!("sqlite://{}/orders.db", folder.path().display()),
         reach: &|_| {},
         rate: 100,
@@ -225,7 +227,7 @@ fn sqlite_loses_nothing() {
 
 fn sql_loses_nothing(kind: Kind) {
     let server = Server::start(kind);
-    survives_kills(&Place {
+    survives_kills(&TestedStore {
         store: server.url_at(server.port()),
         reach: &|command| {
             command

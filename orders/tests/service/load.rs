@@ -11,21 +11,21 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::proxy::Proxy;
-use crate::support::{PATIENCE, Running, Service, orders, signal};
+use crate::support::{Running, Service, TEST_TIMEOUT, orders, signal};
 
 fn run(args: &[&str]) -> (i32, String) {
     let Output {
         status,
         stdout,
         stderr,
-    } = patient(args).output().unwrap();
+    } = with_long_timeout(args).output().unwrap();
     let printed = String::from_utf8(stdout).unwrap();
     let text = format!("{printed}{}", String::from_utf8_lossy(&stderr));
     (status.code().unwrap_or_else(|| panic!("{text}")), printed)
 }
 
 /// A command whose orders have a time limit for a busy machine, unless the arguments set one.
-fn patient(args: &[&str]) -> Command {
+fn with_long_timeout(args: &[&str]) -> Command {
     let mut command = orders();
     command.args(args);
     if args[0] == "load" && !args.contains(&"--timeout") {
@@ -415,11 +415,12 @@ fn https_trusts_the_systems_certificates() {
         }
     });
     let load = |trusted: &Path| {
-        let output = patient(&["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
-            .args(["--ledger", "/dev/null"])
-            .env("SSL_CERT_FILE", trusted)
-            .output()
-            .unwrap();
+        let output =
+            with_long_timeout(&["load", "--url", &url, "--rate", "50", "--duration", "200ms"])
+                .args(["--ledger", "/dev/null"])
+                .env("SSL_CERT_FILE", trusted)
+                .output()
+                .unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code(), printed)
     };
@@ -503,14 +504,14 @@ fn until_stopped_ends_on_either_signal_with_its_result() {
     for name in ["TERM", "INT"] {
         let ledger = folder.path().join(name);
         let url = format!("http://{}", service.address);
-        let child = patient(&["load", "--url", &url, "--rate", "200"])
+        let child = with_long_timeout(&["load", "--url", &url, "--rate", "200"])
             .args(["--duration", "until-stopped", "--ledger", path(&ledger)])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let child = Running(child);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         let acked = || {
             std::fs::read_to_string(&ledger)
                 .unwrap_or_default()

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::support::{PATIENCE, Service, operated, orders};
+use crate::support::{Service, TEST_TIMEOUT, operated, orders};
 
 const TOPIC: &str = "arn:aws:sns:eu-north-1:123456789012:order-notices";
 
@@ -74,7 +74,7 @@ fn a_notice_has_no_customer_data() {
     let service = Service::spawn(with_topic(folder.path(), &endpoint));
     service.wait_for("taking orders into");
     let id = service.place();
-    let body = received.recv_timeout(PATIENCE).expect("a notice");
+    let body = received.recv_timeout(TEST_TIMEOUT).expect("a notice");
     assert!(body.starts_with("Action=Publish&"), "{body}");
     assert!(body.contains(&id), "{body}");
     for secret in ["Ada", "Rose"] {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{end_session, with_accounts};
 use crate::browser::{Browser, with_browser};
-use crate::support::{PATIENCE, Service, kept, orders};
+use crate::support::{Service, TEST_TIMEOUT, kept, orders};
 
 /// Opens the page and waits until its script runs.
 async fn visit(browser: &Browser, service: &Service) {
@@ -297,7 +297,7 @@ fn the_page_works_by_keyboard_and_without_scripts() {
         press(browser, "#order button").await;
         // Without scripts the driver does not wait for the form's page, and elements of the old page may be
         // stale.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let body = browser.client.find(Locator::Css("body")).await;
             let answer = match body {
@@ -465,7 +465,7 @@ fn a_customer_registers_orders_and_sees_the_history() {
             .await;
         browser.until(&shown("#account")).await;
         // Anonymous, with the form unchanged; the browser has deleted the cookie.
-        let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+        let deadline = std::time::Instant::now() + crate::support::TEST_TIMEOUT;
         loop {
             let cookies = browser.client.get_all_cookies().await.unwrap();
             if !cookies.iter().any(|cookie| its(&cookie)) {

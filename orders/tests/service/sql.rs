@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use crate::files::{id, limit_files, place_large};
 use crate::servers::{Kind, PASSWORD, Server};
-use crate::support::{PATIENCE, Service, orders};
+use crate::support::{Service, TEST_TIMEOUT, orders};
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::yield_now();

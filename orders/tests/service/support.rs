@@ -11,7 +11,7 @@ use orders::order::OrderId;
 use orders::store::{FileStore, Store};
 
 /// Time limit for everything here, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The binary, isolated from this machine's settings and from instance metadata.
 pub(crate) fn orders() -> Command {
@@ -117,7 +117,7 @@ impl Service {
     /// Waits for a log line that contains `text`.
     pub(crate) fn wait_for(&self, text: &str) -> serde_json::Value {
         loop {
-            let line = self.log.recv_timeout(PATIENCE);
+            let line = self.log.recv_timeout(TEST_TIMEOUT);
             let line = line.unwrap_or_else(|_| panic!("the log never contained {text:?}"));
             if line.to_string().contains(text) {
                 return line;
@@ -138,7 +138,9 @@ impl Service {
     /// Opens a connection.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("connect");
-        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream
+            .set_read_timeout(Some(TEST_TIMEOUT))
+            .expect("timeout");
         stream
     }
 

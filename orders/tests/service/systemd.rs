@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use test_support::Port;
 
-use crate::support::{Answer, ORDER, PATIENCE, answer};
+use crate::support::{Answer, ORDER, TEST_TIMEOUT, answer};
 use crate::unit::rendered;
 
 /// The path of the program under test in the container.
@@ -111,7 +111,7 @@ impl Machine {
             if let Some(init) = init_below(machine.holder.id()) {
                 break init;
             }
-            assert!(begun.elapsed() < PATIENCE, "{}", machine.console());
+            assert!(begun.elapsed() < TEST_TIMEOUT, "{}", machine.console());
             std::thread::park_timeout(Duration::from_millis(50));
         };
         machine.wait("the service to be ready", |it| it.get("/gtg") == Some(200));
@@ -178,7 +178,7 @@ impl Machine {
 
     fn connect(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(self.port.address())?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TEST_TIMEOUT))?;
         Ok(stream)
     }
 
@@ -209,7 +209,7 @@ impl Machine {
         while !so(self) {
             let console = || self.console();
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TEST_TIMEOUT,
                 "timed out waiting for {what}\n{}",
                 console()
             );

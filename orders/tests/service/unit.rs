@@ -61,14 +61,14 @@ fn systemd_understands_the_units_and_the_service_is_hardened() {
 fn a_stop_ends_before_systemds_timeout() {
     let text = rendered("orders.service", HERE, &[]);
     let mut lines = text.lines();
-    let patience = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
-    let patience = Duration::from_secs(patience.unwrap().parse().unwrap());
+    let timeout = lines.find_map(|line| line.strip_prefix("TimeoutStopSec="));
+    let timeout = Duration::from_secs(timeout.unwrap().parse().unwrap());
     let nothing = std::collections::BTreeMap::new();
     let settings = Settings::load(RawSettings::default(), Some("/dev/null".into()), &nothing);
     let longest = orders::cli::longest_stop(&settings.unwrap());
     assert!(
-        longest + Duration::from_secs(5) <= patience,
-        "{longest:?} of {patience:?}"
+        longest + Duration::from_secs(5) <= timeout,
+        "{longest:?} of {timeout:?}"
     );
 }
 

@@ -295,7 +295,7 @@ async fn documented_and_actual_responses_are_the_same() {
         request.headers_mut().insert(name, value);
         request
     };
-    let strange = |request| {
+    let cross_site = |request| {
         let request = with(request, "cookie", &cookie);
         with(request, "sec-fetch-site", "cross-site")
     };
@@ -305,17 +305,17 @@ async fn documented_and_actual_responses_are_the_same() {
             "/order",
             with(post("/order", JSON, None, ORDER), "cookie", &cookie),
         ),
-        ("/order", strange(post("/order", JSON, None, ORDER))),
+        ("/order", cross_site(post("/order", JSON, None, ORDER))),
         ("/order/{id}", get_as(&somebodys, Some(ended.reveal()))),
         ("/session", log_out()),
-        ("/session", strange(log_out())),
+        ("/session", cross_site(log_out())),
     ]);
     let eve = ADA.replace("ada", "eve");
     for (path, credentials, times) in [("/account", ADA, 25), ("/session", &eve, 12)] {
         requests.extend([
             (path, post(path, JSON, None, ADA)),
             (path, post(path, JSON, None, "nonsense")),
-            (path, strange(post(path, JSON, None, ADA))),
+            (path, cross_site(post(path, JSON, None, ADA))),
             (path, endless(path)),
             (path, post(path, JSON, None, &huge)),
             (path, post(path, FORM, None, "login=ada")),

@@ -18,7 +18,7 @@ use super::super::{Claim, contract};
 use super::*;
 
 /// Time limit for everything here.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Faults that a test injects into the disk, and the disk's operations.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ async fn recovered(store: &FileStore) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, working).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, working).await.unwrap();
 }
 
 async fn place(store: &FileStore) -> Order {

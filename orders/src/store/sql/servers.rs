@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use test_support::Port;
 
 /// Time limit for a start on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// User id for the servers if the tests run as root, since PostgreSQL refuses root: "nobody".
 const UNPRIVILEGED: u32 = 65534;
 /// The password of every user.
@@ -124,7 +124,7 @@ impl Server {
     /// Starts it again with its data, on the same port.
     pub(crate) fn start_again(&mut self) {
         // Processes of the crashed server may take a moment to exit.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !self.listens() {
             let late = Instant::now() > deadline;
             assert!(!late, "{:?} did not start again", self.kind);
@@ -237,7 +237,7 @@ impl Server {
         });
         let mut log = String::new();
         // The log ends when the server does.
-        while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        while let Ok(line) = lines.recv_timeout(TEST_TIMEOUT) {
             // The last messages of a successful start.
             if line.contains("ready to accept connections") || line.starts_with("Version: ") {
                 return true;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use futures_util::future::join_all;
 
 use super::super::{FileStore, Store};
-use super::{Entry, OrderId, PATIENCE, contract, recovered, store};
+use super::{Entry, OrderId, TEST_TIMEOUT, contract, recovered, store};
 
 /// redb's page size.
 const PAGE: usize = 4096;
@@ -40,7 +40,9 @@ async fn says_so(store: &FileStore, what: &str) {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, saying).await.expect(what);
+    tokio::time::timeout(TEST_TIMEOUT, saying)
+        .await
+        .expect(what);
 }
 
 #[tokio::test]

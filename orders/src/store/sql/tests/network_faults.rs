@@ -48,7 +48,7 @@ async fn postgres_faults_lose_nothing() {
 
 async fn fails_in_every_way(kind: Kind) {
     let server = Server::start(kind);
-    nobody_there(&server).await;
+    nothing_listens(&server).await;
     let wire = Wire::to(server.port()).await;
     let store = store_at(&server, wire.port);
     store.probe().await.unwrap();
@@ -61,7 +61,7 @@ async fn fails_in_every_way(kind: Kind) {
     store.create(&entry()).await.unwrap();
 }
 
-async fn nobody_there(server: &Server) {
+async fn nothing_listens(server: &Server) {
     // Nothing listens on port 1.
     let store = store_at(server, 1);
     let error = format!("{:#}", store.probe().await.unwrap_err());
