@@ -123,8 +123,8 @@ pub(super) async fn list_orders(
 ) -> Result<Response, Problem> {
     require_operator(&shop.settings, &headers)?;
     let page = Page::parse(query.as_deref(), shop.clock.now())?;
-    let write_page = async { anyhow::Ok(write_page(&*shop.store, page).await) };
-    let body = within(STORE_TIMEOUT, write_page)
+    let writing = async { anyhow::Ok(write_page(&*shop.store, page).await) };
+    let body = within(STORE_TIMEOUT, writing)
         .await
         .unwrap_or_else(|late| Err(late.into()));
     let body = body.map_err(|error| match error {

@@ -137,7 +137,9 @@ impl Drive {
             due_so_far.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let answers = answers.clone();
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                let answer = Err(format!("more than {UNDER_WAY} orders under way; not sent"));
+                let answer = Err(format!(
+                    "more than {UNDER_WAY} orders in progress; not sent"
+                ));
                 // The receiver outlives the senders, unless the ledger failed, which ends the run.
                 let _ = answers.send(Answered {
                     number,

@@ -170,7 +170,7 @@ impl Delivery {
             // An id from a clock that was wrong does not tell the notice's age. Without this check the notice
             // would wait for as long as the clock was ahead.
             let ahead = OrderId::floor(now + SWEEP_OLDER_THAN);
-            let mut due = self.store.notices(BATCH).await.context("ask for notices")?;
+            let mut due = self.store.notices(BATCH).await.context("list notices")?;
             // Oldest first.
             due.retain(|id| *id < before || *id > ahead);
             self.backlog.store(due.len(), Ordering::Relaxed);
