@@ -32,7 +32,7 @@ use crate::notices::{Relay, SnsTopic};
 use crate::readiness::{Readiness, State};
 use crate::server::{self, Bounds, Drained, Stop};
 use crate::settings::{RawSettings, Settings};
-use crate::{VERSION, chain, store};
+use crate::{VERSION, store};
 
 /// Blocking threads wait for the disk, a few at a time (the file store has its own limit); each costs memory.
 const BLOCKING_THREADS: usize = 32;
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
     reason = "the one place that prints why the program fails"
 )]
 fn print_error(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("orders: {}", chain::one_line(error));
+    eprintln!("{}", support::Report::of(error));
     ExitCode::from(code)
 }
 
@@ -170,7 +170,7 @@ fn log_level(environment: &BTreeMap<String, String>) -> Result<LevelFilter, Fail
         None => Ok(LevelFilter::INFO),
         Some(level) => level.parse().map_err(|_| {
             Failure::Usage(anyhow::anyhow!(
-                "ORDERS_LOG={level} is not a log level; hint: choose off, error, warn, info, debug or trace"
+                "ORDERS_LOG={level} is not a log level\nhint: choose off, error, warn, info, debug or trace"
             ))
         }),
     }
@@ -192,7 +192,7 @@ async fn listen(
             .context("read the default address")?,
     };
     let socket = listen::bind(address).with_context(|| {
-        format!("listen on {address}; hint: find out what listens there with ss -ltnp")
+        format!("listen on {address}\nhint: find out what listens there with ss -ltnp")
     })?;
     Ok((socket, "own"))
 }
@@ -260,7 +260,7 @@ async fn serve(settings: Settings, inherited: Inherited) -> Result<(), Failure> 
 
     let accounts = if settings.accounts {
         let accounts = store.accounts().context(
-            "accounts are on, but this store does not support them; hint: write store = \"sqlite:///var/lib/orders/orders.db\"",
+            "accounts are on, but this store does not support them\nhint: write store = \"sqlite:///var/lib/orders/orders.db\"",
         )?;
         Some(Arc::new(AccountService::new(accounts)))
     } else {

@@ -8,7 +8,6 @@ pub mod api;
 pub mod aws;
 pub mod caller;
 pub mod candidates;
-pub mod chain;
 pub mod cli;
 pub mod clock;
 mod exit;

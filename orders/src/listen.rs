@@ -51,7 +51,7 @@ impl Inherited {
             );
         }
         let listener = self.0.take_tcp_listener(0).context(
-            "use the socket that systemd passed; hint: set ListenStream= of orders.socket to \
+            "use the socket that systemd passed\nhint: set ListenStream= of orders.socket to \
              a TCP port or address",
         )?;
         let Some(listener) = listener else {
@@ -64,7 +64,7 @@ impl Inherited {
             && !fits(wanted, address)
         {
             bail!(
-                "`listen` is {wanted}, but systemd listens on {address}; hint: leave `listen` out, \
+                "`listen` is {wanted}, but systemd listens on {address}\nhint: leave `listen` out, \
                  or set ListenStream={wanted} by systemctl edit orders.socket"
             );
         }

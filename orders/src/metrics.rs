@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::aws::{Aws, CLOUDWATCH, FORM};
-use crate::chain::one_line;
 use crate::settings::MetricsSettings;
+use support::one_line;
 
 /// Points kept while CloudWatch does not respond: 15 minutes at the default interval. CloudWatch accepts up
 /// to 1000 in one call.
@@ -119,7 +119,7 @@ impl Publisher {
         self.aws
             .call(&CLOUDWATCH, None, &headers, body.into())
             .await
-            .context("PutMetricData; hint: allow the role cloudwatch:PutMetricData")?;
+            .context("PutMetricData\nhint: allow the role cloudwatch:PutMetricData")?;
         Ok(())
     }
 }

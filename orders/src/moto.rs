@@ -40,7 +40,7 @@ impl Moto {
             .spawn()
             .unwrap_or_else(|error| {
                 panic!(
-                    "moto does not start: {error}; hint: run `make setup`, or \
+                    "moto does not start: {error}\nhint: run `make setup`, or \
                      `pip install 'moto[server]'` and set ORDERS_TEST_MOTO to moto_server's path"
                 )
             });
@@ -52,7 +52,7 @@ impl Moto {
                 line.split_once("Running on ")
                     .map(|(_, url)| url.trim().to_owned())
             })
-            .expect("moto ended before it listened; hint: install moto for this Python");
+            .expect("moto ended before it listened\nhint: install moto for this Python");
         // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, endpoint }

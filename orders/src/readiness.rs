@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use crate::chain::one_line;
 use crate::store::Store;
+use support::one_line;
 
 /// Time between two probes. A load balancer's own interval is several seconds as well.
 const INTERVAL: Duration = Duration::from_secs(2);

@@ -58,7 +58,7 @@ impl VersityGw {
             .spawn()
             .unwrap_or_else(|error| {
                 panic!(
-                    "{} does not start: {error}; hint: make/versitygw.sh",
+                    "{} does not start: {error}\nhint: make/versitygw.sh",
                     program.display()
                 )
             });

@@ -76,6 +76,12 @@ fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
     error.chain().filter_map(|cause| cause.downcast_ref())
 }
 
+/// An error for a log: `what failed: why; hint: …`.
+#[must_use]
+pub fn one_line(error: &anyhow::Error) -> String {
+    Report::of(error).one_line()
+}
+
 /// An error as it is shown: its causes in one text, and its hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {

@@ -8,5 +8,5 @@ pub mod failure;
 pub mod files;
 mod suggest;
 
-pub use failure::{Failure, Report};
+pub use failure::{Failure, Report, one_line};
 pub use suggest::nearest;

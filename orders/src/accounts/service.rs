@@ -15,9 +15,9 @@ use super::password::{Hashing, NotHashed, Password};
 use super::session::{DEVICE_LIFETIME, DeviceToken, SESSION_LIFETIME, SessionToken};
 use super::{Account, Accounts, Registered};
 use crate::caller::Caller;
-use crate::chain::one_line;
 use crate::clock::Sweeps;
 use crate::order::{AccountId, FieldError, Order, OrderId};
+use support::one_line;
 
 /// Shortest and longest login, in characters.
 const LOGIN_LENGTH: std::ops::RangeInclusive<usize> = 3..=64;

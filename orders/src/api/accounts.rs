@@ -23,9 +23,9 @@ use crate::accounts::{
     SessionToken,
 };
 use crate::caller::Caller;
-use crate::chain::one_line;
 use crate::order::{AccountId, OrderId};
 use crate::problem::Problem;
+use support::one_line;
 
 /// Orders per page by default.
 const DEFAULT_LIMIT: usize = 20;

@@ -19,7 +19,7 @@ use percent_encoding::percent_decode_str;
 
 use super::shop::{STORE_TIMEOUT, within};
 use crate::candidates::Candidates;
-use crate::chain::one_line;
+use support::one_line;
 
 /// The path before a candidate's name.
 pub(super) const PREFIX: &str = "/candidate/";

@@ -13,10 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use super::cursor::{Cursor, PREFIX};
 use super::operator::require_operator;
 use super::shop::{STORE_TIMEOUT, Shop, within};
-use crate::chain::one_line;
 use crate::order::{Order, OrderId};
 use crate::problem::Problem;
 use crate::store::{FollowError, Position, Store};
+use support::one_line;
 
 /// Orders per page by default.
 const DEFAULT_LIMIT: usize = 100;

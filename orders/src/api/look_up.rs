@@ -11,10 +11,10 @@ use serde::Serialize;
 use super::accounts::customer;
 use super::operator::{bearer, is_operator};
 use super::shop::{STORE_TIMEOUT, Shop, within};
-use crate::chain::one_line;
 use crate::order::OrderId;
 use crate::problem::Problem;
 use crate::receipt::Receipt;
+use support::one_line;
 
 /// What the id alone shows: nothing that a customer wrote.
 #[derive(Debug, Serialize)]

@@ -15,12 +15,12 @@ use super::accounts::customer;
 use super::body::Form;
 use super::idempotency::{Key, REPLAYED};
 use super::shop::{STORE_TIMEOUT, Shop, within};
-use crate::chain::one_line;
 use crate::metrics::prometheus::Refusal;
 use crate::order::{Draft, OrderId};
 use crate::problem::Problem;
 use crate::receipt::Receipt;
 use crate::store::{CreateError, Entry, Kept, Store};
+use support::one_line;
 
 pub(super) async fn order_endpoint() -> &'static str {
     "Order endpoint OK"

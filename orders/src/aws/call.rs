@@ -336,7 +336,7 @@ mod tests {
                 StatusCode::BAD_REQUEST,
                 Bytes::from(body.to_string()),
             ));
-            let message = crate::chain::one_line(&error.into());
+            let message = support::one_line(&error.into());
             let named = message.contains("this host's clock is too far from AWS's; hint: set it");
             assert_eq!(named, expected, "{message}");
         }

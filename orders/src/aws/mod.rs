@@ -68,7 +68,7 @@ impl Aws {
                 return Ok(region.to_owned());
             }
             self.metadata("placement/region").await.context(
-                "find the region; hint: set AWS_REGION, or [s3] region in the settings file",
+                "find the region\nhint: set AWS_REGION, or [s3] region in the settings file",
             )
         });
         Ok(region.await?.as_str())

@@ -53,7 +53,7 @@ pub fn client(url: &str, timeout: Duration) -> anyhow::Result<Client> {
         builder = builder.tls_certs_only([]);
     }
     builder.build().with_context(|| {
-        format!("prepare a client for {url}; hint: install the package ca-certificates, which https needs")
+        format!("prepare a client for {url}\nhint: install the package ca-certificates, which https needs")
     })
 }
 

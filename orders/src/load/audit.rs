@@ -173,7 +173,7 @@ impl DirectStore {
             && matches!(file.try_exists(), Ok(false))
         {
             bail!(
-                "there is no store at {address}; hint: use the service's store, as its log reports it \
+                "there is no store at {address}\nhint: use the service's store, as its log reports it \
                  does in the line `listening`"
             );
         }
@@ -193,12 +193,12 @@ impl Service {
             StatusCode::OK => serde_json::from_slice(&body)
                 .with_context(|| format!("{url} did not return a list of orders")),
             StatusCode::UNAUTHORIZED => bail!(
-                "{} refuses the operator token; hint: use the one in the service's \
+                "{} refuses the operator token\nhint: use the one in the service's \
                  operator_token_file",
                 self.base
             ),
             StatusCode::FORBIDDEN => bail!(
-                "{} has no operator token; hint: start it with operator_token_file set",
+                "{} has no operator token\nhint: start it with operator_token_file set",
                 self.base
             ),
             // For instance if clocks differ by more than an hour.

@@ -269,7 +269,7 @@ fn tls() -> anyhow::Result<TlsConnector> {
     let (added, _) =
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if added == 0 {
-        bail!("the system has no trusted certificates; hint: install the package ca-certificates");
+        bail!("the system has no trusted certificates\nhint: install the package ca-certificates");
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -60,7 +60,7 @@ impl Ledger {
             && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
         {
             bail!(
-                "the ledger {} is being written by another load; hint: choose another file",
+                "the ledger {} is being written by another load\nhint: choose another file",
                 path.display()
             );
         }
@@ -177,7 +177,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Entries> {
         }
         if parse_line(&mut entries, line).is_none() {
             bail!(
-                "{}:{}: not a ledger line; hint: use a file that `orders load --ledger` wrote",
+                "{}:{}: not a ledger line\nhint: use a file that `orders load --ledger` wrote",
                 path.display(),
                 index + 1
             );

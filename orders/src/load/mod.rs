@@ -262,7 +262,7 @@ fn rate(text: &str) -> anyhow::Result<f64> {
         None | Some((_, "s")) => (text.trim_end_matches("/s"), 1.0),
         Some((number, "m" | "min")) => (number, 60.0),
         Some((number, "h")) => (number, 3600.0),
-        Some(_) => bail!("unknown unit of the rate; hint: use s, min or h, as in 5/s or 30/min"),
+        Some(_) => bail!("unknown unit of the rate\nhint: use s, min or h, as in 5/s or 30/min"),
     };
     match number.parse::<f64>() {
         Ok(number) if number > 0.0 && number / seconds <= 100_000.0 => Ok(number / seconds),
@@ -284,13 +284,13 @@ fn duration(text: &str) -> anyhow::Result<Duration> {
         "ms" => 0.001,
         "m" => 60.0,
         "h" => 3600.0,
-        _ => bail!("the time needs a unit; hint: use ms, s, m or h, as in 90s"),
+        _ => bail!("the time needs a unit\nhint: use ms, s, m or h, as in 90s"),
     };
     match digits.parse::<f64>() {
         Ok(number) if number > 0.0 && number * seconds <= 1e9 => {
             Ok(Duration::from_secs_f64(number * seconds))
         }
-        _ => bail!("the time must be above 0; hint: write it as in 500ms, 90s, 5m or 1h"),
+        _ => bail!("the time must be above 0\nhint: write it as in 500ms, 90s, 5m or 1h"),
     }
 }
 

@@ -20,9 +20,9 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::chain::one_line;
 use crate::order::{Order, OrderId};
 use crate::store::Store;
+use support::one_line;
 
 pub use sns::SnsTopic;
 

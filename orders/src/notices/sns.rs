@@ -49,7 +49,7 @@ impl Topic for SnsTopic {
             .await
             .with_context(|| {
                 format!(
-                    "Publish to {}; hint: allow the role sns:Publish on it",
+                    "Publish to {}\nhint: allow the role sns:Publish on it",
                     self.arn
                 )
             })?;

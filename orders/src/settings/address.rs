@@ -95,7 +95,7 @@ impl FromStr for StoreAddress {
                 if user.contains(':') || options.contains("password=") {
                     bail!(
                         "store {scheme}://… contains a password, which others can read in the list of \
-                         processes; hint: leave it out, and name a file with it in store_password_file"
+                         processes\nhint: leave it out, and name a file with it in store_password_file"
                     );
                 }
                 if scheme.starts_with("postgres") {
@@ -164,7 +164,7 @@ impl FromStr for CandidatesAddress {
                 table: table(text, rest)?,
             }),
             _ => bail!(
-                "candidates {text:?} is unknown; hint: write embedded or dynamodb://Candidates"
+                "candidates {text:?} is unknown\nhint: write embedded or dynamodb://Candidates"
             ),
         }
     }
@@ -175,7 +175,7 @@ impl FromStr for CandidatesAddress {
 fn table(text: &str, name: &str) -> anyhow::Result<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     if !(3..=255).contains(&name.len()) || !name.chars().all(fits) {
-        bail!("{text:?} has no valid table name; hint: use 3 to 255 letters, digits, _, - and .");
+        bail!("{text:?} has no valid table name\nhint: use 3 to 255 letters, digits, _, - and .");
     }
     Ok(name.to_owned())
 }

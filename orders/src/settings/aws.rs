@@ -42,7 +42,7 @@ impl AwsSettings {
                     .iter()
                     .any(|scheme| endpoint.starts_with(scheme))
             {
-                bail!("the endpoint {endpoint:?} is not a URL; hint: write http://host:port");
+                bail!("the endpoint {endpoint:?} is not a URL\nhint: write http://host:port");
             }
         }
         Ok(())

@@ -123,7 +123,7 @@ impl PublicUrl {
     fn parse(text: String) -> anyhow::Result<Self> {
         let wrong = || {
             anyhow::anyhow!(
-                "public_url {text:?} is not a valid base URL; hint: write https://shop.example.org, without a path"
+                "public_url {text:?} is not a valid base URL\nhint: write https://shop.example.org, without a path"
             )
         };
         let url: reqwest::Url = text.parse().map_err(|_| wrong())?;
@@ -155,7 +155,7 @@ impl Secret {
         let text = std::fs::read_to_string(path).with_context(|| format!("read {key} {path}"))?;
         let line = text.lines().next().unwrap_or_default();
         if line.is_empty() {
-            bail!("{key} {path} is empty; hint: write the secret into its first line");
+            bail!("{key} {path} is empty\nhint: write the secret into its first line");
         }
         Ok(Self(line.to_owned()))
     }
@@ -218,20 +218,20 @@ impl Settings {
         let address = |listen: String| {
             listen.parse().map_err(|_| {
                 let like = listen::DEFAULT;
-                anyhow::anyhow!("listen {listen:?} is not an address; hint: write {like}")
+                anyhow::anyhow!("listen {listen:?} is not an address\nhint: write {like}")
             })
         };
         let listen = given(raw.listen).map(address).transpose()?;
         let operator_listen = given(raw.operator_listen).map(|listen| {
             listen.parse().map_err(|_| {
                 anyhow::anyhow!(
-                    "operator_listen {listen:?} is not an address; hint: write 127.0.0.1:9151"
+                    "operator_listen {listen:?} is not an address\nhint: write 127.0.0.1:9151"
                 )
             })
         });
         let operator_listen: Option<SocketAddr> = operator_listen.transpose()?;
         if operator_listen.is_some_and(|own| own.port() != 0 && listen == Some(own)) {
-            bail!("operator_listen is the same as `listen`; hint: choose another port");
+            bail!("operator_listen is the same as `listen`\nhint: choose another port");
         }
         let store = match raw.store.as_deref() {
             Some(store) => store.parse()?,
@@ -240,11 +240,11 @@ impl Settings {
         let metrics = metrics(raw.metrics_namespace, raw.metrics_interval_seconds)?;
         let drain = raw.drain_seconds.unwrap_or(DEFAULT_DRAIN_SECONDS);
         if drain > 300 {
-            bail!("drain_seconds is {drain}; hint: choose at most 300");
+            bail!("drain_seconds is {drain}\nhint: choose at most 300");
         }
         let lame_duck = raw.lame_duck_seconds.unwrap_or(DEFAULT_LAME_DUCK_SECONDS);
         if lame_duck > 300 {
-            bail!("lame_duck_seconds is {lame_duck}; hint: choose at most 300");
+            bail!("lame_duck_seconds is {lame_duck}\nhint: choose at most 300");
         }
         let operator_token = raw
             .operator_token_file
@@ -277,7 +277,7 @@ impl Settings {
         let forwarded_hops = raw.forwarded_hops.unwrap_or(0);
         if forwarded_hops > 10 {
             bail!(
-                "forwarded_hops is {forwarded_hops}; hint: choose the number of your own proxies, 0 to 10"
+                "forwarded_hops is {forwarded_hops}\nhint: choose the number of your own proxies, 0 to 10"
             );
         }
         let notices_topic = given(raw.notices_topic);
@@ -330,17 +330,17 @@ fn flowers(raw: Option<Vec<String>>) -> anyhow::Result<Vec<String>> {
     let flowers = raw.unwrap_or_else(|| DEFAULT_FLOWERS.map(str::to_owned).to_vec());
     if flowers.is_empty() {
         bail!(
-            "flowers is empty; hint: leave it out to sell {}",
+            "flowers is empty\nhint: leave it out to sell {}",
             DEFAULT_FLOWERS.join(", ")
         );
     }
     for (index, flower) in flowers.iter().enumerate() {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if flower.is_empty() || flower.len() > 64 || !flower.chars().all(fits) {
-            bail!("flowers contains {flower:?}; hint: use letters, digits, _ and -, at most 64");
+            bail!("flowers contains {flower:?}\nhint: use letters, digits, _ and -, at most 64");
         }
         if flowers[..index].contains(flower) {
-            bail!("flowers contains {flower:?} twice; hint: name each once");
+            bail!("flowers contains {flower:?} twice\nhint: name each once");
         }
     }
     Ok(flowers)
@@ -352,7 +352,7 @@ fn metrics(
 ) -> anyhow::Result<Option<MetricsSettings>> {
     let interval = interval.unwrap_or(DEFAULT_METRICS_INTERVAL_SECONDS);
     if !(1..=60).contains(&interval) {
-        bail!("metrics_interval_seconds is {interval}; hint: choose 1 to 60");
+        bail!("metrics_interval_seconds is {interval}\nhint: choose 1 to 60");
     }
     let Some(namespace) = given(namespace) else {
         return Ok(None);
@@ -373,7 +373,7 @@ fn metrics(
 fn connections(raw: Option<u32>) -> anyhow::Result<u32> {
     let connections = raw.unwrap_or(DEFAULT_CONNECTIONS);
     if !(1..=100).contains(&connections) {
-        bail!("store_connections is {connections}; hint: choose 1 to 100");
+        bail!("store_connections is {connections}\nhint: choose 1 to 100");
     }
     Ok(connections)
 }
@@ -382,7 +382,7 @@ fn tls(raw: Option<&str>) -> anyhow::Result<Tls> {
     match raw {
         None | Some("verify") => Ok(Tls::Verify),
         Some("off") => Ok(Tls::Off),
-        Some(other) => bail!("store_tls {other:?} is unknown; hint: write verify or off"),
+        Some(other) => bail!("store_tls {other:?} is unknown\nhint: write verify or off"),
     }
 }
 
@@ -390,7 +390,7 @@ fn unknown_fields(raw: Option<&str>) -> anyhow::Result<UnknownFields> {
     match raw {
         None | Some("keep") => Ok(UnknownFields::Keep),
         Some("refuse") => Ok(UnknownFields::Refuse),
-        Some(other) => bail!("unknown_fields {other:?} is unknown; hint: write keep or refuse"),
+        Some(other) => bail!("unknown_fields {other:?} is unknown\nhint: write keep or refuse"),
     }
 }
 
@@ -490,13 +490,13 @@ mod tests {
             (
                 &[],
                 "stroe = 'x'",
-                "unknown key `stroe`; hint: did you mean `store`?",
+                "unknown key `stroe`\nhint: did you mean `store`?",
             ),
             (&[], "zzz = 1", "hint: use one of listen, store,"),
             (
                 &[],
                 "[s3]\nregoin = 'x'",
-                "unknown key `s3.regoin`; hint: did you mean `region`?",
+                "unknown key `s3.regoin`\nhint: did you mean `region`?",
             ),
             (
                 &[],
@@ -507,7 +507,7 @@ mod tests {
             (
                 &[("ORDERS_STORE", "ftp://x")],
                 "",
-                "has an unknown scheme; hint: write file:///",
+                "has an unknown scheme\nhint: write file:///",
             ),
             (
                 &[("ORDERS_STORE", "file://x")],
@@ -522,7 +522,7 @@ mod tests {
             (
                 &[("ORDERS_LISTEN", "8080")],
                 "",
-                "is not an address; hint: write 0.0.0.0:8080",
+                "is not an address\nhint: write 0.0.0.0:8080",
             ),
             (
                 &[("ORDERS_DRAIN_SECONDS", "ten")],
@@ -552,7 +552,7 @@ mod tests {
             (
                 &[("ORDERS_STORE", "postgres://shop:hush@db/shop")],
                 "",
-                "contains a password, which others can read in the list of processes; hint: leave it out",
+                "contains a password, which others can read in the list of processes\nhint: leave it out",
             ),
             (
                 &[("ORDERS_STORE", "postgres://shop@db/shop?password=hush")],
@@ -562,7 +562,7 @@ mod tests {
             (
                 &[("ORDERS_STORE", "sqlite:orders.db")],
                 "",
-                "has no scheme; hint: write file:///",
+                "has no scheme\nhint: write file:///",
             ),
             (
                 &[("ORDERS_STORE", "dynamodb://x")],
@@ -620,7 +620,7 @@ mod tests {
         let settings = load(RawSettings::default(), &[("ORDERS_STROE", "x")], "").unwrap();
         assert_eq!(
             settings.warnings,
-            ["unknown variable ORDERS_STROE; hint: did you mean `ORDERS_STORE`?"]
+            ["unknown variable ORDERS_STROE\nhint: did you mean `ORDERS_STORE`?"]
         );
     }
 }

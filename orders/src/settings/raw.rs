@@ -155,9 +155,9 @@ impl RawSettings {
         ) {
             if !known.contains(&key.as_str()) {
                 bail!(
-                    "{}: unknown key `{within}{key}`; {}",
+                    "{}: unknown key `{within}{key}`\nhint: {}",
                     path.display(),
-                    nearest(key, known)
+                    suggestion(key, known)
                 );
             }
         }
@@ -169,17 +169,12 @@ fn variable(key: &str) -> String {
     format!("ORDERS_{}", key.to_uppercase())
 }
 
-/// A hint with the most similar key, or all keys.
-fn nearest(key: &str, known: &[&str]) -> String {
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(key, candidate), candidate))
-        .min()
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 3)
-        .map_or_else(
-            || format!("hint: use one of {}", known.join(", ")),
-            |(_, candidate)| format!("hint: did you mean `{candidate}`?"),
-        )
+/// Suggests the most similar key, or all keys.
+fn suggestion(key: &str, known: &[&str]) -> String {
+    match support::nearest(key, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("use one of {}", known.join(", ")),
+    }
 }
 
 /// Warnings about unknown variables with our prefix. They are not refused, since other programs may use them.
@@ -193,6 +188,11 @@ pub(super) fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<S
     environment
         .keys()
         .filter(|name| name.starts_with("ORDERS_") && !known.contains(&name.as_str()))
-        .map(|name| format!("unknown variable {name}; {}", nearest(name, &known)))
+        .map(|name| {
+            format!(
+                "unknown variable {name}; hint: {}",
+                suggestion(name, &known)
+            )
+        })
         .collect()
 }

@@ -160,7 +160,7 @@ impl DynamoDbStore {
         if let Some(claim) = &entry.claim
             && let Some(item) = self.item(&claim_pk(claim), "claim").await?
         {
-            if text(&item, "fingerprint") != hex(&claim.fingerprint) {
+            if text(&item, "fingerprint") != hex::encode(claim.fingerprint) {
                 return Ok(Err(CreateError::KeyReused));
             }
             let id: OrderId = text(&item, "id")
@@ -274,7 +274,7 @@ fn key(pk: &str, sk: &str) -> Value {
 }
 
 fn claim_pk(claim: &Claim) -> String {
-    format!("claim#{}", hex(&claim.key))
+    format!("claim#{}", hex::encode(claim.key))
 }
 
 fn order_item(order: &Order) -> anyhow::Result<Value> {
@@ -286,14 +286,10 @@ fn order_item(order: &Order) -> anyhow::Result<Value> {
 fn claim_item(claim: &Claim, order: &Order) -> Value {
     let mut item = key(&claim_pk(claim), "claim");
     item["id"] = json!({ "S": sk(order.id) });
-    item["fingerprint"] = json!({ "S": hex(&claim.fingerprint) });
+    item["fingerprint"] = json!({ "S": hex::encode(claim.fingerprint) });
     let expires_at = jiff::Timestamp::now().as_second() + CLAIM_LIFETIME.as_secs();
     item["expires_at"] = json!({ "N": expires_at.to_string() });
     json!({ "Item": item, "ConditionExpression": "attribute_not_exists(pk)" })
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The reason codes of a cancelled transaction, one per item.

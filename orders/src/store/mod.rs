@@ -73,7 +73,7 @@ pub fn open_candidates(
     match address {
         CandidatesAddress::Embedded => store.candidates().map(Some).with_context(|| {
             format!(
-                "{} does not support candidates; hint: write candidates = \"dynamodb://Candidates\"",
+                "{} does not support candidates\nhint: write candidates = \"dynamodb://Candidates\"",
                 settings.store
             )
         }),

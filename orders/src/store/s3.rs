@@ -257,7 +257,7 @@ impl S3Store {
         let ours = Claimed {
             id: entry.order.id,
             received_at: entry.order.received_at,
-            fingerprint: hex(&claim.fingerprint),
+            fingerprint: hex::encode(claim.fingerprint),
             receipt_secret: receipt.map(|receipt| receipt.reveal().to_owned()),
         };
         let kept = self.claim(claim, &ours).await;
@@ -280,7 +280,7 @@ impl S3Store {
         let key = self
             .claims
             .clone()
-            .join(format!("{}.json", hex(&claim.key)));
+            .join(format!("{}.json", hex::encode(claim.key)));
         match self
             .put_new(&key, serde_json::to_vec(ours)?, None, Some(ours.id))
             .await?
@@ -371,7 +371,7 @@ impl S3Store {
                 let cause = if is_clock_error(&error) {
                     format!(": {}", aws::WRONG_CLOCK)
                 } else {
-                    "; hint: allow the role s3:ListBucket".to_owned()
+                    "\nhint: allow the role s3:ListBucket".to_owned()
                 };
                 let context = format!("list s3://{}/{start}{cause}", self.bucket);
                 anyhow::Error::new(error).context(context)
@@ -419,7 +419,7 @@ impl S3Store {
                 aws::WRONG_CLOCK
             ),
             Err(Error::PermissionDenied { source, .. }) => bail!(
-                "{doing} s3://{}/{} is not allowed: {source}; hint: allow the role s3:PutObject, \
+                "{doing} s3://{}/{} is not allowed: {source}\nhint: allow the role s3:PutObject, \
                  s3:GetObject and s3:ListBucket",
                 self.bucket,
                 self.orders
@@ -468,15 +468,6 @@ fn may_have_arrived(error: &Error) -> bool {
         source = error.source();
     }
     false
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write as _;
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The id in the last part of a key.

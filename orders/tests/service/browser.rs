@@ -79,7 +79,7 @@ impl Driver {
         };
         while driver.port == 0 {
             let line = printed.recv_timeout(TEST_TIMEOUT).expect(
-                "chromedriver prints its port; hint: make/setup.sh test installs chromium-driver",
+                "chromedriver prints its port\nhint: make/setup.sh test installs chromium-driver",
             );
             if let Some((_, port)) = line.split_once("successfully on port ") {
                 driver.port = port.trim_end_matches('.').parse().unwrap();

@@ -355,7 +355,7 @@ fn invalid_settings_exit_with_2_and_a_hint() {
         (
             vec!["--config", file],
             2,
-            "unknown key `stroe`; hint: did you mean `store`?",
+            "unknown key `stroe`\nhint: did you mean `store`?",
         ),
         (
             vec!["--store", "here"],

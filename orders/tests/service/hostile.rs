@@ -267,7 +267,7 @@ fn ten_thousand_idle_connections_are_cheap() {
     let hard = limit.maximum.unwrap_or(u64::MAX);
     assert!(
         hard >= 20_000,
-        "the limit on open files is {hard}; hint: ulimit -Hn 65536"
+        "the limit on open files is {hard}\nhint: ulimit -Hn 65536"
     );
     limit.current = Some(hard.min(20_000));
     rustix::process::setrlimit(resource, limit).unwrap();

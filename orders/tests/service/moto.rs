@@ -28,7 +28,7 @@ impl Moto {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("moto does not start: {error}; hint: run `make setup`"));
+            .unwrap_or_else(|error| panic!("moto does not start: {error}\nhint: run `make setup`"));
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = lines
             .by_ref()

@@ -77,7 +77,7 @@ fn try_all(service: &Service, folder: &Path, more: &[&str]) -> (u32, u32) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/schemathesis");
     assert!(
         program.exists(),
-        "{} is not there; hint: make/setup.sh test installs it",
+        "{} is not there\nhint: make/setup.sh test installs it",
         program.display()
     );
     let output = Command::new(&program)

@@ -32,7 +32,7 @@ fn analyze(arguments: &[&str], unit: &Path) {
         .args(arguments)
         .arg(unit)
         .output()
-        .expect("systemd-analyze runs; hint: install the package systemd");
+        .expect("systemd-analyze runs\nhint: install the package systemd");
     let printed = [output.stdout, output.stderr].concat();
     let printed = String::from_utf8_lossy(&printed);
     assert!(output.status.success(), "{printed}");

@@ -74,7 +74,7 @@ async fn an_order_with_an_old_id_is_refused() {
         let Err(CreateError::NotKept(error)) = refused else {
             panic!("{refused:?}");
         };
-        let message = crate::chain::one_line(&error);
+        let message = support::one_line(&error);
         assert!(message.contains("this host's clock was wrong"), "{message}");
     }
 }
@@ -88,7 +88,7 @@ async fn a_clock_that_dynamodb_refuses_is_named() {
     })
     .await;
     let error = store(&flaky.endpoint, "shop").probe().await.unwrap_err();
-    let message = crate::chain::one_line(&error);
+    let message = support::one_line(&error);
     assert!(
         message.contains("this host's clock is too far from AWS's; hint: set it"),
         "{message}"

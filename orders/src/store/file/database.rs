@@ -138,7 +138,7 @@ impl DatabaseHandle {
                     self.failures.note();
                 }
                 bail!(
-                    "{} was deleted while it was in use; hint: restore it (or mount its disk), or restart \
+                    "{} was deleted while it was in use\nhint: restore it (or mount its disk), or restart \
                      the service to begin with no orders",
                     self.file.display()
                 );
@@ -239,18 +239,18 @@ impl DatabaseHandle {
     fn explain(&self, error: DatabaseError) -> anyhow::Error {
         let hint = match &error {
             DatabaseError::DatabaseAlreadyOpen => {
-                "another process has it open; hint: stop it (fuser -v shows it), or \
+                "another process has it open\nhint: stop it (fuser -v shows it), or \
                  use the running service over HTTP"
             }
             DatabaseError::Storage(StorageError::Corrupted(_))
             | DatabaseError::UpgradeRequired(_) => {
-                "it is damaged or not an order store; hint: move it away and restore a backup, or restart \
+                "it is damaged or not an order store\nhint: move it away and restore a backup, or restart \
                  without it to begin with no orders"
             }
             DatabaseError::Storage(StorageError::Io(error))
                 if error.kind() == std::io::ErrorKind::InvalidData =>
             {
-                "it is damaged or not an order store; hint: move it away and restore a backup, or restart \
+                "it is damaged or not an order store\nhint: move it away and restore a backup, or restart \
                  without it to begin with no orders"
             }
             _ => "it cannot be opened",
@@ -328,7 +328,7 @@ impl Database {
             && format != FORMAT
         {
             bail!(
-                "{} has format {format}, this program supports {FORMAT}; hint: start the newer version of orders that wrote it",
+                "{} has format {format}, this program supports {FORMAT}\nhint: start the newer version of orders that wrote it",
                 self.file.display()
             );
         }

@@ -114,7 +114,7 @@ pub(super) fn free_space(folder: &Path) -> anyhow::Result<u64> {
 pub(super) fn require_space(free: u64, folder: &Path) -> anyhow::Result<()> {
     if free < MIN_FREE {
         bail!(
-            "the disk of {} is full: {} MiB left, {} are needed; hint: free some space; the service resumes by itself",
+            "the disk of {} is full: {} MiB left, {} are needed\nhint: free some space; the service resumes by itself",
             folder.display(),
             free >> 20,
             MIN_FREE >> 20

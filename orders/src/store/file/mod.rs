@@ -98,7 +98,7 @@ impl FileStore {
 
 fn writer_ended() -> anyhow::Error {
     anyhow!(
-        "the order writer thread has ended; hint: find the cause in the log and restart the service"
+        "the order writer thread has ended\nhint: find the cause in the log and restart the service"
     )
 }
 

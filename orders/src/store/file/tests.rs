@@ -393,7 +393,7 @@ async fn a_damaged_file_is_reported_and_not_modified() {
         let store = store(&place);
         let error = message(store.probe().await);
         assert!(
-            error.contains("is damaged or not an order store; hint: move it away"),
+            error.contains("is damaged or not an order store\nhint: move it away"),
             "{what}: {error}"
         );
         assert!(!error.contains("Rose Row"), "{what}: {error}");

@@ -342,7 +342,7 @@ async fn a_clock_that_s3_refuses_is_named() {
     };
     let listed = store.list(OrderId::new(), 1).await.unwrap_err();
     for error in [probed, placed, listed] {
-        let message = crate::chain::one_line(&error);
+        let message = support::one_line(&error);
         let hint = message.split_once("; hint: ").expect(&message).1;
         assert!(
             message.contains("this host's clock is too far from AWS's"),

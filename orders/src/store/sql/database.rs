@@ -78,7 +78,7 @@ impl Database {
                     .disable_statement_logging();
                 if options.get_database().is_none() {
                     bail!(
-                        "store {} names no database; hint: write mysql://user@host/database",
+                        "store {} names no database\nhint: write mysql://user@host/database",
                         address.url
                     );
                 }
@@ -101,7 +101,7 @@ impl Database {
                     .disable_statement_logging();
                 if options.get_database().is_none() {
                     bail!(
-                        "store {} names no database; hint: write postgres://user@host/database",
+                        "store {} names no database\nhint: write postgres://user@host/database",
                         address.url
                     );
                 }
@@ -185,7 +185,7 @@ impl Database {
                 tracing::warn!(
                     setting,
                     value,
-                    "this server may lose acknowledged orders in a crash; hint: set it to {safe}"
+                    "this server may lose acknowledged orders in a crash\nhint: set it to {safe}"
                 );
             }
         }

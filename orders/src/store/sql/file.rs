@@ -58,7 +58,7 @@ impl DatabaseFile {
             && self.identify()? != *open
         {
             bail!(
-                "{} was replaced while it was open; hint: systemctl restart orders",
+                "{} was replaced while it was open\nhint: systemctl restart orders",
                 self.path.display()
             );
         }

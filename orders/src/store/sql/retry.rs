@@ -91,7 +91,7 @@ pub(super) fn explain(error: sqlx::Error) -> anyhow::Error {
         ),
         sqlx::Error::Protocol(text) if text.starts_with("RSA auth backend disabled") => {
             anyhow!(
-                "the server requires TLS for this user's password; hint: set store_tls to verify"
+                "the server requires TLS for this user's password\nhint: set store_tls to verify"
             )
         }
         // Without the driver's text, which only repeats it.
@@ -107,7 +107,7 @@ pub(super) fn explain(error: sqlx::Error) -> anyhow::Error {
                 // SQLITE_CORRUPT and SQLITE_NOTADB.
                 if matches!(&*code, "11" | "26") {
                     return anyhow!(
-                        "{error}; hint: restore a backup, or save what can be read with \
+                        "{error}\nhint: restore a backup, or save what can be read with \
                          `sqlite3 orders.db .recover`"
                     );
                 }

@@ -338,7 +338,7 @@ fn program(kind: Kind, name: &str) -> PathBuf {
         .find(|path| path.exists())
         .unwrap_or_else(|| {
             panic!(
-                "no {name}; hint: run `make/setup.sh test`, or install Debian's \
+                "no {name}\nhint: run `make/setup.sh test`, or install Debian's \
                  mariadb-server-core and postgresql"
             )
         })
@@ -360,7 +360,7 @@ fn mariadb_tables() -> Vec<u8> {
             .flat_map(|folder| ["mysql", "mariadb"].map(|of| format!("{folder}/{of}_{name}")))
             .find_map(|path| fs::read(path).ok());
         let found = found
-            .unwrap_or_else(|| panic!("no {name} of MariaDB's; hint: run `make/setup.sh test`"));
+            .unwrap_or_else(|| panic!("no {name} of MariaDB's\nhint: run `make/setup.sh test`"));
         sql.extend_from_slice(&found);
     }
     sql

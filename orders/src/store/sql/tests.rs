@@ -408,7 +408,7 @@ fn a_password_that_requires_tls_has_a_hint() {
     let error = sqlx::Error::Protocol("RSA auth backend disabled; enable feature `rsa`".into());
     let message = super::retry::explain(error).to_string();
     assert!(
-        message.contains("password; hint: set store_tls"),
+        message.contains("password\nhint: set store_tls"),
         "{message}"
     );
 }

@@ -34,7 +34,7 @@ async fn says_so(store: &FileStore, what: &str) {
     let saying = async {
         loop {
             let error = format!("{:#}", use_all(store).await.expect_err(what));
-            if error.contains("is damaged or not an order store; hint: move it away") {
+            if error.contains("is damaged or not an order store\nhint: move it away") {
                 return;
             }
             tokio::task::yield_now().await;
