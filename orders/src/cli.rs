@@ -98,7 +98,7 @@ struct ServeArgs {
     #[arg(long, value_name = "SECONDS")]
     drain_seconds: Option<u64>,
     /// Seconds to keep serving after SIGTERM while reporting not ready and closing each connection after its
-    /// answer [default: 5]
+    /// response [default: 5]
     #[arg(long, value_name = "SECONDS")]
     lame_duck_seconds: Option<u64>,
     /// Settings file [default: /etc/orders/orders.toml, if it exists]

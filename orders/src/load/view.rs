@@ -160,7 +160,7 @@ impl View {
                 per_second(report.placed, self.before.placed)
             ),
             format!(
-                " in flight {:>3}               failed {:>9}   retried {}",
+                "in flight {:>3}               failed {:>9}   retried {}",
                 now.due.saturating_sub(answered),
                 report.failed(),
                 report.retried
