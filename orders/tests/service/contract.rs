@@ -382,3 +382,21 @@ fn invalid_settings_exit_with_2_and_a_hint() {
         assert!(printed.contains(part), "{args:?}: {printed}");
     }
 }
+
+#[test]
+fn help_of_every_verb() {
+    for (name, verb) in [
+        ("help", &[][..]),
+        ("help-load", &["load"]),
+        ("help-check", &["check"]),
+    ] {
+        let output = orders()
+            .args(verb)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        insta::assert_snapshot!(name, String::from_utf8_lossy(&output.stdout));
+    }
+}
