@@ -2,7 +2,9 @@
 //! first change* ([`preflight`](crate::preflight)), so nothing may be called that is not in here.
 //!
 //! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same for people; a test holds them together. The tests
-//! over the wire compile this file too, and deny every row in turn: it depends on nothing else of this program.
+//! over the wire compile this file too, and deny every row in turn: it depends on nothing else of this program but the names of EC2's dry runs.
+
+use crate::cloud::Permission;
 
 /// Who makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,43 +104,6 @@ impl Resource {
     pub(crate) fn has_own_policy(self) -> bool {
         matches!(self, Self::Key | Self::Bucket | Self::Objects)
     }
-}
-
-/// A call of EC2 whose permission its own dry run answers for. Named as the calls are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Permission {
-    DescribeImages,
-    DescribeImageAttribute,
-    DescribeInstances,
-    DescribeInstanceStatus,
-    DescribeInstanceTypes,
-    DescribeSnapshots,
-    DescribeKeyPairs,
-    DescribeSecurityGroups,
-    DescribeSubnets,
-    DescribeVolumes,
-    DescribeNetworkInterfaces,
-    DescribeVpcs,
-    DescribeRegions,
-    DescribeLaunchTemplateVersions,
-    GetConsoleOutput,
-    ImportKeyPair,
-    DeleteKeyPair,
-    CreateSecurityGroup,
-    AuthorizeSecurityGroupIngress,
-    DeleteSecurityGroup,
-    StopInstances,
-    TerminateInstances,
-    CreateTags,
-    CreateImage,
-    ModifyImageAttribute,
-    ModifySnapshotAttribute,
-    DeregisterImage,
-    DeleteSnapshot,
-    DeleteVolume,
-    DeleteNetworkInterface,
-    CreateLaunchTemplateVersion,
-    DeleteLaunchTemplateVersions,
 }
 
 /// How a permission is asked for. Where that gives no answer, IAM's simulation is asked.

@@ -3,12 +3,17 @@
 //! Each story has a cloud of its own, up until it is dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
 //! beside the program under test: `cargo build -p rehearsal` makes it.
 
+#[path = "../src/cloud/permission.rs"]
+mod permission;
 #[expect(
     dead_code,
     reason = "the program's own table, of which tests read a part"
 )]
 #[path = "../src/permissions.rs"]
 mod permissions;
+mod cloud {
+    pub(crate) use crate::permission::Permission;
+}
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};

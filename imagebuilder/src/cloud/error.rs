@@ -79,6 +79,16 @@ impl CloudError {
         )
     }
 
+    /// Whether its code is this one; AWS's SDKs disagree on the suffix `Fault`.
+    pub(crate) fn has_code(&self, code: &str) -> bool {
+        self.code == code || self.code.strip_suffix("Fault") == Some(code)
+    }
+
+    /// Whether the same call may succeed when it is repeated.
+    pub(crate) fn is_transient(&self) -> bool {
+        matches!(self.kind, Kind::Throttled | Kind::Unreachable | Kind::Other)
+    }
+
     /// The service's error code, empty when it never answered.
     pub(crate) fn code(&self) -> &str {
         &self.code
@@ -99,3 +109,6 @@ impl fmt::Display for CloudError {
 }
 
 impl std::error::Error for CloudError {}
+
+/// The result of every call.
+pub(crate) type Answer<T> = Result<T, CloudError>;

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::Permission;
 use super::{Answer, Owned, Tags};
 use crate::ids::{
     ImageId, InstanceId, KeyPairId, NetworkInterfaceId, SecurityGroupId, SubnetId, VolumeId, VpcId,
 };
-pub(crate) use crate::permissions::Permission;
 
 /// What an instance is launched with. IMDSv2 is always required and a shutdown always terminates.
 #[derive(Clone, Debug, PartialEq, Eq)]

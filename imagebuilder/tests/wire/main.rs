@@ -8,12 +8,17 @@
 
 mod denials;
 mod house;
+#[path = "../../src/cloud/permission.rs"]
+mod permission;
 #[expect(
     dead_code,
     reason = "the program's own table, of which tests read a part"
 )]
 #[path = "../../src/permissions.rs"]
 mod permissions;
+mod cloud {
+    pub(crate) use crate::permission::Permission;
+}
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_autoscaling::types as sdk;
 use jiff::Timestamp;
 
-use super::{failed, incomplete};
+use super::error::{failed, incomplete};
 use crate::cloud::{
     Action, Activities, Activity, ActivityOutcome, Answer, Fleet, Group, GroupLaunches,
     GroupMember, HealthSource, Hook, HookMoment, Lifecycle, MixedFeature, Preferences, Refresh,

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use aws_sdk_ec2::types::{Filter, LaunchPermission, LaunchPermissionModifications, Tag};
 use aws_sdk_ec2::types::{OperationType, SnapshotAttributeName};
 
-use super::failed;
+use super::error::failed;
 use crate::cloud::{
     Answer, CloudError, Image, ImageState, Images, Kind, Owned, Search, Snapshot, Tags,
 };

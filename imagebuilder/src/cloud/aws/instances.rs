@@ -9,8 +9,8 @@ use aws_sdk_ec2::types::{
     ResourceType, ShutdownBehavior, SnapshotAttributeName, SummaryStatus, TagSpecification,
 };
 
+use super::error::{failed, incomplete};
 use super::images::{ec2_tags, every, filter, gone_is_fine, tag_filter, tags};
-use super::{failed, incomplete};
 use crate::cloud::{
     Answer, CloudError, Ingress, Instance, InstanceState, Instances, KeyPair, Kind, Launch,
     NetworkInterface, Owned, Permission, SecurityGroup, StatusChecks, Tags, Volume,

@@ -6,7 +6,7 @@ use aws_sdk_kms::types::{MessageType, SigningAlgorithmSpec};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{failed, incomplete};
+use super::error::{failed, incomplete};
 use crate::cloud::{Answer, CloudError, Kind, PublicKey, SigningAlgorithm, SigningKeys};
 
 /// Longest message that KMS hashes itself, in bytes: API reference of `Sign`, `Message`.

@@ -3,6 +3,7 @@
 //! Translates requests, answers and errors; decides nothing. Endpoints, region and credentials come from the SDK's
 //! standard places, so any endpoint that speaks AWS will do.
 
+mod error;
 mod fleet;
 mod identity;
 mod images;
@@ -13,9 +14,9 @@ mod parameters;
 mod permissions;
 mod targets;
 mod templates;
+mod timeouts;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::meta::region::ProvideRegion as _;
@@ -23,19 +24,11 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::ProvideCredentials as _;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
-use super::{Cloud, CloudError, Kind};
+use self::error::words;
+use self::timeouts::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, IMDS_TIMEOUT};
+use super::Cloud;
 use crate::exit::Exit;
-
-/// Instance metadata answers within milliseconds or is not there: asking longer would only keep a laptop waiting.
-const IMDS_TIMEOUT: Duration = Duration::from_millis(500);
-/// EC2 throttles whole accounts; with the SDK's backoff ten attempts bridge about a minute of it.
-const ATTEMPTS: u32 = 10;
-/// A single attempt that takes longer will not be answered any more.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
-/// TCP and TLS to a region on another continent take less than a second.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An account and region, with credentials that were found; no service was spoken to yet.
 #[derive(Clone, Debug)]
@@ -202,122 +195,4 @@ pub(crate) fn nowhere() -> Cloud {
         clients("us-east-1".to_owned(), None, &config)
     };
     NOWHERE.get_or_init(connect).clone()
-}
-
-/// Turns any SDK error into ours. `operation` names what was attempted and on which id.
-fn failed<E, R>(operation: impl Into<String>) -> impl FnOnce(SdkError<E, R>) -> CloudError
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    let operation = operation.into();
-    move |error| match &error {
-        SdkError::ServiceError(service) => {
-            let code = service.err().code().unwrap_or_default();
-            match service.err().message() {
-                Some(message) => CloudError::new(kind(code, message), operation, code, message),
-                None => CloudError::new(kind(code, ""), operation, code, words(&error)),
-            }
-        }
-        SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => {
-            CloudError::new(Kind::Unreachable, operation, "", words(&error))
-        }
-        _ => CloudError::new(Kind::Other, operation, "", words(&error)),
-    }
-}
-
-/// An error and its causes on one line, without the SDK's debug dumps.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said: Vec<String> = Vec::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if said.last() != Some(&text) {
-            said.push(text);
-        }
-        cause = error.source();
-    }
-    said.join(": ")
-}
-
-/// A failure that is ours to describe: an answer without the part we asked for.
-fn incomplete(operation: &str, missing: &str) -> CloudError {
-    CloudError::new(
-        Kind::Other,
-        operation,
-        "",
-        format!("the answer has no {missing}"),
-    )
-}
-
-/// The kinds by EC2's, SSM's and Auto Scaling's own codes. The message is looked at only where one code has two causes:
-/// the services of signature version 4 answer a wrong clock like a wrong key.
-fn kind(code: &str, message: &str) -> Kind {
-    let skewed = ["Signature expired", "Signature not yet current"];
-    match code {
-        "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Kind::Clock,
-        "SignatureDoesNotMatch" | "InvalidSignatureException"
-            if skewed.iter().any(|words| message.starts_with(words)) =>
-        {
-            Kind::Clock
-        }
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" => Kind::Denied,
-        "AuthFailure"
-        | "ExpiredToken"
-        | "ExpiredTokenException"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch"
-        | "InvalidSignatureException" => Kind::Credentials,
-        "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "RequestThrottled" => {
-            Kind::Throttled
-        }
-        "DependencyViolation" | "ResourceInUse" => Kind::InUse,
-        _ if code.ends_with("InUse") => Kind::InUse,
-        "ParameterNotFound" | "NoSuchEntity" => Kind::NotFound,
-        _ if code.ends_with(".NotFound")
-            || code.ends_with(".Unavailable") && code.starts_with("InvalidAMIID") =>
-        {
-            Kind::NotFound
-        }
-        "ValidationError" | "ValidationException" | "MissingParameter" | "InvalidRequest" => {
-            Kind::Invalid
-        }
-        _ if code.starts_with("Invalid") => Kind::Invalid,
-        _ => Kind::Other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_become_kinds() {
-        for (code, want) in [
-            ("InvalidInstanceID.NotFound", Kind::NotFound),
-            ("InvalidAMIID.Unavailable", Kind::NotFound),
-            ("InvalidSnapshot.InUse", Kind::InUse),
-            ("VolumeInUse", Kind::InUse),
-            ("DependencyViolation", Kind::InUse),
-            ("UnauthorizedOperation", Kind::Denied),
-            ("RequestLimitExceeded", Kind::Throttled),
-            ("InvalidAMIID.Malformed", Kind::Invalid),
-            ("ParameterNotFound", Kind::NotFound),
-            ("AuthFailure", Kind::Credentials),
-            ("RequestExpired", Kind::Clock),
-            ("RequestTimeTooSkewed", Kind::Clock),
-            ("SignatureDoesNotMatch", Kind::Credentials),
-            ("InvalidSignatureException", Kind::Credentials),
-            ("InternalError", Kind::Other),
-        ] {
-            assert_eq!(kind(code, ""), want, "{code}");
-        }
-        let expired = "Signature expired: 20261130T010000Z is now earlier than 20261130T020000Z";
-        for code in ["SignatureDoesNotMatch", "InvalidSignatureException"] {
-            assert_eq!(kind(code, expired), Kind::Clock, "{code}");
-            let cure = CloudError::new(kind(code, expired), "ask", code, expired);
-            assert!(cure.cure().unwrap().contains("clock"));
-        }
-    }
 }

@@ -10,7 +10,8 @@ use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
 use tokio::sync::Mutex;
 
-use super::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT, words};
+use super::error::words;
+use super::timeouts::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT};
 
 /// Credentials are asked for anew this long before they end, so that none ends on its way.
 const EARLY: Duration = Duration::from_secs(60);

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use aws_sdk_ssm::types::ParameterType;
 
-use super::failed;
+use super::error::failed;
 use crate::cloud::{Answer, Kind, Owned, Parameter, Parameters};
 use crate::ids::ImageId;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_sdk_cloudwatch::types::AlarmType;
 use aws_sdk_iam::types::{ContextEntry, ContextKeyTypeEnum, PolicyEvaluationDecisionType};
 
-use super::failed;
+use super::error::failed;
 use crate::cloud::{Alarms, Answer, InstanceProfile, Kind, Permissions, Simulated, Simulation};
 
 pub(super) struct Iam(pub(super) aws_sdk_iam::Client);

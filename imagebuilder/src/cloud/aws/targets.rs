@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::failed;
+use super::error::failed;
 use crate::cloud::{Answer, DEFAULT_DRAIN_SECONDS, TargetGroups, TargetHealth};
 use crate::ids::InstanceId;
 

@@ -7,7 +7,7 @@ use aws_sdk_ec2::types::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{failed, incomplete};
+use super::error::{failed, incomplete};
 use crate::cloud::{
     Answer, CloudError, Kind, LaunchTemplates, NewVersion, Owned, Template, TemplateImage,
     TemplateRef, TemplateVersion,

@@ -1,0 +1,44 @@
+//! Every service of one region of one account, behind its trait.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{
+    Alarms, Fleet, Identity, Images, Instances, LaunchTemplates, Parameters, Permissions,
+    TargetGroups,
+};
+
+/// A connection to one region of one account. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cloud {
+    /// The region's name.
+    pub(crate) region: String,
+    /// The endpoint EC2 is spoken to at, when it is not the region's own.
+    pub(crate) ec2_endpoint: Option<String>,
+    /// Who we are.
+    pub(crate) identity: Arc<dyn Identity>,
+    /// AMIs and snapshots.
+    pub(crate) images: Arc<dyn Images>,
+    /// Instances, and what comes with them.
+    pub(crate) instances: Arc<dyn Instances>,
+    /// SSM parameters: pointers and the registry.
+    pub(crate) parameters: Arc<dyn Parameters>,
+    /// Groups and their refreshes.
+    pub(crate) fleet: Arc<dyn Fleet>,
+    /// Launch templates.
+    pub(crate) templates: Arc<dyn LaunchTemplates>,
+    /// Target groups.
+    pub(crate) targets: Arc<dyn TargetGroups>,
+    /// What the caller may do.
+    pub(crate) permissions: Arc<dyn Permissions>,
+    /// Alarms.
+    pub(crate) alarms: Arc<dyn Alarms>,
+}
+
+impl fmt::Debug for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cloud")
+            .field("region", &self.region)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,47 @@
+//! Who is calling, and with which credentials.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::Answer;
+use crate::ids::AccountId;
+
+/// Who is calling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The account.
+    pub(crate) account: AccountId,
+    /// The principal.
+    pub(crate) arn: String,
+}
+
+/// Keys for a while. Never shown, never written.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// The access key's id.
+    pub(crate) access_key_id: String,
+    /// The secret.
+    pub(crate) secret_access_key: String,
+    /// The token of a session, if they are of one.
+    pub(crate) session_token: Option<String>,
+    /// When they end, if they do.
+    pub(crate) expires: Option<jiff::Timestamp>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks who is calling.
+#[async_trait]
+pub(crate) trait Identity: Send + Sync {
+    /// The caller, by STS.
+    async fn caller(&self) -> Answer<Caller>;
+    /// The caller's keys, for a program that this one starts; `None` when calls are not signed.
+    async fn credentials(&self) -> Answer<Option<Credentials>>;
+}

@@ -1,0 +1,38 @@
+//! The calls of EC2 that can be asked for by a dry run.
+
+/// A call of EC2 whose permission its own dry run answers for. Named as the calls are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    DescribeImages,
+    DescribeImageAttribute,
+    DescribeInstances,
+    DescribeInstanceStatus,
+    DescribeInstanceTypes,
+    DescribeSnapshots,
+    DescribeKeyPairs,
+    DescribeSecurityGroups,
+    DescribeSubnets,
+    DescribeVolumes,
+    DescribeNetworkInterfaces,
+    DescribeVpcs,
+    DescribeRegions,
+    DescribeLaunchTemplateVersions,
+    GetConsoleOutput,
+    ImportKeyPair,
+    DeleteKeyPair,
+    CreateSecurityGroup,
+    AuthorizeSecurityGroupIngress,
+    DeleteSecurityGroup,
+    StopInstances,
+    TerminateInstances,
+    CreateTags,
+    CreateImage,
+    ModifyImageAttribute,
+    ModifySnapshotAttribute,
+    DeregisterImage,
+    DeleteSnapshot,
+    DeleteVolume,
+    DeleteNetworkInterface,
+    CreateLaunchTemplateVersion,
+    DeleteLaunchTemplateVersions,
+}
