@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::cli::CONFIG;
+use crate::config::DEFAULT_FILE;
 
 /// The verbs that read a configuration.
 const VERBS: [&str; 8] = [
@@ -15,7 +15,7 @@ const VERBS: [&str; 8] = [
 
 /// The text with every command of ours completed by the configuration, unless that is the one found without being named.
 pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
-    if config == Path::new(CONFIG) {
+    if config == Path::new(DEFAULT_FILE) {
         return Cow::Borrowed(text);
     }
     let flag = format!("imagebuilder -c {} ", quoted(&config.to_string_lossy()));
@@ -49,7 +49,7 @@ mod tests {
     fn a_command_in_a_hint_is_for_the_configuration_at_hand() {
         let text =
             "go on: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
-        assert_eq!(here(text, Path::new(CONFIG)), text);
+        assert_eq!(here(text, Path::new(DEFAULT_FILE)), text);
         assert_eq!(
             here(text, Path::new("my shop/x.toml")),
             "go on: imagebuilder -c 'my shop/x.toml' roll watch\nor `imagebuilder -c 'my shop/x.toml' roll ami-1`; \

@@ -2,12 +2,10 @@
 //!
 //! Help texts are the doc comments. No work is done here.
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::commands;
-use crate::context::Context;
+use crate::context::{Context, Global};
 use crate::exit::Exit;
 
 /// Bakes golden images and rolls Auto Scaling groups onto them.
@@ -21,29 +19,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// The configuration that is found without being named.
-pub(crate) const CONFIG: &str = "imagebuilder.toml";
-
-/// Options every command takes.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Global {
-    /// The configuration.
-    #[arg(
-        long,
-        short,
-        global = true,
-        value_name = "FILE",
-        default_value = CONFIG
-    )]
-    pub(crate) config: PathBuf,
-    /// Print data as JSON.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Also write what happens to FILE, one JSON object a line.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) events: Option<PathBuf>,
 }
 
 /// The verbs.

@@ -4,14 +4,35 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use crate::cancel::Cancel;
-use crate::cli::Global;
 use crate::cloud::Cloud;
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_FILE};
 use crate::output::Output;
 
 /// The folder beside the configuration that holds the runs.
 const STATE: &str = ".imagebuilder";
+
+/// Options every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// The configuration.
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        default_value = DEFAULT_FILE
+    )]
+    pub(crate) config: PathBuf,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Also write what happens to FILE, one JSON object a line.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
 
 /// What every command is given.
 #[derive(Debug)]

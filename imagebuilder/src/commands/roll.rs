@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::ids::ImageId;
-use crate::roll::Crew;
+use crate::roll::RollContext;
 use crate::roll::plan::Consent;
 use crate::roll::smoke::Processes;
 use crate::roll::verbs::{self, Busy, Extent, Request};
@@ -100,7 +100,7 @@ impl Roll {
         let config = context.config()?;
         let settings = config.settings()?;
         let cloud = context.cloud(&config).await?;
-        let crew = Crew {
+        let roll = RollContext {
             cloud: &cloud,
             image: &config.image.name,
             settings: &settings,
@@ -110,9 +110,9 @@ impl Roll {
         };
         let runs = context.runs();
         match &self.verb {
-            None => verbs::roll(&crew, &self.request(), &runs).await,
-            Some(Verb::Watch) => verbs::watch(&crew, &runs).await,
-            Some(Verb::Rollback(care)) => verbs::rollback(&crew, &care.request(), &runs).await,
+            None => verbs::roll(&roll, &self.request(), &runs).await,
+            Some(Verb::Watch) => verbs::watch(&roll, &runs).await,
+            Some(Verb::Rollback(care)) => verbs::rollback(&roll, &care.request(), &runs).await,
         }
     }
 }

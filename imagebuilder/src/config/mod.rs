@@ -20,6 +20,9 @@ pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
 use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 
+/// The configuration that is read when no other is named.
+pub(crate) const DEFAULT_FILE: &str = "imagebuilder.toml";
+
 /// The whole configuration, valid.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

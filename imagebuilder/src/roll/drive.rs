@@ -14,12 +14,12 @@ use super::history::History;
 use super::limits::Limits;
 use super::look::{Gaps, Known, Which};
 use super::plan::{Direction, Target};
+use super::run::{RefreshRun, fact};
 use super::smoke::Occasion;
-use super::start::{Course, fact, is, passes};
 use super::verify::{self, Flaw, Flaws, Proof, Rounds};
 use super::view::{Lifecycle, Member, Refresh, RefreshStatus, Size};
 use super::watch::{self, Cause, Ending, Next, Progress, Seen};
-use super::{Crew, look, show};
+use super::{RollContext, look, show};
 use crate::cloud::{Answer, CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
@@ -62,8 +62,8 @@ const UNLISTED: Duration = Duration::from_secs(120);
 
 /// The loop's memory.
 struct Drive<'a, 'b> {
-    crew: &'a Crew<'b>,
-    course: &'a Course,
+    context: &'a RollContext<'b>,
+    run: &'a RefreshRun,
     ledger: Option<&'a mut Ledger>,
     progress: Progress,
     known: Known,
@@ -76,13 +76,13 @@ struct Drive<'a, 'b> {
 
 /// Watches a refresh to its end, acting where the rules say so, and proves the fleet if it succeeds.
 pub(crate) async fn drive(
-    crew: &Crew<'_>,
-    course: &Course,
+    context: &RollContext<'_>,
+    run: &RefreshRun,
     ledger: Option<&mut Ledger>,
 ) -> Result<Finish> {
     let mut drive = Drive {
-        crew,
-        course,
+        context,
+        run,
         ledger,
         progress: Progress::default(),
         known: Known::default(),
@@ -92,12 +92,12 @@ pub(crate) async fn drive(
         members: BTreeMap::new(),
         told: BTreeSet::new(),
     };
-    let group = &crew.settings.group;
+    let group = &context.settings.group;
     // The refresh was named before; a terminal has little room for what it waits for.
-    let step = crew.output.step("watch", format!("watch group {group}"));
+    let step = context.output.step("watch", format!("watch group {group}"));
     match drive.watch(step).await? {
         Some(finish) => Ok(finish),
-        None => prove(crew, &course.target, course.limits).await,
+        None => prove(context, &run.target, run.limits).await,
     }
 }
 
@@ -106,8 +106,11 @@ impl Drive<'_, '_> {
     async fn watch(&mut self, mut step: Step) -> Result<Option<Finish>> {
         let began = Instant::now();
         loop {
-            let crew = self.crew;
-            let Some(look) = crew.unless_asked(self.look(&step, began.elapsed())).await else {
+            let context = self.context;
+            let Some(look) = context
+                .unless_asked(self.look(&step, began.elapsed()))
+                .await
+            else {
                 step.failed("stopped watching");
                 return Ok(Some(detached("asked to stop")));
             };
@@ -136,14 +139,14 @@ impl Drive<'_, '_> {
                 refresh: &refresh,
                 lost: &lost,
                 desired: size.desired,
-                direction: self.course.direction,
+                direction: self.run.direction,
             };
             let next = watch::watch(
                 &seen,
-                self.crew.settings,
+                self.context.settings,
                 &self.progress,
                 began.elapsed(),
-                self.course.limits.watch,
+                self.run.limits.watch,
             );
             match next {
                 Next::Look(what) => {
@@ -170,18 +173,18 @@ impl Drive<'_, '_> {
                     return Ok(Some(detached(&format!(
                         "{} after {} s of watching",
                         watch::waiting_for(&refresh),
-                        self.course.limits.watch.as_secs()
+                        self.run.limits.watch.as_secs()
                     ))));
                 }
                 Next::End(ending) => {
                     let blamed = blame::blamed(&lost);
                     if self.progress.stopped.is_none() {
-                        for line in last_words(self.crew, &blamed).await {
+                        for line in last_words(self.context, &blamed).await {
                             step.say(line);
                         }
                     }
                     // What was asked for is no failure, though the refresh is one.
-                    match (ending, self.course.direction) {
+                    match (ending, self.run.direction) {
                         (Ending::RolledBack, Direction::Back) => step.done("rolled back"),
                         (Ending::RolledBack, Direction::Forward) => step.failed("rolled back"),
                         _ => step.failed(refresh.status.to_string()),
@@ -201,18 +204,18 @@ impl Drive<'_, '_> {
     /// Looks at the refresh, the fleet, and what happened since the last look. In this order: the members of a refresh that is
     /// seen as over are its last ones.
     async fn look(&mut self, step: &Step, watched: Duration) -> Answer<Sight> {
-        let Crew {
+        let RollContext {
             cloud,
             image,
             settings,
             ..
-        } = self.crew;
+        } = self.context;
         let group = &settings.group;
         let deleted = || Sight::Gone(format!("group {group} was deleted"));
-        let id = &self.course.refresh;
+        let id = &self.run.refresh;
         let refresh = match cloud.fleet.refresh(group, id).await {
             // Of a group that is gone, the service answers this with an error.
-            Err(error) if !passes(&error) => match cloud.fleet.group(group).await? {
+            Err(error) if !error.is_transient() => match cloud.fleet.group(group).await? {
                 None => return Ok(deleted()),
                 Some(_) => return Err(error),
             },
@@ -229,13 +232,13 @@ impl Drive<'_, '_> {
         let back = match refresh.status {
             RefreshStatus::RollbackInProgress
             | RefreshStatus::RollbackSuccessful
-            | RefreshStatus::RollbackFailed => self.course.previous.as_ref(),
+            | RefreshStatus::RollbackFailed => self.run.previous.as_ref(),
             _ => None,
         };
         let which = if self.members.is_empty() {
             Which::All
         } else {
-            Which::Unproven(back.unwrap_or(&self.course.target))
+            Which::Unproven(back.unwrap_or(&self.run.target))
         };
         let members = look::members(cloud, image, group, &mut self.known, which).await?;
         let Some((size, members)) = members else {
@@ -275,10 +278,10 @@ impl Drive<'_, '_> {
     /// What to do when a look fails: `None` is to look again, which throttling, time-outs and the
     /// like never stop; what cannot pass ends the watch, not the refresh.
     fn blind(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
-        if !passes(error) {
+        if !error.is_transient() {
             return Some(detached(&error.to_string()));
         }
-        if watched >= self.course.limits.watch {
+        if watched >= self.run.limits.watch {
             return Some(detached(&format!("{error}, for too long")));
         }
         None
@@ -286,8 +289,8 @@ impl Drive<'_, '_> {
 
     /// Waits until the next look; true when the operator wants to go.
     async fn pause(&self) -> bool {
-        let pause = tokio::time::sleep(self.crew.settings.poll);
-        self.crew.unless_asked(pause).await.is_none()
+        let pause = tokio::time::sleep(self.context.settings.poll);
+        self.context.unless_asked(pause).await.is_none()
     }
 
     /// Says what is new about members, what was lost, and other activities that failed.
@@ -325,7 +328,7 @@ impl Drive<'_, '_> {
 
     /// Runs the smoke test; failing it stops the refresh at the next turn of the loop.
     async fn test(&mut self, step: &Step, percent: u32) -> Result<()> {
-        match smoke(self.crew, &self.course.target, percent).await {
+        match smoke(self.context, &self.run.target, percent).await {
             None => return Ok(()),
             Some(Ok(())) => {
                 step.say(format!("smoke test passed at {percent} %"));
@@ -343,7 +346,7 @@ impl Drive<'_, '_> {
     async fn stop(&mut self, step: &mut Step, cause: Cause) -> Result<()> {
         if let Cause::Lost(lost) = &cause {
             step.say(stopped_because(&cause));
-            for line in last_words(self.crew, lost).await {
+            for line in last_words(self.context, lost).await {
                 step.say(line);
             }
         }
@@ -353,13 +356,13 @@ impl Drive<'_, '_> {
     /// Asks the service to go back, or where it cannot, to leave off. A fault that passes is asked
     /// again at the next turn, as the cause will still be there.
     async fn ask_to_stop(&mut self, step: &Step, cause: Cause) -> Result<()> {
-        let Crew {
+        let RollContext {
             cloud, settings, ..
-        } = self.crew;
+        } = self.context;
         let mut answer = cloud.fleet.roll_back(&settings.group).await;
         let mut asked = "rolling back";
         if let Err(error) = &answer
-            && (is(error, IRREVERSIBLE) || error.kind == Kind::Invalid)
+            && (error.has_code(IRREVERSIBLE) || error.kind == Kind::Invalid)
         {
             step.say(format!("{error}; cancelling instead"));
             answer = cloud.fleet.cancel_refresh(&settings.group).await;
@@ -368,8 +371,8 @@ impl Drive<'_, '_> {
         match answer {
             Ok(()) => step.say(asked),
             // It ended between our look and our word: the next look tells how.
-            Err(error) if is(&error, NO_ACTIVE_REFRESH) => step.say("it has ended already"),
-            Err(error) if passes(&error) => {
+            Err(error) if error.has_code(NO_ACTIVE_REFRESH) => step.say("it has ended already"),
+            Err(error) if error.is_transient() => {
                 step.say(format!("{error}; asking again"));
                 return Ok(());
             }
@@ -422,21 +425,21 @@ pub(crate) fn summary(lost: &[Lost]) -> String {
 
 /// Runs the smoke test for a share of the fleet; `None` when there is none.
 pub(crate) async fn smoke(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     target: &Target,
     percent: u32,
 ) -> Option<Result<(), String>> {
-    let test = crew.settings.smoke_test.as_ref()?;
+    let test = context.settings.smoke_test.as_ref()?;
     let occasion = Occasion {
-        group: crew.settings.group.clone(),
+        group: context.settings.group.clone(),
         image: target.image.clone(),
         percent,
     };
-    Some(crew.smoke.run(test, &occasion).await)
+    Some(context.smoke.run(test, &occasion).await)
 }
 
 /// What the agents of lost instances recorded: in the registry, else on the console.
-pub(crate) async fn last_words(crew: &Crew<'_>, lost: &[Lost]) -> Vec<String> {
+pub(crate) async fn last_words(context: &RollContext<'_>, lost: &[Lost]) -> Vec<String> {
     const AGENT: &str = "imagebuilder-agent:";
     let instances: Vec<&InstanceId> = lost
         .iter()
@@ -445,7 +448,7 @@ pub(crate) async fn last_words(crew: &Crew<'_>, lost: &[Lost]) -> Vec<String> {
     if instances.is_empty() {
         return Vec::new();
     }
-    let records = look::records(crew.cloud, crew.image, &instances)
+    let records = look::records(context.cloud, context.image, &instances)
         .await
         .unwrap_or_default();
     let mut lines = Vec::new();
@@ -463,7 +466,7 @@ pub(crate) async fn last_words(crew: &Crew<'_>, lost: &[Lost]) -> Vec<String> {
             continue;
         }
         // Best effort: an instance that is gone may have left nothing.
-        let console = crew
+        let console = context
             .cloud
             .instances
             .console(instance)
@@ -478,14 +481,18 @@ pub(crate) async fn last_words(crew: &Crew<'_>, lost: &[Lost]) -> Vec<String> {
 }
 
 /// Looks at the fleet until it is proven, hopeless, or out of time.
-pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> Result<Finish> {
-    let Crew {
+pub(crate) async fn prove(
+    context: &RollContext<'_>,
+    target: &Target,
+    limits: Limits,
+) -> Result<Finish> {
+    let RollContext {
         cloud,
         image,
         settings,
         output,
         ..
-    } = crew;
+    } = context;
     let group = &settings.group;
     let mut step = output.step(
         "verify",
@@ -510,7 +517,7 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
         first = false;
         let mut gaps = Gaps::Refused;
         let look = look::find(cloud, image, group, &mut known, which, &mut gaps);
-        let Some(look) = crew.unless_asked(look).await else {
+        let Some(look) = context.unless_asked(look).await else {
             step.failed("stopped watching");
             return Ok(detached(
                 "the refresh is over, its members were being verified",
@@ -536,7 +543,7 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
                 step.failed(&what);
                 return Ok(Finish::Gone(what));
             }
-            Err(fault) if passes(&fault) => {
+            Err(fault) if fault.is_transient() => {
                 let what = format!("could not be looked at: {fault}");
                 (
                     vec![Flaw {
@@ -582,7 +589,7 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
             (Proof::Again, Some(flaws)) => step.waiting(flaws.to_string()),
         }
         let pause = tokio::time::sleep(settings.poll);
-        if crew.unless_asked(pause).await.is_none() {
+        if context.unless_asked(pause).await.is_none() {
             step.failed("stopped watching");
             return Ok(detached(
                 "the refresh is over, its members were being verified",
@@ -592,13 +599,16 @@ pub(crate) async fn prove(crew: &Crew<'_>, target: &Target, limits: Limits) -> R
 }
 
 /// Watches somebody else's refresh until the group is free; `Some` when that took too long: where it was.
-pub(crate) async fn until_free(crew: &Crew<'_>, limit: Duration) -> Result<Option<String>> {
-    let Crew {
+pub(crate) async fn until_free(
+    context: &RollContext<'_>,
+    limit: Duration,
+) -> Result<Option<String>> {
+    let RollContext {
         cloud,
         settings,
         output,
         ..
-    } = crew;
+    } = context;
     let mut step = output.step(
         "wait",
         format!("wait until group {} is free", settings.group),
@@ -613,12 +623,12 @@ pub(crate) async fn until_free(crew: &Crew<'_>, limit: Duration) -> Result<Optio
                     return Ok(None);
                 }
             },
-            Err(error) if passes(&error) => format!("{error}; asking again"),
+            Err(error) if error.is_transient() => format!("{error}; asking again"),
             Err(error) => return Err(error.into()),
         };
         step.waiting(waiting.clone());
         let patient = began.elapsed() < limit
-            && crew
+            && context
                 .unless_asked(tokio::time::sleep(settings.poll))
                 .await
                 .is_some();

@@ -5,6 +5,7 @@
 
 pub(crate) mod before;
 pub(crate) mod blame;
+mod context;
 pub(crate) mod drive;
 #[cfg(test)]
 mod fake;
@@ -14,6 +15,7 @@ pub(crate) mod look;
 pub(crate) mod plan;
 pub(crate) mod pointers;
 pub(crate) mod preflight;
+mod run;
 #[cfg(test)]
 mod sample;
 pub(crate) mod show;
@@ -28,35 +30,4 @@ mod versions;
 pub(crate) mod view;
 pub(crate) mod watch;
 
-use crate::cancel::Cancel;
-use crate::cloud::Cloud;
-use crate::config::Settings;
-use crate::ids::ImageName;
-use crate::output::Output;
-
-/// What everything that acts on a fleet is given.
-pub(crate) struct Crew<'a> {
-    /// The cloud.
-    pub(crate) cloud: &'a Cloud,
-    /// The image's configured name: part of pointers and the registry.
-    pub(crate) image: &'a ImageName,
-    /// Which group, and how carefully.
-    pub(crate) settings: &'a Settings,
-    /// How to speak.
-    pub(crate) output: &'a Output,
-    /// When to stop watching.
-    pub(crate) cancel: &'a Cancel,
-    /// Who runs the smoke test.
-    pub(crate) smoke: &'a dyn smoke::Smoke,
-}
-
-impl Crew<'_> {
-    /// Does something that is safe to leave off: `None` as soon as the operator asks to stop.
-    pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            () = self.cancel.asked() => None,
-            done = work => Some(done),
-        }
-    }
-}
+pub(crate) use self::context::RollContext;

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::Crew;
+use super::RollContext;
 use super::plan::{Direction, Plan, Version};
 use super::view::{FleetView, Launches};
 use crate::advice::quoted;
@@ -16,7 +16,7 @@ use crate::preflight::{self, Findings, Subject};
 
 /// Refuses a plan that could not be carried out; what could not be asked is printed. A way back is refused for nothing that is
 /// found here: half of it is better than none.
-pub(crate) async fn refuse(crew: &Crew<'_>, plan: &Plan) -> Result<()> {
+pub(crate) async fn refuse(context: &RollContext<'_>, plan: &Plan) -> Result<()> {
     // Made of another one, the version is launched like the one that the group is on.
     let version = match plan.version {
         Version::Existing(number) => number.to_string(),
@@ -38,16 +38,22 @@ pub(crate) async fn refuse(crew: &Crew<'_>, plan: &Plan) -> Result<()> {
     };
     // Those that are sent with the refresh: a way back is started with none.
     let alarms = &plan.preferences.alarms;
-    let asking = findings(crew.cloud, crew.image, &crew.settings.group, alarms, fleet);
+    let asking = findings(
+        context.cloud,
+        context.image,
+        &context.settings.group,
+        alarms,
+        fleet,
+    );
     let found = match verb.denial() {
         Denial::Refuses => asking.await,
         Denial::Warns => preflight::in_time(asking).await,
     };
-    Ok(found.settle(verb.denial(), crew.output)?)
+    Ok(found.settle(verb.denial(), context.output)?)
 }
 
 /// Warns of what a verb may not do that goes on all the same, before it does anything. Asked to stop, it asks no further.
-pub(crate) async fn warn(crew: &Crew<'_>, verbs: &[Verb], view: &FleetView) {
+pub(crate) async fn warn(context: &RollContext<'_>, verbs: &[Verb], view: &FleetView) {
     let template = match &view.launches {
         Launches::Template(template) => Some((template.id.as_str(), template.number().to_string())),
         Launches::Configuration { .. } | Launches::Mixed { .. } | Launches::Gone { .. } => None,
@@ -59,14 +65,24 @@ pub(crate) async fn warn(crew: &Crew<'_>, verbs: &[Verb], view: &FleetView) {
             .as_ref()
             .map(|(id, version)| (*id, version.as_str())),
     };
-    let asking = findings(crew.cloud, crew.image, &crew.settings.group, &[], fleet);
-    if let Some(found) = crew.unless_asked(preflight::in_time(asking)).await {
-        found.warn(crew.output);
+    let asking = findings(
+        context.cloud,
+        context.image,
+        &context.settings.group,
+        &[],
+        fleet,
+    );
+    if let Some(found) = context.unless_asked(preflight::in_time(asking)).await {
+        found.warn(context.output);
     }
 }
 
 /// A first look's answer. A denied one is a finding among all that `verb` is denied.
-pub(crate) async fn looked<T>(crew: &Crew<'_>, verb: Verb, answer: Result<T>) -> Result<T> {
+pub(crate) async fn looked<T>(
+    context: &RollContext<'_>,
+    verb: Verb,
+    answer: Result<T>,
+) -> Result<T> {
     let Err(error) = &answer else {
         return answer;
     };
@@ -78,12 +94,12 @@ pub(crate) async fn looked<T>(crew: &Crew<'_>, verb: Verb, answer: Result<T>) ->
         needs: &[Need::Version],
         template: None,
     };
-    let Crew {
+    let RollContext {
         cloud,
         image,
         settings,
         ..
-    } = crew;
+    } = context;
     let mut found = findings(cloud, image, &settings.group, &settings.alarms, fleet).await;
     if found.wrong.is_empty() {
         found.wrong(
@@ -91,7 +107,7 @@ pub(crate) async fn looked<T>(crew: &Crew<'_>, verb: Verb, answer: Result<T>) ->
             "allow it to the caller that `imagebuilder doctor` names; docs/roll.md has what a roll needs",
         );
     }
-    found.conclude(crew.output)?;
+    found.conclude(context.output)?;
     answer
 }
 

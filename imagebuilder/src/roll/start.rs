@@ -6,33 +6,15 @@
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
-use super::limits::Limits;
 use super::plan::{
     Consent, Decision, Direction, Goal, Plan, RefusalKind, Target, Version, plan as decide,
 };
-use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion, TemplateRef};
-use super::{Crew, look};
-use crate::cloud::{CloudError, Kind, NewVersion, REFRESH_IN_PROGRESS};
+use super::run::{RefreshRun, fact};
+use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion};
+use super::{RollContext, look};
+use crate::cloud::{NewVersion, REFRESH_IN_PROGRESS};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
-
-/// The ledger's names for what a later `roll watch` or `roll rollback` wants to know.
-pub(crate) mod fact {
-    /// The group that is rolled.
-    pub(crate) const GROUP: &str = "group";
-    /// The version it was on, as `lt-…:7:ami-…`.
-    pub(crate) const PREVIOUS: &str = "previous";
-    /// The version it goes to, in the same form.
-    pub(crate) const TARGET: &str = "target";
-    /// When StartInstanceRefresh was about to be called.
-    pub(crate) const INTENDED: &str = "refresh-intended";
-    /// The refresh's id.
-    pub(crate) const REFRESH: &str = "refresh";
-    /// Why it was stopped by us.
-    pub(crate) const STOPPED: &str = "stopped";
-    /// There when the refresh is a way back.
-    pub(crate) const BACK: &str = "back";
-}
 
 /// A refresh of ours that may begin this much before we recorded our intent: clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -40,54 +22,14 @@ const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How often Start is tried against faults that pass. The SDK has retried each of them already.
 const STARTS: u32 = 5;
 
-/// A refresh that runs, and what it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Course {
-    /// The refresh's id.
-    pub(crate) refresh: String,
-    /// Where it goes.
-    pub(crate) target: Target,
-    /// Where it comes from, if that is known.
-    pub(crate) previous: Option<Target>,
-    /// Which way it goes.
-    pub(crate) direction: Direction,
-    /// How long it is watched, and how long its proof may take.
-    pub(crate) limits: Limits,
-}
-
-impl Target {
-    /// The template version without its image.
-    pub(crate) fn reference(&self) -> TemplateRef {
-        TemplateRef {
-            id: self.template_id.clone(),
-            version: self.version,
-        }
-    }
-
-    /// The form it has in the ledger.
-    pub(crate) fn record(&self) -> String {
-        format!("{}:{}:{}", self.template_id, self.version, self.image)
-    }
-
-    /// Reads that form.
-    pub(crate) fn from_record(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, ':');
-        Some(Self {
-            template_id: parts.next()?.to_owned(),
-            version: parts.next()?.parse().ok()?,
-            image: parts.next()?.parse().ok()?,
-        })
-    }
-}
-
 /// Carries out a plan up to the moment its refresh runs.
 pub(crate) async fn start(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     plan: &Plan,
     goal: &Goal,
     consents: &[Consent],
     ledger: &mut Ledger,
-) -> Result<Course> {
+) -> Result<RefreshRun> {
     ledger.fact(fact::GROUP, plan.group.as_str())?;
     ledger.fact(fact::PREVIOUS, plan.previous.record())?;
     if plan.direction == Direction::Back {
@@ -95,11 +37,12 @@ pub(crate) async fn start(
     }
     if let Some(number) = plan.pin {
         ledger.step("pin")?;
-        let step = crew.output.step(
+        let step = context.output.step(
             "pin",
             format!("save group {} on version {number}", plan.group),
         );
-        crew.cloud
+        context
+            .cloud
             .fleet
             .save_version(&plan.group, &plan.previous.reference())
             .await?;
@@ -107,13 +50,13 @@ pub(crate) async fn start(
     }
     let target = Target {
         template_id: plan.template_id.clone(),
-        version: version(crew, plan, ledger).await?,
+        version: version(context, plan, ledger).await?,
         image: plan.image.clone(),
     };
     ledger.fact(fact::TARGET, target.record())?;
-    still_so(crew, plan, &target, goal, consents).await?;
-    let refresh = refresh(crew, plan, &target, ledger).await?;
-    Ok(Course {
+    still_so(context, plan, &target, goal, consents).await?;
+    let refresh = refresh(context, plan, &target, ledger).await?;
+    Ok(RefreshRun {
         refresh,
         target,
         previous: Some(plan.previous.clone()),
@@ -123,13 +66,13 @@ pub(crate) async fn start(
 }
 
 /// The number of the version to go to, made if it has to be.
-async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u64> {
+async fn version(context: &RollContext<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u64> {
     let source = match plan.version {
         Version::Existing(number) => return Ok(number),
         Version::From(source) => source,
     };
     ledger.step("version")?;
-    let step = crew.output.step(
+    let step = context.output.step(
         "version",
         format!(
             "make a version of template {} with {}",
@@ -137,7 +80,7 @@ async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u6
         ),
     );
     let run = ledger.run();
-    let made = crew
+    let made = context
         .cloud
         .templates
         .make_version(&NewVersion {
@@ -146,7 +89,7 @@ async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u6
             image: plan.image.clone(),
             description: format!(
                 "{OURS} {}, run {run}: {} in place of {}",
-                crew.image, plan.image, plan.previous.image
+                context.image, plan.image, plan.previous.image
             ),
             token: run.to_string(),
         })
@@ -160,13 +103,13 @@ async fn version(crew: &Crew<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u6
 
 /// Looks again: the plan was shown, thought about and prepared, and the group may have moved since.
 async fn still_so(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     plan: &Plan,
     target: &Target,
     goal: &Goal,
     consents: &[Consent],
 ) -> Result<()> {
-    let view = look::fleet(crew.cloud, crew.image, &plan.group).await?;
+    let view = look::fleet(context.cloud, context.image, &plan.group).await?;
     let exact = Goal {
         version: Some(target.version),
         ..goal.clone()
@@ -175,7 +118,7 @@ async fn still_so(
     if let Some(number) = plan.pin {
         expected.saved = SavedVersion::Number(number);
     }
-    match decide(&view, &exact, crew.settings, consents) {
+    match decide(&view, &exact, context.settings, consents) {
         Decision::Roll(again) if expected.same_ground(&again) => {
             same_but_for_the_image(&view, plan, target)
         }
@@ -227,7 +170,7 @@ pub(crate) fn refused(kind: RefusalKind, reason: String, hint: String) -> Failur
 
 /// Starts the refresh, once: the call has no client token, so an answer that got lost is looked for.
 async fn refresh(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     plan: &Plan,
     target: &Target,
     ledger: &mut Ledger,
@@ -235,14 +178,14 @@ async fn refresh(
     let intended = Timestamp::now();
     ledger.step("refresh")?;
     ledger.fact(fact::INTENDED, intended.to_string())?;
-    let mut step = crew.output.step(
+    let mut step = context.output.step(
         "refresh",
         format!("start a refresh of group {}", plan.group),
     );
     let mut tries = 0;
     let id = loop {
         tries += 1;
-        let error = match crew
+        let error = match context
             .cloud
             .fleet
             .start_refresh(&plan.group, &target.reference(), &plan.preferences)
@@ -251,13 +194,13 @@ async fn refresh(
             Ok(id) => break id,
             Err(error) => error,
         };
-        let busy = is(&error, REFRESH_IN_PROGRESS);
-        if !busy && !passes(&error) {
+        let busy = error.has_code(REFRESH_IN_PROGRESS);
+        if !busy && !error.is_transient() {
             return Err(error.into());
         }
         step.waiting(format!("{error}; looking whether it began all the same"));
         // An ended one is not in anybody's way: the answers are not always from the same moment.
-        let newest = crew
+        let newest = context
             .cloud
             .fleet
             .refreshes(&plan.group)
@@ -282,7 +225,7 @@ async fn refresh(
                     .into());
             }
             _ if tries >= STARTS => return Err(error.into()),
-            _ => tokio::time::sleep(crew.settings.poll).await,
+            _ => tokio::time::sleep(context.settings.poll).await,
         }
     };
     ledger.fact(fact::REFRESH, id.as_str())?;
@@ -298,33 +241,10 @@ fn ours(refresh: &Refresh, target: &Target, intended: Timestamp) -> bool {
             .is_none_or(|started| started >= intended - CLOCK_SKEW)
 }
 
-/// Whether a fault is the one of this code; the service's SDKs disagree on the suffix `Fault`.
-pub(crate) fn is(error: &CloudError, code: &str) -> bool {
-    error.code() == code || error.code().strip_suffix("Fault") == Some(code)
-}
-
-/// Whether a fault may be over when asked again.
-pub(crate) fn passes(error: &CloudError) -> bool {
-    matches!(
-        error.kind,
-        Kind::Throttled | Kind::Unreachable | Kind::Other
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample;
     use super::*;
-
-    #[test]
-    fn a_target_reads_back_from_the_ledger() {
-        let target = sample::target(8, "ami-2");
-        assert_eq!(target.record(), "lt-1:8:ami-2");
-        assert_eq!(Target::from_record("lt-1:8:ami-2"), Some(target));
-        for bad in ["", "lt-1:8", "lt-1:x:ami-2", "lt-1:8:x"] {
-            assert_eq!(Target::from_record(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn our_own_refresh_is_told_from_another() {

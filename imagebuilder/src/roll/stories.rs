@@ -17,7 +17,7 @@ use super::fake::{Fault, Service, meant, throttled};
 use super::plan::Consent;
 use super::smoke::{Occasion, Smoke};
 use super::verbs::{self, Busy, Extent, Request};
-use super::{Crew, sample};
+use super::{RollContext, sample};
 use crate::cancel::Cancel;
 use crate::cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion, TemplateRef};
 use crate::config::{Settings, SmokeTest};
@@ -86,7 +86,7 @@ impl Stage {
     async fn verb(&self, verb: &str, request: &Request) -> Ended {
         let image = ImageName::parse("shop").unwrap();
         let cloud = self.service.cloud();
-        let crew = Crew {
+        let context = RollContext {
             cloud: &cloud,
             image: &image,
             settings: &self.settings,
@@ -96,9 +96,9 @@ impl Stage {
         };
         let runs = self.runs.path();
         let result = match verb {
-            "roll" => verbs::roll(&crew, request, runs).await,
-            "watch" => verbs::watch(&crew, runs).await,
-            "rollback" => verbs::rollback(&crew, request, runs).await,
+            "roll" => verbs::roll(&context, request, runs).await,
+            "watch" => verbs::watch(&context, runs).await,
+            "rollback" => verbs::rollback(&context, request, runs).await,
             other => panic!("no verb {other}"),
         };
         match result {

@@ -17,10 +17,11 @@ use super::plan::{
 };
 use super::pointers::{self, Moved};
 use super::preflight;
-use super::start::{self, Course, fact, is, refused};
+use super::run::{RefreshRun, fact};
+use super::start::{self, refused};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
-use super::{Crew, look, show, versions};
+use super::{RollContext, look, show, versions};
 use crate::advice::quoted;
 use crate::cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
@@ -62,25 +63,29 @@ pub(crate) enum Extent {
 }
 
 /// Rolls the fleet onto an image.
-pub(crate) async fn roll(crew: &Crew<'_>, request: &Request, runs: &Path) -> Result<Exit> {
+pub(crate) async fn roll(
+    context: &RollContext<'_>,
+    request: &Request,
+    runs: &Path,
+) -> Result<Exit> {
     let image = match &request.image {
         Some(image) => image.clone(),
-        None => preflight::looked(crew, Verb::Roll, candidate(crew).await).await?,
+        None => preflight::looked(context, Verb::Roll, candidate(context).await).await?,
     };
-    let goal = look::goal(crew.cloud, &image).await;
-    let goal = preflight::looked(crew, Verb::Roll, goal).await?;
-    go(crew, &goal, request, runs).await
+    let goal = look::goal(context.cloud, &image).await;
+    let goal = preflight::looked(context, Verb::Roll, goal).await?;
+    go(context, &goal, request, runs).await
 }
 
 /// The image that was baked last and not rolled yet.
-async fn candidate(crew: &Crew<'_>) -> Result<ImageId> {
-    crate::pointers::read(crew.cloud, crew.image, Pointer::Candidate)
+async fn candidate(context: &RollContext<'_>) -> Result<ImageId> {
+    crate::pointers::read(context.cloud, context.image, Pointer::Candidate)
         .await?
         .ok_or_else(|| {
             Exit::Refused
                 .error(format!(
                     "{} points at no image",
-                    Pointer::Candidate.parameter(crew.image.as_str())
+                    Pointer::Candidate.parameter(context.image.as_str())
                 ))
                 .hint("bake one with `imagebuilder bake`, or name one: imagebuilder roll ami-…")
                 .into()
@@ -88,23 +93,28 @@ async fn candidate(crew: &Crew<'_>) -> Result<ImageId> {
 }
 
 /// Plans for a goal and carries the plan out.
-async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Result<Exit> {
-    let Crew {
+async fn go(
+    context: &RollContext<'_>,
+    goal: &Goal,
+    request: &Request,
+    runs: &Path,
+) -> Result<Exit> {
+    let RollContext {
         cloud,
         image,
         settings,
         output,
         ..
-    } = crew;
+    } = context;
     loop {
         let step = output.step("look", format!("look at group {}", settings.group));
         let look = look::fleet(cloud, image, &settings.group);
-        let looked = crew.unless_asked(look).await.transpose();
+        let looked = context.unless_asked(look).await.transpose();
         let verb = match goal.direction {
             Direction::Forward => Verb::Roll,
             Direction::Back => Verb::WayBack,
         };
-        let Some(view) = preflight::looked(crew, verb, looked).await? else {
+        let Some(view) = preflight::looked(context, verb, looked).await? else {
             step.failed("stopped");
             return Err(stopped_early().into());
         };
@@ -116,23 +126,23 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         let plan = match decide(&view, goal, settings, &request.consents) {
             Decision::Roll(plan) => *plan,
             Decision::NothingToDo(target) => {
-                return already(crew, &view, target, goal.direction, request).await;
+                return already(context, &view, target, goal.direction, request).await;
             }
             Decision::Refuse(refusal) => {
                 let active = matches!(refusal.kind, RefusalKind::RefreshActive(_));
                 match request.busy {
                     Busy::Wait if active => {
                         let limits = limits(&view, settings, &preferences(&view, settings));
-                        if let Some(active) = drive::until_free(crew, limits.watch).await? {
-                            return Err(waited_in_vain(crew, &active).into());
+                        if let Some(active) = drive::until_free(context, limits.watch).await? {
+                            return Err(waited_in_vain(context, &active).into());
                         }
                         continue;
                     }
                     Busy::Adopt if active => {
-                        if let Some(course) = adoptable(crew, &view, &goal.image) {
-                            output.say(format!("adopting refresh {}", course.refresh));
-                            preflight::warn(crew, &[Verb::Watch], &view).await;
-                            return onward(crew, &course, None).await;
+                        if let Some(run) = adoptable(context, &view, &goal.image) {
+                            output.say(format!("adopting refresh {}", run.refresh));
+                            preflight::warn(context, &[Verb::Watch], &view).await;
+                            return onward(context, &run, None).await;
                         }
                     }
                     Busy::Refuse | Busy::Wait | Busy::Adopt => {}
@@ -143,25 +153,25 @@ async fn go(crew: &Crew<'_>, goal: &Goal, request: &Request, runs: &Path) -> Res
         for line in show::plan(&plan) {
             output.say(line);
         }
-        preflight::refuse(crew, &plan).await?;
+        preflight::refuse(context, &plan).await?;
         if request.extent == Extent::Plan {
             if output.wants_json() {
                 output.json(&show::plan_data(&plan))?;
             }
             return Ok(Exit::Done);
         }
-        if crew.cancel.is_asked() {
+        if context.cancel.is_asked() {
             return Err(stopped_early().into());
         }
         let mut ledger = Ledger::begin(runs, run_id()?, "roll", image.as_str(), &cloud.region)?;
-        let course = match start::start(crew, &plan, goal, &request.consents, &mut ledger).await {
-            Ok(course) => course,
+        let run = match start::start(context, &plan, goal, &request.consents, &mut ledger).await {
+            Ok(run) => run,
             Err(error) => {
                 ledger.end(&format!("not started: {error:#}"))?;
                 return Err(error);
             }
         };
-        return onward(crew, &course, Some(ledger)).await;
+        return onward(context, &run, Some(ledger)).await;
     }
 }
 
@@ -171,43 +181,44 @@ fn stopped_early() -> Failure {
 }
 
 /// Another refresh was still active when the time for waiting was over, or the operator's patience.
-fn waited_in_vain(crew: &Crew<'_>, active: &str) -> Failure {
-    let exit = if crew.cancel.is_asked() {
+fn waited_in_vain(context: &RollContext<'_>, active: &str) -> Failure {
+    let exit = if context.cancel.is_asked() {
         Exit::Cancelled
     } else {
         Exit::WatchTimedOut
     };
     exit.error(format!(
         "stopped waiting for group {}: {active}; nothing was started",
-        crew.settings.group
+        context.settings.group
     ))
     .hint("wait again: imagebuilder roll --wait\nsee what it does: imagebuilder roll watch")
 }
 
 /// The group is where it should be: prove it, and mend the pointers if they lag.
 async fn already(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     view: &FleetView,
     target: Target,
     direction: Direction,
     request: &Request,
 ) -> Result<Exit> {
-    crew.output.say(format!(
+    context.output.say(format!(
         "nothing to do: group {} is on version {} with {}, and so is every member that can be replaced",
         view.group, target.version, target.image
     ));
-    let current = crate::pointers::read(crew.cloud, crew.image, Pointer::Current).await;
+    let current = crate::pointers::read(context.cloud, context.image, Pointer::Current).await;
     if !matches!(current, Ok(Some(current)) if current == target.image) {
-        preflight::warn(crew, &[Verb::Prove], view).await;
+        preflight::warn(context, &[Verb::Prove], view).await;
     }
     if request.extent == Extent::Plan {
-        if crew.output.wants_json() {
-            crew.output
+        if context.output.wants_json() {
+            context
+                .output
                 .json(&show::nothing_to_do(&view.group, &target))?;
         }
         return Ok(Exit::Done);
     }
-    let course = Course {
+    let run = RefreshRun {
         refresh: view
             .refresh
             .as_ref()
@@ -216,33 +227,39 @@ async fn already(
         target,
         previous: None,
         direction,
-        limits: limits(view, crew.settings, &preferences(view, crew.settings)),
+        limits: limits(view, context.settings, &preferences(view, context.settings)),
     };
-    let finish = drive::prove(crew, &course.target, course.limits).await?;
-    conclude(crew, &course, finish, None).await
+    let finish = drive::prove(context, &run.target, run.limits).await?;
+    conclude(context, &run, finish, None).await
 }
 
 /// The active refresh as our own, if it goes to this image.
-fn adoptable(crew: &Crew<'_>, view: &FleetView, image: &ImageId) -> Option<Course> {
-    let course = course_of(crew, view, view.active_refresh()?, None, Direction::Forward)?;
-    (course.target.image == *image).then_some(course)
+fn adoptable(context: &RollContext<'_>, view: &FleetView, image: &ImageId) -> Option<RefreshRun> {
+    let run = run_of(
+        context,
+        view,
+        view.active_refresh()?,
+        None,
+        Direction::Forward,
+    )?;
+    (run.target.image == *image).then_some(run)
 }
 
 /// A refresh as something to watch: its target with the image in it, and the version that it leaves.
-fn course_of(
-    crew: &Crew<'_>,
+fn run_of(
+    context: &RollContext<'_>,
     view: &FleetView,
     refresh: &Refresh,
     recorded: Option<&Recorded>,
     direction: Direction,
-) -> Option<Course> {
+) -> Option<RefreshRun> {
     let Launches::Template(template) = &view.launches else {
         return None;
     };
     let desired = refresh.desired.as_ref()?;
     let version = template.version(desired.version)?;
     (template.id == desired.id).then_some(())?;
-    Some(Course {
+    Some(RefreshRun {
         refresh: refresh.id.clone(),
         target: Target {
             template_id: template.id.clone(),
@@ -251,7 +268,7 @@ fn course_of(
         },
         previous: before::origin(template, refresh, recorded),
         direction,
-        limits: limits(view, crew.settings, &preferences(view, crew.settings)),
+        limits: limits(view, context.settings, &preferences(view, context.settings)),
     })
 }
 
@@ -266,10 +283,10 @@ fn recorded_of(journal: &Journal) -> Option<Recorded> {
 }
 
 /// The pointers as far as they bear on a way back.
-async fn pointed(crew: &Crew<'_>) -> Result<Pointed> {
+async fn pointed(context: &RollContext<'_>) -> Result<Pointed> {
     Ok(Pointed {
-        current: crate::pointers::read(crew.cloud, crew.image, Pointer::Current).await?,
-        previous: crate::pointers::read(crew.cloud, crew.image, Pointer::Previous).await?,
+        current: crate::pointers::read(context.cloud, context.image, Pointer::Current).await?,
+        previous: crate::pointers::read(context.cloud, context.image, Pointer::Previous).await?,
     })
 }
 
@@ -282,15 +299,19 @@ fn recorded(journal: &Journal, name: &str) -> Option<Target> {
 }
 
 /// Drives a refresh and says how it ended.
-async fn onward(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) -> Result<Exit> {
-    let finish = drive::drive(crew, course, ledger.as_mut()).await?;
-    conclude(crew, course, finish, ledger).await
+async fn onward(
+    context: &RollContext<'_>,
+    run: &RefreshRun,
+    mut ledger: Option<Ledger>,
+) -> Result<Exit> {
+    let finish = drive::drive(context, run, ledger.as_mut()).await?;
+    conclude(context, run, finish, ledger).await
 }
 
 /// Goes on with the active refresh, or looks what became of the last one.
-pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
-    let view = look::fleet(crew.cloud, crew.image, &crew.settings.group).await;
-    let view = preflight::looked(crew, Verb::Watch, view).await?;
+pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit> {
+    let view = look::fleet(context.cloud, context.image, &context.settings.group).await;
+    let view = preflight::looked(context, Verb::Watch, view).await?;
     let group = &view.group;
     let Some(refresh) = &view.refresh else {
         return Err(Exit::Refused
@@ -300,21 +321,28 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
             .hint("start one with `imagebuilder roll`")
             .into());
     };
-    crew.output
+    context
+        .output
         .say(format!("refresh {} of group {group}", refresh.id));
-    let ledger = journal_of(crew, runs, refresh)?;
+    let ledger = journal_of(context, runs, refresh)?;
     let recorded = ledger.as_ref().map(Ledger::journal).and_then(recorded_of);
-    let mut course = course_of(crew, &view, refresh, recorded.as_ref(), Direction::Forward);
-    if let Some(course) = &mut course {
-        course.direction = match recorded {
-            Some(run) if run.back => Direction::Back,
+    let mut run = run_of(
+        context,
+        &view,
+        refresh,
+        recorded.as_ref(),
+        Direction::Forward,
+    );
+    if let Some(run) = &mut run {
+        run.direction = match recorded {
+            Some(recorded) if recorded.back => Direction::Back,
             Some(_) => Direction::Forward,
             // Nobody here recorded it: what goes to an image that has served already goes back.
             None => {
-                let pointed = pointed(crew).await;
-                let pointed = preflight::looked(crew, Verb::Watch, pointed).await?;
+                let pointed = pointed(context).await;
+                let pointed = preflight::looked(context, Verb::Watch, pointed).await?;
                 let served = [pointed.current, pointed.previous];
-                if served.contains(&Some(course.target.image.clone())) {
+                if served.contains(&Some(run.target.image.clone())) {
                     Direction::Back
                 } else {
                     Direction::Forward
@@ -325,7 +353,7 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
     if let Launches::Gone { id, name } = &view.launches {
         return Err(template_gone(group.as_str(), id, name).into());
     }
-    let Some(course) = course else {
+    let Some(run) = run else {
         return Err(Exit::Refused
             .error(format!(
                 "refresh {} of group {group} ({}) goes to no numbered version of its launch template, \
@@ -336,18 +364,18 @@ pub(crate) async fn watch(crew: &Crew<'_>, runs: &Path) -> Result<Exit> {
             .into());
     };
     // With a run of its own to go by, a smoke test that fails at the end starts a way back.
-    let may_go_back = crew.settings.smoke_test.is_some()
-        && course.direction == Direction::Forward
+    let may_go_back = context.settings.smoke_test.is_some()
+        && run.direction == Direction::Forward
         && ledger.is_some();
     let verbs = [Verb::Watch, Verb::WayBack];
     let verbs = if may_go_back { &verbs[..] } else { &verbs[..1] };
-    preflight::warn(crew, verbs, &view).await;
-    onward(crew, &course, ledger).await
+    preflight::warn(context, verbs, &view).await;
+    onward(context, &run, ledger).await
 }
 
 /// The journal of the run that started a refresh, unless its process lives or it ran elsewhere. A
 /// run killed before it heard the refresh's id is known by the version it was going to.
-fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<Ledger>> {
+fn journal_of(context: &RollContext<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<Ledger>> {
     let ours = Ledger::all(runs)?
         .into_iter()
         .rev()
@@ -357,7 +385,7 @@ fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<
                 let facts = &ledger.journal().facts;
                 let group = facts
                     .get(fact::GROUP)
-                    .is_some_and(|group| *group == crew.settings.group.as_str());
+                    .is_some_and(|group| *group == context.settings.group.as_str());
                 let id = match facts.get(fact::REFRESH) {
                     Some(id) => *id == refresh.id,
                     None => {
@@ -377,30 +405,34 @@ fn journal_of(crew: &Crew<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<
 }
 
 /// Brings the fleet back to the version before: see [`before`].
-pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) -> Result<Exit> {
-    let group = &crew.settings.group;
+pub(crate) async fn rollback(
+    context: &RollContext<'_>,
+    request: &Request,
+    runs: &Path,
+) -> Result<Exit> {
+    let group = &context.settings.group;
     // A refresh that ends while it is being turned around is looked at once more.
     for _ in 0..TURNS {
-        let view = look::fleet(crew.cloud, crew.image, group).await;
-        let view = preflight::looked(crew, Verb::Rollback, view).await?;
-        let recorded = all_recorded(crew, runs)?;
+        let view = look::fleet(context.cloud, context.image, group).await;
+        let view = preflight::looked(context, Verb::Rollback, view).await?;
+        let recorded = all_recorded(context, runs)?;
         // An active refresh is brought back by the service, whatever the pointers say.
         let pointed = match view.active_refresh() {
             Some(_) => Pointed::default(),
-            None => preflight::looked(crew, Verb::WayBack, pointed(crew).await).await?,
+            None => preflight::looked(context, Verb::WayBack, pointed(context).await).await?,
         };
         let (image, version) = match before::way_back(&view, &recorded, &pointed) {
             WayBack::Service => {
                 let Some(active) = view.active_refresh() else {
                     continue;
                 };
-                match turn_around(crew, &view, active, request, runs).await? {
+                match turn_around(context, &view, active, request, runs).await? {
                     Some(exit) => return Ok(exit),
                     None => continue,
                 }
             }
             WayBack::Saved(to) => {
-                crew.output.say(format!(
+                context.output.say(format!(
                     "the last refresh of group {group} ended half-way: going back to version {}, which the group is saved on",
                     to.version
                 ));
@@ -409,9 +441,10 @@ pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) ->
             WayBack::Recorded(to) => (to.image, Some(to.version)),
             WayBack::Pointed(image) => (image, None),
             WayBack::Done(to) => {
-                crew.output
+                context
+                    .output
                     .say(format!("group {group} was brought back already"));
-                return already(crew, &view, to, Direction::Back, request).await;
+                return already(context, &view, to, Direction::Back, request).await;
             }
             WayBack::Unknown => {
                 if let Launches::Gone { id, name } = &view.launches {
@@ -421,17 +454,17 @@ pub(crate) async fn rollback(crew: &Crew<'_>, request: &Request, runs: &Path) ->
                     .error(format!(
                         "nothing is known of what group {group} ran before: no refresh is half-way, no run here recorded the \
                          last one, and {} does not exist",
-                        Pointer::Previous.parameter(crew.image.as_str())
+                        Pointer::Previous.parameter(context.image.as_str())
                     ))
                     .hint("name the image to go back to: imagebuilder roll ami-…")
                     .into());
             }
         };
-        let goal = look::goal(crew.cloud, &image).await;
-        let mut goal = preflight::looked(crew, Verb::WayBack, goal).await?;
+        let goal = look::goal(context.cloud, &image).await;
+        let mut goal = preflight::looked(context, Verb::WayBack, goal).await?;
         goal.version = version;
         goal.direction = Direction::Back;
-        return go(crew, &goal, request, runs).await;
+        return go(context, &goal, request, runs).await;
     }
     Err(Exit::RefreshActive
         .error(format!(
@@ -457,7 +490,7 @@ fn template_gone(group: &str, id: &str, name: &str) -> Failure {
 const TURNS: u32 = 3;
 
 /// What runs that are over recorded here of refreshes of this group, newest first.
-fn all_recorded(crew: &Crew<'_>, runs: &Path) -> Result<Vec<Recorded>> {
+fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<Recorded>> {
     Ok(Ledger::all(runs)?
         .into_iter()
         .rev()
@@ -467,7 +500,7 @@ fn all_recorded(crew: &Crew<'_>, runs: &Path) -> Result<Vec<Recorded>> {
         })
         .filter(|ledger| {
             let group = ledger.journal().facts.get(fact::GROUP);
-            group.is_some_and(|group| *group == crew.settings.group.as_str())
+            group.is_some_and(|group| *group == context.settings.group.as_str())
         })
         .filter_map(|ledger| recorded_of(ledger.journal()))
         .collect())
@@ -475,26 +508,26 @@ fn all_recorded(crew: &Crew<'_>, runs: &Path) -> Result<Vec<Recorded>> {
 
 /// Rolls the active refresh back and watches it; `None` when it ended before it could be.
 async fn turn_around(
-    crew: &Crew<'_>,
+    context: &RollContext<'_>,
     view: &FleetView,
     active: &Refresh,
     request: &Request,
     runs: &Path,
 ) -> Result<Option<Exit>> {
     let group = &view.group;
-    crew.output.say(format!(
+    context.output.say(format!(
         "refresh {} of group {group} is active ({}, {} %): rolling it back",
         active.id, active.status, active.percent
     ));
-    preflight::warn(crew, &[Verb::Rollback], view).await;
+    preflight::warn(context, &[Verb::Rollback], view).await;
     if request.extent == Extent::Plan {
         return Ok(Some(Exit::Done));
     }
     if active.status != RefreshStatus::RollbackInProgress {
-        match crew.cloud.fleet.roll_back(group).await {
+        match context.cloud.fleet.roll_back(group).await {
             Ok(()) => {}
-            Err(error) if is(&error, NO_ACTIVE_REFRESH) => return Ok(None),
-            Err(error) if is(&error, IRREVERSIBLE) => {
+            Err(error) if error.has_code(NO_ACTIVE_REFRESH) => return Ok(None),
+            Err(error) if error.has_code(IRREVERSIBLE) => {
                 return Err(Exit::Refused
                     .error(format!("refresh {} of group {group} cannot be rolled back", active.id))
                     .hint(format!(
@@ -515,37 +548,37 @@ async fn turn_around(
             Err(error) => return Err(error.into()),
         }
     }
-    let mut ledger = journal_of(crew, runs, active)?;
+    let mut ledger = journal_of(context, runs, active)?;
     let recorded = ledger.as_ref().map(Ledger::journal).and_then(recorded_of);
-    let course =
-        course_of(crew, view, active, recorded.as_ref(), Direction::Back).with_context(|| {
+    let run =
+        run_of(context, view, active, recorded.as_ref(), Direction::Back).with_context(|| {
             format!(
                 "refresh {} goes to no numbered version of the group's template",
                 active.id
             )
         })?;
-    match drive::drive(crew, &course, ledger.as_mut()).await? {
+    match drive::drive(context, &run, ledger.as_mut()).await? {
         Finish::Ended {
             ending: Ending::RolledBack,
             ..
-        } => match back_on(crew, &course).await? {
+        } => match back_on(context, &run).await? {
             Back::Verified(text) => {
                 end(ledger, "rolled back on request")?;
-                crew.output.say(text);
+                context.output.say(text);
                 Ok(Some(Exit::Done))
             }
             Back::Unverified(text) => {
                 let failure = Exit::Unverified
-                    .error(format!("refresh {} of group {group} was rolled back, but {text}", course.refresh))
+                    .error(format!("refresh {} of group {group} was rolled back, but {text}", run.refresh))
                     .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback");
                 end(ledger, &failure.to_string())?;
                 Err(failure.into())
             }
-            Back::Detached(why) => conclude_undriven(crew, &why),
+            Back::Detached(why) => conclude_undriven(context, &why),
         },
         // It was faster than our call: go back from where it ended.
         Finish::Proven | Finish::Unproven(_) => Ok(None),
-        finish => conclude(crew, &course, finish, ledger).await.map(Some),
+        finish => conclude(context, &run, finish, ledger).await.map(Some),
     }
 }
 
@@ -560,14 +593,14 @@ enum Back {
 }
 
 /// Proves that the fleet is back.
-async fn back_on(crew: &Crew<'_>, course: &Course) -> Result<Back> {
-    let Some(previous) = &course.previous else {
+async fn back_on(context: &RollContext<'_>, run: &RefreshRun) -> Result<Back> {
+    let Some(previous) = &run.previous else {
         return Ok(Back::Unverified(
             "where to is not known here, so it is not verified".into(),
         ));
     };
     let to = format!("version {} with {}", previous.version, previous.image);
-    Ok(match drive::prove(crew, previous, course.limits).await? {
+    Ok(match drive::prove(context, previous, run.limits).await? {
         Finish::Proven => Back::Verified(format!("all members are back on {to}")),
         Finish::Unproven(flaws) => Back::Unverified(format!(
             "not every member is proven to be back on {to}: {flaws}"
@@ -581,47 +614,47 @@ async fn back_on(crew: &Crew<'_>, course: &Course) -> Result<Back> {
 
 /// Turns the end of a drive into pointers, words and an exit code.
 async fn conclude(
-    crew: &Crew<'_>,
-    course: &Course,
+    context: &RollContext<'_>,
+    run: &RefreshRun,
     finish: Finish,
     ledger: Option<Ledger>,
 ) -> Result<Exit> {
-    let group = &crew.settings.group;
-    let Course {
+    let group = &context.settings.group;
+    let RefreshRun {
         refresh, target, ..
-    } = course;
+    } = run;
     let failure = match finish {
-        Finish::Proven => match drive::smoke(crew, target, 100).await {
-            None | Some(Ok(())) => return proven(crew, course, ledger).await,
-            Some(Err(why)) if course.direction == Direction::Back => Exit::SmokeTestFailed
+        Finish::Proven => match drive::smoke(context, target, 100).await {
+            None | Some(Ok(())) => return proven(context, run, ledger).await,
+            Some(Err(why)) if run.direction == Direction::Back => Exit::SmokeTestFailed
                 .error(format!(
                     "all members of group {group} are back on version {} with {}, and the smoke test fails there too: {why}",
                     target.version, target.image
                 ))
                 .hint("nothing was turned around: the release is not what the test fails on"),
-            Some(Err(why)) => return go_back(crew, course, why, ledger).await,
+            Some(Err(why)) => return go_back(context, run, why, ledger).await,
         },
         Finish::Unproven(flaws) => Exit::Unverified
             .error(format!(
                 "refresh {refresh} of group {group} is finished, but the fleet is not proven: {flaws}"
             ))
-            .hint(match course.direction {
+            .hint(match run.direction {
                 Direction::Forward => {
                     "verify again: imagebuilder roll watch\nbring it back: imagebuilder roll rollback"
                 }
                 Direction::Back => "verify again: imagebuilder roll watch",
             }),
-        Finish::Gone(what) => gone(crew, course, &what),
-        Finish::Detached(why) => return conclude_undriven(crew, &why),
+        Finish::Gone(what) => gone(context, run, &what),
+        Finish::Detached(why) => return conclude_undriven(context, &why),
         Finish::Ended {
             ending: Ending::RolledBack,
             stopped,
             lost,
             reason,
-        } => match back_on(crew, course).await? {
+        } => match back_on(context, run).await? {
             Back::Verified(text) => {
-                crew.output.say(text);
-                ended(crew, course, Ending::RolledBack, stopped.as_ref(), &lost, &reason)
+                context.output.say(text);
+                ended(context, run, Ending::RolledBack, stopped.as_ref(), &lost, &reason)
             }
             Back::Unverified(text) => Exit::RollbackFailed
                 .error(format!(
@@ -630,22 +663,22 @@ async fn conclude(
                     why(stopped.as_ref(), &lost, &reason)
                 ))
                 .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback"),
-            Back::Detached(why) => return conclude_undriven(crew, &why),
+            Back::Detached(why) => return conclude_undriven(context, &why),
         },
         Finish::Ended {
             ending,
             stopped,
             lost,
             reason,
-        } => ended(crew, course, ending, stopped.as_ref(), &lost, &reason),
+        } => ended(context, run, ending, stopped.as_ref(), &lost, &reason),
     };
     end(ledger, &failure.to_string())?;
     Err(failure.into())
 }
 
 /// We stopped watching: that is not the end of the run, so its journal stays open.
-fn conclude_undriven<T>(crew: &Crew<'_>, why: &str) -> Result<T> {
-    let group = &crew.settings.group;
+fn conclude_undriven<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
+    let group = &context.settings.group;
     Err(Exit::WatchTimedOut
         .error(format!(
             "stopped watching group {group}, which goes on by itself: {why}"
@@ -655,15 +688,15 @@ fn conclude_undriven<T>(crew: &Crew<'_>, why: &str) -> Result<T> {
 }
 
 /// The group, or the refresh, disappeared while it was watched.
-fn gone(crew: &Crew<'_>, course: &Course, what: &str) -> Failure {
+fn gone(context: &RollContext<'_>, run: &RefreshRun, what: &str) -> Failure {
     Exit::RollFailed
         .error(format!(
             "refresh {} to {} cannot be followed any more: {what}",
-            course.refresh, course.target.image
+            run.refresh, run.target.image
         ))
         .hint(format!(
             "nothing is left to roll back; once group {} is there again: imagebuilder roll {}",
-            crew.settings.group, course.target.image
+            context.settings.group, run.target.image
         ))
 }
 
@@ -681,19 +714,19 @@ fn why(stopped: Option<&Cause>, lost: &[Lost], reason: &str) -> String {
 
 /// The failure of a refresh that ended badly, with a hint that fits its cause.
 fn ended(
-    crew: &Crew<'_>,
-    course: &Course,
+    context: &RollContext<'_>,
+    run: &RefreshRun,
     ending: Ending,
     stopped: Option<&Cause>,
     lost: &[Lost],
     reason: &str,
 ) -> Failure {
-    let Course {
+    let RefreshRun {
         refresh,
         target,
         previous,
         ..
-    } = course;
+    } = run;
     let how = match ending {
         Ending::RolledBack => match previous {
             Some(previous) => format!("was rolled back to version {}", previous.version),
@@ -705,7 +738,7 @@ fn ended(
     };
     let failure = watch::exit(ending, stopped).error(format!(
         "refresh {refresh} of group {} to {} {how}: {}",
-        crew.settings.group,
+        context.settings.group,
         target.image,
         why(stopped, lost, reason)
     ));
@@ -737,17 +770,21 @@ fn ended(
 }
 
 /// A proven roll: move the pointers and print the image.
-async fn proven(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) -> Result<Exit> {
-    let Crew {
+async fn proven(
+    context: &RollContext<'_>,
+    run: &RefreshRun,
+    mut ledger: Option<Ledger>,
+) -> Result<Exit> {
+    let RollContext {
         cloud,
         image,
         output,
         ..
-    } = crew;
-    let target = &course.target;
-    let before = course.previous.as_ref().map(|previous| &previous.image);
+    } = context;
+    let target = &run.target;
+    let before = run.previous.as_ref().map(|previous| &previous.image);
     let step = output.step("pointers", "move the pointers");
-    let moved = pointers::advance(cloud, image, &target.image, before, course.direction).await;
+    let moved = pointers::advance(cloud, image, &target.image, before, run.direction).await;
     let moved = match moved {
         Ok(moved) => moved,
         Err(error) => {
@@ -755,7 +792,7 @@ async fn proven(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) ->
             let failure = Exit::Unexpected
                 .error(format!(
                     "every member of group {} is verified on {}, but its pointers could not be moved",
-                    crew.settings.group, target.image
+                    context.settings.group, target.image
                 ))
                 .hint(format!(
                     "the fleet needs nothing more; to move the pointers: imagebuilder roll {}",
@@ -776,9 +813,9 @@ async fn proven(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) ->
         Moved::Moved { previous: None } => step.done(format!("current {}", target.image)),
     }
     if let Some(ledger) = &mut ledger
-        && course.direction == Direction::Forward
+        && run.direction == Direction::Forward
     {
-        versions::clean(crew, course, ledger).await;
+        versions::clean(context, run, ledger).await;
     }
     end(ledger, "done")?;
     output.data(target.image.as_str())?;
@@ -787,19 +824,20 @@ async fn proven(crew: &Crew<'_>, course: &Course, mut ledger: Option<Ledger>) ->
 
 /// The last smoke test failed when the refresh was over: go back by a refresh of its own.
 async fn go_back(
-    crew: &Crew<'_>,
-    course: &Course,
+    context: &RollContext<'_>,
+    run: &RefreshRun,
     why: String,
     ledger: Option<Ledger>,
 ) -> Result<Exit> {
-    let group = &crew.settings.group;
-    crew.output
+    let group = &context.settings.group;
+    context
+        .output
         .say(format!("smoke test failed at the end: {why}"));
-    let (Some(previous), Some(mut ledger)) = (&course.previous, ledger) else {
+    let (Some(previous), Some(mut ledger)) = (&run.previous, ledger) else {
         return Err(Exit::SmokeTestFailed
             .error(format!(
                 "the smoke test of group {group} on {} failed: {why}",
-                course.target.image
+                run.target.image
             ))
             .hint("bring the fleet back: imagebuilder roll rollback")
             .into());
@@ -808,27 +846,27 @@ async fn go_back(
         fact::STOPPED,
         drive::stopped_because(&Cause::SmokeTest(why.clone())),
     )?;
-    let mut goal = look::goal(crew.cloud, &previous.image).await?;
+    let mut goal = look::goal(context.cloud, &previous.image).await?;
     goal.version = Some(previous.version);
     goal.direction = Direction::Back;
     let consents: [Consent; 0] = [];
-    let view = look::fleet(crew.cloud, crew.image, group).await?;
-    let finish = match decide(&view, &goal, crew.settings, &consents) {
+    let view = look::fleet(context.cloud, context.image, group).await?;
+    let finish = match decide(&view, &goal, context.settings, &consents) {
         Decision::Refuse(refusal) => {
             return Err(refused(refusal.kind, refusal.reason, refusal.hint).into());
         }
-        Decision::NothingToDo(_) => drive::prove(crew, previous, course.limits).await?,
+        Decision::NothingToDo(_) => drive::prove(context, previous, run.limits).await?,
         Decision::Roll(plan) => {
-            let back = start::start(crew, &plan, &goal, &consents, &mut ledger).await?;
-            drive::drive(crew, &back, Some(&mut ledger)).await?
+            let back = start::start(context, &plan, &goal, &consents, &mut ledger).await?;
+            drive::drive(context, &back, Some(&mut ledger)).await?
         }
     };
     let failure = match finish {
         Finish::Proven => Exit::SmokeTestFailed.error(format!(
             "the smoke test of group {group} on {} failed ({why}); all members are back on version {} with {}",
-            course.target.image, previous.version, previous.image
+            run.target.image, previous.version, previous.image
         )),
-        Finish::Detached(why) => return conclude_undriven(crew, &why),
+        Finish::Detached(why) => return conclude_undriven(context, &why),
         finish @ (Finish::Unproven(_) | Finish::Ended { .. } | Finish::Gone(_)) => {
             let how = match finish {
                 Finish::Unproven(flaws) => flaws.to_string(),
@@ -839,7 +877,7 @@ async fn go_back(
             Exit::RollbackFailed
                 .error(format!(
                     "the smoke test of group {group} on {} failed ({why}), and so did bringing it back to {}: {how}",
-                    course.target.image, previous.image
+                    run.target.image, previous.image
                 ))
                 .hint("see the members: imagebuilder status\ntry again: imagebuilder roll rollback")
         }

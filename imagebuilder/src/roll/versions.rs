@@ -12,8 +12,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::Crew;
-use super::start::Course;
+use super::RollContext;
+use super::run::RefreshRun;
 use crate::cloud::{Answer, GroupLaunches, Owned, SavedVersion, TemplateRef};
 use crate::ledger::{Found, Ledger};
 
@@ -48,11 +48,11 @@ enum InUse {
     Unknown(String),
 }
 
-/// What is known to need versions of the template that the fleet of `course` launches from.
-async fn in_use(crew: &Crew<'_>, course: &Course) -> Answer<InUse> {
-    let cloud = crew.cloud;
-    let id = &course.target.template_id;
-    let group = &crew.settings.group;
+/// What is known to need versions of the template that the fleet of `run` launches from.
+async fn in_use(context: &RollContext<'_>, run: &RefreshRun) -> Answer<InUse> {
+    let cloud = context.cloud;
+    let id = &run.target.template_id;
+    let group = &context.settings.group;
     let unknown = |why: String| Ok(InUse::Unknown(why));
     let others = cloud.fleet.groups_from(id).await?;
     if let Some(other) = others.iter().find(|other| *other != group) {
@@ -64,9 +64,9 @@ async fn in_use(crew: &Crew<'_>, course: &Course) -> Answer<InUse> {
     let Some(template) = cloud.templates.template(id).await? else {
         return unknown(format!("launch template {id} was deleted"));
     };
-    let mut numbers: BTreeSet<u64> = [template.latest, template.default, course.target.version]
+    let mut numbers: BTreeSet<u64> = [template.latest, template.default, run.target.version]
         .into_iter()
-        .chain(course.previous.as_ref().map(|previous| previous.version))
+        .chain(run.previous.as_ref().map(|previous| previous.version))
         .collect();
     if let GroupLaunches::Template {
         saved: SavedVersion::Number(saved),
@@ -98,25 +98,25 @@ async fn in_use(crew: &Crew<'_>, course: &Course) -> Answer<InUse> {
 }
 
 /// Deletes versions of the fleet's template that runs recorded below `runs`, and the one in `own`, made, and that nothing needs.
-pub(crate) async fn clean(crew: &Crew<'_>, course: &Course, own: &mut Ledger) {
-    let Some(keep) = crew.settings.keep_versions else {
+pub(crate) async fn clean(context: &RollContext<'_>, run: &RefreshRun, own: &mut Ledger) {
+    let Some(keep) = context.settings.keep_versions else {
         return;
     };
-    match delete_unused(crew, course, keep, own).await {
+    match delete_unused(context, run, keep, own).await {
         Ok(()) => {}
-        Err(error) => crew.output.say(format!(
+        Err(error) => context.output.say(format!(
             "template versions that are not used any more stay: {error:#}"
         )),
     }
 }
 
 async fn delete_unused(
-    crew: &Crew<'_>,
-    course: &Course,
+    context: &RollContext<'_>,
+    run: &RefreshRun,
     keep: usize,
     own: &mut Ledger,
 ) -> Result<()> {
-    let id = &course.target.template_id;
+    let id = &run.target.template_id;
     let runs = own.folder().parent().map(Path::to_owned);
     // Runs that are alive keep what they made: it is not known what they do with it.
     let mut ledgers: Vec<Box<Ledger>> = match runs {
@@ -142,10 +142,10 @@ async fn delete_unused(
     if all.len() <= keep {
         return Ok(());
     }
-    let in_use = match in_use(crew, course).await? {
+    let in_use = match in_use(context, run).await? {
         InUse::Numbers(numbers) => numbers,
         InUse::Unknown(why) => {
-            crew.output.say(format!(
+            context.output.say(format!(
                 "the {} versions of launch template {id} that rolls made stay: {why}",
                 all.len()
             ));
@@ -160,12 +160,12 @@ async fn delete_unused(
         .iter()
         .map(|version| version.id().version.to_string())
         .collect();
-    let step = crew.output.step(
+    let step = context.output.step(
         "versions",
         format!("delete unused versions of launch template {id}"),
     );
     for version in &unused {
-        if let Err(error) = crew.cloud.templates.delete_version(version).await {
+        if let Err(error) = context.cloud.templates.delete_version(version).await {
             step.failed("not all deleted");
             return Err(error).context("delete a launch-template version");
         }

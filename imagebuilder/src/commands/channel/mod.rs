@@ -4,16 +4,16 @@ mod init;
 mod promote;
 mod publish;
 mod refresh;
+mod rollout;
 mod rotate_root;
 mod show;
 mod withdraw;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 
 pub(super) use self::show::look;
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 
 /// Arguments of `channel`.
 #[derive(Debug, Args)]
@@ -54,21 +54,3 @@ impl Channel {
         }
     }
 }
-
-/// When a rollout begins: as asked, else now; to the second, as everything in the channel.
-fn start(asked: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    let start = asked.unwrap_or(now);
-    Timestamp::from_second(start.as_second()).unwrap_or(start)
-}
-
-/// A shape by name or spelled out.
-fn shape(
-    text: &str,
-    channel: &crate::config::Channel,
-) -> Result<crate::channel::waves::Shape, Failure> {
-    crate::channel::waves::Shape::named(text, &channel.waves)
-        .map_err(|why| Exit::Usage.error(format!("--waves: {why}")))
-}
-
-/// What a new rollout gets when nobody said.
-const DEFAULT_WAVES: &str = "default";

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use semver::Version;
 use serde::Serialize;
 
-use super::{DEFAULT_WAVES, shape, start};
+use super::rollout::{DEFAULT_WAVES, shape, start};
 use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::releases;
 use crate::context::Context;

@@ -12,7 +12,7 @@ use semver::Version;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{DEFAULT_WAVES, shape, start};
+use super::rollout::{DEFAULT_WAVES, shape, start};
 use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::hex;
 use crate::channel::releases::New;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use semver::Version;
 use serde::Serialize;
 
-use super::start;
+use super::rollout::start;
 use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::releases;
 use crate::context::Context;

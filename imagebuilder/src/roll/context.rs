@@ -1,0 +1,35 @@
+//! What everything that acts on a fleet is given.
+
+use super::smoke::Smoke;
+use crate::cancel::Cancel;
+use crate::cloud::Cloud;
+use crate::config::Settings;
+use crate::ids::ImageName;
+use crate::output::Output;
+
+/// What everything that acts on a fleet is given.
+pub(crate) struct RollContext<'a> {
+    /// The cloud.
+    pub(crate) cloud: &'a Cloud,
+    /// The image's configured name: part of pointers and the registry.
+    pub(crate) image: &'a ImageName,
+    /// Which group, and how carefully.
+    pub(crate) settings: &'a Settings,
+    /// How to speak.
+    pub(crate) output: &'a Output,
+    /// When to stop watching.
+    pub(crate) cancel: &'a Cancel,
+    /// Who runs the smoke test.
+    pub(crate) smoke: &'a dyn Smoke,
+}
+
+impl RollContext<'_> {
+    /// Does something that is safe to leave off: `None` as soon as the operator asks to stop.
+    pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.cancel.asked() => None,
+            done = work => Some(done),
+        }
+    }
+}

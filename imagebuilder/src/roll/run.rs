@@ -1,0 +1,79 @@
+//! A refresh that runs and what the ledger keeps about it, for whoever starts it and whoever resumes it.
+
+use super::limits::Limits;
+use super::plan::{Direction, Target};
+use super::view::TemplateRef;
+
+/// The ledger's names for what a later `roll watch` or `roll rollback` wants to know.
+pub(crate) mod fact {
+    /// The group that is rolled.
+    pub(crate) const GROUP: &str = "group";
+    /// The version it was on, as `lt-…:7:ami-…`.
+    pub(crate) const PREVIOUS: &str = "previous";
+    /// The version it goes to, in the same form.
+    pub(crate) const TARGET: &str = "target";
+    /// When StartInstanceRefresh was about to be called.
+    pub(crate) const INTENDED: &str = "refresh-intended";
+    /// The refresh's id.
+    pub(crate) const REFRESH: &str = "refresh";
+    /// Why it was stopped by us.
+    pub(crate) const STOPPED: &str = "stopped";
+    /// There when the refresh is a way back.
+    pub(crate) const BACK: &str = "back";
+}
+
+/// A refresh that runs, and what it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RefreshRun {
+    /// The refresh's id.
+    pub(crate) refresh: String,
+    /// Where it goes.
+    pub(crate) target: Target,
+    /// Where it comes from, if that is known.
+    pub(crate) previous: Option<Target>,
+    /// Which way it goes.
+    pub(crate) direction: Direction,
+    /// How long it is watched, and how long its proof may take.
+    pub(crate) limits: Limits,
+}
+
+impl Target {
+    /// The template version without its image.
+    pub(crate) fn reference(&self) -> TemplateRef {
+        TemplateRef {
+            id: self.template_id.clone(),
+            version: self.version,
+        }
+    }
+
+    /// The form it has in the ledger.
+    pub(crate) fn record(&self) -> String {
+        format!("{}:{}:{}", self.template_id, self.version, self.image)
+    }
+
+    /// Reads that form.
+    pub(crate) fn from_record(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ':');
+        Some(Self {
+            template_id: parts.next()?.to_owned(),
+            version: parts.next()?.parse().ok()?,
+            image: parts.next()?.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn a_target_reads_back_from_the_ledger() {
+        let target = sample::target(8, "ami-2");
+        assert_eq!(target.record(), "lt-1:8:ami-2");
+        assert_eq!(Target::from_record("lt-1:8:ami-2"), Some(target));
+        for bad in ["", "lt-1:8", "lt-1:x:ami-2", "lt-1:8:x"] {
+            assert_eq!(Target::from_record(bad), None, "{bad}");
+        }
+    }
+}
