@@ -8,14 +8,14 @@ use tokio::sync::watch;
 /// Tells whether the operator asked the command to stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Cancel {
-    asked: watch::Receiver<u32>,
+    requested: watch::Receiver<u32>,
 }
 
 impl Cancel {
     /// Listens for Ctrl-C and SIGTERM. Must be called inside the runtime.
     pub(crate) fn on_signals() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let (sender, asked) = watch::channel(0);
+        let (sender, requested) = watch::channel(0);
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         tokio::spawn(async move {
@@ -28,30 +28,30 @@ impl Cancel {
                 sender.send_modify(|times| *times += 1);
             }
         });
-        Ok(Self { asked })
+        Ok(Self { requested })
     }
 
     /// A cancellation that tests trigger themselves.
     #[cfg(test)]
     pub(crate) fn manual() -> (watch::Sender<u32>, Self) {
-        let (sender, asked) = watch::channel(0);
-        (sender, Self { asked })
+        let (sender, requested) = watch::channel(0);
+        (sender, Self { requested })
     }
 
     /// Whether stopping was asked for.
-    pub(crate) fn is_asked(&self) -> bool {
-        *self.asked.borrow() > 0
+    pub(crate) fn is_requested(&self) -> bool {
+        *self.requested.borrow() > 0
     }
 
     /// Waits until stopping is asked for; for ever, if nobody can ask any more.
-    pub(crate) async fn asked(&self) {
-        self.asked_times(1).await;
+    pub(crate) async fn requested(&self) {
+        self.requested_times(1).await;
     }
 
     /// Waits until stopping was asked for `times` times.
-    pub(crate) async fn asked_times(&self, times: u32) {
-        let mut asked = self.asked.clone();
-        if asked.wait_for(|seen| *seen >= times).await.is_err() {
+    pub(crate) async fn requested_times(&self, times: u32) {
+        let mut requested = self.requested.clone();
+        if requested.wait_for(|seen| *seen >= times).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

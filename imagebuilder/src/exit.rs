@@ -105,7 +105,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
         .or_else(|| {
             error
                 .chain()
-                .find_map(|cause| cause.downcast_ref::<CloudError>()?.cure())
+                .find_map(|cause| cause.downcast_ref::<CloudError>()?.hint())
         })
 }
 

@@ -74,7 +74,8 @@ pub(crate) enum State {
     /// Created.
     Exists,
     /// Removed again.
-    Gone,
+    #[serde(rename = "gone")]
+    Removed,
     /// The outcome of the run: it stays.
     Kept,
 }
@@ -151,11 +152,11 @@ pub(crate) struct Ledger {
 
 /// The right to bake one image in one folder; given back when dropped, or when the process dies.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct ImageLock {
     _lock: Lock,
 }
 
-impl Turn {
+impl ImageLock {
     /// Takes the turn for a run that is about to begin.
     ///
     /// Who holds it stands in the lock file; it stays there when the lock is gone, and tells then nothing.
@@ -358,7 +359,7 @@ impl Ledger {
     pub(crate) fn intend(&mut self, kind: Kind, name: &str) -> anyhow::Result<()> {
         let known =
             self.journal.things.iter().any(|thing| {
-                thing.kind == kind && thing.name == name && thing.state != State::Gone
+                thing.kind == kind && thing.name == name && thing.state != State::Removed
             });
         if known {
             return Ok(());
@@ -565,7 +566,7 @@ mod tests {
             .map(|t| t.label().to_owned())
             .collect();
         assert_eq!(labels, ["shop-1", "i-1", "key"]);
-        ledger.mark(Kind::Instance, "i-1", State::Gone).unwrap();
+        ledger.mark(Kind::Instance, "i-1", State::Removed).unwrap();
         ledger.mark(Kind::Image, "shop-1", State::Kept).unwrap();
         let labels: Vec<String> = ledger
             .open_things()

@@ -24,7 +24,7 @@ mod preflight;
 mod program;
 mod roll;
 mod shebang;
-mod stage;
+mod staging;
 mod template;
 
 use std::process::ExitCode;

@@ -29,18 +29,18 @@ pub(crate) struct Output {
 
 #[derive(Debug)]
 struct Shared {
-    story: Story,
+    messages: Messages,
     /// Every `--events` file, and the run's own once there is a run.
     events: Vec<File>,
     spinner: Option<Spinner>,
 }
 
 #[derive(Debug)]
-enum Story {
+enum Messages {
     Terminal,
     Plain,
     #[cfg(test)]
-    Kept(Vec<String>),
+    Captured(Vec<String>),
 }
 
 #[derive(Debug)]
@@ -66,15 +66,15 @@ struct Event<'a> {
 impl Output {
     /// Speaks on the process's own streams.
     pub(crate) fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
-        let story = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
-            Story::Terminal
+        let messages = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
+            Messages::Terminal
         } else {
-            Story::Plain
+            Messages::Plain
         };
         let output = Self {
             json,
             shared: Arc::new(Mutex::new(Shared {
-                story,
+                messages,
                 events: Vec::new(),
                 spinner: None,
             })),
@@ -87,11 +87,11 @@ impl Output {
 
     /// Keeps the story for a test to read.
     #[cfg(test)]
-    pub(crate) fn kept() -> Self {
+    pub(crate) fn captured() -> Self {
         Self {
             json: false,
             shared: Arc::new(Mutex::new(Shared {
-                story: Story::Kept(Vec::new()),
+                messages: Messages::Captured(Vec::new()),
                 events: Vec::new(),
                 spinner: None,
             })),
@@ -100,9 +100,9 @@ impl Output {
 
     /// What was told so far.
     #[cfg(test)]
-    pub(crate) fn story(&self) -> Vec<String> {
-        match &self.lock().story {
-            Story::Kept(lines) => lines.clone(),
+    pub(crate) fn messages(&self) -> Vec<String> {
+        match &self.lock().messages {
+            Messages::Captured(lines) => lines.clone(),
             _ => Vec::new(),
         }
     }
@@ -145,15 +145,15 @@ impl Output {
     }
 
     /// A line of the story.
-    pub(crate) fn say(&self, text: impl AsRef<str>) {
+    pub(crate) fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
-        shared.tell(text.as_ref());
+        shared.print(text.as_ref());
     }
 
     /// Something the operator should know although work goes on.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
-        shared.tell(&format!("warning: {}", text.as_ref()));
+        shared.print(&format!("warning: {}", text.as_ref()));
         shared.event("", "warning", text.as_ref(), None);
     }
 
@@ -163,7 +163,7 @@ impl Output {
         let since = Instant::now();
         let mut shared = self.lock();
         shared.event(id, "started", &text, None);
-        let spin = matches!(shared.story, Story::Terminal);
+        let spin = matches!(shared.messages, Messages::Terminal);
         if spin {
             shared.spinner = Some(Spinner {
                 id,
@@ -173,7 +173,7 @@ impl Output {
                 frame: 0,
             });
         } else {
-            shared.tell(&text);
+            shared.print(&text);
         }
         drop(shared);
         let ticker = spin.then(|| {
@@ -191,7 +191,7 @@ impl Output {
             id,
             text,
             since,
-            said: String::new(),
+            waiting_for: String::new(),
             ticker,
             ended: false,
         }
@@ -203,15 +203,15 @@ impl Output {
 }
 
 impl Shared {
-    fn tell(&mut self, line: &str) {
-        match &mut self.story {
-            Story::Terminal | Story::Plain => {
+    fn print(&mut self, line: &str) {
+        match &mut self.messages {
+            Messages::Terminal | Messages::Plain => {
                 self.clear_spinner();
                 // A story nobody can hear is no reason to stop working.
                 let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
             }
             #[cfg(test)]
-            Story::Kept(lines) => lines.push(plain(line)),
+            Messages::Captured(lines) => lines.push(plain(line)),
         }
     }
 
@@ -266,7 +266,7 @@ pub(crate) struct Step {
     id: &'static str,
     text: String,
     since: Instant,
-    said: String,
+    waiting_for: String,
     ticker: Option<tokio::task::JoinHandle<()>>,
     ended: bool,
 }
@@ -275,23 +275,23 @@ impl Step {
     /// Says what is being waited for. Said again unchanged, it stays silent in a pipe.
     pub(crate) fn waiting(&mut self, what: impl Into<String>) {
         let what = what.into();
-        if what == self.said {
+        if what == self.waiting_for {
             return;
         }
-        self.said.clone_from(&what);
+        self.waiting_for.clone_from(&what);
         let mut shared = self.output.lock();
         shared.event(self.id, "waiting", &what, None);
         match &mut shared.spinner {
             Some(spinner) => spinner.waiting = what,
-            None => shared.tell(&format!("  {what}")),
+            None => shared.print(&format!("  {what}")),
         }
     }
 
     /// A line of the story that belongs to this step and stays on the screen.
-    pub(crate) fn say(&self, text: impl AsRef<str>) {
+    pub(crate) fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.output.lock();
         shared.event(self.id, "said", text.as_ref(), None);
-        shared.tell(&format!("  {}", text.as_ref()));
+        shared.print(&format!("  {}", text.as_ref()));
     }
 
     /// Ends the step well.
@@ -314,11 +314,11 @@ impl Step {
         shared.clear_spinner();
         shared.spinner = None;
         let word = if event == "done" { "" } else { "failed: " };
-        let line = match &shared.story {
-            Story::Terminal => format!("{}: {word}{outcome} ({})", self.text, elapsed(took)),
+        let line = match &shared.messages {
+            Messages::Terminal => format!("{}: {word}{outcome} ({})", self.text, elapsed(took)),
             _ => format!("  {word}{outcome} ({})", elapsed(took)),
         };
-        shared.tell(&line);
+        shared.print(&line);
         shared.event(self.id, event, outcome, Some(took.as_secs_f64()));
     }
 }
@@ -385,12 +385,12 @@ fn columns() -> usize {
 /// A spinner line must not wrap, or `\r` could not take it back: the long text if there is room for it, else the short
 /// one, cut if need be; never the clock.
 fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
-    let room = columns.saturating_sub(1 + clock.chars().count());
-    if let Some(text) = texts.iter().find(|text| text.chars().count() <= room) {
+    let space = columns.saturating_sub(1 + clock.chars().count());
+    if let Some(text) = texts.iter().find(|text| text.chars().count() <= space) {
         return format!("{text}{clock}");
     }
     let [_, short] = texts;
-    let mut line: String = short.chars().take(room.saturating_sub(1)).collect();
+    let mut line: String = short.chars().take(space.saturating_sub(1)).collect();
     line.push('…');
     line.push_str(clock);
     line.chars().take(columns.saturating_sub(1)).collect()
@@ -415,11 +415,16 @@ mod tests {
         );
         assert_eq!(plain("\u{1b}[=3hcut \u{1b}[3"), "cut ");
         assert_eq!(plain("two\n\tlines, Grüße"), "two\n    lines, Grüße");
-        let output = Output::kept();
+        let output = Output::captured();
         output
             .step("gate", "gate \u{1b}]0;title\u{7}ami-1")
             .done("\u{1b}[2Jfit");
-        assert!(output.story().iter().all(|line| !line.contains('\u{1b}')));
+        assert!(
+            output
+                .messages()
+                .iter()
+                .all(|line| !line.contains('\u{1b}'))
+        );
     }
 
     #[test]
@@ -438,14 +443,14 @@ mod tests {
 
     #[test]
     fn a_step_tells_its_beginning_its_waits_once_and_its_end() {
-        let output = Output::kept();
+        let output = Output::captured();
         let mut step = output.step("gate", "gate ami-1");
         step.waiting("i-1 is pending");
         step.waiting("i-1 is pending");
         step.waiting("i-1 is judging");
         step.done("fit");
         assert_eq!(
-            output.story(),
+            output.messages(),
             [
                 "gate ami-1",
                 "  i-1 is pending",
@@ -457,16 +462,16 @@ mod tests {
 
     #[test]
     fn a_dropped_step_failed() {
-        let output = Output::kept();
+        let output = Output::captured();
         drop(output.step("gate", "gate ami-1"));
-        assert_eq!(output.story()[1], "  failed: see below (0.0 s)");
+        assert_eq!(output.messages()[1], "  failed: see below (0.0 s)");
     }
 
     #[test]
     fn events_have_stable_ids_and_durations() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
-        let output = Output::kept();
+        let output = Output::captured();
         output.also_to(&path).unwrap();
         output.step("gate", "gate ami-1").done("fit");
         let lines: Vec<serde_json::Value> = std::fs::read_to_string(&path)

@@ -149,7 +149,7 @@ impl Packer {
             return Ok(());
         }
         Err(Exit::Refused
-            .error(format!("packer init failed: {}", last_words(&output.stdout, &output.stderr)))
+            .error(format!("packer init failed: {}", output_tail(&output.stdout, &output.stderr)))
             .hint("without network, install the plugin beforehand: `packer plugins install github.com/hashicorp/amazon`")
             .into())
     }
@@ -170,7 +170,7 @@ impl Packer {
                 "packer {} refuses {}: {}",
                 self.version,
                 folder.join(template).display(),
-                last_words(&output.stdout, &output.stderr)
+                output_tail(&output.stdout, &output.stderr)
             ))
             .hint(
                 "the template is rendered from image.pkr.hcl.tera; `imagebuilder render` shows it",
@@ -268,7 +268,7 @@ fn lend(command: &mut Command, keys: &Credentials) {
     }
 }
 
-fn last_words(stdout: &[u8], stderr: &[u8]) -> String {
+fn output_tail(stdout: &[u8], stderr: &[u8]) -> String {
     let text = [stdout, stderr].map(String::from_utf8_lossy).concat();
     let lines: Vec<&str> = text
         .lines()
@@ -317,10 +317,10 @@ impl Running {
                         Err(error) => Err(error),
                     }
                 }
-                () = cancel.asked(), if stopping.is_none() => Ok(Ended::Cancelled),
+                () = cancel.requested(), if stopping.is_none() => Ok(Ended::Cancelled),
                 () = tokio::time::sleep_until(deadline), if stopping.is_none() => Ok(Ended::TimedOut),
                 () = &mut enough, if stopping.is_none() => Ok(Ended::Interrupted),
-                () = cancel.asked_times(2), if give_up.is_some() => {
+                () = cancel.requested_times(2), if give_up.is_some() => {
                     kill(self.group);
                     give_up = None;
                     continue;
@@ -390,8 +390,8 @@ impl Reader {
                 return Ok(());
             }
             for part in piece[..count].split_inclusive(|byte| *byte == b'\n') {
-                let room = LONGEST.saturating_sub(self.rest.len());
-                self.rest.extend_from_slice(&part[..part.len().min(room)]);
+                let space = LONGEST.saturating_sub(self.rest.len());
+                self.rest.extend_from_slice(&part[..part.len().min(space)]);
                 if !part.ends_with(b"\n") {
                     continue;
                 }
@@ -413,7 +413,7 @@ impl Reader {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     /// Something for people; the target's prefix is taken off.
-    Say(String),
+    Message(String),
     /// An error for people, or what a provisioner printed to its standard error.
     Error(String),
     /// Packer waits until the builder answers on SSH.
@@ -463,7 +463,7 @@ impl Line {
                 return Some(Self::Script(path.trim().to_owned()));
             }
         }
-        Some(Self::Say(text.to_owned()))
+        Some(Self::Message(text.to_owned()))
     }
 }
 
@@ -530,7 +530,7 @@ mod tests {
         ] {
             let escaped = text.replace(',', "%!(PACKER_COMMA)");
             let line = format!("1,amazon-ebs.image,ui,message,    amazon-ebs.image: {escaped}");
-            assert_eq!(Line::parse(&line), Some(Line::Say(text.to_owned())));
+            assert_eq!(Line::parse(&line), Some(Line::Message(text.to_owned())));
             let line = format!("1,amazon-ebs.image,ui,error,==> amazon-ebs.image: {escaped}");
             assert_eq!(Line::parse(&line), Some(Line::Error(text.to_owned())));
         }
@@ -564,7 +564,7 @@ mod tests {
             ),
             (
                 "1,amazon-ebs.image,ui,message,    amazon-ebs.image: Waiting for SSH to become available...",
-                Line::Say("Waiting for SSH to become available...".into()),
+                Line::Message("Waiting for SSH to become available...".into()),
             ),
             (
                 "1,amazon-ebs.image,ui,say,==> amazon-ebs.image: Connected to SSH!",
@@ -576,7 +576,7 @@ mod tests {
             ),
             (
                 "1,,ui,say,Build 'amazon-ebs.image' finished.",
-                Line::Say("Build 'amazon-ebs.image' finished.".into()),
+                Line::Message("Build 'amazon-ebs.image' finished.".into()),
             ),
         ] {
             assert_eq!(Line::parse(line), Some(want), "{line}");
@@ -598,12 +598,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut file = File::create(folder.path().join(OUTPUT)).unwrap();
         let mut reader = Reader::open(folder.path()).unwrap();
-        let mut heard = Vec::new();
+        let mut lines = Vec::new();
         write!(file, "1,,ui,say,Creating").unwrap();
-        reader.read(&mut |line| heard.push(line.clone())).unwrap();
-        assert!(heard.is_empty());
+        reader.read(&mut |line| lines.push(line.clone())).unwrap();
+        assert!(lines.is_empty());
         writeln!(file, " tags").unwrap();
-        reader.read(&mut |line| heard.push(line.clone())).unwrap();
-        assert_eq!(heard, [Line::Say("Creating tags".into())]);
+        reader.read(&mut |line| lines.push(line.clone())).unwrap();
+        assert_eq!(lines, [Line::Message("Creating tags".into())]);
     }
 }

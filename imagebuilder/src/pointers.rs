@@ -71,7 +71,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pointer_that_takes_a_minute_is_waited_for() {
         let fake = Fake::default();
-        fake.world().validation = Some(240);
+        fake.aws().validation = Some(240);
         let to = ImageId::parse("ami-1").unwrap();
         set(&fake.cloud(), &name(), Pointer::Current, &to)
             .await
@@ -83,7 +83,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_pointer_that_never_reads_back_is_an_error() {
         let fake = Fake::default();
-        fake.world().validation = Some(u32::MAX);
+        fake.aws().validation = Some(u32::MAX);
         let to = ImageId::parse("ami-1").unwrap();
         let error = set(&fake.cloud(), &name(), Pointer::Current, &to).await;
         let error = format!("{:#}", error.unwrap_err());

@@ -143,7 +143,7 @@ impl Findings {
             .into_iter()
             .flatten()
         {
-            output.say(line);
+            output.info(line);
         }
         if self.wrong.is_empty() {
             return Ok(());
@@ -532,7 +532,7 @@ mod tests {
             findings.not_checked().as_deref(),
             Some("not checked: permissions (no answer within 30 s)")
         );
-        let output = Output::kept();
+        let output = Output::captured();
         findings.settle(Denial::Refuses, &output).unwrap();
     }
 
@@ -543,7 +543,7 @@ mod tests {
             account: crate::ids::AccountId::parse("123456789012").unwrap(),
             arn: "arn:aws-cn:iam::123456789012:user/me".to_owned(),
         };
-        let cloud = crate::cloud::aws::nowhere();
+        let cloud = crate::cloud::aws::disconnected();
         let of = |name: &str, subject: &Subject<'_>| {
             let action = ACTIONS.iter().find(|action| action.name == name).unwrap();
             resources(action, &cloud, &caller, subject).map(|all| all.join(" "))
@@ -582,13 +582,13 @@ mod tests {
         findings.wrong("there is no sg-1", "correct `security_groups`");
         findings.unchecked("ssm:PutParameter", "may not be asked");
         findings.unchecked("ssm:GetParameter", "may not be asked");
-        let output = Output::kept();
+        let output = Output::captured();
         let error = anyhow::Error::from(findings.conclude(&output).unwrap_err());
         assert_eq!(Exit::of(&error), Exit::Refused);
         assert!(format!("{error:#}").ends_with("there is no subnet-1; there is no sg-1"));
         let hint = crate::exit::hint(&error).unwrap();
         assert_eq!(hint, "correct `subnet`\ncorrect `security_groups`");
         let line = "not checked: ssm:PutParameter, ssm:GetParameter (may not be asked)";
-        assert!(output.story().iter().any(|said| said.contains(line)));
+        assert!(output.messages().iter().any(|said| said.contains(line)));
     }
 }

@@ -57,14 +57,14 @@ impl Moto {
 }
 
 /// An operator's folder, and perhaps a cloud.
-struct House {
+struct Fixture {
     folder: tempfile::TempDir,
     cloud: Option<Moto>,
 }
 
 const IMAGE: &str = "[image]\nname = \"shop\"\n[image.source]\nowners = [\"self\"]\nname = \"x-*\"\n[image.agent]\nbinary = \"agent\"\n";
 
-impl House {
+impl Fixture {
     fn new(cloud: Option<Moto>) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -183,29 +183,29 @@ const ONE: &str = "imagebuilder-agent-1.0.0-x86_64";
 const TWO: &str = "imagebuilder-agent-1.1.0-x86_64";
 
 /// From the first release to a withdrawn one, every verb twice.
-fn life(house: &House, url: &str) {
+fn life(fixture: &Fixture, url: &str) {
     std::fs::copy(
-        house.at().join("channel-root.json"),
-        house.at().join("first-root.json"),
+        fixture.at().join("channel-root.json"),
+        fixture.at().join("first-root.json"),
     )
     .unwrap();
-    assert_eq!(house.json(&["init"])["changed"], false);
+    assert_eq!(fixture.json(&["init"])["changed"], false);
 
-    let one = house.agent("1.0.0");
+    let one = fixture.agent("1.0.0");
     assert_eq!(
-        house.ok(&["publish", &one, "--waves", "all-at-once"]),
+        fixture.ok(&["publish", &one, "--waves", "all-at-once"]),
         format!("{ONE}\n")
     );
-    assert_eq!(house.json(&["publish", &one])["changed"], false);
-    let read = house.read(url, &[ONE]);
+    assert_eq!(fixture.json(&["publish", &one])["changed"], false);
+    let read = fixture.read(url, &[ONE]);
     assert_eq!(
         read[ONE]["content"],
         "#!/bin/sh\necho imagebuilder-agent 1.0.0\n"
     );
     assert_eq!(read[ONE]["custom"]["version"], "1.0.0");
 
-    let two = house.agent("1.1.0");
-    let published = house.json(&[
+    let two = fixture.agent("1.1.0");
+    let published = fixture.json(&[
         "publish",
         &two,
         "--channel",
@@ -217,7 +217,7 @@ fn life(house: &House, url: &str) {
     ]);
     assert_eq!(published["changed"], true);
     assert_eq!(published["versions"]["targets"], 3);
-    let promoted = house.json(&[
+    let promoted = fixture.json(&[
         "promote",
         "1.1.0",
         "--to",
@@ -229,10 +229,10 @@ fn life(house: &House, url: &str) {
     ]);
     assert_eq!(promoted["changed"], true);
     assert_eq!(
-        house.json(&["promote", "1.1.0", "--to", "stable"])["changed"],
+        fixture.json(&["promote", "1.1.0", "--to", "stable"])["changed"],
         false
     );
-    let custom = &house.read(url, &[TWO])[TWO]["custom"];
+    let custom = &fixture.read(url, &[TWO])[TWO]["custom"];
     assert_eq!(
         custom["channels"]["stable"],
         json!({"since": "2026-11-24T08:00:00Z", "waves": [
@@ -241,18 +241,21 @@ fn life(house: &House, url: &str) {
     assert_eq!(custom["floor"], "1.0.0");
 
     std::fs::write(
-        house.at().join("other"),
+        fixture.at().join("other"),
         "#!/bin/sh\necho x 1.1.0 # other\n",
     )
     .unwrap();
-    let (code, told) = house.refused(&["publish", "other", "--version", "1.1.0"]);
+    let (code, told) = fixture.refused(&["publish", "other", "--version", "1.1.0"]);
     assert_eq!(code, 3);
     assert!(
         told.contains("is published already with other bytes"),
         "{told}"
     );
-    assert_eq!(house.refused(&["promote", "2.0.0", "--to", "stable"]).0, 3);
-    assert_eq!(house.refused(&["publish", &two, "--waves", "slow"]).0, 2);
+    assert_eq!(
+        fixture.refused(&["promote", "2.0.0", "--to", "stable"]).0,
+        3
+    );
+    assert_eq!(fixture.refused(&["publish", &two, "--waves", "slow"]).0, 2);
 
     let back = [
         "withdraw",
@@ -262,13 +265,13 @@ fn life(house: &House, url: &str) {
         "--rollback-to",
         "1.0.0",
     ];
-    assert_eq!(house.json(&back)["changed"], true);
-    assert_eq!(house.json(&back)["changed"], false);
-    let custom = &house.read(url, &[TWO])[TWO]["custom"];
+    assert_eq!(fixture.json(&back)["changed"], true);
+    assert_eq!(fixture.json(&back)["changed"], false);
+    let custom = &fixture.read(url, &[TWO])[TWO]["custom"];
     assert_eq!(custom["withdrawn"]["rollback_to"], "1.0.0");
-    assert_eq!(house.refused(&["promote", "1.1.0", "--to", "beta"]).0, 3);
+    assert_eq!(fixture.refused(&["promote", "1.1.0", "--to", "beta"]).0, 3);
 
-    let shown = house.json(&["show"]);
+    let shown = fixture.json(&["show"]);
     assert_eq!(shown["releases"][0]["version"], "1.1.0");
     assert_eq!(
         shown["releases"][0]["withdrawn"]["reason"],
@@ -277,17 +280,17 @@ fn life(house: &House, url: &str) {
     assert_eq!(shown["releases"][1]["channels"][0]["open"], 100);
     let before = shown["versions"]["timestamp"].as_u64().unwrap();
     assert_eq!(
-        house.json(&["refresh"])["versions"]["timestamp"],
+        fixture.json(&["refresh"])["versions"]["timestamp"],
         before + 1
     );
-    assert!(house.ok(&["show"]).contains("WITHDRAWN"));
+    assert!(fixture.ok(&["show"]).contains("WITHDRAWN"));
 }
 
 #[test]
 fn a_folder_from_fresh_keys_to_a_rotated_root() {
-    let house = House::new(None);
-    house.configure("[channel]\nrepository = \"channel\"\n");
-    let told = house.run(&["init", "--generate-keys", "keys"]);
+    let fixture = Fixture::new(None);
+    fixture.configure("[channel]\nrepository = \"channel\"\n");
+    let told = fixture.run(&["init", "--generate-keys", "keys"]);
     assert!(told.status.success());
     let told = String::from_utf8(told.stderr).unwrap();
     assert!(
@@ -302,9 +305,9 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
         .map(|line| format!("{}\n", line.trim()))
         .collect();
     let keys = format!("[channel]\nrepository = \"channel\"\n{table}");
-    house.configure(&keys);
+    fixture.configure(&keys);
     let mode = |name: &str| {
-        std::fs::metadata(house.at().join("keys").join(name))
+        std::fs::metadata(fixture.at().join("keys").join(name))
             .unwrap()
             .permissions()
             .mode()
@@ -318,31 +321,31 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
         ),
         (0o600, 0o644, 0o600)
     );
-    let (code, told) = house.refused(&["init", "--generate-keys", "keys"]);
+    let (code, told) = fixture.refused(&["init", "--generate-keys", "keys"]);
     assert_eq!(code, 2);
     assert!(told.contains("exists already"), "{told}");
 
-    let url = format!("file://{}/channel", house.at().display());
-    life(&house, &url);
-    let told = house.doctor();
+    let url = format!("file://{}/channel", fixture.at().display());
+    life(&fixture, &url);
+    let told = fixture.doctor();
     let lasts = "ok     channel: channel is as signed; expires: root in 364 d, targets in 89 d";
     assert!(told.starts_with(lasts), "{told}");
-    let (there, away) = (house.at().join("channel"), house.at().join("away"));
+    let (there, away) = (fixture.at().join("channel"), fixture.at().join("away"));
     std::fs::rename(&there, &away).unwrap();
-    let told = house.doctor();
+    let told = fixture.doctor();
     assert!(told.starts_with("WRONG  channel: "), "{told}");
     std::fs::rename(away, there).unwrap();
 
     // The root keys leave; one of them and the online key are changed, in two places.
     for name in ["root-1", "root-2", "root-3"] {
         std::fs::rename(
-            house.at().join(format!("keys/{name}.pem")),
-            house.at().join(format!("{name}.pem")),
+            fixture.at().join(format!("keys/{name}.pem")),
+            fixture.at().join(format!("{name}.pem")),
         )
         .unwrap();
     }
     let openssl = |name: &str| {
-        let path = house.at().join("keys").join(name);
+        let path = fixture.at().join("keys").join(name);
         let made = Command::new("openssl")
             .args(["genpkey", "-algorithm", "ed25519", "-out"])
             .arg(&path)
@@ -353,21 +356,21 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
     };
     openssl("root-4.pem");
     openssl("online-2.pem");
-    house.configure(
+    fixture.configure(
         &keys
             .replace("root-3", "root-4")
             .replace("online.pem", "online-2.pem"),
     );
     let rotate = ["rotate-root", "--old-key", "file:keys/online.pem"];
-    let draft = house.json(&rotate);
+    let draft = fixture.json(&rotate);
     assert_eq!(
         (&draft["published"], &draft["signatures"]),
         (&json!(false), &json!(1))
     );
-    assert_eq!(house.read(&url, &[ONE])["root"], 1);
+    assert_eq!(fixture.read(&url, &[ONE])["root"], 1);
     let draft = draft["draft"].as_str().unwrap().to_owned();
     for name in ["root-1", "root-2"] {
-        house.ok(&[
+        fixture.ok(&[
             "rotate-root",
             "--sign",
             &draft,
@@ -375,30 +378,30 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
             &format!("file:{name}.pem"),
         ]);
     }
-    let rotated = house.json(&rotate);
+    let rotated = fixture.json(&rotate);
     assert_eq!(
         (&rotated["published"], &rotated["root"]),
         (&json!(true), &json!(2))
     );
-    assert_eq!(house.json(&rotate)["changed"], false);
+    assert_eq!(fixture.json(&rotate)["changed"], false);
     // Who knew the first root finds the second, and what was published before.
-    let read = house.read(&url, &[ONE, TWO]);
+    let read = fixture.read(&url, &[ONE, TWO]);
     assert_eq!(read["root"], 2);
-    house.ok(&["refresh"]);
-    let three = house.agent("1.2.0");
-    house.ok(&["publish", &three]);
-    house.read(&url, &["imagebuilder-agent-1.2.0-x86_64"]);
-    std::fs::remove_file(house.at().join("keys/online-2.pem")).unwrap();
-    let (code, told) = house.refused(&["refresh"]);
+    fixture.ok(&["refresh"]);
+    let three = fixture.agent("1.2.0");
+    fixture.ok(&["publish", &three]);
+    fixture.read(&url, &["imagebuilder-agent-1.2.0-x86_64"]);
+    std::fs::remove_file(fixture.at().join("keys/online-2.pem")).unwrap();
+    let (code, told) = fixture.refused(&["refresh"]);
     assert_eq!(code, 3);
     assert!(told.contains("there is no key"), "{told}");
 }
 
 #[test]
 fn a_bucket_with_keys_in_kms() {
-    let house = House::new(Some(Moto::start()));
+    let fixture = Fixture::new(Some(Moto::start()));
     // P-256 only: moto salts its RSA-PSS signatures longer than KMS does (RFC 8017, section 9.1), and nobody takes them.
-    let made = house.python(&[&["keys"][..], &["ECC_NIST_P256"; 5]].concat());
+    let made = fixture.python(&[&["keys"][..], &["ECC_NIST_P256"; 5]].concat());
     let source = |at: usize| format!("\"aws-kms:{}\"", made[at].as_str().unwrap());
     let channel = |bucket: &str| {
         format!(
@@ -409,24 +412,24 @@ fn a_bucket_with_keys_in_kms() {
             source(3),
         )
     };
-    house.configure(&channel("shop"));
-    let (code, told) = house.refused(&["init"]);
+    fixture.configure(&channel("shop"));
+    let (code, told) = fixture.refused(&["init"]);
     assert_eq!(code, 3);
     assert!(told.contains("there is no bucket shop"), "{told}");
-    house.python(&["bucket", "shop"]);
+    fixture.python(&["bucket", "shop"]);
     assert_eq!(
-        house.json(&["init"])["url"],
+        fixture.json(&["init"])["url"],
         "https://shop.s3.amazonaws.com/agents"
     );
-    let url = format!("{}/shop/agents", house.cloud.as_ref().unwrap().1);
-    life(&house, &url);
+    let url = format!("{}/shop/agents", fixture.cloud.as_ref().unwrap().1);
+    life(&fixture, &url);
 
-    house.configure(&channel("shop").replace(&source(3), &source(4)));
+    fixture.configure(&channel("shop").replace(&source(3), &source(4)));
     let old = source(3).replace('"', "");
-    assert_eq!(house.json(&["rotate-root", "--old-key", &old])["root"], 2);
-    assert_eq!(house.read(&url, &[ONE])["root"], 2);
+    assert_eq!(fixture.json(&["rotate-root", "--old-key", &old])["root"], 2);
+    assert_eq!(fixture.read(&url, &[ONE])["root"], 2);
 
-    let headers = house.python(&["headers", "shop", "agents/"]);
+    let headers = fixture.python(&["headers", "shop", "agents/"]);
     let headers = headers.as_object().unwrap();
     for (key, told) in headers {
         let kind = if key.ends_with(".json") {

@@ -17,12 +17,12 @@ struct Cloud(tempfile::TempDir);
 impl Cloud {
     fn up() -> Self {
         let cloud = Self(tempfile::tempdir().unwrap());
-        cloud.say(&["up"], &["--port", "0", "--guests", "puppets", "--detach"]);
+        cloud.info(&["up"], &["--port", "0", "--guests", "puppets", "--detach"]);
         cloud
     }
 
     /// A verb of `rehearsal` that has to succeed; what it wrote.
-    fn say(&self, verb: &[&str], rest: &[&str]) -> String {
+    fn info(&self, verb: &[&str], rest: &[&str]) -> String {
         let output = self.rehearsal(verb, rest);
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(
@@ -48,7 +48,7 @@ impl Cloud {
             .filter(|python| python.exists())
             .unwrap_or_else(|| "python3".into());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/protocol/same.py");
-        let said = self.say(&["exec"], &["--", python.to_str().unwrap(), script]);
+        let said = self.info(&["exec"], &["--", python.to_str().unwrap(), script]);
         serde_json::from_str(&said).unwrap()
     }
 

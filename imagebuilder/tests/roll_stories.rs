@@ -70,26 +70,34 @@ impl Shop {
     /// group and a launch hook; the second image is the proven candidate.
     async fn open() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let sick = folder.path().join("sick");
-        std::fs::write(&sick, "").expect("write the list of sick images");
+        let unhealthy = folder.path().join("sick");
+        std::fs::write(&unhealthy, "").expect("write the list of sick images");
         let puppet = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories/puppet.py");
         let cloud = folder.path().join("cloud");
-        say(Command::new(rehearsal())
-            .arg("up")
-            .arg(&cloud)
-            .args([
-                "--port",
-                "0",
-                "--guests",
-                "puppets",
-                "--detach",
-                "--puppet-command",
-            ])
-            .arg(format!("python3 {} {}", puppet.display(), sick.display())));
-        let told = say(Command::new(rehearsal())
-            .arg("exec")
-            .arg(&cloud)
-            .args(["--", "env"]));
+        info(
+            Command::new(rehearsal())
+                .arg("up")
+                .arg(&cloud)
+                .args([
+                    "--port",
+                    "0",
+                    "--guests",
+                    "puppets",
+                    "--detach",
+                    "--puppet-command",
+                ])
+                .arg(format!(
+                    "python3 {} {}",
+                    puppet.display(),
+                    unhealthy.display()
+                )),
+        );
+        let told = info(
+            Command::new(rehearsal())
+                .arg("exec")
+                .arg(&cloud)
+                .args(["--", "env"]),
+        );
         let environment: BTreeMap<String, String> = String::from_utf8_lossy(&told.stdout)
             .lines()
             .filter_map(|line| line.split_once('='))
@@ -356,10 +364,12 @@ impl Shop {
 
     /// Turns a dial of the cloud.
     fn dial(&self, name: &str, value: &str) {
-        say(Command::new(rehearsal())
-            .arg("dial")
-            .arg(self.folder.path().join("cloud"))
-            .args([name, value]));
+        info(
+            Command::new(rehearsal())
+                .arg("dial")
+                .arg(self.folder.path().join("cloud"))
+                .args([name, value]),
+        );
     }
 
     /// Runs `imagebuilder` without one permission. One that it can do without is denied with `besides`, so that it goes no
@@ -383,16 +393,16 @@ impl Shop {
             .stdout(Stdio::null())
             .spawn()
             .expect("imagebuilder runs");
-        let mut story = String::new();
+        let mut messages = String::new();
         for line in BufReader::new(child.stderr.take().expect("its story")).lines() {
             let line = line.expect("read its story");
             if line.starts_with("watch group") {
-                say(Command::new("kill").arg("-INT").arg(child.id().to_string()));
+                info(Command::new("kill").arg("-INT").arg(child.id().to_string()));
             }
-            story.push_str(&line);
-            story.push('\n');
+            messages.push_str(&line);
+            messages.push('\n');
         }
-        (child.wait().expect("imagebuilder ends").code(), story)
+        (child.wait().expect("imagebuilder ends").code(), messages)
     }
 
     /// Saves the group on a version of its template.
@@ -550,7 +560,7 @@ fn version(number: &str) -> LaunchTemplateSpecification {
 }
 
 /// Runs a command that has to succeed.
-fn say(command: &mut Command) -> Output {
+fn info(command: &mut Command) -> Output {
     let output = command.output().expect("the program runs");
     assert!(
         output.status.success(),
@@ -677,7 +687,7 @@ async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
     for signal in ["-INT", "-KILL"] {
         let shop = Shop::open().await;
         let mut roll = until(&mut shop.imagebuilder(&["roll"]), "watch group");
-        say(Command::new("kill").arg(signal).arg(roll.id().to_string()));
+        info(Command::new("kill").arg(signal).arg(roll.id().to_string()));
         let left = roll.wait().expect("imagebuilder ends");
         assert_eq!(left.code(), (signal == "-INT").then_some(15), "{signal}");
         let (code, told) = shop.run(&["roll", "watch"]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use contract::registry::Verdict;
 
-use super::lane::record_builder;
+use super::builder::record_builder;
 use super::reap::{Mode, reap};
 use super::*;
 use crate::cloud::fake::{Fake, Fault, OWNER};
@@ -33,14 +33,14 @@ impl Scripted {
     async fn made<T>(
         &self,
         operation: &str,
-        act: impl FnOnce(&mut crate::cloud::fake::World) -> T,
+        act: impl FnOnce(&mut crate::cloud::fake::FakeAws) -> T,
     ) -> Answer<T> {
-        self.0.change(operation, |world| Ok(act(world))).await
+        self.0.change(operation, |aws| Ok(act(aws))).await
     }
 }
 
 #[async_trait]
-impl Lane for Scripted {
+impl Builder for Scripted {
     async fn check(&self, folder: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(folder.join(TEMPLATE).exists(), "no template");
         Ok(())
@@ -56,7 +56,7 @@ impl Lane for Scripted {
         let tags = Tags::from([(tags::RUN.to_owned(), ledger.run().to_string())]);
         let source = ImageId::parse("ami-1").unwrap();
         let builder = self
-            .made("run", |world| world.add_instance(&source, tags))
+            .made("run", |aws| aws.add_instance(&source, tags))
             .await?;
         if self.1.full_disk {
             std::fs::create_dir(ledger.folder().join("ledger.json.new"))?;
@@ -72,21 +72,21 @@ impl Lane for Scripted {
             .unwrap()
             .to_owned();
         let image = self
-            .made("create image", |world| {
-                world.create_image(&builder, &name, Tags::new())
+            .made("create image", |aws| {
+                aws.create_image(&builder, &name, Tags::new())
             })
             .await?;
         if let Some(visitors) = &self.1.visitors {
-            let mut world = self.0.world();
-            let volume = world.attached[&builder][0].clone();
-            let by_hand = world.add_snapshot(Some(volume), "before I try something", Tags::new());
-            let theirs = world.add_image(OWNER, "theirs", Tags::new());
-            let shared = world.images[&image].snapshots[0].clone();
-            let theirs = world.images.get_mut(&theirs).unwrap();
+            let mut aws = self.0.aws();
+            let volume = aws.attached[&builder][0].clone();
+            let by_hand = aws.add_snapshot(Some(volume), "before I try something", Tags::new());
+            let theirs = aws.add_image(OWNER, "theirs", Tags::new());
+            let shared = aws.images[&image].snapshots[0].clone();
+            let theirs = aws.images.get_mut(&theirs).unwrap();
             theirs.snapshots.push(shared.clone());
             visitors.lock().unwrap().extend([by_hand, shared]);
         }
-        let instance = self.0.world().instances[&builder].clone();
+        let instance = self.0.aws().instances[&builder].clone();
         let builder = instance.owned_by(ledger.run()).unwrap();
         self.0.cloud().instances.terminate(&builder).await?;
         Ok(self.1.artifact.clone().unwrap_or(image))
@@ -111,12 +111,12 @@ impl Scene {
         }
         let fake = Fake::default();
         {
-            let mut world = fake.world();
-            let id = world.add_image("136693071363", "debian-12-amd64-20260101-1", Tags::new());
-            let mut source = world.images.remove(&id).unwrap();
+            let mut aws = fake.aws();
+            let id = aws.add_image("136693071363", "debian-12-amd64-20260101-1", Tags::new());
+            let mut source = aws.images.remove(&id).unwrap();
             source.id = ImageId::parse("ami-1").unwrap();
-            world.images.insert(source.id.clone(), source);
-            world.verdict = Some((verdict, "orders: 503".to_owned()));
+            aws.images.insert(source.id.clone(), source);
+            aws.verdict = Some((verdict, "orders: 503".to_owned()));
         }
         let (asking, cancel) = Cancel::manual();
         Self {
@@ -124,7 +124,7 @@ impl Scene {
             script: Script::default(),
             config: Config::parse(CONFIG, "test.toml").unwrap(),
             folder,
-            output: Output::kept(),
+            output: Output::captured(),
             cancel,
             _asking: asking,
         }
@@ -141,7 +141,7 @@ impl Scene {
             root: self.folder.path().to_owned(),
             runs: self.runs(),
             cloud: &cloud,
-            lane: &Scripted(self.fake.clone(), self.script.clone()),
+            builder: &Scripted(self.fake.clone(), self.script.clone()),
             packer: Version::parse("1.6.6").unwrap(),
             output: &self.output,
             cancel: &self.cancel,
@@ -161,7 +161,7 @@ impl Scene {
     }
 
     pub(super) async fn reap(&self) -> super::reap::Reaped {
-        self.fake.world().fault = None;
+        self.fake.aws().fault = None;
         let day = Duration::from_secs(86400);
         reap(
             &self.fake.cloud(),
@@ -177,11 +177,11 @@ impl Scene {
 
     /// What is in the cloud, apart from a completely published image.
     fn leftovers(&self) -> Vec<String> {
-        let world = self.fake.world();
-        let mut all = world.inventory();
+        let aws = self.fake.aws();
+        let mut all = aws.inventory();
         let pointer = "/imagebuilder/shop/candidate".to_owned();
-        if let Some(image) = world.parameters.get(&pointer) {
-            let image = &world.images[&ImageId::parse(image.as_str()).unwrap()];
+        if let Some(image) = aws.parameters.get(&pointer) {
+            let image = &aws.images[&ImageId::parse(image.as_str()).unwrap()];
             let published = [
                 vec![pointer, image.id.to_string()],
                 image.snapshots.iter().map(ToString::to_string).collect(),
@@ -213,22 +213,22 @@ async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
     let first = scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(scene.leftovers(), Vec::<String>::new());
     {
-        let world = scene.fake.world();
-        let image = &world.images[&first.image];
+        let aws = scene.fake.aws();
+        let image = &aws.images[&first.image];
         assert_eq!(image.tags[tags::VERDICT], "fit");
         assert_eq!(image.tags[tags::DIGEST], first.digest.as_str());
         assert_eq!(
-            world.parameters["/imagebuilder/shop/candidate"],
+            aws.parameters["/imagebuilder/shop/candidate"],
             first.image.as_str()
         );
-        assert_eq!(world.shares[&first.image].len(), 1);
+        assert_eq!(aws.shares[&first.image].len(), 1);
     }
-    let changes = scene.fake.world().changes;
+    let changes = scene.fake.aws().changes;
     let second = scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(second.image, first.image);
     assert_eq!(second.run, None);
     assert_eq!(
-        scene.fake.world().changes,
+        scene.fake.aws().changes,
         changes,
         "an unchanged bake changes nothing"
     );
@@ -253,8 +253,8 @@ async fn what_does_not_exist_is_refused_at_once_and_all_together() {
     )
     .unwrap();
     {
-        let mut world = scene.fake.world();
-        world.missing = ["t9.huge", "subnet-1", "sg-1"].map(str::to_owned).into();
+        let mut aws = scene.fake.aws();
+        aws.missing = ["t9.huge", "subnet-1", "sg-1"].map(str::to_owned).into();
     }
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Refused);
@@ -269,7 +269,7 @@ async fn what_does_not_exist_is_refused_at_once_and_all_together() {
     ] {
         assert!(message.contains(want), "{message}\nmisses {want}");
     }
-    assert_eq!(scene.fake.world().changes, 0);
+    assert_eq!(scene.fake.aws().changes, 0);
     assert!(!scene.runs().exists());
 }
 
@@ -279,8 +279,8 @@ async fn a_bake_that_would_fail_at_its_gate_is_refused_and_a_good_one_passes() {
     let gate = "[bake.gate]\ninstance_profile = \"shop\"\nsecurity_groups = [\"sg-1\"]\n";
     scene.config = Config::parse(&format!("{CONFIG}{gate}"), "test.toml").unwrap();
     assert!(scene.bake(Reuse::Allowed).await.is_err());
-    assert_eq!(scene.fake.world().changes, 0);
-    scene.fake.world().profiles.insert("shop".to_owned());
+    assert_eq!(scene.fake.aws().changes, 0);
+    scene.fake.aws().profiles.insert("shop".to_owned());
     scene.bake(Reuse::Allowed).await.unwrap();
 }
 
@@ -295,10 +295,10 @@ async fn every_denied_action_is_found_before_the_first_change() {
             let more = "encrypt = true\nkms_key = \"arn:aws:kms:us-east-1:123456789012:key/1\"\n[bake.gate]\ninstance_profile = \"shop\"\n";
             scene.config = Config::parse(&format!("{CONFIG}{more}"), "test.toml").unwrap();
             {
-                let mut world = scene.fake.world();
-                world.profiles.insert("shop".to_owned());
-                world.policy.denied.insert(action.name);
-                world.policy.silent = silent;
+                let mut aws = scene.fake.aws();
+                aws.profiles.insert("shop".to_owned());
+                aws.policy.denied.insert(action.name);
+                aws.policy.silent = silent;
             }
             let result = scene.bake(Reuse::Allowed).await;
             let name = action.name;
@@ -306,7 +306,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 Err(error) => {
                     assert_eq!(Exit::of(&error), Exit::Refused, "{name}: {error:#}");
                     assert!(format!("{error:#}").contains(name), "{name}: {error:#}");
-                    assert_eq!(scene.fake.world().changes, 0, "{name}");
+                    assert_eq!(scene.fake.aws().changes, 0, "{name}");
                     assert!(!scene.runs().exists(), "{name}");
                 }
                 Ok(_) => {
@@ -315,12 +315,12 @@ async fn every_denied_action_is_found_before_the_first_change() {
                     let by_iam_alone = action.asked == crate::permissions::Asked::Simulation
                         || matches!(action.resource, crate::permissions::Resource::Ec2(_));
                     assert!(optional || silent && by_iam_alone, "{name} was not found");
-                    let story = scene.output.story();
-                    let named = story.iter().any(|line| {
+                    let messages = scene.output.messages();
+                    let named = messages.iter().any(|line| {
                         (line.contains("not checked: ") || line.contains("done without: "))
                             && line.contains(name)
                     });
-                    assert!(named, "{name}: {story:#?}");
+                    assert!(named, "{name}: {messages:#?}");
                 }
             }
         }
@@ -333,9 +333,9 @@ async fn a_policy_that_goes_by_the_runs_tag_is_no_denial() {
     for silent in [false, true] {
         let scene = Scene::new(Verdict::Fit);
         {
-            let mut world = scene.fake.world();
-            world.policy.silent = silent;
-            world.policy.by_tag.extend([
+            let mut aws = scene.fake.aws();
+            aws.policy.silent = silent;
+            aws.policy.by_tag.extend([
                 "ec2:TerminateInstances",
                 "ec2:DeleteVolume",
                 "ec2:DeleteSecurityGroup",
@@ -345,11 +345,11 @@ async fn a_policy_that_goes_by_the_runs_tag_is_no_denial() {
             ]);
         }
         scene.bake(Reuse::Allowed).await.unwrap();
-        let story = scene.output.story();
-        let named = story
+        let messages = scene.output.messages();
+        let named = messages
             .iter()
             .any(|line| line.contains("not checked: ") && line.contains("ec2:TerminateInstances"));
-        assert!(named, "{story:#?}");
+        assert!(named, "{messages:#?}");
     }
 }
 
@@ -362,14 +362,17 @@ async fn a_policy_of_the_key_itself_is_no_denial() {
     scene.config = Config::parse(&format!("{CONFIG}{key}"), "test.toml").unwrap();
     scene
         .fake
-        .world()
+        .aws()
         .policy
         .by_tag
         .insert("kms:GenerateDataKeyWithoutPlaintext");
     scene.bake(Reuse::Allowed).await.unwrap();
     let line = "kms:GenerateDataKeyWithoutPlaintext (that depends on the resource's own policy)";
-    let story = scene.output.story();
-    assert!(story.iter().any(|said| said.contains(line)), "{story:#?}");
+    let messages = scene.output.messages();
+    assert!(
+        messages.iter().any(|said| said.contains(line)),
+        "{messages:#?}"
+    );
 }
 
 /// Row B5: a reap is warned by name before its first removal, and removes what it may.
@@ -388,16 +391,16 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
             let name = action.name;
             let scene = Scene::new(Verdict::Fit);
             {
-                let mut world = scene.fake.world();
-                world.add_volume(dead.clone());
-                world.policy.denied.insert(name);
-                world.policy.silent = silent;
+                let mut aws = scene.fake.aws();
+                aws.add_volume(dead.clone());
+                aws.policy.denied.insert(name);
+                aws.policy.silent = silent;
             }
             let reaped = scene.reap().await;
             assert_eq!(reaped.removed.len(), 1, "{name}: {reaped:?}");
-            let story = scene.output.story();
+            let messages = scene.output.messages();
             let at = |words: &[&str]| {
-                story
+                messages
                     .iter()
                     .position(|line| words.iter().all(|word| line.contains(word)))
             };
@@ -407,14 +410,14 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
                 true => "not checked: ",
                 false => "may not call ",
             };
-            let named = at(&[kind, name]).unwrap_or_else(|| panic!("{name}: {story:#?}"));
-            assert!(named < at(&["dead run"]).unwrap(), "{name}: {story:#?}");
+            let named = at(&[kind, name]).unwrap_or_else(|| panic!("{name}: {messages:#?}"));
+            assert!(named < at(&["dead run"]).unwrap(), "{name}: {messages:#?}");
         }
     }
     // Nothing to reap, nothing to ask.
     let scene = Scene::new(Verdict::Fit);
     assert_eq!(scene.reap().await, super::reap::Reaped::default());
-    assert!(scene.fake.world().policy.asked.is_empty());
+    assert!(scene.fake.aws().policy.asked.is_empty());
 }
 
 /// What a reap could not look for is not nothing.
@@ -422,20 +425,20 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
 async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
     let scene = Scene::new(Verdict::Fit);
     {
-        let mut world = scene.fake.world();
+        let mut aws = scene.fake.aws();
         let run = "20250101T000000Z-bake-00000a".to_owned();
-        world.add_key_pair(
+        aws.add_key_pair(
             "imagebuilder-old",
             Tags::from([(tags::RUN.to_owned(), run)]),
         );
-        world.denied = true;
+        aws.denied = true;
     }
     let reaped = scene.reap().await;
     let unlisted = reaped.unlisted.join(", ");
     for want in ["volume (", "network interface ("] {
         assert!(unlisted.contains(want), "{unlisted}");
     }
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
 /// A snapshot is known for a published image's by the image alone.
@@ -443,13 +446,13 @@ async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
 async fn no_snapshot_is_reaped_while_images_cannot_be_listed() {
     let scene = Scene::new(Verdict::Fit);
     {
-        let mut world = scene.fake.world();
+        let mut aws = scene.fake.aws();
         let run = "20250101T000000Z-bake-00000a".to_owned();
         let mut tags = Tags::from([(tags::RUN.to_owned(), run)]);
-        world.add_key_pair("imagebuilder-old", tags.clone());
+        aws.add_key_pair("imagebuilder-old", tags.clone());
         tags.insert(tags::VERDICT.to_owned(), "fit".to_owned());
-        world.add_image(OWNER, "published", tags);
-        world.images_denied = true;
+        aws.add_image(OWNER, "published", tags);
+        aws.images_denied = true;
     }
     let reaped = scene.reap().await;
     assert_eq!(reaped.removed.len(), 1, "{reaped:?}");
@@ -462,8 +465,8 @@ async fn no_snapshot_is_reaped_while_images_cannot_be_listed() {
 async fn a_builder_open_to_everybody_is_warned_of() {
     let mut scene = Scene::new(Verdict::Fit);
     let warned = |scene: &Scene| {
-        let story = scene.output.story();
-        story
+        let messages = scene.output.messages();
+        messages
             .iter()
             .filter(|line| line.contains("source_cidrs"))
             .count()
@@ -481,7 +484,7 @@ async fn the_gates_refusal_is_exit_4_with_the_agents_reason_and_leaves_nothing()
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeFailed);
     insta::assert_snapshot!(format!("{error:#}"), @"bake failed, everything it created is gone: the gate refuses the candidate: the agent says unfit: orders: 503");
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -493,7 +496,7 @@ async fn a_silent_agent_is_refused_when_time_is_up() {
         format!("{error:#}").contains("no verdict within 600 s"),
         "{error:#}"
     );
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,7 +507,7 @@ async fn killed_at_every_change_reap_leaves_nothing_or_a_published_image() {
             let mut ended = 0;
             for fault in [Fault::KilledBefore(at), Fault::KilledAfter(at)] {
                 let scene = Scene::new(verdict);
-                scene.fake.world().fault = Some(fault);
+                scene.fake.aws().fault = Some(fault);
                 if scene.bake_until_killed().await.is_some() {
                     ended += 1;
                     continue;
@@ -543,14 +546,14 @@ async fn killed_at_every_change_reap_leaves_nothing_or_a_published_image() {
 async fn failing_at_every_change_undoes_everything_or_names_it() {
     for at in 1.. {
         let scene = Scene::new(Verdict::Fit);
-        scene.fake.world().fault = Some(Fault::Fails(at));
+        scene.fake.aws().fault = Some(Fault::Fails(at));
         match scene.bake(Reuse::Allowed).await {
-            Ok(_) if scene.fake.world().changes < at => break,
+            Ok(_) if scene.fake.aws().changes < at => break,
             // Failed only while taking the scaffolding down: the image stands.
             Ok(_) => {}
             Err(error) => match Exit::of(&error) {
                 Exit::BakeFailed => assert_eq!(
-                    scene.fake.world().inventory(),
+                    scene.fake.aws().inventory(),
                     Vec::<String>::new(),
                     "at {at}"
                 ),
@@ -571,12 +574,12 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
     let mut named = 0;
     for at in 1.. {
         let scene = Scene::new(Verdict::Unfit);
-        scene.fake.world().fault = Some(Fault::Fails(at));
+        scene.fake.aws().fault = Some(Fault::Fails(at));
         let error = scene.bake(Reuse::Allowed).await.unwrap_err();
-        if scene.fake.world().changes < at {
+        if scene.fake.aws().changes < at {
             break;
         }
-        let left = scene.fake.world().inventory();
+        let left = scene.fake.aws().inventory();
         if left.is_empty() {
             // The call that failed may have had nothing to remove; nobody can know that without its answer.
             continue;
@@ -593,7 +596,7 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
             Some("`imagebuilder reap` removes it")
         );
         scene.reap().await;
-        assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+        assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
     }
     assert!(named > 3, "only {named} faults left something");
 }
@@ -604,30 +607,30 @@ async fn a_run_of_another_host_is_reaped_only_when_old() {
     let old = "20250101T000000Z-bake-00000a";
     let young = image::run_id("bake", jiff::Timestamp::now(), 11);
     {
-        let mut world = scene.fake.world();
+        let mut aws = scene.fake.aws();
         let source = ImageId::parse("ami-1").unwrap();
         for run in [old, young.as_str()] {
             let tags = Tags::from([
                 (tags::RUN.into(), run.into()),
                 (tags::IMAGE.into(), "shop".into()),
             ]);
-            world.add_instance(&source, tags.clone());
-            world.add_image(OWNER, run, tags);
+            aws.add_instance(&source, tags.clone());
+            aws.add_image(OWNER, run, tags);
         }
         let mut published = Tags::from([(tags::RUN.into(), "20240101T000000Z-bake-00000b".into())]);
         published.insert(tags::VERDICT.into(), "fit".into());
-        world.add_image(OWNER, "published", published);
+        aws.add_image(OWNER, "published", published);
     }
     scene.reap().await;
-    let world = scene.fake.world();
-    let names: Vec<&str> = world
+    let aws = scene.fake.aws();
+    let names: Vec<&str> = aws
         .images
         .values()
         .filter(|image| image.owner == OWNER)
         .map(|image| image.name.as_str())
         .collect();
     assert_eq!(names, [young.as_str(), "published"]);
-    let alive: Vec<&str> = world
+    let alive: Vec<&str> = aws
         .instances
         .values()
         .filter(|instance| !instance.state.is_going())
@@ -641,22 +644,21 @@ async fn what_is_pointed_at_or_in_use_is_never_reaped() {
     let scene = Scene::new(Verdict::Fit);
     let run = "20250101T000000Z-bake-00000a";
     {
-        let mut world = scene.fake.world();
+        let mut aws = scene.fake.aws();
         let tags = Tags::from([
             (tags::RUN.into(), run.into()),
             (tags::IMAGE.into(), "shop".into()),
         ]);
-        let current = world.add_image(OWNER, "current", tags.clone());
-        world
-            .parameters
+        let current = aws.add_image(OWNER, "current", tags.clone());
+        aws.parameters
             .insert("/imagebuilder/shop/current".into(), current.to_string());
-        let used = world.add_image(OWNER, "used", tags.clone());
-        world.add_instance(&used, Tags::new());
-        world.add_image(OWNER, "loose", tags);
+        let used = aws.add_image(OWNER, "used", tags.clone());
+        aws.add_instance(&used, Tags::new());
+        aws.add_image(OWNER, "loose", tags);
     }
     scene.reap().await;
-    let world = scene.fake.world();
-    let names: Vec<&str> = world
+    let aws = scene.fake.aws();
+    let names: Vec<&str> = aws
         .images
         .values()
         .filter(|image| image.owner == OWNER)

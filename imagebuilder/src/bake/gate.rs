@@ -17,7 +17,7 @@ use crate::ledger::{Kind, Ledger};
 use crate::output::Step;
 
 /// How often the record is looked at: an agent writes it about as often.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_secs(1);
 /// Every how many polls the instance's status checks and console are read too: those calls are throttled sooner.
 const HEALTH_EVERY: u32 = 5;
 /// How many lines of the console a refusal shows.
@@ -73,7 +73,7 @@ pub(crate) async fn judge(
     })?;
     ledger.exists(Kind::Instance, "gate", &owned)?;
     let id = owned.id().clone();
-    step.say(format!("{id} boots the candidate"));
+    step.info(format!("{id} boots the candidate"));
     // Its agent writes it, at any time from now on.
     let record = owned.record(config.image.name.as_str());
     ledger.exists(Kind::Parameter, record.id(), &record)?;
@@ -105,7 +105,7 @@ pub(crate) async fn judge(
         };
         match decide(&view, candidate) {
             Next::Fit(services) => {
-                step.say(format!("{id} is fit{services}"));
+                step.info(format!("{id} is fit{services}"));
                 // It goes while the image is published. The sweep waits until it is gone, and asks again if this was lost.
                 let _ = cloud.instances.terminate(&owned).await;
                 return Ok(());
@@ -118,8 +118,8 @@ pub(crate) async fn judge(
             Next::Wait(what) => step.waiting(format!("{id}: {what}")),
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = cancel.asked() => return Err(Exit::Cancelled.error("cancelled at the gate").into()),
+            () = tokio::time::sleep(POLL) => {}
+            () = cancel.requested() => return Err(Exit::Cancelled.error("cancelled at the gate").into()),
         }
     }
 }
@@ -169,18 +169,18 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
             Verdict::Draining => {
                 return Next::Refuse("the agent was told to drain before it gave a verdict".into());
             }
-            Verdict::Judging if !view.gone() && view.hopeless.is_none() => {
+            Verdict::Judging if !view.is_terminated() && view.hopeless.is_none() => {
                 return Next::Wait(format!("agent is judging{}", colon(&reason(record))));
             }
             Verdict::Judging => {}
-            _ if !view.gone() => {
+            _ if !view.is_terminated() => {
                 return Next::Wait("agent gave a verdict unknown to this program".into());
             }
             _ => {}
         },
         None => {}
     }
-    if let Some(why) = view.hopeless.as_ref().filter(|_| !view.gone()) {
+    if let Some(why) = view.hopeless.as_ref().filter(|_| !view.is_terminated()) {
         return Next::Refuse(format!("the instance gives no verdict: {why}"));
     }
     match &view.instance {
@@ -201,7 +201,7 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
 }
 
 impl View {
-    fn gone(&self) -> bool {
+    fn is_terminated(&self) -> bool {
         self.instance.as_ref().is_some_and(|instance| {
             instance.state.is_going() || instance.state == InstanceState::Stopped
         })
@@ -220,13 +220,13 @@ fn reason(record: &Record) -> String {
     if !record.reason.is_empty() {
         return record.reason.clone();
     }
-    let sick: Vec<String> = record
+    let unhealthy: Vec<String> = record
         .services
         .iter()
         .filter(|(_, service)| !service.healthy && !service.detail.is_empty())
         .map(|(name, service)| format!("{name}: {}", service.detail))
         .collect();
-    sick.join("; ")
+    unhealthy.join("; ")
 }
 
 fn services(record: &Record) -> String {

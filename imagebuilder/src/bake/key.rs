@@ -11,7 +11,7 @@ use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
 use crate::ids::RunId;
-use crate::stage;
+use crate::staging;
 use crate::template::KEY_FILE;
 
 /// The key pair's name in EC2.
@@ -26,7 +26,7 @@ pub(crate) fn write(folder: &Path) -> anyhow::Result<String> {
     let mut key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
     key.set_comment("imagebuilder");
     let private = key.to_openssh(LineEnding::LF).context("encode the key")?;
-    stage::write(&folder.join(KEY_FILE), private.as_bytes(), 0o600)?;
+    staging::write(&folder.join(KEY_FILE), private.as_bytes(), 0o600)?;
     key.public_key()
         .to_openssh()
         .context("encode the public key")

@@ -3,6 +3,7 @@
 //! source → render → channel → reuse? → preflight → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
 //! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
 
+mod builder;
 mod channel;
 #[cfg(test)]
 mod faults;
@@ -10,7 +11,6 @@ mod gate;
 mod git;
 mod instance_health;
 pub(crate) mod key;
-mod lane;
 #[cfg(test)]
 mod others;
 pub(crate) mod preflight;
@@ -26,7 +26,7 @@ use contract::names::Pointer;
 use contract::tags;
 use serde::Serialize;
 
-pub(crate) use self::lane::{Lane, PackerLane};
+pub(crate) use self::builder::{Builder, PackerBuilder};
 use self::publish::OwnImage;
 pub(crate) use self::source::resolve;
 use self::sweep::Left;
@@ -37,16 +37,16 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::ids::{Digest, ImageId, RunId};
 use crate::image::{self, Origin};
-use crate::ledger::{Kind, Ledger, State, Turn};
+use crate::ledger::{ImageLock, Kind, Ledger, State};
 use crate::output::Output;
 use crate::packer::Version;
-use crate::stage::{self, Stage, TEMPLATE};
+use crate::staging::{self, Staging, TEMPLATE};
 use crate::template::Facts;
 
 /// How often the finished image is looked at until it is available.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(2);
 /// Packer has waited already; what is left is EC2 agreeing with itself.
-const LOOKS: u32 = 60;
+const POLLS: u32 = 60;
 
 /// Everything a bake is given.
 pub(crate) struct Bake<'a> {
@@ -59,7 +59,7 @@ pub(crate) struct Bake<'a> {
     /// Where to bake it.
     pub(crate) cloud: &'a Cloud,
     /// What makes the image.
-    pub(crate) lane: &'a dyn Lane,
+    pub(crate) builder: &'a dyn Builder,
     /// The Packer the template is rendered for.
     pub(crate) packer: Version,
     /// How to speak.
@@ -107,7 +107,7 @@ enum Prepared {
 /// What goes into a bake.
 struct Inputs {
     source: Image,
-    stage: Stage,
+    staging: Staging,
     gate_user_data: Option<String>,
     digest: Digest,
     parts: Vec<(String, Digest)>,
@@ -151,21 +151,25 @@ impl Bake<'_> {
         step.done(format!("{} {}", source.id, source.name));
 
         let step = self.output.step("render", "gather and render the inputs");
-        let mut stage = Stage::gather(self.config, &self.root, Some(&self.cloud.region))?;
+        let mut staging = Staging::gather(self.config, &self.root, Some(&self.cloud.region))?;
         let gate_user_data = match &self.config.bake.gate.user_data {
-            Some(path) => Some(stage::read_text(&self.root, path, "[bake.gate] user_data")?),
+            Some(path) => Some(staging::read_text(
+                &self.root,
+                path,
+                "[bake.gate] user_data",
+            )?),
             None => None,
         };
-        let neutral = self.facts(&stage, &source, None);
-        let (digest, parts) = stage.digest(self.config, &neutral, &source.created)?;
+        let neutral = self.facts(&staging, &source, None);
+        let (digest, parts) = staging.digest(self.config, &neutral, &source.created)?;
         step.done(format!("digest {}", image::short(&digest)));
-        for name in stage.without_shebang() {
+        for name in staging.without_shebang() {
             self.output.warn(format!(
                 "provisioning script {name} has no line that says what runs it: /bin/sh does"
             ));
         }
 
-        let channel = self.channel(&mut stage)?;
+        let channel = self.channel(&mut staging)?;
 
         if self.reuse == Reuse::Allowed
             && let Some(found) = self.reusable(&digest).await?
@@ -191,7 +195,7 @@ impl Bake<'_> {
         found.conclude(self.output)?;
         Ok(Prepared::ToBake(Box::new(Inputs {
             source,
-            stage,
+            staging,
             gate_user_data,
             digest,
             parts,
@@ -203,7 +207,7 @@ impl Bake<'_> {
     async fn carry_out(&self, prepared: Inputs) -> anyhow::Result<Baked> {
         let Inputs {
             source,
-            stage,
+            staging,
             gate_user_data,
             digest,
             parts,
@@ -212,7 +216,7 @@ impl Bake<'_> {
 
         let run = image::run_id("bake", jiff::Timestamp::now(), key::random()?);
         let name = self.config.image.name.as_str();
-        let _turn = Turn::take(&self.runs, name, &run)?;
+        let _image_lock = ImageLock::take(&self.runs, name, &run)?;
         let mut ledger = Ledger::begin(&self.runs, run, "bake", name, &self.cloud.region)?;
         self.output.also_to(&ledger.folder().join("events.jsonl"))?;
         ledger.fact("digest", digest.as_str())?;
@@ -223,7 +227,7 @@ impl Bake<'_> {
             ledger.fact("channel", &channel)?;
         }
         match self
-            .create(&stage, &source, &digest, gate_user_data, &mut ledger)
+            .create(&staging, &source, &digest, gate_user_data, &mut ledger)
             .await
         {
             Ok(image) => self.finish(image, digest, source.id, ledger).await,
@@ -233,7 +237,7 @@ impl Bake<'_> {
 
     /// Refuses an agent that the channel would not leave on a box, and stages what the channel says. Its versions, in
     /// words; `None` without a channel.
-    fn channel(&self, stage: &mut Stage) -> anyhow::Result<Option<String>> {
+    fn channel(&self, staging: &mut Staging) -> anyhow::Result<Option<String>> {
         let (Some(settings), Some(verified)) = (&self.config.channel, self.channel) else {
             return Ok(None);
         };
@@ -245,10 +249,10 @@ impl Bake<'_> {
             verified,
             &settings.name,
             arch,
-            &stage.agent,
+            &staging.agent,
             jiff::Timestamp::now(),
         )?;
-        stage.remember(channel::snapshot(verified));
+        staging.remember(channel::snapshot(verified));
         let [root, timestamp, snapshot, targets] = verified.versions();
         let told =
             format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
@@ -264,7 +268,7 @@ impl Bake<'_> {
     }
 
     /// What a rendering must know; neutral, for the digest, when there is no origin yet.
-    fn facts(&self, stage: &Stage, source: &Image, origin: Option<(&Origin, &str)>) -> Facts {
+    fn facts(&self, staging: &Staging, source: &Image, origin: Option<(&Origin, &str)>) -> Facts {
         Facts {
             region: self.cloud.region.clone(),
             // Where the API is reached changes nothing in the image.
@@ -276,7 +280,7 @@ impl Bake<'_> {
             ),
             tags: origin.map(|(origin, _)| origin.tags()).unwrap_or_default(),
             plugins: self.packer.has_plugins(),
-            scripts: stage.scripts(),
+            scripts: staging.scripts(),
             devices: source.devices.clone(),
             run: origin.map(|(origin, _)| origin.run.clone()),
             key_name: origin
@@ -346,7 +350,7 @@ impl Bake<'_> {
     /// The steps that create. Whatever happens here, the ledger tells what exists.
     async fn create(
         &self,
-        stage: &Stage,
+        staging: &Staging,
         source: &Image,
         digest: &Digest,
         gate_user_data: Option<String>,
@@ -358,12 +362,12 @@ impl Bake<'_> {
             image: config.image.name.clone(),
             digest: digest.clone(),
             source: source.id.clone(),
-            agent: image::short(&stage.agent).to_owned(),
-            services: versions(stage),
+            agent: image::short(&staging.agent).to_owned(),
+            services: versions(staging),
             git: git::describe(&self.root).await,
         };
         let ami_name = image::ami_name(&config.image.name, ledger.run(), digest);
-        let facts = self.facts(stage, source, Some((&origin, &ami_name)));
+        let facts = self.facts(staging, source, Some((&origin, &ami_name)));
 
         ledger.step("validate")?;
         let step = self.output.step(
@@ -376,9 +380,13 @@ impl Bake<'_> {
             "source_ami": source.id,
             "git": origin.git,
         });
-        stage.write(ledger.folder(), &stage.packer(config, &facts)?, &image_json)?;
+        staging.write(
+            ledger.folder(),
+            &staging.packer(config, &facts)?,
+            &image_json,
+        )?;
         let public_key = key::write(ledger.folder())?;
-        self.lane.check(ledger.folder()).await?;
+        self.builder.check(ledger.folder()).await?;
         step.done(format!(
             "{} is valid",
             ledger.folder().join(TEMPLATE).display()
@@ -407,7 +415,11 @@ impl Bake<'_> {
             .output
             .step("build", format!("build {ami_name} from {}", source.id));
         let limit = Duration::from_secs(config.bake.timeout_seconds.into());
-        let id = match self.lane.build(ledger, &mut step, self.cancel, limit).await {
+        let id = match self
+            .builder
+            .build(ledger, &mut step, self.cancel, limit)
+            .await
+        {
             Ok(id) => id,
             Err(error) => {
                 step.failed("see below");
@@ -456,7 +468,7 @@ impl Bake<'_> {
     }
 
     fn stop_here(&self, when: &str) -> anyhow::Result<()> {
-        if self.cancel.is_asked() {
+        if self.cancel.is_requested() {
             return Err(Exit::Cancelled.error(format!("cancelled {when}")).into());
         }
         Ok(())
@@ -505,7 +517,7 @@ impl Bake<'_> {
     ) -> anyhow::Result<OwnImage> {
         let mut last = String::from("not visible");
         let mut recorded = false;
-        for _ in 0..LOOKS {
+        for _ in 0..POLLS {
             if let Some(image) = self.cloud.images.image(id).await? {
                 let state = image.state.clone();
                 // In the ledger before it is waited for.
@@ -533,7 +545,7 @@ impl Bake<'_> {
                 last = format!("{state:?}");
             }
             step.waiting(format!("{id} is {last}"));
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
         Err(Exit::BakeFailed
             .error(format!("{id} did not become available: {last}"))
@@ -652,8 +664,8 @@ pub(crate) fn names(left: &[Left]) -> String {
     names.join(", ")
 }
 
-fn versions(stage: &Stage) -> String {
-    let said: Vec<String> = stage
+fn versions(staging: &Staging) -> String {
+    let said: Vec<String> = staging
         .services
         .iter()
         .map(|(name, digest)| format!("{name}={}", image::short(digest)))

@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::faults::Scene;
 use super::*;
 use crate::cloud::Tags;
-use crate::cloud::fake::{Fault, OWNER, World};
+use crate::cloud::fake::{FakeAws, Fault, OWNER};
 use crate::ids::SnapshotId;
 
 /// Whose a resource is made to look.
 #[derive(Clone, Copy, Debug)]
-enum Look {
+enum Disguise {
     /// It has no tags.
     Bare,
     /// It has the tags of an image of ours, but no run's.
@@ -39,8 +39,8 @@ enum Theirs {
     Parameter(String),
 }
 
-fn look() -> impl Strategy<Value = Look> {
-    use Look::*;
+fn disguise() -> impl Strategy<Value = Disguise> {
+    use Disguise::*;
     prop_oneof![Just(Bare), Just(LikeOurs), Just(OtherRun), Just(NoRun)]
 }
 
@@ -60,12 +60,14 @@ fn theirs() -> impl Strategy<Value = Theirs> {
     ]
 }
 
-fn tags(look: Look, nonce: u32) -> Tags {
-    let run = match look {
-        Look::Bare => return Tags::new(),
-        Look::LikeOurs => None,
-        Look::OtherRun => Some(image::run_id("bake", jiff::Timestamp::now(), nonce).to_string()),
-        Look::NoRun => Some("*".to_owned()),
+fn tags(disguise: Disguise, nonce: u32) -> Tags {
+    let run = match disguise {
+        Disguise::Bare => return Tags::new(),
+        Disguise::LikeOurs => None,
+        Disguise::OtherRun => {
+            Some(image::run_id("bake", jiff::Timestamp::now(), nonce).to_string())
+        }
+        Disguise::NoRun => Some("*".to_owned()),
     };
     let ours = [
         (tags::IMAGE.to_owned(), "shop".to_owned()),
@@ -76,57 +78,57 @@ fn tags(look: Look, nonce: u32) -> Tags {
     ours.into_iter().chain(run).collect()
 }
 
-fn add(world: &mut World, theirs: &Theirs, look: Look, nonce: u32) {
-    let tags = tags(look, nonce);
+fn add(aws: &mut FakeAws, theirs: &Theirs, disguise: Disguise, nonce: u32) {
+    let tags = tags(disguise, nonce);
     let source = ImageId::parse("ami-1").unwrap();
     match theirs {
-        Theirs::Instance => drop(world.add_instance(&source, tags)),
+        Theirs::Instance => drop(aws.add_instance(&source, tags)),
         Theirs::Image => {
-            let builder = world.add_instance(&source, Tags::new());
-            world.create_image(&builder, "shop", tags);
+            let builder = aws.add_instance(&source, Tags::new());
+            aws.create_image(&builder, "shop", tags);
         }
-        Theirs::Snapshot(description) => drop(world.add_snapshot(None, description, tags)),
-        Theirs::Volume => drop(world.add_volume(tags)),
-        Theirs::Interface => drop(world.add_interface(tags)),
-        Theirs::KeyPair(name) => drop(world.add_key_pair(name, tags)),
-        Theirs::Group(name) => drop(world.add_group(name, tags)),
-        Theirs::Parameter(name) => drop(world.parameters.insert(name.clone(), "ami-1".to_owned())),
+        Theirs::Snapshot(description) => drop(aws.add_snapshot(None, description, tags)),
+        Theirs::Volume => drop(aws.add_volume(tags)),
+        Theirs::Interface => drop(aws.add_interface(tags)),
+        Theirs::KeyPair(name) => drop(aws.add_key_pair(name, tags)),
+        Theirs::Group(name) => drop(aws.add_group(name, tags)),
+        Theirs::Parameter(name) => drop(aws.parameters.insert(name.clone(), "ami-1".to_owned())),
     }
 }
 
 /// Everything there is, as text by id.
-fn everything(world: &World) -> BTreeMap<String, String> {
+fn everything(aws: &FakeAws) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut put = |id: String, what: String| drop(all.insert(id, what));
-    for (id, one) in &world.instances {
+    for (id, one) in &aws.instances {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.images {
+    for (id, one) in &aws.images {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.snapshots {
+    for (id, one) in &aws.snapshots {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.volumes {
+    for (id, one) in &aws.volumes {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.interfaces {
+    for (id, one) in &aws.interfaces {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.key_pairs {
+    for (id, one) in &aws.key_pairs {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (id, one) in &world.groups {
+    for (id, one) in &aws.groups {
         put(id.to_string(), format!("{one:?}"));
     }
-    for (name, value) in &world.parameters {
+    for (name, value) in &aws.parameters {
         put(name.clone(), value.clone());
     }
     all
 }
 
 fn untouched(before: &BTreeMap<String, String>, scene: &Scene) -> Result<(), TestCaseError> {
-    let now = everything(&scene.fake.world());
+    let now = everything(&scene.fake.aws());
     for (id, what) in before {
         prop_assert_eq!(now.get(id), Some(what), "{}", id);
     }
@@ -138,7 +140,7 @@ proptest! {
 
     #[test]
     fn nothing_of_others_is_touched(
-        theirs in prop::collection::vec((theirs(), look()), 0..24),
+        theirs in prop::collection::vec((theirs(), disguise()), 0..24),
         fit in any::<bool>(),
         // What the code takes for its own must not rest on the service's filters alone.
         unfiltered in any::<bool>(),
@@ -157,12 +159,12 @@ proptest! {
             .unwrap();
         runtime.block_on(async {
             let scene = Scene::new(if fit { Verdict::Fit } else { Verdict::Unfit });
-            for (nonce, (theirs, look)) in (0..).zip(&theirs) {
-                add(&mut scene.fake.world(), theirs, *look, nonce);
+            for (nonce, (theirs, disguise)) in (0..).zip(&theirs) {
+                add(&mut scene.fake.aws(), theirs, *disguise, nonce);
             }
-            let before = everything(&scene.fake.world());
-            scene.fake.world().unfiltered = unfiltered;
-            scene.fake.world().fault = fault;
+            let before = everything(&scene.fake.aws());
+            scene.fake.aws().unfiltered = unfiltered;
+            scene.fake.aws().fault = fault;
             let baked = scene.bake_until_killed().await;
             untouched(&before, &scene)?;
             // Whatever became of its ledger, and by the hand of another process.
@@ -173,11 +175,11 @@ proptest! {
             }
             scene.reap().await;
             untouched(&before, &scene)?;
-            let now = everything(&scene.fake.world());
+            let now = everything(&scene.fake.aws());
             let ours = now.keys().filter(|id| !before.contains_key(*id));
             let terminated = |id: &&String| now[*id].contains("state: Terminated");
             let ours: Vec<_> = ours.filter(|id| !terminated(id)).collect();
-            let image = scene.fake.world().parameters.get("/imagebuilder/shop/candidate").cloned();
+            let image = scene.fake.aws().parameters.get("/imagebuilder/shop/candidate").cloned();
             match image {
                 // The image, its snapshot and the pointer.
                 Some(_) => prop_assert_eq!(ours.len(), 3, "{:?}", ours),
@@ -195,13 +197,13 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
-    for look in [Look::Bare, Look::LikeOurs, Look::OtherRun] {
+    for disguise in [Disguise::Bare, Disguise::LikeOurs, Disguise::OtherRun] {
         let mut scene = Scene::new(Verdict::Fit);
         let theirs = scene
             .fake
-            .world()
-            .add_image(OWNER, "their-base", tags(look, 7));
-        let before = everything(&scene.fake.world());
+            .aws()
+            .add_image(OWNER, "their-base", tags(disguise, 7));
+        let before = everything(&scene.fake.aws());
         scene.script.artifact = Some(theirs.clone());
         let error = scene.bake(Reuse::Allowed).await.unwrap_err();
         assert_eq!(Exit::of(&error), Exit::BakeFailed);
@@ -211,14 +213,14 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
             "{text}"
         );
         scene.reap().await;
-        let now = everything(&scene.fake.world());
+        let now = everything(&scene.fake.aws());
         let gone: Vec<_> = before
             .iter()
             .filter(|(id, what)| now.get(*id) != Some(*what))
             .collect();
-        assert!(gone.is_empty(), "{look:?}: {gone:?}");
+        assert!(gone.is_empty(), "{disguise:?}: {gone:?}");
         assert_eq!(
-            scene.fake.world().inventory().len(),
+            scene.fake.aws().inventory().len(),
             2,
             "their image and its snapshot"
         );
@@ -232,11 +234,11 @@ async fn what_others_made_of_a_builder_or_its_snapshots_stays_and_is_named() {
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     let theirs: Vec<SnapshotId> = taken.lock().unwrap().clone();
     assert_eq!(theirs.len(), 2);
-    let world = scene.fake.world();
+    let aws = scene.fake.aws();
     // A snapshot that somebody took by hand of the builder's volume.
-    assert!(world.snapshots.contains_key(&theirs[0]));
+    assert!(aws.snapshots.contains_key(&theirs[0]));
     // The snapshot of the candidate that somebody's image now refers to.
-    assert!(world.snapshots.contains_key(&theirs[1]));
+    assert!(aws.snapshots.contains_key(&theirs[1]));
     assert_eq!(Exit::of(&error), Exit::BakeLeft);
     let text = format!("{error:#}");
     assert!(text.contains(theirs[1].as_str()), "{text}");
@@ -254,24 +256,24 @@ async fn volumes_and_network_interfaces_of_dead_runs_are_reaped() {
         (tags::IMAGE.to_owned(), "shop".to_owned()),
     ]);
     {
-        let mut world = scene.fake.world();
-        world.add_volume(old.clone());
-        world.add_interface(old.clone());
-        world.add_key_pair("imagebuilder-old", old.clone());
-        world.add_group("imagebuilder-old", old);
+        let mut aws = scene.fake.aws();
+        aws.add_volume(old.clone());
+        aws.add_interface(old.clone());
+        aws.add_key_pair("imagebuilder-old", old.clone());
+        aws.add_group("imagebuilder-old", old);
     }
     let reaped = scene.reap().await;
     assert_eq!(reaped.removed.len(), 4, "{reaped:?}");
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreadable_ledger_keeps_nobody_from_being_reaped() {
     let scene = Scene::new(Verdict::Fit);
     for at in [7, 9] {
-        scene.fake.world().fault = Some(Fault::KilledAfter(at));
+        scene.fake.aws().fault = Some(Fault::KilledAfter(at));
         assert!(scene.bake_until_killed().await.is_none());
-        scene.fake.world().changes = 0;
+        scene.fake.aws().changes = 0;
     }
     let mut runs: Vec<_> = std::fs::read_dir(scene.runs())
         .unwrap()
@@ -281,14 +283,14 @@ async fn an_unreadable_ledger_keeps_nobody_from_being_reaped() {
     std::fs::write(runs[0].join("ledger.json"), "\0\0\0").unwrap();
     let reaped = scene.reap().await;
     assert_eq!(reaped.left, Vec::<String>::new());
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
     let name = runs[0].file_name().unwrap().to_str().unwrap();
-    let story = scene.output.story();
+    let messages = scene.output.messages();
     assert!(
-        story
+        messages
             .iter()
             .any(|line| line.contains(name) && line.contains("cannot be read")),
-        "{story:?}"
+        "{messages:?}"
     );
     assert_eq!(scene.reap().await, super::reap::Reaped::default());
 }
@@ -303,23 +305,23 @@ async fn a_full_disk_keeps_nothing_from_being_removed() {
         format!("{error:#}").contains("write the ledger"),
         "{error:#}"
     );
-    assert_eq!(scene.fake.world().inventory(), Vec::<String>::new());
+    assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_listed_is_reported_and_the_rest_removed() {
     let scene = Scene::new(Verdict::Unfit);
-    scene.fake.world().denied = true;
+    scene.fake.aws().denied = true;
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeLeft);
     let text = format!("{error:#}");
     for denied in ["list volumes", "list network interfaces"] {
         assert!(text.contains(denied), "{text}");
     }
-    let left = scene.fake.world().inventory();
+    let left = scene.fake.aws().inventory();
     // The image's snapshot is known by the volume that nobody could see.
     assert!(left.iter().all(|id| id.starts_with("snap-")), "{left:?}");
-    scene.fake.world().denied = false;
+    scene.fake.aws().denied = false;
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,6 +345,6 @@ async fn the_gates_user_data_is_read_before_anything_is_created() {
     scene.config.bake.gate.user_data = Some("no-such-file".into());
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::Usage);
-    assert_eq!(scene.fake.world().changes, 0);
+    assert_eq!(scene.fake.aws().changes, 0);
     assert!(!scene.runs().exists());
 }

@@ -25,9 +25,9 @@ use crate::permissions::{Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
 /// How often we look whether an interrupted Packer has ended.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL: Duration = Duration::from_millis(250);
 /// How many looks, half a minute: Packer would wait minutes for its builder to terminate, and the sweep does that as well.
-const LOOKS: u32 = 120;
+const POLLS: u32 = 120;
 
 /// Whether anything is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Mode {
     /// Remove it.
     Remove,
     /// Only tell what would be removed.
-    Tell,
+    List,
 }
 
 /// What was found and done.
@@ -82,7 +82,7 @@ pub(crate) async fn reap(
     for found in Ledger::all(runs)? {
         match found {
             Found::Alive(run) => {
-                output.say(format!("run {run} is alive: left alone"));
+                output.info(format!("run {run} is alive: left alone"));
                 known.push(run);
             }
             Found::Dead(mut ledger) => {
@@ -130,7 +130,7 @@ pub(crate) async fn reap(
             continue;
         }
         if !old {
-            output.say(format!(
+            output.info(format!(
                 "run {run} is not of this folder and younger than the limit: left alone"
             ));
             continue;
@@ -174,7 +174,7 @@ impl Reaping<'_> {
             ..
         } = self;
         let mut step = output.step("reap", format!("dead run {}", ledger.run()));
-        if *mode == Mode::Tell {
+        if *mode == Mode::List {
             let unlisted = sweep::find(cloud, ledger).await?;
             reaped.left.extend(
                 unlisted
@@ -196,14 +196,14 @@ impl Reaping<'_> {
             .journal()
             .things
             .iter()
-            .filter(|thing| thing.state == State::Gone)
+            .filter(|thing| thing.state == State::Removed)
             .count();
         let left = sweep::sweep(cloud, ledger, &mut step).await?;
         let gone = ledger
             .journal()
             .things
             .iter()
-            .filter(|thing| thing.state == State::Gone)
+            .filter(|thing| thing.state == State::Removed)
             .skip(before);
         reaped
             .removed
@@ -310,7 +310,7 @@ fn described(Left { thing, why }: &Left) -> String {
 /// A killed bake does not take its Packer along: asks it to stop, and waits until it cleaned up after itself.
 async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::Result<()> {
     let mut interrupted = None;
-    for _ in 0..LOOKS {
+    for _ in 0..POLLS {
         if !ledger.packer_lives()? {
             return Ok(());
         }
@@ -320,12 +320,12 @@ async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::
             interrupted = packer::group(ledger.folder());
             interrupted.into_iter().for_each(packer::interrupt);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
     let group = packer::group(ledger.folder()).context("packer holds its lock and has no group")?;
     packer::kill(group);
     while ledger.packer_lives()? {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
     Ok(())
 }

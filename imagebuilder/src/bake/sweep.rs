@@ -18,9 +18,9 @@ use crate::ledger::{Kind, Ledger, State, Thing};
 use crate::output::Step;
 
 /// How often what is on its way out is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(500);
 /// How many looks: an instance takes minutes to terminate, and holds its security group until then.
-const LOOKS: u32 = 1200;
+const POLLS: u32 = 1200;
 
 /// The order in which kinds go: holders before what they hold.
 const ORDER: [Kind; 8] = [
@@ -300,7 +300,7 @@ pub(crate) async fn sweep(
             let Some(id) = &thing.id else {
                 // Looked for by its run's tag and not found: it never came to be.
                 if !unknown.contains(&kind) {
-                    ledger.mark(kind, &thing.name, State::Gone)?;
+                    ledger.mark(kind, &thing.name, State::Removed)?;
                 }
                 continue;
             };
@@ -349,7 +349,7 @@ async fn remove(
         Kind::Snapshot => cloud.images.delete_snapshot(&id.typed()?).await?,
         Kind::Parameter => cloud.parameters.delete(id).await?,
     }
-    Ok(State::Gone)
+    Ok(State::Removed)
 }
 
 async fn remove_image(
@@ -359,7 +359,7 @@ async fn remove_image(
     step: &mut Step,
 ) -> anyhow::Result<State> {
     let Some(image) = cloud.images.image(id.id()).await? else {
-        return Ok(State::Gone);
+        return Ok(State::Removed);
     };
     if claim(cloud, &image, &ledger.journal().image, ledger.run())
         .await?
@@ -379,21 +379,21 @@ async fn remove_image(
     for snapshot in &image.snapshots {
         match owned.iter().find(|owned| owned.id() == snapshot) {
             Some(owned) => ledger.exists(Kind::Snapshot, "", owned)?,
-            None => step.say(format!(
+            None => step.info(format!(
                 "{snapshot} of {id} stays: nothing shows that it belongs to this run"
             )),
         }
     }
     cloud.images.deregister(id).await?;
-    Ok(State::Gone)
+    Ok(State::Removed)
 }
 
 async fn wait_terminated(cloud: &Cloud, id: &InstanceId, step: &mut Step) -> anyhow::Result<()> {
-    for _ in 0..LOOKS {
+    for _ in 0..POLLS {
         match cloud.instances.instance(id).await? {
             Some(instance) if instance.state != InstanceState::Terminated => {
                 step.waiting(format!("waiting for {id} to terminate"));
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
             _ => return Ok(()),
         }
@@ -406,9 +406,9 @@ async fn while_in_use(mut remove: impl AsyncFnMut() -> Answer<()>) -> Answer<()>
     let mut looks = 0;
     loop {
         match remove().await {
-            Err(error) if error.kind == Cause::InUse && looks < LOOKS / 10 => {
+            Err(error) if error.kind == Cause::InUse && looks < POLLS / 10 => {
                 looks += 1;
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(POLL).await;
             }
             other => return other,
         }

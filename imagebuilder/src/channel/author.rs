@@ -123,7 +123,7 @@ fn listing(version: NonZeroU64, bytes: &Bytes) -> Metafile {
 }
 
 /// Who signs, what must accept it, and for how long it holds.
-pub(crate) struct Pen<'a> {
+pub(crate) struct Writer<'a> {
     /// The files.
     pub(crate) store: &'a dyn Store,
     /// The keys at hand.
@@ -136,7 +136,7 @@ pub(crate) struct Pen<'a> {
     pub(crate) now: Timestamp,
 }
 
-impl Pen<'_> {
+impl Writer<'_> {
     /// Signs a versioned role and writes it, at the first version from its own on where nothing is.
     async fn versioned<T: Role + Clone>(
         &self,
@@ -236,7 +236,11 @@ pub(crate) enum Extent {
 ///
 /// # Errors
 /// When a key is missing, a write fails, or somebody else came first; then readers still see what was there before.
-pub(crate) async fn write(pen: &Pen<'_>, was: &Verified, extent: Extent) -> anyhow::Result<()> {
+pub(crate) async fn write(
+    writer: &Writer<'_>,
+    was: &Verified,
+    extent: Extent,
+) -> anyhow::Result<()> {
     let listed = |meta: &HashMap<String, Metafile>, name: &str| {
         meta.get(name)
             .cloned()
@@ -247,20 +251,22 @@ pub(crate) async fn write(pen: &Pen<'_>, was: &Verified, extent: Extent) -> anyh
         Extent::Timestamp => listed(&was.timestamp.signed.meta, "snapshot.json")?,
         Extent::Snapshot => {
             let targets = listed(&was.snapshot.signed.meta, "targets.json")?;
-            pen.snapshot(next(was.snapshot.signed.version), targets)
+            writer
+                .snapshot(next(was.snapshot.signed.version), targets)
                 .await?
                 .1
         }
         Extent::Targets(mut targets) => {
             targets.version = next(was.targets.signed.version);
-            let (_, targets) = pen.targets(*targets).await?;
-            pen.snapshot(next(was.snapshot.signed.version), targets)
+            let (_, targets) = writer.targets(*targets).await?;
+            writer
+                .snapshot(next(was.snapshot.signed.version), targets)
                 .await?
                 .1
         }
     };
-    let stamp = pen.timestamp(stamp_version, snapshot).await?;
-    pen.commit(stamp, Some(&was.tag)).await
+    let stamp = writer.timestamp(stamp_version, snapshot).await?;
+    writer.commit(stamp, Some(&was.tag)).await
 }
 
 /// Reads everything back, as a box would, and returns it.

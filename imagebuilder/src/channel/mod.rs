@@ -12,13 +12,13 @@
 
 pub(crate) mod author;
 pub(crate) mod bucket;
-pub(crate) mod desk;
 pub(crate) mod folder;
 pub(crate) mod keys;
 mod preflight;
 pub(crate) mod releases;
 pub(crate) mod root;
 pub(crate) mod seen;
+pub(crate) mod session;
 pub(crate) mod show;
 pub(crate) mod store;
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! The rule is [`preflight`](crate::preflight)'s. A folder with keys in files needs nothing of AWS, and nothing is asked.
 
-use super::desk::Desk;
+use super::session::ChannelSession;
 use crate::cloud::{Cloud, aws};
 use crate::config::{KeySource, Repository};
 use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
-impl Desk {
+impl ChannelSession {
     /// Refuses a change that could not be written, or not be signed with the keys of `sources`; what could not be asked is printed.
     ///
     /// # Errors

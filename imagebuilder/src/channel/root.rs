@@ -14,10 +14,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tough::schema::{Role, RoleKeys, RoleType, Root, Signed, Targets};
 
-use super::author::{self, Pen, SPEC, in_days, next, sign};
-use super::desk::Desk;
+use super::author::{self, SPEC, Writer, in_days, next, sign};
 use super::keys::{KeyId, Opened, short};
 use super::seen::replace_file;
+use super::session::ChannelSession;
 use super::store::{Written, settle};
 use super::verify::{self, Verified, metadata};
 use crate::config::KeySource;
@@ -59,7 +59,7 @@ pub(crate) enum Made {
     },
 }
 
-impl Desk {
+impl ChannelSession {
     /// Where the configuration says that its keys are.
     fn every_key(&self) -> impl Iterator<Item = &KeySource> {
         let keys = &self.channel.keys;
@@ -254,7 +254,7 @@ impl Desk {
         }
         let bytes = self.known()?;
         let root: Signed<Root> = verify::parse(&bytes, &known.display().to_string())?;
-        let pen = Pen {
+        let writer = Writer {
             store,
             keys: &ring.all,
             roots: vec![&root.signed],
@@ -262,11 +262,11 @@ impl Desk {
             now: self.now,
         };
         let targets = Targets::new(SPEC.to_owned(), NonZeroU64::MIN, self.now);
-        let (_, targets) = pen.targets(targets).await?;
-        let (_, snapshot) = pen.snapshot(NonZeroU64::MIN, targets).await?;
-        let stamp = pen.timestamp(NonZeroU64::MIN, snapshot).await?;
+        let (_, targets) = writer.targets(targets).await?;
+        let (_, snapshot) = writer.snapshot(NonZeroU64::MIN, targets).await?;
+        let stamp = writer.timestamp(NonZeroU64::MIN, snapshot).await?;
         self.publish_root(&root, &bytes).await?;
-        pen.commit(stamp, None).await?;
+        writer.commit(stamp, None).await?;
         remove_draft(&self.draft_path())?;
         Ok(Made::Published(self.remember().await?))
     }
@@ -314,10 +314,11 @@ impl Desk {
         let signers = || old.iter().chain(self.every_key());
         if !settled {
             self.may_change(signers()).await?;
-            self.output.say("an interrupted rotation is finished first");
+            self.output
+                .info("an interrupted rotation is finished first");
             let (stamp, _) = self.resign(&was, &[&current], &keys).await?;
             if let Some(stamp) = stamp {
-                self.pen(&[&current], &keys)
+                self.writer(&[&current], &keys)
                     .commit(stamp, Some(&was.tag))
                     .await?;
             }
@@ -346,16 +347,16 @@ impl Desk {
         let bytes = author::bytes(&draft)?;
         let both = [&draft.signed, &current];
         let (stamp, gentle) = self.resign(&was, &both, &keys).await?;
-        let pen = self.pen(&both, &keys);
+        let writer = self.writer(&both, &keys);
         match stamp {
             Some(stamp) if gentle => {
-                pen.commit(stamp, Some(&was.tag)).await?;
+                writer.commit(stamp, Some(&was.tag)).await?;
                 self.publish_root(&draft, &bytes).await?;
             }
             Some(stamp) => {
                 self.output.warn("the old keys are not at hand: until timestamp.json is written, a moment from now, boxes wait");
                 self.publish_root(&draft, &bytes).await?;
-                pen.commit(stamp, Some(&was.tag)).await?;
+                writer.commit(stamp, Some(&was.tag)).await?;
             }
             None => self.publish_root(&draft, &bytes).await?,
         }
@@ -364,8 +365,8 @@ impl Desk {
         Ok(Made::Published(self.remember().await?))
     }
 
-    fn pen<'a>(&'a self, roots: &[&'a Root], keys: &'a [Opened]) -> Pen<'a> {
-        Pen {
+    fn writer<'a>(&'a self, roots: &[&'a Root], keys: &'a [Opened]) -> Writer<'a> {
+        Writer {
             store: self.store.as_ref(),
             keys,
             roots: roots.to_vec(),
@@ -395,18 +396,19 @@ impl Desk {
         let gentle = roots
             .iter()
             .all(|root| signed.iter().all(|role| can(root, *role, keys)));
-        let pen = self.pen(roots, keys);
+        let writer = self.writer(roots, keys);
         let listed = if targets {
             let mut targets = was.targets.signed.clone();
             targets.version = next(targets.version);
-            Some(pen.targets(targets).await?.1)
+            Some(writer.targets(targets).await?.1)
         } else {
             was.snapshot.signed.meta.get("targets.json").cloned()
         };
         let listed = if snapshot {
             let listed = listed.context("nothing lists targets.json")?;
             Some(
-                pen.snapshot(next(was.snapshot.signed.version), listed)
+                writer
+                    .snapshot(next(was.snapshot.signed.version), listed)
                     .await?
                     .1,
             )
@@ -414,7 +416,7 @@ impl Desk {
             was.timestamp.signed.meta.get("snapshot.json").cloned()
         };
         let listed = listed.context("nothing lists snapshot.json")?;
-        let stamp = pen
+        let stamp = writer
             .timestamp(next(was.timestamp.signed.version), listed)
             .await?;
         Ok((Some(stamp), gentle))
@@ -543,11 +545,11 @@ fn due(root: &Root, days: u32, now: Timestamp) -> bool {
 /// Whether `keys` reach the threshold of a role.
 fn can(root: &Root, role: RoleType, keys: &[Opened]) -> bool {
     let ids = keyids(root, role);
-    let able = ids
+    let enough_signers = ids
         .iter()
         .filter(|id| keys.iter().any(|key| key.signs() && key.id == **id))
         .count();
     root.roles
         .get(&role)
-        .is_some_and(|role| able as u64 >= role.threshold.get())
+        .is_some_and(|role| enough_signers as u64 >= role.threshold.get())
 }

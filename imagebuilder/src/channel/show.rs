@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tough::schema::{RoleType, Root};
 
-use super::desk::Versions;
 use super::keys::short;
 use super::root::keyids;
-use super::verify::{Entry, Verified, cure};
+use super::session::Versions;
+use super::verify::{Entry, Verified, fix};
 use super::waves::Shape;
 
 /// The whole view.
@@ -71,14 +71,14 @@ pub(crate) struct Warning {
     /// Expired already, rather than soon.
     pub(crate) expired: bool,
     /// What there is to tell.
-    pub(crate) told: String,
+    pub(crate) message: String,
     /// What helps.
-    pub(crate) cure: String,
+    pub(crate) fix: String,
 }
 
 impl std::fmt::Display for Warning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}; {}", self.told, self.cure)
+        write!(f, "{}; {}", self.message, self.fix)
     }
 }
 
@@ -194,7 +194,7 @@ impl View {
         self.roles
             .iter()
             .filter_map(|role| {
-                let told = match role.state {
+                let message = match role.state {
                     "expired" => format!(
                         "{} metadata expired at {}: boxes take nothing new",
                         role.role, role.expires
@@ -204,15 +204,15 @@ impl View {
                 };
                 let kind: RoleType = role.role.parse().ok()?;
                 // A timestamp lives a day: it is the cron job's business until it is over.
-                let cure = if role.state == "soon" && kind == RoleType::Timestamp {
+                let fix = if role.state == "soon" && kind == RoleType::Timestamp {
                     "cron should have run `imagebuilder channel refresh`".to_owned()
                 } else {
-                    cure(kind).to_owned()
+                    fix(kind).to_owned()
                 };
                 Some(Warning {
                     expired: role.state == "expired",
-                    told,
-                    cure,
+                    message,
+                    fix,
                 })
             })
             .collect()

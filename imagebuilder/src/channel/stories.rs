@@ -16,12 +16,12 @@ use sha2::{Digest as _, Sha256};
 use self::scene::{Cut, Mortal, Scene};
 use super::author;
 use super::bucket::Bucket;
-use super::desk::Desk;
 use super::folder::Folder;
 use super::keys::{Keyring, public_path};
 use super::releases::{self, New};
 use super::root::{Made, read_draft, sign_blindly};
 use super::seen::replace_file;
+use super::session::ChannelSession;
 use super::store::{Keep, Store as _, Tag, Written};
 use super::verify::{self, TIMESTAMP};
 use super::waves::Shape;
@@ -46,21 +46,25 @@ fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes
     (new, Bytes::from_static(bytes))
 }
 
-async fn publish(desk: &Desk, version: &str) -> anyhow::Result<bool> {
+async fn publish(session: &ChannelSession, version: &str) -> anyhow::Result<bool> {
     let bytes: &'static [u8] = format!("agent {version}").into_bytes().leak();
-    let (new, bytes) = release(version, bytes, desk.now);
-    Ok(desk.publish(&new, &bytes).await?.changed)
+    let (new, bytes) = release(version, bytes, session.now);
+    Ok(session.publish(&new, &bytes).await?.changed)
 }
 
-async fn promote(desk: &Desk, version: &str, to: &str) -> anyhow::Result<bool> {
+async fn promote(session: &ChannelSession, version: &str, to: &str) -> anyhow::Result<bool> {
     let version = Version::parse(version)?;
     let to = ChannelName::parse(to)?;
     let shape = Shape::default();
-    let edit = |targets: &_| releases::promote(targets, &version, &to, desk.now, None, &shape);
-    Ok(desk.change(edit, async || Ok(())).await?.changed)
+    let edit = |targets: &_| releases::promote(targets, &version, &to, session.now, None, &shape);
+    Ok(session.change(edit, async || Ok(())).await?.changed)
 }
 
-async fn withdraw(desk: &Desk, version: &str, back: Option<&str>) -> anyhow::Result<bool> {
+async fn withdraw(
+    session: &ChannelSession,
+    version: &str,
+    back: Option<&str>,
+) -> anyhow::Result<bool> {
     let version = Version::parse(version)?;
     let back = back.map(Version::parse).transpose()?;
     let edit = |targets: &_| {
@@ -69,14 +73,14 @@ async fn withdraw(desk: &Desk, version: &str, back: Option<&str>) -> anyhow::Res
             &version,
             "it forgets orders",
             back.as_ref(),
-            desk.now,
+            session.now,
         )
     };
-    Ok(desk.change(edit, async || Ok(())).await?.changed)
+    Ok(session.change(edit, async || Ok(())).await?.changed)
 }
 
-async fn rotate(desk: &Desk, old: &[KeySource]) -> anyhow::Result<bool> {
-    match desk.rotate(old, false).await? {
+async fn rotate(session: &ChannelSession, old: &[KeySource]) -> anyhow::Result<bool> {
+    match session.rotate(old, false).await? {
         Made::Nothing(_) => Ok(false),
         Made::Published(_) => Ok(true),
         Made::Draft { .. } => bail!("a draft"),
@@ -103,7 +107,7 @@ enum Gap {
 /// after it has nothing to do.
 async fn at_every_write(
     prepare: impl AsyncFn() -> Scene,
-    verb: impl AsyncFn(&Desk, &Scene) -> anyhow::Result<bool>,
+    verb: impl AsyncFn(&ChannelSession, &Scene) -> anyhow::Result<bool>,
     gap: Gap,
 ) {
     let mut cuts = 0;
@@ -112,12 +116,12 @@ async fn at_every_write(
         for write in 1.. {
             let scene = prepare().await;
             let before = scene.reader().await.ok().map(|seen| seen.versions());
-            let desk = scene.desk_with(Box::new(Mortal {
+            let session = scene.session_with(Box::new(Mortal {
                 inner: Arc::clone(&scene.store),
                 left: AtomicI64::new(write),
                 cut,
             }));
-            let cut_off = verb(&desk, &scene).await;
+            let cut_off = verb(&session, &scene).await;
             if cut_off.is_ok() {
                 break;
             }
@@ -135,13 +139,13 @@ async fn at_every_write(
                 (Err(_), Some(_)) => unreadable += 1,
                 (_, None) => {}
             }
-            drop(desk);
-            verb(&scene.desk(), &scene)
+            drop(session);
+            verb(&scene.session(), &scene)
                 .await
                 .unwrap_or_else(|error| panic!("after {cut:?} {write}: {error:#}"));
             scene.reader().await.unwrap();
             assert!(
-                !verb(&scene.desk(), &scene).await.unwrap(),
+                !verb(&scene.session(), &scene).await.unwrap(),
                 "{cut:?} {write}: done twice"
             );
         }
@@ -154,7 +158,7 @@ async fn at_every_write(
 async fn init_cut_at_every_write_goes_on_with_the_same_root() {
     at_every_write(
         async || Scene::in_memory(),
-        async |desk, _| Ok(matches!(desk.init().await?, Made::Published(_))),
+        async |session, _| Ok(matches!(session.init().await?, Made::Published(_))),
         Gap::None,
     )
     .await;
@@ -165,25 +169,25 @@ async fn publish_promote_withdraw_cut_at_every_write_stay_consistent() {
     let made = async || Scene::in_memory().made().await;
     at_every_write(
         made,
-        async |desk, _| publish(desk, "1.0.0").await,
+        async |session, _| publish(session, "1.0.0").await,
         Gap::None,
     )
     .await;
     let with_two = async || {
         let scene = Scene::in_memory().made().await;
-        publish(&scene.desk(), "1.0.0").await.unwrap();
-        publish(&scene.desk(), "1.1.0").await.unwrap();
+        publish(&scene.session(), "1.0.0").await.unwrap();
+        publish(&scene.session(), "1.1.0").await.unwrap();
         scene
     };
     at_every_write(
         with_two,
-        async |desk, _| promote(desk, "1.1.0", "beta").await,
+        async |session, _| promote(session, "1.1.0", "beta").await,
         Gap::None,
     )
     .await;
     at_every_write(
         with_two,
-        async |desk, _| withdraw(desk, "1.1.0", Some("1.0.0")).await,
+        async |session, _| withdraw(session, "1.1.0", Some("1.0.0")).await,
         Gap::None,
     )
     .await;
@@ -214,36 +218,46 @@ fn all_anew(scene: &mut Scene) -> Vec<KeySource> {
 async fn rotating_every_key_cut_at_every_write_is_seamless_with_the_old_keys_at_hand() {
     let prepare = async || {
         let mut scene = Scene::in_memory().made().await;
-        publish(&scene.desk(), "1.0.0").await.unwrap();
+        publish(&scene.session(), "1.0.0").await.unwrap();
         all_anew(&mut scene);
         scene
     };
     let old = ["root-1", "root-2", "targets-1", "online"]
         .map(|name| KeySource::File(format!("keys/{name}.pem").into()));
-    at_every_write(prepare, async |desk, _| rotate(desk, &old).await, Gap::None).await;
+    at_every_write(
+        prepare,
+        async |session, _| rotate(session, &old).await,
+        Gap::None,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_lost_online_key_costs_readers_one_write() {
     let prepare = async || {
         let mut scene = Scene::in_memory().made().await;
-        publish(&scene.desk(), "1.0.0").await.unwrap();
+        publish(&scene.session(), "1.0.0").await.unwrap();
         std::fs::remove_file(scene.at().join("keys/online.pem")).unwrap();
         scene.channel.keys.online = Some(scene.key("online-2"));
         scene
     };
-    at_every_write(prepare, async |desk, _| rotate(desk, &[]).await, Gap::One).await;
+    at_every_write(
+        prepare,
+        async |session, _| rotate(session, &[]).await,
+        Gap::One,
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     let mut scene = Scene::in_memory().made().await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
     scene.take_away("targets-1");
     scene.take_away("root-1");
     let before = scene.reader().await.unwrap();
     scene.later(12);
-    let is = scene.desk().refresh(false).await.unwrap();
+    let is = scene.session().refresh(false).await.unwrap();
     assert_eq!(
         is.versions(),
         [
@@ -260,20 +274,21 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     // Half of the snapshot's week is over.
     scene.later(4 * 24);
     assert!(
-        refusal(publish(&scene.desk(), "1.0.1").await).contains("`imagebuilder channel refresh`")
+        refusal(publish(&scene.session(), "1.0.1").await)
+            .contains("`imagebuilder channel refresh`")
     );
-    let is = scene.desk().refresh(false).await.unwrap();
+    let is = scene.session().refresh(false).await.unwrap();
     assert_eq!(is.versions()[2], before.versions()[2] + 1);
     assert_eq!(is.targets, before.targets);
     // The targets' 90 days are over: cron says so, and does not make it look well.
     scene.later(90 * 24);
-    let told = refusal(scene.desk().refresh(false).await);
+    let told = refusal(scene.session().refresh(false).await);
     assert!(
         told.contains("targets metadata expired") && told.contains("refresh --targets"),
         "{told}"
     );
     assert!(
-        scene.desk().refresh(true).await.is_err(),
+        scene.session().refresh(true).await.is_err(),
         "without the targets key"
     );
     std::fs::rename(
@@ -281,11 +296,11 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
         scene.at().join("keys/targets-1.pem"),
     )
     .unwrap();
-    let is = scene.desk().refresh(true).await.unwrap();
+    let is = scene.session().refresh(true).await.unwrap();
     assert_eq!(is.targets.signed.targets, before.targets.signed.targets);
     // And so is the root's year.
     scene.later(366 * 24);
-    let told = refusal(scene.desk().refresh(false).await);
+    let told = refusal(scene.session().refresh(false).await);
     assert!(
         told.contains("root metadata expired") && told.contains("rotate-root"),
         "{told}"
@@ -295,9 +310,9 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
         scene.at().join("keys/root-1.pem"),
     )
     .unwrap();
-    assert!(rotate(&scene.desk(), &[]).await.unwrap());
-    scene.desk().refresh(true).await.unwrap();
-    assert!(publish(&scene.desk(), "1.0.1").await.unwrap());
+    assert!(rotate(&scene.session(), &[]).await.unwrap());
+    scene.session().refresh(true).await.unwrap();
+    assert!(publish(&scene.session(), "1.0.1").await.unwrap());
 }
 
 #[tokio::test]
@@ -311,7 +326,7 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
         path,
         draft,
         missing,
-    } = scene.desk().rotate(&[], false).await.unwrap()
+    } = scene.session().rotate(&[], false).await.unwrap()
     else {
         panic!("published without the old keys");
     };
@@ -346,17 +361,20 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
         );
         replace_file(&path, &author::bytes(&draft).unwrap()).unwrap();
     }
-    assert!(rotate(&scene.desk(), &[]).await.unwrap());
+    assert!(rotate(&scene.session(), &[]).await.unwrap());
     assert_eq!(scene.reader().await.unwrap().versions()[0], 2);
     assert!(!path.exists(), "the draft is done with");
-    assert!(!rotate(&scene.desk(), &[]).await.unwrap(), "nothing to do");
+    assert!(
+        !rotate(&scene.session(), &[]).await.unwrap(),
+        "nothing to do"
+    );
     // A draft of something else is not taken for the one wanted.
     let mut other = *draft;
     other.signed.version = std::num::NonZeroU64::new(3).unwrap();
     replace_file(&path, &author::bytes(&other).unwrap()).unwrap();
     scene.channel.keys.targets_threshold = 1;
     scene.channel.keys.targets.push(scene.key("targets-2"));
-    let told = refusal(scene.desk().rotate(&[], false).await);
+    let told = refusal(scene.session().rotate(&[], false).await);
     assert!(
         told.contains("is not the root that the configuration asks for"),
         "{told}"
@@ -374,7 +392,7 @@ async fn every_denied_action_is_found_before_the_first_write() {
             let mut scene = Scene::in_memory();
             if verb != "init" {
                 scene = scene.made().await;
-                publish(&scene.desk(), "1.0.0").await.unwrap();
+                publish(&scene.session(), "1.0.0").await.unwrap();
             }
             match verb {
                 // It has to open all of its keys to know whether there is anything to do.
@@ -382,24 +400,24 @@ async fn every_denied_action_is_found_before_the_first_write() {
                 "rotate" => scene.channel.keys.online = Some(scene.key("new")),
                 _ => scene.channel.keys.online = Some(KeySource::AwsKms(KEY.to_owned())),
             }
-            scene.fake.world().policy.denied.insert(action.name);
-            let desk = scene.desk_with(Box::new(Mortal {
+            scene.fake.aws().policy.denied.insert(action.name);
+            let session = scene.session_with(Box::new(Mortal {
                 inner: Arc::clone(&scene.store),
                 left: AtomicI64::new(1),
                 cut: Cut::Before,
             }));
             let refused = refusal(match verb {
-                "init" => desk.init().await.map(|_| true),
-                "publish" => publish(&desk, "1.1.0").await,
-                "promote" => promote(&desk, "1.0.0", "beta").await,
-                "withdraw" => withdraw(&desk, "1.0.0", None).await,
-                "refresh" => desk.refresh(false).await.map(|_| true),
-                _ => rotate(&desk, &[scene.key("online")]).await,
+                "init" => session.init().await.map(|_| true),
+                "publish" => publish(&session, "1.1.0").await,
+                "promote" => promote(&session, "1.0.0", "beta").await,
+                "withdraw" => withdraw(&session, "1.0.0", None).await,
+                "refresh" => session.refresh(false).await.map(|_| true),
+                _ => rotate(&session, &[scene.key("online")]).await,
             });
             let want = format!("may not call {}", action.name);
             assert!(refused.contains(&want), "{verb}: {refused}");
             if verb == "init" {
-                assert!(!desk.known_path().exists(), "{refused}");
+                assert!(!session.known_path().exists(), "{refused}");
             }
         }
     }
@@ -409,12 +427,12 @@ async fn every_denied_action_is_found_before_the_first_write() {
 #[tokio::test]
 async fn what_changes_nothing_of_aws_asks_for_nothing() {
     let scene = Scene::in_memory().made().await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
-    assert!(!scene.fake.world().policy.asked.is_empty());
-    let policy = || scene.fake.world().policy.clone();
-    scene.fake.world().policy.asked.clear();
-    scene.fake.world().policy.denied.insert("s3:PutObject");
-    assert!(!publish(&scene.desk(), "1.0.0").await.unwrap());
+    publish(&scene.session(), "1.0.0").await.unwrap();
+    assert!(!scene.fake.aws().policy.asked.is_empty());
+    let policy = || scene.fake.aws().policy.clone();
+    scene.fake.aws().policy.asked.clear();
+    scene.fake.aws().policy.denied.insert("s3:PutObject");
+    assert!(!publish(&scene.session(), "1.0.0").await.unwrap());
     assert!(policy().asked.is_empty());
     let folder = tempfile::tempdir().unwrap();
     let mut local = Scene::with(Arc::new(
@@ -422,8 +440,8 @@ async fn what_changes_nothing_of_aws_asks_for_nothing() {
     ));
     local.channel.repository = crate::config::Repository::Folder("repository".into());
     let local = local.made().await;
-    publish(&local.desk(), "1.0.0").await.unwrap();
-    assert!(local.fake.world().policy.asked.is_empty());
+    publish(&local.session(), "1.0.0").await.unwrap();
+    assert!(local.fake.aws().policy.asked.is_empty());
 }
 
 #[tokio::test]
@@ -432,10 +450,10 @@ async fn thresholds_are_kept() {
     scene.channel.keys.targets.push(scene.key("targets-2"));
     scene.channel.keys.targets_threshold = 2;
     let scene = scene.made().await;
-    assert!(publish(&scene.desk(), "1.0.0").await.unwrap());
+    assert!(publish(&scene.session(), "1.0.0").await.unwrap());
     assert_eq!(scene.reader().await.unwrap().targets.signatures.len(), 2);
     scene.take_away("targets-2");
-    let told = refusal(publish(&scene.desk(), "1.1.0").await);
+    let told = refusal(publish(&scene.session(), "1.1.0").await);
     assert!(
         told.contains("cannot sign the channel's targets metadata"),
         "{told}"
@@ -450,17 +468,17 @@ async fn thresholds_are_kept() {
     .unwrap();
     let mut doubled = scene;
     doubled.channel.keys.root[1] = KeySource::File("keys/again.pem".into());
-    assert!(doubled.desk().rotate(&[], false).await.is_err());
+    assert!(doubled.session().rotate(&[], false).await.is_err());
 }
 
 #[tokio::test]
 async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
     let scene = Scene::in_memory().made().await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
     // The second one looked before the first one wrote.
-    let desk = scene.desk();
-    let was = desk.verified().await.unwrap();
-    publish(&scene.desk(), "1.1.0").await.unwrap();
+    let session = scene.session();
+    let was = session.verified().await.unwrap();
+    publish(&scene.session(), "1.1.0").await.unwrap();
     let edit = releases::promote(
         &was.targets.signed,
         &Version::new(1, 0, 0),
@@ -472,7 +490,8 @@ async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
     .unwrap()
     .unwrap();
     let told = refusal(
-        desk.write(&was, author::Extent::Targets(Box::new(edit.targets)))
+        session
+            .write(&was, author::Extent::Targets(Box::new(edit.targets)))
             .await,
     );
     assert!(
@@ -482,7 +501,7 @@ async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
     let seen = scene.reader().await.unwrap();
     assert_eq!(seen.entries().len(), 2, "the first one's release is there");
     assert!(
-        promote(&scene.desk(), "1.0.0", "beta").await.unwrap(),
+        promote(&scene.session(), "1.0.0", "beta").await.unwrap(),
         "and the second one's next try"
     );
 }
@@ -498,7 +517,7 @@ fn with_another_expiry(text: &str) -> String {
 #[tokio::test]
 async fn what_was_tampered_with_is_never_built_on() {
     let scene = Scene::in_memory().made().await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
     let memory = Arc::new(InMemory::new());
     let seen = scene.reader().await.unwrap();
     let [root, _, snapshot, targets] = seen.versions();
@@ -537,20 +556,20 @@ async fn what_was_tampered_with_is_never_built_on() {
                     Written::Done
                 );
             }
-            let desk = scene.desk_with(Box::new(bucket));
-            let told = refusal(publish(&desk, "1.1.0").await);
+            let session = scene.session_with(Box::new(bucket));
+            let told = refusal(publish(&session, "1.1.0").await);
             assert!(
                 told.contains("the channel does not verify"),
                 "{what} {victim}: {told}"
             );
-            assert!(desk.refresh(false).await.is_err(), "{what} {victim}");
+            assert!(session.refresh(false).await.is_err(), "{what} {victim}");
         }
     }
     // The root known here is held against itself as well.
-    let path = scene.desk().known_path();
+    let path = scene.session().known_path();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, with_another_expiry(&text)).unwrap();
-    assert!(refusal(publish(&scene.desk(), "1.1.0").await).contains("does not verify"));
+    assert!(refusal(publish(&scene.session(), "1.1.0").await).contains("does not verify"));
 }
 
 #[tokio::test]
@@ -562,7 +581,7 @@ async fn a_repository_that_goes_back_is_refused() {
         .await
         .unwrap()
         .unwrap();
-    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
     let now = scene
         .store
         .read(TIMESTAMP, verify::MOST)
@@ -574,7 +593,7 @@ async fn a_repository_that_goes_back_is_refused() {
         .replace(TIMESTAMP, old.bytes, Keep::Never, &now.tag)
         .await
         .unwrap();
-    let told = refusal(publish(&scene.desk(), "1.1.0").await);
+    let told = refusal(publish(&scene.session(), "1.1.0").await);
     assert!(
         told.contains("the channel went back: timestamp 2 was seen here, now it is 1"),
         "{told}"
@@ -585,18 +604,18 @@ async fn a_repository_that_goes_back_is_refused() {
 async fn a_channel_that_is_there_is_not_made_again() {
     let scene = Scene::in_memory().made().await;
     assert!(matches!(
-        scene.desk().init().await.unwrap(),
+        scene.session().init().await.unwrap(),
         Made::Nothing(_)
     ));
-    let stranger = Scene::with(Arc::clone(&scene.store));
-    let told = refusal(stranger.desk().init().await);
+    let other = Scene::with(Arc::clone(&scene.store));
+    let told = refusal(other.session().init().await);
     assert!(
         told.contains("there is a channel in s3://shop/agents already"),
         "{told}"
     );
     // With a root of its own it does not verify.
-    std::fs::write(stranger.desk().known_path(), "{}").unwrap();
-    assert!(refusal(stranger.desk().verified().await).contains("does not verify"));
+    std::fs::write(other.session().known_path(), "{}").unwrap();
+    assert!(refusal(other.session().verified().await).contains("does not verify"));
 }
 
 #[tokio::test]
@@ -612,7 +631,7 @@ async fn a_folder_keeps_files_whole_and_one_publisher_at_a_time() {
     let scene = Scene::with(Arc::new(Folder::writing(root.clone()).unwrap()))
         .made()
         .await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
     scene.reader().await.unwrap();
     let mut names: Vec<String> = std::fs::read_dir(root.join("metadata"))
         .unwrap()
@@ -659,11 +678,11 @@ async fn a_folder_keeps_files_whole_and_one_publisher_at_a_time() {
 #[tokio::test]
 async fn show_tells_releases_waves_and_what_will_expire() {
     let mut scene = Scene::in_memory().made().await;
-    publish(&scene.desk(), "1.0.0").await.unwrap();
-    publish(&scene.desk(), "1.1.0").await.unwrap();
-    promote(&scene.desk(), "1.1.0", "beta").await.unwrap();
-    withdraw(&scene.desk(), "1.0.0", None).await.unwrap();
-    let verified = scene.desk().verified().await.unwrap();
+    publish(&scene.session(), "1.0.0").await.unwrap();
+    publish(&scene.session(), "1.1.0").await.unwrap();
+    promote(&scene.session(), "1.1.0", "beta").await.unwrap();
+    withdraw(&scene.session(), "1.0.0", None).await.unwrap();
+    let verified = scene.session().verified().await.unwrap();
     scene.later(23);
     let view = super::show::view(
         &verified,

@@ -113,7 +113,7 @@ impl Verified {
                     .error(format!(
                         "the channel's {role} metadata expired at {expires}"
                     ))
-                    .hint(cure(role)));
+                    .hint(fix(role)));
             }
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Verified {
 }
 
 /// What brings an expired role back.
-pub(crate) fn cure(role: RoleType) -> &'static str {
+pub(crate) fn fix(role: RoleType) -> &'static str {
     match role {
         RoleType::Root => "with the root keys at hand: `imagebuilder channel rotate-root`",
         RoleType::Targets => {

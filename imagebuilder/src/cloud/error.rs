@@ -52,7 +52,7 @@ impl CloudError {
     }
 
     /// What cures it, where the kind alone tells.
-    pub(crate) fn cure(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Denied => Some(
                 "allow it to the caller that `imagebuilder doctor` names; docs/operating.md has what each command needs",

@@ -27,7 +27,7 @@ pub(crate) enum Fault {
 
 /// Everything there is.
 #[derive(Debug, Default)]
-pub(crate) struct World {
+pub(crate) struct FakeAws {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     pub(crate) images: BTreeMap<ImageId, Image>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Snapshot>,
@@ -122,7 +122,7 @@ impl Policy {
     }
 }
 
-impl World {
+impl FakeAws {
     fn id(&mut self, prefix: &str) -> String {
         self.next += 1;
         format!("{prefix}-{:04x}", self.next)
@@ -297,14 +297,14 @@ pub(crate) const OWNER: &str = "123456789012";
 /// The service. Cheap to clone; all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fake {
-    world: Arc<Mutex<World>>,
+    aws: Arc<Mutex<FakeAws>>,
     killed: Arc<Notify>,
 }
 
 impl Fake {
     /// The world, to look at and to arrange.
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn aws(&self) -> MutexGuard<'_, FakeAws> {
+        self.aws.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Told when the caller is killed.
@@ -320,7 +320,7 @@ impl Fake {
             instances: Arc::new(self.clone()),
             parameters: Arc::new(self.clone()),
             permissions: Arc::new(self.clone()),
-            ..aws::nowhere()
+            ..aws::disconnected()
         }
     }
 
@@ -328,12 +328,12 @@ impl Fake {
     pub(crate) async fn change<T>(
         &self,
         operation: &str,
-        act: impl FnOnce(&mut World) -> Answer<T>,
+        act: impl FnOnce(&mut FakeAws) -> Answer<T>,
     ) -> Answer<T> {
         let (now, fault) = {
-            let mut world = self.world();
-            world.changes += 1;
-            (world.changes, world.fault)
+            let mut aws = self.aws();
+            aws.changes += 1;
+            (aws.changes, aws.fault)
         };
         match fault {
             Some(Fault::Fails(at)) if at == now => Err(CloudError::new(
@@ -344,10 +344,10 @@ impl Fake {
             )),
             Some(Fault::KilledBefore(at)) if at == now => self.hang().await,
             Some(Fault::KilledAfter(at)) if at == now => {
-                act(&mut self.world())?;
+                act(&mut self.aws())?;
                 self.hang().await
             }
-            _ => act(&mut self.world()),
+            _ => act(&mut self.aws()),
         }
     }
 
@@ -416,16 +416,16 @@ impl Images for Fake {
             .iter()
             .map(|owner| if owner == "self" { OWNER } else { owner })
             .collect();
-        let world = self.world();
-        if world.images_denied {
+        let aws = self.aws();
+        if aws.images_denied {
             let code = "UnauthorizedOperation";
             return Err(CloudError::new(Kind::Denied, "list images", code, ""));
         }
-        let matching = world.images.values().filter(|image| {
+        let matching = aws.images.values().filter(|image| {
             (owners.is_empty() || owners.contains(&image.owner.as_str()))
                 && search.filters.iter().all(|(name, values)| {
                     let by_run = name.starts_with("tag") || name == "source-instance-id";
-                    world.unfiltered && by_run
+                    aws.unfiltered && by_run
                         || passes(name, values, &image.tags, |attribute| match attribute {
                             "name" => Some(image.name.clone()),
                             "architecture" => Some(image.architecture.clone()),
@@ -443,21 +443,21 @@ impl Images for Fake {
     }
 
     async fn image(&self, id: &ImageId) -> Answer<Option<Image>> {
-        Ok(self.world().images.get(id).cloned())
+        Ok(self.aws().images.get(id).cloned())
     }
 
     async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()> {
-        self.change("tag", |world| {
+        self.change("tag", |aws| {
             for id in ids.iter().map(Owned::id) {
                 if let Some(image) = ImageId::parse(id.as_str())
                     .ok()
-                    .and_then(|id| world.images.get_mut(&id))
+                    .and_then(|id| aws.images.get_mut(&id))
                 {
                     image.tags.extend(tags.clone());
                 }
                 if let Some(snapshot) = SnapshotId::parse(id.as_str())
                     .ok()
-                    .and_then(|id| world.snapshots.get_mut(&id))
+                    .and_then(|id| aws.snapshots.get_mut(&id))
                 {
                     snapshot.tags.extend(tags.clone());
                 }
@@ -468,9 +468,8 @@ impl Images for Fake {
     }
 
     async fn share(&self, image: &Image, accounts: &[AccountId]) -> Answer<()> {
-        self.change("share", |world| {
-            world
-                .shares
+        self.change("share", |aws| {
+            aws.shares
                 .entry(image.id.clone())
                 .or_default()
                 .extend(accounts.iter().cloned());
@@ -480,40 +479,40 @@ impl Images for Fake {
     }
 
     async fn shared_with(&self, id: &ImageId) -> Answer<Vec<AccountId>> {
-        Ok(self.world().shares.get(id).cloned().unwrap_or_default())
+        Ok(self.aws().shares.get(id).cloned().unwrap_or_default())
     }
 
     async fn deregister(&self, id: &Owned<ImageId>) -> Answer<()> {
-        self.change("deregister", |world| {
-            world.images.remove(id.id());
+        self.change("deregister", |aws| {
+            aws.images.remove(id.id());
             Ok(())
         })
         .await
     }
 
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>> {
-        let world = self.world();
-        Ok(world
+        let aws = self.aws();
+        Ok(aws
             .snapshots
             .values()
-            .filter(|snapshot| world.unfiltered || carries(&snapshot.tags, key, value))
+            .filter(|snapshot| aws.unfiltered || carries(&snapshot.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn snapshots_of(&self, volumes: &[VolumeId]) -> Answer<Vec<Snapshot>> {
-        let world = self.world();
+        let aws = self.aws();
         let of = |snapshot: &&Snapshot| {
             let volume = snapshot.volume.as_ref();
-            world.unfiltered || volume.is_some_and(|volume| volumes.contains(volume))
+            aws.unfiltered || volume.is_some_and(|volume| volumes.contains(volume))
         };
-        Ok(world.snapshots.values().filter(of).cloned().collect())
+        Ok(aws.snapshots.values().filter(of).cloned().collect())
     }
 
     async fn delete_snapshot(&self, id: &Owned<SnapshotId>) -> Answer<()> {
-        self.change("delete snapshot", |world| {
+        self.change("delete snapshot", |aws| {
             let id = id.id();
-            if world
+            if aws
                 .images
                 .values()
                 .any(|image| image.snapshots.contains(id))
@@ -525,7 +524,7 @@ impl Images for Fake {
                     "",
                 ));
             }
-            world.snapshots.remove(id);
+            aws.snapshots.remove(id);
             Ok(())
         })
         .await
@@ -535,12 +534,12 @@ impl Images for Fake {
 #[async_trait]
 impl Instances for Fake {
     async fn launch(&self, launch: &Launch) -> Answer<Owned<InstanceId>> {
-        self.change("launch", |world| {
-            if !world.images.contains_key(&launch.image) {
+        self.change("launch", |aws| {
+            if !aws.images.contains_key(&launch.image) {
                 return Err(not_found("launch"));
             }
-            let id = world.add_instance(&launch.image, launch.tags.clone());
-            if let Some((verdict, reason)) = world.verdict.clone() {
+            let id = aws.add_instance(&launch.image, launch.tags.clone());
+            if let Some((verdict, reason)) = aws.verdict.clone() {
                 let record = Record {
                     schema: SCHEMA,
                     instance_id: id.to_string(),
@@ -555,8 +554,7 @@ impl Instances for Fake {
                     &launch.tags[contract::tags::IMAGE],
                     id.as_str(),
                 );
-                world
-                    .parameters
+                aws.parameters
                     .insert(name, serde_json::to_string(&record).unwrap());
             }
             Ok(Owned::returned(id))
@@ -565,33 +563,33 @@ impl Instances for Fake {
     }
 
     async fn instance(&self, id: &InstanceId) -> Answer<Option<Instance>> {
-        Ok(self.world().instances.get(id).cloned())
+        Ok(self.aws().instances.get(id).cloned())
     }
 
     async fn instances_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Instance>> {
-        let world = self.world();
-        let alive = world
+        let aws = self.aws();
+        let alive = aws
             .instances
             .values()
             .filter(|instance| instance.state != InstanceState::Terminated);
         Ok(alive
-            .filter(|instance| world.unfiltered || carries(&instance.tags, key, value))
+            .filter(|instance| aws.unfiltered || carries(&instance.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn ever_tagged(&self, key: &str, value: &str) -> Answer<Vec<Instance>> {
-        let world = self.world();
-        let all = world.instances.values();
+        let aws = self.aws();
+        let all = aws.instances.values();
         Ok(all
-            .filter(|instance| world.unfiltered || carries(&instance.tags, key, Some(value)))
+            .filter(|instance| aws.unfiltered || carries(&instance.tags, key, Some(value)))
             .cloned()
             .collect())
     }
 
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>> {
-        let world = self.world();
-        let alive = world
+        let aws = self.aws();
+        let alive = aws
             .instances
             .values()
             .filter(|instance| instance.state != InstanceState::Terminated);
@@ -602,12 +600,12 @@ impl Instances for Fake {
     }
 
     async fn terminate(&self, id: &Owned<InstanceId>) -> Answer<()> {
-        self.change("terminate", |world| {
-            if let Some(instance) = world.instances.get_mut(id.id()) {
+        self.change("terminate", |aws| {
+            if let Some(instance) = aws.instances.get_mut(id.id()) {
                 instance.state = InstanceState::Terminated;
             }
-            for volume in world.attached.remove(id.id()).unwrap_or_default() {
-                world.volumes.remove(&volume);
+            for volume in aws.attached.remove(id.id()).unwrap_or_default() {
+                aws.volumes.remove(&volume);
             }
             Ok(())
         })
@@ -628,31 +626,31 @@ impl Instances for Fake {
         _public_key: &str,
         tags: &Tags,
     ) -> Answer<Owned<KeyPairId>> {
-        self.change("import key pair", |world| {
-            Ok(Owned::returned(world.add_key_pair(name, tags.clone())))
+        self.change("import key pair", |aws| {
+            Ok(Owned::returned(aws.add_key_pair(name, tags.clone())))
         })
         .await
     }
 
     async fn key_pairs_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<KeyPair>> {
-        let world = self.world();
-        let matching = world.key_pairs.values();
+        let aws = self.aws();
+        let matching = aws.key_pairs.values();
         Ok(matching
-            .filter(|pair| world.unfiltered || carries(&pair.tags, key, value))
+            .filter(|pair| aws.unfiltered || carries(&pair.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn delete_key_pair(&self, id: &Owned<KeyPairId>) -> Answer<()> {
-        self.change("delete key pair", |world| {
-            world.key_pairs.remove(id.id());
+        self.change("delete key pair", |aws| {
+            aws.key_pairs.remove(id.id());
             Ok(())
         })
         .await
     }
 
     async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>> {
-        if self.world().missing.contains(subnet.as_str()) {
+        if self.aws().missing.contains(subnet.as_str()) {
             return Ok(None);
         }
         Ok(VpcId::parse("vpc-1").ok())
@@ -662,7 +660,7 @@ impl Instances for Fake {
         &self,
         groups: &[SecurityGroupId],
     ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>> {
-        let world = self.world();
+        let aws = self.aws();
         // A name with `far` in it is of another VPC.
         let vpc = |id: &SecurityGroupId| {
             if id.as_str().contains("far") {
@@ -673,14 +671,14 @@ impl Instances for Fake {
         };
         let found = groups
             .iter()
-            .filter(|id| !world.missing.contains(id.as_str()));
+            .filter(|id| !aws.missing.contains(id.as_str()));
         Ok(found
             .map(|id| (id.clone(), VpcId::parse(vpc(id)).ok()))
             .collect())
     }
 
     async fn architectures(&self, instance_type: &str) -> Answer<Option<Vec<String>>> {
-        if self.world().missing.contains(instance_type) {
+        if self.aws().missing.contains(instance_type) {
             return Ok(None);
         }
         let arch = if instance_type.starts_with("t4g.") {
@@ -692,15 +690,15 @@ impl Instances for Fake {
     }
 
     async fn may_launch(&self, launch: &Launch) -> Answer<()> {
-        let mut world = self.world();
-        if !world.images.contains_key(&launch.image) {
+        let mut aws = self.aws();
+        if !aws.images.contains_key(&launch.image) {
             return Err(not_found("launch"));
         }
-        world.policy.launch()
+        aws.policy.launch()
     }
 
     async fn may_launch_from(&self, _template_id: &str, _version: &str) -> Answer<()> {
-        self.world().policy.launch()
+        self.aws().policy.launch()
     }
 
     async fn create_security_group(
@@ -709,8 +707,8 @@ impl Instances for Fake {
         _vpc: Option<&VpcId>,
         tags: &Tags,
     ) -> Answer<Owned<SecurityGroupId>> {
-        self.change("create security group", |world| {
-            Ok(Owned::returned(world.add_group(name, tags.clone())))
+        self.change("create security group", |aws| {
+            Ok(Owned::returned(aws.add_group(name, tags.clone())))
         })
         .await
     }
@@ -724,44 +722,39 @@ impl Instances for Fake {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<SecurityGroup>> {
-        let world = self.world();
-        let matching = world.groups.values();
+        let aws = self.aws();
+        let matching = aws.groups.values();
         Ok(matching
-            .filter(|group| world.unfiltered || carries(&group.tags, key, value))
+            .filter(|group| aws.unfiltered || carries(&group.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()> {
-        self.change("delete security group", |world| {
-            world.groups.remove(id.id());
+        self.change("delete security group", |aws| {
+            aws.groups.remove(id.id());
             Ok(())
         })
         .await
     }
 
     async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
-        let world = self.world();
-        world.may("list volumes")?;
-        let matching = world.volumes.values();
+        let aws = self.aws();
+        aws.may("list volumes")?;
+        let matching = aws.volumes.values();
         Ok(matching
-            .filter(|volume| world.unfiltered || carries(&volume.tags, key, value))
+            .filter(|volume| aws.unfiltered || carries(&volume.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()> {
-        self.change("delete volume", |world| {
-            if world
-                .attached
-                .values()
-                .flatten()
-                .any(|held| held == id.id())
-            {
+        self.change("delete volume", |aws| {
+            if aws.attached.values().flatten().any(|held| held == id.id()) {
                 let operation = format!("delete {id}");
                 return Err(CloudError::new(Kind::InUse, operation, "VolumeInUse", ""));
             }
-            world.volumes.remove(id.id());
+            aws.volumes.remove(id.id());
             Ok(())
         })
         .await
@@ -772,25 +765,25 @@ impl Instances for Fake {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<NetworkInterface>> {
-        let world = self.world();
-        world.may("list network interfaces")?;
-        let matching = world.interfaces.values();
+        let aws = self.aws();
+        aws.may("list network interfaces")?;
+        let matching = aws.interfaces.values();
         Ok(matching
-            .filter(|interface| world.unfiltered || carries(&interface.tags, key, value))
+            .filter(|interface| aws.unfiltered || carries(&interface.tags, key, value))
             .cloned()
             .collect())
     }
 
     async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()> {
-        self.change("delete network interface", |world| {
-            world.interfaces.remove(id.id());
+        self.change("delete network interface", |aws| {
+            aws.interfaces.remove(id.id());
             Ok(())
         })
         .await
     }
 
     async fn permitted(&self, permission: Permission, _template: Option<&str>) -> Answer<()> {
-        self.world().policy.check(&format!("ec2:{permission:?}"))
+        self.aws().policy.check(&format!("ec2:{permission:?}"))
     }
 }
 
@@ -805,13 +798,13 @@ impl Permissions for Fake {
         _principal: &str,
         simulation: &Simulation,
     ) -> Answer<BTreeMap<String, Simulated>> {
-        self.world().policy.simulate(simulation)
+        self.aws().policy.simulate(simulation)
     }
 
     async fn instance_profile(&self, name: &str) -> Answer<Option<InstanceProfile>> {
-        let mut world = self.world();
-        world.policy.check("iam:GetInstanceProfile")?;
-        Ok(world.profiles.contains(name).then(|| InstanceProfile {
+        let mut aws = self.aws();
+        aws.policy.check("iam:GetInstanceProfile")?;
+        Ok(aws.profiles.contains(name).then(|| InstanceProfile {
             role: Some(format!("arn:aws:iam::{OWNER}:role/{name}")),
         }))
     }
@@ -820,13 +813,13 @@ impl Permissions for Fake {
 #[async_trait]
 impl Parameters for Fake {
     async fn parameter(&self, name: &str) -> Answer<Option<Parameter>> {
-        let mut world = self.world();
-        if let Some(left) = world.validation {
-            world.validation = left.checked_sub(1);
-        } else if let Some((name, value)) = world.awaited.take() {
-            world.parameters.insert(name, value);
+        let mut aws = self.aws();
+        if let Some(left) = aws.validation {
+            aws.validation = left.checked_sub(1);
+        } else if let Some((name, value)) = aws.awaited.take() {
+            aws.parameters.insert(name, value);
         }
-        Ok(world.parameters.get(name).map(|value| Parameter {
+        Ok(aws.parameters.get(name).map(|value| Parameter {
             name: name.to_owned(),
             value: value.clone(),
             version: 1,
@@ -842,11 +835,11 @@ impl Parameters for Fake {
     }
 
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()> {
-        self.change("point", |world| {
-            if world.validation.is_some() {
-                world.awaited = Some((name.to_owned(), image.to_string()));
+        self.change("point", |aws| {
+            if aws.validation.is_some() {
+                aws.awaited = Some((name.to_owned(), image.to_string()));
             } else {
-                world.parameters.insert(name.to_owned(), image.to_string());
+                aws.parameters.insert(name.to_owned(), image.to_string());
             }
             Ok(())
         })
@@ -854,8 +847,8 @@ impl Parameters for Fake {
     }
 
     async fn delete(&self, name: &Owned<String>) -> Answer<()> {
-        self.change("delete parameter", |world| {
-            world.parameters.remove(name.id());
+        self.change("delete parameter", |aws| {
+            aws.parameters.remove(name.id());
             Ok(())
         })
         .await

@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::bake::{Bake as Bakery, PackerLane, Reuse};
-use crate::channel::desk::{Access, Desk};
+use crate::bake::{self, PackerBuilder, Reuse};
+use crate::channel::session::{Access, ChannelSession};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::packer::Packer;
@@ -27,18 +27,18 @@ impl Bake {
         let (cloud, packer) = (cloud?, packer?);
         let channel = match config.channel {
             Some(_) => {
-                let desk = Desk::open(context, &config, Access::Read).await?;
-                Some(desk.verified().await?)
+                let session = ChannelSession::open(context, &config, Access::Read).await?;
+                Some(session.verified().await?)
             }
             None => None,
         };
-        let bake = Bakery {
+        let bake = bake::Bake {
             config: &config,
             root: context.root(),
             runs: context.runs(),
             cloud: &cloud,
             packer: packer.version,
-            lane: &PackerLane {
+            builder: &PackerBuilder {
                 packer,
                 instances: cloud.instances.clone(),
                 identity: cloud.identity.clone(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::channel;
 use crate::bake::{self, resolve};
-use crate::channel::desk::{Access, Desk};
+use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
 use crate::cloud::{Cloud, Group, GroupLaunches, HookMoment, Image};
 use crate::config::Config;
@@ -17,7 +17,7 @@ use crate::packer::Packer;
 use crate::permissions::{Need, Verb};
 use crate::preflight::Findings;
 use crate::roll;
-use crate::stage::{Stage, TEMPLATE};
+use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 
 /// Arguments of `doctor`.
@@ -38,23 +38,23 @@ enum Finding {
 
 impl Finding {
     /// Wrong, with its cure.
-    fn wrong(what: impl Into<String>, cure: impl Into<String>) -> Self {
-        Self::Wrong(what.into(), Some(cure.into()))
+    fn wrong(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::Wrong(what.into(), Some(fix.into()))
     }
 
     /// As data.
     fn check(self, subject: &str) -> Check {
-        let (verdict, found, cure) = match self {
+        let (verdict, found, fix) = match self {
             Self::Fine(found) => ("ok", found, None),
-            Self::Odd(found, cure) => ("odd", found, Some(cure)),
-            Self::Wrong(found, cure) => ("wrong", found, cure),
+            Self::Odd(found, fix) => ("odd", found, Some(fix)),
+            Self::Wrong(found, fix) => ("wrong", found, fix),
         };
         Check {
             subject: subject.to_owned(),
             verdict,
             found: one_line(&found, " "),
             // A cure of several lines names several ways on.
-            cure: cure.map(|cure| one_line(&cure, "; ")),
+            fix: fix.map(|fix| one_line(&fix, "; ")),
         }
     }
 }
@@ -65,8 +65,8 @@ struct Check {
     subject: String,
     verdict: &'static str,
     found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cure: Option<String>,
+    #[serde(rename = "cure", skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
 }
 
 impl Check {
@@ -78,8 +78,8 @@ impl Check {
             self.verdict
         };
         let line = format!("{verdict:<6} {}: {}", self.subject, self.found);
-        match &self.cure {
-            Some(cure) => format!("{line}; {cure}"),
+        match &self.fix {
+            Some(fix) => format!("{line}; {fix}"),
             None => line,
         }
     }
@@ -123,8 +123,8 @@ impl Report<'_> {
                 Ok(Some(value))
             }
             Err(error) => {
-                let cure = exit::hint(&error).map(ToOwned::to_owned);
-                self.add(subject, Finding::Wrong(format!("{error:#}"), cure))?;
+                let fix = exit::hint(&error).map(ToOwned::to_owned);
+                self.add(subject, Finding::Wrong(format!("{error:#}"), fix))?;
                 Ok(None)
             }
         }
@@ -147,10 +147,10 @@ impl Doctor {
         })?;
         if let Some(config) = config {
             let root = context.root();
-            let stage = report.attempt("inputs", rendered(&config, &root), |stage| {
+            let staging = report.attempt("inputs", rendered(&config, &root), |staging| {
                 format!(
                     "templates render, {} files for the image are there",
-                    stage.files.len()
+                    staging.files.len()
                 )
             })?;
             if config.channel.is_some() {
@@ -162,8 +162,8 @@ impl Doctor {
             })?;
             if let Some(cloud) = cloud {
                 let source = cloud_checks(&mut report, &cloud, &config, &root).await?;
-                if let (Some(packer), Some(stage), Some(source)) = (packer, stage, source) {
-                    let checked = packer_check(&packer, &stage, &config, &cloud, &source).await;
+                if let (Some(packer), Some(staging), Some(source)) = (packer, staging, source) {
+                    let checked = packer_check(&packer, &staging, &config, &cloud, &source).await;
                     report.attempt("template", checked, |()| {
                         format!("packer {} accepts it", packer.version)
                     })?;
@@ -186,15 +186,15 @@ impl Doctor {
 /// Whether the signed channel can be read, is what this folder trusts, and will last.
 async fn channel_check(context: &Context, config: &Config) -> Finding {
     let read = async {
-        let desk = Desk::open(context, config, Access::Read).await?;
-        let verified = desk.verified().await?;
-        anyhow::Ok((channel::look(&desk, &verified, config), desk))
+        let session = ChannelSession::open(context, config, Access::Read).await?;
+        let verified = session.verified().await?;
+        anyhow::Ok((channel::current_view(&session, &verified, config), session))
     };
     match read.await {
-        Ok((view, desk)) => lasting(&view, &desk.place(), desk.now),
+        Ok((view, session)) => lasting(&view, &session.place(), session.now),
         Err(error) => {
-            let cure = exit::hint(&error).map(ToOwned::to_owned);
-            Finding::Wrong(format!("{error:#}"), cure)
+            let fix = exit::hint(&error).map(ToOwned::to_owned);
+            Finding::Wrong(format!("{error:#}"), fix)
         }
     }
 }
@@ -209,15 +209,15 @@ fn lasting(view: &View, place: &str, now: jiff::Timestamp) -> Finding {
             view.expiries(now)
         ));
     };
-    let told: Vec<&str> = warnings
+    let message: Vec<&str> = warnings
         .iter()
-        .map(|warning| warning.told.as_str())
+        .map(|warning| warning.message.as_str())
         .collect();
-    let (told, cure) = (told.join(", "), first.cure.clone());
+    let (message, fix) = (message.join(", "), first.fix.clone());
     if first.expired {
-        Finding::Wrong(told, Some(cure))
+        Finding::Wrong(message, Some(fix))
     } else {
-        Finding::Odd(told, cure)
+        Finding::Odd(message, fix)
     }
 }
 
@@ -244,7 +244,7 @@ async fn cloud_checks(
     let user_data = match &config.bake.gate.user_data {
         Some(path) => report.attempt(
             "gate user data",
-            crate::stage::read_text(root, path, "[bake.gate] user_data"),
+            crate::staging::read_text(root, path, "[bake.gate] user_data"),
             |text| format!("{} bytes", text.len()),
         )?,
         None => None,
@@ -341,8 +341,8 @@ async fn group_checks(
     let hooks = match cloud.fleet.hooks(name).await {
         Ok(hooks) => hooks,
         Err(error) => {
-            let cure = "allow autoscaling:DescribeLifecycleHooks to the caller above".to_owned();
-            return report.add("hooks", Finding::wrong(error.to_string(), cure));
+            let fix = "allow autoscaling:DescribeLifecycleHooks to the caller above".to_owned();
+            return report.add("hooks", Finding::wrong(error.to_string(), fix));
         }
     };
     let finding = match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
@@ -378,19 +378,19 @@ async fn group_checks(
 }
 
 /// Everything an image is made of, with the template rendered once for nothing in particular: what it misses shows here.
-fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Stage> {
-    let stage = Stage::gather(config, root, config.bake.region.as_deref())?;
+fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Staging> {
+    let staging = Staging::gather(config, root, config.bake.region.as_deref())?;
     let source = ImageId::parse("ami-00000000000000000")?;
-    stage.packer(config, &facts(&stage, config, source))?;
-    Ok(stage)
+    staging.packer(config, &facts(&staging, config, source))?;
+    Ok(staging)
 }
 
 /// The facts of no bake at all.
-fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
+fn facts(staging: &Staging, config: &Config, source: ImageId) -> Facts {
     Facts {
         region: config.bake.region.clone().unwrap_or_default(),
         ami_name: format!("{}-doctor", config.image.name),
-        scripts: stage.scripts(),
+        scripts: staging.scripts(),
         key_name: "doctor".to_owned(),
         ..Facts::of_no_bake(source)
     }
@@ -399,7 +399,7 @@ fn facts(stage: &Stage, config: &Config, source: ImageId) -> Facts {
 /// Has Packer check what a bake would give it, in a folder that goes again.
 async fn packer_check(
     packer: &Packer,
-    stage: &Stage,
+    staging: &Staging,
     config: &Config,
     cloud: &Cloud,
     source: &Image,
@@ -410,11 +410,11 @@ async fn packer_check(
         endpoint: cloud.ec2_endpoint.clone(),
         plugins: packer.version.has_plugins(),
         devices: source.devices.clone(),
-        ..facts(stage, config, source.id.clone())
+        ..facts(staging, config, source.id.clone())
     };
-    stage.write(
+    staging.write(
         &folder.0,
-        &stage.packer(config, &facts)?,
+        &staging.packer(config, &facts)?,
         &serde_json::json!({}),
     )?;
     crate::bake::key::write(&folder.0)?;

@@ -34,11 +34,11 @@ impl Images {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
         let cloud = context.cloud(&config).await?;
-        let rows = look(&cloud, &config.image.name).await?;
+        let rows = rows(&cloud, &config.image.name).await?;
         if context.output.wants_json() {
             context.output.json(&rows)?;
         } else if rows.is_empty() {
-            context.output.say(format!(
+            context.output.info(format!(
                 "no image of {} yet: `imagebuilder bake` makes one",
                 config.image.name
             ));
@@ -52,7 +52,7 @@ impl Images {
     }
 }
 
-async fn look(cloud: &Cloud, name: &ImageName) -> anyhow::Result<Vec<Row>> {
+async fn rows(cloud: &Cloud, name: &ImageName) -> anyhow::Result<Vec<Row>> {
     let mut images = cloud
         .images
         .search(&Search::own_tagged(tags::IMAGE, name.as_str()))
@@ -165,7 +165,7 @@ mod tests {
     async fn the_table_shows_verdict_digest_and_pointers_newest_first() {
         let fake = Fake::default();
         {
-            let mut world = fake.world();
+            let mut aws = fake.aws();
             let tags = |verdict: &str| {
                 Tags::from([
                     (tags::IMAGE.to_owned(), "shop".to_owned()),
@@ -173,14 +173,13 @@ mod tests {
                     (tags::VERDICT.to_owned(), verdict.to_owned()),
                 ])
             };
-            let first = world.add_image(OWNER, "shop-1", tags("fit"));
-            world.add_image(OWNER, "shop-2", tags("fit"));
-            world.add_image(OWNER, "other", Tags::new());
-            world
-                .parameters
+            let first = aws.add_image(OWNER, "shop-1", tags("fit"));
+            aws.add_image(OWNER, "shop-2", tags("fit"));
+            aws.add_image(OWNER, "other", Tags::new());
+            aws.parameters
                 .insert("/imagebuilder/shop/current".into(), first.to_string());
         }
-        let rows = look(&fake.cloud(), &ImageName::parse("shop").unwrap())
+        let rows = rows(&fake.cloud(), &ImageName::parse("shop").unwrap())
             .await
             .unwrap();
         let text = table(&rows, "2026-01-01T05:00:00Z".parse().unwrap()).join("\n");

@@ -35,14 +35,14 @@ impl Init {
                 write_new(&folder.join(&name), &text)?;
             }
             context.output.data(folder.display().to_string())?;
-            context.output.say(format!(
+            context.output.info(format!(
                 "to use them: in [image], template = \"{0}\" and provision = \"{0}/provision\"",
                 folder.display()
             ));
         }
         context
             .output
-            .say("next: fill it in, then `imagebuilder doctor`");
+            .info("next: fill it in, then `imagebuilder doctor`");
         Ok(Exit::Done)
     }
 }

@@ -27,7 +27,7 @@ impl Reap {
         let config = context.config()?;
         let cloud = context.cloud(&config).await?;
         let mode = if self.dry_run {
-            Mode::Tell
+            Mode::List
         } else {
             Mode::Remove
         };
@@ -45,7 +45,7 @@ impl Reap {
             if reaped == Reaped::default() {
                 context
                     .output
-                    .say("nothing to do: no dead run left anything");
+                    .info("nothing to do: no dead run left anything");
             }
         }
         let mut wrong = Vec::new();

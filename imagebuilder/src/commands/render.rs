@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::ids::ImageId;
 use crate::packer::Version;
-use crate::stage::{Stage, TEMPLATE};
+use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 
 /// What stands for the source image while nobody asked the cloud for it.
@@ -42,7 +42,7 @@ impl Render {
                 .error(format!("`{}` is not a release like 1.6.6", self.packer))
                 .into());
         };
-        let stage = Stage::gather(&config, &context.root(), config.bake.region.as_deref())?;
+        let staging = Staging::gather(&config, &context.root(), config.bake.region.as_deref())?;
         let facts = Facts {
             region: config
                 .bake
@@ -51,11 +51,11 @@ impl Render {
                 .unwrap_or_else(|| UNNAMED.to_owned()),
             ami_name: format!("{}-{UNNAMED}", config.image.name),
             plugins: packer.has_plugins(),
-            scripts: stage.scripts(),
+            scripts: staging.scripts(),
             key_name: UNNAMED.to_owned(),
             ..Facts::of_no_bake(self.source_ami)
         };
-        let template = stage.packer(&config, &facts)?;
+        let template = staging.packer(&config, &facts)?;
         match &self.to {
             None if context.output.wants_json() => context
                 .output
@@ -63,9 +63,9 @@ impl Render {
             None => context.output.data(template.trim_end())?,
             Some(folder) => {
                 let image_json = serde_json::json!({ "image": config.image.name });
-                stage.write(folder, &template, &image_json)?;
+                staging.write(folder, &template, &image_json)?;
                 let public_key = crate::bake::key::write(folder)?;
-                crate::stage::write(&folder.join("key.pub"), public_key.as_bytes(), 0o644)?;
+                crate::staging::write(&folder.join("key.pub"), public_key.as_bytes(), 0o644)?;
                 let at = folder.join(TEMPLATE).display().to_string();
                 if context.output.wants_json() {
                     context.output.json(&serde_json::json!({ "file": at }))?;

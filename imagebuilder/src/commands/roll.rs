@@ -20,7 +20,7 @@ pub(crate) struct Roll {
     #[arg(value_name = "AMI")]
     image: Option<ImageId>,
     #[command(flatten)]
-    care: Care,
+    start_args: StartArgs,
     /// When another refresh is active, wait until it is over.
     #[arg(long, conflicts_with = "adopt")]
     wait: bool,
@@ -38,12 +38,12 @@ enum Verb {
     /// Go on watching the active refresh, or see what became of the last one.
     Watch,
     /// Bring the fleet back to what it ran before.
-    Rollback(Care),
+    Rollback(StartArgs),
 }
 
 /// Options of everything that starts a refresh.
 #[derive(Debug, Args)]
-struct Care {
+struct StartArgs {
     /// Print the plan and stop.
     #[arg(long)]
     dry_run: bool,
@@ -58,7 +58,7 @@ struct Care {
     no_gate: bool,
 }
 
-impl Care {
+impl StartArgs {
     fn request(&self) -> Request {
         let consents = [
             (self.pin_first, Consent::PinFirst),
@@ -83,7 +83,7 @@ impl Care {
 
 impl Roll {
     fn request(&self) -> Request {
-        let mut request = self.care.request();
+        let mut request = self.start_args.request();
         request.image.clone_from(&self.image);
         request
             .consents
@@ -112,7 +112,9 @@ impl Roll {
         match &self.verb {
             None => verbs::roll(&roll, &self.request(), &runs).await,
             Some(Verb::Watch) => verbs::watch(&roll, &runs).await,
-            Some(Verb::Rollback(care)) => verbs::rollback(&roll, &care.request(), &runs).await,
+            Some(Verb::Rollback(start_args)) => {
+                verbs::rollback(&roll, &start_args.request(), &runs).await
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::roll::look::{self, Gaps, Known, Which};
+use crate::roll::observe::{self, Gaps, Known, Which};
 use crate::roll::status::{self, Pointers};
 
 /// Arguments of `status`.
@@ -22,7 +22,7 @@ impl Status {
         let pointers = Pointers::read(&cloud, image, &mut gaps).await?;
         let group = &settings.group;
         let mut known = Known::default();
-        let view = look::find(&cloud, image, group, &mut known, Which::All, &mut gaps).await?;
+        let view = observe::find(&cloud, image, group, &mut known, Which::All, &mut gaps).await?;
         let lines = match &view {
             Some(view) => status::lines(image, &pointers, view),
             None => status::pointer_lines(image, &pointers),
@@ -42,7 +42,7 @@ impl Status {
             }
         }
         if view.is_none() {
-            return Err(look::no_group(&cloud, group).into());
+            return Err(observe::no_group(&cloud, group).into());
         }
         if !gaps.is_empty() {
             return Err(Exit::Unexpected

@@ -25,10 +25,10 @@ pub(crate) struct RollContext<'a> {
 
 impl RollContext<'_> {
     /// Does something that is safe to leave off: `None` as soon as the operator asks to stop.
-    pub(crate) async fn unless_asked<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
-            () = self.cancel.asked() => None,
+            () = self.cancel.requested() => None,
             done = work => Some(done),
         }
     }

@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::blame::{self, Codes, Lost};
 use super::history::History;
 use super::limits::Limits;
-use super::look::{Gaps, Known, Which};
+use super::observe::{Gaps, Known, Which};
 use super::plan::{Direction, Target};
 use super::run::{RefreshRun, fact};
 use super::smoke::Occasion;
-use super::verify::{self, Flaw, Flaws, Proof, Rounds};
+use super::verify::{self, Flaw, Flaws, Rounds, Verification};
 use super::view::{Lifecycle, Member, Refresh, RefreshStatus, Size};
 use super::watch::{self, Cause, Ending, Next, Progress, Seen};
-use super::{RollContext, look, show};
+use super::{RollContext, observe, show};
 use crate::cloud::{Answer, CloudError, IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
@@ -44,17 +44,17 @@ pub(crate) enum Finish {
         reason: String,
     },
     /// The group or the refresh is not there any more: what is missing.
-    Gone(String),
+    Missing(String),
     /// We stopped watching; it goes on. Why, and where it was.
     Detached(String),
 }
 
 /// What a look at a refresh under way found.
-enum Sight {
+enum Observation {
     /// All of it.
     Whole(Box<Refresh>, Size, Vec<Member>),
     /// Something is missing.
-    Gone(String),
+    Missing(String),
 }
 
 /// How long the service may leave out a refresh that it has just started.
@@ -71,7 +71,7 @@ struct Drive<'a, 'b> {
     codes: Codes,
     listed: bool,
     members: BTreeMap<InstanceId, String>,
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
 }
 
 /// Watches a refresh to its end, acting where the rules say so, and proves the fleet if it succeeds.
@@ -90,7 +90,7 @@ pub(crate) async fn drive(
         codes: Codes::new(),
         listed: false,
         members: BTreeMap::new(),
-        told: BTreeSet::new(),
+        reported: BTreeSet::new(),
     };
     let group = &context.settings.group;
     // The refresh was named before; a terminal has little room for what it waits for.
@@ -107,21 +107,21 @@ impl Drive<'_, '_> {
         let began = Instant::now();
         loop {
             let context = self.context;
-            let Some(look) = context
-                .unless_asked(self.look(&step, began.elapsed()))
+            let Some(observe) = context
+                .unless_cancelled(self.observe(&step, began.elapsed()))
                 .await
             else {
                 step.failed("stopped watching");
                 return Ok(Some(detached("asked to stop")));
             };
-            let (refresh, size, members) = match look {
-                Ok(Sight::Whole(refresh, size, members)) => (*refresh, size, members),
-                Ok(Sight::Gone(what)) => {
+            let (refresh, size, members) = match observe {
+                Ok(Observation::Whole(refresh, size, members)) => (*refresh, size, members),
+                Ok(Observation::Missing(what)) => {
                     step.failed(&what);
-                    return Ok(Some(Finish::Gone(what)));
+                    return Ok(Some(Finish::Missing(what)));
                 }
                 Err(error) => {
-                    if let Some(finish) = self.blind(&error, began.elapsed()) {
+                    if let Some(finish) = self.on_poll_error(&error, began.elapsed()) {
                         step.failed("stopped watching");
                         return Ok(Some(finish));
                     }
@@ -134,7 +134,7 @@ impl Drive<'_, '_> {
                 }
             };
             let lost = blame::losses(refresh.started, self.history.all(), &self.codes);
-            self.tell(&step, &refresh, &members, &lost);
+            self.report_changes(&step, &refresh, &members, &lost);
             let seen = Seen {
                 refresh: &refresh,
                 lost: &lost,
@@ -149,7 +149,7 @@ impl Drive<'_, '_> {
                 self.run.limits.watch,
             );
             match next {
-                Next::Look(what) => {
+                Next::Poll(what) => {
                     step.waiting(what.clone());
                     if self.pause().await {
                         step.failed("stopped watching");
@@ -179,8 +179,8 @@ impl Drive<'_, '_> {
                 Next::End(ending) => {
                     let blamed = blame::blamed(&lost);
                     if self.progress.stopped.is_none() {
-                        for line in last_words(self.context, &blamed).await {
-                            step.say(line);
+                        for line in agent_reports(self.context, &blamed).await {
+                            step.info(line);
                         }
                     }
                     // What was asked for is no failure, though the refresh is one.
@@ -203,7 +203,7 @@ impl Drive<'_, '_> {
 
     /// Looks at the refresh, the fleet, and what happened since the last look. In this order: the members of a refresh that is
     /// seen as over are its last ones.
-    async fn look(&mut self, step: &Step, watched: Duration) -> Answer<Sight> {
+    async fn observe(&mut self, step: &Step, watched: Duration) -> Answer<Observation> {
         let RollContext {
             cloud,
             image,
@@ -211,7 +211,7 @@ impl Drive<'_, '_> {
             ..
         } = self.context;
         let group = &settings.group;
-        let deleted = || Sight::Gone(format!("group {group} was deleted"));
+        let deleted = || Observation::Missing(format!("group {group} was deleted"));
         let id = &self.run.refresh;
         let refresh = match cloud.fleet.refresh(group, id).await {
             // Of a group that is gone, the service answers this with an error.
@@ -224,7 +224,9 @@ impl Drive<'_, '_> {
         let Some(refresh) = refresh else {
             let what = format!("the service does not list refresh {id} of group {group}");
             if self.listed || watched > UNLISTED {
-                return Ok(Sight::Gone(format!("{what}: the group was made anew")));
+                return Ok(Observation::Missing(format!(
+                    "{what}: the group was made anew"
+                )));
             }
             return Err(CloudError::new(Kind::Other, what, "", ""));
         };
@@ -240,15 +242,15 @@ impl Drive<'_, '_> {
         } else {
             Which::Unproven(back.unwrap_or(&self.run.target))
         };
-        let members = look::members(cloud, image, group, &mut self.known, which).await?;
+        let members = observe::members(cloud, image, group, &mut self.known, which).await?;
         let Some((size, members)) = members else {
             return Ok(deleted());
         };
         self.listed = true;
         match self.history.read(cloud, group, refresh.started).await {
             Err(error) if error.kind == Kind::Denied => {
-                if self.told.insert("activities".into()) {
-                    step.say(format!(
+                if self.reported.insert("activities".into()) {
+                    step.info(format!(
                         "{error}: instances that are lost are not seen, and the service alone decides"
                     ));
                 }
@@ -269,15 +271,15 @@ impl Drive<'_, '_> {
                 self.codes.insert(instance, found.reason_code);
             }
         }
-        if self.known.registry_denied && self.told.insert("registry".into()) {
-            step.say("the registry may not be read (ssm:GetParameters): agents are not heard");
+        if self.known.registry_denied && self.reported.insert("registry".into()) {
+            step.info("the registry may not be read (ssm:GetParameters): agents are not heard");
         }
-        Ok(Sight::Whole(Box::new(refresh), size, members))
+        Ok(Observation::Whole(Box::new(refresh), size, members))
     }
 
     /// What to do when a look fails: `None` is to look again, which throttling, time-outs and the
     /// like never stop; what cannot pass ends the watch, not the refresh.
-    fn blind(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
+    fn on_poll_error(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
         if !error.is_transient() {
             return Some(detached(&error.to_string()));
         }
@@ -290,15 +292,21 @@ impl Drive<'_, '_> {
     /// Waits until the next look; true when the operator wants to go.
     async fn pause(&self) -> bool {
         let pause = tokio::time::sleep(self.context.settings.poll);
-        self.context.unless_asked(pause).await.is_none()
+        self.context.unless_cancelled(pause).await.is_none()
     }
 
     /// Says what is new about members, what was lost, and other activities that failed.
-    fn tell(&mut self, step: &Step, refresh: &Refresh, members: &[Member], lost: &[Lost]) {
+    fn report_changes(
+        &mut self,
+        step: &Step,
+        refresh: &Refresh,
+        members: &[Member],
+        lost: &[Lost],
+    ) {
         for member in members {
             let line = show::member(member);
             if self.members.get(&member.instance) != Some(&line) {
-                step.say(&line);
+                step.info(&line);
                 self.members.insert(member.instance.clone(), line);
             }
         }
@@ -306,22 +314,22 @@ impl Drive<'_, '_> {
         self.members.retain(|instance, _| {
             let stays = here.contains(instance);
             if !stays {
-                step.say(format!("{instance} gone"));
+                step.info(format!("{instance} gone"));
             }
             stays
         });
         for line in lost.iter().map(ToString::to_string) {
-            if self.told.insert(line.clone()) {
-                step.say(line);
+            if self.reported.insert(line.clone()) {
+                step.info(line);
             }
         }
         for activity in self.history.all() {
             let recent = refresh.started.is_none() || activity.started >= refresh.started;
             if recent
-                && let Some(line) = show::mishap(activity)
-                && self.told.insert(activity.id.clone())
+                && let Some(line) = show::failed_activity(activity)
+                && self.reported.insert(activity.id.clone())
             {
-                step.say(&line);
+                step.info(&line);
             }
         }
     }
@@ -331,11 +339,11 @@ impl Drive<'_, '_> {
         match smoke(self.context, &self.run.target, percent).await {
             None => return Ok(()),
             Some(Ok(())) => {
-                step.say(format!("smoke test passed at {percent} %"));
+                step.info(format!("smoke test passed at {percent} %"));
                 self.progress.tested = percent;
             }
             Some(Err(why)) => {
-                step.say(format!("smoke test failed at {percent} %: {why}"));
+                step.info(format!("smoke test failed at {percent} %: {why}"));
                 self.ask_to_stop(step, Cause::SmokeTest(why)).await?;
             }
         }
@@ -345,9 +353,9 @@ impl Drive<'_, '_> {
     /// Stops the refresh because of what was lost, with what the agents recorded.
     async fn stop(&mut self, step: &mut Step, cause: Cause) -> Result<()> {
         if let Cause::Lost(lost) = &cause {
-            step.say(stopped_because(&cause));
-            for line in last_words(self.context, lost).await {
-                step.say(line);
+            step.info(stopped_because(&cause));
+            for line in agent_reports(self.context, lost).await {
+                step.info(line);
             }
         }
         self.ask_to_stop(step, cause).await
@@ -364,16 +372,16 @@ impl Drive<'_, '_> {
         if let Err(error) = &answer
             && (error.has_code(IRREVERSIBLE) || error.kind == Kind::Invalid)
         {
-            step.say(format!("{error}; cancelling instead"));
+            step.info(format!("{error}; cancelling instead"));
             answer = cloud.fleet.cancel_refresh(&settings.group).await;
             asked = "cancelling";
         }
         match answer {
-            Ok(()) => step.say(asked),
+            Ok(()) => step.info(asked),
             // It ended between our look and our word: the next look tells how.
-            Err(error) if error.has_code(NO_ACTIVE_REFRESH) => step.say("it has ended already"),
+            Err(error) if error.has_code(NO_ACTIVE_REFRESH) => step.info("it has ended already"),
             Err(error) if error.is_transient() => {
-                step.say(format!("{error}; asking again"));
+                step.info(format!("{error}; asking again"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -439,7 +447,7 @@ pub(crate) async fn smoke(
 }
 
 /// What the agents of lost instances recorded: in the registry, else on the console.
-pub(crate) async fn last_words(context: &RollContext<'_>, lost: &[Lost]) -> Vec<String> {
+pub(crate) async fn agent_reports(context: &RollContext<'_>, lost: &[Lost]) -> Vec<String> {
     const AGENT: &str = "imagebuilder-agent:";
     let instances: Vec<&InstanceId> = lost
         .iter()
@@ -448,7 +456,7 @@ pub(crate) async fn last_words(context: &RollContext<'_>, lost: &[Lost]) -> Vec<
     if instances.is_empty() {
         return Vec::new();
     }
-    let records = look::records(context.cloud, context.image, &instances)
+    let records = observe::records(context.cloud, context.image, &instances)
         .await
         .unwrap_or_default();
     let mut lines = Vec::new();
@@ -461,7 +469,7 @@ pub(crate) async fn last_words(context: &RollContext<'_>, lost: &[Lost]) -> Vec<
             };
             lines.push(format!(
                 "{instance} {}: {reason}",
-                verify::verdict_word(record.verdict)
+                verify::verdict_text(record.verdict)
             ));
             continue;
         }
@@ -505,7 +513,7 @@ pub(crate) async fn prove(
     let mut rounds = Rounds::default();
     let mut known = Known::default();
     let mut first = true;
-    let mut heard = false;
+    let mut registry_reported = false;
     loop {
         // Every record in the first look and in the one that decides; in between, of those who are not proven.
         let decides = rounds.good() + 1 >= settings.healthy_rounds;
@@ -516,20 +524,20 @@ pub(crate) async fn prove(
         };
         first = false;
         let mut gaps = Gaps::Refused;
-        let look = look::find(cloud, image, group, &mut known, which, &mut gaps);
-        let Some(look) = context.unless_asked(look).await else {
+        let observe = observe::find(cloud, image, group, &mut known, which, &mut gaps);
+        let Some(observe) = context.unless_cancelled(observe).await else {
             step.failed("stopped watching");
             return Ok(detached(
                 "the refresh is over, its members were being verified",
             ));
         };
-        if known.registry_denied && !heard {
-            heard = true;
-            step.say(
+        if known.registry_denied && !registry_reported {
+            registry_reported = true;
+            step.info(
                 "the registry may not be read (ssm:GetParameters): members are proven without it",
             );
         }
-        let (flaws, proven, leaving) = match look {
+        let (flaws, proven, leaving) = match observe {
             Ok(Some(view)) => (
                 verify::flaws(&view, target),
                 view.members
@@ -541,7 +549,7 @@ pub(crate) async fn prove(
             Ok(None) => {
                 let what = format!("group {group} was deleted");
                 step.failed(&what);
-                return Ok(Finish::Gone(what));
+                return Ok(Finish::Missing(what));
             }
             Err(fault) if fault.is_transient() => {
                 let what = format!("could not be looked at: {fault}");
@@ -557,14 +565,14 @@ pub(crate) async fn prove(
             }
             Err(error) => return Err(error.into()),
         };
-        let proof = rounds.observe(
+        let verification = rounds.observe(
             &flaws,
             settings.healthy_rounds,
             limits.verify,
             began.elapsed(),
         );
-        match (proof, Flaws::of(flaws)) {
-            (Proof::Proven, _) => {
+        match (verification, Flaws::of(flaws)) {
+            (Verification::Proven, _) => {
                 step.done(match leaving {
                     0 => format!("{proven} of {proven} proven"),
                     leaving => format!(
@@ -574,22 +582,22 @@ pub(crate) async fn prove(
                 });
                 return Ok(Finish::Proven);
             }
-            (Proof::GiveUp, Some(flaws)) => {
+            (Verification::GiveUp, Some(flaws)) => {
                 for flaw in flaws.iter() {
-                    step.say(flaw.to_string());
+                    step.info(flaw.to_string());
                 }
                 step.failed("not proven");
                 return Ok(Finish::Unproven(flaws));
             }
-            (Proof::Again | Proof::GiveUp, None) => step.waiting(format!(
+            (Verification::Again | Verification::GiveUp, None) => step.waiting(format!(
                 "good {} of {} times",
                 rounds.good(),
                 settings.healthy_rounds
             )),
-            (Proof::Again, Some(flaws)) => step.waiting(flaws.to_string()),
+            (Verification::Again, Some(flaws)) => step.waiting(flaws.to_string()),
         }
         let pause = tokio::time::sleep(settings.poll);
-        if context.unless_asked(pause).await.is_none() {
+        if context.unless_cancelled(pause).await.is_none() {
             step.failed("stopped watching");
             return Ok(detached(
                 "the refresh is over, its members were being verified",
@@ -629,7 +637,7 @@ pub(crate) async fn until_free(
         step.waiting(waiting.clone());
         let patient = began.elapsed() < limit
             && context
-                .unless_asked(tokio::time::sleep(settings.poll))
+                .unless_cancelled(tokio::time::sleep(settings.poll))
                 .await
                 .is_some();
         if !patient {

@@ -47,7 +47,7 @@ pub(super) struct State {
     pub(super) preferences: Vec<Preferences>,
     pub(super) activities: Vec<Activity>,
     /// Images whose boxes ABANDON their launch hook.
-    pub(super) sick: BTreeSet<ImageId>,
+    pub(super) unhealthy: BTreeSet<ImageId>,
     /// Images whose boxes join and are then sick to the balancer.
     pub(super) limping: BTreeSet<ImageId>,
     /// Statuses that the active refresh takes on at its next turns instead of its own.
@@ -74,7 +74,7 @@ pub(super) struct State {
     pub(super) killed_at: Option<(usize, Fault)>,
     /// Run when this call comes: what others do meanwhile.
     pub(super) meanwhile: Option<Meanwhile>,
-    boxes: u32,
+    instances: u32,
     tokens: BTreeMap<String, u64>,
     origin: Option<TemplateRef>,
 }
@@ -125,7 +125,7 @@ impl Service {
             refreshes: Vec::new(),
             preferences: Vec::new(),
             activities: Vec::new(),
-            sick: BTreeSet::new(),
+            unhealthy: BTreeSet::new(),
             limping: BTreeSet::new(),
             statuses: VecDeque::new(),
             other_groups: Vec::new(),
@@ -139,7 +139,7 @@ impl Service {
             faults: BTreeMap::new(),
             killed_at: None,
             meanwhile: None,
-            boxes: size,
+            instances: size,
             tokens: BTreeMap::new(),
             origin: None,
         };
@@ -345,9 +345,9 @@ impl State {
         id
     }
 
-    fn new_box(&mut self) -> InstanceId {
-        self.boxes += 1;
-        sample::instance(&format!("i-{}", self.boxes))
+    fn new_instance(&mut self) -> InstanceId {
+        self.instances += 1;
+        sample::instance(&format!("i-{}", self.instances))
     }
 
     /// Launches a box of this version; whether it joined.
@@ -360,8 +360,8 @@ impl State {
             .and_then(|known| known.image.literal())
             .cloned()
             .unwrap();
-        let instance = self.new_box();
-        let sick = self.sick.contains(&image);
+        let instance = self.new_instance();
+        let unhealthy = self.unhealthy.contains(&image);
         self.activities.insert(
             0,
             Activity {
@@ -371,12 +371,12 @@ impl State {
                 description: format!("Launching a new EC2 instance: {instance}"),
                 cause: "At 2026-01-01T00:00:00Z an instance was launched in response to an instance refresh."
                     .into(),
-                outcome: if sick {
+                outcome: if unhealthy {
                     ActivityOutcome::Failed
                 } else {
                     ActivityOutcome::Done
                 },
-                message: if sick {
+                message: if unhealthy {
                     "Lifecycle Action Completed with ABANDON Result".into()
                 } else {
                     String::new()
@@ -384,7 +384,7 @@ impl State {
                 started: Some(Timestamp::now()),
             },
         );
-        if sick {
+        if unhealthy {
             self.record(
                 &instance,
                 image.as_str(),

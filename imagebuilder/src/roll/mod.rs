@@ -1,6 +1,6 @@
 //! Moving a fleet onto an image: look, plan, start, watch, verify.
 //!
-//! [`plan`], [`watch`] and [`verify`] decide and are pure; [`look`] asks and judges nothing; [`start`] gets a refresh
+//! [`plan`], [`watch`] and [`verify`] decide and are pure; [`observe`] asks and judges nothing; [`start`] gets a refresh
 //! going; [`drive`] owns the only loop; [`show`] finds the words.
 
 pub(crate) mod before;
@@ -11,7 +11,7 @@ pub(crate) mod drive;
 mod fake;
 mod history;
 pub(crate) mod limits;
-pub(crate) mod look;
+pub(crate) mod observe;
 pub(crate) mod plan;
 pub(crate) mod pointers;
 pub(crate) mod preflight;

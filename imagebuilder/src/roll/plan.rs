@@ -29,7 +29,7 @@ pub(crate) struct Goal {
     /// Whether EC2 can launch it.
     pub(crate) state: Launchable,
     /// Whether a gate has judged it fit.
-    pub(crate) proof: Proof,
+    pub(crate) gate: GateVerdict,
     /// The template version to use as it is, on the way back to one that is known.
     pub(crate) version: Option<u64>,
     /// Whether it is a release to come, or the way back to one that was.
@@ -47,7 +47,7 @@ pub(crate) enum Direction {
 
 /// Whether an image went through the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
+pub(crate) enum GateVerdict {
     /// Its verdict tag says fit.
     Fit,
     /// It has no such tag.
@@ -174,7 +174,7 @@ impl Plan {
     /// Whether `other`, made from a later look, rests on the same assumptions about the group.
     ///
     /// Members come and go with scaling, so they are not compared; the way back is.
-    pub(crate) fn same_ground(&self, other: &Self) -> bool {
+    pub(crate) fn same_assumptions(&self, other: &Self) -> bool {
         self.template_id == other.template_id
             && self.previous == other.previous
             && self.saved == other.saved
@@ -239,7 +239,7 @@ fn decide(
             image: goal.image.clone(),
         }));
     }
-    able(view)?;
+    check_processes(view)?;
     let mut warnings = Vec::new();
     let mut preferences = preferences(view, settings);
     let way_back = match goal.direction {
@@ -248,14 +248,14 @@ fn decide(
             way_back(view, template, version, pin, settings, consents)?
         }
         Direction::Back => {
-            preferences = hurried(preferences);
+            preferences = without_pauses(preferences);
             WayBack::None("this is the way back".into())
         }
     };
     preferences.auto_rollback = matches!(way_back, WayBack::Automatic(_));
     let pace = Pace::of(view.size.desired, sorted.replace.len(), &preferences);
     let limits = limits(view, settings, &preferences);
-    if goal.proof == Proof::None && goal.direction == Direction::Forward {
+    if goal.gate == GateVerdict::None && goal.direction == Direction::Forward {
         warnings.push(format!("image {} never passed a gate", goal.image));
     }
     warnings::warn(
@@ -305,7 +305,7 @@ pub(crate) fn preferences(view: &FleetView, settings: &Settings) -> Preferences 
 }
 
 /// The same for a way back: it pauses nowhere, and an alarm that the bad release raised does not forbid it.
-fn hurried(preferences: Preferences) -> Preferences {
+fn without_pauses(preferences: Preferences) -> Preferences {
     Preferences {
         checkpoints: Vec::new(),
         bake_seconds: 0,
@@ -328,7 +328,7 @@ fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a Templ
     let group = &view.group;
     let template = match &view.launches {
         Launches::Template(template) => template,
-        Launches::Gone { id, name } => {
+        Launches::Deleted { id, name } => {
             return refuse(
                 format!(
                     "group {group} launches from launch template {name} ({id}), which does not exist any more"
@@ -419,7 +419,7 @@ fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
     if goal.direction == Direction::Back {
         return Ok(());
     }
-    if goal.proof == Proof::None && !consents.contains(&Consent::Unproven) {
+    if goal.gate == GateVerdict::None && !consents.contains(&Consent::Unproven) {
         return refuse(
             format!(
                 "image {image} has no tag {}=fit: no gate has proven it",
@@ -559,7 +559,7 @@ fn sort_members(view: &FleetView, template_id: &str, version: Version) -> Sorted
 }
 
 /// Refuses while a process is suspended that a refresh cannot do without.
-fn able(view: &FleetView) -> Result<(), Refusal> {
+fn check_processes(view: &FleetView) -> Result<(), Refusal> {
     let stopped: Vec<&str> = NEEDED_PROCESSES
         .into_iter()
         .filter(|process| view.suspended.iter().any(|s| s == process))

@@ -56,7 +56,7 @@ pub(crate) async fn refuse(context: &RollContext<'_>, plan: &Plan) -> Result<()>
 pub(crate) async fn warn(context: &RollContext<'_>, verbs: &[Verb], view: &FleetView) {
     let template = match &view.launches {
         Launches::Template(template) => Some((template.id.as_str(), template.number().to_string())),
-        Launches::Configuration { .. } | Launches::Mixed { .. } | Launches::Gone { .. } => None,
+        Launches::Configuration { .. } | Launches::Mixed { .. } | Launches::Deleted { .. } => None,
     };
     let fleet = Fleet {
         verbs,
@@ -72,13 +72,13 @@ pub(crate) async fn warn(context: &RollContext<'_>, verbs: &[Verb], view: &Fleet
         &[],
         fleet,
     );
-    if let Some(found) = context.unless_asked(preflight::in_time(asking)).await {
+    if let Some(found) = context.unless_cancelled(preflight::in_time(asking)).await {
         found.warn(context.output);
     }
 }
 
 /// A first look's answer. A denied one is a finding among all that `verb` is denied.
-pub(crate) async fn looked<T>(
+pub(crate) async fn explain_denial<T>(
     context: &RollContext<'_>,
     verb: Verb,
     answer: Result<T>,

@@ -4,7 +4,7 @@
 use contract::registry::Verdict;
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{Direction, Goal, Proof, Target};
+use super::plan::{Direction, GateVerdict, Goal, Target};
 use super::view::{
     Activity, FleetView, HealthSource, Hook, HookMoment, Launchable, Launches, Lifecycle, Member,
     RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateRef, TemplateUse,
@@ -45,7 +45,7 @@ pub(super) fn goal(image_id: &str) -> Goal {
     Goal {
         image: image(image_id),
         state: Launchable::Yes,
-        proof: Proof::Fit,
+        gate: GateVerdict::Fit,
         version: None,
         direction: Direction::Forward,
     }

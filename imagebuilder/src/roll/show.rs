@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::plan::{Plan, Target, Version, WayBack};
-use super::verify::verdict_word;
+use super::verify::verdict_text;
 use super::view::{Activity, Member};
 use crate::cloud::{Action, ActivityOutcome};
 use crate::ids::{GroupName, InstanceId};
@@ -175,7 +175,7 @@ pub(crate) fn member(member: &Member) -> String {
         if !record.agent.is_empty() {
             line.push_str(&format!(" {}", record.agent));
         }
-        line.push_str(&format!(" {}", verdict_word(record.verdict)));
+        line.push_str(&format!(" {}", verdict_text(record.verdict)));
         if !record.reason.is_empty() {
             line.push_str(&format!(" ({})", record.reason));
         }
@@ -203,13 +203,13 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
         return None;
     }
     let mut versions: Vec<(&str, Vec<InstanceId>)> = versions.into_iter().collect();
-    versions.sort_by_key(|(_, boxes)| std::cmp::Reverse(boxes.len()));
+    versions.sort_by_key(|(_, instances)| std::cmp::Reverse(instances.len()));
     let told: Vec<String> = versions
         .iter()
         .enumerate()
-        .map(|(place, (version, boxes))| match place {
-            0 => format!("{version} on {}", boxes.len()),
-            _ => format!("{version} on {}", count(boxes)),
+        .map(|(place, (version, instances))| match place {
+            0 => format!("{version} on {}", instances.len()),
+            _ => format!("{version} on {}", count(instances)),
         })
         .collect();
     Some(format!("agents differ: {}", told.join("; ")))
@@ -217,7 +217,7 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
 
 /// A scaling activity that went wrong and is no launch, AWS's words verbatim; `None` for any other. Of launches
 /// [`blame`](super::blame) says more.
-pub(crate) fn mishap(activity: &Activity) -> Option<String> {
+pub(crate) fn failed_activity(activity: &Activity) -> Option<String> {
     if activity.outcome != ActivityOutcome::Failed || activity.action == Action::Launch {
         return None;
     }
@@ -288,19 +288,19 @@ mod tests {
 
     #[test]
     fn a_member_is_one_line() {
-        let mut sick = sample::member("i-1", 8, "ami-2", "InService");
+        let mut unhealthy = sample::member("i-1", 8, "ami-2", "InService");
         assert_eq!(
-            member(&sick),
+            member(&unhealthy),
             "i-1 InService version 8 ami-2 target healthy agent 0.1.0 fit"
         );
-        sick.healthy = false;
-        sick.targets[0].state = "unhealthy".into();
-        sick.targets[0].reason = "Target.Timeout".into();
-        let record = sick.record.as_mut().unwrap();
+        unhealthy.healthy = false;
+        unhealthy.targets[0].state = "unhealthy".into();
+        unhealthy.targets[0].reason = "Target.Timeout".into();
+        let record = unhealthy.record.as_mut().unwrap();
         record.verdict = contract::registry::Verdict::Unfit;
         record.reason = "orders: 503".into();
         assert_eq!(
-            member(&sick),
+            member(&unhealthy),
             "i-1 InService version 8 ami-2 Unhealthy target unhealthy (Target.Timeout) agent 0.1.0 unfit (orders: 503)"
         );
     }

@@ -11,7 +11,7 @@ use super::plan::{
 };
 use super::run::{RefreshRun, fact};
 use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion};
-use super::{RollContext, look};
+use super::{RollContext, observe};
 use crate::cloud::{NewVersion, REFRESH_IN_PROGRESS};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
@@ -109,7 +109,7 @@ async fn still_so(
     goal: &Goal,
     consents: &[Consent],
 ) -> Result<()> {
-    let view = look::fleet(context.cloud, context.image, &plan.group).await?;
+    let view = observe::fleet(context.cloud, context.image, &plan.group).await?;
     let exact = Goal {
         version: Some(target.version),
         ..goal.clone()
@@ -119,7 +119,7 @@ async fn still_so(
         expected.saved = SavedVersion::Number(number);
     }
     match decide(&view, &exact, context.settings, consents) {
-        Decision::Roll(again) if expected.same_ground(&again) => {
+        Decision::Roll(again) if expected.same_assumptions(&again) => {
             same_but_for_the_image(&view, plan, target)
         }
         Decision::Roll(_) | Decision::NothingToDo(_) => Err(Exit::Refused

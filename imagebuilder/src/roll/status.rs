@@ -5,7 +5,7 @@
 use contract::names::Pointer;
 use serde::Serialize;
 
-use super::look::Gaps;
+use super::observe::Gaps;
 use super::view::{FleetView, Launches, Refresh};
 use super::watch::waiting_for;
 use super::{show, verify};
@@ -87,7 +87,7 @@ fn launches(view: &FleetView) -> String {
     match &view.launches {
         Launches::Configuration { name } => format!("launch configuration {name}"),
         Launches::Mixed { .. } => "mixed instances policy".into(),
-        Launches::Gone { id, name } => {
+        Launches::Deleted { id, name } => {
             format!("launch template {name} ({id}), which does not exist any more")
         }
         Launches::Template(template) => {
@@ -130,7 +130,9 @@ fn group(view: &FleetView) -> serde_json::Value {
             "version": template.number(),
             "image": template.version(template.number()).map(|version| version.image.to_string()),
         }),
-        Launches::Gone { id, name } => serde_json::json!({ "id": id, "name": name, "gone": true }),
+        Launches::Deleted { id, name } => {
+            serde_json::json!({ "id": id, "name": name, "gone": true })
+        }
         Launches::Configuration { .. } | Launches::Mixed { .. } => serde_json::Value::Null,
     };
     let members: Vec<serde_json::Value> = view
@@ -145,7 +147,7 @@ fn group(view: &FleetView) -> serde_json::Value {
                 "image": member.image,
                 "protected": member.protected,
                 "targets": member.targets.iter().map(|target| &target.state).collect::<Vec<_>>(),
-                "verdict": member.record.as_ref().map(|record| verify::verdict_word(record.verdict)),
+                "verdict": member.record.as_ref().map(|record| verify::verdict_text(record.verdict)),
                 "reason": member.record.as_ref().map(|record| &record.reason),
                 "agent": member.record.as_ref().map(|record| &record.agent),
             })

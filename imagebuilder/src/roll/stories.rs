@@ -26,30 +26,30 @@ use crate::ids::ImageName;
 use crate::output::Output;
 
 /// Settings for a service whose time is made of looks: hardly any pause between two of them.
-fn hasty(mut settings: Settings) -> Settings {
+fn fast(mut settings: Settings) -> Settings {
     settings.poll = Duration::from_millis(1);
     settings
 }
 
 /// Answers smoke tests in order, and passes when it has no more answers.
 #[derive(Debug, Default)]
-struct Answers(Mutex<VecDeque<Result<(), String>>>);
+struct SmokeResults(Mutex<VecDeque<Result<(), String>>>);
 
 #[async_trait]
-impl Smoke for Answers {
+impl Smoke for SmokeResults {
     async fn run(&self, _test: &SmokeTest, _occasion: &Occasion) -> Result<(), String> {
         self.0.lock().unwrap().pop_front().unwrap_or(Ok(()))
     }
 }
 
 /// Everything one story needs.
-struct Stage {
+struct Fixture {
     service: Service,
     settings: Settings,
     output: Output,
     cancel: Cancel,
-    asks: Sender<u32>,
-    smoke: Answers,
+    signals: Sender<u32>,
+    smoke: SmokeResults,
     runs: tempfile::TempDir,
 }
 
@@ -57,19 +57,19 @@ struct Stage {
 #[derive(Debug, PartialEq, Eq)]
 struct Ended {
     code: u8,
-    words: String,
+    text: String,
 }
 
-impl Stage {
+impl Fixture {
     fn new(roll: &str) -> Self {
-        let (asks, cancel) = Cancel::manual();
+        let (signals, cancel) = Cancel::manual();
         Self {
             service: Service::new(3),
-            settings: hasty(sample::settings(roll)),
-            output: Output::kept(),
+            settings: fast(sample::settings(roll)),
+            output: Output::captured(),
             cancel,
-            asks,
-            smoke: Answers::default(),
+            signals,
+            smoke: SmokeResults::default(),
             runs: tempfile::tempdir().unwrap(),
         }
     }
@@ -104,14 +104,14 @@ impl Stage {
         match result {
             Ok(exit) => Ended {
                 code: exit.code(),
-                words: String::new(),
+                text: String::new(),
             },
             Err(error) => {
                 let hint = crate::exit::hint(&error)
                     .map(|hint| format!("\nhint: {}", hint.replace('\n', "\nhint: ")));
                 Ended {
                     code: Exit::of(&error).code(),
-                    words: format!("error: {error:#}{}", hint.unwrap_or_default()),
+                    text: format!("error: {error:#}{}", hint.unwrap_or_default()),
                 }
             }
         }
@@ -131,9 +131,9 @@ impl Stage {
 
     /// The whole transcript, with what differs from run to run made the same.
     fn transcript(&self, ended: &Ended) -> String {
-        let mut lines = self.output.story();
-        if !ended.words.is_empty() {
-            lines.push(ended.words.clone());
+        let mut lines = self.output.messages();
+        if !ended.text.is_empty() {
+            lines.push(ended.text.clone());
         }
         lines.push(format!("exit code {}", ended.code));
         normal(&lines.join("\n"))
@@ -199,39 +199,39 @@ fn outcome(runs: &Path) -> Vec<Option<String>> {
 
 #[tokio::test]
 async fn a_roll_that_succeeds() {
-    let stage = Stage::new("");
-    let ended = stage.roll().await;
-    insta::assert_snapshot!(stage.transcript(&ended));
-    stage.assert_rolled("plain");
-    assert_eq!(outcome(stage.runs.path()), [Some("done".into())]);
+    let fixture = Fixture::new("");
+    let ended = fixture.roll().await;
+    insta::assert_snapshot!(fixture.transcript(&ended));
+    fixture.assert_rolled("plain");
+    assert_eq!(outcome(fixture.runs.path()), [Some("done".into())]);
 }
 
 #[tokio::test]
 async fn the_first_roll_of_all_remembers_what_ran_before() {
-    let stage = Stage::new("");
-    stage
+    let fixture = Fixture::new("");
+    fixture
         .service
         .state()
         .parameters
         .remove("/imagebuilder/shop/current");
-    assert_eq!(stage.roll().await.code, 0);
-    stage.assert_rolled("no pointer but the candidate");
+    assert_eq!(fixture.roll().await.code, 0);
+    fixture.assert_rolled("no pointer but the candidate");
 }
 
 #[tokio::test]
 async fn a_registry_record_of_another_schema_is_no_record() {
-    let stage = Stage::new("");
-    for value in stage.service.state().parameters.values_mut() {
+    let fixture = Fixture::new("");
+    for value in fixture.service.state().parameters.values_mut() {
         *value = value
             .replace("\"schema\":1", "\"schema\":2")
             .replace("fit", "unfit");
     }
-    stage.service.state().schema = 2;
-    assert_eq!(stage.roll().await.code, 0);
+    fixture.service.state().schema = 2;
+    assert_eq!(fixture.roll().await.code, 0);
     assert!(
-        !stage
+        !fixture
             .output
-            .story()
+            .messages()
             .iter()
             .any(|line| line.contains("agent"))
     );
@@ -239,54 +239,58 @@ async fn a_registry_record_of_another_schema_is_no_record() {
 
 #[tokio::test]
 async fn rolled_again_there_is_nothing_to_do() {
-    let stage = Stage::new("");
-    stage.roll().await;
-    stage.service.state().point("current", "ami-1");
-    let told = stage.output.story().len();
-    let ended = stage.roll().await;
+    let fixture = Fixture::new("");
+    fixture.roll().await;
+    fixture.service.state().point("current", "ami-1");
+    let told = fixture.output.messages().len();
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 0);
-    insta::assert_snapshot!(normal(&stage.output.story()[told..].join("\n")));
-    stage.assert_rolled("the lagging pointer is mended");
+    insta::assert_snapshot!(normal(&fixture.output.messages()[told..].join("\n")));
+    fixture.assert_rolled("the lagging pointer is mended");
 }
 
 #[tokio::test]
 async fn boxes_that_abandon_are_rolled_back_with_their_agents_reasons() {
-    let stage = Stage::new("");
-    stage.service.state().sick.insert(sample::image("ami-2"));
-    let ended = stage.roll().await;
-    insta::assert_snapshot!(stage.transcript(&ended));
-    stage.assert_back();
+    let fixture = Fixture::new("");
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
+    let ended = fixture.roll().await;
+    insta::assert_snapshot!(fixture.transcript(&ended));
+    fixture.assert_back();
     // Asked again, it says the same.
-    let again = stage.watch().await;
+    let again = fixture.watch().await;
     assert_eq!(again.code, 11);
 }
 
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     let request = Request {
         extent: Extent::Plan,
-        ..Stage::request()
+        ..Fixture::request()
     };
-    assert_eq!(stage.verb("roll", &request).await.code, 0);
-    stage.assert_back();
+    assert_eq!(fixture.verb("roll", &request).await.code, 0);
+    fixture.assert_back();
     let changing = ["make_version", "start_refresh", "save_version", "point"];
     assert!(
-        stage
+        fixture
             .service
             .state()
             .calls
             .iter()
             .all(|call| !changing.contains(call))
     );
-    assert!(outcome(stage.runs.path()).is_empty());
+    assert!(outcome(fixture.runs.path()).is_empty());
 }
 
 #[tokio::test]
 async fn another_refresh_is_refused_waited_for_or_adopted() {
     let busy = |roll: &str| {
-        let stage = Stage::new(roll);
-        let mut state = stage.service.state();
+        let fixture = Fixture::new(roll);
+        let mut state = fixture.service.state();
         state
             .template
             .versions
@@ -301,16 +305,16 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
             true,
         );
         drop(state);
-        stage
+        fixture
     };
     let refused = busy("").roll().await;
     assert_eq!(refused.code, 16);
-    insta::assert_snapshot!(refused.words);
+    insta::assert_snapshot!(refused.text);
 
     let waiting = busy("");
     let wait = Request {
         busy: Busy::Wait,
-        ..Stage::request()
+        ..Fixture::request()
     };
     // It went to the very image: nothing is left to do but to prove it.
     assert_eq!(waiting.verb("roll", &wait).await.code, 0);
@@ -319,7 +323,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
     let adopting = busy("");
     let adopt = Request {
         busy: Busy::Adopt,
-        ..Stage::request()
+        ..Fixture::request()
     };
     assert_eq!(adopting.verb("roll", &adopt).await.code, 0);
     adopting.assert_rolled("adopted");
@@ -329,7 +333,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
     let other = Request {
         busy: Busy::Adopt,
         image: Some(sample::image("ami-0")),
-        ..Stage::request()
+        ..Fixture::request()
     };
     assert_eq!(elsewhere.verb("roll", &other).await.code, 16);
 
@@ -341,16 +345,16 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
 
 #[tokio::test]
 async fn a_group_on_latest_is_pinned_first() {
-    let stage = Stage::new("");
-    stage.service.state().save(SavedVersion::Latest);
-    assert_eq!(stage.roll().await.code, 3);
+    let fixture = Fixture::new("");
+    fixture.service.state().save(SavedVersion::Latest);
+    assert_eq!(fixture.roll().await.code, 3);
     let request = Request {
         consents: vec![Consent::PinFirst],
-        ..Stage::request()
+        ..Fixture::request()
     };
-    assert_eq!(stage.verb("roll", &request).await.code, 0);
-    stage.assert_rolled("pinned");
-    let state = stage.service.state();
+    assert_eq!(fixture.verb("roll", &request).await.code, 0);
+    fixture.assert_rolled("pinned");
+    let state = fixture.service.state();
     let at = |name| state.calls.iter().position(|call| *call == name).unwrap();
     assert!(at("save_version") < at("start_refresh"));
 }
@@ -363,22 +367,22 @@ async fn every_ending_of_the_service_has_its_code() {
         (RefreshStatus::RollbackFailed, 12),
         (RefreshStatus::Cancelled, 13),
     ] {
-        let stage = Stage::new("");
-        stage.service.state().meanwhile = Some(("start_refresh", |_| {}));
-        stage.service.state().statuses = vec![
+        let fixture = Fixture::new("");
+        fixture.service.state().meanwhile = Some(("start_refresh", |_| {}));
+        fixture.service.state().statuses = vec![
             RefreshStatus::Unknown("Marinating".into()),
             RefreshStatus::InProgress,
             status.clone(),
         ]
         .into();
-        assert_eq!(stage.roll().await.code, code, "{status}");
-        assert_eq!(stage.pointers()[1].as_deref(), Some("ami-1"), "{status}");
+        assert_eq!(fixture.roll().await.code, code, "{status}");
+        assert_eq!(fixture.pointers()[1].as_deref(), Some("ami-1"), "{status}");
     }
 }
 
 #[tokio::test]
 async fn a_finished_fleet_that_is_not_in_order_is_not_verified() {
-    let mut limping = Stage::new("");
+    let mut limping = Fixture::new("");
     limping.settings.verify_timeout = Some(Duration::from_millis(20));
     limping
         .service
@@ -389,70 +393,70 @@ async fn a_finished_fleet_that_is_not_in_order_is_not_verified() {
     assert_eq!(ended.code, 14);
     assert!(
         ended
-            .words
+            .text
             .contains("unhealthy to its target group Target.Timeout"),
         "{}",
-        ended.words
+        ended.text
     );
     assert_eq!(limping.pointers()[1].as_deref(), Some("ami-1"));
 
-    let protected = Stage::new("");
+    let protected = Fixture::new("");
     protected.service.state().group.members[1].protected = true;
     let ended = protected.roll().await;
     assert_eq!(ended.code, 14);
     assert!(
         ended
-            .words
+            .text
             .contains("i-2 runs version 7, not 8, protected from scale-in"),
         "{}",
-        ended.words
+        ended.text
     );
 }
 
 #[tokio::test]
 async fn an_empty_fleet_gets_its_version_saved() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     {
-        let mut state = stage.service.state();
+        let mut state = fixture.service.state();
         state.group.members.clear();
         state.running.clear();
         state.group.size.desired = 0;
     }
-    assert_eq!(stage.roll().await.code, 0);
-    assert_eq!(stage.service.state().saved(), SavedVersion::Number(8));
+    assert_eq!(fixture.roll().await.code, 0);
+    assert_eq!(fixture.service.state().saved(), SavedVersion::Number(8));
 }
 
 #[tokio::test]
 async fn smoke_tests_at_checkpoints_and_at_the_end_send_the_fleet_back() {
     let test = "smoke_test = [\"probe\"]\ncheckpoints = [30]";
     let no = || Err("exit status: 1: order lost".to_owned());
-    let passing = Stage::new(test);
+    let passing = Fixture::new(test);
     assert_eq!(passing.roll().await.code, 0);
     passing.assert_rolled("passed");
 
-    let early = Stage::new(test);
+    let early = Fixture::new(test);
     early.smoke.0.lock().unwrap().push_back(no());
     let ended = early.roll().await;
     assert_eq!(ended.code, 18);
     assert!(
         ended
-            .words
+            .text
             .contains("the smoke test failed: exit status: 1: order lost"),
         "{}",
-        ended.words
+        ended.text
     );
     early.assert_back();
 
-    let late = Stage::new(test);
+    let late = Fixture::new(test);
     late.smoke.0.lock().unwrap().extend([Ok(()), no()]);
     let ended = late.roll().await;
     assert_eq!(ended.code, 18);
     assert!(
         ended
-            .words
+            .text
             .contains("all members are back on version 7 with ami-1"),
         "{}",
-        ended.words
+        ended.text
     );
     late.assert_back();
     assert_eq!(late.service.state().refreshes.len(), 2);
@@ -460,34 +464,34 @@ async fn smoke_tests_at_checkpoints_and_at_the_end_send_the_fleet_back() {
 
 #[tokio::test]
 async fn rollback_turns_an_active_refresh_around() {
-    let mut stage = Stage::new("");
-    stage.settings.watch_timeout = Some(Duration::ZERO);
-    assert_eq!(stage.roll().await.code, 15);
-    stage.settings = hasty(sample::settings(""));
-    let told = stage.output.story().len();
-    let ended = stage.rollback().await;
-    assert_eq!(ended.code, 0, "{}", ended.words);
-    insta::assert_snapshot!(normal(&stage.output.story()[told..].join("\n")));
-    stage.assert_back();
+    let mut fixture = Fixture::new("");
+    fixture.settings.watch_timeout = Some(Duration::ZERO);
+    assert_eq!(fixture.roll().await.code, 15);
+    fixture.settings = fast(sample::settings(""));
+    let told = fixture.output.messages().len();
+    let ended = fixture.rollback().await;
+    assert_eq!(ended.code, 0, "{}", ended.text);
+    insta::assert_snapshot!(normal(&fixture.output.messages()[told..].join("\n")));
+    fixture.assert_back();
 }
 
 #[tokio::test]
 async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
     for recorded in [true, false] {
-        let stage = Stage::new("");
-        assert_eq!(stage.roll().await.code, 0);
+        let fixture = Fixture::new("");
+        assert_eq!(fixture.roll().await.code, 0);
         // What ran before may never have seen a gate: it has served, which is proof enough.
-        for image in stage.service.state().images.values_mut() {
+        for image in fixture.service.state().images.values_mut() {
             image.tags.clear();
         }
         if !recorded {
-            for entry in std::fs::read_dir(stage.runs.path()).unwrap() {
+            for entry in std::fs::read_dir(fixture.runs.path()).unwrap() {
                 std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
             }
         }
-        let ended = stage.rollback().await;
-        assert_eq!(ended.code, 0, "{}", ended.words);
-        let state = stage.service.state();
+        let ended = fixture.rollback().await;
+        assert_eq!(ended.code, 0, "{}", ended.text);
+        let state = fixture.service.state();
         let back = if recorded { 7 } else { 9 };
         assert_eq!(
             (state.on(back), state.saved()),
@@ -495,7 +499,7 @@ async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
         );
         drop(state);
         assert_eq!(
-            stage.pointers(),
+            fixture.pointers(),
             ["ami-2", "ami-1", "ami-1"].map(|image| Some(image.into())),
             "the release that was left is not to come back by itself"
         );
@@ -504,55 +508,51 @@ async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
 
 #[tokio::test]
 async fn rollback_with_nothing_known_says_so() {
-    let stage = Stage::new("");
-    let ended = stage.rollback().await;
+    let fixture = Fixture::new("");
+    let ended = fixture.rollback().await;
     assert_eq!(ended.code, 3);
     assert!(
         ended
-            .words
+            .text
             .contains("nothing is known of what group shop ran before"),
         "{}",
-        ended.words
+        ended.text
     );
 }
 
 #[tokio::test]
 async fn watch_without_a_refresh_says_so() {
-    let ended = Stage::new("").watch().await;
+    let ended = Fixture::new("").watch().await;
     assert_eq!(ended.code, 3);
-    assert!(
-        ended.words.contains("has had no refresh"),
-        "{}",
-        ended.words
-    );
+    assert!(ended.text.contains("has had no refresh"), "{}", ended.text);
 }
 
 #[tokio::test]
 async fn no_group_and_no_candidate_are_named() {
-    let stage = Stage::new("");
-    stage.service.state().group.name = "other".parse().unwrap();
-    let ended = stage.roll().await;
+    let fixture = Fixture::new("");
+    fixture.service.state().group.name = "other".parse().unwrap();
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
         ended
-            .words
+            .text
             .contains("there is no Auto Scaling group shop in us-east-1"),
         "{}",
-        ended.words
+        ended.text
     );
-    let stage = Stage::new("");
-    stage
+    let fixture = Fixture::new("");
+    fixture
         .service
         .state()
         .parameters
         .remove("/imagebuilder/shop/candidate");
-    let ended = stage.roll().await;
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
         ended
-            .words
+            .text
             .contains("/imagebuilder/shop/candidate points at no image"),
         "{}",
-        ended.words
+        ended.text
     );
 }

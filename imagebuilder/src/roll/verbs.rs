@@ -21,7 +21,7 @@ use super::run::{RefreshRun, fact};
 use super::start::{self, refused};
 use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
-use super::{RollContext, look, show, versions};
+use super::{RollContext, observe, show, versions};
 use crate::advice::quoted;
 use crate::cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
@@ -70,11 +70,11 @@ pub(crate) async fn roll(
 ) -> Result<Exit> {
     let image = match &request.image {
         Some(image) => image.clone(),
-        None => preflight::looked(context, Verb::Roll, candidate(context).await).await?,
+        None => preflight::explain_denial(context, Verb::Roll, candidate(context).await).await?,
     };
-    let goal = look::goal(context.cloud, &image).await;
-    let goal = preflight::looked(context, Verb::Roll, goal).await?;
-    go(context, &goal, request, runs).await
+    let goal = observe::goal(context.cloud, &image).await;
+    let goal = preflight::explain_denial(context, Verb::Roll, goal).await?;
+    plan_and_start(context, &goal, request, runs).await
 }
 
 /// The image that was baked last and not rolled yet.
@@ -93,7 +93,7 @@ async fn candidate(context: &RollContext<'_>) -> Result<ImageId> {
 }
 
 /// Plans for a goal and carries the plan out.
-async fn go(
+async fn plan_and_start(
     context: &RollContext<'_>,
     goal: &Goal,
     request: &Request,
@@ -108,13 +108,13 @@ async fn go(
     } = context;
     loop {
         let step = output.step("look", format!("look at group {}", settings.group));
-        let look = look::fleet(cloud, image, &settings.group);
-        let looked = context.unless_asked(look).await.transpose();
+        let observe = observe::fleet(cloud, image, &settings.group);
+        let explain_denial = context.unless_cancelled(observe).await.transpose();
         let verb = match goal.direction {
             Direction::Forward => Verb::Roll,
             Direction::Back => Verb::WayBack,
         };
-        let Some(view) = preflight::looked(context, verb, looked).await? else {
+        let Some(view) = preflight::explain_denial(context, verb, explain_denial).await? else {
             step.failed("stopped");
             return Err(stopped_early().into());
         };
@@ -126,7 +126,7 @@ async fn go(
         let plan = match decide(&view, goal, settings, &request.consents) {
             Decision::Roll(plan) => *plan,
             Decision::NothingToDo(target) => {
-                return already(context, &view, target, goal.direction, request).await;
+                return nothing_to_do(context, &view, target, goal.direction, request).await;
             }
             Decision::Refuse(refusal) => {
                 let active = matches!(refusal.kind, RefusalKind::RefreshActive(_));
@@ -134,15 +134,15 @@ async fn go(
                     Busy::Wait if active => {
                         let limits = limits(&view, settings, &preferences(&view, settings));
                         if let Some(active) = drive::until_free(context, limits.watch).await? {
-                            return Err(waited_in_vain(context, &active).into());
+                            return Err(wait_timed_out(context, &active).into());
                         }
                         continue;
                     }
                     Busy::Adopt if active => {
                         if let Some(run) = adoptable(context, &view, &goal.image) {
-                            output.say(format!("adopting refresh {}", run.refresh));
+                            output.info(format!("adopting refresh {}", run.refresh));
                             preflight::warn(context, &[Verb::Watch], &view).await;
-                            return onward(context, &run, None).await;
+                            return drive_and_conclude(context, &run, None).await;
                         }
                     }
                     Busy::Refuse | Busy::Wait | Busy::Adopt => {}
@@ -151,7 +151,7 @@ async fn go(
             }
         };
         for line in show::plan(&plan) {
-            output.say(line);
+            output.info(line);
         }
         preflight::refuse(context, &plan).await?;
         if request.extent == Extent::Plan {
@@ -160,7 +160,7 @@ async fn go(
             }
             return Ok(Exit::Done);
         }
-        if context.cancel.is_asked() {
+        if context.cancel.is_requested() {
             return Err(stopped_early().into());
         }
         let mut ledger = Ledger::begin(runs, run_id()?, "roll", image.as_str(), &cloud.region)?;
@@ -171,7 +171,7 @@ async fn go(
                 return Err(error);
             }
         };
-        return onward(context, &run, Some(ledger)).await;
+        return drive_and_conclude(context, &run, Some(ledger)).await;
     }
 }
 
@@ -181,8 +181,8 @@ fn stopped_early() -> Failure {
 }
 
 /// Another refresh was still active when the time for waiting was over, or the operator's patience.
-fn waited_in_vain(context: &RollContext<'_>, active: &str) -> Failure {
-    let exit = if context.cancel.is_asked() {
+fn wait_timed_out(context: &RollContext<'_>, active: &str) -> Failure {
+    let exit = if context.cancel.is_requested() {
         Exit::Cancelled
     } else {
         Exit::WatchTimedOut
@@ -195,14 +195,14 @@ fn waited_in_vain(context: &RollContext<'_>, active: &str) -> Failure {
 }
 
 /// The group is where it should be: prove it, and mend the pointers if they lag.
-async fn already(
+async fn nothing_to_do(
     context: &RollContext<'_>,
     view: &FleetView,
     target: Target,
     direction: Direction,
     request: &Request,
 ) -> Result<Exit> {
-    context.output.say(format!(
+    context.output.info(format!(
         "nothing to do: group {} is on version {} with {}, and so is every member that can be replaced",
         view.group, target.version, target.image
     ));
@@ -299,7 +299,7 @@ fn recorded(journal: &Journal, name: &str) -> Option<Target> {
 }
 
 /// Drives a refresh and says how it ended.
-async fn onward(
+async fn drive_and_conclude(
     context: &RollContext<'_>,
     run: &RefreshRun,
     mut ledger: Option<Ledger>,
@@ -310,8 +310,8 @@ async fn onward(
 
 /// Goes on with the active refresh, or looks what became of the last one.
 pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit> {
-    let view = look::fleet(context.cloud, context.image, &context.settings.group).await;
-    let view = preflight::looked(context, Verb::Watch, view).await?;
+    let view = observe::fleet(context.cloud, context.image, &context.settings.group).await;
+    let view = preflight::explain_denial(context, Verb::Watch, view).await?;
     let group = &view.group;
     let Some(refresh) = &view.refresh else {
         return Err(Exit::Refused
@@ -323,7 +323,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
     };
     context
         .output
-        .say(format!("refresh {} of group {group}", refresh.id));
+        .info(format!("refresh {} of group {group}", refresh.id));
     let ledger = journal_of(context, runs, refresh)?;
     let recorded = ledger.as_ref().map(Ledger::journal).and_then(recorded_of);
     let mut run = run_of(
@@ -340,7 +340,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
             // Nobody here recorded it: what goes to an image that has served already goes back.
             None => {
                 let pointed = pointed(context).await;
-                let pointed = preflight::looked(context, Verb::Watch, pointed).await?;
+                let pointed = preflight::explain_denial(context, Verb::Watch, pointed).await?;
                 let served = [pointed.current, pointed.previous];
                 if served.contains(&Some(run.target.image.clone())) {
                     Direction::Back
@@ -350,7 +350,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
             }
         };
     }
-    if let Launches::Gone { id, name } = &view.launches {
+    if let Launches::Deleted { id, name } = &view.launches {
         return Err(template_gone(group.as_str(), id, name).into());
     }
     let Some(run) = run else {
@@ -370,7 +370,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
     let verbs = [Verb::Watch, Verb::WayBack];
     let verbs = if may_go_back { &verbs[..] } else { &verbs[..1] };
     preflight::warn(context, verbs, &view).await;
-    onward(context, &run, ledger).await
+    drive_and_conclude(context, &run, ledger).await
 }
 
 /// The journal of the run that started a refresh, unless its process lives or it ran elsewhere. A
@@ -412,27 +412,29 @@ pub(crate) async fn rollback(
 ) -> Result<Exit> {
     let group = &context.settings.group;
     // A refresh that ends while it is being turned around is looked at once more.
-    for _ in 0..TURNS {
-        let view = look::fleet(context.cloud, context.image, group).await;
-        let view = preflight::looked(context, Verb::Rollback, view).await?;
+    for _ in 0..ROLLBACK_ATTEMPTS {
+        let view = observe::fleet(context.cloud, context.image, group).await;
+        let view = preflight::explain_denial(context, Verb::Rollback, view).await?;
         let recorded = all_recorded(context, runs)?;
         // An active refresh is brought back by the service, whatever the pointers say.
         let pointed = match view.active_refresh() {
             Some(_) => Pointed::default(),
-            None => preflight::looked(context, Verb::WayBack, pointed(context).await).await?,
+            None => {
+                preflight::explain_denial(context, Verb::WayBack, pointed(context).await).await?
+            }
         };
         let (image, version) = match before::way_back(&view, &recorded, &pointed) {
             WayBack::Service => {
                 let Some(active) = view.active_refresh() else {
                     continue;
                 };
-                match turn_around(context, &view, active, request, runs).await? {
+                match roll_back_active(context, &view, active, request, runs).await? {
                     Some(exit) => return Ok(exit),
                     None => continue,
                 }
             }
             WayBack::Saved(to) => {
-                context.output.say(format!(
+                context.output.info(format!(
                     "the last refresh of group {group} ended half-way: going back to version {}, which the group is saved on",
                     to.version
                 ));
@@ -443,11 +445,11 @@ pub(crate) async fn rollback(
             WayBack::Done(to) => {
                 context
                     .output
-                    .say(format!("group {group} was brought back already"));
-                return already(context, &view, to, Direction::Back, request).await;
+                    .info(format!("group {group} was brought back already"));
+                return nothing_to_do(context, &view, to, Direction::Back, request).await;
             }
             WayBack::Unknown => {
-                if let Launches::Gone { id, name } = &view.launches {
+                if let Launches::Deleted { id, name } = &view.launches {
                     return Err(template_gone(group.as_str(), id, name).into());
                 }
                 return Err(Exit::Refused
@@ -460,11 +462,11 @@ pub(crate) async fn rollback(
                     .into());
             }
         };
-        let goal = look::goal(context.cloud, &image).await;
-        let mut goal = preflight::looked(context, Verb::WayBack, goal).await?;
+        let goal = observe::goal(context.cloud, &image).await;
+        let mut goal = preflight::explain_denial(context, Verb::WayBack, goal).await?;
         goal.version = version;
         goal.direction = Direction::Back;
-        return go(context, &goal, request, runs).await;
+        return plan_and_start(context, &goal, request, runs).await;
     }
     Err(Exit::RefreshActive
         .error(format!(
@@ -487,7 +489,7 @@ fn template_gone(group: &str, id: &str, name: &str) -> Failure {
 }
 
 /// How often a rollback looks anew when a refresh ended under its hands.
-const TURNS: u32 = 3;
+const ROLLBACK_ATTEMPTS: u32 = 3;
 
 /// What runs that are over recorded here of refreshes of this group, newest first.
 fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<Recorded>> {
@@ -507,7 +509,7 @@ fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<Recorded>>
 }
 
 /// Rolls the active refresh back and watches it; `None` when it ended before it could be.
-async fn turn_around(
+async fn roll_back_active(
     context: &RollContext<'_>,
     view: &FleetView,
     active: &Refresh,
@@ -515,7 +517,7 @@ async fn turn_around(
     runs: &Path,
 ) -> Result<Option<Exit>> {
     let group = &view.group;
-    context.output.say(format!(
+    context.output.info(format!(
         "refresh {} of group {group} is active ({}, {} %): rolling it back",
         active.id, active.status, active.percent
     ));
@@ -561,20 +563,20 @@ async fn turn_around(
         Finish::Ended {
             ending: Ending::RolledBack,
             ..
-        } => match back_on(context, &run).await? {
-            Back::Verified(text) => {
+        } => match verify_rollback(context, &run).await? {
+            Rollback::Verified(text) => {
                 end(ledger, "rolled back on request")?;
-                context.output.say(text);
+                context.output.info(text);
                 Ok(Some(Exit::Done))
             }
-            Back::Unverified(text) => {
+            Rollback::Unverified(text) => {
                 let failure = Exit::Unverified
                     .error(format!("refresh {} of group {group} was rolled back, but {text}", run.refresh))
                     .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback");
                 end(ledger, &failure.to_string())?;
                 Err(failure.into())
             }
-            Back::Detached(why) => conclude_undriven(context, &why),
+            Rollback::Detached(why) => still_running(context, &why),
         },
         // It was faster than our call: go back from where it ended.
         Finish::Proven | Finish::Unproven(_) => Ok(None),
@@ -583,7 +585,7 @@ async fn turn_around(
 }
 
 /// Whether a fleet that the service rolled back is really back.
-enum Back {
+enum Rollback {
     /// It is: in words.
     Verified(String),
     /// It is not proven: why.
@@ -593,22 +595,22 @@ enum Back {
 }
 
 /// Proves that the fleet is back.
-async fn back_on(context: &RollContext<'_>, run: &RefreshRun) -> Result<Back> {
+async fn verify_rollback(context: &RollContext<'_>, run: &RefreshRun) -> Result<Rollback> {
     let Some(previous) = &run.previous else {
-        return Ok(Back::Unverified(
+        return Ok(Rollback::Unverified(
             "where to is not known here, so it is not verified".into(),
         ));
     };
     let to = format!("version {} with {}", previous.version, previous.image);
     Ok(match drive::prove(context, previous, run.limits).await? {
-        Finish::Proven => Back::Verified(format!("all members are back on {to}")),
-        Finish::Unproven(flaws) => Back::Unverified(format!(
+        Finish::Proven => Rollback::Verified(format!("all members are back on {to}")),
+        Finish::Unproven(flaws) => Rollback::Unverified(format!(
             "not every member is proven to be back on {to}: {flaws}"
         )),
-        Finish::Gone(what) => Back::Unverified(what),
-        Finish::Detached(why) => Back::Detached(why),
+        Finish::Missing(what) => Rollback::Unverified(what),
+        Finish::Detached(why) => Rollback::Detached(why),
         // Proving ends no refresh.
-        Finish::Ended { reason, .. } => Back::Unverified(reason),
+        Finish::Ended { reason, .. } => Rollback::Unverified(reason),
     })
 }
 
@@ -632,7 +634,7 @@ async fn conclude(
                     target.version, target.image
                 ))
                 .hint("nothing was turned around: the release is not what the test fails on"),
-            Some(Err(why)) => return go_back(context, run, why, ledger).await,
+            Some(Err(why)) => return return_after_failed_test(context, run, why, ledger).await,
         },
         Finish::Unproven(flaws) => Exit::Unverified
             .error(format!(
@@ -644,26 +646,26 @@ async fn conclude(
                 }
                 Direction::Back => "verify again: imagebuilder roll watch",
             }),
-        Finish::Gone(what) => gone(context, run, &what),
-        Finish::Detached(why) => return conclude_undriven(context, &why),
+        Finish::Missing(what) => missing(context, run, &what),
+        Finish::Detached(why) => return still_running(context, &why),
         Finish::Ended {
             ending: Ending::RolledBack,
             stopped,
             lost,
             reason,
-        } => match back_on(context, run).await? {
-            Back::Verified(text) => {
-                context.output.say(text);
+        } => match verify_rollback(context, run).await? {
+            Rollback::Verified(text) => {
+                context.output.info(text);
                 ended(context, run, Ending::RolledBack, stopped.as_ref(), &lost, &reason)
             }
-            Back::Unverified(text) => Exit::RollbackFailed
+            Rollback::Unverified(text) => Exit::RollbackFailed
                 .error(format!(
                     "refresh {refresh} of group {group} to {} was rolled back by the service ({}), but {text}",
                     target.image,
                     why(stopped.as_ref(), &lost, &reason)
                 ))
                 .hint("see the members: imagebuilder status\nverify again: imagebuilder roll rollback"),
-            Back::Detached(why) => return conclude_undriven(context, &why),
+            Rollback::Detached(why) => return still_running(context, &why),
         },
         Finish::Ended {
             ending,
@@ -677,7 +679,7 @@ async fn conclude(
 }
 
 /// We stopped watching: that is not the end of the run, so its journal stays open.
-fn conclude_undriven<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
+fn still_running<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
     let group = &context.settings.group;
     Err(Exit::WatchTimedOut
         .error(format!(
@@ -688,7 +690,7 @@ fn conclude_undriven<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
 }
 
 /// The group, or the refresh, disappeared while it was watched.
-fn gone(context: &RollContext<'_>, run: &RefreshRun, what: &str) -> Failure {
+fn missing(context: &RollContext<'_>, run: &RefreshRun, what: &str) -> Failure {
     Exit::RollFailed
         .error(format!(
             "refresh {} to {} cannot be followed any more: {what}",
@@ -823,7 +825,7 @@ async fn proven(
 }
 
 /// The last smoke test failed when the refresh was over: go back by a refresh of its own.
-async fn go_back(
+async fn return_after_failed_test(
     context: &RollContext<'_>,
     run: &RefreshRun,
     why: String,
@@ -832,7 +834,7 @@ async fn go_back(
     let group = &context.settings.group;
     context
         .output
-        .say(format!("smoke test failed at the end: {why}"));
+        .info(format!("smoke test failed at the end: {why}"));
     let (Some(previous), Some(mut ledger)) = (&run.previous, ledger) else {
         return Err(Exit::SmokeTestFailed
             .error(format!(
@@ -846,11 +848,11 @@ async fn go_back(
         fact::STOPPED,
         drive::stopped_because(&Cause::SmokeTest(why.clone())),
     )?;
-    let mut goal = look::goal(context.cloud, &previous.image).await?;
+    let mut goal = observe::goal(context.cloud, &previous.image).await?;
     goal.version = Some(previous.version);
     goal.direction = Direction::Back;
     let consents: [Consent; 0] = [];
-    let view = look::fleet(context.cloud, context.image, group).await?;
+    let view = observe::fleet(context.cloud, context.image, group).await?;
     let finish = match decide(&view, &goal, context.settings, &consents) {
         Decision::Refuse(refusal) => {
             return Err(refused(refusal.kind, refusal.reason, refusal.hint).into());
@@ -866,12 +868,12 @@ async fn go_back(
             "the smoke test of group {group} on {} failed ({why}); all members are back on version {} with {}",
             run.target.image, previous.version, previous.image
         )),
-        Finish::Detached(why) => return conclude_undriven(context, &why),
-        finish @ (Finish::Unproven(_) | Finish::Ended { .. } | Finish::Gone(_)) => {
+        Finish::Detached(why) => return still_running(context, &why),
+        finish @ (Finish::Unproven(_) | Finish::Ended { .. } | Finish::Missing(_)) => {
             let how = match finish {
                 Finish::Unproven(flaws) => flaws.to_string(),
                 Finish::Ended { reason, lost, .. } => self::why(None, &lost, &reason),
-                Finish::Gone(what) => what,
+                Finish::Missing(what) => what,
                 Finish::Proven | Finish::Detached(_) => String::new(),
             };
             Exit::RollbackFailed

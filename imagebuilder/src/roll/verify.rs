@@ -133,7 +133,7 @@ fn saved_elsewhere(view: &FleetView, target: &Target) -> Option<String> {
             "is saved on version {} of template {}",
             template.saved, template.name
         )),
-        Launches::Gone { id, .. } => Some(format!(
+        Launches::Deleted { id, .. } => Some(format!(
             "launches from launch template {id}, which does not exist any more"
         )),
         Launches::Configuration { .. } | Launches::Mixed { .. } => {
@@ -200,12 +200,12 @@ fn flaw_of(
     if !view.target_groups.is_empty() && member.targets.is_empty() {
         return Some(("is in no target group".into(), Nature::Settling));
     }
-    if let Some(sick) = member.targets.iter().find(|one| !one.is_healthy()) {
-        let space = if sick.reason.is_empty() { "" } else { " " };
+    if let Some(unhealthy) = member.targets.iter().find(|one| !one.is_healthy()) {
+        let space = if unhealthy.reason.is_empty() { "" } else { " " };
         return Some((
             format!(
                 "is {} to its target group{space}{}",
-                sick.state, sick.reason
+                unhealthy.state, unhealthy.reason
             ),
             Nature::Settling,
         ));
@@ -214,7 +214,7 @@ fn flaw_of(
         return records.then(|| ("has no registry record".into(), Nature::Settling));
     };
     if record.verdict != Verdict::Fit {
-        let word = verdict_word(record.verdict);
+        let word = verdict_text(record.verdict);
         let colon = if record.reason.is_empty() { "" } else { ": " };
         return Some((
             format!("calls itself {word}{colon}{}", record.reason),
@@ -230,7 +230,7 @@ fn flaw_of(
 }
 
 /// A verdict as the registry spells it.
-pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict_text(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Judging => "judging",
         Verdict::Fit => "fit",
@@ -250,7 +250,7 @@ pub(crate) struct Rounds {
 
 /// What a look at a finished fleet leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proof {
+pub(crate) enum Verification {
     /// Look again.
     Again,
     /// Every member was in order often enough in a row.
@@ -268,7 +268,7 @@ impl Rounds {
         rounds: u32,
         limit: Duration,
         verified: Duration,
-    ) -> Proof {
+    ) -> Verification {
         self.good = if flaws.is_empty() { self.good + 1 } else { 0 };
         let hopeless = flaws.iter().any(|flaw| flaw.nature == Nature::Lasting)
             && flaws
@@ -276,12 +276,12 @@ impl Rounds {
                 .all(|flaw| flaw.nature == Nature::Lasting || flaw.instance.is_none());
         self.hopeless = if hopeless { self.hopeless + 1 } else { 0 };
         if self.good >= rounds {
-            Proof::Proven
+            Verification::Proven
         // A look that found nothing wrong is no reason to give up, however late it is.
         } else if self.hopeless >= rounds || (verified >= limit && !flaws.is_empty()) {
-            Proof::GiveUp
+            Verification::GiveUp
         } else {
-            Proof::Again
+            Verification::Again
         }
     }
 
@@ -476,24 +476,35 @@ mod tests {
         let lasting = [flaw(Nature::Lasting)];
         let both = [flaw(Nature::Lasting), flaw(Nature::Settling)];
         let early = Duration::from_secs(1);
-        let run = |looks: &[&[Flaw]]| {
+        let run = |polls: &[&[Flaw]]| {
             let mut rounds = Rounds::default();
-            looks
+            polls
                 .iter()
                 .map(|flaws| rounds.observe(flaws, 2, LIMIT, early))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(run(&[&[], &[]]), [Proof::Again, Proof::Proven]);
+        assert_eq!(
+            run(&[&[], &[]]),
+            [Verification::Again, Verification::Proven]
+        );
         assert_eq!(
             run(&[&[], &settling, &[], &[]]),
-            [Proof::Again, Proof::Again, Proof::Again, Proof::Proven]
+            [
+                Verification::Again,
+                Verification::Again,
+                Verification::Again,
+                Verification::Proven
+            ]
         );
-        assert_eq!(run(&[&lasting, &lasting]), [Proof::Again, Proof::GiveUp]);
+        assert_eq!(
+            run(&[&lasting, &lasting]),
+            [Verification::Again, Verification::GiveUp]
+        );
         // While anything else still settles, nothing is given up before its time.
-        assert_eq!(run(&[&both, &both, &both]), [Proof::Again; 3]);
+        assert_eq!(run(&[&both, &both, &both]), [Verification::Again; 3]);
         let late = |flaws: &[Flaw]| Rounds::default().observe(flaws, 2, LIMIT, LIMIT);
-        assert_eq!(late(&settling), Proof::GiveUp);
+        assert_eq!(late(&settling), Verification::GiveUp);
         // Giving up has a reason.
-        assert_eq!(late(&[]), Proof::Again);
+        assert_eq!(late(&[]), Verification::Again);
     }
 }

@@ -104,7 +104,7 @@ pub(crate) async fn clean(context: &RollContext<'_>, run: &RefreshRun, own: &mut
     };
     match delete_unused(context, run, keep, own).await {
         Ok(()) => {}
-        Err(error) => context.output.say(format!(
+        Err(error) => context.output.info(format!(
             "template versions that are not used any more stay: {error:#}"
         )),
     }
@@ -145,7 +145,7 @@ async fn delete_unused(
     let in_use = match in_use(context, run).await? {
         InUse::Numbers(numbers) => numbers,
         InUse::Unknown(why) => {
-            context.output.say(format!(
+            context.output.info(format!(
                 "the {} versions of launch template {id} that rolls made stay: {why}",
                 all.len()
             ));

@@ -1,7 +1,7 @@
 //! The fleet as one look found it: plain data for [`plan`](super::plan), [`watch`](super::watch)
 //! and [`verify`](super::verify).
 //!
-//! Nothing here decides or acts; [`look`](super::look) puts it together.
+//! Nothing here decides or acts; [`observe`](super::observe) puts it together.
 
 use contract::registry::Verdict;
 
@@ -76,7 +76,7 @@ pub(crate) enum Launches {
         feature: MixedFeature,
     },
     /// A launch template that was deleted.
-    Gone {
+    Deleted {
         /// `lt-…`.
         id: String,
         /// The name it had.

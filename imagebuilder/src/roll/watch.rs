@@ -14,7 +14,7 @@ use crate::exit::Exit;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Nothing but to look again; what is being waited for, for people.
-    Look(String),
+    Poll(String),
     /// Run the smoke test: this percentage of the fleet is new.
     Test(u32),
     /// Make the service stop, for this reason: back where it can, else cancelled.
@@ -101,7 +101,7 @@ pub(crate) fn watch(
     if watched >= limit {
         return Next::Detach;
     }
-    Next::Look(waiting_for(refresh))
+    Next::Poll(waiting_for(refresh))
 }
 
 /// What a refresh on its way forward calls for, if anything.
@@ -206,16 +206,16 @@ mod tests {
 
     #[test]
     fn every_status_has_its_next_step() {
-        let look = |text: &str| Next::Look(text.into());
+        let poll = |text: &str| Next::Poll(text.into());
         for (status, expected) in [
-            ("Pending", look("Pending 0 %")),
-            ("InProgress", look("InProgress 0 %")),
-            ("Baking", look("Baking 0 %")),
-            ("Cancelling", look("Cancelling 0 %")),
-            ("RollbackInProgress", look("RollbackInProgress 0 %")),
+            ("Pending", poll("Pending 0 %")),
+            ("InProgress", poll("InProgress 0 %")),
+            ("Baking", poll("Baking 0 %")),
+            ("Cancelling", poll("Cancelling 0 %")),
+            ("RollbackInProgress", poll("RollbackInProgress 0 %")),
             (
                 "Marinating",
-                look(
+                poll(
                     "Marinating 0 % (a status this program does not know; taken as still running)",
                 ),
             ),
@@ -238,7 +238,7 @@ mod tests {
                 .into();
         assert_eq!(
             next(&refresh),
-            Next::Look(
+            Next::Poll(
                 "InProgress 33 %: Waiting for instances to warm up before continuing. For example: \
                  i-1 is warming up."
                     .into()
@@ -258,7 +258,7 @@ mod tests {
                 Direction::Forward,
             )
         };
-        assert!(matches!(at("InProgress", 59), Next::Look(_)));
+        assert!(matches!(at("InProgress", 59), Next::Poll(_)));
         assert_eq!(at("InProgress", 60), Next::Detach);
         assert_eq!(at("Marinating", 60), Next::Detach);
         assert_eq!(at("RollbackInProgress", 60), Next::Detach);
@@ -283,7 +283,7 @@ mod tests {
             stop
         );
         assert_eq!(at(&both, "Pending", two, &fresh, Direction::Forward), stop);
-        let goes_on = |next| assert!(matches!(next, Next::Look(_)), "{next:?}");
+        let goes_on = |next| assert!(matches!(next, Next::Poll(_)), "{next:?}");
         goes_on(at(
             &both[..1],
             "InProgress",
@@ -356,14 +356,14 @@ mod tests {
             let roll = "smoke_test = [\"true\"]\ncheckpoints = [20, 50]";
             decide(&refresh, &[], roll, &progress, 0, Direction::Forward)
         };
-        assert!(matches!(decide("InProgress", 19, 0), Next::Look(_)));
+        assert!(matches!(decide("InProgress", 19, 0), Next::Poll(_)));
         assert_eq!(decide("InProgress", 20, 0), Next::Test(20));
-        assert!(matches!(decide("InProgress", 30, 20), Next::Look(_)));
+        assert!(matches!(decide("InProgress", 30, 20), Next::Poll(_)));
         // Checkpoints the service jumped over need no test of their own.
         assert_eq!(decide("InProgress", 60, 0), Next::Test(50));
-        assert!(matches!(decide("InProgress", 100, 50), Next::Look(_)));
+        assert!(matches!(decide("InProgress", 100, 50), Next::Poll(_)));
         assert_eq!(decide("Baking", 100, 50), Next::Test(100));
-        assert!(matches!(decide("Baking", 100, 100), Next::Look(_)));
+        assert!(matches!(decide("Baking", 100, 100), Next::Poll(_)));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::types::{ResourceType, Tag, TagSpecification};
 use tokio::process::Command;
 
-use crate::house::{self, House, dial, text, until};
+use crate::fixture::{self, Fixture, dial, text, until};
 use crate::permissions::{Action, Need, Verb, needed};
 
 /// A run of nobody here, dead for long.
@@ -17,7 +17,7 @@ const DEAD: &str = "20250101T000000Z-bake-00000a";
 /// Denies each action alone, and runs `imagebuilder`; a row that a command can do without together with another that it cannot,
 /// so that it does not go on for long.
 async fn in_turn(
-    house: &House,
+    fixture: &Fixture,
     actions: &[&'static Action],
     arguments: &[&str],
     with_optional: Option<&str>,
@@ -27,21 +27,21 @@ async fn in_turn(
         let mut denied = vec![action.name];
         denied.extend(with_optional.filter(|_| action.need == Need::Optional));
         for name in &denied {
-            dial(house, &format!("deny.{name}"), "on").await;
+            dial(fixture, &format!("deny.{name}"), "on").await;
         }
         // A bake that is not refused would go on for minutes.
         let began = async {
             if arguments != ["bake"] {
                 std::future::pending::<()>().await;
             }
-            until("a run", async || house.runs().pop()).await;
+            until("a run", async || fixture.runs().pop()).await;
         };
         let output = tokio::select! {
-            output = house.run(arguments) => output,
+            output = fixture.run(arguments) => output,
             () = began => panic!("{} was not found: a bake has begun", action.name),
         };
         for name in &denied {
-            dial(house, &format!("deny.{name}"), "off").await;
+            dial(fixture, &format!("deny.{name}"), "off").await;
         }
         judge(action, &output).await;
     }
@@ -69,8 +69,8 @@ fn tagged(kind: ResourceType) -> TagSpecification {
 }
 
 /// A configuration with everything that needs a permission of its own, and a key in KMS.
-async fn with_everything(house: &House) -> String {
-    let iam = aws_sdk_iam::Client::new(&house.config);
+async fn with_everything(fixture: &Fixture) -> String {
+    let iam = aws_sdk_iam::Client::new(&fixture.config);
     let role = iam.create_role().role_name("shop");
     let role = role.assume_role_policy_document("{}").send().await.unwrap();
     assert!(role.role().is_some());
@@ -82,40 +82,40 @@ async fn with_everything(house: &House) -> String {
     let key = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-4000-8000-000000000000";
     let config = format!(
         "{}share = [\"210987654321\"]\nencrypt = true\nkms_key = \"{key}\"\n[bake.gate]\ninstance_profile = \"shop\"\n",
-        house::CONFIG
+        fixture::CONFIG
     );
-    std::fs::write(house.at().join("imagebuilder.toml"), &config).unwrap();
+    std::fs::write(fixture.at().join("imagebuilder.toml"), &config).unwrap();
     config
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_denied_action_is_found_before_the_first_change() {
-    let house = House::up().await;
-    let config = with_everything(&house).await;
-    let before = house.census().await;
+    let fixture = Fixture::up().await;
+    let config = with_everything(&fixture).await;
+    let before = fixture.census().await;
 
     let conditions = [Need::Shares, Need::Key, Need::Profile];
     let actions = needed(&[Verb::Bake, Verb::Packer], &conditions);
     in_turn(
-        &house,
+        &fixture,
         &actions,
         &["bake"],
         Some("ec2:CreateImage"),
         async |action, output| {
             refused(action, output);
-            let runs = house.runs();
+            let runs = fixture.runs();
             assert_eq!(runs, Vec::<std::path::PathBuf>::new(), "{}", action.name);
         },
     )
     .await;
-    assert_eq!(house.census().await, before);
+    assert_eq!(fixture.census().await, before);
 
     // What nobody may be asked about is named, and EC2's dry runs still answer.
-    dial(&house, "deny.iam:*", "on").await;
-    dial(&house, "deny.ec2:DescribeVpcs", "on").await;
-    let output = house.run(&["bake"]).await;
-    dial(&house, "deny.iam:*", "off").await;
-    dial(&house, "deny.ec2:DescribeVpcs", "off").await;
+    dial(&fixture, "deny.iam:*", "on").await;
+    dial(&fixture, "deny.ec2:DescribeVpcs", "on").await;
+    let output = fixture.run(&["bake"]).await;
+    dial(&fixture, "deny.iam:*", "off").await;
+    dial(&fixture, "deny.ec2:DescribeVpcs", "off").await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     let said = text(&output);
     assert!(said.contains("may not call ec2:DescribeVpcs"), "{said}");
@@ -124,30 +124,30 @@ async fn each_denied_action_is_found_before_the_first_change() {
     for want in ["not checked: ", line, why] {
         assert!(said.contains(want), "{want}: {said}");
     }
-    assert_eq!(house.census().await, before);
+    assert_eq!(fixture.census().await, before);
 
-    reaping(&house).await;
-    assert_eq!(house.census().await, before);
-    channel(&house, &config).await;
-    assert_eq!(house.census().await, before);
+    reaping(&fixture).await;
+    assert_eq!(fixture.census().await, before);
+    channel(&fixture, &config).await;
+    assert_eq!(fixture.census().await, before);
 }
 
 /// `reap` names what is denied before it removes anything, and removes the rest.
-async fn reaping(house: &House) {
-    let pair = house.ec2.create_key_pair().key_name("old-pair");
+async fn reaping(fixture: &Fixture) {
+    let pair = fixture.ec2.create_key_pair().key_name("old-pair");
     let pair = pair.tag_specifications(tagged(ResourceType::KeyPair));
     pair.send().await.unwrap();
-    let group = house.ec2.create_security_group();
+    let group = fixture.ec2.create_security_group();
     let group = group
         .group_name("old-group")
         .description("of a dead run")
         .tag_specifications(tagged(ResourceType::SecurityGroup));
     group.send().await.unwrap();
-    let full = house.census().await;
+    let full = fixture.census().await;
 
     let actions = needed(&[Verb::Reap], &[]);
     in_turn(
-        house,
+        fixture,
         &actions,
         &["reap", "--dry-run"],
         None,
@@ -163,16 +163,16 @@ async fn reaping(house: &House) {
         },
     )
     .await;
-    assert_eq!(house.census().await, full);
+    assert_eq!(fixture.census().await, full);
 
-    dial(house, "deny.ec2:DeleteKeyPair", "on").await;
-    let half = house.run(&["reap"]).await;
-    dial(house, "deny.ec2:DeleteKeyPair", "off").await;
+    dial(fixture, "deny.ec2:DeleteKeyPair", "on").await;
+    let half = fixture.run(&["reap"]).await;
+    dial(fixture, "deny.ec2:DeleteKeyPair", "off").await;
     assert_eq!(half.status.code(), Some(5), "{}", text(&half));
-    let left = house.census().await;
+    let left = fixture.census().await;
     let gone: BTreeSet<_> = full.difference(&left).map(String::as_str).collect();
     assert_eq!(gone, BTreeSet::from(["old-group"]), "{left:?}");
-    let rest = house.run(&["reap"]).await;
+    let rest = fixture.run(&["reap"]).await;
     assert!(rest.status.success(), "{}", text(&rest));
 }
 
@@ -199,7 +199,7 @@ fn found(arguments: &[&str], action: &Action, output: &std::process::Output) {
 }
 
 /// The verbs of the channel that change something, in a bucket and with a key in KMS.
-async fn channel(house: &House, config: &str) {
+async fn channel(fixture: &Fixture, config: &str) {
     let python = async |arguments: &[&str]| {
         let moto = std::env::var_os("REHEARSAL_MOTO").map(std::path::PathBuf::from);
         let python = moto.unwrap_or_else(|| {
@@ -213,7 +213,7 @@ async fn channel(house: &House, config: &str) {
         let made = Command::new(python.with_file_name("python3"))
             .arg(script)
             .args(arguments)
-            .envs(house.environment())
+            .envs(fixture.environment())
             .output()
             .await
             .unwrap();
@@ -229,23 +229,23 @@ async fn channel(house: &House, config: &str) {
         let table =
             format!("[channel]\nrepository = \"s3://shop/agents\"\n[channel.keys]\n{files}");
         let text = format!("{config}{table}online = \"{online}\"\n");
-        std::fs::write(house.at().join("imagebuilder.toml"), text).unwrap();
+        std::fs::write(fixture.at().join("imagebuilder.toml"), text).unwrap();
     };
     let actions = needed(&[Verb::Channel], &[Need::Bucket, Need::SigningKey]);
     of(&key);
     let init = &["channel", "init"];
-    in_turn(house, &actions, init, None, async |action, output| {
+    in_turn(fixture, &actions, init, None, async |action, output| {
         found(init, action, output);
     })
     .await;
     of("file:keys/online.pem");
-    let keys = house
+    let keys = fixture
         .run(&["channel", "init", "--generate-keys", "keys"])
         .await;
     assert!(keys.status.success(), "{}", text(&keys));
     let publish = ["channel", "publish", "agent", "--version"];
     let publish = |version| [&publish[..], &[version]].concat();
-    let first = house.run(&publish("1.0.0")).await;
+    let first = fixture.run(&publish("1.0.0")).await;
     assert!(first.status.success(), "{}", text(&first));
     // The online key moves into KMS.
     of(&key);
@@ -263,13 +263,19 @@ async fn channel(house: &House, config: &str) {
         ],
     ];
     for arguments in verbs {
-        in_turn(house, &actions, &arguments, None, async |action, output| {
-            found(&arguments, action, output);
-        })
+        in_turn(
+            fixture,
+            &actions,
+            &arguments,
+            None,
+            async |action, output| {
+                found(&arguments, action, output);
+            },
+        )
         .await;
     }
     assert_eq!(python(&["headers", "shop", "agents/"]).await, objects);
-    let rotated = house
+    let rotated = fixture
         .run(&[
             "channel",
             "rotate-root",

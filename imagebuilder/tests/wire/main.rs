@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod denials;
-mod house;
+mod fixture;
 #[path = "../../src/cloud/permission.rs"]
 mod permission;
 #[expect(
@@ -22,7 +22,7 @@ mod cloud {
 
 use std::collections::BTreeSet;
 
-use house::{House, PATIENCE, by_ssh, end, rehearsal, text, until, waiting_for_ssh};
+use fixture::{Fixture, PATIENCE, by_ssh, end, rehearsal, text, until, waiting_for_ssh};
 use tokio::process::Command;
 
 fn sha256_hex(bytes: &[u8]) -> String {
@@ -33,8 +33,8 @@ fn sha256_hex(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
-    let house = House::up().await;
-    let output = house.bake("fit").await;
+    let fixture = Fixture::up().await;
+    let output = fixture.bake("fit").await;
     assert!(output.status.success(), "{}", text(&output));
     let image = String::from_utf8(output.stdout.clone())
         .unwrap()
@@ -44,9 +44,9 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
         image.starts_with("ami-") && !image.contains(char::is_whitespace),
         "bare id on stdout: {image}"
     );
-    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+    assert_eq!(fixture.census_but(&image).await, BTreeSet::new());
 
-    let answer = house
+    let answer = fixture
         .ec2
         .describe_images()
         .image_ids(&image)
@@ -70,24 +70,24 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
         );
     }
 
-    let runs = house.runs();
-    let again = house.run(&["bake"]).await;
+    let runs = fixture.runs();
+    let again = fixture.run(&["bake"]).await;
     assert_eq!(
         String::from_utf8_lossy(&again.stdout).trim(),
         image,
         "{}",
         text(&again)
     );
-    assert_eq!(house.runs(), runs, "an unchanged bake must not bake");
-    assert_eq!(house.census_but(&image).await, BTreeSet::new());
+    assert_eq!(fixture.runs(), runs, "an unchanged bake must not bake");
+    assert_eq!(fixture.census_but(&image).await, BTreeSet::new());
 }
 
 /// Rows B1 and B4: what a provisioner prints is nothing but text.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
-    let house = House::up().await;
-    let (instance, image) = house.neighbours().await;
-    let before = house.census().await;
+    let fixture = Fixture::up().await;
+    let (instance, image) = fixture.neighbours().await;
+    let before = fixture.census().await;
     let lines = [
         format!("Instance ID: {instance}"),
         format!("AMI: {image}"),
@@ -104,52 +104,52 @@ async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
         "  provisioner \"shell-local\" {{\n    inline = [{}]\n  }}\n  post-processor",
         inline.join(", ")
     );
-    house.edit(
+    fixture.edit(
         "templates/image.pkr.hcl.tera",
         "  post-processor",
         &provisioner,
     );
 
     // Refused at its gate and undone.
-    let refused = house.bake("unfit").await;
+    let refused = fixture.bake("unfit").await;
     assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
-    assert_eq!(house.census().await, before, "{}", text(&refused));
-    let out = house.new_file(&[], "packer.out").unwrap();
+    assert_eq!(fixture.census().await, before, "{}", text(&refused));
+    let out = fixture.new_file(&[], "packer.out").unwrap();
     for line in &lines {
         let message = line.replace(',', "%!(PACKER_COMMA)");
         assert!(out.contains(&message), "{message} was not printed: {out}");
     }
 
     // Published.
-    let output = house.bake("fit").await;
+    let output = fixture.bake("fit").await;
     assert!(output.status.success(), "{}", text(&output));
     let published = String::from_utf8(output.stdout.clone()).unwrap();
     assert_ne!(published.trim(), image);
-    assert_eq!(house.census_but(published.trim()).await, before);
+    assert_eq!(fixture.census_but(published.trim()).await, before);
 }
 
 /// Row B3, by real Packer and its CreateImage.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bake_publishes_an_encrypted_image() {
-    let house = House::up().await;
-    house.edit(
+    let fixture = Fixture::up().await;
+    fixture.edit(
         "imagebuilder.toml",
         "[bake]\n",
         "[bake]\nencrypt = true\nkms_key = \"alias/images\"\n",
     );
-    let output = house.bake("fit").await;
+    let output = fixture.bake("fit").await;
     assert!(output.status.success(), "{}", text(&output));
     let image = String::from_utf8(output.stdout.clone()).unwrap();
     let image = image.trim();
-    assert_eq!(house.census_but(image).await, BTreeSet::new());
-    let answer = house.ec2.describe_images().image_ids(image).send().await;
+    assert_eq!(fixture.census_but(image).await, BTreeSet::new());
+    let answer = fixture.ec2.describe_images().image_ids(image).send().await;
     let answer = answer.unwrap();
     let mappings = answer.images()[0].block_device_mappings();
     assert!(!mappings.is_empty());
     for mapping in mappings {
         let ebs = mapping.ebs().unwrap();
         assert_eq!(ebs.encrypted(), Some(true), "{ebs:?}");
-        let snapshots = house.ec2.describe_snapshots();
+        let snapshots = fixture.ec2.describe_snapshots();
         let snapshots = snapshots.snapshot_ids(ebs.snapshot_id().unwrap()).send();
         let snapshot = snapshots.await.unwrap().snapshots()[0].clone();
         assert_eq!(snapshot.encrypted(), Some(true), "{snapshot:?}");
@@ -162,8 +162,8 @@ async fn a_bake_publishes_an_encrypted_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn packer_builds_with_the_keys_of_aws_login() {
     const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/admin/me";
-    let house = House::up().await;
-    let home = house.at().join("home");
+    let fixture = Fixture::up().await;
+    let home = fixture.at().join("home");
     let cache = home.join(".aws/login/cache");
     std::fs::create_dir_all(&cache).unwrap();
     let config = format!("[profile shop]\nlogin_session = {SESSION}\nregion = us-east-1\n");
@@ -184,7 +184,7 @@ async fn packer_builds_with_the_keys_of_aws_login() {
     let name = sha256_hex(SESSION.as_bytes());
     std::fs::write(cache.join(format!("{name}.json")), token.to_string()).unwrap();
 
-    let mut bake = house.imagebuilder(&["bake"]);
+    let mut bake = fixture.imagebuilder(&["bake"]);
     bake.env("HOME", &home).env("AWS_PROFILE", "shop");
     // The rehearsal's own, and what keeps the account of whoever runs this out.
     for key in [
@@ -197,7 +197,7 @@ async fn packer_builds_with_the_keys_of_aws_login() {
         bake.env_remove(key);
     }
     let mut output = std::pin::pin!(bake.output());
-    let mut agent = std::pin::pin!(house.agent("fit"));
+    let mut agent = std::pin::pin!(fixture.agent("fit"));
     let output = tokio::select! {
         output = &mut output => output,
         () = &mut agent => output.await,
@@ -205,7 +205,7 @@ async fn packer_builds_with_the_keys_of_aws_login() {
     let output = output.unwrap();
     assert!(output.status.success(), "{}", text(&output));
     // Nowhere but in Packer's environment.
-    for run in house.runs() {
+    for run in fixture.runs() {
         for file in std::fs::read_dir(run).unwrap() {
             let file = file.unwrap().path();
             let content = std::fs::read(&file).unwrap_or_default();
@@ -219,8 +219,8 @@ async fn packer_builds_with_the_keys_of_aws_login() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
-    let house = House::up().await;
-    let output = house.bake("unfit").await;
+    let fixture = Fixture::up().await;
+    let output = fixture.bake("unfit").await;
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
     assert!(output.stdout.is_empty());
     let message = String::from_utf8_lossy(&output.stderr);
@@ -228,7 +228,7 @@ async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
         message.contains("the agent says unfit: as the test says"),
         "{message}"
     );
-    assert_eq!(house.census().await, BTreeSet::new());
+    assert_eq!(fixture.census().await, BTreeSet::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,35 +250,35 @@ async fn killed_at_every_recorded_step_reap_empties_the_cloud() {
         "\"kind\": \"parameter\"",
     ];
     // Packer mostly waits: a few clouds at once, each with every fourth mark.
-    let lane = async |first: usize| {
-        let house = House::up().await;
+    let builder = async |first: usize| {
+        let fixture = Fixture::up().await;
         for mark in MARKS.into_iter().skip(first).step_by(4) {
-            killed_at(&house, mark).await;
+            killed_at(&fixture, mark).await;
         }
     };
-    tokio::join!(lane(0), lane(1), lane(2), lane(3));
+    tokio::join!(builder(0), builder(1), builder(2), builder(3));
 }
 
 /// Kills a bake when its ledger shows the mark; `reap` must leave nothing.
-async fn killed_at(house: &House, mark: &str) {
-    let known = house.runs();
-    let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+async fn killed_at(fixture: &Fixture, mark: &str) {
+    let known = fixture.runs();
+    let mut bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     until(mark, async || {
-        let packer = house.new_file(&known, "packer.out").unwrap_or_default();
-        house
+        let packer = fixture.new_file(&known, "packer.out").unwrap_or_default();
+        fixture
             .new_ledger(&known)
             .filter(|text| text.contains(mark) || packer.contains(mark))
     })
     .await;
-    house.kill(&mut bake).await;
-    let reaped = house.run(&["reap"]).await;
+    fixture.kill(&mut bake).await;
+    let reaped = fixture.run(&["reap"]).await;
     assert!(
         reaped.status.success(),
         "killed at {mark}: {}",
         text(&reaped)
     );
     assert_eq!(
-        house.census().await,
+        fixture.census().await,
         BTreeSet::new(),
         "killed at {mark}: {}",
         text(&reaped)
@@ -287,65 +287,67 @@ async fn killed_at(house: &House, mark: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_bake_of_the_same_image_is_refused_while_the_first_lives() {
-    let house = House::up().await;
-    let mut first = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let fixture = Fixture::up().await;
+    let mut first = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     let mark = "\"step\": \"validate\"";
     until(mark, async || {
-        house.new_ledger(&[]).filter(|text| text.contains(mark))
+        fixture.new_ledger(&[]).filter(|text| text.contains(mark))
     })
     .await;
-    let run = house.runs().remove(0);
+    let run = fixture.runs().remove(0);
     let run = run.file_name().unwrap().to_str().unwrap();
-    let second = house.run(&["bake"]).await;
+    let second = fixture.run(&["bake"]).await;
     assert_eq!(second.status.code(), Some(3), "{}", text(&second));
     let message = String::from_utf8_lossy(&second.stderr);
     let pid = first.id().unwrap();
     assert!(message.contains(&format!("process {pid}")), "{message}");
     assert!(message.contains(run), "{message}");
-    assert_eq!(house.runs().len(), 1, "the refused bake has left a run");
+    assert_eq!(fixture.runs().len(), 1, "the refused bake has left a run");
 
-    house.kill(&mut first).await;
-    let reaped = house.run(&["reap"]).await;
+    fixture.kill(&mut first).await;
+    let reaped = fixture.run(&["reap"]).await;
     assert!(reaped.status.success(), "{}", text(&reaped));
-    let third = house.bake("fit").await;
+    let third = fixture.bake("fit").await;
     assert!(third.status.success(), "{}", text(&third));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
-    let house = House::up().await;
+    let fixture = Fixture::up().await;
     for mark in [
         "\"step\": \"publish\"",
         "candidate-before",
         "\"step\": \"sweep\"",
     ] {
-        let known = house.runs();
-        std::fs::write(house.at().join("orders"), test_support::elf(62, mark)).unwrap();
-        let mut bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+        let known = fixture.runs();
+        std::fs::write(fixture.at().join("orders"), test_support::elf(62, mark)).unwrap();
+        let mut bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
         let mut seen = std::pin::pin!(until(mark, async || {
-            house.new_ledger(&known).filter(|text| text.contains(mark))
+            fixture
+                .new_ledger(&known)
+                .filter(|text| text.contains(mark))
         }));
         tokio::select! {
             _ = &mut seen => {}
-            () = house.agent("fit") => { seen.await; }
+            () = fixture.agent("fit") => { seen.await; }
         }
-        house.kill(&mut bake).await;
-        let reaped = house.run(&["reap"]).await;
+        fixture.kill(&mut bake).await;
+        let reaped = fixture.run(&["reap"]).await;
         assert!(
             reaped.status.success(),
             "killed at {mark}: {}",
             text(&reaped)
         );
-        let baked = house.bake("fit").await;
+        let baked = fixture.bake("fit").await;
         assert!(
             baked.status.success(),
             "baked again after {mark}: {}",
             text(&baked)
         );
         let image = String::from_utf8(baked.stdout).unwrap().trim().to_owned();
-        let mut rest = house.census_but(&image).await;
+        let mut rest = fixture.census_but(&image).await;
         // Images that were published before this one stay, with their snapshots.
-        let published = house
+        let published = fixture
             .ec2
             .describe_images()
             .owners("self")
@@ -374,11 +376,11 @@ async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_is_exit_13_and_nothing_is_left() {
-    let house = House::up().await;
-    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let fixture = Fixture::up().await;
+    let bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     let mark = "\"kind\": \"instance\"";
     until(mark, async || {
-        house.new_ledger(&[]).filter(|text| text.contains(mark))
+        fixture.new_ledger(&[]).filter(|text| text.contains(mark))
     })
     .await;
     let id = i32::try_from(bake.id().unwrap()).unwrap();
@@ -392,13 +394,13 @@ async fn ctrl_c_is_exit_13_and_nothing_is_left() {
         .unwrap()
         .unwrap();
     assert_eq!(output.status.code(), Some(13), "{}", text(&output));
-    assert_eq!(house.census().await, BTreeSet::new());
+    assert_eq!(fixture.census().await, BTreeSet::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
-    let house = House::up().await;
-    by_ssh(&house);
+    let fixture = Fixture::up().await;
+    by_ssh(&fixture);
     // Its machine dies; somebody terminates it.
     for (machine, reason) in [
         (
@@ -410,15 +412,15 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
             "it was terminated: Client.UserInitiatedShutdown: User initiated shutdown",
         ),
     ] {
-        let (bake, id) = waiting_for_ssh(&house).await;
+        let (bake, id) = waiting_for_ssh(&fixture).await;
         if machine {
             let mut dial = Command::new(rehearsal());
-            dial.arg("dial").arg(house.at().join("cloud"));
+            dial.arg("dial").arg(fixture.at().join("cloud"));
             let dialled = dial.args(["kill-guest", &id]).output().await.unwrap();
             // Puppets without a command have no process to kill; their word that they run is taken back.
             assert!(dialled.status.success(), "{}", text(&dialled));
         } else {
-            let terminate = house.ec2.terminate_instances().instance_ids(&id);
+            let terminate = fixture.ec2.terminate_instances().instance_ids(&id);
             terminate.send().await.unwrap();
         }
         let output = end(bake).await;
@@ -426,8 +428,8 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let expected = format!("the builder {id} failed while packer waited for its SSH: {reason}");
         assert!(stderr.contains(&expected), "{stderr}");
-        assert_eq!(house.census().await, BTreeSet::new());
-        for run in house.runs() {
+        assert_eq!(fixture.census().await, BTreeSet::new());
+        for run in fixture.runs() {
             std::fs::remove_dir_all(run).unwrap();
         }
     }
@@ -436,34 +438,34 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
 /// Row B10: the ledger cannot be written any more, as on a full disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_while_building_leaves_neither_packer_nor_resources() {
-    let house = House::up().await;
-    by_ssh(&house);
-    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+    let fixture = Fixture::up().await;
+    by_ssh(&fixture);
+    let bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     let mark = "\"step\": \"build\"";
     until(mark, async || {
-        house.new_ledger(&[]).filter(|text| text.contains(mark))
+        fixture.new_ledger(&[]).filter(|text| text.contains(mark))
     })
     .await;
-    let run = house.runs().remove(0);
+    let run = fixture.runs().remove(0);
     std::fs::create_dir(run.join("ledger.json.new")).unwrap();
     let output = end(bake).await;
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(message.contains("write the ledger"), "{message}");
-    assert_eq!(house.census().await, BTreeSet::new());
+    assert_eq!(fixture.census().await, BTreeSet::new());
     let lock = std::fs::File::open(run.join("packer.lock")).unwrap();
     lock.try_lock().expect("its packer lives on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_builder_that_panics_ends_the_wait_for_ssh() {
-    let house = House::up_with_puppets(
+    let fixture = Fixture::up_with_puppets(
         "echo '[    1.204] Kernel panic - not syncing: VFS: Unable to mount root fs'\n\
          trap 'exit 0' TERM\ntail -f /dev/null & wait",
     )
     .await;
-    by_ssh(&house);
-    let (bake, id) = waiting_for_ssh(&house).await;
+    by_ssh(&fixture);
+    let (bake, id) = waiting_for_ssh(&fixture).await;
     let output = end(bake).await;
     assert_eq!(output.status.code(), Some(4), "{}", text(&output));
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -476,18 +478,18 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
         stderr.contains(&format!("the end of {id}'s console:")),
         "{stderr}"
     );
-    assert_eq!(house.census().await, BTreeSet::new());
+    assert_eq!(fixture.census().await, BTreeSet::new());
 }
 
 /// Row B5: what the gate's instance would be launched with.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
-    let house = House::up().await;
+    let fixture = Fixture::up().await;
     let gate = "\n[bake.gate]\ninstance_type = \"t4g.small\"\nsubnet = \"subnet-0123456789abcdef0\"\n\
                 security_groups = [\"sg-0123456789abcdef0\"]\n";
-    let config = format!("{}{gate}", house::CONFIG);
-    std::fs::write(house.at().join("imagebuilder.toml"), config).unwrap();
-    let output = house.run(&["bake"]).await;
+    let config = format!("{}{gate}", fixture::CONFIG);
+    std::fs::write(fixture.at().join("imagebuilder.toml"), config).unwrap();
+    let output = fixture.run(&["bake"]).await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     let said = text(&output);
     for want in [
@@ -497,5 +499,5 @@ async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
     ] {
         assert!(said.contains(want), "{said}");
     }
-    assert_eq!(house.census().await, BTreeSet::new());
+    assert_eq!(fixture.census().await, BTreeSet::new());
 }

@@ -6,16 +6,16 @@ use jiff::SignedDuration;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::channel::desk::{Desk, keyring};
 use crate::channel::folder::Folder;
 use crate::channel::keys;
 use crate::channel::releases::{self, New};
 use crate::channel::seen::Seen;
+use crate::channel::session::{ChannelSession, keyring};
 use crate::channel::waves::Shape;
 use crate::config::Config;
 use crate::ids::ImageId;
 use crate::output::Output;
-use crate::stage::{Content, Stage};
+use crate::staging::{Content, Staging};
 use crate::template::Facts;
 
 const CONFIG: &str = r#"
@@ -40,7 +40,7 @@ online = "file:online.pem"
 struct Shop {
     folder: tempfile::TempDir,
     config: Config,
-    desk: Desk,
+    session: ChannelSession,
 }
 
 impl Shop {
@@ -53,22 +53,22 @@ impl Shop {
         std::fs::write(at.join("agent"), test_support::elf(62, "the agent")).unwrap();
         std::fs::write(at.join("ca.pem"), "certificates").unwrap();
         let config = Config::parse(CONFIG, "test.toml").unwrap();
-        let desk = Desk {
+        let session = ChannelSession {
             channel: config.channel.clone().unwrap(),
             folder: at.clone(),
             store: Box::new(Folder::writing(at.join("repository")).unwrap()),
             keyring: keyring(at.clone(), None),
             seen: Seen(at.join("seen.json")),
-            output: Output::kept(),
+            output: Output::captured(),
             now: Timestamp::now(),
             cloud: Some(crate::cloud::fake::Fake::default().cloud()),
             region: None,
         };
-        desk.init().await.unwrap();
+        session.init().await.unwrap();
         Self {
             folder,
             config,
-            desk,
+            session,
         }
     }
 
@@ -83,27 +83,27 @@ impl Shop {
             digest: Sha256::digest(binary).to_vec(),
             length: binary.len() as u64,
             channel: ChannelName::stable(),
-            start: self.desk.now,
+            start: self.session.now,
             waves: None,
             default_waves: Shape::default(),
             min_from: None,
             floor: floor.map(|floor| Version::parse(floor).unwrap()),
         };
-        self.desk
+        self.session
             .change(|targets| releases::publish(targets, &new), async || Ok(()))
             .await
             .unwrap();
     }
 
     async fn admitted(&self, after: SignedDuration) -> Result<Option<Version>, String> {
-        let verified = self.desk.verified().await.unwrap();
+        let verified = self.session.verified().await.unwrap();
         let agent = crate::image::sha256(b"the agent");
         admit(
             &verified,
             &ChannelName::stable(),
             Arch::X86_64,
             &agent,
-            self.desk.now + after,
+            self.session.now + after,
         )
         .map_err(|failure| {
             let error = anyhow::Error::from(failure);
@@ -143,8 +143,8 @@ async fn an_agent_that_the_channel_would_take_off_a_box_is_not_baked() {
     );
 
     let version = Version::new(0, 1, 0);
-    let now = shop.desk.now;
-    shop.desk
+    let now = shop.session.now;
+    shop.session
         .change(
             |targets| releases::withdraw(targets, &version, "forgets the roses", None, now),
             async || Ok(()),
@@ -175,15 +175,15 @@ async fn a_build_for_another_machine_is_not_baked() {
 async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_is_not() {
     let shop = Shop::new().await;
     let facts = Facts::of_no_bake(ImageId::parse("ami-1").unwrap());
-    let digest = |stage: &Stage, config: &Config| {
-        let (digest, parts) = stage.digest(config, &facts, "").unwrap();
+    let digest = |staging: &Staging, config: &Config| {
+        let (digest, parts) = staging.digest(config, &facts, "").unwrap();
         let labels: Vec<String> = parts.into_iter().map(|(label, _)| label).collect();
         (digest, labels)
     };
-    let gather = |config: &Config| Stage::gather(config, shop.root(), None).unwrap();
+    let gather = |config: &Config| Staging::gather(config, shop.root(), None).unwrap();
 
-    let mut stage = gather(&shop.config);
-    let (before, labels) = digest(&stage, &shop.config);
+    let mut staging = gather(&shop.config);
+    let (before, labels) = digest(&staging, &shop.config);
     for counted in [
         "file /usr/share/imagebuilder-agent/channel/root.json",
         "file /etc/imagebuilder/channel-ca.pem",
@@ -191,11 +191,11 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
     ] {
         assert!(labels.iter().any(|label| label == counted), "{labels:?}");
     }
-    stage.remember(snapshot(&shop.desk.verified().await.unwrap()));
-    assert_eq!(digest(&stage, &shop.config).0, before);
+    staging.remember(snapshot(&shop.session.verified().await.unwrap()));
+    assert_eq!(digest(&staging, &shop.config).0, before);
 
     let run = shop.root().join("run");
-    stage.write(&run, "", &serde_json::json!({})).unwrap();
+    staging.write(&run, "", &serde_json::json!({})).unwrap();
     let at = run.join("imagebuilder/root/usr/share/imagebuilder-agent/channel");
     let mut there: Vec<String> = std::fs::read_dir(at.join("metadata"))
         .unwrap()
@@ -218,10 +218,12 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
         !labels.iter().any(|label| label.contains("channel")),
         "{labels:?}"
     );
-    shop.desk.rotate(&[], true).await.unwrap();
+    shop.session.rotate(&[], true).await.unwrap();
     assert_ne!(digest(&gather(&shop.config), &shop.config).0, before);
 
-    let Content::Bytes(settings) = stage.files["/etc/imagebuilder/agent.toml"].content.clone()
+    let Content::Bytes(settings) = staging.files["/etc/imagebuilder/agent.toml"]
+        .content
+        .clone()
     else {
         panic!("the settings are rendered")
     };
@@ -236,10 +238,10 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
 #[tokio::test]
 async fn a_root_newer_than_the_one_known_here_goes_along_as_history() {
     let shop = Shop::new().await;
-    let known = std::fs::read(shop.desk.known_path()).unwrap();
-    shop.desk.rotate(&[], true).await.unwrap();
-    std::fs::write(shop.desk.known_path(), known).unwrap();
-    let files = snapshot(&shop.desk.verified().await.unwrap());
+    let known = std::fs::read(shop.session.known_path()).unwrap();
+    shop.session.rotate(&[], true).await.unwrap();
+    std::fs::write(shop.session.known_path(), known).unwrap();
+    let files = snapshot(&shop.session.verified().await.unwrap());
     assert!(
         files.contains_key("root_history/2.root.json"),
         "{:?}",

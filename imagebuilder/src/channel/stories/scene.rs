@@ -11,11 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use object_store::memory::InMemory;
 
 use super::super::bucket::Bucket;
-use super::super::desk::Desk;
 use super::super::digest;
 use super::super::keys::{Keyring, generate};
 use super::super::root::Made;
 use super::super::seen::Seen;
+use super::super::session::ChannelSession;
 use super::super::store::{Found, Keep, Store, Tag, Written};
 use super::super::verify::{self, Verified};
 use crate::cloud::fake::Fake;
@@ -127,7 +127,7 @@ impl Scene {
             folder,
             now: BEGIN.parse().unwrap(),
             fake: Fake::default(),
-            output: Output::kept(),
+            output: Output::captured(),
         };
         for name in ["root-1", "root-2", "root-3", "targets-1", "online"] {
             scene.key(name);
@@ -156,16 +156,16 @@ impl Scene {
         .unwrap();
     }
 
-    pub(super) fn desk(&self) -> Desk {
-        self.desk_with(Box::new(Mortal {
+    pub(super) fn session(&self) -> ChannelSession {
+        self.session_with(Box::new(Mortal {
             inner: Arc::clone(&self.store),
             left: AtomicI64::new(i64::MAX),
             cut: Cut::Before,
         }))
     }
 
-    pub(super) fn desk_with(&self, store: Box<dyn Store>) -> Desk {
-        Desk {
+    pub(super) fn session_with(&self, store: Box<dyn Store>) -> ChannelSession {
+        ChannelSession {
             channel: self.channel.clone(),
             folder: self.at().to_owned(),
             store,
@@ -187,16 +187,19 @@ impl Scene {
 
     pub(super) async fn made(mut self) -> Self {
         assert!(matches!(
-            self.desk().init().await.unwrap(),
+            self.session().init().await.unwrap(),
             Made::Published(_)
         ));
-        self.first = Some(self.desk().known().unwrap());
+        self.first = Some(self.session().known().unwrap());
         self
     }
 
     /// What a box that was given the first root sees, with every target at hand and whole.
     pub(super) async fn reader(&self) -> anyhow::Result<Verified> {
-        let known = self.first.clone().map_or_else(|| self.desk().known(), Ok)?;
+        let known = self
+            .first
+            .clone()
+            .map_or_else(|| self.session().known(), Ok)?;
         let seen = verify::repository(self.store.as_ref(), &known).await?;
         for entry in seen.entries() {
             let path = verify::target(&entry.digest, &entry.name);

@@ -18,28 +18,28 @@ where
             let code = service.err().code().unwrap_or_default();
             match service.err().message() {
                 Some(message) => CloudError::new(kind(code, message), operation, code, message),
-                None => CloudError::new(kind(code, ""), operation, code, words(&error)),
+                None => CloudError::new(kind(code, ""), operation, code, with_causes(&error)),
             }
         }
         SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) => {
-            CloudError::new(Kind::Unreachable, operation, "", words(&error))
+            CloudError::new(Kind::Unreachable, operation, "", with_causes(&error))
         }
-        _ => CloudError::new(Kind::Other, operation, "", words(&error)),
+        _ => CloudError::new(Kind::Other, operation, "", with_causes(&error)),
     }
 }
 
 /// An error and its causes on one line, without the SDK's debug dumps.
-pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said: Vec<String> = Vec::new();
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut causes: Vec<String> = Vec::new();
     let mut cause = Some(error);
     while let Some(error) = cause {
         let text = error.to_string();
-        if said.last() != Some(&text) {
-            said.push(text);
+        if causes.last() != Some(&text) {
+            causes.push(text);
         }
         cause = error.source();
     }
-    said.join(": ")
+    causes.join(": ")
 }
 
 /// A failure that is ours to describe: an answer without the part we asked for.
@@ -59,7 +59,7 @@ fn kind(code: &str, message: &str) -> Kind {
     match code {
         "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Kind::Clock,
         "SignatureDoesNotMatch" | "InvalidSignatureException"
-            if skewed.iter().any(|words| message.starts_with(words)) =>
+            if skewed.iter().any(|prefix| message.starts_with(prefix)) =>
         {
             Kind::Clock
         }
@@ -118,8 +118,8 @@ mod tests {
         let expired = "Signature expired: 20261130T010000Z is now earlier than 20261130T020000Z";
         for code in ["SignatureDoesNotMatch", "InvalidSignatureException"] {
             assert_eq!(kind(code, expired), Kind::Clock, "{code}");
-            let cure = CloudError::new(kind(code, expired), "ask", code, expired);
-            assert!(cure.cure().unwrap().contains("clock"));
+            let hint = CloudError::new(kind(code, expired), "ask", code, expired);
+            assert!(hint.hint().unwrap().contains("clock"));
         }
     }
 }

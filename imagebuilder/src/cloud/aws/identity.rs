@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use aws_sdk_sts::config::{ProvideCredentials as _, SharedCredentialsProvider};
 
-use super::error::{failed, incomplete, words};
+use super::error::{failed, incomplete, with_causes};
 use crate::cloud::{Answer, Caller, CloudError, Credentials, Identity, Kind};
 use crate::ids::AccountId;
 
@@ -36,7 +36,12 @@ impl Identity for Sts {
             return Ok(None);
         };
         let keys = provider.provide_credentials().await.map_err(|error| {
-            CloudError::new(Kind::Credentials, "find credentials", "", words(&error))
+            CloudError::new(
+                Kind::Credentials,
+                "find credentials",
+                "",
+                with_causes(&error),
+            )
         })?;
         let expires = keys.expiry().and_then(|at| at.try_into().ok());
         Ok(Some(Credentials {

@@ -218,7 +218,7 @@ impl Images for Ec2Images {
             .send()
             .await
             .map_err(failed(format!("deregister {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>> {
@@ -245,12 +245,12 @@ impl Images for Ec2Images {
             .send()
             .await
             .map_err(failed(format!("delete {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 }
 
 /// Removing what is not there has succeeded.
-pub(super) fn gone_is_fine(answer: Result<(), CloudError>) -> Answer<()> {
+pub(super) fn ignore_not_found(answer: Result<(), CloudError>) -> Answer<()> {
     match answer {
         Err(error) if error.kind != Kind::NotFound => Err(error),
         _ => Ok(()),

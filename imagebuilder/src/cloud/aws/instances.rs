@@ -10,7 +10,7 @@ use aws_sdk_ec2::types::{
 };
 
 use super::error::{failed, incomplete};
-use super::images::{ec2_tags, every, filter, gone_is_fine, tag_filter, tags};
+use super::images::{ec2_tags, every, filter, ignore_not_found, tag_filter, tags};
 use crate::cloud::{
     Answer, CloudError, Ingress, Instance, InstanceState, Instances, KeyPair, Kind, Launch,
     NetworkInterface, Owned, Permission, SecurityGroup, StatusChecks, Tags, Volume,
@@ -213,7 +213,7 @@ impl Instances for Ec2Instances {
             .send()
             .await
             .map_err(failed(format!("terminate {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn status_checks(&self, id: &InstanceId) -> Answer<Option<StatusChecks>> {
@@ -317,7 +317,7 @@ impl Instances for Ec2Instances {
             .send()
             .await
             .map_err(failed(format!("delete {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>> {
@@ -407,7 +407,7 @@ impl Instances for Ec2Instances {
             .send()
             .await
             .map_err(failed(format!("delete {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>> {
@@ -424,7 +424,7 @@ impl Instances for Ec2Instances {
             .send()
             .await
             .map_err(failed(format!("delete {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn network_interfaces_tagged(
@@ -445,7 +445,7 @@ impl Instances for Ec2Instances {
             .send()
             .await
             .map_err(failed(format!("delete {id}")));
-        gone_is_fine(answer.map(|_| ()))
+        ignore_not_found(answer.map(|_| ()))
     }
 
     async fn vpcs_of(

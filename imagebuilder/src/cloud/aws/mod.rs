@@ -25,7 +25,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::ProvideCredentials as _;
 
-use self::error::words;
+use self::error::with_causes;
 use self::timeouts::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, IMDS_TIMEOUT};
 use super::Cloud;
 use crate::exit::Exit;
@@ -120,7 +120,7 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
         };
         return Err(Exit::Refused
             .error("no AWS credentials were found")
-            .because(anyhow::anyhow!("{}", words(&error)))
+            .because(anyhow::anyhow!("{}", with_causes(&error)))
             .hint(format!(
                 "{real}\nfor the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`"
             ))
@@ -185,7 +185,7 @@ fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::Sd
 
 /// A cloud that answers nothing: tests put their own in the places they need.
 #[cfg(test)]
-pub(crate) fn nowhere() -> Cloud {
+pub(crate) fn disconnected() -> Cloud {
     static NOWHERE: std::sync::OnceLock<Cloud> = std::sync::OnceLock::new();
     let connect = || {
         let config = aws_config::SdkConfig::builder()

@@ -10,7 +10,7 @@ use object_store::aws::{AmazonS3Builder, AwsCredential};
 use object_store::{ClientOptions, CredentialProvider, ObjectStore, RetryConfig};
 use tokio::sync::Mutex;
 
-use super::error::words;
+use super::error::with_causes;
 use super::timeouts::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT};
 
 /// Credentials are asked for anew this long before they end, so that none ends on its way.
@@ -97,7 +97,7 @@ impl CredentialProvider for FromSdk {
         let found = self.chain.provide_credentials().await.map_err(|error| {
             object_store::Error::Generic {
                 store: "S3",
-                source: format!("no AWS credentials: {}", words(&error)).into(),
+                source: format!("no AWS credentials: {}", with_causes(&error)).into(),
             }
         })?;
         let credential = Arc::new(AwsCredential {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::rotate_root::tell_draft;
-use crate::channel::desk::{Access, Desk, Versions};
+use super::rotate_root::report_draft;
 use crate::channel::keys;
 use crate::channel::root::Made;
+use crate::channel::session::{Access, ChannelSession, Versions};
 use crate::config::{KeySource, Keys};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -38,30 +38,30 @@ struct Answer<'a> {
 impl Init {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let mut desk = Desk::open(context, &config, Access::Write).await?;
+        let mut session = ChannelSession::open(context, &config, Access::Write).await?;
         let output = &context.output;
         let mut made_here = false;
         if let Some(folder) = &self.generate_keys {
-            let (keys, files) = to_generate(&desk.channel.keys, folder)?;
-            generate(&desk.folder, &files)?;
-            if desk.channel.keys != keys {
-                output.say("put this into the configuration:");
+            let (keys, files) = to_generate(&session.channel.keys, folder)?;
+            generate(&session.folder, &files)?;
+            if session.channel.keys != keys {
+                output.info("put this into the configuration:");
                 for line in table(&keys) {
-                    output.say(line);
+                    output.info(line);
                 }
             }
-            desk.channel.keys = keys;
+            session.channel.keys = keys;
             made_here = true;
         }
-        let step = output.step("init", format!("make a channel in {}", desk.place()));
-        let made = desk.init().await?;
-        let known = desk.known_path();
+        let step = output.step("init", format!("make a channel in {}", session.place()));
+        let made = session.init().await?;
+        let known = session.known_path();
         let mut answer = Answer {
             root: &known,
-            repository: desk.place(),
-            url: desk
+            repository: session.place(),
+            url: session
                 .channel
-                .url(&desk.folder, config.bake.region.as_deref()),
+                .url(&session.folder, config.bake.region.as_deref()),
             changed: true,
             published: true,
             draft: None,
@@ -76,15 +76,15 @@ impl Init {
             Made::Published(verified) => {
                 answer.versions = Some(Versions::of(verified));
                 step.done(format!("its root of trust is {}", known.display()));
-                output.say(format!(
+                output.info(format!(
                     "keep {} in version control: images are baked with it",
                     known.display()
                 ));
                 if made_here {
-                    output.say("take the private root keys offline now, each to another keeper: they are needed again only by `channel rotate-root`. Their *.pub.pem stay here");
-                    output.say("whoever holds the targets key decides what boxes run; whoever holds the online key only that they hear of it in time");
+                    output.info("take the private root keys offline now, each to another keeper: they are needed again only by `channel rotate-root`. Their *.pub.pem stay here");
+                    output.info("whoever holds the targets key decides what boxes run; whoever holds the online key only that they hear of it in time");
                 }
-                output.say("next: `imagebuilder channel publish BINARY`, and `imagebuilder channel refresh` every hour from cron");
+                output.info("next: `imagebuilder channel publish BINARY`, and `imagebuilder channel refresh` every hour from cron");
             }
             Made::Draft {
                 path,
@@ -94,7 +94,7 @@ impl Init {
                 answer.published = false;
                 answer.draft = Some(path.clone());
                 step.done("the root lacks signatures");
-                tell_draft(output, path, draft, missing, "init");
+                report_draft(output, path, draft, missing, "init");
             }
         }
         if output.wants_json() {

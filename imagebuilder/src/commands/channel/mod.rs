@@ -11,7 +11,7 @@ mod withdraw;
 
 use clap::{Args, Subcommand};
 
-pub(super) use self::show::look;
+pub(super) use self::show::current_view;
 use crate::context::Context;
 use crate::exit::Exit;
 

@@ -6,8 +6,8 @@ use semver::Version;
 use serde::Serialize;
 
 use super::rollout::{DEFAULT_WAVES, shape, start};
-use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::releases;
+use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::ids::ChannelName;
@@ -39,19 +39,19 @@ struct Answer {
 impl Promote {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Write).await?;
+        let session = ChannelSession::open(context, &config, Access::Write).await?;
         let waves = self
             .waves
-            .map(|text| shape(&text, &desk.channel))
+            .map(|text| shape(&text, &session.channel))
             .transpose()?;
-        let default = shape(DEFAULT_WAVES, &desk.channel)?;
-        let start = start(self.start, desk.now);
+        let default = shape(DEFAULT_WAVES, &session.channel)?;
+        let start = start(self.start, session.now);
         let output = &context.output;
         let step = output.step(
             "promote",
             format!("promote {} to {}", self.version, self.to),
         );
-        let outcome = desk
+        let outcome = session
             .change(
                 |targets| {
                     releases::promote(

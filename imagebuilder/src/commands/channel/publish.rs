@@ -13,9 +13,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::rollout::{DEFAULT_WAVES, shape, start};
-use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::hex;
 use crate::channel::releases::New;
+use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::config::{Arch, Config};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -68,7 +68,7 @@ struct Answer<'a> {
 impl Publish {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Write).await?;
+        let session = ChannelSession::open(context, &config, Access::Write).await?;
         let bytes = read(&self.binary)?;
         let arch = arch(&bytes, self.arch.as_deref(), &config)?;
         let version = match self.version {
@@ -81,20 +81,20 @@ impl Publish {
             arch,
             digest: digest.to_vec(),
             length: bytes.len() as u64,
-            channel: self.channel.unwrap_or_else(|| desk.channel.name.clone()),
-            start: start(self.start, desk.now),
+            channel: self.channel.unwrap_or_else(|| session.channel.name.clone()),
+            start: start(self.start, session.now),
             waves: self
                 .waves
-                .map(|text| shape(&text, &desk.channel))
+                .map(|text| shape(&text, &session.channel))
                 .transpose()?,
-            default_waves: shape(DEFAULT_WAVES, &desk.channel)?,
+            default_waves: shape(DEFAULT_WAVES, &session.channel)?,
             min_from: self.min_from,
             floor: self.floor,
         };
         let name = contract::release::Release::target_name(&new.version, &new.arch);
         let output = &context.output;
         let step = output.step("publish", format!("publish {name} in {}", new.channel));
-        let outcome = desk.publish(&new, &bytes).await?;
+        let outcome = session.publish(&new, &bytes).await?;
         if outcome.changed {
             let shape = new.waves.as_ref().unwrap_or(&new.default_waves);
             step.done(format!("{shape}, from {}", new.start));

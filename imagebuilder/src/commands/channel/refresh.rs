@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tough::schema::RoleType;
 
-use crate::channel::desk::{Access, Desk, Versions};
+use crate::channel::session::{Access, ChannelSession, Versions};
 use crate::channel::verify::Verified;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -29,13 +29,13 @@ struct Answer {
 impl Refresh {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Write).await?;
+        let session = ChannelSession::open(context, &config, Access::Write).await?;
         let output = &context.output;
-        let step = output.step("refresh", format!("sign {} anew", desk.place()));
-        let is = desk.refresh(self.targets).await?;
+        let step = output.step("refresh", format!("sign {} anew", session.place()));
+        let is = session.refresh(self.targets).await?;
         let (role, next) = next_expiry(&is);
         step.done(format!("good until {next}, when {role} expires"));
-        for warning in super::show::look(&desk, &is, &config).warnings() {
+        for warning in super::show::current_view(&session, &is, &config).warnings() {
             output.warn(warning.to_string());
         }
         if output.wants_json() {

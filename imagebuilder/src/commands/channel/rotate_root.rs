@@ -7,10 +7,10 @@ use serde::Serialize;
 use tough::schema::{Root, Signed};
 
 use crate::channel::author;
-use crate::channel::desk::{self, Access, Desk, Versions};
 use crate::channel::keys::Opened;
 use crate::channel::root::{self, Made, read_draft};
 use crate::channel::seen::replace_file;
+use crate::channel::session::{self, Access, ChannelSession, Versions};
 use crate::channel::show;
 use crate::config::KeySource;
 use crate::context::Context;
@@ -60,13 +60,13 @@ impl RotateRoot {
 
     async fn rotate(&self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Write).await?;
+        let session = ChannelSession::open(context, &config, Access::Write).await?;
         let output = &context.output;
         let step = output.step(
             "rotate-root",
-            format!("rotate the root of {}", desk.place()),
+            format!("rotate the root of {}", session.place()),
         );
-        let answer = match desk.rotate(&self.old_key, self.renew).await? {
+        let answer = match session.rotate(&self.old_key, self.renew).await? {
             Made::Nothing(verified) => {
                 let root = verified.root();
                 step.done(format!(
@@ -88,9 +88,9 @@ impl RotateRoot {
                     "root {} is good until {}",
                     root.version, root.expires
                 ));
-                output.say(format!(
+                output.info(format!(
                     "keep the new {} in version control: images are baked with it",
-                    desk.known_path().display()
+                    session.known_path().display()
                 ));
                 Answer {
                     root: root.version.get(),
@@ -107,7 +107,7 @@ impl RotateRoot {
                 missing,
             } => {
                 step.done("the root lacks signatures; nothing was published");
-                tell_draft(output, &path, &draft, &missing, "rotate-root");
+                report_draft(output, &path, &draft, &missing, "rotate-root");
                 Answer {
                     root: draft.signed.version.get(),
                     changed: false,
@@ -137,7 +137,7 @@ impl RotateRoot {
                 .into());
         };
         for line in show::draft(&draft.signed) {
-            output.say(line);
+            output.info(line);
         }
         let keys = self.signers(context).await?;
         let added = if self.with.is_empty() {
@@ -152,10 +152,10 @@ impl RotateRoot {
                 .into());
         }
         if added == 0 {
-            output.say("nothing to do: these keys have signed it");
+            output.info("nothing to do: these keys have signed it");
         } else {
             replace_file(path, &author::bytes(&draft)?)?;
-            output.say(format!(
+            output.info(format!(
                 "{added} more, {} in all; bring it back",
                 draft.signatures.len()
             ));
@@ -179,19 +179,19 @@ impl RotateRoot {
     async fn signers(&self, context: &Context) -> anyhow::Result<Vec<Opened>> {
         if !self.with.is_empty() {
             // Given on the command line, so from where it was typed.
-            return desk::keyring(PathBuf::new(), None)
+            return session::keyring(PathBuf::new(), None)
                 .open_all(&self.with)
                 .await;
         }
         let config = context.config()?;
-        let keyring = desk::keyring(context.root(), config.bake.region.clone());
+        let keyring = session::keyring(context.root(), config.bake.region.clone());
         let channel = config.channel()?;
         keyring.open_all(&channel.keys.root).await
     }
 }
 
 /// Tells what a draft is and where it has to go.
-pub(super) fn tell_draft(
+pub(super) fn report_draft(
     output: &Output,
     path: &Path,
     draft: &Signed<Root>,
@@ -199,14 +199,14 @@ pub(super) fn tell_draft(
     verb: &str,
 ) {
     for line in show::draft(&draft.signed) {
-        output.say(line);
+        output.info(line);
     }
-    output.say(format!(
+    output.info(format!(
         "{} signed; these may still: {}",
         draft.signatures.len(),
         missing.join(", ")
     ));
-    output.say(format!(
+    output.info(format!(
         "carry {0} to them: `imagebuilder channel rotate-root --sign {0} --with file:KEY`; then `imagebuilder channel {verb}` here",
         path.display()
     ));

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::channel::desk::{Access, Desk};
+use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::{View, view};
 use crate::channel::verify::Verified;
 use crate::config::Config;
@@ -16,14 +16,14 @@ pub(crate) struct Show {}
 impl Show {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Read).await?;
-        let verified = desk.verified().await?;
-        let view = look(&desk, &verified, &config);
+        let session = ChannelSession::open(context, &config, Access::Read).await?;
+        let verified = session.verified().await?;
+        let view = current_view(&session, &verified, &config);
         let output = &context.output;
         if output.wants_json() {
             output.json(&view)?;
         } else {
-            for line in view.text(desk.now) {
+            for line in view.text(session.now) {
                 output.data(line)?;
             }
         }
@@ -35,16 +35,20 @@ impl Show {
 }
 
 /// The view of a repository as of now.
-pub(in crate::commands) fn look(desk: &Desk, verified: &Verified, config: &Config) -> View {
-    let expires = &desk.channel.expires;
+pub(in crate::commands) fn current_view(
+    session: &ChannelSession,
+    verified: &Verified,
+    config: &Config,
+) -> View {
+    let expires = &session.channel.expires;
     let lives = [
         expires.root_days,
         expires.targets_days,
         expires.snapshot_days,
         expires.timestamp_days,
     ];
-    let url = desk
+    let url = session
         .channel
-        .url(&desk.folder, config.bake.region.as_deref());
-    view(verified, desk.place(), url, lives, desk.now)
+        .url(&session.folder, config.bake.region.as_deref());
+    view(verified, session.place(), url, lives, session.now)
 }

@@ -6,8 +6,8 @@ use semver::Version;
 use serde::Serialize;
 
 use super::rollout::start;
-use crate::channel::desk::{Access, Desk, Outcome};
 use crate::channel::releases;
+use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -35,12 +35,12 @@ struct Answer {
 impl Withdraw {
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let config = context.config()?;
-        let desk = Desk::open(context, &config, Access::Write).await?;
-        let now: Timestamp = start(None, desk.now);
+        let session = ChannelSession::open(context, &config, Access::Write).await?;
+        let now: Timestamp = start(None, session.now);
         let back = self.rollback_to.as_ref();
         let output = &context.output;
         let step = output.step("withdraw", format!("withdraw {}", self.version));
-        let outcome = desk
+        let outcome = session
             .change(
                 |targets| releases::withdraw(targets, &self.version, &self.reason, back, now),
                 async || Ok(()),

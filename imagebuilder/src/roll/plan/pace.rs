@@ -33,10 +33,10 @@ impl Pace {
                 .unwrap_or(desired);
         let cap = u32::try_from(u64::from(desired) * u64::from(preferences.max_percent) / 100)
             .unwrap_or(u32::MAX);
-        let room = (cap - desired) + (desired - keep);
-        let batch = room.clamp(1, replace.max(1));
+        let space = (cap - desired) + (desired - keep);
+        let batch = space.clamp(1, replace.max(1));
         // With no room at all the service launches one above the cap before it terminates one.
-        let cap = if room == 0 { desired + 1 } else { cap };
+        let cap = if space == 0 { desired + 1 } else { cap };
         let batches = replace.div_ceil(batch);
         let pauses = u64::try_from(preferences.checkpoints.len().saturating_sub(1)).unwrap_or(0);
         Self {

@@ -237,7 +237,7 @@ fn an_image_that_cannot_be_launched_or_trusted_is_refused() {
         refused(missing).reason,
         "EC2 knows no image ami-2 in this region and account"
     );
-    let unproven = |goal: &mut Goal| goal.proof = Proof::None;
+    let unproven = |goal: &mut Goal| goal.gate = GateVerdict::None;
     assert_eq!(
         refused(decide(unproven, &[])).reason,
         "image ami-2 has no tag imagebuilder:verdict=fit: no gate has proven it"
@@ -661,7 +661,7 @@ fn a_way_back_pauses_nowhere_and_needs_no_consent() {
     view.hooks.clear();
     view.health = HealthSource::Ec2;
     let goal = Goal {
-        proof: Proof::None,
+        gate: GateVerdict::None,
         direction: Direction::Back,
         ..sample::goal("ami-2")
     };
@@ -716,9 +716,9 @@ fn the_ground_of_a_plan_is_the_group_and_not_its_members() {
     let mut scaled = fleet();
     scaled.members.pop();
     scaled.size.desired = 2;
-    assert!(first.same_ground(&planned(decide(&scaled, &[]))));
+    assert!(first.same_assumptions(&planned(decide(&scaled, &[]))));
     let moved = sample::fleet(3, 8, "ami-1");
-    assert!(!first.same_ground(&planned(decide(&moved, &[]))));
+    assert!(!first.same_assumptions(&planned(decide(&moved, &[]))));
     let warmer = spoiled(|view| view.default_warmup_seconds = Some(9));
-    assert!(!first.same_ground(&planned(decide(&warmer, &[]))));
+    assert!(!first.same_assumptions(&planned(decide(&warmer, &[]))));
 }

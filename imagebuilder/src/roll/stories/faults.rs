@@ -5,9 +5,9 @@ use crate::cloud::{CloudError, Kind};
 
 #[tokio::test]
 async fn throttling_and_silence_never_end_the_watch() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     // The first look has to succeed: it is the plan's.
-    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         for call in [
             "refreshes",
             "activities",
@@ -23,8 +23,8 @@ async fn throttling_and_silence_never_end_the_watch() {
             faults.push_back(Fault::Refused(meant("InternalFailure")));
         }
     }));
-    assert_eq!(stage.roll().await.code, 0);
-    stage.assert_rolled("throttled");
+    assert_eq!(fixture.roll().await.code, 0);
+    fixture.assert_rolled("throttled");
 }
 
 #[tokio::test]
@@ -33,18 +33,18 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
         Fault::AnswerLost,
         Fault::Refused(meant("ResourceContention")),
     ] {
-        let stage = Stage::new("");
-        stage.service.fault("start_refresh", fault);
-        assert_eq!(stage.roll().await.code, 0);
-        stage.assert_rolled("lost");
+        let fixture = Fixture::new("");
+        fixture.service.fault("start_refresh", fault);
+        assert_eq!(fixture.roll().await.code, 0);
+        fixture.assert_rolled("lost");
     }
     // The SDK asked again by itself: the second answer is the fault of a second refresh.
-    let stage = Stage::new("");
-    stage.service.fault(
+    let fixture = Fixture::new("");
+    fixture.service.fault(
         "start_refresh",
         Fault::Refused(meant("InstanceRefreshInProgressFault")),
     );
-    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         state.begin(
             &TemplateRef {
                 id: sample::TEMPLATE.into(),
@@ -54,27 +54,27 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
             true,
         );
     }));
-    assert_eq!(stage.roll().await.code, 0);
-    stage.assert_rolled("retried");
+    assert_eq!(fixture.roll().await.code, 0);
+    fixture.assert_rolled("retried");
     // A fault that contradicts the list is believed only after several tries.
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     for _ in 0..5 {
-        stage
+        fixture
             .service
             .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
     }
-    assert_eq!(stage.roll().await.code, 16);
-    let stage = Stage::new("");
-    stage
+    assert_eq!(fixture.roll().await.code, 16);
+    let fixture = Fixture::new("");
+    fixture
         .service
         .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
-    assert_eq!(stage.roll().await.code, 0);
+    assert_eq!(fixture.roll().await.code, 0);
     // Somebody else's is not ours.
-    let stage = Stage::new("");
-    stage
+    let fixture = Fixture::new("");
+    fixture
         .service
         .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
-    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         state.begin(
             &TemplateRef {
                 id: sample::TEMPLATE.into(),
@@ -84,26 +84,26 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
             true,
         );
     }));
-    assert_eq!(stage.roll().await.code, 16);
+    assert_eq!(fixture.roll().await.code, 16);
 }
 
 #[tokio::test]
 async fn what_changes_between_plan_and_start_is_refused() {
-    let stage = Stage::new("");
-    stage.service.state().meanwhile =
+    let fixture = Fixture::new("");
+    fixture.service.state().meanwhile =
         Some(("make_version", |state| state.save(SavedVersion::Number(6))));
-    let ended = stage.roll().await;
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
         ended
-            .words
+            .text
             .contains("was changed while the roll was being prepared"),
         "{}",
-        ended.words
+        ended.text
     );
-    assert!(stage.service.state().refreshes.is_empty());
-    let stage = Stage::new("");
-    stage.service.state().meanwhile = Some(("make_version", |state| {
+    assert!(fixture.service.state().refreshes.is_empty());
+    let fixture = Fixture::new("");
+    fixture.service.state().meanwhile = Some(("make_version", |state| {
         state.begin(
             &TemplateRef {
                 id: sample::TEMPLATE.into(),
@@ -113,46 +113,54 @@ async fn what_changes_between_plan_and_start_is_refused() {
             true,
         );
     }));
-    assert_eq!(stage.roll().await.code, 16);
+    assert_eq!(fixture.roll().await.code, 16);
 }
 
 #[tokio::test]
 async fn a_version_that_came_out_wrong_is_not_rolled() {
-    let stage = Stage::new("");
-    stage.service.state().misshapen = Some("without a key pair".into());
-    let ended = stage.roll().await;
+    let fixture = Fixture::new("");
+    fixture.service.state().misshapen = Some("without a key pair".into());
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 3);
     assert!(
         ended
-            .words
+            .text
             .contains("differs from it in more than the image"),
         "{}",
-        ended.words
+        ended.text
     );
-    assert!(stage.service.state().refreshes.is_empty());
+    assert!(fixture.service.state().refreshes.is_empty());
 }
 
 #[tokio::test]
 async fn what_cannot_go_back_is_cancelled() {
-    let stage = Stage::new("");
-    stage.service.state().sick.insert(sample::image("ami-2"));
-    stage
+    let fixture = Fixture::new("");
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
+    fixture
         .service
         .fault("roll_back", Fault::Refused(meant(IRREVERSIBLE)));
-    let ended = stage.roll().await;
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 10);
     assert!(
-        ended.words.contains("was cancelled, its members are mixed"),
+        ended.text.contains("was cancelled, its members are mixed"),
         "{}",
-        ended.words
+        ended.text
     );
-    assert_eq!(stage.pointers()[1].as_deref(), Some("ami-1"));
+    assert_eq!(fixture.pointers()[1].as_deref(), Some("ami-1"));
 }
 
 #[tokio::test]
 async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
-    let stage = Stage::new("max_failed_launches = 0");
-    stage.service.state().sick.insert(sample::image("ami-2"));
+    let fixture = Fixture::new("max_failed_launches = 0");
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
     let turned: VecDeque<_> = [
         RefreshStatus::RollbackInProgress,
         RefreshStatus::RollbackSuccessful,
@@ -160,81 +168,85 @@ async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
     .into();
     let ended = async {
         // After the first box was lost.
-        while stage.service.state().activities.is_empty() {
+        while fixture.service.state().activities.is_empty() {
             tokio::task::yield_now().await;
         }
-        stage.service.state().statuses = turned;
+        fixture.service.state().statuses = turned;
     };
-    let (ended, ()) = tokio::join!(stage.roll(), ended);
-    assert_eq!(ended.code, 11, "{}", ended.words);
+    let (ended, ()) = tokio::join!(fixture.roll(), ended);
+    assert_eq!(ended.code, 11, "{}", ended.text);
     assert!(
-        stage
+        fixture
             .output
-            .story()
+            .messages()
             .contains(&"  i-4 unfit: orders: /gtg answers 503".to_owned())
     );
-    stage.assert_back();
+    fixture.assert_back();
 }
 
 #[tokio::test]
 async fn rolling_back_is_asked_again_until_it_is_heard() {
-    let stage = Stage::new("");
-    stage.service.state().sick.insert(sample::image("ami-2"));
-    stage
+    let fixture = Fixture::new("");
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
+    fixture
         .service
         .fault("roll_back", Fault::Refused(throttled()));
-    stage
+    fixture
         .service
         .fault("roll_back", Fault::Refused(throttled()));
-    assert_eq!(stage.roll().await.code, 11);
-    stage.assert_back();
+    assert_eq!(fixture.roll().await.code, 11);
+    fixture.assert_back();
 }
 
 #[tokio::test]
 async fn a_long_watch_detaches_and_watch_goes_on() {
-    let mut stage = Stage::new("");
-    stage.settings.watch_timeout = Some(Duration::ZERO);
-    let ended = stage.roll().await;
-    insta::assert_snapshot!(stage.transcript(&ended));
+    let mut fixture = Fixture::new("");
+    fixture.settings.watch_timeout = Some(Duration::ZERO);
+    let ended = fixture.roll().await;
+    insta::assert_snapshot!(fixture.transcript(&ended));
     assert_eq!(ended.code, 15);
-    assert_eq!(outcome(stage.runs.path()), [None]);
-    stage.settings = hasty(sample::settings(""));
-    assert_eq!(stage.watch().await.code, 0);
-    stage.assert_rolled("watched on");
-    assert_eq!(outcome(stage.runs.path()), [Some("done".into())]);
+    assert_eq!(outcome(fixture.runs.path()), [None]);
+    fixture.settings = fast(sample::settings(""));
+    assert_eq!(fixture.watch().await.code, 0);
+    fixture.assert_rolled("watched on");
+    assert_eq!(outcome(fixture.runs.path()), [Some("done".into())]);
 }
 
 #[tokio::test]
 async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
-    let stage = Stage::new("");
-    stage.asks.send(1).unwrap();
-    let early = stage.roll().await;
+    let fixture = Fixture::new("");
+    fixture.signals.send(1).unwrap();
+    let early = fixture.roll().await;
     assert_eq!(early.code, 13);
-    stage.assert_back();
-    assert!(stage.service.state().refreshes.is_empty());
+    fixture.assert_back();
+    assert!(fixture.service.state().refreshes.is_empty());
 
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     let asked = async {
         // As soon as the refresh has begun to turn.
-        while stage.service.state().refreshes.is_empty() {
+        while fixture.service.state().refreshes.is_empty() {
             tokio::task::yield_now().await;
         }
-        stage.asks.send(1).unwrap();
+        fixture.signals.send(1).unwrap();
     };
-    let (ended, ()) = tokio::join!(stage.roll(), asked);
+    let (ended, ()) = tokio::join!(fixture.roll(), asked);
     assert_eq!(ended.code, 15);
     assert!(
-        ended.words.contains("imagebuilder roll watch"),
+        ended.text.contains("imagebuilder roll watch"),
         "{}",
-        ended.words
+        ended.text
     );
     assert!(
-        ended.words.contains("imagebuilder roll rollback"),
+        ended.text.contains("imagebuilder roll rollback"),
         "{}",
-        ended.words
+        ended.text
     );
     assert!(
-        stage
+        fixture
             .service
             .state()
             .calls
@@ -248,9 +260,9 @@ async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
 #[tokio::test]
 async fn killed_at_any_call_the_next_command_finishes() {
     let calls = {
-        let stage = Stage::new("healthy_rounds = 1");
-        stage.roll().await;
-        std::mem::take(&mut stage.service.state().calls)
+        let fixture = Fixture::new("healthy_rounds = 1");
+        fixture.roll().await;
+        std::mem::take(&mut fixture.service.state().calls)
     };
     for (index, name) in calls.iter().enumerate() {
         // A read that was answered and one that was not leave the same behind.
@@ -267,20 +279,20 @@ async fn killed_at_any_call_the_next_command_finishes() {
             .take(if writes { 2 } else { 1 })
         {
             let what = format!("killed at call {} ({name}, {fault:?})", index + 1);
-            let stage = Stage::new("healthy_rounds = 1");
-            stage.service.state().killed_at = Some((index + 1, fault));
-            let hung = stage.service.hung();
+            let fixture = Fixture::new("healthy_rounds = 1");
+            fixture.service.state().killed_at = Some((index + 1, fault));
+            let hung = fixture.service.hung();
             tokio::select! {
-                ended = stage.roll() => panic!("{what}: it was not killed: {}", ended.words),
+                ended = fixture.roll() => panic!("{what}: it was not killed: {}", ended.text),
                 () = hung.notified() => {}
             }
-            stage.service.state().killed_at = None;
-            let mut next = stage.roll().await;
+            fixture.service.state().killed_at = None;
+            let mut next = fixture.roll().await;
             if next.code == 16 {
-                next = stage.watch().await;
+                next = fixture.watch().await;
             }
-            assert_eq!(next.code, 0, "{what}: {}", next.words);
-            stage.assert_rolled(&what);
+            assert_eq!(next.code, 0, "{what}: {}", next.text);
+            fixture.assert_rolled(&what);
         }
     }
 }
@@ -289,15 +301,15 @@ async fn killed_at_any_call_the_next_command_finishes() {
 #[tokio::test]
 async fn ctrl_c_is_heard_while_the_service_is_silent() {
     for (call, code) in [("hooks", 13), ("activities", 15)] {
-        let stage = Stage::new("");
-        stage.service.fault(call, Fault::Hangs);
-        let hung = stage.service.hung();
-        let asks = async {
+        let fixture = Fixture::new("");
+        fixture.service.fault(call, Fault::Hangs);
+        let hung = fixture.service.hung();
+        let signals = async {
             hung.notified().await;
-            stage.asks.send(1).unwrap();
+            fixture.signals.send(1).unwrap();
         };
-        let (ended, ()) = tokio::join!(stage.roll(), asks);
-        assert_eq!(ended.code, code, "{call}: {}", ended.words);
+        let (ended, ()) = tokio::join!(fixture.roll(), signals);
+        assert_eq!(ended.code, code, "{call}: {}", ended.text);
     }
 }
 
@@ -309,31 +321,31 @@ async fn every_denied_action_is_found_before_the_first_change() {
     for silent in [false, true] {
         for action in needed(&[Verb::Roll], &conditions) {
             let name = action.name;
-            let stage = Stage::new("alarms = [\"sick\"]");
+            let fixture = Fixture::new("alarms = [\"sick\"]");
             {
-                let mut state = stage.service.state();
+                let mut state = fixture.service.state();
                 state.alarms.insert("sick".into(), "OK".into());
                 state.policy.denied.insert(name);
                 state.policy.silent = silent;
             }
-            let ended = stage.roll().await;
+            let ended = fixture.roll().await;
             if ended.code == 0 {
                 let by_iam_alone = action.asked == Asked::Simulation;
                 let optional = action.need == Need::Optional;
                 assert!(optional || silent && by_iam_alone, "{name} was not found");
-                let story = stage.output.story();
-                let named = story.iter().any(|line| {
+                let messages = fixture.output.messages();
+                let named = messages.iter().any(|line| {
                     (line.contains("not checked: ") || line.contains("done without: "))
                         && line.contains(name)
                 });
-                assert!(named, "{name}: {story:#?}");
+                assert!(named, "{name}: {messages:#?}");
             } else {
                 assert_eq!(ended.code, 3, "{name}: {ended:?}");
-                assert!(ended.words.contains(name), "{name}: {ended:?}");
-                let state = stage.service.state();
+                assert!(ended.text.contains(name), "{name}: {ended:?}");
+                let state = fixture.service.state();
                 assert_eq!(state.template.latest, 7, "{name}");
                 assert!(state.refreshes.is_empty(), "{name}");
-                assert_eq!(std::fs::read_dir(stage.runs.path()).unwrap().count(), 0);
+                assert_eq!(std::fs::read_dir(fixture.runs.path()).unwrap().count(), 0);
             }
         }
     }
@@ -351,10 +363,10 @@ async fn what_goes_on_in_any_case_names_what_is_denied() {
             .flat_map(|action| [(false, action), (true, action)])
         {
             let what = format!("{verb:?} without {}, silent {silent}", action.name);
-            let stage = Stage::new("healthy_rounds = 1");
+            let fixture = Fixture::new("healthy_rounds = 1");
             match verb {
                 Verb::Watch | Verb::Rollback => {
-                    let mut state = stage.service.state();
+                    let mut state = fixture.service.state();
                     let version = sample::version(8, "ami-2", "by hand");
                     state.template.versions.push(version);
                     state.template.latest = 8;
@@ -364,24 +376,24 @@ async fn what_goes_on_in_any_case_names_what_is_denied() {
                     };
                     state.begin(&to, Vec::new(), true);
                 }
-                _ => assert_eq!(stage.roll().await.code, 0, "{what}"),
+                _ => assert_eq!(fixture.roll().await.code, 0, "{what}"),
             }
             if verb == Verb::Prove {
-                stage.service.state().point("current", "ami-1");
+                fixture.service.state().point("current", "ami-1");
             }
             {
-                let policy = &mut stage.service.state().policy;
+                let policy = &mut fixture.service.state().policy;
                 policy.denied.insert(action.name);
                 policy.silent = silent;
             }
-            let told = stage.output.story().len();
+            let told = fixture.output.messages().len();
             let ended = match verb {
-                Verb::Watch => stage.watch().await,
-                Verb::Prove => stage.roll().await,
-                _ => stage.rollback().await,
+                Verb::Watch => fixture.watch().await,
+                Verb::Prove => fixture.roll().await,
+                _ => fixture.rollback().await,
             };
-            assert_eq!(ended.code, 0, "{what}: {}", ended.words);
-            let story = &stage.output.story()[told..];
+            assert_eq!(ended.code, 0, "{what}: {}", ended.text);
+            let messages = &fixture.output.messages()[told..];
             // A dry run of what does not exist says nothing.
             let by_iam_alone = action.asked == Asked::Simulation
                 || action.resource == Resource::Ec2("instance") && action.asked != Asked::Launch;
@@ -390,15 +402,15 @@ async fn what_goes_on_in_any_case_names_what_is_denied() {
                 (false, Need::Optional) => "done without: ",
                 (false, _) => " ",
             };
-            let named = story
+            let named = messages
                 .iter()
                 .position(|line| line.contains(kind) && line.contains(action.name));
-            let named = named.unwrap_or_else(|| panic!("{what}: {story:#?}"));
+            let named = named.unwrap_or_else(|| panic!("{what}: {messages:#?}"));
             let changes = ["watch group", "verify every member", "start a refresh"];
-            let first = story
+            let first = messages
                 .iter()
                 .position(|line| changes.iter().any(|step| line.contains(step)));
-            assert!(Some(named) < first, "{what}: {story:#?}");
+            assert!(Some(named) < first, "{what}: {messages:#?}");
         }
     }
 }
@@ -407,13 +419,13 @@ async fn what_goes_on_in_any_case_names_what_is_denied() {
 #[tokio::test]
 async fn a_watch_asks_for_the_way_back_that_it_may_start() {
     for (roll, may) in [("", false), ("smoke_test = [\"./test\"]", true)] {
-        let mut stage = Stage::new(roll);
-        stage.settings.watch_timeout = Some(Duration::ZERO);
-        assert_eq!(stage.roll().await.code, 15);
-        stage.settings = hasty(sample::settings(roll));
-        stage.service.state().policy.asked.clear();
-        assert_eq!(stage.watch().await.code, 0);
-        let state = stage.service.state();
+        let mut fixture = Fixture::new(roll);
+        fixture.settings.watch_timeout = Some(Duration::ZERO);
+        assert_eq!(fixture.roll().await.code, 15);
+        fixture.settings = fast(sample::settings(roll));
+        fixture.service.state().policy.asked.clear();
+        assert_eq!(fixture.watch().await.code, 0);
+        let state = fixture.service.state();
         let asked = &state.policy.asked;
         assert!(asked.contains("autoscaling:RollbackInstanceRefresh"));
         assert_eq!(asked.contains("autoscaling:StartInstanceRefresh"), may);
@@ -424,9 +436,9 @@ async fn a_watch_asks_for_the_way_back_that_it_may_start() {
 /// A refresh that is adopted is gone on with like one that is watched.
 #[tokio::test]
 async fn a_roll_that_adopts_names_what_is_denied() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     {
-        let mut state = stage.service.state();
+        let mut state = fixture.service.state();
         state
             .template
             .versions
@@ -441,21 +453,24 @@ async fn a_roll_that_adopts_names_what_is_denied() {
     }
     let adopt = Request {
         busy: Busy::Adopt,
-        ..Stage::request()
+        ..Fixture::request()
     };
-    assert_eq!(stage.verb("roll", &adopt).await.code, 0);
-    let story = stage.output.story();
-    let at = |words: &str| story.iter().position(|line| line.contains(words));
+    assert_eq!(fixture.verb("roll", &adopt).await.code, 0);
+    let messages = fixture.output.messages();
+    let at = |text: &str| messages.iter().position(|line| line.contains(text));
     let named = at("may not call ssm:PutParameter");
-    assert!(named.is_some() && named < at("watch group"), "{story:#?}");
+    assert!(
+        named.is_some() && named < at("watch group"),
+        "{messages:#?}"
+    );
 }
 
 /// The one call that a rollback begins with: denied, nothing was changed.
 #[tokio::test]
 async fn a_rollback_that_is_denied_is_refused_by_name() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     {
-        let mut state = stage.service.state();
+        let mut state = fixture.service.state();
         state
             .template
             .versions
@@ -475,42 +490,42 @@ async fn a_rollback_that_is_denied_is_refused_by_name() {
         ))
     };
     // Where it goes is the service's affair, not the pointers'.
-    stage.service.fault("parameter", denied("read a pointer"));
-    stage.service.fault("roll_back", denied("roll back"));
-    let ended = stage.rollback().await;
+    fixture.service.fault("parameter", denied("read a pointer"));
+    fixture.service.fault("roll_back", denied("roll back"));
+    let ended = fixture.rollback().await;
     assert_eq!(ended.code, 3, "{ended:?}");
     for want in ["may not be rolled back by you", "RollbackInstanceRefresh"] {
-        assert!(ended.words.contains(want), "{ended:?}");
+        assert!(ended.text.contains(want), "{ended:?}");
     }
 }
 
 #[tokio::test]
 async fn an_alarm_that_is_missing_or_not_ok_refuses_the_roll() {
-    let stage = Stage::new("alarms = [\"fine\", \"sick\", \"new\", \"none\"]");
+    let fixture = Fixture::new("alarms = [\"fine\", \"sick\", \"new\", \"none\"]");
     for (name, state) in [
         ("fine", "OK"),
         ("sick", "ALARM"),
         ("new", "INSUFFICIENT_DATA"),
     ] {
-        let alarms = &mut stage.service.state().alarms;
+        let alarms = &mut fixture.service.state().alarms;
         alarms.insert(name.to_owned(), state.to_owned());
     }
     for extent in [Extent::Plan, Extent::Whole] {
         let request = Request {
             extent,
-            ..Stage::request()
+            ..Fixture::request()
         };
-        let ended = stage.verb("roll", &request).await;
+        let ended = fixture.verb("roll", &request).await;
         assert_eq!(ended.code, 3, "{ended:?}");
         for want in [
             "alarm sick is ALARM",
             "alarm new is INSUFFICIENT_DATA",
             "there is no alarm none",
         ] {
-            assert!(ended.words.contains(want), "{ended:?}");
+            assert!(ended.text.contains(want), "{ended:?}");
         }
-        assert!(!ended.words.contains("fine"), "{ended:?}");
+        assert!(!ended.text.contains("fine"), "{ended:?}");
     }
-    assert_eq!(stage.service.state().template.latest, 7);
-    assert_eq!(std::fs::read_dir(stage.runs.path()).unwrap().count(), 0);
+    assert_eq!(fixture.service.state().template.latest, 7);
+    assert_eq!(std::fs::read_dir(fixture.runs.path()).unwrap().count(), 0);
 }

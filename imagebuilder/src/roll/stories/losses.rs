@@ -39,8 +39,8 @@ fn taken(state: &mut State, id: &str, why: &str) {
 
 #[tokio::test]
 async fn scaling_out_and_in_again_blames_no_release() {
-    let stage = Stage::new("");
-    stage.service.state().meanwhile = Some(("refresh", |state| {
+    let fixture = Fixture::new("");
+    fixture.service.state().meanwhile = Some(("refresh", |state| {
         for number in 90..96 {
             taken(
                 state,
@@ -49,19 +49,19 @@ async fn scaling_out_and_in_again_blames_no_release() {
             );
         }
     }));
-    assert_eq!(stage.roll().await.code, 0);
-    stage.assert_rolled("scaled");
-    let story = stage.output.story().join("\n");
+    assert_eq!(fixture.roll().await.code, 0);
+    fixture.assert_rolled("scaled");
+    let messages = fixture.output.messages().join("\n");
     assert!(
-        story.contains("i-90 was lost: the group was scaled in"),
-        "{story}"
+        messages.contains("i-90 was lost: the group was scaled in"),
+        "{messages}"
     );
 }
 
 #[tokio::test]
 async fn health_checks_blame_the_release_over_the_whole_refresh() {
-    let stage = Stage::new("");
-    stage.service.state().meanwhile = Some(("refresh", |state| {
+    let fixture = Fixture::new("");
+    fixture.service.state().meanwhile = Some(("refresh", |state| {
         for number in 0..3 {
             taken(
                 state,
@@ -75,16 +75,16 @@ async fn health_checks_blame_the_release_over_the_whole_refresh() {
             happens(state, &moves, "", ActivityOutcome::Done, "");
         }
     }));
-    let ended = stage.roll().await;
-    assert_eq!(ended.code, 11, "{}", ended.words);
+    let ended = fixture.roll().await;
+    assert_eq!(ended.code, 11, "{}", ended.text);
     assert!(
         ended
-            .words
+            .text
             .contains("3 instances of the new version were lost, each because it failed the load balancer's health checks"),
         "{}",
-        ended.words
+        ended.text
     );
-    stage.assert_back();
+    fixture.assert_back();
 }
 
 #[tokio::test]
@@ -92,12 +92,12 @@ async fn a_launch_that_can_never_succeed_ends_the_roll_and_missing_capacity_does
     let never = "The image id '[ami-2]' does not exist. Launching EC2 instance failed.";
     let capacity = "We currently do not have sufficient t3.large capacity in the Availability Zone you requested.";
     for (message, code) in [(never, 11), (capacity, 0)] {
-        let stage = Stage::new("");
+        let fixture = Fixture::new("");
         let fails = async {
-            while stage.service.state().refreshes.is_empty() {
+            while fixture.service.state().refreshes.is_empty() {
                 tokio::task::yield_now().await;
             }
-            let mut state = stage.service.state();
+            let mut state = fixture.service.state();
             for _ in 0..4 {
                 happens(
                     &mut state,
@@ -108,20 +108,20 @@ async fn a_launch_that_can_never_succeed_ends_the_roll_and_missing_capacity_does
                 );
             }
         };
-        let (ended, ()) = tokio::join!(stage.roll(), fails);
-        assert_eq!(ended.code, code, "{}", ended.words);
-        let story = stage.output.story();
-        let told = story
+        let (ended, ()) = tokio::join!(fixture.roll(), fails);
+        assert_eq!(ended.code, code, "{}", ended.text);
+        let messages = fixture.output.messages();
+        let told = messages
             .iter()
             .filter(|line| line.contains("no instance: "))
             .count();
-        assert_eq!(told, 1, "the same is said once: {story:?}");
+        assert_eq!(told, 1, "the same is said once: {messages:?}");
         if code == 11 {
-            assert!(ended.words.contains(never), "{}", ended.words);
+            assert!(ended.text.contains(never), "{}", ended.text);
             assert!(
-                ended.words.contains("missing or forbidden"),
+                ended.text.contains("missing or forbidden"),
                 "{}",
-                ended.words
+                ended.text
             );
         }
     }
@@ -129,8 +129,8 @@ async fn a_launch_that_can_never_succeed_ends_the_roll_and_missing_capacity_does
 
 #[tokio::test]
 async fn old_instances_that_only_drain_are_no_failure() {
-    let stage = Stage::new("");
-    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+    let fixture = Fixture::new("");
+    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         state.group.members.push(GroupMember {
             instance: sample::instance("i-77"),
             lifecycle: Lifecycle::parse("Terminating:Wait"),
@@ -142,12 +142,12 @@ async fn old_instances_that_only_drain_are_no_failure() {
             protected: true,
         });
     }));
-    let ended = stage.roll().await;
-    assert_eq!(ended.code, 0, "{}", ended.words);
-    let story = stage.output.story().join("\n");
+    let ended = fixture.roll().await;
+    assert_eq!(ended.code, 0, "{}", ended.text);
+    let messages = fixture.output.messages().join("\n");
     assert!(
-        story.contains("3 of 3 proven; 1 old still leaving"),
-        "{story}"
+        messages.contains("3 of 3 proven; 1 old still leaving"),
+        "{messages}"
     );
 }
 
@@ -168,46 +168,42 @@ async fn a_group_that_is_deleted_is_named_and_nothing_is_offered_that_cannot_be(
         ("instances_tagged", |_| {}, ""),
     ];
     for (call, happens, expected) in cases {
-        let stage = Stage::new("");
+        let fixture = Fixture::new("");
         let deletes = async {
-            while stage.service.state().refreshes.is_empty() {
+            while fixture.service.state().refreshes.is_empty() {
                 tokio::task::yield_now().await;
             }
-            stage.service.state().meanwhile = Some((call, happens));
+            fixture.service.state().meanwhile = Some((call, happens));
         };
-        let (ended, ()) = tokio::join!(stage.roll(), deletes);
+        let (ended, ()) = tokio::join!(fixture.roll(), deletes);
         if expected.is_empty() {
             assert_eq!(ended.code, 0);
             continue;
         }
-        assert_eq!(ended.code, 10, "{call}: {}", ended.words);
-        assert!(ended.words.contains(expected), "{}", ended.words);
-        assert!(
-            !ended.words.contains("goes on by itself"),
-            "{}",
-            ended.words
-        );
-        assert!(!ended.words.contains("roll rollback"), "{}", ended.words);
+        assert_eq!(ended.code, 10, "{call}: {}", ended.text);
+        assert!(ended.text.contains(expected), "{}", ended.text);
+        assert!(!ended.text.contains("goes on by itself"), "{}", ended.text);
+        assert!(!ended.text.contains("roll rollback"), "{}", ended.text);
     }
 }
 
 #[tokio::test]
 async fn a_group_made_anew_has_not_our_refresh() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     let anew = async {
-        while stage.service.state().on(8) == 0 {
+        while fixture.service.state().on(8) == 0 {
             tokio::task::yield_now().await;
         }
-        stage.service.state().refreshes.clear();
+        fixture.service.state().refreshes.clear();
     };
-    let (ended, ()) = tokio::join!(stage.roll(), anew);
-    assert_eq!(ended.code, 10, "{}", ended.words);
+    let (ended, ()) = tokio::join!(fixture.roll(), anew);
+    assert_eq!(ended.code, 10, "{}", ended.text);
     assert!(
-        ended.words.contains("the group was made anew"),
+        ended.text.contains("the group was made anew"),
         "{}",
-        ended.words
+        ended.text
     );
-    let state = stage.service.state();
+    let state = fixture.service.state();
     let asked = state
         .calls
         .iter()
@@ -218,56 +214,56 @@ async fn a_group_made_anew_has_not_our_refresh() {
 
 #[tokio::test]
 async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
-    let mut stage = Stage::new("");
-    stage.settings.verify_timeout = Some(Duration::from_millis(20));
+    let mut fixture = Fixture::new("");
+    fixture.settings.verify_timeout = Some(Duration::from_millis(20));
     let deletes = async {
-        while stage.service.state().on(8) == 0 {
+        while fixture.service.state().on(8) == 0 {
             tokio::task::yield_now().await;
         }
-        stage.service.state().template_gone = true;
+        fixture.service.state().template_gone = true;
     };
-    let (ended, ()) = tokio::join!(stage.roll(), deletes);
-    assert_eq!(ended.code, 14, "{}", ended.words);
+    let (ended, ()) = tokio::join!(fixture.roll(), deletes);
+    assert_eq!(ended.code, 14, "{}", ended.text);
     for verb in ["roll", "watch", "rollback"] {
-        let ended = stage.verb(verb, &Stage::request()).await;
-        assert_eq!(ended.code, 3, "{verb}: {}", ended.words);
+        let ended = fixture.verb(verb, &Fixture::request()).await;
+        assert_eq!(ended.code, 3, "{verb}: {}", ended.text);
         assert!(
-            ended.words.contains("does not exist any more") && ended.words.contains("hint: "),
+            ended.text.contains("does not exist any more") && ended.text.contains("hint: "),
             "{verb}: {}",
-            ended.words
+            ended.text
         );
     }
 }
 
 #[tokio::test]
 async fn a_pointer_that_cannot_be_moved_does_not_hide_that_the_fleet_is_verified() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     let refused = crate::cloud::CloudError::new(
         crate::cloud::Kind::Denied,
         "point parameter /imagebuilder/shop/previous",
         "AccessDeniedException",
         "",
     );
-    stage.service.fault("point", Fault::Refused(refused));
-    let ended = stage.roll().await;
+    fixture.service.fault("point", Fault::Refused(refused));
+    let ended = fixture.roll().await;
     assert_eq!(ended.code, 1);
     assert!(
         ended
-            .words
+            .text
             .contains("every member of group shop is verified on ami-2"),
         "{}",
-        ended.words
+        ended.text
     );
     // What the hint says is enough.
-    assert_eq!(stage.roll().await.code, 0);
-    stage.assert_rolled("pointers moved by the second");
+    assert_eq!(fixture.roll().await.code, 0);
+    fixture.assert_rolled("pointers moved by the second");
 }
 
 #[tokio::test]
 async fn waiting_for_another_refresh_offers_nothing_against_it() {
-    let mut stage = Stage::new("");
+    let mut fixture = Fixture::new("");
     {
-        let mut state = stage.service.state();
+        let mut state = fixture.service.state();
         let six = TemplateRef {
             id: sample::TEMPLATE.into(),
             version: 6,
@@ -275,24 +271,20 @@ async fn waiting_for_another_refresh_offers_nothing_against_it() {
         state.begin(&six, Vec::new(), true);
         state.statuses = vec![RefreshStatus::InProgress; 9].into();
     }
-    stage.settings.watch_timeout = Some(Duration::ZERO);
+    fixture.settings.watch_timeout = Some(Duration::ZERO);
     let wait = Request {
         busy: Busy::Wait,
-        ..Stage::request()
+        ..Fixture::request()
     };
-    let ended = stage.verb("roll", &wait).await;
+    let ended = fixture.verb("roll", &wait).await;
     assert_eq!(ended.code, 15);
-    assert!(!ended.words.contains("rollback"), "{}", ended.words);
-    assert!(
-        ended.words.contains("nothing was started"),
-        "{}",
-        ended.words
-    );
+    assert!(!ended.text.contains("rollback"), "{}", ended.text);
+    assert!(ended.text.contains("nothing was started"), "{}", ended.text);
 }
 
 #[tokio::test]
 async fn a_caller_who_may_not_list_activities_still_watches() {
-    let stage = Stage::new("");
+    let fixture = Fixture::new("");
     for _ in 0..50 {
         let denied = crate::cloud::CloudError::new(
             crate::cloud::Kind::Denied,
@@ -300,24 +292,24 @@ async fn a_caller_who_may_not_list_activities_still_watches() {
             "AccessDenied",
             "",
         );
-        stage.service.fault("activities", Fault::Refused(denied));
+        fixture.service.fault("activities", Fault::Refused(denied));
     }
-    assert_eq!(stage.roll().await.code, 0);
-    let story = stage.output.story();
-    let told = story
+    assert_eq!(fixture.roll().await.code, 0);
+    let messages = fixture.output.messages();
+    let told = messages
         .iter()
         .filter(|line| line.contains("the service alone decides"))
         .count();
-    assert_eq!(told, 1, "{story:?}");
+    assert_eq!(told, 1, "{messages:?}");
 }
 
 /// What one look costs does not grow with what cannot have changed.
 #[tokio::test]
 async fn a_look_asks_only_for_what_can_have_changed() {
     let calls = |size: u32| async move {
-        let mut stage = Stage::new("");
-        stage.service = Service::new(size);
-        let service = stage.service.clone();
+        let mut fixture = Fixture::new("");
+        fixture.service = Service::new(size);
+        let service = fixture.service.clone();
         let began = async {
             while service.state().on(8) == 0 {
                 tokio::task::yield_now().await;
@@ -332,16 +324,16 @@ async fn a_look_asks_only_for_what_can_have_changed() {
             }
             at
         };
-        let (ended, at) = tokio::join!(stage.roll(), began);
-        assert_eq!(ended.code, 0, "{}", ended.words);
-        let state = stage.service.state();
+        let (ended, at) = tokio::join!(fixture.roll(), began);
+        assert_eq!(ended.code, 0, "{}", ended.text);
+        let state = fixture.service.state();
         // Two looks are left for what was under way when the pause began.
         let looks: Vec<&[&str]> = state.calls[at..]
             .split(|call| *call == "refresh")
             .skip(2)
             .take(30)
             .collect();
-        looks.iter().map(|look| look.len()).max().unwrap()
+        looks.iter().map(|observe| observe.len()).max().unwrap()
     };
     let (few, many) = (calls(3).await, calls(60).await);
     assert_eq!(few, many);

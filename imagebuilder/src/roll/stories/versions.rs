@@ -3,110 +3,110 @@
 use super::*;
 
 /// Bakes, so to speak, and rolls: `ami-{number}` for each.
-async fn rolled(stage: &Stage, numbers: std::ops::RangeInclusive<u64>) {
+async fn rolled(fixture: &Fixture, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let image = format!("ami-{number}");
         {
-            let mut state = stage.service.state();
+            let mut state = fixture.service.state();
             state.add_image(&image);
             state.point("candidate", &image);
         }
-        let ended = stage.roll().await;
-        assert_eq!(ended.code, 0, "{}", ended.words);
+        let ended = fixture.roll().await;
+        assert_eq!(ended.code, 0, "{}", ended.text);
     }
 }
 
-fn versions(stage: &Stage) -> Vec<u64> {
-    let state = stage.service.state();
+fn versions(fixture: &Fixture) -> Vec<u64> {
+    let state = fixture.service.state();
     let versions = state.template.versions.iter();
     versions.map(|version| version.number).collect()
 }
 
-fn words(stage: &Stage) -> String {
-    stage.output.story().join("\n")
+fn text(fixture: &Fixture) -> String {
+    fixture.output.messages().join("\n")
 }
 
 #[tokio::test]
 async fn of_the_versions_that_rolls_made_the_newest_stay_and_what_others_made_stays() {
-    let stage = Stage::new("keep_template_versions = 3");
+    let fixture = Fixture::new("keep_template_versions = 3");
     // 6 and 7 are not ours; ours are 8 to 14.
-    rolled(&stage, 2..=8).await;
-    assert_eq!(versions(&stage), [6, 7, 12, 13, 14]);
-    assert!(words(&stage).contains("delete unused versions"));
+    rolled(&fixture, 2..=8).await;
+    assert_eq!(versions(&fixture), [6, 7, 12, 13, 14]);
+    assert!(text(&fixture).contains("delete unused versions"));
     // The way back is still there.
-    let ended = stage.rollback().await;
-    assert_eq!(ended.code, 0, "{}", ended.words);
-    let state = stage.service.state();
+    let ended = fixture.rollback().await;
+    assert_eq!(ended.code, 0, "{}", ended.text);
+    let state = fixture.service.state();
     assert_eq!(state.saved(), SavedVersion::Number(13));
     assert_eq!(state.template.latest, 14, "no version was made for it");
 }
 
 #[tokio::test]
 async fn by_default_five_stay_and_with_zero_all() {
-    let stage = Stage::new("");
-    rolled(&stage, 2..=8).await;
-    assert_eq!(versions(&stage), [6, 7, 10, 11, 12, 13, 14]);
-    let stage = Stage::new("keep_template_versions = 0");
-    rolled(&stage, 2..=8).await;
-    assert_eq!(versions(&stage), (6..=14).collect::<Vec<_>>());
-    assert!(!stage.service.state().calls.contains(&"groups_from"));
+    let fixture = Fixture::new("");
+    rolled(&fixture, 2..=8).await;
+    assert_eq!(versions(&fixture), [6, 7, 10, 11, 12, 13, 14]);
+    let fixture = Fixture::new("keep_template_versions = 0");
+    rolled(&fixture, 2..=8).await;
+    assert_eq!(versions(&fixture), (6..=14).collect::<Vec<_>>());
+    assert!(!fixture.service.state().calls.contains(&"groups_from"));
 }
 
 #[tokio::test]
 async fn versions_in_use_elsewhere_stay() {
-    let stage = Stage::new("keep_template_versions = 1");
-    stage.service.state().launched_elsewhere = vec![9];
-    stage.service.state().template.default = 8;
-    rolled(&stage, 2..=6).await;
+    let fixture = Fixture::new("keep_template_versions = 1");
+    fixture.service.state().launched_elsewhere = vec![9];
+    fixture.service.state().template.default = 8;
+    rolled(&fixture, 2..=6).await;
     // 8 is the default, 9 runs elsewhere, 11 is the version before.
-    assert_eq!(versions(&stage), [6, 7, 8, 9, 11, 12]);
+    assert_eq!(versions(&fixture), [6, 7, 8, 9, 11, 12]);
 
-    let stage = Stage::new("keep_template_versions = 1");
+    let fixture = Fixture::new("keep_template_versions = 1");
     let other = "other".parse().unwrap();
-    stage.service.state().other_groups = vec![other];
-    rolled(&stage, 2..=4).await;
-    assert_eq!(versions(&stage), [6, 7, 8, 9, 10]);
-    assert!(words(&stage).contains("group other launches from the same template"));
+    fixture.service.state().other_groups = vec![other];
+    rolled(&fixture, 2..=4).await;
+    assert_eq!(versions(&fixture), [6, 7, 8, 9, 10]);
+    assert!(text(&fixture).contains("group other launches from the same template"));
 }
 
 #[tokio::test]
 async fn what_was_not_recorded_as_made_here_stays() {
-    let stage = Stage::new("keep_template_versions = 1");
-    rolled(&stage, 2..=3).await;
+    let fixture = Fixture::new("keep_template_versions = 1");
+    rolled(&fixture, 2..=3).await;
     // Another machine rolled meanwhile, under the same name; its descriptions look like ours.
-    for entry in std::fs::read_dir(stage.runs.path()).unwrap() {
+    for entry in std::fs::read_dir(fixture.runs.path()).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }
-    rolled(&stage, 4..=6).await;
-    assert_eq!(versions(&stage), [6, 7, 8, 9, 11, 12]);
+    rolled(&fixture, 4..=6).await;
+    assert_eq!(versions(&fixture), [6, 7, 8, 9, 11, 12]);
 }
 
 #[tokio::test]
 async fn what_cannot_be_deleted_changes_no_outcome_and_is_tried_again() {
-    let stage = Stage::new("keep_template_versions = 1");
-    rolled(&stage, 2..=3).await;
+    let fixture = Fixture::new("keep_template_versions = 1");
+    rolled(&fixture, 2..=3).await;
     let denied = crate::cloud::CloudError::new(
         crate::cloud::Kind::Denied,
         "delete",
         "UnauthorizedOperation",
         "no",
     );
-    stage
+    fixture
         .service
         .fault("delete_version", Fault::Refused(denied));
-    rolled(&stage, 4..=4).await;
-    assert!(words(&stage).contains("template versions that are not used any more stay"));
-    assert_eq!(versions(&stage), [6, 7, 8, 9, 10]);
-    rolled(&stage, 5..=5).await;
-    assert_eq!(versions(&stage), [6, 7, 10, 11]);
+    rolled(&fixture, 4..=4).await;
+    assert!(text(&fixture).contains("template versions that are not used any more stay"));
+    assert_eq!(versions(&fixture), [6, 7, 8, 9, 10]);
+    rolled(&fixture, 5..=5).await;
+    assert_eq!(versions(&fixture), [6, 7, 10, 11]);
 }
 
 #[tokio::test]
 async fn a_way_back_deletes_nothing() {
-    let mut stage = Stage::new("keep_template_versions = 0");
-    rolled(&stage, 2..=5).await;
-    stage.settings.keep_versions = Some(1);
-    let ended = stage.rollback().await;
-    assert_eq!(ended.code, 0, "{}", ended.words);
-    assert_eq!(versions(&stage), (6..=11).collect::<Vec<_>>());
+    let mut fixture = Fixture::new("keep_template_versions = 0");
+    rolled(&fixture, 2..=5).await;
+    fixture.settings.keep_versions = Some(1);
+    let ended = fixture.rollback().await;
+    assert_eq!(ended.code, 0, "{}", ended.text);
+    assert_eq!(versions(&fixture), (6..=11).collect::<Vec<_>>());
 }

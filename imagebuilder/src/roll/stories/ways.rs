@@ -3,23 +3,24 @@
 use super::*;
 
 /// A roll to ami-2 that an operator cancels when one member of three is new.
-async fn cancelled() -> Stage {
-    let stage = Stage::new("");
-    stage.service.state().statuses = [RefreshStatus::InProgress, RefreshStatus::InProgress].into();
-    stage.service.state().meanwhile = Some(("start_refresh", |state| {
+async fn cancelled() -> Fixture {
+    let fixture = Fixture::new("");
+    fixture.service.state().statuses =
+        [RefreshStatus::InProgress, RefreshStatus::InProgress].into();
+    fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         // Pointers of a release before: nobody may go there.
         state.point("previous", "ami-0");
     }));
     let cancels = async {
-        while stage.service.state().on(8) == 0 {
+        while fixture.service.state().on(8) == 0 {
             tokio::task::yield_now().await;
         }
-        stage.service.state().statuses = [RefreshStatus::Cancelled].into();
+        fixture.service.state().statuses = [RefreshStatus::Cancelled].into();
     };
-    let (ended, ()) = tokio::join!(stage.roll(), cancels);
-    assert_eq!(ended.code, 13, "{}", ended.words);
-    assert!(stage.service.state().on(8) > 0);
-    stage
+    let (ended, ()) = tokio::join!(fixture.roll(), cancels);
+    assert_eq!(ended.code, 13, "{}", ended.text);
+    assert!(fixture.service.state().on(8) > 0);
+    fixture
 }
 
 #[tokio::test]
@@ -27,21 +28,21 @@ async fn a_cancelled_roll_goes_back_to_the_version_that_is_saved() {
     // With what runs recorded, and as from another machine; by the verb, and by naming the image.
     for recorded in [true, false] {
         for named in [true, false] {
-            let stage = cancelled().await;
+            let fixture = cancelled().await;
             if !recorded {
-                forget(stage.runs.path());
+                forget(fixture.runs.path());
             }
             let ended = if named {
                 let request = Request {
                     image: Some(sample::image("ami-1")),
-                    ..Stage::request()
+                    ..Fixture::request()
                 };
-                stage.verb("roll", &request).await
+                fixture.verb("roll", &request).await
             } else {
-                stage.rollback().await
+                fixture.rollback().await
             };
-            assert_eq!(ended.code, 0, "{}", ended.words);
-            let state = stage.service.state();
+            assert_eq!(ended.code, 0, "{}", ended.text);
+            let state = fixture.service.state();
             assert_eq!((state.on(7), state.saved()), (3, SavedVersion::Number(7)));
             // `current` never left ami-1, so what was before it is known as it was.
             assert_eq!(state.pointer("current"), Some("ami-1"));
@@ -61,38 +62,42 @@ fn forget(runs: &Path) {
 #[tokio::test]
 async fn going_back_twice_ends_where_going_back_once_does() {
     for recorded in [true, false] {
-        let stage = Stage::new("");
-        assert_eq!(stage.roll().await.code, 0);
-        assert_eq!(stage.rollback().await.code, 0);
-        let began = stage.service.state().refreshes.len();
+        let fixture = Fixture::new("");
+        assert_eq!(fixture.roll().await.code, 0);
+        assert_eq!(fixture.rollback().await.code, 0);
+        let began = fixture.service.state().refreshes.len();
         if !recorded {
-            forget(stage.runs.path());
+            forget(fixture.runs.path());
         }
-        let again = stage.rollback().await;
-        assert_eq!(again.code, 0, "{}", again.words);
-        let state = stage.service.state();
+        let again = fixture.rollback().await;
+        assert_eq!(again.code, 0, "{}", again.text);
+        let state = fixture.service.state();
         assert_eq!((state.on(7), state.refreshes.len()), (3, began));
         drop(state);
         assert!(
-            stage
+            fixture
                 .output
-                .story()
+                .messages()
                 .contains(&"group shop was brought back already".to_owned()),
             "{:?}",
-            stage.output.story()
+            fixture.output.messages()
         );
     }
 }
 
 #[tokio::test]
 async fn what_the_service_rolled_back_is_back_already() {
-    let stage = Stage::new("");
-    stage.service.state().point("previous", "ami-0");
-    stage.service.state().sick.insert(sample::image("ami-2"));
-    assert_eq!(stage.roll().await.code, 11);
-    let again = stage.rollback().await;
-    assert_eq!(again.code, 0, "{}", again.words);
-    let state = stage.service.state();
+    let fixture = Fixture::new("");
+    fixture.service.state().point("previous", "ami-0");
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
+    assert_eq!(fixture.roll().await.code, 11);
+    let again = fixture.rollback().await;
+    assert_eq!(again.code, 0, "{}", again.text);
+    let state = fixture.service.state();
     assert_eq!((state.on(7), state.refreshes.len()), (3, 1));
 }
 
@@ -101,76 +106,92 @@ async fn a_way_back_pauses_nowhere_and_is_never_turned_around() {
     let roll =
         "smoke_test = [\"probe\"]\ncheckpoints = [30]\nbake_seconds = 60\nalarms = [\"errors\"]";
     let opened = || {
-        let stage = Stage::new(roll);
-        let mut state = stage.service.state();
+        let fixture = Fixture::new(roll);
+        let mut state = fixture.service.state();
         state.alarms.insert("errors".into(), "OK".into());
         drop(state);
-        stage
+        fixture
     };
-    let stage = opened();
+    let fixture = opened();
     let no = || Err("exit status: 1: order lost".to_owned());
     // The test fails at the end of the roll, and on the old release as well: something else is broken.
-    stage.smoke.0.lock().unwrap().extend([Ok(()), no()]);
-    assert_eq!(stage.roll().await.code, 18);
-    stage.assert_back();
+    fixture.smoke.0.lock().unwrap().extend([Ok(()), no()]);
+    assert_eq!(fixture.roll().await.code, 18);
+    fixture.assert_back();
     {
-        let state = stage.service.state();
+        let state = fixture.service.state();
         assert_eq!(state.refreshes[1].checkpoints, [30, 100]);
         assert!(state.refreshes[0].checkpoints.is_empty());
         assert!(state.preferences[1].alarms.is_empty());
         assert_eq!(state.preferences[1].bake_seconds, 0);
     }
 
-    let stage = opened();
-    assert_eq!(stage.roll().await.code, 0);
+    let fixture = opened();
+    assert_eq!(fixture.roll().await.code, 0);
     // The bad release has raised it.
-    stage
+    fixture
         .service
         .state()
         .alarms
         .insert("errors".into(), "ALARM".into());
-    stage.service.state().sick.insert(sample::image("ami-1"));
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-1"));
     let heals = async {
         let goes_on = || {
-            let state = stage.service.state();
+            let state = fixture.service.state();
             let over = state.refreshes.len() > 1 && state.refreshes[0].status.is_over();
             state.activities.len() < 10 && !over
         };
         while goes_on() {
             tokio::task::yield_now().await;
         }
-        stage.service.state().sick.clear();
+        fixture.service.state().unhealthy.clear();
     };
-    stage.smoke.0.lock().unwrap().extend([no()]);
-    let (ended, ()) = tokio::join!(stage.rollback(), heals);
-    assert_eq!(ended.code, 18, "{}", ended.words);
-    assert!(ended.words.contains("fails there too"), "{}", ended.words);
-    let state = stage.service.state();
+    fixture.smoke.0.lock().unwrap().extend([no()]);
+    let (ended, ()) = tokio::join!(fixture.rollback(), heals);
+    assert_eq!(ended.code, 18, "{}", ended.text);
+    assert!(ended.text.contains("fails there too"), "{}", ended.text);
+    let state = fixture.service.state();
     assert_eq!((state.on(7), state.refreshes.len()), (3, 2));
 }
 
 #[tokio::test]
 async fn a_way_back_that_cannot_be_proven_is_never_a_success() {
     // Asked for.
-    let mut stage = Stage::new("");
-    stage.settings.watch_timeout = Some(Duration::ZERO);
-    assert_eq!(stage.roll().await.code, 15);
-    stage.settings = hasty(sample::settings(""));
-    stage.settings.verify_timeout = Some(Duration::from_millis(20));
-    stage.service.state().limping.insert(sample::image("ami-1"));
-    let ended = stage.rollback().await;
-    assert_eq!(ended.code, 14, "{}", ended.words);
+    let mut fixture = Fixture::new("");
+    fixture.settings.watch_timeout = Some(Duration::ZERO);
+    assert_eq!(fixture.roll().await.code, 15);
+    fixture.settings = fast(sample::settings(""));
+    fixture.settings.verify_timeout = Some(Duration::from_millis(20));
+    fixture
+        .service
+        .state()
+        .limping
+        .insert(sample::image("ami-1"));
+    let ended = fixture.rollback().await;
+    assert_eq!(ended.code, 14, "{}", ended.text);
     assert!(
-        ended.words.contains("Target.Timeout"),
+        ended.text.contains("Target.Timeout"),
         "the reason is never empty: {}",
-        ended.words
+        ended.text
     );
     // By itself.
-    let mut stage = Stage::new("");
-    stage.settings.verify_timeout = Some(Duration::from_millis(20));
-    stage.service.state().sick.insert(sample::image("ami-2"));
-    stage.service.state().limping.insert(sample::image("ami-1"));
-    let ended = stage.roll().await;
-    assert_eq!(ended.code, 12, "{}", ended.words);
-    assert!(ended.words.contains("Target.Timeout"), "{}", ended.words);
+    let mut fixture = Fixture::new("");
+    fixture.settings.verify_timeout = Some(Duration::from_millis(20));
+    fixture
+        .service
+        .state()
+        .unhealthy
+        .insert(sample::image("ami-2"));
+    fixture
+        .service
+        .state()
+        .limping
+        .insert(sample::image("ami-1"));
+    let ended = fixture.roll().await;
+    assert_eq!(ended.code, 12, "{}", ended.text);
+    assert!(ended.text.contains("Target.Timeout"), "{}", ended.text);
 }

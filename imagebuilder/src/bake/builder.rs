@@ -18,7 +18,7 @@ use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
 use crate::output::Step;
 use crate::packer::{self, Ended, Line, Packer};
-use crate::stage::TEMPLATE;
+use crate::staging::TEMPLATE;
 
 /// How often the builder is looked for until it and its volume are in the ledger.
 const POLL: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ const LAST_LINES: usize = 12;
 
 /// Makes an AMI from a staged run folder.
 #[async_trait]
-pub(crate) trait Lane: Send + Sync {
+pub(crate) trait Builder: Send + Sync {
     /// Refuses what cannot work, before anything is created.
     async fn check(&self, folder: &Path) -> anyhow::Result<()>;
     /// Makes the image. The id is what the builder's program names: whether that image is this run's is for the caller to
@@ -43,7 +43,7 @@ pub(crate) trait Lane: Send + Sync {
 }
 
 /// The Packer lane.
-pub(crate) struct PackerLane {
+pub(crate) struct PackerBuilder {
     /// The Packer that builds.
     pub(crate) packer: Packer,
     /// Where its builder is.
@@ -53,7 +53,7 @@ pub(crate) struct PackerLane {
 }
 
 #[async_trait]
-impl Lane for PackerLane {
+impl Builder for PackerBuilder {
     async fn check(&self, folder: &Path) -> anyhow::Result<()> {
         self.packer.init(folder, TEMPLATE).await?;
         self.packer.validate(folder, TEMPLATE).await
@@ -69,13 +69,13 @@ impl Lane for PackerLane {
         let folder = ledger.folder().to_owned();
         let credentials = self.identity.credentials().await?;
         if let Some(text) = ends_early(credentials.as_ref(), jiff::Timestamp::now(), deadline) {
-            step.say(text);
+            step.info(text);
         }
         let lock = ledger.packer_lock()?;
         let running = self
             .packer
             .start(&folder, TEMPLATE, lock, credentials.as_ref())?;
-        let mut heard = Heard::new(&ledger.journal().region);
+        let mut transcript = Transcript::new(&ledger.journal().region);
         let (waiting, waits) = watch::channel(false);
         let run = ledger.run().clone();
         let mut stopped = None;
@@ -88,8 +88,8 @@ impl Lane for PackerLane {
         };
         let ended = running
             .follow(cancel, deadline, watched, |line| {
-                heard.listen(line, step);
-                waiting.send_replace(heard.waiting_for_ssh);
+                transcript.read(line, step);
+                waiting.send_replace(transcript.waiting_for_ssh);
             })
             .await;
         match ended? {
@@ -109,18 +109,18 @@ impl Lane for PackerLane {
                     folder.display()
                 ))
                 .into()),
-            Ended::Exited(status) if status.success() => heard.image.ok_or_else(|| {
+            Ended::Exited(status) if status.success() => transcript.image.ok_or_else(|| {
                 Exit::BakeFailed
                     .error("packer succeeded but named no AMI")
                     .hint(format!("see {}", folder.join(packer::OUTPUT).display()))
                     .into()
             }),
-            Ended::Exited(_) => Err(heard.failure(&folder)),
+            Ended::Exited(_) => Err(transcript.failure(&folder)),
         }
     }
 }
 
-impl PackerLane {
+impl PackerBuilder {
     /// Writes the builder and its volume into the ledger as soon as the API shows them: what is made from them later is
     /// known by them, even when they are gone. Ends only when the ledger cannot be written.
     async fn record_builder(&self, ledger: &mut Ledger) -> anyhow::Error {
@@ -195,7 +195,7 @@ fn lost_builder(lost: Lost) -> anyhow::Error {
 
 /// What was heard from Packer, as far as its failure may have to tell it.
 #[derive(Debug)]
-struct Heard {
+struct Transcript {
     region: String,
     image: Option<ImageId>,
     script: Option<String>,
@@ -207,7 +207,7 @@ struct Heard {
     last: Vec<String>,
 }
 
-impl Heard {
+impl Transcript {
     fn new(region: &str) -> Self {
         Self {
             region: region.to_owned(),
@@ -220,9 +220,9 @@ impl Heard {
         }
     }
 
-    fn listen(&mut self, line: &Line, step: &mut Step) {
+    fn read(&mut self, line: &Line, step: &mut Step) {
         match line {
-            Line::Say(text) => {
+            Line::Message(text) => {
                 if text.starts_with("Stopping the source instance") {
                     self.script = None;
                 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tough::schema::{RoleType, Targets};
 
-use super::author::{self, Extent, Pen};
+use super::author::{self, Extent, Writer};
 use super::bucket::Bucket;
 use super::folder::Folder;
 use super::keys::{Keyring, Opened};
@@ -33,7 +33,7 @@ pub(crate) enum Access {
 }
 
 /// What every verb is given.
-pub(crate) struct Desk {
+pub(crate) struct ChannelSession {
     /// `[channel]`.
     pub(crate) channel: Channel,
     /// The folder that the configuration's paths start from.
@@ -84,7 +84,7 @@ impl Versions {
     }
 }
 
-impl Desk {
+impl ChannelSession {
     /// Opens the repository that the configuration names; connects only where a bucket or a KMS key asks for it.
     pub(crate) async fn open(
         context: &Context,
@@ -167,14 +167,14 @@ impl Desk {
     /// Signs and writes on top of `was`, reads it back, and remembers it.
     pub(crate) async fn write(&self, was: &Verified, extent: Extent) -> anyhow::Result<Verified> {
         let keys = self.keys(matches!(extent, Extent::Targets(_))).await?;
-        let pen = Pen {
+        let writer = Writer {
             store: self.store.as_ref(),
             keys: &keys,
             roots: vec![was.root()],
             expires: &self.channel.expires,
             now: self.now,
         };
-        author::write(&pen, was, extent).await?;
+        author::write(&writer, was, extent).await?;
         self.remember().await
     }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use contract::names;
 use contract::registry::{Record, Verdict};
 
-use super::plan::{Direction, Goal, Proof, Target};
+use super::plan::{Direction, GateVerdict, Goal, Target};
 use super::view::{FleetView, Launchable, Launches, Member, RecordView, Size, TemplateUse};
 use crate::cloud::{
     Answer, Cloud, DEFAULT_DRAIN_SECONDS, Group, GroupLaunches, GroupMember, Image, ImageState,
@@ -154,7 +154,7 @@ async fn launches(cloud: &Cloud, group: &Group, gaps: &mut Gaps) -> Answer<Launc
         }),
     };
     let Some(template) = template else {
-        return Ok(Launches::Gone {
+        return Ok(Launches::Deleted {
             id: id.clone(),
             name: name.clone(),
         });
@@ -335,7 +335,11 @@ pub(crate) async fn goal(cloud: &Cloud, id: &ImageId) -> Result<Goal> {
     Ok(Goal {
         image: id.clone(),
         state: launchable(image.as_ref()),
-        proof: if fit { Proof::Fit } else { Proof::None },
+        gate: if fit {
+            GateVerdict::Fit
+        } else {
+            GateVerdict::None
+        },
         version: None,
         direction: Direction::Forward,
     })

@@ -39,7 +39,7 @@ const CHANNEL_CA: &str = "/etc/imagebuilder/channel-ca.pem";
 
 /// One file of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Staged {
+pub(crate) struct StagedFile {
     /// Its mode, octal.
     pub(crate) mode: String,
     /// What is in it.
@@ -87,10 +87,10 @@ struct Provision {
 
 /// Everything that goes into an image.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Staging {
     templates: Templates,
     /// The image's files by absolute path.
-    pub(crate) files: BTreeMap<String, Staged>,
+    pub(crate) files: BTreeMap<String, StagedFile>,
     /// The units to enable.
     units: Vec<String>,
     /// The provisioning scripts by name, in order.
@@ -103,10 +103,10 @@ pub(crate) struct Stage {
     pub(crate) services: BTreeMap<String, Digest>,
     /// The channel's metadata by absolute path: on the image, but no input of it. It is signed anew every day, and
     /// only tells a new box what to take no step behind; what decides, the root and the settings, is an input.
-    snapshot: BTreeMap<String, Staged>,
+    snapshot: BTreeMap<String, StagedFile>,
 }
 
-impl Stage {
+impl Staging {
     /// Gathers and renders what does not depend on a run. `root` is where relative paths start.
     /// `region` is where the configured bucket is taken to be.
     pub(crate) fn gather(
@@ -117,7 +117,7 @@ impl Stage {
         let template = folder(root, config.image.template.as_deref(), "template")?;
         let provision = folder(root, config.image.provision.as_deref(), "provision")?;
         let templates = Templates::load(template.as_deref())?;
-        let mut stage = Self {
+        let mut staging = Self {
             templates,
             files: BTreeMap::new(),
             units: Vec::new(),
@@ -127,21 +127,21 @@ impl Stage {
             services: BTreeMap::new(),
             snapshot: BTreeMap::new(),
         };
-        let subscription = stage.subscribe(config, root, region)?;
+        let subscription = staging.subscribe(config, root, region)?;
         let agent = file(root, &config.image.agent.binary, "[image.agent] binary")?;
-        stage.agent = agent.digest();
-        stage.program(
+        staging.agent = agent.digest();
+        staging.program(
             AGENT_BINARY,
             &agent,
             config,
             Scripts::Refused,
             "[image.agent] binary",
         )?;
-        stage.put(AGENT_BINARY, "0755", agent)?;
-        stage.put(
+        staging.put(AGENT_BINARY, "0755", agent)?;
+        staging.put(
             AGENT_TOML,
             "0644",
-            stage
+            staging
                 .templates
                 .agent(config, subscription.as_ref())?
                 .into_bytes(),
@@ -152,35 +152,35 @@ impl Stage {
                 let key = format!("{table} binary");
                 let content = file(root, binary, &key)?;
                 let dest = Service::installed(name);
-                stage.program(&dest, &content, config, Scripts::Allowed, &key)?;
-                stage.services.insert(name.to_string(), content.digest());
-                stage.put(&Service::installed(name), "0755", content)?;
+                staging.program(&dest, &content, config, Scripts::Allowed, &key)?;
+                staging.services.insert(name.to_string(), content.digest());
+                staging.put(&Service::installed(name), "0755", content)?;
             }
             if let Some(settings) = &service.settings {
                 let content = file(root, settings, &format!("{table} settings"))?;
-                stage.put(&format!("/etc/{name}/{name}.toml"), "0644", content)?;
+                staging.put(&format!("/etc/{name}/{name}.toml"), "0644", content)?;
             }
         }
         for payload in &config.image.payload {
             let content = file(root, &payload.source, "[[image.payload]] source")?;
-            stage.put(payload.dest.as_str(), payload.mode.as_str(), content)?;
+            staging.put(payload.dest.as_str(), payload.mode.as_str(), content)?;
         }
         for unit in template::AGENT_UNITS {
-            let text = stage.templates.unit(config, unit, None)?;
-            stage.unit(unit, text)?;
+            let text = staging.templates.unit(config, unit, None)?;
+            staging.unit(unit, text)?;
         }
         for (name, service) in &config.services {
             let unit = service.unit_name(name);
-            let brought = stage
+            let brought = staging
                 .files
                 .keys()
                 .any(|dest| dest.ends_with(&format!("/{unit}")));
-            if stage.templates.has(&template::unit_template(&unit)) {
-                let text = stage.templates.unit(config, &unit, Some(name))?;
-                stage.unit(&unit, text)?;
-                stage.socket(config, &unit, name)?;
+            if staging.templates.has(&template::unit_template(&unit)) {
+                let text = staging.templates.unit(config, &unit, Some(name))?;
+                staging.unit(&unit, text)?;
+                staging.socket(config, &unit, name)?;
             } else if brought {
-                stage.units.push(unit);
+                staging.units.push(unit);
             } else {
                 return Err(Exit::Usage
                     .error(format!("no unit {unit} for service {name}"))
@@ -191,7 +191,7 @@ impl Stage {
                     .into());
             }
         }
-        Ok(stage)
+        Ok(staging)
     }
 
     /// Puts the configured channel's root of trust onto the image, and says how boxes follow it.
@@ -224,7 +224,7 @@ impl Stage {
             let mode = "0644".to_owned();
             self.snapshot.insert(
                 format!("{CHANNEL}/metadata/{name}"),
-                Staged {
+                StagedFile {
                     mode,
                     content: Content::Bytes(content),
                 },
@@ -233,7 +233,7 @@ impl Stage {
     }
 
     fn put(&mut self, dest: &str, mode: &str, content: impl Into<Content>) -> anyhow::Result<()> {
-        let staged = Staged {
+        let staged = StagedFile {
             mode: mode.to_owned(),
             content: content.into(),
         };
@@ -540,13 +540,13 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         root
     }
 
-    fn gather(text: &str) -> Stage {
+    fn gather(text: &str) -> Staging {
         let config = Config::parse(text, "test.toml").unwrap();
-        Stage::gather(&config, root().path(), None).unwrap()
+        Staging::gather(&config, root().path(), None).unwrap()
     }
 
-    fn text(stage: &Stage, dest: &str) -> String {
-        match &stage.files[dest].content {
+    fn text(staging: &Staging, dest: &str) -> String {
+        match &staging.files[dest].content {
             Content::Bytes(bytes) => String::from_utf8(bytes.clone()).unwrap(),
             Content::File { path, .. } => path.file_name().unwrap().to_str().unwrap().to_owned(),
         }
@@ -554,7 +554,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
 
     fn refusal(text: &str, root: &Path) -> String {
         let config = Config::parse(text, "test.toml").unwrap();
-        let error = Stage::gather(&config, root, None).unwrap_err();
+        let error = Staging::gather(&config, root, None).unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         format!("{error:#}")
     }
@@ -600,17 +600,17 @@ ORDERS_LISTEN = "127.0.0.1:9090"
             "[services.orders]\nbinary = \"script\"",
         );
         let config = Config::parse(&script, "test.toml").unwrap();
-        Stage::gather(&config, root.path(), None).unwrap();
+        Staging::gather(&config, root.path(), None).unwrap();
     }
 
     #[test]
     fn what_the_image_cannot_start_is_told_on_the_builder() {
-        let stage = tempfile::tempdir().unwrap();
+        let staging = tempfile::tempdir().unwrap();
         let check = |programs: &str| {
-            std::fs::write(stage.path().join("programs"), programs).unwrap();
+            std::fs::write(staging.path().join("programs"), programs).unwrap();
             let mut script = std::process::Command::new("sh");
-            let script = script.arg("-s").env("IMAGEBUILDER_STAGE", stage.path());
-            let path = stage.path().join("script");
+            let script = script.arg("-s").env("IMAGEBUILDER_STAGE", staging.path());
+            let path = staging.path().join("script");
             std::fs::write(&path, &template::built_in()["provision/05-programs.sh"]).unwrap();
             let output = script
                 .stdin(std::fs::File::open(path).unwrap())
@@ -643,8 +643,8 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         let facts = Facts::of_no_bake(crate::ids::ImageId::parse("ami-1").unwrap());
         let digest = |text: &str| {
             let config = Config::parse(text, "test.toml").unwrap();
-            let stage = Stage::gather(&config, root.path(), None).unwrap();
-            stage.digest(&config, &facts, "").unwrap().0
+            let staging = Staging::gather(&config, root.path(), None).unwrap();
+            staging.digest(&config, &facts, "").unwrap().0
         };
         let plain = digest(SHOP);
         for how in [
@@ -670,13 +670,13 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     fn a_file_that_changes_while_it_is_staged_is_refused() {
         let root = root();
         let config = Config::parse(SHOP, "test.toml").unwrap();
-        let stage = Stage::gather(&config, root.path(), None).unwrap();
+        let staging = Staging::gather(&config, root.path(), None).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        stage
+        staging
             .write(folder.path(), "", &serde_json::json!({}))
             .unwrap();
         std::fs::write(root.path().join("binary"), test_support::elf(62, "2")).unwrap();
-        let error = stage.write(folder.path(), "", &serde_json::json!({}));
+        let error = staging.write(folder.path(), "", &serde_json::json!({}));
         let error = format!("{:#}", error.unwrap_err());
         assert!(error.contains("changed while it was read"), "{error}");
     }
@@ -698,7 +698,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
         let named = "name = \"shop\"\nprovision = \"provision\"";
         let own = SHOP.replace("name = \"shop\"", named);
         let config = Config::parse(&own, "test.toml").unwrap();
-        Stage::gather(&config, &at, None).unwrap();
+        Staging::gather(&config, &at, None).unwrap();
     }
 
     #[test]
@@ -713,11 +713,11 @@ ORDERS_LISTEN = "127.0.0.1:9090"
 
     #[test]
     fn a_services_socket_comes_along_and_is_the_services_to_start() {
-        let stage = gather(SHOP);
-        let socket = text(&stage, SOCKET);
+        let staging = gather(SHOP);
+        let socket = text(&staging, SOCKET);
         assert!(socket.contains("ListenStream=127.0.0.1:9090\n"), "{socket}");
-        assert!(stage.units.contains(&"orders.service".to_owned()));
-        assert!(!stage.units.contains(&"orders.socket".to_owned()));
+        assert!(staging.units.contains(&"orders.service".to_owned()));
+        assert!(!staging.units.contains(&"orders.socket".to_owned()));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Drop for Daemon {
 }
 
 /// A rehearsal cloud and a project folder in it. Ends with the test, the folder last: nobody writes there any more.
-pub(crate) struct House {
+pub(crate) struct Fixture {
     environment: Vec<(String, String)>,
     _daemon: Daemon,
     folder: tempfile::TempDir,
@@ -58,7 +58,7 @@ pub(crate) struct House {
     pub(crate) ssm: aws_sdk_ssm::Client,
 }
 
-impl House {
+impl Fixture {
     pub(crate) async fn up() -> Self {
         Self::up_with_puppets("").await
     }
@@ -118,7 +118,7 @@ impl House {
             ))
             .load()
             .await;
-        let house = Self {
+        let fixture = Self {
             ec2: aws_sdk_ec2::Client::new(&config),
             ssm: aws_sdk_ssm::Client::new(&config),
             config,
@@ -126,8 +126,8 @@ impl House {
             environment,
             _daemon: daemon,
         };
-        house.furnish();
-        house
+        fixture.furnish();
+        fixture
     }
 
     /// What a program in this cloud is given.
@@ -436,10 +436,10 @@ impl House {
 }
 
 /// Turns a dial of the house's cloud.
-pub(crate) async fn dial(house: &House, name: &str, value: &str) {
+pub(crate) async fn dial(fixture: &Fixture, name: &str, value: &str) {
     let output = Command::new(rehearsal())
         .arg("dial")
-        .arg(house.at().join("cloud"))
+        .arg(fixture.at().join("cloud"))
         .args([name, value])
         .output()
         .await
@@ -474,22 +474,22 @@ pub(crate) fn text(output: &Output) -> String {
 }
 
 /// A project whose builder is waited for on SSH, for a day if need be.
-pub(crate) fn by_ssh(house: &House) {
+pub(crate) fn by_ssh(fixture: &Fixture) {
     let config = CONFIG.replace("template = \"templates\"\n", "");
     let config = format!("{config}ssh_timeout_seconds = 86400\ntimeout_seconds = 86400\n");
-    std::fs::write(house.at().join("imagebuilder.toml"), config).unwrap();
+    std::fs::write(fixture.at().join("imagebuilder.toml"), config).unwrap();
 }
 
 /// Begins a bake and waits until its Packer waits for SSH; the bake and its builder.
-pub(crate) async fn waiting_for_ssh(house: &House) -> (tokio::process::Child, String) {
-    let bake = house.imagebuilder(&["bake"]).spawn().unwrap();
+pub(crate) async fn waiting_for_ssh(fixture: &Fixture) -> (tokio::process::Child, String) {
+    let bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     until("packer waits for SSH", async || {
-        let run = house.runs().pop()?;
+        let run = fixture.runs().pop()?;
         let output = std::fs::read_to_string(run.join("packer.out")).ok()?;
         output.contains("Waiting for SSH").then_some(())
     })
     .await;
-    let builder = house.instances("instance-state-name", "running").await;
+    let builder = fixture.instances("instance-state-name", "running").await;
     let (id, _) = builder.into_iter().next().unwrap();
     (bake, id)
 }
