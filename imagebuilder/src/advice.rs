@@ -1,6 +1,6 @@
 //! Commands in hints, as they are to be typed here.
 //!
-//! Rule: a hint can be pasted. What stands in one as `imagebuilder VERB` is meant for the configuration of this call, so `-c FILE` is added
+//! Rule: a hint can be pasted. `imagebuilder VERB` in a hint is meant for the configuration of this call, so `-c FILE` is added
 //! where it was given, and what comes from outside is quoted for a shell.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ const VERBS: [&str; 8] = [
     "bake", "channel", "doctor", "images", "reap", "render", "roll", "status",
 ];
 
-/// The text with every command of ours completed by the configuration, unless that is the one found without being named.
+/// The text with `-c FILE` added to every command of this program, unless the default configuration is used.
 pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
     if config == Path::new(DEFAULT_FILE) {
         return Cow::Borrowed(text);
@@ -36,7 +36,7 @@ pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
     Cow::Owned(complete)
 }
 
-/// A word for a POSIX shell, in quotes where it needs them.
+/// An argument for a POSIX shell, in quotes where it needs them.
 pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
     shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_in_a_hint_is_for_the_configuration_at_hand() {
+    fn hint_commands_name_the_given_configuration() {
         let text =
             "go on: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
         assert_eq!(here(text, Path::new(DEFAULT_FILE)), text);

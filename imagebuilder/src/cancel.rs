@@ -5,7 +5,7 @@
 
 use tokio::sync::watch;
 
-/// Tells whether the operator asked the command to stop. Cheap to clone.
+/// Whether the operator requested a stop. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Cancel {
     requested: watch::Receiver<u32>,
@@ -43,7 +43,7 @@ impl Cancel {
         *self.requested.borrow() > 0
     }
 
-    /// Waits until stopping is asked for; for ever, if nobody can ask any more.
+    /// Waits until a stop is requested; for ever, if none can be requested any more.
     pub(crate) async fn requested(&self) {
         self.requested_times(1).await;
     }

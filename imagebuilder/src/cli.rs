@@ -10,7 +10,7 @@ use crate::exit::Exit;
 
 /// Bakes golden images and rolls Auto Scaling groups onto them.
 ///
-/// stdout carries data only (a bare id, or JSON with --json); the story goes to stderr. Credentials, region and
+/// stdout carries data only (a bare id, or JSON with --json); progress goes to stderr. Credentials, region and
 /// endpoints come from the AWS SDK's standard places.
 #[derive(Debug, Parser)]
 #[command(name = "imagebuilder", version, after_long_help = exit_codes())]
@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Write a commented configuration to begin with.
     Init(commands::init::Init),
-    /// Check everything a bake and a roll need, one line each with the cure.
+    /// Check everything a bake and a roll need, one line per check, with its fix
     Doctor(commands::doctor::Doctor),
     /// Show what a bake would give to Packer and put into the image.
     Render(commands::render::Render),
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Images(commands::images::Images),
     /// Remove what dead runs left behind.
     Reap(commands::reap::Reap),
-    /// Author the signed channel that boxes take new agents from.
+    /// Author the signed channel that instances take new agents from.
     Channel(commands::channel::Channel),
 }
 

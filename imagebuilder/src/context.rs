@@ -1,4 +1,4 @@
-//! What every command is given: where its configuration is, how to speak, how to reach the cloud, when to stop.
+//! What every command is given: its configuration, where to print, how to connect to the cloud, when to stop.
 //!
 //! Nothing is read or connected before a command asks for it, so `init` works in an empty folder and `render` offline.
 
@@ -11,7 +11,7 @@ use crate::cloud::Cloud;
 use crate::config::{Config, DEFAULT_FILE};
 use crate::output::Output;
 
-/// The folder beside the configuration that holds the runs.
+/// The folder beside the configuration that contains the runs.
 const STATE: &str = ".imagebuilder";
 
 /// Options every command takes.
@@ -38,7 +38,7 @@ pub(crate) struct Global {
 #[derive(Debug)]
 pub(crate) struct Context {
     config_path: PathBuf,
-    /// How to speak.
+    /// Where data and progress are printed.
     pub(crate) output: Output,
     /// When to stop.
     pub(crate) cancel: Cancel,

@@ -1,4 +1,4 @@
-//! The exit codes, and the error type that carries one together with its cure.
+//! The exit codes, and the error type that carries one together with its hint.
 //!
 //! Codes are interface: scripts branch on them, so a number never changes its meaning. This module prints nothing.
 
@@ -13,13 +13,13 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done, or there was nothing to do.
     Done = 0,
-    /// Something no code below speaks of.
+    /// Anything else.
     Unexpected = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
     /// Refused before anything was created.
     Refused = 3,
-    /// The bake failed; everything it created is gone again.
+    /// The bake failed; everything it created was removed.
     BakeFailed = 4,
     /// The bake failed and something could not be removed: it is named, and `reap` takes it.
     BakeLeft = 5,
@@ -33,7 +33,7 @@ pub(crate) enum Exit {
     Cancelled = 13,
     /// The roll finished, but not every member could be proven new and healthy.
     Unverified = 14,
-    /// Watching timed out; the refresh goes on.
+    /// Watching timed out; the refresh continues.
     WatchTimedOut = 15,
     /// Another refresh of the group is active.
     RefreshActive = 16,
@@ -98,7 +98,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The outermost hint in an error's chain; without one, what cures a failed call of its kind.
+/// The outermost hint in an error's chain; without one, the hint for a failed call of its kind.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
     failures(error)
         .find_map(|failure| failure.hint.as_deref())
@@ -110,7 +110,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
 }
 
 /// An error's whole chain in one text, outermost first, each cause once: libraries also put the text of their causes into their
-/// own, and a chain printed as it is says the same up to three times.
+/// own, and a chain printed as it is repeats the same up to three times.
 pub(crate) fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -131,7 +131,7 @@ fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
         .filter_map(|cause| cause.downcast_ref::<Failure>())
 }
 
-/// An error that knows its exit code and, where we know one, its cure.
+/// An error with its exit code and, where it is known, a hint.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -141,7 +141,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Adds the cure, shown on a line of its own.
+    /// Adds the hint, shown on a line of its own.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_outermost_failure_decides_the_code_and_the_nearest_hint_is_shown() {
+    fn the_outermost_failure_decides_code_and_hint() {
         let inner = Exit::Refused
             .error("no such source")
             .hint("widen the filter");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_call_has_the_cure_of_its_kind_unless_somebody_knew_better() {
+    fn a_failed_call_has_the_hint_of_its_kind_by_default() {
         let call = || {
             let code = "RequestLimitExceeded";
             CloudError::new(crate::cloud::Kind::Throttled, "search images", code, "")

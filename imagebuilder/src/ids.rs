@@ -132,7 +132,7 @@ id!(
 );
 
 impl ChannelName {
-    /// The channel an image follows unless told otherwise.
+    /// The channel that an image follows by default.
     pub(crate) fn stable() -> Self {
         Self("stable".to_owned())
     }

@@ -48,7 +48,7 @@ fn finish(hasher: Sha256) -> Digest {
     }
 }
 
-/// Gathers everything that goes into an image, in order, into one digest.
+/// Combines everything that goes into an image, in order, into one digest.
 ///
 /// Every part carries its label, the label's length and its content's digest, so that no two different inputs run together into the same bytes.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Inputs {
         self.parts.push((label.to_owned(), digest));
     }
 
-    /// The digest over all inputs, and each input's own: what changed between two bakes can be told from these.
+    /// The digest over all inputs, and each input's own, which show what changed between two bakes.
     pub(crate) fn finish(self) -> (Digest, Vec<(String, Digest)>) {
         (finish(self.hasher), self.parts)
     }
@@ -87,7 +87,7 @@ pub(crate) fn ami_name(image: &ImageName, run: &RunId, digest: &Digest) -> Strin
     name
 }
 
-/// The first eight characters of a digest: enough for people.
+/// The first eight characters of a digest, for names and messages.
 pub(crate) fn short(digest: &Digest) -> &str {
     &digest.as_str()[..8]
 }
@@ -115,7 +115,7 @@ pub(crate) fn run_began(run: &RunId) -> Option<jiff::Timestamp> {
         .map(|zoned| zoned.timestamp())
 }
 
-/// What the tags of one bake say.
+/// The values of the tags of one bake.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     /// The run.
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn every_input_counts_and_none_runs_into_the_next() {
+    fn every_input_counts_and_inputs_are_delimited() {
         let base = digest(&[("a", "1"), ("b", "2")]);
         for other in [
             digest(&[("a", "1"), ("b", "3")]),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_id_tells_its_time() {
+    fn a_run_id_begins_with_its_time() {
         let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let run = run_id("bake", at, 0xffab_cdef);
         assert_eq!(run.as_str(), "20260102T030405Z-bake-abcdef");

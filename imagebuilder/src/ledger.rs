@@ -1,6 +1,6 @@
-//! The journal of a run: what is about to be created, what exists, what is gone again.
+//! The journal of a run: what is about to be created, what exists, what was removed.
 //!
-//! An intent is written *before* every call that creates, and every id the moment it is known, so that whoever finds
+//! An intent is written *before* every call that creates, and every id the moment it is known, so that whichever command finds
 //! the run dead can finish or undo it. Written by temp file, fsync and rename: a reader never sees half a journal.
 //! This module knows files only; what to undo and how is the sweep's business.
 //!
@@ -28,11 +28,11 @@ const JOURNAL: &str = "ledger.json";
 const LOCK: &str = "lock";
 const PACKER_LOCK: &str = "packer.lock";
 
-/// What kind of resource an entry speaks of.
+/// The kind of an entry's resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// An instance; its registry record goes with it.
+    /// An instance; its registry record is removed with it.
     Instance,
     /// An image; its snapshots go with it.
     Image,
@@ -65,7 +65,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// How an entry stands.
+/// The state of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum State {
@@ -91,12 +91,12 @@ pub(crate) struct Thing {
     /// Its id, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<Owned<String>>,
-    /// How it stands.
+    /// Its state.
     pub(crate) state: State,
 }
 
 impl Thing {
-    /// What people call it: its id, or else its name.
+    /// Its label in messages: its id, or else its name.
     pub(crate) fn label(&self) -> &str {
         self.id.as_ref().map_or(&*self.name, |id| id.id())
     }
@@ -111,7 +111,7 @@ pub(crate) struct StepEntry {
     pub(crate) began: jiff::Timestamp,
 }
 
-/// What `ledger.json` holds.
+/// The content of `ledger.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
     schema: u32,
@@ -140,7 +140,7 @@ pub(crate) struct Journal {
     pub(crate) facts: BTreeMap<String, String>,
 }
 
-/// The journal of a run this process owns: while it lives, nobody else touches the run.
+/// The journal of a run that this process owns: while it is open, no other process changes the run.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     folder: PathBuf,
@@ -159,7 +159,7 @@ pub(crate) struct ImageLock {
 impl ImageLock {
     /// Takes the turn for a run that is about to begin.
     ///
-    /// Who holds it stands in the lock file; it stays there when the lock is gone, and tells then nothing.
+    /// The lock file names its holder; that line remains when the lock is released, and then means nothing.
     pub(crate) fn take(runs: &Path, image: &str, run: &RunId) -> anyhow::Result<Self> {
         std::fs::create_dir_all(runs)
             .with_context(|| format!("create the folder of runs {}", runs.display()))?;
@@ -195,9 +195,9 @@ impl ImageLock {
 pub(crate) enum Found {
     /// Its process lives.
     Alive(RunId),
-    /// Its process is gone; the journal is ours now.
+    /// Its process has ended; the journal is ours now.
     Dead(Box<Ledger>),
-    /// Its process is gone, and its journal cannot be read.
+    /// Its process has ended, and its journal cannot be read.
     Unreadable(Unreadable),
 }
 
@@ -213,7 +213,7 @@ pub(crate) struct Unreadable {
 }
 
 impl Unreadable {
-    /// Puts the file aside, as `ledger.json.unreadable`, and begins the run's journal anew, with nothing in it.
+    /// Renames the file to `ledger.json.unreadable`, and starts an empty journal for the run.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -280,7 +280,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Opens one run; `None` when the folder holds no journal (killed before the first write: nothing was created), or is
+    /// Opens one run; `None` when the folder contains no journal (killed before the first write: nothing was created), or is
     /// no run's.
     pub(crate) fn find(folder: &Path) -> anyhow::Result<Option<Found>> {
         let path = folder.join(JOURNAL);
@@ -290,7 +290,7 @@ impl Ledger {
         };
         if !path
             .try_exists()
-            .with_context(|| format!("look for {}", path.display()))?
+            .with_context(|| format!("find {}", path.display()))?
         {
             return Ok(None);
         }
@@ -446,8 +446,8 @@ impl Ledger {
         self.write()
     }
 
-    /// A lock for Packer to hold as its standard input: while Packer or a plugin of it lives, it is held. No [`Lock`]:
-    /// what this process lets go of, Packer goes on holding.
+    /// A lock for Packer to inherit as its standard input: it is held while Packer or a plugin of it runs. No [`Lock`]:
+    /// when this process releases it, Packer still holds it.
     pub(crate) fn packer_lock(&self) -> anyhow::Result<File> {
         let lock = File::create(self.folder.join(PACKER_LOCK)).context("create Packer's lock")?;
         lock.try_lock().context("lock the run for Packer")?;
@@ -661,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_an_earlier_release_took_from_text_are_not_believed() {
+    fn ids_of_schema_1_ledgers_are_not_trusted() {
         let runs = tempfile::tempdir().unwrap();
         let mut ledger = begun(runs.path(), "r1");
         ledger

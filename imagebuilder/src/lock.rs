@@ -1,7 +1,7 @@
 //! A lock on a file that ends when its holder is done with it.
 //!
-//! Closing a locked file does not unlock it as long as somebody else has it open, and a child has it open from its fork
-//! until it becomes its own program. So the lock is taken back before the file is closed. Who may hold what, and what a
+//! Closing a locked file does not unlock it as long as another process has it open, and a child has it open from its fork
+//! until its exec. So the lock is released before the file is closed. Who may hold what, and what a
 //! refusal means, is the callers' business.
 
 use std::fs::{File, TryLockError};
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_ends_with_its_holder_even_where_a_child_has_the_file_open() {
+    fn a_lock_ends_even_if_a_child_has_the_file_open() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let lock = || Lock::of(File::create(&path).unwrap()).unwrap();

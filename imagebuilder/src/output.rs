@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::advice;
 use crate::exit::{self, Exit};
 
-/// How often the spinner moves: fast enough to look alive, slow enough to cost nothing.
+/// How often the spinner moves: fast enough to show progress, slow enough to cost nothing.
 const FRAME: Duration = Duration::from_millis(120);
 const FRAMES: [&str; 4] = ["-", "\\", "|", "/"];
 
-/// How a command speaks. Cheap to clone; all clones share the streams.
+/// Where a command prints. Cheap to clone; all clones share the streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -64,7 +64,7 @@ struct Event<'a> {
 }
 
 impl Output {
-    /// Speaks on the process's own streams.
+    /// Prints on the process's own streams.
     pub(crate) fn new(json: bool, events: Option<&Path>) -> anyhow::Result<Self> {
         let messages = if std::io::stderr().is_terminal() && std::env::var_os("CI").is_none() {
             Messages::Terminal
@@ -98,7 +98,7 @@ impl Output {
         }
     }
 
-    /// What was told so far.
+    /// The messages so far.
     #[cfg(test)]
     pub(crate) fn messages(&self) -> Vec<String> {
         match &self.lock().messages {
@@ -150,7 +150,7 @@ impl Output {
         shared.print(text.as_ref());
     }
 
-    /// Something the operator should know although work goes on.
+    /// Something the operator should know although the command continues.
     pub(crate) fn warn(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
         shared.print(&format!("warning: {}", text.as_ref()));
@@ -207,7 +207,7 @@ impl Shared {
         match &mut self.messages {
             Messages::Terminal | Messages::Plain => {
                 self.clear_spinner();
-                // A story nobody can hear is no reason to stop working.
+                // A closed stderr is no reason to stop working.
                 let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
             }
             #[cfg(test)]
@@ -259,7 +259,7 @@ impl Shared {
     }
 }
 
-/// A step under way. Dropping it without a word tells that it failed; the error itself is told by `main`.
+/// A step under way. Dropping it reports that it failed; `main` prints the error itself.
 #[derive(Debug)]
 pub(crate) struct Step {
     output: Output,
@@ -272,7 +272,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Says what is being waited for. Said again unchanged, it stays silent in a pipe.
+    /// Reports what is being waited for. In a pipe, the same text is printed once.
     pub(crate) fn waiting(&mut self, what: impl Into<String>) {
         let what = what.into();
         if what == self.waiting_for {
@@ -294,12 +294,12 @@ impl Step {
         shared.print(&format!("  {}", text.as_ref()));
     }
 
-    /// Ends the step well.
+    /// Ends the step as succeeded.
     pub(crate) fn done(mut self, outcome: impl AsRef<str>) {
         self.end("done", outcome.as_ref());
     }
 
-    /// Ends the step badly; the error itself is told by `main`.
+    /// Ends the step as failed; `main` prints the error itself.
     pub(crate) fn failed(mut self, reason: impl AsRef<str>) {
         self.end("failed", reason.as_ref());
     }
@@ -354,7 +354,7 @@ pub(crate) fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitC
     (*exit).into()
 }
 
-/// What a box, a tag or a tool says, without what would steer the terminal it is shown on.
+/// Text from an instance, a tag or a tool, without control characters that would affect the terminal.
 fn plain(text: &str) -> String {
     strip_ansi_escapes::strip_str(text.replace('\t', "    "))
         .chars()
@@ -362,7 +362,7 @@ fn plain(text: &str) -> String {
         .collect()
 }
 
-/// A duration for people: `0.4 s`, `12 s`, `3 min 05 s`.
+/// A duration as text: `0.4 s`, `12 s`, `3 min 05 s`.
 pub(crate) fn elapsed(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds >= 60 {
@@ -374,7 +374,7 @@ pub(crate) fn elapsed(duration: Duration) -> String {
     }
 }
 
-/// Columns of the terminal that hears the story; a terminal that does not tell is taken for a narrow one.
+/// Columns of the terminal at stderr; 80 when unknown.
 fn columns() -> usize {
     match rustix::termios::tcgetwinsize(std::io::stderr()) {
         Ok(size) if size.ws_col > 0 => size.ws_col.into(),
@@ -382,7 +382,7 @@ fn columns() -> usize {
     }
 }
 
-/// A spinner line must not wrap, or `\r` could not take it back: the long text if there is room for it, else the short
+/// A spinner line must not wrap, or `\r` could not overwrite it: the long text if it fits, else the short
 /// one, cut if need be; never the clock.
 fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
     let space = columns.saturating_sub(1 + clock.chars().count());
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_said_steers_the_terminal() {
+    fn messages_cannot_control_the_terminal() {
         assert_eq!(
             plain("\u{1b}[2J\u{1b}[01;01HWelcome to \u{1b}[30mGRUB!\r\u{7}"),
             "Welcome to GRUB!"
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_tells_its_beginning_its_waits_once_and_its_end() {
+    fn a_step_prints_its_start_each_wait_once_and_its_end() {
         let output = Output::captured();
         let mut step = output.step("gate", "gate ami-1");
         step.waiting("i-1 is pending");

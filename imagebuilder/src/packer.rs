@@ -22,15 +22,15 @@ use crate::exit::Exit;
 const OLDEST: Version = Version(1, 6, 6);
 /// From this release on the Amazon builder is a plugin and `required_plugins` is understood.
 const PLUGINS_SINCE: Version = Version(1, 7, 0);
-/// Where Packer's machine-readable output goes, in the run folder.
+/// The file of Packer's machine-readable output, in the run folder.
 pub(crate) const OUTPUT: &str = "packer.out";
-/// Where what Packer says outside of it goes.
+/// The file of everything else that Packer prints.
 pub(crate) const ERRORS: &str = "packer.err";
 /// Where its process group is written down.
 const GROUP: &str = "packer.pid";
 /// Packer's own debug log.
 const LOG: &str = "packer.log";
-/// How often we look whether Packer wrote more.
+/// How often we check whether Packer wrote more.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long Packer may take to clean up after it was asked to stop. It waits until its instance is terminated, which takes
 /// minutes on EC2; whatever is left of it then, the sweep finds by its tag.
@@ -360,12 +360,12 @@ pub(crate) fn kill(group: i32) {
 
 fn signal(group: i32, signal: Signal) {
     if let Some(group) = Pid::from_raw(group) {
-        // It fails only when the group is gone already, which is what was wanted.
+        // It fails only when the group has ended already, which is what was wanted.
         let _ = kill_process_group(group, signal);
     }
 }
 
-/// Reads what Packer wrote since the last look.
+/// Reads what Packer wrote since the last call.
 #[derive(Debug)]
 struct Reader {
     file: File,
@@ -407,14 +407,14 @@ impl Reader {
 
 /// A line of Packer's machine-readable output, as far as we listen.
 ///
-/// Rule: what a line says is shown, and never believed. Whatever a provisioner prints comes through here too; of what exists
-/// in the account the API is asked. Only the type of a line (its third field) is Packer's own word: no provisioner can
-/// write an `artifact` or an `error` line, for Packer puts what it hears into the data of `ui` lines.
+/// Rule: lines are shown, and never trusted. Whatever a provisioner prints is among them; what exists in the account
+/// is read from the API. Only the type of a line (its third field) is set by Packer itself: no provisioner can
+/// write an `artifact` or an `error` line, because Packer puts its output into the data of `ui` lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// Something for people; the target's prefix is taken off.
+    /// A message, without the target's prefix.
     Message(String),
-    /// An error for people, or what a provisioner printed to its standard error.
+    /// An error message, or what a provisioner printed to its standard error.
     Error(String),
     /// Packer waits until the builder answers on SSH.
     WaitingForSsh,
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_told_apart() {
+    fn line_kinds_are_distinguished() {
         for (line, want) in [
             (
                 "1,amazon-ebs.image,artifact,0,id,us-east-1:ami-0b",

@@ -1,7 +1,7 @@
 //! Every API action that a command needs, in one table. The rule: *whatever a command will call is asked for before its
 //! first change* ([`preflight`](crate::preflight)), so nothing may be called that is not in here.
 //!
-//! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same for people; a test holds them together. The tests
+//! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same; a test compares them. The tests
 //! over the wire compile this file too, and deny every row in turn: it depends on nothing else of this program but the names of EC2's dry runs.
 
 use crate::cloud::Permission;
@@ -15,7 +15,7 @@ pub(crate) enum Verb {
     Packer,
     /// `roll` to another image.
     Roll,
-    /// A refresh that goes back: `roll rollback` after the end of a refresh, and after a smoke test that fails at the end.
+    /// A refresh back to the version before: `roll rollback` after the end of a refresh, and after a smoke test that fails at the end.
     WayBack,
     /// `roll` of a group that is where it should be: it is proven, and its pointers are moved.
     Prove,
@@ -34,12 +34,12 @@ pub(crate) enum Verb {
 pub(crate) enum Denial {
     /// Exit code 3, and nothing was changed.
     Refuses,
-    /// The action is named, and the command goes on.
+    /// The action is named, and the command continues.
     Warns,
 }
 
 impl Verb {
-    /// What begins something is refused. What goes on with something that runs, brings it back or clears it away is not: half of
+    /// What starts something is refused. What continues something that runs, brings it back or cleans it up is not: half of
     /// it is better than none.
     pub(crate) fn denial(self) -> Denial {
         match self {
@@ -174,17 +174,17 @@ const fn other(
     action(name, verbs, need, resource, Asked::Simulation)
 }
 
-/// Looking at a fleet.
+/// Reading a fleet.
 const FLEET: &[Verb] = &[Roll, WayBack, Prove, Watch, Rollback];
 /// Beginning a refresh.
 const START: &[Verb] = &[Roll, WayBack];
 /// Stopping one.
 const STOP: &[Verb] = &[Roll, Watch, Rollback];
-/// All that look at images and instances.
+/// All that read images and instances.
 const ALL: &[Verb] = &[Bake, Packer, Roll, WayBack, Prove, Watch, Rollback, Reap];
 /// What a bake makes is removed by it, and by `reap`.
 const OURS: &[Verb] = &[Bake, Reap];
-/// Ours and Packer's.
+/// This program's and Packer's.
 const BOTH: &[Verb] = &[Bake, Packer, Reap];
 
 /// All of them.

@@ -2,7 +2,7 @@
 //!
 //! Rule: a pointer is set when it reads back. The service validates an image parameter *after* it has answered
 //! (<https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-ec2-aliases.html>), and one that fails keeps its
-//! old value without a word. Baking and rolling set pointers through here only, and wait alike.
+//! old value without an error. Baking and rolling set pointers through here only, with the same wait.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How many reads. Validation takes a second or two, and has been seen to take most of a minute; after two it failed.
 const READS: u32 = 480;
 
-/// The image a pointer points at; `None` when it does not exist or holds no image id.
+/// The image a pointer points at; `None` when it does not exist or contains no image id.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -54,7 +54,7 @@ pub(crate) async fn set(
         tokio::time::sleep(PAUSE).await;
     }
     Err(Exit::Unexpected
-        .error(format!("{name} was set to {to} and still does not say so"))
+        .error(format!("{name} was set to {to} and still reads back its old value"))
         .hint("Systems Manager validates the image after it answered: may the caller describe the image in this region?")
         .into())
 }
@@ -87,6 +87,6 @@ mod tests {
         let to = ImageId::parse("ami-1").unwrap();
         let error = set(&fake.cloud(), &name(), Pointer::Current, &to).await;
         let error = format!("{:#}", error.unwrap_err());
-        assert!(error.contains("still does not say so"), "{error}");
+        assert!(error.contains("still reads back its old value"), "{error}");
     }
 }

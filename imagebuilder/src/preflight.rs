@@ -5,8 +5,8 @@
 //! answers is reported as not checked, and is no failure.
 //!
 //! Every command that changes something asks before its first change. What a denial does is the command's ([`Verb::denial`]):
-//! one that begins something is refused. One that goes on with a refresh, brings a fleet back or clears away is warned with the
-//! action's name and goes on; it waits for the answers no longer than [`PATIENCE`].
+//! one that starts something is refused. One that continues a refresh, brings a fleet back or cleans up warns with the
+//! action's name and continues; it waits for the answers no longer than [`PATIENCE`].
 //!
 //! [`Verb::denial`]: crate::permissions::Verb::denial
 
@@ -24,7 +24,7 @@ use crate::ids::{GroupName, ImageName};
 use crate::output::Output;
 use crate::permissions::{Action, Asked, Denial, Need, Resource};
 
-/// How long a command that goes on in any case waits for the answers of all services together. IAM is not reached from every
+/// How long a command that continues in any case waits for the answers of all services together. IAM is not reached from every
 /// network, and the SDK asks for minutes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,7 +114,7 @@ impl Findings {
     /// What is denied and not needed, in one line.
     pub(crate) fn does_without(&self) -> Option<String> {
         (!self.without.is_empty())
-            .then(|| format!("denied, and done without: {}", self.without.join(", ")))
+            .then(|| format!("denied and not required: {}", self.without.join(", ")))
     }
 
     /// Refuses what is wrong, or prints it all the same.
@@ -171,7 +171,7 @@ pub(crate) enum Verdict {
     Allowed,
     /// No.
     Denied,
-    /// Nobody could say, and why.
+    /// Unknown, and why.
     Unknown(String),
 }
 
@@ -192,7 +192,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) keys: Vec<&'a str>,
     /// The channel's bucket, and the prefix of its objects without slashes at either end.
     pub(crate) bucket: Option<(&'a str, &'a str)>,
-    /// Whether dry runs said that all launches would be done; `None` where that could not be asked.
+    /// Whether dry runs answered that all launches would be done; `None` where they gave no answer.
     pub(crate) launched: Option<bool>,
 }
 
@@ -207,7 +207,7 @@ enum Principal {
         account: String,
         name: String,
     },
-    /// Nobody, and why.
+    /// Neither, and why.
     None(&'static str),
 }
 
@@ -297,7 +297,7 @@ fn is_of_the_thing(action: &Action, subject: &Subject<'_>) -> bool {
     }
 }
 
-/// What IAM's simulation says of each action, or why it says nothing.
+/// The result of IAM's simulation for each action, or why there is none.
 async fn simulate(
     cloud: &Cloud,
     caller: &Caller,
@@ -353,7 +353,7 @@ async fn simulate(
     found
 }
 
-/// Why IAM says nothing.
+/// Why IAM gives no answer.
 fn silence(error: &CloudError) -> String {
     match error.kind {
         Kind::Denied => "may not be asked: iam:SimulatePrincipalPolicy is denied".to_owned(),
@@ -373,7 +373,7 @@ async fn source(cloud: &Cloud, caller: &Caller) -> Result<String, String> {
         } => match cloud.permissions.role(&name).await {
             Ok(Some(arn)) => Ok(arn),
             Ok(None) => Err("IAM does not know the caller's role by its name".to_owned()),
-            // Most roles have no path; of another one the simulation says that it does not exist.
+            // Most roles have no path; a role that has one does not exist for the simulation.
             Err(_) => Ok(format!("arn:{partition}:iam::{account}:role/{name}")),
         },
         Principal::None(why) => Err(why.to_owned()),
@@ -461,7 +461,7 @@ pub(crate) async fn in_time(asking: impl Future<Output = Findings>) -> Findings 
     findings
 }
 
-/// Who is calling, and for whom that cannot be told, what is not checked.
+/// Who is calling; where that is unknown, what is therefore not checked.
 pub(crate) async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Caller> {
     match cloud.identity.caller().await {
         Ok(caller) => Some(caller),
@@ -472,7 +472,7 @@ pub(crate) async fn caller(cloud: &Cloud, findings: &mut Findings) -> Option<Cal
     }
 }
 
-/// The denied call in an error's chain, if nothing else has been said of it.
+/// The denied call in an error's chain, if no other cause is attached to it.
 pub(crate) fn denied(error: &anyhow::Error) -> Option<&CloudError> {
     if Exit::of(error) != Exit::Unexpected {
         return None;
@@ -488,7 +488,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_callers_arn_says_whose_policies_to_simulate() {
+    fn the_callers_arn_gives_the_principal_to_simulate() {
         let role = |partition: &str, name: &str| Principal::Role {
             partition: partition.into(),
             account: "123456789012".into(),

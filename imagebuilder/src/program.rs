@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     Elf(Program),
     /// A script whose first line names its interpreter.
     Script,
-    /// Neither, in words.
+    /// Neither, as text.
     Other(String),
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Program {
     pub(crate) glibc: Option<(u32, u32)>,
 }
 
-/// Looks at a file.
+/// Reads what a file is.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_apart() {
+    fn file_kinds_are_distinguished() {
         assert_eq!(of(b""), Kind::Other("an empty file".to_owned()));
         let text = Kind::Other("neither a program nor a script".to_owned());
         assert_eq!(of(b"hello\n"), text);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_program_tells_its_loader_and_its_c_library() {
+    fn loader_and_c_library_of_a_real_program_are_read() {
         let Kind::Elf(program) = read(&std::env::current_exe().unwrap()).unwrap() else {
             panic!("this test is a program")
         };

@@ -3,12 +3,12 @@
 //! Packer runs scripts from a folder that may be mounted `noexec`, so the interpreter is called by name, with the script
 //! as its argument. Pure.
 
-/// What runs a script without a first line that says it.
+/// The interpreter of a script whose first line names none.
 const DEFAULT: &str = "/bin/sh";
 /// The kernel reads no more of the first line (`BINPRM_BUF_SIZE`).
 const LIMIT: usize = 255;
 
-/// What runs a script: the interpreter and at most one argument, as execve(2) splits them; with whether the script says
+/// The interpreter of a script and at most one argument, as execve(2) splits them; with whether the script names
 /// so itself.
 ///
 /// # Errors
@@ -44,7 +44,7 @@ pub(crate) fn interpreter(script: &str) -> Result<(Vec<String>, bool), String> {
     ))
 }
 
-/// Words as one line of a POSIX shell.
+/// Arguments as one line of a POSIX shell.
 pub(crate) fn quoted(words: &[String]) -> String {
     let quote = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
     words.iter().map(quote).collect::<Vec<_>>().join(" ")
@@ -65,7 +65,7 @@ mod tests {
                 &["/usr/bin/env", "python3"],
                 true,
             ),
-            // One argument, however many words.
+            // One argument, however many spaces it contains.
             (
                 "#!/usr/bin/env -S bash -e\n",
                 &["/usr/bin/env", "-S bash -e"],
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_quoted_for_a_shell() {
+    fn arguments_are_quoted_for_a_shell() {
         let words = ["/usr/bin/env", "it's"].map(ToOwned::to_owned);
         assert_eq!(quoted(&words), r"'/usr/bin/env' 'it'\''s'");
     }

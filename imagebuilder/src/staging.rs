@@ -1,4 +1,4 @@
-//! The stage: everything that goes into an image, gathered from disk and rendered, and its digest.
+//! Staging: everything that goes into an image, gathered from disk and rendered, and its digest.
 //!
 //! Written into a run folder it is complete: `packer build` there needs nothing else of this machine. Reads the files
 //! the configuration names; knows neither cloud nor Packer.
@@ -23,11 +23,11 @@ use crate::template::{self, Facts, Script, Subscription, Templates};
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
-/// The folder that Packer uploads, by its name on the builder as well.
+/// The folder that Packer uploads, under the same name on the builder.
 const UPLOAD: &str = "imagebuilder";
 /// The folder of the provisioning scripts.
 const PROVISION: &str = "provision";
-/// Where the image says what it is.
+/// The image's description of itself.
 const IMAGE_JSON: &str = "/etc/imagebuilder/image.json";
 /// Where the agent is on the image.
 const AGENT_BINARY: &str = "/usr/lib/imagebuilder-agent/factory/imagebuilder-agent";
@@ -51,7 +51,7 @@ pub(crate) struct StagedFile {
 pub(crate) enum Content {
     /// These bytes, which were rendered or are small.
     Bytes(Vec<u8>),
-    /// Those of a file here, however large: never held in memory.
+    /// The content of a local file, however large: never read into memory as a whole.
     File {
         /// The file.
         path: PathBuf,
@@ -85,7 +85,7 @@ struct Provision {
     says_so: bool,
 }
 
-/// Everything that goes into an image.
+/// The staged content of an image.
 #[derive(Debug)]
 pub(crate) struct Staging {
     templates: Templates,
@@ -93,7 +93,7 @@ pub(crate) struct Staging {
     pub(crate) files: BTreeMap<String, StagedFile>,
     /// The units to enable.
     units: Vec<String>,
-    /// The provisioning scripts by name, in order.
+    /// The provisioning scripts by name, in the order in which they run.
     scripts: BTreeMap<String, Provision>,
     /// What the programs among the files need of the image, by absolute path.
     programs: BTreeMap<String, Program>,
@@ -101,8 +101,8 @@ pub(crate) struct Staging {
     pub(crate) agent: Digest,
     /// The services' digests, for those that bring a binary.
     pub(crate) services: BTreeMap<String, Digest>,
-    /// The channel's metadata by absolute path: on the image, but no input of it. It is signed anew every day, and
-    /// only tells a new box what to take no step behind; what decides, the root and the settings, is an input.
+    /// The channel's metadata by absolute path: on the image, but no input of its digest. It is signed again every day, and
+    /// only sets the oldest metadata that a new instance accepts; the root and the settings, which decide, are inputs.
     snapshot: BTreeMap<String, StagedFile>,
 }
 
@@ -194,7 +194,7 @@ impl Staging {
         Ok(staging)
     }
 
-    /// Puts the configured channel's root of trust onto the image, and says how boxes follow it.
+    /// Puts the configured channel's root of trust onto the image, and the agent's settings for following it.
     fn subscribe(
         &mut self,
         config: &Config,
@@ -218,7 +218,7 @@ impl Staging {
         }))
     }
 
-    /// Puts what the channel says now onto the image, by file name.
+    /// Puts the channel's current metadata onto the image, by file name.
     pub(crate) fn remember(&mut self, metadata: BTreeMap<String, Vec<u8>>) {
         for (name, content) in metadata {
             let mode = "0644".to_owned();
@@ -240,7 +240,7 @@ impl Staging {
         if self.files.insert(dest.to_owned(), staged).is_some() {
             return Err(Exit::Usage
                 .error(format!("two files are to be {dest} on the image"))
-                .hint("one of them is this program's own, or a service's: give the payload another `dest`, or leave it out")
+                .hint("one of them is this program's own, or a service's: give the payload another `dest`, or remove it")
                 .into());
         }
         Ok(())
@@ -316,7 +316,7 @@ impl Staging {
         .collect()
     }
 
-    /// The scripts that do not say what runs them.
+    /// The scripts whose first line names no interpreter.
     pub(crate) fn without_shebang(&self) -> impl Iterator<Item = &str> {
         let all = self.scripts.iter();
         all.filter(|(_, script)| !script.says_so)
@@ -330,8 +330,8 @@ impl Staging {
 
     /// The digest over everything that goes into the image. `facts` must be neutral: the same for equal inputs.
     ///
-    /// Rule: it says what is in the image, not how it was built. Where the builder ran, who could reach it and how long
-    /// anybody waited make no other image, so the template counts as it is rendered without them.
+    /// Rule: it covers what is in the image, not how it was built. Where the builder ran, who could reach it and how long
+    /// the time limits are make no other image, so the template counts as it is rendered without them.
     pub(crate) fn digest(
         &self,
         config: &Config,
@@ -354,7 +354,7 @@ impl Staging {
         Ok(inputs.finish())
     }
 
-    /// Writes a run folder that Packer can build from. `image_json` is what the image will say of itself.
+    /// Writes a run folder that Packer can build from. `image_json` is the image's description of itself.
     pub(crate) fn write(
         &self,
         folder: &Path,
@@ -495,7 +495,7 @@ fn file(root: &Path, path: &Path, key: &str) -> anyhow::Result<Content> {
     Ok(Content::File { path, digest })
 }
 
-/// Whether a script may stand where a program is wanted.
+/// Whether a script is accepted where a program is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scripts {
     Allowed,
@@ -560,7 +560,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     }
 
     #[test]
-    fn programs_that_no_box_could_run_are_refused() {
+    fn programs_that_no_instance_could_run_are_refused() {
         let root = root();
         let at = |name: &str, content: &[u8]| {
             std::fs::write(root.path().join(name), content).unwrap();
@@ -604,7 +604,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     }
 
     #[test]
-    fn what_the_image_cannot_start_is_told_on_the_builder() {
+    fn unstartable_programs_are_reported_on_the_builder() {
         let staging = tempfile::tempdir().unwrap();
         let check = |programs: &str| {
             std::fs::write(staging.path().join("programs"), programs).unwrap();

@@ -1,7 +1,7 @@
 //! Templates: (configuration, facts) → text.
 //!
 //! The built-in templates are embedded; a folder named in the configuration replaces them file by file. Rendering is
-//! pure; only [`Templates::load`] reads that folder. What the texts are for is the stage's business.
+//! pure; only [`Templates::load`] reads that folder. `staging` decides what is rendered.
 
 mod embedded {
     include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -88,22 +88,22 @@ pub(crate) struct Script {
     pub(crate) interpreter: Vec<String>,
 }
 
-/// The signed channel that boxes of an image follow, as their agent's settings have it.
+/// The signed channel that instances of an image follow, as their agent's settings have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Subscription {
     /// The channel's name.
     pub(crate) channel: String,
-    /// Where boxes read it.
+    /// Where instances read it.
     pub(crate) url: String,
     /// Whether `url` may begin with http://.
     pub(crate) plain_http: bool,
-    /// Where the image has the certificates that boxes trust for it.
+    /// Where the image has the certificates that instances trust for it.
     pub(crate) ca_file: Option<&'static str>,
 }
 
 /// The private key's file, relative to the run folder.
 pub(crate) const KEY_FILE: &str = "key";
-/// Seconds between two of Packer's looks; EC2 changes states no faster.
+/// Seconds between two of Packer's polls; EC2 changes states no faster.
 const POLL_SECONDS: u32 = 2;
 /// Snapshots may take hours: the bake's own deadline ends a wait, not Packer's count of polls.
 const POLL_ATTEMPTS: u32 = 7200;
@@ -333,7 +333,7 @@ impl Templates {
             || message.contains("undefined")
             || message.contains("not defined")
         {
-            failure.hint("set it in [image.variables] and use `variables.<name>`, or mend the template's spelling")
+            failure.hint("set it in [image.variables] and use `variables.<name>`, or correct the template's spelling")
         } else {
             failure
         }
@@ -426,7 +426,7 @@ fn read_folder(folder: &Path, extension: &str) -> anyhow::Result<BTreeMap<String
     Ok(files)
 }
 
-/// Tera hands an undefined variable to a filter without a word; an empty setting must not be baked.
+/// Tera passes an undefined variable to a filter without an error; an empty setting must not be baked.
 fn defined(value: &Value) -> tera::TeraResult<&Value> {
     if value.is_undefined() {
         return Err(tera::Error::message("this variable is undefined"));
@@ -446,7 +446,7 @@ fn hcl(value: &Value) -> String {
     value.to_string()
 }
 
-/// A string that HCL and Packer's own template language both leave as it is.
+/// A string that both HCL and Packer's own template language leave as it is.
 fn hcl_string(text: &str) -> String {
     hcl_quoted(&text.replace("{{", r#"{{ "{{" }}"#))
 }
@@ -630,7 +630,7 @@ kms_key = "alias/images"
     }
 
     #[test]
-    fn a_missing_variable_is_named_with_its_place_and_cure() {
+    fn a_missing_variable_is_named_with_its_place_and_hint() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(
             folder.path().join(PACKER),

@@ -328,7 +328,7 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
     let url = format!("file://{}/channel", fixture.at().display());
     life(&fixture, &url);
     let told = fixture.doctor();
-    let lasts = "ok     channel: channel is as signed; expires: root in 364 d, targets in 89 d";
+    let lasts = "ok     channel: channel verifies; expires: root in 364 d, targets in 89 d";
     assert!(told.starts_with(lasts), "{told}");
     let (there, away) = (fixture.at().join("channel"), fixture.at().join("away"));
     std::fs::rename(&there, &away).unwrap();

@@ -52,7 +52,7 @@ fn program(folder: &Path, name: &str, text: &str) {
 }
 
 #[test]
-fn help_of_every_verb() {
+fn help_of_every_subcommand() {
     let folder = tempfile::tempdir().unwrap();
     for verb in [
         &[][..],
@@ -112,7 +112,7 @@ fn wrong_usage_and_configuration_are_exit_2() {
 }
 
 #[test]
-fn what_preflight_refuses_is_exit_3_with_its_cure() {
+fn what_preflight_refuses_is_exit_3_with_its_hint() {
     let folder = scene();
     let at = folder.path();
     let bake = || {

@@ -1,4 +1,4 @@
-//! Whole rolls over the rehearsal cloud: real SDK calls, a real refresh engine, puppets for boxes.
+//! Whole rolls over the rehearsal cloud: real SDK calls, a real refresh engine, puppets for instances.
 //!
 //! Each story has a cloud of its own, up until it is dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
 //! beside the program under test: `cargo build -p rehearsal` makes it.
@@ -38,7 +38,7 @@ use aws_sdk_ssm::types::ParameterType;
 use permissions::{Need, Verb, needed};
 
 const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
-/// Boxes of the stories' group.
+/// Instances of the stories' group.
 const SIZE: i32 = 2;
 /// How long the cloud may take for what it does in moments.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -178,7 +178,7 @@ impl Shop {
         image
     }
 
-    /// Template, target group, group, pointers; open when every box serves.
+    /// Template, target group, group, pointers; open when every instance serves.
     async fn stock(&self, balancer: &aws_sdk_elasticloadbalancingv2::Client) {
         let data = RequestLaunchTemplateData::builder()
             .image_id(&self.images[0])
@@ -308,7 +308,7 @@ impl Shop {
         }
     }
 
-    /// How many boxes of a version are in service.
+    /// How many instances of a version are in service.
     async fn serving(&self, version: &str) -> usize {
         let answer = self
             .autoscaling
@@ -342,7 +342,7 @@ impl Shop {
             .value
     }
 
-    /// Boxes of this image are unfit from now on.
+    /// Instances of this image are unfit from now on.
     fn sicken(&self, image: &str) {
         std::fs::write(self.folder.path().join("sick"), image)
             .expect("write the list of sick images");
@@ -640,7 +640,7 @@ fn until(command: &mut Command, beginning: &str) -> Child {
 }
 
 #[tokio::test]
-async fn a_roll_ends_with_every_box_proven_and_the_pointers_moved() {
+async fn a_roll_ends_verified_with_the_pointers_moved() {
     let shop = Shop::open().await;
     let (code, first) = shop.run(&["roll"]);
     assert_eq!(code, Some(0), "{first}");
@@ -660,7 +660,7 @@ async fn a_roll_ends_with_every_box_proven_and_the_pointers_moved() {
 }
 
 #[tokio::test]
-async fn boxes_that_abandon_their_hook_are_rolled_back() {
+async fn instances_that_abandon_their_hook_are_rolled_back() {
     let shop = Shop::open().await;
     shop.sicken(&shop.images[1]);
     let (code, told) = shop.run(&["roll"]);
@@ -705,10 +705,10 @@ async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
 }
 
 #[tokio::test]
-async fn a_throttled_api_is_borne() {
+async fn a_throttled_api_is_tolerated() {
     let shop = Shop::open().await;
     let dial = |service: &str| shop.dial(&format!("throttle.{service}"), "3");
-    // Not what the boxes use: they have no SDK that asks again.
+    // Not what the instances use: they have no SDK that asks again.
     dial("ec2");
     dial("elasticloadbalancing");
     let (code, told) = shop.run(&["roll"]);
@@ -822,7 +822,7 @@ async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
     shop.dial("deny.autoscaling:RollbackInstanceRefresh", "on");
     let (code, told) = shop.run(&["roll", "rollback"]);
     assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("may not be rolled back by you"), "{told}");
+    assert!(told.contains("you are not allowed to roll back"), "{told}");
     assert_eq!(shop.refresh().await, "InProgress");
     assert_eq!(shop.versions().await, ["2"]);
 }
@@ -834,7 +834,7 @@ fn assert_named(action: Denied, told: &str) {
     let ways = [
         ("may not call ", !optional),
         ("may not launch for you: ", !optional),
-        ("denied, and done without: ", optional),
+        ("denied and not required: ", optional),
     ];
     let named = told.lines().any(|line| {
         let before = line.split(name).next().filter(|before| *before != line);

@@ -1,6 +1,6 @@
 //! What makes the AMI: one step of the bake, behind one trait.
 //!
-//! Today there is one lane, Packer. Gate, publish and ledger do not know which one made the image.
+//! There is one implementation, Packer. Gate, publish and ledger do not know which one made the image.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::output::Step;
 use crate::packer::{self, Ended, Line, Packer};
 use crate::staging::TEMPLATE;
 
-/// How often the builder is looked for until it and its volume are in the ledger.
+/// How often the builder instance is polled until it and its volume are in the ledger.
 const POLL: Duration = Duration::from_secs(2);
 
 /// How many of Packer's last lines a failure shows.
@@ -42,7 +42,7 @@ pub(crate) trait Builder: Send + Sync {
     ) -> anyhow::Result<ImageId>;
 }
 
-/// The Packer lane.
+/// Builds with Packer.
 pub(crate) struct PackerBuilder {
     /// The Packer that builds.
     pub(crate) packer: Packer,
@@ -122,7 +122,7 @@ impl Builder for PackerBuilder {
 
 impl PackerBuilder {
     /// Writes the builder and its volume into the ledger as soon as the API shows them: what is made from them later is
-    /// known by them, even when they are gone. Ends only when the ledger cannot be written.
+    /// identified by them, even when they are terminated. Ends only when the ledger cannot be written.
     async fn record_builder(&self, ledger: &mut Ledger) -> anyhow::Error {
         loop {
             match record_builder(self.instances.as_ref(), ledger).await {
@@ -193,7 +193,7 @@ fn lost_builder(lost: Lost) -> anyhow::Error {
         .into()
 }
 
-/// What was heard from Packer, as far as its failure may have to tell it.
+/// What Packer's output reported so far, as needed to explain a failure.
 #[derive(Debug)]
 struct Transcript {
     region: String,
@@ -226,7 +226,7 @@ impl Transcript {
                 if text.starts_with("Stopping the source instance") {
                     self.script = None;
                 }
-                // Packer tells every tag of every resource; the template shows them all at once.
+                // Packer prints every tag of every resource; the template shows them all at once.
                 if !text.starts_with("Adding tag") {
                     step.waiting(text.lines().next().unwrap_or_default());
                 }
@@ -273,7 +273,7 @@ impl Transcript {
             return Exit::BakeFailed
                 .error(format!("provisioning failed in {script}: {said}"))
                 .hint(format!(
-                    "its last words:\n  {}\nall of them: {}",
+                    "its last lines:\n  {}\nall of them: {}",
                     self.last.join("\n  "),
                     log.display()
                 ))
@@ -291,7 +291,7 @@ impl Transcript {
         Exit::BakeFailed
             .error(format!("packer failed: {said}"))
             .hint(format!(
-                "its last words:\n  {}\nall of them: {}",
+                "its last lines:\n  {}\nall of them: {}",
                 self.last.join("\n  "),
                 log.display()
             ))
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_that_end_before_the_build_are_warned_of() {
+    fn credentials_that_expire_during_the_build_are_warned_of() {
         let now: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let keys = |expires: Option<&str>| Credentials {
             access_key_id: "AKIAEXAMPLE".to_owned(),

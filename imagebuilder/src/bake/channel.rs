@@ -1,4 +1,4 @@
-//! What an image has to do with the signed channel: whether its agent may be baked, and what a new box is told.
+//! What an image takes from the signed channel: whether its agent may be baked, and the metadata that a new instance starts from.
 //!
 //! Pure. Reading and verifying the repository is [`crate::channel::verify`]'s; signing has no place here.
 
@@ -14,7 +14,7 @@ use crate::config::Arch;
 use crate::exit::{Exit, Failure};
 use crate::ids::{ChannelName, Digest};
 
-/// Refuses metadata that boxes would refuse, and an agent that the channel would take off a box again. The version
+/// Refuses metadata that instances would refuse, and an agent that the channel would take off an instance again. The version
 /// under which the agent was published, `None` when it never was.
 ///
 /// # Errors
@@ -71,14 +71,14 @@ pub(super) fn admit(
     Ok(Some(version.clone()))
 }
 
-/// The metadata under the names that the agent keeps it by: a new box takes no step behind it.
+/// The metadata under the names that the agent keeps it by: a new instance takes no step behind it.
 pub(super) fn snapshot(verified: &Verified) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = verified
         .files
         .iter()
         .map(|(name, bytes)| (unversioned(name).to_owned(), bytes.to_vec()))
         .collect();
-    // The first is the root known here, which the image has apart.
+    // The first is the known root, which the image has apart.
     for (version, bytes) in verified.roots.files.iter().skip(1) {
         files.insert(format!("root_history/{version}.root.json"), bytes.to_vec());
     }

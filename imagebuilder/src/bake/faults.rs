@@ -15,7 +15,7 @@ use crate::cloud::{Answer, Tags};
 use crate::ids::SnapshotId;
 use crate::output::Step;
 
-/// A lane that does to the fake cloud what Packer 1.6.6 does to EC2, tags arriving only at the end.
+/// A builder that does to the fake cloud what Packer 1.6.6 does to EC2; tags arrive only at the end.
 struct Scripted(Fake, Script);
 
 /// What happens beside.
@@ -23,7 +23,7 @@ struct Scripted(Fake, Script);
 pub(super) struct Script {
     /// An image that is not the run's, named as its artifact all the same.
     pub(super) artifact: Option<ImageId>,
-    /// Somebody takes a snapshot of the builder's volume, and registers an image with the candidate's: both snapshots.
+    /// Another user takes a snapshot of the builder's volume, and registers an image with the candidate's: both snapshots.
     pub(super) visitors: Option<Arc<Mutex<Vec<SnapshotId>>>>,
     /// The ledger cannot be written once the builder is there.
     pub(super) full_disk: bool,
@@ -240,7 +240,7 @@ async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
     assert_ne!(third.digest, first.digest);
 }
 
-/// Row B5: everything that a bake names is looked for before anything is created.
+/// Row B5: everything that a bake names is checked before anything is created.
 #[tokio::test(start_paused = true)]
 async fn what_does_not_exist_is_refused_at_once_and_all_together() {
     let mut scene = Scene::new(Verdict::Fit);
@@ -311,7 +311,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 }
                 Ok(_) => {
                     let optional = action.need == Need::Optional;
-                    // A dry run's denial of a made-up resource is none: IAM alone can say.
+                    // A dry run's denial of a made-up resource does not count: only IAM can answer.
                     let by_iam_alone = action.asked == crate::permissions::Asked::Simulation
                         || matches!(action.resource, crate::permissions::Resource::Ec2(_));
                     assert!(optional || silent && by_iam_alone, "{name} was not found");
@@ -420,7 +420,7 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
     assert!(scene.fake.aws().policy.asked.is_empty());
 }
 
-/// What a reap could not look for is not nothing.
+/// A kind of resource that a reap cannot list is reported, not taken as empty.
 #[tokio::test(start_paused = true)]
 async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
     let scene = Scene::new(Verdict::Fit);
@@ -483,7 +483,7 @@ async fn the_gates_refusal_is_exit_4_with_the_agents_reason_and_leaves_nothing()
     let scene = Scene::new(Verdict::Unfit);
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeFailed);
-    insta::assert_snapshot!(format!("{error:#}"), @"bake failed, everything it created is gone: the gate refuses the candidate: the agent says unfit: orders: 503");
+    insta::assert_snapshot!(format!("{error:#}"), @"bake failed, everything it created was removed: the gate refuses the candidate: the agent reports unfit: orders: 503");
     assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
@@ -549,7 +549,7 @@ async fn failing_at_every_change_undoes_everything_or_names_it() {
         scene.fake.aws().fault = Some(Fault::Fails(at));
         match scene.bake(Reuse::Allowed).await {
             Ok(_) if scene.fake.aws().changes < at => break,
-            // Failed only while taking the scaffolding down: the image stands.
+            // Only the cleanup failed: the image is kept.
             Ok(_) => {}
             Err(error) => match Exit::of(&error) {
                 Exit::BakeFailed => assert_eq!(
@@ -581,7 +581,7 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
         }
         let left = scene.fake.aws().inventory();
         if left.is_empty() {
-            // The call that failed may have had nothing to remove; nobody can know that without its answer.
+            // The call that failed may have had nothing to remove; its answer alone would show that.
             continue;
         }
         named += 1;

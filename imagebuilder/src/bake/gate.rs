@@ -1,6 +1,6 @@
 //! The gate: one throwaway instance of the candidate, judged by its own agent.
 //!
-//! Look, decide, act: [`decide`] is pure. The instance and its record go in the sweep, whatever the verdict.
+//! Observe, decide, act: [`decide`] is pure. The sweep removes the instance and its record, whatever the verdict.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
 use crate::output::Step;
 
-/// How often the record is looked at: an agent writes it about as often.
+/// How often the record is read: an agent writes it about as often.
 const POLL: Duration = Duration::from_secs(1);
 /// Every how many polls the instance's status checks and console are read too: those calls are throttled sooner.
 const HEALTH_EVERY: u32 = 5;
@@ -39,7 +39,7 @@ struct View {
 enum Next {
     /// Nothing yet: what is being waited for.
     Wait(String),
-    /// The agent says the box may serve; with what it says of its services.
+    /// The agent reports that the instance may serve; with the versions of its services.
     Fit(String),
     /// It may not: why.
     Refuse(String),
@@ -106,7 +106,7 @@ pub(crate) async fn judge(
         match decide(&view, candidate) {
             Next::Fit(services) => {
                 step.info(format!("{id} is fit{services}"));
-                // It goes while the image is published. The sweep waits until it is gone, and asks again if this was lost.
+                // It is terminated while the image is published. The sweep waits for that, and repeats the call if this one was lost.
                 let _ = cloud.instances.terminate(&owned).await;
                 return Ok(());
             }
@@ -159,15 +159,15 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
             ));
         }
         Some(Ok(record)) if record.image_id != candidate.as_str() => {
-            return Next::Refuse(format!("its registry record speaks of {}", record.image_id));
+            return Next::Refuse(format!("its registry record is for {}", record.image_id));
         }
         Some(Ok(record)) => match record.verdict {
             Verdict::Fit => return Next::Fit(services(record)),
             Verdict::Unfit => {
-                return Next::Refuse(format!("the agent says unfit: {}", reason(record)));
+                return Next::Refuse(format!("the agent reports unfit: {}", reason(record)));
             }
             Verdict::Draining => {
-                return Next::Refuse("the agent was told to drain before it gave a verdict".into());
+                return Next::Refuse("the agent started to drain before it gave a verdict".into());
             }
             Verdict::Judging if !view.is_terminated() && view.hopeless.is_none() => {
                 return Next::Wait(format!("agent is judging{}", colon(&reason(record))));
@@ -188,7 +188,7 @@ fn decide(view: &View, candidate: &ImageId) -> Next {
         None => Next::Wait("not visible yet".into()),
         Some(instance) => match &instance.state {
             InstanceState::Pending => Next::Wait("pending".into()),
-            InstanceState::Running => Next::Wait("running, no word from its agent yet".into()),
+            InstanceState::Running => Next::Wait("running, agent has not reported yet".into()),
             InstanceState::Other(state) => Next::Wait(state.clone()),
             InstanceState::Stopped | InstanceState::ShuttingDown | InstanceState::Terminated => {
                 Next::Refuse(format!(
@@ -253,7 +253,7 @@ pub(super) fn console_end(id: &crate::ids::InstanceId, console: &str) -> String 
         .filter(|line| !line.trim().is_empty())
         .collect();
     if lines.is_empty() {
-        return format!("{id} left no console output");
+        return format!("{id} has no console output");
     }
     let tail = lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("\n  ");
     format!("the end of {id}'s console:\n  {tail}")
@@ -306,7 +306,7 @@ mod tests {
         let running = || instance(InstanceState::Running);
         for (instance, record, want) in [
             (None, None, "Wait(\"not visible yet\")"),
-            (running(), None, "Wait(\"running, no word from its agent yet\")"),
+            (running(), None, "Wait(\"running, agent has not reported yet\")"),
             (running(), record("judging", ""), "Wait(\"agent is judging\")"),
             (
                 running(),
@@ -316,7 +316,7 @@ mod tests {
             (
                 running(),
                 record("unfit", r#","reason":"orders: 503""#),
-                "Refuse(\"the agent says unfit: orders: 503\")",
+                "Refuse(\"the agent reports unfit: orders: 503\")",
             ),
             (running(), record("splendid", ""), "Wait(\"agent gave a verdict unknown to this program\")"),
             (
@@ -333,7 +333,7 @@ mod tests {
                     r#"{"schema":1,"instance_id":"i-1","image_id":"ami-9","verdict":"fit","since":"","agent":"1"}"#,
                 )
                 .unwrap())),
-                "Refuse(\"its registry record speaks of ami-9\")",
+                "Refuse(\"its registry record is for ami-9\")",
             ),
             (
                 instance(InstanceState::Terminated),

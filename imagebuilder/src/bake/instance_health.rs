@@ -1,6 +1,6 @@
 //! Whether an instance that is waited for can still come up.
 //!
-//! Rule: a wait for an instance also looks at the instance. One that stopped, died or panicked never answers, and the
+//! Rule: a wait for an instance also observes the instance. One that stopped, was terminated or panicked never answers, and the
 //! whole time limit would be waited out for it. Observe, decide, act: [`decide`] is pure; the act, ending the wait, is
 //! the caller's. The builder is found by the run's tag, never by what Packer printed.
 
@@ -97,7 +97,7 @@ fn panic(console: &str) -> Option<String> {
     if STARTS.iter().any(|start| after.contains(start)) {
         return None;
     }
-    // Of the two lines with these words the first has the reason; the other ends the report.
+    // Of the two lines with this text the first has the reason; the other ends the report.
     let first = console[..at].rfind(PANIC).filter(|first| {
         let between = &console[*first..at];
         !STARTS.iter().any(|start| between.contains(start))
@@ -123,9 +123,8 @@ pub(super) async fn lost(
         tokio::time::sleep(POLL).await;
         let id = match &builder {
             Some(id) => id.clone(),
-            // What cannot be asked now is asked again: the watch must not fail a build that goes well.
             // Dead ones too: it may have died before this first poll. What cannot be asked now is asked again, for
-            // the watch must not fail a build that goes well.
+            // the watch must not fail a build that succeeds.
             None => match instances
                 .ever_tagged(contract::tags::RUN, run.as_str())
                 .await

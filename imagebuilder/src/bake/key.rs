@@ -1,7 +1,7 @@
 //! The key Packer logs in with: an ed25519 pair of this run's own.
 //!
-//! EC2 would make an RSA key for Packer 1.6.6, which speaks signatures that no current sshd accepts. So we make the
-//! key and import its public half; the private half is a file of the run folder, for its owner only, and goes with
+//! EC2 would make an RSA key for Packer 1.6.6, whose signatures no current sshd accepts. So we make the
+//! key and import its public half; the private half is a file of the run folder with mode 0600, and is removed with
 //! the bake.
 
 use std::path::Path;
@@ -34,7 +34,7 @@ pub(crate) fn write(folder: &Path) -> anyhow::Result<String> {
 
 /// Removes the private half.
 pub(super) fn remove(folder: &Path) {
-    // Without its key pair in EC2 the file opens nothing; a failure to remove it harms nobody.
+    // Without its key pair in EC2 the file opens nothing; a failure to remove it does no harm.
     let _ = std::fs::remove_file(folder.join(KEY_FILE));
 }
 

@@ -1,7 +1,7 @@
 //! Baking an image: the visible list of steps, undo beside do.
 //!
 //! source → render → channel → reuse? → preflight → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
-//! created is in the ledger before it is waited for; whatever ends a bake early, the sweep goes through that ledger.
+//! created is in the ledger before it is waited for; whatever ends a bake early, the sweep removes what the ledger lists.
 
 mod builder;
 mod channel;
@@ -43,7 +43,7 @@ use crate::packer::Version;
 use crate::staging::{self, Staging, TEMPLATE};
 use crate::template::Facts;
 
-/// How often the finished image is looked at until it is available.
+/// How often the finished image is polled until it is available.
 const POLL: Duration = Duration::from_secs(2);
 /// Packer has waited already; what is left is EC2 agreeing with itself.
 const POLLS: u32 = 60;
@@ -62,13 +62,13 @@ pub(crate) struct Bake<'a> {
     pub(crate) builder: &'a dyn Builder,
     /// The Packer the template is rendered for.
     pub(crate) packer: Version,
-    /// How to speak.
+    /// Where progress is printed.
     pub(crate) output: &'a Output,
     /// When to stop.
     pub(crate) cancel: &'a Cancel,
     /// Whether an image of the same inputs will do.
     pub(crate) reuse: Reuse,
-    /// What the configured channel says now; none without one.
+    /// The verified metadata of the configured channel; none without one.
     pub(crate) channel: Option<&'a Verified>,
 }
 
@@ -104,7 +104,7 @@ enum Prepared {
     ToBake(Box<Inputs>),
 }
 
-/// What goes into a bake.
+/// The inputs of a bake.
 struct Inputs {
     source: Image,
     staging: Staging,
@@ -125,7 +125,7 @@ impl Bake<'_> {
                 self.reuse(&own, digest, source).await
             }
             Ok(Prepared::ToBake(prepared)) => self.carry_out(*prepared).await,
-            // What cannot even be looked at is one of all that is denied.
+            // A denied read is reported together with everything else that is denied.
             Err(error) => match crate::preflight::denied(&error) {
                 None => Err(error),
                 Some(call) => {
@@ -165,7 +165,7 @@ impl Bake<'_> {
         step.done(format!("digest {}", image::short(&digest)));
         for name in staging.without_shebang() {
             self.output.warn(format!(
-                "provisioning script {name} has no line that says what runs it: /bin/sh does"
+                "provisioning script {name} does not name its interpreter: /bin/sh runs it"
             ));
         }
 
@@ -235,8 +235,8 @@ impl Bake<'_> {
         }
     }
 
-    /// Refuses an agent that the channel would not leave on a box, and stages what the channel says. Its versions, in
-    /// words; `None` without a channel.
+    /// Refuses an agent that the channel would replace at once, and stages the channel's metadata. Returns its versions as
+    /// text; `None` without a channel.
     fn channel(&self, staging: &mut Staging) -> anyhow::Result<Option<String>> {
         let (Some(settings), Some(verified)) = (&self.config.channel, self.channel) else {
             return Ok(None);
@@ -261,7 +261,7 @@ impl Bake<'_> {
         } else {
             step.done(&told);
             self.output.warn(
-                "the agent of this image was never published in the channel: boxes leave it for the first release that reaches them",
+                "the agent of this image was never published in the channel: instances will replace it with the first release they receive",
             );
         }
         Ok(Some(told))
@@ -347,7 +347,7 @@ impl Bake<'_> {
         })
     }
 
-    /// The steps that create. Whatever happens here, the ledger tells what exists.
+    /// The steps that create. Whatever fails here, the ledger lists what exists.
     async fn create(
         &self,
         staging: &Staging,
@@ -372,7 +372,10 @@ impl Bake<'_> {
         ledger.step("validate")?;
         let step = self.output.step(
             "validate",
-            format!("stage run {} and let Packer check it", ledger.run()),
+            format!(
+                "write run folder {} and validate the template",
+                ledger.run()
+            ),
         );
         let image_json = serde_json::json!({
             "image": config.image.name,
@@ -438,9 +441,10 @@ impl Bake<'_> {
         self.stop_here("after the build")?;
 
         ledger.step("gate")?;
-        let mut step = self
-            .output
-            .step("gate", format!("gate {id}: boot it, let its agent judge"));
+        let mut step = self.output.step(
+            "gate",
+            format!("gate {id}: boot it and wait for its agent's verdict"),
+        );
         let judged = gate::judge(
             self.cloud,
             config,
@@ -474,7 +478,7 @@ impl Bake<'_> {
         Ok(())
     }
 
-    /// The group that lets Packer reach the builder, with the run's tag from its first moment: Packer would create one
+    /// The group that lets Packer reach the builder, tagged with the run when it is created: Packer would create one
     /// without.
     async fn security_group(&self, ledger: &mut Ledger, facts: &Facts) -> anyhow::Result<()> {
         let (bake, instances) = (&self.config.bake, &self.cloud.instances);
@@ -507,7 +511,7 @@ impl Bake<'_> {
         Ok(())
     }
 
-    /// The finished image as EC2 shows it, proven to be this run's, with all of our tags on it and its snapshots.
+    /// The finished image as EC2 shows it, verified to be this run's, with all of our tags on it and its snapshots.
     async fn candidate(
         &self,
         id: &ImageId,
@@ -552,7 +556,7 @@ impl Bake<'_> {
             .into())
     }
 
-    /// Published: takes the scaffolding down. What stays of it is named, but the image stands.
+    /// Published: removes everything but the image. What could not be removed is named, and the image is kept.
     async fn finish(
         &self,
         image: Image,
@@ -588,7 +592,7 @@ impl Bake<'_> {
         })
     }
 
-    /// Failed: undoes everything, and says so by the exit code.
+    /// Failed: undoes everything, and reports by the exit code whether something remains.
     async fn undo(&self, error: anyhow::Error, mut ledger: Ledger) -> anyhow::Error {
         let mut step = self.output.step("undo", "undo what the bake created");
         ledger.undoing();
@@ -602,7 +606,7 @@ impl Bake<'_> {
         match swept {
             Ok(left) if left.is_empty() => {
                 step.done("nothing is left");
-                // The run is over, and says so; if even that cannot be written, reap looks at it once more.
+                // The run is recorded as over; if even that cannot be written, reap finds it once more.
                 let _ = ledger.end("failed");
                 let what = match exit {
                     Exit::Cancelled => "bake cancelled",
@@ -610,7 +614,7 @@ impl Bake<'_> {
                     _ => "bake failed",
                 };
                 let rest = if began {
-                    "everything it created is gone"
+                    "everything it created was removed"
                 } else {
                     "nothing was created"
                 };

@@ -1,4 +1,4 @@
-//! Property test: bakes, undoes and reaps in accounts full of other people's resources, of which nothing is touched.
+//! Property test: bakes, undoes and reaps in accounts full of other users' resources, none of which is touched.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use crate::cloud::Tags;
 use crate::cloud::fake::{FakeAws, Fault, OWNER};
 use crate::ids::SnapshotId;
 
-/// Whose a resource is made to look.
+/// Which tags another user's resource carries.
 #[derive(Clone, Copy, Debug)]
 enum Disguise {
     /// It has no tags.
     Bare,
-    /// It has the tags of an image of ours, but no run's.
+    /// It has the tags of our images, but no run's.
     LikeOurs,
     /// It is another run's, of another host, which may live.
     OtherRun,
@@ -45,7 +45,7 @@ fn disguise() -> impl Strategy<Value = Disguise> {
 }
 
 fn theirs() -> impl Strategy<Value = Theirs> {
-    // Names as ours could be; ids are counted up, so that these meet them.
+    // Names as ours could be; ids are counted up, so that these collide with them.
     let name = "(imagebuilder-|packer_|shop-)?[a-z0-9]{0,4}";
     prop_oneof![
         Just(Theirs::Instance),
@@ -183,7 +183,7 @@ proptest! {
             match image {
                 // The image, its snapshot and the pointer.
                 Some(_) => prop_assert_eq!(ours.len(), 3, "{:?}", ours),
-                // With its ledger gone and its builder as well, nothing shows whose an untagged snapshot is.
+                // With its ledger lost and its builder terminated, nothing shows whose an untagged snapshot is.
                 None if ledger.is_some() => {
                     let unknown = ours.iter().all(|id| id.starts_with("snap-"));
                     prop_assert!(unknown, "{:?}", ours);
@@ -209,7 +209,7 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
         assert_eq!(Exit::of(&error), Exit::BakeFailed);
         let text = format!("{error:#}");
         assert!(
-            text.starts_with("bake failed, everything it created is gone: packer names"),
+            text.starts_with("bake failed, everything it created was removed: packer names"),
             "{text}"
         );
         scene.reap().await;
@@ -235,9 +235,9 @@ async fn what_others_made_of_a_builder_or_its_snapshots_stays_and_is_named() {
     let theirs: Vec<SnapshotId> = taken.lock().unwrap().clone();
     assert_eq!(theirs.len(), 2);
     let aws = scene.fake.aws();
-    // A snapshot that somebody took by hand of the builder's volume.
+    // A snapshot of the builder's volume that another user took by hand.
     assert!(aws.snapshots.contains_key(&theirs[0]));
-    // The snapshot of the candidate that somebody's image now refers to.
+    // The snapshot of the candidate that another user's image now refers to.
     assert!(aws.snapshots.contains_key(&theirs[1]));
     assert_eq!(Exit::of(&error), Exit::BakeLeft);
     let text = format!("{error:#}");
@@ -319,7 +319,7 @@ async fn what_cannot_be_listed_is_reported_and_the_rest_removed() {
         assert!(text.contains(denied), "{text}");
     }
     let left = scene.fake.aws().inventory();
-    // The image's snapshot is known by the volume that nobody could see.
+    // The image's snapshot is identified by the volume, which could not be listed.
     assert!(left.iter().all(|id| id.starts_with("snap-")), "{left:?}");
     scene.fake.aws().denied = false;
 }

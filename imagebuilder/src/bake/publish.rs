@@ -1,4 +1,4 @@
-//! Publishing: shares, the candidate pointer, and last the verdict tag, each looked at first and read back after.
+//! Publishing: shares, the candidate pointer, and last the verdict tag, each read first and read back after.
 //!
 //! Every act can be repeated, so a bake killed in between is finished by the next one. Undo puts the pointer back.
 
@@ -22,19 +22,19 @@ const READ_BACKS: u32 = 240;
 /// The fact under which the pointer's former value is kept for the undo; empty when there was none.
 const BEFORE: &str = "candidate-before";
 
-/// An image of ours, this run's or an earlier one's.
+/// An image that one of our runs made.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnImage {
     /// As EC2 shows it.
     pub(crate) image: Image,
     /// Its id.
     pub(crate) id: Owned<ImageId>,
-    /// Those of its snapshots that are ours.
+    /// Those of its snapshots that our runs made.
     pub(crate) snapshots: Vec<Owned<SnapshotId>>,
 }
 
 impl OwnImage {
-    /// An image that the tag of one of our runs is on; `None` without.
+    /// An image with the tag of one of our runs; `None` without.
     pub(super) async fn by_tag(cloud: &Cloud, image: Image) -> anyhow::Result<Option<Self>> {
         let run = image.tags.get(tags::RUN);
         let Some(run) = run.and_then(|run| RunId::parse(run.as_str()).ok()) else {
@@ -67,7 +67,7 @@ impl OwnImage {
     }
 }
 
-/// Publishes an image that passed the gate, or finishes publishing it. Says what it changed.
+/// Publishes an image that passed the gate, or finishes publishing it. Returns what it changed.
 pub(crate) async fn publish(
     cloud: &Cloud,
     config: &Config,
@@ -171,7 +171,7 @@ async fn read_back_tag(cloud: &Cloud, id: &ImageId) -> anyhow::Result<()> {
         .into())
 }
 
-/// Puts the candidate pointer back to what it said before this run, if this run's image is what it says now.
+/// Restores the candidate pointer to its value before this run, if it points at this run's image now.
 pub(crate) async fn undo(
     cloud: &Cloud,
     image_name: &ImageName,

@@ -1,6 +1,6 @@
 //! Reaping: finds the runs that died and removes what they left.
 //!
-//! A run of this host is dead when nobody holds its lock. A run of another host is known by its tag only, and counts
+//! A run of this host is dead when no process holds its lock. A run of another host is known by its tag only, and counts
 //! as dead when it is older than a limit. What is published, pointed at or in use is never taken: the sweep sees to it.
 //!
 //! A removal that is denied is named before the first one, and keeps nothing else from being removed
@@ -24,9 +24,9 @@ use crate::packer;
 use crate::permissions::{Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
-/// How often we look whether an interrupted Packer has ended.
+/// How often we check whether an interrupted Packer has ended.
 const POLL: Duration = Duration::from_millis(250);
-/// How many looks, half a minute: Packer would wait minutes for its builder to terminate, and the sweep does that as well.
+/// How many checks, half a minute: Packer would wait minutes for its builder to terminate, and the sweep does that as well.
 const POLLS: u32 = 120;
 
 /// Whether anything is removed.
@@ -34,7 +34,7 @@ const POLLS: u32 = 120;
 pub(crate) enum Mode {
     /// Remove it.
     Remove,
-    /// Only tell what would be removed.
+    /// Only list what would be removed.
     List,
 }
 
@@ -103,7 +103,7 @@ pub(crate) async fn reap(
             }
             Found::Unreadable(unreadable) => {
                 output.warn(format!(
-                    "the ledger of run {} cannot be read, so only what carries its tag is looked for: {}",
+                    "the ledger of run {} cannot be read, so only what carries its tag is searched for: {}",
                     unreadable.run, unreadable.why
                 ));
                 known.push(unreadable.run.clone());
@@ -276,7 +276,7 @@ impl Reaping<'_> {
             Kind::Snapshot,
             images.snapshots_tagged(tags::RUN, None).await,
         )? {
-            // Without its images nobody knows which snapshots are a published one's.
+            // Without its images it is unknown which snapshots belong to a published one.
             let is_of_one = all
                 .iter()
                 .any(|image| image.snapshots.contains(&snapshot.id));

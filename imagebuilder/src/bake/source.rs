@@ -7,7 +7,7 @@ use crate::exit::Exit;
 /// How many near misses a refusal shows.
 const NEAR_MISSES: usize = 5;
 
-/// The newest available image of the configured owners whose name matches. Only looks.
+/// The newest available image of the configured owners whose name matches. Only reads.
 pub(crate) async fn resolve(images: &dyn Images, config: &Config) -> anyhow::Result<Image> {
     let source = &config.image.source;
     let search = Search {

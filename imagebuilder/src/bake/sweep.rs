@@ -1,7 +1,7 @@
-//! The sweep: removes what a run created and nobody keeps. Used when a bake fails, when it has succeeded and its
+//! The sweep: removes what a run created and does not keep. Used when a bake fails, when it has succeeded and its
 //! scaffolding must go, and by `reap` for dead runs.
 //!
-//! It goes by the ledger first and by the run tag second, so it finds what was created but never recorded. What it removes
+//! It follows the ledger first and the run tag second, so it finds what was created but never recorded. What it removes
 //! is proven to be the run's ([`Owned`]); and it never takes an image that is published, pointed at, or in use.
 
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::ids::{ImageId, InstanceId, RunId, SnapshotId, VolumeId};
 use crate::ledger::{Kind, Ledger, State, Thing};
 use crate::output::Step;
 
-/// How often what is on its way out is looked at.
+/// How often a resource that is being removed is polled.
 const POLL: Duration = Duration::from_millis(500);
-/// How many looks: an instance takes minutes to terminate, and holds its security group until then.
+/// How many polls: an instance takes minutes to terminate, and its security group is in use until then.
 const POLLS: u32 = 1200;
 
-/// The order in which kinds go: holders before what they hold.
+/// The order in which kinds are removed: users before what they use.
 const ORDER: [Kind; 8] = [
     Kind::Instance,
     Kind::Volume,
@@ -155,7 +155,7 @@ pub(crate) async fn find(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<V
     }
     let snapshots = snapshots(cloud, &run, &volumes, &instances, &mut unlisted).await;
     for owned in snapshots {
-        // What an image of the run needs goes with it, or stays with it.
+        // What an image of the run needs is removed with it, or kept with it.
         if !images
             .iter()
             .any(|(image, _)| image.snapshots.contains(owned.id()))
@@ -279,7 +279,7 @@ async fn snapshots(
     owned
 }
 
-/// Removes everything the ledger holds open. What could not go is returned, and stays open in the ledger.
+/// Removes everything the ledger lists as open. What could not be removed is returned, and stays open in the ledger.
 pub(crate) async fn sweep(
     cloud: &Cloud,
     ledger: &mut Ledger,
@@ -298,7 +298,7 @@ pub(crate) async fn sweep(
             .filter(|thing| thing.kind == kind)
         {
             let Some(id) = &thing.id else {
-                // Looked for by its run's tag and not found: it never came to be.
+                // Searched for by its run's tag and not found: it was never created.
                 if !unknown.contains(&kind) {
                     ledger.mark(kind, &thing.name, State::Removed)?;
                 }
@@ -367,7 +367,7 @@ async fn remove_image(
     {
         return Ok(State::Kept);
     }
-    // Recorded before the image goes: afterwards nothing links them to it any more.
+    // Recorded before the image is removed: afterwards nothing links them to it any more.
     let mut unlisted = Vec::new();
     let instances = instances(cloud, ledger, &mut unlisted).await?;
     let volumes = known(ledger, Kind::Volume);
@@ -401,7 +401,7 @@ async fn wait_terminated(cloud: &Cloud, id: &InstanceId, step: &mut Step) -> any
     anyhow::bail!("{id} does not terminate")
 }
 
-/// Repeats a removal for a minute: what a terminated instance held lets go a little later.
+/// Repeats a removal for a minute: resources that a terminated instance used are released a little later.
 async fn while_in_use(mut remove: impl AsyncFnMut() -> Answer<()>) -> Answer<()> {
     let mut looks = 0;
     loop {

@@ -1,8 +1,8 @@
 //! Signs metadata and writes it in the only order that is safe: what is pointed at before what points, and
 //! `timestamp.json` last.
 //!
-//! An interrupted write leaves files that nothing points at; the next one takes the version after them. Versions only
-//! have to grow (TUF sections 5.4 to 5.6), and a file that anybody may have read under its name is never written again.
+//! An interrupted write leaves files that nothing references; the next one uses the version after them. Versions only
+//! have to increase (TUF sections 5.4 to 5.6), and a file that a reader may have seen is never written again.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -88,7 +88,7 @@ pub(crate) fn enough<T: Role>(root: &Root, role: &Signed<T>) -> anyhow::Result<(
         _ => "`online` in [channel.keys]".to_owned(),
     };
     Err(Exit::Refused
-        .error(format!("the keys at hand cannot sign the channel's {kind} metadata: {error}"))
+        .error(format!("the available keys cannot sign the channel's {kind} metadata: {error}"))
         .hint(format!(
             "root {} decides whose signature counts, `imagebuilder channel show` names them: bring those keys as {table}, or make new ones count with `imagebuilder channel rotate-root`",
             root.version
@@ -108,7 +108,7 @@ pub(crate) fn bytes<T: Serialize>(role: &Signed<T>) -> anyhow::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// What another file says of this one.
+/// The entry that another file has for this one.
 fn listing(version: NonZeroU64, bytes: &Bytes) -> Metafile {
     use sha2::Digest as _;
     Metafile {
@@ -122,7 +122,7 @@ fn listing(version: NonZeroU64, bytes: &Bytes) -> Metafile {
     }
 }
 
-/// Who signs, what must accept it, and for how long it holds.
+/// Who signs, what must accept it, and how long it is valid.
 pub(crate) struct Writer<'a> {
     /// The files.
     pub(crate) store: &'a dyn Store,
@@ -130,7 +130,7 @@ pub(crate) struct Writer<'a> {
     pub(crate) keys: &'a [Opened],
     /// Whose keys sign. The first must accept what is signed; the others' signatures are added.
     pub(crate) roots: Vec<&'a Root>,
-    /// How long what was signed holds.
+    /// How long signed metadata is valid.
     pub(crate) expires: &'a Expires,
     /// The time of signing.
     pub(crate) now: Timestamp,
@@ -159,7 +159,7 @@ impl Writer<'_> {
             .error(format!(
                 "{MOST_SKIPPED} versions of {name}.json after the current one are taken"
             ))
-            .hint("look at who writes there, and remove what no snapshot lists")
+            .hint("check who writes there, and remove what no snapshot lists")
             .into())
     }
 
@@ -215,13 +215,13 @@ impl Writer<'_> {
             return Ok(());
         }
         Err(Exit::Refused
-            .error("somebody else changed the channel meanwhile; this change was not made")
-            .hint("run it again: it starts from what the other one made")
+            .error("another publisher changed the channel meanwhile; this change was not made")
+            .hint("run it again: it starts from the other publisher's version")
             .into())
     }
 }
 
-/// What is to be signed anew beside the timestamp.
+/// What is to be signed again beside the timestamp.
 #[derive(Debug)]
 pub(crate) enum Extent {
     /// Nothing else.
@@ -235,7 +235,7 @@ pub(crate) enum Extent {
 /// Signs and writes `extent` on top of what is there.
 ///
 /// # Errors
-/// When a key is missing, a write fails, or somebody else came first; then readers still see what was there before.
+/// When a key is missing, a write fails, or another publisher was faster; then readers still see the version before.
 pub(crate) async fn write(
     writer: &Writer<'_>,
     was: &Verified,
@@ -269,7 +269,7 @@ pub(crate) async fn write(
     writer.commit(stamp, Some(&was.tag)).await
 }
 
-/// Reads everything back, as a box would, and returns it.
+/// Reads everything back, as an instance would, and returns it.
 ///
 /// # Errors
 /// When what was written does not verify.

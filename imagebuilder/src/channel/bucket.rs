@@ -1,4 +1,4 @@
-//! A repository in a bucket: conditional writes keep two publishers apart, `Cache-Control` tells caches what may age.
+//! A repository in a bucket: conditional writes keep two publishers apart, `Cache-Control` sets how long caches may keep a file.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ impl Bucket {
         format!("s3://{}/{}", self.name, self.key(path))
     }
 
-    /// An error of the service as ours, with the cure where we know one.
+    /// An error of the service with a hint where its cause is known.
     fn failed(&self, doing: &str, path: &str, error: Error) -> anyhow::Error {
         let place = self.called(path);
         let denied = matches!(

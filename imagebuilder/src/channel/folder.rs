@@ -136,7 +136,7 @@ impl Store for Folder {
         was: &Tag,
     ) -> anyhow::Result<Written> {
         let place = self.root.join(path);
-        // The lock keeps others of ours away; this notices everybody else.
+        // The lock excludes other runs of this program; this detects every other writer.
         let there = std::fs::read(&place).with_context(|| format!("read {}", place.display()))?;
         if digest(&there) != was.0 {
             return Ok(Written::Occupied);

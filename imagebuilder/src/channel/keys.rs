@@ -1,6 +1,6 @@
 //! Keys that sign metadata: from files and from KMS, behind one type.
 //!
-//! A private key is read when something is to be signed, and is in no message, argument or file of ours but its own.
+//! A private key is read only when something is to be signed, and appears in no message, argument or file but its own.
 
 use std::fmt;
 use std::io::{ErrorKind, Write as _};
@@ -68,7 +68,7 @@ impl Opened {
         self.signer.is_some()
     }
 
-    /// The beginning of its name, for people.
+    /// The beginning of its name, for messages.
     pub(crate) fn short(&self) -> String {
         short(&self.id)
     }
@@ -87,7 +87,7 @@ impl Opened {
     }
 }
 
-/// The beginning of a key's name, for people.
+/// The beginning of a key's name, for messages.
 pub(crate) fn short(id: &KeyId) -> String {
     super::hex(&id[..id.len().min(4)])
 }
@@ -138,7 +138,7 @@ impl Keyring {
         }
     }
 
-    /// Opens all of them, in order.
+    /// Opens all of them, in this order.
     pub(crate) async fn open_all<'a>(
         &self,
         sources: impl IntoIterator<Item = &'a KeySource>,
@@ -159,7 +159,7 @@ pub(crate) fn public_path(path: &Path) -> PathBuf {
 fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
     let public = public_path(path);
     let (path, text) = match std::fs::read(path) {
-        // The key itself is elsewhere: what was left of it here still says who it is.
+        // The private key is elsewhere: its public half here identifies it.
         Err(error) if error.kind() == ErrorKind::NotFound && public.exists() => {
             let text = std::fs::read(&public);
             (public.as_path(), text)
@@ -181,10 +181,10 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
     };
     let refuse = |why: &str| {
         Exit::Refused
-            .error(format!("{} is no key of a channel: {why}", path.display()))
+            .error(format!("{} is not a usable channel key: {why}", path.display()))
             .hint("an Ed25519, P-256 or RSA key as PKCS#8 in PEM, such as `openssl genpkey -algorithm ed25519` makes")
     };
-    // The parser's own words could repeat a part of the key.
+    // The parser's message could repeat a part of the key.
     let parsed = pem::parse(&text).map_err(|_| refuse("it is not PEM"))?;
     match parsed.tag() {
         PUBLIC => {
@@ -194,7 +194,7 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
         }
         PRIVATE => {
             let mode = std::fs::metadata(path)
-                .with_context(|| format!("look at {}", path.display()))?
+                .with_context(|| format!("read the mode of {}", path.display()))?
                 .permissions()
                 .mode();
             if mode & 0o077 != 0 {

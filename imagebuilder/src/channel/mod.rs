@@ -1,4 +1,4 @@
-//! Authoring of the signed channel (a TUF 1.0.34 repository) that boxes take new agents from.
+//! Authoring of the signed channel (a TUF 1.0.34 repository) that instances take new agents from.
 //!
 //! ```text
 //! config ──► Keyring (keys) ─────────────┐
@@ -7,8 +7,8 @@
 //! root.json known here ──────────────────┘                                     root: rotate, draft by draft
 //! ```
 //!
-//! Nothing is written before all that is there was verified from the root known here. The commands are in
-//! `commands/channel/`. Nothing of this is on a box: the agent has a client of its own.
+//! Nothing is written before all that is there was verified from the known root. The commands are in
+//! `commands/channel/`. Nothing of this is on an instance: the agent has a client of its own.
 
 pub(crate) mod author;
 pub(crate) mod bucket;

@@ -16,7 +16,7 @@ use super::waves::Shape;
 use crate::exit::{Exit, Failure};
 use crate::ids::ChannelName;
 
-/// How many bytes of reason a box has to carry around.
+/// How many bytes of reason an instance has to carry around.
 const LONGEST_REASON: usize = 500;
 
 /// A release to publish.
@@ -40,11 +40,11 @@ pub(crate) struct New {
     pub(crate) default_waves: Shape,
     /// The oldest version that may update straight to it.
     pub(crate) min_from: Option<Version>,
-    /// The version that no box of its channel may stay below.
+    /// The version that no instance of its channel may stay below.
     pub(crate) floor: Option<Version>,
 }
 
-/// Targets that changed, and what to tell about it.
+/// Changed targets, and notes for the operator.
 #[derive(Debug)]
 pub(crate) struct Edit {
     /// As they are to be.
@@ -56,7 +56,7 @@ pub(crate) struct Edit {
 /// Adds a release, or finds it there already.
 ///
 /// # Errors
-/// When the version is there with other bytes or other terms, was withdrawn, or boxes would not accept it.
+/// When the version is there with other bytes or other terms, was withdrawn, or instances would not accept it.
 pub(crate) fn publish(targets: &Targets, new: &New) -> anyhow::Result<Option<Edit>> {
     let name = Release::target_name(&new.version, &new.arch);
     let there = find(targets, &name)?;
@@ -95,9 +95,9 @@ pub(crate) fn publish(targets: &Targets, new: &New) -> anyhow::Result<Option<Edi
     }
     let shape = new.waves.as_ref().unwrap_or(&new.default_waves);
     join(&mut release, channel, shape, new.start);
-    release
-        .check()
-        .map_err(|unusable| Exit::Refused.error(format!("no box would accept it: {unusable}")))?;
+    release.check().map_err(|unusable| {
+        Exit::Refused.error(format!("no instance would accept it: {unusable}"))
+    })?;
     let mut notes = Vec::new();
     let newer = entries(targets).into_iter().filter(|entry| {
         entry.release.arch == new.arch
@@ -107,7 +107,7 @@ pub(crate) fn publish(targets: &Targets, new: &New) -> anyhow::Result<Option<Edi
     });
     if let Some(newest) = newer.max_by(|a, b| a.release.version.cmp(&b.release.version)) {
         notes.push(format!(
-            "{channel} carries {}, which is newer: boxes never go back to {} by themselves",
+            "{channel} carries {}, which is newer: instances never go back to {} by themselves",
             newest.release.version, new.version
         ));
     }
@@ -158,7 +158,7 @@ fn same_terms(entry: &Entry, new: &New) -> Result<(), Failure> {
                 "{} was withdrawn: {}",
                 entry.name, withdrawn.reason
             ))
-            .hint("boxes skip it for good: publish a new version"));
+            .hint("instances skip it for good: publish a new version"));
     }
     for (key, wanted, has) in [
         ("--min-from", &new.min_from, &release.min_from),
@@ -260,7 +260,7 @@ pub(crate) fn promote(
                     "{} was withdrawn: {}",
                     entry.name, withdrawn.reason
                 ))
-                .hint("boxes skip it for good: publish a new version")
+                .hint("instances skip it for good: publish a new version")
                 .into());
         }
         let has = release
@@ -322,7 +322,7 @@ pub(crate) fn withdraw(
             changed = true;
         }
     }
-    // Nobody is to be sent to what was just taken back.
+    // No instance is to be sent to the withdrawn release.
     for entry in entries(&edited) {
         let mut release = entry.release;
         let Some(withdrawn) = &mut release.withdrawn else {
@@ -334,7 +334,7 @@ pub(crate) fn withdraw(
         withdrawn.rollback_to = rollback_to.cloned();
         let way = rollback_to.map_or("stay where they are".to_owned(), |to| format!("go to {to}"));
         notes.push(format!(
-            "boxes on {}, which led back to {version}, now {way}",
+            "instances on {}, which led back to {version}, now {way}",
             entry.name
         ));
         put(&mut edited, &entry.name, None, &release)?;
@@ -346,10 +346,10 @@ pub(crate) fn withdraw(
     }))
 }
 
-/// Whether boxes on `gone` can be sent to `back`.
+/// Whether instances on the withdrawn release can be sent to `back`.
 fn way_back(all: &[Entry], gone: &Entry, back: &Version) -> Result<(), Failure> {
     let refuse =
-        |why: String| Err(Exit::Refused.error(format!("no box can be sent to {back}: {why}")));
+        |why: String| Err(Exit::Refused.error(format!("no instance can be sent to {back}: {why}")));
     if *back >= gone.release.version {
         return refuse(format!("it is not older than {}", gone.release.version))
             .map_err(|failure| failure.hint("a newer release needs no --rollback-to: publish it"));

@@ -1,4 +1,4 @@
-//! Roots of trust: the first one, and every one after it, signed by as many steps as it has keepers.
+//! Roots of trust: the first one, and every later one, signed in as many steps as its keys have holders.
 //!
 //! A root that lacks signatures is a draft: a file that travels to the other keys and comes back. The order of writes
 //! keeps a reader content at every moment: when the old keys are at hand, the rest is signed by old and new keys alike
@@ -54,13 +54,13 @@ pub(crate) enum Made {
         path: PathBuf,
         /// The draft.
         draft: Box<Signed<Root>>,
-        /// Keys that may still sign, with where the configuration says they are.
+        /// Keys that may still sign, with their sources in the configuration.
         missing: Vec<String>,
     },
 }
 
 impl ChannelSession {
-    /// Where the configuration says that its keys are.
+    /// The configured sources of its keys.
     fn every_key(&self) -> impl Iterator<Item = &KeySource> {
         let keys = &self.channel.keys;
         keys.root.iter().chain(&keys.targets).chain(&keys.online)
@@ -148,7 +148,7 @@ impl ChannelSession {
         })
     }
 
-    /// Where a draft is kept unless told otherwise: beside the root known here.
+    /// The default path of a draft: beside the root of trust in this repository.
     pub(crate) fn draft_path(&self) -> PathBuf {
         self.known_path().with_extension("draft.json")
     }
@@ -176,7 +176,7 @@ impl ChannelSession {
                         "the draft {} is not the root that the configuration asks for",
                         path.display()
                     ))
-                    .hint("mend [channel.keys], or remove the draft to begin anew")
+                    .hint("fix [channel.keys], or remove the draft to start over")
                     .into());
             }
             if !stale && found.signed.expires > self.now {
@@ -188,7 +188,7 @@ impl ChannelSession {
         Ok(draft)
     }
 
-    /// The draft goes to a file; says who may still sign.
+    /// Writes the draft to a file; returns which keys may still sign.
     fn put_down(
         &self,
         draft: Signed<Root>,
@@ -220,7 +220,7 @@ impl ChannelSession {
         })
     }
 
-    /// Makes the repository, or goes on where an interrupted run stopped.
+    /// Makes the repository, or resumes where an interrupted run stopped.
     ///
     /// # Errors
     /// When there is another channel already, or a key is missing.
@@ -233,7 +233,7 @@ impl ChannelSession {
             return Err(Exit::Refused
                 .error(format!("there is a channel in {} already", self.place()))
                 .hint(format!(
-                    "take its root of trust {} from version control, or from whoever made it; or name another place as `repository`",
+                    "take its root of trust {} from version control, or from its author; or name another place as `repository`",
                     known.display()
                 ))
                 .into());
@@ -278,7 +278,7 @@ impl ChannelSession {
         }
         Err(Exit::Refused
             .error(format!("another root {} is there already", root.signed.version))
-            .hint("somebody else made it: run `imagebuilder channel show`, and then the same again if it is still wanted")
+            .hint("another publisher made it: run `imagebuilder channel show`, and then the same again if it is still wanted")
             .into())
     }
 
@@ -354,7 +354,7 @@ impl ChannelSession {
                 self.publish_root(&draft, &bytes).await?;
             }
             Some(stamp) => {
-                self.output.warn("the old keys are not at hand: until timestamp.json is written, a moment from now, boxes wait");
+                self.output.warn("the old keys are not at hand: until timestamp.json is written, a moment from now, instances wait");
                 self.publish_root(&draft, &bytes).await?;
                 writer.commit(stamp, Some(&was.tag)).await?;
             }
@@ -375,7 +375,7 @@ impl ChannelSession {
         }
     }
 
-    /// Signs anew what the first of `roots` would no longer accept, up to the timestamp, which is not written yet.
+    /// Signs again what the first of `roots` would no longer accept, up to the timestamp, which is not written yet.
     /// Whether all of them accept it.
     async fn resign(
         &self,
@@ -429,7 +429,7 @@ impl ChannelSession {
         if known.signed.version < root.signed.version {
             let published = metadata(root.signed.version.get(), "root");
             let found = self.store.read(&published, verify::MOST).await?;
-            let found = found.with_context(|| format!("{published} is gone again"))?;
+            let found = found.with_context(|| format!("{published} was removed meanwhile"))?;
             replace_file(&path, &found.bytes)?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The newest versions seen here: a repository that goes back is refused, as a box refuses it.
+//! The newest versions seen in this folder: a repository that goes back to older ones is refused, as an instance refuses it.
 //!
 //! Kept beside the runs, not in version control: it is what this machine knows, and losing it loses only that.
 
@@ -35,7 +35,7 @@ impl Seen {
                 return Err(error).with_context(|| format!("read {}", self.0.display()));
             }
         };
-        // Half a note is no note: it is written by rename, so somebody else wrote it.
+        // The file is written by rename, so an incomplete one was written by another program.
         let Ok(note) = serde_json::from_slice::<Note>(&text) else {
             return Ok(());
         };
@@ -48,7 +48,7 @@ impl Seen {
                 return Err(Exit::Refused
                     .error(format!("the channel went back: {role} {was} was seen here, now it is {is}"))
                     .hint(format!(
-                        "boxes refuse it as well. Put the newer files back; if this is another channel in the same place, remove {}",
+                        "instances refuse it as well. Put the newer files back; if this is another channel in the same place, remove {}",
                         self.0.display()
                     ))
                     .into());
@@ -71,7 +71,7 @@ impl Seen {
     }
 }
 
-/// Replaces a file of ours, durably and at once.
+/// Replaces a file durably and atomically.
 ///
 /// # Errors
 /// When it cannot be written.

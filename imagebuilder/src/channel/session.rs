@@ -26,7 +26,7 @@ use crate::output::Output;
 /// Whether the repository is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Looked at.
+    /// Read only.
     Read,
     /// Changed: a folder is locked.
     Write,
@@ -44,7 +44,7 @@ pub(crate) struct ChannelSession {
     pub(crate) keyring: Keyring,
     /// What was seen before.
     pub(crate) seen: Seen,
-    /// How to speak.
+    /// Where progress is printed.
     pub(crate) output: Output,
     /// The time of this run.
     pub(crate) now: Timestamp,
@@ -133,7 +133,7 @@ impl ChannelSession {
         verify::known(&self.known_path())
     }
 
-    /// The repository's name, for people.
+    /// The repository's name, for messages.
     pub(crate) fn place(&self) -> String {
         self.channel.repository.to_string()
     }
@@ -220,14 +220,14 @@ impl ChannelSession {
         })
     }
 
-    /// Signs the timestamp anew, the snapshot once half its life is over, and the targets if wanted.
+    /// Signs the timestamp again, the snapshot once half its life is over, and the targets if requested.
     pub(crate) async fn refresh(&self, targets: bool) -> anyhow::Result<Verified> {
         let was = self.verified().await?;
         was.fresh(&[RoleType::Root], self.now)?;
         let extent = if targets {
             Extent::Targets(Box::new(was.targets.signed.clone()))
         } else {
-            // A fresh timestamp over expired targets would help no box, and would look as if all were well.
+            // A fresh timestamp over expired targets would help no instance, and would hide the problem.
             was.fresh(&[RoleType::Targets], self.now)?;
             // Not every time: each snapshot is a file that stays.
             let half =
@@ -256,7 +256,7 @@ impl ChannelSession {
                 .error(format!(
                     "{path} is there already with a content that its name denies"
                 ))
-                .hint("somebody else wrote it: remove it, and find out who")
+                .hint("it was not written by this program: remove it, and find out who wrote it")
                 .into())
         };
         self.change(|targets| releases::publish(targets, new), upload)

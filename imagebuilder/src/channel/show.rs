@@ -1,4 +1,4 @@
-//! What `channel show` tells: pure, from verified metadata and the time to a view and its text.
+//! The content of `channel show`: pure, from verified metadata and the time to a view and its text.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -70,7 +70,7 @@ struct WaveView {
 pub(crate) struct Warning {
     /// Expired already, rather than soon.
     pub(crate) expired: bool,
-    /// What there is to tell.
+    /// What is expired, and when.
     pub(crate) message: String,
     /// What helps.
     pub(crate) fix: String,
@@ -82,7 +82,7 @@ impl std::fmt::Display for Warning {
     }
 }
 
-/// Looks at everything as of `now`. `lives` are the configured lives of root, targets, snapshot and timestamp, in days.
+/// The view as of `now`. `lives` are the configured lifetimes of root, targets, snapshot and timestamp, in days.
 pub(crate) fn view(
     verified: &Verified,
     repository: String,
@@ -196,7 +196,7 @@ impl View {
             .filter_map(|role| {
                 let message = match role.state {
                     "expired" => format!(
-                        "{} metadata expired at {}: boxes take nothing new",
+                        "{} metadata expired at {}: instances take nothing new",
                         role.role, role.expires
                     ),
                     "soon" => format!("{} metadata expires at {}", role.role, role.expires),
@@ -225,7 +225,7 @@ impl View {
         roles.collect::<Vec<_>>().join(", ")
     }
 
-    /// The view as lines for people.
+    /// The view as lines of text.
     pub(crate) fn text(&self, now: Timestamp) -> Vec<String> {
         let mut lines = vec![
             format!("channel {}, read at {}", self.repository, self.url),
@@ -264,8 +264,8 @@ impl View {
                 let back = withdrawn
                     .rollback_to
                     .as_ref()
-                    .map_or("boxes stay until a newer release".to_owned(), |to| {
-                        format!("boxes go back to {to}")
+                    .map_or("instances stay until a newer release".to_owned(), |to| {
+                        format!("instances go back to {to}")
                     });
                 lines.push(format!(
                     "  WITHDRAWN {}: {}; {back}",
@@ -308,7 +308,7 @@ fn span(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A draft of a root for whoever is to sign it: who will hold which role.
+/// A draft of a root for those who are to sign it: which keys will have which role.
 pub(crate) fn draft(root: &Root) -> Vec<String> {
     let mut lines = vec![format!("root {}, expires {}", root.version, root.expires)];
     for role in [

@@ -1,12 +1,12 @@
 //! Where a repository's files are kept, as narrow as the order of writes needs it.
 //!
-//! Nothing is ever changed in place but `timestamp.json`, which is replaced only by whoever saw what it replaces: so a
-//! reader finds a consistent repository at every moment, and of two publishers one is told that it came second.
+//! Only `timestamp.json` is ever changed in place, and only by a publisher who has read its current content: so a
+//! reader finds a consistent repository at every moment, and of two publishers the second one gets an error.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// What tells one content of a file from another: the service's ETag, or a digest.
+/// What distinguishes one content of a file from another: the service's ETag, or a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tag(pub(crate) String);
 
@@ -25,16 +25,16 @@ pub(crate) struct Found {
 pub(crate) enum Written {
     /// It is there now, whole.
     Done,
-    /// Somebody was here before: nothing was changed.
+    /// The file exists already: nothing was changed.
     Occupied,
 }
 
 /// How long readers and caches may keep a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Its name says its content: for ever.
+    /// Its name includes its digest: for ever.
     Forever,
-    /// Asked for anew every time.
+    /// Revalidated every time.
     Never,
 }
 
@@ -57,7 +57,7 @@ pub(crate) trait Store: Send + Sync {
     /// Writes a file that must not be there yet, durably and whole or not at all.
     async fn create(&self, path: &str, bytes: Bytes, keep: Keep) -> anyhow::Result<Written>;
 
-    /// Replaces the content that `was` speaks of, durably and at once.
+    /// Replaces the content that `was` identifies, durably and atomically.
     async fn replace(
         &self,
         path: &str,
@@ -80,7 +80,7 @@ pub(crate) async fn settle(
         return Ok(Written::Done);
     }
     let there = store.read(path, bytes.len() as u64).await;
-    // Longer than ours is not ours.
+    // A longer file is not ours.
     Ok(match there {
         Ok(Some(found)) if found.bytes == bytes => Written::Done,
         Ok(_) => Written::Occupied,

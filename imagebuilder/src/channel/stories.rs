@@ -155,7 +155,7 @@ async fn at_every_write(
 }
 
 #[tokio::test]
-async fn init_cut_at_every_write_goes_on_with_the_same_root() {
+async fn init_cut_at_every_write_resumes_with_the_same_root() {
     at_every_write(
         async || Scene::in_memory(),
         async |session, _| Ok(matches!(session.init().await?, Made::Published(_))),
@@ -215,7 +215,7 @@ fn all_anew(scene: &mut Scene) -> Vec<KeySource> {
 }
 
 #[tokio::test]
-async fn rotating_every_key_cut_at_every_write_is_seamless_with_the_old_keys_at_hand() {
+async fn key_rotation_cut_at_every_write_is_seamless_with_old_keys() {
     let prepare = async || {
         let mut scene = Scene::in_memory().made().await;
         publish(&scene.session(), "1.0.0").await.unwrap();
@@ -280,7 +280,7 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     let is = scene.session().refresh(false).await.unwrap();
     assert_eq!(is.versions()[2], before.versions()[2] + 1);
     assert_eq!(is.targets, before.targets);
-    // The targets' 90 days are over: cron says so, and does not make it look well.
+    // The targets' 90 days are over: `refresh` fails and does not hide it.
     scene.later(90 * 24);
     let told = refusal(scene.session().refresh(false).await);
     assert!(
@@ -316,7 +316,7 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
 }
 
 #[tokio::test]
-async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
+async fn a_root_is_signed_in_steps_and_a_draft_waits_for_signers() {
     let mut scene = Scene::in_memory().made().await;
     for name in ["root-1", "root-2", "root-3"] {
         scene.take_away(name);
@@ -337,7 +337,7 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_its_keepers() {
         1,
         "nothing was published"
     );
-    // Two keepers sign what came to them; one of them only counts for the present root.
+    // Two key holders sign the draft; one of the keys only counts for the present root.
     for name in ["root-1", "root-3"] {
         let mut draft = read_draft(&path).unwrap().unwrap();
         let away = KeySource::File(format!("{name}.away").into());
@@ -425,7 +425,7 @@ async fn every_denied_action_is_found_before_the_first_write() {
 
 /// Nothing to do needs no permission, and neither does a folder.
 #[tokio::test]
-async fn what_changes_nothing_of_aws_asks_for_nothing() {
+async fn nothing_to_do_and_folders_need_no_permission() {
     let scene = Scene::in_memory().made().await;
     publish(&scene.session(), "1.0.0").await.unwrap();
     assert!(!scene.fake.aws().policy.asked.is_empty());
@@ -472,10 +472,10 @@ async fn thresholds_are_kept() {
 }
 
 #[tokio::test]
-async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
+async fn the_second_of_two_publishers_is_refused_and_loses_nothing() {
     let scene = Scene::in_memory().made().await;
     publish(&scene.session(), "1.0.0").await.unwrap();
-    // The second one looked before the first one wrote.
+    // The second one read before the first one wrote.
     let session = scene.session();
     let was = session.verified().await.unwrap();
     publish(&scene.session(), "1.1.0").await.unwrap();
@@ -495,7 +495,7 @@ async fn of_two_publishers_the_second_is_told_and_loses_nothing() {
             .await,
     );
     assert!(
-        told.contains("somebody else changed the channel meanwhile"),
+        told.contains("another publisher changed the channel meanwhile"),
         "{told}"
     );
     let seen = scene.reader().await.unwrap();
@@ -515,7 +515,7 @@ fn with_another_expiry(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_was_tampered_with_is_never_built_on() {
+async fn tampered_metadata_is_never_built_on() {
     let scene = Scene::in_memory().made().await;
     publish(&scene.session(), "1.0.0").await.unwrap();
     let memory = Arc::new(InMemory::new());
@@ -565,7 +565,7 @@ async fn what_was_tampered_with_is_never_built_on() {
             assert!(session.refresh(false).await.is_err(), "{what} {victim}");
         }
     }
-    // The root known here is held against itself as well.
+    // The root of trust in this folder is compared as well.
     let path = scene.session().known_path();
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, with_another_expiry(&text)).unwrap();
@@ -573,7 +573,7 @@ async fn what_was_tampered_with_is_never_built_on() {
 }
 
 #[tokio::test]
-async fn a_repository_that_goes_back_is_refused() {
+async fn a_repository_with_older_versions_is_refused() {
     let scene = Scene::in_memory().made().await;
     let old = scene
         .store
@@ -601,7 +601,7 @@ async fn a_repository_that_goes_back_is_refused() {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_there_is_not_made_again() {
+async fn an_existing_channel_is_not_made_again() {
     let scene = Scene::in_memory().made().await;
     assert!(matches!(
         scene.session().init().await.unwrap(),
@@ -676,7 +676,7 @@ async fn a_folder_keeps_files_whole_and_one_publisher_at_a_time() {
 }
 
 #[tokio::test]
-async fn show_tells_releases_waves_and_what_will_expire() {
+async fn show_lists_releases_waves_and_expiries() {
     let mut scene = Scene::in_memory().made().await;
     publish(&scene.session(), "1.0.0").await.unwrap();
     publish(&scene.session(), "1.1.0").await.unwrap();

@@ -1,6 +1,6 @@
-//! Reads a repository and verifies all of it from the root known here, as a box would: TUF 1.0.34, section 5.
+//! Reads a repository and verifies all of it from the known root, as an instance would: TUF 1.0.34, section 5.
 //!
-//! Whether something is expired is kept apart from whether it is genuine: an operator has to be able to cure the
+//! Whether something is expired is kept apart from whether it is genuine: an operator has to be able to fix the
 //! former, and nothing is ever built on what fails the latter.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 
 /// Longest metadata file that is read, in bytes: a thousand releases take about half of it.
 pub(crate) const MOST: u64 = 2 * 1024 * 1024;
-/// Roots that are walked from the one known here: one a week for twenty years.
+/// Most roots that are followed from the known one: one a week for twenty years.
 const MOST_ROOTS: u64 = 1024;
 
 pub(crate) const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -38,7 +38,7 @@ pub(crate) fn target(digest: &str, name: &str) -> String {
 pub(crate) struct Roots {
     /// The newest.
     pub(crate) current: Signed<Root>,
-    /// The one before it, if there is one at or after the root known here.
+    /// The one before it, if there is one at or after the known root.
     pub(crate) previous: Option<Signed<Root>>,
     /// Every one as it was read, by version, from the one known here.
     pub(crate) files: BTreeMap<u64, Bytes>,
@@ -105,7 +105,7 @@ impl Verified {
         ]
     }
 
-    /// Refuses when one of `roles` is expired; boxes refuse it as well, so this says what cures it.
+    /// Refuses when one of `roles` is expired; instances refuse it as well, so the hint has the fix.
     pub(crate) fn fresh(&self, roles: &[RoleType], now: Timestamp) -> Result<(), Failure> {
         for (role, expires) in self.expiries() {
             if roles.contains(&role) && expires <= now {
@@ -156,7 +156,7 @@ fn entry(name: &str, target: &Target) -> Option<Entry> {
     })
 }
 
-/// Reads the root known here.
+/// Reads the known root.
 ///
 /// # Errors
 /// When there is none, or it is no root that signs itself.
@@ -167,7 +167,7 @@ pub(crate) fn known(path: &Path) -> anyhow::Result<Bytes> {
             .error(format!("cannot read the channel's root of trust {}", path.display()))
             .because(error);
         if absent {
-            failure.hint("`imagebuilder channel init` makes a channel; for one that is there already, take the file from version control, or from whoever made it")
+            failure.hint("`imagebuilder channel init` makes a channel; for an existing one, take the file from version control, or from its author")
         } else {
             failure
         }
@@ -177,12 +177,12 @@ pub(crate) fn known(path: &Path) -> anyhow::Result<Bytes> {
     Ok(bytes.into())
 }
 
-/// Walks from the root known here to the newest: TUF section 5.3.
+/// Follows the chain from the known root to the newest: TUF section 5.3.
 ///
 /// # Errors
 /// When a root is not signed by its predecessor and by itself.
 pub(crate) async fn roots(store: &dyn Store, known: &Bytes) -> anyhow::Result<Roots> {
-    let mut current: Signed<Root> = parse(known, "the root known here")?;
+    let mut current: Signed<Root> = parse(known, "the known root")?;
     let mut previous = None;
     let mut files = BTreeMap::from([(current.signed.version.get(), known.clone())]);
     for _ in 0..MOST_ROOTS {
@@ -212,7 +212,7 @@ pub(crate) async fn roots(store: &dyn Store, known: &Bytes) -> anyhow::Result<Ro
 /// Reads and verifies everything below `root`: TUF sections 5.4 to 5.6. `None` when there is no timestamp.
 ///
 /// # Errors
-/// When anything is not signed by who `root` says, or does not belong together.
+/// When anything is not signed by the keys in `root`, or is inconsistent.
 pub(crate) async fn below(
     store: &dyn Store,
     roots: &Roots,
@@ -250,7 +250,7 @@ pub(crate) async fn below(
     }))
 }
 
-/// Reads and verifies a repository from the root known here.
+/// Reads and verifies a repository from the known root.
 ///
 /// # Errors
 /// When there is none, or anything of it is not genuine.
@@ -269,7 +269,7 @@ fn file_name(path: &str) -> String {
     path.trim_start_matches("metadata/").to_owned()
 }
 
-/// Reads the metadata file that another lists, and holds it against what is listed.
+/// Reads the metadata file that another lists, and compares it with the entry.
 async fn listed(
     store: &dyn Store,
     meta: Option<&schema::Metafile>,
@@ -298,14 +298,14 @@ async fn listed(
 
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], path: &str) -> anyhow::Result<Signed<T>> {
     serde_json::from_slice(bytes)
-        .with_context(|| format!("{path} is no metadata of its kind"))
+        .with_context(|| format!("{path} is not valid metadata"))
         .map_err(|error| tampered(&format!("{error:#}")))
 }
 
 fn signed_by<T: Role>(root: &Root, role: &Signed<T>, path: &str) -> anyhow::Result<()> {
     root.verify_role(role).map_err(|error| {
         tampered(&format!(
-            "{path} is not signed by who root {} says: {error}",
+            "{path} is not signed by the keys in root {}: {error}",
             root.version
         ))
     })
@@ -316,12 +316,12 @@ fn is_version<T: Role>(role: &Signed<T>, version: u64, path: &str) -> anyhow::Re
         return Ok(());
     }
     Err(tampered(&format!(
-        "{path} says that it is version {}",
+        "{path} contains version {}",
         role.signed.version()
     )))
 }
 
-/// The repository is not what its keepers signed.
+/// The repository is not what its keys have signed.
 fn tampered(what: &str) -> anyhow::Error {
     Exit::Refused
         .error(format!("the channel does not verify: {what}"))

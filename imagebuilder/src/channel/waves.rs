@@ -1,6 +1,6 @@
 //! How a release spreads: shapes such as `1%@0h,5%@1h,100%@6h`, and the built-in ones by name.
 //!
-//! A shape is relative; [`Shape::from`] puts it at a time. What a wave means on a box is the agent's business.
+//! A shape is relative; [`Shape::from`] puts it at a time. What a wave means on an instance is the agent's business.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,15 +18,15 @@ pub(crate) struct Step {
     pub(crate) after: SignedDuration,
 }
 
-/// Cumulative shares of the fleet and when, after the start, each begins; ascending. Empty: everybody at once.
+/// Cumulative shares of the fleet and when, after the start, each begins; ascending. Empty: the whole fleet at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct Shape(pub(crate) Vec<Step>);
 
-/// Longest a release may take to reach everybody: half a year.
+/// Longest time a release may take to reach the whole fleet: half a year.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 183);
 
-/// The built-in shapes. `default` gives people a working day to notice before a fifth of the fleet has it.
+/// The built-in shapes. `default` leaves a working day to notice before a fifth of the fleet has it.
 const BUILT_IN: [(&str, &str); 3] = [
     ("default", "1%@0h,5%@4h,15%@1d,40%@2d,60%@3d,90%@4d,100%@6d"),
     ("fast", "1%@0h,10%@30m,50%@2h,100%@4h"),
@@ -34,7 +34,7 @@ const BUILT_IN: [(&str, &str); 3] = [
 ];
 
 impl Shape {
-    /// Reads `1%@0h,5%@1h`, or nothing for everybody at once.
+    /// Reads `1%@0h,5%@1h`, or nothing for the whole fleet at once.
     ///
     /// # Errors
     /// Names the step that is wrong.
@@ -60,7 +60,7 @@ impl Shape {
         Ok(Self(steps))
     }
 
-    /// The shape that `text` names, here in `ours` or built in, or spells out.
+    /// The shape that `text` names, in `ours` or built in, or spells out.
     ///
     /// # Errors
     /// When it is neither.
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn built_in_shapes_end_with_everybody_and_read_back() {
+    fn built_in_shapes_reach_the_whole_fleet_and_parse_back() {
         for (name, text) in BUILT_IN {
             let shape = Shape::named(name, &BTreeMap::new()).unwrap();
             assert!(
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_come_before_the_built_in_ones() {
+    fn configured_shapes_override_built_in_ones() {
         let ours = BTreeMap::from([("default".to_owned(), Shape::parse("100%@90m").unwrap())]);
         let shape = Shape::named("default", &ours).unwrap();
         assert_eq!(shape.to_string(), "100%@90m");
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_shape_says_why() {
+    fn an_invalid_shape_is_refused_with_its_reason() {
         let told = |text: &str| Shape::named(text, &BTreeMap::new()).unwrap_err();
         insta::assert_snapshot!(
             ["slow", "5@1h", "5%@1h,", "5%@1h,5%@2h", "5%@2h,10%@1h", "0%@1h", "101%@1h", "5%@1y", "5%@-1h", "5%@", "5%@999d", "5%@1\u{e9}"]

@@ -13,7 +13,7 @@ use super::{
 pub(crate) struct Cloud {
     /// The region's name.
     pub(crate) region: String,
-    /// The endpoint EC2 is spoken to at, when it is not the region's own.
+    /// The endpoint of EC2, when it is not the region's own.
     pub(crate) ec2_endpoint: Option<String>,
     /// Who we are.
     pub(crate) identity: Arc<dyn Identity>,

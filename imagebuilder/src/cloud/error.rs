@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Clock,
     /// Too many requests, even after the SDK's retries.
     Throttled,
-    /// Nobody answered.
+    /// No answer was received.
     Unreachable,
     /// The request itself is wrong.
     Invalid,
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// A failed call: operation, the resource's id where there is one, and the service's own words.
+/// A failed call: operation, the resource's id where there is one, and the service's message.
 #[derive(Clone, Debug)]
 pub(crate) struct CloudError {
     /// What callers branch on.
@@ -51,7 +51,7 @@ impl CloudError {
         }
     }
 
-    /// What cures it, where the kind alone tells.
+    /// How to fix it, where that follows from the kind.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self.kind {
             Kind::Denied => Some(

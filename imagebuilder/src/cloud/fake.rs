@@ -14,14 +14,14 @@ use crate::ids::{
     SubnetId, VolumeId, VpcId,
 };
 
-/// What goes wrong with the n-th changing call, counted from 1.
+/// The fault of the n-th changing call, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It fails and nothing was done.
     Fails(u32),
     /// The caller is killed before the service does it.
     KilledBefore(u32),
-    /// The caller is killed after the service did it, before it hears.
+    /// The caller is killed after the service did it, before the answer is received.
     KilledAfter(u32),
 }
 
@@ -39,13 +39,13 @@ pub(crate) struct FakeAws {
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) shares: BTreeMap<ImageId, Vec<AccountId>>,
-    /// What the agent of a gate's instance says, and why.
+    /// The verdict of the agent of a gate's instance, and its reason.
     pub(crate) verdict: Option<(Verdict, String)>,
-    /// After how many reads a pointer says what it was set to; at once when none.
+    /// After how many reads a pointer has its new value; at once when none.
     pub(crate) validation: Option<u32>,
     /// What is being validated.
     awaited: Option<(String, String)>,
-    /// Whether lists by tag, source or volume hold everything there is, as if the service did not filter.
+    /// Whether lists by tag, source or volume contain everything there is, as if the service did not filter.
     pub(crate) unfiltered: bool,
     /// Whether the caller may not list volumes and network interfaces.
     pub(crate) denied: bool,
@@ -59,7 +59,7 @@ pub(crate) struct FakeAws {
     pub(crate) missing: BTreeSet<String>,
     /// How many changing calls came.
     pub(crate) changes: u32,
-    /// What goes wrong.
+    /// The injected fault.
     pub(crate) fault: Option<Fault>,
     next: u32,
 }
@@ -186,7 +186,7 @@ impl FakeAws {
         id
     }
 
-    /// Adds a running instance with one volume, which goes when it is terminated.
+    /// Adds a running instance with one volume, which is deleted when it is terminated.
     pub(crate) fn add_instance(&mut self, image: &ImageId, tags: Tags) -> InstanceId {
         let id = InstanceId::parse(self.id("i")).unwrap();
         let volume = self.add_volume(tags.clone());
@@ -260,7 +260,7 @@ impl FakeAws {
         id
     }
 
-    /// Everything that costs money or confuses people, but for images and snapshots of others.
+    /// Everything that costs money or confuses operators, but for images and snapshots of others.
     pub(crate) fn inventory(&self) -> Vec<String> {
         let mut all = Vec::new();
         let alive = self
@@ -302,12 +302,12 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// The world, to look at and to arrange.
+    /// The state, to read and to arrange.
     pub(crate) fn aws(&self) -> MutexGuard<'_, FakeAws> {
         self.aws.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Told when the caller is killed.
+    /// Notified when the caller is killed.
     pub(crate) fn killed(&self) -> Arc<Notify> {
         self.killed.clone()
     }

@@ -32,7 +32,7 @@ pub(crate) struct Group {
     pub(crate) has_traffic_source: bool,
     /// Whether it keeps a warm pool.
     pub(crate) warm_pool: bool,
-    /// Every member, leaving ones included.
+    /// Every member, terminating ones included.
     pub(crate) members: Vec<GroupMember>,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Hook {
     pub(crate) name: String,
     /// When it fires.
     pub(crate) moment: HookMoment,
-    /// What happens when nobody completes it: `ABANDON` or `CONTINUE`.
+    /// The result when the hook is not completed: `ABANDON` or `CONTINUE`.
     pub(crate) default_result: String,
     /// Seconds until then.
     pub(crate) heartbeat_seconds: u32,
@@ -124,13 +124,13 @@ pub(crate) struct Hook {
 /// When a lifecycle hook fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HookMoment {
-    /// Before a new box is InService.
+    /// Before a new instance is InService.
     Launching,
-    /// Before a leaving box is terminated.
+    /// Before an instance is terminated.
     Terminating,
 }
 
-/// Where a member is in its life, as far as a roll has to tell states apart.
+/// The lifecycle state of a member, as far as a roll distinguishes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lifecycle {
     /// `Pending…`: on its way in; the text is AWS's own.
@@ -148,7 +148,7 @@ pub(crate) enum Lifecycle {
 }
 
 impl Lifecycle {
-    /// Reads AWS's text. Warm-pool states are `Other`: such a box does not serve.
+    /// Reads AWS's text. Warm-pool states are `Other`: such an instance does not serve.
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "InService" => Self::InService,
@@ -189,7 +189,7 @@ pub(crate) struct Refresh {
     pub(crate) to_update: u32,
     /// When it began.
     pub(crate) started: Option<Timestamp>,
-    /// The template version it was told to go to; `None` when it has none or it is no number.
+    /// The template version that is its target; `None` when it has none or it is no number.
     pub(crate) desired: Option<TemplateRef>,
     /// Its checkpoints.
     pub(crate) checkpoints: Vec<u32>,
@@ -282,7 +282,7 @@ impl fmt::Display for RefreshStatus {
 pub(crate) struct Activity {
     /// Its id.
     pub(crate) id: String,
-    /// Whether it launches or terminates. The service has no field for it, so this goes by the fixed beginning of the
+    /// Whether it launches or terminates. The service has no field for it, so this is read from the fixed beginning of the
     /// description.
     pub(crate) action: Action,
     /// Its instance; `None` for a launch that produced none.
@@ -355,7 +355,7 @@ pub(crate) enum ActivityOutcome {
 pub(crate) struct Preferences {
     /// MinHealthyPercentage.
     pub(crate) min_percent: u32,
-    /// MaxHealthyPercentage. Leaving it out is not the same as 100.
+    /// MaxHealthyPercentage. Omitting it is not the same as 100.
     pub(crate) max_percent: u32,
     /// InstanceWarmup.
     pub(crate) warmup_seconds: u32,
@@ -398,7 +398,7 @@ pub(crate) trait Fleet: Send + Sync {
     async fn roll_back(&self, group: &GroupName) -> Answer<()>;
     /// Cancels the active refresh.
     async fn cancel_refresh(&self, group: &GroupName) -> Answer<()>;
-    /// Saves the group on a template version, without replacing anybody.
+    /// Saves the group on a template version, without replacing any member.
     async fn save_version(&self, group: &GroupName, version: &TemplateRef) -> Answer<()>;
 }
 

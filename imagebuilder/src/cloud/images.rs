@@ -8,14 +8,14 @@ use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 /// Which images are meant: EC2's own owners and filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Search {
-    /// Account ids, `self` or `amazon`; nobody's in particular when empty.
+    /// Account ids, `self` or `amazon`; any owner when empty.
     pub(crate) owners: Vec<String>,
     /// Filter names and values, as EC2 spells them.
     pub(crate) filters: Vec<(String, Vec<String>)>,
 }
 
 impl Search {
-    /// Our own images that carry a tag.
+    /// This account's images that carry a tag.
     pub(crate) fn own_tagged(key: &str, value: &str) -> Self {
         Self {
             owners: vec!["self".into()],
@@ -23,7 +23,7 @@ impl Search {
         }
     }
 
-    /// Our own images that carry no matter which of our runs' tags.
+    /// This account's images that carry the tag of any run.
     pub(crate) fn of_any_run() -> Self {
         Self {
             owners: vec!["self".into()],
@@ -31,7 +31,7 @@ impl Search {
         }
     }
 
-    /// Our own images that CreateImage made from one of these instances.
+    /// This account's images that CreateImage made from one of these instances.
     pub(crate) fn made_from(instances: &[InstanceId]) -> Self {
         Self {
             owners: vec!["self".into()],
@@ -57,7 +57,7 @@ pub(crate) enum ImageState {
     Pending,
     /// Can be launched.
     Available,
-    /// Anything else, in EC2's words: failed, error, deregistered…
+    /// Any other state, as EC2 names it: failed, error, deregistered…
     Other(String),
 }
 
@@ -108,15 +108,15 @@ pub(crate) trait Images: Send + Sync {
     async fn image(&self, id: &ImageId) -> Answer<Option<Image>>;
     /// Adds tags to images and snapshots.
     async fn tag(&self, ids: &[Owned<String>], tags: &Tags) -> Answer<()>;
-    /// Lets accounts launch an image and read its snapshots.
+    /// Allows accounts to launch an image and read its snapshots.
     async fn share(&self, image: &Image, accounts: &[AccountId]) -> Answer<()>;
     /// The accounts that may launch an image.
     async fn shared_with(&self, id: &ImageId) -> Answer<Vec<AccountId>>;
     /// Removes an image; its snapshots stay.
     async fn deregister(&self, id: &Owned<ImageId>) -> Answer<()>;
-    /// Our own snapshots that carry a tag; with no value, whatever its value.
+    /// This account's snapshots that carry a tag; with no value, whatever its value.
     async fn snapshots_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Snapshot>>;
-    /// Our own snapshots of one of these volumes, tagged or not.
+    /// This account's snapshots of one of these volumes, tagged or not.
     async fn snapshots_of(&self, volumes: &[VolumeId]) -> Answer<Vec<Snapshot>>;
     /// Removes a snapshot.
     async fn delete_snapshot(&self, id: &Owned<SnapshotId>) -> Answer<()>;

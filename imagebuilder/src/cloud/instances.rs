@@ -38,7 +38,7 @@ pub(crate) enum InstanceState {
     Running,
     /// Going: it will terminate by itself.
     ShuttingDown,
-    /// Gone.
+    /// Terminated.
     Terminated,
     /// Stopping or stopped.
     Stopped,
@@ -64,7 +64,7 @@ pub(crate) struct Instance {
     pub(crate) state: InstanceState,
     /// When it was launched, seconds since the epoch.
     pub(crate) launched: Option<i64>,
-    /// Why it is in this state, in EC2's words.
+    /// Why it is in this state, as EC2 reports it.
     pub(crate) reason: String,
     /// The code of that, such as `Client.InstanceInitiatedShutdown`
     /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>).
@@ -146,11 +146,11 @@ pub(crate) trait Instances: Send + Sync {
     async fn ever_tagged(&self, key: &str, value: &str) -> Answer<Vec<Instance>>;
     /// Instances not terminated that run an image.
     async fn instances_of(&self, image: &ImageId) -> Answer<Vec<Instance>>;
-    /// Terminates an instance; one that is gone already is fine.
+    /// Terminates an instance; not an error when it is terminated already.
     async fn terminate(&self, id: &Owned<InstanceId>) -> Answer<()>;
     /// EC2's status checks of a running instance; `None` when it has none, as while it starts.
     async fn status_checks(&self, id: &InstanceId) -> Answer<Option<StatusChecks>>;
-    /// What the instance printed on its console: up to now where EC2 can say (Nitro), else as of its last start or stop.
+    /// The instance's console output: up to now where EC2 can read it (Nitro), else as of its last start or stop.
     async fn console(&self, id: &InstanceId) -> Answer<String>;
     /// Imports a public key (OpenSSH format) as a key pair.
     async fn import_key_pair(
@@ -161,18 +161,18 @@ pub(crate) trait Instances: Send + Sync {
     ) -> Answer<Owned<KeyPairId>>;
     /// Key pairs that carry a tag; with no value, whatever its value.
     async fn key_pairs_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<KeyPair>>;
-    /// Deletes a key pair; one that is gone already is fine.
+    /// Deletes a key pair; not an error when it is deleted already.
     async fn delete_key_pair(&self, id: &Owned<KeyPairId>) -> Answer<()>;
     /// The VPC of a subnet; `None` when there is no such subnet.
     async fn vpc_of(&self, subnet: &SubnetId) -> Answer<Option<VpcId>>;
-    /// Creates a security group with its tags, in a VPC or the default one, and nobody may reach it.
+    /// Creates a security group with its tags, in a VPC or the default one, without any ingress rule.
     async fn create_security_group(
         &self,
         name: &str,
         vpc: Option<&VpcId>,
         tags: &Tags,
     ) -> Answer<Owned<SecurityGroupId>>;
-    /// Lets networks reach a security group.
+    /// Allows networks to reach a security group.
     async fn allow(&self, group: &Owned<SecurityGroupId>, ingress: &Ingress) -> Answer<()>;
     /// Security groups that carry a tag; with no value, whatever its value.
     async fn security_groups_tagged(
@@ -180,11 +180,11 @@ pub(crate) trait Instances: Send + Sync {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<SecurityGroup>>;
-    /// Deletes a security group; one that is gone already is fine.
+    /// Deletes a security group; not an error when it is deleted already.
     async fn delete_security_group(&self, id: &Owned<SecurityGroupId>) -> Answer<()>;
     /// Volumes that carry a tag; with no value, whatever its value.
     async fn volumes_tagged(&self, key: &str, value: Option<&str>) -> Answer<Vec<Volume>>;
-    /// Deletes a volume; one that is gone already is fine.
+    /// Deletes a volume; not an error when it is deleted already.
     async fn delete_volume(&self, id: &Owned<VolumeId>) -> Answer<()>;
     /// Network interfaces that carry a tag; with no value, whatever its value.
     async fn network_interfaces_tagged(
@@ -192,20 +192,20 @@ pub(crate) trait Instances: Send + Sync {
         key: &str,
         value: Option<&str>,
     ) -> Answer<Vec<NetworkInterface>>;
-    /// Deletes a network interface; one that is gone already is fine.
+    /// Deletes a network interface; not an error when it is deleted already.
     async fn delete_network_interface(&self, id: &Owned<NetworkInterfaceId>) -> Answer<()>;
     /// The VPCs of security groups; those that do not exist are left out.
     async fn vpcs_of(
         &self,
         groups: &[SecurityGroupId],
     ) -> Answer<Vec<(SecurityGroupId, Option<VpcId>)>>;
-    /// The architectures of an instance type in EC2's words; `None` when the region has no such type.
+    /// The architectures of an instance type as EC2 names them; `None` when the region has no such type.
     async fn architectures(&self, instance_type: &str) -> Answer<Option<Vec<String>>>;
     /// Asks by dry run whether a launch would be done: permissions, and what it names.
     async fn may_launch(&self, launch: &Launch) -> Answer<()>;
     /// Asks by dry run whether a launch from a template's version would be done.
     async fn may_launch_from(&self, template_id: &str, version: &str) -> Answer<()>;
-    /// Asks by dry run whether a call would be permitted. An error of kind `Denied` says no, any other says nothing.
+    /// Asks by dry run whether a call would be permitted. An error of kind `Denied` means no, any other leaves it unknown.
     /// `template_id` is what a launch-template call is about.
     async fn permitted(&self, permission: Permission, template_id: Option<&str>) -> Answer<()>;
 }

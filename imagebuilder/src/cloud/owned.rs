@@ -33,7 +33,7 @@ impl<T> Owned<T> {
 }
 
 impl<T: fmt::Display> Owned<T> {
-    /// The same resource, its id as text; for the ledger, which holds many kinds.
+    /// The same resource, its id as text; for the ledger, which lists many kinds.
     pub(crate) fn text(&self) -> Owned<String> {
         Owned(self.0.to_string())
     }

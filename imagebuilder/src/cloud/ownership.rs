@@ -12,7 +12,7 @@ use crate::ids::{
     VolumeId,
 };
 
-/// Whether the API shows our run tag, with this run, on a resource.
+/// Whether the API shows this run's tag on a resource.
 fn tagged(tags: &Tags, run: &RunId) -> bool {
     tags.get(tags::RUN).map(String::as_str) == Some(run.as_str())
 }
@@ -53,8 +53,8 @@ impl Image {
 
 impl Snapshot {
     /// Its id, if it carries the tag of `run`, or carries no run's tag and is what CreateImage took of that run's volumes
-    /// and instances. The volume is the proof; the description, which anybody may write, only narrows it: a snapshot that
-    /// somebody else takes of our volume is theirs.
+    /// and instances. The volume is the evidence; the description, which any caller may write, only narrows it: a snapshot that
+    /// another user takes of our volume is not ours.
     pub(crate) fn owned_by(
         &self,
         run: &RunId,
@@ -83,7 +83,7 @@ impl Owned<InstanceId> {
 }
 
 impl Parameter {
-    /// Its name, if it says nothing but one of our own images: a pointer that the image's run set.
+    /// Its name, if its value is one of our own images: a pointer that the image's run set.
     pub(crate) fn owned_with(&self, image: &Owned<ImageId>) -> Option<Owned<String>> {
         (self.value == image.id().as_str()).then(|| Owned(self.name.clone()))
     }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_owned_by_its_tag_or_by_the_instance_it_was_made_from() {
+    fn an_image_is_owned_by_its_tag_or_its_source_instance() {
         let ours = "20260101T000000Z-bake-000001";
         let theirs = "20260101T000000Z-bake-000002";
         let builder = instance(Some(ours)).owned_by(&run(ours)).unwrap();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_owned_by_its_tag_or_by_volume_and_instance_and_never_by_its_description() {
+    fn a_snapshot_is_owned_by_tag_or_volume_not_by_description() {
         let ours = "20260101T000000Z-bake-000001";
         let theirs = "20260101T000000Z-bake-000002";
         let builder = instance(Some(ours)).owned_by(&run(ours)).unwrap();

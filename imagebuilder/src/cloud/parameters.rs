@@ -26,6 +26,6 @@ pub(crate) trait Parameters: Send + Sync {
     /// Points a parameter of data type `aws:ec2:image` at an image. The service validates *after* it answered: read
     /// the parameter back before believing it.
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;
-    /// Deletes a parameter; one that is gone already is fine.
+    /// Deletes a parameter; not an error when it is deleted already.
     async fn delete(&self, name: &Owned<String>) -> Answer<()>;
 }

@@ -1,4 +1,4 @@
-//! What IAM says of the caller, and CloudWatch of alarms: read before a command changes anything.
+//! The caller's permissions by IAM's simulation, and the states of alarms: read before a command changes anything.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::Answer;
 
-/// What IAM's simulation says of one action.
+/// The result of IAM's simulation for one action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Simulated {
     /// Allowed.

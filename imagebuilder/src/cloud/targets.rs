@@ -8,7 +8,7 @@ use crate::ids::InstanceId;
 /// A member's health in one target group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetHealth {
-    /// AWS's own word, `healthy` being the good one.
+    /// AWS's state; `healthy` is the good one.
     pub(crate) state: String,
     /// AWS's reason code and text when it is not.
     pub(crate) reason: String,
@@ -21,7 +21,7 @@ impl TargetHealth {
     }
 }
 
-/// The deregistration delay of a target group that nobody changed
+/// The default deregistration delay of a target group
 /// (<https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>).
 pub(crate) const DEFAULT_DRAIN_SECONDS: u32 = 300;
 
@@ -30,6 +30,6 @@ pub(crate) const DEFAULT_DRAIN_SECONDS: u32 = 300;
 pub(crate) trait TargetGroups: Send + Sync {
     /// The health of every instance a target group knows.
     async fn health(&self, target_group_arn: &str) -> Answer<Vec<(InstanceId, TargetHealth)>>;
-    /// How long a leaving instance keeps its open connections, in seconds (`deregistration_delay.timeout_seconds`).
+    /// How long a terminating instance keeps its open connections, in seconds (`deregistration_delay.timeout_seconds`).
     async fn drain_seconds(&self, target_group_arn: &str) -> Answer<u32>;
 }

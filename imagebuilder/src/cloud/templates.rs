@@ -47,7 +47,7 @@ pub(crate) struct TemplateVersion {
     pub(crate) number: u64,
     /// What it launches.
     pub(crate) image: TemplateImage,
-    /// Its description; ours say so.
+    /// Its description; those of versions that rolls make begin with `OURS`.
     pub(crate) description: String,
     /// A fingerprint of all its data except the image: two versions with the same shape differ in
     /// nothing but the image.
@@ -59,7 +59,7 @@ pub(crate) struct TemplateVersion {
 pub(crate) enum TemplateImage {
     /// A literal AMI id.
     Literal(ImageId),
-    /// `resolve:ssm:…`, looked up by EC2 at every launch.
+    /// `resolve:ssm:…`, resolved by EC2 at every launch.
     Alias(String),
     /// Nothing at all.
     Missing,
@@ -105,9 +105,9 @@ impl fmt::Display for TemplateRef {
 pub(crate) struct Template {
     /// Every version that still exists, oldest first.
     pub(crate) versions: Vec<TemplateVersion>,
-    /// The number `$Latest` stands for.
+    /// The number of `$Latest`.
     pub(crate) latest: u64,
-    /// The number `$Default` stands for.
+    /// The number of `$Default`.
     pub(crate) default: u64,
 }
 
@@ -133,6 +133,6 @@ pub(crate) trait LaunchTemplates: Send + Sync {
     async fn template(&self, id: &str) -> Answer<Option<Template>>;
     /// Makes a version.
     async fn make_version(&self, version: &NewVersion) -> Answer<Owned<TemplateRef>>;
-    /// Deletes a version. One that is gone already is no error.
+    /// Deletes a version; not an error when it is deleted already.
     async fn delete_version(&self, version: &Owned<TemplateRef>) -> Answer<()>;
 }

@@ -11,7 +11,7 @@ use crate::packer::Packer;
 /// Arguments of `bake`.
 ///
 /// Resolves the source image, renders the Packer template, runs Packer, boots one throwaway instance of the result
-/// and publishes it once its agent says it is fit. When an image of the very same inputs is published already, that
+/// and publishes it once its agent reports that it is fit. When an image of the very same inputs is published already, that
 /// one is printed and nothing is baked.
 #[derive(Debug, Args)]
 pub(crate) struct Bake {

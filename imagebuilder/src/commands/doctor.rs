@@ -22,22 +22,22 @@ use crate::template::Facts;
 
 /// Arguments of `doctor`.
 ///
-/// Looks only: nothing is created. Exits with 3 when something is wrong.
+/// Read-only: nothing is created. Exits with 3 when something is wrong.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {}
 
 /// What a check found.
 enum Finding {
-    /// In order.
+    /// Nothing is wrong.
     Fine(String),
     /// Works, but the operator should know.
     Odd(String, String),
-    /// Wrong, with the cure where we know one.
+    /// Wrong, with the fix where it is known.
     Wrong(String, Option<String>),
 }
 
 impl Finding {
-    /// Wrong, with its cure.
+    /// Wrong, with its fix.
     fn wrong(what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self::Wrong(what.into(), Some(fix.into()))
     }
@@ -53,7 +53,7 @@ impl Finding {
             subject: subject.to_owned(),
             verdict,
             found: one_line(&found, " "),
-            // A cure of several lines names several ways on.
+            // A fix of several lines lists alternatives.
             fix: fix.map(|fix| one_line(&fix, "; ")),
         }
     }
@@ -199,15 +199,12 @@ async fn channel_check(context: &Context, config: &Config) -> Finding {
     }
 }
 
-/// What is expired is wrong, since boxes take nothing from it; what soon will be should be known.
+/// What is expired is wrong, since instances take nothing from it; what soon will be should be known.
 fn lasting(view: &View, place: &str, now: jiff::Timestamp) -> Finding {
     let mut warnings = view.warnings();
     warnings.sort_by_key(|warning| !warning.expired);
     let Some(first) = warnings.first() else {
-        return Finding::Fine(format!(
-            "{place} is as signed; expires: {}",
-            view.expiries(now)
-        ));
+        return Finding::Fine(format!("{place} verifies; expires: {}", view.expiries(now)));
     };
     let message: Vec<&str> = warnings
         .iter()
@@ -278,7 +275,7 @@ fn preflight(report: &mut Report<'_>, verb: &str, found: Findings) -> anyhow::Re
         report.add(verb, Finding::Fine(fine))?;
     }
     for line in odd.into_iter().flatten() {
-        let fix = format!("a {verb} goes on all the same");
+        let fix = format!("a {verb} continues without it");
         report.add(verb, Finding::Odd(line, fix))?;
     }
     Ok(())
@@ -326,7 +323,7 @@ async fn group_checks(
         Ok(Some(group)) => Finding::Fine(format!("{name} has {} members", group.members.len())),
         Ok(None) => Finding::wrong(
             format!("there is no Auto Scaling group {name} in {}", cloud.region),
-            "mend `group` in [fleet], or the region".to_owned(),
+            "correct `group` in [fleet], or the region".to_owned(),
         ),
         Err(error) => Finding::wrong(
             error.to_string(),
@@ -347,10 +344,10 @@ async fn group_checks(
     };
     let finding = match hooks.iter().find(|hook| hook.moment == HookMoment::Launching) {
         Some(hook) if hook.default_result == "ABANDON" => {
-            Finding::Fine(format!("{} holds new boxes until their agent says fit", hook.name))
+            Finding::Fine(format!("{} holds new instances until their agent reports fit", hook.name))
         }
         Some(hook) => Finding::wrong(
-            format!("{} lets a silent box serve (default result {})", hook.name, hook.default_result),
+            format!("{} lets an instance serve that never reports (default result {})", hook.name, hook.default_result),
             "put the hook with --default-result ABANDON".to_owned(),
         ),
         None => Finding::wrong(
@@ -366,12 +363,12 @@ async fn group_checks(
         .find(|hook| hook.moment == HookMoment::Terminating)
     {
         Some(hook) => Finding::Fine(format!(
-            "{} lets leaving boxes finish their work",
+            "{} lets terminating instances finish their work",
             hook.name
         )),
         None => Finding::Odd(
             format!("{name} has none"),
-            "a leaving box may be cut off while it drains".to_owned(),
+            "an instance may be terminated while it drains".to_owned(),
         ),
     };
     report.add("termination hook", finding)
@@ -396,7 +393,7 @@ fn facts(staging: &Staging, config: &Config, source: ImageId) -> Facts {
     }
 }
 
-/// Has Packer check what a bake would give it, in a folder that goes again.
+/// Has Packer validate what a bake would give it, in a temporary folder.
 async fn packer_check(
     packer: &Packer,
     staging: &Staging,
@@ -422,7 +419,7 @@ async fn packer_check(
     packer.validate(&folder.0, TEMPLATE).await
 }
 
-/// A folder that goes when it is dropped.
+/// A folder that is removed when it is dropped.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {

@@ -70,7 +70,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn what_init_writes_is_valid_as_it_is_and_with_every_comment_taken_off() {
+    fn the_initial_configuration_is_valid_with_all_keys_too() {
         Config::parse(CONFIG, "init").unwrap();
         let all: String = CONFIG
             .lines()

@@ -1,4 +1,4 @@
-//! One file a verb: an args struct with `run(self, &Context)`. Verbs call the rooms; they hold no logic of their own.
+//! One file per subcommand: an args struct with `run(self, &Context)`. Subcommands call other modules and have no logic of their own.
 
 pub(crate) mod bake;
 pub(crate) mod channel;

@@ -10,11 +10,11 @@ use crate::exit::Exit;
 
 /// Arguments of `reap`.
 ///
-/// Never takes what is published, pointed at, or in use. Runs of this folder are dead when their process is gone;
+/// Never removes what is published, pointed at, or in use. Runs of this folder are dead when their process has ended;
 /// runs of other hosts, when they are older than --older-than.
 #[derive(Debug, Args)]
 pub(crate) struct Reap {
-    /// Only tell what would be removed.
+    /// Only list what would be removed.
     #[arg(long)]
     dry_run: bool,
     /// Hours after which a run of another host counts as dead.

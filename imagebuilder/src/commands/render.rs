@@ -11,18 +11,18 @@ use crate::packer::Version;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
 
-/// What stands for the source image while nobody asked the cloud for it.
+/// The placeholder for the source image, which only the cloud knows.
 const UNRESOLVED: &str = "ami-00000000000000000";
-/// What stands for the names a run would choose.
+/// The placeholder for the names that a run would choose.
 const UNNAMED: &str = "render";
 
 /// Arguments of `render`.
 ///
-/// Works offline: what only the cloud or a run can tell is shown as a placeholder. A folder written with --to has a
+/// Works offline: what depends on the cloud or a run is shown as a placeholder. A folder written with --to has a
 /// key of its own, so that `packer validate` accepts it as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Render {
-    /// Write everything a run folder would hold to FOLDER, instead of printing the Packer template.
+    /// Write the content of a run folder to FOLDER, instead of printing the Packer template.
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
     /// The release of Packer to render for.

@@ -24,7 +24,7 @@ pub(crate) struct Roll {
     /// When another refresh is active, wait until it is over.
     #[arg(long, conflicts_with = "adopt")]
     wait: bool,
-    /// When another refresh to the same image is active, watch it as if it were ours.
+    /// When another refresh to the same image is active, watch it as if this run had started it.
     #[arg(long)]
     adopt: bool,
     /// Roll an image that no gate has proven.
@@ -53,7 +53,7 @@ struct StartArgs {
     /// Roll although it cannot be rolled back.
     #[arg(long)]
     accept_irreversible: bool,
-    /// Roll although nothing keeps a sick box out of service.
+    /// Roll without a health gate (launch hook or ELB health check).
     #[arg(long)]
     no_gate: bool,
 }

@@ -1,4 +1,4 @@
-//! `[channel]`: the signed channel that boxes take new agents from; as written, with every shape checked.
+//! `[channel]`: the signed channel that instances take new agents from; as written, with every shape checked.
 //!
 //! Shapes only: whether the repository exists or a key can be read is found out where it is used.
 
@@ -20,7 +20,7 @@ const LONGEST_DAYS: u32 = 3_660;
 pub(crate) struct Channel {
     /// Where the repository is kept.
     pub(crate) repository: Repository,
-    /// Where boxes read it: metadata at URL/metadata/, targets at URL/targets/. [`Channel::url`] has the default.
+    /// Where instances read it: metadata at URL/metadata/, targets at URL/targets/. [`Channel::url`] has the default.
     url: Option<String>,
     /// The channel that an image follows, and that `publish` puts a release into.
     #[serde(default = "defaults::name")]
@@ -28,7 +28,7 @@ pub(crate) struct Channel {
     /// Whether `url` may begin with http://.
     #[serde(default)]
     pub(crate) plain_http: bool,
-    /// Certificates, PEM, that boxes trust for `url` instead of the system's roots.
+    /// Certificates, PEM, that instances trust for `url` instead of the system's roots.
     pub(crate) ca_file: Option<PathBuf>,
     /// The root of trust as known here, relative to the configuration: `init` writes it, `rotate-root` brings it up to
     /// date, a bake puts it into the image. It belongs into version control.
@@ -37,7 +37,7 @@ pub(crate) struct Channel {
     /// Who signs.
     #[serde(default)]
     pub(crate) keys: Keys,
-    /// How long what was signed holds.
+    /// How long signed metadata is valid.
     #[serde(default)]
     pub(crate) expires: Expires,
     /// Wave profiles by name, beside the built-in ones.
@@ -75,9 +75,7 @@ impl TryFrom<String> for Repository {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let shaped = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-".contains(&c);
         if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(shaped) {
-            return Err(format!(
-                "`{text}` names no bucket: it looks like s3://bucket/prefix"
-            ));
+            return Err(format!("`{text}` names no bucket: use s3://bucket/prefix"));
         }
         let prefix = prefix.trim_matches('/');
         let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
@@ -211,7 +209,7 @@ mod defaults {
 }
 
 impl Channel {
-    /// Where boxes read the channel: as configured, else derived from the repository. `folder` is the
+    /// Where instances read the channel: as configured, else derived from the repository. `folder` is the
     /// configuration's, `region` the bucket's.
     pub(crate) fn url(&self, folder: &Path, region: Option<&str>) -> String {
         if let Some(url) = &self.url {
@@ -285,7 +283,7 @@ impl Channel {
             && keys.root.contains(online)
         {
             return Err(format!(
-                "[channel.keys] {online} is the online key and a root key: whoever takes the one that is always at hand would own the channel"
+                "[channel.keys] {online} is the online key and a root key: a stolen online key would then control the channel"
             ));
         }
         for (key, days) in [
@@ -337,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_read_a_bucket_where_its_region_serves_it() {
+    fn the_default_url_is_the_buckets_regional_one() {
         for (repository, region, url) in [
             (
                 "s3://shop/agents/",
@@ -362,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_carried_out_is_refused_by_key() {
+    fn invalid_values_are_refused_by_key() {
         let more = |text: &str| refused(&format!("repository = \"channel\"\n{text}"));
         insta::assert_snapshot!(
             [
@@ -391,7 +389,7 @@ mod tests {
             @r#"
             missing field `repository`
             `ftp://x` is not a repository: it is a folder, or s3://bucket/prefix
-            `s3:///x` names no bucket: it looks like s3://bucket/prefix
+            `s3:///x` names no bucket: use s3://bucket/prefix
             `s3://shop/a b` has a prefix that does not fit into a URL: use a-z, A-Z, 0-9, `-`, `_`, `.` and `/`
             `s3://shop/a/../b` has a prefix that does not fit into a URL: use a-z, A-Z, 0-9, `-`, `_`, `.` and `/`
             [channel] url `http://cdn.example` is not encrypted; set `plain_http = true` if that is meant
@@ -404,7 +402,7 @@ mod tests {
             [channel.keys] targets_threshold is 2, but `targets` names 1
             [channel.keys] targets_threshold is 0; it must be at least 1
             [channel.keys] root names file:a twice
-            [channel.keys] file:b is the online key and a root key: whoever takes the one that is always at hand would own the channel
+            [channel.keys] file:b is the online key and a root key: a stolen online key would then control the channel
             [channel.expires] timestamp_days is 0; it must be 1 to 3660
             [channel.expires] root_days is 9999; it must be 1 to 3660
             `5%` is not a wave: it looks like 5%@1h, after m, h or d

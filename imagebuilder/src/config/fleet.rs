@@ -29,7 +29,7 @@ pub(crate) struct Roll {
     pub(crate) min_healthy_percentage: u32,
     /// How far above the desired capacity the group may go meanwhile.
     pub(crate) max_healthy_percentage: u32,
-    /// Seconds a new box must stay healthy before it counts; unset takes the group's own.
+    /// Seconds a new instance must stay healthy before it counts; unset takes the group's own.
     pub(crate) instance_warmup_seconds: Option<u32>,
     /// Percentages at which the refresh pauses.
     pub(crate) checkpoints: Vec<u32>,
@@ -46,18 +46,18 @@ pub(crate) struct Roll {
     /// How long one smoke test may take.
     pub(crate) smoke_test_timeout_seconds: u32,
     /// Instances of the new version that the image has cost, or that cannot be launched, after which we roll back without
-    /// waiting for the service, which goes on relaunching for an hour: a number, or a share of the desired capacity such as
-    /// `"20%"`. 0 leaves it to the service.
+    /// waiting for the service, which keeps relaunching for an hour: a number, or a share of the desired capacity such as
+    /// `"20%"`. 0 disables it: the service alone decides.
     pub(crate) max_failed_launches: Tolerance,
-    /// How many launch-template versions of ours stay when a proven roll deletes those that nothing uses; 0 deletes none.
+    /// How many launch-template versions of earlier rolls stay when a proven roll deletes those that nothing uses; 0 deletes none.
     pub(crate) keep_template_versions: u32,
     /// How long to watch before detaching with the refresh still running; unset derives it from the fleet.
     pub(crate) watch_timeout_seconds: Option<u32>,
-    /// Pause between two looks.
+    /// Seconds between two polls.
     pub(crate) poll_seconds: u32,
     /// How long a finished fleet may take to be proven; unset derives it from the fleet.
     pub(crate) verify_timeout_seconds: Option<u32>,
-    /// Looks in a row in which every member has to be in order.
+    /// Consecutive polls in which every member must be healthy.
     pub(crate) healthy_rounds: u32,
 }
 
@@ -113,15 +113,15 @@ pub(crate) struct Settings {
     pub(crate) smoke_test: Option<SmokeTest>,
     /// See [`Roll::max_failed_launches`].
     pub(crate) max_failed_launches: Tolerance,
-    /// How many versions of ours stay when unused ones are deleted; `None` deletes none.
+    /// How many versions of earlier rolls stay when unused ones are deleted; `None` deletes none.
     pub(crate) keep_versions: Option<usize>,
     /// How long to watch, if it is not to be derived.
     pub(crate) watch_timeout: Option<Duration>,
-    /// Pause between two looks.
+    /// Pause between two polls.
     pub(crate) poll: Duration,
     /// How long to wait for proof, if it is not to be derived.
     pub(crate) verify_timeout: Option<Duration>,
-    /// Good looks in a row that make a proof.
+    /// Consecutive polls without flaws that verify a fleet.
     pub(crate) healthy_rounds: u32,
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct SmokeTest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub(crate) enum Tolerance {
-    /// That is the service's to say.
+    /// Only the service decides.
     Unlimited,
     /// This many.
     Number(u32),
@@ -226,7 +226,7 @@ impl Settings {
             .find(|percent| !(1..100).contains(*percent))
         {
             bail!(
-                "roll.checkpoints holds {odd}; each must be 1 to 99, 100 is always added so that the roll is whole"
+                "roll.checkpoints contains {odd}; each must be 1 to 99, 100 is always added so that the roll completes"
             );
         }
         for (key, seconds) in [
@@ -240,7 +240,7 @@ impl Settings {
         }
         ensure!(
             roll.alarms.len() <= MOST_ALARMS,
-            "roll.alarms holds {}; the service allows at most {MOST_ALARMS}",
+            "roll.alarms contains {}; the service allows at most {MOST_ALARMS}",
             roll.alarms.len()
         );
         for (key, number) in [
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_launches_are_a_number_or_a_share_and_zero_leaves_them_to_the_service() {
+    fn max_failed_launches_is_a_number_or_a_share_or_zero() {
         for (text, desired, limit) in [
             ("0", 10, None),
             ("\"0%\"", 10, None),
@@ -372,8 +372,8 @@ mod tests {
             ),
             ("checkpoints = [50, 20]", "must ascend"),
             ("checkpoints = [20, 20]", "must ascend"),
-            ("checkpoints = [0, 50]", "roll.checkpoints holds 0"),
-            ("checkpoints = [50, 100]", "roll.checkpoints holds 100"),
+            ("checkpoints = [0, 50]", "roll.checkpoints contains 0"),
+            ("checkpoints = [50, 100]", "roll.checkpoints contains 100"),
             (
                 "checkpoint_delay_seconds = 172801",
                 "roll.checkpoint_delay_seconds is 172801",
@@ -381,7 +381,7 @@ mod tests {
             ("bake_seconds = 172801", "roll.bake_seconds is 172801"),
             (
                 "alarms = [\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\"]",
-                "roll.alarms holds 11",
+                "roll.alarms contains 11",
             ),
             ("poll_seconds = 0", "roll.poll_seconds is 0"),
             ("healthy_rounds = 0", "roll.healthy_rounds is 0"),

@@ -1,4 +1,4 @@
-//! `imagebuilder.toml`: text → types → validated [`Config`], every refusal with its place and cure.
+//! `imagebuilder.toml`: text → types → validated [`Config`], every refusal with its place and fix.
 //!
 //! Reads the one file and nothing else: whether a payload file exists is found out where it is read.
 
@@ -29,7 +29,7 @@ pub(crate) const DEFAULT_FILE: &str = "imagebuilder.toml";
 pub(crate) struct Config {
     /// `[image]`: what is built.
     pub(crate) image: Image,
-    /// `[services.<name>]`: what runs on the box and is judged by the agent.
+    /// `[services.<name>]`: what runs on the instance and is judged by the agent.
     #[serde(default)]
     pub(crate) services: BTreeMap<ServiceName, Service>,
     /// `[bake]`: where and how it is built.
@@ -40,7 +40,7 @@ pub(crate) struct Config {
     /// `[roll]`: how it is rolled.
     #[serde(default)]
     pub(crate) roll: Roll,
-    /// `[channel]`: where boxes take new agents from. Commands of the channel ask for it.
+    /// `[channel]`: where instances take new agents from. Commands of the channel ask for it.
     pub(crate) channel: Option<Channel>,
 }
 
@@ -99,7 +99,7 @@ impl Arch {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
-    /// Whose images may be taken. Required: a name alone can be anybody's.
+    /// Whose images may be taken. Required: any account may give its image a name.
     pub(crate) owners: Vec<Owner>,
     /// A glob over image names; the newest match is taken.
     pub(crate) name: String,
@@ -124,7 +124,7 @@ pub(crate) struct Payload {
 pub(crate) struct Agent {
     /// The agent's binary here.
     pub(crate) binary: PathBuf,
-    /// When a box is fit.
+    /// When an instance is fit.
     #[serde(default)]
     pub(crate) gate: AgentGate,
 }
@@ -133,11 +133,11 @@ pub(crate) struct Agent {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AgentGate {
-    /// Passes in a row that make a box fit.
+    /// Passes in a row that make an instance fit.
     pub(crate) passes: u32,
     /// Seconds between two checks.
     pub(crate) interval_seconds: u32,
-    /// Seconds after which a box that is not fit is unfit.
+    /// Seconds after which an instance that is not fit is unfit.
     pub(crate) deadline_seconds: u32,
 }
 
@@ -152,7 +152,7 @@ impl Default for AgentGate {
 }
 
 impl AgentGate {
-    /// The agent's own limits: refused here, not by the box at the end of a bake.
+    /// The agent's own limits: refused here, not by the instance at the end of a bake.
     fn validate(&self) -> Result<(), String> {
         for (key, value, most) in [
             ("passes", self.passes, 1_000),
@@ -183,13 +183,13 @@ pub(crate) struct Service {
     pub(crate) binary: Option<PathBuf>,
     /// Its systemd unit's name.
     pub(crate) unit: Option<String>,
-    /// What the agent asks to find out whether it is well.
+    /// The URL that the agent requests to check its health.
     pub(crate) health_url: String,
     /// What the agent asks for its version.
     pub(crate) version_url: Option<String>,
     /// Its settings file here; installed as `/etc/<name>/<name>.toml`.
     pub(crate) settings: Option<PathBuf>,
-    /// Its environment, unless user data says otherwise.
+    /// Its environment, unless user data overrides it.
     #[serde(default)]
     pub(crate) environment: BTreeMap<String, String>,
 }
@@ -281,7 +281,7 @@ pub(crate) struct Bake {
     pub(crate) ssh_port: u16,
     /// Seconds until SSH must have answered.
     pub(crate) ssh_timeout_seconds: u32,
-    /// Who may reach the builder's SSH port; everybody when empty.
+    /// Who may reach the builder's SSH port; any address when empty.
     pub(crate) source_cidrs: Vec<IpNet>,
     /// Whether the image's snapshots are encrypted; see [`Bake::encryption`].
     encrypt: bool,
@@ -324,7 +324,7 @@ impl Bake {
         [
             said(
                 !self.encrypt && self.kms_key.is_some(),
-                "kms_key says how, and encrypt does not say that: add `encrypt = true`, or leave the key out",
+                "kms_key is set without encrypt: add `encrypt = true`, or remove the key",
             ),
             said(
                 self.encrypt && self.kms_key.is_none() && !self.share.is_empty(),
@@ -444,13 +444,13 @@ impl Config {
     pub(crate) fn channel(&self) -> Result<&Channel, Failure> {
         self.channel.as_ref().ok_or_else(|| {
             Exit::Usage.error("the configuration has no [channel]").hint(
-                "say where its repository is: `[channel]` with `repository = \"channel\"` or `\"s3://bucket/prefix\"`",
+                "set its repository: `[channel]` with `repository = \"channel\"` or `\"s3://bucket/prefix\"`",
             )
         })
     }
 
-    /// The same configuration without what only says how an image is built: who may reach the builder, where it runs,
-    /// how long anybody waits. Encryption is of the image.
+    /// The same configuration without what only determines how an image is built: who may reach the builder, where it runs,
+    /// the time limits. Encryption is a property of the image.
     pub(crate) fn of_the_image_only(&self) -> Self {
         let mut config = self.clone();
         config.image.ssh_username = UserName::admin();
@@ -471,8 +471,9 @@ impl Config {
             findings.push(error.to_string());
         }
         if self.image.source.owners.is_empty() {
-            findings
-                .push("[image.source] owners is empty: a name alone can be anybody's image".into());
+            findings.push(
+                "[image.source] owners is empty: any account may give an image that name".into(),
+            );
         }
         if self.image.source.name.is_empty() {
             findings.push(

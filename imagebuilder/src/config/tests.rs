@@ -22,7 +22,7 @@ fn the_least_is_enough_and_defaults_are_safe() {
 }
 
 #[test]
-fn every_refusal_has_its_place_and_where_we_know_one_its_cure() {
+fn every_refusal_has_its_place_and_its_hint() {
     for (more, want) in [
         (
             "[bake]\nregoin = \"x\"\n",
@@ -98,12 +98,12 @@ fn every_refusal_has_its_place_and_where_we_know_one_its_cure() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_where_it_is_read() {
+fn invalid_combinations_are_refused_when_read() {
     const KEYED: &str = "encrypt = true\nkms_key = \"alias/images\"\n";
     for (bake, want) in [
         (
             "kms_key = \"alias/images\"",
-            "[bake] kms_key says how, and encrypt does not say that",
+            "[bake] kms_key is set without encrypt",
         ),
         (
             "encrypt = true\nshare = [\"123456789012\"]",

@@ -1,4 +1,4 @@
-//! The table of permissions and the documentation say the same. Test code only.
+//! The table of permissions and the documentation agree. Test code only.
 
 use std::collections::BTreeSet;
 
@@ -157,10 +157,10 @@ fn called(source: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What is called and not in the table is asked for by nobody.
+/// An action that is called and not in the table would never be asked for.
 #[test]
 fn every_call_to_aws_is_in_the_table() {
-    // The first needs no permission, the next two are the preflight's own, which goes on without; the rest are fields of answers.
+    // The first needs no permission, the next two are the preflight's own, which continues without; the rest are fields of answers.
     const OTHERS: [&str; 6] = [
         "GetCallerIdentity",
         "GetRole",

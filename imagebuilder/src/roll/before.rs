@@ -1,4 +1,4 @@
-//! The version before: where a fleet goes when it goes back.
+//! The version before: the version that a fleet returns to.
 //!
 //! Rule: there is one definition, used by every way back (the service's own, `roll rollback` at any time, the return after a failed
 //! smoke test). As long as a refresh has not moved the group's saved version, the version before is the saved one: what is
@@ -6,7 +6,7 @@
 //! change, else the image of the pointers. A fleet that was brought back already has none: going back twice ends where going
 //! back once does.
 //!
-//! Pure: it must not look or act.
+//! Pure: it makes no calls and changes nothing.
 
 use super::plan::Target;
 use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion, TemplateUse};
@@ -15,7 +15,7 @@ use crate::ids::ImageId;
 /// What a run recorded of a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    /// The refresh, if its id was heard.
+    /// The refresh, if its id was received.
     pub(crate) refresh: Option<String>,
     /// Where it went.
     pub(crate) target: Target,
@@ -34,7 +34,7 @@ pub(crate) struct Pointed {
     pub(crate) previous: Option<ImageId>,
 }
 
-/// Where the fleet goes when it goes back now.
+/// Where the fleet returns to if it is rolled back now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WayBack {
     /// A refresh is active: the service brings the fleet back to the saved version.
@@ -51,8 +51,8 @@ pub(crate) enum WayBack {
     Unknown,
 }
 
-/// The version that a refresh leaves: the saved one as long as it is another than the refresh goes to, for that is where the
-/// service goes back to; else what the run recorded.
+/// The version that a refresh replaces: the saved one as long as it differs from the refresh's target, because that is what the
+/// service rolls back to; else what the run recorded.
 pub(crate) fn origin(
     template: &TemplateUse,
     refresh: &Refresh,
@@ -90,7 +90,7 @@ pub(crate) fn unfinished(view: &FleetView) -> Option<&Refresh> {
     (stayed && elsewhere).then_some(newest)
 }
 
-/// Decides. `recorded` holds what runs recorded of refreshes of this group, newest first.
+/// Decides. `recorded` lists what runs recorded of refreshes of this group, newest first.
 pub(crate) fn way_back(view: &FleetView, recorded: &[Recorded], pointed: &Pointed) -> WayBack {
     if view.active_refresh().is_some() {
         return WayBack::Service;
@@ -129,7 +129,7 @@ pub(crate) fn way_back(view: &FleetView, recorded: &[Recorded], pointed: &Pointe
     match (&pointed.current, &pointed.previous) {
         // A roll that was never proven moved the group, and not the pointers.
         (Some(current), _) if *current != saved.image => WayBack::Pointed(current.clone()),
-        // How the pointers look after a way back.
+        // The state of the pointers after a rollback.
         (Some(_), Some(previous)) if *previous == saved.image => WayBack::Done(saved),
         (_, Some(previous)) => WayBack::Pointed(previous.clone()),
         (_, None) => WayBack::Unknown,
@@ -193,7 +193,7 @@ mod tests {
             // (status, desired, runs, current, previous) → way back
             ("InProgress", 9, rolled, "ami-2", "ami-1", WayBack::Service),
             ("RollbackInProgress", 9, none, "", "", WayBack::Service),
-            // Half-way: always the saved version, on a first roll too, whatever runs and pointers hold.
+            // Half-way: always the saved version, on a first roll too, whatever the runs and pointers contain.
             (
                 "Cancelled",
                 9,
@@ -242,7 +242,7 @@ mod tests {
             ("Successful", 8, none, "ami-2", "ami-1", ami("ami-1")),
             // Moved, and never proven: the pointers stayed.
             ("Successful", 8, none, "ami-1", "ami-0", ami("ami-1")),
-            // Somebody saved the group on the version of a refresh that was cancelled.
+            // The group was saved by hand on the version of a cancelled refresh.
             (
                 "Cancelled",
                 8,
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_went_nowhere_else_is_no_way_back() {
+    fn a_run_to_the_same_version_is_no_version_before() {
         let runs = [
             recorded("r-2", 8, Some(8), false),
             recorded("r-1", 8, Some(7), false),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_leaves_the_saved_version_or_what_its_run_recorded() {
+    fn a_refresh_replaces_the_saved_or_the_recorded_version() {
         let mut fleet = view("InProgress", 9);
         let refresh = fleet.refresh.clone().unwrap();
         let run = recorded("r-1", 9, Some(7), false);

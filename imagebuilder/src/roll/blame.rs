@@ -1,15 +1,15 @@
-//! Who is to blame for an instance that was lost, or never came: the image, or somebody else.
+//! What is to blame for an instance that was lost or never launched: the image, or something else.
 //!
 //! Rule: a release is blamed only for what it caused, counted over the whole refresh, with the reason shown. It caused a launch
 //! hook that was abandoned, health checks that failed, an instance that shut itself down, and a launch that can never succeed. It did
-//! not cause scaling in, a Spot interruption, missing capacity, or what an operator did; and what this program cannot read is nobody's
+//! not cause scaling in, a Spot interruption, missing capacity, or an operator's action. What this program cannot read counts as no
 //! fault.
 //!
 //! The service has no field for why it took an instance out of service, only the activity's `Cause` and `StatusMessage`. They are
 //! read here and nowhere else, by the fixed parts of AWS's sentences
 //! (<https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-verify-scaling-activity.html>,
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/CHAP_Troubleshooting.html>); where EC2 has a code, the code decides. Pure: it must
-//! not look or act.
+//! makes no calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,7 +27,7 @@ pub(crate) enum Reason {
     Abandoned,
     /// The load balancer's health checks.
     BalancerHealth,
-    /// EC2's status checks, or a health that somebody set: an agent's verdict.
+    /// EC2's status checks, or a health status that was set by a call, such as an agent's verdict.
     Health,
     /// It shut itself down.
     ShutDown,
@@ -37,18 +37,18 @@ pub(crate) enum Reason {
     ScaledIn,
     /// The group needs fewer in this zone, or replaced it for another reason of its own: the refresh itself, a rebalance.
     Replaced,
-    /// Somebody terminated it.
+    /// It was terminated by a call.
     Operator,
     /// A Spot interruption or rebalance.
     Spot,
     /// No capacity or quota for it. AWS's message.
     Capacity(String),
-    /// AWS's words, which this program cannot read.
+    /// AWS's message, which this program cannot classify.
     Unknown(String),
 }
 
 impl Reason {
-    /// Whether the image, or what the template says of it, is to blame.
+    /// Whether the image, or what the template specifies for it, is to blame.
     pub(crate) fn blames_the_image(&self) -> bool {
         match self {
             Self::Abandoned
@@ -76,7 +76,7 @@ impl fmt::Display for Reason {
             Self::Unlaunchable(message) => write!(f, "it cannot be launched: {message}"),
             Self::ScaledIn => f.write_str("the group was scaled in"),
             Self::Replaced => f.write_str("the group replaced it"),
-            Self::Operator => f.write_str("somebody terminated it"),
+            Self::Operator => f.write_str("it was terminated by a call"),
             Self::Spot => f.write_str("its Spot capacity was reclaimed"),
             Self::Capacity(message) => write!(f, "there is no capacity for it: {message}"),
             Self::Unknown(message) => f.write_str(message),
@@ -102,12 +102,12 @@ impl fmt::Display for Lost {
     }
 }
 
-/// EC2's code for why an instance that is gone went (StateReason), by instance; empty where it was not asked.
+/// EC2's StateReason code of each terminated instance; no entry where it was not requested.
 pub(crate) type Codes = BTreeMap<InstanceId, String>;
 
 /// Everything that was lost of the new version since the refresh began, each instance once, oldest first.
 ///
-/// While a refresh with a desired configuration goes forward, every launch of the group uses it, so all launches since it began
+/// While a refresh with a desired configuration is in progress, every launch of the group uses it, so all launches since it began
 /// are of the new version; an instance of the old version that is taken out of service is none of them.
 pub(crate) fn losses<'a>(
     began: Option<Timestamp>,
@@ -161,11 +161,11 @@ pub(crate) fn in_doubt<'a>(
         .collect()
 }
 
-/// AWS's words for an instance that was ended outside the group.
+/// AWS's text for an instance that was terminated or stopped outside the group.
 const TERMINATED_OR_STOPPED: &str = "terminated or stopped";
 
 /// Adds a loss; for an instance that is lost already the later reason counts: a launch that ended because its instance was
-/// taken away says less than what took it away.
+/// terminated explains less than the termination does.
 fn note(lost: &mut Vec<Lost>, instance: Option<&InstanceId>, reason: Reason) {
     match lost.iter_mut().find(|lost| lost.is(instance)) {
         Some(known) => known.reason = reason,
@@ -272,7 +272,7 @@ fn taken_out(cause: &str, code: Option<&str>) -> Reason {
     }
 }
 
-/// By EC2's code for why an instance is gone, alone or within a message
+/// By EC2's StateReason code of a terminated instance, alone or within a message
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>).
 fn by_code(text: &str) -> Option<Reason> {
     [
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn who_ended_an_instance_outside_the_group_is_ec2s_to_say() {
+    fn ec2s_code_tells_who_terminated_an_instance() {
         let why = "an EC2 health check indicating it has been terminated or stopped.";
         let all = [launched("i-1", 10), terminated("i-1", why, 20)];
         assert_eq!(in_doubt(Some(began()), &all), [sample::instance("i-1")]);
@@ -487,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn what_took_a_launching_instance_away_says_more_than_that_its_launch_ended() {
+    fn a_termination_explains_more_than_a_failed_launch() {
         let cancelled = activity(LAUNCH, "", ActivityOutcome::Failed, ABANDON, 10);
         let shrinking =
             "a difference between desired and actual capacity, shrinking the capacity from 7 to 2.";
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_launched_since_the_refresh_began_counts_and_once() {
+    fn only_launches_since_the_refresh_began_count_once() {
         let elb = "an ELB system health check failure.";
         // An old instance, and one that was launched before.
         let all = [
@@ -510,7 +510,7 @@ mod tests {
         assert_eq!(losses(Some(began()), &all, &Codes::new()), []);
         let twice = [sample::lost("i-1", 10), sample::lost("i-1", 10)];
         assert_eq!(losses(Some(began()), &twice, &Codes::new()).len(), 1);
-        // Launches without an instance are told apart by nothing, and each counts.
+        // Launches without an instance cannot be distinguished, and each counts.
         let never = |seconds| {
             let text = "The image id '[ami-1]' does not exist. Launching EC2 instance failed.";
             activity(

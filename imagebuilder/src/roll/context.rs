@@ -15,7 +15,7 @@ pub(crate) struct RollContext<'a> {
     pub(crate) image: &'a ImageName,
     /// Which group, and how carefully.
     pub(crate) settings: &'a Settings,
-    /// How to speak.
+    /// Where progress is printed.
     pub(crate) output: &'a Output,
     /// When to stop watching.
     pub(crate) cancel: &'a Cancel,
@@ -24,7 +24,7 @@ pub(crate) struct RollContext<'a> {
 }
 
 impl RollContext<'_> {
-    /// Does something that is safe to leave off: `None` as soon as the operator asks to stop.
+    /// Runs work that is safe to abandon: `None` as soon as the operator requests a stop.
     pub(crate) async fn unless_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

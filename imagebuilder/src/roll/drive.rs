@@ -1,7 +1,7 @@
-//! The only loop: look, [`watch`](super::watch), act; then look, [`verify`](super::verify), until proven.
+//! The only loop: observe, [`watch`](super::watch), act; then observe, [`verify`](super::verify), until the fleet is verified.
 //!
-//! It holds no rules of its own. Detaching from it at any moment leaves the service at work, and entering it again,
-//! from another process, goes on where the refresh is.
+//! It contains no rules of its own. Detaching from it at any moment leaves the refresh running, and entering it again,
+//! from another process, resumes from the refresh's current state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,11 +45,11 @@ pub(crate) enum Finish {
     },
     /// The group or the refresh is not there any more: what is missing.
     Missing(String),
-    /// We stopped watching; it goes on. Why, and where it was.
+    /// We stopped watching; the refresh continues. Why, and its state then.
     Detached(String),
 }
 
-/// What a look at a refresh under way found.
+/// What one poll of an active refresh found.
 enum Observation {
     /// All of it.
     Whole(Box<Refresh>, Size, Vec<Member>),
@@ -57,7 +57,7 @@ enum Observation {
     Missing(String),
 }
 
-/// How long the service may leave out a refresh that it has just started.
+/// How long the service may omit a refresh that it has just started.
 const UNLISTED: Duration = Duration::from_secs(120);
 
 /// The loop's memory.
@@ -74,7 +74,7 @@ struct Drive<'a, 'b> {
     reported: BTreeSet<String>,
 }
 
-/// Watches a refresh to its end, acting where the rules say so, and proves the fleet if it succeeds.
+/// Watches a refresh to its end, acting where the rules require it, and verifies the fleet if it succeeds.
 pub(crate) async fn drive(
     context: &RollContext<'_>,
     run: &RefreshRun,
@@ -93,7 +93,7 @@ pub(crate) async fn drive(
         reported: BTreeSet::new(),
     };
     let group = &context.settings.group;
-    // The refresh was named before; a terminal has little room for what it waits for.
+    // The refresh was named before; a terminal has little space for what the step waits for.
     let step = context.output.step("watch", format!("watch group {group}"));
     match drive.watch(step).await? {
         Some(finish) => Ok(finish),
@@ -201,7 +201,7 @@ impl Drive<'_, '_> {
         }
     }
 
-    /// Looks at the refresh, the fleet, and what happened since the last look. In this order: the members of a refresh that is
+    /// Observes the refresh, the fleet, and what happened since the last poll. In this order: the members of a refresh that is
     /// seen as over are its last ones.
     async fn observe(&mut self, step: &Step, watched: Duration) -> Answer<Observation> {
         let RollContext {
@@ -214,7 +214,7 @@ impl Drive<'_, '_> {
         let deleted = || Observation::Missing(format!("group {group} was deleted"));
         let id = &self.run.refresh;
         let refresh = match cloud.fleet.refresh(group, id).await {
-            // Of a group that is gone, the service answers this with an error.
+            // For a deleted group, the service answers this with an error.
             Err(error) if !error.is_transient() => match cloud.fleet.group(group).await? {
                 None => return Ok(deleted()),
                 Some(_) => return Err(error),
@@ -225,12 +225,12 @@ impl Drive<'_, '_> {
             let what = format!("the service does not list refresh {id} of group {group}");
             if self.listed || watched > UNLISTED {
                 return Ok(Observation::Missing(format!(
-                    "{what}: the group was made anew"
+                    "{what}: the group was recreated"
                 )));
             }
             return Err(CloudError::new(Kind::Other, what, "", ""));
         };
-        // All records once, so that everybody's first line is whole; then of those who still have something to prove.
+        // All records once, so that every member's first line is complete; then only those of members that are not fit yet.
         let back = match refresh.status {
             RefreshStatus::RollbackInProgress
             | RefreshStatus::RollbackSuccessful
@@ -272,12 +272,14 @@ impl Drive<'_, '_> {
             }
         }
         if self.known.registry_denied && self.reported.insert("registry".into()) {
-            step.info("the registry may not be read (ssm:GetParameters): agents are not heard");
+            step.info(
+                "the registry may not be read (ssm:GetParameters): agent verdicts are not shown",
+            );
         }
         Ok(Observation::Whole(Box::new(refresh), size, members))
     }
 
-    /// What to do when a look fails: `None` is to look again, which throttling, time-outs and the
+    /// What to do when a poll fails: `None` is to poll again, which throttling, time-outs and the
     /// like never stop; what cannot pass ends the watch, not the refresh.
     fn on_poll_error(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
         if !error.is_transient() {
@@ -289,13 +291,13 @@ impl Drive<'_, '_> {
         None
     }
 
-    /// Waits until the next look; true when the operator wants to go.
+    /// Waits until the next poll; true when the operator requests a stop.
     async fn pause(&self) -> bool {
         let pause = tokio::time::sleep(self.context.settings.poll);
         self.context.unless_cancelled(pause).await.is_none()
     }
 
-    /// Says what is new about members, what was lost, and other activities that failed.
+    /// Reports changed members, losses, and other failed activities.
     fn report_changes(
         &mut self,
         step: &Step,
@@ -314,7 +316,7 @@ impl Drive<'_, '_> {
         self.members.retain(|instance, _| {
             let stays = here.contains(instance);
             if !stays {
-                step.info(format!("{instance} gone"));
+                step.info(format!("{instance} removed"));
             }
             stays
         });
@@ -361,7 +363,7 @@ impl Drive<'_, '_> {
         self.ask_to_stop(step, cause).await
     }
 
-    /// Asks the service to go back, or where it cannot, to leave off. A fault that passes is asked
+    /// Asks the service to roll back, or where it cannot, to cancel. A transient error is retried
     /// again at the next turn, as the cause will still be there.
     async fn ask_to_stop(&mut self, step: &Step, cause: Cause) -> Result<()> {
         let RollContext {
@@ -378,7 +380,7 @@ impl Drive<'_, '_> {
         }
         match answer {
             Ok(()) => step.info(asked),
-            // It ended between our look and our word: the next look tells how.
+            // It ended between our poll and our call: the next poll shows how.
             Err(error) if error.has_code(NO_ACTIVE_REFRESH) => step.info("it has ended already"),
             Err(error) if error.is_transient() => {
                 step.info(format!("{error}; asking again"));
@@ -399,7 +401,7 @@ fn detached(why: &str) -> Finish {
     Finish::Detached(why.to_owned())
 }
 
-/// Why a refresh was stopped, in a few words.
+/// Why a refresh was stopped, in one line.
 pub(crate) fn stopped_because(cause: &Cause) -> String {
     match cause {
         Cause::Lost(lost) => summary(lost),
@@ -473,7 +475,7 @@ pub(crate) async fn agent_reports(context: &RollContext<'_>, lost: &[Lost]) -> V
             ));
             continue;
         }
-        // Best effort: an instance that is gone may have left nothing.
+        // Best effort: a terminated instance may have no console output.
         let console = context
             .cloud
             .instances
@@ -482,13 +484,13 @@ pub(crate) async fn agent_reports(context: &RollContext<'_>, lost: &[Lost]) -> V
             .unwrap_or_default();
         match console.lines().rev().find(|line| line.contains(AGENT)) {
             Some(line) => lines.push(format!("{instance} on its console: {}", line.trim())),
-            None => lines.push(format!("{instance} left no record")),
+            None => lines.push(format!("{instance} has no record")),
         }
     }
     lines
 }
 
-/// Looks at the fleet until it is proven, hopeless, or out of time.
+/// Polls the fleet until it is verified, cannot be, or the time limit is reached.
 pub(crate) async fn prove(
     context: &RollContext<'_>,
     target: &Target,
@@ -515,7 +517,7 @@ pub(crate) async fn prove(
     let mut first = true;
     let mut registry_reported = false;
     loop {
-        // Every record in the first look and in the one that decides; in between, of those who are not proven.
+        // Every record in the first poll and in the one that decides; in between, only those of members that are not fit yet.
         let decides = rounds.good() + 1 >= settings.healthy_rounds;
         let which = if first || decides {
             Which::All
@@ -534,7 +536,7 @@ pub(crate) async fn prove(
         if known.registry_denied && !registry_reported {
             registry_reported = true;
             step.info(
-                "the registry may not be read (ssm:GetParameters): members are proven without it",
+                "the registry may not be read (ssm:GetParameters): members are verified without it",
             );
         }
         let (flaws, proven, leaving) = match observe {
@@ -552,7 +554,7 @@ pub(crate) async fn prove(
                 return Ok(Finish::Missing(what));
             }
             Err(fault) if fault.is_transient() => {
-                let what = format!("could not be looked at: {fault}");
+                let what = format!("could not be read: {fault}");
                 (
                     vec![Flaw {
                         instance: None,
@@ -576,7 +578,7 @@ pub(crate) async fn prove(
                 step.done(match leaving {
                     0 => format!("{proven} of {proven} proven"),
                     leaving => format!(
-                        "{proven} of {proven} proven; {leaving} old still leaving, which may take {}",
+                        "{proven} of {proven} verified; {leaving} old instances are still terminating, which may take {}",
                         crate::output::elapsed(limits.leave)
                     ),
                 });
@@ -606,7 +608,7 @@ pub(crate) async fn prove(
     }
 }
 
-/// Watches somebody else's refresh until the group is free; `Some` when that took too long: where it was.
+/// Waits for another run's refresh to finish; `Some` with its state when that took too long.
 pub(crate) async fn until_free(
     context: &RollContext<'_>,
     limit: Duration,

@@ -1,6 +1,6 @@
-//! A small Auto Scaling service in memory, with dials: sick images, faults, lost answers, and calls that never return.
+//! A small in-memory Auto Scaling service with fault injection: unhealthy images, failed calls, lost answers, and calls that never return.
 //!
-//! A refresh moves one step each time it is listed, so time is made of looks. It keeps to what AWS documents as far as
+//! A refresh moves one step each time it is listed, so time is counted in polls. It keeps to what AWS documents as far as
 //! the tests of [`drive`](super::drive) lean on it; the faithful one is the rehearsal cloud.
 
 mod rest;
@@ -17,7 +17,7 @@ use super::sample;
 use crate::cloud::*;
 use crate::ids::*;
 
-/// What goes wrong with one call.
+/// The fault of one call.
 #[derive(Clone, Debug)]
 pub(super) enum Fault {
     /// It fails and nothing was done.
@@ -26,7 +26,7 @@ pub(super) enum Fault {
     AnswerLost,
     /// It never returns, and nothing was done.
     Hangs,
-    /// It is done and never returns: the caller was killed before it heard.
+    /// It is done and never returns: the caller was killed before it received the answer.
     HangsAfter,
 }
 
@@ -46,9 +46,9 @@ pub(super) struct State {
     /// What each refresh was started with, oldest first.
     pub(super) preferences: Vec<Preferences>,
     pub(super) activities: Vec<Activity>,
-    /// Images whose boxes ABANDON their launch hook.
+    /// Images whose instances ABANDON their launch hook.
     pub(super) unhealthy: BTreeSet<ImageId>,
-    /// Images whose boxes join and are then sick to the balancer.
+    /// Images whose instances join and then fail the load balancer's health checks.
     pub(super) limping: BTreeSet<ImageId>,
     /// Statuses that the active refresh takes on at its next turns instead of its own.
     pub(super) statuses: VecDeque<RefreshStatus>,
@@ -161,7 +161,7 @@ impl Service {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Told when a call hangs.
+    /// Notified when a call hangs.
     pub(super) fn hung(&self) -> Arc<Notify> {
         self.1.clone()
     }
@@ -192,7 +192,7 @@ impl Service {
         }
     }
 
-    /// One call: counted, spoiled as the dials say, else done.
+    /// One call: counted, failed as arranged, else done.
     async fn call<T>(
         &self,
         name: &'static str,
@@ -350,7 +350,7 @@ impl State {
         sample::instance(&format!("i-{}", self.instances))
     }
 
-    /// Launches a box of this version; whether it joined.
+    /// Launches an instance of this version; whether it joined.
     fn launch(&mut self, version: u64) -> Option<InstanceId> {
         let image = self
             .template

@@ -1,6 +1,6 @@
-//! The group's scaling activities since a refresh began, kept between looks.
+//! The group's scaling activities since a refresh began, kept between polls.
 //!
-//! A look reads as many pages as can hold something new: those down to the first that holds nothing but what is known to have
+//! A poll reads as many pages as can contain something new: those up to the first that contains only activities known to have
 //! ended. It must not judge; that is [`blame`](super::blame)'s.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Reads what happened since the last look, back to `since`; without a beginning, one page.
+    /// Reads what happened since the last poll, back to `since`; without a beginning, one page.
     ///
     /// # Errors
     /// As the service answers; what was read before stays.

@@ -15,17 +15,17 @@ use crate::config::Settings;
 /// (<https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-instance-refresh.html>).
 const STALLED: Duration = Duration::from_secs(3600);
 
-/// How long a fleet may take to be in order once all of it is replaced: registration and its health checks.
+/// How long a fleet may take to become healthy once all of it is replaced: registration and its health checks.
 const SETTLES: Duration = Duration::from_secs(300);
 
 /// The limits of one roll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Watching a refresh ends after this; the refresh goes on.
+    /// Watching a refresh ends after this; the refresh continues.
     pub(crate) watch: Duration,
     /// Proving a finished fleet ends after this.
     pub(crate) verify: Duration,
-    /// How long the last old instance may take to leave: its connections, then its hooks. Nothing waits for it.
+    /// How long the last old instance may take to terminate: its connections, then its hooks. Nothing waits for it.
     pub(crate) leave: Duration,
 }
 

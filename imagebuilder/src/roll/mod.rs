@@ -1,7 +1,7 @@
-//! Moving a fleet onto an image: look, plan, start, watch, verify.
+//! Rolling a fleet onto an image: observe, plan, start, watch, verify.
 //!
 //! [`plan`], [`watch`] and [`verify`] decide and are pure; [`observe`] asks and judges nothing; [`start`] gets a refresh
-//! going; [`drive`] owns the only loop; [`show`] finds the words.
+//! the refresh; [`drive`] contains the only loop; [`show`] formats the text.
 
 pub(crate) mod before;
 pub(crate) mod blame;

@@ -1,4 +1,4 @@
-//! One look at a fleet: asks the cloud and puts the answers together, judging nothing.
+//! One observation of a fleet: reads the cloud and combines the answers, without judging them.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::ids::{GroupName, ImageId, ImageName, InstanceId};
 /// The tag EC2 Auto Scaling puts on every member.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
-/// Looks at all of a fleet.
+/// Observes all of a fleet.
 pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) -> Result<FleetView> {
     let mut known = Known::default();
     let found = find(
@@ -36,14 +36,14 @@ pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) ->
 /// What becomes of a part that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gaps {
-    /// The look fails.
+    /// The observation fails.
     Refused,
     /// It is left out, and named here: for a caller that shows what there is and decides nothing.
     Named(Vec<String>),
 }
 
 impl Gaps {
-    /// The part, or what stands for it. A failure that all calls share is never a gap.
+    /// The part, or its default. A failure that all calls share is never a gap.
     pub(crate) fn fill<T: Default>(&mut self, answer: Answer<T>) -> Answer<T> {
         match (self, answer) {
             (Self::Named(gaps), Err(error)) if !error.is_of_all_calls() => {
@@ -55,7 +55,7 @@ impl Gaps {
     }
 }
 
-/// Looks at all of a fleet; `None` when there is no such group.
+/// Observes all of a fleet; `None` when there is no such group.
 pub(crate) async fn find(
     cloud: &Cloud,
     image: &ImageName,
@@ -91,7 +91,7 @@ pub(crate) async fn find(
     }))
 }
 
-/// Looks at the members alone, which is what changes while a refresh runs; `None` when there is no such group.
+/// Observes the members alone, which is what changes while a refresh runs; `None` when there is no such group.
 pub(crate) async fn members(
     cloud: &Cloud,
     image: &ImageName,
@@ -146,7 +146,7 @@ async fn launches(cloud: &Cloud, group: &Group, gaps: &mut Gaps) -> Answer<Launc
     let template = cloud.templates.template(id).await.map(Some);
     let template = match gaps.fill(template)? {
         Some(template) => template,
-        // Not read: what the group itself says of it is all that is known.
+        // Not read: only what the group itself reports is known.
         None => Some(Template {
             versions: Vec::new(),
             latest: 0,
@@ -177,7 +177,7 @@ async fn launches(cloud: &Cloud, group: &Group, gaps: &mut Gaps) -> Answer<Launc
     Ok(Launches::Template(used))
 }
 
-/// What need not be asked again: kept between the looks of one watch.
+/// What need not be read again: kept between the polls of one watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// The image of each instance, which never changes.
@@ -188,12 +188,12 @@ pub(crate) struct Known {
     pub(crate) registry_denied: bool,
 }
 
-/// Whose registry records are read anew.
+/// Which registry records are read again.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which<'a> {
     /// All members'.
     All,
-    /// Those of members of this version that have not recorded yet that they are fit: nobody else's bears on the watch.
+    /// Those of members of this version that have not recorded yet that they are fit: no other record affects the watch.
     Unproven(&'a Target),
 }
 
@@ -213,7 +213,7 @@ impl Which<'_> {
     }
 }
 
-/// The members, each with what EC2, its target groups and its agent say of it.
+/// The members, each with what EC2, its target groups and its agent report.
 async fn members_of(
     cloud: &Cloud,
     image: &ImageName,
@@ -238,7 +238,7 @@ async fn members_of(
     let mut targets: BTreeMap<InstanceId, Vec<TargetHealth>> = BTreeMap::new();
     for arn in &group.target_groups {
         let health = match cloud.targets.health(arn).await {
-            // A target group that was deleted knows nobody: the members are in no target group.
+            // A target group that was deleted lists no targets: the members are in no target group.
             Err(error) if error.kind == Kind::NotFound => Vec::new(),
             answer => gaps.fill(answer)?,
         };
@@ -325,7 +325,7 @@ pub(crate) async fn records(
         .collect())
 }
 
-/// What is known of an image somebody wants the fleet to run.
+/// What is known of an image that the fleet is to run.
 pub(crate) async fn goal(cloud: &Cloud, id: &ImageId) -> Result<Goal> {
     let image = cloud.images.image(id).await?;
     let fit = image

@@ -1,9 +1,9 @@
 //! Decides what a roll would do: a view of the fleet, the wanted image and the settings in, a plan
 //! or its refusal out.
 //!
-//! Pure: it must not look, act or know the time. The plan leaves whoever carries it out no
+//! Pure: it makes no calls and does not read the time. The plan leaves its executor no
 //! meaningful choice, and made again from an unchanged fleet it comes out the same, which is how
-//! [`drive`](super::drive) checks that its assumptions still hold.
+//! [`start`](super::start) checks that its assumptions still hold.
 
 mod pace;
 mod warnings;
@@ -21,7 +21,7 @@ use crate::cloud::Preferences;
 use crate::config::Settings;
 use crate::ids::{GroupName, ImageId, InstanceId};
 
-/// What somebody wants the fleet to run.
+/// What the fleet is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Goal {
     /// The image.
@@ -36,7 +36,7 @@ pub(crate) struct Goal {
     pub(crate) direction: Direction,
 }
 
-/// Which way a roll goes.
+/// The direction of a roll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     /// To a release to come: with checkpoints, alarms and tests, and back when it fails.
@@ -48,20 +48,20 @@ pub(crate) enum Direction {
 /// Whether an image went through the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GateVerdict {
-    /// Its verdict tag says fit.
+    /// Its verdict tag is `fit`.
     Fit,
     /// It has no such tag.
     None,
 }
 
-/// A danger the operator has accepted in so many words.
+/// A risk that the operator has accepted by a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consent {
-    /// `--accept-unproven`: the image never passed a gate.
+    /// `--accept-unproven`: the image has no gate verdict.
     Unproven,
     /// `--accept-irreversible`: the refresh cannot be rolled back.
     Irreversible,
-    /// `--no-gate`: nothing keeps a sick box out of service.
+    /// `--no-gate`: nothing keeps an unhealthy instance out of service.
     NoGate,
     /// `--pin-first`: write the version number the members run onto the group before starting.
     PinFirst,
@@ -74,14 +74,14 @@ pub(crate) enum Decision {
     Roll(Box<Plan>),
     /// The group is saved on the wanted version and no member is left to replace.
     NothingToDo(Target),
-    /// Do nothing, and say why.
+    /// Do nothing, for this reason.
     Refuse(Refusal),
 }
 
-/// Why nothing is done, and the cure.
+/// Why nothing is done, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// What a caller tells apart.
+    /// What callers branch on.
     pub(crate) kind: RefusalKind,
     /// The fact that forbids it.
     pub(crate) reason: String,
@@ -136,7 +136,7 @@ pub(crate) struct Plan {
     pub(crate) group: GroupName,
     /// `lt-…`.
     pub(crate) template_id: String,
-    /// The template's name, for people.
+    /// The template's name, for messages.
     pub(crate) template_name: String,
     /// The version as the group has it saved.
     pub(crate) saved: SavedVersion,
@@ -162,7 +162,7 @@ pub(crate) struct Plan {
     pub(crate) preferences: Preferences,
     /// How the fleet can come back.
     pub(crate) way_back: WayBack,
-    /// Which way it goes.
+    /// Its direction.
     pub(crate) direction: Direction,
     /// How long it is watched, and how long its proof may take.
     pub(crate) limits: Limits,
@@ -171,7 +171,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whether `other`, made from a later look, rests on the same assumptions about the group.
+    /// Whether `other`, made from a later observation, rests on the same assumptions about the group.
     ///
     /// Members come and go with scaling, so they are not compared; the way back is.
     pub(crate) fn same_assumptions(&self, other: &Self) -> bool {
@@ -183,7 +183,7 @@ impl Plan {
     }
 }
 
-/// Processes without which a refresh stands still or leaves boxes without traffic.
+/// Processes without which a refresh makes no progress or its instances get no traffic.
 const NEEDED_PROCESSES: [&str; 4] = [
     "InstanceRefresh",
     "Launch",
@@ -204,7 +204,7 @@ pub(crate) fn plan(
     }
 }
 
-/// The checks in the order in which people can act on them: first what no flag can change.
+/// The checks, in the order in which operators can act on them: first what no flag can change.
 fn decide(
     view: &FleetView,
     goal: &Goal,
@@ -256,7 +256,7 @@ fn decide(
     let pace = Pace::of(view.size.desired, sorted.replace.len(), &preferences);
     let limits = limits(view, settings, &preferences);
     if goal.gate == GateVerdict::None && goal.direction == Direction::Forward {
-        warnings.push(format!("image {} never passed a gate", goal.image));
+        warnings.push(format!("image {} has no gate verdict", goal.image));
     }
     warnings::warn(
         view,
@@ -333,7 +333,7 @@ fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a Templ
                 format!(
                     "group {group} launches from launch template {name} ({id}), which does not exist any more"
                 ),
-                "make the template anew and give the group a version of it (aws autoscaling update-auto-scaling-group)",
+                "create the template again and give the group a version of it (aws autoscaling update-auto-scaling-group)",
             );
         }
         Launches::Configuration { name } => {
@@ -422,10 +422,10 @@ fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
     if goal.gate == GateVerdict::None && !consents.contains(&Consent::Unproven) {
         return refuse(
             format!(
-                "image {image} has no tag {}=fit: no gate has proven it",
+                "image {image} has no tag {}=fit: it has no gate verdict",
                 contract::tags::VERDICT
             ),
-            "bake it with `imagebuilder bake`, or say --accept-unproven",
+            "bake it with `imagebuilder bake`, or pass --accept-unproven",
         );
     }
     Ok(())
@@ -533,7 +533,7 @@ struct Sorted {
     standby: Vec<InstanceId>,
 }
 
-/// Sorts the members; those on their way out are nobody's business any more.
+/// Sorts the members; those that are terminating do not count.
 fn sort_members(view: &FleetView, template_id: &str, version: Version) -> Sorted {
     let matches = |member: &Member| match version {
         Version::Existing(number) => member.runs(template_id, number),
@@ -600,7 +600,7 @@ fn health_refuses(view: &FleetView) -> bool {
             .any(|process| process == "HealthCheck")
 }
 
-/// Refuses, unless told otherwise, where nothing would keep a sick instance from being counted: a gate is what can refuse.
+/// Refuses, unless a flag accepts it, where nothing would keep an unhealthy instance from being counted: a gate is what can refuse.
 fn gate(
     view: &FleetView,
     warmup_seconds: u32,
@@ -629,11 +629,11 @@ fn gate(
     refuse(
         reason,
         "give the group a launch hook that the agent completes (aws autoscaling put-lifecycle-hook \
-         --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING), or say --no-gate",
+         --lifecycle-transition autoscaling:EC2_INSTANCE_LAUNCHING), or pass --no-gate",
     )
 }
 
-/// Whether the fleet can come back, refusing a one-way trip nobody has agreed to.
+/// How the fleet can be rolled back; refuses a roll without a way back that no flag accepts.
 fn way_back(
     view: &FleetView,
     template: &TemplateUse,
@@ -650,7 +650,7 @@ fn way_back(
                     "group {} is saved on {alias}, and a refresh returns to numbers only",
                     view.group
                 ),
-                "say --pin-first to save it on the number its members run before starting, or --accept-irreversible",
+                "pass --pin-first to save it on the number its members run before starting, or --accept-irreversible",
                 consents,
             );
         }
@@ -666,7 +666,7 @@ fn way_back(
                 "group {} is already saved on version {number}, so there is no other to return to",
                 view.group
             ),
-            "save the group on the version its members run before rolling, or say --accept-irreversible",
+            "save the group on the version its members run before rolling, or pass --accept-irreversible",
             consents,
         );
     }
@@ -676,7 +676,7 @@ fn way_back(
                 "the image of version {number}, which group {} would return to, is not there any more",
                 view.group
             ),
-            "say --accept-irreversible",
+            "pass --accept-irreversible",
             consents,
         );
     }

@@ -25,7 +25,7 @@ pub(crate) enum Moved {
 /// Moves `previous` ← `current` ← `proven`. Killed in between and called again, it ends the same.
 ///
 /// `before` is what the fleet ran, for the first roll of all, when there is no `current` yet. After a way back the release that
-/// was left is not `previous`, or going back twice would return to it: `previous` is then the image itself, which says that
+/// was replaced is not `previous`, or rolling back twice would return to it: `previous` is then the image itself, which means that
 /// nothing is known of what was before.
 pub(crate) async fn advance(
     cloud: &Cloud,

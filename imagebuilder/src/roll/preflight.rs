@@ -1,6 +1,6 @@
 //! What the verbs of a roll will need up to their last pointer, asked before they write or change anything.
 //!
-//! The rule is [`preflight`](crate::preflight)'s. Only a roll to another image is refused. A refresh that runs goes on whatever
+//! The rule is [`preflight`](crate::preflight)'s. Only a roll to another image is refused. An active refresh continues whatever
 //! is found here, and so does a way back.
 
 use anyhow::Result;
@@ -52,7 +52,7 @@ pub(crate) async fn refuse(context: &RollContext<'_>, plan: &Plan) -> Result<()>
     Ok(found.settle(verb.denial(), context.output)?)
 }
 
-/// Warns of what a verb may not do that goes on all the same, before it does anything. Asked to stop, it asks no further.
+/// Warns of denied permissions of a verb that continues in any case, before it changes anything. Stops asking when the operator requests a stop.
 pub(crate) async fn warn(context: &RollContext<'_>, verbs: &[Verb], view: &FleetView) {
     let template = match &view.launches {
         Launches::Template(template) => Some((template.id.as_str(), template.number().to_string())),
@@ -77,7 +77,7 @@ pub(crate) async fn warn(context: &RollContext<'_>, verbs: &[Verb], view: &Fleet
     }
 }
 
-/// A first look's answer. A denied one is a finding among all that `verb` is denied.
+/// The answer of a first observation. A denied one is reported together with everything else that `verb` is denied.
 pub(crate) async fn explain_denial<T>(
     context: &RollContext<'_>,
     verb: Verb,
@@ -154,12 +154,12 @@ pub(crate) async fn findings(
         Some(Ok(())) => Some(true),
         Some(Err(error)) if error.kind == Kind::Denied => {
             findings.wrong(
-                format!("the group may not launch for you: {error}"),
+                format!("the caller may not launch from the group's template: {error}"),
                 "allow ec2:RunInstances, ec2:CreateTags and iam:PassRole for what the group's launch template launches",
             );
             Some(false)
         }
-        // The group says where its instances are, and the template alone may not.
+        // The group specifies where its instances are launched, and the template alone may not.
         Some(Err(_)) | None => None,
     };
     let Some(caller) = preflight::caller(cloud, &mut findings).await else {

@@ -1,4 +1,4 @@
-//! A refresh that runs and what the ledger keeps about it, for whoever starts it and whoever resumes it.
+//! An active refresh, and what the ledger records of it for the commands that start or resume it.
 
 use super::limits::Limits;
 use super::plan::{Direction, Target};
@@ -10,7 +10,7 @@ pub(crate) mod fact {
     pub(crate) const GROUP: &str = "group";
     /// The version it was on, as `lt-…:7:ami-…`.
     pub(crate) const PREVIOUS: &str = "previous";
-    /// The version it goes to, in the same form.
+    /// The version it replaces the members with, in the same form.
     pub(crate) const TARGET: &str = "target";
     /// When StartInstanceRefresh was about to be called.
     pub(crate) const INTENDED: &str = "refresh-intended";
@@ -27,11 +27,11 @@ pub(crate) mod fact {
 pub(crate) struct RefreshRun {
     /// The refresh's id.
     pub(crate) refresh: String,
-    /// Where it goes.
+    /// Its target.
     pub(crate) target: Target,
     /// Where it comes from, if that is known.
     pub(crate) previous: Option<Target>,
-    /// Which way it goes.
+    /// Its direction.
     pub(crate) direction: Direction,
     /// How long it is watched, and how long its proof may take.
     pub(crate) limits: Limits,

@@ -1,5 +1,5 @@
 //! Fleets, members and refreshes for the tables of [`plan`](super::plan), [`watch`](super::watch)
-//! and [`verify`](super::verify): in order, so that each case spoils one thing.
+//! and [`verify`](super::verify): healthy, so that each case spoils one thing.
 
 use contract::registry::Verdict;
 use jiff::{SignedDuration, Timestamp};
@@ -51,7 +51,7 @@ pub(super) fn goal(image_id: &str) -> Goal {
     }
 }
 
-/// A member in this state, otherwise in order.
+/// A member in this state, otherwise healthy.
 pub(super) fn member(id: &str, version: u64, image_id: &str, lifecycle: &str) -> Member {
     Member {
         instance: instance(id),

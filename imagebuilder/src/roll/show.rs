@@ -1,4 +1,4 @@
-//! The words for plans, members and endings. Text only: it must not decide or print.
+//! The text of plans, members and endings. It decides and prints nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::cloud::{Action, ActivityOutcome};
 use crate::ids::{GroupName, InstanceId};
 use crate::output::elapsed;
 
-/// A plan for people, line by line.
+/// A plan as text, line by line.
 pub(crate) fn plan(plan: &Plan) -> Vec<String> {
     let mut lines = vec![format!("plan for group {}", plan.group)];
     let mut row = |label: &str, text: String| lines.push(format!("  {label:<12}{text}"));
@@ -146,7 +146,7 @@ fn count(members: &[InstanceId]) -> String {
     const FEW: usize = 8;
     let named: Vec<&str> = members.iter().take(FEW).map(InstanceId::as_str).collect();
     match members.len() {
-        0 => "nobody".into(),
+        0 => "none".into(),
         all if all > FEW => format!("{all}: {}, …", named.join(", ")),
         all => format!("{all}: {}", named.join(", ")),
     }
@@ -183,8 +183,8 @@ pub(crate) fn member(member: &Member) -> String {
     line
 }
 
-/// That the members' agents are of different versions, and which: the rarest version names its boxes. `None`
-/// while all that said theirs run the same one.
+/// That the members' agents are of different versions, and which: the rarest version names its instances. `None`
+/// while all that reported a version run the same one.
 pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
     let mut versions: BTreeMap<&str, Vec<InstanceId>> = BTreeMap::new();
     for member in members {
@@ -215,8 +215,8 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
     Some(format!("agents differ: {}", told.join("; ")))
 }
 
-/// A scaling activity that went wrong and is no launch, AWS's words verbatim; `None` for any other. Of launches
-/// [`blame`](super::blame) says more.
+/// A failed scaling activity other than a launch, with AWS's text verbatim; `None` for any other. For launches,
+/// [`blame`](super::blame) has more detail.
 pub(crate) fn failed_activity(activity: &Activity) -> Option<String> {
     if activity.outcome != ActivityOutcome::Failed || activity.action == Action::Launch {
         return None;
@@ -230,7 +230,7 @@ pub(crate) fn failed_activity(activity: &Activity) -> Option<String> {
     })
 }
 
-/// The two commands for somebody who stops watching.
+/// The two commands for an operator who stops watching.
 pub(crate) fn detached(group: &GroupName) -> String {
     format!(
         "go on watching group {group}: imagebuilder roll watch\n\
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn members_whose_agents_differ_are_told() {
+    fn members_with_differing_agents_are_listed() {
         let mut members = sample::fleet(3, 7, "ami-1").members;
         assert_eq!(differing_agents(&members), None);
         members[2].record.as_mut().unwrap().agent = "0.2.0".into();
@@ -318,7 +318,7 @@ mod tests {
         assert_eq!(
             differing_agents(&members),
             None,
-            "who says nothing differs from nobody"
+            "an agent that reports no version is not compared"
         );
         members[1].record = None;
         assert_eq!(differing_agents(&members), None);

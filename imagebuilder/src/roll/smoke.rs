@@ -1,6 +1,6 @@
 //! The smoke test: a command of the operator's that judges the whole fleet from outside.
 //!
-//! Runs it and hears its verdict; what follows from it is [`watch`](super::watch)'s to decide.
+//! Runs it and reads its verdict; [`watch`](super::watch) decides what follows from it.
 
 use std::pin::pin;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::config::SmokeTest;
 use crate::ids::{GroupName, ImageId};
 
-/// What a smoke test is told, as environment variables.
+/// What a smoke test is given, as environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Occasion {
     /// `IMAGEBUILDER_GROUP`.
@@ -79,14 +79,14 @@ impl Smoke for Processes {
     }
 }
 
-/// The processes of a smoke test that has not ended: when nobody waits for it any more, they all go, whatever it started.
+/// The processes of a smoke test that has not ended: all of them are killed as soon as nothing waits for it any more.
 struct Running(Option<u32>);
 
 impl Drop for Running {
     fn drop(&mut self) {
         let group = self.0.and_then(|group| i32::try_from(group).ok());
         if let Some(group) = group.and_then(Pid::from_raw) {
-            // An error says that all of them are gone.
+            // An error means that all of them have ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -116,7 +116,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(120);
 
     #[tokio::test]
-    async fn it_hears_the_exit_status_and_the_last_line() {
+    async fn a_failure_has_the_exit_status_and_the_last_line() {
         let told = "test \"$IMAGEBUILDER_GROUP $IMAGEBUILDER_IMAGE $IMAGEBUILDER_PERCENT\" = 'shop ami-2 50'";
         assert_eq!(run(told, LONG).await, Ok(()));
         assert_eq!(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_started_ends_when_nobody_waits_for_it_any_more() {
+    async fn its_children_end_when_it_is_abandoned() {
         let folder = tempfile::tempdir().unwrap();
         let held = folder.path().join("held");
         let made = std::process::Command::new("mkfifo").arg(&held).status();

@@ -1,4 +1,4 @@
-//! From a plan to a refresh that runs: record, pin, make the version, look again, start.
+//! From a plan to an active refresh: record, pin, make the version, observe again, start.
 //!
 //! Every step is recorded before it is taken, and may be taken again by a later run. It must not watch: that is
 //! [`drive`](super::drive)'s.
@@ -16,7 +16,7 @@ use crate::cloud::{NewVersion, REFRESH_IN_PROGRESS};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
 
-/// A refresh of ours that may begin this much before we recorded our intent: clocks differ.
+/// A refresh of ours may begin this much before we recorded our intent: clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often Start is tried against faults that pass. The SDK has retried each of them already.
@@ -96,12 +96,12 @@ async fn version(context: &RollContext<'_>, plan: &Plan, ledger: &mut Ledger) ->
         .await?;
     let number = made.id().version;
     step.done(format!("version {number}"));
-    // Its number is what `roll` needs; the record only lets a later run remove it.
+    // `roll` needs only its number; the record lets a later run remove it.
     ledger.made_version(made)?;
     Ok(number)
 }
 
-/// Looks again: the plan was shown, thought about and prepared, and the group may have moved since.
+/// Observes again: the plan was shown and prepared, and the group may have changed since.
 async fn still_so(
     context: &RollContext<'_>,
     plan: &Plan,
@@ -127,7 +127,7 @@ async fn still_so(
                 "group {} was changed while the roll was being prepared",
                 plan.group
             ))
-            .hint("run `imagebuilder roll` again: it plans anew and uses the version that was made")
+            .hint("run `imagebuilder roll` again: it makes a new plan and uses the version that was made")
             .into()),
         Decision::Refuse(refusal) => {
             Err(refused(refusal.kind, refusal.reason, refusal.hint).into())
@@ -136,7 +136,7 @@ async fn still_so(
 }
 
 /// Refuses a version that was made and came out as something else than its source with another
-/// image: boxes launched from it would not be what the plan says.
+/// image: its instances would differ from the plan.
 fn same_but_for_the_image(view: &FleetView, plan: &Plan, target: &Target) -> Result<()> {
     let (Version::From(source), Launches::Template(template)) = (plan.version, &view.launches)
     else {
@@ -168,7 +168,7 @@ pub(crate) fn refused(kind: RefusalKind, reason: String, hint: String) -> Failur
     exit.error(reason).hint(hint)
 }
 
-/// Starts the refresh, once: the call has no client token, so an answer that got lost is looked for.
+/// Starts the refresh, once: the call has no client token, so when its answer was lost, the refresh is searched for.
 async fn refresh(
     context: &RollContext<'_>,
     plan: &Plan,
@@ -198,8 +198,8 @@ async fn refresh(
         if !busy && !error.is_transient() {
             return Err(error.into());
         }
-        step.waiting(format!("{error}; looking whether it began all the same"));
-        // An ended one is not in anybody's way: the answers are not always from the same moment.
+        step.waiting(format!("{error}; checking whether it was started"));
+        // An ended one blocks nothing: the answers are not always from the same moment.
         let newest = context
             .cloud
             .fleet
@@ -214,7 +214,7 @@ async fn refresh(
                     || "another refresh".to_owned(),
                     |other| format!("refresh {}", other.id),
                 );
-                let reason = format!("{id} of group {} began first", plan.group);
+                let reason = format!("{id} of group {} was started first", plan.group);
                 let hint =
                     "wait for it with --wait, or see what it does with `imagebuilder roll watch`";
                 step.failed("another refresh is active");
@@ -233,7 +233,7 @@ async fn refresh(
     Ok(id)
 }
 
-/// Whether a refresh is the one we asked for: to the same version, and not from before our intent.
+/// Whether a refresh is the one we started: to the same version, and not from before our intent.
 fn ours(refresh: &Refresh, target: &Target, intended: Timestamp) -> bool {
     refresh.desired.as_ref() == Some(&target.reference())
         && refresh
@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_refresh_is_told_from_another() {
+    fn our_own_refresh_is_distinguished_from_others() {
         let refresh = sample::refresh("InProgress");
         let target = sample::target(8, "ami-2");
         let began = refresh.started.unwrap();

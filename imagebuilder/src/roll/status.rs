@@ -1,6 +1,6 @@
 //! One screen about a fleet: pointers, group, members, refresh.
 //!
-//! Puts a look into words or data; it must not decide, and changes nothing.
+//! Formats an observation as text or data; it decides and changes nothing.
 
 use contract::names::Pointer;
 use serde::Serialize;
@@ -74,7 +74,7 @@ pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) ->
             .iter()
             .map(|member| format!("  {}", show::member(member))),
     );
-    lines.extend(show::differing_agents(&view.members).map(|told| format!("  {told}")));
+    lines.extend(show::differing_agents(&view.members).map(|text| format!("  {text}")));
     lines.push(match &view.refresh {
         None => "no refresh in the last six weeks".into(),
         Some(refresh) => format!("refresh {}: {}", refresh.id, waiting_for(refresh)),
@@ -95,7 +95,7 @@ fn launches(view: &FleetView) -> String {
             let image = match template.version(number) {
                 Some(version) => version.image.to_string(),
                 None if template.versions.is_empty() => "not read".into(),
-                None => "a version that is gone".into(),
+                None => "a deleted version".into(),
             };
             format!(
                 "template {} version {} ({image})",
@@ -199,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn a_screen() {
+    fn status_as_text() {
         let (image, pointers, mut view) = shop();
         view.members[1].record.as_mut().unwrap().agent = "0.2.0".into();
         insta::assert_snapshot!(lines(&image, &pointers, &view).join("\n"));
     }
 
     #[test]
-    fn the_same_as_data() {
+    fn status_as_data() {
         let (image, pointers, view) = shop();
         let data = data(&image, &pointers, Some(&view), &[]);
         insta::assert_snapshot!(serde_json::to_string_pretty(&data).unwrap());

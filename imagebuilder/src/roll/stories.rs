@@ -250,7 +250,7 @@ async fn rolled_again_there_is_nothing_to_do() {
 }
 
 #[tokio::test]
-async fn boxes_that_abandon_are_rolled_back_with_their_agents_reasons() {
+async fn abandoned_launches_are_rolled_back_with_reasons() {
     let fixture = Fixture::new("");
     fixture
         .service
@@ -381,7 +381,7 @@ async fn every_ending_of_the_service_has_its_code() {
 }
 
 #[tokio::test]
-async fn a_finished_fleet_that_is_not_in_order_is_not_verified() {
+async fn a_finished_fleet_with_flaws_is_not_verified() {
     let mut limping = Fixture::new("");
     limping.settings.verify_timeout = Some(Duration::from_millis(20));
     limping
@@ -427,7 +427,7 @@ async fn an_empty_fleet_gets_its_version_saved() {
 }
 
 #[tokio::test]
-async fn smoke_tests_at_checkpoints_and_at_the_end_send_the_fleet_back() {
+async fn failed_smoke_tests_roll_the_fleet_back() {
     let test = "smoke_test = [\"probe\"]\ncheckpoints = [30]";
     let no = || Err("exit status: 1: order lost".to_owned());
     let passing = Fixture::new(test);
@@ -463,7 +463,7 @@ async fn smoke_tests_at_checkpoints_and_at_the_end_send_the_fleet_back() {
 }
 
 #[tokio::test]
-async fn rollback_turns_an_active_refresh_around() {
+async fn rollback_reverses_an_active_refresh() {
     let mut fixture = Fixture::new("");
     fixture.settings.watch_timeout = Some(Duration::ZERO);
     assert_eq!(fixture.roll().await.code, 15);
@@ -476,7 +476,7 @@ async fn rollback_turns_an_active_refresh_around() {
 }
 
 #[tokio::test]
-async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
+async fn rollback_after_the_end_rolls_to_the_version_before() {
     for recorded in [true, false] {
         let fixture = Fixture::new("");
         assert_eq!(fixture.roll().await.code, 0);
@@ -507,7 +507,7 @@ async fn rollback_after_the_end_is_a_roll_to_what_was_recorded_or_pointed_at() {
 }
 
 #[tokio::test]
-async fn rollback_with_nothing_known_says_so() {
+async fn rollback_without_a_known_version_is_refused() {
     let fixture = Fixture::new("");
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 3);
@@ -521,7 +521,7 @@ async fn rollback_with_nothing_known_says_so() {
 }
 
 #[tokio::test]
-async fn watch_without_a_refresh_says_so() {
+async fn watch_without_a_refresh_is_refused() {
     let ended = Fixture::new("").watch().await;
     assert_eq!(ended.code, 3);
     assert!(ended.text.contains("has had no refresh"), "{}", ended.text);

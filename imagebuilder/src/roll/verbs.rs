@@ -1,6 +1,6 @@
 //! The three verbs, from a request to an exit code: `roll`, `roll watch`, `roll rollback`.
 //!
-//! Strings the rooms together; what is allowed is decided in [`plan`](super::plan), what is next in
+//! Calls the other modules in order; [`plan`](super::plan) decides what is allowed, and what is next is decided in
 //! [`watch`](super::watch).
 
 use std::path::Path;
@@ -49,7 +49,7 @@ pub(crate) enum Busy {
     Refuse,
     /// Wait until it is over, then plan.
     Wait,
-    /// Watch it as if it were ours, if it goes to the same image.
+    /// Watch it as if this run had started it, if its target is the same image.
     Adopt,
 }
 
@@ -107,7 +107,7 @@ async fn plan_and_start(
         ..
     } = context;
     loop {
-        let step = output.step("look", format!("look at group {}", settings.group));
+        let step = output.step("look", format!("read group {}", settings.group));
         let observe = observe::fleet(cloud, image, &settings.group);
         let explain_denial = context.unless_cancelled(observe).await.transpose();
         let verb = match goal.direction {
@@ -194,7 +194,7 @@ fn wait_timed_out(context: &RollContext<'_>, active: &str) -> Failure {
     .hint("wait again: imagebuilder roll --wait\nsee what it does: imagebuilder roll watch")
 }
 
-/// The group is where it should be: prove it, and mend the pointers if they lag.
+/// The group is on its target: verify it, and move the pointers if they are behind.
 async fn nothing_to_do(
     context: &RollContext<'_>,
     view: &FleetView,
@@ -233,7 +233,7 @@ async fn nothing_to_do(
     conclude(context, &run, finish, None).await
 }
 
-/// The active refresh as our own, if it goes to this image.
+/// The active refresh as our own, if its target is this image.
 fn adoptable(context: &RollContext<'_>, view: &FleetView, image: &ImageId) -> Option<RefreshRun> {
     let run = run_of(
         context,
@@ -245,7 +245,7 @@ fn adoptable(context: &RollContext<'_>, view: &FleetView, image: &ImageId) -> Op
     (run.target.image == *image).then_some(run)
 }
 
-/// A refresh as something to watch: its target with the image in it, and the version that it leaves.
+/// A refresh as something to watch: its target with the image in it, and the version that it replaces.
 fn run_of(
     context: &RollContext<'_>,
     view: &FleetView,
@@ -298,7 +298,7 @@ fn recorded(journal: &Journal, name: &str) -> Option<Target> {
         .and_then(|text| Target::from_record(text))
 }
 
-/// Drives a refresh and says how it ended.
+/// Drives a refresh and reports how it ended.
 async fn drive_and_conclude(
     context: &RollContext<'_>,
     run: &RefreshRun,
@@ -308,7 +308,7 @@ async fn drive_and_conclude(
     conclude(context, run, finish, ledger).await
 }
 
-/// Goes on with the active refresh, or looks what became of the last one.
+/// Watches the active refresh, or reports how the last one ended.
 pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit> {
     let view = observe::fleet(context.cloud, context.image, &context.settings.group).await;
     let view = preflight::explain_denial(context, Verb::Watch, view).await?;
@@ -337,7 +337,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
         run.direction = match recorded {
             Some(recorded) if recorded.back => Direction::Back,
             Some(_) => Direction::Forward,
-            // Nobody here recorded it: what goes to an image that has served already goes back.
+            // Not recorded here: a refresh to an image that has served before is a rollback.
             None => {
                 let pointed = pointed(context).await;
                 let pointed = preflight::explain_denial(context, Verb::Watch, pointed).await?;
@@ -356,8 +356,8 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
     let Some(run) = run else {
         return Err(Exit::Refused
             .error(format!(
-                "refresh {} of group {group} ({}) goes to no numbered version of its launch template, \
-                 so its outcome cannot be proven",
+                "refresh {} of group {group} ({}) has no numbered version of its launch template as its target, \
+                 so its outcome cannot be verified",
                 refresh.id, refresh.status
             ))
             .hint("start a roll of your own with `imagebuilder roll` when it is over")
@@ -374,7 +374,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
 }
 
 /// The journal of the run that started a refresh, unless its process lives or it ran elsewhere. A
-/// run killed before it heard the refresh's id is known by the version it was going to.
+/// run killed before it received the refresh's id is found by the version that was its target.
 fn journal_of(context: &RollContext<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<Ledger>> {
     let ours = Ledger::all(runs)?
         .into_iter()
@@ -411,12 +411,12 @@ pub(crate) async fn rollback(
     runs: &Path,
 ) -> Result<Exit> {
     let group = &context.settings.group;
-    // A refresh that ends while it is being turned around is looked at once more.
+    // A refresh that ends while it is being rolled back is observed again.
     for _ in 0..ROLLBACK_ATTEMPTS {
         let view = observe::fleet(context.cloud, context.image, group).await;
         let view = preflight::explain_denial(context, Verb::Rollback, view).await?;
         let recorded = all_recorded(context, runs)?;
-        // An active refresh is brought back by the service, whatever the pointers say.
+        // An active refresh is rolled back by the service, whatever the pointers are.
         let pointed = match view.active_refresh() {
             Some(_) => Pointed::default(),
             None => {
@@ -483,12 +483,12 @@ fn template_gone(group: &str, id: &str, name: &str) -> Failure {
             "group {group} launches from launch template {name} ({id}), which does not exist any more"
         ))
         .hint(
-            "see the members: imagebuilder status\nmake the template anew, and give the group a version of it \
+            "see the members: imagebuilder status\ncreate the template again, and give the group a version of it \
              (aws autoscaling update-auto-scaling-group)",
         )
 }
 
-/// How often a rollback looks anew when a refresh ended under its hands.
+/// How often a rollback starts over because a refresh ended before the call.
 const ROLLBACK_ATTEMPTS: u32 = 3;
 
 /// What runs that are over recorded here of refreshes of this group, newest first.
@@ -542,7 +542,7 @@ async fn roll_back_active(
             }
             Err(error) if error.kind == Kind::Denied => {
                 return Err(Exit::Refused
-                    .error(format!("refresh {} of group {group} may not be rolled back by you, and goes on", active.id))
+                    .error(format!("you are not allowed to roll back refresh {} of group {group}, which continues", active.id))
                     .hint("allow autoscaling:RollbackInstanceRefresh to the caller that `imagebuilder doctor` names")
                     .because(error)
                     .into());
@@ -555,7 +555,7 @@ async fn roll_back_active(
     let run =
         run_of(context, view, active, recorded.as_ref(), Direction::Back).with_context(|| {
             format!(
-                "refresh {} goes to no numbered version of the group's template",
+                "refresh {} has no numbered version of the group's template as its target",
                 active.id
             )
         })?;
@@ -578,7 +578,7 @@ async fn roll_back_active(
             }
             Rollback::Detached(why) => still_running(context, &why),
         },
-        // It was faster than our call: go back from where it ended.
+        // It ended before our call: roll back from its final state.
         Finish::Proven | Finish::Unproven(_) => Ok(None),
         finish => conclude(context, &run, finish, ledger).await.map(Some),
     }
@@ -586,11 +586,11 @@ async fn roll_back_active(
 
 /// Whether a fleet that the service rolled back is really back.
 enum Rollback {
-    /// It is: in words.
+    /// It is: as text.
     Verified(String),
     /// It is not proven: why.
     Unverified(String),
-    /// We stopped looking.
+    /// We stopped watching.
     Detached(String),
 }
 
@@ -605,7 +605,7 @@ async fn verify_rollback(context: &RollContext<'_>, run: &RefreshRun) -> Result<
     Ok(match drive::prove(context, previous, run.limits).await? {
         Finish::Proven => Rollback::Verified(format!("all members are back on {to}")),
         Finish::Unproven(flaws) => Rollback::Unverified(format!(
-            "not every member is proven to be back on {to}: {flaws}"
+            "not every member is verified to be back on {to}: {flaws}"
         )),
         Finish::Missing(what) => Rollback::Unverified(what),
         Finish::Detached(why) => Rollback::Detached(why),
@@ -614,7 +614,7 @@ async fn verify_rollback(context: &RollContext<'_>, run: &RefreshRun) -> Result<
     })
 }
 
-/// Turns the end of a drive into pointers, words and an exit code.
+/// Turns the end of a watch into pointers, messages and an exit code.
 async fn conclude(
     context: &RollContext<'_>,
     run: &RefreshRun,
@@ -638,7 +638,7 @@ async fn conclude(
         },
         Finish::Unproven(flaws) => Exit::Unverified
             .error(format!(
-                "refresh {refresh} of group {group} is finished, but the fleet is not proven: {flaws}"
+                "refresh {refresh} of group {group} is finished, but the fleet is not verified: {flaws}"
             ))
             .hint(match run.direction {
                 Direction::Forward => {
@@ -683,7 +683,7 @@ fn still_running<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
     let group = &context.settings.group;
     Err(Exit::WatchTimedOut
         .error(format!(
-            "stopped watching group {group}, which goes on by itself: {why}"
+            "stopped watching group {group}, whose refresh continues: {why}"
         ))
         .hint(show::detached(group))
         .into())

@@ -1,7 +1,7 @@
 //! Proves a finished roll: a view of the fleet and what is expected in, its flaws out.
 //!
-//! Pure: it must not look or wait. "Successful" is the service's word for having replaced what it
-//! meant to; protected, standby and retained members survive it, and so does a sick target.
+//! Pure: it makes no calls and does not wait. "Successful" only means that the service replaced what it
+//! meant to; protected, standby and retained members survive it, and so does an unhealthy target.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) struct Flaw {
 /// Whether waiting can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
-    /// It may come right: something is still coming, leaving, or being checked.
+    /// It may be resolved by waiting: something is still launching, terminating, or being checked.
     Settling,
     /// It will not change by itself.
     Lasting,
@@ -142,8 +142,8 @@ fn saved_elsewhere(view: &FleetView, target: &Target) -> Option<String> {
     }
 }
 
-/// The first thing that is wrong with one member. `records` tells whether this group's boxes keep
-/// registry records, so that a box without one is conspicuous.
+/// The first flaw of one member. `records` is whether this group's instances keep
+/// registry records, so that an instance without one is conspicuous.
 fn flaw_of(
     member: &Member,
     view: &FleetView,
@@ -153,7 +153,7 @@ fn flaw_of(
     let matching = member.runs(&target.template_id, target.version);
     match &member.lifecycle {
         Lifecycle::InService => {}
-        // Whatever leaves serves nobody any more, and a new instance that waits in standby breaks no promise.
+        // A terminating instance serves no traffic, and a new instance in standby was not promised to.
         Lifecycle::Leaving(_) => return None,
         Lifecycle::Standby if matching => return None,
         Lifecycle::Standby => {
@@ -217,7 +217,7 @@ fn flaw_of(
         let word = verdict_text(record.verdict);
         let colon = if record.reason.is_empty() { "" } else { ": " };
         return Some((
-            format!("calls itself {word}{colon}{}", record.reason),
+            format!("reports {word}{colon}{}", record.reason),
             Nature::Settling,
         ));
     }
@@ -241,26 +241,26 @@ pub(crate) fn verdict_text(verdict: Verdict) -> &'static str {
     }
 }
 
-/// Looks in a row, good and hopeless ones.
+/// Consecutive polls without flaws, and with lasting ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rounds {
     good: u32,
     hopeless: u32,
 }
 
-/// What a look at a finished fleet leads to.
+/// What a poll of a finished fleet leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verification {
-    /// Look again.
+    /// Poll again.
     Again,
-    /// Every member was in order often enough in a row.
+    /// Every member was healthy in enough consecutive polls.
     Proven,
     /// It is not going to be.
     GiveUp,
 }
 
 impl Rounds {
-    /// Counts one look. A lasting flaw has to be seen as often as a good fleet has to: the
+    /// Counts one poll. A lasting flaw has to be seen as often as a healthy fleet has to: the
     /// service's answers are not always from the same moment.
     pub(crate) fn observe(
         &mut self,
@@ -277,7 +277,7 @@ impl Rounds {
         self.hopeless = if hopeless { self.hopeless + 1 } else { 0 };
         if self.good >= rounds {
             Verification::Proven
-        // A look that found nothing wrong is no reason to give up, however late it is.
+        // A poll that found no flaw is no reason to give up, however late it is.
         } else if self.hopeless >= rounds || (verified >= limit && !flaws.is_empty()) {
             Verification::GiveUp
         } else {
@@ -285,7 +285,7 @@ impl Rounds {
         }
     }
 
-    /// Good looks in a row so far.
+    /// Consecutive polls without flaws so far.
     pub(crate) fn good(&self) -> u32 {
         self.good
     }
@@ -297,7 +297,7 @@ mod tests {
     use super::super::view::TargetHealth;
     use super::*;
 
-    /// A fleet of three that runs `target()` and is in order.
+    /// A healthy fleet of three that runs `target()`.
     fn proven() -> FleetView {
         sample::fleet(3, 8, "ami-2")
     }
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_in_order_has_no_flaws() {
+    fn a_healthy_fleet_has_no_flaws() {
         assert_eq!(texts(&proven()), [""; 0]);
         let mut empty = proven();
         empty.members.clear();
@@ -400,7 +400,7 @@ mod tests {
                     record.verdict = Verdict::Unfit;
                     record.reason = "orders: 503".into();
                 },
-                "i-1 calls itself unfit: orders: 503",
+                "i-1 reports unfit: orders: 503",
                 Nature::Settling,
             ),
             (
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_no_promise_is_no_flaw() {
+    fn terminating_and_new_standby_members_are_no_flaw() {
         let mut view = proven();
         view.members
             .push(sample::member("i-8", 8, "ami-2", "Terminating"));
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_whose_boxes_keep_no_records_is_not_asked_for_any() {
+    fn a_group_without_records_needs_none() {
         let mut view = proven();
         for member in &mut view.members {
             member.record = None;
@@ -466,7 +466,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[test]
-    fn proof_takes_good_looks_in_a_row_and_hope_takes_time() {
+    fn verification_takes_consecutive_polls_or_the_time_limit() {
         let flaw = |nature| Flaw {
             instance: Some(sample::instance("i-1")),
             what: "x".into(),

@@ -5,7 +5,7 @@
 //! instance or group, nor `$Default` and `$Latest`; the newest ones stay in any case. EC2 allows 10,000 versions a template
 //! ([quotas](https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/launch-template-restrictions.html)).
 //!
-//! It is housekeeping: what goes wrong with it is shown, and changes no outcome.
+//! It is housekeeping: its failures are shown, and change no outcome.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -22,7 +22,7 @@ const TEMPLATE_TAG: &str = "aws:ec2launchtemplate:id";
 /// And the one with the number of the version.
 const VERSION_TAG: &str = "aws:ec2launchtemplate:version";
 
-/// Which of `made`, versions of one template that runs of ours made, may be deleted: all but the `keep` newest, and those
+/// Which of `made`, versions of one template that our runs made, may be deleted: all but the `keep` newest, and those
 /// that are `in_use`. Oldest first.
 fn unused(
     made: &BTreeSet<Owned<TemplateRef>>,
@@ -204,7 +204,7 @@ mod tests {
             (&[1, 2, 3], &[], 3, &[]),
             (&[1, 2, 3, 9, 10], &[10], 2, &[1, 2, 3]),
             (&[1, 2, 3, 9, 10], &[2, 10], 2, &[1, 3]),
-            // Nothing of others goes, whatever its number.
+            // Versions made by others are never deleted, whatever their number.
             (&[4, 6, 8], &[8], 1, &[4, 6]),
         ] {
             let in_use = in_use.iter().copied().collect();
@@ -216,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_in_use_goes_and_all_else_but_the_newest_does(
+        fn everything_unused_but_the_newest_is_deleted(
             ours in proptest::collection::btree_set(1_u64..40, 0..20),
             in_use in proptest::collection::btree_set(1_u64..40, 0..10),
             keep in 0_usize..8,

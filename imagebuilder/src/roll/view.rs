@@ -1,4 +1,4 @@
-//! The fleet as one look found it: plain data for [`plan`](super::plan), [`watch`](super::watch)
+//! The fleet as one observation found it: plain data for [`plan`](super::plan), [`watch`](super::watch)
 //! and [`verify`](super::verify).
 //!
 //! Nothing here decides or acts; [`observe`](super::observe) puts it together.
@@ -34,11 +34,11 @@ pub(crate) struct FleetView {
     pub(crate) target_groups: Vec<String>,
     /// Whether anything is attached whose health checks count under [`HealthSource::LoadBalancer`].
     pub(crate) has_traffic_source: bool,
-    /// How long a leaving member keeps its open connections: the longest deregistration delay of the target groups, in seconds.
+    /// How long a terminating member keeps its open connections: the longest deregistration delay of the target groups, in seconds.
     pub(crate) drain_seconds: u32,
     /// Whether the group keeps a warm pool.
     pub(crate) warm_pool: bool,
-    /// Every member, leaving ones included.
+    /// Every member, terminating ones included.
     pub(crate) members: Vec<Member>,
     /// The refresh that is active now, else the newest one the service remembers.
     pub(crate) refresh: Option<Refresh>,
@@ -52,7 +52,7 @@ impl FleetView {
             .filter(|refresh| !refresh.status.is_over())
     }
 
-    /// Whether a hook holds every new box until something says it may serve.
+    /// Whether a hook holds every new instance until it is completed.
     pub(crate) fn has_launch_hook(&self) -> bool {
         self.hooks
             .iter()
@@ -72,7 +72,7 @@ pub(crate) enum Launches {
     Template(TemplateUse),
     /// A mixed instances policy.
     Mixed {
-        /// Which of its features is the one a refresh cannot cope with, in AWS's own words.
+        /// Which of its features a refresh cannot handle.
         feature: MixedFeature,
     },
     /// A launch template that was deleted.
@@ -97,14 +97,14 @@ pub(crate) struct TemplateUse {
     pub(crate) versions: Vec<TemplateVersion>,
     /// Whether EC2 can still launch the image of the version the group is on.
     pub(crate) saved_image: Launchable,
-    /// The number `$Latest` stands for.
+    /// The number of `$Latest`.
     pub(crate) latest: u64,
-    /// The number `$Default` stands for.
+    /// The number of `$Default`.
     pub(crate) default: u64,
 }
 
 impl TemplateUse {
-    /// The number the saved version stands for right now.
+    /// The number of the saved version right now.
     pub(crate) fn number(&self) -> u64 {
         match self.saved {
             SavedVersion::Number(number) => number,
@@ -126,19 +126,19 @@ impl TemplateUse {
 pub(crate) struct Member {
     /// The instance.
     pub(crate) instance: InstanceId,
-    /// AWS's own word for where it is in its life.
+    /// Its lifecycle state.
     pub(crate) lifecycle: Lifecycle,
     /// `Healthy` or `Unhealthy`, as the group has it.
     pub(crate) healthy: bool,
     /// The launch template and version it was launched from, if it was.
     pub(crate) template: Option<TemplateRef>,
-    /// The image EC2 says it runs; the group's own answer does not say.
+    /// The image that EC2 reports; the group does not report it.
     pub(crate) image: Option<ImageId>,
     /// Protected from scale-in.
     pub(crate) protected: bool,
     /// Its health in every attached target group that knows it.
     pub(crate) targets: Vec<TargetHealth>,
-    /// What its agent says of it, when it keeps a record.
+    /// What its agent reports, when it keeps a record.
     pub(crate) record: Option<RecordView>,
 }
 
@@ -151,16 +151,16 @@ impl Member {
     }
 }
 
-/// What a member's agent says of it.
+/// What a member's agent reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordView {
     /// Its judgement.
     pub(crate) verdict: Verdict,
-    /// Its reason, empty while all is well.
+    /// Its reason, empty while it is fit.
     pub(crate) reason: String,
     /// The image the agent found itself on.
     pub(crate) image: String,
-    /// The agent's own version; empty from one that did not say.
+    /// The agent's own version; empty when it was not reported.
     pub(crate) agent: String,
 }
 
@@ -172,7 +172,7 @@ pub(crate) const OURS: &str = "imagebuilder:";
 pub(crate) enum Launchable {
     /// It can.
     Yes,
-    /// Not now; AWS's own word for why.
+    /// Not now; AWS's name of the image's state.
     Not(String),
     /// EC2 does not know it, or does not show it to this account.
     Unknown,

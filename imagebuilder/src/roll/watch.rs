@@ -1,6 +1,6 @@
 //! Decides what to do about a refresh that is under way: its view and the time in, the next step out.
 //!
-//! Pure: it must not look, act or wait. The machine it makes is drawn in `docs/roll.md`.
+//! Pure: it makes no calls and does not wait. Its state machine is drawn in `docs/roll.md`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::exit::Exit;
 /// What is to be done next about a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nothing but to look again; what is being waited for, for people.
+    /// Only poll again; with what is being waited for, as text.
     Poll(String),
     /// Run the smoke test: this percentage of the fleet is new.
     Test(u32),
@@ -21,9 +21,9 @@ pub(crate) enum Next {
     Stop(Cause),
     /// The service is done: prove it, member by member.
     Verify,
-    /// It is over, and not well.
+    /// It is over, and did not succeed.
     End(Ending),
-    /// Watched long enough; the refresh goes on without us.
+    /// The time limit is reached; the refresh continues without us.
     Detach,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Next {
 pub(crate) enum Cause {
     /// So many instances of the new version were lost, or could not be launched, by its own fault.
     Lost(Vec<Lost>),
-    /// The smoke test failed, and what it said last.
+    /// The smoke test failed, with its last line.
     SmokeTest(String),
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Progress {
     pub(crate) stopped: Option<Cause>,
 }
 
-/// What one look at a refresh found.
+/// What one poll of a refresh found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'a> {
     /// The refresh.
@@ -67,7 +67,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) lost: &'a [Lost],
     /// The group's desired capacity.
     pub(crate) desired: u32,
-    /// Which way it goes. What is on its way back is never turned around.
+    /// Its direction. A rollback is never itself rolled back.
     pub(crate) direction: Direction,
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn waiting_for(refresh: &Refresh) -> String {
 
 /// The exit code for an ending, in the light of why we stopped it, if we did.
 ///
-/// A failed rollback outweighs its cause: that fleet needs somebody now.
+/// A failed rollback outweighs its cause: that fleet needs an operator now.
 pub(crate) fn exit(ending: Ending, stopped: Option<&Cause>) -> Exit {
     match (ending, stopped) {
         (Ending::RollbackFailed, _) => Exit::RollbackFailed,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_s_explanation_is_shown_as_it_is() {
+    fn the_services_explanation_is_shown_verbatim() {
         let mut refresh = sample::refresh("InProgress");
         refresh.percent = 33;
         refresh.reason =
@@ -291,7 +291,7 @@ mod tests {
             &fresh,
             Direction::Forward,
         ));
-        // What somebody else did, however often, is none of the image's.
+        // What others did, however often, is not the image's fault.
         let others = [
             Reason::ScaledIn,
             Reason::Replaced,
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smoke_test_runs_once_at_each_checkpoint_reached_and_while_baking() {
+    fn the_smoke_test_runs_once_per_checkpoint_and_while_baking() {
         let decide = |status: &str, percent, tested| {
             let mut refresh = sample::refresh(status);
             refresh.percent = percent;

@@ -54,7 +54,7 @@ fn refused(action: &Action, output: &std::process::Output) {
     assert!(said.contains(name), "{name}: {said}");
     assert!(said.contains("refused by preflight"), "{name}: {said}");
     if action.need == Need::Optional {
-        let line = format!("denied, and done without: {name}");
+        let line = format!("denied and not required: {name}");
         assert!(said.contains(&line), "{name}: {said}");
     }
 }

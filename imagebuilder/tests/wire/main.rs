@@ -1,7 +1,7 @@
 //! Whole bakes by real Packer over the real wire, against the rehearsal cloud with puppets for instances.
 //!
 //! Puppets have no SSH, so the template is the built-in one with `communicator = "none"`; everything else is as it is
-//! for a user. The test plays the agent: it writes the registry record that a booted box would write.
+//! for a user. The test plays the agent: it writes the registry record that a booted instance would write.
 //!
 //! The rehearsal binary is `REHEARSAL_BIN`, or `rehearsal` beside the binary under test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -225,7 +225,7 @@ async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
     assert!(output.stdout.is_empty());
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(
-        message.contains("the agent says unfit: as the test says"),
+        message.contains("the agent reports unfit: as the test says"),
         "{message}"
     );
     assert_eq!(fixture.census().await, BTreeSet::new());

@@ -114,7 +114,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn an_agent_that_the_channel_would_take_off_a_box_is_not_baked() {
+async fn an_agent_that_the_channel_would_replace_is_not_baked() {
     let shop = Shop::new().await;
     assert_eq!(shop.admitted(SignedDuration::ZERO).await, Ok(None));
 
@@ -172,7 +172,7 @@ async fn a_build_for_another_machine_is_not_baked() {
 }
 
 #[tokio::test]
-async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_is_not() {
+async fn root_and_settings_are_inputs_but_daily_metadata_is_not() {
     let shop = Shop::new().await;
     let facts = Facts::of_no_bake(ImageId::parse("ami-1").unwrap());
     let digest = |staging: &Staging, config: &Config| {
@@ -236,7 +236,7 @@ async fn root_and_settings_are_inputs_of_the_image_and_the_metadata_of_the_day_i
 }
 
 #[tokio::test]
-async fn a_root_newer_than_the_one_known_here_goes_along_as_history() {
+async fn a_newer_root_is_staged_as_history() {
     let shop = Shop::new().await;
     let known = std::fs::read(shop.session.known_path()).unwrap();
     shop.session.rotate(&[], true).await.unwrap();

@@ -124,7 +124,7 @@ fn promoting_gives_every_architecture_new_waves() {
 }
 
 #[test]
-fn what_leads_back_to_a_withdrawn_release_leads_on() {
+fn withdrawn_rollback_targets_are_replaced() {
     let mut targets = none();
     for version in ["1.0.0", "1.1.0", "1.2.0"] {
         targets = done(publish(&targets, &new(version)));
@@ -135,7 +135,7 @@ fn what_leads_back_to_a_withdrawn_release_leads_on() {
         .unwrap();
     assert_eq!(
         edit.notes,
-        ["boxes on imagebuilder-agent-1.2.0-x86_64, which led back to 1.1.0, now go to 1.0.0"]
+        ["instances on imagebuilder-agent-1.2.0-x86_64, which led back to 1.1.0, now go to 1.0.0"]
     );
     let entry = entries(&edit.targets).pop().unwrap();
     assert_eq!(
@@ -162,17 +162,17 @@ fn what_a_newer_tool_wrote_stays() {
 }
 
 #[test]
-fn an_older_release_is_published_with_a_word() {
+fn an_older_release_is_published_with_a_warning() {
     let targets = done(publish(&none(), &new("1.1.0")));
     let notes = publish(&targets, &new("1.0.0")).unwrap().unwrap().notes;
     assert_eq!(
         notes,
-        ["stable carries 1.1.0, which is newer: boxes never go back to 1.0.0 by themselves"]
+        ["stable carries 1.1.0, which is newer: instances never go back to 1.0.0 by themselves"]
     );
 }
 
 #[test]
-fn refusals_say_why_and_what_to_do() {
+fn refusals_have_a_reason_and_a_hint() {
     let mut targets = none();
     for version in ["1.0.0", "1.1.0"] {
         targets = done(publish(&targets, &new(version)));

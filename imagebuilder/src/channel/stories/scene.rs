@@ -30,7 +30,7 @@ const BEGIN: &str = "2026-11-21T08:00:00Z";
 pub(super) enum Cut {
     /// The write was asked for and did not happen.
     Before,
-    /// The write happened and nobody heard of it.
+    /// The write happened and its answer was lost.
     After,
 }
 
@@ -99,7 +99,7 @@ pub(super) struct Scene {
     pub(super) first: Option<Bytes>,
     pub(super) channel: Channel,
     pub(super) now: Timestamp,
-    /// Who says what the caller may do.
+    /// The simulated permissions of the caller.
     pub(super) fake: Fake,
     pub(super) output: Output,
 }
@@ -147,7 +147,7 @@ impl Scene {
         KeySource::File(path)
     }
 
-    /// The key leaves, its public half stays.
+    /// The private key is removed, its public half stays.
     pub(super) fn take_away(&self, name: &str) {
         std::fs::rename(
             self.at().join(format!("keys/{name}.pem")),
@@ -194,7 +194,7 @@ impl Scene {
         self
     }
 
-    /// What a box that was given the first root sees, with every target at hand and whole.
+    /// What an instance that was given the first root sees, with every target at hand and whole.
     pub(super) async fn reader(&self) -> anyhow::Result<Verified> {
         let known = self
             .first

@@ -4,7 +4,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 
 use crate::cloud::{CloudError, Kind};
 
-/// Turns any SDK error into ours. `operation` names what was attempted and on which id.
+/// Turns any SDK error into a [`CloudError`]. `operation` names what was attempted and on which id.
 pub(super) fn failed<E, R>(
     operation: impl Into<String>,
 ) -> impl FnOnce(SdkError<E, R>) -> CloudError
@@ -42,7 +42,7 @@ pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     causes.join(": ")
 }
 
-/// A failure that is ours to describe: an answer without the part we asked for.
+/// An answer without the part that was requested.
 pub(super) fn incomplete(operation: &str, missing: &str) -> CloudError {
     CloudError::new(
         Kind::Other,
@@ -52,7 +52,7 @@ pub(super) fn incomplete(operation: &str, missing: &str) -> CloudError {
     )
 }
 
-/// The kinds by EC2's, SSM's and Auto Scaling's own codes. The message is looked at only where one code has two causes:
+/// The kinds by EC2's, SSM's and Auto Scaling's codes. The message is read only where one code has two causes:
 /// the services of signature version 4 answer a wrong clock like a wrong key.
 fn kind(code: &str, message: &str) -> Kind {
     let skewed = ["Signature expired", "Signature not yet current"];

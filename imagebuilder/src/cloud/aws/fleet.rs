@@ -24,7 +24,7 @@ fn count(number: Option<i32>) -> u32 {
         .unwrap_or(0)
 }
 
-/// A count for the SDK; ours are percentages and seconds well below the limit.
+/// A count for the SDK; the ones we send are percentages and seconds well below the limit.
 fn int(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -173,7 +173,7 @@ fn hook(answer: &sdk::LifecycleHook) -> Option<Hook> {
             "autoscaling:EC2_INSTANCE_LAUNCHING" => HookMoment::Launching,
             _ => HookMoment::Terminating,
         },
-        // The API's default, whatever the guide's overview says.
+        // The API's default, although the guide's overview differs.
         default_result: answer.default_result().unwrap_or("ABANDON").to_owned(),
         heartbeat_seconds: count(answer.heartbeat_timeout()),
     })
@@ -236,7 +236,7 @@ fn preferences(wanted: &Preferences) -> sdk::RefreshPreferences {
         .auto_rollback(wanted.auto_rollback)
         .scale_in_protected_instances(sdk::ScaleInProtectedInstances::Ignore)
         .standby_instances(sdk::StandbyInstances::Ignore);
-    // An empty list that is sent leaves the refresh in Pending for ever.
+    // An empty list that is sent keeps the refresh in Pending for ever.
     if !wanted.checkpoints.is_empty() {
         builder = builder
             .set_checkpoint_percentages(Some(
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_warm_up_is_none() {
+    fn a_removed_warm_up_is_absent() {
         let with = |seconds| {
             let answer = sdk::AutoScalingGroup::builder()
                 .launch_configuration_name("old")

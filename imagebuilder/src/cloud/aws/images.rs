@@ -41,7 +41,7 @@ pub(super) fn tag_filter(key: &str, value: Option<&str>) -> Filter {
     }
 }
 
-/// EC2's tags as ours.
+/// EC2's tags as [`Tags`].
 pub(super) fn tags(tags: &[Tag]) -> Tags {
     tags.iter()
         .filter_map(|tag| {
@@ -53,7 +53,7 @@ pub(super) fn tags(tags: &[Tag]) -> Tags {
         .collect()
 }
 
-/// Our tags as EC2's.
+/// [`Tags`] as EC2's.
 pub(super) fn ec2_tags(tags: &Tags) -> Vec<Tag> {
     tags.iter()
         .map(|(key, value)| Tag::builder().key(key).value(value).build())

@@ -232,7 +232,7 @@ impl Instances for Ec2Instances {
             StatusChecks {
                 system_impaired: impaired(status.system_status()),
                 instance_impaired: impaired(status.instance_status()),
-                // EC2 goes on showing what is over for a week, and marks it so.
+                // EC2 keeps showing past events for a week, and marks them so.
                 events: events
                     .filter_map(|event| event.description())
                     .filter(|text| {
@@ -385,7 +385,7 @@ impl Instances for Ec2Instances {
             .ip_permissions(permission)
             .send()
             .await
-            .map_err(failed(format!("let SSH reach {group}")))?;
+            .map_err(failed(format!("allow SSH to {group}")))?;
         Ok(())
     }
 
@@ -528,7 +528,7 @@ impl Instances for Ec2Instances {
 
     async fn permitted(&self, permission: Permission, template_id: Option<&str>) -> Answer<()> {
         const PROBE: &str = "imagebuilder-preflight";
-        // A well-formed key of nobody: EC2 may look at it before it looks at permissions.
+        // A well-formed key that belongs to no one: EC2 may validate it before it checks permissions.
         const PROBE_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA imagebuilder-preflight";
         // Ids of nothing.
         const INSTANCE: &str = "i-00000000000000000";
@@ -655,7 +655,7 @@ impl Instances for Ec2Instances {
     }
 }
 
-/// EC2's way of saying yes to a dry run is an error.
+/// EC2 answers a permitted dry run with an error.
 fn dried(result: Answer<()>) -> Answer<()> {
     match result {
         Err(error) if error.code() == "DryRunOperation" => Ok(()),

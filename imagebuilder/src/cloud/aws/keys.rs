@@ -32,7 +32,7 @@ impl SigningKeys for Kms {
             .send()
             .await
             .map_err(failed(operation.as_str()))?;
-        // By what it signs with, not by its spec, which not everything that speaks KMS tells. A curve that shares the
+        // By the signing algorithms, not by the key spec, which not every KMS-compatible service reports. A curve that shares the
         // algorithm's name with P-256 is found out by the key itself.
         let algorithm = [SigningAlgorithm::EcdsaP256, SigningAlgorithm::RsaPss]
             .into_iter()

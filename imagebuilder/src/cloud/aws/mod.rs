@@ -1,7 +1,7 @@
 //! The real cloud, by the official SDK: the only folder that names `aws_sdk_*`.
 //!
 //! Translates requests, answers and errors; decides nothing. Endpoints, region and credentials come from the SDK's
-//! standard places, so any endpoint that speaks AWS will do.
+//! standard places, so any AWS-compatible endpoint will do.
 
 mod error;
 mod fleet;
@@ -30,7 +30,7 @@ use self::timeouts::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, IMDS_TIMEOUT};
 use super::Cloud;
 use crate::exit::Exit;
 
-/// An account and region, with credentials that were found; no service was spoken to yet.
+/// An account and region, with credentials that were found; no service has been called yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     /// The region's name.
@@ -39,7 +39,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// All services that a command speaks to.
+    /// All services that a command calls.
     pub(crate) fn cloud(&self) -> Cloud {
         clients(self.region.clone(), None, &self.config)
     }
@@ -129,7 +129,7 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
     Ok(Account { region, config })
 }
 
-/// Refuses at once an endpoint where nobody listens: the SDK's retries would take a minute to say the same.
+/// Refuses at once an endpoint where nothing listens: the SDK's retries would take a minute to fail.
 async fn answers(endpoint: &str) -> anyhow::Result<()> {
     let refuse = |why: String| {
         Exit::Refused.error(format!("nothing answers at the endpoint {endpoint}: {why}")).hint(

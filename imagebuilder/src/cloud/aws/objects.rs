@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::error::with_causes;
 use super::timeouts::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT};
 
-/// Credentials are asked for anew this long before they end, so that none ends on its way.
+/// Credentials are renewed this long before they end, so that none ends during a request.
 const EARLY: Duration = Duration::from_secs(60);
 /// S3's own throttling is over within seconds.
 const RETRIES: RetryConfig = RetryConfig {
@@ -30,7 +30,7 @@ const RETRIES: RetryConfig = RetryConfig {
 fn choose_tls() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| {
-        // An error means that one is installed already, which serves as well.
+        // An error means that one is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }

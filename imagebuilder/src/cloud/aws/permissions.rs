@@ -100,7 +100,7 @@ pub(super) struct CloudWatch(pub(super) aws_sdk_cloudwatch::Client);
 #[async_trait]
 impl Alarms for CloudWatch {
     async fn states(&self, names: &[String]) -> Answer<BTreeMap<String, String>> {
-        // At most ten, by the service's own limit on alarms of a refresh: one page holds all.
+        // At most ten, by the service's own limit on alarms of a refresh: one page lists all.
         let answer = self
             .0
             .describe_alarms()
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decision_that_lacks_context_is_none() {
+    fn a_decision_that_lacks_context_is_unknown() {
         use PolicyEvaluationDecisionType::{Allowed, ExplicitDeny, ImplicitDeny};
         let missing = ["ec2:ResourceTag/team".to_owned()];
         assert_eq!(decided(&Allowed, &missing), Simulated::Allowed);

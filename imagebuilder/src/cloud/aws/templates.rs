@@ -122,7 +122,7 @@ impl LaunchTemplates for Ec2Templates {
         .ok_or_else(|| incomplete(&operation, "version number"))
     }
 
-    /// The call succeeds as a whole and says of each version how it went:
+    /// The call succeeds as a whole and reports the result of each version:
     /// [DeleteLaunchTemplateVersions](https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteLaunchTemplateVersions.html).
     async fn delete_version(&self, version: &Owned<TemplateRef>) -> Answer<()> {
         let operation = format!("delete {version}");

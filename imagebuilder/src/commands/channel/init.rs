@@ -71,7 +71,7 @@ impl Init {
             Made::Nothing(verified) => {
                 answer.changed = false;
                 answer.versions = Some(Versions::of(verified));
-                step.done("nothing to do: it is there");
+                step.done("nothing to do: it exists");
             }
             Made::Published(verified) => {
                 answer.versions = Some(Versions::of(verified));
@@ -81,8 +81,8 @@ impl Init {
                     known.display()
                 ));
                 if made_here {
-                    output.info("take the private root keys offline now, each to another keeper: they are needed again only by `channel rotate-root`. Their *.pub.pem stay here");
-                    output.info("whoever holds the targets key decides what boxes run; whoever holds the online key only that they hear of it in time");
+                    output.info("take the private root keys offline now, each to another holder: they are needed again only by `channel rotate-root`; their *.pub.pem stay here");
+                    output.info("the targets key decides what instances run; the online key only lets them learn of it in time");
                 }
                 output.info("next: `imagebuilder channel publish BINARY`, and `imagebuilder channel refresh` every hour from cron");
             }
@@ -136,7 +136,7 @@ fn to_generate(configured: &Keys, folder: &Path) -> anyhow::Result<(Keys, Vec<Pa
     if files.is_empty() {
         return Err(Exit::Usage
             .error(format!("[channel.keys] names no file in {}", folder.display()))
-            .hint("name the folder that they lie in, or leave [channel.keys] out for a set of fresh keys")
+            .hint("name the folder that contains them, or remove [channel.keys] for a set of fresh keys")
             .into());
     }
     Ok((keys, files))

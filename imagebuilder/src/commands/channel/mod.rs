@@ -1,4 +1,4 @@
-//! `imagebuilder channel`: the signed channel that boxes take new agents from; one file a verb.
+//! `imagebuilder channel`: the signed channel that instances take new agents from; one file a verb.
 
 mod init;
 mod promote;
@@ -31,11 +31,11 @@ enum Verb {
     Publish(publish::Publish),
     /// Put a published release into a channel, or change its waves there.
     Promote(promote::Promote),
-    /// Take a release back; boxes on it go back to another one, or stay.
+    /// Take a release back; instances on it go back to another one, or stay.
     Withdraw(withdraw::Withdraw),
-    /// Sign snapshot and timestamp anew with the online key; for cron.
+    /// Sign snapshot and timestamp again with the online key; for cron.
     Refresh(refresh::Refresh),
-    /// Change keys and thresholds to what the configuration says, or renew the root of trust.
+    /// Change keys and thresholds to those of the configuration, or renew the root of trust.
     RotateRoot(rotate_root::RotateRoot),
     /// Show releases, waves, keys and expiries, all of it verified.
     Show(show::Show),

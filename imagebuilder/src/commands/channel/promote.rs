@@ -69,7 +69,7 @@ impl Promote {
         step.done(if outcome.changed {
             format!("{}, from {start}", waves.as_ref().unwrap_or(&default))
         } else {
-            "nothing to do: it is there".to_owned()
+            "nothing to do: it exists".to_owned()
         });
         if output.wants_json() {
             output.json(&Answer {

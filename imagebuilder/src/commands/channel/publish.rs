@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::ids::ChannelName;
 
-/// A binary says its version at once or not at all.
+/// A binary prints its version at once or not at all.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest binary, in bytes: an agent has six million.
 const MOST: u64 = 256 * 1024 * 1024;
@@ -46,7 +46,7 @@ pub(crate) struct Publish {
     /// The oldest version that may update straight to it.
     #[arg(long, value_name = "VERSION")]
     min_from: Option<Version>,
-    /// No box of its channels may stay older than this, whatever hold or window says.
+    /// No instance of its channels may stay older than this, whatever hold or window is set.
     #[arg(long, value_name = "VERSION")]
     floor: Option<Version>,
     /// When its first wave begins, such as 2026-11-24T08:00:00Z; now when left out.
@@ -99,7 +99,7 @@ impl Publish {
             let shape = new.waves.as_ref().unwrap_or(&new.default_waves);
             step.done(format!("{shape}, from {}", new.start));
         } else {
-            step.done("nothing to do: it is there");
+            step.done("nothing to do: it exists");
         }
         if output.wants_json() {
             output.json(&Answer {
@@ -135,7 +135,7 @@ fn read(path: &Path) -> anyhow::Result<Bytes> {
     Ok(std::fs::read(path).map_err(failed)?.into())
 }
 
-/// The architecture: as the executable says, which must agree with what was asked; scripts say nothing.
+/// The architecture: from the executable, which must agree with the flag; scripts have none.
 fn arch(bytes: &[u8], asked: Option<&str>, config: &Config) -> anyhow::Result<String> {
     let Some(found) = elf_arch(bytes) else {
         let of_image = match config.image.arch {
@@ -172,12 +172,12 @@ fn elf_arch(bytes: &[u8]) -> Option<Result<&'static str, u16>> {
     })
 }
 
-/// The last word of the first line that `BINARY --version` says.
+/// The last word of the first line that `BINARY --version` prints.
 async fn ask_version(binary: &Path) -> anyhow::Result<Version> {
     let refuse = |why: String| {
         Exit::Refused
             .error(format!("{} --version {why}", binary.display()))
-            .hint("it has to run here to be asked; for another architecture, say --version V")
+            .hint("it has to run here to print its version; for another architecture, pass --version V")
     };
     let program =
         std::fs::canonicalize(binary).with_context(|| format!("find {}", binary.display()))?;
@@ -188,7 +188,11 @@ async fn ask_version(binary: &Path) -> anyhow::Result<Version> {
         .output();
     let output = match tokio::time::timeout(VERSION_TIMEOUT, asked).await {
         Err(_) => {
-            return Err(refuse(format!("said nothing for {} s", VERSION_TIMEOUT.as_secs())).into());
+            return Err(refuse(format!(
+                "printed nothing for {} s",
+                VERSION_TIMEOUT.as_secs()
+            ))
+            .into());
         }
         Ok(Err(error)) => return Err(refuse("cannot be run".to_owned()).because(error).into()),
         Ok(Ok(output)) => output,
@@ -202,7 +206,8 @@ async fn ask_version(binary: &Path) -> anyhow::Result<Version> {
         .next()
         .and_then(|line| line.split_whitespace().last())
         .unwrap_or_default();
-    Ok(Version::parse(word).map_err(|_| refuse(format!("said `{word}`, which is no version")))?)
+    Ok(Version::parse(word)
+        .map_err(|_| refuse(format!("printed `{word}`, which is not a version")))?)
 }
 
 #[cfg(test)]
@@ -210,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_executable_says_its_machine() {
+    fn an_executable_names_its_machine() {
         let mut header = b"\x7fELF\x02\x01\x01".to_vec();
         header.resize(64, 0);
         assert_eq!(elf_arch(&header), Some(Err(0)));

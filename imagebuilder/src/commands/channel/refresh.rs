@@ -13,7 +13,7 @@ use crate::exit::Exit;
 /// Arguments of `channel refresh`.
 #[derive(Debug, Args)]
 pub(crate) struct Refresh {
-    /// Also sign the targets anew, with the targets keys, as they are: before they expire.
+    /// Also sign the targets again, unchanged, with the targets keys: before they expire.
     #[arg(long)]
     targets: bool,
 }
@@ -31,7 +31,7 @@ impl Refresh {
         let config = context.config()?;
         let session = ChannelSession::open(context, &config, Access::Write).await?;
         let output = &context.output;
-        let step = output.step("refresh", format!("sign {} anew", session.place()));
+        let step = output.step("refresh", format!("sign {} again", session.place()));
         let is = session.refresh(self.targets).await?;
         let (role, next) = next_expiry(&is);
         step.done(format!("good until {next}, when {role} expires"));

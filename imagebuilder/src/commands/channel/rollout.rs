@@ -17,5 +17,5 @@ pub(super) fn shape(text: &str, channel: &Channel) -> Result<Shape, Failure> {
     Shape::named(text, &channel.waves).map_err(|why| Exit::Usage.error(format!("--waves: {why}")))
 }
 
-/// What a new rollout gets when nobody said.
+/// The waves of a new rollout without `--waves`.
 pub(super) const DEFAULT_WAVES: &str = "default";

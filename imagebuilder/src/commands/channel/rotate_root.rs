@@ -19,7 +19,7 @@ use crate::output::Output;
 
 /// Arguments of `channel rotate-root`.
 ///
-/// The configuration says what is to be; a key that signs now and is no longer named there is given with --old-key.
+/// The configuration names the new keys; a key that signs now and is no longer named there is given with --old-key.
 /// Without enough signatures a draft is left, to be carried to the other keys: sign it there with --sign, bring it back,
 /// and run the same again.
 #[derive(Debug, Args)]
@@ -190,7 +190,7 @@ impl RotateRoot {
     }
 }
 
-/// Tells what a draft is and where it has to go.
+/// Reports what a draft changes and who has to sign it.
 pub(super) fn report_draft(
     output: &Output,
     path: &Path,
@@ -202,7 +202,7 @@ pub(super) fn report_draft(
         output.info(line);
     }
     output.info(format!(
-        "{} signed; these may still: {}",
+        "{} signed; these may still sign: {}",
         draft.signatures.len(),
         missing.join(", ")
     ));

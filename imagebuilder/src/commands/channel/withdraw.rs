@@ -16,10 +16,10 @@ use crate::exit::Exit;
 pub(crate) struct Withdraw {
     /// The release, for every architecture and in every channel.
     version: Version,
-    /// Why, for whoever reads a box's log.
+    /// The reason, for readers of an instance's log.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// The older release that boxes on it go back to; without it they stay until a newer one comes.
+    /// The older release that instances on it go back to; without it they stay until a newer one comes.
     #[arg(long, value_name = "VERSION")]
     rollback_to: Option<Version>,
 }
@@ -48,8 +48,8 @@ impl Withdraw {
             .await?;
         step.done(match (outcome.changed, back) {
             (false, _) => "nothing to do: it is withdrawn".to_owned(),
-            (true, Some(back)) => format!("boxes on it go back to {back}"),
-            (true, None) => "boxes on it stay until a newer release comes".to_owned(),
+            (true, Some(back)) => format!("instances on it go back to {back}"),
+            (true, None) => "instances on it stay until a newer release comes".to_owned(),
         });
         if output.wants_json() {
             output.json(&Answer {

@@ -19,7 +19,7 @@ pub(crate) struct Pace {
     pub(crate) seconds: u64,
 }
 
-/// What one box is taken to need from launch to InService, for the estimate only: a Debian box is
+/// What one instance is taken to need from launch to InService, for the estimate only: a Debian instance is
 /// through its boot and a short gate in about this time on common types.
 pub(super) const BOOT_ESTIMATE_SECONDS: u64 = 90;
 

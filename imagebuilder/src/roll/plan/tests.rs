@@ -72,7 +72,7 @@ fn a_plain_fleet_gets_a_new_version_made_from_its_own() {
 }
 
 #[test]
-fn every_refusal_names_the_fact_and_the_cure() {
+fn every_refusal_names_its_reason_and_hint() {
     let cases: [(Spoil, &str, &str); 15] = [
         (
             |view| view.launches = Launches::Configuration { name: "old".into() },
@@ -240,14 +240,14 @@ fn an_image_that_cannot_be_launched_or_trusted_is_refused() {
     let unproven = |goal: &mut Goal| goal.gate = GateVerdict::None;
     assert_eq!(
         refused(decide(unproven, &[])).reason,
-        "image ami-2 has no tag imagebuilder:verdict=fit: no gate has proven it"
+        "image ami-2 has no tag imagebuilder:verdict=fit: it has no gate verdict"
     );
     let plan = planned(decide(unproven, &[Consent::Unproven]));
-    assert_eq!(plan.warnings, ["image ami-2 never passed a gate"]);
+    assert_eq!(plan.warnings, ["image ami-2 has no gate verdict"]);
 }
 
 #[test]
-fn an_active_refresh_is_refused_with_its_id_and_an_ended_one_is_not() {
+fn an_active_refresh_is_refused_but_an_ended_one_is_not() {
     for (status, active) in [
         ("Pending", true),
         ("InProgress", true),
@@ -287,7 +287,7 @@ fn nothing_to_do_takes_the_saved_version_and_every_member() {
         decide(&empty, &[]),
         Decision::NothingToDo(sample::target(7, "ami-2"))
     );
-    // One on its way out is nobody's business any more.
+    // A terminating member does not count.
     let mut leaving = same.clone();
     leaving
         .members
@@ -322,7 +322,7 @@ fn an_empty_fleet_still_gets_its_version_saved() {
 }
 
 #[test]
-fn a_version_of_ours_is_used_again_when_it_differs_in_nothing_but_the_image() {
+fn our_version_is_reused_when_only_its_image_differs() {
     let with = |change: fn(&mut TemplateUse)| {
         let mut view = fleet();
         let template = sample::template(&mut view);
@@ -354,7 +354,7 @@ fn a_version_of_ours_is_used_again_when_it_differs_in_nothing_but_the_image() {
 }
 
 #[test]
-fn a_known_version_is_gone_back_to_as_it_is() {
+fn a_known_version_is_used_for_a_rollback_unchanged() {
     let mut goal = sample::goal("ami-0");
     goal.version = Some(6);
     let back = plan(&fleet(), &goal, &sample::settings(""), &[]);
@@ -373,7 +373,7 @@ fn pinning_takes_the_number_the_members_run() {
         let mut view = fleet();
         let template = sample::template(&mut view);
         template.saved = SavedVersion::Latest;
-        // Somebody made version 8 meanwhile; nobody runs it.
+        // Version 8 was made meanwhile; no member runs it.
         template
             .versions
             .push(sample::version(8, "ami-1", "by hand"));
@@ -399,7 +399,7 @@ fn pinning_takes_the_number_the_members_run() {
 }
 
 #[test]
-fn a_one_way_trip_is_taken_knowingly_and_never_with_auto_rollback() {
+fn an_irreversible_roll_needs_consent_and_no_auto_rollback() {
     let view = spoiled(|view| sample::template(view).saved = SavedVersion::Latest);
     let plan = planned(decide(&view, &[Consent::Irreversible]));
     assert!(matches!(plan.way_back, WayBack::None(_)));
@@ -407,7 +407,7 @@ fn a_one_way_trip_is_taken_knowingly_and_never_with_auto_rollback() {
 }
 
 #[test]
-fn without_auto_rollback_the_way_back_is_on_request() {
+fn without_auto_rollback_a_rollback_is_on_request() {
     let settings = sample::settings("auto_rollback = false");
     let plan = planned(plan(&fleet(), &sample::goal("ami-2"), &settings, &[]));
     assert_eq!(plan.way_back, WayBack::OnRequest(7));
@@ -416,7 +416,7 @@ fn without_auto_rollback_the_way_back_is_on_request() {
 }
 
 #[test]
-fn any_one_gate_is_enough_and_none_needs_consent() {
+fn one_gate_is_enough_and_no_gate_needs_consent() {
     let gates: [Spoil; 3] = [
         |view| view.hooks = fleet().hooks,
         |view| view.health = HealthSource::LoadBalancer,
@@ -548,15 +548,15 @@ fn percentages_become_numbers_as_the_service_rounds_them() {
 }
 
 #[test]
-fn oddities_are_told_without_stopping() {
+fn unusual_settings_are_warned_of() {
     let cases: [(Spoil, &str); 8] = [
         (
             |view| view.hooks[0].default_result = "CONTINUE".into(),
-            "lets an instance in that says nothing",
+            "lets an instance serve that never reports",
         ),
         (
             |view| view.hooks[0].heartbeat_seconds = 3600,
-            "waits 3600 s for a silent instance",
+            "waits 3600 s for an instance that never reports",
         ),
         (
             |view| view.suspended = vec!["HealthCheck".into()],
@@ -631,7 +631,7 @@ fn a_gate_is_what_can_refuse() {
 }
 
 #[test]
-fn going_to_the_saved_version_needs_no_consent_after_a_refresh_that_ended_half_way() {
+fn rolling_to_the_saved_version_after_a_failed_refresh_is_free() {
     let mut view = fleet();
     view.members[0] = sample::member("i-1", 8, "ami-2", "InService");
     let back = sample::goal("ami-1");
@@ -656,7 +656,7 @@ fn going_to_the_saved_version_needs_no_consent_after_a_refresh_that_ended_half_w
 }
 
 #[test]
-fn a_way_back_pauses_nowhere_and_needs_no_consent() {
+fn a_rollback_has_no_pauses_and_needs_no_consent() {
     let mut view = fleet();
     view.hooks.clear();
     view.health = HealthSource::Ec2;
@@ -711,7 +711,7 @@ fn a_watch_that_ends_before_the_roll_can_is_a_warning() {
 }
 
 #[test]
-fn the_ground_of_a_plan_is_the_group_and_not_its_members() {
+fn a_plans_assumptions_cover_the_group_not_its_members() {
     let first = planned(decide(&fleet(), &[]));
     let mut scaled = fleet();
     scaled.members.pop();

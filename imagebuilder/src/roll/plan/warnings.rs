@@ -1,4 +1,4 @@
-//! What is odd about a fleet without being a reason to stop.
+//! What the operator should know about a fleet although it does not prevent a roll.
 
 use super::{Direction, Pace, Sorted};
 use crate::cloud::{HealthSource, HookMoment, Preferences};
@@ -6,10 +6,10 @@ use crate::config::Settings;
 use crate::roll::view::FleetView;
 
 /// The service gives up after an hour without progress; a hook that waits longer than a third of
-/// it leaves a silent box fewer than three tries.
+/// it leaves fewer than three tries for an instance that never reports.
 const LONG_HEARTBEAT_SECONDS: u32 = 1200;
 
-/// Processes without which a sick member is not replaced.
+/// Processes without which an unhealthy member is not replaced.
 const HEALTH_PROCESSES: [&str; 2] = ["HealthCheck", "ReplaceUnhealthy"];
 
 /// Warns of a watch that would end before the roll can.
@@ -42,13 +42,13 @@ pub(super) fn warn(
     {
         if hook.default_result != "ABANDON" {
             warnings.push(format!(
-                "launch hook {} lets an instance in that says nothing (default result {})",
+                "launch hook {} lets an instance serve that never reports (default result {})",
                 hook.name, hook.default_result
             ));
         }
         if hook.heartbeat_seconds > LONG_HEARTBEAT_SECONDS {
             warnings.push(format!(
-                "launch hook {} waits {} s for a silent instance, and the service gives up after an hour",
+                "launch hook {} waits {} s for an instance that never reports, and the service gives up after an hour",
                 hook.name, hook.heartbeat_seconds
             ));
         }
@@ -56,25 +56,25 @@ pub(super) fn warn(
     for process in HEALTH_PROCESSES {
         if view.suspended.iter().any(|suspended| suspended == process) {
             warnings.push(format!(
-                "{process} is suspended: a sick member will not be replaced"
+                "{process} is suspended: an unhealthy member will not be replaced"
             ));
         }
     }
     if view.health == HealthSource::LoadBalancer && !view.has_traffic_source {
         warnings.push(
-            "the group's health type is ELB, and no load balancer is attached: it refuses nobody"
+            "the group's health type is ELB, and no load balancer is attached: no instance can fail that check"
                 .into(),
         );
     }
     if view.health == HealthSource::Ec2 && view.has_traffic_source {
         warnings.push(
-            "the group ignores its load balancer's health checks; only the last verification looks at them".into(),
+            "the group ignores its load balancer's health checks; only the last verification reads them".into(),
         );
     }
     if view.health == HealthSource::LoadBalancer && preferences.warmup_seconds < view.grace_seconds
     {
         warnings.push(format!(
-            "the warm-up of {} s ends before the grace period of {} s: an instance counts before it can be found sick",
+            "the warm-up of {} s ends before the grace period of {} s: an instance counts before its health checks do",
             preferences.warmup_seconds, view.grace_seconds
         ));
     }
@@ -94,7 +94,8 @@ pub(super) fn warn(
     }
     if !settings.auto_rollback && !matches!(direction, Direction::Back) {
         warnings.push(
-            "roll.auto_rollback is off: a failed roll stays as it is until somebody acts".into(),
+            "roll.auto_rollback is off: a failed roll is not rolled back until an operator does it"
+                .into(),
         );
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::cloud::{CloudError, Kind};
 
 #[tokio::test]
-async fn throttling_and_silence_never_end_the_watch() {
+async fn throttling_and_timeouts_never_end_the_watch() {
     let fixture = Fixture::new("");
     // The first look has to succeed: it is the plan's.
     fixture.service.state().meanwhile = Some(("start_refresh", |state| {
@@ -133,7 +133,7 @@ async fn a_version_that_came_out_wrong_is_not_rolled() {
 }
 
 #[tokio::test]
-async fn what_cannot_go_back_is_cancelled() {
+async fn an_irreversible_refresh_is_cancelled() {
     let fixture = Fixture::new("");
     fixture
         .service
@@ -154,7 +154,7 @@ async fn what_cannot_go_back_is_cancelled() {
 }
 
 #[tokio::test]
-async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
+async fn agents_reasons_are_shown_after_an_auto_rollback() {
     let fixture = Fixture::new("max_failed_launches = 0");
     fixture
         .service
@@ -167,7 +167,7 @@ async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
     ]
     .into();
     let ended = async {
-        // After the first box was lost.
+        // After the first instance was lost.
         while fixture.service.state().activities.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -185,7 +185,7 @@ async fn when_the_service_rolls_back_by_itself_the_agents_are_heard_too() {
 }
 
 #[tokio::test]
-async fn rolling_back_is_asked_again_until_it_is_heard() {
+async fn a_rollback_call_is_repeated_until_it_succeeds() {
     let fixture = Fixture::new("");
     fixture
         .service
@@ -203,7 +203,7 @@ async fn rolling_back_is_asked_again_until_it_is_heard() {
 }
 
 #[tokio::test]
-async fn a_long_watch_detaches_and_watch_goes_on() {
+async fn a_long_watch_detaches_and_watch_resumes() {
     let mut fixture = Fixture::new("");
     fixture.settings.watch_timeout = Some(Duration::ZERO);
     let ended = fixture.roll().await;
@@ -299,7 +299,7 @@ async fn killed_at_any_call_the_next_command_finishes() {
 
 /// A call that takes for ever does not hold up whoever wants to go.
 #[tokio::test]
-async fn ctrl_c_is_heard_while_the_service_is_silent() {
+async fn ctrl_c_works_while_a_call_hangs() {
     for (call, code) in [("hooks", 13), ("activities", 15)] {
         let fixture = Fixture::new("");
         fixture.service.fault(call, Fault::Hangs);
@@ -353,7 +353,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
 
 /// Row R12: what runs already, and what brings a fleet back, is warned by name before its first change and never refused.
 #[tokio::test]
-async fn what_goes_on_in_any_case_names_what_is_denied() {
+async fn verbs_that_continue_name_what_is_denied() {
     use crate::permissions::{Asked, Denial, Need, Resource, Verb, needed};
     let conditions = [Need::Targets, Need::Profile];
     for verb in [Verb::Watch, Verb::Rollback, Verb::WayBack, Verb::Prove] {
@@ -417,7 +417,7 @@ async fn what_goes_on_in_any_case_names_what_is_denied() {
 
 /// A smoke test that fails at the end starts a refresh, of a run that is known here.
 #[tokio::test]
-async fn a_watch_asks_for_the_way_back_that_it_may_start() {
+async fn a_watch_checks_permissions_of_a_possible_rollback() {
     for (roll, may) in [("", false), ("smoke_test = [\"./test\"]", true)] {
         let mut fixture = Fixture::new(roll);
         fixture.settings.watch_timeout = Some(Duration::ZERO);
@@ -494,7 +494,10 @@ async fn a_rollback_that_is_denied_is_refused_by_name() {
     fixture.service.fault("roll_back", denied("roll back"));
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 3, "{ended:?}");
-    for want in ["may not be rolled back by you", "RollbackInstanceRefresh"] {
+    for want in [
+        "you are not allowed to roll back",
+        "RollbackInstanceRefresh",
+    ] {
         assert!(ended.text.contains(want), "{ended:?}");
     }
 }

@@ -88,7 +88,7 @@ async fn health_checks_blame_the_release_over_the_whole_refresh() {
 }
 
 #[tokio::test]
-async fn a_launch_that_can_never_succeed_ends_the_roll_and_missing_capacity_does_not() {
+async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
     let never = "The image id '[ami-2]' does not exist. Launching EC2 instance failed.";
     let capacity = "We currently do not have sufficient t3.large capacity in the Availability Zone you requested.";
     for (message, code) in [(never, 11), (capacity, 0)] {
@@ -146,13 +146,13 @@ async fn old_instances_that_only_drain_are_no_failure() {
     assert_eq!(ended.code, 0, "{}", ended.text);
     let messages = fixture.output.messages().join("\n");
     assert!(
-        messages.contains("3 of 3 proven; 1 old still leaving"),
+        messages.contains("3 of 3 verified; 1 old instances are still terminating"),
         "{messages}"
     );
 }
 
 #[tokio::test]
-async fn a_group_that_is_deleted_is_named_and_nothing_is_offered_that_cannot_be() {
+async fn a_deleted_group_is_named_with_only_possible_hints() {
     type Happens = fn(&mut State);
     let cases: [(&'static str, Happens, &str); 3] = [
         (
@@ -182,13 +182,17 @@ async fn a_group_that_is_deleted_is_named_and_nothing_is_offered_that_cannot_be(
         }
         assert_eq!(ended.code, 10, "{call}: {}", ended.text);
         assert!(ended.text.contains(expected), "{}", ended.text);
-        assert!(!ended.text.contains("goes on by itself"), "{}", ended.text);
+        assert!(
+            !ended.text.contains("whose refresh continues"),
+            "{}",
+            ended.text
+        );
         assert!(!ended.text.contains("roll rollback"), "{}", ended.text);
     }
 }
 
 #[tokio::test]
-async fn a_group_made_anew_has_not_our_refresh() {
+async fn a_recreated_group_lacks_our_refresh() {
     let fixture = Fixture::new("");
     let anew = async {
         while fixture.service.state().on(8) == 0 {
@@ -199,7 +203,7 @@ async fn a_group_made_anew_has_not_our_refresh() {
     let (ended, ()) = tokio::join!(fixture.roll(), anew);
     assert_eq!(ended.code, 10, "{}", ended.text);
     assert!(
-        ended.text.contains("the group was made anew"),
+        ended.text.contains("the group was recreated"),
         "{}",
         ended.text
     );
@@ -236,7 +240,7 @@ async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
 }
 
 #[tokio::test]
-async fn a_pointer_that_cannot_be_moved_does_not_hide_that_the_fleet_is_verified() {
+async fn a_pointer_failure_still_reports_the_fleet_as_verified() {
     let fixture = Fixture::new("");
     let refused = crate::cloud::CloudError::new(
         crate::cloud::Kind::Denied,
@@ -305,7 +309,7 @@ async fn a_caller_who_may_not_list_activities_still_watches() {
 
 /// What one look costs does not grow with what cannot have changed.
 #[tokio::test]
-async fn a_look_asks_only_for_what_can_have_changed() {
+async fn a_poll_reads_only_what_can_have_changed() {
     let calls = |size: u32| async move {
         let mut fixture = Fixture::new("");
         fixture.service = Service::new(size);

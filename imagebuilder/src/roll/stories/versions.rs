@@ -27,7 +27,7 @@ fn text(fixture: &Fixture) -> String {
 }
 
 #[tokio::test]
-async fn of_the_versions_that_rolls_made_the_newest_stay_and_what_others_made_stays() {
+async fn the_newest_versions_and_those_of_others_stay() {
     let fixture = Fixture::new("keep_template_versions = 3");
     // 6 and 7 are not ours; ours are 8 to 14.
     rolled(&fixture, 2..=8).await;
@@ -102,7 +102,7 @@ async fn what_cannot_be_deleted_changes_no_outcome_and_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_way_back_deletes_nothing() {
+async fn a_rollback_deletes_no_versions() {
     let mut fixture = Fixture::new("keep_template_versions = 0");
     rolled(&fixture, 2..=5).await;
     fixture.settings.keep_versions = Some(1);

@@ -24,7 +24,7 @@ async fn cancelled() -> Fixture {
 }
 
 #[tokio::test]
-async fn a_cancelled_roll_goes_back_to_the_version_that_is_saved() {
+async fn a_cancelled_roll_returns_to_the_saved_version() {
     // With what runs recorded, and as from another machine; by the verb, and by naming the image.
     for recorded in [true, false] {
         for named in [true, false] {
@@ -60,7 +60,7 @@ fn forget(runs: &Path) {
 }
 
 #[tokio::test]
-async fn going_back_twice_ends_where_going_back_once_does() {
+async fn rolling_back_twice_is_the_same_as_once() {
     for recorded in [true, false] {
         let fixture = Fixture::new("");
         assert_eq!(fixture.roll().await.code, 0);
@@ -86,7 +86,7 @@ async fn going_back_twice_ends_where_going_back_once_does() {
 }
 
 #[tokio::test]
-async fn what_the_service_rolled_back_is_back_already() {
+async fn what_the_service_rolled_back_is_only_verified() {
     let fixture = Fixture::new("");
     fixture.service.state().point("previous", "ami-0");
     fixture
@@ -102,7 +102,7 @@ async fn what_the_service_rolled_back_is_back_already() {
 }
 
 #[tokio::test]
-async fn a_way_back_pauses_nowhere_and_is_never_turned_around() {
+async fn a_rollback_has_no_pauses_and_is_never_reversed() {
     let roll =
         "smoke_test = [\"probe\"]\ncheckpoints = [30]\nbake_seconds = 60\nalarms = [\"errors\"]";
     let opened = || {
@@ -159,7 +159,7 @@ async fn a_way_back_pauses_nowhere_and_is_never_turned_around() {
 }
 
 #[tokio::test]
-async fn a_way_back_that_cannot_be_proven_is_never_a_success() {
+async fn a_rollback_that_is_not_verified_is_no_success() {
     // Asked for.
     let mut fixture = Fixture::new("");
     fixture.settings.watch_timeout = Some(Duration::ZERO);
