@@ -1,7 +1,7 @@
-//! Commands in hints, as they are to be typed here.
+//! Commands in hints, complete with the given configuration.
 //!
 //! Rule: a hint can be pasted. `imagebuilder VERB` in a hint is meant for the configuration of this call, so `-c FILE` is added
-//! where it was given, and what comes from outside is quoted for a shell.
+//! where it was given, and names from outside are quoted for a shell.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -22,11 +22,11 @@ pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
     let mut parts = text.split("imagebuilder ");
     let mut complete = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let word = part
+        let argument = part
             .split(|c: char| !c.is_ascii_alphanumeric())
             .next()
             .unwrap_or_default();
-        complete.push_str(if VERBS.contains(&word) {
+        complete.push_str(if VERBS.contains(&argument) {
             &flag
         } else {
             "imagebuilder "
@@ -37,8 +37,8 @@ pub(crate) fn here<'a>(text: &'a str, config: &Path) -> Cow<'a, str> {
 }
 
 /// An argument for a POSIX shell, in quotes where it needs them.
-pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
-    shlex::try_quote(word).unwrap_or(Cow::Borrowed(word))
+pub(crate) fn quoted(argument: &str) -> Cow<'_, str> {
+    shlex::try_quote(argument).unwrap_or(Cow::Borrowed(argument))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Cancellation: what Ctrl-C and SIGTERM mean while a command runs.
 //!
-//! The first signal asks politely and everything started is undone; the second gives up waiting. This module decides
+//! The first signal requests a stop, and everything started is undone; the second gives up waiting. This module decides
 //! nothing about what to undo.
 
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ impl Cancel {
         (sender, Self { requested })
     }
 
-    /// Whether stopping was asked for.
+    /// Whether a stop was requested.
     pub(crate) fn is_requested(&self) -> bool {
         *self.requested.borrow() > 0
     }
@@ -48,7 +48,7 @@ impl Cancel {
         self.requested_times(1).await;
     }
 
-    /// Waits until stopping was asked for `times` times.
+    /// Waits until a stop was requested `times` times.
     pub(crate) async fn requested_times(&self, times: u32) {
         let mut requested = self.requested.clone();
         if requested.wait_for(|seen| *seen >= times).await.is_err() {

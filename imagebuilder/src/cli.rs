@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and which file in `commands/` answers it.
+//! The command line: the subcommands, and which file in `commands/` runs each of them.
 //!
 //! Help texts are the doc comments. No work is done here.
 
@@ -8,7 +8,7 @@ use crate::commands;
 use crate::context::{Context, Global};
 use crate::exit::Exit;
 
-/// Bakes golden images and rolls Auto Scaling groups onto them.
+/// Bake golden images and roll Auto Scaling groups onto them.
 ///
 /// stdout carries data only (a bare id, or JSON with --json); progress goes to stderr. Credentials, region and
 /// endpoints come from the AWS SDK's standard places.
@@ -21,14 +21,14 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// The verbs.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Write a commented configuration to begin with.
+    /// Create a commented imagebuilder.toml.
     Init(commands::init::Init),
     /// Check everything a bake and a roll need, one line per check, with its fix
     Doctor(commands::doctor::Doctor),
-    /// Show what a bake would give to Packer and put into the image.
+    /// Print the Packer template and the files that a bake would use.
     Render(commands::render::Render),
     /// Bake, gate and publish an image; print its id.
     Bake(commands::bake::Bake),
@@ -38,14 +38,14 @@ pub(crate) enum Command {
     Status(commands::status::Status),
     /// List the images that were baked.
     Images(commands::images::Images),
-    /// Remove what dead runs left behind.
+    /// Remove the resources of dead runs.
     Reap(commands::reap::Reap),
-    /// Author the signed channel that instances take new agents from.
+    /// Author the signed channel that distributes agent releases.
     Channel(commands::channel::Channel),
 }
 
 impl Command {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub(crate) async fn run(self, context: &Context) -> anyhow::Result<Exit> {
         match self {
             Self::Init(args) => args.run(context).await,

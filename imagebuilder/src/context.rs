@@ -1,6 +1,6 @@
 //! What every command is given: its configuration, where to print, how to connect to the cloud, when to stop.
 //!
-//! Nothing is read or connected before a command asks for it, so `init` works in an empty folder and `render` offline.
+//! Nothing is read or connected before a command needs it, so `init` works in an empty folder and `render` offline.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ const STATE: &str = ".imagebuilder";
 /// Options every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The configuration.
+    /// Configuration file.
     #[arg(
         long,
         short,
@@ -29,7 +29,7 @@ pub(crate) struct Global {
     /// Print data as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Also write what happens to FILE, one JSON object a line.
+    /// Append progress events to FILE, one JSON object per line.
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
 }

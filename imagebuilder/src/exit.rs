@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     Refused = 3,
     /// The bake failed; everything it created was removed.
     BakeFailed = 4,
-    /// The bake failed and something could not be removed: it is named, and `reap` takes it.
+    /// The bake failed and something could not be removed: it is named, and `reap` removes it.
     BakeLeft = 5,
     /// The roll failed and the fleet was not rolled back.
     RollFailed = 10,
@@ -31,7 +31,7 @@ pub(crate) enum Exit {
     RollbackFailed = 12,
     /// Cancelled by the operator.
     Cancelled = 13,
-    /// The roll finished, but not every member could be proven new and healthy.
+    /// The roll finished, but not every member could be verified new and healthy.
     Unverified = 14,
     /// Watching timed out; the refresh continues.
     WatchTimedOut = 15,
@@ -51,7 +51,7 @@ impl Exit {
         (Self::BakeFailed, "bake failed, everything cleaned up"),
         (
             Self::BakeLeft,
-            "bake failed, something is left (named; `imagebuilder reap` takes it)",
+            "bake failed, something is left (named; `imagebuilder reap` removes it)",
         ),
         (Self::RollFailed, "roll failed, not rolled back"),
         (Self::RolledBack, "roll failed, the fleet was rolled back"),
@@ -201,8 +201,8 @@ mod tests {
             let code = "RequestLimitExceeded";
             CloudError::new(crate::cloud::Kind::Throttled, "search images", code, "")
         };
-        let told = hint(&anyhow::Error::from(call()).context("look")).map(str::to_owned);
-        assert!(told.is_some_and(|told| told.contains("try again later")));
+        let printed = hint(&anyhow::Error::from(call()).context("look")).map(str::to_owned);
+        assert!(printed.is_some_and(|printed| printed.contains("try again later")));
         let better: anyhow::Error = Exit::Refused
             .error("no")
             .hint("wait")

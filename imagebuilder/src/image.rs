@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 use crate::cloud::Tags;
 use crate::ids::{Digest, ImageId, ImageName, RunId};
 
-/// AMI names end here, by EC2's rule.
+/// Longest AMI name, by EC2's rule.
 const AMI_NAME_LIMIT: usize = 128;
-/// Tag values end here, by EC2's rule.
+/// Longest tag value, by EC2's rule.
 const TAG_VALUE_LIMIT: usize = 256;
 
 /// SHA-256 of some bytes.

@@ -2,9 +2,9 @@
 //!
 //! An intent is written *before* every call that creates, and every id the moment it is known, so that whichever command finds
 //! the run dead can finish or undo it. Written by temp file, fsync and rename: a reader never sees half a journal.
-//! This module knows files only; what to undo and how is the sweep's business.
+//! This module only handles files; the sweep decides what to undo and how.
 //!
-//! Rule: an id gets in only as an [`Owned`], never as text. What an earlier release wrote down is not believed: its ids
+//! Rule: an id gets in only as an [`Owned`], never as text. Ids that an earlier release recorded are not trusted: they
 //! came from Packer's output.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ const PACKER_LOCK: &str = "packer.lock";
 pub(crate) enum Kind {
     /// An instance; its registry record is removed with it.
     Instance,
-    /// An image; its snapshots go with it.
+    /// An image; its snapshots are removed with it.
     Image,
     /// A snapshot.
     Snapshot,
@@ -76,7 +76,7 @@ pub(crate) enum State {
     /// Removed again.
     #[serde(rename = "gone")]
     Removed,
-    /// The outcome of the run: it stays.
+    /// The result of the run; it is kept.
     Kept,
 }
 
@@ -132,7 +132,7 @@ pub(crate) struct Journal {
     /// The resources.
     pub(crate) things: Vec<Thing>,
     /// Launch-template versions that this run made and that no run has deleted: they stay with the template, and a later roll
-    /// deletes those that serve nothing any more.
+    /// deletes those that nothing uses any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) template_versions: Vec<Owned<TemplateRef>>,
     /// Whatever else a later command must know, for example the id of a refresh.
@@ -145,19 +145,19 @@ pub(crate) struct Journal {
 pub(crate) struct Ledger {
     folder: PathBuf,
     journal: Journal,
-    /// Whether what cannot be written is remembered in memory only.
+    /// Whether a failed write is ignored, and the change kept in memory only.
     undoing: bool,
     _lock: Lock,
 }
 
-/// The right to bake one image in one folder; given back when dropped, or when the process dies.
+/// A lock on baking one image in one folder; released when dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct ImageLock {
     _lock: Lock,
 }
 
 impl ImageLock {
-    /// Takes the turn for a run that is about to begin.
+    /// Locks the image for a run that is about to begin.
     ///
     /// The lock file names its holder; that line remains when the lock is released, and then means nothing.
     pub(crate) fn take(runs: &Path, image: &str, run: &RunId) -> anyhow::Result<Self> {
@@ -193,7 +193,7 @@ impl ImageLock {
 /// A run folder as `reap` and `status` find it.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Its process lives.
+    /// Its process is running.
     Alive(RunId),
     /// Its process has ended; the journal is ours now.
     Dead(Box<Ledger>),
@@ -416,7 +416,7 @@ impl Ledger {
         self.write()
     }
 
-    /// The ids of everything of a kind that this run ever had, whatever became of it.
+    /// The ids of all resources of a kind that this run ever had, in any state.
     pub(crate) fn ever(&self, kind: Kind) -> impl Iterator<Item = &Owned<String>> {
         let things = self.journal.things.iter();
         things
@@ -454,7 +454,7 @@ impl Ledger {
         Ok(lock)
     }
 
-    /// Whether a Packer of this run still lives.
+    /// Whether a Packer of this run is still running.
     pub(crate) fn packer_lives(&self) -> anyhow::Result<bool> {
         let lock = match File::open(self.folder.join(PACKER_LOCK)) {
             Ok(lock) => lock,
@@ -475,8 +475,8 @@ impl Ledger {
             .collect()
     }
 
-    /// From now on nothing is created, only removed: a ledger that cannot be written (full disk) must not keep anything from
-    /// being removed. What is removed twice does no harm, and what is forgotten is found by its tag.
+    /// From now on nothing is created, only removed: a ledger that cannot be written (full disk) must not prevent
+    /// removals. Removing something twice does no harm, and what is missing in the ledger is found by its tag.
     pub(crate) fn undoing(&mut self) {
         self.undoing = true;
     }

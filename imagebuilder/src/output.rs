@@ -1,4 +1,4 @@
-//! The two streams: stdout carries data, stderr the story. The only module that prints.
+//! The two streams: stdout carries data, stderr progress. The only module that prints.
 //!
 //! On a terminal a step shows what it is waiting for and for how long; in a pipe or CI every step is two plain lines.
 //! With `--events` the same steps go to a file as JSON lines. This module decides nothing.
@@ -85,7 +85,7 @@ impl Output {
         Ok(output)
     }
 
-    /// Keeps the story for a test to read.
+    /// Captures the messages for a test to read.
     #[cfg(test)]
     pub(crate) fn captured() -> Self {
         Self {
@@ -133,7 +133,7 @@ impl Output {
         shared.clear_spinner();
         let mut stdout = std::io::stdout().lock();
         match writeln!(stdout, "{}", line.as_ref()).and_then(|()| stdout.flush()) {
-            // The reader of a pipe has seen enough: that is its right.
+            // The reader of the pipe has closed it, which is not an error.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             result => result.context("write to stdout"),
         }
@@ -144,7 +144,7 @@ impl Output {
         self.data(serde_json::to_string_pretty(value).context("serialize the answer")?)
     }
 
-    /// A line of the story.
+    /// A progress message.
     pub(crate) fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.lock();
         shared.print(text.as_ref());
@@ -157,7 +157,7 @@ impl Output {
         shared.event("", "warning", text.as_ref(), None);
     }
 
-    /// Begins a step. `id` is stable: event readers go by it.
+    /// Begins a step. `id` is stable: scripts that read events rely on it.
     pub(crate) fn step(&self, id: &'static str, text: impl Into<String>) -> Step {
         let text = text.into();
         let since = Instant::now();
@@ -252,7 +252,7 @@ impl Shared {
         if let Ok(mut line) = serde_json::to_string(&event) {
             line.push('\n');
             for file in &mut self.events {
-                // The ledger is the record that matters; events are for readers along the way.
+                // The ledger is authoritative; a lost event is acceptable.
                 let _ = file.write_all(line.as_bytes());
             }
         }
@@ -287,7 +287,7 @@ impl Step {
         }
     }
 
-    /// A line of the story that belongs to this step and stays on the screen.
+    /// A message that belongs to this step.
     pub(crate) fn info(&self, text: impl AsRef<str>) {
         let mut shared = self.output.lock();
         shared.event(self.id, "said", text.as_ref(), None);
@@ -313,10 +313,10 @@ impl Step {
         let mut shared = self.output.lock();
         shared.clear_spinner();
         shared.spinner = None;
-        let word = if event == "done" { "" } else { "failed: " };
+        let prefix = if event == "done" { "" } else { "failed: " };
         let line = match &shared.messages {
-            Messages::Terminal => format!("{}: {word}{outcome} ({})", self.text, elapsed(took)),
-            _ => format!("  {word}{outcome} ({})", elapsed(took)),
+            Messages::Terminal => format!("{}: {prefix}{outcome} ({})", self.text, elapsed(took)),
+            _ => format!("  {prefix}{outcome} ({})", elapsed(took)),
         };
         shared.print(&line);
         shared.event(self.id, event, outcome, Some(took.as_secs_f64()));

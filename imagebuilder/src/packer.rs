@@ -32,7 +32,7 @@ const GROUP: &str = "packer.pid";
 const LOG: &str = "packer.log";
 /// How often we check whether Packer wrote more.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long Packer may take to clean up after it was asked to stop. It waits until its instance is terminated, which takes
+/// How long Packer may take to clean up after it was stop requested. It waits until its instance is terminated, which takes
 /// minutes on EC2; whatever is left of it then, the sweep finds by its tag.
 const CLEAN_UP: Duration = Duration::from_secs(120);
 /// How many bytes of a line are read: a provisioner may print as much as it likes.
@@ -87,7 +87,7 @@ pub(crate) struct Packer {
 pub(crate) enum Ended {
     /// Packer came to its end.
     Exited(ExitStatus),
-    /// The operator asked to stop.
+    /// The operator stop requested.
     Cancelled,
     /// The bake's deadline went by.
     TimedOut,
@@ -129,7 +129,7 @@ impl Packer {
         Ok(Self { path, version })
     }
 
-    /// Where it is.
+    /// Its status.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -287,7 +287,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Follows the build to its end, handing over every line. When asked to stop, past the deadline, or once `enough`
+    /// Follows the build to its end, handing over every line. When stop requested, past the deadline, or once `enough`
     /// has ended, Packer is interrupted once and given time to clean up; asked again, it is killed.
     ///
     /// # Errors

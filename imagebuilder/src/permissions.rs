@@ -1,4 +1,4 @@
-//! Every API action that a command needs, in one table. The rule: *whatever a command will call is asked for before its
+//! Every API action that a command needs, in one table. The rule: *whatever a command will call is checked before its
 //! first change* ([`preflight`](crate::preflight)), so nothing may be called that is not in here.
 //!
 //! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same; a test compares them. The tests
@@ -16,9 +16,9 @@ pub(crate) enum Verb {
     /// `roll` to another image.
     Roll,
     /// A refresh back to the version before: `roll rollback` after the end of a refresh, and after a smoke test that fails at the end.
-    WayBack,
-    /// `roll` of a group that is where it should be: it is proven, and its pointers are moved.
-    Prove,
+    RollbackRefresh,
+    /// `roll` of a group that is on its target: it is verified, and its pointers are moved.
+    Verify,
     /// `roll watch`, and `roll --adopt`.
     Watch,
     /// `roll rollback` of an active refresh.
@@ -29,7 +29,7 @@ pub(crate) enum Verb {
     Channel,
 }
 
-/// What the denial of an action that a command cannot do without does to the command.
+/// The effect of a denied action that the command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
     /// Exit code 3, and nothing was changed.
@@ -44,7 +44,7 @@ impl Verb {
     pub(crate) fn denial(self) -> Denial {
         match self {
             Self::Bake | Self::Packer | Self::Roll | Self::Channel => Denial::Refuses,
-            Self::WayBack | Self::Prove | Self::Watch | Self::Rollback | Self::Reap => {
+            Self::RollbackRefresh | Self::Verify | Self::Watch | Self::Rollback | Self::Reap => {
                 Denial::Warns
             }
         }
@@ -56,7 +56,7 @@ impl Verb {
 pub(crate) enum Need {
     /// In every run, or to undo one.
     Always,
-    /// The command does without: it explains a failure, or only checks something earlier.
+    /// The command works without it: it explains a failure, or only checks something earlier.
     Optional,
     /// With accounts in `[bake] share`.
     Shares,
@@ -79,9 +79,9 @@ pub(crate) enum Need {
 /// What an action's resource is, as far as policies can name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
-    /// IAM knows no resource of it: `*`.
+    /// It has no resource in IAM: `*`.
     Any,
-    /// Something of EC2 that is not there yet: `arn:aws:ec2:REGION:ACCOUNT:KIND/…`.
+    /// An EC2 resource that does not exist yet: `arn:aws:ec2:REGION:ACCOUNT:KIND/…`.
     Ec2(&'static str),
     /// The parameters `/imagebuilder/IMAGE/…`.
     Parameters,
@@ -106,7 +106,7 @@ impl Resource {
     }
 }
 
-/// How a permission is asked for. Where that gives no answer, IAM's simulation is asked.
+/// How a permission is checked. Where that gives no answer, IAM's simulation is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// By the call's own dry run.
@@ -126,9 +126,9 @@ pub(crate) struct Action {
     pub(crate) verbs: &'static [Verb],
     /// When.
     pub(crate) need: Need,
-    /// Of what.
+    /// Its resource.
     pub(crate) resource: Resource,
-    /// How its permission is asked for.
+    /// How its permission is checked.
     pub(crate) asked: Asked,
 }
 
@@ -151,7 +151,7 @@ const fn action(
 use Need::{Always, Bucket, Key, Optional, Pin, Profile, Shares, SigningKey, Targets, Version};
 use Permission as P;
 use Resource::{Any, Ec2, Group, Parameters, Role};
-use Verb::{Bake, Channel, Packer, Prove, Reap, Roll, Rollback, Watch, WayBack};
+use Verb::{Bake, Channel, Packer, Reap, Roll, Rollback, RollbackRefresh, Verify, Watch};
 
 /// An action that EC2 answers a dry run of.
 const fn ec2(
@@ -175,14 +175,23 @@ const fn other(
 }
 
 /// Reading a fleet.
-const FLEET: &[Verb] = &[Roll, WayBack, Prove, Watch, Rollback];
+const FLEET: &[Verb] = &[Roll, RollbackRefresh, Verify, Watch, Rollback];
 /// Beginning a refresh.
-const START: &[Verb] = &[Roll, WayBack];
+const START: &[Verb] = &[Roll, RollbackRefresh];
 /// Stopping one.
 const STOP: &[Verb] = &[Roll, Watch, Rollback];
 /// All that read images and instances.
-const ALL: &[Verb] = &[Bake, Packer, Roll, WayBack, Prove, Watch, Rollback, Reap];
-/// What a bake makes is removed by it, and by `reap`.
+const ALL: &[Verb] = &[
+    Bake,
+    Packer,
+    Roll,
+    RollbackRefresh,
+    Verify,
+    Watch,
+    Rollback,
+    Reap,
+];
+/// The resources of a bake are removed by it, and by `reap`.
 const OURS: &[Verb] = &[Bake, Reap];
 /// This program's and Packer's.
 const BOTH: &[Verb] = &[Bake, Packer, Reap];
@@ -204,13 +213,13 @@ pub(crate) const ACTIONS: &[Action] = &[
     ec2("ec2:DescribeVpcs", &[Packer], Always, Any, P::DescribeVpcs),
     ec2("ec2:DescribeRegions", &[Packer], Always, Any, P::DescribeRegions),
     ec2("ec2:DescribeLaunchTemplateVersions", FLEET, Always, Any, P::DescribeLaunchTemplateVersions),
-    ec2("ec2:GetConsoleOutput", &[Bake, Roll, WayBack, Watch, Rollback], Optional, Ec2("instance"), P::GetConsoleOutput),
+    ec2("ec2:GetConsoleOutput", &[Bake, Roll, RollbackRefresh, Watch, Rollback], Optional, Ec2("instance"), P::GetConsoleOutput),
     ec2("ec2:ImportKeyPair", &[Bake], Always, Ec2("key-pair"), P::ImportKeyPair),
     ec2("ec2:DeleteKeyPair", OURS, Always, Ec2("key-pair"), P::DeleteKeyPair),
     ec2("ec2:CreateSecurityGroup", &[Bake], Always, Ec2("security-group"), P::CreateSecurityGroup),
     ec2("ec2:AuthorizeSecurityGroupIngress", &[Bake], Always, Ec2("security-group"), P::AuthorizeSecurityGroupIngress),
     ec2("ec2:DeleteSecurityGroup", OURS, Always, Ec2("security-group"), P::DeleteSecurityGroup),
-    action("ec2:RunInstances", &[Bake, Packer, Roll, WayBack], Always, Ec2("instance"), Asked::Launch),
+    action("ec2:RunInstances", &[Bake, Packer, Roll, RollbackRefresh], Always, Ec2("instance"), Asked::Launch),
     ec2("ec2:StopInstances", &[Packer], Always, Ec2("instance"), P::StopInstances),
     ec2("ec2:TerminateInstances", BOTH, Always, Ec2("instance"), P::TerminateInstances),
     ec2("ec2:CreateTags", &[Bake, Packer], Always, Ec2("instance"), P::CreateTags),
@@ -223,16 +232,16 @@ pub(crate) const ACTIONS: &[Action] = &[
     ec2("ec2:DeleteNetworkInterface", OURS, Always, Ec2("network-interface"), P::DeleteNetworkInterface),
     ec2("ec2:CreateLaunchTemplateVersion", START, Version, Ec2("launch-template"), P::CreateLaunchTemplateVersion),
     ec2("ec2:DeleteLaunchTemplateVersions", &[Roll, Watch], Optional, Ec2("launch-template"), P::DeleteLaunchTemplateVersions),
-    action("iam:PassRole", &[Bake, Roll, WayBack], Profile, Role, Asked::Launch),
+    action("iam:PassRole", &[Bake, Roll, RollbackRefresh], Profile, Role, Asked::Launch),
     other("iam:GetInstanceProfile", &[Bake], Optional, Resource::Profile),
-    other("ssm:GetParameter", &[Bake, Roll, WayBack, Prove, Watch, Reap], Always, Parameters),
-    other("ssm:PutParameter", &[Bake, Roll, WayBack, Prove, Watch], Always, Parameters),
+    other("ssm:GetParameter", &[Bake, Roll, RollbackRefresh, Verify, Watch, Reap], Always, Parameters),
+    other("ssm:PutParameter", &[Bake, Roll, RollbackRefresh, Verify, Watch], Always, Parameters),
     other("ssm:DeleteParameter", OURS, Always, Parameters),
     other("ssm:GetParameters", FLEET, Optional, Parameters),
     other("autoscaling:DescribeAutoScalingGroups", FLEET, Always, Any),
     other("autoscaling:DescribeLifecycleHooks", FLEET, Always, Any),
     other("autoscaling:DescribeInstanceRefreshes", FLEET, Always, Any),
-    other("autoscaling:DescribeScalingActivities", &[Roll, WayBack, Watch, Rollback], Always, Any),
+    other("autoscaling:DescribeScalingActivities", &[Roll, RollbackRefresh, Watch, Rollback], Always, Any),
     other("autoscaling:StartInstanceRefresh", START, Always, Group),
     other("autoscaling:RollbackInstanceRefresh", STOP, Always, Group),
     other("autoscaling:CancelInstanceRefresh", STOP, Always, Group),
@@ -253,7 +262,7 @@ pub(crate) const ACTIONS: &[Action] = &[
     other("s3:PutObject", &[Channel], Bucket, Resource::Objects),
 ];
 
-/// What `verbs` need where each of `needs` is the case, besides what is always needed.
+/// What `verbs` need where `needs` apply, besides what is always needed.
 pub(crate) fn needed(verbs: &[Verb], needs: &[Need]) -> Vec<&'static Action> {
     ACTIONS
         .iter()

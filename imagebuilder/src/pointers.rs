@@ -15,7 +15,7 @@ use crate::ids::{ImageId, ImageName};
 
 /// Pause between two reads.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How many reads. Validation takes a second or two, and has been seen to take most of a minute; after two it failed.
+/// How many reads. Validation takes a second or two, and has taken most of a minute; after two minutes it has failed.
 const READS: u32 = 480;
 
 /// The image a pointer points at; `None` when it does not exist or contains no image id.
@@ -55,7 +55,7 @@ pub(crate) async fn set(
     }
     Err(Exit::Unexpected
         .error(format!("{name} was set to {to} and still reads back its old value"))
-        .hint("Systems Manager validates the image after it answered: may the caller describe the image in this region?")
+        .hint("check that the caller may describe the image in this region: Systems Manager validates it after it has answered")
         .into())
 }
 

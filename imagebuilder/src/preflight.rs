@@ -1,10 +1,10 @@
-//! What must be there and allowed before a command changes anything.
+//! What must exist and be allowed before a command changes anything.
 //!
-//! The rule: *preflight asks everything first, before anything is created or built; all findings come at once, each with its
+//! The rule: *preflight checks everything first, before anything is created or built; all findings come at once, each with its
 //! fix, as exit code 3*. Permissions are asked for by dry run where EC2 has one, else by IAM's simulation; what neither
-//! answers is reported as not checked, and is no failure.
+//! answers is reported as not checked, and is not a failure.
 //!
-//! Every command that changes something asks before its first change. What a denial does is the command's ([`Verb::denial`]):
+//! Every command that changes something checks before its first change. The effect of a denial depends on the command ([`Verb::denial`]):
 //! one that starts something is refused. One that continues a refresh, brings a fleet back or cleans up warns with the
 //! action's name and continues; it waits for the answers no longer than [`PATIENCE`].
 //!
@@ -42,7 +42,7 @@ pub(crate) struct Finding {
 pub(crate) struct Findings {
     /// What is wrong.
     pub(crate) wrong: Vec<Finding>,
-    /// What could not be asked, by the reason.
+    /// What could not be checked, by the reason.
     unchecked: BTreeMap<String, Vec<String>>,
     /// What is denied and not needed.
     pub(crate) without: Vec<&'static str>,
@@ -60,7 +60,7 @@ impl Findings {
         }
     }
 
-    /// Adds what could not be asked.
+    /// Adds what could not be checked.
     pub(crate) fn unchecked(&mut self, what: impl Into<String>, why: impl Into<String>) {
         let (what, all) = (what.into(), self.unchecked.entry(why.into()).or_default());
         if !all.contains(&what) {
@@ -88,7 +88,7 @@ impl Findings {
         }
     }
 
-    /// Adds what another part found.
+    /// Adds the findings of another check.
     pub(crate) fn merge(&mut self, other: Self) {
         for one in other.wrong {
             self.wrong(one.what, one.fix);
@@ -101,7 +101,7 @@ impl Findings {
         self.without.extend(other.without);
     }
 
-    /// What could not be asked, in one line; `None` when everything was.
+    /// What could not be checked, in one line; `None` when everything was.
     pub(crate) fn not_checked(&self) -> Option<String> {
         let groups = self.unchecked.iter().map(|(why, what)| {
             let what = what.join(", ");
@@ -117,7 +117,7 @@ impl Findings {
             .then(|| format!("denied and not required: {}", self.without.join(", ")))
     }
 
-    /// Refuses what is wrong, or prints it all the same.
+    /// Refuses what is wrong, or only prints it.
     pub(crate) fn settle(self, denial: Denial, output: &Output) -> Result<(), Failure> {
         match denial {
             Denial::Refuses => self.conclude(output),
@@ -175,10 +175,10 @@ pub(crate) enum Verdict {
     Unknown(String),
 }
 
-/// What the actions would be done to.
+/// The resources of the actions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subject<'a> {
-    /// Whose parameters.
+    /// The image whose parameters are used.
     pub(crate) image: Option<&'a ImageName>,
     /// The Auto Scaling group.
     pub(crate) group: Option<&'a GroupName>,
@@ -196,7 +196,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) launched: Option<bool>,
 }
 
-/// Whose policies IAM can simulate.
+/// A principal whose policies IAM can simulate.
 #[derive(Debug, PartialEq, Eq)]
 enum Principal {
     /// A user, by ARN.
@@ -225,16 +225,16 @@ fn principal(arn: &str) -> Principal {
             name: rest.split('/').next().unwrap_or_default().to_owned(),
         },
         ("sts", Some(("federated-user", _))) => {
-            Principal::None("the caller is a federated user, whom IAM does not simulate")
+            Principal::None("the caller is a federated user, which IAM does not simulate")
         }
         _ if entity == "root" => {
-            Principal::None("the caller is the account's root, whom IAM does not simulate")
+            Principal::None("the caller is the account's root, which IAM does not simulate")
         }
         _ => Principal::None("the caller is neither a user nor a role"),
     }
 }
 
-/// Asks for all `actions`, dry runs and simulations at the same time.
+/// Checks all `actions`, by dry runs and simulations at the same time.
 pub(crate) async fn ask(
     cloud: &Cloud,
     caller: &Caller,
@@ -287,7 +287,7 @@ pub(crate) async fn ask(
     judged.collect()
 }
 
-/// Whether a dry run asks for the very thing that the action will be done to. A denial of any other is no denial: a policy that
+/// Whether a dry run names the resource that the action will use. A denial for any other does not count: a policy that
 /// allows an action for what carries our run's tag, as docs/operating.md proposes, denies it for the made-up id of a dry run.
 fn is_of_the_thing(action: &Action, subject: &Subject<'_>) -> bool {
     match action.resource {
@@ -356,7 +356,7 @@ async fn simulate(
 /// Why IAM gives no answer.
 fn silence(error: &CloudError) -> String {
     match error.kind {
-        Kind::Denied => "may not be asked: iam:SimulatePrincipalPolicy is denied".to_owned(),
+        Kind::Denied => "iam:SimulatePrincipalPolicy is denied".to_owned(),
         Kind::NotFound => "IAM does not know the caller's role by its name".to_owned(),
         _ => format!("IAM's simulation failed: {error}"),
     }
@@ -450,7 +450,7 @@ fn resources(
     }
 }
 
-/// What was found in time; nothing is refused for being late.
+/// The findings within [`PATIENCE`]; a late answer refuses nothing.
 pub(crate) async fn in_time(asking: impl Future<Output = Findings>) -> Findings {
     if let Ok(findings) = tokio::time::timeout(PATIENCE, asking).await {
         return findings;
@@ -589,6 +589,11 @@ mod tests {
         let hint = crate::exit::hint(&error).unwrap();
         assert_eq!(hint, "correct `subnet`\ncorrect `security_groups`");
         let line = "not checked: ssm:PutParameter, ssm:GetParameter (may not be asked)";
-        assert!(output.messages().iter().any(|said| said.contains(line)));
+        assert!(
+            output
+                .messages()
+                .iter()
+                .any(|message| message.contains(line))
+        );
     }
 }

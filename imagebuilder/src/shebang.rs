@@ -5,21 +5,23 @@
 
 /// The interpreter of a script whose first line names none.
 const DEFAULT: &str = "/bin/sh";
-/// The kernel reads no more of the first line (`BINPRM_BUF_SIZE`).
+/// The kernel reads at most this much of the first line (`BINPRM_BUF_SIZE`).
 const LIMIT: usize = 255;
 
 /// The interpreter of a script and at most one argument, as execve(2) splits them; with whether the script names
-/// so itself.
+/// it.
 ///
 /// # Errors
-/// When the first line begins as one and is none.
+/// When the first line begins with `#!` and is invalid.
 pub(crate) fn interpreter(script: &str) -> Result<(Vec<String>, bool), String> {
     let Some(line) = script.strip_prefix("#!") else {
         return Ok((vec![DEFAULT.to_owned()], false));
     };
     let line = line.split('\n').next().unwrap_or_default();
     if line.ends_with('\r') {
-        return Err("its lines end as on Windows; no interpreter is found by such a line".into());
+        return Err(
+            "its lines end with CR LF, as on Windows, so its interpreter cannot be found".into(),
+        );
     }
     let line = line.trim_matches([' ', '\t']);
     let (program, argument) = match line.split_once([' ', '\t']) {
@@ -45,9 +47,9 @@ pub(crate) fn interpreter(script: &str) -> Result<(Vec<String>, bool), String> {
 }
 
 /// Arguments as one line of a POSIX shell.
-pub(crate) fn quoted(words: &[String]) -> String {
-    let quote = |word: &String| format!("'{}'", word.replace('\'', "'\\''"));
-    words.iter().map(quote).collect::<Vec<_>>().join(" ")
+pub(crate) fn quoted(arguments: &[String]) -> String {
+    let quote = |argument: &String| format!("'{}'", argument.replace('\'', "'\\''"));
+    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     fn first_lines_are_read_as_the_kernel_does() {
-        for (script, words, said) in [
+        for (script, arguments, reason) in [
             ("#!/bin/bash\nset -o pipefail\n", &["/bin/bash"][..], true),
             ("#!/bin/sh", &["/bin/sh"], true),
             ("#! /bin/bash -eu\n", &["/bin/bash", "-eu"], true),
@@ -79,8 +81,11 @@ mod tests {
             assert_eq!(
                 (&found[..], says),
                 (
-                    &words.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
-                    said
+                    &arguments
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()[..],
+                    reason
                 ),
                 "{script}"
             );
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn arguments_are_quoted_for_a_shell() {
-        let words = ["/usr/bin/env", "it's"].map(ToOwned::to_owned);
-        assert_eq!(quoted(&words), r"'/usr/bin/env' 'it'\''s'");
+        let arguments = ["/usr/bin/env", "it's"].map(ToOwned::to_owned);
+        assert_eq!(quoted(&arguments), r"'/usr/bin/env' 'it'\''s'");
     }
 }

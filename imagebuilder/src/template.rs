@@ -36,7 +36,7 @@ pub(crate) const AGENT_UNITS: [&str; 9] = [
     "imagebuilder-agent-factory.service",
 ];
 
-/// What a rendering must know beyond the configuration.
+/// What a rendering needs beyond the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     /// The region the builder runs in.
@@ -62,7 +62,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Those of no bake: nothing that belongs to a run or a place.
+    /// Facts without a bake: nothing that depends on a run or a region.
     pub(crate) fn of_no_bake(source: ImageId) -> Self {
         Self {
             region: String::new(),
@@ -642,9 +642,12 @@ kms_key = "alias/images"
             .packer(&config(PLAIN), &facts(false, None))
             .unwrap_err();
         let error = anyhow::Error::from(failure);
-        let told = format!("{error:#}").replace(&folder.path().display().to_string(), "FOLDER");
-        assert!(told.starts_with("FOLDER/image.pkr.hcl.tera:2: "), "{told}");
-        assert!(told.contains("color"), "{told}");
+        let printed = format!("{error:#}").replace(&folder.path().display().to_string(), "FOLDER");
+        assert!(
+            printed.starts_with("FOLDER/image.pkr.hcl.tera:2: "),
+            "{printed}"
+        );
+        assert!(printed.contains("color"), "{printed}");
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert!(
             crate::exit::hint(&error)
@@ -664,8 +667,8 @@ kms_key = "alias/images"
             ),
         ] {
             std::fs::write(folder.path().join(PACKER), text).unwrap();
-            let told = format!("{:#}", Templates::load(Some(folder.path())).unwrap_err());
-            assert!(told.contains(want), "{told}");
+            let printed = format!("{:#}", Templates::load(Some(folder.path())).unwrap_err());
+            assert!(printed.contains(want), "{printed}");
         }
     }
 

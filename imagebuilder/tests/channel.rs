@@ -245,11 +245,11 @@ fn life(fixture: &Fixture, url: &str) {
         "#!/bin/sh\necho x 1.1.0 # other\n",
     )
     .unwrap();
-    let (code, told) = fixture.refused(&["publish", "other", "--version", "1.1.0"]);
+    let (code, printed) = fixture.refused(&["publish", "other", "--version", "1.1.0"]);
     assert_eq!(code, 3);
     assert!(
-        told.contains("is published already with other bytes"),
-        "{told}"
+        printed.contains("is published already with other bytes"),
+        "{printed}"
     );
     assert_eq!(
         fixture.refused(&["promote", "2.0.0", "--to", "stable"]).0,
@@ -290,15 +290,15 @@ fn life(fixture: &Fixture, url: &str) {
 fn a_folder_from_fresh_keys_to_a_rotated_root() {
     let fixture = Fixture::new(None);
     fixture.configure("[channel]\nrepository = \"channel\"\n");
-    let told = fixture.run(&["init", "--generate-keys", "keys"]);
-    assert!(told.status.success());
-    let told = String::from_utf8(told.stderr).unwrap();
+    let printed = fixture.run(&["init", "--generate-keys", "keys"]);
+    assert!(printed.status.success());
+    let printed = String::from_utf8(printed.stderr).unwrap();
     assert!(
-        told.contains("take the private root keys offline"),
-        "{told}"
+        printed.contains("take the private root keys offline"),
+        "{printed}"
     );
     // What it says to put into the configuration is what has to be there.
-    let table: String = told
+    let table: String = printed
         .lines()
         .skip_while(|line| !line.contains("[channel.keys]"))
         .take(6)
@@ -321,19 +321,19 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
         ),
         (0o600, 0o644, 0o600)
     );
-    let (code, told) = fixture.refused(&["init", "--generate-keys", "keys"]);
+    let (code, printed) = fixture.refused(&["init", "--generate-keys", "keys"]);
     assert_eq!(code, 2);
-    assert!(told.contains("exists already"), "{told}");
+    assert!(printed.contains("exists already"), "{printed}");
 
     let url = format!("file://{}/channel", fixture.at().display());
     life(&fixture, &url);
-    let told = fixture.doctor();
+    let printed = fixture.doctor();
     let lasts = "ok     channel: channel verifies; expires: root in 364 d, targets in 89 d";
-    assert!(told.starts_with(lasts), "{told}");
+    assert!(printed.starts_with(lasts), "{printed}");
     let (there, away) = (fixture.at().join("channel"), fixture.at().join("away"));
     std::fs::rename(&there, &away).unwrap();
-    let told = fixture.doctor();
-    assert!(told.starts_with("WRONG  channel: "), "{told}");
+    let printed = fixture.doctor();
+    assert!(printed.starts_with("WRONG  channel: "), "{printed}");
     std::fs::rename(away, there).unwrap();
 
     // The root keys leave; one of them and the online key are changed, in two places.
@@ -392,9 +392,9 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
     fixture.ok(&["publish", &three]);
     fixture.read(&url, &["imagebuilder-agent-1.2.0-x86_64"]);
     std::fs::remove_file(fixture.at().join("keys/online-2.pem")).unwrap();
-    let (code, told) = fixture.refused(&["refresh"]);
+    let (code, printed) = fixture.refused(&["refresh"]);
     assert_eq!(code, 3);
-    assert!(told.contains("there is no key"), "{told}");
+    assert!(printed.contains("there is no key"), "{printed}");
 }
 
 #[test]
@@ -413,9 +413,9 @@ fn a_bucket_with_keys_in_kms() {
         )
     };
     fixture.configure(&channel("shop"));
-    let (code, told) = fixture.refused(&["init"]);
+    let (code, printed) = fixture.refused(&["init"]);
     assert_eq!(code, 3);
-    assert!(told.contains("there is no bucket shop"), "{told}");
+    assert!(printed.contains("there is no bucket shop"), "{printed}");
     fixture.python(&["bucket", "shop"]);
     assert_eq!(
         fixture.json(&["init"])["url"],
@@ -431,7 +431,7 @@ fn a_bucket_with_keys_in_kms() {
 
     let headers = fixture.python(&["headers", "shop", "agents/"]);
     let headers = headers.as_object().unwrap();
-    for (key, told) in headers {
+    for (key, printed) in headers {
         let kind = if key.ends_with(".json") {
             "application/json"
         } else {
@@ -442,7 +442,7 @@ fn a_bucket_with_keys_in_kms() {
         } else {
             "public, max-age=31536000, immutable"
         };
-        assert_eq!(told, &json!([kind, keep]), "{key}");
+        assert_eq!(printed, &json!([kind, keep]), "{key}");
     }
     assert!(
         headers.contains_key("agents/metadata/1.root.json")

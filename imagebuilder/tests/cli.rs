@@ -13,7 +13,7 @@ fn imagebuilder(folder: &Path) -> Command {
     command
 }
 
-fn told(output: &Output, folder: &Path) -> String {
+fn printed(output: &Output, folder: &Path) -> String {
     let place = folder.display().to_string();
     format!(
         "exit {}\n--- stdout\n{}--- stderr\n{}",
@@ -83,7 +83,7 @@ fn help_of_every_subcommand() {
 fn wrong_usage_and_configuration_are_exit_2() {
     let folder = scene();
     let at = folder.path();
-    let refused = |args: &[&str]| told(&imagebuilder(at).args(args).output().unwrap(), at);
+    let refused = |args: &[&str]| printed(&imagebuilder(at).args(args).output().unwrap(), at);
     insta::assert_snapshot!(
         "refused-no-config",
         refused(&["bake", "--config", "none.toml"])
@@ -131,7 +131,7 @@ fn what_preflight_refuses_is_exit_3_with_its_hint() {
     };
     program(at, "packer", "#!/bin/sh\necho 'Packer v1.6.6'\n");
     let output = bake().output().unwrap();
-    let text = told(&output, at);
+    let text = printed(&output, at);
     assert!(text.starts_with("exit 3\n"), "{text}");
     assert!(
         text.contains("error: no AWS credentials were found"),
@@ -142,10 +142,13 @@ fn what_preflight_refuses_is_exit_3_with_its_hint() {
         "{text}"
     );
 
-    let mut nobody = bake();
-    keys(&mut nobody);
-    nobody.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
-    insta::assert_snapshot!("refused-dead-endpoint", told(&nobody.output().unwrap(), at));
+    let mut unreachable = bake();
+    keys(&mut unreachable);
+    unreachable.env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+    insta::assert_snapshot!(
+        "refused-dead-endpoint",
+        printed(&unreachable.output().unwrap(), at)
+    );
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -156,7 +159,7 @@ fn what_preflight_refuses_is_exit_3_with_its_hint() {
         }
         let mut command = bake();
         keys(&mut command);
-        told(
+        printed(
             &command.env("AWS_ENDPOINT_URL", &endpoint).output().unwrap(),
             at,
         )
@@ -209,6 +212,6 @@ fn the_rendered_template_is_valid_to_the_packer_on_path() {
     assert!(
         validate.status.success(),
         "packer {version}: {}",
-        told(&validate, at)
+        printed(&validate, at)
     );
 }

@@ -24,13 +24,13 @@ impl Cloud {
     /// A verb of `rehearsal` that has to succeed; what it wrote.
     fn info(&self, verb: &[&str], rest: &[&str]) -> String {
         let output = self.rehearsal(verb, rest);
-        let said = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         assert!(
             output.status.success(),
-            "{said}{}",
+            "{printed}{}",
             String::from_utf8_lossy(&output.stderr)
         );
-        said
+        printed
     }
 
     fn rehearsal(&self, verb: &[&str], rest: &[&str]) -> Output {
@@ -48,8 +48,8 @@ impl Cloud {
             .filter(|python| python.exists())
             .unwrap_or_else(|| "python3".into());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/protocol/same.py");
-        let said = self.info(&["exec"], &["--", python.to_str().unwrap(), script]);
-        serde_json::from_str(&said).unwrap()
+        let printed = self.info(&["exec"], &["--", python.to_str().unwrap(), script]);
+        serde_json::from_str(&printed).unwrap()
     }
 
     async fn config(&self) -> aws_config::SdkConfig {

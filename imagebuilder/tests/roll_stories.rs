@@ -67,7 +67,7 @@ struct Shop {
 
 impl Shop {
     /// Founds the cloud, and opens the shop: a group of two on the first image, behind a target
-    /// group and a launch hook; the second image is the proven candidate.
+    /// group and a launch hook; the second image is the verified candidate.
     async fn open() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let unhealthy = folder.path().join("sick");
@@ -92,13 +92,13 @@ impl Shop {
                     unhealthy.display()
                 )),
         );
-        let told = info(
+        let printed = info(
             Command::new(rehearsal())
                 .arg("exec")
                 .arg(&cloud)
                 .args(["--", "env"]),
         );
-        let environment: BTreeMap<String, String> = String::from_utf8_lossy(&told.stdout)
+        let environment: BTreeMap<String, String> = String::from_utf8_lossy(&printed.stdout)
             .lines()
             .filter_map(|line| line.split_once('='))
             .filter(|(name, _)| name.starts_with("AWS_"))
@@ -133,7 +133,7 @@ impl Shop {
         shop
     }
 
-    /// An image on the base image's disk that a gate has proven.
+    /// An image on the base image's disk with the gate verdict `fit`.
     async fn register(&self, name: &str) -> String {
         let base = self
             .ec2
@@ -164,14 +164,14 @@ impl Shop {
             .expect("register an image")
             .image_id
             .expect("its id");
-        let proof = Tag::builder()
+        let verdict = Tag::builder()
             .key("imagebuilder:verdict")
             .value("fit")
             .build();
         self.ec2
             .create_tags()
             .resources(&image)
-            .tags(proof)
+            .tags(verdict)
             .send()
             .await
             .expect("tag the image");
@@ -499,9 +499,9 @@ impl Shop {
         names.give(&self.images[0], "ami-old");
         names.give(&self.images[1], "ami-new");
         let mut lines = vec![format!("$ imagebuilder {}", arguments.join(" "))];
-        let told = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stderr);
         let mut step = "";
-        for line in told.lines() {
+        for line in printed.lines() {
             if !line.starts_with(' ') {
                 step = line.split(' ').next().unwrap_or_default();
             }
@@ -625,12 +625,12 @@ fn until(command: &mut Command, beginning: &str) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("imagebuilder runs");
-    let mut told = BufReader::new(child.stderr.take().expect("its story"));
+    let mut printed = BufReader::new(child.stderr.take().expect("its story"));
     let mut line = String::new();
-    while told.read_line(&mut line).expect("read its story") > 0 {
+    while printed.read_line(&mut line).expect("read its story") > 0 {
         if line.starts_with(beginning) {
             // The rest of the story is nobody's, but its pipe must not break.
-            std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+            std::thread::spawn(move || std::io::copy(&mut printed, &mut std::io::sink()));
             return child;
         }
         line.clear();
@@ -663,23 +663,23 @@ async fn a_roll_ends_verified_with_the_pointers_moved() {
 async fn instances_that_abandon_their_hook_are_rolled_back() {
     let shop = Shop::open().await;
     shop.sicken(&shop.images[1]);
-    let (code, told) = shop.run(&["roll"]);
-    assert_eq!(code, Some(11), "{told}");
+    let (code, printed) = shop.run(&["roll"]);
+    assert_eq!(code, Some(11), "{printed}");
     assert_eq!(shop.serving("1").await, 2);
     assert_eq!(
         shop.pointer("current").await.as_ref(),
         Some(&shop.images[0])
     );
     assert_eq!(shop.pointer("previous").await, None);
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(printed);
 }
 
 #[tokio::test]
 async fn a_second_refresh_is_refused() {
     let shop = Shop::open().await;
     shop.begin("1").await;
-    let (code, told) = shop.run(&["roll"]);
-    assert_eq!(code, Some(16), "{told}");
+    let (code, printed) = shop.run(&["roll"]);
+    assert_eq!(code, Some(16), "{printed}");
 }
 
 #[tokio::test]
@@ -690,8 +690,8 @@ async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
         info(Command::new("kill").arg(signal).arg(roll.id().to_string()));
         let left = roll.wait().expect("imagebuilder ends");
         assert_eq!(left.code(), (signal == "-INT").then_some(15), "{signal}");
-        let (code, told) = shop.run(&["roll", "watch"]);
-        assert_eq!(code, Some(0), "{signal}: {told}");
+        let (code, printed) = shop.run(&["roll", "watch"]);
+        assert_eq!(code, Some(0), "{signal}: {printed}");
         assert_eq!(shop.serving("2").await, 2);
         assert_eq!(
             shop.pointer("current").await.as_ref(),
@@ -711,12 +711,12 @@ async fn a_throttled_api_is_tolerated() {
     // Not what the instances use: they have no SDK that asks again.
     dial("ec2");
     dial("elasticloadbalancing");
-    let (code, told) = shop.run(&["roll"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, printed) = shop.run(&["roll"]);
+    assert_eq!(code, Some(0), "{printed}");
     dial("autoscaling");
     dial("ssm");
-    let (code, told) = shop.run(&["status"]);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, printed) = shop.run(&["status"]);
+    assert_eq!(code, Some(0), "{printed}");
     let requests = std::fs::read_to_string(shop.folder.path().join("cloud/requests.jsonl"));
     let requests = requests.expect("the cloud's journal");
     for refusal in ["RequestLimitExceeded", "Throttling", "ThrottlingException"] {
@@ -739,8 +739,8 @@ async fn template_versions_of_earlier_rolls_are_deleted() {
         shop.register("shop-3").await,
     ];
     for image in &images {
-        let (code, told) = shop.run(&["--config", "keep.toml", "roll", image]);
-        assert_eq!(code, Some(0), "{told}");
+        let (code, printed) = shop.run(&["--config", "keep.toml", "roll", image]);
+        assert_eq!(code, Some(0), "{printed}");
     }
     let mut versions = shop.versions().await;
     versions.sort_unstable();
@@ -760,20 +760,20 @@ async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
     let alarmed = format!("{CONFIGURATION}alarms = [\"sick\"]\n");
     std::fs::write(shop.folder.path().join("alarmed.toml"), alarmed).expect("write");
     let roll = ["--config", "alarmed.toml", "roll", "--pin-first"];
-    let (code, told) = shop.run(&roll);
-    assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("there is no alarm sick"), "{told}");
+    let (code, printed) = shop.run(&roll);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(printed.contains("there is no alarm sick"), "{printed}");
     shop.dial("alarm.sick", "ALARM");
-    let (code, told) = shop.run(&roll);
-    assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("alarm sick is ALARM"), "{told}");
+    let (code, printed) = shop.run(&roll);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(printed.contains("alarm sick is ALARM"), "{printed}");
     shop.dial("alarm.sick", "OK");
 
     let conditions = [Need::Targets, Need::Profile, Need::Version, Need::Pin];
     for action in needed(&[Verb::Roll], &conditions) {
-        let (code, told) = shop.without(action, "ec2:CreateLaunchTemplateVersion", &roll);
-        assert_eq!(code, Some(3), "{}: {told}", action.name);
-        assert_named(action, &told);
+        let (code, printed) = shop.without(action, "ec2:CreateLaunchTemplateVersion", &roll);
+        assert_eq!(code, Some(3), "{}: {printed}", action.name);
+        assert_named(action, &printed);
     }
     let untouched = async || {
         assert_eq!(shop.serving("1").await, 2);
@@ -782,53 +782,56 @@ async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
         assert!(!shop.folder.path().join(".imagebuilder/runs").exists());
     };
     untouched().await;
-    let (code, told) = shop.run(&roll);
-    assert_eq!(code, Some(0), "{told}");
+    let (code, printed) = shop.run(&roll);
+    assert_eq!(code, Some(0), "{printed}");
 
-    // Where it should be: proven, and its pointers lag.
+    // Where it should be: verified, and its pointers lag.
     shop.point("current", &shop.images[0]).await;
-    for action in needed(&[Verb::Prove], &conditions) {
-        let (code, told) = shop.without(action, "", &["roll", "--dry-run"]);
-        assert_warned(action, code, &told);
+    for action in needed(&[Verb::Verify], &conditions) {
+        let (code, printed) = shop.without(action, "", &["roll", "--dry-run"]);
+        assert_warned(action, code, &printed);
     }
 
-    // A way back of which nothing is known here but a pointer, to an image without a version of its own.
+    // A rollback of which nothing is known here but a pointer, to an image without a version of its own.
     shop.point("current", &shop.images[1]).await;
     std::fs::remove_dir_all(shop.folder.path().join(".imagebuilder")).expect("forget the runs");
     shop.save("$Latest").await;
     shop.forget_version("1").await;
     let back = ["roll", "rollback", "--pin-first", "--dry-run"];
-    for action in needed(&[Verb::WayBack], &conditions) {
-        let (code, told) = shop.without(action, "", &back);
-        assert_warned(action, code, &told);
+    for action in needed(&[Verb::RollbackRefresh], &conditions) {
+        let (code, printed) = shop.without(action, "", &back);
+        assert_warned(action, code, &printed);
     }
 
     // A refresh that does not end in the test's time.
     shop.save("2").await;
     shop.begin("2").await;
     for action in needed(&[Verb::Rollback], &conditions) {
-        let (code, told) = shop.without(action, "", &["roll", "rollback", "--dry-run"]);
-        assert_warned(action, code, &told);
+        let (code, printed) = shop.without(action, "", &["roll", "rollback", "--dry-run"]);
+        assert_warned(action, code, &printed);
     }
     for action in needed(&[Verb::Watch], &conditions) {
         let name = format!("deny.{}", action.name);
         shop.dial(&name, "on");
-        let (code, told) = shop.watch_a_moment();
+        let (code, printed) = shop.watch_a_moment();
         shop.dial(&name, "off");
-        let went_on = (code, told.contains("watch group")) == (Some(15), true);
+        let went_on = (code, printed.contains("watch group")) == (Some(15), true);
         let code = if went_on { Some(0) } else { code };
-        assert_warned(action, code, &told);
+        assert_warned(action, code, &printed);
     }
     shop.dial("deny.autoscaling:RollbackInstanceRefresh", "on");
-    let (code, told) = shop.run(&["roll", "rollback"]);
-    assert_eq!(code, Some(3), "{told}");
-    assert!(told.contains("you are not allowed to roll back"), "{told}");
+    let (code, printed) = shop.run(&["roll", "rollback"]);
+    assert_eq!(code, Some(3), "{printed}");
+    assert!(
+        printed.contains("you are not allowed to roll back"),
+        "{printed}"
+    );
     assert_eq!(shop.refresh().await, "InProgress");
     assert_eq!(shop.versions().await, ["2"]);
 }
 
 /// The action is named as denied, or as what is done without.
-fn assert_named(action: Denied, told: &str) {
+fn assert_named(action: Denied, printed: &str) {
     let name = action.name;
     let optional = action.need == Need::Optional;
     let ways = [
@@ -836,15 +839,15 @@ fn assert_named(action: Denied, told: &str) {
         ("may not launch for you: ", !optional),
         ("denied and not required: ", optional),
     ];
-    let named = told.lines().any(|line| {
+    let named = printed.lines().any(|line| {
         let before = line.split(name).next().filter(|before| *before != line);
         before.is_some_and(|before| ways.iter().any(|(way, is)| *is && before.contains(way)))
     });
-    assert!(named, "{name}: {told}");
+    assert!(named, "{name}: {printed}");
 }
 
 /// Named, and gone on with; only a look that is denied ends it, with exit code 3.
-fn assert_warned(action: Denied, code: Option<i32>, told: &str) {
+fn assert_warned(action: Denied, code: Option<i32>, printed: &str) {
     // What a look cannot do without.
     const LOOKS: [&str; 8] = [
         "ec2:DescribeImages",
@@ -856,8 +859,8 @@ fn assert_warned(action: Denied, code: Option<i32>, told: &str) {
         "autoscaling:DescribeInstanceRefreshes",
         "elasticloadbalancing:DescribeTargetHealth",
     ];
-    assert_named(action, told);
-    let looks = LOOKS.contains(&action.name);
-    let expected = code == Some(0) || code == Some(3) && looks;
-    assert!(expected, "{} {code:?}: {told}", action.name);
+    assert_named(action, printed);
+    let polls = LOOKS.contains(&action.name);
+    let expected = code == Some(0) || code == Some(3) && polls;
+    assert!(expected, "{} {code:?}: {printed}", action.name);
 }

@@ -29,10 +29,10 @@ const LAST_LINES: usize = 12;
 /// Makes an AMI from a staged run folder.
 #[async_trait]
 pub(crate) trait Builder: Send + Sync {
-    /// Refuses what cannot work, before anything is created.
+    /// Refuses an invalid template, before anything is created.
     async fn check(&self, folder: &Path) -> anyhow::Result<()>;
-    /// Makes the image. The id is what the builder's program names: whether that image is this run's is for the caller to
-    /// ask the API.
+    /// Makes the image. The id is the one in the program's output: the caller has to verify with the API that this image is
+    /// this run's.
     async fn build(
         &self,
         ledger: &mut Ledger,
@@ -44,11 +44,11 @@ pub(crate) trait Builder: Send + Sync {
 
 /// Builds with Packer.
 pub(crate) struct PackerBuilder {
-    /// The Packer that builds.
+    /// The program.
     pub(crate) packer: Packer,
-    /// Where its builder is.
+    /// Where the builder instance is polled.
     pub(crate) instances: Arc<dyn Instances>,
-    /// With whose keys it builds.
+    /// The source of Packer's credentials.
     pub(crate) identity: Arc<dyn Identity>,
 }
 
@@ -127,7 +127,7 @@ impl PackerBuilder {
         loop {
             match record_builder(self.instances.as_ref(), ledger).await {
                 Ok(Ok(true)) => return std::future::pending().await,
-                // What cannot be asked now is asked again: the sweep asks once more.
+                // A failed poll is repeated, and the sweep polls once more.
                 Ok(Ok(false) | Err(_)) => tokio::time::sleep(POLL).await,
                 Err(error) => return error,
             }
@@ -135,7 +135,7 @@ impl PackerBuilder {
     }
 }
 
-/// Writes down what the API shows of the run's builder; whether that was all.
+/// Records what the API shows of the run's builder; whether that was everything.
 pub(super) async fn record_builder(
     instances: &dyn Instances,
     ledger: &mut Ledger,
@@ -161,7 +161,7 @@ pub(super) async fn record_builder(
     Ok(Ok(!builders.is_empty() && !volumes.is_empty()))
 }
 
-/// A warning of keys that end before the build must.
+/// A warning of credentials that expire before the build's time limit.
 fn ends_early(
     credentials: Option<&Credentials>,
     now: jiff::Timestamp,
@@ -178,7 +178,7 @@ fn ends_early(
     })
 }
 
-/// A build whose builder never answers.
+/// The error of a build whose builder never answers.
 fn lost_builder(lost: Lost) -> anyhow::Error {
     let Lost {
         id,
@@ -266,12 +266,12 @@ impl Transcript {
 
     fn failure(&self, folder: &Path) -> anyhow::Error {
         let log = folder.join(packer::OUTPUT);
-        let said = self.reason.as_ref().or(self.error.as_ref());
-        let said = said.map_or("packer failed", String::as_str);
-        let said = said.lines().next().unwrap_or_default();
+        let printed = self.reason.as_ref().or(self.error.as_ref());
+        let printed = printed.map_or("packer failed", String::as_str);
+        let printed = printed.lines().next().unwrap_or_default();
         if let Some(script) = &self.script {
             return Exit::BakeFailed
-                .error(format!("provisioning failed in {script}: {said}"))
+                .error(format!("provisioning failed in {script}: {printed}"))
                 .hint(format!(
                     "its last lines:\n  {}\nall of them: {}",
                     self.last.join("\n  "),
@@ -281,15 +281,15 @@ impl Transcript {
         }
         if self.waiting_for_ssh {
             return Exit::BakeFailed
-                .error(format!("the builder never answered on SSH: {said}"))
+                .error(format!("the builder never answered on SSH: {printed}"))
                 .hint(
                     "check `ssh_username`, `ssh_interface`, `ssh_port`, `subnet` and `source_cidrs`: \
-                     can this machine reach the builder, and does the source image know that user?",
+                     this machine must reach the builder, and the source image must have that user",
                 )
                 .into();
         }
         Exit::BakeFailed
-            .error(format!("packer failed: {said}"))
+            .error(format!("packer failed: {printed}"))
             .hint(format!(
                 "its last lines:\n  {}\nall of them: {}",
                 self.last.join("\n  "),

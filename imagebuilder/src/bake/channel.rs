@@ -1,6 +1,6 @@
 //! What an image takes from the signed channel: whether its agent may be baked, and the metadata that a new instance starts from.
 //!
-//! Pure. Reading and verifying the repository is [`crate::channel::verify`]'s; signing has no place here.
+//! Pure. [`crate::channel::verify`] reads and verifies the repository; nothing is signed here.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::config::Arch;
 use crate::exit::{Exit, Failure};
 use crate::ids::{ChannelName, Digest};
 
-/// Refuses metadata that instances would refuse, and an agent that the channel would take off an instance again. The version
+/// Refuses metadata that instances would refuse, and an agent that the channel would replace again at once. The version
 /// under which the agent was published, `None` when it never was.
 ///
 /// # Errors

@@ -370,7 +370,7 @@ async fn a_policy_of_the_key_itself_is_no_denial() {
     let line = "kms:GenerateDataKeyWithoutPlaintext (that depends on the resource's own policy)";
     let messages = scene.output.messages();
     assert!(
-        messages.iter().any(|said| said.contains(line)),
+        messages.iter().any(|message| message.contains(line)),
         "{messages:#?}"
     );
 }
@@ -399,10 +399,10 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
             let reaped = scene.reap().await;
             assert_eq!(reaped.removed.len(), 1, "{name}: {reaped:?}");
             let messages = scene.output.messages();
-            let at = |words: &[&str]| {
+            let at = |parts: &[&str]| {
                 messages
                     .iter()
-                    .position(|line| words.iter().all(|word| line.contains(word)))
+                    .position(|line| parts.iter().all(|part| line.contains(part)))
             };
             let by_iam_alone =
                 action.asked == Asked::Simulation || matches!(action.resource, Resource::Ec2(_));
@@ -586,10 +586,10 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
         }
         named += 1;
         assert_eq!(Exit::of(&error), Exit::BakeLeft, "at {at}");
-        let told = format!("{error:#}");
+        let printed = format!("{error:#}");
         assert!(
-            left.iter().all(|thing| told.contains(thing.as_str())),
-            "{told} misses {left:?}"
+            left.iter().all(|thing| printed.contains(thing.as_str())),
+            "{printed} misses {left:?}"
         );
         assert_eq!(
             crate::exit::hint(&error),

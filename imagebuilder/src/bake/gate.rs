@@ -18,14 +18,14 @@ use crate::output::Step;
 
 /// How often the record is read: an agent writes it about as often.
 const POLL: Duration = Duration::from_secs(1);
-/// Every how many polls the instance's status checks and console are read too: those calls are throttled sooner.
+/// The instance's status checks and console are read at every Nth poll only: those calls are throttled sooner.
 const HEALTH_EVERY: u32 = 5;
 /// How many lines of the console a refusal shows.
 const CONSOLE_LINES: usize = 25;
 /// The tag that gives an instance its name in consoles.
 const NAME: &str = "Name";
 
-/// What is seen of the candidate's instance at one moment.
+/// The candidate's instance as one poll found it.
 #[derive(Debug)]
 struct View {
     instance: Option<Instance>,
@@ -34,7 +34,7 @@ struct View {
     record: Option<Result<Record, String>>,
 }
 
-/// What a view means.
+/// What follows from an observation.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     /// Nothing yet: what is being waited for.
@@ -74,7 +74,7 @@ pub(crate) async fn judge(
     ledger.exists(Kind::Instance, "gate", &owned)?;
     let id = owned.id().clone();
     step.info(format!("{id} boots the candidate"));
-    // Its agent writes it, at any time from now on.
+    // Its agent may write it at any time from now on.
     let record = owned.record(config.image.name.as_str());
     ledger.exists(Kind::Parameter, record.id(), &record)?;
     let parameter = record.id();
@@ -86,7 +86,7 @@ pub(crate) async fn judge(
         let instance = cloud.instances.instance(&id).await?;
         polls = polls.wrapping_add(1);
         let mut hopeless = None;
-        // One that EC2 does not know yet is too young to be judged.
+        // EC2 does not show it yet.
         if instance.is_some() && polls.is_multiple_of(HEALTH_EVERY) {
             let now = instance_health::observe(&*cloud.instances, &id, instance.clone()).await;
             hopeless = instance_health::decide(&health, &now);
@@ -230,17 +230,17 @@ fn reason(record: &Record) -> String {
 }
 
 fn services(record: &Record) -> String {
-    let said: Vec<String> = record
+    let versions: Vec<String> = record
         .services
         .iter()
         .map(|(name, service)| format!("{name} {}", service.version).trim().to_owned())
         .collect();
-    colon(&said.join(", "))
+    colon(&versions.join(", "))
 }
 
 async fn refusal(cloud: &Cloud, id: &crate::ids::InstanceId, why: String) -> anyhow::Error {
     let failure = Exit::BakeFailed.error(format!("the gate refuses the candidate: {why}"));
-    // The console may lag by minutes on EC2; what there is of it is better than nothing.
+    // The console may lag by minutes on EC2; part of it is better than nothing.
     let console = cloud.instances.console(id).await.unwrap_or_default();
     failure.hint(console_end(id, &console)).into()
 }

@@ -13,18 +13,18 @@ use crate::ids::{InstanceId, RunId};
 
 /// How often it is polled: often enough to end a hopeless wait at once, three cheap calls each time.
 const POLL: Duration = Duration::from_secs(3);
-/// How many characters of a console line a reason quotes.
+/// Characters of a console line that are quoted in a reason.
 const QUOTE: usize = 160;
-/// What a Linux kernel prints when it cannot go on (`panic()` in kernel/panic.c).
+/// What a Linux kernel prints when it panics (`panic()` in kernel/panic.c).
 const PANIC: &str = "Kernel panic - not syncing";
 /// What is printed when a machine starts over: firmware, boot loaders and the kernel's first line. A panic before one of
-/// these is history.
+/// these is over.
 const STARTS: [&str; 4] = ["BdsDxe: ", "SeaBIOS (", "GNU GRUB ", "] Linux version "];
 
-/// What is seen of an instance at one moment.
+/// An instance as one poll found it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Observation {
-    /// `None` when EC2 does not know it any more.
+    /// `None` when EC2 does not show it any more.
     instance: Option<Instance>,
     /// `None` when it has none, or they may not be read.
     checks: Option<StatusChecks>,
@@ -51,7 +51,7 @@ pub(super) async fn observe(
 ) -> Observation {
     Observation {
         instance,
-        // What may not be read is not known, and nothing is concluded from it.
+        // What may not be read is unknown, and has no effect.
         checks: instances.status_checks(id).await.ok().flatten(),
         console: instances.console(id).await.unwrap_or_default(),
     }
@@ -117,13 +117,13 @@ pub(super) async fn lost(
     let mut before = Observation::default();
     loop {
         if waiting.wait_for(|waits| *waits).await.is_err() {
-            // Packer has ended: there is nothing left to be lost.
+            // Packer has ended: nothing can be lost any more.
             return std::future::pending().await;
         }
         tokio::time::sleep(POLL).await;
         let id = match &builder {
             Some(id) => id.clone(),
-            // Dead ones too: it may have died before this first poll. What cannot be asked now is asked again, for
+            // Terminated ones too: it may have ended before this first poll. A failed poll is repeated, because
             // the watch must not fail a build that succeeds.
             None => match instances
                 .ever_tagged(contract::tags::RUN, run.as_str())
@@ -140,7 +140,7 @@ pub(super) async fn lost(
             continue;
         };
         let now = observe(instances, &id, instance).await;
-        // It answered meanwhile: what Packer does with it from now on is Packer's business.
+        // It answered meanwhile: from now on Packer handles it.
         if !*waiting.borrow() {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Baking an image: the visible list of steps, undo beside do.
+//! Baking an image: the list of steps, each with its undo.
 //!
 //! source → render → channel → reuse? → preflight → stage, key, check → build → candidate → gate → publish → sweep. Everything that is
 //! created is in the ledger before it is waited for; whatever ends a bake early, the sweep removes what the ledger lists.
@@ -45,7 +45,7 @@ use crate::template::Facts;
 
 /// How often the finished image is polled until it is available.
 const POLL: Duration = Duration::from_secs(2);
-/// Packer has waited already; what is left is EC2 agreeing with itself.
+/// Packer has waited already; EC2's answers only have to become consistent.
 const POLLS: u32 = 60;
 
 /// Everything a bake is given.
@@ -66,13 +66,13 @@ pub(crate) struct Bake<'a> {
     pub(crate) output: &'a Output,
     /// When to stop.
     pub(crate) cancel: &'a Cancel,
-    /// Whether an image of the same inputs will do.
+    /// Whether an image of the same inputs is reused.
     pub(crate) reuse: Reuse,
     /// The verified metadata of the configured channel; none without one.
     pub(crate) channel: Option<&'a Verified>,
 }
 
-/// Whether an image of the same inputs will do.
+/// Whether an image of the same inputs is reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reuse {
     /// Yes: nothing changed, nothing to bake.
@@ -81,7 +81,7 @@ pub(crate) enum Reuse {
     Never,
 }
 
-/// What came out.
+/// The result of a bake.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Baked {
     /// The published image.
@@ -96,7 +96,7 @@ pub(crate) struct Baked {
     pub(crate) run: Option<RunId>,
 }
 
-/// What a bake comes to before it creates anything.
+/// What a bake found before it creates anything.
 enum Prepared {
     /// An earlier image has the same inputs: with their digest and source.
     Found(Box<(OwnImage, Digest, ImageId)>),
@@ -117,7 +117,7 @@ struct Inputs {
 impl Bake<'_> {
     /// Bakes, gates and publishes; or finds that nothing changed.
     ///
-    /// The rule: *everything that a bake needs is asked before anything is created* ([`preflight`]).
+    /// The rule: *everything that a bake needs is checked before anything is created* ([`preflight`]).
     pub(crate) async fn run(&self) -> anyhow::Result<Baked> {
         match self.prepare().await {
             Ok(Prepared::Found(found)) => {
@@ -179,7 +179,7 @@ impl Bake<'_> {
 
         let step = self
             .output
-            .step("preflight", "ask for everything that the bake will need");
+            .step("preflight", "check everything that the bake will need");
         let found = preflight::findings(
             self.cloud,
             self.config,
@@ -254,24 +254,24 @@ impl Bake<'_> {
         )?;
         staging.remember(channel::snapshot(verified));
         let [root, timestamp, snapshot, targets] = verified.versions();
-        let told =
+        let versions =
             format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
         if let Some(version) = &agent {
-            step.done(format!("{told}; the agent is its release {version}"));
+            step.done(format!("{versions}; the agent is its release {version}"));
         } else {
-            step.done(&told);
+            step.done(&versions);
             self.output.warn(
                 "the agent of this image was never published in the channel: instances will replace it with the first release they receive",
             );
         }
-        Ok(Some(told))
+        Ok(Some(versions))
     }
 
-    /// What a rendering must know; neutral, for the digest, when there is no origin yet.
+    /// The facts of a rendering; neutral, for the digest, when there is no origin yet.
     fn facts(&self, staging: &Staging, source: &Image, origin: Option<(&Origin, &str)>) -> Facts {
         Facts {
             region: self.cloud.region.clone(),
-            // Where the API is reached changes nothing in the image.
+            // The API's endpoint changes nothing in the image.
             endpoint: origin.and(self.cloud.ec2_endpoint.clone()),
             source: source.id.clone(),
             ami_name: origin.map_or_else(
@@ -289,7 +289,7 @@ impl Bake<'_> {
         }
     }
 
-    /// A published image of the same inputs, or one whose publishing was cut short after the gate.
+    /// A published image of the same inputs, or one whose publishing was interrupted after the gate.
     async fn reusable(&self, digest: &Digest) -> anyhow::Result<Option<OwnImage>> {
         let search = Search::own_tagged(tags::DIGEST, digest.as_str()).and("state", "available");
         let mut found = self.cloud.images.search(&search).await?;
@@ -397,7 +397,7 @@ impl Bake<'_> {
         self.stop_here("before anything was created")?;
         if config.bake.source_cidrs.is_empty() {
             self.output.warn(
-                "while it lives, anyone may try the builder's SSH port: `[bake] source_cidrs` is empty",
+                "any address can reach the builder's SSH port during the build: `[bake] source_cidrs` is empty",
             );
         }
 
@@ -488,7 +488,7 @@ impl Bake<'_> {
             (None, Some(subnet)) => Some(instances.vpc_of(subnet).await?.ok_or_else(|| {
                 Exit::Refused
                     .error(format!("there is no {subnet} in {}", self.cloud.region))
-                    .hint("`subnet` in [bake] names the builder's")
+                    .hint("correct `subnet` in [bake], or the region")
             })?),
         };
         // Named as the key pair is.
@@ -532,7 +532,7 @@ impl Bake<'_> {
                                 "packer names {id} as its image, but that has neither the tag of run {} nor an instance of it as its source",
                                 ledger.run()
                             ))
-                            .hint("it was left alone; do the templates of [image] template keep `tags` and `run_tags`?")
+                            .hint("it was not touched; check that the templates of [image] template keep `tags` and `run_tags`")
                             .into());
                     };
                     recorded = true;
@@ -573,12 +573,12 @@ impl Bake<'_> {
             Ok(left) => {
                 step.failed("something is left");
                 self.output
-                    .warn(format!("{}; `imagebuilder reap` takes it", names(&left)));
+                    .warn(format!("{}; `imagebuilder reap` removes it", names(&left)));
             }
             Err(error) => {
-                step.failed("the cloud cannot be asked");
+                step.failed("the cloud cannot be reached");
                 self.output.warn(format!(
-                    "sweep: {error:#}; `imagebuilder reap` takes what is left"
+                    "sweep: {error:#}; `imagebuilder reap` removes what is left"
                 ));
             }
         }
@@ -629,7 +629,7 @@ impl Bake<'_> {
                     .into()
             }
             Err(trouble) => {
-                step.failed("the cloud cannot be asked");
+                step.failed("the cloud cannot be reached");
                 Exit::BakeLeft
                     .error(format!(
                         "bake failed, and its undo as well ({trouble:#}); see {}",
@@ -669,10 +669,10 @@ pub(crate) fn names(left: &[Left]) -> String {
 }
 
 fn versions(staging: &Staging) -> String {
-    let said: Vec<String> = staging
+    let parts: Vec<String> = staging
         .services
         .iter()
         .map(|(name, digest)| format!("{name}={}", image::short(digest)))
         .collect();
-    said.join(" ")
+    parts.join(" ")
 }

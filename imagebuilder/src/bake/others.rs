@@ -214,11 +214,11 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
         );
         scene.reap().await;
         let now = everything(&scene.fake.aws());
-        let gone: Vec<_> = before
+        let removed: Vec<_> = before
             .iter()
             .filter(|(id, what)| now.get(*id) != Some(*what))
             .collect();
-        assert!(gone.is_empty(), "{disguise:?}: {gone:?}");
+        assert!(removed.is_empty(), "{disguise:?}: {removed:?}");
         assert_eq!(
             scene.fake.aws().inventory().len(),
             2,

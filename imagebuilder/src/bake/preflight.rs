@@ -1,4 +1,4 @@
-//! What a bake needs, asked before anything is created: networks, instance types, the gate's profile, permissions, and both
+//! What a bake needs, checked before anything is created: networks, instance types, the gate's profile, permissions, and both
 //! launches by dry run.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Who {
     }
 }
 
-/// Everything that a bake of `source` would meet. Without one only what does not depend on it.
+/// Everything that would stop a bake of `source`; without one, only what does not depend on it.
 pub(crate) async fn findings(
     cloud: &Cloud,
     config: &Config,
@@ -52,7 +52,7 @@ pub(crate) async fn findings(
         findings.merge(part);
     }
     let launched = match source {
-        // What is wrong already would only be found again.
+        // Only if nothing is wrong yet: the launches would fail for the same reasons.
         Some(source) if findings.wrong.is_empty() => {
             launches(cloud, config, source, gate_user_data, &mut findings).await
         }
@@ -90,7 +90,7 @@ pub(crate) async fn findings(
     findings
 }
 
-/// Subnets and security groups exist and belong together.
+/// Checks that subnets and security groups exist and match.
 async fn network(cloud: &Cloud, config: &Config) -> Findings {
     let mut findings = Findings::default();
     let (bake, gate) = (&config.bake, &config.bake.gate);
@@ -146,7 +146,7 @@ async fn network(cloud: &Cloud, config: &Config) -> Findings {
     findings
 }
 
-/// Instance types are offered, and of the image's architecture.
+/// Checks that instance types are offered, and of the image's architecture.
 async fn types(cloud: &Cloud, config: &Config) -> Findings {
     let mut findings = Findings::default();
     let arch = config.image.arch;
@@ -187,7 +187,7 @@ fn example(arch: Arch) -> &'static str {
     }
 }
 
-/// The gate's instance profile exists and has a role; with the role's ARN.
+/// Checks that the gate's instance profile exists and has a role; returns the role's ARN.
 async fn profile(cloud: &Cloud, config: &Config) -> (Findings, Option<String>) {
     const FIX: &str = "correct `instance_profile` in [bake.gate], or make it; docs/operating.md has what its role needs";
     let mut findings = Findings::default();
@@ -261,7 +261,7 @@ async fn launches(
                     "allow ec2:RunInstances, ec2:CreateTags, and iam:PassRole for the instance profile's role".to_owned()
                 } else {
                     format!(
-                        "{} has what it is launched with: instance_type, subnet{}",
+                        "check {}: instance_type, subnet{}",
                         who.place(),
                         match who {
                             Who::Builder => "",

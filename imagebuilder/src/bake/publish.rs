@@ -1,6 +1,6 @@
 //! Publishing: shares, the candidate pointer, and last the verdict tag, each read first and read back after.
 //!
-//! Every act can be repeated, so a bake killed in between is finished by the next one. Undo puts the pointer back.
+//! Every step can be repeated, so a bake killed in between is finished by the next one. Undo restores the pointer.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::ledger::Ledger;
 use crate::output::Step;
 use crate::pointers;
 
-/// A tag is seen within a moment.
+/// A tag is visible within a second.
 const READ_BACK: Duration = Duration::from_millis(250);
-/// After a minute it was not set.
+/// A tag that is not visible after a minute was not set.
 const READ_BACKS: u32 = 240;
 /// The fact under which the pointer's former value is kept for the undo; empty when there was none.
 const BEFORE: &str = "candidate-before";

@@ -1,10 +1,10 @@
 //! Reaping: finds the runs that died and removes what they left.
 //!
 //! A run of this host is dead when no process holds its lock. A run of another host is known by its tag only, and counts
-//! as dead when it is older than a limit. What is published, pointed at or in use is never taken: the sweep sees to it.
+//! as dead when it is older than a limit. The sweep never removes what is published, pointed at or in use.
 //!
-//! A removal that is denied is named before the first one, and keeps nothing else from being removed
-//! ([`preflight`](crate::preflight)). What cannot be listed is reported as such, not as nothing.
+//! A removal that is denied is named before the first one, and does not prevent other removals
+//! ([`preflight`](crate::preflight)). What cannot be listed is reported as such, not as empty.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,13 +49,13 @@ pub(crate) struct Reaped {
     pub(crate) unlisted: Vec<String>,
 }
 
-/// A reaping under way.
+/// An active reap.
 struct Reaping<'a> {
     cloud: &'a Cloud,
     image: &'a ImageName,
     output: &'a Output,
     mode: Mode,
-    /// Whether it was asked what the caller may do.
+    /// Whether the caller's permissions were checked.
     asked: bool,
     reaped: Reaped,
 }
@@ -82,7 +82,7 @@ pub(crate) async fn reap(
     for found in Ledger::all(runs)? {
         match found {
             Found::Alive(run) => {
-                output.info(format!("run {run} is alive: left alone"));
+                output.info(format!("run {run} is alive: not touched"));
                 known.push(run);
             }
             Found::Dead(mut ledger) => {
@@ -107,7 +107,7 @@ pub(crate) async fn reap(
                     unreadable.run, unreadable.why
                 ));
                 known.push(unreadable.run.clone());
-                // Of which region it was is not known either: where nothing has its tag, the file stays.
+                // Its region is not known either: where nothing has its tag, the file stays.
                 match foreign.get(&unreadable.run) {
                     None => {}
                     Some(name) if mode == Mode::Remove => {
@@ -131,7 +131,7 @@ pub(crate) async fn reap(
         }
         if !old {
             output.info(format!(
-                "run {run} is not of this folder and younger than the limit: left alone"
+                "run {run} is not of this folder and younger than the limit: not touched"
             ));
             continue;
         }
@@ -142,7 +142,7 @@ pub(crate) async fn reap(
 }
 
 impl Reaping<'_> {
-    /// Names what the caller may not do, once, before anything is done.
+    /// Reports what the caller may not do, once, before anything is removed.
     async fn ask(&mut self) {
         if std::mem::replace(&mut self.asked, true) {
             return;
@@ -199,7 +199,7 @@ impl Reaping<'_> {
             .filter(|thing| thing.state == State::Removed)
             .count();
         let left = sweep::sweep(cloud, ledger, &mut step).await?;
-        let gone = ledger
+        let removed = ledger
             .journal()
             .things
             .iter()
@@ -207,7 +207,7 @@ impl Reaping<'_> {
             .skip(before);
         reaped
             .removed
-            .extend(gone.map(|thing| format!("{} {}", thing.kind, thing.label())));
+            .extend(removed.map(|thing| format!("{} {}", thing.kind, thing.label())));
         reaped.left.extend(left.iter().map(described));
         if left.is_empty() {
             ledger.end("reaped")?;
@@ -287,7 +287,7 @@ impl Reaping<'_> {
         Ok(runs)
     }
 
-    /// A list, or nothing and a note that it could not be had.
+    /// A list, or nothing and a note that it could not be read.
     ///
     /// # Errors
     /// When no call would be answered.
@@ -307,7 +307,7 @@ fn described(Left { thing, why }: &Left) -> String {
     format!("{} {} ({why})", thing.kind, thing.label())
 }
 
-/// A killed bake does not take its Packer along: asks it to stop, and waits until it cleaned up after itself.
+/// A killed bake leaves its Packer running: interrupts it, and waits until it has cleaned up.
 async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::Result<()> {
     let mut interrupted = None;
     for _ in 0..POLLS {
@@ -316,7 +316,7 @@ async fn end_packer(ledger: &Ledger, step: &mut crate::output::Step) -> anyhow::
         }
         step.waiting("stopping its packer");
         if interrupted.is_none() {
-            // It writes its group down as its first act; until then there is nothing to interrupt.
+            // It records its process group first; until then there is nothing to interrupt.
             interrupted = packer::group(ledger.folder());
             interrupted.into_iter().for_each(packer::interrupt);
         }

@@ -1,8 +1,8 @@
 //! The sweep: removes what a run created and does not keep. Used when a bake fails, when it has succeeded and its
-//! scaffolding must go, and by `reap` for dead runs.
+//! temporary resources are removed, and by `reap` for dead runs.
 //!
 //! It follows the ledger first and the run tag second, so it finds what was created but never recorded. What it removes
-//! is proven to be the run's ([`Owned`]); and it never takes an image that is published, pointed at, or in use.
+//! is known to be the run's ([`Owned`]); and it never removes an image that is published, pointed at, or in use.
 
 use std::time::Duration;
 
@@ -39,11 +39,11 @@ const ORDER: [Kind; 8] = [
 pub(crate) struct Left {
     /// The resource.
     pub(crate) thing: Thing,
-    /// Why it is still there.
+    /// Why it could not be removed.
     pub(crate) why: String,
 }
 
-/// Why an image must stay. Instances of its own run are no reason: they go with it.
+/// Why an image is kept. Instances of its own run are no reason: they are removed with it.
 async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<Option<String>> {
     if image
         .tags
@@ -68,7 +68,7 @@ async fn claim(cloud: &Cloud, image: &Image, name: &str, run: &RunId) -> Answer<
     Ok(None)
 }
 
-/// What of a run cannot be listed, so that something of it may be left.
+/// Kinds of resources that cannot be listed, so that the run may have left some of them.
 #[derive(Debug)]
 pub(crate) struct Unlisted {
     kind: Kind,
@@ -89,7 +89,7 @@ impl From<Unlisted> for Left {
     }
 }
 
-/// A list, or nothing and a note that it could not be had.
+/// A list, or nothing and a note that it could not be read.
 fn listed<T>(kind: Kind, answer: Answer<Vec<T>>, unlisted: &mut Vec<Unlisted>) -> Vec<T> {
     answer.unwrap_or_else(|why| {
         unlisted.push(Unlisted { kind, why });
@@ -169,7 +169,7 @@ pub(crate) async fn find(cloud: &Cloud, ledger: &mut Ledger) -> anyhow::Result<V
 /// An image that is to be this run's, with the snapshots of it that are, all in the ledger; `None` when it is not.
 ///
 /// # Errors
-/// When the API cannot be asked, or the ledger not be written.
+/// When the API fails, or the ledger cannot be written.
 pub(super) async fn own_image(
     cloud: &Cloud,
     ledger: &mut Ledger,
@@ -287,7 +287,7 @@ pub(crate) async fn sweep(
 ) -> anyhow::Result<Vec<Left>> {
     let mut unlisted = find(cloud, ledger).await?;
     let unknown: Vec<Kind> = unlisted.iter().map(|one| one.kind).collect();
-    // What keeps every call from being answered is reported once.
+    // An error that all calls share is reported once.
     unlisted.dedup_by(|one, before| one.why.kind == before.why.kind && one.why.is_of_all_calls());
     let mut left: Vec<Left> = unlisted.into_iter().map(Left::from).collect();
     for kind in ORDER {
@@ -403,11 +403,11 @@ async fn wait_terminated(cloud: &Cloud, id: &InstanceId, step: &mut Step) -> any
 
 /// Repeats a removal for a minute: resources that a terminated instance used are released a little later.
 async fn while_in_use(mut remove: impl AsyncFnMut() -> Answer<()>) -> Answer<()> {
-    let mut looks = 0;
+    let mut polls = 0;
     loop {
         match remove().await {
-            Err(error) if error.kind == Cause::InUse && looks < POLLS / 10 => {
-                looks += 1;
+            Err(error) if error.kind == Cause::InUse && polls < POLLS / 10 => {
+                polls += 1;
                 tokio::time::sleep(POLL).await;
             }
             other => return other,

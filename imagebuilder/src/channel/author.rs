@@ -1,4 +1,4 @@
-//! Signs metadata and writes it in the only order that is safe: what is pointed at before what points, and
+//! Signs metadata and writes it in the only order that is safe: referenced files before those that reference them, and
 //! `timestamp.json` last.
 //!
 //! An interrupted write leaves files that nothing references; the next one uses the version after them. Versions only
@@ -24,7 +24,7 @@ use crate::exit::Exit;
 
 /// The specification that is followed.
 pub(crate) const SPEC: &str = "1.0.34";
-/// Versions that are skipped when interrupted runs left something there: more than that is no accident.
+/// Most versions that are skipped because interrupted runs left files there: more than that is not accidental.
 const MOST_SKIPPED: u64 = 64;
 
 /// Whole days from `now`, to the second: TUF has no fractions in its dates (section 4.2).
@@ -90,7 +90,7 @@ pub(crate) fn enough<T: Role>(root: &Root, role: &Signed<T>) -> anyhow::Result<(
     Err(Exit::Refused
         .error(format!("the available keys cannot sign the channel's {kind} metadata: {error}"))
         .hint(format!(
-            "root {} decides whose signature counts, `imagebuilder channel show` names them: bring those keys as {table}, or make new ones count with `imagebuilder channel rotate-root`",
+            "root {} lists the keys whose signatures count, `imagebuilder channel show` prints them: provide those keys as {table}, or change them with `imagebuilder channel rotate-root`",
             root.version
         ))
         .into())
@@ -101,7 +101,7 @@ pub(crate) fn enough<T: Role>(root: &Root, role: &Signed<T>) -> anyhow::Result<(
 /// # Errors
 /// When it cannot be serialized.
 pub(crate) fn bytes<T: Serialize>(role: &Signed<T>) -> anyhow::Result<Bytes> {
-    // By way of a value, whose maps are sorted.
+    // Through a value, whose maps are sorted.
     let value = serde_json::to_value(role).context("serialize metadata")?;
     let mut bytes = serde_json::to_vec_pretty(&value).context("serialize metadata")?;
     bytes.push(b'\n');
@@ -126,7 +126,7 @@ fn listing(version: NonZeroU64, bytes: &Bytes) -> Metafile {
 pub(crate) struct Writer<'a> {
     /// The files.
     pub(crate) store: &'a dyn Store,
-    /// The keys at hand.
+    /// The available keys.
     pub(crate) keys: &'a [Opened],
     /// Whose keys sign. The first must accept what is signed; the others' signatures are added.
     pub(crate) roots: Vec<&'a Root>,
@@ -157,7 +157,7 @@ impl Writer<'_> {
         }
         Err(Exit::Refused
             .error(format!(
-                "{MOST_SKIPPED} versions of {name}.json after the current one are taken"
+                "{MOST_SKIPPED} versions of {name}.json after the current one exist already"
             ))
             .hint("check who writes there, and remove what no snapshot lists")
             .into())
@@ -201,7 +201,7 @@ impl Writer<'_> {
         bytes(&signed)
     }
 
-    /// The commit: replaces `timestamp.json`, if it is still the one that was read, or creates the first.
+    /// Commits: replaces `timestamp.json`, if it is still the one that was read, or creates the first.
     pub(crate) async fn commit(&self, stamp: Bytes, was: Option<&Tag>) -> anyhow::Result<()> {
         let written = match was {
             Some(was) => {
@@ -232,7 +232,7 @@ pub(crate) enum Extent {
     Targets(Box<Targets>),
 }
 
-/// Signs and writes `extent` on top of what is there.
+/// Signs and writes `extent` on top of the current metadata.
 ///
 /// # Errors
 /// When a key is missing, a write fails, or another publisher was faster; then readers still see the version before.

@@ -97,7 +97,7 @@ impl Bucket {
             .await
         {
             Ok(_) => Ok(Written::Done),
-            // After a lost answer the client tries again, and meets its own object.
+            // After a lost answer the client retries, and finds its own object.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
                 let there = self.read(path, bytes.len() as u64).await;
                 match there {

@@ -1,6 +1,6 @@
 //! A repository in a folder: every file is written whole under another name, made durable, then given its name.
 //!
-//! One lock a folder keeps two publishers of the same machine apart.
+//! A lock per folder keeps two publishers on the same machine apart.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -15,10 +15,10 @@ use super::store::{Found, Keep, Store, Tag, TooLong, Written};
 use crate::exit::Exit;
 use crate::lock::Lock;
 
-/// Begins the names of files that have none yet.
+/// The prefix of temporary names.
 const UNNAMED: &str = ".unnamed-";
 
-/// A folder, locked for as long as this lives if it is to be written.
+/// A folder, locked while this exists if it is to be written.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
@@ -31,7 +31,7 @@ impl Folder {
         Self { root, _lock: None }
     }
 
-    /// The folder, for writing: made when it is not there, locked, and rid of what an interrupted run left unnamed.
+    /// The folder, for writing: created if missing, locked, and cleared of temporary files of interrupted runs.
     pub(crate) fn writing(root: PathBuf) -> anyhow::Result<Self> {
         for part in ["metadata", "targets"] {
             let folder = root.join(part);
@@ -70,7 +70,7 @@ impl Folder {
         })
     }
 
-    /// Writes `bytes` durably under a name of no meaning beside `path`.
+    /// Writes `bytes` durably under a temporary name beside `path`.
     fn unnamed(&self, path: &Path, bytes: &[u8]) -> anyhow::Result<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let unnamed = path.with_file_name(format!("{UNNAMED}{name}"));
@@ -118,7 +118,7 @@ impl Store for Folder {
     async fn create(&self, path: &str, bytes: Bytes, _: Keep) -> anyhow::Result<Written> {
         let place = self.root.join(path);
         let unnamed = self.unnamed(&place, &bytes)?;
-        // A second name, unlike a rename, does not take the place of what is there.
+        // A hard link, unlike a rename, does not replace an existing file.
         let linked = std::fs::hard_link(&unnamed, &place);
         std::fs::remove_file(&unnamed).with_context(|| format!("remove {}", unnamed.display()))?;
         match linked {

@@ -33,7 +33,7 @@ const ED25519_SPKI: [u8; 12] = [
 const PRIVATE: &str = "PRIVATE KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 
-/// A key by its source: its public half, and its private one if it is at hand.
+/// A key by its source: its public half, and its private one if available.
 #[derive(Clone)]
 pub(crate) struct Opened {
     /// Where it came from.
@@ -115,7 +115,7 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// Keys in files relative to `folder`, and in whatever `connect` leads to.
+    /// Keys in files relative to `folder`, and in the KMS that `connect` connects to.
     pub(crate) fn new(folder: PathBuf, connect: Connect) -> Self {
         Self {
             folder,
@@ -172,7 +172,7 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
             return Err(Exit::Refused
                 .error(format!("there is no key {}", path.display()))
                 .hint(format!(
-                    "bring it here, or only its public half as {}; `imagebuilder channel init --generate-keys DIR` makes new ones",
+                    "copy it here, or only its public half as {}; `imagebuilder channel init --generate-keys DIR` makes new ones",
                     public.display()
                 ))
                 .into());
@@ -182,14 +182,14 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
     let refuse = |why: &str| {
         Exit::Refused
             .error(format!("{} is not a usable channel key: {why}", path.display()))
-            .hint("an Ed25519, P-256 or RSA key as PKCS#8 in PEM, such as `openssl genpkey -algorithm ed25519` makes")
+            .hint("use an Ed25519, P-256 or RSA key as PKCS#8 in PEM, such as `openssl genpkey -algorithm ed25519` makes")
     };
     // The parser's message could repeat a part of the key.
     let parsed = pem::parse(&text).map_err(|_| refuse("it is not PEM"))?;
     match parsed.tag() {
         PUBLIC => {
             let key =
-                public_key(parsed.contents()).ok_or_else(|| refuse("its kind is not known"))?;
+                public_key(parsed.contents()).ok_or_else(|| refuse("its type is not supported"))?;
             Opened::new(source.clone(), key, None)
         }
         PRIVATE => {
@@ -204,7 +204,10 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
                         path.display(),
                         mode & 0o7777
                     ))
-                    .hint(format!("if nobody did: chmod 600 {}", path.display()))
+                    .hint(format!(
+                        "if it was not copied: chmod 600 {}",
+                        path.display()
+                    ))
                     .into());
             }
             // DER for the first two kinds, PEM for RSA.
@@ -214,11 +217,11 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
                 } else if let Ok(signer) = tough::sign::parse_keypair(&text) {
                     Arc::new(signer)
                 } else {
-                    return Err(refuse("its kind is not known").into());
+                    return Err(refuse("its type is not supported").into());
                 };
             Opened::new(source.clone(), signer.tuf_key(), Some(signer))
         }
-        _ => Err(refuse("it is something else in PEM").into()),
+        _ => Err(refuse("its PEM block is not a key").into()),
     }
 }
 

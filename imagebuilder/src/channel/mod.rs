@@ -4,10 +4,10 @@
 //! config ──► Keyring (keys) ─────────────┐
 //! store  ──► verify: the chain of roots, │
 //!            timestamp, snapshot, targets│──► releases: what changes, pure ──► author: sign, write in order
-//! root.json known here ──────────────────┘                                     root: rotate, draft by draft
+//! known root.json ───────────────────────┘                                     root: rotate, draft by draft
 //! ```
 //!
-//! Nothing is written before all that is there was verified from the known root. The commands are in
+//! Nothing is written before all existing metadata was verified from the known root. The commands are in
 //! `commands/channel/`. Nothing of this is on an instance: the agent has a client of its own.
 
 pub(crate) mod author;

@@ -1,6 +1,6 @@
-//! What a change of the channel will need, asked before anything of it is written.
+//! What a change of the channel needs, checked before anything is written.
 //!
-//! The rule is [`preflight`](crate::preflight)'s. A folder with keys in files needs nothing of AWS, and nothing is asked.
+//! The rule is [`preflight`](crate::preflight)'s. A folder with keys in files needs nothing from AWS, and nothing is checked.
 
 use super::session::ChannelSession;
 use crate::cloud::{Cloud, aws};
@@ -9,7 +9,7 @@ use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
 impl ChannelSession {
-    /// Refuses a change that could not be written, or not be signed with the keys of `sources`; what could not be asked is printed.
+    /// Refuses a change that could not be written, or not be signed with the keys of `sources`; what could not be checked is printed.
     ///
     /// # Errors
     /// When something is denied, or no credentials are found.

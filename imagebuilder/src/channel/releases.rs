@@ -1,6 +1,6 @@
-//! What publishing, promoting and withdrawing make of the targets: pure, from metadata to metadata.
+//! How publishing, promoting and withdrawing change the targets: pure, from metadata to metadata.
 //!
-//! Signs nothing and reads no file; a change that is none is `None`, so that every verb can be run twice.
+//! Signs nothing and reads no file; no change is `None`, so that every verb can be run twice.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +16,7 @@ use super::waves::Shape;
 use crate::exit::{Exit, Failure};
 use crate::ids::ChannelName;
 
-/// How many bytes of reason an instance has to carry around.
+/// Longest withdrawal reason, in bytes: every instance stores it.
 const LONGEST_REASON: usize = 500;
 
 /// A release to publish.
@@ -38,7 +38,7 @@ pub(crate) struct New {
     pub(crate) waves: Option<Shape>,
     /// What a new rollout gets when `waves` is `None`.
     pub(crate) default_waves: Shape,
-    /// The oldest version that may update straight to it.
+    /// Oldest version that may update directly to it.
     pub(crate) min_from: Option<Version>,
     /// The version that no instance of its channel may stay below.
     pub(crate) floor: Option<Version>,
@@ -56,7 +56,7 @@ pub(crate) struct Edit {
 /// Adds a release, or finds it there already.
 ///
 /// # Errors
-/// When the version is there with other bytes or other terms, was withdrawn, or instances would not accept it.
+/// When the version exists with other bytes or other terms, was withdrawn, or instances would not accept it.
 pub(crate) fn publish(targets: &Targets, new: &New) -> anyhow::Result<Option<Edit>> {
     let name = Release::target_name(&new.version, &new.arch);
     let there = find(targets, &name)?;
@@ -125,14 +125,14 @@ pub(crate) fn publish(targets: &Targets, new: &New) -> anyhow::Result<Option<Edi
     Ok(Some(Edit { targets, notes }))
 }
 
-/// The release under this name, if it is there; one that is not understood is in the way.
+/// The release under this name, if it exists; one that is not understood is an error.
 fn find(targets: &Targets, name: &str) -> anyhow::Result<Option<Entry>> {
     let entry = entries(targets)
         .into_iter()
         .find(|entry| entry.name == name);
     if entry.is_none() && targets.targets.contains_key(&TargetName::new(name)?) {
         return Err(Exit::Refused
-            .error(format!("{name} is there already, written by a newer tool"))
+            .error(format!("{name} exists already, written by a newer tool"))
             .hint("use a newer imagebuilder, or another version number")
             .into());
     }
@@ -150,7 +150,7 @@ fn same_terms(entry: &Entry, new: &New) -> Result<(), Failure> {
                 &entry.digest[..12],
                 &super::hex(&new.digest)[..12]
             ))
-            .hint("a version never changes what it is: give these another version number"));
+            .hint("a version's bytes never change: use another version number"));
     }
     if let Some(withdrawn) = &release.withdrawn {
         return Err(Exit::Refused
@@ -158,7 +158,7 @@ fn same_terms(entry: &Entry, new: &New) -> Result<(), Failure> {
                 "{} was withdrawn: {}",
                 entry.name, withdrawn.reason
             ))
-            .hint("instances skip it for good: publish a new version"));
+            .hint("instances skip it permanently: publish a new version"));
     }
     for (key, wanted, has) in [
         ("--min-from", &new.min_from, &release.min_from),
@@ -173,7 +173,7 @@ fn same_terms(entry: &Entry, new: &New) -> Result<(), Failure> {
                     "{} is published already with {key} {has}, not {wanted}",
                     entry.name
                 ))
-                .hint("what was published stays as it is: publish a new version"));
+                .hint("a published release never changes: publish a new version"));
         }
     }
     Ok(())
@@ -260,7 +260,7 @@ pub(crate) fn promote(
                     "{} was withdrawn: {}",
                     entry.name, withdrawn.reason
                 ))
-                .hint("instances skip it for good: publish a new version")
+                .hint("instances skip it permanently: publish a new version")
                 .into());
         }
         let has = release
@@ -298,17 +298,17 @@ pub(crate) fn withdraw(
             .error(format!("--reason has to be 1 to {LONGEST_REASON} bytes"))
             .into());
     }
-    let gone = of_version(targets, version)?;
+    let withdrawn_release = of_version(targets, version)?;
     if let Some(back) = rollback_to {
         let all = entries(targets);
-        for entry in &gone {
-            way_back(&all, entry, back)?;
+        for entry in &withdrawn_release {
+            check_rollback_target(&all, entry, back)?;
         }
     }
     let mut edited = targets.clone();
     let mut notes = Vec::new();
     let mut changed = false;
-    for entry in &gone {
+    for entry in &withdrawn_release {
         let mut release = entry.release.clone();
         let at = release.withdrawn.as_ref().map_or(now, |before| before.at);
         let withdrawal = Withdrawal {
@@ -332,9 +332,10 @@ pub(crate) fn withdraw(
             continue;
         }
         withdrawn.rollback_to = rollback_to.cloned();
-        let way = rollback_to.map_or("stay where they are".to_owned(), |to| format!("go to {to}"));
+        let destination =
+            rollback_to.map_or("stay where they are".to_owned(), |to| format!("go to {to}"));
         notes.push(format!(
-            "instances on {}, which led back to {version}, now {way}",
+            "instances on {}, which were sent back to {version}, now {destination}",
             entry.name
         ));
         put(&mut edited, &entry.name, None, &release)?;
@@ -347,20 +348,27 @@ pub(crate) fn withdraw(
 }
 
 /// Whether instances on the withdrawn release can be sent to `back`.
-fn way_back(all: &[Entry], gone: &Entry, back: &Version) -> Result<(), Failure> {
+fn check_rollback_target(
+    all: &[Entry],
+    withdrawn_release: &Entry,
+    back: &Version,
+) -> Result<(), Failure> {
     let refuse =
         |why: String| Err(Exit::Refused.error(format!("no instance can be sent to {back}: {why}")));
-    if *back >= gone.release.version {
-        return refuse(format!("it is not older than {}", gone.release.version))
-            .map_err(|failure| failure.hint("a newer release needs no --rollback-to: publish it"));
+    if *back >= withdrawn_release.release.version {
+        return refuse(format!(
+            "it is not older than {}",
+            withdrawn_release.release.version
+        ))
+        .map_err(|failure| failure.hint("a newer release needs no --rollback-to: publish it"));
     }
-    let found = all
-        .iter()
-        .find(|entry| entry.release.version == *back && entry.release.arch == gone.release.arch);
+    let found = all.iter().find(|entry| {
+        entry.release.version == *back && entry.release.arch == withdrawn_release.release.arch
+    });
     let Some(found) = found else {
         return refuse(format!(
             "there is no release of it for {}",
-            gone.release.arch
+            withdrawn_release.release.arch
         ));
     };
     if let Some(withdrawn) = &found.release.withdrawn {
@@ -370,7 +378,7 @@ fn way_back(all: &[Entry], gone: &Entry, back: &Version) -> Result<(), Failure> 
         .iter()
         .filter(|entry| {
             entry.release.withdrawn.is_none()
-                && gone
+                && withdrawn_release
                     .release
                     .channels
                     .keys()

@@ -1,7 +1,7 @@
 //! Roots of trust: the first one, and every later one, signed in as many steps as its keys have holders.
 //!
-//! A root that lacks signatures is a draft: a file that travels to the other keys and comes back. The order of writes
-//! keeps a reader content at every moment: when the old keys are at hand, the rest is signed by old and new keys alike
+//! A root that lacks signatures is a draft: a file that is carried to the other keys and back. The order of writes
+//! keeps the channel valid for readers at every moment: when the old keys are available, the rest is signed by old and new keys
 //! before the new root appears; when they are lost, readers refuse from the new root's appearance to the timestamp's,
 //! which is the next write.
 
@@ -23,7 +23,7 @@ use super::verify::{self, Verified, metadata};
 use crate::config::KeySource;
 use crate::exit::Exit;
 
-/// A root is renewed without being asked to in the last quarter of its life.
+/// A root is renewed automatically in the last quarter of its life.
 const DUE: i64 = 4;
 
 const ROLES: [RoleType; 4] = [
@@ -153,7 +153,7 @@ impl ChannelSession {
         self.known_path().with_extension("draft.json")
     }
 
-    /// Takes up the draft of `wanted` if there is one, else begins it; signs it with the keys at hand.
+    /// Continues the draft of `wanted` if there is one, else begins it; signs it with the available keys.
     async fn drafted(
         &self,
         wanted: Root,
@@ -249,7 +249,7 @@ impl ChannelSession {
             if draft.signed.verify_role(&draft).is_err() {
                 return self.put_down(draft, None, &ring);
             }
-            // Known here first: whatever happens next, the run after it builds on the same root.
+            // Stored as the known root first: if this run is interrupted, the next one uses the same root.
             replace_file(&known, &author::bytes(&draft)?)?;
         }
         let bytes = self.known()?;
@@ -277,7 +277,7 @@ impl ChannelSession {
             return Ok(());
         }
         Err(Exit::Refused
-            .error(format!("another root {} is there already", root.signed.version))
+            .error(format!("another root {} exists already", root.signed.version))
             .hint("another publisher made it: run `imagebuilder channel show`, and then the same again if it is still wanted")
             .into())
     }
@@ -293,7 +293,7 @@ impl ChannelSession {
         let ring = self.ring().await?;
         let mut keys = self.keyring.open_all(old).await?;
         keys.extend(ring.all.iter().cloned());
-        // Interrupted after its root appeared and before its timestamp did: the rest is still its predecessor's.
+        // Interrupted after the root was written and before the timestamp was: the rest is still signed for the old root.
         let (was, settled) = match (
             verify::below(store, &roots, &current).await,
             &roots.previous,
@@ -354,7 +354,7 @@ impl ChannelSession {
                 self.publish_root(&draft, &bytes).await?;
             }
             Some(stamp) => {
-                self.output.warn("the old keys are not at hand: until timestamp.json is written, a moment from now, instances wait");
+                self.output.warn("the old keys are not available: instances wait until timestamp.json is written, a moment from now");
                 self.publish_root(&draft, &bytes).await?;
                 writer.commit(stamp, Some(&was.tag)).await?;
             }
@@ -422,7 +422,7 @@ impl ChannelSession {
         Ok((Some(stamp), gentle))
     }
 
-    /// From now on this root is the one known here, if it is newer.
+    /// Stores this root as the known one, if it is newer.
     async fn learn(&self, root: &Signed<Root>) -> anyhow::Result<()> {
         let path = self.known_path();
         let known: Signed<Root> = verify::parse(&self.known()?, &path.display().to_string())?;

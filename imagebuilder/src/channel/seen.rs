@@ -1,6 +1,6 @@
 //! The newest versions seen in this folder: a repository that goes back to older ones is refused, as an instance refuses it.
 //!
-//! Kept beside the runs, not in version control: it is what this machine knows, and losing it loses only that.
+//! Kept beside the runs, not in version control: losing the file only loses this check.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What every verb of the channel is given: configuration, files, keys, the time; and the one way to change targets.
+//! What every channel command is given: configuration, files, keys, the time; and the one way to change targets.
 
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub(crate) enum Access {
     Write,
 }
 
-/// What every verb is given.
+/// What every channel command is given.
 pub(crate) struct ChannelSession {
     /// `[channel]`.
     pub(crate) channel: Channel,
@@ -54,7 +54,7 @@ pub(crate) struct ChannelSession {
     pub(crate) region: Option<String>,
 }
 
-/// What became of a change, for `--json`.
+/// The result of a change, for `--json`.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Outcome {
     /// Whether anything was written.
@@ -123,12 +123,12 @@ impl ChannelSession {
         })
     }
 
-    /// The file with the root of trust known here.
+    /// The file with the root of trust of this folder.
     pub(crate) fn known_path(&self) -> PathBuf {
         self.folder.join(&self.channel.root)
     }
 
-    /// The root of trust known here.
+    /// The root of trust of this folder.
     pub(crate) fn known(&self) -> anyhow::Result<Bytes> {
         verify::known(&self.known_path())
     }
@@ -145,7 +145,7 @@ impl ChannelSession {
         Ok(verified)
     }
 
-    /// Opens the keys that sign snapshot and timestamp and, if wanted, targets.
+    /// Opens the keys that sign snapshot and timestamp and, if requested, targets.
     pub(crate) async fn keys(&self, with_targets: bool) -> anyhow::Result<Vec<Opened>> {
         let keys = &self.channel.keys;
         let Some(online) = &keys.online else {
@@ -229,7 +229,7 @@ impl ChannelSession {
         } else {
             // A fresh timestamp over expired targets would help no instance, and would hide the problem.
             was.fresh(&[RoleType::Targets], self.now)?;
-            // Not every time: each snapshot is a file that stays.
+            // Not every time: each snapshot is a file that is kept.
             let half =
                 SignedDuration::from_hours(i64::from(self.channel.expires.snapshot_days) * 12);
             if was.snapshot.signed.expires <= self.now + half {
@@ -254,7 +254,7 @@ impl ChannelSession {
             }
             Err(Exit::Refused
                 .error(format!(
-                    "{path} is there already with a content that its name denies"
+                    "{path} exists already with content that does not match its name"
                 ))
                 .hint("it was not written by this program: remove it, and find out who wrote it")
                 .into())

@@ -72,7 +72,7 @@ pub(crate) struct Warning {
     pub(crate) expired: bool,
     /// What is expired, and when.
     pub(crate) message: String,
-    /// What helps.
+    /// How to fix it.
     pub(crate) fix: String,
 }
 
@@ -203,9 +203,9 @@ impl View {
                     _ => return None,
                 };
                 let kind: RoleType = role.role.parse().ok()?;
-                // A timestamp lives a day: it is the cron job's business until it is over.
+                // A timestamp is valid for a day: cron renews it before it expires.
                 let fix = if role.state == "soon" && kind == RoleType::Timestamp {
-                    "cron should have run `imagebuilder channel refresh`".to_owned()
+                    "run `imagebuilder channel refresh`, and check why cron did not".to_owned()
                 } else {
                     fix(kind).to_owned()
                 };

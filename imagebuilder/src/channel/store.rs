@@ -1,4 +1,4 @@
-//! Where a repository's files are kept, as narrow as the order of writes needs it.
+//! The storage of a repository's files, with only the operations that the order of writes needs.
 //!
 //! Only `timestamp.json` is ever changed in place, and only by a publisher who has read its current content: so a
 //! reader finds a consistent repository at every moment, and of two publishers the second one gets an error.
@@ -23,7 +23,7 @@ pub(crate) struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Written {
-    /// It is there now, whole.
+    /// The file was written.
     Done,
     /// The file exists already: nothing was changed.
     Occupied,
@@ -54,7 +54,7 @@ pub(crate) trait Store: Send + Sync {
     /// A file, `None` when there is none. One longer than `most` bytes is an error.
     async fn read(&self, path: &str, most: u64) -> anyhow::Result<Option<Found>>;
 
-    /// Writes a file that must not be there yet, durably and whole or not at all.
+    /// Writes a file that must not exist yet, durably and atomically.
     async fn create(&self, path: &str, bytes: Bytes, keep: Keep) -> anyhow::Result<Written>;
 
     /// Replaces the content that `was` identifies, durably and atomically.
@@ -67,7 +67,7 @@ pub(crate) trait Store: Send + Sync {
     ) -> anyhow::Result<Written>;
 }
 
-/// Creates a file, or finds that it is there already with the same content: an interrupted run wrote it.
+/// Creates a file, or finds it with the same content: an interrupted run wrote it.
 ///
 /// # Errors
 /// When it cannot be written or read.

@@ -282,10 +282,10 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     assert_eq!(is.targets, before.targets);
     // The targets' 90 days are over: `refresh` fails and does not hide it.
     scene.later(90 * 24);
-    let told = refusal(scene.session().refresh(false).await);
+    let printed = refusal(scene.session().refresh(false).await);
     assert!(
-        told.contains("targets metadata expired") && told.contains("refresh --targets"),
-        "{told}"
+        printed.contains("targets metadata expired") && printed.contains("refresh --targets"),
+        "{printed}"
     );
     assert!(
         scene.session().refresh(true).await.is_err(),
@@ -300,10 +300,10 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     assert_eq!(is.targets.signed.targets, before.targets.signed.targets);
     // And so is the root's year.
     scene.later(366 * 24);
-    let told = refusal(scene.session().refresh(false).await);
+    let printed = refusal(scene.session().refresh(false).await);
     assert!(
-        told.contains("root metadata expired") && told.contains("rotate-root"),
-        "{told}"
+        printed.contains("root metadata expired") && printed.contains("rotate-root"),
+        "{printed}"
     );
     std::fs::rename(
         scene.at().join("root-1.away"),
@@ -374,10 +374,10 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_signers() {
     replace_file(&path, &author::bytes(&other).unwrap()).unwrap();
     scene.channel.keys.targets_threshold = 1;
     scene.channel.keys.targets.push(scene.key("targets-2"));
-    let told = refusal(scene.session().rotate(&[], false).await);
+    let printed = refusal(scene.session().rotate(&[], false).await);
     assert!(
-        told.contains("is not the root that the configuration asks for"),
-        "{told}"
+        printed.contains("is not the root that the configuration asks for"),
+        "{printed}"
     );
 }
 
@@ -453,13 +453,13 @@ async fn thresholds_are_kept() {
     assert!(publish(&scene.session(), "1.0.0").await.unwrap());
     assert_eq!(scene.reader().await.unwrap().targets.signatures.len(), 2);
     scene.take_away("targets-2");
-    let told = refusal(publish(&scene.session(), "1.1.0").await);
+    let printed = refusal(publish(&scene.session(), "1.1.0").await);
     assert!(
-        told.contains("cannot sign the channel's targets metadata"),
-        "{told}"
+        printed.contains("cannot sign the channel's targets metadata"),
+        "{printed}"
     );
-    assert!(told.contains("`targets` in [channel.keys]"), "{told}");
-    assert!(!told.contains("BEGIN"), "{told}");
+    assert!(printed.contains("`targets` in [channel.keys]"), "{printed}");
+    assert!(!printed.contains("BEGIN"), "{printed}");
     // Two files with one key are one key.
     std::fs::copy(
         public_path(&scene.at().join("keys/root-1.pem")),
@@ -489,14 +489,14 @@ async fn the_second_of_two_publishers_is_refused_and_loses_nothing() {
     )
     .unwrap()
     .unwrap();
-    let told = refusal(
+    let printed = refusal(
         session
             .write(&was, author::Extent::Targets(Box::new(edit.targets)))
             .await,
     );
     assert!(
-        told.contains("another publisher changed the channel meanwhile"),
-        "{told}"
+        printed.contains("another publisher changed the channel meanwhile"),
+        "{printed}"
     );
     let seen = scene.reader().await.unwrap();
     assert_eq!(seen.entries().len(), 2, "the first one's release is there");
@@ -557,10 +557,10 @@ async fn tampered_metadata_is_never_built_on() {
                 );
             }
             let session = scene.session_with(Box::new(bucket));
-            let told = refusal(publish(&session, "1.1.0").await);
+            let printed = refusal(publish(&session, "1.1.0").await);
             assert!(
-                told.contains("the channel does not verify"),
-                "{what} {victim}: {told}"
+                printed.contains("the channel does not verify"),
+                "{what} {victim}: {printed}"
             );
             assert!(session.refresh(false).await.is_err(), "{what} {victim}");
         }
@@ -593,10 +593,10 @@ async fn a_repository_with_older_versions_is_refused() {
         .replace(TIMESTAMP, old.bytes, Keep::Never, &now.tag)
         .await
         .unwrap();
-    let told = refusal(publish(&scene.session(), "1.1.0").await);
+    let printed = refusal(publish(&scene.session(), "1.1.0").await);
     assert!(
-        told.contains("the channel went back: timestamp 2 was seen here, now it is 1"),
-        "{told}"
+        printed.contains("the channel went back: timestamp 2 was seen here, now it is 1"),
+        "{printed}"
     );
 }
 
@@ -608,10 +608,10 @@ async fn an_existing_channel_is_not_made_again() {
         Made::Nothing(_)
     ));
     let other = Scene::with(Arc::clone(&scene.store));
-    let told = refusal(other.session().init().await);
+    let printed = refusal(other.session().init().await);
     assert!(
-        told.contains("there is a channel in s3://shop/agents already"),
-        "{told}"
+        printed.contains("there is a channel in s3://shop/agents already"),
+        "{printed}"
     );
     // With a root of its own it does not verify.
     std::fs::write(other.session().known_path(), "{}").unwrap();
@@ -666,13 +666,13 @@ async fn a_folder_keeps_files_whole_and_one_publisher_at_a_time() {
         .await
         .unwrap();
     assert_eq!(written, Written::Occupied);
-    let told = scene
+    let printed = scene
         .store
         .read(TIMESTAMP, 10)
         .await
         .unwrap_err()
         .to_string();
-    assert!(told.contains("is longer than 10 bytes"), "{told}");
+    assert!(printed.contains("is longer than 10 bytes"), "{printed}");
 }
 
 #[tokio::test]
@@ -698,8 +698,8 @@ async fn show_lists_releases_waves_and_expiries() {
     }
     let warnings = |view: &super::show::View| {
         let warnings = view.warnings();
-        let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        told.join("\n")
+        let printed: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        printed.join("\n")
     };
     assert!(view.warnings().iter().all(|warning| !warning.expired));
     assert_eq!(

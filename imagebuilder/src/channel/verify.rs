@@ -49,13 +49,13 @@ pub(crate) struct Roots {
 pub(crate) struct Verified {
     /// The roots.
     pub(crate) roots: Roots,
-    /// That it is the newest.
+    /// The timestamp, which names the newest snapshot.
     pub(crate) timestamp: Signed<schema::Timestamp>,
     /// Which `timestamp.json` that was.
     pub(crate) tag: Tag,
-    /// Which metadata belongs together.
+    /// The snapshot, which lists the metadata files.
     pub(crate) snapshot: Signed<Snapshot>,
-    /// What the releases are.
+    /// The releases.
     pub(crate) targets: Signed<Targets>,
     /// Metadata but the roots as it was read, by file name.
     pub(crate) files: BTreeMap<String, Bytes>,

@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     fn an_invalid_shape_is_refused_with_its_reason() {
-        let told = |text: &str| Shape::named(text, &BTreeMap::new()).unwrap_err();
+        let printed = |text: &str| Shape::named(text, &BTreeMap::new()).unwrap_err();
         insta::assert_snapshot!(
             ["slow", "5@1h", "5%@1h,", "5%@1h,5%@2h", "5%@2h,10%@1h", "0%@1h", "101%@1h", "5%@1y", "5%@-1h", "5%@", "5%@999d", "5%@1\u{e9}"]
-                .map(told)
+                .map(printed)
                 .join("\n"),
             @r#"
             `slow` is not a wave profile: it is one of default, fast, all-at-once, or like 1%@0h,5%@1h

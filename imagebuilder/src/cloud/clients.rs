@@ -15,11 +15,11 @@ pub(crate) struct Cloud {
     pub(crate) region: String,
     /// The endpoint of EC2, when it is not the region's own.
     pub(crate) ec2_endpoint: Option<String>,
-    /// Who we are.
+    /// The caller's identity.
     pub(crate) identity: Arc<dyn Identity>,
     /// AMIs and snapshots.
     pub(crate) images: Arc<dyn Images>,
-    /// Instances, and what comes with them.
+    /// Instances, and what is created for them.
     pub(crate) instances: Arc<dyn Instances>,
     /// SSM parameters: pointers and the registry.
     pub(crate) parameters: Arc<dyn Parameters>,

@@ -5,11 +5,11 @@ use std::fmt;
 /// The kinds of failure callers branch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The thing does not exist.
+    /// The resource does not exist.
     NotFound,
-    /// The thing is used by another, so it cannot go yet.
+    /// The resource is in use, so it cannot be deleted yet.
     InUse,
-    /// The caller may not.
+    /// The caller is not allowed to.
     Denied,
     /// There are no credentials, or they are not accepted.
     Credentials,
@@ -61,7 +61,7 @@ impl CloudError {
                 Some("the keys are wrong or have expired: log in again, or check AWS_PROFILE")
             }
             Kind::Clock => Some(
-                "this machine's clock is more than five minutes off, or it slept during the call: set it (`timedatectl`), and try again",
+                "this machine's clock is more than five minutes off, or it was suspended during the call: set it (`timedatectl`), and try again",
             ),
             Kind::Throttled => Some(
                 "the account is throttled, and the call was repeated for a minute: try again later",
@@ -71,7 +71,7 @@ impl CloudError {
         }
     }
 
-    /// Whether every other call would fail alike, whatever it asks for.
+    /// Whether every other call would fail for the same reason.
     pub(crate) fn is_of_all_calls(&self) -> bool {
         matches!(
             self.kind,

@@ -64,7 +64,7 @@ pub(crate) struct FakeAws {
     next: u32,
 }
 
-/// A fake's answer to who may do what: all, but for what is in `denied`.
+/// The caller's permissions in the fake: everything, but for what is in `denied`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Policy {
     /// Actions by their names in IAM.
@@ -312,7 +312,7 @@ impl Fake {
         self.killed.clone()
     }
 
-    /// A connection to it.
+    /// A connection to the fake.
     pub(crate) fn cloud(&self) -> Cloud {
         Cloud {
             identity: Arc::new(self.clone()),

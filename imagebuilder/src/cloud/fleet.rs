@@ -55,19 +55,19 @@ pub(crate) enum GroupLaunches {
     },
     /// A mixed instances policy.
     Mixed {
-        /// Which of its features is the one a refresh cannot cope with.
+        /// Which of its features a refresh cannot handle.
         feature: MixedFeature,
     },
 }
 
-/// One member as its group describes it. The image is not in there: ask EC2.
+/// One member as its group describes it. Only EC2 knows its image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupMember {
     /// The instance.
     pub(crate) instance: InstanceId,
-    /// Where it is in its life.
+    /// Its lifecycle state.
     pub(crate) lifecycle: Lifecycle,
-    /// Whether the group takes it for healthy.
+    /// Whether the group considers it healthy.
     pub(crate) healthy: bool,
     /// The template version it was launched from.
     pub(crate) template: Option<TemplateRef>,
@@ -99,7 +99,7 @@ pub(crate) enum MixedFeature {
     Plain,
 }
 
-/// Where a group takes its members' health from.
+/// The source of a group's health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HealthSource {
     /// EC2's status checks only.
@@ -179,7 +179,7 @@ impl fmt::Display for Lifecycle {
 pub(crate) struct Refresh {
     /// Its id.
     pub(crate) id: String,
-    /// Where it is.
+    /// Its status.
     pub(crate) status: RefreshStatus,
     /// AWS's explanation, shown verbatim and never parsed.
     pub(crate) reason: String,
@@ -199,7 +199,7 @@ pub(crate) struct Refresh {
     pub(crate) rollback_reason: Option<String>,
 }
 
-/// Where a refresh is.
+/// The status of a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RefreshStatus {
     /// Accepted, not begun.
@@ -208,7 +208,7 @@ pub(crate) enum RefreshStatus {
     InProgress,
     /// All replaced, waiting out the bake time.
     Baking,
-    /// Over: done as far as the service knows, which is not proof.
+    /// Over: the service has finished, which is not verified yet.
     Successful,
     /// Over: failed, and not rolled back.
     Failed,
@@ -216,11 +216,11 @@ pub(crate) enum RefreshStatus {
     Cancelling,
     /// Over: cancelled, members left mixed.
     Cancelled,
-    /// Going back.
+    /// Rolling back.
     RollbackInProgress,
-    /// Over: back where it was.
+    /// Over: rolled back.
     RollbackSuccessful,
-    /// Over: stuck half-way back.
+    /// Over: stuck half-rollback.
     RollbackFailed,
     /// A status newer than this program: still running, shown as it is.
     Unknown(String),
@@ -244,7 +244,7 @@ impl RefreshStatus {
         }
     }
 
-    /// Whether it has ended. What we do not know has not.
+    /// Whether it has ended. An unknown status has not.
     pub(crate) fn is_over(&self) -> bool {
         matches!(
             self,
@@ -289,7 +289,7 @@ pub(crate) struct Activity {
     pub(crate) instance: Option<InstanceId>,
     /// AWS's description, such as `Launching a new EC2 instance: i-…`.
     pub(crate) description: String,
-    /// AWS's account of what it answers to, such as `At …Z an instance was taken out of service in response to …`.
+    /// AWS's explanation of what caused it, such as `At …Z an instance was taken out of service in response to …`.
     pub(crate) cause: String,
     /// How it ended, or that it has not.
     pub(crate) outcome: ActivityOutcome,
@@ -394,7 +394,7 @@ pub(crate) trait Fleet: Send + Sync {
         desired: &TemplateRef,
         preferences: &Preferences,
     ) -> Answer<String>;
-    /// Makes the active refresh go back.
+    /// Rolls the active refresh back.
     async fn roll_back(&self, group: &GroupName) -> Answer<()>;
     /// Cancels the active refresh.
     async fn cancel_refresh(&self, group: &GroupName) -> Answer<()>;
@@ -406,5 +406,5 @@ pub(crate) trait Fleet: Send + Sync {
 pub(crate) const REFRESH_IN_PROGRESS: &str = "InstanceRefreshInProgress";
 /// The fault of stopping a refresh that has ended.
 pub(crate) const NO_ACTIVE_REFRESH: &str = "ActiveInstanceRefreshNotFound";
-/// The fault of rolling back what cannot be.
+/// The fault of a refresh that cannot be rolled back.
 pub(crate) const IRREVERSIBLE: &str = "IrreversibleInstanceRefresh";

@@ -16,7 +16,7 @@ pub(crate) struct Caller {
     pub(crate) arn: String,
 }
 
-/// Keys for a while. Never shown, never written.
+/// Temporary credentials. Never shown, never written.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
     /// The access key's id.
@@ -37,11 +37,11 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Asks who is calling.
+/// The identity of the caller.
 #[async_trait]
 pub(crate) trait Identity: Send + Sync {
     /// The caller, by STS.
     async fn caller(&self) -> Answer<Caller>;
-    /// The caller's keys, for a program that this one starts; `None` when calls are not signed.
+    /// The caller's credentials, for a program that this one starts; `None` when calls are not signed.
     async fn credentials(&self) -> Answer<Option<Credentials>>;
 }

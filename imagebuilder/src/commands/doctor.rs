@@ -26,7 +26,7 @@ use crate::template::Facts;
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {}
 
-/// What a check found.
+/// The result of a check.
 enum Finding {
     /// Nothing is wrong.
     Fine(String),
@@ -110,7 +110,7 @@ impl Report<'_> {
         Ok(())
     }
 
-    /// Adds what an attempt came to, and gives its value on.
+    /// Adds the result of an attempt, and returns its value.
     fn attempt<T>(
         &mut self,
         subject: &str,
@@ -149,7 +149,7 @@ impl Doctor {
             let root = context.root();
             let staging = report.attempt("inputs", rendered(&config, &root), |staging| {
                 format!(
-                    "templates render, {} files for the image are there",
+                    "templates render, {} files for the image were found",
                     staging.files.len()
                 )
             })?;
@@ -183,7 +183,7 @@ impl Doctor {
     }
 }
 
-/// Whether the signed channel can be read, is what this folder trusts, and will last.
+/// Checks that the signed channel can be read, verifies from this folder's root of trust, and does not expire soon.
 async fn channel_check(context: &Context, config: &Config) -> Finding {
     let read = async {
         let session = ChannelSession::open(context, config, Access::Read).await?;
@@ -199,7 +199,7 @@ async fn channel_check(context: &Context, config: &Config) -> Finding {
     }
 }
 
-/// What is expired is wrong, since instances take nothing from it; what soon will be should be known.
+/// Expired metadata is wrong, since instances take nothing from it; what expires soon is a notice.
 fn lasting(view: &View, place: &str, now: jiff::Timestamp) -> Finding {
     let mut warnings = view.warnings();
     warnings.sort_by_key(|warning| !warning.expired);
@@ -263,7 +263,7 @@ async fn cloud_checks(
     Ok(source)
 }
 
-/// Adds what a verb's preflight found.
+/// Adds the findings of a verb's preflight.
 fn preflight(report: &mut Report<'_>, verb: &str, found: Findings) -> anyhow::Result<()> {
     let is_fine = found.wrong.is_empty();
     let odd = [found.not_checked(), found.does_without()];
@@ -271,7 +271,7 @@ fn preflight(report: &mut Report<'_>, verb: &str, found: Findings) -> anyhow::Re
         report.add(verb, Finding::wrong(one.what, one.fix))?;
     }
     if is_fine {
-        let fine = "what it needs is there, and nothing of it is denied".to_owned();
+        let fine = "everything it needs exists, and nothing is denied".to_owned();
         report.add(verb, Finding::Fine(fine))?;
     }
     for line in odd.into_iter().flatten() {
@@ -374,7 +374,7 @@ async fn group_checks(
     report.add("termination hook", finding)
 }
 
-/// Everything an image is made of, with the template rendered once for nothing in particular: what it misses shows here.
+/// Everything an image is made of, with the template rendered once: missing variables and files are found here.
 fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Staging> {
     let staging = Staging::gather(config, root, config.bake.region.as_deref())?;
     let source = ImageId::parse("ami-00000000000000000")?;
@@ -382,7 +382,7 @@ fn rendered(config: &Config, root: &std::path::Path) -> anyhow::Result<Staging> 
     Ok(staging)
 }
 
-/// The facts of no bake at all.
+/// Placeholder facts, without a bake.
 fn facts(staging: &Staging, config: &Config, source: ImageId) -> Facts {
     Facts {
         region: config.bake.region.clone().unwrap_or_default(),
@@ -432,7 +432,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A scratch folder that stays is the temporary folder's own business.
+        // A folder that cannot be removed is left to the system's cleanup of temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -16,7 +16,7 @@ use crate::ids::{ImageId, ImageName};
 #[derive(Debug, Args)]
 pub(crate) struct Images {}
 
-/// One line of the answer.
+/// One row of the table.
 #[derive(Debug, Serialize)]
 struct Row {
     image: ImageId,
@@ -39,7 +39,7 @@ impl Images {
             context.output.json(&rows)?;
         } else if rows.is_empty() {
             context.output.info(format!(
-                "no image of {} yet: `imagebuilder bake` makes one",
+                "no image of {} yet; run `imagebuilder bake`",
                 config.image.name
             ));
         } else {

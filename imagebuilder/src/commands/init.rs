@@ -18,7 +18,7 @@ const CONFIG: &str = include_str!("init.toml");
 /// Never overwrites anything.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Also write the built-in templates and provisioning scripts into FOLDER, to change them there.
+    /// Also write the built-in templates and provisioning scripts into FOLDER, for editing.
     #[arg(long, value_name = "FOLDER")]
     templates: Option<PathBuf>,
 }
@@ -42,7 +42,7 @@ impl Init {
         }
         context
             .output
-            .info("next: fill it in, then `imagebuilder doctor`");
+            .info("next: edit it, then run `imagebuilder doctor`");
         Ok(Exit::Done)
     }
 }
@@ -57,7 +57,7 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     {
         return Err(Exit::Usage
             .error(format!("{} exists already", path.display()))
-            .hint("it is left as it is; `--config FILE` writes another")
+            .hint("it was not changed; `--config FILE` writes another")
             .into());
     }
     file.and_then(|mut file| file.write_all(text.as_bytes()))

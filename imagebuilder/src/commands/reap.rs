@@ -17,7 +17,7 @@ pub(crate) struct Reap {
     /// Only list what would be removed.
     #[arg(long)]
     dry_run: bool,
-    /// Hours after which a run of another host counts as dead.
+    /// Age in hours at which a run of another host counts as dead.
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     older_than: u64,
 }
@@ -51,12 +51,12 @@ impl Reap {
         let mut wrong = Vec::new();
         let mut hints = Vec::new();
         if !reaped.left.is_empty() {
-            wrong.push(format!("still there: {}", reaped.left.join(", ")));
+            wrong.push(format!("not removed: {}", reaped.left.join(", ")));
             hints.push("run `imagebuilder reap` again later");
         }
         if !unlisted.is_empty() {
             wrong.push(format!(
-                "what other runs left could not all be listed: {unlisted}"
+                "resources of other runs that could not be listed: {unlisted}"
             ));
             hints.push("allow the calls to the caller that `imagebuilder doctor` names");
         }

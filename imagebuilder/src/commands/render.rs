@@ -25,10 +25,10 @@ pub(crate) struct Render {
     /// Write the content of a run folder to FOLDER, instead of printing the Packer template.
     #[arg(long, value_name = "FOLDER")]
     to: Option<PathBuf>,
-    /// The release of Packer to render for.
+    /// Packer release to render for.
     #[arg(long, value_name = "VERSION", default_value = "1.6.6")]
     packer: String,
-    /// The source image to show.
+    /// Source image id to render with.
     #[arg(long, value_name = "AMI", default_value = UNRESOLVED)]
     source_ami: ImageId,
 }

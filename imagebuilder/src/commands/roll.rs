@@ -16,28 +16,28 @@ use crate::roll::verbs::{self, Busy, Extent, Request};
 pub(crate) struct Roll {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// The image to roll onto; the pointer `candidate` when left out.
+    /// Image to roll onto [default: the pointer `candidate`].
     #[arg(value_name = "AMI")]
     image: Option<ImageId>,
     #[command(flatten)]
     start_args: StartArgs,
-    /// When another refresh is active, wait until it is over.
+    /// Wait for an active refresh to finish instead of failing.
     #[arg(long, conflicts_with = "adopt")]
     wait: bool,
-    /// When another refresh to the same image is active, watch it as if this run had started it.
+    /// Watch an active refresh to the same image as if this run had started it, instead of failing.
     #[arg(long)]
     adopt: bool,
-    /// Roll an image that no gate has proven.
+    /// Roll an image that has no gate verdict `fit`.
     #[arg(long)]
     accept_unproven: bool,
 }
 
-/// What else can be done about a roll.
+/// The subcommands of `roll`.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Go on watching the active refresh, or see what became of the last one.
+    /// Watch the active refresh, or report how the last one ended.
     Watch,
-    /// Bring the fleet back to what it ran before.
+    /// Roll the fleet back to the version before.
     Rollback(StartArgs),
 }
 
@@ -50,7 +50,7 @@ struct StartArgs {
     /// Save the group on the version number its members run before starting, so that it can be rolled back.
     #[arg(long)]
     pin_first: bool,
-    /// Roll although it cannot be rolled back.
+    /// Roll even if the roll cannot be rolled back.
     #[arg(long)]
     accept_irreversible: bool,
     /// Roll without a health gate (launch hook or ELB health check).

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::channel::waves::Shape;
 use crate::ids::ChannelName;
 
-/// Days a role's metadata may live: the longest that still ends within an operator's memory.
+/// Longest lifetime of a role's metadata, in days.
 const LONGEST_DAYS: u32 = 3_660;
 
 /// `[channel]`.
@@ -30,11 +30,11 @@ pub(crate) struct Channel {
     pub(crate) plain_http: bool,
     /// Certificates, PEM, that instances trust for `url` instead of the system's roots.
     pub(crate) ca_file: Option<PathBuf>,
-    /// The root of trust as known here, relative to the configuration: `init` writes it, `rotate-root` brings it up to
-    /// date, a bake puts it into the image. It belongs into version control.
+    /// The root of trust, relative to the configuration: `init` writes it, `rotate-root` brings it up to
+    /// date, a bake puts it into the image. Keep it in version control.
     #[serde(default = "defaults::root")]
     pub(crate) root: PathBuf,
-    /// Who signs.
+    /// The signing keys.
     #[serde(default)]
     pub(crate) keys: Keys,
     /// How long signed metadata is valid.
@@ -67,7 +67,7 @@ impl TryFrom<String> for Repository {
         let Some(rest) = text.strip_prefix("s3://") else {
             if text.is_empty() || text.contains("://") {
                 return Err(format!(
-                    "`{text}` is not a repository: it is a folder, or s3://bucket/prefix"
+                    "`{text}` is not a repository: use a folder, or s3://bucket/prefix"
                 ));
             }
             return Ok(Self::Folder(text.into()));
@@ -119,8 +119,8 @@ impl TryFrom<String> for KeySource {
         match text.split_once(':') {
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("aws-kms", key)) if !key.is_empty() => Ok(Self::AwsKms(key.to_owned())),
-            // Whatever it is instead may be the key itself: it is not repeated.
-            _ => Err("not a key source: it is file:PATH or aws-kms:KEY".to_owned()),
+            // The text may be the key itself, so it is not repeated.
+            _ => Err("not a key source: use file:PATH or aws-kms:KEY".to_owned()),
         }
     }
 }
@@ -150,7 +150,7 @@ pub(crate) struct Keys {
     pub(crate) root: Vec<KeySource>,
     /// How many of the root keys must sign.
     pub(crate) root_threshold: u32,
-    /// They sign what a release is: needed by `publish`, `promote` and `withdraw`.
+    /// They sign the releases: needed by `publish`, `promote` and `withdraw`.
     pub(crate) targets: Vec<KeySource>,
     /// How many of the targets keys must sign.
     pub(crate) targets_threshold: u32,
@@ -176,11 +176,11 @@ impl Default for Keys {
 pub(crate) struct Expires {
     /// The root of trust.
     pub(crate) root_days: u32,
-    /// What the releases are.
+    /// The releases.
     pub(crate) targets_days: u32,
-    /// Which metadata belongs together.
+    /// The snapshot, which lists the metadata files.
     pub(crate) snapshot_days: u32,
-    /// That it is the newest.
+    /// The timestamp, which names the newest snapshot.
     pub(crate) timestamp_days: u32,
 }
 
@@ -237,7 +237,7 @@ impl Channel {
         }
     }
 
-    /// Refuses what could not be carried out; the text names the key.
+    /// Refuses values that cannot work; the text names the key.
     pub(super) fn validate(&self) -> Result<(), String> {
         if let Some(url) = &self.url {
             let rest = |scheme| {
@@ -249,7 +249,7 @@ impl Channel {
                 (None, Some(_)) if self.plain_http => {}
                 (None, Some(_)) => {
                     return Err(format!(
-                        "[channel] url `{url}` is not encrypted; set `plain_http = true` if that is meant"
+                        "[channel] url `{url}` is not encrypted; set `plain_http = true` to allow it"
                     ));
                 }
                 (None, None) => {
@@ -388,16 +388,16 @@ mod tests {
             .join("\n"),
             @r#"
             missing field `repository`
-            `ftp://x` is not a repository: it is a folder, or s3://bucket/prefix
+            `ftp://x` is not a repository: use a folder, or s3://bucket/prefix
             `s3:///x` names no bucket: use s3://bucket/prefix
             `s3://shop/a b` has a prefix that does not fit into a URL: use a-z, A-Z, 0-9, `-`, `_`, `.` and `/`
             `s3://shop/a/../b` has a prefix that does not fit into a URL: use a-z, A-Z, 0-9, `-`, `_`, `.` and `/`
-            [channel] url `http://cdn.example` is not encrypted; set `plain_http = true` if that is meant
+            [channel] url `http://cdn.example` is not encrypted; set `plain_http = true` to allow it
             [channel] url `cdn.example` does not begin with https://, file:// or, with `plain_http = true`, http://
             [channel] url `https://` does not begin with https://, file:// or, with `plain_http = true`, http://
             `Stable Channel` is not a channel's name: use 1 to 32 of a-z, 0-9, `-`, beginning with a letter
-            not a key source: it is file:PATH or aws-kms:KEY
-            not a key source: it is file:PATH or aws-kms:KEY
+            not a key source: use file:PATH or aws-kms:KEY
+            not a key source: use file:PATH or aws-kms:KEY
             [channel.keys] root_threshold is 2, but `root` names 1
             [channel.keys] targets_threshold is 2, but `targets` names 1
             [channel.keys] targets_threshold is 0; it must be at least 1

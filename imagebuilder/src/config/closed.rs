@@ -1,4 +1,4 @@
-//! Values of the configuration that are one of few, or of a fixed shape: what does not fit cannot be read.
+//! Values of the configuration with few choices or a fixed shape, validated when they are parsed.
 
 use std::fmt;
 
@@ -33,7 +33,7 @@ impl TryFrom<String> for Owner {
             return Ok(Self(text));
         }
         Err(format!(
-            "`{text}` is not an owner of images: it is an account's twelve digits, {}",
+            "`{text}` is not an owner of images: use an account's twelve digits, {}",
             alias.map(|alias| format!("`{alias}`")).join(" or ")
         ))
     }
@@ -93,7 +93,7 @@ impl TryFrom<String> for KmsKey {
             Ok(Self(text))
         } else {
             Err(format!(
-                "`{text}` is not a KMS key: it is a key's id, `alias/…`, or the ARN of either"
+                "`{text}` is not a KMS key: use a key's id, `alias/…`, or the ARN of either"
             ))
         }
     }

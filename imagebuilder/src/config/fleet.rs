@@ -1,6 +1,6 @@
-//! `[fleet]` and `[roll]`: which group is rolled, and how carefully; as written, then validated.
+//! `[fleet]` and `[roll]`: which group is rolled, and how; as written, then validated.
 //!
-//! Shapes only: whether the group exists, or the target group is attached, is the plan's to judge.
+//! Shapes only: whether the group exists, or the target group is attached, is checked by the plan.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(crate) struct Fleet {
 pub(crate) struct Roll {
     /// Share of the desired capacity that stays in service, healthy and warmed.
     pub(crate) min_healthy_percentage: u32,
-    /// How far above the desired capacity the group may go meanwhile.
+    /// Largest size of the group during the roll, in percent of the desired capacity.
     pub(crate) max_healthy_percentage: u32,
     /// Seconds a new instance must stay healthy before it counts; unset takes the group's own.
     pub(crate) instance_warmup_seconds: Option<u32>,
@@ -49,13 +49,13 @@ pub(crate) struct Roll {
     /// waiting for the service, which keeps relaunching for an hour: a number, or a share of the desired capacity such as
     /// `"20%"`. 0 disables it: the service alone decides.
     pub(crate) max_failed_launches: Tolerance,
-    /// How many launch-template versions of earlier rolls stay when a proven roll deletes those that nothing uses; 0 deletes none.
+    /// How many launch-template versions of earlier rolls stay when a verified roll deletes those that nothing uses; 0 deletes none.
     pub(crate) keep_template_versions: u32,
     /// How long to watch before detaching with the refresh still running; unset derives it from the fleet.
     pub(crate) watch_timeout_seconds: Option<u32>,
     /// Seconds between two polls.
     pub(crate) poll_seconds: u32,
-    /// How long a finished fleet may take to be proven; unset derives it from the fleet.
+    /// How long a finished fleet may take to be verified; unset derives it from the fleet.
     pub(crate) verify_timeout_seconds: Option<u32>,
     /// Consecutive polls in which every member must be healthy.
     pub(crate) healthy_rounds: u32,
@@ -115,17 +115,17 @@ pub(crate) struct Settings {
     pub(crate) max_failed_launches: Tolerance,
     /// How many versions of earlier rolls stay when unused ones are deleted; `None` deletes none.
     pub(crate) keep_versions: Option<usize>,
-    /// How long to watch, if it is not to be derived.
+    /// How long to watch; `None` derives it.
     pub(crate) watch_timeout: Option<Duration>,
     /// Pause between two polls.
     pub(crate) poll: Duration,
-    /// How long to wait for proof, if it is not to be derived.
+    /// How long verification may take; `None` derives it.
     pub(crate) verify_timeout: Option<Duration>,
     /// Consecutive polls without flaws that verify a fleet.
     pub(crate) healthy_rounds: u32,
 }
 
-/// The command that judges the whole fleet from outside.
+/// The command that tests the whole fleet from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SmokeTest {
     /// What to run.
@@ -196,7 +196,7 @@ const LONGEST_PAUSE_SECONDS: u32 = 172_800;
 const MOST_ALARMS: usize = 10;
 
 impl Settings {
-    /// Judges what was written; errors name the key.
+    /// Validates what was written; errors name the key.
     pub(crate) fn validate(fleet: &Fleet, roll: &Roll) -> Result<Self> {
         ensure!(
             roll.min_healthy_percentage <= 100,
@@ -273,7 +273,7 @@ impl Settings {
                     roll.checkpoints.is_empty()
                         || roll.smoke_test_timeout_seconds <= roll.checkpoint_delay_seconds,
                     "roll.smoke_test_timeout_seconds {} is longer than roll.checkpoint_delay_seconds {}: \
-                     the service would go on before the test has answered",
+                     the service would continue before the test has answered",
                     roll.smoke_test_timeout_seconds,
                     roll.checkpoint_delay_seconds
                 );

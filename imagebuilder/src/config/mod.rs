@@ -29,7 +29,7 @@ pub(crate) const DEFAULT_FILE: &str = "imagebuilder.toml";
 pub(crate) struct Config {
     /// `[image]`: what is built.
     pub(crate) image: Image,
-    /// `[services.<name>]`: what runs on the instance and is judged by the agent.
+    /// `[services.<name>]`: the services on the instance that the agent checks.
     #[serde(default)]
     pub(crate) services: BTreeMap<ServiceName, Service>,
     /// `[bake]`: where and how it is built.
@@ -185,7 +185,7 @@ pub(crate) struct Service {
     pub(crate) unit: Option<String>,
     /// The URL that the agent requests to check its health.
     pub(crate) health_url: String,
-    /// What the agent asks for its version.
+    /// The URL that the agent requests for its version.
     pub(crate) version_url: Option<String>,
     /// Its settings file here; installed as `/etc/<name>/<name>.toml`.
     pub(crate) settings: Option<PathBuf>,
@@ -206,7 +206,7 @@ impl Service {
                 && url.strip_prefix("http://").is_none_or(str::is_empty)
             {
                 findings.push(format!(
-                    "[services.{name}] {key} `{url}` is not an address the agent can ask, such as http://127.0.0.1:8080/gtg"
+                    "[services.{name}] {key} `{url}` is not a URL that the agent can request, such as http://127.0.0.1:8080/gtg"
                 ));
             }
         }
@@ -293,7 +293,7 @@ pub(crate) struct Bake {
     copy: Vec<String>,
     /// Seconds Packer may take altogether.
     pub(crate) timeout_seconds: u32,
-    /// The instance that judges the candidate.
+    /// The instance that tests the candidate.
     pub(crate) gate: Gate,
 }
 
@@ -315,34 +315,34 @@ impl Bake {
         })
     }
 
-    /// What does not go together, or is not there yet.
+    /// Settings that conflict, or are not supported yet.
     fn findings(&self) -> impl Iterator<Item = String> {
-        let said = |wrong: bool, what: &str| wrong.then(|| format!("[bake] {what}"));
+        let finding = |wrong: bool, what: &str| wrong.then(|| format!("[bake] {what}"));
         let least = |key: &str, value: u32| {
-            said(value == 0, &format!("{key} is 0: it is a limit in seconds"))
+            finding(value == 0, &format!("{key} is 0: it is a limit in seconds"))
         };
         [
-            said(
+            finding(
                 !self.encrypt && self.kms_key.is_some(),
                 "kms_key is set without encrypt: add `encrypt = true`, or remove the key",
             ),
-            said(
+            finding(
                 self.encrypt && self.kms_key.is_none() && !self.share.is_empty(),
                 "share needs kms_key with encrypt: what the account's default key encrypts cannot be shared",
             ),
-            said(
+            finding(
                 self.vpc.is_some() && self.subnet.is_none(),
                 "vpc needs subnet: the builder is launched into a subnet",
             ),
-            said(
+            finding(
                 !self.copy.is_empty(),
                 "copy is not supported yet: bake once per region, with AWS_REGION set",
             ),
-            said(self.ssh_port == 0, "ssh_port is 0"),
+            finding(self.ssh_port == 0, "ssh_port is 0"),
             least("ssh_timeout_seconds", self.ssh_timeout_seconds),
             least("timeout_seconds", self.timeout_seconds),
             least("gate.timeout_seconds", self.gate.timeout_seconds),
-            said(
+            finding(
                 self.instance_type.is_empty() || self.gate.instance_type.as_deref() == Some(""),
                 "instance_type is empty",
             ),
@@ -377,7 +377,7 @@ impl Default for Bake {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Gate {
-    /// The judging instance's type; the builder's when left out.
+    /// The gate instance's type; the builder's when left out.
     pub(crate) instance_type: Option<String>,
     /// The instance profile that lets its agent write the registry record.
     pub(crate) instance_profile: Option<String>,
@@ -387,7 +387,7 @@ pub(crate) struct Gate {
     pub(crate) security_groups: Vec<SecurityGroupId>,
     /// Seconds until the agent must have given its verdict.
     pub(crate) timeout_seconds: u32,
-    /// User data for the judging instance.
+    /// User data for the gate instance.
     pub(crate) user_data: Option<PathBuf>,
 }
 
@@ -423,7 +423,7 @@ impl Config {
         Ok(Self::parse(&text, &path.display().to_string())?)
     }
 
-    /// Validates configuration text; `place` is what refusals call the file.
+    /// Validates configuration text; `place` is the file's name in errors.
     pub(crate) fn parse(text: &str, place: &str) -> Result<Self, Failure> {
         let config: Self = toml::from_str(text).map_err(|error| refusal(text, place, &error))?;
         config.validate(place)?;
@@ -440,7 +440,7 @@ impl Config {
         Settings::validate(fleet, &self.roll).map_err(|error| Exit::Usage.error(error.to_string()))
     }
 
-    /// The signed channel, for the commands that are about it.
+    /// The signed channel, for the commands that use it.
     pub(crate) fn channel(&self) -> Result<&Channel, Failure> {
         self.channel.as_ref().ok_or_else(|| {
             Exit::Usage.error("the configuration has no [channel]").hint(
@@ -462,7 +462,7 @@ impl Config {
         config
     }
 
-    /// Refuses what cannot be, all of it at once.
+    /// Refuses invalid settings, all of them at once.
     fn validate(&self, place: &str) -> Result<(), Failure> {
         let mut findings = Vec::new();
         if let Some(fleet) = &self.fleet

@@ -68,7 +68,10 @@ fn the_documented_permissions_are_those_of_the_table() {
         "alarms",
         "what lost instances",
     ];
-    assert_eq!(rolling(&rows), of(&[Roll, WayBack, Prove, Watch, Rollback]));
+    assert_eq!(
+        rolling(&rows),
+        of(&[Roll, RollbackRefresh, Verify, Watch, Rollback])
+    );
     assert_eq!(of(&[Roll]), rolling(&rows));
     assert_eq!(operating("`reap`"), of(&[Reap]));
     assert_eq!(operating("`channel` verbs"), of(&[Channel]));
@@ -80,15 +83,15 @@ fn the_documented_permissions_are_those_of_the_table() {
             Rollback,
             Some("ssm:GetParameter"),
         ),
-        ("`roll rollback` after", WayBack, None),
+        ("`roll rollback` after", RollbackRefresh, None),
     ] {
         let mut all = &looking | &operating(row);
         all.retain(|name| Some(name.as_str()) != unread);
         assert_eq!(all, of(&[verb]), "{row}");
     }
-    let mut proving = of(&[Prove]);
-    assert!(proving.remove("ssm:PutParameter"));
-    assert!(proving.is_subset(&looking));
+    let mut verifying = of(&[Verify]);
+    assert!(verifying.remove("ssm:PutParameter"));
+    assert!(verifying.is_subset(&looking));
 }
 
 #[test]
@@ -99,10 +102,10 @@ fn the_documented_denials_are_those_of_the_table() {
         ("`bake`", Bake),
         ("`bake`", Packer),
         ("`roll` (also", Roll),
-        ("`roll` with nothing to do", Prove),
+        ("`roll` with nothing to do", Verify),
         ("`roll watch`, `roll --adopt`", Watch),
         ("`roll rollback` of an active", Rollback),
-        ("`roll rollback` after", WayBack),
+        ("`roll rollback` after", RollbackRefresh),
         ("`reap`", Reap),
         ("`channel init`", Channel),
     ] {

@@ -1,10 +1,10 @@
 //! The version before: the version that a fleet returns to.
 //!
-//! Rule: there is one definition, used by every way back (the service's own, `roll rollback` at any time, the return after a failed
+//! Rule: there is one definition, used by every rollback (the service's own, `roll rollback` at any time, the return after a failed
 //! smoke test). As long as a refresh has not moved the group's saved version, the version before is the saved one: what is
-//! being left, or was left half-way. Once it has, it is the version that the run which moved it recorded before its first
-//! change, else the image of the pointers. A fleet that was brought back already has none: going back twice ends where going
-//! back once does.
+//! being replaced, or was replaced in part. Once it has, it is the version that the run which moved it recorded before its first
+//! change, else the image of the pointers. A fleet that was rolled back already has none: rolling back twice is the same as
+//! rolling back once.
 //!
 //! Pure: it makes no calls and changes nothing.
 
@@ -17,18 +17,18 @@ use crate::ids::ImageId;
 pub(crate) struct Recorded {
     /// The refresh, if its id was received.
     pub(crate) refresh: Option<String>,
-    /// Where it went.
+    /// Its target.
     pub(crate) target: Target,
     /// The version the group was saved on before the first change.
     pub(crate) previous: Option<Target>,
-    /// Whether it was a way back itself.
+    /// Whether it was itself a rollback.
     pub(crate) back: bool,
 }
 
-/// The pointers, as far as they bear on a way back.
+/// The pointers that matter to a rollback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pointed {
-    /// What the last proven roll went to.
+    /// What the last verified roll went to.
     pub(crate) current: Option<ImageId>,
     /// What was `current` before that.
     pub(crate) previous: Option<ImageId>,
@@ -36,8 +36,8 @@ pub(crate) struct Pointed {
 
 /// Where the fleet returns to if it is rolled back now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum WayBack {
-    /// A refresh is active: the service brings the fleet back to the saved version.
+pub(crate) enum RollbackTarget {
+    /// A refresh is active: the service rolls back to the saved version.
     Service,
     /// A refresh ended before it moved the group: back to the version that is saved.
     Saved(Target),
@@ -45,9 +45,9 @@ pub(crate) enum WayBack {
     Recorded(Target),
     /// The group was moved and no run is recorded here: back to this image.
     Pointed(ImageId),
-    /// The fleet was brought back already, to this version.
+    /// The fleet was rolled back already, to this version.
     Done(Target),
-    /// Nothing is known of what was before.
+    /// The version before is unknown.
     Unknown,
 }
 
@@ -91,25 +91,29 @@ pub(crate) fn unfinished(view: &FleetView) -> Option<&Refresh> {
 }
 
 /// Decides. `recorded` lists what runs recorded of refreshes of this group, newest first.
-pub(crate) fn way_back(view: &FleetView, recorded: &[Recorded], pointed: &Pointed) -> WayBack {
+pub(crate) fn rollback_target(
+    view: &FleetView,
+    recorded: &[Recorded],
+    pointed: &Pointed,
+) -> RollbackTarget {
     if view.active_refresh().is_some() {
-        return WayBack::Service;
+        return RollbackTarget::Service;
     }
     let Launches::Template(template) = &view.launches else {
-        return WayBack::Unknown;
+        return RollbackTarget::Unknown;
     };
     let Some(saved) = saved(template) else {
-        return WayBack::Unknown;
+        return RollbackTarget::Unknown;
     };
     if unfinished(view).is_some() {
-        return WayBack::Saved(saved);
+        return RollbackTarget::Saved(saved);
     }
-    // The service has brought it back, and the saved version was never another one.
+    // The service has rolled it back, and the saved version never changed.
     if let Some(newest) = &view.refresh
         && newest.status == RefreshStatus::RollbackSuccessful
         && newest.desired.as_ref() != Some(&saved.reference())
     {
-        return WayBack::Done(saved);
+        return RollbackTarget::Done(saved);
     }
     let moved = recorded.iter().find(|run| {
         run.target.reference() == saved.reference()
@@ -121,18 +125,18 @@ pub(crate) fn way_back(view: &FleetView, recorded: &[Recorded], pointed: &Pointe
     });
     if let Some(run) = moved {
         return match &run.previous {
-            _ if run.back => WayBack::Done(saved),
-            Some(previous) => WayBack::Recorded(previous.clone()),
-            None => WayBack::Unknown,
+            _ if run.back => RollbackTarget::Done(saved),
+            Some(previous) => RollbackTarget::Recorded(previous.clone()),
+            None => RollbackTarget::Unknown,
         };
     }
     match (&pointed.current, &pointed.previous) {
-        // A roll that was never proven moved the group, and not the pointers.
-        (Some(current), _) if *current != saved.image => WayBack::Pointed(current.clone()),
+        // A roll that was never verified moved the group, and not the pointers.
+        (Some(current), _) if *current != saved.image => RollbackTarget::Pointed(current.clone()),
         // The state of the pointers after a rollback.
-        (Some(_), Some(previous)) if *previous == saved.image => WayBack::Done(saved),
-        (_, Some(previous)) => WayBack::Pointed(previous.clone()),
-        (_, None) => WayBack::Unknown,
+        (Some(_), Some(previous)) if *previous == saved.image => RollbackTarget::Done(saved),
+        (_, Some(previous)) => RollbackTarget::Pointed(previous.clone()),
+        (_, None) => RollbackTarget::Unknown,
     }
 }
 
@@ -182,7 +186,7 @@ mod tests {
     fn there_is_one_version_before_whatever_happened() {
         let two = || sample::target(8, "ami-2");
         let one = || sample::target(7, "ami-1");
-        let ami = |id| WayBack::Pointed(sample::image(id));
+        let ami = |id| RollbackTarget::Pointed(sample::image(id));
         let none: &[Recorded] = &[];
         let rolled = &[recorded("r-1", 8, Some(7), false)][..];
         let back = &[
@@ -190,9 +194,23 @@ mod tests {
             recorded("r-1", 9, Some(8), false),
         ][..];
         let cases = [
-            // (status, desired, runs, current, previous) → way back
-            ("InProgress", 9, rolled, "ami-2", "ami-1", WayBack::Service),
-            ("RollbackInProgress", 9, none, "", "", WayBack::Service),
+            // (status, desired, runs, current, previous) → rollback
+            (
+                "InProgress",
+                9,
+                rolled,
+                "ami-2",
+                "ami-1",
+                RollbackTarget::Service,
+            ),
+            (
+                "RollbackInProgress",
+                9,
+                none,
+                "",
+                "",
+                RollbackTarget::Service,
+            ),
             // Half-way: always the saved version, on a first roll too, whatever the runs and pointers contain.
             (
                 "Cancelled",
@@ -200,11 +218,25 @@ mod tests {
                 rolled,
                 "ami-2",
                 "ami-1",
-                WayBack::Saved(two()),
+                RollbackTarget::Saved(two()),
             ),
-            ("Failed", 9, rolled, "ami-2", "ami-1", WayBack::Saved(two())),
-            ("RollbackFailed", 9, none, "", "", WayBack::Saved(two())),
-            ("Cancelled", 9, none, "", "", WayBack::Saved(two())),
+            (
+                "Failed",
+                9,
+                rolled,
+                "ami-2",
+                "ami-1",
+                RollbackTarget::Saved(two()),
+            ),
+            (
+                "RollbackFailed",
+                9,
+                none,
+                "",
+                "",
+                RollbackTarget::Saved(two()),
+            ),
+            ("Cancelled", 9, none, "", "", RollbackTarget::Saved(two())),
             // Back already.
             (
                 "RollbackSuccessful",
@@ -212,7 +244,7 @@ mod tests {
                 rolled,
                 "ami-2",
                 "ami-1",
-                WayBack::Done(two()),
+                RollbackTarget::Done(two()),
             ),
             (
                 "Successful",
@@ -220,7 +252,7 @@ mod tests {
                 back,
                 "ami-2",
                 "ami-2",
-                WayBack::Done(two()),
+                RollbackTarget::Done(two()),
             ),
             (
                 "Successful",
@@ -228,7 +260,7 @@ mod tests {
                 none,
                 "ami-2",
                 "ami-2",
-                WayBack::Done(two()),
+                RollbackTarget::Done(two()),
             ),
             // Moved.
             (
@@ -237,10 +269,10 @@ mod tests {
                 rolled,
                 "ami-2",
                 "ami-0",
-                WayBack::Recorded(one()),
+                RollbackTarget::Recorded(one()),
             ),
             ("Successful", 8, none, "ami-2", "ami-1", ami("ami-1")),
-            // Moved, and never proven: the pointers stayed.
+            // Moved, and never verified: the pointers stayed.
             ("Successful", 8, none, "ami-1", "ami-0", ami("ami-1")),
             // The group was saved by hand on the version of a cancelled refresh.
             (
@@ -249,15 +281,15 @@ mod tests {
                 rolled,
                 "ami-1",
                 "ami-0",
-                WayBack::Recorded(one()),
+                RollbackTarget::Recorded(one()),
             ),
             ("", 0, none, "ami-2", "ami-1", ami("ami-1")),
             ("", 0, none, "", "ami-1", ami("ami-1")),
-            ("", 0, none, "ami-2", "", WayBack::Unknown),
-            ("", 0, none, "", "", WayBack::Unknown),
+            ("", 0, none, "ami-2", "", RollbackTarget::Unknown),
+            ("", 0, none, "", "", RollbackTarget::Unknown),
         ];
         for (status, desired, runs, current, previous, expected) in cases {
-            let found = way_back(&view(status, desired), runs, &pointed(current, previous));
+            let found = rollback_target(&view(status, desired), runs, &pointed(current, previous));
             assert_eq!(found, expected, "{status} to {desired}, current {current}");
         }
     }
@@ -268,8 +300,8 @@ mod tests {
             recorded("r-2", 8, Some(8), false),
             recorded("r-1", 8, Some(7), false),
         ];
-        let found = way_back(&view("Successful", 8), &runs, &Pointed::default());
-        assert_eq!(found, WayBack::Recorded(sample::target(7, "ami-1")));
+        let found = rollback_target(&view("Successful", 8), &runs, &Pointed::default());
+        assert_eq!(found, RollbackTarget::Recorded(sample::target(7, "ami-1")));
     }
 
     #[test]

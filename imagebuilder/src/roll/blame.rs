@@ -134,7 +134,7 @@ pub(crate) fn losses<'a>(
             Action::Terminate if instance.is_some_and(|instance| new.contains(instance)) => {
                 let code = instance.and_then(|instance| codes.get(instance));
                 match taken_out(&activity.cause, code.map(String::as_str)) {
-                    // The refresh itself on its way back, or a rebalance: no loss.
+                    // The refresh itself that is rolling back, or a rebalance: no loss.
                     Reason::Replaced => {}
                     // The end of a launch that failed, of which more is known.
                     Reason::Unknown(_) if lost.iter().any(|lost: &Lost| lost.is(instance)) => {}
@@ -147,7 +147,7 @@ pub(crate) fn losses<'a>(
     lost
 }
 
-/// Instances of which only EC2 knows who ended them: [`losses`] wants their codes.
+/// Instances of which only EC2 knows who terminated them: [`losses`] needs their codes.
 pub(crate) fn in_doubt<'a>(
     began: Option<Timestamp>,
     activities: impl IntoIterator<Item = &'a Activity>,
@@ -262,7 +262,7 @@ fn taken_out(cause: &str, code: Option<&str>) -> Reason {
     } else if has("elb system health check") || has("elb health check") || has("vpc lattice") {
         Reason::BalancerHealth
     } else if has(TERMINATED_OR_STOPPED) {
-        // EC2 knows who did that.
+        // EC2's code tells who did that.
         code.and_then(by_code)
             .unwrap_or_else(|| Reason::Unknown(cause.to_owned()))
     } else if has("health check") || has("health-check") || has("status check") {

@@ -13,13 +13,13 @@ pub(crate) struct RollContext<'a> {
     pub(crate) cloud: &'a Cloud,
     /// The image's configured name: part of pointers and the registry.
     pub(crate) image: &'a ImageName,
-    /// Which group, and how carefully.
+    /// Which group, and how it is rolled.
     pub(crate) settings: &'a Settings,
     /// Where progress is printed.
     pub(crate) output: &'a Output,
     /// When to stop watching.
     pub(crate) cancel: &'a Cancel,
-    /// Who runs the smoke test.
+    /// Runs the smoke test.
     pub(crate) smoke: &'a dyn Smoke,
 }
 

@@ -28,22 +28,22 @@ use crate::output::Step;
 /// How driving a refresh ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finish {
-    /// Every member is proven to run the target.
-    Proven,
-    /// The service is done, but these things are not as they must be.
-    Unproven(Flaws),
-    /// It ended badly.
+    /// Every member is verified to run the target.
+    Verified,
+    /// The service is done, but the fleet has these flaws.
+    Unverified(Flaws),
+    /// It did not succeed.
     Ended {
         /// How.
         ending: Ending,
         /// Why we stopped it, if we did.
         stopped: Option<Cause>,
-        /// What was lost of the new version by its own fault, also when the service stopped it.
+        /// Losses of the new version that the image caused, also when the service stopped the refresh.
         lost: Vec<Lost>,
-        /// The service's own reason, verbatim.
+        /// The service's reason, verbatim.
         reason: String,
     },
-    /// The group or the refresh is not there any more: what is missing.
+    /// The group or the refresh does not exist any more: which of them.
     Missing(String),
     /// We stopped watching; the refresh continues. Why, and its state then.
     Detached(String),
@@ -60,7 +60,7 @@ enum Observation {
 /// How long the service may omit a refresh that it has just started.
 const UNLISTED: Duration = Duration::from_secs(120);
 
-/// The loop's memory.
+/// What the loop remembers between polls.
 struct Drive<'a, 'b> {
     context: &'a RollContext<'b>,
     run: &'a RefreshRun,
@@ -97,12 +97,12 @@ pub(crate) async fn drive(
     let step = context.output.step("watch", format!("watch group {group}"));
     match drive.watch(step).await? {
         Some(finish) => Ok(finish),
-        None => prove(context, &run.target, run.limits).await,
+        None => verify_fleet(context, &run.target, run.limits).await,
     }
 }
 
 impl Drive<'_, '_> {
-    /// Watches until the refresh is over; `None` when it succeeded and is to be proven.
+    /// Watches until the refresh is over; `None` when it succeeded and is to be verified.
     async fn watch(&mut self, mut step: Step) -> Result<Option<Finish>> {
         let began = Instant::now();
         loop {
@@ -112,7 +112,7 @@ impl Drive<'_, '_> {
                 .await
             else {
                 step.failed("stopped watching");
-                return Ok(Some(detached("asked to stop")));
+                return Ok(Some(detached("stop requested")));
             };
             let (refresh, size, members) = match observe {
                 Ok(Observation::Whole(refresh, size, members)) => (*refresh, size, members),
@@ -125,10 +125,10 @@ impl Drive<'_, '_> {
                         step.failed("stopped watching");
                         return Ok(Some(finish));
                     }
-                    step.waiting(format!("{error}; asking again"));
+                    step.waiting(format!("{error}; trying again"));
                     if self.pause().await {
                         step.failed("stopped watching");
-                        return Ok(Some(detached("asked to stop")));
+                        return Ok(Some(detached("stop requested")));
                     }
                     continue;
                 }
@@ -161,7 +161,7 @@ impl Drive<'_, '_> {
                     self.stop(&mut step, cause).await?;
                     if self.pause().await {
                         step.failed("stopped watching");
-                        return Ok(Some(detached("asked the service to stop the refresh")));
+                        return Ok(Some(detached("requested the service to stop the refresh")));
                     }
                 }
                 Next::Verify => {
@@ -169,7 +169,7 @@ impl Drive<'_, '_> {
                     return Ok(None);
                 }
                 Next::Detach => {
-                    step.failed("watched long enough");
+                    step.failed("reached the time limit of watching");
                     return Ok(Some(detached(&format!(
                         "{} after {} s of watching",
                         watch::waiting_for(&refresh),
@@ -183,7 +183,7 @@ impl Drive<'_, '_> {
                             step.info(line);
                         }
                     }
-                    // What was asked for is no failure, though the refresh is one.
+                    // A requested rollback is not a failure.
                     match (ending, self.run.direction) {
                         (Ending::RolledBack, Direction::Back) => step.done("rolled back"),
                         (Ending::RolledBack, Direction::Forward) => step.failed("rolled back"),
@@ -202,7 +202,7 @@ impl Drive<'_, '_> {
     }
 
     /// Observes the refresh, the fleet, and what happened since the last poll. In this order: the members of a refresh that is
-    /// seen as over are its last ones.
+    /// over are its final ones.
     async fn observe(&mut self, step: &Step, watched: Duration) -> Answer<Observation> {
         let RollContext {
             cloud,
@@ -240,7 +240,7 @@ impl Drive<'_, '_> {
         let which = if self.members.is_empty() {
             Which::All
         } else {
-            Which::Unproven(back.unwrap_or(&self.run.target))
+            Which::NotFit(back.unwrap_or(&self.run.target))
         };
         let members = observe::members(cloud, image, group, &mut self.known, which).await?;
         let Some((size, members)) = members else {
@@ -251,7 +251,7 @@ impl Drive<'_, '_> {
             Err(error) if error.kind == Kind::Denied => {
                 if self.reported.insert("activities".into()) {
                     step.info(format!(
-                        "{error}: instances that are lost are not seen, and the service alone decides"
+                        "{error}: losses are not counted, and the service alone decides"
                     ));
                 }
             }
@@ -280,13 +280,13 @@ impl Drive<'_, '_> {
     }
 
     /// What to do when a poll fails: `None` is to poll again, which throttling, time-outs and the
-    /// like never stop; what cannot pass ends the watch, not the refresh.
+    /// like never end; any other error ends the watch, not the refresh.
     fn on_poll_error(&self, error: &CloudError, watched: Duration) -> Option<Finish> {
         if !error.is_transient() {
             return Some(detached(&error.to_string()));
         }
         if watched >= self.run.limits.watch {
-            return Some(detached(&format!("{error}, for too long")));
+            return Some(detached(&format!("{error}, until the time limit")));
         }
         None
     }
@@ -336,7 +336,7 @@ impl Drive<'_, '_> {
         }
     }
 
-    /// Runs the smoke test; failing it stops the refresh at the next turn of the loop.
+    /// Runs the smoke test; a failure stops the refresh.
     async fn test(&mut self, step: &Step, percent: u32) -> Result<()> {
         match smoke(self.context, &self.run.target, percent).await {
             None => return Ok(()),
@@ -352,7 +352,7 @@ impl Drive<'_, '_> {
         Ok(())
     }
 
-    /// Stops the refresh because of what was lost, with what the agents recorded.
+    /// Stops the refresh because of losses, and prints what the agents recorded.
     async fn stop(&mut self, step: &mut Step, cause: Cause) -> Result<()> {
         if let Cause::Lost(lost) = &cause {
             step.info(stopped_because(&cause));
@@ -364,7 +364,7 @@ impl Drive<'_, '_> {
     }
 
     /// Asks the service to roll back, or where it cannot, to cancel. A transient error is retried
-    /// again at the next turn, as the cause will still be there.
+    /// at the next poll, as the cause remains.
     async fn ask_to_stop(&mut self, step: &Step, cause: Cause) -> Result<()> {
         let RollContext {
             cloud, settings, ..
@@ -383,7 +383,7 @@ impl Drive<'_, '_> {
             // It ended between our poll and our call: the next poll shows how.
             Err(error) if error.has_code(NO_ACTIVE_REFRESH) => step.info("it has ended already"),
             Err(error) if error.is_transient() => {
-                step.info(format!("{error}; asking again"));
+                step.info(format!("{error}; trying again"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -491,7 +491,7 @@ pub(crate) async fn agent_reports(context: &RollContext<'_>, lost: &[Lost]) -> V
 }
 
 /// Polls the fleet until it is verified, cannot be, or the time limit is reached.
-pub(crate) async fn prove(
+pub(crate) async fn verify_fleet(
     context: &RollContext<'_>,
     target: &Target,
     limits: Limits,
@@ -522,7 +522,7 @@ pub(crate) async fn prove(
         let which = if first || decides {
             Which::All
         } else {
-            Which::Unproven(target)
+            Which::NotFit(target)
         };
         first = false;
         let mut gaps = Gaps::Refused;
@@ -539,7 +539,7 @@ pub(crate) async fn prove(
                 "the registry may not be read (ssm:GetParameters): members are verified without it",
             );
         }
-        let (flaws, proven, leaving) = match observe {
+        let (flaws, verified, leaving) = match observe {
             Ok(Some(view)) => (
                 verify::flaws(&view, target),
                 view.members
@@ -574,22 +574,22 @@ pub(crate) async fn prove(
             began.elapsed(),
         );
         match (verification, Flaws::of(flaws)) {
-            (Verification::Proven, _) => {
+            (Verification::Verified, _) => {
                 step.done(match leaving {
-                    0 => format!("{proven} of {proven} proven"),
+                    0 => format!("{verified} of {verified} verified"),
                     leaving => format!(
-                        "{proven} of {proven} verified; {leaving} old instances are still terminating, which may take {}",
+                        "{verified} of {verified} verified; {leaving} old instances are still terminating, which may take {}",
                         crate::output::elapsed(limits.leave)
                     ),
                 });
-                return Ok(Finish::Proven);
+                return Ok(Finish::Verified);
             }
             (Verification::GiveUp, Some(flaws)) => {
                 for flaw in flaws.iter() {
                     step.info(flaw.to_string());
                 }
-                step.failed("not proven");
-                return Ok(Finish::Unproven(flaws));
+                step.failed("not verified");
+                return Ok(Finish::Unverified(flaws));
             }
             (Verification::Again | Verification::GiveUp, None) => step.waiting(format!(
                 "good {} of {} times",
@@ -633,7 +633,7 @@ pub(crate) async fn until_free(
                     return Ok(None);
                 }
             },
-            Err(error) if error.is_transient() => format!("{error}; asking again"),
+            Err(error) if error.is_transient() => format!("{error}; trying again"),
             Err(error) => return Err(error.into()),
         };
         step.waiting(waiting.clone());

@@ -84,7 +84,7 @@ pub(super) struct State {
 pub(super) struct Service(Arc<Mutex<State>>, Arc<Notify>);
 
 impl Service {
-    /// A group of `size` on version 7 with ami-1, which is `current`; ami-2 is a proven candidate.
+    /// A group of `size` on version 7 with ami-1, which is `current`; ami-2 is a verified candidate.
     pub(super) fn new(size: u32) -> Self {
         let view = sample::fleet(size, 7, "ami-1");
         let template = sample::template(&mut view.clone()).clone();

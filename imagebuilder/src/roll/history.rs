@@ -1,7 +1,7 @@
 //! The group's scaling activities since a refresh began, kept between polls.
 //!
 //! A poll reads as many pages as can contain something new: those up to the first that contains only activities known to have
-//! ended. It must not judge; that is [`blame`](super::blame)'s.
+//! ended. It does not judge; [`blame`](super::blame) does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ impl History {
     /// Reads what happened since the last poll, back to `since`; without a beginning, one page.
     ///
     /// # Errors
-    /// As the service answers; what was read before stays.
+    /// When the service fails; what was read before is kept.
     pub(crate) async fn read(
         &mut self,
         cloud: &Cloud,

@@ -1,7 +1,7 @@
-//! How long a roll may be watched, and how long its proof may take.
+//! How long a roll may be watched, and how long its verification may take.
 //!
 //! Rule: time limits are derived from what is there: batches, warm-up, checkpoints, baking, draining and termination hooks. A
-//! refresh that gets on must never reach its limit; one that does not ends by itself, as the service gives up after an hour without
+//! refresh that makes progress must never reach its limit; one that does not ends by itself, as the service gives up after an hour without
 //! progress. Pure.
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ const SETTLES: Duration = Duration::from_secs(300);
 pub(crate) struct Limits {
     /// Watching a refresh ends after this; the refresh continues.
     pub(crate) watch: Duration,
-    /// Proving a finished fleet ends after this.
+    /// Verifying a finished fleet ends after this.
     pub(crate) verify: Duration,
     /// How long the last old instance may take to terminate: its connections, then its hooks. Nothing waits for it.
     pub(crate) leave: Duration,
@@ -45,7 +45,7 @@ pub(crate) fn limits(view: &FleetView, settings: &Settings, preferences: &Prefer
         .sum();
     let leave = seconds(view.drain_seconds) + Duration::from_secs(hooks);
     Limits {
-        // An estimate can be half of the truth; a refresh that is slower still makes progress at least once an hour.
+        // A roll can take twice its estimate; a refresh that is slower still makes progress at least once an hour.
         watch: settings
             .watch_timeout
             .unwrap_or(Duration::from_secs(2 * whole.seconds) + STALLED + leave),

@@ -1,6 +1,6 @@
 //! Rolling a fleet onto an image: observe, plan, start, watch, verify.
 //!
-//! [`plan`], [`watch`] and [`verify`] decide and are pure; [`observe`] asks and judges nothing; [`start`] gets a refresh
+//! [`plan`], [`watch`] and [`verify`] decide and are pure; [`observe`] reads the cloud and judges nothing; [`start`] starts
 //! the refresh; [`drive`] contains the only loop; [`show`] formats the text.
 
 pub(crate) mod before;

@@ -33,12 +33,12 @@ pub(crate) async fn fleet(cloud: &Cloud, image: &ImageName, name: &GroupName) ->
     found.ok_or_else(|| no_group(cloud, name).into())
 }
 
-/// What becomes of a part that cannot be read.
+/// What happens when a part cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gaps {
     /// The observation fails.
     Refused,
-    /// It is left out, and named here: for a caller that shows what there is and decides nothing.
+    /// It is omitted, and named here: for a caller that only shows the fleet.
     Named(Vec<String>),
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn find(
     which: Which<'_>,
     gaps: &mut Gaps,
 ) -> Answer<Option<FleetView>> {
-    // First: a refresh that is seen as over has saved its version before the group is read.
+    // First: a refresh that is over by now has saved its version before the group is read.
     let refreshes = cloud.fleet.refreshes(name).await;
     let Some(group) = cloud.fleet.group(name).await? else {
         return Ok(None);
@@ -109,7 +109,7 @@ pub(crate) async fn members(
     }
 }
 
-/// That the group is not there.
+/// The error for a group that does not exist.
 pub(crate) fn no_group(cloud: &Cloud, name: &GroupName) -> Failure {
     Exit::Refused
         .error(format!(
@@ -119,7 +119,7 @@ pub(crate) fn no_group(cloud: &Cloud, name: &GroupName) -> Failure {
         .hint("correct fleet.group in the configuration, or the region")
 }
 
-/// The longest deregistration delay; AWS's default for a caller who may not ask.
+/// The longest deregistration delay; AWS's default where the caller may not read it.
 async fn drain_seconds(cloud: &Cloud, group: &Group) -> Answer<u32> {
     let mut longest = 0;
     for arn in &group.target_groups {
@@ -194,7 +194,7 @@ pub(crate) enum Which<'a> {
     /// All members'.
     All,
     /// Those of members of this version that have not recorded yet that they are fit: no other record affects the watch.
-    Unproven(&'a Target),
+    NotFit(&'a Target),
 }
 
 impl Which<'_> {
@@ -202,7 +202,7 @@ impl Which<'_> {
     fn includes(self, member: &GroupMember, known: &Known) -> bool {
         match self {
             Self::All => true,
-            Self::Unproven(target) => {
+            Self::NotFit(target) => {
                 let new = member.template.as_ref() == Some(&target.reference());
                 let fit = |record: &RecordView| {
                     record.verdict == Verdict::Fit && record.image == target.image.as_str()

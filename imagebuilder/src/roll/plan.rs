@@ -30,9 +30,9 @@ pub(crate) struct Goal {
     pub(crate) state: Launchable,
     /// Whether a gate has judged it fit.
     pub(crate) gate: GateVerdict,
-    /// The template version to use as it is, on the way back to one that is known.
+    /// The template version to use as it is, on the rollback to one that is known.
     pub(crate) version: Option<u64>,
-    /// Whether it is a release to come, or the way back to one that was.
+    /// Whether it is a release to come, or the rollback to one that was.
     pub(crate) direction: Direction,
 }
 
@@ -83,7 +83,7 @@ pub(crate) enum Decision {
 pub(crate) struct Refusal {
     /// What callers branch on.
     pub(crate) kind: RefusalKind,
-    /// The fact that forbids it.
+    /// Why it is refused.
     pub(crate) reason: String,
     /// What to do about it.
     pub(crate) hint: String,
@@ -114,22 +114,22 @@ pub(crate) struct Target {
 pub(crate) enum Version {
     /// It is there already.
     Existing(u64),
-    /// It is to be made from this one, differing in nothing but the image.
+    /// It is to be made from this one, with only the image changed.
     From(u64),
 }
 
-/// How the fleet can come back.
+/// How the fleet can be rolled back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum WayBack {
+pub(crate) enum RollbackMode {
     /// The service rolls back by itself, to this version.
     Automatic(u64),
-    /// Only when asked (`roll rollback`), to this version.
+    /// Only on request (`roll rollback`), to this version.
     OnRequest(u64),
     /// Not at all, and why.
     None(String),
 }
 
-/// One roll, decided to the last number.
+/// One roll, with every number decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The group.
@@ -152,28 +152,28 @@ pub(crate) struct Plan {
     pub(crate) replace: Vec<InstanceId>,
     /// Members that run the target version already.
     pub(crate) matching: Vec<InstanceId>,
-    /// Members left alone because they are protected from scale-in.
+    /// Members not replaced because they are protected from scale-in.
     pub(crate) protected: Vec<InstanceId>,
-    /// Members left alone because they are in standby.
+    /// Members not replaced because they are in standby.
     pub(crate) standby: Vec<InstanceId>,
     /// The same in absolute numbers.
     pub(crate) pace: Pace,
     /// What is sent to the service.
     pub(crate) preferences: Preferences,
-    /// How the fleet can come back.
-    pub(crate) way_back: WayBack,
+    /// How the fleet can be rolled back.
+    pub(crate) rollback: RollbackMode,
     /// Its direction.
     pub(crate) direction: Direction,
-    /// How long it is watched, and how long its proof may take.
+    /// How long it is watched, and how long its verification may take.
     pub(crate) limits: Limits,
-    /// What the operator should know and need not stop for.
+    /// Warnings that do not prevent the roll.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Plan {
     /// Whether `other`, made from a later observation, rests on the same assumptions about the group.
     ///
-    /// Members come and go with scaling, so they are not compared; the way back is.
+    /// Members change with scaling, so they are not compared; the rollback is.
     pub(crate) fn same_assumptions(&self, other: &Self) -> bool {
         self.template_id == other.template_id
             && self.previous == other.previous
@@ -219,8 +219,8 @@ fn decide(
                 "refresh {} of group {} is active ({}, {} %)",
                 active.id, view.group, active.status, active.percent
             ),
-            hint: "see what it does with `imagebuilder roll watch`, wait for it with --wait, \
-                   or take it over with --adopt if it goes to this image"
+            hint: "watch it with `imagebuilder roll watch`, wait for it with --wait, \
+                   or take it over with --adopt if its target is this image"
                 .into(),
         });
     }
@@ -242,17 +242,17 @@ fn decide(
     check_processes(view)?;
     let mut warnings = Vec::new();
     let mut preferences = preferences(view, settings);
-    let way_back = match goal.direction {
+    let rollback = match goal.direction {
         Direction::Forward => {
             gate(view, preferences.warmup_seconds, consents, &mut warnings)?;
-            way_back(view, template, version, pin, settings, consents)?
+            rollback(view, template, version, pin, settings, consents)?
         }
         Direction::Back => {
             preferences = without_pauses(preferences);
-            WayBack::None("this is the way back".into())
+            RollbackMode::None("this roll is itself a rollback".into())
         }
     };
-    preferences.auto_rollback = matches!(way_back, WayBack::Automatic(_));
+    preferences.auto_rollback = matches!(rollback, RollbackMode::Automatic(_));
     let pace = Pace::of(view.size.desired, sorted.replace.len(), &preferences);
     let limits = limits(view, settings, &preferences);
     if goal.gate == GateVerdict::None && goal.direction == Direction::Forward {
@@ -283,14 +283,14 @@ fn decide(
         standby: sorted.standby,
         pace,
         preferences,
-        way_back,
+        rollback,
         direction: goal.direction,
         limits,
         warnings,
     })))
 }
 
-/// What is sent to the service for a roll forward, but for the way back.
+/// The preferences of a roll to a new release, but for `auto_rollback`.
 pub(crate) fn preferences(view: &FleetView, settings: &Settings) -> Preferences {
     Preferences {
         min_percent: settings.min_percent,
@@ -304,7 +304,7 @@ pub(crate) fn preferences(view: &FleetView, settings: &Settings) -> Preferences 
     }
 }
 
-/// The same for a way back: it pauses nowhere, and an alarm that the bad release raised does not forbid it.
+/// The same for a rollback: it has no pauses, and an alarm that the bad release raised does not prevent it.
 fn without_pauses(preferences: Preferences) -> Preferences {
     Preferences {
         checkpoints: Vec::new(),
@@ -314,7 +314,7 @@ fn without_pauses(preferences: Preferences) -> Preferences {
     }
 }
 
-/// A refusal that only a change of fleet, image or flags can lift.
+/// A refusal that only a change of fleet, image or flags resolves.
 fn refuse<T>(reason: String, hint: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal {
         kind: RefusalKind::Preflight,
@@ -345,14 +345,14 @@ fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a Templ
             );
         }
         Launches::Mixed { feature } => {
-            let (what, cure) = match feature {
+            let (what, hint) = match feature {
                 MixedFeature::Attributes => (
                     "chooses instance types by attributes; a refresh refuses a desired configuration there",
                     "list the instance types instead, or change the policy by hand",
                 ),
                 MixedFeature::Weights => (
                     "has weighted instance types, with which a refresh may replace all members at once",
-                    "take the weights out of the overrides",
+                    "remove the weights from the overrides",
                 ),
                 MixedFeature::OwnTemplates => (
                     "has overrides with a launch template or image of their own",
@@ -363,7 +363,7 @@ fn template_of<'a>(view: &'a FleetView, settings: &Settings) -> Result<&'a Templ
                     "give the group a single launch template",
                 ),
             };
-            return refuse(format!("group {group} {what}"), cure);
+            return refuse(format!("group {group} {what}"), hint);
         }
     };
     if let Some(wanted) = &settings.launch_template
@@ -398,7 +398,7 @@ fn names_target_group(arn: &str, wanted: &str) -> bool {
     arn == wanted || arn.split('/').nth(1) == Some(wanted)
 }
 
-/// Refuses an image that cannot be launched, or that no gate has proven.
+/// Refuses an image that cannot be launched, or that has no gate verdict `fit`.
 fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
     let image = &goal.image;
     match &goal.state {
@@ -411,8 +411,8 @@ fn usable(goal: &Goal, consents: &[Consent]) -> Result<(), Refusal> {
         }
         Launchable::Unknown => {
             return refuse(
-                format!("EC2 knows no image {image} in this region and account"),
-                "list what there is with `imagebuilder images`",
+                format!("there is no image {image} in this region and account"),
+                "list the images with `imagebuilder images`",
             );
         }
     }
@@ -558,7 +558,7 @@ fn sort_members(view: &FleetView, template_id: &str, version: Version) -> Sorted
     sorted
 }
 
-/// Refuses while a process is suspended that a refresh cannot do without.
+/// Refuses while a process that a refresh needs is suspended.
 fn check_processes(view: &FleetView) -> Result<(), Refusal> {
     let stopped: Vec<&str> = NEEDED_PROCESSES
         .into_iter()
@@ -633,15 +633,15 @@ fn gate(
     )
 }
 
-/// How the fleet can be rolled back; refuses a roll without a way back that no flag accepts.
-fn way_back(
+/// How the fleet can be rolled back; refuses a roll without a rollback that no flag accepts.
+fn rollback(
     view: &FleetView,
     template: &TemplateUse,
     version: Version,
     pin: Option<u64>,
     settings: &Settings,
     consents: &[Consent],
-) -> Result<WayBack, Refusal> {
+) -> Result<RollbackMode, Refusal> {
     let number = match (template.saved, pin) {
         (SavedVersion::Number(number), _) | (_, Some(number)) => number,
         (alias, None) => {
@@ -656,8 +656,8 @@ fn way_back(
         }
     };
     if version == Version::Existing(number) && unfinished(view).is_some() {
-        return Ok(WayBack::None(format!(
-            "the last refresh ended half-way, and this is the way back to version {number}"
+        return Ok(RollbackMode::None(format!(
+            "the last refresh ended half-way, and this rolls it back to version {number}"
         )));
     }
     if version == Version::Existing(number) {
@@ -673,7 +673,7 @@ fn way_back(
     if template.saved_image != Launchable::Yes {
         return one_way(
             format!(
-                "the image of version {number}, which group {} would return to, is not there any more",
+                "the image of version {number}, which group {} would return to, does not exist any more",
                 view.group
             ),
             "pass --accept-irreversible",
@@ -681,16 +681,16 @@ fn way_back(
         );
     }
     Ok(if settings.auto_rollback {
-        WayBack::Automatic(number)
+        RollbackMode::Automatic(number)
     } else {
-        WayBack::OnRequest(number)
+        RollbackMode::OnRequest(number)
     })
 }
 
-/// A roll without return: refused, or taken knowingly.
-fn one_way(why: String, hint: &str, consents: &[Consent]) -> Result<WayBack, Refusal> {
+/// A roll that cannot be rolled back: refused, unless a flag accepts it.
+fn one_way(why: String, hint: &str, consents: &[Consent]) -> Result<RollbackMode, Refusal> {
     if consents.contains(&Consent::Irreversible) {
-        Ok(WayBack::None(why))
+        Ok(RollbackMode::None(why))
     } else {
         refuse(format!("this roll could not be rolled back: {why}"), hint)
     }

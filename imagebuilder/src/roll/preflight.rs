@@ -1,7 +1,7 @@
-//! What the verbs of a roll will need up to their last pointer, asked before they write or change anything.
+//! The permissions and alarms that the verbs of a roll need, checked before they write or change anything.
 //!
 //! The rule is [`preflight`](crate::preflight)'s. Only a roll to another image is refused. An active refresh continues whatever
-//! is found here, and so does a way back.
+//! is found here, and so does a rollback refresh.
 
 use anyhow::Result;
 
@@ -14,17 +14,17 @@ use crate::ids::{GroupName, ImageName};
 use crate::permissions::{Asked, Denial, Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
-/// Refuses a plan that could not be carried out; what could not be asked is printed. A way back is refused for nothing that is
-/// found here: half of it is better than none.
+/// Refuses a plan that could not be carried out; what could not be checked is printed. A rollback is never refused for what
+/// is found here: half of it is better than none.
 pub(crate) async fn refuse(context: &RollContext<'_>, plan: &Plan) -> Result<()> {
-    // Made of another one, the version is launched like the one that the group is on.
+    // A version made from another one is launched like the one that the group is on.
     let version = match plan.version {
         Version::Existing(number) => number.to_string(),
         Version::From(_) => plan.previous.version.to_string(),
     };
     let verb = match plan.direction {
         Direction::Forward => Verb::Roll,
-        Direction::Back => Verb::WayBack,
+        Direction::Back => Verb::RollbackRefresh,
     };
     let mut needs = Vec::new();
     needs.extend(plan.pin.map(|_| Need::Pin));
@@ -36,7 +36,7 @@ pub(crate) async fn refuse(context: &RollContext<'_>, plan: &Plan) -> Result<()>
         needs: &needs,
         template: Some((&plan.template_id, &version)),
     };
-    // Those that are sent with the refresh: a way back is started with none.
+    // Those that are sent with the refresh: a rollback has none.
     let alarms = &plan.preferences.alarms;
     let asking = findings(
         context.cloud,
@@ -111,18 +111,18 @@ pub(crate) async fn explain_denial<T>(
     answer
 }
 
-/// What is asked of a fleet.
+/// What is checked for a fleet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fleet<'a> {
-    /// For whom.
+    /// For which verbs.
     pub(crate) verbs: &'a [Verb],
-    /// What is the case, besides what a group alone knows.
+    /// Which conditions apply, besides those that only the group knows.
     pub(crate) needs: &'a [Need],
     /// The launch template's id, and a version that would be launched.
     pub(crate) template: Option<(&'a str, &'a str)>,
 }
 
-/// Everything that the verbs would meet: alarms and permissions.
+/// Everything that would stop the verbs: alarms and permissions.
 pub(crate) async fn findings(
     cloud: &Cloud,
     image: &ImageName,
@@ -177,7 +177,7 @@ pub(crate) async fn findings(
     findings
 }
 
-/// The service starts no refresh with an alarm that is not OK or not there.
+/// The service starts no refresh with an alarm that is not OK or does not exist.
 async fn alarms(cloud: &Cloud, names: &[String], findings: &mut Findings) {
     if names.is_empty() {
         return;
@@ -189,7 +189,7 @@ async fn alarms(cloud: &Cloud, names: &[String], findings: &mut Findings) {
                     Some("OK") => {}
                     Some(state) => findings.wrong(
                         format!("alarm {name} is {state}, and no refresh starts unless it is OK"),
-                        format!("see why: aws cloudwatch describe-alarms --alarm-names {}; or take it out of `alarms` in [roll]", quoted(name)),
+                        format!("see why: aws cloudwatch describe-alarms --alarm-names {}; or remove it from `alarms` in [roll]", quoted(name)),
                     ),
                     None => findings.wrong(
                         format!("there is no alarm {name} in {}", cloud.region),

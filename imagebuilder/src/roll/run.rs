@@ -4,7 +4,7 @@ use super::limits::Limits;
 use super::plan::{Direction, Target};
 use super::view::TemplateRef;
 
-/// The ledger's names for what a later `roll watch` or `roll rollback` wants to know.
+/// The ledger's keys for what a later `roll watch` or `roll rollback` needs.
 pub(crate) mod fact {
     /// The group that is rolled.
     pub(crate) const GROUP: &str = "group";
@@ -16,24 +16,24 @@ pub(crate) mod fact {
     pub(crate) const INTENDED: &str = "refresh-intended";
     /// The refresh's id.
     pub(crate) const REFRESH: &str = "refresh";
-    /// Why it was stopped by us.
+    /// Why we stopped it.
     pub(crate) const STOPPED: &str = "stopped";
-    /// There when the refresh is a way back.
+    /// Present when the refresh is a rollback.
     pub(crate) const BACK: &str = "back";
 }
 
-/// A refresh that runs, and what it is about.
+/// An active refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefreshRun {
     /// The refresh's id.
     pub(crate) refresh: String,
     /// Its target.
     pub(crate) target: Target,
-    /// Where it comes from, if that is known.
+    /// The version that it replaces, if known.
     pub(crate) previous: Option<Target>,
     /// Its direction.
     pub(crate) direction: Direction,
-    /// How long it is watched, and how long its proof may take.
+    /// How long it is watched, and how long its verification may take.
     pub(crate) limits: Limits,
 }
 

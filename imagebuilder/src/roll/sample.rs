@@ -40,7 +40,7 @@ pub(super) fn target(version: u64, image_id: &str) -> Target {
     }
 }
 
-/// An image that is available and proven.
+/// An image that is available and verified.
 pub(super) fn goal(image_id: &str) -> Goal {
     Goal {
         image: image(image_id),

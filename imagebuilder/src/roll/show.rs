@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::plan::{Plan, Target, Version, WayBack};
+use super::plan::{Plan, RollbackMode, Target, Version};
 use super::verify::verdict_text;
 use super::view::{Activity, Member};
 use crate::cloud::{Action, ActivityOutcome};
@@ -80,13 +80,15 @@ pub(crate) fn plan(plan: &Plan) -> Vec<String> {
         row("alarms", preferences.alarms.join(", "));
     }
     row(
-        "way back",
-        match &plan.way_back {
-            WayBack::Automatic(number) => format!("to version {number}, by itself when it fails"),
-            WayBack::OnRequest(number) => {
+        "rollback",
+        match &plan.rollback {
+            RollbackMode::Automatic(number) => {
+                format!("to version {number}, by itself when it fails")
+            }
+            RollbackMode::OnRequest(number) => {
                 format!("to version {number}, by `imagebuilder roll rollback`")
             }
-            WayBack::None(why) => format!("none: {why}"),
+            RollbackMode::None(why) => format!("none: {why}"),
         },
     );
     lines.extend(
@@ -114,10 +116,10 @@ pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
         Version::Existing(number) => (Some(number), None),
         Version::From(source) => (None, Some(source)),
     };
-    let (way_back, why_none) = match &plan.way_back {
-        WayBack::Automatic(number) => (Some(("automatic", *number)), None),
-        WayBack::OnRequest(number) => (Some(("on-request", *number)), None),
-        WayBack::None(why) => (None, Some(why)),
+    let (rollback, why_none) = match &plan.rollback {
+        RollbackMode::Automatic(number) => (Some(("automatic", *number)), None),
+        RollbackMode::OnRequest(number) => (Some(("on-request", *number)), None),
+        RollbackMode::None(why) => (None, Some(why)),
     };
     serde_json::json!({
         "group": plan.group.as_str(),
@@ -135,7 +137,7 @@ pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
         "cap": plan.pace.cap,
         "seconds": plan.pace.seconds,
         "watched_seconds": plan.limits.watch.as_secs(),
-        "way_back": way_back.map(|(how, version)| serde_json::json!({ "how": how, "version": version })),
+        "way_back": rollback.map(|(how, version)| serde_json::json!({ "how": how, "version": version })),
         "irreversible_because": why_none,
         "warnings": plan.warnings,
     })
@@ -204,7 +206,7 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
     }
     let mut versions: Vec<(&str, Vec<InstanceId>)> = versions.into_iter().collect();
     versions.sort_by_key(|(_, instances)| std::cmp::Reverse(instances.len()));
-    let told: Vec<String> = versions
+    let parts: Vec<String> = versions
         .iter()
         .enumerate()
         .map(|(place, (version, instances))| match place {
@@ -212,7 +214,7 @@ pub(crate) fn differing_agents(members: &[Member]) -> Option<String> {
             _ => format!("{version} on {}", count(instances)),
         })
         .collect();
-    Some(format!("agents differ: {}", told.join("; ")))
+    Some(format!("agents differ: {}", parts.join("; ")))
 }
 
 /// A failed scaling activity other than a launch, with AWS's text verbatim; `None` for any other. For launches,
@@ -233,8 +235,8 @@ pub(crate) fn failed_activity(activity: &Activity) -> Option<String> {
 /// The two commands for an operator who stops watching.
 pub(crate) fn detached(group: &GroupName) -> String {
     format!(
-        "go on watching group {group}: imagebuilder roll watch\n\
-         bring it back to where it was: imagebuilder roll rollback"
+        "keep watching group {group}: imagebuilder roll watch\n\
+         roll it back: imagebuilder roll rollback"
     )
 }
 

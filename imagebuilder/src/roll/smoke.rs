@@ -1,4 +1,4 @@
-//! The smoke test: a command of the operator's that judges the whole fleet from outside.
+//! The smoke test: a command of the operator that tests the whole fleet from outside.
 //!
 //! Runs it and reads its verdict; [`watch`](super::watch) decides what follows from it.
 
@@ -30,7 +30,7 @@ pub(crate) trait Smoke: Send + Sync {
     async fn run(&self, test: &SmokeTest, occasion: &Occasion) -> Result<(), String>;
 }
 
-/// Runs them as processes of this machine.
+/// Runs them as local processes.
 pub(crate) struct Processes;
 
 #[async_trait]
@@ -51,7 +51,7 @@ impl Smoke for Processes {
         let child = started.map_err(cannot)?;
         let group = child.id();
         let mut ended = pin!(child.wait_with_output());
-        // Dropped before the child is, whose process keeps the group's number from being another's.
+        // Dropped before the child, whose process keeps the group's number from being reused.
         let mut running = Running(group);
         let output = match tokio::time::timeout(test.timeout, &mut ended).await {
             Err(_) => return Err(format!("no answer within {} s", test.timeout.as_secs())),
@@ -61,7 +61,7 @@ impl Smoke for Processes {
         if output.status.success() {
             return Ok(());
         }
-        let said = [&output.stderr, &output.stdout]
+        let last = [&output.stderr, &output.stdout]
             .into_iter()
             .filter_map(|stream| {
                 let text = String::from_utf8_lossy(stream);
@@ -72,7 +72,7 @@ impl Smoke for Processes {
                     .map(ToOwned::to_owned)
             })
             .next();
-        Err(match said {
+        Err(match last {
             Some(line) => format!("{}: {line}", output.status),
             None => output.status.to_string(),
         })
@@ -117,8 +117,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_has_the_exit_status_and_the_last_line() {
-        let told = "test \"$IMAGEBUILDER_GROUP $IMAGEBUILDER_IMAGE $IMAGEBUILDER_PERCENT\" = 'shop ami-2 50'";
-        assert_eq!(run(told, LONG).await, Ok(()));
+        let script = "test \"$IMAGEBUILDER_GROUP $IMAGEBUILDER_IMAGE $IMAGEBUILDER_PERCENT\" = 'shop ami-2 50'";
+        assert_eq!(run(script, LONG).await, Ok(()));
         assert_eq!(
             run("echo fine; echo order lost >&2; exit 3", LONG).await,
             Err("exit status: 3: order lost".into())
@@ -143,18 +143,18 @@ mod tests {
             held.display()
         );
         let (up, is_up) = tokio::sync::oneshot::channel();
-        let (gone, is_gone) = std::sync::mpsc::channel();
+        let (closed, is_gone) = std::sync::mpsc::channel();
         // On a thread that a broken test can leave behind.
         std::thread::spawn(move || {
             let mut pipe = BufReader::new(std::fs::File::open(held).unwrap());
             pipe.read_line(&mut String::new()).unwrap();
             up.send(()).unwrap();
             pipe.read_to_end(&mut Vec::new()).unwrap();
-            gone.send(()).unwrap();
+            closed.send(()).unwrap();
         });
         tokio::select! {
             answer = run(&script, LONG) => panic!("{answer:?}"),
-            said = is_up => said.unwrap(),
+            last = is_up => last.unwrap(),
         }
         is_gone.recv_timeout(LONG).expect("the sleeper ends");
     }

@@ -19,10 +19,10 @@ use crate::ledger::Ledger;
 /// A refresh of ours may begin this much before we recorded our intent: clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 
-/// How often Start is tried against faults that pass. The SDK has retried each of them already.
+/// How often StartInstanceRefresh is tried after transient errors. The SDK has retried each of them already.
 const STARTS: u32 = 5;
 
-/// Carries out a plan up to the moment its refresh runs.
+/// Carries out a plan until its refresh is active.
 pub(crate) async fn start(
     context: &RollContext<'_>,
     plan: &Plan,
@@ -65,7 +65,7 @@ pub(crate) async fn start(
     })
 }
 
-/// The number of the version to go to, made if it has to be.
+/// The number of the target version, which is made if necessary.
 async fn version(context: &RollContext<'_>, plan: &Plan, ledger: &mut Ledger) -> Result<u64> {
     let source = match plan.version {
         Version::Existing(number) => return Ok(number),
@@ -135,8 +135,8 @@ async fn still_so(
     }
 }
 
-/// Refuses a version that was made and came out as something else than its source with another
-/// image: its instances would differ from the plan.
+/// Refuses a version that was made and differs from its source in more than the
+/// image: its instances would not be what the plan shows.
 fn same_but_for_the_image(view: &FleetView, plan: &Plan, target: &Target) -> Result<()> {
     let (Version::From(source), Launches::Template(template)) = (plan.version, &view.launches)
     else {
@@ -215,8 +215,7 @@ async fn refresh(
                     |other| format!("refresh {}", other.id),
                 );
                 let reason = format!("{id} of group {} was started first", plan.group);
-                let hint =
-                    "wait for it with --wait, or see what it does with `imagebuilder roll watch`";
+                let hint = "wait for it with --wait, or watch it with `imagebuilder roll watch`";
                 step.failed("another refresh is active");
                 return Err(Exit::RefreshActive
                     .error(reason)

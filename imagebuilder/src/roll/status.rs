@@ -17,7 +17,7 @@ use crate::ids::{ImageId, ImageName};
 pub(crate) struct Pointers {
     /// Baked, not rolled.
     candidate: Option<ImageId>,
-    /// Proven by the last roll.
+    /// Verified by the last roll.
     current: Option<ImageId>,
     /// Before that.
     previous: Option<ImageId>,

@@ -242,10 +242,10 @@ async fn rolled_again_there_is_nothing_to_do() {
     let fixture = Fixture::new("");
     fixture.roll().await;
     fixture.service.state().point("current", "ami-1");
-    let told = fixture.output.messages().len();
+    let printed = fixture.output.messages().len();
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 0);
-    insta::assert_snapshot!(normal(&fixture.output.messages()[told..].join("\n")));
+    insta::assert_snapshot!(normal(&fixture.output.messages()[printed..].join("\n")));
     fixture.assert_rolled("the lagging pointer is mended");
 }
 
@@ -316,7 +316,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
         busy: Busy::Wait,
         ..Fixture::request()
     };
-    // It went to the very image: nothing is left to do but to prove it.
+    // It went to the very image: nothing is left to do but to verify it.
     assert_eq!(waiting.verb("roll", &wait).await.code, 0);
     waiting.assert_rolled("waited");
 
@@ -468,10 +468,10 @@ async fn rollback_reverses_an_active_refresh() {
     fixture.settings.watch_timeout = Some(Duration::ZERO);
     assert_eq!(fixture.roll().await.code, 15);
     fixture.settings = fast(sample::settings(""));
-    let told = fixture.output.messages().len();
+    let printed = fixture.output.messages().len();
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
-    insta::assert_snapshot!(normal(&fixture.output.messages()[told..].join("\n")));
+    insta::assert_snapshot!(normal(&fixture.output.messages()[printed..].join("\n")));
     fixture.assert_back();
 }
 
@@ -480,7 +480,7 @@ async fn rollback_after_the_end_rolls_to_the_version_before() {
     for recorded in [true, false] {
         let fixture = Fixture::new("");
         assert_eq!(fixture.roll().await.code, 0);
-        // What ran before may never have seen a gate: it has served, which is proof enough.
+        // What ran before may never have seen a gate: it has served, which is enough.
         for image in fixture.service.state().images.values_mut() {
             image.tags.clear();
         }

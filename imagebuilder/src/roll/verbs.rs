@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use contract::names::Pointer;
 
-use super::before::{self, Pointed, Recorded, WayBack};
+use super::before::{self, Pointed, Recorded, RollbackTarget};
 use super::blame::{Lost, Reason};
 use super::drive::{self, Finish};
 use super::limits::limits;
@@ -29,12 +29,12 @@ use crate::ids::{ImageId, RunId};
 use crate::ledger::{Found, Journal, Ledger};
 use crate::permissions::Verb;
 
-/// What `roll` was asked to do.
+/// The arguments of `roll`.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// The image; the pointer `candidate` when left out.
     pub(crate) image: Option<ImageId>,
-    /// Dangers that were accepted.
+    /// Risks that were accepted by flags.
     pub(crate) consents: Vec<Consent>,
     /// What to do when another refresh is active.
     pub(crate) busy: Busy,
@@ -58,7 +58,7 @@ pub(crate) enum Busy {
 pub(crate) enum Extent {
     /// Print the plan and stop.
     Plan,
-    /// All the way.
+    /// Carry it out.
     Whole,
 }
 
@@ -112,7 +112,7 @@ async fn plan_and_start(
         let explain_denial = context.unless_cancelled(observe).await.transpose();
         let verb = match goal.direction {
             Direction::Forward => Verb::Roll,
-            Direction::Back => Verb::WayBack,
+            Direction::Back => Verb::RollbackRefresh,
         };
         let Some(view) = preflight::explain_denial(context, verb, explain_denial).await? else {
             step.failed("stopped");
@@ -175,12 +175,12 @@ async fn plan_and_start(
     }
 }
 
-/// The operator asked to stop while there was nothing to detach from.
+/// The operator requested a stop before a refresh was started.
 fn stopped_early() -> Failure {
     Exit::Cancelled.error("stopped before anything was changed")
 }
 
-/// Another refresh was still active when the time for waiting was over, or the operator's patience.
+/// Another refresh was still active when the time limit was reached, or a stop was requested.
 fn wait_timed_out(context: &RollContext<'_>, active: &str) -> Failure {
     let exit = if context.cancel.is_requested() {
         Exit::Cancelled
@@ -191,7 +191,7 @@ fn wait_timed_out(context: &RollContext<'_>, active: &str) -> Failure {
         "stopped waiting for group {}: {active}; nothing was started",
         context.settings.group
     ))
-    .hint("wait again: imagebuilder roll --wait\nsee what it does: imagebuilder roll watch")
+    .hint("wait again: imagebuilder roll --wait\nwatch it: imagebuilder roll watch")
 }
 
 /// The group is on its target: verify it, and move the pointers if they are behind.
@@ -208,7 +208,7 @@ async fn nothing_to_do(
     ));
     let current = crate::pointers::read(context.cloud, context.image, Pointer::Current).await;
     if !matches!(current, Ok(Some(current)) if current == target.image) {
-        preflight::warn(context, &[Verb::Prove], view).await;
+        preflight::warn(context, &[Verb::Verify], view).await;
     }
     if request.extent == Extent::Plan {
         if context.output.wants_json() {
@@ -229,7 +229,7 @@ async fn nothing_to_do(
         direction,
         limits: limits(view, context.settings, &preferences(view, context.settings)),
     };
-    let finish = drive::prove(context, &run.target, run.limits).await?;
+    let finish = drive::verify_fleet(context, &run.target, run.limits).await?;
     conclude(context, &run, finish, None).await
 }
 
@@ -272,7 +272,7 @@ fn run_of(
     })
 }
 
-/// What a journal has of a refresh; `None` when it never came to a target.
+/// A journal's record of a refresh; `None` when it has no target.
 fn recorded_of(journal: &Journal) -> Option<Recorded> {
     Some(Recorded {
         refresh: journal.facts.get(fact::REFRESH).cloned(),
@@ -282,7 +282,7 @@ fn recorded_of(journal: &Journal) -> Option<Recorded> {
     })
 }
 
-/// The pointers as far as they bear on a way back.
+/// The pointers that matter to a rollback.
 async fn pointed(context: &RollContext<'_>) -> Result<Pointed> {
     Ok(Pointed {
         current: crate::pointers::read(context.cloud, context.image, Pointer::Current).await?,
@@ -363,11 +363,11 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
             .hint("start a roll of your own with `imagebuilder roll` when it is over")
             .into());
     };
-    // With a run of its own to go by, a smoke test that fails at the end starts a way back.
+    // With a recorded run, a smoke test that fails at the end starts a rollback.
     let may_go_back = context.settings.smoke_test.is_some()
         && run.direction == Direction::Forward
         && ledger.is_some();
-    let verbs = [Verb::Watch, Verb::WayBack];
+    let verbs = [Verb::Watch, Verb::RollbackRefresh];
     let verbs = if may_go_back { &verbs[..] } else { &verbs[..1] };
     preflight::warn(context, verbs, &view).await;
     drive_and_conclude(context, &run, ledger).await
@@ -420,11 +420,12 @@ pub(crate) async fn rollback(
         let pointed = match view.active_refresh() {
             Some(_) => Pointed::default(),
             None => {
-                preflight::explain_denial(context, Verb::WayBack, pointed(context).await).await?
+                preflight::explain_denial(context, Verb::RollbackRefresh, pointed(context).await)
+                    .await?
             }
         };
-        let (image, version) = match before::way_back(&view, &recorded, &pointed) {
-            WayBack::Service => {
+        let (image, version) = match before::rollback_target(&view, &recorded, &pointed) {
+            RollbackTarget::Service => {
                 let Some(active) = view.active_refresh() else {
                     continue;
                 };
@@ -433,46 +434,46 @@ pub(crate) async fn rollback(
                     None => continue,
                 }
             }
-            WayBack::Saved(to) => {
+            RollbackTarget::Saved(to) => {
                 context.output.info(format!(
-                    "the last refresh of group {group} ended half-way: going back to version {}, which the group is saved on",
+                    "the last refresh of group {group} ended half-way: rolling back to version {}, which the group is saved on",
                     to.version
                 ));
                 (to.image, Some(to.version))
             }
-            WayBack::Recorded(to) => (to.image, Some(to.version)),
-            WayBack::Pointed(image) => (image, None),
-            WayBack::Done(to) => {
+            RollbackTarget::Recorded(to) => (to.image, Some(to.version)),
+            RollbackTarget::Pointed(image) => (image, None),
+            RollbackTarget::Done(to) => {
                 context
                     .output
-                    .info(format!("group {group} was brought back already"));
+                    .info(format!("group {group} was rolled back already"));
                 return nothing_to_do(context, &view, to, Direction::Back, request).await;
             }
-            WayBack::Unknown => {
+            RollbackTarget::Unknown => {
                 if let Launches::Deleted { id, name } = &view.launches {
                     return Err(template_gone(group.as_str(), id, name).into());
                 }
                 return Err(Exit::Refused
                     .error(format!(
-                        "nothing is known of what group {group} ran before: no refresh is half-way, no run here recorded the \
+                        "it is unknown what group {group} ran before: no refresh is half-way, no run here recorded the \
                          last one, and {} does not exist",
                         Pointer::Previous.parameter(context.image.as_str())
                     ))
-                    .hint("name the image to go back to: imagebuilder roll ami-…")
+                    .hint("name the image to roll back to: imagebuilder roll ami-…")
                     .into());
             }
         };
         let goal = observe::goal(context.cloud, &image).await;
-        let mut goal = preflight::explain_denial(context, Verb::WayBack, goal).await?;
+        let mut goal = preflight::explain_denial(context, Verb::RollbackRefresh, goal).await?;
         goal.version = version;
         goal.direction = Direction::Back;
         return plan_and_start(context, &goal, request, runs).await;
     }
     Err(Exit::RefreshActive
         .error(format!(
-            "group {group} changes faster than it can be brought back: one refresh follows the other"
+            "group {group} changes faster than it can be rolled back: one refresh follows another"
         ))
-        .hint("see what starts them: imagebuilder roll watch")
+        .hint("watch them: imagebuilder roll watch")
         .into())
 }
 
@@ -491,7 +492,7 @@ fn template_gone(group: &str, id: &str, name: &str) -> Failure {
 /// How often a rollback starts over because a refresh ended before the call.
 const ROLLBACK_ATTEMPTS: u32 = 3;
 
-/// What runs that are over recorded here of refreshes of this group, newest first.
+/// The records of ended runs in this folder about refreshes of this group, newest first.
 fn all_recorded(context: &RollContext<'_>, runs: &Path) -> Result<Vec<Recorded>> {
     Ok(Ledger::all(runs)?
         .into_iter()
@@ -579,39 +580,41 @@ async fn roll_back_active(
             Rollback::Detached(why) => still_running(context, &why),
         },
         // It ended before our call: roll back from its final state.
-        Finish::Proven | Finish::Unproven(_) => Ok(None),
+        Finish::Verified | Finish::Unverified(_) => Ok(None),
         finish => conclude(context, &run, finish, ledger).await.map(Some),
     }
 }
 
-/// Whether a fleet that the service rolled back is really back.
+/// Whether a fleet that the service rolled back is verified on the version before.
 enum Rollback {
-    /// It is: as text.
+    /// It is, as text.
     Verified(String),
-    /// It is not proven: why.
+    /// It is not verified: why.
     Unverified(String),
     /// We stopped watching.
     Detached(String),
 }
 
-/// Proves that the fleet is back.
+/// Verifies that the fleet is on the version before.
 async fn verify_rollback(context: &RollContext<'_>, run: &RefreshRun) -> Result<Rollback> {
     let Some(previous) = &run.previous else {
         return Ok(Rollback::Unverified(
-            "where to is not known here, so it is not verified".into(),
+            "the version it was rolled back to is not known here, so it is not verified".into(),
         ));
     };
     let to = format!("version {} with {}", previous.version, previous.image);
-    Ok(match drive::prove(context, previous, run.limits).await? {
-        Finish::Proven => Rollback::Verified(format!("all members are back on {to}")),
-        Finish::Unproven(flaws) => Rollback::Unverified(format!(
-            "not every member is verified to be back on {to}: {flaws}"
-        )),
-        Finish::Missing(what) => Rollback::Unverified(what),
-        Finish::Detached(why) => Rollback::Detached(why),
-        // Proving ends no refresh.
-        Finish::Ended { reason, .. } => Rollback::Unverified(reason),
-    })
+    Ok(
+        match drive::verify_fleet(context, previous, run.limits).await? {
+            Finish::Verified => Rollback::Verified(format!("all members are back on {to}")),
+            Finish::Unverified(flaws) => Rollback::Unverified(format!(
+                "not every member is verified to be back on {to}: {flaws}"
+            )),
+            Finish::Missing(what) => Rollback::Unverified(what),
+            Finish::Detached(why) => Rollback::Detached(why),
+            // Verifying ends no refresh.
+            Finish::Ended { reason, .. } => Rollback::Unverified(reason),
+        },
+    )
 }
 
 /// Turns the end of a watch into pointers, messages and an exit code.
@@ -626,23 +629,23 @@ async fn conclude(
         refresh, target, ..
     } = run;
     let failure = match finish {
-        Finish::Proven => match drive::smoke(context, target, 100).await {
-            None | Some(Ok(())) => return proven(context, run, ledger).await,
+        Finish::Verified => match drive::smoke(context, target, 100).await {
+            None | Some(Ok(())) => return conclude_verified(context, run, ledger).await,
             Some(Err(why)) if run.direction == Direction::Back => Exit::SmokeTestFailed
                 .error(format!(
                     "all members of group {group} are back on version {} with {}, and the smoke test fails there too: {why}",
                     target.version, target.image
                 ))
-                .hint("nothing was turned around: the release is not what the test fails on"),
+                .hint("nothing was rolled back again: the test does not fail because of the release"),
             Some(Err(why)) => return return_after_failed_test(context, run, why, ledger).await,
         },
-        Finish::Unproven(flaws) => Exit::Unverified
+        Finish::Unverified(flaws) => Exit::Unverified
             .error(format!(
                 "refresh {refresh} of group {group} is finished, but the fleet is not verified: {flaws}"
             ))
             .hint(match run.direction {
                 Direction::Forward => {
-                    "verify again: imagebuilder roll watch\nbring it back: imagebuilder roll rollback"
+                    "verify again: imagebuilder roll watch\nroll it back: imagebuilder roll rollback"
                 }
                 Direction::Back => "verify again: imagebuilder roll watch",
             }),
@@ -693,16 +696,16 @@ fn still_running<T>(context: &RollContext<'_>, why: &str) -> Result<T> {
 fn missing(context: &RollContext<'_>, run: &RefreshRun, what: &str) -> Failure {
     Exit::RollFailed
         .error(format!(
-            "refresh {} to {} cannot be followed any more: {what}",
+            "refresh {} to {} cannot be watched any more: {what}",
             run.refresh, run.target.image
         ))
         .hint(format!(
-            "nothing is left to roll back; once group {} is there again: imagebuilder roll {}",
+            "nothing is left to roll back; once group {} exists again: imagebuilder roll {}",
             context.settings.group, run.target.image
         ))
 }
 
-/// Why a refresh ended badly: our own reason, else the service's, with what was lost.
+/// Why a refresh did not succeed: our own reason, else the service's, with what was lost.
 fn why(stopped: Option<&Cause>, lost: &[Lost], reason: &str) -> String {
     let reason = reason.trim();
     match stopped {
@@ -714,7 +717,7 @@ fn why(stopped: Option<&Cause>, lost: &[Lost], reason: &str) -> String {
     }
 }
 
-/// The failure of a refresh that ended badly, with a hint that fits its cause.
+/// The failure of a refresh that did not succeed, with a hint that fits its cause.
 fn ended(
     context: &RollContext<'_>,
     run: &RefreshRun,
@@ -757,13 +760,13 @@ fn ended(
                 "see what the smoke test fails on, and roll again; the pointers were not touched"
             }
             _ if unlaunchable => {
-                "the launch template or the image names what is missing or forbidden: see the reason; the pointers were not touched"
+                "the launch template or the image references something missing or forbidden: see the reason; the pointers were not touched"
             }
             _ if !lost.is_empty() => "fix the image and bake again; the pointers were not touched",
-            _ => "no instance was lost by its image's fault: the reason is the service's own; the pointers were not touched",
+            _ => "no loss was caused by the image: the reason is the service's; the pointers were not touched",
         }),
         Ending::Failed | Ending::Cancelled => failure.hint(
-            "see the members: imagebuilder status\nbring them back: imagebuilder roll rollback",
+            "see the members: imagebuilder status\nroll them back: imagebuilder roll rollback",
         ),
         Ending::RollbackFailed => failure.hint(
             "see the members: imagebuilder status\nif the old version cannot launch any more, roll one that can",
@@ -771,8 +774,8 @@ fn ended(
     }
 }
 
-/// A proven roll: move the pointers and print the image.
-async fn proven(
+/// A verified roll: move the pointers and print the image.
+async fn conclude_verified(
     context: &RollContext<'_>,
     run: &RefreshRun,
     mut ledger: Option<Ledger>,
@@ -797,7 +800,7 @@ async fn proven(
                     context.settings.group, target.image
                 ))
                 .hint(format!(
-                    "the fleet needs nothing more; to move the pointers: imagebuilder roll {}",
+                    "the fleet is complete; to move the pointers: imagebuilder roll {}",
                     target.image
                 ))
                 .because(error);
@@ -824,7 +827,7 @@ async fn proven(
     Ok(Exit::Done)
 }
 
-/// The last smoke test failed when the refresh was over: go back by a refresh of its own.
+/// The last smoke test failed when the refresh was over: rolls back by a refresh of its own.
 async fn return_after_failed_test(
     context: &RollContext<'_>,
     run: &RefreshRun,
@@ -841,7 +844,7 @@ async fn return_after_failed_test(
                 "the smoke test of group {group} on {} failed: {why}",
                 run.target.image
             ))
-            .hint("bring the fleet back: imagebuilder roll rollback")
+            .hint("roll the fleet back: imagebuilder roll rollback")
             .into());
     };
     ledger.fact(
@@ -857,28 +860,28 @@ async fn return_after_failed_test(
         Decision::Refuse(refusal) => {
             return Err(refused(refusal.kind, refusal.reason, refusal.hint).into());
         }
-        Decision::NothingToDo(_) => drive::prove(context, previous, run.limits).await?,
+        Decision::NothingToDo(_) => drive::verify_fleet(context, previous, run.limits).await?,
         Decision::Roll(plan) => {
             let back = start::start(context, &plan, &goal, &consents, &mut ledger).await?;
             drive::drive(context, &back, Some(&mut ledger)).await?
         }
     };
     let failure = match finish {
-        Finish::Proven => Exit::SmokeTestFailed.error(format!(
+        Finish::Verified => Exit::SmokeTestFailed.error(format!(
             "the smoke test of group {group} on {} failed ({why}); all members are back on version {} with {}",
             run.target.image, previous.version, previous.image
         )),
         Finish::Detached(why) => return still_running(context, &why),
-        finish @ (Finish::Unproven(_) | Finish::Ended { .. } | Finish::Missing(_)) => {
+        finish @ (Finish::Unverified(_) | Finish::Ended { .. } | Finish::Missing(_)) => {
             let how = match finish {
-                Finish::Unproven(flaws) => flaws.to_string(),
+                Finish::Unverified(flaws) => flaws.to_string(),
                 Finish::Ended { reason, lost, .. } => self::why(None, &lost, &reason),
                 Finish::Missing(what) => what,
-                Finish::Proven | Finish::Detached(_) => String::new(),
+                Finish::Verified | Finish::Detached(_) => String::new(),
             };
             Exit::RollbackFailed
                 .error(format!(
-                    "the smoke test of group {group} on {} failed ({why}), and so did bringing it back to {}: {how}",
+                    "the smoke test of group {group} on {} failed ({why}), and so did the rollback to {}: {how}",
                     run.target.image, previous.image
                 ))
                 .hint("see the members: imagebuilder status\ntry again: imagebuilder roll rollback")
@@ -896,7 +899,7 @@ fn end(ledger: Option<Ledger>, outcome: &str) -> Result<()> {
     }
 }
 
-/// A fresh run id.
+/// A new run id.
 fn run_id() -> Result<RunId> {
     let mut bytes = [0_u8; 4];
     getrandom::fill(&mut bytes).context("draw randomness for the run's id")?;

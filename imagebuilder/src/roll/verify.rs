@@ -1,4 +1,4 @@
-//! Proves a finished roll: a view of the fleet and what is expected in, its flaws out.
+//! Verifies a finished roll: a view of the fleet and what is expected in, its flaws out.
 //!
 //! Pure: it makes no calls and does not wait. "Successful" only means that the service replaced what it
 //! meant to; protected, standby and retained members survive it, and so does an unhealthy target.
@@ -12,18 +12,18 @@ use super::plan::Target;
 use super::view::{FleetView, Launches, Lifecycle, Member, SavedVersion};
 use crate::ids::InstanceId;
 
-/// Something that is not as it must be.
+/// Something that is wrong with a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
     /// The member, or `None` when it is the group's own flaw.
     pub(crate) instance: Option<InstanceId>,
     /// What is wrong.
     pub(crate) what: String,
-    /// Whether waiting can help.
+    /// Whether waiting can resolve it.
     pub(crate) nature: Nature,
 }
 
-/// Whether waiting can help.
+/// Whether waiting can resolve it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nature {
     /// It may be resolved by waiting: something is still launching, terminating, or being checked.
@@ -41,7 +41,7 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Why a fleet is not proven: at least one flaw.
+/// Why a fleet is not verified: at least one flaw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaws {
     first: Flaw,
@@ -58,7 +58,7 @@ impl Flaws {
         })
     }
 
-    /// Every one.
+    /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Flaw> {
         std::iter::once(&self.first).chain(&self.rest)
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Flaws {
     }
 }
 
-/// The members that are on their way out and not of the target: nothing waits for them.
+/// The terminating members of other versions: nothing waits for them.
 pub(crate) fn leaving(members: &[Member], target: &Target) -> usize {
     members
         .iter()
@@ -83,7 +83,7 @@ pub(crate) fn leaving(members: &[Member], target: &Target) -> usize {
         .count()
 }
 
-/// Everything that keeps this fleet from being proven to run `target`.
+/// Everything that prevents this fleet from being verified on `target`.
 pub(crate) fn flaws(view: &FleetView, target: &Target) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if let Some(what) = saved_elsewhere(view, target) {
@@ -143,7 +143,7 @@ fn saved_elsewhere(view: &FleetView, target: &Target) -> Option<String> {
 }
 
 /// The first flaw of one member. `records` is whether this group's instances keep
-/// registry records, so that an instance without one is conspicuous.
+/// registry records, so that one without a record is a flaw.
 fn flaw_of(
     member: &Member,
     view: &FleetView,
@@ -214,10 +214,10 @@ fn flaw_of(
         return records.then(|| ("has no registry record".into(), Nature::Settling));
     };
     if record.verdict != Verdict::Fit {
-        let word = verdict_text(record.verdict);
+        let verdict = verdict_text(record.verdict);
         let colon = if record.reason.is_empty() { "" } else { ": " };
         return Some((
-            format!("reports {word}{colon}{}", record.reason),
+            format!("reports {verdict}{colon}{}", record.reason),
             Nature::Settling,
         ));
     }
@@ -254,8 +254,8 @@ pub(crate) enum Verification {
     /// Poll again.
     Again,
     /// Every member was healthy in enough consecutive polls.
-    Proven,
-    /// It is not going to be.
+    Verified,
+    /// It cannot be verified.
     GiveUp,
 }
 
@@ -276,7 +276,7 @@ impl Rounds {
                 .all(|flaw| flaw.nature == Nature::Lasting || flaw.instance.is_none());
         self.hopeless = if hopeless { self.hopeless + 1 } else { 0 };
         if self.good >= rounds {
-            Verification::Proven
+            Verification::Verified
         // A poll that found no flaw is no reason to give up, however late it is.
         } else if self.hopeless >= rounds || (verified >= limit && !flaws.is_empty()) {
             Verification::GiveUp
@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     /// A healthy fleet of three that runs `target()`.
-    fn proven() -> FleetView {
+    fn healthy() -> FleetView {
         sample::fleet(3, 8, "ami-2")
     }
 
@@ -315,8 +315,8 @@ mod tests {
 
     #[test]
     fn a_healthy_fleet_has_no_flaws() {
-        assert_eq!(texts(&proven()), [""; 0]);
-        let mut empty = proven();
+        assert_eq!(texts(&healthy()), [""; 0]);
+        let mut empty = healthy();
         empty.members.clear();
         empty.size.desired = 0;
         assert_eq!(texts(&empty), [""; 0]);
@@ -426,7 +426,7 @@ mod tests {
             ),
         ];
         for (spoil, expected, nature) in cases {
-            let mut view = proven();
+            let mut view = healthy();
             spoil(&mut view);
             let found = flaws(&view, &target());
             let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn terminating_and_new_standby_members_are_no_flaw() {
-        let mut view = proven();
+        let mut view = healthy();
         view.members
             .push(sample::member("i-8", 8, "ami-2", "Terminating"));
         // An old one that drains: its connections end by themselves.
@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_group_without_records_needs_none() {
-        let mut view = proven();
+        let mut view = healthy();
         for member in &mut view.members {
             member.record = None;
         }
@@ -485,7 +485,7 @@ mod tests {
         };
         assert_eq!(
             run(&[&[], &[]]),
-            [Verification::Again, Verification::Proven]
+            [Verification::Again, Verification::Verified]
         );
         assert_eq!(
             run(&[&[], &settling, &[], &[]]),
@@ -493,7 +493,7 @@ mod tests {
                 Verification::Again,
                 Verification::Again,
                 Verification::Again,
-                Verification::Proven
+                Verification::Verified
             ]
         );
         assert_eq!(

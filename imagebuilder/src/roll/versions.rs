@@ -1,7 +1,7 @@
-//! Launch-template versions that rolls made and that serve nothing any more.
+//! Launch-template versions that rolls made and that nothing uses any more.
 //!
-//! Rule: a roll deletes only versions that a run recorded here as made by its own call, after its fleet is proven, and only those
-//! of which nothing in the account is known to hang: neither the group's saved version, the version before, a member, another
+//! Rule: a roll deletes only versions that a run recorded here as made by its own call, after its fleet is verified, and only those
+//! that nothing in the account is known to use: neither the group's saved version, the version before, a member, another
 //! instance or group, nor `$Default` and `$Latest`; the newest ones stay in any case. EC2 allows 10,000 versions a template
 //! ([quotas](https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/launch-template-restrictions.html)).
 //!
@@ -19,7 +19,7 @@ use crate::ledger::{Found, Ledger};
 
 /// The tag that EC2 puts on an instance that was launched from a template.
 const TEMPLATE_TAG: &str = "aws:ec2launchtemplate:id";
-/// And the one with the number of the version.
+/// The tag with the number of the version.
 const VERSION_TAG: &str = "aws:ec2launchtemplate:version";
 
 /// Which of `made`, versions of one template that our runs made, may be deleted: all but the `keep` newest, and those
@@ -44,7 +44,7 @@ fn unused(
 enum InUse {
     /// These numbers.
     Numbers(BTreeSet<u64>),
-    /// It cannot be known which: why.
+    /// Unknown, and why.
     Unknown(String),
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn clean(context: &RollContext<'_>, run: &RefreshRun, own: &mut
     match delete_unused(context, run, keep, own).await {
         Ok(()) => {}
         Err(error) => context.output.info(format!(
-            "template versions that are not used any more stay: {error:#}"
+            "unused template versions are not deleted: {error:#}"
         )),
     }
 }
@@ -146,7 +146,7 @@ async fn delete_unused(
         InUse::Numbers(numbers) => numbers,
         InUse::Unknown(why) => {
             context.output.info(format!(
-                "the {} versions of launch template {id} that rolls made stay: {why}",
+                "the {} versions of launch template {id} that rolls made are not deleted: {why}",
                 all.len()
             ));
             return Ok(());
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_newest_and_those_in_use_stay() {
-        for (ours, in_use, keep, gone) in [
+        for (ours, in_use, keep, deleted) in [
             (&[][..], &[][..], 5, &[][..]),
             (&[1, 2, 3], &[], 5, &[]),
             (&[1, 2, 3], &[], 3, &[]),
@@ -210,7 +210,7 @@ mod tests {
             let in_use = in_use.iter().copied().collect();
             let found = unused(&made(ours.iter().copied()), &in_use, keep);
             let found: Vec<u64> = found.iter().map(|made| made.id().version).collect();
-            assert_eq!(found, gone, "{ours:?} {in_use:?} {keep}");
+            assert_eq!(found, deleted, "{ours:?} {in_use:?} {keep}");
         }
     }
 
@@ -221,15 +221,15 @@ mod tests {
             in_use in proptest::collection::btree_set(1_u64..40, 0..10),
             keep in 0_usize..8,
         ) {
-            let gone: BTreeSet<u64> = unused(&made(ours.clone()), &in_use, keep)
+            let deleted: BTreeSet<u64> = unused(&made(ours.clone()), &in_use, keep)
                 .iter()
                 .map(|made| made.id().version)
                 .collect();
-            prop_assert!(gone.is_subset(&ours));
-            prop_assert!(gone.is_disjoint(&in_use));
+            prop_assert!(deleted.is_subset(&ours));
+            prop_assert!(deleted.is_disjoint(&in_use));
             let newest: BTreeSet<u64> = ours.iter().rev().take(keep).copied().collect();
-            prop_assert!(gone.is_disjoint(&newest));
-            for stays in ours.difference(&gone) {
+            prop_assert!(deleted.is_disjoint(&newest));
+            for stays in ours.difference(&deleted) {
                 prop_assert!(in_use.contains(stays) || newest.contains(stays));
             }
         }

@@ -19,7 +19,7 @@ pub(crate) enum Next {
     Test(u32),
     /// Make the service stop, for this reason: back where it can, else cancelled.
     Stop(Cause),
-    /// The service is done: prove it, member by member.
+    /// The service is done: verify it, member by member.
     Verify,
     /// It is over, and did not succeed.
     End(Ending),
@@ -54,7 +54,7 @@ pub(crate) enum Ending {
 pub(crate) struct Progress {
     /// The highest percentage at which the smoke test has passed.
     pub(crate) tested: u32,
-    /// Why the service was asked to stop, once it was.
+    /// Why the service was stop requested, once it was.
     pub(crate) stopped: Option<Cause>,
 }
 
@@ -326,7 +326,7 @@ mod tests {
             &fresh,
             Direction::Forward,
         ));
-        // On the way back, or once asked, there is nothing more to stop.
+        // On the rollback, or once asked, there is nothing more to stop.
         goes_on(at(&both, "InProgress", two, &fresh, Direction::Back));
         goes_on(at(
             &both,

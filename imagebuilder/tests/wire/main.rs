@@ -491,13 +491,13 @@ async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
     std::fs::write(fixture.at().join("imagebuilder.toml"), config).unwrap();
     let output = fixture.run(&["bake"]).await;
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
-    let said = text(&output);
+    let printed = text(&output);
     for want in [
         "instance type t4g.small runs arm64",
         "there is no subnet-0123456789abcdef0",
         "there is no sg-0123456789abcdef0",
     ] {
-        assert!(said.contains(want), "{said}");
+        assert!(printed.contains(want), "{printed}");
     }
     assert_eq!(fixture.census().await, BTreeSet::new());
 }

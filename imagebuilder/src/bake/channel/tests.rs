@@ -123,12 +123,18 @@ async fn an_agent_that_the_channel_would_replace_is_not_baked() {
         shop.admitted(SignedDuration::ZERO).await,
         Ok(Some(Version::new(0, 1, 0)))
     );
-    let told = shop
+    let printed = shop
         .admitted(SignedDuration::from_hours(25))
         .await
         .unwrap_err();
-    assert!(told.contains("timestamp metadata expired at"), "{told}");
-    assert!(told.contains("imagebuilder channel refresh"), "{told}");
+    assert!(
+        printed.contains("timestamp metadata expired at"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("imagebuilder channel refresh"),
+        "{printed}"
+    );
 
     // Another machine's floor is none of this one's.
     shop.publish("another", "0.3.0", "aarch64", Some("0.3.0"))
@@ -136,10 +142,10 @@ async fn an_agent_that_the_channel_would_replace_is_not_baked() {
     assert!(shop.admitted(SignedDuration::ZERO).await.is_ok());
     shop.publish("a newer", "0.2.0", "x86_64", Some("0.2.0"))
         .await;
-    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    let printed = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
     assert!(
-        told.starts_with("agent 0.1.0 is below the floor of channel stable, 0.2.0 | "),
-        "{told}"
+        printed.starts_with("agent 0.1.0 is below the floor of channel stable, 0.2.0 | "),
+        "{printed}"
     );
 
     let version = Version::new(0, 1, 0);
@@ -151,10 +157,10 @@ async fn an_agent_that_the_channel_would_replace_is_not_baked() {
         )
         .await
         .unwrap();
-    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    let printed = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
     assert!(
-        told.contains("agent 0.1.0 was withdrawn at ") && told.contains("forgets the roses"),
-        "{told}"
+        printed.contains("agent 0.1.0 was withdrawn at ") && printed.contains("forgets the roses"),
+        "{printed}"
     );
 }
 
@@ -162,12 +168,12 @@ async fn an_agent_that_the_channel_would_replace_is_not_baked() {
 async fn a_build_for_another_machine_is_not_baked() {
     let shop = Shop::new().await;
     shop.publish("the agent", "0.1.0", "aarch64", None).await;
-    let told = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
+    let printed = shop.admitted(SignedDuration::ZERO).await.unwrap_err();
     assert!(
-        told.starts_with(
+        printed.starts_with(
             "the agent was published as 0.1.0 for aarch64, and the image is for x86_64 | "
         ),
-        "{told}"
+        "{printed}"
     );
 }
 

@@ -39,7 +39,7 @@ fn done(edit: anyhow::Result<Option<Edit>>) -> Targets {
     edit.unwrap().unwrap().targets
 }
 
-fn told(edit: anyhow::Result<Option<Edit>>) -> String {
+fn printed(edit: anyhow::Result<Option<Edit>>) -> String {
     let error = edit.unwrap_err();
     let hint = crate::exit::hint(&error).unwrap_or("-").to_owned();
     format!("{} {error:#} | {hint}", Exit::of(&error).code())
@@ -135,7 +135,9 @@ fn withdrawn_rollback_targets_are_replaced() {
         .unwrap();
     assert_eq!(
         edit.notes,
-        ["instances on imagebuilder-agent-1.2.0-x86_64, which led back to 1.1.0, now go to 1.0.0"]
+        [
+            "instances on imagebuilder-agent-1.2.0-x86_64, which were sent back to 1.1.0, now go to 1.0.0"
+        ]
     );
     let entry = entries(&edit.targets).pop().unwrap();
     assert_eq!(
@@ -205,25 +207,25 @@ fn refusals_have_a_reason_and_a_hint() {
         )
     };
     let all = [
-        told(with(|new| new.digest = vec![7; 32])),
-        told(with(|new| new.floor = Some(Version::new(1, 0, 0)))),
-        told(with(|new| new.waves = Some(Shape::default()))),
-        told(with(|new| {
+        printed(with(|new| new.digest = vec![7; 32])),
+        printed(with(|new| new.floor = Some(Version::new(1, 0, 0)))),
+        printed(with(|new| new.waves = Some(Shape::default()))),
+        printed(with(|new| {
             new.version = Version::new(1, 3, 0);
             new.floor = Some(Version::new(2, 0, 0));
         })),
-        told(publish(&withdrawn, &new("1.0.0"))),
-        told(publish(&foreign, &new("1.0.0"))),
-        told(promotion(&withdrawn, "1.0.0", None)),
-        told(promotion(&targets, "3.0.0", None)),
-        told(promotion(&none(), "3.0.0", None)),
-        told(withdrawal(&targets, "3.0.0", None)),
-        told(withdrawal(&targets, "1.0.0", Some("1.1.0"))),
-        told(withdrawal(&targets, "1.1.0", Some("0.9.0"))),
-        told(withdrawal(&withdrawn, "1.1.0", Some("1.0.0"))),
-        told(withdrawal(&floored, "1.1.0", Some("1.0.0"))),
-        told(reason(" ")),
-        told(reason(&long)),
+        printed(publish(&withdrawn, &new("1.0.0"))),
+        printed(publish(&foreign, &new("1.0.0"))),
+        printed(promotion(&withdrawn, "1.0.0", None)),
+        printed(promotion(&targets, "3.0.0", None)),
+        printed(promotion(&none(), "3.0.0", None)),
+        printed(withdrawal(&targets, "3.0.0", None)),
+        printed(withdrawal(&targets, "1.0.0", Some("1.1.0"))),
+        printed(withdrawal(&targets, "1.1.0", Some("0.9.0"))),
+        printed(withdrawal(&withdrawn, "1.1.0", Some("1.0.0"))),
+        printed(withdrawal(&floored, "1.1.0", Some("1.0.0"))),
+        printed(reason(" ")),
+        printed(reason(&long)),
     ];
     insta::assert_snapshot!(all.join("\n"));
 }

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 /// Arguments of `channel init`.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Make fresh keys in DIR, relative to the configuration: those of [channel.keys] that lie there, or a set of three
+    /// Generate keys in DIR, relative to the configuration: those of [channel.keys] that are in DIR, or a set of three
     /// root keys, one targets key and one online key. Never overwrites one.
     #[arg(long, value_name = "DIR")]
     generate_keys: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl Init {
             let (keys, files) = to_generate(&session.channel.keys, folder)?;
             generate(&session.folder, &files)?;
             if session.channel.keys != keys {
-                output.info("put this into the configuration:");
+                output.info("add this to the configuration:");
                 for line in table(&keys) {
                     output.info(line);
                 }
@@ -53,7 +53,7 @@ impl Init {
             session.channel.keys = keys;
             made_here = true;
         }
-        let step = output.step("init", format!("make a channel in {}", session.place()));
+        let step = output.step("init", format!("create a channel in {}", session.place()));
         let made = session.init().await?;
         let known = session.known_path();
         let mut answer = Answer {
@@ -149,7 +149,7 @@ fn generate(folder: &Path, files: &[PathBuf]) -> anyhow::Result<()> {
             if path.exists() {
                 return Err(Exit::Usage
                     .error(format!("key {} exists already", path.display()))
-                    .hint("it is left as it is: run the same without --generate-keys to use what is there")
+                    .hint("it was not changed: run the same without --generate-keys to use the existing keys")
                     .into());
             }
         }

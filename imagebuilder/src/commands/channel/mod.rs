@@ -1,4 +1,4 @@
-//! `imagebuilder channel`: the signed channel that instances take new agents from; one file a verb.
+//! `imagebuilder channel`: the signed channel that instances take new agents from; one file per subcommand.
 
 mod init;
 mod promote;
@@ -22,16 +22,16 @@ pub(crate) struct Channel {
     verb: Verb,
 }
 
-/// What can be done with a channel.
+/// The subcommands of `channel`.
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Make an empty channel, and its root of trust.
+    /// Create an empty channel and its root of trust.
     Init(init::Init),
-    /// Publish a build of the agent, or put it into one more channel.
+    /// Publish a build of the agent, or add it to another channel.
     Publish(publish::Publish),
-    /// Put a published release into a channel, or change its waves there.
+    /// Add a published release to a channel, or change its waves there.
     Promote(promote::Promote),
-    /// Take a release back; instances on it go back to another one, or stay.
+    /// Withdraw a release; instances on it go back to another one, or stay.
     Withdraw(withdraw::Withdraw),
     /// Sign snapshot and timestamp again with the online key; for cron.
     Refresh(refresh::Refresh),

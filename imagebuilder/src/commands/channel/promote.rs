@@ -15,15 +15,15 @@ use crate::ids::ChannelName;
 /// Arguments of `channel promote`.
 #[derive(Debug, Args)]
 pub(crate) struct Promote {
-    /// The release, for every architecture it was published for.
+    /// Version of the release, for every architecture it was published for.
     version: Version,
-    /// The channel it joins; one that carries it already gets the new waves.
+    /// Channel to add it to; if it is there already, its waves are replaced.
     #[arg(long, value_name = "CHANNEL")]
     to: ChannelName,
-    /// How it spreads: default, fast, all-at-once, a profile of [channel.waves], or such as 1%@0h,5%@1h,100%@6h.
+    /// Waves: `default`, `fast`, `all-at-once`, a profile of [channel.waves], or a list such as 1%@0h,5%@1h,100%@6h.
     #[arg(long)]
     waves: Option<String>,
-    /// When its first wave begins, such as 2026-11-24T08:00:00Z; now when left out.
+    /// Start of the first wave, such as 2026-11-24T08:00:00Z [default: now].
     #[arg(long, value_name = "TIME")]
     start: Option<Timestamp>,
 }

@@ -29,27 +29,27 @@ const MOST: u64 = 256 * 1024 * 1024;
 /// Arguments of `channel publish`.
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
-    /// The agent's executable.
+    /// Executable of the agent.
     binary: PathBuf,
-    /// Its version; asked from `BINARY --version` when left out.
+    /// Its version [default: from `BINARY --version`].
     #[arg(long)]
     version: Option<Version>,
-    /// Its architecture as the kernel names it; read from the executable when left out.
+    /// Its architecture as the kernel names it [default: from the executable].
     #[arg(long, value_parser = ["x86_64", "aarch64"])]
     arch: Option<String>,
-    /// The channel it joins; `name` in [channel] when left out.
+    /// Channel to add it to [default: `name` in [channel]].
     #[arg(long)]
     channel: Option<ChannelName>,
-    /// How it spreads: default, fast, all-at-once, a profile of [channel.waves], or such as 1%@0h,5%@1h,100%@6h.
+    /// Waves: `default`, `fast`, `all-at-once`, a profile of [channel.waves], or a list such as 1%@0h,5%@1h,100%@6h.
     #[arg(long)]
     waves: Option<String>,
-    /// The oldest version that may update straight to it.
+    /// Oldest version that may update directly to it.
     #[arg(long, value_name = "VERSION")]
     min_from: Option<Version>,
-    /// No instance of its channels may stay older than this, whatever hold or window is set.
+    /// Oldest version that instances of its channels may keep, whatever hold or window is set.
     #[arg(long, value_name = "VERSION")]
     floor: Option<Version>,
-    /// When its first wave begins, such as 2026-11-24T08:00:00Z; now when left out.
+    /// Start of the first wave, such as 2026-11-24T08:00:00Z [default: now].
     #[arg(long, value_name = "TIME")]
     start: Option<Timestamp>,
 }
@@ -200,8 +200,8 @@ async fn ask_version(binary: &Path) -> anyhow::Result<Version> {
     if !output.status.success() {
         return Err(refuse(format!("failed: {}", output.status)).into());
     }
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let word = said
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = printed
         .lines()
         .next()
         .and_then(|line| line.split_whitespace().last())

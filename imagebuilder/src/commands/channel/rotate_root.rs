@@ -20,20 +20,20 @@ use crate::output::Output;
 /// Arguments of `channel rotate-root`.
 ///
 /// The configuration names the new keys; a key that signs now and is no longer named there is given with --old-key.
-/// Without enough signatures a draft is left, to be carried to the other keys: sign it there with --sign, bring it back,
-/// and run the same again.
+/// Without enough signatures a draft is written: carry it to the other keys, sign it there with --sign, bring it back,
+/// and run the same command again.
 #[derive(Debug, Args)]
 pub(crate) struct RotateRoot {
-    /// A key of the present root, targets or online role that the configuration no longer names; any number of them.
+    /// Key of the current root, targets or online role that the configuration no longer names; can be repeated.
     #[arg(long, value_name = "SOURCE", conflicts_with = "sign")]
     old_key: Vec<KeySource>,
-    /// Sign a new root even if no key changes and the present one is far from its end.
+    /// Sign a new root even if no key changes and the current one does not expire soon.
     #[arg(long, conflicts_with = "sign")]
     renew: bool,
-    /// Only add signatures to a draft: needs neither the repository nor a configuration.
+    /// Only add signatures to a draft; needs neither the repository nor a configuration.
     #[arg(long, value_name = "DRAFT")]
     sign: Option<PathBuf>,
-    /// With which key to sign the draft; the root keys of the configuration when left out.
+    /// Key to sign the draft with; can be repeated [default: the root keys of the configuration].
     #[arg(long, value_name = "SOURCE", requires = "sign")]
     with: Vec<KeySource>,
 }
@@ -147,8 +147,8 @@ impl RotateRoot {
         };
         if keys.iter().all(|key| !key.signs()) {
             return Err(Exit::Refused
-                .error("none of these keys is here with its private half")
-                .hint("name the one that is with --with file:PATH or aws-kms:KEY")
+                .error("none of these keys has its private half here")
+                .hint("name one that has it: --with file:PATH or --with aws-kms:KEY")
                 .into());
         }
         if added == 0 {
@@ -156,7 +156,7 @@ impl RotateRoot {
         } else {
             replace_file(path, &author::bytes(&draft)?)?;
             output.info(format!(
-                "{added} more, {} in all; bring it back",
+                "{added} more, {} in all; carry it back",
                 draft.signatures.len()
             ));
         }

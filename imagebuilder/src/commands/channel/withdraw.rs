@@ -14,12 +14,12 @@ use crate::exit::Exit;
 /// Arguments of `channel withdraw`.
 #[derive(Debug, Args)]
 pub(crate) struct Withdraw {
-    /// The release, for every architecture and in every channel.
+    /// Version of the release, for every architecture and in every channel.
     version: Version,
-    /// The reason, for readers of an instance's log.
+    /// Reason, shown in the instances' logs.
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// The older release that instances on it go back to; without it they stay until a newer one comes.
+    /// Older release that instances on it go back to [default: they stay until a newer release].
     #[arg(long, value_name = "VERSION")]
     rollback_to: Option<Version>,
 }

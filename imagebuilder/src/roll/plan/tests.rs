@@ -52,7 +52,7 @@ fn a_plain_fleet_gets_a_new_version_made_from_its_own() {
     let plan = planned(decide(&fleet(), &[]));
     assert_eq!(plan.version, Version::From(7));
     assert_eq!(plan.previous, sample::target(7, "ami-1"));
-    assert_eq!(plan.way_back, WayBack::Automatic(7));
+    assert_eq!(plan.rollback, RollbackMode::Automatic(7));
     assert_eq!(plan.replace, ["i-1", "i-2", "i-3"].map(sample::instance));
     assert_eq!(plan.pin, None);
     assert_eq!(plan.warnings, [""; 0]);
@@ -95,7 +95,7 @@ fn every_refusal_names_its_reason_and_hint() {
                 }
             },
             "weighted instance types",
-            "weights out",
+            "remove the weights",
         ),
         (
             |view| {
@@ -171,7 +171,7 @@ fn every_refusal_names_its_reason_and_hint() {
         ),
         (
             |view| sample::template(view).saved_image = Launchable::Unknown,
-            "is not there any more",
+            "does not exist any more",
             "--accept-irreversible",
         ),
     ];
@@ -235,14 +235,14 @@ fn an_image_that_cannot_be_launched_or_trusted_is_refused() {
     );
     assert_eq!(
         refused(missing).reason,
-        "EC2 knows no image ami-2 in this region and account"
+        "there is no image ami-2 in this region and account"
     );
-    let unproven = |goal: &mut Goal| goal.gate = GateVerdict::None;
+    let without_verdict = |goal: &mut Goal| goal.gate = GateVerdict::None;
     assert_eq!(
-        refused(decide(unproven, &[])).reason,
+        refused(decide(without_verdict, &[])).reason,
         "image ami-2 has no tag imagebuilder:verdict=fit: it has no gate verdict"
     );
-    let plan = planned(decide(unproven, &[Consent::Unproven]));
+    let plan = planned(decide(without_verdict, &[Consent::Unproven]));
     assert_eq!(plan.warnings, ["image ami-2 has no gate verdict"]);
 }
 
@@ -293,7 +293,7 @@ fn nothing_to_do_takes_the_saved_version_and_every_member() {
         .members
         .push(sample::member("i-9", 6, "ami-0", "Terminating"));
     assert!(matches!(decide(&leaving, &[]), Decision::NothingToDo(_)));
-    // One that was left behind is: but there is no way back to another version.
+    // One that was left behind is: but there is no rollback to another version.
     let mut behind = same;
     behind.members[2].template.as_mut().unwrap().version = 6;
     assert!(
@@ -360,9 +360,10 @@ fn a_known_version_is_used_for_a_rollback_unchanged() {
     let back = plan(&fleet(), &goal, &sample::settings(""), &[]);
     assert_eq!(planned(back).version, Version::Existing(6));
     goal.version = Some(5);
-    let gone = refused(plan(&fleet(), &goal, &sample::settings(""), &[]));
+    let deleted = refused(plan(&fleet(), &goal, &sample::settings(""), &[]));
     assert!(
-        gone.reason
+        deleted
+            .reason
             .contains("version 5 of template shop does not carry image ami-0")
     );
 }
@@ -383,9 +384,9 @@ fn pinning_takes_the_number_the_members_run() {
     };
     let plan = planned(pin(|_| {}));
     assert_eq!((plan.pin, plan.version), (Some(7), Version::From(7)));
-    assert_eq!(plan.way_back, WayBack::Automatic(7));
-    let nobody = planned(pin(|view| view.members.clear()));
-    assert_eq!(nobody.pin, Some(8));
+    assert_eq!(plan.rollback, RollbackMode::Automatic(7));
+    let without_members = planned(pin(|view| view.members.clear()));
+    assert_eq!(without_members.pin, Some(8));
     let mixed = refused(pin(|view| {
         view.members[0].template.as_mut().unwrap().version = 6
     }));
@@ -402,7 +403,7 @@ fn pinning_takes_the_number_the_members_run() {
 fn an_irreversible_roll_needs_consent_and_no_auto_rollback() {
     let view = spoiled(|view| sample::template(view).saved = SavedVersion::Latest);
     let plan = planned(decide(&view, &[Consent::Irreversible]));
-    assert!(matches!(plan.way_back, WayBack::None(_)));
+    assert!(matches!(plan.rollback, RollbackMode::None(_)));
     assert!(!plan.preferences.auto_rollback);
 }
 
@@ -410,7 +411,7 @@ fn an_irreversible_roll_needs_consent_and_no_auto_rollback() {
 fn without_auto_rollback_a_rollback_is_on_request() {
     let settings = sample::settings("auto_rollback = false");
     let plan = planned(plan(&fleet(), &sample::goal("ami-2"), &settings, &[]));
-    assert_eq!(plan.way_back, WayBack::OnRequest(7));
+    assert_eq!(plan.rollback, RollbackMode::OnRequest(7));
     assert!(!plan.preferences.auto_rollback);
     assert!(plan.warnings[0].contains("roll.auto_rollback is off"));
 }
@@ -678,7 +679,7 @@ fn a_rollback_has_no_pauses_and_needs_no_consent() {
         ),
         (0, 0, 0, false)
     );
-    assert!(matches!(plan.way_back, WayBack::None(_)));
+    assert!(matches!(plan.rollback, RollbackMode::None(_)));
 }
 
 #[test]

@@ -356,7 +356,12 @@ async fn every_denied_action_is_found_before_the_first_change() {
 async fn verbs_that_continue_name_what_is_denied() {
     use crate::permissions::{Asked, Denial, Need, Resource, Verb, needed};
     let conditions = [Need::Targets, Need::Profile];
-    for verb in [Verb::Watch, Verb::Rollback, Verb::WayBack, Verb::Prove] {
+    for verb in [
+        Verb::Watch,
+        Verb::Rollback,
+        Verb::RollbackRefresh,
+        Verb::Verify,
+    ] {
         assert_eq!(verb.denial(), Denial::Warns);
         for (silent, action) in needed(&[verb], &conditions)
             .into_iter()
@@ -378,7 +383,7 @@ async fn verbs_that_continue_name_what_is_denied() {
                 }
                 _ => assert_eq!(fixture.roll().await.code, 0, "{what}"),
             }
-            if verb == Verb::Prove {
+            if verb == Verb::Verify {
                 fixture.service.state().point("current", "ami-1");
             }
             {
@@ -386,14 +391,14 @@ async fn verbs_that_continue_name_what_is_denied() {
                 policy.denied.insert(action.name);
                 policy.silent = silent;
             }
-            let told = fixture.output.messages().len();
+            let printed = fixture.output.messages().len();
             let ended = match verb {
                 Verb::Watch => fixture.watch().await,
-                Verb::Prove => fixture.roll().await,
+                Verb::Verify => fixture.roll().await,
                 _ => fixture.rollback().await,
             };
             assert_eq!(ended.code, 0, "{what}: {}", ended.text);
-            let messages = &fixture.output.messages()[told..];
+            let messages = &fixture.output.messages()[printed..];
             // A dry run of what does not exist says nothing.
             let by_iam_alone = action.asked == Asked::Simulation
                 || action.resource == Resource::Ec2("instance") && action.asked != Asked::Launch;

@@ -111,11 +111,11 @@ async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
         let (ended, ()) = tokio::join!(fixture.roll(), fails);
         assert_eq!(ended.code, code, "{}", ended.text);
         let messages = fixture.output.messages();
-        let told = messages
+        let printed = messages
             .iter()
             .filter(|line| line.contains("no instance: "))
             .count();
-        assert_eq!(told, 1, "the same is said once: {messages:?}");
+        assert_eq!(printed, 1, "the same is said once: {messages:?}");
         if code == 11 {
             assert!(ended.text.contains(never), "{}", ended.text);
             assert!(
@@ -300,11 +300,11 @@ async fn a_caller_who_may_not_list_activities_still_watches() {
     }
     assert_eq!(fixture.roll().await.code, 0);
     let messages = fixture.output.messages();
-    let told = messages
+    let printed = messages
         .iter()
         .filter(|line| line.contains("the service alone decides"))
         .count();
-    assert_eq!(told, 1, "{messages:?}");
+    assert_eq!(printed, 1, "{messages:?}");
 }
 
 /// What one look costs does not grow with what cannot have changed.
@@ -332,12 +332,12 @@ async fn a_poll_reads_only_what_can_have_changed() {
         assert_eq!(ended.code, 0, "{}", ended.text);
         let state = fixture.service.state();
         // Two looks are left for what was under way when the pause began.
-        let looks: Vec<&[&str]> = state.calls[at..]
+        let polls: Vec<&[&str]> = state.calls[at..]
             .split(|call| *call == "refresh")
             .skip(2)
             .take(30)
             .collect();
-        looks.iter().map(|observe| observe.len()).max().unwrap()
+        polls.iter().map(|observe| observe.len()).max().unwrap()
     };
     let (few, many) = (calls(3).await, calls(60).await);
     assert_eq!(few, many);

@@ -1,4 +1,4 @@
-//! Ways back: after a roll that was cancelled, that succeeded, that was brought back already, and that cannot be proven.
+//! Rollbacks: after a roll that was cancelled, that succeeded, that was rolled back already, and that cannot be verified.
 
 use super::*;
 
@@ -78,7 +78,7 @@ async fn rolling_back_twice_is_the_same_as_once() {
             fixture
                 .output
                 .messages()
-                .contains(&"group shop was brought back already".to_owned()),
+                .contains(&"group shop was rolled back already".to_owned()),
             "{:?}",
             fixture.output.messages()
         );
