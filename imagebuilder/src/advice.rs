@@ -48,11 +48,11 @@ mod tests {
     #[test]
     fn hint_commands_name_the_given_configuration() {
         let text =
-            "go on: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
+            "watch: imagebuilder roll watch\nor `imagebuilder roll ami-1`; the imagebuilder folder";
         assert_eq!(here(text, Path::new(DEFAULT_FILE)), text);
         assert_eq!(
             here(text, Path::new("my shop/x.toml")),
-            "go on: imagebuilder -c 'my shop/x.toml' roll watch\nor `imagebuilder -c 'my shop/x.toml' roll ami-1`; \
+            "watch: imagebuilder -c 'my shop/x.toml' roll watch\nor `imagebuilder -c 'my shop/x.toml' roll ami-1`; \
              the imagebuilder folder"
         );
         assert_eq!(here("nothing", Path::new("x.toml")), "nothing");

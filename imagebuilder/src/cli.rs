@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Create a commented imagebuilder.toml.
     Init(commands::init::Init),
-    /// Check everything a bake and a roll need, one line per check, with its fix
+    /// Check everything a bake and a roll need, one line per check, with its fix.
     Doctor(commands::doctor::Doctor),
     /// Print the Packer template and the files that a bake would use.
     Render(commands::render::Render),

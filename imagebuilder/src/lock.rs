@@ -6,7 +6,7 @@
 
 use std::fs::{File, TryLockError};
 
-/// A locked file; unlocked when dropped, or when the process dies.
+/// A locked file; unlocked when dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock(File);
 

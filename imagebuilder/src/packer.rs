@@ -1,7 +1,7 @@
 //! Packer: find it, check its version, run it, understand its machine-readable output.
 //!
-//! Packer writes its output straight into a file of the run folder, and we read along. So it neither dies of a broken
-//! pipe when we are killed, nor is a line of its story lost: whoever finds the run dead reads the same file. This
+//! Packer writes its output straight into a file of the run folder, which we poll. So it is not killed by a broken
+//! pipe when we are killed, and no line is lost: a command that finds the run dead reads the same file. This
 //! module asks nothing of the cloud.
 
 use std::fs::File;
@@ -31,7 +31,7 @@ const GROUP: &str = "packer.pid";
 /// Packer's own debug log.
 const LOG: &str = "packer.log";
 /// How often we check whether Packer wrote more.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 /// How long Packer may take to clean up after it was stop requested. It waits until its instance is terminated, which takes
 /// minutes on EC2; whatever is left of it then, the sweep finds by its tag.
 const CLEAN_UP: Duration = Duration::from_secs(120);
@@ -249,8 +249,8 @@ fn base(path: &Path) -> Command {
     command
 }
 
-/// Gives Packer the keys that this program found: its older releases know neither `sso-session` nor `aws login`. They are in
-/// its environment, which only its own user can read, for as long as it lives; never among its arguments, never in a file.
+/// Gives Packer the keys that this program found: its older releases support neither `sso-session` nor `aws login`. They are in
+/// its environment, which only its own user can read, while it runs; never among its arguments, never in a file.
 fn lend(command: &mut Command, keys: &Credentials) {
     for name in [
         "AWS_PROFILE",
@@ -300,7 +300,7 @@ impl Running {
         mut on_line: impl FnMut(&Line),
     ) -> anyhow::Result<Ended> {
         let mut enough = std::pin::pin!(enough);
-        let mut beat = tokio::time::interval(LOOK);
+        let mut beat = tokio::time::interval(POLL);
         let deadline = tokio::time::Instant::now() + deadline;
         let mut stopping: Option<anyhow::Result<Ended>> = None;
         let mut give_up = None;

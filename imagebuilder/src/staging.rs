@@ -1,7 +1,7 @@
 //! Staging: everything that goes into an image, gathered from disk and rendered, and its digest.
 //!
 //! Written into a run folder it is complete: `packer build` there needs nothing else of this machine. Reads the files
-//! the configuration names; knows neither cloud nor Packer.
+//! the configuration names; uses neither the cloud nor Packer.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

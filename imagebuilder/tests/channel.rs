@@ -1,4 +1,4 @@
-//! The signed channel as its keepers use it, from `channel init` to a rotated root, in a folder and in S3 with keys in
+//! The signed channel as its authors use it, from `channel init` to a rotated root, in a folder and in S3 with keys in
 //! KMS; read all along by software that is not ours, python-tuf.
 //!
 //! Needs moto, boto3 and tuf in one Python environment: that of `$REHEARSAL_MOTO`, which `make` sets.
@@ -19,7 +19,7 @@ fn beside_moto(program: &str) -> PathBuf {
         .with_file_name(program)
 }
 
-/// A server that speaks S3 and KMS; it ends with this value.
+/// A server for S3 and KMS; it is killed when this value is dropped.
 struct Moto(Child, String);
 
 impl Drop for Moto {
@@ -97,7 +97,7 @@ impl Fixture {
                 .env("AWS_REGION", "us-east-1")
                 .env("AWS_DEFAULT_REGION", "us-east-1")
                 .env("AWS_ACCESS_KEY_ID", "test")
-                .env("AWS_SECRET_ACCESS_KEY", "not-to-be-told");
+                .env("AWS_SECRET_ACCESS_KEY", "not-to-be-printed");
         }
     }
 
@@ -108,14 +108,14 @@ impl Fixture {
         for stream in [&output.stdout, &output.stderr] {
             let text = String::from_utf8_lossy(stream);
             assert!(
-                !text.contains("PRIVATE") && !text.contains("not-to-be-told"),
+                !text.contains("PRIVATE") && !text.contains("not-to-be-printed"),
                 "{text}"
             );
         }
         output
     }
 
-    /// What `doctor` says of the channel, whatever else it finds.
+    /// The line of `doctor` about the channel, whatever else it finds.
     fn doctor(&self) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder"));
         self.environment(command.arg("doctor"));
@@ -140,7 +140,7 @@ impl Fixture {
         serde_json::from_str(&self.ok(&[args, &["--json"]].concat())).unwrap()
     }
 
-    /// The exit code and what was said.
+    /// The exit code and the output.
     fn refused(&self, args: &[&str]) -> (i32, String) {
         let output = self.run(args);
         assert!(output.stdout.is_empty());
@@ -297,7 +297,7 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
         printed.contains("take the private root keys offline"),
         "{printed}"
     );
-    // What it says to put into the configuration is what has to be there.
+    // The lines that it prints for the configuration are complete.
     let table: String = printed
         .lines()
         .skip_while(|line| !line.contains("[channel.keys]"))
@@ -336,7 +336,7 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
     assert!(printed.starts_with("WRONG  channel: "), "{printed}");
     std::fs::rename(away, there).unwrap();
 
-    // The root keys leave; one of them and the online key are changed, in two places.
+    // The root keys are moved away; one of them and the online key are changed, in two places.
     for name in ["root-1", "root-2", "root-3"] {
         std::fs::rename(
             fixture.at().join(format!("keys/{name}.pem")),
@@ -384,7 +384,7 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
         (&json!(true), &json!(2))
     );
     assert_eq!(fixture.json(&rotate)["changed"], false);
-    // Who knew the first root finds the second, and what was published before.
+    // A reader with the first root finds the second, and the releases published before.
     let read = fixture.read(&url, &[ONE, TWO]);
     assert_eq!(read["root"], 2);
     fixture.ok(&["refresh"]);
@@ -400,7 +400,7 @@ fn a_folder_from_fresh_keys_to_a_rotated_root() {
 #[test]
 fn a_bucket_with_keys_in_kms() {
     let fixture = Fixture::new(Some(Moto::start()));
-    // P-256 only: moto salts its RSA-PSS signatures longer than KMS does (RFC 8017, section 9.1), and nobody takes them.
+    // P-256 only: moto salts its RSA-PSS signatures longer than KMS does (RFC 8017, section 9.1), and no verifier accepts them.
     let made = fixture.python(&[&["keys"][..], &["ECC_NIST_P256"; 5]].concat());
     let source = |at: usize| format!("\"aws-kms:{}\"", made[at].as_str().unwrap());
     let channel = |bucket: &str| {

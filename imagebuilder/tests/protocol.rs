@@ -80,7 +80,7 @@ fn code<T, E: ProvideErrorMetadata, R>(answer: Result<T, SdkError<E, R>>) -> Val
     }
 }
 
-/// What both look at: a parameter, a template, a group without members, a target group.
+/// What both read: a parameter, a template, a group without members, a target group.
 async fn furnish(config: &aws_config::SdkConfig) {
     let ec2 = aws_sdk_ec2::Client::new(config);
     let images = ec2.describe_images().send().await.unwrap();

@@ -71,7 +71,7 @@ impl Shop {
     async fn open() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let unhealthy = folder.path().join("sick");
-        std::fs::write(&unhealthy, "").expect("write the list of sick images");
+        std::fs::write(&unhealthy, "").expect("write the list of unhealthy images");
         let puppet = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories/puppet.py");
         let cloud = folder.path().join("cloud");
         info(
@@ -293,7 +293,7 @@ impl Shop {
         }
         let open = async {
             let mut beat = tokio::time::interval(Duration::from_millis(200));
-            // The service looks for a pointer's image after it has answered.
+            // The service validates a pointer's image after it has answered.
             while self.serving("1").await != usize::try_from(SIZE).expect("a size")
                 || self.pointer("current").await.is_none()
                 || self.pointer("candidate").await.is_none()
@@ -345,7 +345,7 @@ impl Shop {
     /// Instances of this image are unfit from now on.
     fn sicken(&self, image: &str) {
         std::fs::write(self.folder.path().join("sick"), image)
-            .expect("write the list of sick images");
+            .expect("write the list of unhealthy images");
     }
 
     /// `imagebuilder` in the shop's folder, with the cloud in its environment.
@@ -385,7 +385,7 @@ impl Shop {
         ended
     }
 
-    /// Runs `roll watch` until it watches, and lets go; its code and its story up to there.
+    /// Runs `roll watch` until it watches, then stops it; its exit code and messages up to there.
     fn watch_a_moment(&self) -> (Option<i32>, String) {
         let mut command = self.imagebuilder(&["roll", "watch"]);
         let mut child = command
@@ -505,7 +505,7 @@ impl Shop {
             if !line.starts_with(' ') {
                 step = line.split(' ').next().unwrap_or_default();
             }
-            // What a watch sees on its way depends on when it looks.
+            // The intermediate states that a watch prints depend on its timing.
             if line.starts_with(' ') && ["watch", "verify"].contains(&step) {
                 continue;
             }
@@ -629,7 +629,7 @@ fn until(command: &mut Command, beginning: &str) -> Child {
     let mut line = String::new();
     while printed.read_line(&mut line).expect("read its story") > 0 {
         if line.starts_with(beginning) {
-            // The rest of the story is nobody's, but its pipe must not break.
+            // The rest of the output is not used, but its pipe must not break.
             std::thread::spawn(move || std::io::copy(&mut printed, &mut std::io::sink()));
             return child;
         }
@@ -846,9 +846,9 @@ fn assert_named(action: Denied, printed: &str) {
     assert!(named, "{name}: {printed}");
 }
 
-/// Named, and gone on with; only a look that is denied ends it, with exit code 3.
+/// It is named, and the command continues; only a denied read ends it, with exit code 3.
 fn assert_warned(action: Denied, code: Option<i32>, printed: &str) {
-    // What a look cannot do without.
+    // What an observation needs.
     const LOOKS: [&str; 8] = [
         "ec2:DescribeImages",
         "ec2:DescribeInstances",

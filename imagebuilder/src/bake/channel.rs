@@ -85,7 +85,7 @@ pub(super) fn snapshot(verified: &Verified) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// `7.targets.json` is `targets.json` to who keeps only the newest.
+/// `7.targets.json` becomes `targets.json`, the name under which the agent keeps the newest.
 fn unversioned(name: &str) -> &str {
     match name.split_once('.') {
         Some((version, rest)) if version.bytes().all(|c| c.is_ascii_digit()) => rest,

@@ -18,7 +18,7 @@ enum Disguise {
     Bare,
     /// It has the tags of our images, but no run's.
     LikeOurs,
-    /// It is another run's, of another host, which may live.
+    /// It is another run's, of another host, which may still run.
     OtherRun,
     /// It has a run's tag that is no run's.
     NoRun,

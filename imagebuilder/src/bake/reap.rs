@@ -1,4 +1,4 @@
-//! Reaping: finds the runs that died and removes what they left.
+//! Reaping: finds dead runs and removes what they left.
 //!
 //! A run of this host is dead when no process holds its lock. A run of another host is known by its tag only, and counts
 //! as dead when it is older than a limit. The sweep never removes what is published, pointed at or in use.

@@ -219,7 +219,7 @@ async fn instances(
     Ok(all)
 }
 
-/// What the ledger knows of a kind, whatever became of it.
+/// The ledger's entries of a kind, in any state.
 fn known<T: std::str::FromStr>(ledger: &Ledger, kind: Kind) -> Vec<Owned<T>> {
     let all = ledger.ever(kind);
     all.filter_map(|owned| owned.typed().ok()).collect()

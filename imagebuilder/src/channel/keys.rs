@@ -127,7 +127,7 @@ impl Keyring {
     /// Opens one key.
     ///
     /// # Errors
-    /// When there is none, it is of a kind TUF does not know, or others may read it.
+    /// When there is none, its type is not supported by TUF, or others may read it.
     pub(crate) async fn open(&self, source: &KeySource) -> anyhow::Result<Opened> {
         match source {
             KeySource::File(path) => open_file(source, &self.folder.join(path)),
@@ -205,7 +205,7 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
                         mode & 0o7777
                     ))
                     .hint(format!(
-                        "if it was not copied: chmod 600 {}",
+                        "run `chmod 600 {}` if it was not copied",
                         path.display()
                     ))
                     .into());

@@ -204,7 +204,7 @@ fn put(
     else {
         anyhow::bail!("a release is not an object");
     };
-    // What a newer tool wrote beside what we know stays.
+    // Fields that a newer tool wrote are kept.
     for known in ["channels", "min_from", "floor", "withdrawn"] {
         target.custom.remove(known);
     }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a resource that belongs to a run of ours. The ledger keeps it as the bare id.
+/// The id of a resource that belongs to one of our runs. The ledger keeps it as the bare id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Owned<T>(pub(super) T);

@@ -28,7 +28,7 @@ pub(crate) const DEFAULT_DRAIN_SECONDS: u32 = 300;
 /// Target groups.
 #[async_trait]
 pub(crate) trait TargetGroups: Send + Sync {
-    /// The health of every instance a target group knows.
+    /// The health of every instance in a target group.
     async fn health(&self, target_group_arn: &str) -> Answer<Vec<(InstanceId, TargetHealth)>>;
     /// How long a terminating instance keeps its open connections, in seconds (`deregistration_delay.timeout_seconds`).
     async fn drain_seconds(&self, target_group_arn: &str) -> Answer<u32>;

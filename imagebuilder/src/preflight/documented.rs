@@ -62,7 +62,7 @@ fn the_documented_permissions_are_those_of_the_table() {
     assert_eq!(operating("`bake`: ours"), of(&[Bake]));
     assert_eq!(operating("`bake`: Packer"), of(&[Packer]));
     let rows = [
-        "looking",
+        "reading",
         "rolling",
         "`--pin-first`",
         "alarms",
@@ -75,7 +75,7 @@ fn the_documented_permissions_are_those_of_the_table() {
     assert_eq!(of(&[Roll]), rolling(&rows));
     assert_eq!(operating("`reap`"), of(&[Reap]));
     assert_eq!(operating("`channel` verbs"), of(&[Channel]));
-    let looking = rolling(&["looking"]);
+    let reading = rolling(&["reading"]);
     for (row, verb, unread) in [
         ("`roll watch`", Watch, None),
         (
@@ -85,13 +85,13 @@ fn the_documented_permissions_are_those_of_the_table() {
         ),
         ("`roll rollback` after", RollbackRefresh, None),
     ] {
-        let mut all = &looking | &operating(row);
+        let mut all = &reading | &operating(row);
         all.retain(|name| Some(name.as_str()) != unread);
         assert_eq!(all, of(&[verb]), "{row}");
     }
     let mut verifying = of(&[Verify]);
     assert!(verifying.remove("ssm:PutParameter"));
-    assert!(verifying.is_subset(&looking));
+    assert!(verifying.is_subset(&reading));
 }
 
 #[test]

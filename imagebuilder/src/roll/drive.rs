@@ -257,7 +257,7 @@ impl Drive<'_, '_> {
             }
             answer => answer?,
         }
-        // As early as it is unhealthy: when the group terminates an instance that shut itself down, EC2 forgets who did it.
+        // As early as it is unhealthy: when the group terminates an instance that shut itself down, EC2 no longer reports who did it.
         let unhealthy = members
             .iter()
             .filter(|member| !member.healthy)

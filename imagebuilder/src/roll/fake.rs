@@ -33,7 +33,7 @@ pub(super) enum Fault {
 /// What others do when a call comes.
 type Meanwhile = (&'static str, fn(&mut State));
 
-/// All that the fake knows.
+/// The state of the fake.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) group: Group,

@@ -143,7 +143,7 @@ pub(crate) fn plan_data(plan: &Plan) -> serde_json::Value {
     })
 }
 
-/// How many, and who while they are few.
+/// How many, and which ones while they are few.
 fn count(members: &[InstanceId]) -> String {
     const FEW: usize = 8;
     let named: Vec<&str> = members.iter().take(FEW).map(InstanceId::as_str).collect();

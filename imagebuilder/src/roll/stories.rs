@@ -1,4 +1,4 @@
-//! Whole rolls over the fake service: what is told, what is left behind, and every way to be interrupted.
+//! Whole rolls over the fake service: the messages, the resulting state, and every interruption.
 
 mod faults;
 mod losses;
@@ -25,7 +25,7 @@ use crate::exit::Exit;
 use crate::ids::ImageName;
 use crate::output::Output;
 
-/// Settings for a service whose time is made of looks: hardly any pause between two of them.
+/// Settings for a service that advances at each poll: hardly any pause between two of them.
 fn fast(mut settings: Settings) -> Settings {
     settings.poll = Duration::from_millis(1);
     settings
@@ -246,7 +246,7 @@ async fn rolled_again_there_is_nothing_to_do() {
     let ended = fixture.roll().await;
     assert_eq!(ended.code, 0);
     insta::assert_snapshot!(normal(&fixture.output.messages()[printed..].join("\n")));
-    fixture.assert_rolled("the lagging pointer is mended");
+    fixture.assert_rolled("the pointer that is behind is moved");
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn abandoned_launches_are_rolled_back_with_reasons() {
     let ended = fixture.roll().await;
     insta::assert_snapshot!(fixture.transcript(&ended));
     fixture.assert_back();
-    // Asked again, it says the same.
+    // Requested again, the result is the same.
     let again = fixture.watch().await;
     assert_eq!(again.code, 11);
 }
@@ -328,7 +328,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
     assert_eq!(adopting.verb("roll", &adopt).await.code, 0);
     adopting.assert_rolled("adopted");
 
-    // One that goes elsewhere is nobody's to adopt.
+    // One with another target cannot be adopted.
     let elsewhere = busy("");
     let other = Request {
         busy: Busy::Adopt,

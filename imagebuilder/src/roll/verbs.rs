@@ -373,7 +373,7 @@ pub(crate) async fn watch(context: &RollContext<'_>, runs: &Path) -> Result<Exit
     drive_and_conclude(context, &run, ledger).await
 }
 
-/// The journal of the run that started a refresh, unless its process lives or it ran elsewhere. A
+/// The journal of the run that started a refresh, unless its process is running or it ran elsewhere. A
 /// run killed before it received the refresh's id is found by the version that was its target.
 fn journal_of(context: &RollContext<'_>, runs: &Path, refresh: &Refresh) -> Result<Option<Ledger>> {
     let ours = Ledger::all(runs)?
@@ -535,7 +535,7 @@ async fn roll_back_active(
                     .error(format!("refresh {} of group {group} cannot be rolled back", active.id))
                     .hint(format!(
                         "cancel it (aws autoscaling cancel-instance-refresh --auto-scaling-group-name {}), \
-                         then roll the image you want back: imagebuilder roll ami-…",
+                         then roll the image you want: imagebuilder roll ami-…",
                         quoted(group.as_str())
                     ))
                     .because(error)

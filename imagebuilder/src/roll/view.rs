@@ -45,7 +45,7 @@ pub(crate) struct FleetView {
 }
 
 impl FleetView {
-    /// The refresh that is still going on, if there is one.
+    /// The active refresh, if there is one.
     pub(crate) fn active_refresh(&self) -> Option<&Refresh> {
         self.refresh
             .as_ref()
@@ -136,7 +136,7 @@ pub(crate) struct Member {
     pub(crate) image: Option<ImageId>,
     /// Protected from scale-in.
     pub(crate) protected: bool,
-    /// Its health in every attached target group that knows it.
+    /// Its health in every attached target group that contains it.
     pub(crate) targets: Vec<TargetHealth>,
     /// What its agent reports, when it keeps a record.
     pub(crate) record: Option<RecordView>,
@@ -174,6 +174,6 @@ pub(crate) enum Launchable {
     Yes,
     /// Not now; AWS's name of the image's state.
     Not(String),
-    /// EC2 does not know it, or does not show it to this account.
+    /// It does not exist, or is not visible to this account.
     Unknown,
 }

@@ -132,7 +132,7 @@ fn forward(seen: &Seen<'_>, settings: &Settings, progress: &Progress) -> Option<
 pub(crate) fn waiting_for(refresh: &Refresh) -> String {
     let mut line = format!("{} {} %", refresh.status, refresh.percent);
     if let RefreshStatus::Unknown(_) = refresh.status {
-        line.push_str(" (a status this program does not know; taken as still running)");
+        line.push_str(" (unknown status, treated as still running)");
     }
     let reason = refresh.reason.trim();
     if !reason.is_empty() {
@@ -215,9 +215,7 @@ mod tests {
             ("RollbackInProgress", poll("RollbackInProgress 0 %")),
             (
                 "Marinating",
-                poll(
-                    "Marinating 0 % (a status this program does not know; taken as still running)",
-                ),
+                poll("Marinating 0 % (unknown status, treated as still running)"),
             ),
             ("Successful", Next::Verify),
             ("Failed", Next::End(Ending::Failed)),

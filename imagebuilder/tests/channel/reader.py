@@ -1,4 +1,4 @@
-"""Looks at a channel by software that is not ours: python-tuf's client, and boto3."""
+"""Reads a channel with independent software: python-tuf's client, and boto3."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Fetcher(FetcherInterface):
 
 
 def read(root, url, store, *names):
-    """Verifies everything from `root` with what `store` remembers, downloads `names`, tells what they are."""
+    """Verifies everything from `root` with the state in `store`, downloads `names`, and prints their digests."""
     os.makedirs(store, exist_ok=True)
     with open(root, "rb") as file:
         bootstrap = file.read()

@@ -1,7 +1,7 @@
-"""A box of the stories: it serves, judges itself, tells the registry, and completes its launch hook.
+"""An instance of the stories: it serves, judges itself, writes its registry record, and completes its launch hook.
 
 Run by the rehearsal cloud for every instance, as `python3 puppet.py SICK`. SICK is a file that names the images whose
-boxes are unfit, one a line. Knows the standard library only, and speaks to the cloud as any agent would.
+instances are unfit, one per line. Uses the standard library only, and calls the cloud as any agent would.
 """
 
 import http.server

@@ -11,11 +11,11 @@ use tokio::process::Command;
 use crate::fixture::{self, Fixture, dial, text, until};
 use crate::permissions::{Action, Need, Verb, needed};
 
-/// A run of nobody here, dead for long.
+/// An old dead run of another host.
 const DEAD: &str = "20250101T000000Z-bake-00000a";
 
 /// Denies each action alone, and runs `imagebuilder`; a row that a command can do without together with another that it cannot,
-/// so that it does not go on for long.
+/// so that it ends soon.
 async fn in_turn(
     fixture: &Fixture,
     actions: &[&'static Action],
@@ -29,7 +29,7 @@ async fn in_turn(
         for name in &denied {
             dial(fixture, &format!("deny.{name}"), "on").await;
         }
-        // A bake that is not refused would go on for minutes.
+        // A bake that is not refused would take minutes.
         let began = async {
             if arguments != ["bake"] {
                 std::future::pending::<()>().await;
@@ -113,7 +113,7 @@ async fn each_denied_action_is_found_before_the_first_change() {
     .await;
     assert_eq!(fixture.census().await, before);
 
-    // What nobody may be asked about is named, and EC2's dry runs still answer.
+    // Permissions without an answer are named, and EC2's dry runs still answer.
     dial(&fixture, "deny.iam:*", "on").await;
     dial(&fixture, "deny.ec2:DescribeVpcs", "on").await;
     let output = fixture.run(&["bake"]).await;

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 /// How long anything here may take: Packer's polls are seconds, machines are busy. Only a broken test meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
-/// How often conditions are looked at.
+/// How often conditions are polled.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
 
 pub(crate) fn rehearsal() -> PathBuf {
@@ -48,7 +48,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A rehearsal cloud and a project folder in it. Ends with the test, the folder last: nobody writes there any more.
+/// A rehearsal cloud and a project folder in it. Dropped with the test, the folder last, when no process writes there any more.
 pub(crate) struct Fixture {
     environment: Vec<(String, String)>,
     _daemon: Daemon,
@@ -213,7 +213,7 @@ impl Fixture {
         })
         .await;
         let record = serde_json::json!({
-            "schema": 1, "instance_id": id, "image_id": image, "verdict": verdict, "reason": "as the test says",
+            "schema": 1, "instance_id": id, "image_id": image, "verdict": verdict, "reason": "as arranged by the test",
             "since": "2026-01-01T00:00:00Z", "agent": "0.1.0",
         });
         self.ssm
@@ -399,8 +399,8 @@ impl Fixture {
         std::fs::write(path, text.replacen(from, to, 1)).unwrap();
     }
 
-    /// A running instance and an image made from it, which no run of ours has to do with.
-    pub(crate) async fn neighbours(&self) -> (String, String) {
+    /// A running instance and an image made from it, unrelated to our runs.
+    pub(crate) async fn unrelated(&self) -> (String, String) {
         let images = self.ec2.describe_images().send().await.unwrap();
         let base = images.images()[0].image_id().unwrap();
         let launched = self
@@ -414,7 +414,7 @@ impl Fixture {
             .await
             .unwrap();
         let instance = launched.instances()[0].instance_id().unwrap().to_owned();
-        until("the neighbour runs", async || {
+        until("the other instance runs", async || {
             let running = self.instances("instance-state-name", "running").await;
             running.iter().any(|(id, _)| *id == instance).then_some(())
         })
@@ -423,9 +423,9 @@ impl Fixture {
             .ec2
             .create_image()
             .instance_id(&instance)
-            .name("neighbour");
+            .name("unrelated");
         let image = created.send().await.unwrap().image_id().unwrap().to_owned();
-        until("the neighbour's image", async || {
+        until("the other instance's image", async || {
             let images = self.ec2.describe_images().image_ids(&image).send();
             let state = images.await.unwrap().images()[0].state().cloned();
             (state == Some(aws_sdk_ec2::types::ImageState::Available)).then_some(())
@@ -435,7 +435,7 @@ impl Fixture {
     }
 }
 
-/// Turns a dial of the house's cloud.
+/// Sets a dial of the rehearsal cloud.
 pub(crate) async fn dial(fixture: &Fixture, name: &str, value: &str) {
     let output = Command::new(rehearsal())
         .arg("dial")

@@ -86,12 +86,12 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
     let fixture = Fixture::up().await;
-    let (instance, image) = fixture.neighbours().await;
+    let (instance, image) = fixture.unrelated().await;
     let before = fixture.census().await;
     let lines = [
         format!("Instance ID: {instance}"),
         format!("AMI: {image}"),
-        format!("Creating AMI neighbour from instance {instance}"),
+        format!("Creating AMI unrelated from instance {instance}"),
         "Creating temporary security group for this instance: default".to_owned(),
         format!("1,amazon-ebs.image,artifact,0,id,us-east-1:{image}"),
         format!("us-east-1: {image}"),
@@ -158,7 +158,7 @@ async fn a_bake_publishes_an_encrypted_image() {
     }
 }
 
-/// Rows B6 and U2: a profile of `aws login`, which Packer 1.6.6 knows nothing of. The session is as the AWS CLI caches it.
+/// Rows B6 and U2: a profile of `aws login`, which Packer 1.6.6 does not support. The session is as the AWS CLI caches it.
 #[tokio::test(flavor = "multi_thread")]
 async fn packer_builds_with_the_keys_of_aws_login() {
     const SESSION: &str = "arn:aws:sts::123456789012:assumed-role/admin/me";
@@ -186,7 +186,7 @@ async fn packer_builds_with_the_keys_of_aws_login() {
 
     let mut bake = fixture.imagebuilder(&["bake"]);
     bake.env("HOME", &home).env("AWS_PROFILE", "shop");
-    // The rehearsal's own, and what keeps the account of whoever runs this out.
+    // The rehearsal's own variables, and those that hide the developer's AWS account.
     for key in [
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -225,7 +225,7 @@ async fn the_gate_refuses_with_exit_4_and_nothing_is_left() {
     assert!(output.stdout.is_empty());
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(
-        message.contains("the agent reports unfit: as the test says"),
+        message.contains("the agent reports unfit: as arranged by the test"),
         "{message}"
     );
     assert_eq!(fixture.census().await, BTreeSet::new());
@@ -359,7 +359,7 @@ async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
                 .tags()
                 .iter()
                 .any(|tag| tag.key() == Some("imagebuilder:verdict"));
-            assert!(tagged, "{image:?} is neither published nor gone");
+            assert!(tagged, "{image:?} is neither published nor removed");
             rest.remove(image.image_id().unwrap());
             for mapping in image.block_device_mappings() {
                 rest.remove(
@@ -401,7 +401,7 @@ async fn ctrl_c_is_exit_13_and_nothing_is_left() {
 async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
     let fixture = Fixture::up().await;
     by_ssh(&fixture);
-    // Its machine dies; somebody terminates it.
+    // Its machine fails; it is terminated by a call.
     for (machine, reason) in [
         (
             true,
@@ -417,7 +417,7 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
             let mut dial = Command::new(rehearsal());
             dial.arg("dial").arg(fixture.at().join("cloud"));
             let dialled = dial.args(["kill-guest", &id]).output().await.unwrap();
-            // Puppets without a command have no process to kill; their word that they run is taken back.
+            // Puppets without a command have no process to kill; the record that they run is removed.
             assert!(dialled.status.success(), "{}", text(&dialled));
         } else {
             let terminate = fixture.ec2.terminate_instances().instance_ids(&id);
@@ -454,7 +454,7 @@ async fn a_full_disk_while_building_leaves_neither_packer_nor_resources() {
     assert!(message.contains("write the ledger"), "{message}");
     assert_eq!(fixture.census().await, BTreeSet::new());
     let lock = std::fs::File::open(run.join("packer.lock")).unwrap();
-    lock.try_lock().expect("its packer lives on");
+    lock.try_lock().expect("its packer is still running");
 }
 
 #[tokio::test(flavor = "multi_thread")]

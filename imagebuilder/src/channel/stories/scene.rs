@@ -34,7 +34,7 @@ pub(super) enum Cut {
     After,
 }
 
-/// A store whose process dies at a write: nothing works from then on.
+/// A store whose process is killed at a write: every later call fails.
 pub(super) struct Mortal {
     pub(super) inner: Arc<dyn Store>,
     pub(super) left: AtomicI64,

@@ -71,7 +71,7 @@ pub(super) fn bucket(
     Ok(Arc::new(builder.build()?))
 }
 
-/// The SDK's credentials for a client that has a chain of its own, which knows neither profiles nor SSO.
+/// The SDK's credentials for a client that has a chain of its own, which supports neither profiles nor SSO.
 struct FromSdk {
     chain: SharedCredentialsProvider,
     last: Mutex<Option<(Arc<AwsCredential>, Option<SystemTime>)>>,

@@ -1,4 +1,4 @@
-//! When a rollout begins and in which waves: what `publish` and `promote` take alike.
+//! When a rollout begins and in which waves: the arguments that `publish` and `promote` share.
 
 use jiff::Timestamp;
 

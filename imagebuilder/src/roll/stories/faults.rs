@@ -6,7 +6,7 @@ use crate::cloud::{CloudError, Kind};
 #[tokio::test]
 async fn throttling_and_timeouts_never_end_the_watch() {
     let fixture = Fixture::new("");
-    // The first look has to succeed: it is the plan's.
+    // The first observation, for the plan, has to succeed.
     fixture.service.state().meanwhile = Some(("start_refresh", |state| {
         for call in [
             "refreshes",
@@ -56,7 +56,7 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
     }));
     assert_eq!(fixture.roll().await.code, 0);
     fixture.assert_rolled("retried");
-    // A fault that contradicts the list is believed only after several tries.
+    // A fault that contradicts the list is accepted only after several tries.
     let fixture = Fixture::new("");
     for _ in 0..5 {
         fixture
@@ -69,7 +69,7 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
         .service
         .fault("start_refresh", Fault::Refused(meant(REFRESH_IN_PROGRESS)));
     assert_eq!(fixture.roll().await.code, 0);
-    // Somebody else's is not ours.
+    // Another refresh is not ours.
     let fixture = Fixture::new("");
     fixture
         .service
@@ -265,7 +265,7 @@ async fn killed_at_any_call_the_next_command_finishes() {
         std::mem::take(&mut fixture.service.state().calls)
     };
     for (index, name) in calls.iter().enumerate() {
-        // A read that was answered and one that was not leave the same behind.
+        // A read has no effect, whether it was answered or not.
         let writes = [
             "make_version",
             "start_refresh",
@@ -297,7 +297,7 @@ async fn killed_at_any_call_the_next_command_finishes() {
     }
 }
 
-/// A call that takes for ever does not hold up whoever wants to go.
+/// A call that hangs does not delay a stop.
 #[tokio::test]
 async fn ctrl_c_works_while_a_call_hangs() {
     for (call, code) in [("hooks", 13), ("activities", 15)] {
@@ -399,7 +399,7 @@ async fn verbs_that_continue_name_what_is_denied() {
             };
             assert_eq!(ended.code, 0, "{what}: {}", ended.text);
             let messages = &fixture.output.messages()[printed..];
-            // A dry run of what does not exist says nothing.
+            // A dry run for something that does not exist gives no answer.
             let by_iam_alone = action.asked == Asked::Simulation
                 || action.resource == Resource::Ec2("instance") && action.asked != Asked::Launch;
             let kind = match (silent && by_iam_alone, action.need) {
@@ -438,7 +438,7 @@ async fn a_watch_checks_permissions_of_a_possible_rollback() {
     }
 }
 
-/// A refresh that is adopted is gone on with like one that is watched.
+/// An adopted refresh is handled like one that is watched.
 #[tokio::test]
 async fn a_roll_that_adopts_names_what_is_denied() {
     let fixture = Fixture::new("");
@@ -494,7 +494,7 @@ async fn a_rollback_that_is_denied_is_refused_by_name() {
             "as arranged",
         ))
     };
-    // Where it goes is the service's affair, not the pointers'.
+    // The service decides its target, not the pointers.
     fixture.service.fault("parameter", denied("read a pointer"));
     fixture.service.fault("roll_back", denied("roll back"));
     let ended = fixture.rollback().await;

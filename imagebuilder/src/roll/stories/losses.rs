@@ -1,4 +1,4 @@
-//! What disappears or is taken away while a roll is under way, and who is to blame.
+//! Resources that disappear or are removed during a roll, and what is blamed.
 
 use super::*;
 use crate::cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
@@ -69,7 +69,7 @@ async fn health_checks_blame_the_release_over_the_whole_refresh() {
                 "an ELB system health check failure.",
             );
         }
-        // And then two pages of what says nothing.
+        // Followed by two pages of irrelevant activities.
         for number in 0..250 {
             let moves = format!("Moving EC2 instance to Standby: i-8{number}");
             happens(state, &moves, "", ActivityOutcome::Done, "");
@@ -115,7 +115,7 @@ async fn hopeless_launches_end_the_roll_but_missing_capacity_does_not() {
             .iter()
             .filter(|line| line.contains("no instance: "))
             .count();
-        assert_eq!(printed, 1, "the same is said once: {messages:?}");
+        assert_eq!(printed, 1, "the same message is printed once: {messages:?}");
         if code == 11 {
             assert!(ended.text.contains(never), "{}", ended.text);
             assert!(
@@ -258,7 +258,7 @@ async fn a_pointer_failure_still_reports_the_fleet_as_verified() {
         "{}",
         ended.text
     );
-    // What the hint says is enough.
+    // Following the hint is enough.
     assert_eq!(fixture.roll().await.code, 0);
     fixture.assert_rolled("pointers moved by the second");
 }
@@ -307,7 +307,7 @@ async fn a_caller_who_may_not_list_activities_still_watches() {
     assert_eq!(printed, 1, "{messages:?}");
 }
 
-/// What one look costs does not grow with what cannot have changed.
+/// The cost of one poll does not grow with what cannot have changed.
 #[tokio::test]
 async fn a_poll_reads_only_what_can_have_changed() {
     let calls = |size: u32| async move {
@@ -331,7 +331,7 @@ async fn a_poll_reads_only_what_can_have_changed() {
         let (ended, at) = tokio::join!(fixture.roll(), began);
         assert_eq!(ended.code, 0, "{}", ended.text);
         let state = fixture.service.state();
-        // Two looks are left for what was under way when the pause began.
+        // Two polls are allowed for calls that were active when the pause began.
         let polls: Vec<&[&str]> = state.calls[at..]
             .split(|call| *call == "refresh")
             .skip(2)

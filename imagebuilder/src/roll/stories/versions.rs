@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Bakes, so to speak, and rolls: `ami-{number}` for each.
+/// Adds an image and rolls it: `ami-{number}` for each.
 async fn rolled(fixture: &Fixture, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let image = format!("ami-{number}");
@@ -73,7 +73,7 @@ async fn versions_in_use_elsewhere_stay() {
 async fn what_was_not_recorded_as_made_here_stays() {
     let fixture = Fixture::new("keep_template_versions = 1");
     rolled(&fixture, 2..=3).await;
-    // Another machine rolled meanwhile, under the same name; its descriptions look like ours.
+    // Another machine rolled meanwhile, with the same image name; its versions have the same descriptions.
     for entry in std::fs::read_dir(fixture.runs.path()).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
     }

@@ -8,7 +8,7 @@ async fn cancelled() -> Fixture {
     fixture.service.state().statuses =
         [RefreshStatus::InProgress, RefreshStatus::InProgress].into();
     fixture.service.state().meanwhile = Some(("start_refresh", |state| {
-        // Pointers of a release before: nobody may go there.
+        // Pointers of an older release, which must not be used.
         state.point("previous", "ami-0");
     }));
     let cancels = async {
