@@ -14,7 +14,7 @@ use crate::output::Output;
 /// The folder beside the configuration that contains the runs.
 const STATE: &str = ".imagebuilder";
 
-/// Options every command takes.
+/// Global options.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// Configuration file.
@@ -54,7 +54,7 @@ impl Context {
         })
     }
 
-    /// Where the configuration is.
+    /// The path of the configuration.
     pub(crate) fn config_path(&self) -> &Path {
         &self.config_path
     }
@@ -77,7 +77,7 @@ impl Context {
         self.state().join("runs")
     }
 
-    /// What is remembered beside the configuration.
+    /// The folder of this program's state beside the configuration.
     pub(crate) fn state(&self) -> PathBuf {
         self.root().join(STATE)
     }

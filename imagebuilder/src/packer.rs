@@ -2,7 +2,7 @@
 //!
 //! Packer writes its output straight into a file of the run folder, which we poll. So it is not killed by a broken
 //! pipe when we are killed, and no line is lost: a command that finds the run dead reads the same file. This
-//! module asks nothing of the cloud.
+//! module does not use the cloud.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -26,16 +26,16 @@ const PLUGINS_SINCE: Version = Version(1, 7, 0);
 pub(crate) const OUTPUT: &str = "packer.out";
 /// The file of everything else that Packer prints.
 pub(crate) const ERRORS: &str = "packer.err";
-/// Where its process group is written down.
+/// The file of its process group.
 const GROUP: &str = "packer.pid";
 /// Packer's own debug log.
 const LOG: &str = "packer.log";
 /// How often we check whether Packer wrote more.
 const POLL: Duration = Duration::from_millis(50);
-/// How long Packer may take to clean up after it was stop requested. It waits until its instance is terminated, which takes
+/// How long Packer may take to clean up after an interrupt. It waits until its instance is terminated, which takes
 /// minutes on EC2; whatever is left of it then, the sweep finds by its tag.
 const CLEAN_UP: Duration = Duration::from_secs(120);
-/// How many bytes of a line are read: a provisioner may print as much as it likes.
+/// How many bytes of a line are read: a provisioner may print lines of any length.
 const LONGEST: usize = 1 << 16;
 
 /// A release of Packer.
@@ -85,13 +85,13 @@ pub(crate) struct Packer {
 /// How a build ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Packer came to its end.
+    /// Packer exited.
     Exited(ExitStatus),
-    /// The operator stop requested.
+    /// The operator requested a stop.
     Cancelled,
-    /// The bake's deadline went by.
+    /// The bake's deadline passed.
     TimedOut,
-    /// What was waited for beside it happened.
+    /// The future that was awaited in parallel completed.
     Interrupted,
 }
 
@@ -120,7 +120,7 @@ impl Packer {
         if version < OLDEST {
             return Err(Exit::Refused
                 .error(format!(
-                    "{} is {version}, {OLDEST} is the oldest that will do",
+                    "{} is {version}, {OLDEST} is the oldest supported release",
                     path.display()
                 ))
                 .hint(INSTALL)
@@ -154,7 +154,7 @@ impl Packer {
             .into())
     }
 
-    /// Has Packer check the template.
+    /// Has Packer validate the template.
     pub(crate) async fn validate(&self, folder: &Path, template: &str) -> anyhow::Result<()> {
         let output = base(&self.path)
             .current_dir(folder)
@@ -180,8 +180,8 @@ impl Packer {
 
     /// Starts a build in a process group of its own, its output going to files in `folder`.
     ///
-    /// The shell that becomes Packer writes the group down itself: if we are killed at this very moment, it is known
-    /// all the same.
+    /// The shell that becomes Packer records the group itself: if we are killed at this moment, it is known
+    /// nevertheless.
     pub(crate) fn start(
         &self,
         folder: &Path,
@@ -229,7 +229,7 @@ pub(crate) fn group(folder: &Path) -> Option<i32> {
         .ok()
 }
 
-/// What a shell would take: a file that may be executed.
+/// Whether a file is executable, as a shell checks it.
 fn executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path)
@@ -249,7 +249,7 @@ fn base(path: &Path) -> Command {
     command
 }
 
-/// Gives Packer the keys that this program found: its older releases support neither `sso-session` nor `aws login`. They are in
+/// Gives Packer the credentials that this program found: its older releases support neither `sso-session` nor `aws login`. They are in
 /// its environment, which only its own user can read, while it runs; never among its arguments, never in a file.
 fn lend(command: &mut Command, keys: &Credentials) {
     for name in [
@@ -278,7 +278,7 @@ fn output_tail(stdout: &[u8], stderr: &[u8]) -> String {
     lines.join("; ")
 }
 
-/// A build under way.
+/// An active build.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -287,8 +287,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Follows the build to its end, handing over every line. When stop requested, past the deadline, or once `enough`
-    /// has ended, Packer is interrupted once and given time to clean up; asked again, it is killed.
+    /// Follows the build to its end, passing on every line. When a stop is requested, past the deadline, or once `enough`
+    /// has ended, Packer is interrupted once and given time to clean up; at a second request, it is killed.
     ///
     /// # Errors
     /// When Packer's output cannot be read; Packer has ended then, too.
@@ -353,7 +353,7 @@ pub(crate) fn interrupt(group: i32) {
     signal(group, Signal::INT);
 }
 
-/// Ends a Packer that does not end by itself.
+/// Kills a Packer that does not exit.
 pub(crate) fn kill(group: i32) {
     signal(group, Signal::KILL);
 }
@@ -381,7 +381,7 @@ impl Reader {
         })
     }
 
-    /// Hands over every complete line written since, cut off at [`LONGEST`].
+    /// Passes on every complete line written since, cut off at [`LONGEST`].
     fn read(&mut self, on_line: &mut impl FnMut(&Line)) -> anyhow::Result<()> {
         let mut piece = [0; 65536];
         loop {
@@ -405,7 +405,7 @@ impl Reader {
     }
 }
 
-/// A line of Packer's machine-readable output, as far as we listen.
+/// The lines of Packer's machine-readable output that are used.
 ///
 /// Rule: lines are shown, and never trusted. Whatever a provisioner prints is among them; what exists in the account
 /// is read from the API. Only the type of a line (its third field) is set by Packer itself: no provisioner can
@@ -483,7 +483,7 @@ fn plain(field: &str) -> String {
         .replace("\\r", "")
 }
 
-/// Takes `==> amazon-ebs.image: ` or `    amazon-ebs.image: ` off.
+/// Removes the prefix `==> amazon-ebs.image: ` or `    amazon-ebs.image: `.
 fn without_target(text: &str) -> &str {
     let body = text
         .strip_prefix("==> ")

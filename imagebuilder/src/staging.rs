@@ -1,6 +1,6 @@
 //! Staging: everything that goes into an image, gathered from disk and rendered, and its digest.
 //!
-//! Written into a run folder it is complete: `packer build` there needs nothing else of this machine. Reads the files
+//! The written run folder is complete: `packer build` needs nothing else of this machine. Reads the files
 //! the configuration names; uses neither the cloud nor Packer.
 
 use std::collections::BTreeMap;
@@ -95,7 +95,7 @@ pub(crate) struct Staging {
     units: Vec<String>,
     /// The provisioning scripts by name, in the order in which they run.
     scripts: BTreeMap<String, Provision>,
-    /// What the programs among the files need of the image, by absolute path.
+    /// The requirements of the programs among the files, by absolute path.
     programs: BTreeMap<String, Program>,
     /// The agent's digest.
     pub(crate) agent: Digest,
@@ -108,7 +108,7 @@ pub(crate) struct Staging {
 
 impl Staging {
     /// Gathers and renders what does not depend on a run. `root` is where relative paths start.
-    /// `region` is where the configured bucket is taken to be.
+    /// `region` is the region of the configured bucket.
     pub(crate) fn gather(
         config: &Config,
         root: &Path,
@@ -246,7 +246,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Refuses what the image could not run, and keeps what the image must have to run the rest: the builder is asked.
+    /// Refuses what the image could not run, and records the requirements of the rest, which the builder checks.
     fn program(
         &mut self,
         dest: &str,
@@ -399,21 +399,21 @@ impl Staging {
     }
 }
 
-/// A folder that [image] names: one of its own, since everything in it is taken.
+/// A folder that [image] names. It must contain nothing else, since all of its files are used.
 fn folder(root: &Path, path: Option<&Path>, key: &str) -> anyhow::Result<Option<PathBuf>> {
     let Some(path) = path.map(|path| root.join(path)) else {
         return Ok(None);
     };
-    // One that is not there is refused where it is read.
+    // A missing folder is refused when it is read.
     if let (Ok(folder), Ok(root)) = (path.canonicalize(), root.canonicalize())
         && root.starts_with(folder)
     {
         return Err(Exit::Usage
             .error(format!(
-                "[image] {key}: {} has the configuration in it",
+                "[image] {key}: {} contains the configuration",
                 path.display()
             ))
-            .hint("name a folder of its own: everything in it is taken")
+            .hint("name a separate folder: all of its files are used")
             .into());
     }
     Ok(Some(path))
@@ -459,7 +459,7 @@ impl From<Vec<u8>> for Content {
     }
 }
 
-/// Copies a file piece by piece (or by reference, where the file system can), and sees that it is still what it was.
+/// Copies a file piece by piece (or by reference, where the file system can), and verifies that it has not changed.
 fn copy(from: &Path, to: &Path, digest: &Digest) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if let Some(parent) = to.parent() {
@@ -472,7 +472,7 @@ fn copy(from: &Path, to: &Path, digest: &Digest) -> anyhow::Result<()> {
     if image::sha256_of(to)? != *digest {
         return Err(Exit::Refused
             .error(format!("{} changed while it was read", from.display()))
-            .hint("is it still being built? try again when it is done")
+            .hint("try again when its build has finished")
             .into());
     }
     Ok(())
@@ -692,7 +692,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
             for folder in [".", "./", "..", "provision/..", "", &absolute] {
                 let named = format!("name = \"shop\"\n{key} = \"{folder}\"");
                 let message = refusal(&SHOP.replace("name = \"shop\"", &named), &at);
-                assert!(message.contains("has the configuration in it"), "{message}");
+                assert!(message.contains("contains the configuration"), "{message}");
             }
         }
         let named = "name = \"shop\"\nprovision = \"provision\"";

@@ -1,5 +1,5 @@
 //! The signed channel as its authors use it, from `channel init` to a rotated root, in a folder and in S3 with keys in
-//! KMS; read all along by software that is not ours, python-tuf.
+//! KMS; read by independent software, python-tuf.
 //!
 //! Needs moto, boto3 and tuf in one Python environment: that of `$REHEARSAL_MOTO`, which `make` sets.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,7 +24,7 @@ struct Moto(Child, String);
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -50,7 +50,7 @@ impl Moto {
                     .map(|(_, url)| url.trim().to_owned())
             })
             .expect("moto_server ended before it listened");
-        // Its log must be read on, or it stops when the pipe is full.
+        // Its log must be read, or it blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         Self(child, endpoint)
     }
@@ -163,7 +163,7 @@ impl Fixture {
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
-    /// What python-tuf makes of the channel, from the root of the first day.
+    /// The channel as python-tuf reads it, from the first root.
     fn read(&self, url: &str, names: &[&str]) -> Value {
         self.python(&[&["read", "first-root.json", url, "store"], names].concat())
     }
@@ -182,7 +182,7 @@ impl Fixture {
 const ONE: &str = "imagebuilder-agent-1.0.0-x86_64";
 const TWO: &str = "imagebuilder-agent-1.1.0-x86_64";
 
-/// From the first release to a withdrawn one, every verb twice.
+/// From the first release to a withdrawn one, with every verb run twice.
 fn life(fixture: &Fixture, url: &str) {
     std::fs::copy(
         fixture.at().join("channel-root.json"),

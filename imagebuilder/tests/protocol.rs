@@ -1,4 +1,4 @@
-//! The same calls by the Rust SDKs and by boto3, over the real wire: both must find the same in the rehearsal cloud.
+//! The same calls by the Rust SDKs and by boto3, over HTTP: both must find the same in the rehearsal cloud.
 //!
 //! Needs boto3 in the Python environment of `$REHEARSAL_MOTO`, which `make` sets, or on the path; and `rehearsal`
 //! beside the program under test: `cargo build -p rehearsal`.
@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use serde_json::{Value, json};
 
-/// A cloud of puppets, up until it is dropped.
+/// A rehearsal cloud of puppets, stopped when dropped.
 struct Cloud(tempfile::TempDir);
 
 impl Cloud {
@@ -21,7 +21,7 @@ impl Cloud {
         cloud
     }
 
-    /// A verb of `rehearsal` that has to succeed; what it wrote.
+    /// Runs a command of `rehearsal` that has to succeed; returns its output.
     fn info(&self, verb: &[&str], rest: &[&str]) -> String {
         let output = self.rehearsal(verb, rest);
         let printed = String::from_utf8(output.stdout).unwrap();
@@ -41,7 +41,7 @@ impl Cloud {
         command.output().unwrap()
     }
 
-    /// What boto3 finds.
+    /// The results of boto3.
     fn boto3(&self) -> BTreeMap<String, Value> {
         let python = std::env::var_os("REHEARSAL_MOTO")
             .map(|moto| Path::new(&moto).with_file_name("python3"))
@@ -131,7 +131,7 @@ async fn furnish(config: &aws_config::SdkConfig) {
         .unwrap();
 }
 
-/// What the Rust SDK for EC2 finds.
+/// The results of the Rust SDK for EC2.
 async fn machines(config: &aws_config::SdkConfig, found: &mut BTreeMap<String, Value>) {
     let ec2 = aws_sdk_ec2::Client::new(config);
     let mut note = |name: &str, value: Value| found.insert(name.to_owned(), value);
@@ -229,7 +229,7 @@ async fn machines(config: &aws_config::SdkConfig, found: &mut BTreeMap<String, V
     note("no template", code(unknown.send().await));
 }
 
-/// What the other Rust SDKs find.
+/// The results of the other Rust SDKs.
 async fn services(config: &aws_config::SdkConfig, found: &mut BTreeMap<String, Value>) {
     let mut note = |name: &str, value: Value| found.insert(name.to_owned(), value);
     let autoscaling = aws_sdk_autoscaling::Client::new(config);

@@ -1,6 +1,6 @@
 //! Whole rolls over the rehearsal cloud: real SDK calls, a real refresh engine, puppets for instances.
 //!
-//! Each story has a cloud of its own, up until it is dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
+//! Each test has a cloud of its own, stopped when dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
 //! beside the program under test: `cargo build -p rehearsal` makes it.
 
 #[path = "../src/cloud/permission.rs"]
@@ -40,7 +40,7 @@ use permissions::{Need, Verb, needed};
 const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
 /// Instances of the stories' group.
 const SIZE: i32 = 2;
-/// How long the cloud may take for what it does in moments.
+/// How long to wait for the cloud; it usually takes seconds.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The cloud's program.
@@ -55,7 +55,7 @@ fn rehearsal() -> PathBuf {
     program
 }
 
-/// A cloud with a flower shop in it, and a folder to work in.
+/// A cloud with a flower shop, and a working folder.
 struct Shop {
     folder: tempfile::TempDir,
     environment: BTreeMap<String, String>,
@@ -66,7 +66,7 @@ struct Shop {
 }
 
 impl Shop {
-    /// Founds the cloud, and opens the shop: a group of two on the first image, behind a target
+    /// Starts the cloud and creates the shop: a group of two on the first image, behind a target
     /// group and a launch hook; the second image is the verified candidate.
     async fn open() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -178,7 +178,7 @@ impl Shop {
         image
     }
 
-    /// Template, target group, group, pointers; open when every instance serves.
+    /// Creates template, target group, group and pointers; waits until every instance serves.
     async fn stock(&self, balancer: &aws_sdk_elasticloadbalancingv2::Client) {
         let data = RequestLaunchTemplateData::builder()
             .image_id(&self.images[0])
@@ -329,7 +329,7 @@ impl Shop {
             .count()
     }
 
-    /// Where a pointer points.
+    /// The value of a pointer.
     async fn pointer(&self, pointer: &str) -> Option<String> {
         let name = format!("/imagebuilder/shop/{pointer}");
         self.ssm
@@ -362,7 +362,7 @@ impl Shop {
         command
     }
 
-    /// Turns a dial of the cloud.
+    /// Sets a dial of the cloud.
     fn dial(&self, name: &str, value: &str) {
         info(
             Command::new(rehearsal())
@@ -416,7 +416,7 @@ impl Shop {
             .expect("save a version");
     }
 
-    /// Removes a version of the template, which the newest one takes the place of as the default.
+    /// Deletes a version of the template; the newest one becomes the default.
     async fn forget_version(&self, number: &str) {
         let default = self.ec2.modify_launch_template();
         let default = default.launch_template_name("shop").default_version("2");
@@ -484,8 +484,8 @@ impl Shop {
         status.expect("its status").as_str().to_owned()
     }
 
-    /// Runs `imagebuilder` to its end; its code, and its transcript with what is by chance made
-    /// the same each time.
+    /// Runs `imagebuilder` to its end; its exit code, and its transcript with varying parts
+    /// replaced.
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self
             .imagebuilder(arguments)
@@ -521,7 +521,7 @@ impl Shop {
 
 impl Drop for Shop {
     fn drop(&mut self) {
-        // The story's own failure is what is to be seen.
+        // The failure of the test itself is shown instead.
         let _ = Command::new(rehearsal())
             .arg("down")
             .arg(self.folder.path().join("cloud"))
@@ -570,7 +570,7 @@ fn info(command: &mut Command) -> Output {
     output
 }
 
-/// Names for what has another id each time.
+/// Stable names for ids that differ in every run.
 #[derive(Default)]
 struct Names(Vec<(String, String)>);
 
@@ -579,7 +579,7 @@ impl Names {
         self.0.push((id.to_owned(), name.to_owned()));
     }
 
-    /// A line with ids named in the order they come, and without durations.
+    /// A line with ids replaced in the order in which they appear, and without durations.
     fn plain(&mut self, line: &str) -> String {
         let mut out = Vec::new();
         for word in line.split(' ') {
@@ -618,7 +618,7 @@ impl Names {
     }
 }
 
-/// Starts `imagebuilder` and returns when a line of its story begins like this.
+/// Starts `imagebuilder` and returns when a line of its output begins with this text.
 fn until(command: &mut Command, beginning: &str) -> Child {
     let mut child = command
         .stderr(Stdio::piped())
@@ -708,7 +708,7 @@ async fn a_roll_that_was_left_or_killed_is_finished_by_watch() {
 async fn a_throttled_api_is_tolerated() {
     let shop = Shop::open().await;
     let dial = |service: &str| shop.dial(&format!("throttle.{service}"), "3");
-    // Not what the instances use: they have no SDK that asks again.
+    // Only calls that the instances do not use: they have no SDK that retries.
     dial("ec2");
     dial("elasticloadbalancing");
     let (code, printed) = shop.run(&["roll"]);
@@ -744,14 +744,14 @@ async fn template_versions_of_earlier_rolls_are_deleted() {
     }
     let mut versions = shop.versions().await;
     versions.sort_unstable();
-    // 1 is not ours and the default; 3 is the version before; 2 served nothing any more.
+    // 1 was not made by a roll and is the default; 3 is the version before; 2 was unused.
     assert_eq!(versions, ["1", "3", "4"]);
 }
 
 /// A row of the table of permissions.
 type Denied = &'static permissions::Action;
 
-/// Row R12: an alarm is not there, not OK, and OK; then every row of the table of permissions is denied in turn for every verb of
+/// Row R12: an alarm is missing, not OK, and OK; then every row of the table of permissions is denied in turn for every verb of
 /// a roll. Nothing that is refused or warned of here changes anything.
 #[tokio::test]
 async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
@@ -785,14 +785,14 @@ async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
     let (code, printed) = shop.run(&roll);
     assert_eq!(code, Some(0), "{printed}");
 
-    // Where it should be: verified, and its pointers lag.
+    // On its target: it is verified, and its pointers are behind.
     shop.point("current", &shop.images[0]).await;
     for action in needed(&[Verb::Verify], &conditions) {
         let (code, printed) = shop.without(action, "", &["roll", "--dry-run"]);
         assert_warned(action, code, &printed);
     }
 
-    // A rollback of which nothing is known here but a pointer, to an image without a version of its own.
+    // A rollback with only a pointer, to an image without a template version.
     shop.point("current", &shop.images[1]).await;
     std::fs::remove_dir_all(shop.folder.path().join(".imagebuilder")).expect("forget the runs");
     shop.save("$Latest").await;
@@ -830,7 +830,7 @@ async fn each_denied_action_is_found_by_every_verb_of_a_roll() {
     assert_eq!(shop.versions().await, ["2"]);
 }
 
-/// The action is named as denied, or as what is done without.
+/// The action is named as denied, or as not required.
 fn assert_named(action: Denied, printed: &str) {
     let name = action.name;
     let optional = action.need == Need::Optional;

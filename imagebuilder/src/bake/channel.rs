@@ -71,7 +71,7 @@ pub(super) fn admit(
     Ok(Some(version.clone()))
 }
 
-/// The metadata under the names that the agent keeps it by: a new instance takes no step behind it.
+/// The metadata under the names that the agent uses: a new instance accepts nothing older.
 pub(super) fn snapshot(verified: &Verified) -> BTreeMap<String, Vec<u8>> {
     let mut files: BTreeMap<String, Vec<u8>> = verified
         .files

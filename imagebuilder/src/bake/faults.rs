@@ -18,7 +18,7 @@ use crate::output::Step;
 /// A builder that does to the fake cloud what Packer 1.6.6 does to EC2; tags arrive only at the end.
 struct Scripted(Fake, Script);
 
-/// What happens beside.
+/// What happens during the build.
 #[derive(Clone, Default)]
 pub(super) struct Script {
     /// An image that is not the run's, named as its artifact all the same.
@@ -151,7 +151,7 @@ impl Scene {
         bake.run().await
     }
 
-    /// Bakes until the arranged kill; `None` when the bake came to its end first.
+    /// Bakes until the arranged kill; `None` when the bake ended first.
     pub(super) async fn bake_until_killed(&self) -> Option<anyhow::Result<Baked>> {
         let killed = self.fake.killed();
         tokio::select! {
@@ -284,7 +284,7 @@ async fn a_bake_that_would_fail_at_its_gate_is_refused_and_a_good_one_passes() {
     scene.bake(Reuse::Allowed).await.unwrap();
 }
 
-/// What each action's denial comes to: refused before the first change, or named.
+/// The effect of each denied action: refused before the first change, or named.
 #[tokio::test(start_paused = true)]
 async fn every_denied_action_is_found_before_the_first_change() {
     use crate::permissions::{Need, Verb, needed};
@@ -441,7 +441,7 @@ async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
     assert_eq!(scene.fake.aws().inventory(), Vec::<String>::new());
 }
 
-/// A snapshot is known for a published image's by the image alone.
+/// Only the image shows that a snapshot belongs to a published image.
 #[tokio::test(start_paused = true)]
 async fn no_snapshot_is_reaped_while_images_cannot_be_listed() {
     let scene = Scene::new(Verdict::Fit);

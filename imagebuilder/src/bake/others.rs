@@ -24,7 +24,7 @@ enum Disguise {
     NoRun,
 }
 
-/// What others have.
+/// A resource of another user.
 #[derive(Clone, Debug)]
 enum Theirs {
     Instance,
@@ -142,7 +142,7 @@ proptest! {
     fn nothing_of_others_is_touched(
         theirs in prop::collection::vec((theirs(), disguise()), 0..24),
         fit in any::<bool>(),
-        // What the code takes for its own must not rest on the service's filters alone.
+        // Ownership must not depend on the service's filters alone.
         unfiltered in any::<bool>(),
         fault in prop_oneof![
             Just(None),
@@ -167,7 +167,7 @@ proptest! {
             scene.fake.aws().fault = fault;
             let baked = scene.bake_until_killed().await;
             untouched(&before, &scene)?;
-            // Whatever became of its ledger, and by the hand of another process.
+            // With any state of its ledger, and from another process.
             if let Some(text) = ledger.filter(|_| baked.is_none()) {
                 for run in std::fs::read_dir(scene.runs()).into_iter().flatten() {
                     std::fs::write(run.unwrap().path().join("ledger.json"), text).unwrap();

@@ -1,4 +1,4 @@
-//! Whole stories of a channel, in a folder and in a bucket of the memory, with the process cut at every write.
+//! Whole lifetimes of a channel, in a folder and in an in-memory bucket, with the process killed at every write.
 //! Test code only.
 
 mod scene;
@@ -103,7 +103,7 @@ enum Gap {
     One,
 }
 
-/// Cuts `verb` at every write, both ways: a reader sees a consistent repository, the next run completes, and the one
+/// Kills `verb` at every write, before and after it: a reader sees a consistent repository, the next run completes, and the one
 /// after it has nothing to do.
 async fn at_every_write(
     prepare: impl AsyncFn() -> Scene,
@@ -193,7 +193,7 @@ async fn publish_promote_withdraw_cut_at_every_write_stay_consistent() {
     .await;
 }
 
-/// Every key is another one, as after a theft.
+/// Every key is replaced, as after a theft.
 fn all_anew(scene: &mut Scene) -> Vec<KeySource> {
     let keys = &mut scene.channel.keys;
     let old = keys
@@ -298,7 +298,7 @@ async fn refresh_touches_no_targets_and_snapshots_only_in_time() {
     .unwrap();
     let is = scene.session().refresh(true).await.unwrap();
     assert_eq!(is.targets.signed.targets, before.targets.signed.targets);
-    // And so is the root's year.
+    // The root's year is over as well.
     scene.later(366 * 24);
     let printed = refusal(scene.session().refresh(false).await);
     assert!(
@@ -368,7 +368,7 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_signers() {
         !rotate(&scene.session(), &[]).await.unwrap(),
         "nothing to do"
     );
-    // A draft of something else is not taken for the one wanted.
+    // A draft of another root is not continued.
     let mut other = *draft;
     other.signed.version = std::num::NonZeroU64::new(3).unwrap();
     replace_file(&path, &author::bytes(&other).unwrap()).unwrap();
@@ -381,7 +381,7 @@ async fn a_root_is_signed_in_steps_and_a_draft_waits_for_signers() {
     );
 }
 
-/// Row B5: whatever a change of the channel needs is asked before its first write, whichever verb it is.
+/// Row B5: the permissions of every changing verb are checked before its first write.
 #[tokio::test]
 async fn every_denied_action_is_found_before_the_first_write() {
     const KEY: &str = "arn:aws:kms:us-east-1:123456789012:key/1";
@@ -506,7 +506,7 @@ async fn the_second_of_two_publishers_is_refused_and_loses_nothing() {
     );
 }
 
-/// Metadata with one change, in what is signed. By its place and not by its digits: a signature may have those of the
+/// Metadata with one change in its signed part. By its place and not by its digits: a signature may contain those of the
 /// year in it, and one of two signatures would do.
 fn with_another_expiry(text: &str) -> String {
     let mut metadata: serde_json::Value = serde_json::from_str(text).unwrap();

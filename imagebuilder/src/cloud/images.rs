@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{Answer, Owned, Tags};
 use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 
-/// Which images are meant: EC2's own owners and filters.
+/// A search for images, by EC2's owners and filters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Search {
     /// Account ids, `self` or `amazon`; any owner when empty.
@@ -50,7 +50,7 @@ impl Search {
     }
 }
 
-/// What state an image is in.
+/// The state of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ImageState {
     /// Being made.

@@ -25,7 +25,7 @@ pub(crate) struct Launch {
     pub(crate) user_data: Option<String>,
     /// Its tags, its volumes' and its network interface's.
     pub(crate) tags: Tags,
-    /// Makes a repeated launch answer with the first one's instance.
+    /// The client token: a repeated launch returns the first one's instance.
     pub(crate) client_token: String,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum InstanceState {
     Pending,
     /// Running.
     Running,
-    /// Going: it will terminate by itself.
+    /// Shutting down: it will be terminated.
     ShuttingDown,
     /// Terminated.
     Terminated,
@@ -47,7 +47,7 @@ pub(crate) enum InstanceState {
 }
 
 impl InstanceState {
-    /// Whether there is nothing left to terminate.
+    /// Whether it is terminated or shutting down.
     pub(crate) fn is_going(&self) -> bool {
         matches!(self, Self::ShuttingDown | Self::Terminated)
     }
@@ -66,7 +66,7 @@ pub(crate) struct Instance {
     pub(crate) launched: Option<i64>,
     /// Why it is in this state, as EC2 reports it.
     pub(crate) reason: String,
-    /// The code of that, such as `Client.InstanceInitiatedShutdown`
+    /// The code of that reason, such as `Client.InstanceInitiatedShutdown`
     /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html>).
     pub(crate) reason_code: String,
     /// Its tags.
@@ -76,11 +76,11 @@ pub(crate) struct Instance {
 /// EC2's two status checks of a running instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StatusChecks {
-    /// Whether the host under it is impaired.
+    /// Whether its host is impaired.
     pub(crate) system_impaired: bool,
-    /// Whether the system in it is impaired.
+    /// Whether its operating system is impaired.
     pub(crate) instance_impaired: bool,
-    /// What EC2 announces of it, e.g. that its host is degraded; what is over left out.
+    /// Scheduled events, e.g. that its host is degraded; past ones omitted.
     pub(crate) events: Vec<String>,
 }
 
@@ -206,6 +206,6 @@ pub(crate) trait Instances: Send + Sync {
     /// Asks by dry run whether a launch from a template's version would be done.
     async fn may_launch_from(&self, template_id: &str, version: &str) -> Answer<()>;
     /// Asks by dry run whether a call would be permitted. An error of kind `Denied` means no, any other leaves it unknown.
-    /// `template_id` is what a launch-template call is about.
+    /// `template_id` is the template of a launch-template call.
     async fn permitted(&self, permission: Permission, template_id: Option<&str>) -> Answer<()>;
 }

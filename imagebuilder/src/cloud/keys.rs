@@ -25,7 +25,7 @@ pub(crate) struct PublicKey {
 /// Asymmetric signing keys by id, ARN or alias.
 #[async_trait]
 pub(crate) trait SigningKeys: Send + Sync {
-    /// The public half; a key that cannot sign in a way TUF knows is `Invalid`.
+    /// The public half; a key whose algorithm TUF does not support is `Invalid`.
     async fn public_key(&self, id: &str) -> Answer<PublicKey>;
     /// Signs a message by its SHA-256. ECDSA signatures are DER, RSA's as long as the modulus.
     async fn sign(&self, id: &str, algorithm: SigningAlgorithm, message: &[u8]) -> Answer<Vec<u8>>;

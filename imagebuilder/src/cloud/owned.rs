@@ -3,7 +3,7 @@
 //! Rule: a resource belongs to a run only if our own API call returned its id, or the API shows our run tag on it; for an
 //! image also, if the instance it was made from belongs to the run; for a snapshot, if CreateImage took it of a volume and an
 //! instance of the run. Every call that removes something takes an [`Owned`], which only these ways can make. An id that was read from a program's output, from
-//! a name or from a description is none.
+//! a name or from a description is not evidence.
 
 use std::fmt;
 

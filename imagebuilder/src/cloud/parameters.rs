@@ -12,7 +12,7 @@ pub(crate) struct Parameter {
     pub(crate) name: String,
     /// Its value.
     pub(crate) value: String,
-    /// How often it was written.
+    /// Its version: how often it was written.
     pub(crate) version: i64,
 }
 
@@ -24,7 +24,7 @@ pub(crate) trait Parameters: Send + Sync {
     /// Those of these parameters that exist.
     async fn named(&self, names: &[String]) -> Answer<Vec<Parameter>>;
     /// Points a parameter of data type `aws:ec2:image` at an image. The service validates *after* it answered: read
-    /// the parameter back before believing it.
+    /// the parameter back before relying on it.
     async fn point(&self, name: &str, image: &ImageId) -> Answer<()>;
     /// Deletes a parameter; not an error when it is deleted already.
     async fn delete(&self, name: &Owned<String>) -> Answer<()>;

@@ -19,7 +19,7 @@ pub(crate) enum Simulated {
     Depends(Vec<String>),
 }
 
-/// An action to simulate, with what it is done to.
+/// Actions to simulate, with their resources.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Simulation {
     /// Actions by their names in IAM.

@@ -1,4 +1,4 @@
-//! Target groups: whom the balancer sends traffic to.
+//! Target groups: which instances the load balancer sends traffic to.
 
 use async_trait::async_trait;
 
@@ -15,7 +15,7 @@ pub(crate) struct TargetHealth {
 }
 
 impl TargetHealth {
-    /// Whether the balancer sends it traffic.
+    /// Whether the load balancer sends it traffic.
     pub(crate) fn is_healthy(&self) -> bool {
         self.state == "healthy"
     }

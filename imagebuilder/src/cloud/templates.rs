@@ -54,7 +54,7 @@ pub(crate) struct TemplateVersion {
     pub(crate) shape: String,
 }
 
-/// What a launch-template version has in the place of its image.
+/// The image field of a launch-template version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TemplateImage {
     /// A literal AMI id.
@@ -85,7 +85,7 @@ impl fmt::Display for TemplateImage {
     }
 }
 
-/// A launch-template version by its number. EC2 gives no number twice, so it is one version for good.
+/// A launch-template version by its number. EC2 never reuses a number, so it always means the same version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct TemplateRef {
     /// `lt-…`.
@@ -118,11 +118,11 @@ pub(crate) struct NewVersion {
     pub(crate) template_id: String,
     /// The version it is made from.
     pub(crate) source: u64,
-    /// The one thing that differs.
+    /// Its image, the only difference.
     pub(crate) image: ImageId,
     /// Its description.
     pub(crate) description: String,
-    /// Asked again with the same token, the service makes no second version.
+    /// The client token: a repeated call makes no second version.
     pub(crate) token: String,
 }
 

@@ -1,7 +1,7 @@
 //! A small in-memory Auto Scaling service with fault injection: unhealthy images, failed calls, lost answers, and calls that never return.
 //!
 //! A refresh moves one step each time it is listed, so time is counted in polls. It keeps to what AWS documents as far as
-//! the tests of [`drive`](super::drive) lean on it; the faithful one is the rehearsal cloud.
+//! the tests of [`drive`](super::drive) rely on it; the faithful one is the rehearsal cloud.
 
 mod rest;
 
@@ -30,7 +30,7 @@ pub(super) enum Fault {
     HangsAfter,
 }
 
-/// What others do when a call comes.
+/// A change by others that is made during a call.
 type Meanwhile = (&'static str, fn(&mut State));
 
 /// The state of the fake.
@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) unhealthy: BTreeSet<ImageId>,
     /// Images whose instances join and then fail the load balancer's health checks.
     pub(super) limping: BTreeSet<ImageId>,
-    /// Statuses that the active refresh takes on at its next turns instead of its own.
+    /// Statuses that the active refresh has at the next polls instead of its own.
     pub(super) statuses: VecDeque<RefreshStatus>,
     /// Other groups that launch from the template.
     pub(super) other_groups: Vec<GroupName>,
@@ -58,7 +58,7 @@ pub(super) struct State {
     pub(super) launched_elsewhere: Vec<u64>,
     /// Whether the launch template was deleted.
     pub(super) template_gone: bool,
-    /// The shape new template versions come out with, when it is not their source's.
+    /// The shape of new template versions, when it differs from their source's.
     pub(super) misshapen: Option<String>,
     /// The schema of the records that agents write.
     pub(super) schema: u32,
@@ -72,7 +72,7 @@ pub(super) struct State {
     pub(super) faults: BTreeMap<&'static str, VecDeque<Fault>>,
     /// The call, counted from 1, that hangs whatever it is, and how.
     pub(super) killed_at: Option<(usize, Fault)>,
-    /// Run when this call comes: what others do meanwhile.
+    /// Changes by others, made during the call of this name.
     pub(super) meanwhile: Option<Meanwhile>,
     instances: u32,
     tokens: BTreeMap<String, u64>,
@@ -236,12 +236,12 @@ impl Service {
     }
 }
 
-/// A fault that passes.
+/// A transient fault.
 pub(super) fn throttled() -> CloudError {
     CloudError::new(Kind::Throttled, "ask", "Throttling", "Rate exceeded")
 }
 
-/// A fault of this code that the service means.
+/// A permanent fault of this code.
 pub(super) fn meant(code: &str) -> CloudError {
     CloudError::new(Kind::Other, "ask", code, "no")
 }

@@ -28,20 +28,20 @@ pub(crate) struct Goal {
     pub(crate) image: ImageId,
     /// Whether EC2 can launch it.
     pub(crate) state: Launchable,
-    /// Whether a gate has judged it fit.
+    /// Its gate verdict.
     pub(crate) gate: GateVerdict,
-    /// The template version to use as it is, on the rollback to one that is known.
+    /// The template version to use as it is, for a rollback to a known version.
     pub(crate) version: Option<u64>,
-    /// Whether it is a release to come, or the rollback to one that was.
+    /// Whether it is a new release or a rollback.
     pub(crate) direction: Direction,
 }
 
 /// The direction of a roll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// To a release to come: with checkpoints, alarms and tests, and back when it fails.
+    /// To a new release: with checkpoints, alarms and tests, and rolled back when it fails.
     Forward,
-    /// Back to what the fleet ran: at once, and never turned around. It has served before, so it needs no consent.
+    /// A rollback: without pauses, and never itself rolled back. The image has served before, so it needs no consent.
     Back,
 }
 

@@ -1,4 +1,4 @@
-//! One screen about a fleet: pointers, group, members, refresh.
+//! The status of a fleet: pointers, group, members, refresh.
 //!
 //! Formats an observation as text or data; it decides and changes nothing.
 
@@ -55,7 +55,7 @@ pub(crate) fn pointer_lines(image: &ImageName, pointers: &Pointers) -> Vec<Strin
     ]
 }
 
-/// The screen, line by line.
+/// The status, line by line.
 pub(crate) fn lines(image: &ImageName, pointers: &Pointers, view: &FleetView) -> Vec<String> {
     let mut lines = pointer_lines(image, pointers);
     lines.extend([

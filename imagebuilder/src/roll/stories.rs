@@ -2,8 +2,8 @@
 
 mod faults;
 mod losses;
+mod rollbacks;
 mod versions;
-mod ways;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -129,7 +129,7 @@ impl Fixture {
         self.verb("rollback", &Self::request()).await
     }
 
-    /// The whole transcript, with what differs from run to run made the same.
+    /// The whole transcript, with varying parts replaced.
     fn transcript(&self, ended: &Ended) -> String {
         let mut lines = self.output.messages();
         if !ended.text.is_empty() {
@@ -145,7 +145,7 @@ impl Fixture {
             .map(|pointer| state.pointer(pointer).map(ToOwned::to_owned))
     }
 
-    /// Nothing but a finished roll to ami-2 on version 8, and no trace of a second attempt.
+    /// Exactly one finished roll to ami-2 on version 8, without a second attempt.
     fn assert_rolled(&self, what: &str) {
         let state = self.service.state();
         assert_eq!(state.on(8), 3, "{what}");
@@ -173,7 +173,7 @@ impl Fixture {
     }
 }
 
-/// Durations are the machine's.
+/// Durations depend on the machine.
 fn normal(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -316,7 +316,7 @@ async fn another_refresh_is_refused_waited_for_or_adopted() {
         busy: Busy::Wait,
         ..Fixture::request()
     };
-    // It went to the very image: nothing is left to do but to verify it.
+    // Its target was this image: it only has to be verified.
     assert_eq!(waiting.verb("roll", &wait).await.code, 0);
     waiting.assert_rolled("waited");
 
@@ -480,7 +480,7 @@ async fn rollback_after_the_end_rolls_to_the_version_before() {
     for recorded in [true, false] {
         let fixture = Fixture::new("");
         assert_eq!(fixture.roll().await.code, 0);
-        // What ran before may never have seen a gate: it has served, which is enough.
+        // The image before needs no gate verdict: it has served.
         for image in fixture.service.state().images.values_mut() {
             image.tags.clear();
         }

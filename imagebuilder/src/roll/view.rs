@@ -11,7 +11,7 @@ pub(crate) use crate::cloud::{
 };
 use crate::ids::{GroupName, ImageId, InstanceId};
 
-/// A group and all that bears on rolling it.
+/// A group, with everything that matters for rolling it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FleetView {
     /// The group's name.

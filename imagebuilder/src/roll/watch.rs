@@ -1,4 +1,4 @@
-//! Decides what to do about a refresh that is under way: its view and the time in, the next step out.
+//! Decides what to do about an active refresh: its view and the time in, the next step out.
 //!
 //! Pure: it makes no calls and does not wait. Its state machine is drawn in `docs/roll.md`.
 
@@ -17,7 +17,7 @@ pub(crate) enum Next {
     Poll(String),
     /// Run the smoke test: this percentage of the fleet is new.
     Test(u32),
-    /// Make the service stop, for this reason: back where it can, else cancelled.
+    /// Stop the refresh for this reason: rolled back where possible, else cancelled.
     Stop(Cause),
     /// The service is done: verify it, member by member.
     Verify,
@@ -27,10 +27,10 @@ pub(crate) enum Next {
     Detach,
 }
 
-/// Why we make the service stop.
+/// Why we stop a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// So many instances of the new version were lost, or could not be launched, by its own fault.
+    /// These instances of the new version were lost, or could not be launched, because of the image.
     Lost(Vec<Lost>),
     /// The smoke test failed, with its last line.
     SmokeTest(String),
@@ -54,7 +54,7 @@ pub(crate) enum Ending {
 pub(crate) struct Progress {
     /// The highest percentage at which the smoke test has passed.
     pub(crate) tested: u32,
-    /// Why the service was stop requested, once it was.
+    /// Why the service was requested to stop the refresh, once it was.
     pub(crate) stopped: Option<Cause>,
 }
 
@@ -104,7 +104,7 @@ pub(crate) fn watch(
     Next::Poll(waiting_for(refresh))
 }
 
-/// What a refresh on its way forward calls for, if anything.
+/// The next step of a refresh to a new release, if one is due.
 fn forward(seen: &Seen<'_>, settings: &Settings, progress: &Progress) -> Option<Next> {
     let refresh = seen.refresh;
     if let Some(most) = settings.max_failed_launches.of(seen.desired) {
@@ -142,7 +142,7 @@ pub(crate) fn waiting_for(refresh: &Refresh) -> String {
     line
 }
 
-/// The exit code for an ending, in the light of why we stopped it, if we did.
+/// The exit code of an ending, given why we stopped it, if we did.
 ///
 /// A failed rollback outweighs its cause: that fleet needs an operator now.
 pub(crate) fn exit(ending: Ending, stopped: Option<&Cause>) -> Exit {

@@ -1,7 +1,7 @@
-//! Row B5: every row of the table of permissions is denied in turn, for every command that needs it, over the wire.
+//! Row B5: every row of the table of permissions is denied in turn, for every command that needs it, over HTTP.
 //!
 //! The verbs of `roll` are in `roll_stories.rs`, which has a group to roll. Every service's denial is the rehearsal's dial
-//! `deny.<service>:<Action>`; there is no row that it cannot deny.
+//! `deny.<service>:<Action>`, which covers every row.
 
 use std::collections::BTreeSet;
 
@@ -71,7 +71,7 @@ fn tagged(kind: ResourceType) -> TagSpecification {
         .build()
 }
 
-/// A configuration with everything that needs a permission of its own, and a key in KMS.
+/// A configuration with every feature that needs permissions of its own, and a key in KMS.
 async fn with_everything(fixture: &Fixture) -> String {
     let iam = aws_sdk_iam::Client::new(&fixture.config);
     let role = iam.create_role().role_name("shop");
@@ -182,7 +182,7 @@ async fn reaping(fixture: &Fixture) {
     assert!(rest.status.success(), "{}", text(&rest));
 }
 
-/// Refused by a preflight, or at what is read to know whether there is anything to do.
+/// Refused by a preflight, or at a read that decides whether there is anything to do.
 fn found(arguments: &[&str], action: &Action, output: &std::process::Output) {
     let (name, printed) = (action.name, text(output));
     let first = match name {

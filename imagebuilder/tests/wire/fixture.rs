@@ -1,4 +1,4 @@
-//! A rehearsal cloud with a project folder in it, and what is done there.
+//! A rehearsal cloud with a project folder, and the operations of the tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use contract::names::registry_parameter;
 use tokio::process::Command;
 
-/// How long anything here may take: Packer's polls are seconds, machines are busy. Only a broken test meets it.
+/// How long anything here may take: Packer polls every few seconds, and machines are busy. Only a failing test reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 /// How often conditions are polled.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -37,12 +37,12 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
     }
 }
 
-/// A rehearsal cloud's process; it ends with this value.
+/// A rehearsal cloud's process; it is stopped when dropped.
 pub(crate) struct Daemon(std::process::Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -130,7 +130,7 @@ impl Fixture {
         fixture
     }
 
-    /// What a program in this cloud is given.
+    /// The environment of a program in this cloud.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         self.environment.clone()
     }
@@ -227,7 +227,7 @@ impl Fixture {
             .unwrap();
     }
 
-    /// Instances a filter finds that are not on their way out, with their images.
+    /// Instances that match a filter and are not terminating, with their images.
     pub(crate) async fn instances(&self, filter: &str, value: &str) -> BTreeSet<(String, String)> {
         let filter = aws_sdk_ec2::types::Filter::builder()
             .name(filter)
@@ -336,7 +336,7 @@ impl Fixture {
         all
     }
 
-    /// The census without a completely published image, whose id is given.
+    /// The same without a completely published image, whose id is given.
     pub(crate) async fn census_but(&self, image: &str) -> BTreeSet<String> {
         let mut all = self.census().await;
         let answer = self
@@ -368,7 +368,7 @@ impl Fixture {
         runs
     }
 
-    /// Kills a bake. A child that it was just starting has its locks until it is its own program, and would be taken for
+    /// Kills a bake. A child that it was just starting has its locks until its exec, and would be mistaken for
     /// the bake itself.
     pub(crate) async fn kill(&self, bake: &mut tokio::process::Child) {
         bake.start_kill().unwrap();

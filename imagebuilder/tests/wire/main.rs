@@ -1,4 +1,4 @@
-//! Whole bakes by real Packer over the real wire, against the rehearsal cloud with puppets for instances.
+//! Whole bakes by real Packer over HTTP, against the rehearsal cloud with puppets for instances.
 //!
 //! Puppets have no SSH, so the template is the built-in one with `communicator = "none"`; everything else is as it is
 //! for a user. The test plays the agent: it writes the registry record that a booted instance would write.
@@ -82,7 +82,7 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
     assert_eq!(fixture.census_but(&image).await, BTreeSet::new());
 }
 
-/// Rows B1 and B4: what a provisioner prints is nothing but text.
+/// Rows B1 and B4: a provisioner's output is only text.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
     let fixture = Fixture::up().await;
@@ -481,7 +481,7 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
     assert_eq!(fixture.census().await, BTreeSet::new());
 }
 
-/// Row B5: what the gate's instance would be launched with.
+/// Row B5: the launch of the gate's instance.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
     let fixture = Fixture::up().await;

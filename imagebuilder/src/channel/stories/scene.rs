@@ -1,4 +1,4 @@
-//! An operator's folder, a repository, and a process that can be cut at a write. Test code only.
+//! An operator's folder, a repository, and a process that can be killed at a write. Test code only.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::output::Output;
 /// When every story begins.
 const BEGIN: &str = "2026-11-21T08:00:00Z";
 
-/// Where the process is cut.
+/// When the process is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// The write was asked for and did not happen.
+    /// Before the write.
     Before,
     /// The write happened and its answer was lost.
     After,
@@ -194,7 +194,7 @@ impl Scene {
         self
     }
 
-    /// What an instance that was given the first root sees, with every target at hand and whole.
+    /// The view of an instance that was given the first root, with every target available and complete.
     pub(super) async fn reader(&self) -> anyhow::Result<Verified> {
         let known = self
             .first

@@ -53,7 +53,7 @@ pub(super) fn incomplete(operation: &str, missing: &str) -> CloudError {
 }
 
 /// The kinds by EC2's, SSM's and Auto Scaling's codes. The message is read only where one code has two causes:
-/// the services of signature version 4 answer a wrong clock like a wrong key.
+/// services with signature version 4 answer a wrong clock with the same code as a wrong key.
 fn kind(code: &str, message: &str) -> Kind {
     let skewed = ["Signature expired", "Signature not yet current"];
     match code {

@@ -129,7 +129,7 @@ fn member(answer: &sdk::Instance) -> Option<GroupMember> {
 }
 
 fn group(name: &GroupName, answer: &sdk::AutoScalingGroup) -> Option<Group> {
-    // `EBS` is the other type there is, and no balancer's.
+    // The only other type is `EBS`, which is not of a load balancer.
     let elb = |kind: &str| {
         kind.split(',')
             .any(|one| matches!(one.trim(), "ELB" | "VPC_LATTICE"))

@@ -12,7 +12,7 @@ use crate::ids::{AccountId, ImageId, InstanceId, SnapshotId, VolumeId};
 
 pub(super) struct Ec2Images(pub(super) aws_sdk_ec2::Client);
 
-/// Every item of a call's pages as the view of it that a function gives; what it gives none of is left out.
+/// All items of a paginated call, converted by a function; those it returns `None` for are omitted.
 macro_rules! every {
     ($call:expr, $operation:literal, $view:expr) => {{
         let mut pages = $call.into_paginator().items().send();
@@ -30,7 +30,7 @@ pub(super) fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
 
-/// What EC2 gives for the volume of a snapshot that was copied or imported.
+/// The volume id that EC2 shows for a snapshot that was copied or imported.
 const NO_VOLUME: &str = "vol-ffffffff";
 
 /// A filter on a tag; with no value, on its key.
@@ -249,7 +249,7 @@ impl Images for Ec2Images {
     }
 }
 
-/// Removing what is not there has succeeded.
+/// Removing a resource that does not exist counts as success.
 pub(super) fn ignore_not_found(answer: Result<(), CloudError>) -> Answer<()> {
     match answer {
         Err(error) if error.kind != Kind::NotFound => Err(error),

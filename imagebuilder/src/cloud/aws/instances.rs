@@ -253,7 +253,7 @@ impl Instances for Ec2Instances {
             .await
             .map_err(failed(operation.as_str()))
         {
-            // Of an instance on Xen, such as a t2, EC2 keeps only what it printed at its last start or stop.
+            // For an instance on Xen, such as a t2, EC2 has only the output at its last start or stop.
             Err(error) if error.code() == "UnsupportedOperation" => {
                 call().send().await.map_err(failed(operation.as_str()))?
             }
@@ -530,7 +530,7 @@ impl Instances for Ec2Instances {
         const PROBE: &str = "imagebuilder-preflight";
         // A well-formed key that belongs to no one: EC2 may validate it before it checks permissions.
         const PROBE_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA imagebuilder-preflight";
-        // Ids of nothing.
+        // Ids that do not exist.
         const INSTANCE: &str = "i-00000000000000000";
         const IMAGE: &str = "ami-00000000000000000";
         const GROUP: &str = "sg-00000000000000000";

@@ -33,7 +33,7 @@ impl SigningKeys for Kms {
             .await
             .map_err(failed(operation.as_str()))?;
         // By the signing algorithms, not by the key spec, which not every KMS-compatible service reports. A curve that shares the
-        // algorithm's name with P-256 is found out by the key itself.
+        // algorithm's name with P-256 is detected from the key itself.
         let algorithm = [SigningAlgorithm::EcdsaP256, SigningAlgorithm::RsaPss]
             .into_iter()
             .find(|algorithm| answer.signing_algorithms().contains(&spec(*algorithm)));
@@ -42,7 +42,7 @@ impl SigningKeys for Kms {
                 Kind::Invalid,
                 operation,
                 "",
-                "it does not sign as a channel needs it: its spec has to be ECC_NIST_P256 or RSA_2048 to RSA_4096, its usage SIGN_VERIFY",
+                "its algorithm is not supported: its spec has to be ECC_NIST_P256 or RSA_2048 to RSA_4096, its usage SIGN_VERIFY",
             ));
         };
         let Some(der) = answer.public_key() else {

@@ -77,7 +77,7 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
         .connect_timeout(IMDS_TIMEOUT)
         .read_timeout(IMDS_TIMEOUT)
         .build();
-    // The environment wins over the file: it is how the same configuration is used in another region.
+    // The environment overrides the file, so that the same configuration can be used in another region.
     let region = aws_config::environment::EnvironmentVariableRegionProvider::new()
         .region()
         .await
@@ -183,7 +183,7 @@ fn clients(region: String, ec2_endpoint: Option<String>, config: &aws_config::Sd
     }
 }
 
-/// A cloud that answers nothing: tests put their own in the places they need.
+/// A cloud without a connection: tests replace the parts that they need.
 #[cfg(test)]
 pub(crate) fn disconnected() -> Cloud {
     static NOWHERE: std::sync::OnceLock<Cloud> = std::sync::OnceLock::new();

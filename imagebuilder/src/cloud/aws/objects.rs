@@ -15,7 +15,7 @@ use super::timeouts::{ATTEMPT_TIMEOUT, CONNECT_TIMEOUT};
 
 /// Credentials are renewed this long before they end, so that none ends during a request.
 const EARLY: Duration = Duration::from_secs(60);
-/// S3's own throttling is over within seconds.
+/// S3's throttling ends within seconds.
 const RETRIES: RetryConfig = RetryConfig {
     max_retries: 6,
     retry_timeout: Duration::from_secs(60),
@@ -26,7 +26,7 @@ const RETRIES: RetryConfig = RetryConfig {
     },
 };
 
-/// Picks the TLS implementation, once a process.
+/// Selects the TLS implementation, once per process.
 fn choose_tls() {
     static CHOSEN: Once = Once::new();
     CHOSEN.call_once(|| {

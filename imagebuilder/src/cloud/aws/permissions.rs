@@ -1,4 +1,4 @@
-//! IAM, which is one for all regions, and CloudWatch's alarms.
+//! IAM, which is global, and CloudWatch's alarms.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::cloud::{Alarms, Answer, InstanceProfile, Kind, Permissions, Simulated
 
 pub(super) struct Iam(pub(super) aws_sdk_iam::Client);
 
-/// The decision of one resource, with what it lacked to decide.
+/// The decision for one resource, with the missing condition keys.
 fn decided(decision: &PolicyEvaluationDecisionType, missing: &[String]) -> Simulated {
     match decision {
         PolicyEvaluationDecisionType::Allowed => Simulated::Allowed,
@@ -21,7 +21,7 @@ fn decided(decision: &PolicyEvaluationDecisionType, missing: &[String]) -> Simul
     }
 }
 
-/// The decision of all of them: the worst.
+/// The decision for all of them: the worst one.
 fn worst(of: impl Iterator<Item = Simulated>) -> Option<Simulated> {
     of.max_by_key(|one| match one {
         Simulated::Allowed => 0,

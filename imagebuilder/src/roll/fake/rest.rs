@@ -1,4 +1,4 @@
-//! The fake service as far as rolling touches it beside the fleet: parameters, images, instances.
+//! The parts of the fake service that a roll uses beside the fleet: parameters, images, instances.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn elsewhere(version: &u64) -> Instance {
     }
 }
 
-/// A call that rolling has no business making.
+/// A call that a roll must not make.
 fn foreign<T>(name: &'static str) -> Answer<T> {
     panic!("rolling called {name}")
 }
@@ -233,7 +233,7 @@ impl Instances for Service {
     }
 }
 
-/// What a preflight asks is not counted among the calls: none of it changes anything.
+/// The calls of a preflight are not counted: none of them changes anything.
 #[async_trait]
 impl Permissions for Service {
     async fn role(&self, _name: &str) -> Answer<Option<String>> {

@@ -1,4 +1,4 @@
-//! What goes wrong on the way: faults of the service, changes by others, detaching, and being killed.
+//! Interruptions of a roll: faults of the service, changes by others, detaching, and being killed.
 
 use super::*;
 use crate::cloud::{CloudError, Kind};
@@ -38,7 +38,7 @@ async fn a_lost_answer_of_start_is_found_and_not_asked_twice() {
         assert_eq!(fixture.roll().await.code, 0);
         fixture.assert_rolled("lost");
     }
-    // The SDK asked again by itself: the second answer is the fault of a second refresh.
+    // The SDK repeated the call: the second answer is the fault of a second refresh.
     let fixture = Fixture::new("");
     fixture.service.fault(
         "start_refresh",
@@ -227,7 +227,7 @@ async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
 
     let fixture = Fixture::new("");
     let asked = async {
-        // As soon as the refresh has begun to turn.
+        // As soon as the rollback has begun.
         while fixture.service.state().refreshes.is_empty() {
             tokio::task::yield_now().await;
         }
@@ -255,7 +255,7 @@ async fn ctrl_c_detaches_from_a_refresh_and_stops_before_one() {
     );
 }
 
-/// Killed at every single call, before it was done and after: what the operator types next, `roll`
+/// Killed at every call, before it was done and after: the operator's next command, `roll`
 /// or `roll watch`, always ends with the fleet rolled once.
 #[tokio::test]
 async fn killed_at_any_call_the_next_command_finishes() {
@@ -313,7 +313,7 @@ async fn ctrl_c_works_while_a_call_hangs() {
     }
 }
 
-/// Row R12: what a roll will need is asked before its first change, and each denial is found or named.
+/// Row R12: the permissions of a roll are checked before its first change, and each denial is refused or named.
 #[tokio::test]
 async fn every_denied_action_is_found_before_the_first_change() {
     use crate::permissions::{Asked, Need, Verb, needed};
@@ -351,7 +351,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
     }
 }
 
-/// Row R12: what runs already, and what brings a fleet back, is warned by name before its first change and never refused.
+/// Row R12: verbs for an active refresh, and rollbacks, warn by name before their first change and are never refused.
 #[tokio::test]
 async fn verbs_that_continue_name_what_is_denied() {
     use crate::permissions::{Asked, Denial, Need, Resource, Verb, needed};
@@ -420,7 +420,7 @@ async fn verbs_that_continue_name_what_is_denied() {
     }
 }
 
-/// A smoke test that fails at the end starts a refresh, of a run that is known here.
+/// A smoke test that fails at the end starts a refresh, if the run was recorded here.
 #[tokio::test]
 async fn a_watch_checks_permissions_of_a_possible_rollback() {
     for (roll, may) in [("", false), ("smoke_test = [\"./test\"]", true)] {
@@ -470,7 +470,7 @@ async fn a_roll_that_adopts_names_what_is_denied() {
     );
 }
 
-/// The one call that a rollback begins with: denied, nothing was changed.
+/// The first call of a rollback: when it is denied, nothing was changed.
 #[tokio::test]
 async fn a_rollback_that_is_denied_is_refused_by_name() {
     let fixture = Fixture::new("");

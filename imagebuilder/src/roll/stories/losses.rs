@@ -4,7 +4,7 @@ use super::*;
 use crate::cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
 use crate::roll::fake::State;
 
-/// One activity of now.
+/// An activity that begins now.
 fn happens(
     state: &mut State,
     description: &str,

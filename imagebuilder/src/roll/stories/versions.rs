@@ -1,4 +1,4 @@
-//! What becomes of the launch-template versions that rolls make.
+//! Which launch-template versions of rolls are deleted.
 
 use super::*;
 
@@ -33,7 +33,7 @@ async fn the_newest_versions_and_those_of_others_stay() {
     rolled(&fixture, 2..=8).await;
     assert_eq!(versions(&fixture), [6, 7, 12, 13, 14]);
     assert!(text(&fixture).contains("delete unused versions"));
-    // The rollback is still there.
+    // The version before still exists.
     let ended = fixture.rollback().await;
     assert_eq!(ended.code, 0, "{}", ended.text);
     let state = fixture.service.state();

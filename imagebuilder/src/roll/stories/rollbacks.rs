@@ -25,7 +25,7 @@ async fn cancelled() -> Fixture {
 
 #[tokio::test]
 async fn a_cancelled_roll_returns_to_the_saved_version() {
-    // With what runs recorded, and as from another machine; by the verb, and by naming the image.
+    // With and without the recorded runs; by `roll rollback`, and by naming the image.
     for recorded in [true, false] {
         for named in [true, false] {
             let fixture = cancelled().await;
@@ -44,7 +44,7 @@ async fn a_cancelled_roll_returns_to_the_saved_version() {
             assert_eq!(ended.code, 0, "{}", ended.text);
             let state = fixture.service.state();
             assert_eq!((state.on(7), state.saved()), (3, SavedVersion::Number(7)));
-            // `current` never left ami-1, so what was before it is known as it was.
+            // `current` stayed on ami-1, so `previous` is unchanged.
             assert_eq!(state.pointer("current"), Some("ami-1"));
             assert_eq!(state.pointer("previous"), Some("ami-0"));
             assert_eq!(state.template.latest, 8, "no version is made for it");
@@ -52,7 +52,7 @@ async fn a_cancelled_roll_returns_to_the_saved_version() {
     }
 }
 
-/// What runs recorded is lost: another machine.
+/// Removes the recorded runs, as on another machine.
 fn forget(runs: &Path) {
     for entry in std::fs::read_dir(runs).unwrap() {
         std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
@@ -128,7 +128,7 @@ async fn a_rollback_has_no_pauses_and_is_never_reversed() {
 
     let fixture = opened();
     assert_eq!(fixture.roll().await.code, 0);
-    // The bad release has raised it.
+    // The bad release has raised the alarm.
     fixture
         .service
         .state()
@@ -160,7 +160,7 @@ async fn a_rollback_has_no_pauses_and_is_never_reversed() {
 
 #[tokio::test]
 async fn a_rollback_that_is_not_verified_is_no_success() {
-    // Asked for.
+    // On request.
     let mut fixture = Fixture::new("");
     fixture.settings.watch_timeout = Some(Duration::ZERO);
     assert_eq!(fixture.roll().await.code, 15);
@@ -178,7 +178,7 @@ async fn a_rollback_that_is_not_verified_is_no_success() {
         "the reason is never empty: {}",
         ended.text
     );
-    // By itself.
+    // Automatic.
     let mut fixture = Fixture::new("");
     fixture.settings.verify_timeout = Some(Duration::from_millis(20));
     fixture
