@@ -9,6 +9,7 @@ use clap::Args;
 use crate::cancel::Cancel;
 use crate::cloud::Cloud;
 use crate::config::{Config, DEFAULT_FILE};
+use crate::exit::Failure;
 use crate::output::Output;
 
 /// The folder beside the configuration that contains the runs.
@@ -84,6 +85,9 @@ impl Context {
 
     /// Connects to the cloud the configuration and the SDK's standard places name.
     pub(crate) async fn cloud(&self, config: &Config) -> anyhow::Result<Cloud> {
-        crate::cloud::aws::connect(config.bake.region.as_deref()).await
+        let region = config.bake.region.as_deref();
+        Ok(crate::cloud::aws::connect(region)
+            .await
+            .map_err(Failure::from)?)
     }
 }

@@ -3,9 +3,9 @@
 //! Codes are interface: scripts branch on them, so a number never changes its meaning. This module prints nothing.
 
 use std::fmt;
-
-use crate::cloud::CloudError;
 use std::process::ExitCode;
+
+use crate::cloud::{CloudError, ConnectError};
 
 /// How a command ended, as the number its process exits with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,16 @@ impl Failure {
     pub(crate) fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
         self.source = Some(source.into());
         self
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let failure = Exit::Refused.error(error.message).hint(error.hint);
+        match error.cause {
+            Some(cause) => failure.because(cause),
+            None => failure,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use super::session::ChannelSession;
 use crate::cloud::{Cloud, aws};
 use crate::config::{KeySource, Repository};
+use crate::exit::Failure;
 use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
 
@@ -38,7 +39,10 @@ impl ChannelSession {
         }
         let cloud = match &self.cloud {
             Some(cloud) => cloud.clone(),
-            None => aws::account(self.region.as_deref()).await?.cloud(),
+            None => aws::account(self.region.as_deref())
+                .await
+                .map_err(Failure::from)?
+                .cloud(),
         };
         let subject = Subject {
             keys,

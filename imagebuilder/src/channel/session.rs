@@ -20,7 +20,7 @@ use super::verify::{self, Verified};
 use crate::cloud::Cloud;
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
 /// Whether the repository is to be changed.
@@ -104,7 +104,9 @@ impl ChannelSession {
                 })
             }
             Repository::Bucket { bucket, prefix } => {
-                let account = crate::cloud::aws::account(region.as_deref()).await?;
+                let account = crate::cloud::aws::account(region.as_deref())
+                    .await
+                    .map_err(Failure::from)?;
                 let objects = account.objects(bucket)?;
                 cloud = Some(account.cloud());
                 Box::new(Bucket::new(objects, bucket.clone(), prefix.clone()))
@@ -271,7 +273,9 @@ pub(crate) fn keyring(folder: PathBuf, region: Option<String>) -> Keyring {
         Box::new(move || {
             let region = region.clone();
             Box::pin(async move {
-                let account = crate::cloud::aws::account(region.as_deref()).await?;
+                let account = crate::cloud::aws::account(region.as_deref())
+                    .await
+                    .map_err(Failure::from)?;
                 Ok(account.signing_keys())
             })
         }),

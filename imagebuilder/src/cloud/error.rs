@@ -110,5 +110,27 @@ impl fmt::Display for CloudError {
 
 impl std::error::Error for CloudError {}
 
+/// Why there is no connection: no region, no credentials, or no answer from an endpoint.
+#[derive(Debug)]
+pub(crate) struct ConnectError {
+    /// What is missing.
+    pub(crate) message: String,
+    /// How to provide it.
+    pub(crate) hint: String,
+    /// The SDK's cause, where there is one.
+    pub(crate) cause: Option<anyhow::Error>,
+}
+
+impl ConnectError {
+    /// An error without a cause.
+    pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: hint.into(),
+            cause: None,
+        }
+    }
+}
+
 /// The result of every call.
 pub(crate) type Answer<T> = Result<T, CloudError>;

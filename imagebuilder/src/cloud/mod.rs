@@ -22,7 +22,7 @@ mod targets;
 mod templates;
 
 pub(crate) use self::clients::Cloud;
-pub(crate) use self::error::{Answer, CloudError, Kind};
+pub(crate) use self::error::{Answer, CloudError, ConnectError, Kind};
 pub(crate) use self::fleet::{
     Action, Activities, Activity, ActivityOutcome, Fleet, Group, GroupLaunches, GroupMember,
     HealthSource, Hook, HookMoment, IRREVERSIBLE, Lifecycle, MixedFeature, NO_ACTIVE_REFRESH,

@@ -27,8 +27,7 @@ use aws_sdk_ec2::config::ProvideCredentials as _;
 
 use self::error::with_causes;
 use self::timeouts::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, IMDS_TIMEOUT};
-use super::Cloud;
-use crate::exit::Exit;
+use super::{Cloud, ConnectError};
 
 /// An account and region, with credentials that were found; no service has been called yet.
 #[derive(Clone, Debug)]
@@ -59,7 +58,7 @@ impl Account {
 }
 
 /// Connects, refusing at once when there are no credentials or no region.
-pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
+pub(crate) async fn connect(region: Option<&str>) -> Result<Cloud, ConnectError> {
     let Account { region, config } = account(region).await?;
     let ec2_endpoint = std::env::var("AWS_ENDPOINT_URL_EC2")
         .ok()
@@ -71,7 +70,7 @@ pub(crate) async fn connect(region: Option<&str>) -> anyhow::Result<Cloud> {
 }
 
 /// Finds region and credentials in the SDK's standard places, refusing at once when there are none.
-pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
+pub(crate) async fn account(region: Option<&str>) -> Result<Account, ConnectError> {
     let imds = aws_config::imds::Client::builder()
         .max_attempts(1)
         .connect_timeout(IMDS_TIMEOUT)
@@ -104,10 +103,10 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
         .load()
         .await;
     let Some(region) = config.region().map(ToString::to_string) else {
-        return Err(Exit::Refused
-            .error("no AWS region is set")
-            .hint("set AWS_REGION, or `region` in [bake] of the configuration")
-            .into());
+        return Err(ConnectError::new(
+            "no AWS region is set",
+            "set AWS_REGION, or `region` in [bake] of the configuration",
+        ));
     };
     if let Some(provider) = config.credentials_provider()
         && let Err(error) = provider.provide_credentials().await
@@ -118,26 +117,27 @@ pub(crate) async fn account(region: Option<&str>) -> anyhow::Result<Account> {
             ),
             Err(_) => "for a real account: `aws login`, or set AWS_PROFILE".to_owned(),
         };
-        return Err(Exit::Refused
-            .error("no AWS credentials were found")
-            .because(anyhow::anyhow!("{}", with_causes(&error)))
-            .hint(format!(
-                "{real}\nfor the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`"
-            ))
-            .into());
+        return Err(ConnectError {
+            cause: Some(anyhow::anyhow!("{}", with_causes(&error))),
+            ..ConnectError::new(
+                "no AWS credentials were found",
+                format!("{real}\nfor the rehearsal cloud: `rehearsal exec DIR -- imagebuilder …`"),
+            )
+        });
     }
     Ok(Account { region, config })
 }
 
 /// Refuses at once an endpoint where nothing listens: the SDK's retries would take a minute to fail.
-async fn answers(endpoint: &str) -> anyhow::Result<()> {
+async fn answers(endpoint: &str) -> Result<(), ConnectError> {
     let refuse = |why: String| {
-        Exit::Refused.error(format!("nothing answers at the endpoint {endpoint}: {why}")).hint(
+        ConnectError::new(
+            format!("nothing answers at the endpoint {endpoint}: {why}"),
             "AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_EC2 names it: start what should answer there, or unset it to use AWS itself",
         )
     };
     let Some((scheme, rest)) = endpoint.split_once("://") else {
-        return Err(refuse("it is not a URL".to_owned()).into());
+        return Err(refuse("it is not a URL".to_owned()));
     };
     let authority = rest.split('/').next().unwrap_or_default();
     let has_port = authority
@@ -150,12 +150,11 @@ async fn answers(endpoint: &str) -> anyhow::Result<()> {
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect(&address)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(refuse(error.to_string()).into()),
+        Ok(Err(error)) => Err(refuse(error.to_string())),
         Err(_) => Err(refuse(format!(
             "no connection within {} s",
             CONNECT_TIMEOUT.as_secs()
-        ))
-        .into()),
+        ))),
     }
 }
 
