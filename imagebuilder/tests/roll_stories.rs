@@ -836,7 +836,7 @@ fn assert_named(action: Denied, printed: &str) {
     let optional = action.need == Need::Optional;
     let ways = [
         ("may not call ", !optional),
-        ("may not launch for you: ", !optional),
+        ("may not launch from the group's template: ", !optional),
         ("denied and not required: ", optional),
     ];
     let named = printed.lines().any(|line| {

@@ -317,7 +317,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
                     assert!(optional || silent && by_iam_alone, "{name} was not found");
                     let messages = scene.output.messages();
                     let named = messages.iter().any(|line| {
-                        (line.contains("not checked: ") || line.contains("done without: "))
+                        (line.contains("not checked: ") || line.contains("not required: "))
                             && line.contains(name)
                     });
                     assert!(named, "{name}: {messages:#?}");

@@ -52,7 +52,7 @@ fn every_refusal_has_its_place_and_its_hint() {
         ("[services.orders]\n", "missing field `health_url`"),
         (
             "[services.orders]\nhealth_url = \"https://x/gtg\"\n",
-            "[services.orders] health_url `https://x/gtg` is not an address the agent can ask",
+            "[services.orders] health_url `https://x/gtg` is not a URL that the agent can request",
         ),
         (
             "gate = { passes = 0 }\n",

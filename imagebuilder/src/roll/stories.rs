@@ -514,7 +514,7 @@ async fn rollback_without_a_known_version_is_refused() {
     assert!(
         ended
             .text
-            .contains("nothing is known of what group shop ran before"),
+            .contains("it is unknown what group shop ran before"),
         "{}",
         ended.text
     );

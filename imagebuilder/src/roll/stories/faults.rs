@@ -335,7 +335,7 @@ async fn every_denied_action_is_found_before_the_first_change() {
                 assert!(optional || silent && by_iam_alone, "{name} was not found");
                 let messages = fixture.output.messages();
                 let named = messages.iter().any(|line| {
-                    (line.contains("not checked: ") || line.contains("done without: "))
+                    (line.contains("not checked: ") || line.contains("not required: "))
                         && line.contains(name)
                 });
                 assert!(named, "{name}: {messages:#?}");
@@ -404,7 +404,7 @@ async fn verbs_that_continue_name_what_is_denied() {
                 || action.resource == Resource::Ec2("instance") && action.asked != Asked::Launch;
             let kind = match (silent && by_iam_alone, action.need) {
                 (true, _) => "not checked: ",
-                (false, Need::Optional) => "done without: ",
+                (false, Need::Optional) => "not required: ",
                 (false, _) => " ",
             };
             let named = messages

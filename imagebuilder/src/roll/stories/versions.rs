@@ -95,7 +95,7 @@ async fn what_cannot_be_deleted_changes_no_outcome_and_is_tried_again() {
         .service
         .fault("delete_version", Fault::Refused(denied));
     rolled(&fixture, 4..=4).await;
-    assert!(text(&fixture).contains("template versions that are not used any more stay"));
+    assert!(text(&fixture).contains("unused template versions are not deleted"));
     assert_eq!(versions(&fixture), [6, 7, 8, 9, 10]);
     rolled(&fixture, 5..=5).await;
     assert_eq!(versions(&fixture), [6, 7, 10, 11]);
