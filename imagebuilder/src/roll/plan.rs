@@ -633,7 +633,7 @@ fn gate(
     )
 }
 
-/// How the fleet can be rolled back; refuses a roll without a rollback that no flag accepts.
+/// How the fleet can be rolled back; refuses an irreversible roll unless a flag accepts it.
 fn rollback(
     view: &FleetView,
     template: &TemplateUse,
