@@ -60,9 +60,20 @@ fn help_of_every_subcommand() {
         &["doctor"],
         &["render"],
         &["bake"],
+        &["roll"],
+        &["roll", "watch"],
+        &["roll", "rollback"],
+        &["status"],
         &["images"],
         &["reap"],
         &["channel"],
+        &["channel", "init"],
+        &["channel", "publish"],
+        &["channel", "promote"],
+        &["channel", "withdraw"],
+        &["channel", "refresh"],
+        &["channel", "rotate-root"],
+        &["channel", "show"],
     ] {
         let output = imagebuilder(folder.path())
             .args(verb)
@@ -71,7 +82,11 @@ fn help_of_every_subcommand() {
             .output()
             .unwrap();
         assert!(output.status.success());
-        let name = verb.first().map_or("help", |verb| verb).to_owned();
+        let name = if verb.is_empty() {
+            "help".to_owned()
+        } else {
+            verb.join("-")
+        };
         insta::assert_snapshot!(
             format!("help-{name}"),
             String::from_utf8_lossy(&output.stdout)
