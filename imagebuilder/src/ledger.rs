@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn packer_lives_as_long_as_its_lock_is_held() {
+    fn packer_is_running_while_its_lock_is_held() {
         let runs = tempfile::tempdir().unwrap();
         let ledger = begun(runs.path(), "r1");
         assert!(!ledger.packer_lives().unwrap());

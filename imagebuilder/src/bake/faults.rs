@@ -208,7 +208,7 @@ share = ["210987654321"]
 "#;
 
 #[tokio::test(start_paused = true)]
-async fn a_bake_leaves_one_published_image_and_a_second_one_changes_nothing() {
+async fn a_bake_leaves_one_image_and_a_second_changes_nothing() {
     let scene = Scene::new(Verdict::Fit);
     let first = scene.bake(Reuse::Allowed).await.unwrap();
     assert_eq!(scene.leftovers(), Vec::<String>::new());
@@ -274,7 +274,7 @@ async fn what_does_not_exist_is_refused_at_once_and_all_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bake_that_would_fail_at_its_gate_is_refused_and_a_good_one_passes() {
+async fn a_missing_gate_profile_is_refused_before_the_bake() {
     let mut scene = Scene::new(Verdict::Fit);
     let gate = "[bake.gate]\ninstance_profile = \"shop\"\nsecurity_groups = [\"sg-1\"]\n";
     scene.config = Config::parse(&format!("{CONFIG}{gate}"), "test.toml").unwrap();
@@ -422,7 +422,7 @@ async fn a_reap_names_what_is_denied_and_goes_on() {
 
 /// A kind of resource that a reap cannot list is reported, not taken as empty.
 #[tokio::test(start_paused = true)]
-async fn a_reap_that_cannot_list_everything_says_so_and_removes_the_rest() {
+async fn a_reap_reports_unlisted_kinds_and_removes_the_rest() {
     let scene = Scene::new(Verdict::Fit);
     {
         let mut aws = scene.fake.aws();
@@ -479,7 +479,7 @@ async fn a_builder_open_to_everybody_is_warned_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_gates_refusal_is_exit_4_with_the_agents_reason_and_leaves_nothing() {
+async fn a_gate_refusal_is_exit_4_with_the_agents_reason() {
     let scene = Scene::new(Verdict::Unfit);
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
     assert_eq!(Exit::of(&error), Exit::BakeFailed);
@@ -500,7 +500,7 @@ async fn a_silent_agent_is_refused_when_time_is_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_every_change_reap_leaves_nothing_or_a_published_image() {
+async fn after_a_kill_reap_leaves_nothing_or_a_published_image() {
     let mut kills = 0;
     for verdict in [Verdict::Fit, Verdict::Unfit] {
         for at in 1.. {

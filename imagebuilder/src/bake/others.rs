@@ -228,7 +228,7 @@ async fn an_artifact_that_is_not_the_runs_is_refused_and_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_made_of_a_builder_or_its_snapshots_stays_and_is_named() {
+async fn resources_others_made_from_a_builder_stay_and_are_named() {
     let mut scene = Scene::new(Verdict::Unfit);
     let taken = scene.script.visitors.insert(Default::default()).clone();
     let error = scene.bake(Reuse::Allowed).await.unwrap_err();
@@ -268,7 +268,7 @@ async fn volumes_and_network_interfaces_of_dead_runs_are_reaped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_ledger_keeps_nobody_from_being_reaped() {
+async fn an_unreadable_ledger_does_not_prevent_other_reaps() {
     let scene = Scene::new(Verdict::Fit);
     for at in [7, 9] {
         scene.fake.aws().fault = Some(Fault::KilledAfter(at));

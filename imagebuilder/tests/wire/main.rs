@@ -32,7 +32,7 @@ fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
+async fn a_bake_publishes_one_image_and_reuses_it_unchanged() {
     let fixture = Fixture::up().await;
     let output = fixture.bake("fit").await;
     assert!(output.status.success(), "{}", text(&output));
@@ -84,7 +84,7 @@ async fn a_bake_publishes_one_image_and_an_unchanged_one_takes_no_second() {
 
 /// Rows B1 and B4: a provisioner's output is only text.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bake_publishes_its_own_image_whatever_its_provisioners_print() {
+async fn a_bake_publishes_its_own_image_whatever_is_printed() {
     let fixture = Fixture::up().await;
     let (instance, image) = fixture.unrelated().await;
     let before = fixture.census().await;
@@ -286,7 +286,7 @@ async fn killed_at(fixture: &Fixture, mark: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_bake_of_the_same_image_is_refused_while_the_first_lives() {
+async fn a_second_bake_of_the_same_image_is_refused_meanwhile() {
     let fixture = Fixture::up().await;
     let mut first = fixture.imagebuilder(&["bake"]).spawn().unwrap();
     let mark = "\"step\": \"validate\"";
@@ -312,7 +312,7 @@ async fn a_second_bake_of_the_same_image_is_refused_while_the_first_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_while_publishing_reap_and_the_next_bake_finish_the_work() {
+async fn killed_while_publishing_the_next_bake_finishes_the_work() {
     let fixture = Fixture::up().await;
     for mark in [
         "\"step\": \"publish\"",
@@ -437,7 +437,7 @@ async fn a_builder_that_goes_down_ends_the_wait_for_ssh() {
 
 /// Row B10: the ledger cannot be written any more, as on a full disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_while_building_leaves_neither_packer_nor_resources() {
+async fn a_full_disk_while_building_leaves_nothing_behind() {
     let fixture = Fixture::up().await;
     by_ssh(&fixture);
     let bake = fixture.imagebuilder(&["bake"]).spawn().unwrap();
@@ -483,7 +483,7 @@ async fn a_builder_that_panics_ends_the_wait_for_ssh() {
 
 /// Row B5: the launch of the gate's instance.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gate_that_could_not_be_launched_is_refused_before_the_build() {
+async fn an_impossible_gate_launch_is_refused_before_the_build() {
     let fixture = Fixture::up().await;
     let gate = "\n[bake.gate]\ninstance_type = \"t4g.small\"\nsubnet = \"subnet-0123456789abcdef0\"\n\
                 security_groups = [\"sg-0123456789abcdef0\"]\n";
