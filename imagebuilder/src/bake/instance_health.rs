@@ -61,7 +61,7 @@ pub(super) async fn observe(
 /// the last thing on the console twice, for a machine may start itself again after one.
 pub(super) fn decide(before: &Observation, now: &Observation) -> Option<String> {
     let Some(instance) = &now.instance else {
-        return Some("it is gone".to_owned());
+        return Some("it does not exist any more".to_owned());
     };
     let state = match instance.state {
         InstanceState::Stopped => Some("it stopped"),
@@ -228,7 +228,7 @@ mod tests {
                 state(InstanceState::Terminated, ""),
                 Some("it was terminated"),
             ),
-            (Observation::default(), Some("it is gone")),
+            (Observation::default(), Some("it does not exist any more")),
             (console("Kernel panic? What kernel panic?"), None),
             (console(PANICKED), Some(panic)),
             (
