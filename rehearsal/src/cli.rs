@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use hyper::Method;
 
-use crate::cloud::REGION;
+use crate::account::REGION;
 use crate::guests::accelerator::Wanted;
 use crate::guests::{Kind, probe};
 use crate::{back_door, dials};
@@ -332,7 +332,7 @@ fn down(folder: &Path) -> anyhow::Result<()> {
     let runtime = runtime()?;
     runtime.block_on(control::ask(&note, Method::POST, "down", String::new()))?;
     let end = Instant::now() + DOWN_PATIENCE;
-    while daemon::is_up(folder)? {
+    while control::is_up(folder)? {
         if Instant::now() > end {
             bail!(
                 "the cloud did not end in {} s; its daemon is process {}",
@@ -349,7 +349,7 @@ impl Status {
     fn run(self) -> anyhow::Result<ExitCode> {
         let folder = &self.folder.folder;
         control::check_is_cloud(folder)?;
-        if !daemon::is_up(folder)? {
+        if !control::is_up(folder)? {
             // What a killed daemon left behind says nothing.
             if self.json {
                 say(r#"{"up":false}"#);

@@ -26,9 +26,7 @@
 //! What a handler cannot do at once (starting machines, copying disks) it only writes down as wanted;
 //! `machines.rs` makes it so.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,20 +44,8 @@ use crate::ssm;
 use crate::store::Store;
 use crate::table::{Changes, read};
 
-/// The one account.
-pub(crate) const ACCOUNT: &str = "123456789012";
-/// The one region.
-pub(crate) const REGION: &str = "us-east-1";
-
 /// Where releases before 0.2 kept the state.
 const OLD_STATE_FILE: &str = "state.json";
-
-/// What a handler knows of the request besides its parameters.
-#[derive(Clone, Debug)]
-pub(crate) struct RequestContext {
-    /// The cloud's time; the same for the whole request.
-    pub(crate) now: Timestamp,
-}
 
 /// Everything the cloud remembers.
 #[derive(Clone, Debug, Default)]
@@ -301,32 +287,11 @@ fn second_byte(folder: &Path) -> u8 {
     all.start() + folded % (all.end() - all.start() + 1)
 }
 
-/// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new. Only its owner
-/// may read it: it may hold what users gave their machines, and the back door's key.
-///
-/// # Errors
-/// When the file or its folder cannot be written.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let beside = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().with_context(|| format!("write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::RealClock;
+    use crate::request::RequestContext;
 
     fn put(state: &mut State, now: Timestamp, name: &str, value: &str) {
         let Region { ec2, ssm, .. } = &mut state.region;

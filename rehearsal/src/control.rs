@@ -4,6 +4,7 @@
 //! No AWS client ever asks for these paths. The key that opens them is in the cloud's folder, readable
 //! by its owner alone, so that neither a guest nor a page in a browser can turn a dial.
 
+use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustix::process::{Flock, FlockType};
 
-use crate::daemon;
 use crate::guests::accelerator::Accelerator;
 use crate::store;
 
@@ -43,6 +44,20 @@ pub(crate) struct DaemonNote {
 
 /// An answer waits for the disk at most, which a busy machine can keep waiting; a daemon that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether a daemon holds the folder. Only asks: who took the lock to find out would keep a daemon that is coming up
+/// just now from having it.
+///
+/// # Errors
+/// When the lock cannot be read.
+pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
+    let path = folder.join("lock");
+    let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
+    Ok(holder
+        .with_context(|| format!("ask who holds {}", path.display()))?
+        .is_some())
+}
 
 /// Refuses a folder in which no cloud was founded.
 ///
@@ -93,7 +108,7 @@ pub(crate) fn check_may_be_cloud(folder: &Path) -> anyhow::Result<()> {
 /// When it cannot be read.
 pub(crate) fn found_up(folder: &Path) -> anyhow::Result<Option<DaemonNote>> {
     // What a killed daemon left behind says nothing: the lock does.
-    if check_is_cloud(folder).is_err() || !daemon::is_up(folder)? {
+    if check_is_cloud(folder).is_err() || !is_up(folder)? {
         return Ok(None);
     }
     let path = folder.join(DAEMON_FILE);

@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-use rustix::process::{Flock, FlockType};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,11 +19,12 @@ use crate::back_door::BackDoor;
 use crate::balancer;
 use crate::balancer_source::BalancerSource;
 use crate::clock::RealClock;
-use crate::cloud::{Cloud, Region, write_durably};
+use crate::cloud::{Cloud, Region};
 use crate::control::{DAEMON_FILE, DaemonNote};
 use crate::disks;
 use crate::ec2;
 use crate::elb;
+use crate::files::write_durably;
 use crate::front::Front;
 use crate::guests::{self, Kind};
 use crate::loopback;
@@ -210,20 +210,6 @@ fn tick(cloud: &Cloud) -> anyhow::Result<()> {
         };
         autoscaling::tick(&mut state.autoscaling, &mut world, now);
     })
-}
-
-/// Whether a daemon holds the folder. Only asks: who took the lock to find out would keep a daemon that is coming up
-/// just now from having it.
-///
-/// # Errors
-/// When the lock cannot be read.
-pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
-    let path = folder.join("lock");
-    let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-    let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
-    Ok(holder
-        .with_context(|| format!("ask who holds {}", path.display()))?
-        .is_some())
 }
 
 /// Takes the folder for this daemon alone. The lock ends with the process, however it ends: it is the process's and no

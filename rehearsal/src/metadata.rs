@@ -6,8 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::account::{ACCOUNT, REGION};
 use crate::autoscaling;
-use crate::cloud::{ACCOUNT, Cloud, REGION};
+use crate::cloud::Cloud;
 use crate::ec2::instances::Instance;
 use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
 

@@ -4,7 +4,8 @@
 //! a call also fails when an action that it needs besides its own is denied, as with IAM (tags at creation, a role to
 //! pass, a group's launch template).
 
-use crate::cloud::{ACCOUNT, Region};
+use crate::account::ACCOUNT;
+use crate::cloud::Region;
 use crate::dials::Dials;
 use crate::ec2;
 use crate::wire::error::Protocol;

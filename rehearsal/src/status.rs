@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::account::REGION;
 use crate::autoscaling;
 use crate::autoscaling::groups::Group as ScalingGroup;
-use crate::cloud::{REGION, State};
+use crate::cloud::State;
 use crate::control::DaemonNote;
 use crate::dials::Dial;
 use crate::guests::MachineRoom;

@@ -1,7 +1,8 @@
 //! STS, as far as tools ask who they are. There are no roles and no sessions.
 
-use crate::cloud::{ACCOUNT, RequestContext};
+use crate::account::ACCOUNT;
 use crate::permissions::caller;
+use crate::request::RequestContext;
 use crate::wire::Xml;
 
 /// GetCallerIdentity: every caller is the account's one user.

@@ -7,12 +7,13 @@ use jiff::Timestamp;
 use crate::autoscaling::world::{
     AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
 };
-use crate::cloud::{Region, RequestContext};
+use crate::cloud::Region;
 use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
 use crate::elb::Estate as _;
 use crate::launch_error::Attempt;
+use crate::request::RequestContext;
 use crate::ssm;
 use crate::wire::{ApiError, Params, ids};
 

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use super::State;
 use super::disks::{Snapshot, SnapshotState, Source};
-use super::images::{Image, ImageState, add};
-use super::{State, encryption, run, tags};
-use crate::cloud::{ACCOUNT, REGION, RequestContext};
+use super::encryption;
+use super::image_lifecycle::add;
+use super::images::{Image, ImageState};
+use super::tags;
+use super::tokens;
+use crate::account::{ACCOUNT, REGION};
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
 /// CopyImage within the region, encrypted or not: a copy has snapshots of its own.
@@ -17,7 +22,7 @@ pub(crate) fn copy(
     let token = params
         .text("ClientToken")
         .map(|token| format!("CopyImage {token}"));
-    let asked = run::asked(params);
+    let asked = tokens::asked(params);
     if let Some(token) = &token
         && let Some(spent) = state.tokens.get(token)
     {
@@ -114,7 +119,7 @@ pub(crate) fn copy(
         ..source
     };
     if let Some(token) = token {
-        let spent = run::Spent::new(asked, vec![image.id.clone()]);
+        let spent = tokens::Spent::new(asked, vec![image.id.clone()]);
         state.tokens.insert(token, spent);
     }
     Ok(add(state, image, image_tags))

@@ -4,7 +4,7 @@
 //! unless the caller names another; a request to the contrary is refused or ignored where EC2 ignores it. Whether
 //! something is encrypted is whether it has a key: the two cannot differ.
 
-use crate::cloud::{ACCOUNT, REGION};
+use crate::account::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params};
 
 /// The id of the account's key `alias/aws/ebs`, which EC2 uses when the caller names none.

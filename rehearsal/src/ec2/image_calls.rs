@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 
 use super::State;
-use super::disks::{self, Sharing};
+use super::disk_calls::{self, Sharing};
 use super::images::{self, Image, ImageState, Mapping, not_found};
 use super::select::{CallSpec, Describe, maybe, one};
 use super::tags;
-use crate::cloud::{ACCOUNT, REGION};
+use crate::account::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml, iso};
 
 pub(super) const TAKES: CallSpec = CallSpec {
@@ -66,7 +66,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         let owned = owners.is_empty()
             || owners
                 .iter()
-                .any(|owner| disks::is_owner(owner, &image.owner));
+                .any(|owner| disk_calls::is_owner(owner, &image.owner));
         let executable = users.is_empty()
             || users.iter().any(|user| match *user {
                 "self" => image.owner == ACCOUNT || image.shared.contains(ACCOUNT),
@@ -215,7 +215,7 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
     };
     match attribute {
         "description" => value(&mut xml, "description", Some(image.description.clone())),
-        "launchPermission" => disks::write_shared(&mut xml, "launchPermission", &image.shared),
+        "launchPermission" => disk_calls::write_shared(&mut xml, "launchPermission", &image.shared),
         "blockDeviceMapping" => write_mappings(&mut xml, &image.mappings),
         "bootMode" => value(&mut xml, "bootMode", image.boot_mode.clone()),
         "imdsSupport" => value(&mut xml, "imdsSupport", image.imds.clone()),

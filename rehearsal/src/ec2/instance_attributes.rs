@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::State;
 use super::cpu::Credits;
-use super::instance_steps::wanted;
+use super::instance_lifecycle::wanted;
 use super::instance_types;
 use super::instance_views::{write_devices, write_groups, write_metadata};
 use super::instances::{OnShutdown, Phase};

@@ -2,7 +2,7 @@
 
 use super::network::ZONES;
 use super::select::{CallSpec, Filters, Page, one};
-use crate::cloud::REGION;
+use crate::account::REGION;
 use crate::wire::{ApiError, Params, Xml};
 
 /// An instance type.

@@ -10,11 +10,11 @@ use super::State;
 use super::boot_mode;
 use super::instance_types;
 use super::instances::{Instance, Phase, Reason, check_id, not_found};
-use super::interfaces;
+use super::interface_calls;
 use super::network::zone_id;
 use super::select::{CallSpec, Describe, absent, maybe, one};
 use super::tags;
-use crate::cloud::ACCOUNT;
+use crate::account::ACCOUNT;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
@@ -324,7 +324,7 @@ fn field(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> 
         "state-reason-code" => maybe(instance.reason.as_ref().map(|reason| &reason.code)),
         name => {
             let of_interface = name.strip_prefix("network-interface.")?;
-            interfaces::field_of(state, instance, of_interface)
+            interface_calls::field_of(state, instance, of_interface)
         }
     }
 }
@@ -426,7 +426,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance) {
         .text("clientToken", instance.token.as_deref().unwrap_or_default());
     tags::write(x, state.tags.get(&instance.id));
     x.text("hypervisor", "xen");
-    interfaces::write_of(x, state, instance);
+    interface_calls::write_of(x, state, instance);
     x.text("ebsOptimized", instance.ebs_optimized)
         .text("enaSupport", instance.ena)
         .maybe("sriovNetSupport", instance.sriov.as_ref());

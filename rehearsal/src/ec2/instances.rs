@@ -3,22 +3,17 @@
 //! The moves that take a machine (starting it, waiting until it is off) are made by `machines.rs`,
 //! which reads the [`Phase`] as what is wanted.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::State;
 use super::cpu::Credits;
 use super::interfaces;
 use super::select::absent;
 use super::spot::SpotRequest;
 use crate::guests::Failure;
 use crate::wire::ApiError;
-
-/// How long EC2 still shows a terminated instance.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 /// An instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,84 +270,6 @@ impl Instance {
         self.phase = phase;
         self.reason = reason;
         self.since = now;
-    }
-}
-
-impl State {
-    /// The instance of that id.
-    ///
-    /// # Errors
-    /// `InvalidInstanceID.NotFound`, `InvalidInstanceID.Malformed`.
-    pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
-        check_id(id)?;
-        self.instances.get(id).ok_or_else(|| not_found(&[id]))
-    }
-
-    /// Begins to terminate an instance; asking twice is fine.
-    pub(crate) fn terminate(&mut self, id: &str, now: Timestamp) {
-        self.shut_down(id, Reason::user(), now);
-    }
-
-    /// Terminates an instance as Spot does when it needs the capacity.
-    pub(crate) fn reclaim(&mut self, id: &str, now: Timestamp) {
-        self.shut_down(id, Reason::spot(), now);
-    }
-
-    fn shut_down(&mut self, id: &str, why: Reason, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(id)
-            && !matches!(instance.phase, Phase::Terminated | Phase::ShuttingDown)
-        {
-            instance.reboots = false;
-            instance.enter(Phase::ShuttingDown, Some(why), now);
-        }
-    }
-
-    /// Its machine is gone for good: so are the volumes that go with it.
-    pub(crate) fn bury(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
-        let Some(instance) = self.instances.get_mut(id) else {
-            return;
-        };
-        let reason = reason.or(instance.reason.take());
-        instance.enter(Phase::Terminated, reason, now);
-        let (mut gone, mut left) = (Vec::new(), Vec::new());
-        for (volume, attachment) in self.volumes_of(id) {
-            if attachment.delete_on_termination {
-                &mut gone
-            } else {
-                &mut left
-            }
-            .push(volume.id.clone());
-        }
-        for volume in gone {
-            self.drop_volume(&volume);
-        }
-        for volume in left {
-            self.volumes.detach(&volume);
-        }
-        self.release_interface(id);
-    }
-}
-
-/// Forgets what EC2 forgets after a while.
-pub(crate) fn tick(state: &mut State, now: Timestamp) {
-    let forgotten: BTreeSet<String> = state
-        .instances
-        .values()
-        .filter(|instance| !instance.is_alive() && now.duration_since(instance.since) > REMEMBERED)
-        .map(|instance| instance.id.clone())
-        .collect();
-    for id in &forgotten {
-        let instance = state.instances.remove(id);
-        if let Some(request) = instance.and_then(|instance| instance.spot) {
-            state.tags.remove(&request.id);
-        }
-        state.tags.remove(id);
-        state.discarded.insert(id.clone(), ());
-    }
-    if !forgotten.is_empty() {
-        state
-            .tokens
-            .remove_where(|_, spent| spent.made.iter().all(|id| forgotten.contains(id)));
     }
 }
 

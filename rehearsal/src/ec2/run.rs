@@ -1,11 +1,8 @@
 //! RunInstances: from what was asked, over launch template and image, to instances and their volumes.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use super::State;
 use super::cpu::{self, Credits};
@@ -19,7 +16,8 @@ use super::interfaces;
 use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
-use crate::cloud::RequestContext;
+use super::tokens::{Spent, asked};
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
 /// What is launched when no instance type is named.
@@ -31,44 +29,6 @@ const USER_DATA_LIMIT: usize = 16 * 1024;
 const MOST_AT_ONCE: i64 = 50;
 /// An empty volume's size when nobody said, GiB.
 const EMPTY_SIZE: u32 = 8;
-
-/// A ClientToken that was used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spent {
-    /// What was asked with it.
-    asked: BTreeMap<String, String>,
-    /// The ids of what it made: instances, or an image.
-    pub(crate) made: Vec<String>,
-}
-
-impl Spent {
-    /// A token that made `made` when it was used with `asked`.
-    pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
-        Self { asked, made }
-    }
-
-    /// What a repeated request gets.
-    ///
-    /// # Errors
-    /// `IdempotentParameterMismatch` when it asks for something else.
-    pub(crate) fn repeat(&self, asked: &BTreeMap<String, String>) -> Result<&[String], ApiError> {
-        if self.asked == *asked {
-            return Ok(&self.made);
-        }
-        Err(ApiError::new(
-            "IdempotentParameterMismatch",
-            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
-        ))
-    }
-}
-
-/// All parameters of a request, to compare it with one that repeats it.
-pub(crate) fn asked(params: &Params) -> BTreeMap<String, String> {
-    params
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
 
 /// RunInstances.
 pub(crate) fn run(

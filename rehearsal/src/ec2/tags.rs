@@ -2,15 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::State;
-use super::select::{CallSpec, Filters, Page, one};
 use crate::wire::{ApiError, Params, Xml};
 
 /// A resource's tags.
 pub(crate) type Tags = BTreeMap<String, String>;
-
-/// AWS's limit.
-const MOST_TAGS: usize = 50;
 
 /// Resource kinds by the prefix of their ids, most used first.
 const KINDS: [(&str, &str); 14] = [
@@ -119,104 +114,9 @@ pub(crate) fn write_all(xml: &mut Xml, tags: Option<&Tags>) {
     );
 }
 
-/// CreateTags.
-pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let ids = resources(state, params)?;
-    let tags = read(params)?;
-    if tags.is_empty() {
-        return Err(ApiError::missing("Tag"));
-    }
-    for id in &ids {
-        let mut all = state.tags.get(id).cloned().unwrap_or_default();
-        all.extend(tags.clone());
-        if all.keys().filter(|key| !key.starts_with("aws:")).count() > MOST_TAGS {
-            return Err(ApiError::new(
-                "TagLimitExceeded",
-                format!("{id} would have more than {MOST_TAGS} tags"),
-            ));
-        }
-    }
-    for id in ids {
-        state.tags.update(id, |all| all.extend(tags.clone()));
-    }
-    Ok(done())
-}
-
-/// DeleteTags: with a value only when it is that value, without any tags all of them.
-pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
-    let ids = resources(state, params)?;
-    let which = params.structs("Tag");
-    for id in ids {
-        let Some(tags) = state.tags.get_mut(&id) else {
-            continue;
-        };
-        if which.is_empty() {
-            tags.retain(|key, _| key.starts_with("aws:"));
-        }
-        for tag in &which {
-            let key = tag.required("Key")?;
-            if tag
-                .text("Value")
-                .is_none_or(|value| tags.get(key).is_some_and(|has| has == value))
-            {
-                tags.remove(key);
-            }
-        }
-    }
-    Ok(done())
-}
-
-pub(super) const TAKES: CallSpec = CallSpec {
-    filters: &["key", "resource-id", "resource-type", "value"],
-    tags: true,
-    ..CallSpec::USUAL
-};
-
-/// DescribeTags.
-pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
-    let filters = Filters::read(params, &TAKES)?;
-    let mut found = Vec::new();
-    for (id, tags) in &state.tags {
-        for (key, value) in tags {
-            let own = Tags::from([(key.clone(), value.clone())]);
-            let passes = filters.pass(Some(&own), |name| match name {
-                "key" => one(key),
-                "value" => one(value),
-                "resource-id" => one(id),
-                "resource-type" => one(kind(id).unwrap_or_default()),
-                _ => None,
-            })?;
-            if passes {
-                found.push((format!("{id}/{key}"), (id, key, value)));
-            }
-        }
-    }
-    let mut xml = Xml::new();
-    Page::read(params, &TAKES)?
-        .cut(found)
-        .write(&mut xml, "tagSet", |x, (id, key, value)| {
-            x.text("key", key)
-                .text("resourceId", id)
-                .text("resourceType", kind(id).unwrap_or_default())
-                .text("value", value);
-        });
-    Ok(xml)
-}
-
 /// `<return>true</return>`, EC2's way to say that it is done.
 pub(crate) fn done() -> Xml {
     let mut xml = Xml::new();
     xml.text("return", true);
     xml
-}
-
-fn resources(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
-    let ids = params.strings("ResourceId");
-    if ids.is_empty() {
-        return Err(ApiError::missing("ResourceIdSet"));
-    }
-    for id in &ids {
-        state.check_exists(id)?;
-    }
-    Ok(ids)
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::State;
 use super::estate::Estate;
 use super::groups::TargetGroup;
+use super::state::State;
 use super::targets::{Health, Target};
 use crate::balancer_source::{CheckOutcome, ListenerView, TargetGroupView, TargetView};
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Call, State, need};
+use super::call::{Call, need};
+use super::state::State;
 use crate::wire::{ApiError, Params, Xml};
 
 /// AWS's limit for one resource.

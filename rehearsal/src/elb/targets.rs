@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::estate::{Estate, MachineState};
 use super::groups::TargetGroup;
-use super::{Call, need, number};
 use crate::balancer_source::CheckOutcome;
-use crate::wire::{ApiError, Params, Xml};
 
 /// One registration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,19 +17,19 @@ pub(super) struct Target {
     /// The port it gets requests on.
     pub(super) port: u16,
     /// What the health checks have made of it.
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     /// Consecutive passes, counted up to the threshold.
-    passes: u32,
+    pub(super) passes: u32,
     /// Consecutive failures, counted up to the threshold.
-    failures: u32,
+    pub(super) failures: u32,
     /// How the last failed check failed.
-    failed: Option<Failure>,
+    pub(super) failed: Option<Failure>,
     /// Since when it drains.
-    draining: Option<Timestamp>,
+    pub(super) draining: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Verdict {
+pub(super) enum Verdict {
     Registering,
     Checking,
     Healthy,
@@ -83,7 +81,7 @@ impl Health {
     }
 
     /// Code and words of the reason, which only `healthy` has not.
-    fn reason(self) -> Option<(&'static str, String)> {
+    pub(super) fn reason(self) -> Option<(&'static str, String)> {
         let (code, words) = match self {
             Self::Healthy => return None,
             Self::Registering => (
@@ -124,7 +122,7 @@ impl Health {
 
 impl Target {
     /// A target registered just now.
-    fn new(id: &str, port: u16) -> Self {
+    pub(super) fn new(id: &str, port: u16) -> Self {
         Self {
             id: id.to_owned(),
             port,
@@ -285,131 +283,7 @@ impl TargetGroup {
         });
     }
 
-    fn drained_at(&self, since: Timestamp) -> Timestamp {
+    pub(super) fn drained_at(&self, since: Timestamp) -> Timestamp {
         since + SignedDuration::from_secs(self.delay.into())
     }
-}
-
-/// A target as a request names it.
-struct Named {
-    id: String,
-    port: Option<u16>,
-}
-
-fn named(params: &Params) -> Result<Vec<Named>, ApiError> {
-    params
-        .structs("Targets")
-        .iter()
-        .map(|target| {
-            Ok(Named {
-                id: need(target, "Id")?.to_owned(),
-                port: number(target, "Port", 1, u16::MAX)?,
-            })
-        })
-        .collect()
-}
-
-fn needed(params: &Params) -> Result<Vec<Named>, ApiError> {
-    let targets = named(params)?;
-    if targets.is_empty() {
-        return Err(ApiError::validation(
-            "A value for Targets must be specified",
-        ));
-    }
-    Ok(targets)
-}
-
-pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
-    let targets = needed(call.params)?;
-    super::groups::find(call.state, &arn)?;
-    for target in &targets {
-        match call.estate.machine(&target.id) {
-            None => {
-                return Err(ApiError::new(
-                    "InvalidTarget",
-                    format!(
-                        "The following targets are not valid instances: '{}'",
-                        target.id
-                    ),
-                ));
-            }
-            Some(machine) if machine.state != MachineState::Running => {
-                return Err(ApiError::new(
-                    "InvalidTarget",
-                    format!(
-                        "The following targets are not in a running state and cannot be registered: '{}'",
-                        target.id
-                    ),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let group = super::groups::find(call.state, &arn)?;
-    for target in targets {
-        group.register(&target.id, target.port.unwrap_or(group.port));
-    }
-    Ok(Xml::new())
-}
-
-pub(super) fn deregister(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
-    let targets = needed(call.params)?;
-    let in_use = call.state.used_groups().contains(&arn);
-    let now = call.now;
-    let group = super::groups::find(call.state, &arn)?;
-    for target in targets {
-        group.deregister(&target.id, target.port, in_use, now);
-    }
-    Ok(Xml::new())
-}
-
-pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
-    let arn = call.need("TargetGroupArn")?.to_owned();
-    let asked = named(call.params)?;
-    let in_use = call.state.used_groups().contains(&arn);
-    let (estate, now) = (&*call.estate, call.now);
-    let group = &*super::groups::find(call.state, &arn)?;
-    let found: Vec<(String, u16, Health)> = if asked.is_empty() {
-        group
-            .targets
-            .iter()
-            .filter_map(|target| {
-                let health = group.health(target, in_use, estate, now)?;
-                Some((target.id.clone(), target.port, health))
-            })
-            .collect()
-    } else {
-        asked
-            .into_iter()
-            .map(|named| {
-                let port = named.port.unwrap_or(group.port);
-                let health = group
-                    .target(&named.id, port)
-                    .and_then(|target| group.health(target, in_use, estate, now))
-                    .unwrap_or(Health::NotRegistered);
-                (named.id, port, health)
-            })
-            .collect()
-    };
-    let mut xml = Xml::new();
-    xml.list(
-        "TargetHealthDescriptions",
-        "member",
-        found,
-        |x, (id, port, health)| {
-            x.node("Target", |x| {
-                x.text("Id", id).text("Port", port);
-            });
-            x.text("HealthCheckPort", group.check_port.unwrap_or(port));
-            x.node("TargetHealth", |x| {
-                x.text("State", health.state());
-                if let Some((code, words)) = health.reason() {
-                    x.text("Reason", code).text("Description", words);
-                }
-            });
-        },
-    );
-    Ok(xml)
 }

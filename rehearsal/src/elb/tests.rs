@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Estate, Machine, MachineState, State, handle, tick};
 use crate::balancer_source::CheckOutcome::{self, Pass, Refused, Timeout, WrongStatus};
-use crate::cloud::RequestContext;
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
 #[derive(Default)]

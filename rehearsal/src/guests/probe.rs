@@ -16,12 +16,14 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::accelerator::Accelerator;
+use super::Failure;
+use super::FailureKind;
+use super::Firmware;
+use super::accelerator::{self, Accelerator, Choice, Wanted};
 use super::failure::complaint;
 use super::qmp::{self, Message};
 use super::spawner::{Order, Spawner};
-use super::{Failure, FailureKind, Firmware};
-use crate::cloud::write_durably;
+use crate::files::write_durably;
 
 /// How long the firmware may take to its first output. Under emulation, on two busy cores, it takes 3 to
 /// 10 s; hardware that needs longer than this would not be worth having.
@@ -325,6 +327,18 @@ impl Cache {
 fn host_boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
+}
+
+/// What guests run under on this host, by what was asked for and what runs guest code.
+///
+/// # Errors
+/// When an accelerator was asked for by name and does not run guest code.
+pub(crate) fn choose_accelerator(
+    programs: &Programs,
+    wanted: Wanted,
+    cache: &Cache,
+) -> anyhow::Result<Choice> {
+    accelerator::choose(wanted, |accelerator| cache.probe(programs, accelerator))
 }
 
 #[cfg(test)]

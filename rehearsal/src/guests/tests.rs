@@ -1,6 +1,7 @@
 //! The room's bookkeeping, with puppets of a few lines of shell.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::*;

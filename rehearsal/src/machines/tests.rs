@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Deed, Machines, decide};
 use crate::clock::SetClock;
-use crate::cloud::{Cloud, RequestContext};
+use crate::cloud::Cloud;
 use crate::disks::{self, DiskStore};
 use crate::ec2::instances::{Fault, Phase};
 use crate::ec2::{self};
@@ -18,6 +18,7 @@ use crate::guests::still::StillRoom;
 use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, Kind, MachineRoom};
 use crate::imds_source::ImdsSource as _;
 use crate::metadata::Metadata;
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
 struct Bench {

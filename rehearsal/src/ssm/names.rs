@@ -1,6 +1,6 @@
 //! What a parameter may be called.
 
-use super::invalid;
+use super::errors::invalid;
 use crate::wire::ApiError;
 
 /// AWS's limit on levels of a hierarchy.

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::call::Call;
+use super::errors::{constraint, invalid, left_out, not_found};
+use super::names;
+use super::state::{Awaited, DataType, Kind, Parameter, State, Tier, Version};
 use super::tags::{Tag, checked};
-use super::{
-    Awaited, Call, DataType, Kind, Parameter, State, Tier, VALIDATION, Version, constraint,
-    invalid, left_out, names,
-};
 use crate::table::Series;
 use crate::wire::ApiError;
+
+/// How long the validation of an `aws:ec2:image` takes; on AWS it takes seconds as well.
+pub(super) const VALIDATION: SignedDuration = SignedDuration::from_secs(1);
 
 /// Bytes in a value of the standard tier.
 const STANDARD: usize = 4096;
@@ -284,7 +288,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Value, ApiError> {
     if call.state.forget(&name) {
         Ok(json!({}))
     } else {
-        Err(super::not_found())
+        Err(not_found())
     }
 }
 

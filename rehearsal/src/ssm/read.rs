@@ -5,9 +5,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::call::{Call, arn, page, seconds};
+use super::errors::{invalid, left_out};
+use super::names;
 use super::put::check_names;
-use super::{Call, Kind, Parameter, Version, arn, invalid, left_out, names, page, seconds};
-use crate::cloud::ACCOUNT;
+use super::state::{Kind, Parameter, Version};
+use crate::account::ACCOUNT;
 use crate::wire::ApiError;
 
 /// Parameters in one page of GetParametersByPath.

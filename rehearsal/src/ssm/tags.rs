@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Call, Parameter, invalid, names};
+use super::call::Call;
+use super::errors::invalid;
+use super::names;
+use super::state::Parameter;
 use crate::wire::ApiError;
 
 /// AWS's limit for one parameter.

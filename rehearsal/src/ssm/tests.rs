@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::{Images, State, VALIDATION, handle, tick};
-use crate::cloud::RequestContext;
+use super::put::VALIDATION;
+use super::{Images, State, handle, tick};
+use crate::request::RequestContext;
 use crate::wire::ApiError;
 
 /// Images that are available.

@@ -8,8 +8,11 @@ use super::super::life::{self, Departure};
 use super::super::members::{LifecycleState, Member};
 use super::super::refresh::RefreshStatus;
 use super::super::world::{TemplateRef, World};
-use super::{Call, UNKNOWN, flag, hooks, number, page, records, refuse_left_out, shapes};
-use crate::cloud::{ACCOUNT, REGION};
+use super::call::{Call, UNKNOWN, flag, number, page, refuse_left_out};
+use super::hooks;
+use super::records;
+use super::shapes;
+use crate::account::{ACCOUNT, REGION};
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
 

@@ -2,7 +2,8 @@
 
 use super::super::groups::{Hook, HookResult, Transition};
 use super::super::members::{LifecycleAction, Member};
-use super::{Call, number, shapes};
+use super::call::{Call, number};
+use super::shapes;
 use crate::wire::{ApiError, Params, Xml};
 
 /// HeartbeatTimeout when none is given, in seconds.

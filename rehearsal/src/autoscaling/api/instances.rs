@@ -5,7 +5,8 @@ use super::super::groups::Group;
 use super::super::life::{self, Departure};
 use super::super::members::{Health, LifecycleState, Member};
 use super::super::world::World;
-use super::{Call, flag, page, shapes};
+use super::call::{Call, flag, page};
+use super::shapes;
 use crate::wire::{ApiError, Xml};
 
 pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {

@@ -2,7 +2,8 @@
 
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, PROCESSES};
-use super::{Call, find, flag, page, shapes};
+use super::call::{Call, find, flag, page};
+use super::shapes;
 use crate::wire::{ApiError, Params, Xml};
 
 pub(super) fn activities(call: &mut Call<'_>) -> Result<Xml, ApiError> {

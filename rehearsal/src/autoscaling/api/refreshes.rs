@@ -4,7 +4,9 @@ use jiff::SignedDuration;
 
 use super::super::refresh::begin::{self, Asked};
 use super::super::refresh::{InStandby, Protected, Refresh};
-use super::{Call, flag, groups, number, page, refuse_left_out, shapes};
+use super::call::{Call, flag, number, page, refuse_left_out};
+use super::groups;
+use super::shapes;
 use crate::wire::{ApiError, Params, Xml};
 
 /// How long AWS lists a refresh after it started.

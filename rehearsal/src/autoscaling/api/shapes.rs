@@ -60,7 +60,7 @@ pub(super) fn group(xml: &mut Xml, group: &Group, with_instances: bool) {
             "ServiceLinkedRoleARN",
             format!(
                 "arn:aws:iam::{}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling",
-                crate::cloud::ACCOUNT
+                crate::account::ACCOUNT
             ),
         )
         .text("CapacityRebalance", group.capacity_rebalance)

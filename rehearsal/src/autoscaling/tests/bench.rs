@@ -11,7 +11,7 @@ use super::super::world::{
     AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
 };
 use super::super::{State, handle, tick};
-use crate::cloud::RequestContext;
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
 /// The name of the group most tests use.

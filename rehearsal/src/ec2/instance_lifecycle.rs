@@ -1,11 +1,15 @@
 //! Instances as callers steer them: start, stop, reboot, terminate. Each only writes down what is wanted; `machines.rs`
 //! makes it so.
 
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
 use super::State;
 use super::instance_views::write_state;
 use super::instances::{Instance, Phase, Reason, check_id, not_found};
 use super::tags;
-use crate::cloud::RequestContext;
+use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml};
 
 /// The instances a call is about, or the error that one of them is not there.
@@ -162,4 +166,85 @@ pub(crate) fn terminate(
         }
     }
     Ok(moved(state, ids, |state, id| state.terminate(id, ctx.now)))
+}
+
+/// How long EC2 still shows a terminated instance.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
+
+impl State {
+    /// The instance of that id.
+    ///
+    /// # Errors
+    /// `InvalidInstanceID.NotFound`, `InvalidInstanceID.Malformed`.
+    pub(crate) fn instance(&self, id: &str) -> Result<&Instance, ApiError> {
+        check_id(id)?;
+        self.instances.get(id).ok_or_else(|| not_found(&[id]))
+    }
+
+    /// Begins to terminate an instance; asking twice is fine.
+    pub(crate) fn terminate(&mut self, id: &str, now: Timestamp) {
+        self.shut_down(id, Reason::user(), now);
+    }
+
+    /// Terminates an instance as Spot does when it needs the capacity.
+    pub(crate) fn reclaim(&mut self, id: &str, now: Timestamp) {
+        self.shut_down(id, Reason::spot(), now);
+    }
+
+    fn shut_down(&mut self, id: &str, why: Reason, now: Timestamp) {
+        if let Some(instance) = self.instances.get_mut(id)
+            && !matches!(instance.phase, Phase::Terminated | Phase::ShuttingDown)
+        {
+            instance.reboots = false;
+            instance.enter(Phase::ShuttingDown, Some(why), now);
+        }
+    }
+
+    /// Its machine is gone for good: so are the volumes that go with it.
+    pub(crate) fn bury(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return;
+        };
+        let reason = reason.or(instance.reason.take());
+        instance.enter(Phase::Terminated, reason, now);
+        let (mut gone, mut left) = (Vec::new(), Vec::new());
+        for (volume, attachment) in self.volumes_of(id) {
+            if attachment.delete_on_termination {
+                &mut gone
+            } else {
+                &mut left
+            }
+            .push(volume.id.clone());
+        }
+        for volume in gone {
+            self.drop_volume(&volume);
+        }
+        for volume in left {
+            self.volumes.detach(&volume);
+        }
+        self.release_interface(id);
+    }
+}
+
+/// Forgets what EC2 forgets after a while.
+pub(crate) fn tick(state: &mut State, now: Timestamp) {
+    let forgotten: BTreeSet<String> = state
+        .instances
+        .values()
+        .filter(|instance| !instance.is_alive() && now.duration_since(instance.since) > REMEMBERED)
+        .map(|instance| instance.id.clone())
+        .collect();
+    for id in &forgotten {
+        let instance = state.instances.remove(id);
+        if let Some(request) = instance.and_then(|instance| instance.spot) {
+            state.tags.remove(&request.id);
+        }
+        state.tags.remove(id);
+        state.discarded.insert(id.clone(), ());
+    }
+    if !forgotten.is_empty() {
+        state
+            .tokens
+            .remove_where(|_, spent| spent.made.iter().all(|id| forgotten.contains(id)));
+    }
 }

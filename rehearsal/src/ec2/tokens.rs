@@ -1,0 +1,45 @@
+//! Client tokens: a request that is repeated with the same token gets the first answer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{ApiError, Params};
+
+/// A ClientToken that was used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spent {
+    /// What was asked with it.
+    asked: BTreeMap<String, String>,
+    /// The ids of what it made: instances, or an image.
+    pub(crate) made: Vec<String>,
+}
+
+impl Spent {
+    /// A token that made `made` when it was used with `asked`.
+    pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
+        Self { asked, made }
+    }
+
+    /// What a repeated request gets.
+    ///
+    /// # Errors
+    /// `IdempotentParameterMismatch` when it asks for something else.
+    pub(crate) fn repeat(&self, asked: &BTreeMap<String, String>) -> Result<&[String], ApiError> {
+        if self.asked == *asked {
+            return Ok(&self.made);
+        }
+        Err(ApiError::new(
+            "IdempotentParameterMismatch",
+            "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
+        ))
+    }
+}
+
+/// All parameters of a request, to compare it with one that repeats it.
+pub(crate) fn asked(params: &Params) -> BTreeMap<String, String> {
+    params
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}

@@ -1,0 +1,105 @@
+//! Everything ELB remembers, and how it is written and read back.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::balancers::LoadBalancer;
+use super::estate::Estate;
+use super::groups::TargetGroup;
+use super::listeners::Listener;
+use crate::table::{Changes, Series, Table, place, read};
+
+/// Everything ELB remembers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    /// Target groups by ARN.
+    pub(super) groups: Table<String, TargetGroup>,
+    /// Load balancers by ARN.
+    pub(super) balancers: Table<String, LoadBalancer>,
+    /// Listeners by ARN.
+    pub(super) listeners: Table<String, Listener>,
+    /// Tags by ARN.
+    pub(super) tags: Table<String, BTreeMap<String, String>>,
+}
+
+impl State {
+    /// What changed since `before`.
+    pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
+        for (arn, was, now) in before.groups.changes(&self.groups) {
+            // Copies that share everything.
+            let targets = |group: Option<&TargetGroup>| {
+                group.map_or_else(Series::default, |group| group.targets.clone())
+            };
+            if was.map(TargetGroup::settings) != now.map(TargetGroup::settings) {
+                changes.put("elb.groups", arn.clone(), now);
+            }
+            changes.series("elb.targets", arn, &targets(was), &targets(now));
+        }
+        changes.table("elb.balancers", &before.balancers, &self.balancers);
+        changes.table("elb.listeners", &before.listeners, &self.listeners);
+        changes.table("elb.tags", &before.tags, &self.tags);
+    }
+
+    /// Takes a row back in; whether it is one of ELB's.
+    ///
+    /// # Errors
+    /// When it is of another release.
+    pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
+        match table {
+            "elb.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
+            "elb.balancers" => drop(self.balancers.insert(key.to_owned(), read(value)?)),
+            "elb.listeners" => drop(self.listeners.insert(key.to_owned(), read(value)?)),
+            "elb.tags" => drop(self.tags.insert(key.to_owned(), read(value)?)),
+            "elb.targets" => {
+                let (arn, place) = place(key)?;
+                let group = self.groups.get_mut(arn).context("a target of no group")?;
+                group.targets.put(place, read(value)?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Registers one instance on the group's own port, as Auto Scaling does.
+    pub(crate) fn register(&mut self, arn: &str, instance_id: &str) {
+        if let Some(group) = self.groups.get_mut(arn) {
+            group.register(instance_id, group.port);
+        }
+    }
+
+    /// Deregisters one instance from every port, as Auto Scaling does.
+    pub(crate) fn deregister(&mut self, arn: &str, instance_id: &str, now: Timestamp) {
+        let in_use = self.used_groups().contains(arn);
+        if let Some(group) = self.groups.get_mut(arn) {
+            group.deregister(instance_id, None, in_use, now);
+        }
+    }
+
+    /// ELB's state of an instance on the group's own port; `None` when it is not registered.
+    pub(crate) fn health(
+        &self,
+        arn: &str,
+        instance_id: &str,
+        estate: &dyn Estate,
+        now: Timestamp,
+    ) -> Option<&'static str> {
+        let group = self.groups.get(arn)?;
+        let target = group.target(instance_id, group.port)?;
+        let in_use = self.used_groups().contains(arn);
+        Some(group.health(target, in_use, estate, now)?.state())
+    }
+
+    /// Whether there is such a target group.
+    pub(crate) fn group_exists(&self, arn: &str) -> bool {
+        self.groups.contains_key(arn)
+    }
+
+    pub(super) fn used_groups(&self) -> std::collections::BTreeSet<String> {
+        self.listeners
+            .values()
+            .map(|listener| listener.target_group.clone())
+            .collect()
+    }
+}

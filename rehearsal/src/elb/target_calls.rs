@@ -1,0 +1,130 @@
+//! The calls on targets.
+
+use super::call::{Call, need, number};
+use super::estate::MachineState;
+use super::targets::Health;
+use crate::wire::{ApiError, Params, Xml};
+
+/// A target as a request names it.
+struct Named {
+    id: String,
+    port: Option<u16>,
+}
+
+fn named(params: &Params) -> Result<Vec<Named>, ApiError> {
+    params
+        .structs("Targets")
+        .iter()
+        .map(|target| {
+            Ok(Named {
+                id: need(target, "Id")?.to_owned(),
+                port: number(target, "Port", 1, u16::MAX)?,
+            })
+        })
+        .collect()
+}
+
+fn needed(params: &Params) -> Result<Vec<Named>, ApiError> {
+    let targets = named(params)?;
+    if targets.is_empty() {
+        return Err(ApiError::validation(
+            "A value for Targets must be specified",
+        ));
+    }
+    Ok(targets)
+}
+
+pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let targets = needed(call.params)?;
+    super::group_calls::find(call.state, &arn)?;
+    for target in &targets {
+        match call.estate.machine(&target.id) {
+            None => {
+                return Err(ApiError::new(
+                    "InvalidTarget",
+                    format!(
+                        "The following targets are not valid instances: '{}'",
+                        target.id
+                    ),
+                ));
+            }
+            Some(machine) if machine.state != MachineState::Running => {
+                return Err(ApiError::new(
+                    "InvalidTarget",
+                    format!(
+                        "The following targets are not in a running state and cannot be registered: '{}'",
+                        target.id
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let group = super::group_calls::find(call.state, &arn)?;
+    for target in targets {
+        group.register(&target.id, target.port.unwrap_or(group.port));
+    }
+    Ok(Xml::new())
+}
+
+pub(super) fn deregister(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let targets = needed(call.params)?;
+    let in_use = call.state.used_groups().contains(&arn);
+    let now = call.now;
+    let group = super::group_calls::find(call.state, &arn)?;
+    for target in targets {
+        group.deregister(&target.id, target.port, in_use, now);
+    }
+    Ok(Xml::new())
+}
+
+pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
+    let arn = call.need("TargetGroupArn")?.to_owned();
+    let asked = named(call.params)?;
+    let in_use = call.state.used_groups().contains(&arn);
+    let (estate, now) = (&*call.estate, call.now);
+    let group = &*super::group_calls::find(call.state, &arn)?;
+    let found: Vec<(String, u16, Health)> = if asked.is_empty() {
+        group
+            .targets
+            .iter()
+            .filter_map(|target| {
+                let health = group.health(target, in_use, estate, now)?;
+                Some((target.id.clone(), target.port, health))
+            })
+            .collect()
+    } else {
+        asked
+            .into_iter()
+            .map(|named| {
+                let port = named.port.unwrap_or(group.port);
+                let health = group
+                    .target(&named.id, port)
+                    .and_then(|target| group.health(target, in_use, estate, now))
+                    .unwrap_or(Health::NotRegistered);
+                (named.id, port, health)
+            })
+            .collect()
+    };
+    let mut xml = Xml::new();
+    xml.list(
+        "TargetHealthDescriptions",
+        "member",
+        found,
+        |x, (id, port, health)| {
+            x.node("Target", |x| {
+                x.text("Id", id).text("Port", port);
+            });
+            x.text("HealthCheckPort", group.check_port.unwrap_or(port));
+            x.node("TargetHealth", |x| {
+                x.text("State", health.state());
+                if let Some((code, words)) = health.reason() {
+                    x.text("Reason", code).text("Description", words);
+                }
+            });
+        },
+    );
+    Ok(xml)
+}
