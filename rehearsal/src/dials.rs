@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::autoscaling;
-use crate::autoscaling::world::AlarmState;
+use crate::autoscaling::refresh::AlarmState;
 use crate::ec2::select::glob;
 use crate::faults::Faults;
 use crate::foreign;

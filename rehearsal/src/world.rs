@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::autoscaling::world::{
-    AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
-};
+use crate::autoscaling::refresh::{AlarmState, TemplateRef};
+use crate::autoscaling::world::{InstanceView, LaunchRequest, Place, TemplateView, World};
 use crate::cloud::Region;
 use crate::ec2::run;
 use crate::ec2::tags::Tags;

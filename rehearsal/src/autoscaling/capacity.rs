@@ -11,7 +11,7 @@ use super::activities::moment;
 use super::groups::Group;
 use super::life::{self, Departure};
 use super::members::{LifecycleState, Member};
-use super::switches::Switches;
+use super::refresh::switches::Switches;
 use super::world::World;
 
 /// Takes unhealthy members out, then launches or terminates until the group is as large as desired.

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::activities::{ActivityStatus, Diary};
 use super::members::Member;
-use super::refresh::Refresh;
-use super::world::{Place, TemplateRef};
+use super::refresh::{Refresh, RefreshStatus, TemplateRef};
+use super::world::Place;
 use crate::table::Series;
 
 /// The longest a lifecycle action may stay open, however often it beats.
@@ -29,12 +29,6 @@ pub(crate) const PROCESSES: [&str; 9] = [
     "ReplaceUnhealthy",
     "ScheduledActions",
 ];
-
-/// `now` plus whole seconds, never overflowing.
-pub(crate) fn after(now: Timestamp, seconds: i64) -> Timestamp {
-    now.saturating_add(SignedDuration::from_secs(seconds))
-        .unwrap_or(Timestamp::MAX)
-}
 
 /// Which side of an instance's life a hook stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,7 +228,7 @@ impl Group {
     /// What new launches of any kind use now: an active refresh's target, else the saved template.
     pub(crate) fn launch_template(&self) -> &TemplateRef {
         self.active_refresh()
-            .filter(|r| r.status != super::refresh::RefreshStatus::Cancelling)
+            .filter(|r| r.status != RefreshStatus::Cancelling)
             .map_or(&self.template, |r| &r.target)
     }
 

@@ -6,9 +6,10 @@
 use jiff::Timestamp;
 
 use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
-use super::groups::{Group, HealthType, Transition, after};
+use super::groups::{Group, HealthType, Transition};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
-use super::switches::Switches;
+use super::refresh::after;
+use super::refresh::switches::Switches;
 use super::world::{LaunchRequest, Place, World};
 
 /// The longest pause between launches that keep failing, in seconds.

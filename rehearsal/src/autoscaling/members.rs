@@ -5,8 +5,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::groups::{Hook, HookResult, after};
-use super::world::TemplateRef;
+use super::groups::{Hook, HookResult};
+use super::refresh::{TemplateRef, after};
 
 /// LifecycleState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

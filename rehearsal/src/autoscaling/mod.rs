@@ -34,8 +34,9 @@ pub(crate) mod groups;
 mod life;
 pub(crate) mod members;
 pub(crate) mod refresh;
+mod refresh_calls;
+mod refresh_driver;
 mod state;
-mod switches;
 #[cfg(test)]
 mod tests;
 pub(crate) mod world;
@@ -56,7 +57,7 @@ pub(crate) fn tick(state: &mut State, world: &mut dyn World, now: Timestamp) {
         if group.deleting {
             return;
         }
-        let allowed = refresh::drive::step(group, world, now, switches);
+        let allowed = refresh_driver::step(group, world, now, switches);
         capacity::settle(group, world, now, switches, allowed);
     });
     state

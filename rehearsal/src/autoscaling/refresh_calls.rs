@@ -6,11 +6,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::super::groups::Group;
-use super::super::members::{LifecycleState, Member};
-use super::super::switches::Switches;
-use super::super::world::{AlarmState, TemplateRef, TemplateView, World};
-use super::{InStandby, Mark, Preferences, Protected, Refresh, RefreshStatus, StallClock, drive};
+use super::groups::Group;
+use super::members::{LifecycleState, Member};
+use super::refresh::switches::Switches;
+use super::refresh::{
+    AlarmState, InStandby, Mark, Preferences, Protected, Refresh, RefreshStatus, StallClock,
+    TemplateRef,
+};
+use super::refresh_driver;
+use super::world::{TemplateView, World};
 use crate::wire::ApiError;
 
 /// Preferences as sent; what is not there has a default.
@@ -164,7 +168,7 @@ pub(crate) fn roll_back(
     }
     let id = refresh.id.clone();
     let why = "Rolled back due to user request.".to_owned();
-    drive::roll_back(group, why, now);
+    refresh_driver::roll_back(group, why, now);
     Ok(id)
 }
 

@@ -6,15 +6,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::activities::moment;
-use super::super::capacity::taking_order;
-use super::super::groups::Group;
-use super::super::life::{self, Departure};
-use super::super::members::{LifecycleState, Member};
-use super::super::switches::{StallReset, Switches};
-use super::super::world::World;
-use super::decide::{self, MemberView, Move, Role, View};
-use super::{InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock};
+use super::activities::moment;
+use super::capacity::taking_order;
+use super::groups::Group;
+use super::life::{self, Departure};
+use super::members::{LifecycleState, Member};
+use super::refresh::decide::{self, MemberView, Move, Role, View};
+use super::refresh::switches::{StallReset, Switches};
+use super::refresh::{
+    InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock,
+};
+use super::world::World;
 
 /// Moves the group's active refresh on, if there is one; says how many members the group may hold
 /// until the next look.

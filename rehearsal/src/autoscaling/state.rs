@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::groups::Group;
-use super::switches::{self, Switches};
+use super::refresh::switches::{self, Switches};
 use crate::table::{Changes, Series, Table, place, read};
 
 /// Everything Auto Scaling remembers.

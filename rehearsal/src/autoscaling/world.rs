@@ -7,16 +7,7 @@
 
 use std::collections::BTreeMap;
 
-/// A launch-template version as a group or a refresh names it, resolved by [`World::template`].
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct TemplateRef {
-    /// `lt-…`; always filled once resolved.
-    pub(crate) id: String,
-    /// The template's name; always filled once resolved.
-    pub(crate) name: String,
-    /// As saved: a number, `$Latest` or `$Default`, or nothing, which means `$Default`.
-    pub(crate) version: String,
-}
+use super::refresh::{AlarmState, TemplateRef};
 
 /// What a template version resolves to right now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,18 +57,6 @@ pub(crate) struct InstanceView {
     pub(crate) impaired: bool,
     /// EC2's message about why it is in its state, when there is one (`Client.UserInitiatedShutdown: …`).
     pub(crate) reason: Option<String>,
-}
-
-/// State of a CloudWatch alarm named in a refresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum AlarmState {
-    /// `OK`
-    Ok,
-    /// `ALARM`
-    Alarm,
-    /// `INSUFFICIENT_DATA`, and what an unknown alarm counts as.
-    InsufficientData,
 }
 
 /// The cloud around the engine.

@@ -1,9 +1,10 @@
 //! StartInstanceRefresh and what follows it.
 
+use crate::autoscaling::refresh_calls;
 use jiff::SignedDuration;
 
-use super::super::refresh::begin::{self, Asked};
 use super::super::refresh::{InStandby, Protected, Refresh};
+use super::super::refresh_calls::Asked;
 use super::call::{Call, flag, number, page, refuse_left_out};
 use super::groups;
 use super::shapes;
@@ -16,19 +17,19 @@ pub(super) fn start(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
     let asked = asked(call.params)?;
     let (group, world) = call.group_and_world()?;
-    let id = begin::start(group, asked, world, now)?;
+    let id = refresh_calls::start(group, asked, world, now)?;
     Ok(answer(&id))
 }
 
 pub(super) fn cancel(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let wait = flag(call.params, "WaitForTransitioningInstances")?.unwrap_or(true);
-    let id = begin::cancel(call.group()?, wait)?;
+    let id = refresh_calls::cancel(call.group()?, wait)?;
     Ok(answer(&id))
 }
 
 pub(super) fn roll_back(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (now, switches) = (call.now, call.state.switches.clone());
-    let id = begin::roll_back(call.group()?, now, &switches)?;
+    let id = refresh_calls::roll_back(call.group()?, now, &switches)?;
     Ok(answer(&id))
 }
 

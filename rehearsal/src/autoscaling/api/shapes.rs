@@ -3,8 +3,7 @@
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, HealthType, Hook};
 use super::super::members::Member;
-use super::super::refresh::{InStandby, Preferences, Protected, Refresh};
-use super::super::world::TemplateRef;
+use super::super::refresh::{InStandby, Preferences, Protected, Refresh, TemplateRef};
 use crate::wire::{Xml, iso};
 
 /// A LaunchTemplateSpecification.

@@ -1,14 +1,12 @@
 //! The refresh as a pure state machine: a plain view of the group and the clock in, moves out.
 //!
 //! Owns the arithmetic and the order of things. Must not change anything and must not reach the
-//! cloud; `drive` gathers the view and carries out the moves.
+//! cloud; `refresh_driver` gathers the view and carries out the moves.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::super::groups::after;
-use super::super::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
-use super::super::world::AlarmState;
-use super::{InStandby, Mark, Pace, Protected, Refresh, RefreshStatus};
+use super::switches::{Batches, NoMaxOrder, Rounding, StallReset, Switches, ToUpdate};
+use super::{AlarmState, InStandby, Mark, Pace, Protected, Refresh, RefreshStatus, after};
 
 /// The longest a refresh may be active.
 const LONGEST: SignedDuration = SignedDuration::from_hours(14 * 24);

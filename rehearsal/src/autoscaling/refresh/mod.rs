@@ -1,27 +1,28 @@
-//! Instance refreshes: what one remembers of itself.
+//! Instance refreshes as data, and the rules of Auto Scaling for them.
 //!
-//! Owns the types. `begin` says whether one may start (or be cancelled or rolled back), `decide` is
-//! the pure state machine, `drive` looks, asks it and carries out what it says.
+//! Takes nothing from the rest of the crate and does no I/O: `decide` is the pure state machine, `switches` names what
+//! AWS leaves open. Outside of this module, `refresh_calls` checks whether a refresh may start, be cancelled or be rolled
+//! back, and `refresh_driver` gathers the view, calls `decide` and carries out its moves.
 //!
 //! ```text
-//!            begin::start
+//!        refresh_calls::start
 //!                 │            nothing to replace
 //!              Pending ─────────────────────────────────────┐
 //!                 │ Begin                                   │
 //!                 ▼                 Bake                    ▼
-//!            InProgress ──────────────────▶ Baking ────▶ Successful   (the group is saved on the target)
+//!            InProgress ──────────────────▶ Baking ────▶ Successful   (the group is saved with the target)
 //!             │   │  ▲ Checkpoint, hold       │  ▲ End
 //!             │   └──┘                        │
 //!             │ alarm, stall, 14 days         │ alarm
 //!             ├───────────────────────────────┤
-//!             │ no auto-rollback              │ auto-rollback, or begin::roll_back
+//!             │ no auto-rollback              │ auto-rollback, or refresh_calls::roll_back
 //!             ▼                               ▼
 //!          Failed                     RollbackInProgress ────▶ RollbackSuccessful
 //!                                             │ stall
 //!                                             ▼
 //!                                      RollbackFailed
 //!
-//! any of the active ones ── begin::cancel ──▶ Cancelling ──▶ Cancelled
+//! any of the active ones ── refresh_calls::cancel ──▶ Cancelling ──▶ Cancelled
 //! ```
 
 use std::collections::BTreeSet;
@@ -29,11 +30,37 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::world::TemplateRef;
-
-pub(crate) mod begin;
 pub(crate) mod decide;
-pub(crate) mod drive;
+pub(crate) mod switches;
+
+/// A launch-template version as a group or a refresh names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TemplateRef {
+    /// `lt-…`; always filled once resolved.
+    pub(crate) id: String,
+    /// The template's name; always filled once resolved.
+    pub(crate) name: String,
+    /// As saved: a number, `$Latest` or `$Default`, or nothing, which means `$Default`.
+    pub(crate) version: String,
+}
+
+/// State of a CloudWatch alarm named in a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum AlarmState {
+    /// `OK`
+    Ok,
+    /// `ALARM`
+    Alarm,
+    /// `INSUFFICIENT_DATA`, and what an unknown alarm counts as.
+    InsufficientData,
+}
+
+/// `now` plus whole seconds, never overflowing.
+pub(crate) fn after(now: Timestamp, seconds: i64) -> Timestamp {
+    now.saturating_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(Timestamp::MAX)
+}
 
 /// Status of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

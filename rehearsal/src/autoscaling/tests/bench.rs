@@ -6,10 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
+use super::super::refresh::{AlarmState, TemplateRef};
 use super::super::refresh::{Refresh, RefreshStatus};
-use super::super::world::{
-    AlarmState, InstanceView, LaunchRequest, Place, TemplateRef, TemplateView, World,
-};
+use super::super::world::{InstanceView, LaunchRequest, Place, TemplateView, World};
 use super::super::{State, handle, tick};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};

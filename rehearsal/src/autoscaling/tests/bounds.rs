@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::members::LifecycleState;
 use super::super::refresh::RefreshStatus;
 use super::super::refresh::decide::{cap, keep};
-use super::super::switches::Rounding;
+use super::super::refresh::switches::Rounding;
 use super::super::{State, set_switch};
 use super::bench::{Bench, launch_hook};
 use crate::table::Changes;

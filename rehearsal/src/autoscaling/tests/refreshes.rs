@@ -2,7 +2,7 @@
 
 use super::super::refresh::RefreshStatus;
 use super::super::refresh::decide::{cap, keep};
-use super::super::switches::Rounding;
+use super::super::refresh::switches::Rounding;
 use super::bench::{Bench, launch_hook};
 
 const MINUTE: u32 = 60;

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::super::refresh::AlarmState;
 use super::super::refresh::RefreshStatus;
 use super::super::set_switch;
-use super::super::world::AlarmState;
 use super::bench::{Bench, TARGETS, launch_hook};
 
 const SURGE: [(&str, &str); 3] = [
