@@ -12,8 +12,8 @@ use hyper::Method;
 
 use crate::account::REGION;
 use crate::guests::accelerator::Wanted;
-use crate::guests::{Kind, probe};
-use crate::{back_door, dials};
+use crate::guests::{HostKind, probe};
+use crate::{admin, faults};
 use crate::{base_image, control, daemon, doctor, egress, imds_relay, status};
 
 /// The endpoint's port when none is asked for.
@@ -217,20 +217,20 @@ impl Cli {
 impl Up {
     fn run(self) -> anyhow::Result<()> {
         let folder = &self.folder.folder;
-        control::check_may_be_cloud(folder)?;
+        control::check_can_create(folder)?;
         let guests = match self.guests {
-            Guests::Qemu => Kind::Qemu(self.accelerator.wanted()?),
+            Guests::Qemu => HostKind::Qemu(self.accelerator.wanted()?),
             // The environment's is for virtual machines; a flag would be accepted and do nothing.
             Guests::Puppets if self.accelerator.accelerator.is_some() => bail!(
                 "--accelerator is for virtual machines, and puppets are none\nhint: leave it out, or use `--guests qemu`"
             ),
-            Guests::Puppets => Kind::Puppets {
+            Guests::Puppets => HostKind::Puppets {
                 command: self.puppet_command.clone(),
             },
         };
         if self.detach {
-            return match control::found_up(folder)? {
-                Some(note) => self.is_up(&note, &guests),
+            return match control::running_daemon(folder)? {
+                Some(info) => self.is_up(&info, &guests),
                 None => self.detached(),
             };
         }
@@ -246,15 +246,15 @@ impl Up {
     }
 
     /// Nothing to do, unless another port was asked for.
-    fn is_up(&self, note: &control::DaemonNote, guests: &Kind) -> anyhow::Result<()> {
+    fn is_up(&self, info: &control::DaemonInfo, guests: &HostKind) -> anyhow::Result<()> {
         let folder = self.folder.folder.display();
-        if ![0, DEFAULT_PORT, note.port].contains(&self.port) {
+        if ![0, DEFAULT_PORT, info.port].contains(&self.port) {
             bail!(
                 "the cloud in {folder} is up already, on port {}\nhint: `rehearsal down {folder}` first",
-                note.port
+                info.port
             );
         }
-        if let (Some(has), Kind::Qemu(wanted)) = (note.accelerator, guests)
+        if let (Some(has), HostKind::Qemu(wanted)) = (info.accelerator, guests)
             && !wanted.allows(has)
         {
             bail!(
@@ -262,7 +262,7 @@ impl Up {
             );
         }
         progress(&format!("the cloud in {folder} is up already"));
-        say(&format!("http://127.0.0.1:{}", note.port));
+        print_line(&format!("http://127.0.0.1:{}", info.port));
         Ok(())
     }
 
@@ -291,21 +291,21 @@ impl Up {
         loop {
             if let Some(status) = child.try_wait().context("watch the daemon")? {
                 let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-                match last_complaint(&said) {
-                    Some(complaint) => bail!("{complaint}"),
+                match last_error(&said) {
+                    Some(error_line) => bail!("{error_line}"),
                     None => bail!(
                         "the daemon ended with {status}\nhint: see {}",
                         log_path.display()
                     ),
                 }
             }
-            if let Ok(note) = control::note(folder)
-                && note.pid == child.id()
+            if let Ok(info) = control::daemon_info(folder)
+                && info.pid == child.id()
                 && runtime
-                    .block_on(control::ask(&note, Method::GET, "health", String::new()))
+                    .block_on(control::ask(&info, Method::GET, "health", String::new()))
                     .is_ok()
             {
-                say(&format!("http://127.0.0.1:{}", note.port));
+                print_line(&format!("http://127.0.0.1:{}", info.port));
                 return Ok(());
             }
             if Instant::now() > end {
@@ -321,7 +321,7 @@ impl Up {
 }
 
 fn down(folder: &Path) -> anyhow::Result<()> {
-    let Some(note) = control::found_up(folder)? else {
+    let Some(info) = control::running_daemon(folder)? else {
         control::check_is_cloud(folder)?;
         progress(&format!(
             "nothing to do: the cloud in {} is down",
@@ -330,14 +330,14 @@ fn down(folder: &Path) -> anyhow::Result<()> {
         return Ok(());
     };
     let runtime = runtime()?;
-    runtime.block_on(control::ask(&note, Method::POST, "down", String::new()))?;
+    runtime.block_on(control::ask(&info, Method::POST, "down", String::new()))?;
     let end = Instant::now() + DOWN_PATIENCE;
     while control::is_up(folder)? {
         if Instant::now() > end {
             bail!(
                 "the cloud did not end in {} s; its daemon is process {}",
                 DOWN_PATIENCE.as_secs(),
-                note.pid
+                info.pid
             );
         }
         runtime.block_on(async { tokio::time::sleep(POLL).await });
@@ -352,18 +352,18 @@ impl Status {
         if !control::is_up(folder)? {
             // What a killed daemon left behind says nothing.
             if self.json {
-                say(r#"{"up":false}"#);
+                print_line(r#"{"up":false}"#);
             } else {
-                say(&format!("{}: down", folder.display()));
+                print_line(&format!("{}: down", folder.display()));
             }
             return Ok(ExitCode::from(IS_DOWN));
         }
         let text = ask(folder, Method::GET, "status", String::new())?;
         if self.json {
-            say(&text);
+            print_line(&text);
         } else {
             let status: status::Status = serde_json::from_str(&text).context("read the status")?;
-            say(status.told().trim_end());
+            print_line(status.to_text().trim_end());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -373,10 +373,10 @@ impl Doctor {
     fn run(self) -> anyhow::Result<ExitCode> {
         let checks = doctor::check(&self.folder, self.accelerator.wanted()?);
         if self.json {
-            say(&serde_json::to_string(&checks).context("write down the checks")?);
+            print_line(&serde_json::to_string(&checks).context("write down the checks")?);
         } else {
             for check in &checks {
-                say(&check.line());
+                print_line(&check.line());
             }
         }
         let wrong = checks.iter().any(doctor::Check::is_wrong);
@@ -390,18 +390,18 @@ impl Doctor {
 
 impl Exec {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let note = control::note(&self.folder.folder)?;
+        let info = control::daemon_info(&self.folder.folder)?;
         let Some((program, arguments)) = self.command.split_first() else {
             bail!("no command given")
         };
-        let proxies = egress::environment(note.port, |name| std::env::var(name).ok())?;
+        let proxies = egress::environment(info.port, |name| std::env::var(name).ok())?;
         // In this process's place: Ctrl-C, signals and the exit code are the command's own.
         let error = std::os::unix::process::CommandExt::exec(
             Command::new(program)
                 .args(arguments)
                 .env(
                     "AWS_ENDPOINT_URL",
-                    format!("http://127.0.0.1:{}", note.port),
+                    format!("http://127.0.0.1:{}", info.port),
                 )
                 .env("AWS_REGION", REGION)
                 .env("AWS_DEFAULT_REGION", REGION)
@@ -416,7 +416,7 @@ impl Exec {
                 // Clients that do not read AWS_ENDPOINT_URL stay out of it, too.
                 .envs(proxies),
         );
-        complain(&anyhow::Error::from(error).context(format!("run {program}")));
+        print_error(&anyhow::Error::from(error).context(format!("run {program}")));
         Ok(ExitCode::from(CANNOT_RUN))
     }
 }
@@ -426,13 +426,13 @@ impl Dial {
         let folder = &self.folder.folder;
         let (Some(name), Some(value)) = (self.name, self.value) else {
             let text = ask(folder, Method::GET, "dials", String::new())?;
-            let all: Vec<dials::Dial> = serde_json::from_str(&text).context("read the dials")?;
-            say(status::dials(&all).trim_end());
+            let all: Vec<faults::Dial> = serde_json::from_str(&text).context("read the dials")?;
+            print_line(status::dials(&all).trim_end());
             return Ok(());
         };
-        let wish = back_door::Wish { name, value };
-        let wish = serde_json::to_string(&wish).context("write down what is asked")?;
-        say(ask(folder, Method::PUT, "dials", wish)?.trim_end());
+        let request = admin::DialRequest { name, value };
+        let request = serde_json::to_string(&request).context("write down what is asked")?;
+        print_line(ask(folder, Method::PUT, "dials", request)?.trim_end());
         Ok(())
     }
 }
@@ -440,15 +440,15 @@ impl Dial {
 impl BaseImage {
     fn run(self) -> anyhow::Result<()> {
         let path = base_image::find_or_build(&self.cache, progress)?;
-        say(&path.display().to_string());
+        print_line(&path.display().to_string());
         Ok(())
     }
 }
 
 /// Asks the cloud in `folder` by its back door.
 fn ask(folder: &Path, method: Method, path: &str, body: String) -> anyhow::Result<String> {
-    let note = control::note(folder)?;
-    runtime()?.block_on(control::ask(&note, method, path, body))
+    let info = control::daemon_info(folder)?;
+    runtime()?.block_on(control::ask(&info, method, path, body))
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -471,7 +471,7 @@ fn log() {
     clippy::print_stdout,
     reason = "stdout is where this program's data goes"
 )]
-fn say(text: &str) {
+fn print_line(text: &str) {
     println!("{text}");
 }
 
@@ -482,17 +482,17 @@ fn progress(step: &str) {
 
 /// Prints an error's chain once, the hints it carries last.
 #[expect(clippy::print_stderr, reason = "the one place that reports an error")]
-pub(crate) fn complain(error: &anyhow::Error) {
-    eprintln!("rehearsal: {}", told(error));
+pub(crate) fn print_error(error: &anyhow::Error) {
+    eprintln!("rehearsal: {}", error_text(error));
 }
 
 /// What a daemon that ended at once complained of, in its log after everything else.
-fn last_complaint(log: &str) -> Option<&str> {
+fn last_error(log: &str) -> Option<&str> {
     let from = log.rfind("\nrehearsal: ").map_or(0, |at| at + 1);
     Some(log[from..].strip_prefix("rehearsal: ")?.trim())
 }
 
-fn told(error: &anyhow::Error) -> String {
+fn error_text(error: &anyhow::Error) -> String {
     let mut causes = Vec::new();
     let mut hints = Vec::new();
     for cause in error.chain() {
@@ -517,7 +517,7 @@ mod tests {
         let error =
             anyhow::anyhow!("address in use").context("listen on 1\nhint: choose another port");
         assert_eq!(
-            told(&error),
+            error_text(&error),
             "listen on 1: address in use\nhint: choose another port"
         );
     }
@@ -525,9 +525,9 @@ mod tests {
     #[test]
     fn a_daemons_complaint_is_told_without_its_log() {
         let log = "2026 INFO ready\nrehearsal: no such disk\nhint: make one\n";
-        assert_eq!(last_complaint(log), Some("no such disk\nhint: make one"));
-        assert_eq!(last_complaint("rehearsal: taken\n"), Some("taken"));
-        assert_eq!(last_complaint("thread panicked\n"), None);
+        assert_eq!(last_error(log), Some("no such disk\nhint: make one"));
+        assert_eq!(last_error("rehearsal: taken\n"), Some("taken"));
+        assert_eq!(last_error("thread panicked\n"), None);
     }
 
     #[test]

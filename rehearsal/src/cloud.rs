@@ -14,7 +14,7 @@
 //! element; `front` wraps it in the protocol's envelope. `ctx.now` is the only time there is. An action it does not
 //! know is `Err(ApiError::invalid_action(action))`.
 //!
-//! Auto Scaling's `handle` and `tick` get the rest of the cloud as `&mut dyn World`, implemented in
+//! Auto Scaling's `handle` and `tick` get the rest of the cloud as `&mut dyn Environment`, implemented in
 //! `world.rs` over [`Region`].
 //!
 //! # What a call costs
@@ -37,9 +37,9 @@ use tokio::sync::Notify;
 use crate::autoscaling;
 use crate::balancer_source::{BalancerSource, CheckOutcome, ListenerView, TargetGroupView};
 use crate::clock::Clock;
-use crate::dials::Dials;
 use crate::ec2::{self, network};
 use crate::elb;
+use crate::faults::Faults;
 use crate::ssm;
 use crate::store::Store;
 use crate::table::{Changes, read};
@@ -66,7 +66,7 @@ pub(crate) struct Region {
     /// Parameter Store.
     pub(crate) ssm: ssm::State,
     /// Faults that were asked for.
-    pub(crate) dials: Dials,
+    pub(crate) faults: Faults,
 }
 
 impl State {
@@ -76,7 +76,7 @@ impl State {
         self.region.ec2.changes(&before.region.ec2, &mut changes);
         self.region.elb.changes(&before.region.elb, &mut changes);
         self.region.ssm.changes(&before.region.ssm, &mut changes);
-        changes.single("dials", &before.region.dials, &self.region.dials);
+        changes.single("dials", &before.region.faults, &self.region.faults);
         self.autoscaling.changes(&before.autoscaling, &mut changes);
         changes
     }
@@ -84,7 +84,7 @@ impl State {
     /// Takes a row back in.
     fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
         if table == "dials" {
-            self.region.dials = read(value)?;
+            self.region.faults = read(value)?;
             return Ok(());
         }
         let known = self.region.ec2.restore(table, key, value)?
@@ -154,7 +154,7 @@ impl Cloud {
     }
 
     /// Looks at the state, of which it gets a copy: nobody waits for who looks.
-    pub(crate) fn look<T>(&self, view: impl FnOnce(&State, Timestamp) -> T) -> T {
+    pub(crate) fn read<T>(&self, view: impl FnOnce(&State, Timestamp) -> T) -> T {
         let (state, now) = {
             let state = self.lock();
             (state.clone(), self.now())
@@ -249,11 +249,11 @@ impl Cloud {
 
 impl BalancerSource for Cloud {
     fn listeners(&self) -> Vec<ListenerView> {
-        self.look(|state, _| state.region.elb.open_listeners())
+        self.read(|state, _| state.region.elb.open_listeners())
     }
 
     fn target_groups(&self) -> Vec<TargetGroupView> {
-        self.look(|state, now| state.region.elb.checked_groups(&state.region.ec2, now))
+        self.read(|state, now| state.region.elb.checked_groups(&state.region.ec2, now))
     }
 
     fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome) {
@@ -305,9 +305,9 @@ mod tests {
 
     /// The keys of the rows that a change writes.
     fn written(cloud: &Cloud, act: impl FnOnce(&mut State, Timestamp)) -> Vec<String> {
-        let before = cloud.look(|state, _| state.clone());
+        let before = cloud.read(|state, _| state.clone());
         cloud.change(act).unwrap();
-        let rows = cloud.look(|state, _| state.changes(&before).0);
+        let rows = cloud.read(|state, _| state.changes(&before).0);
         rows.into_iter().map(|row| row.key).collect()
     }
 

@@ -25,12 +25,12 @@ pub(crate) const DAEMON_FILE: &str = "daemon.json";
 /// What a founding daemon makes before the state: no reason to refuse the folder.
 const OWN_FILES: [&str; 3] = ["lock", "daemon.log", DAEMON_FILE];
 
-/// The header that carries [`DaemonNote::key`].
+/// The header that carries [`DaemonInfo::key`].
 pub(crate) const KEY_HEADER: &str = "x-rehearsal-key";
 
 /// What a running daemon says of itself in [`DAEMON_FILE`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct DaemonNote {
+pub(crate) struct DaemonInfo {
     /// Its process.
     pub(crate) pid: u32,
     /// The port of its door.
@@ -77,7 +77,7 @@ pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the folder holds something and was never a cloud, or is no folder.
-pub(crate) fn check_may_be_cloud(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_can_create(folder: &Path) -> anyhow::Result<()> {
     if check_is_cloud(folder).is_ok() {
         return Ok(());
     }
@@ -106,7 +106,7 @@ pub(crate) fn check_may_be_cloud(folder: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub(crate) fn found_up(folder: &Path) -> anyhow::Result<Option<DaemonNote>> {
+pub(crate) fn running_daemon(folder: &Path) -> anyhow::Result<Option<DaemonInfo>> {
     // What a killed daemon left behind says nothing: the lock does.
     if check_is_cloud(folder).is_err() || !is_up(folder)? {
         return Ok(None);
@@ -122,23 +122,23 @@ pub(crate) fn found_up(folder: &Path) -> anyhow::Result<Option<DaemonNote>> {
         }
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
-    let note = serde_json::from_slice(&bytes).with_context(|| {
+    let info = serde_json::from_slice(&bytes).with_context(|| {
         format!(
             "read {}\nhint: another release of rehearsal keeps this cloud up; end it by the pid in there",
             path.display()
         )
     })?;
-    Ok(Some(note))
+    Ok(Some(info))
 }
 
 /// Reads what the daemon of `folder` wrote down.
 ///
 /// # Errors
 /// When the folder is no cloud, or its cloud is down.
-pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
+pub(crate) fn daemon_info(folder: &Path) -> anyhow::Result<DaemonInfo> {
     check_is_cloud(folder)?;
-    match found_up(folder)? {
-        Some(note) => Ok(note),
+    match running_daemon(folder)? {
+        Some(info) => Ok(info),
         None => bail!(
             "the cloud in {} is down\nhint: `rehearsal up {0}`",
             folder.display()
@@ -146,22 +146,22 @@ pub(crate) fn note(folder: &Path) -> anyhow::Result<DaemonNote> {
     }
 }
 
-/// Asks the daemon that wrote `note`.
+/// Asks the daemon that wrote `info`.
 ///
 /// # Errors
 /// When it does not answer, or refuses; the message is its own.
 pub(crate) async fn ask(
-    note: &DaemonNote,
+    info: &DaemonInfo,
     method: Method,
     path: &str,
     body: String,
 ) -> anyhow::Result<String> {
-    let port = note.port;
+    let port = info.port;
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::builder()
         .method(method)
         .uri(format!("http://127.0.0.1:{port}/_rehearsal/{path}"))
-        .header(KEY_HEADER, &note.key)
+        .header(KEY_HEADER, &info.key)
         .body(Full::new(Bytes::from(body)))
         .context("build the request")?;
     let exchange = async {

@@ -14,25 +14,25 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::adapters::RegionAt;
+use crate::admin::AdminApi;
 use crate::autoscaling;
-use crate::back_door::BackDoor;
 use crate::balancer;
 use crate::balancer_source::BalancerSource;
 use crate::clock::RealClock;
 use crate::cloud::{Cloud, Region};
-use crate::control::{DAEMON_FILE, DaemonNote};
+use crate::control::{DAEMON_FILE, DaemonInfo};
 use crate::disks;
 use crate::ec2;
 use crate::elb;
 use crate::files::write_durably;
-use crate::front::Front;
-use crate::guests::{self, Kind};
+use crate::guests::{self, HostKind};
+use crate::http::HttpServer;
 use crate::loopback;
 use crate::machines::Machines;
 use crate::metadata::Metadata;
 use crate::ssm;
 use crate::wire::ids;
-use crate::world::RegionAt;
 
 /// How often the cloud looks at its machines and its clocks when nothing calls it.
 const TICK: Duration = Duration::from_millis(250);
@@ -58,7 +58,7 @@ pub(crate) struct Settings {
     /// The door's port; 0 picks one.
     pub(crate) port: u16,
     /// Where instances run.
-    pub(crate) guests: Kind,
+    pub(crate) guests: HostKind,
     /// More ports of each guest that answer at its address.
     pub(crate) guest_ports: Vec<u16>,
     /// The disk image to register as Debian's.
@@ -82,33 +82,33 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let _addresses = loopback::claim(&cloud)?;
     let disks = disks::open(&settings.guests, cloud.folder())?;
     let metadata = Arc::new(Metadata::new(Arc::clone(&cloud), port));
-    let room = guests::open(&settings.guests, cloud.folder(), metadata)?;
+    let host = guests::open(&settings.guests, cloud.folder(), metadata)?;
     let machines = Machines::new(
         Arc::clone(&cloud),
-        Arc::clone(&room),
+        Arc::clone(&host),
         disks,
         settings.guest_ports.clone(),
     );
-    found_base_image(&cloud, settings)?;
-    let taking = Arc::clone(&machines);
-    tokio::task::spawn_blocking(move || taking.take_in())
+    register_base_image(&cloud, settings)?;
+    let importing = Arc::clone(&machines);
+    tokio::task::spawn_blocking(move || importing.import_base_images())
         .await
         .context("take the base image in")??;
     let (stop, mut stopped) = watch::channel(false);
-    let note = DaemonNote {
+    let info = DaemonInfo {
         pid: std::process::id(),
         port,
         key: ids::uuid(),
-        accelerator: room.choice().map(|choice| choice.accelerator),
+        accelerator: host.choice().map(|choice| choice.accelerator),
     };
-    let back = BackDoor::new(Arc::clone(&cloud), Arc::clone(&room), note.clone(), stop);
-    let front = Arc::new(Front::new(Arc::clone(&cloud), room, back)?);
-    let note_path = settings.folder.join(DAEMON_FILE);
-    let note = serde_json::to_vec(&note).context("write down the daemon's port")?;
-    let door = tokio::spawn(front.serve(listener));
+    let admin = AdminApi::new(Arc::clone(&cloud), Arc::clone(&host), info.clone(), stop);
+    let server = Arc::new(HttpServer::new(Arc::clone(&cloud), host, admin)?);
+    let info_path = settings.folder.join(DAEMON_FILE);
+    let info = serde_json::to_vec(&info).context("write down the daemon's port")?;
+    let serving = tokio::spawn(server.serve(listener));
     let source = Arc::clone(&cloud) as Arc<dyn BalancerSource>;
     let balancer = tokio::spawn(balancer::run(source, stopped.clone()));
-    write_durably(&note_path, &note)?;
+    write_durably(&info_path, &info)?;
     tracing::info!(port, folder = %settings.folder.display(), "the cloud is up");
 
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -151,22 +151,22 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     tracing::info!("the cloud goes down");
     // Before the door closes: what guests do last, they may want to say.
     machines.end().await;
-    door.abort();
+    serving.abort();
     balancer.abort();
-    fs::remove_file(&note_path).with_context(|| format!("remove {}", note_path.display()))
+    fs::remove_file(&info_path).with_context(|| format!("remove {}", info_path.display()))
 }
 
 /// Debian's image, as a cloud knows it from the start: of the file given, or, where machines are
 /// puppets and boot from nothing, of an empty disk.
-fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
+fn register_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
     let file = match (&settings.base_image, &settings.guests) {
         (Some(file), _) => Some(
             file.canonicalize()
                 .with_context(|| format!("find the base image {}", file.display()))?,
         ),
-        (None, _) if cloud.look(|state, _| state.region.ec2.has_base_image()) => return Ok(()),
-        (None, Kind::Puppets { .. }) => None,
-        (None, Kind::Qemu(_)) => bail!(
+        (None, _) if cloud.read(|state, _| state.region.ec2.has_base_image()) => return Ok(()),
+        (None, HostKind::Puppets { .. }) => None,
+        (None, HostKind::Qemu(_)) => bail!(
             "a new cloud needs an image to boot\nhint: `--base-image \"$(rehearsal base-image --cache DIR)\"`, or `--guests puppets`"
         ),
     };
@@ -179,7 +179,7 @@ fn found_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
     };
     cloud.change(|state, now| {
         let ec2 = &mut state.region.ec2;
-        ec2.found_base_image(suite, file, boot_mode, now);
+        ec2.register_base_image(suite, file, boot_mode, now);
     })
 }
 
@@ -204,11 +204,11 @@ fn tick(cloud: &Cloud) -> anyhow::Result<()> {
         ec2::tick(ec2, now);
         elb::tick(elb, ec2, now);
         ssm::tick(ssm, ec2, now);
-        let mut world = RegionAt {
+        let mut environment = RegionAt {
             region: &mut state.region,
             now,
         };
-        autoscaling::tick(&mut state.autoscaling, &mut world, now);
+        autoscaling::tick(&mut state.autoscaling, &mut environment, now);
     })
 }
 

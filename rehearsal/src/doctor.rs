@@ -18,7 +18,7 @@ use crate::machines;
 use crate::moto;
 
 /// With less room than this on its disk a cloud can hardly bake an image: a base image has 2 GiB.
-const DISK_ROOM: u64 = 4 << 30;
+const MIN_FREE_DISK: u64 = 4 << 30;
 const MIB: u64 = 1 << 20;
 
 /// What a check found.
@@ -184,12 +184,12 @@ fn disk(folder: &Path) -> Check {
         .ancestors()
         .find(|path| path.exists())
         .map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    let room = machines::room_in(&existing);
+    let room = machines::free_bytes(&existing);
     let found = format!("{} MiB free in {}", room / MIB, existing.display());
-    if room < DISK_ROOM {
+    if room < MIN_FREE_DISK {
         let hint = format!(
             "a base image and what is baked from it take {} MiB",
-            DISK_ROOM / MIB
+            MIN_FREE_DISK / MIB
         );
         return Check::new("disk", Verdict::Odd, found, Some(&hint));
     }

@@ -1,77 +1,537 @@
-//! Faults of the wire that are being played: which request is refused, which answer never arrives.
+//! The dials: faults and choices that can be turned while the cloud is up.
 //!
-//! Owns the counting, which ends with the daemon. What is asked for durably is in `dials`; the door
-//! does the refusing and the cutting.
+//! Owns their names, what they take and the durable ones' values. It turns nothing by itself: the back
+//! door reads a [`DialChange`] and carries it out, the door and Auto Scaling look here for what is set.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The counters.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(Mutex<Counts>);
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Default)]
-struct Counts {
-    /// Requests since the last refused one, by service.
-    passed: BTreeMap<String, u32>,
-    /// Answers still to lose, by service and action.
-    to_lose: BTreeMap<(String, String), u32>,
+use crate::autoscaling;
+use crate::autoscaling::refresh::AlarmState;
+use crate::ec2::select::glob;
+use crate::fault_counters::FaultCounters;
+use crate::foreign;
+use crate::imds_source::Notices;
+use crate::launch_error::LaunchError;
+
+/// Services of this cloud's own, by the name in a credential scope, which is what dials call them; IAM calls them so too.
+const OWN_SERVICES: [&str; 5] = ["ec2", "autoscaling", "elasticloadbalancing", "ssm", "sts"];
+
+/// All services by the name in a credential scope.
+pub(crate) fn services() -> impl Iterator<Item = &'static str> {
+    OWN_SERVICES.into_iter().chain(foreign::scopes())
+}
+
+/// How long ahead Spot tells of an interruption.
+const NOTICE: SignedDuration = SignedDuration::from_mins(2);
+
+/// How long a scheduled event's window is.
+const EVENT_LASTS: SignedDuration = SignedDuration::from_hours(1);
+
+const SLOW_BOOT: &str = "slow-boot";
+
+/// Dials whose name has no further part, or the pattern of those that have one.
+const PATTERNS: [(&str, &str, &str); 11] = [
+    (
+        "throttle.<service>",
+        "off",
+        "every Nth request to the service is refused as throttled; 1 is all, off is none",
+    ),
+    (
+        "deny.<service>:<Action>",
+        "off",
+        "on: callers are not authorized for it, and IAM's simulation says so; `*` stands for any text",
+    ),
+    (
+        "alarm.<name>",
+        "INSUFFICIENT_DATA",
+        "what a refresh sees of this alarm: OK, ALARM or INSUFFICIENT_DATA",
+    ),
+    (
+        "lose-answers.<service>.<Action>",
+        "0",
+        "the next N such requests are carried out and never answered; forgotten by `down`",
+    ),
+    (
+        SLOW_BOOT,
+        "0",
+        "seconds between an instance's launch or start and its machine's",
+    ),
+    (
+        "launch-error.<group>",
+        "off",
+        "a code such as InsufficientInstanceCapacity: EC2 launches nothing for the group, for that reason",
+    ),
+    (
+        "spot-interruption.<instance>",
+        "off",
+        "terminate, stop or hibernate: the instance's metadata announces it for two minutes from now",
+    ),
+    (
+        "rebalance.<instance>",
+        "off",
+        "on: the instance's metadata recommends to rebalance",
+    ),
+    (
+        "scheduled-event.<instance>",
+        "off",
+        "<code>:<seconds>, such as instance-stop:600: an event of that code is announced to begin then",
+    ),
+    (
+        "spot-reclaim",
+        "-",
+        "an instance id: Spot terminates that instance, once",
+    ),
+    (
+        "kill-guest",
+        "-",
+        "an instance id: pulls that machine's plug, once",
+    ),
+];
+
+/// What was set durably.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Faults {
+    /// `throttle.<service>`: every how manieth request is refused.
+    throttle: BTreeMap<String, u32>,
+    /// `deny.<service>:<Action>`: what callers may not, with `*` and `?`.
+    deny: BTreeSet<String>,
+    /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
+    alarms: BTreeMap<String, AlarmState>,
+    /// `launch-error.<group>`.
+    launch_errors: BTreeMap<String, LaunchError>,
+    /// `spot-interruption.<instance>`: the action, and when.
+    spot: BTreeMap<String, (String, Timestamp)>,
+    /// `rebalance.<instance>`: since when.
+    rebalance: BTreeMap<String, Timestamp>,
+    /// `scheduled-event.<instance>`: its code, and when it begins.
+    events: BTreeMap<String, (String, Timestamp)>,
+    /// `slow-boot`: seconds that a machine waits before it is started.
+    pub(crate) slow_boot: u32,
+}
+
+/// A dial as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Dial {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its value.
+    pub(crate) value: String,
+    /// Its value where nobody touched it.
+    pub(crate) usual: String,
+    /// What it does.
+    pub(crate) what: String,
+}
+
+/// A dial's turn, read and found good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DialChange {
+    /// A switch of Auto Scaling, which knows what it takes.
+    Switch(String, String),
+    /// Every how manieth request of a service is refused.
+    Throttle(String, u32),
+    /// Callers may not do this, or may again.
+    Deny(String, bool),
+    /// An alarm's state.
+    Alarm(String, AlarmState),
+    /// Nothing is launched for this group, for that reason, or it is again.
+    LaunchError(String, Option<LaunchError>),
+    /// Spot terminates this instance.
+    SpotReclaim(String),
+    /// Machines wait so many seconds before they are started.
+    SlowBoot(u32),
+    /// So many answers to a service's action get lost.
+    LoseAnswers(String, String, u32),
+    /// This instance's metadata announces, or no longer announces, that Spot takes it so.
+    SpotInterruption(String, Option<String>),
+    /// It recommends to rebalance, or does not.
+    Rebalance(String, bool),
+    /// It announces an event of this code in so many seconds, or none.
+    ScheduledEvent(String, Option<(String, u32)>),
+    /// This instance's plug is pulled.
+    KillGuest(String),
+}
+
+impl DialChange {
+    /// Reads what `name` and `value` ask for.
+    ///
+    /// # Errors
+    /// What is wrong with either, with the nearest name that would do.
+    pub(crate) fn read(name: &str, value: &str) -> Result<Self, String> {
+        if autoscaling::is_switch(name) {
+            return Ok(Self::Switch(name.to_owned(), value.to_owned()));
+        }
+        match name.split_once('.') {
+            Some(("throttle", service)) => {
+                let every = if value == "off" {
+                    0
+                } else {
+                    number(name, value, "`off` or a number")?
+                };
+                Ok(Self::Throttle(known_service(service)?, every))
+            }
+            Some(("deny", action)) => match value {
+                "on" | "off" => Ok(Self::Deny(denied_action(action)?, value == "on")),
+                _ => Err(format!("{name} takes on or off, not {value:?}")),
+            },
+            Some(("alarm", alarm)) if !alarm.is_empty() => {
+                Ok(Self::Alarm(alarm.to_owned(), alarm_state(name, value)?))
+            }
+            Some(("lose-answers", call)) => {
+                let (service, action) = call
+                    .split_once('.')
+                    .filter(|(_, action)| !action.is_empty())
+                    .ok_or_else(|| {
+                        format!(
+                            "{name} names no action\nhint: for example lose-answers.ec2.RunInstances"
+                        )
+                    })?;
+                Ok(Self::LoseAnswers(
+                    known_service(service)?,
+                    action.to_owned(),
+                    number(name, value, "a number of answers")?,
+                ))
+            }
+            Some(("launch-error", group)) if !group.is_empty() => Ok(Self::LaunchError(
+                group.to_owned(),
+                launch_error(name, value)?,
+            )),
+            Some(("spot-interruption", id)) if !id.is_empty() => Ok(Self::SpotInterruption(
+                id.to_owned(),
+                match value {
+                    "off" => None,
+                    "terminate" | "stop" | "hibernate" => Some(value.to_owned()),
+                    _ => {
+                        return Err(format!(
+                            "{name} takes off, terminate, stop or hibernate, not {value:?}"
+                        ));
+                    }
+                },
+            )),
+            Some(("rebalance", id)) if !id.is_empty() => match value {
+                "on" | "off" => Ok(Self::Rebalance(id.to_owned(), value == "on")),
+                _ => Err(format!("{name} takes on or off, not {value:?}")),
+            },
+            Some(("scheduled-event", id)) if !id.is_empty() => {
+                Ok(Self::ScheduledEvent(id.to_owned(), event(name, value)?))
+            }
+            None if name == SLOW_BOOT => {
+                Ok(Self::SlowBoot(number(name, value, "a number of seconds")?))
+            }
+            None if name == "spot-reclaim" => Ok(Self::SpotReclaim(value.to_owned())),
+            None if name == "kill-guest" => Ok(Self::KillGuest(value.to_owned())),
+            _ => Err(unknown(name)),
+        }
+    }
 }
 
 impl Faults {
-    /// Counts a request of `service`, of which every `every`th is refused (none when 0); whether this
-    /// is one.
-    pub(crate) fn refuses(&self, service: &str, every: u32) -> bool {
+    /// Sets every how manieth request to a service is refused; 0 is none.
+    pub(crate) fn throttle(&mut self, service: &str, every: u32) {
         if every == 0 {
-            return false;
-        }
-        let mut counts = self.lock();
-        let passed = counts.passed.entry(service.to_owned()).or_default();
-        *passed += 1;
-        let refused = *passed >= every;
-        if refused {
-            *passed = 0;
-        }
-        refused
-    }
-
-    /// Asks for the next `times` answers to an action to be lost.
-    pub(crate) fn lose(&self, service: &str, action: &str, times: u32) {
-        let key = (service.to_owned(), action.to_owned());
-        let mut counts = self.lock();
-        if times == 0 {
-            counts.to_lose.remove(&key);
+            self.throttle.remove(service);
         } else {
-            counts.to_lose.insert(key, times);
+            self.throttle.insert(service.to_owned(), every);
         }
     }
 
-    /// Whether the answer to this action is one to lose; if so it is counted off.
-    pub(crate) fn loses(&self, service: &str, action: &str) -> bool {
-        let mut counts = self.lock();
-        let key = (service.to_owned(), action.to_owned());
-        let Some(left) = counts.to_lose.get_mut(&key) else {
-            return false;
-        };
-        *left -= 1;
-        if *left == 0 {
-            counts.to_lose.remove(&key);
-        }
-        true
+    /// Every how manieth request to a service is refused; 0 is none.
+    pub(crate) fn throttled(&self, service: &str) -> u32 {
+        self.throttle.get(service).copied().unwrap_or(0)
     }
 
-    /// Answers still to lose, as `service.Action` and how many.
-    pub(crate) fn to_lose(&self) -> Vec<(String, u32)> {
-        self.lock()
-            .to_lose
+    /// Denies callers what `pattern` stands for, or no longer does.
+    pub(crate) fn deny(&mut self, pattern: &str, on: bool) {
+        if on {
+            self.deny.insert(pattern.to_owned());
+        } else {
+            self.deny.remove(pattern);
+        }
+    }
+
+    /// Whether callers are denied this, e.g. `ec2:RunInstances`; as IAM, without regard to case.
+    pub(crate) fn denies(&self, action: &str) -> bool {
+        let action = action.to_ascii_lowercase();
+        self.deny
             .iter()
-            .map(|((service, action), left)| (format!("{service}.{action}"), *left))
-            .collect()
+            .any(|pattern| glob(&pattern.to_ascii_lowercase(), &action))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether callers are denied anything.
+    pub(crate) fn denies_any(&self) -> bool {
+        !self.deny.is_empty()
     }
+
+    /// Sets an alarm's state.
+    pub(crate) fn set_alarm(&mut self, name: &str, state: AlarmState) {
+        if state == AlarmState::InsufficientData {
+            self.alarms.remove(name);
+        } else {
+            self.alarms.insert(name.to_owned(), state);
+        }
+    }
+
+    /// Has nothing launched for a group, for this reason, or has it launched again.
+    pub(crate) fn set_launch_error(&mut self, group: &str, error: Option<LaunchError>) {
+        match error {
+            Some(error) => self.launch_errors.insert(group.to_owned(), error),
+            None => self.launch_errors.remove(group),
+        };
+    }
+
+    /// Why nothing is launched for a group.
+    pub(crate) fn launch_error(&self, group: &str) -> Option<LaunchError> {
+        self.launch_errors.get(group).copied()
+    }
+
+    /// Announces that Spot takes an instance in two minutes, or no longer does.
+    pub(crate) fn interrupt(&mut self, id: &str, action: Option<String>, now: Timestamp) {
+        match action {
+            Some(action) => self.spot.insert(id.to_owned(), (action, now + NOTICE)),
+            None => self.spot.remove(id),
+        };
+    }
+
+    /// Recommends to rebalance an instance, or no longer does.
+    pub(crate) fn recommend_rebalance(&mut self, id: &str, on: bool, now: Timestamp) {
+        if on {
+            self.rebalance.insert(id.to_owned(), now);
+        } else {
+            self.rebalance.remove(id);
+        }
+    }
+
+    /// Announces an event of an instance, or none.
+    pub(crate) fn schedule(&mut self, id: &str, event: Option<(String, u32)>, now: Timestamp) {
+        match event {
+            Some((code, seconds)) => {
+                let begins = now + SignedDuration::from_secs(seconds.into());
+                self.events.insert(id.to_owned(), (code, begins))
+            }
+            None => self.events.remove(id),
+        };
+    }
+
+    /// What is announced of an instance.
+    pub(crate) fn notices(&self, id: &str) -> Notices {
+        let exact = |at: &Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let day = |at: Timestamp| at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
+        let spot = self.spot.get(id);
+        Notices {
+            spot: spot.map(|(action, at)| (action.clone(), exact(at))),
+            rebalance: self.rebalance.get(id).map(exact),
+            event: self.events.get(id).map(|(code, begins)| {
+                let event = format!("instance-event-{}", id.trim_start_matches("i-"));
+                [
+                    code.clone(),
+                    event,
+                    day(*begins),
+                    day(*begins + EVENT_LASTS),
+                ]
+            }),
+        }
+    }
+
+    /// All alarms that are set, with their states in CloudWatch's words.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let all = self.alarms.iter();
+        all.map(|(name, state)| (name.as_str(), word(*state)))
+    }
+
+    /// An alarm's state.
+    pub(crate) fn alarm(&self, name: &str) -> AlarmState {
+        self.alarms
+            .get(name)
+            .copied()
+            .unwrap_or(AlarmState::InsufficientData)
+    }
+}
+
+/// Every dial there is: switches, what is set, and the patterns of what can be.
+pub(crate) fn list(
+    switches: &autoscaling::State,
+    faults: &Faults,
+    counters: &FaultCounters,
+) -> Vec<Dial> {
+    let switches = autoscaling::all_switches(switches)
+        .into_iter()
+        .map(|switch| Dial {
+            name: switch.name.to_owned(),
+            value: switch.value,
+            usual: switch.usual,
+            what: switch.what.to_owned(),
+        });
+    let patterns =
+        PATTERNS.iter().flat_map(|(pattern, usual, what)| {
+            let dial = |name: String, value: String| Dial {
+                name,
+                value,
+                usual: (*usual).to_owned(),
+                what: (*what).to_owned(),
+            };
+            let value = if *pattern == SLOW_BOOT {
+                faults.slow_boot.to_string()
+            } else {
+                (*usual).to_owned()
+            };
+            let mut all = vec![dial((*pattern).to_owned(), value)];
+            let kind = pattern.split('.').next().unwrap_or_default();
+            match kind {
+                "throttle" => {
+                    all.extend(faults.throttle.iter().map(|(service, every)| {
+                        dial(format!("{kind}.{service}"), every.to_string())
+                    }))
+                }
+                "deny" => all.extend(
+                    faults
+                        .deny
+                        .iter()
+                        .map(|action| dial(format!("{kind}.{action}"), "on".to_owned())),
+                ),
+                "alarm" => {
+                    all.extend(faults.alarms.iter().map(|(name, state)| {
+                        dial(format!("{kind}.{name}"), word(*state).to_owned())
+                    }))
+                }
+                "launch-error" => all.extend(faults.launch_errors.iter().map(|(group, error)| {
+                    dial(format!("{kind}.{group}"), error.code().to_owned())
+                })),
+                "spot-interruption" => all.extend(
+                    faults
+                        .spot
+                        .iter()
+                        .map(|(id, (action, _))| dial(format!("{kind}.{id}"), action.clone())),
+                ),
+                "rebalance" => all.extend(
+                    faults
+                        .rebalance
+                        .keys()
+                        .map(|id| dial(format!("{kind}.{id}"), "on".to_owned())),
+                ),
+                "scheduled-event" => all.extend(faults.events.iter().map(|(id, (code, at))| {
+                    dial(format!("{kind}.{id}"), format!("{code} at {at}"))
+                })),
+                "lose-answers" => all.extend(
+                    counters
+                        .to_lose()
+                        .into_iter()
+                        .map(|(call, left)| dial(format!("{kind}.{call}"), left.to_string())),
+                ),
+                _ => {}
+            }
+            all
+        });
+    switches.chain(patterns).collect()
+}
+
+fn known_service(name: &str) -> Result<String, String> {
+    if services().any(|service| service == name) {
+        return Ok(name.to_owned());
+    }
+    Err(no_service(name, services()))
+}
+
+fn no_service<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> String {
+    let all: BTreeSet<&str> = all.collect();
+    let all: Vec<&str> = all.into_iter().collect();
+    format!(
+        "no service is called {name:?} here\nhint: one of {}",
+        all.join(", ")
+    )
+}
+
+/// An action as IAM writes it, perhaps with wildcards.
+fn denied_action(text: &str) -> Result<String, String> {
+    let (service, action) = text
+        .split_once(':')
+        .filter(|(_, action)| {
+            let is_pattern = |c: char| c.is_ascii_alphanumeric() || c == '*' || c == '?';
+            !action.is_empty() && action.chars().all(is_pattern)
+        })
+        .ok_or_else(|| {
+            format!("deny.{text} names no action\nhint: for example deny.ec2:RunInstances")
+        })?;
+    let prefixes = || services().map(foreign::prefix);
+    if !prefixes().any(|prefix| prefix == service) {
+        return Err(no_service(service, prefixes()));
+    }
+    Ok(format!("{service}:{action}"))
+}
+
+fn number(name: &str, value: &str, takes: &str) -> Result<u32, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{name} takes {takes}, not {value:?}"))
+}
+
+fn event(name: &str, value: &str) -> Result<Option<(String, u32)>, String> {
+    const CODES: [&str; 5] = [
+        "instance-reboot",
+        "instance-retirement",
+        "instance-stop",
+        "system-maintenance",
+        "system-reboot",
+    ];
+    if value == "off" {
+        return Ok(None);
+    }
+    let read = value.split_once(':').and_then(|(code, seconds)| {
+        let known = CODES.contains(&code);
+        Some((code.to_owned(), seconds.parse().ok().filter(|_| known)?))
+    });
+    read.map(Some).ok_or_else(|| {
+        format!(
+            "{name} takes off or <code>:<seconds>, not {value:?}\nhint: codes are {}",
+            CODES.join(", ")
+        )
+    })
+}
+
+fn launch_error(name: &str, value: &str) -> Result<Option<LaunchError>, String> {
+    if value == "off" {
+        return Ok(None);
+    }
+    LaunchError::of_code(value).map(Some).ok_or_else(|| {
+        let codes = LaunchError::ALL.map(LaunchError::code);
+        format!(
+            "{name} takes off or a code, not {value:?}\nhint: codes are {}",
+            codes.join(", ")
+        )
+    })
+}
+
+fn word(state: AlarmState) -> &'static str {
+    match state {
+        AlarmState::Ok => "OK",
+        AlarmState::Alarm => "ALARM",
+        AlarmState::InsufficientData => "INSUFFICIENT_DATA",
+    }
+}
+
+fn alarm_state(name: &str, value: &str) -> Result<AlarmState, String> {
+    let states = [
+        AlarmState::Ok,
+        AlarmState::Alarm,
+        AlarmState::InsufficientData,
+    ];
+    states
+        .into_iter()
+        .find(|state| word(*state).eq_ignore_ascii_case(value))
+        .ok_or_else(|| format!("{name} takes OK, ALARM or INSUFFICIENT_DATA, not {value:?}"))
+}
+
+fn unknown(name: &str) -> String {
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, name);
+    let nearest = autoscaling::switch_names()
+        .chain(PATTERNS.iter().map(|(pattern, ..)| *pattern))
+        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
+        .unwrap_or_default();
+    format!(
+        "no dial is called {name}\nhint: the nearest is {nearest}; `rehearsal dial DIR` lists them all"
+    )
 }
 
 #[cfg(test)]
@@ -79,33 +539,203 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_nth_request_of_a_service_is_refused() {
-        let faults = Faults::default();
-        for (every, expected) in [
-            (0, [false; 6]),
-            (1, [true; 6]),
-            (3, [false, false, true, false, false, true]),
-        ] {
-            let refused: Vec<bool> = (0..6).map(|_| faults.refuses("ec2", every)).collect();
-            assert_eq!(refused, expected, "every {every}");
+    fn dials_are_read_or_refused_with_what_would_do() {
+        let table: [(&str, &str, Result<DialChange, &str>); 33] = [
+            (
+                "stall-limit",
+                "90",
+                Ok(DialChange::Switch("stall-limit".into(), "90".into())),
+            ),
+            (
+                "throttle.ec2",
+                "3",
+                Ok(DialChange::Throttle("ec2".into(), 3)),
+            ),
+            (
+                "throttle.ssm",
+                "off",
+                Ok(DialChange::Throttle("ssm".into(), 0)),
+            ),
+            (
+                "throttle.ec2",
+                "often",
+                Err("throttle.ec2 takes `off` or a number"),
+            ),
+            ("throttle.elb", "2", Err("elasticloadbalancing")),
+            (
+                "deny.ec2:RunInstances",
+                "on",
+                Ok(DialChange::Deny("ec2:RunInstances".into(), true)),
+            ),
+            (
+                "deny.cloudwatch:Put*",
+                "off",
+                Ok(DialChange::Deny("cloudwatch:Put*".into(), false)),
+            ),
+            ("deny.ec2:RunInstances", "1", Err("takes on or off")),
+            ("deny.ec2.RunInstances", "on", Err("names no action")),
+            ("deny.ec2:", "on", Err("names no action")),
+            ("deny.elb:CreateListener", "on", Err("elasticloadbalancing")),
+            (
+                "alarm.too many 5xx.eu",
+                "ALARM",
+                Ok(DialChange::Alarm(
+                    "too many 5xx.eu".into(),
+                    AlarmState::Alarm,
+                )),
+            ),
+            (
+                "alarm.a",
+                "ok",
+                Ok(DialChange::Alarm("a".into(), AlarmState::Ok)),
+            ),
+            ("alarm.a", "red", Err("OK, ALARM or INSUFFICIENT_DATA")),
+            ("alarm.", "OK", Err("nearest is alarm.<name>")),
+            (
+                "lose-answers.ec2.RunInstances",
+                "2",
+                Ok(DialChange::LoseAnswers(
+                    "ec2".into(),
+                    "RunInstances".into(),
+                    2,
+                )),
+            ),
+            ("lose-answers.ec2", "2", Err("names no action")),
+            (
+                "launch-error.shop",
+                "VcpuLimitExceeded",
+                Ok(DialChange::LaunchError(
+                    "shop".into(),
+                    Some(LaunchError::VcpuLimitExceeded),
+                )),
+            ),
+            (
+                "launch-error.shop",
+                "off",
+                Ok(DialChange::LaunchError("shop".into(), None)),
+            ),
+            (
+                "launch-error.shop",
+                "on",
+                Err("codes are InsufficientInstanceCapacity"),
+            ),
+            (
+                "spot-reclaim",
+                "i-1",
+                Ok(DialChange::SpotReclaim("i-1".into())),
+            ),
+            ("kill-guest", "i-1", Ok(DialChange::KillGuest("i-1".into()))),
+            ("slow-boot", "5", Ok(DialChange::SlowBoot(5))),
+            ("slow-boot", "-5", Err("takes a number of seconds")),
+            (
+                "spot-interruption.i-1",
+                "stop",
+                Ok(DialChange::SpotInterruption(
+                    "i-1".into(),
+                    Some("stop".into()),
+                )),
+            ),
+            (
+                "spot-interruption.i-1",
+                "off",
+                Ok(DialChange::SpotInterruption("i-1".into(), None)),
+            ),
+            (
+                "spot-interruption.i-1",
+                "now",
+                Err("off, terminate, stop or hibernate"),
+            ),
+            (
+                "rebalance.i-1",
+                "on",
+                Ok(DialChange::Rebalance("i-1".into(), true)),
+            ),
+            ("rebalance.i-1", "1", Err("takes on or off")),
+            (
+                "scheduled-event.i-1",
+                "instance-stop:600",
+                Ok(DialChange::ScheduledEvent(
+                    "i-1".into(),
+                    Some(("instance-stop".into(), 600)),
+                )),
+            ),
+            (
+                "scheduled-event.i-1",
+                "stop:600",
+                Err("codes are instance-reboot"),
+            ),
+            ("stal-limit", "1", Err("nearest is stall-limit")),
+            ("throtle.ec2", "1", Err("nearest is throttle.<service>")),
+        ];
+        for (name, value, expected) in table {
+            match (DialChange::read(name, value), expected) {
+                (Ok(change), Ok(expected)) => assert_eq!(change, expected, "{name} {value}"),
+                (Err(said), Err(part)) => assert!(said.contains(part), "{name} {value}: {said}"),
+                (read, _) => panic!("{name} {value}: {read:?}"),
+            }
         }
-        assert!(!faults.refuses("ec2", 2));
-        assert!(!faults.refuses("ssm", 2), "services are counted apart");
-        assert!(faults.refuses("ec2", 2));
     }
 
     #[test]
-    fn as_many_answers_are_lost_as_were_asked_for() {
-        let faults = Faults::default();
-        faults.lose("ec2", "RunInstances", 2);
-        assert_eq!(faults.to_lose(), [("ec2.RunInstances".to_owned(), 2)]);
-        assert!(!faults.loses("ec2", "CreateImage"));
-        assert!(faults.loses("ec2", "RunInstances"));
-        assert!(faults.loses("ec2", "RunInstances"));
-        assert!(!faults.loses("ec2", "RunInstances"));
-        assert_eq!(faults.to_lose(), []);
-        faults.lose("ec2", "RunInstances", 1);
-        faults.lose("ec2", "RunInstances", 0);
-        assert!(!faults.loses("ec2", "RunInstances"));
+    fn what_is_set_is_listed_beside_its_pattern() {
+        let mut faults = Faults::default();
+        let counters = FaultCounters::default();
+        let switches = autoscaling::State::default();
+        let usual = list(&switches, &faults, &counters);
+        assert!(
+            usual.iter().all(|dial| dial.value == dial.usual),
+            "{usual:?}"
+        );
+        faults.throttle("ec2", 3);
+        faults.deny("s3:*", true);
+        faults.set_alarm("sick", AlarmState::Alarm);
+        faults.slow_boot = 9;
+        faults.set_launch_error("shop", Some(LaunchError::InternalError));
+        faults.interrupt("i-1", Some("stop".to_owned()), Timestamp::UNIX_EPOCH);
+        faults.recommend_rebalance("i-1", true, Timestamp::UNIX_EPOCH);
+        faults.schedule(
+            "i-1",
+            Some(("instance-stop".to_owned(), 60)),
+            Timestamp::UNIX_EPOCH,
+        );
+        let notices = faults.notices("i-1");
+        assert_eq!(
+            notices.spot,
+            Some(("stop".to_owned(), "1970-01-01T00:02:00Z".to_owned()))
+        );
+        assert_eq!(notices.event.unwrap()[2], "1 Jan 1970 00:01:00 GMT");
+        assert_eq!(faults.notices("i-2"), Notices::default());
+        counters.lose("ssm", "PutParameter", 1);
+        let turned: Vec<_> = list(&switches, &faults, &counters)
+            .into_iter()
+            .filter(|dial| dial.value != dial.usual)
+            .map(|dial| (dial.name, dial.value))
+            .collect();
+        assert_eq!(
+            turned,
+            [
+                ("throttle.ec2".to_owned(), "3".to_owned()),
+                ("deny.s3:*".to_owned(), "on".to_owned()),
+                ("alarm.sick".to_owned(), "ALARM".to_owned()),
+                ("lose-answers.ssm.PutParameter".to_owned(), "1".to_owned()),
+                ("slow-boot".to_owned(), "9".to_owned()),
+                ("launch-error.shop".to_owned(), "InternalError".to_owned()),
+                ("spot-interruption.i-1".to_owned(), "stop".to_owned()),
+                ("rebalance.i-1".to_owned(), "on".to_owned()),
+                (
+                    "scheduled-event.i-1".to_owned(),
+                    "instance-stop at 1970-01-01T00:01:00Z".to_owned()
+                ),
+            ]
+        );
+        faults.slow_boot = 0;
+        faults.set_launch_error("shop", None);
+        faults.interrupt("i-1", None, Timestamp::UNIX_EPOCH);
+        faults.recommend_rebalance("i-1", false, Timestamp::UNIX_EPOCH);
+        faults.schedule("i-1", None, Timestamp::UNIX_EPOCH);
+        faults.throttle("ec2", 0);
+        faults.deny("s3:*", false);
+        faults.set_alarm("sick", AlarmState::InsufficientData);
+        assert_eq!(faults, Faults::default());
     }
 }

@@ -39,7 +39,7 @@ impl Claim {
 /// # Errors
 /// When no network can be had.
 pub(crate) fn claim(cloud: &Cloud) -> anyhow::Result<Claim> {
-    let (own, in_use) = cloud.look(|state, _| {
+    let (own, in_use) = cloud.read(|state, _| {
         let ec2 = &state.region.ec2;
         let machines = ec2.instances.values().any(|instance| instance.is_alive());
         (
@@ -81,7 +81,7 @@ mod tests {
         let cloud =
             |name: &str| Cloud::open(&folder.path().join(name), Arc::new(RealClock)).unwrap();
         let second_byte =
-            |cloud: &Cloud| cloud.look(|state, _| state.region.ec2.network.second_byte);
+            |cloud: &Cloud| cloud.read(|state, _| state.region.ec2.network.second_byte);
         let (first, second) = (cloud("first"), cloud("second"));
         let of_first = claim(&first).unwrap();
         let shared = second_byte(&first);

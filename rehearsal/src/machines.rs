@@ -17,7 +17,7 @@ use crate::cloud::{Cloud, State};
 use crate::disks::DiskStore;
 use crate::ec2::disks::{SnapshotState, Source};
 use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
-use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, MachineRoom};
+use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
 
 /// What every guest has, whatever its type says: many are to fit on a small host.
 const VCPUS: u32 = 2;
@@ -35,7 +35,7 @@ const END_POLL: Duration = Duration::from_millis(20);
 /// The machines of a cloud.
 pub(crate) struct Machines {
     cloud: Arc<Cloud>,
-    room: Arc<dyn MachineRoom>,
+    host: Arc<dyn VmHost>,
     disks: Arc<dyn DiskStore>,
     /// More ports that answer.
     ports: Vec<u16>,
@@ -46,11 +46,11 @@ pub(crate) struct Machines {
 /// fails shows as a new error of its disk.
 const RESUME_EVERY: SignedDuration = SignedDuration::from_secs(5);
 /// How much room the host's disk must have for such a try, in bytes.
-const ROOM: u64 = 64 << 20;
+const MIN_FREE_BYTES: u64 = 64 << 20;
 
 /// What is to be done for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Deed {
+enum Action {
     /// Make its disks and start its machine.
     Start,
     /// Press its power button.
@@ -75,7 +75,7 @@ enum Deed {
 
 /// What the books want of disks, as one look at them shows.
 #[derive(Default)]
-struct Wants {
+struct DiskWork {
     copies: Vec<Copy>,
     discarded: Vec<String>,
 }
@@ -88,7 +88,7 @@ struct Copy {
     instance: Option<String>,
 }
 
-impl Wants {
+impl DiskWork {
     fn of(state: &State) -> Self {
         let ec2 = &state.region.ec2;
         let copies = ec2
@@ -127,36 +127,36 @@ fn decide(
     hardware: bool,
     copied: bool,
     now: Timestamp,
-) -> Option<Deed> {
+) -> Option<Action> {
     let runs = guest.state == GuestState::Running;
     // A machine that makes no progress does not hear its power button either.
     let off = if guest.failure.is_some() {
-        Deed::PullPlug
+        Action::PullPlug
     } else {
-        Deed::PowerOff
+        Action::PowerOff
     };
     match instance.phase {
-        Phase::Pending => (!copied).then_some(Deed::Start),
+        Phase::Pending => (!copied).then_some(Action::Start),
         Phase::Running if runs && instance.reboots => Some(off),
         Phase::Running if runs => progress(instance, guest.failure.as_ref(), hardware, now),
-        Phase::Running if instance.reboots => (!copied).then_some(Deed::Start),
+        Phase::Running if instance.reboots => (!copied).then_some(Action::Start),
         Phase::Running => Some(match (guest.state, &guest.failure) {
             // The cloud was down and is up again.
-            (GuestState::Absent, _) => Deed::Start,
-            (GuestState::PoweredOff, _) => Deed::OwnShutdown,
+            (GuestState::Absent, _) => Action::Start,
+            (GuestState::PoweredOff, _) => Action::OwnShutdown,
             (_, Some(failure)) if hardware && failure.kind.may_be_of_the_accelerator() => {
-                Deed::Emulate(failure.clone())
+                Action::Emulate(failure.clone())
             }
-            (GuestState::Running | GuestState::Dead, _) => Deed::Died,
+            (GuestState::Running | GuestState::Dead, _) => Action::Died,
         }),
-        Phase::Stopping if runs && instance.forced => Some(Deed::PullPlug),
+        Phase::Stopping if runs && instance.forced => Some(Action::PullPlug),
         Phase::Stopping if runs => Some(off),
         Phase::ShuttingDown if runs => {
             let late = now.duration_since(instance.since) > TERMINATION_PATIENCE;
-            Some(if late { Deed::PullPlug } else { off })
+            Some(if late { Action::PullPlug } else { off })
         }
-        Phase::Stopping | Phase::ShuttingDown => Some(Deed::Off),
-        Phase::Stopped | Phase::Terminated => runs.then_some(Deed::PullPlug),
+        Phase::Stopping | Phase::ShuttingDown => Some(Action::Off),
+        Phase::Stopped | Phase::Terminated => runs.then_some(Action::PullPlug),
     }
 }
 
@@ -166,41 +166,41 @@ fn progress(
     failure: Option<&Failure>,
     hardware: bool,
     now: Timestamp,
-) -> Option<Deed> {
+) -> Option<Action> {
     let Some(failure) = failure else {
-        return instance.impairment().map(|_| Deed::Recovered);
+        return instance.impairment().map(|_| Action::Recovered);
     };
     if hardware && failure.kind.may_be_of_the_accelerator() {
-        return Some(Deed::Emulate(failure.clone()));
+        return Some(Action::Emulate(failure.clone()));
     }
     match instance.impairment() {
         Some(known) if known.failure == *failure => {
             // A try that fails shows as a new failure, with a time of its own.
             let due = now.duration_since(known.since) >= RESUME_EVERY;
-            (failure.kind.may_pass() && due).then_some(Deed::Resume)
+            (failure.kind.may_pass() && due).then_some(Action::Resume)
         }
-        _ => Some(Deed::Impaired(failure.clone())),
+        _ => Some(Action::Impaired(failure.clone())),
     }
 }
 
 /// Whether a new machine is to stay off for a while, because somebody dialled `slow-boot`.
-fn waits(instance: &Instance, slow_boot: u32, now: Timestamp) -> bool {
+fn is_delayed(instance: &Instance, slow_boot: u32, now: Timestamp) -> bool {
     instance.phase == Phase::Pending
         && now.duration_since(instance.since) < SignedDuration::from_secs(slow_boot.into())
 }
 
 impl Machines {
-    /// The machines of `cloud`, in `room`, with their disks in `disks`; `ports` answer at every
+    /// The machines of `cloud`, in `host`, with their disks in `disks`; `ports` answer at every
     /// guest's address besides the usual ones.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
-        room: Arc<dyn MachineRoom>,
+        host: Arc<dyn VmHost>,
         disks: Arc<dyn DiskStore>,
         ports: Vec<u16>,
     ) -> Arc<Self> {
         Arc::new(Self {
             cloud,
-            room,
+            host,
             disks,
             ports,
             busy: Mutex::default(),
@@ -213,40 +213,40 @@ impl Machines {
     /// # Errors
     /// When the books cannot be written.
     pub(crate) fn step(self: &Arc<Self>) -> anyhow::Result<()> {
-        let (state, now) = self.cloud.look(|state, now| (state.clone(), now));
-        let wants = Wants::of(&state);
-        let slow_boot = state.region.dials.slow_boot;
+        let (state, now) = self.cloud.read(|state, now| (state.clone(), now));
+        let work = DiskWork::of(&state);
+        let slow_boot = state.region.faults.slow_boot;
         // A state that cannot be written (a full disk) keeps no other instance from its step.
         let mut written = Ok(());
-        let choice = self.room.choice();
+        let choice = self.host.choice();
         let has_hardware = choice.is_some_and(|choice| choice.accelerator.is_hardware());
-        let copied: BTreeSet<&str> = wants
+        let copied: BTreeSet<&str> = work
             .copies
             .iter()
             .filter_map(|copy| copy.instance.as_deref())
             .collect();
         let instances = &state.region.ec2.instances;
         for instance in instances.values().filter(|instance| instance.is_alive()) {
-            if self.is_busy(&instance.id) || waits(instance, slow_boot, now) {
+            if self.is_busy(&instance.id) || is_delayed(instance, slow_boot, now) {
                 continue;
             }
             let copied = copied.contains(instance.id.as_str());
-            let guest = self.room.guest(&instance.id);
+            let guest = self.host.guest(&instance.id);
             let hardware = has_hardware && !instance.emulated;
-            if let Some(deed) = decide(instance, &guest, hardware, copied, now) {
-                written = written.and(self.act(instance, &guest, &deed));
+            if let Some(action) = decide(instance, &guest, hardware, copied, now) {
+                written = written.and(self.act(instance, &guest, &action));
             }
         }
-        for copy in wants.copies {
+        for copy in work.copies {
             let off = copy
                 .instance
                 .as_deref()
-                .is_none_or(|id| !self.is_busy(id) && self.room.state(id) != GuestState::Running);
+                .is_none_or(|id| !self.is_busy(id) && self.host.state(id) != GuestState::Running);
             if off && !self.is_busy(&copy.id) {
-                self.aside(&copy.id.clone(), move |machines| machines.snapshot(&copy));
+                self.in_background(&copy.id.clone(), move |machines| machines.snapshot(&copy));
             }
         }
-        let discarded: Vec<String> = wants
+        let discarded: Vec<String> = work
             .discarded
             .into_iter()
             .filter(|id| !self.is_busy(id))
@@ -258,7 +258,7 @@ impl Machines {
             match id.split_once('-') {
                 Some(("vol", _)) => self.disks.delete_volume(id),
                 Some(("snap", _)) => self.disks.delete_snapshot(id),
-                _ => self.room.forget(id),
+                _ => self.host.forget(id),
             }
         }
         let forgotten = self.cloud.change(|state, _| {
@@ -273,30 +273,30 @@ impl Machines {
         self: &Arc<Self>,
         instance: &Instance,
         guest: &Guest,
-        deed: &Deed,
+        action: &Action,
     ) -> anyhow::Result<()> {
         let id = &instance.id;
-        match deed {
-            Deed::Start => {
+        match action {
+            Action::Start => {
                 let id = id.clone();
-                self.aside(&id.clone(), move |machines| machines.start(&id));
+                self.in_background(&id.clone(), move |machines| machines.start(&id));
                 Ok(())
             }
-            Deed::PowerOff => {
-                self.room.power_off(id);
+            Action::PowerOff => {
+                self.host.power_off(id);
                 Ok(())
             }
-            Deed::PullPlug => {
-                self.room.kill(id);
+            Action::PullPlug => {
+                self.host.kill(id);
                 Ok(())
             }
-            Deed::Off => self.cloud.change(|state, now| {
+            Action::Off => self.cloud.change(|state, now| {
                 let ec2 = &mut state.region.ec2;
                 let Some(current) = ec2.instances.get_mut(id) else {
                     return;
                 };
                 match current.phase {
-                    Phase::ShuttingDown => ec2.bury(id, None, now),
+                    Phase::ShuttingDown => ec2.finish_termination(id, None, now),
                     Phase::Stopping => {
                         let reason = current.reason.take();
                         current.enter(Phase::Stopped, reason, now);
@@ -304,17 +304,17 @@ impl Machines {
                     _ => {}
                 }
             }),
-            Deed::OwnShutdown => self.ended(instance, &Reason::own()),
-            Deed::Died => {
+            Action::OwnShutdown => self.record_end(instance, &Reason::own()),
+            Action::Died => {
                 let why = guest.failure.as_ref().map(ToString::to_string);
                 let why = why.unwrap_or_else(|| "the instance's machine died".to_owned());
-                self.ended(instance, &Reason::fault(&why))
+                self.record_end(instance, &Reason::fault(&why))
             }
-            Deed::Emulate(failure) => self.emulate(id, failure),
-            Deed::Impaired(failure) => {
+            Action::Emulate(failure) => self.emulate(id, failure),
+            Action::Impaired(failure) => {
                 tracing::warn!(instance = id, %failure, "an instance is impaired");
-                self.room
-                    .note(id, &format!("this machine makes no progress: {failure}"));
+                self.host
+                    .append_to_console(id, &format!("this machine makes no progress: {failure}"));
                 self.cloud.change(|state, now| {
                     if let Some(current) = state.region.ec2.instances.get_mut(id) {
                         current.fault = Some(Fault {
@@ -325,9 +325,9 @@ impl Machines {
                     }
                 })
             }
-            Deed::Recovered => {
+            Action::Recovered => {
                 tracing::info!(instance = id, "an instance is no longer impaired");
-                self.room.note(id, "this machine goes on");
+                self.host.append_to_console(id, "this machine goes on");
                 self.cloud.change(|state, now| {
                     let current = state.region.ec2.instances.get_mut(id);
                     if let Some(fault) = current.and_then(|current| current.fault.as_mut()) {
@@ -335,9 +335,9 @@ impl Machines {
                     }
                 })
             }
-            Deed::Resume => {
-                if room_in(self.cloud.folder()) >= ROOM {
-                    self.room.resume(id);
+            Action::Resume => {
+                if free_bytes(self.cloud.folder()) >= MIN_FREE_BYTES {
+                    self.host.resume(id);
                 }
                 Ok(())
             }
@@ -353,7 +353,7 @@ impl Machines {
             "hardware virtualisation failed an instance, which starts again under emulation"
         );
         let line = format!("{failure}; this machine starts again under emulation");
-        self.room.note(id, &line);
+        self.host.append_to_console(id, &line);
         self.cloud.change(|state, now| {
             let Some(current) = state.region.ec2.instances.get_mut(id) else {
                 return;
@@ -369,12 +369,12 @@ impl Machines {
                 over: Some(now),
             });
         })?;
-        self.room.kill(id);
+        self.host.kill(id);
         Ok(())
     }
 
     /// A machine that should run does not.
-    fn ended(&self, instance: &Instance, reason: &Reason) -> anyhow::Result<()> {
+    fn record_end(&self, instance: &Instance, reason: &Reason) -> anyhow::Result<()> {
         tracing::warn!(
             instance = instance.id,
             reason = reason.message,
@@ -390,14 +390,16 @@ impl Machines {
             }
             match current.on_shutdown {
                 OnShutdown::Stop => current.enter(Phase::Stopped, Some(reason.clone()), now),
-                OnShutdown::Terminate => ec2.bury(&instance.id, Some(reason.clone()), now),
+                OnShutdown::Terminate => {
+                    ec2.finish_termination(&instance.id, Some(reason.clone()), now)
+                }
             }
         })
     }
 
     /// Makes an instance's disks and starts its machine.
     fn start(&self, id: &str) -> anyhow::Result<()> {
-        let Some(plan) = self.cloud.look(|state, _| Plan::of(state, id, &self.ports)) else {
+        let Some(plan) = self.cloud.read(|state, _| Plan::of(state, id, &self.ports)) else {
             return Ok(());
         };
         let started = self.try_start(&plan);
@@ -431,7 +433,7 @@ impl Machines {
                 Err(error) => {
                     let reason = Some(Reason::fault(&format!("{error:#}")));
                     if new {
-                        ec2.bury(id, reason, now);
+                        ec2.finish_termination(id, reason, now);
                     } else {
                         instance.enter(Phase::Stopped, reason, now);
                     }
@@ -456,7 +458,7 @@ impl Machines {
                  earlier release's base image\nhint: make the image anew, or use a type that has UEFI, such as t3.micro"
             );
         }
-        self.room.start(&GuestSpec {
+        self.host.start(&GuestSpec {
             id: plan.instance.id.clone(),
             address: plan.instance.address,
             ports: plan.ports.iter().copied().collect(),
@@ -487,7 +489,7 @@ impl Machines {
         let outcome = taken.map_err(|error| format!("{error:#}"));
         let wanted = self
             .cloud
-            .change(|state, now| state.region.ec2.copied(&copy.id, outcome, now))?;
+            .change(|state, now| state.region.ec2.finish_copy(&copy.id, outcome, now))?;
         if !wanted {
             self.disks.delete_snapshot(&copy.id);
         }
@@ -498,19 +500,19 @@ impl Machines {
     ///
     /// # Errors
     /// When one cannot be read or written; the image is not registered then.
-    pub(crate) fn take_in(&self) -> anyhow::Result<()> {
-        let wants = self.cloud.look(|state, _| Wants::of(state));
-        for copy in wants.copies {
+    pub(crate) fn import_base_images(&self) -> anyhow::Result<()> {
+        let work = self.cloud.read(|state, _| DiskWork::of(state));
+        for copy in work.copies {
             if matches!(copy.source, Source::Volume(_) | Source::Snapshot(_)) {
                 continue;
             }
             if let Err(error) = self.import(&copy) {
                 self.cloud
-                    .change(|state, _| state.region.ec2.withdraw(&copy.id))?;
+                    .change(|state, _| state.region.ec2.remove_base_image(&copy.id))?;
                 return Err(error);
             }
             self.cloud
-                .change(|state, now| state.region.ec2.copied(&copy.id, Ok(()), now))?;
+                .change(|state, now| state.region.ec2.finish_copy(&copy.id, Ok(()), now))?;
         }
         Ok(())
     }
@@ -528,22 +530,22 @@ impl Machines {
     pub(crate) async fn end(&self) {
         let ids: Vec<String> = self
             .cloud
-            .look(|state, _| state.region.ec2.instances.keys().cloned().collect());
-        let running = |id: &String| self.room.state(id) == GuestState::Running;
+            .read(|state, _| state.region.ec2.instances.keys().cloned().collect());
+        let running = |id: &String| self.host.state(id) == GuestState::Running;
         for id in ids.iter().filter(|id| running(id)) {
-            self.room.power_off(id);
+            self.host.power_off(id);
         }
         let patience = Instant::now() + END_PATIENCE;
         while ids.iter().any(running) && Instant::now() < patience {
             tokio::time::sleep(END_POLL).await;
         }
         for id in ids.iter().filter(|id| running(id)) {
-            self.room.kill(id);
+            self.host.kill(id);
         }
     }
 
     /// Runs `job` on a thread of its own, with `id` busy until it is done.
-    fn aside(
+    fn in_background(
         self: &Arc<Self>,
         id: &str,
         job: impl FnOnce(&Self) -> anyhow::Result<()> + Send + 'static,
@@ -573,7 +575,7 @@ impl Machines {
 }
 
 /// How much room the disk under `folder` has, in bytes; none where it cannot be asked.
-pub(crate) fn room_in(folder: &Path) -> u64 {
+pub(crate) fn free_bytes(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail * found.f_frsize)
 }
 

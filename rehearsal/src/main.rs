@@ -6,8 +6,9 @@ use clap::Parser;
 
 mod accept;
 mod account;
+mod adapters;
+mod admin;
 mod autoscaling;
-mod back_door;
 mod balancer;
 mod balancer_source;
 mod base_image;
@@ -16,21 +17,20 @@ mod clock;
 mod cloud;
 mod control;
 mod daemon;
-mod dials;
 mod disks;
 mod doctor;
 mod ec2;
 mod egress;
 mod elb;
+mod fault_counters;
 mod faults;
 mod files;
 mod foreign;
-mod front;
 mod guests;
+mod http;
 mod imds;
 mod imds_relay;
 mod imds_source;
-mod journal;
 mod launch_error;
 mod loopback;
 mod machines;
@@ -38,19 +38,19 @@ mod metadata;
 mod moto;
 mod permissions;
 mod request;
+mod request_log;
 mod ssm;
 mod status;
 mod store;
 mod sts;
 mod table;
 mod wire;
-mod world;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            cli::complain(&error);
+            cli::print_error(&error);
             ExitCode::FAILURE
         }
     }

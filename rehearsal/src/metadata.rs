@@ -18,19 +18,22 @@ const CREDENTIALS_LAST: SignedDuration = SignedDuration::from_hours(6);
 /// The cloud, as the metadata service asks it.
 pub(crate) struct Metadata {
     cloud: Arc<Cloud>,
-    door: u16,
+    endpoint_port: u16,
 }
 
 impl Metadata {
-    /// Metadata of `cloud`, whose door is at port `door`.
-    pub(crate) fn new(cloud: Arc<Cloud>, door: u16) -> Self {
-        Self { cloud, door }
+    /// Metadata of `cloud`, whose door is at port `endpoint_port`.
+    pub(crate) fn new(cloud: Arc<Cloud>, endpoint_port: u16) -> Self {
+        Self {
+            cloud,
+            endpoint_port,
+        }
     }
 }
 
 impl ImdsSource for Metadata {
     fn facts(&self, instance_id: &str) -> Option<ImdsFacts> {
-        self.cloud.look(|state, now| {
+        self.cloud.read(|state, now| {
             let ec2 = &state.region.ec2;
             let instance = ec2.instances.get(instance_id)?;
             if !instance.is_alive() || instance.metadata.endpoint != "enabled" {
@@ -63,10 +66,10 @@ impl ImdsSource for Metadata {
                     instance_id,
                 ),
                 spot: instance.spot().is_some(),
-                notices: state.region.dials.notices(instance_id),
+                notices: state.region.faults.notices(instance_id),
                 tags,
                 tokens_required: instance.metadata.tokens == "required",
-                endpoint_port: self.door,
+                endpoint_port: self.endpoint_port,
             })
         })
     }

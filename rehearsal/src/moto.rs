@@ -55,7 +55,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Why moto cannot answer.
 #[derive(Debug)]
-pub(crate) enum Unable {
+pub(crate) enum MotoError {
     /// There is no such program.
     Missing(String),
     /// It does not start, or broke off.
@@ -112,7 +112,7 @@ impl Moto {
     pub(crate) async fn answer(
         &self,
         mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, Unable> {
+    ) -> Result<Response<Incoming>, MotoError> {
         let running = self.running().await?;
         let path = request
             .uri()
@@ -123,18 +123,17 @@ impl Moto {
             .authority(format!("{}:{}", Ipv4Addr::LOCALHOST, running.port))
             .path_and_query(path)
             .build()
-            .map_err(|error| Unable::Broken(error.to_string()))?;
+            .map_err(|error| MotoError::Broken(error.to_string()))?;
         without_connection(request.headers_mut());
-        let mut answer =
-            self.client.request(request).await.map_err(|error| {
-                Unable::Broken(format!("moto broke off: {error}; {}", self.see()))
-            })?;
+        let mut answer = self.client.request(request).await.map_err(|error| {
+            MotoError::Broken(format!("moto broke off: {error}; {}", self.see()))
+        })?;
         without_connection(answer.headers_mut());
         Ok(answer)
     }
 
     /// The child, started if there is none. Who comes while it starts waits for the same one.
-    async fn running(&self) -> Result<Running, Unable> {
+    async fn running(&self) -> Result<Running, MotoError> {
         let mut running = self.running.lock().await;
         match &*running {
             Some(there) if !there.has_ended() => return Ok(there.clone()),
@@ -142,7 +141,7 @@ impl Moto {
             None => {}
         }
         let program = which::which(&self.program).map_err(|_| {
-            Unable::Missing(format!(
+            MotoError::Missing(format!(
                 "this service is answered by moto, and there is no {}; install it (pip install 'moto[server]') \
                  or name it in {PROGRAM} before `rehearsal up`",
                 self.program.display()
@@ -151,7 +150,7 @@ impl Moto {
         let started = self
             .start(&program)
             .await
-            .map_err(|error| Unable::Broken(format!("{error:#}; {}", self.see())))?;
+            .map_err(|error| MotoError::Broken(format!("{error:#}; {}", self.see())))?;
         *running = Some(started.clone());
         Ok(started)
     }
@@ -298,7 +297,7 @@ mod tests {
             "/no/such/moto_server".into(),
             folder.path().join("moto.log"),
         );
-        let Err(Unable::Missing(said)) = moto.running().await else {
+        let Err(MotoError::Missing(said)) = moto.running().await else {
             panic!("it was found");
         };
         assert!(
@@ -311,7 +310,7 @@ mod tests {
     async fn a_moto_that_ends_at_once_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let moto = Moto::new("false".into(), folder.path().join("moto.log"));
-        let Err(Unable::Broken(said)) = moto.running().await else {
+        let Err(MotoError::Broken(said)) = moto.running().await else {
             panic!("it answered");
         };
         assert!(

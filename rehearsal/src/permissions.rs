@@ -6,8 +6,8 @@
 
 use crate::account::ACCOUNT;
 use crate::cloud::Region;
-use crate::dials::Dials;
 use crate::ec2;
+use crate::faults::Faults;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params};
 
@@ -44,11 +44,11 @@ impl Call<'_> {
     /// # Errors
     /// The service's access-denied error.
     pub(crate) fn check(&self, region: &Region) -> Result<(), ApiError> {
-        let dials = &region.dials;
-        if !dials.denies_any() {
+        let faults = &region.faults;
+        if !faults.denies_any() {
             return Ok(());
         }
-        let denied = |needs: Vec<String>| needs.into_iter().find(|need| dials.denies(need));
+        let denied = |needs: Vec<String>| needs.into_iter().find(|need| faults.denies(need));
         if let Some(action) = denied(self.needs(&region.ec2)) {
             return Err(refusal(self.protocol, &action));
         }
@@ -156,7 +156,7 @@ const PAGE: (i64, i64) = (1000, 100);
 ///
 /// # Errors
 /// `InvalidInput` for what is no action or no user, role or group, and for policies, which are not evaluated.
-pub(crate) fn simulate(dials: &Dials, params: &Params) -> Result<crate::wire::Xml, ApiError> {
+pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::Xml, ApiError> {
     let invalid = |message: String| ApiError::new("InvalidInput", message);
     let source = params.required("PolicySourceArn")?;
     let entity = source.strip_prefix("arn:aws:iam::").and_then(|rest| {
@@ -222,7 +222,7 @@ pub(crate) fn simulate(dials: &Dials, params: &Params) -> Result<crate::wire::Xm
     let page = actions.iter().skip(begin).take(end - begin);
     let mut xml = crate::wire::Xml::new();
     xml.list("EvaluationResults", "member", page, |x, action| {
-        let denied = dials.denies(action);
+        let denied = faults.denies(action);
         let decision = if denied { "explicitDeny" } else { "allowed" };
         let statement = |x: &mut crate::wire::Xml| {
             x.list(
@@ -264,7 +264,7 @@ mod tests {
     fn region(denied: &[&str]) -> Region {
         let mut region = Region::default();
         for pattern in denied {
-            region.dials.deny(pattern, true);
+            region.faults.deny(pattern, true);
         }
         region
     }
@@ -349,10 +349,10 @@ mod tests {
 
     #[test]
     fn a_simulation_answers_from_the_dials_page_by_page() {
-        let dials = region(&["ec2:RunInstances", "s3:*"]).dials;
+        let faults = region(&["ec2:RunInstances", "s3:*"]).faults;
         let simulate = |form: &str| {
             let form = format!("PolicySourceArn=arn:aws:iam::123456789012:{form}");
-            super::simulate(&dials, &Params::parse(form.as_bytes()))
+            super::simulate(&faults, &Params::parse(form.as_bytes()))
                 .map(crate::wire::Xml::into_string)
                 .map_err(|error| error.code.into_owned())
         };

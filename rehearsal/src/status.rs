@@ -11,9 +11,9 @@ use crate::account::REGION;
 use crate::autoscaling;
 use crate::autoscaling::groups::Group as ScalingGroup;
 use crate::cloud::State;
-use crate::control::DaemonNote;
-use crate::dials::Dial;
-use crate::guests::MachineRoom;
+use crate::control::DaemonInfo;
+use crate::faults::Dial;
+use crate::guests::VmHost;
 use crate::guests::accelerator::{Accelerator, Choice};
 
 /// The whole of it.
@@ -117,16 +117,16 @@ impl Status {
     pub(crate) fn of(
         state: &State,
         now: Timestamp,
-        note: &DaemonNote,
+        info: &DaemonInfo,
         since: Timestamp,
         dials: Vec<Dial>,
     ) -> Self {
         Self {
             up: true,
-            endpoint: format!("http://127.0.0.1:{}", note.port),
+            endpoint: format!("http://127.0.0.1:{}", info.port),
             region: REGION.to_owned(),
-            pid: note.pid,
-            port: note.port,
+            pid: info.pid,
+            port: info.port,
             uptime_seconds: now.duration_since(since).as_secs(),
             accelerator: None,
             groups: autoscaling::groups(&state.autoscaling).map(group).collect(),
@@ -141,10 +141,10 @@ impl Status {
     }
 
     /// Adds what only the machine room knows: each instance's process, and what guests run under.
-    pub(crate) fn add_machines(&mut self, room: &dyn MachineRoom) {
-        self.accelerator = room.choice();
+    pub(crate) fn add_machines(&mut self, host: &dyn VmHost) {
+        self.accelerator = host.choice();
         for instance in &mut self.instances {
-            instance.pid = room.pid(&instance.id);
+            instance.pid = host.pid(&instance.id);
             let usual = self.accelerator.as_ref().map(|choice| choice.accelerator);
             // Those that hardware virtualisation failed have it noted already.
             instance.accelerator = instance.accelerator.or(usual);
@@ -152,7 +152,7 @@ impl Status {
     }
 
     /// As tables.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = format!(
             "{}  up {}, process {}\n",
             self.endpoint,
@@ -463,7 +463,7 @@ mod tests {
             }],
         };
         assert_eq!(
-            status.told(),
+            status.to_text(),
             "http://127.0.0.1:4800  up 1 h 2 min, process 7\n\
              guests run under kvm (it runs guest code)\n\
              \n\

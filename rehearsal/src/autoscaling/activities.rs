@@ -143,9 +143,9 @@ pub(crate) fn died(reason: Option<&str>) -> String {
 
 /// A group's activities, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Diary(pub(crate) Series<Activity>);
+pub(crate) struct ActivityLog(pub(crate) Series<Activity>);
 
-impl Diary {
+impl ActivityLog {
     /// Adds one.
     pub(crate) fn add(&mut self, activity: Activity) {
         if self.0.len() >= REMEMBERED {
@@ -155,7 +155,7 @@ impl Diary {
     }
 
     /// Moves an open activity on; a closed one stays as it is.
-    pub(crate) fn note(&mut self, id: &str, status: ActivityStatus, now: Timestamp) {
+    pub(crate) fn update(&mut self, id: &str, status: ActivityStatus, now: Timestamp) {
         let place = self.0.last_where(|activity| activity.id == id);
         let open = place.filter(|place| !self.0[*place].status.ended());
         let Some(activity) = open.and_then(|place| self.0.get_mut(place)) else {

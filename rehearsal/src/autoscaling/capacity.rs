@@ -8,42 +8,47 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::activities::moment;
+use super::environment::Environment;
 use super::groups::Group;
-use super::life::{self, Departure};
+use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
 use super::refresh::switches::Switches;
-use super::world::World;
 
 /// Takes unhealthy members out, then launches or terminates until the group is as large as desired.
 /// `allowed` is how many counted members an active refresh may hold at once.
 pub(crate) fn settle(
     group: &mut Group,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
     allowed: u32,
 ) {
-    replace_unhealthy(group, world, now);
+    replace_unhealthy(group, environment, now);
     let counted = group.counted();
     if counted < group.desired {
-        grow(group, world, now, switches, group.desired - counted);
+        grow(group, environment, now, switches, group.desired - counted);
     } else if counted > allowed.max(group.desired) {
-        shrink(group, world, now, counted - allowed.max(group.desired));
+        shrink(
+            group,
+            environment,
+            now,
+            counted - allowed.max(group.desired),
+        );
     } else if counted == group.desired {
         group.capacity_cause = None;
         group.unreplaced = 0;
     }
 }
 
-fn replace_unhealthy(group: &mut Group, world: &mut dyn World, now: Timestamp) {
+fn replace_unhealthy(group: &mut Group, environment: &mut dyn Environment, now: Timestamp) {
     if group.is_suspended("ReplaceUnhealthy") || group.is_suspended("Terminate") {
         return;
     }
     for position in group.members.places() {
         let member = &group.members[position];
         if member.state.is_counted() && !member.is_healthy() {
-            let why = Departure::Unhealthy(member.health);
-            life::leave(group, position, why, world, now);
+            let why = Removal::Unhealthy(member.health);
+            lifecycle::remove(group, position, why, environment, now);
             group.unreplaced = group.unreplaced.saturating_add(1);
         }
     }
@@ -51,7 +56,7 @@ fn replace_unhealthy(group: &mut Group, world: &mut dyn World, now: Timestamp) {
 
 fn grow(
     group: &mut Group,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
     missing: u32,
@@ -59,7 +64,7 @@ fn grow(
     let at = moment(now);
     let from = group.desired - missing;
     for _ in 0..missing {
-        if !life::may_launch(group, now) {
+        if !lifecycle::may_launch(group, now) {
             return;
         }
         let cause = if group.unreplaced > 0 {
@@ -77,13 +82,13 @@ fn grow(
                 group.desired
             )
         };
-        if life::launch(group, world, now, switches, &cause).is_some() {
+        if lifecycle::launch(group, environment, now, switches, &cause).is_some() {
             group.unreplaced = group.unreplaced.saturating_sub(1);
         }
     }
 }
 
-fn shrink(group: &mut Group, world: &mut dyn World, now: Timestamp, surplus: u32) {
+fn shrink(group: &mut Group, environment: &mut dyn Environment, now: Timestamp, surplus: u32) {
     if group.is_suspended("Terminate") {
         return;
     }
@@ -105,7 +110,7 @@ fn shrink(group: &mut Group, world: &mut dyn World, now: Timestamp, surplus: u32
         .take(usize::try_from(surplus).unwrap_or(usize::MAX))
     {
         if let Some(position) = group.position(&id) {
-            life::leave(group, position, Departure::ScaleIn(&reason), world, now);
+            lifecycle::remove(group, position, Removal::ScaleIn(&reason), environment, now);
         }
     }
 }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::activities::{ActivityStatus, Diary};
+use super::activities::{ActivityLog, ActivityStatus};
+use super::environment::Place;
 use super::members::Member;
 use super::refresh::{Refresh, RefreshStatus, TemplateRef};
-use super::world::Place;
 use crate::table::Series;
 
 /// The longest a lifecycle action may stay open, however often it beats.
@@ -173,7 +173,7 @@ pub(crate) struct Group {
     pub(crate) members: Series<Member>,
     /// Scaling activities.
     #[serde(skip)]
-    pub(crate) diary: Diary,
+    pub(crate) activity_log: ActivityLog,
     /// Instance refreshes, oldest first.
     #[serde(skip)]
     pub(crate) refreshes: Series<Refresh>,
@@ -194,7 +194,7 @@ impl Group {
     pub(crate) fn settings(&self) -> Self {
         Self {
             members: Series::default(),
-            diary: Diary::default(),
+            activity_log: ActivityLog::default(),
             refreshes: Series::default(),
             ..self.clone()
         }
@@ -249,8 +249,13 @@ impl Group {
     }
 
     /// Moves the activity of the member at `position` on.
-    pub(crate) fn note(&mut self, position: usize, status: ActivityStatus, now: Timestamp) {
-        self.diary
-            .note(&self.members[position].activity, status, now);
+    pub(crate) fn update_activity(
+        &mut self,
+        position: usize,
+        status: ActivityStatus,
+        now: Timestamp,
+    ) {
+        self.activity_log
+            .update(&self.members[position].activity, status, now);
     }
 }

@@ -82,7 +82,7 @@ impl LifecycleState {
     }
 
     /// On its way out, but not yet gone; a retained member stays until told otherwise.
-    pub(crate) fn is_leaving(self) -> bool {
+    pub(crate) fn is_being_removed(self) -> bool {
         matches!(
             self,
             Self::Terminating | Self::TerminatingWait | Self::TerminatingProceed | Self::Detaching

@@ -1,7 +1,7 @@
 //! Auto Scaling: groups, hooks, activities and instance refreshes.
 //!
 //! Owns everything an Auto Scaling group remembers and does; reaches instances, templates, target
-//! groups and alarms only through [`world::World`], and knows no clock but the `now` it is given.
+//! groups and alarms only through [`environment::Environment`], and knows no clock but the `now` it is given.
 //!
 //! `groups` and `members` are the types, `activities` the diary; `life` moves one member, `capacity`
 //! keeps the group at its size, `refresh` replaces members; `api` speaks the query protocol;
@@ -20,7 +20,7 @@
 //! - Unhealthy instances are replaced at once, not 10 % at a time, and terminated before their
 //!   replacement is launched.
 //! - A refresh does not wait for old instances that still drain or whose termination hook is open,
-//!   unless the switch `success-waits-for-leaving` says so.
+//!   unless the switch `success-waits-for-removing` says so.
 //! - A checkpoint that was passed does not fire again when capacity changes.
 //! - Skip matching compares when the refresh starts, also for `$Latest`.
 //! - Refreshes are remembered for good, activities up to 5,000 a group. Events go to the log.
@@ -30,8 +30,9 @@ use jiff::Timestamp;
 pub(crate) mod activities;
 mod api;
 mod capacity;
+pub(crate) mod environment;
 pub(crate) mod groups;
-mod life;
+mod lifecycle;
 pub(crate) mod members;
 pub(crate) mod refresh;
 mod refresh_calls;
@@ -39,26 +40,25 @@ mod refresh_driver;
 mod state;
 #[cfg(test)]
 mod tests;
-pub(crate) mod world;
 
 pub(crate) use api::handle;
+use environment::Environment;
 use groups::Group;
 pub(crate) use state::{
     State, all_switches, groups, is_switch, set_switch, switch_names, target_lifecycle_state,
 };
-use world::World;
 
 /// Moves every group and refresh as far as it can go now.
-pub(crate) fn tick(state: &mut State, world: &mut dyn World, now: Timestamp) {
+pub(crate) fn tick(state: &mut State, environment: &mut dyn Environment, now: Timestamp) {
     let switches = &state.switches;
     let every = |_: &String, _: &Group| true;
     state.groups.update_where(every, |_, group| {
-        life::advance(group, world, now, switches);
+        lifecycle::advance(group, environment, now, switches);
         if group.deleting {
             return;
         }
-        let allowed = refresh_driver::step(group, world, now, switches);
-        capacity::settle(group, world, now, switches, allowed);
+        let allowed = refresh_driver::step(group, environment, now, switches);
+        capacity::settle(group, environment, now, switches, allowed);
     });
     state
         .groups

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::environment::{Environment, TemplateView};
 use super::groups::Group;
 use super::members::{LifecycleState, Member};
 use super::refresh::switches::Switches;
@@ -14,12 +15,11 @@ use super::refresh::{
     TemplateRef,
 };
 use super::refresh_driver;
-use super::world::{TemplateView, World};
 use crate::wire::ApiError;
 
 /// Preferences as sent; what is not there has a default.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct StartRequest {
     /// DesiredConfiguration's launch template.
     pub(crate) desired: Option<TemplateRef>,
     /// MinHealthyPercentage.
@@ -52,8 +52,8 @@ pub(crate) struct Asked {
 /// What StartInstanceRefresh refuses.
 pub(crate) fn start(
     group: &mut Group,
-    asked: Asked,
-    world: &mut dyn World,
+    asked: StartRequest,
+    environment: &mut dyn Environment,
     now: Timestamp,
 ) -> Result<String, ApiError> {
     if group.active_refresh().is_some() {
@@ -63,7 +63,7 @@ pub(crate) fn start(
         ));
     }
     let preferences = preferences(group, &asked)?;
-    let saved = world
+    let saved = environment
         .template(&group.template)
         .map_err(ApiError::validation)?
         .1;
@@ -75,7 +75,7 @@ pub(crate) fn start(
     }
     let desired = asked
         .desired
-        .map(|wanted| world.template(&wanted))
+        .map(|wanted| environment.template(&wanted))
         .transpose()
         .map_err(ApiError::validation)?;
     let irreversible = irreversible(group, desired.is_some(), on_parameter);
@@ -88,7 +88,7 @@ pub(crate) fn start(
         }));
     }
     for alarm in &preferences.alarms {
-        if world.alarm(alarm) != AlarmState::Ok {
+        if environment.alarm(alarm) != AlarmState::Ok {
             return Err(ApiError::validation(format!(
                 "The CloudWatch alarm {alarm} must be in the OK state to start an instance refresh."
             )));
@@ -100,7 +100,7 @@ pub(crate) fn start(
         None => (group.template.clone(), saved),
     };
     let (matching, todo) = split(group, &preferences, &target, &target_view);
-    let id = world.fresh_uuid();
+    let id = environment.fresh_uuid();
     let to_update = u32::try_from(todo.len()).unwrap_or(u32::MAX);
     group.refreshes.push(Refresh {
         id: id.clone(),
@@ -182,7 +182,7 @@ fn no_active(group: &Group) -> ApiError {
     )
 }
 
-fn preferences(group: &Group, asked: &Asked) -> Result<Preferences, ApiError> {
+fn preferences(group: &Group, asked: &StartRequest) -> Result<Preferences, ApiError> {
     let refuse = |text: &str| Err(ApiError::validation(text));
     if asked.max.is_some() && asked.min.is_none() {
         return refuse(

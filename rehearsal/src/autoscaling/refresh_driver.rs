@@ -8,28 +8,33 @@ use jiff::Timestamp;
 
 use super::activities::moment;
 use super::capacity::taking_order;
+use super::environment::Environment;
 use super::groups::Group;
-use super::life::{self, Departure};
+use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
 use super::refresh::decide::{self, MemberView, Move, Role, View};
 use super::refresh::switches::{StallReset, Switches};
 use super::refresh::{
     InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock,
 };
-use super::world::World;
 
 /// Moves the group's active refresh on, if there is one; says how many members the group may hold
 /// until the next look.
 pub(crate) fn step(
     group: &mut Group,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) -> u32 {
     let Some(refresh) = group.active_refresh() else {
         return group.desired;
     };
-    let decision = decide::decide(refresh, &look(group, refresh, world, now), now, switches);
+    let decision = decide::decide(
+        refresh,
+        &observe(group, refresh, environment, now),
+        now,
+        switches,
+    );
     if let Some(refresh) = group.active_refresh_mut() {
         refresh.percent = decision.percent;
         refresh.to_update = decision.to_update;
@@ -44,15 +49,25 @@ pub(crate) fn step(
         refresh.stall.run(decision.pace, now);
     }
     for next in decision.moves {
-        act(group, next, world, now, switches);
+        act(group, next, environment, now, switches);
     }
     group.active_refresh().map_or(group.desired, |refresh| {
-        decide::allowance(refresh, &look(group, refresh, world, now), now, switches)
+        decide::allowance(
+            refresh,
+            &observe(group, refresh, environment, now),
+            now,
+            switches,
+        )
     })
 }
 
 /// The plain view `decide` works on.
-fn look(group: &Group, refresh: &Refresh, world: &dyn World, now: Timestamp) -> View {
+fn observe(
+    group: &Group,
+    refresh: &Refresh,
+    environment: &dyn Environment,
+    now: Timestamp,
+) -> View {
     let order = taking_order(group, group.members.iter().filter(|m| m.state.is_counted()));
     let by_id: BTreeMap<&str, &Member> = group.members.iter().map(|m| (m.id.as_str(), m)).collect();
     let view_of = |member: &Member| MemberView {
@@ -86,12 +101,12 @@ fn look(group: &Group, refresh: &Refresh, world: &dyn World, now: Timestamp) -> 
                 .map(|m| m.id.clone())
                 .collect()
         },
-        leaving: group.members.iter().any(|m| m.state.is_leaving()),
+        removing: group.members.iter().any(|m| m.state.is_being_removed()),
         alarms: refresh
             .preferences
             .alarms
             .iter()
-            .map(|name| (name.clone(), world.alarm(name)))
+            .map(|name| (name.clone(), environment.alarm(name)))
             .collect(),
         suspended: ["InstanceRefresh", "Launch", "Terminate"]
             .iter()
@@ -111,20 +126,26 @@ fn role(refresh: &Refresh, member: &Member) -> Role {
     }
 }
 
-fn act(group: &mut Group, next: Move, world: &mut dyn World, now: Timestamp, switches: &Switches) {
+fn act(
+    group: &mut Group,
+    next: Move,
+    environment: &mut dyn Environment,
+    now: Timestamp,
+    switches: &Switches,
+) {
     match next {
         Move::Terminate(id) => {
             if let Some(position) = group.position(&id) {
-                life::leave(group, position, Departure::Refresh, world, now);
+                lifecycle::remove(group, position, Removal::Refresh, environment, now);
             }
         }
         Move::Launch => {
-            if life::may_launch(group, now) {
+            if lifecycle::may_launch(group, now) {
                 let cause = format!(
                     "At {} an instance was launched in response to an instance refresh.",
                     moment(now)
                 );
-                life::launch(group, world, now, switches, &cause);
+                lifecycle::launch(group, environment, now, switches, &cause);
             }
         }
         Move::End(status, why) => end(group, status, why, now),
@@ -188,7 +209,7 @@ pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
     let alive: Vec<String> = group
         .members
         .iter()
-        .filter(|m| !m.state.is_leaving())
+        .filter(|m| !m.state.is_being_removed())
         .map(|m| m.id.clone())
         .collect();
     let Some(refresh) = group.active_refresh_mut() else {

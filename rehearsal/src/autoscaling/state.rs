@@ -30,7 +30,7 @@ impl State {
                 group.map_or_else(Series::default, |group| group.refreshes.clone())
             };
             let history = |group: Option<&Group>| {
-                group.map_or_else(Series::default, |group| group.diary.0.clone())
+                group.map_or_else(Series::default, |group| group.activity_log.0.clone())
             };
             changes.series("autoscaling.members", name, &members(was), &members(now));
             changes.series(
@@ -58,7 +58,7 @@ impl State {
                 match table {
                     "autoscaling.members" => group.members.put(place, read(value)?),
                     "autoscaling.refreshes" => group.refreshes.put(place, read(value)?),
-                    _ => group.diary.0.put(place, read(value)?),
+                    _ => group.activity_log.0.put(place, read(value)?),
                 }
             }
             _ => return Ok(false),

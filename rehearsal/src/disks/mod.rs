@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::guests::Kind;
+use crate::guests::HostKind;
 
 mod cow;
 mod empty;
@@ -65,10 +65,10 @@ pub(crate) trait DiskStore: Send + Sync {
 ///
 /// # Errors
 /// When the folder cannot be written, or a program the store needs is not there.
-pub(crate) fn open(kind: &Kind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
+pub(crate) fn open(kind: &HostKind, folder: &Path) -> anyhow::Result<Arc<dyn DiskStore>> {
     Ok(match kind {
-        Kind::Qemu(_) => Arc::new(cow::CowDisks::open(folder)?),
-        Kind::Puppets { .. } => Arc::new(empty::EmptyDisks::new(folder)),
+        HostKind::Qemu(_) => Arc::new(cow::CowDisks::open(folder)?),
+        HostKind::Puppets { .. } => Arc::new(empty::EmptyDisks::new(folder)),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::State;
 use super::images::ImageState;
 use super::instances::Phase;
-use crate::elb::{Estate, Machine, MachineState};
+use crate::elb::{Ec2View, InstanceState, InstanceView};
 use crate::ssm::Images;
 
 impl Images for State {
@@ -16,16 +16,16 @@ impl Images for State {
     }
 }
 
-impl Estate for State {
-    fn machine(&self, instance_id: &str) -> Option<Machine> {
+impl Ec2View for State {
+    fn instance_view(&self, instance_id: &str) -> Option<InstanceView> {
         let instance = self.instances.get(instance_id)?;
-        Some(Machine {
+        Some(InstanceView {
             address: instance.address,
             state: match instance.phase {
-                Phase::Pending => MachineState::Pending,
-                Phase::Running => MachineState::Running,
-                Phase::Stopping | Phase::Stopped => MachineState::Stopped,
-                Phase::ShuttingDown | Phase::Terminated => MachineState::Terminated,
+                Phase::Pending => InstanceState::Pending,
+                Phase::Running => InstanceState::Running,
+                Phase::Stopping | Phase::Stopped => InstanceState::Stopped,
+                Phase::ShuttingDown | Phase::Terminated => InstanceState::Terminated,
             },
         })
     }

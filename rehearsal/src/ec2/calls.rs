@@ -37,7 +37,7 @@ pub(crate) fn handle(
     action: &str,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    let params = &said(params);
+    let params = &without_empty(params);
     if params.boolean("DryRun")? == Some(true) {
         // Tried for real, on a copy that is thrown away.
         answer(&mut ec2.clone(), ctx, action, params)?;
@@ -52,13 +52,13 @@ pub(crate) fn handle(
 
 /// The parameters without those sent empty, which EC2 takes as not sent; but a value may be empty, and
 /// `NoDevice` always is.
-fn said(params: &Params) -> Params {
-    let said = |name: &str, value: &str| {
+fn without_empty(params: &Params) -> Params {
+    let is_sent = |name: &str, value: &str| {
         !value.is_empty() || name.contains("Value") || name.ends_with("NoDevice")
     };
     let flat: BTreeMap<String, String> = params
         .iter()
-        .filter(|(name, value)| said(name, value))
+        .filter(|(name, value)| is_sent(name, value))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     Params::from(flat)
@@ -114,16 +114,16 @@ fn answer(
         "DeleteSecurityGroup" => security_group_calls::delete(ec2, params),
         "DescribeSecurityGroups" => security_group_calls::describe(ec2, params),
         "AuthorizeSecurityGroupIngress" => {
-            security_group_calls::authorize(ec2, params, security_groups::Way::In)
+            security_group_calls::authorize(ec2, params, security_groups::Direction::Ingress)
         }
         "AuthorizeSecurityGroupEgress" => {
-            security_group_calls::authorize(ec2, params, security_groups::Way::Out)
+            security_group_calls::authorize(ec2, params, security_groups::Direction::Egress)
         }
         "RevokeSecurityGroupIngress" => {
-            security_group_calls::revoke(ec2, params, security_groups::Way::In)
+            security_group_calls::revoke(ec2, params, security_groups::Direction::Ingress)
         }
         "RevokeSecurityGroupEgress" => {
-            security_group_calls::revoke(ec2, params, security_groups::Way::Out)
+            security_group_calls::revoke(ec2, params, security_groups::Direction::Egress)
         }
         "DescribeNetworkInterfaces" => interface_calls::describe(ec2, params),
         "DeleteNetworkInterface" => interface_calls::delete(ec2, params),

@@ -22,12 +22,12 @@ pub(crate) fn copy(
     let token = params
         .text("ClientToken")
         .map(|token| format!("CopyImage {token}"));
-    let asked = tokens::asked(params);
+    let asked = tokens::request_parameters(params);
     if let Some(token) = &token
-        && let Some(spent) = state.tokens.get(token)
+        && let Some(used) = state.tokens.get(token)
     {
         let mut xml = Xml::new();
-        xml.maybe("imageId", spent.repeat(&asked)?.first());
+        xml.maybe("imageId", used.repeat(&asked)?.first());
         return Ok(xml);
     }
     let region = params.required("SourceRegion")?;
@@ -119,8 +119,8 @@ pub(crate) fn copy(
         ..source
     };
     if let Some(token) = token {
-        let spent = tokens::Spent::new(asked, vec![image.id.clone()]);
-        state.tokens.insert(token, spent);
+        let used = tokens::UsedToken::new(asked, vec![image.id.clone()]);
+        state.tokens.insert(token, used);
     }
     Ok(add(state, image, image_tags))
 }

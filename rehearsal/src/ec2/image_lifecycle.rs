@@ -55,7 +55,7 @@ impl State {
 
     /// A snapshot was copied, or could not be: images that waited for it go on. `false` when it has
     /// been deleted meanwhile.
-    pub(crate) fn copied(
+    pub(crate) fn finish_copy(
         &mut self,
         snapshot_id: &str,
         outcome: Result<(), String>,
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Forgets a base image whose disk could not be taken in.
-    pub(crate) fn withdraw(&mut self, snapshot_id: &str) {
+    pub(crate) fn remove_base_image(&mut self, snapshot_id: &str) {
         self.images.remove_where(|_, image| image.uses(snapshot_id));
         self.drop_snapshot(snapshot_id);
     }
@@ -105,7 +105,7 @@ impl State {
 
     /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it
     /// is there. Its snapshot is pending until `machines.rs` has taken the file in. `boot_mode` is what its disk can be booted by.
-    pub(crate) fn found_base_image(
+    pub(crate) fn register_base_image(
         &mut self,
         suite: u32,
         file: Option<PathBuf>,
@@ -429,7 +429,7 @@ pub(crate) fn deregister(state: &mut State, params: &Params) -> Result<Xml, ApiE
     let with_snapshots = params.boolean("DeleteAssociatedSnapshots")? == Some(true);
     state.images.remove(id);
     state.tags.remove(id);
-    state.tokens.remove_where(|_, spent| spent.made == [id]);
+    state.tokens.remove_where(|_, used| used.made == [id]);
     let mut xml = tags::done();
     if with_snapshots {
         let mut results = BTreeMap::new();

@@ -18,17 +18,17 @@ pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiE
     if ids.is_empty() {
         return Err(ApiError::missing("InstanceId"));
     }
-    let mut gone = Vec::new();
+    let mut missing = Vec::new();
     for id in &ids {
         check_id(id)?;
         if !state.instances.contains_key(id) {
-            gone.push(id.as_str());
+            missing.push(id.as_str());
         }
     }
-    if gone.is_empty() {
+    if missing.is_empty() {
         Ok(ids)
     } else {
-        Err(not_found(&gone))
+        Err(not_found(&missing))
     }
 }
 
@@ -201,22 +201,22 @@ impl State {
     }
 
     /// Its machine is gone for good: so are the volumes that go with it.
-    pub(crate) fn bury(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
+    pub(crate) fn finish_termination(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else {
             return;
         };
         let reason = reason.or(instance.reason.take());
         instance.enter(Phase::Terminated, reason, now);
-        let (mut gone, mut left) = (Vec::new(), Vec::new());
+        let (mut missing, mut left) = (Vec::new(), Vec::new());
         for (volume, attachment) in self.volumes_of(id) {
             if attachment.delete_on_termination {
-                &mut gone
+                &mut missing
             } else {
                 &mut left
             }
             .push(volume.id.clone());
         }
-        for volume in gone {
+        for volume in missing {
             self.drop_volume(&volume);
         }
         for volume in left {
@@ -245,6 +245,6 @@ pub(crate) fn tick(state: &mut State, now: Timestamp) {
     if !forgotten.is_empty() {
         state
             .tokens
-            .remove_where(|_, spent| spent.made.iter().all(|id| forgotten.contains(id)));
+            .remove_where(|_, used| used.made.iter().all(|id| forgotten.contains(id)));
     }
 }

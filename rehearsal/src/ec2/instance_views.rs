@@ -651,17 +651,17 @@ pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, A
     Ok(xml)
 }
 
-/// GetConsoleOutput; `said` is what the machine's serial console said so far.
+/// GetConsoleOutput; `output` is what the machine's serial console said so far.
 pub(crate) fn console_output(
     state: &State,
     now: Timestamp,
     params: &Params,
-    said: &[u8],
+    output: &[u8],
 ) -> Result<Xml, ApiError> {
     let instance = state.instance(params.required("InstanceId")?)?;
     let mut xml = Xml::new();
     xml.text("instanceId", &instance.id)
         .text("timestamp", iso(now))
-        .text("output", STANDARD.encode(said));
+        .text("output", STANDARD.encode(output));
     Ok(xml)
 }

@@ -180,10 +180,10 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         .collect();
     let mut describe = Describe::new(params, &state.tags, &TAKES);
     let named = params.list("KeyName");
-    let mut gone = named.clone();
-    gone.retain(|name| !state.keys.contains_key(*name));
-    if !gone.is_empty() {
-        return Err(not_found(&gone));
+    let mut missing = named.clone();
+    missing.retain(|name| !state.keys.contains_key(*name));
+    if !missing.is_empty() {
+        return Err(not_found(&missing));
     }
     let keys = named.iter().filter_map(|name| state.keys.get(*name));
     describe.wanted.extend(keys.map(|key| key.id.as_str()));

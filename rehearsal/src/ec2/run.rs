@@ -16,7 +16,7 @@ use super::interfaces;
 use super::spot::{self, SpotRequest};
 use super::tags::{self, Tags};
 use super::templates::Data;
-use super::tokens::{Spent, asked};
+use super::tokens::{UsedToken, request_parameters};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
@@ -36,12 +36,12 @@ pub(crate) fn run(
     ctx: &RequestContext,
     params: &Params,
 ) -> Result<Xml, ApiError> {
-    let asked = asked(params);
+    let asked = request_parameters(params);
     let token = params.text("ClientToken").filter(|token| !token.is_empty());
     if let Some(token) = token
-        && let Some(spent) = state.tokens.get(token)
+        && let Some(used) = state.tokens.get(token)
     {
-        return Ok(answer(state, spent.repeat(&asked)?));
+        return Ok(answer(state, used.repeat(&asked)?));
     }
     let least = params
         .integer("MinCount")?
@@ -92,7 +92,7 @@ pub(crate) fn run(
     if let Some(token) = token {
         state
             .tokens
-            .insert(token.to_owned(), Spent::new(asked, instances.clone()));
+            .insert(token.to_owned(), UsedToken::new(asked, instances.clone()));
     }
     Ok(answer(state, &instances))
 }

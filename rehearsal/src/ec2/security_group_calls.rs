@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::State;
-use super::security_groups::{Peer, Rule, SecurityGroup, Way, everything};
+use super::security_groups::{Direction, Peer, Rule, SecurityGroup, everything};
 use super::select::{CallSpec, Describe, absent, one};
 use super::tags;
 use crate::account::{ACCOUNT, REGION};
@@ -229,7 +229,11 @@ pub(crate) fn describe(state: &mut State, params: &Params) -> Result<Xml, ApiErr
 }
 
 /// AuthorizeSecurityGroupIngress and …Egress.
-pub(crate) fn authorize(state: &mut State, params: &Params, way: Way) -> Result<Xml, ApiError> {
+pub(crate) fn authorize(
+    state: &mut State,
+    params: &Params,
+    way: Direction,
+) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
     let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;
@@ -257,7 +261,7 @@ pub(crate) fn authorize(state: &mut State, params: &Params, way: Way) -> Result<
         x.text("securityGroupRuleId", ids::resource("sgr"))
             .text("groupId", &id)
             .text("groupOwnerId", ACCOUNT)
-            .text("isEgress", way == Way::Out)
+            .text("isEgress", way == Direction::Egress)
             .text("ipProtocol", &rule.protocol)
             .text("fromPort", rule.from.unwrap_or(-1))
             .text("toPort", rule.to.unwrap_or(-1))
@@ -274,7 +278,7 @@ pub(crate) fn authorize(state: &mut State, params: &Params, way: Way) -> Result<
 }
 
 /// RevokeSecurityGroupIngress and …Egress.
-pub(crate) fn revoke(state: &mut State, params: &Params, way: Way) -> Result<Xml, ApiError> {
+pub(crate) fn revoke(state: &mut State, params: &Params, way: Direction) -> Result<Xml, ApiError> {
     let id = named(state, params)?;
     let rules = read_rules(state, params)?;
     let group = state.groups.get_mut(&id).ok_or_else(|| not_found(&[&id]))?;

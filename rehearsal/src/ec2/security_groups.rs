@@ -47,18 +47,18 @@ pub(crate) enum Peer {
 
 /// A rule's direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     /// Ingress.
-    In,
+    Ingress,
     /// Egress.
-    Out,
+    Egress,
 }
 
 impl SecurityGroup {
-    pub(super) fn rules(&mut self, way: Way) -> &mut BTreeSet<Rule> {
+    pub(super) fn rules(&mut self, way: Direction) -> &mut BTreeSet<Rule> {
         match way {
-            Way::In => &mut self.ingress,
-            Way::Out => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &mut self.egress,
         }
     }
 }

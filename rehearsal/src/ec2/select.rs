@@ -312,10 +312,10 @@ impl<'a> Describe<'a> {
     ) -> Result<Paged<&'a T>, ApiError> {
         let filters = Filters::read(self.params, self.spec)?;
         let page = Page::read(self.params, self.spec)?;
-        let mut gone = self.wanted.clone();
-        gone.retain(|id| !all.contains_key(*id));
-        if !gone.is_empty() {
-            return Err(missing(&gone));
+        let mut unknown = self.wanted.clone();
+        unknown.retain(|id| !all.contains_key(*id));
+        if !unknown.is_empty() {
+            return Err(missing(&unknown));
         }
         let mut chosen = Vec::new();
         // Who names resources does not pay for the others.

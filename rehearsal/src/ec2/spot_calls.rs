@@ -283,17 +283,17 @@ pub(crate) fn cancel(state: &mut State, params: &Params) -> Result<Xml, ApiError
         return Err(ApiError::missing("SpotInstanceRequestId"));
     }
     let mut owners = Vec::new();
-    let mut gone = Vec::new();
+    let mut missing = Vec::new();
     let requests = all(state);
     for id in &wanted {
         match requests.get(id) {
             Some((instance, _)) => owners.push(instance.id.clone()),
-            None => gone.push(id.as_str()),
+            None => missing.push(id.as_str()),
         }
     }
     drop(requests);
-    if !gone.is_empty() {
-        return Err(not_found(&gone));
+    if !missing.is_empty() {
+        return Err(not_found(&missing));
     }
     let mut xml = Xml::new();
     let mut cancelled = Vec::new();

@@ -9,7 +9,7 @@ use super::network::Network;
 use super::security_groups::SecurityGroup;
 use super::tags::Tags;
 use super::templates::Template;
-use super::tokens::Spent;
+use super::tokens::UsedToken;
 use crate::table::{Changes, Table, read};
 
 /// Everything EC2 remembers.
@@ -38,7 +38,7 @@ pub(crate) struct State {
     /// Ids of volumes, snapshots and instances that are gone and whose files are still to go.
     pub(crate) discarded: Table<String, ()>,
     /// RunInstances by ClientToken: what was asked, and the reservation it made.
-    pub(crate) tokens: Table<String, Spent>,
+    pub(crate) tokens: Table<String, UsedToken>,
 }
 
 impl State {

@@ -212,7 +212,7 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
     if wanted.is_empty() {
         wanted = params.strings("Version");
     }
-    let mut gone = Vec::new();
+    let mut missing = Vec::new();
     let mut kept = Vec::new();
     for version in wanted {
         match template.resolve(&version) {
@@ -225,7 +225,7 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
                      version as the default.",
                 ));
             }
-            Ok((number, _)) => gone.push(number),
+            Ok((number, _)) => missing.push(number),
             Err(_) => kept.push((
                 version.parse().ok(),
                 "launchTemplateVersionDoesNotExist",
@@ -234,13 +234,15 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
         }
     }
     if let Some(template) = state.templates.get_mut(&id) {
-        template.versions.retain(|number, _| !gone.contains(number));
+        template
+            .versions
+            .retain(|number, _| !missing.contains(number));
     }
     let mut xml = Xml::new();
     xml.list(
         "successfullyDeletedLaunchTemplateVersionSet",
         "item",
-        gone,
+        missing,
         |x, number| {
             x.text("launchTemplateId", &id)
                 .text("launchTemplateName", &name)

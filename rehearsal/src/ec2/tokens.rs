@@ -8,14 +8,14 @@ use crate::wire::{ApiError, Params};
 
 /// A ClientToken that was used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Spent {
+pub(crate) struct UsedToken {
     /// What was asked with it.
     asked: BTreeMap<String, String>,
     /// The ids of what it made: instances, or an image.
     pub(crate) made: Vec<String>,
 }
 
-impl Spent {
+impl UsedToken {
     /// A token that made `made` when it was used with `asked`.
     pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
         Self { asked, made }
@@ -37,7 +37,7 @@ impl Spent {
 }
 
 /// All parameters of a request, to compare it with one that repeats it.
-pub(crate) fn asked(params: &Params) -> BTreeMap<String, String> {
+pub(crate) fn request_parameters(params: &Params) -> BTreeMap<String, String> {
     params
         .iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -75,7 +75,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     );
     let mut subnets = BTreeMap::new();
     for subnet in named {
-        let zone = call.estate.subnet_zone(&subnet).ok_or_else(|| {
+        let zone = call.ec2.subnet_zone(&subnet).ok_or_else(|| {
             ApiError::new(
                 "SubnetNotFound",
                 format!("The subnet ID '{subnet}' does not exist"),
@@ -115,9 +115,9 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let balancer = LoadBalancer {
         arn: arn(format_args!("loadbalancer/app/{name}/{}", ids::hex(16))),
         name,
-        address: call.estate.balancer_address(),
+        address: call.ec2.balancer_address(),
         scheme: scheme.to_owned(),
-        vpc: call.estate.vpc().to_owned(),
+        vpc: call.ec2.vpc().to_owned(),
         created: call.now,
         subnets,
         security_groups,

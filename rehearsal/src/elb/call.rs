@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::Estate;
+use super::Ec2View;
 use super::state::State;
 use crate::account::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml};
@@ -35,7 +35,7 @@ pub(super) fn write_attributes<'a>(all: impl IntoIterator<Item = (&'a str, &'a s
 /// One request with all it may touch.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
-    pub(super) estate: &'a mut dyn Estate,
+    pub(super) ec2: &'a mut dyn Ec2View,
     pub(super) now: Timestamp,
     pub(super) params: &'a Params,
 }

@@ -74,7 +74,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let vpc = params
         .text("VpcId")
         .ok_or_else(|| ApiError::validation("A VPC ID must be specified"))?;
-    if vpc != call.estate.vpc() {
+    if vpc != call.ec2.vpc() {
         return Err(ApiError::validation(format!(
             "The VPC ID '{vpc}' is not found"
         )));

@@ -3,7 +3,7 @@
 //!
 //! Owns the books and the query protocol (2015-12-01). It carries no traffic and sends no health
 //! check: `balancer.rs` does both, told by [`BalancerSource`](crate::balancer_source::BalancerSource)
-//! (in `source`), and reports what it saw. Reaches EC2 only through [`Estate`].
+//! (in `source`), and reports what it saw. Reaches EC2 only through [`Ec2View`].
 //!
 //! `targets` holds the rules of one target, `groups`, `balancers` and `listeners` the things and
 //! their calls, `tags` what all three share.
@@ -26,7 +26,7 @@ use crate::wire::{ApiError, Params, Xml};
 mod balancer_calls;
 mod balancers;
 mod call;
-mod estate;
+mod ec2_view;
 mod group_calls;
 mod groups;
 mod listener_calls;
@@ -40,7 +40,7 @@ mod targets;
 mod tests;
 
 use call::Call;
-pub(crate) use estate::{Estate, Machine, MachineState};
+pub(crate) use ec2_view::{Ec2View, InstanceState, InstanceView};
 pub(crate) use state::State;
 
 /// Answers one ELB request; see [`crate::cloud`] for the convention.
@@ -49,7 +49,7 @@ pub(crate) use state::State;
 /// What ELB itself would say.
 pub(crate) fn handle(
     state: &mut State,
-    estate: &mut dyn Estate,
+    ec2: &mut dyn Ec2View,
     ctx: &RequestContext,
     action: &str,
     params: &Params,
@@ -57,10 +57,10 @@ pub(crate) fn handle(
     if params.text("Version") == Some(CLASSIC) {
         return classic(action, params);
     }
-    tick(state, estate, ctx.now);
+    tick(state, ec2, ctx.now);
     let call = &mut Call {
         state,
-        estate,
+        ec2,
         now: ctx.now,
         params,
     };
@@ -92,11 +92,11 @@ pub(crate) fn handle(
 }
 
 /// Lets time pass: targets of instances that are gone leave, and those that have drained are forgotten.
-pub(crate) fn tick(state: &mut State, estate: &dyn Estate, now: Timestamp) {
+pub(crate) fn tick(state: &mut State, ec2: &dyn Ec2View, now: Timestamp) {
     let used = state.used_groups();
     state.groups.update_where(
-        |_, group| group.has_departed(estate, now),
-        |arn, group| group.forget_departed(used.contains(arn), estate, now),
+        |_, group| group.has_departed(ec2, now),
+        |arn, group| group.forget_departed(used.contains(arn), ec2, now),
     );
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::estate::Estate;
+use super::ec2_view::Ec2View;
 use super::groups::TargetGroup;
 use super::state::State;
 use super::targets::{Health, Target};
@@ -29,15 +29,11 @@ impl State {
     }
 
     /// Target groups some listener forwards to.
-    pub(crate) fn checked_groups(
-        &self,
-        estate: &dyn Estate,
-        now: Timestamp,
-    ) -> Vec<TargetGroupView> {
+    pub(crate) fn checked_groups(&self, ec2: &dyn Ec2View, now: Timestamp) -> Vec<TargetGroupView> {
         self.used_groups()
             .iter()
             .filter_map(|arn| self.groups.get(arn))
-            .map(|group| view(group, estate, now))
+            .map(|group| view(group, ec2, now))
             .collect()
     }
 
@@ -73,11 +69,11 @@ impl State {
     }
 }
 
-fn view(group: &TargetGroup, estate: &dyn Estate, now: Timestamp) -> TargetGroupView {
+fn view(group: &TargetGroup, ec2: &dyn Ec2View, now: Timestamp) -> TargetGroupView {
     let healths: Vec<_> = group
         .targets
         .iter()
-        .filter_map(|target| Some((target, group.health(target, true, estate, now)?)))
+        .filter_map(|target| Some((target, group.health(target, true, ec2, now)?)))
         .collect();
     // When every target in the group is unhealthy, requests go to all of them: AWS fails open.
     let registered = || {
@@ -95,7 +91,7 @@ fn view(group: &TargetGroup, estate: &dyn Estate, now: Timestamp) -> TargetGroup
             );
             Some(TargetView {
                 instance_id: target.id.clone(),
-                address: estate.machine(&target.id)?.address,
+                address: ec2.instance_view(&target.id)?.address,
                 port: target.port,
                 in_rotation: *health == Health::Healthy || (fails_open && checked),
                 checked,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 
 use super::balancers::LoadBalancer;
-use super::estate::Estate;
+use super::ec2_view::Ec2View;
 use super::groups::TargetGroup;
 use super::listeners::Listener;
 use crate::table::{Changes, Series, Table, place, read};
@@ -82,13 +82,13 @@ impl State {
         &self,
         arn: &str,
         instance_id: &str,
-        estate: &dyn Estate,
+        ec2: &dyn Ec2View,
         now: Timestamp,
     ) -> Option<&'static str> {
         let group = self.groups.get(arn)?;
         let target = group.target(instance_id, group.port)?;
         let in_use = self.used_groups().contains(arn);
-        Some(group.health(target, in_use, estate, now)?.state())
+        Some(group.health(target, in_use, ec2, now)?.state())
     }
 
     /// Whether there is such a target group.

@@ -1,7 +1,7 @@
 //! The calls on targets.
 
 use super::call::{Call, need, number};
-use super::estate::MachineState;
+use super::ec2_view::InstanceState;
 use super::targets::Health;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -39,7 +39,7 @@ pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let targets = needed(call.params)?;
     super::group_calls::find(call.state, &arn)?;
     for target in &targets {
-        match call.estate.machine(&target.id) {
+        match call.ec2.instance_view(&target.id) {
             None => {
                 return Err(ApiError::new(
                     "InvalidTarget",
@@ -49,7 +49,7 @@ pub(super) fn register(call: &mut Call<'_>) -> Result<Xml, ApiError> {
                     ),
                 ));
             }
-            Some(machine) if machine.state != MachineState::Running => {
+            Some(machine) if machine.state != InstanceState::Running => {
                 return Err(ApiError::new(
                     "InvalidTarget",
                     format!(
@@ -84,14 +84,14 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let arn = call.need("TargetGroupArn")?.to_owned();
     let asked = named(call.params)?;
     let in_use = call.state.used_groups().contains(&arn);
-    let (estate, now) = (&*call.estate, call.now);
+    let (ec2, now) = (&*call.ec2, call.now);
     let group = &*super::group_calls::find(call.state, &arn)?;
     let found: Vec<(String, u16, Health)> = if asked.is_empty() {
         group
             .targets
             .iter()
             .filter_map(|target| {
-                let health = group.health(target, in_use, estate, now)?;
+                let health = group.health(target, in_use, ec2, now)?;
                 Some((target.id.clone(), target.port, health))
             })
             .collect()
@@ -102,7 +102,7 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
                 let port = named.port.unwrap_or(group.port);
                 let health = group
                     .target(&named.id, port)
-                    .and_then(|target| group.health(target, in_use, estate, now))
+                    .and_then(|target| group.health(target, in_use, ec2, now))
                     .unwrap_or(Health::NotRegistered);
                 (named.id, port, health)
             })

@@ -5,7 +5,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::estate::{Estate, MachineState};
+use super::ec2_view::{Ec2View, InstanceState};
 use super::groups::TargetGroup;
 use crate::balancer_source::CheckOutcome;
 
@@ -218,7 +218,7 @@ impl TargetGroup {
         &self,
         target: &Target,
         in_use: bool,
-        estate: &dyn Estate,
+        ec2: &dyn Ec2View,
         now: Timestamp,
     ) -> Option<Health> {
         if let Some(since) = target.draining {
@@ -227,8 +227,11 @@ impl TargetGroup {
         if !in_use {
             return Some(Health::NotInUse);
         }
-        let runs = estate.machine(&target.id).is_some_and(|machine| {
-            matches!(machine.state, MachineState::Running | MachineState::Pending)
+        let runs = ec2.instance_view(&target.id).is_some_and(|machine| {
+            matches!(
+                machine.state,
+                InstanceState::Running | InstanceState::Pending
+            )
         });
         Some(match (runs, target.verdict) {
             (false, _) => Health::NotRunning,
@@ -242,13 +245,16 @@ impl TargetGroup {
     }
 
     /// Whether there is anything for [`TargetGroup::forget_departed`] to do.
-    pub(super) fn has_departed(&self, estate: &dyn Estate, now: Timestamp) -> bool {
+    pub(super) fn has_departed(&self, ec2: &dyn Ec2View, now: Timestamp) -> bool {
         self.targets.iter().any(|target| {
             let drained = target
                 .draining
                 .is_some_and(|since| now >= self.drained_at(since));
-            let runs = estate.machine(&target.id).is_some_and(|machine| {
-                matches!(machine.state, MachineState::Running | MachineState::Pending)
+            let runs = ec2.instance_view(&target.id).is_some_and(|machine| {
+                matches!(
+                    machine.state,
+                    InstanceState::Running | InstanceState::Pending
+                )
             });
             drained || !runs
         })
@@ -256,13 +262,13 @@ impl TargetGroup {
 
     /// Deregisters targets whose machine is gone, starts stopped ones afresh, and forgets those that
     /// have drained.
-    pub(super) fn forget_departed(&mut self, in_use: bool, estate: &dyn Estate, now: Timestamp) {
+    pub(super) fn forget_departed(&mut self, in_use: bool, ec2: &dyn Ec2View, now: Timestamp) {
         let mut gone = Vec::new();
         for place in self.targets.places() {
             let target = &self.targets[place];
-            match estate.machine(&target.id).map(|machine| machine.state) {
-                None | Some(MachineState::Terminated) => gone.push(target.id.clone()),
-                Some(MachineState::Stopped) if !target.is_draining() => {
+            match ec2.instance_view(&target.id).map(|machine| machine.state) {
+                None | Some(InstanceState::Terminated) => gone.push(target.id.clone()),
+                Some(InstanceState::Stopped) if !target.is_draining() => {
                     // What it was before it stopped says nothing of how it comes back.
                     let afresh = Target::new(&target.id, target.port);
                     if *target != afresh {

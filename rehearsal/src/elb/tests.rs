@@ -5,20 +5,20 @@ use std::net::Ipv4Addr;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Estate, Machine, MachineState, State, handle, tick};
+use super::{Ec2View, InstanceState, InstanceView, State, handle, tick};
 use crate::balancer_source::CheckOutcome::{self, Pass, Refused, Timeout, WrongStatus};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
 
 #[derive(Default)]
 struct Grounds {
-    machines: BTreeMap<String, MachineState>,
+    machines: BTreeMap<String, InstanceState>,
     balancers: u8,
 }
 
-impl Estate for Grounds {
-    fn machine(&self, id: &str) -> Option<Machine> {
-        self.machines.get(id).map(|state| Machine {
+impl Ec2View for Grounds {
+    fn instance_view(&self, id: &str) -> Option<InstanceView> {
+        self.machines.get(id).map(|state| InstanceView {
             address: Ipv4Addr::new(127, 64, 0, 9),
             state: *state,
         })
@@ -65,7 +65,7 @@ impl Bench {
         Self {
             state: State::default(),
             grounds: Grounds {
-                machines: [("i-1".to_owned(), MachineState::Running)].into(),
+                machines: [("i-1".to_owned(), InstanceState::Running)].into(),
                 balancers: 0,
             },
             now: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -249,18 +249,18 @@ fn machines_that_stop_or_end_are_noticed() {
     bench
         .grounds
         .machines
-        .insert("i-1".to_owned(), MachineState::Stopped);
+        .insert("i-1".to_owned(), InstanceState::Stopped);
     bench.pass(1);
     assert_eq!(bench.health(&group), "unused Target.InvalidState");
     bench
         .grounds
         .machines
-        .insert("i-1".to_owned(), MachineState::Running);
+        .insert("i-1".to_owned(), InstanceState::Running);
     assert_eq!(bench.health(&group), "initial Elb.RegistrationInProgress");
     bench
         .grounds
         .machines
-        .insert("i-1".to_owned(), MachineState::Terminated);
+        .insert("i-1".to_owned(), InstanceState::Terminated);
     bench.pass(1);
     assert_eq!(
         bench.health(&group),
@@ -277,7 +277,7 @@ fn a_group_of_unhealthy_targets_fails_open() {
     bench
         .grounds
         .machines
-        .insert("i-2".to_owned(), MachineState::Running);
+        .insert("i-2".to_owned(), InstanceState::Running);
     for id in ["i-1", "i-2"] {
         bench.state.register(&group, id);
         bench.state.report(&group, id, Timeout);
@@ -301,7 +301,7 @@ fn what_does_not_fit_is_refused_as_elb_refuses_it() {
     bench
         .grounds
         .machines
-        .insert("i-2".to_owned(), MachineState::Stopped);
+        .insert("i-2".to_owned(), InstanceState::Stopped);
     let nothing = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/no/0";
     let table = [
         ("Action=CreateRule".to_owned(), "InvalidAction"),

@@ -67,7 +67,7 @@ impl fmt::Display for Failure {
 
 /// The line of QEMU's error stream that says why it cannot go on: KVM's own report where there is one,
 /// else the first error. QEMU prints registers and warnings around it.
-pub(super) fn complaint(errors: &str) -> Option<String> {
+pub(super) fn error_line(errors: &str) -> Option<String> {
     let lines = || {
         errors
             .lines()
@@ -136,7 +136,7 @@ mod tests {
             ),
             ("\n \n", None),
         ] {
-            assert_eq!(complaint(errors).as_deref(), expected, "{errors}");
+            assert_eq!(error_line(errors).as_deref(), expected, "{errors}");
         }
     }
 

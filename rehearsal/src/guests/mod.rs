@@ -9,24 +9,24 @@ use std::sync::Arc;
 use self::accelerator::Wanted;
 pub(crate) use self::failure::{Failure, FailureKind};
 pub(crate) use self::probe::choose_accelerator;
-pub(crate) use self::vm_host::{Firmware, Guest, GuestSpec, GuestState, MachineRoom};
+pub(crate) use self::vm_host::{Firmware, Guest, GuestSpec, GuestState, VmHost};
 use crate::imds_source::ImdsSource;
 
 pub(crate) mod accelerator;
 mod failure;
+#[cfg(test)]
+pub(crate) mod fake_host;
 pub(crate) mod probe;
+mod process_host;
 mod puppet;
 pub(crate) mod qemu;
 mod qmp;
-mod room;
 mod spawner;
-#[cfg(test)]
-pub(crate) mod still;
 mod vm_host;
 
 /// Which machine room a cloud has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum HostKind {
     /// Real boots, under the accelerator asked for.
     Qemu(Wanted),
     /// Scripted instances: a host process each, or nothing but the word that they run.
@@ -42,16 +42,16 @@ pub(crate) enum Kind {
 /// # Errors
 /// When a program the room needs is not there; the message names the package.
 pub(crate) fn open(
-    kind: &Kind,
+    kind: &HostKind,
     folder: &Path,
     metadata: Arc<dyn ImdsSource>,
-) -> anyhow::Result<Arc<dyn MachineRoom>> {
+) -> anyhow::Result<Arc<dyn VmHost>> {
     Ok(match kind {
-        Kind::Qemu(wanted) => Arc::new(room::Room::new(
+        HostKind::Qemu(wanted) => Arc::new(process_host::ProcessHost::new(
             qemu::Qemu::new(metadata, *wanted)?,
             folder,
         )?),
-        Kind::Puppets { command } => Arc::new(room::Room::new(
+        HostKind::Puppets { command } => Arc::new(process_host::ProcessHost::new(
             puppet::Puppets::new(command.clone(), metadata)?,
             folder,
         )?),

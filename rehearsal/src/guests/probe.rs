@@ -20,9 +20,9 @@ use super::Failure;
 use super::FailureKind;
 use super::Firmware;
 use super::accelerator::{self, Accelerator, Choice, Wanted};
-use super::failure::complaint;
+use super::failure::error_line;
 use super::qmp::{self, Message};
-use super::spawner::{Order, Spawner};
+use super::spawner::{SpawnRequest, Spawner};
 use crate::files::write_durably;
 
 /// How long the firmware may take to its first output. Under emulation, on two busy cores, it takes 3 to
@@ -161,7 +161,7 @@ fn boot(
     command.extend(["-qmp", "stdio"].map(OsString::from));
     let log = File::create(&errors).with_context(|| format!("create {}", errors.display()))?;
     let spawner = Spawner::new()?;
-    let child = spawner.spawn(Order {
+    let child = spawner.spawn(SpawnRequest {
         command,
         finish: Box::new(move |command| {
             command
@@ -188,7 +188,7 @@ fn boot(
             }
         })
         .context("start the thread that reads QEMU's messages")?;
-    let complaint = || complaint(&std::fs::read_to_string(&errors).unwrap_or_default());
+    let error_line = || error_line(&std::fs::read_to_string(&errors).unwrap_or_default());
     let end = Instant::now() + limit;
     loop {
         if wrote(&serial) {
@@ -199,7 +199,7 @@ fn boot(
                 let _ = stdin.write_all(qmp::QUERY_STATUS);
             }
             Ok(Message::Status(false, state)) => {
-                let why = complaint().unwrap_or_else(|| format!("QEMU stopped it: {state}"));
+                let why = error_line().unwrap_or_else(|| format!("QEMU stopped it: {state}"));
                 return Ok(Err(Verdict::lasting(&why)));
             }
             Ok(_) => {}
@@ -207,7 +207,7 @@ fn boot(
                 // It has ended, or is of no use without its monitor.
                 let _ = trial.0.kill();
                 let status = trial.0.wait().context("wait for QEMU")?;
-                let why = complaint().unwrap_or_else(|| format!("QEMU ended with {status}"));
+                let why = error_line().unwrap_or_else(|| format!("QEMU ended with {status}"));
                 return Ok(Err(Verdict::lasting(&why)));
             }
             Err(RecvTimeoutError::Timeout) if Instant::now() >= end => {

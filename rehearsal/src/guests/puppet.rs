@@ -14,8 +14,8 @@ use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use super::accelerator::Choice;
-use super::room::{Button, CONSOLE, End, Machine, Remote, Witness};
-use super::spawner::Order;
+use super::process_host::{Button, CONSOLE, Controls, End, GuestKind, Watcher};
+use super::spawner::SpawnRequest;
 use super::{GuestSpec, GuestState};
 use crate::imds::{self, Serving};
 use crate::imds_source::ImdsSource;
@@ -48,8 +48,12 @@ impl Puppets {
     }
 }
 
-impl Machine for Puppets {
-    fn order(&self, guest: &GuestSpec, folder: &Path) -> anyhow::Result<Option<Order>> {
+impl GuestKind for Puppets {
+    fn spawn_request(
+        &self,
+        guest: &GuestSpec,
+        folder: &Path,
+    ) -> anyhow::Result<Option<SpawnRequest>> {
         let Some(command) = &self.command else {
             return Ok(None);
         };
@@ -81,7 +85,7 @@ impl Machine for Puppets {
             ("REHEARSAL_ADDRESS", guest.address.to_string()),
         ];
         let folder = folder.to_owned();
-        Ok(Some(Order {
+        Ok(Some(SpawnRequest {
             command,
             finish: Box::new(move |command| {
                 // The operator's own credentials are no instance's.
@@ -112,7 +116,7 @@ impl Machine for Puppets {
         .map(Some)
     }
 
-    fn attach(&self, _child: &mut Child, _folder: &Path) -> anyhow::Result<(Witness, Remote)> {
+    fn attach(&self, _child: &mut Child, _folder: &Path) -> anyhow::Result<(Watcher, Controls)> {
         Ok((
             Box::new(|_| true),
             Box::new(|pid, button| {
@@ -124,7 +128,7 @@ impl Machine for Puppets {
         ))
     }
 
-    fn judge(&self, status: ExitStatus, _powered_off: bool, _folder: &Path) -> End {
+    fn outcome(&self, status: ExitStatus, _powered_off: bool, _folder: &Path) -> End {
         let off = status.success() || status.signal() == Some(Signal::TERM.as_raw());
         End::state(if off {
             GuestState::PoweredOff

@@ -17,11 +17,11 @@ use rustix::process::Signal;
 use tokio::runtime::Handle;
 
 use super::accelerator::{Accelerator, Choice, Wanted};
-use super::failure::complaint;
+use super::failure::error_line;
 use super::probe::{Cache, Programs};
+use super::process_host::{Button, CONSOLE, Controls, End, GuestKind, Watcher};
 use super::qmp::{self, Message, Watch};
-use super::room::{Button, CONSOLE, End, Machine, Remote, Witness};
-use super::spawner::Order;
+use super::spawner::SpawnRequest;
 use super::{Failure, FailureKind, GuestSpec, GuestState};
 use crate::imds::{self, Serving};
 use crate::imds_source::ImdsSource;
@@ -173,14 +173,18 @@ impl Qemu {
     }
 }
 
-impl Machine for Qemu {
-    fn order(&self, guest: &GuestSpec, folder: &Path) -> anyhow::Result<Option<Order>> {
+impl GuestKind for Qemu {
+    fn spawn_request(
+        &self,
+        guest: &GuestSpec,
+        folder: &Path,
+    ) -> anyhow::Result<Option<SpawnRequest>> {
         for port in &guest.ports {
             free(guest.address, *port)?;
         }
         let path = folder.join(LOG);
         let log = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Some(Order {
+        Ok(Some(SpawnRequest {
             command: self.arguments(guest, folder),
             finish: Box::new(move |command| {
                 command
@@ -196,7 +200,7 @@ impl Machine for Qemu {
         imds::serve_unix(&guest.imds, Arc::clone(&self.metadata), &guest.id).map(Some)
     }
 
-    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Witness, Remote)> {
+    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Watcher, Controls)> {
         let mut stdin = child.stdin.take().context("QEMU without a stdin")?;
         let stdout = child.stdout.take().context("QEMU without a stdout")?;
         // It may end at once, as where KVM does not work: that shows when its output ends.
@@ -204,7 +208,7 @@ impl Machine for Qemu {
         let stdin = Arc::new(Mutex::new(stdin));
         let ask = Arc::clone(&stdin);
         let log = folder.join(LOG);
-        let witness: Witness = Box::new(move |report| {
+        let watcher: Watcher = Box::new(move |report| {
             let mut watch = Watch::default();
             // To the end, whatever was found: QEMU must not meet a full pipe.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -214,12 +218,12 @@ impl Machine for Qemu {
                 if message == Message::Stopped {
                     send(&ask, qmp::QUERY_STATUS);
                 }
-                watch.take(message, || complaint_in(&log));
+                watch.take(message, || error_line_in(&log));
                 report(watch.failure().cloned());
             }
             watch.powered_off
         });
-        let remote: Remote = Box::new(move |_, button| {
+        let remote: Controls = Box::new(move |_, button| {
             send(
                 &stdin,
                 match button {
@@ -228,17 +232,17 @@ impl Machine for Qemu {
                 },
             );
         });
-        Ok((witness, remote))
+        Ok((watcher, remote))
     }
 
-    fn judge(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End {
+    fn outcome(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End {
         if status.success() && powered_off {
             return End::state(GuestState::PoweredOff);
         }
         let mut end = End::state(GuestState::Dead);
         // Who kills a process does so from outside; QEMU itself ends with a code, or by a signal of its own.
         if !status.success() && status.signal() != Some(Signal::KILL.as_raw()) {
-            let why = complaint_in(&folder.join(LOG)).unwrap_or_else(|| status.to_string());
+            let why = error_line_in(&folder.join(LOG)).unwrap_or_else(|| status.to_string());
             let text = format!("QEMU ended: {why}");
             end.failure = Some(Failure::new(FailureKind::Accelerator, &text));
         }
@@ -260,8 +264,8 @@ fn send(stdin: &Mutex<ChildStdin>, command: &[u8]) {
 }
 
 /// QEMU's own reason for its end or for that of a guest.
-fn complaint_in(log: &Path) -> Option<String> {
-    complaint(&String::from_utf8_lossy(&std::fs::read(log).ok()?))
+fn error_line_in(log: &Path) -> Option<String> {
+    error_line(&String::from_utf8_lossy(&std::fs::read(log).ok()?))
 }
 
 /// Says beforehand, and clearly, that a port cannot be had; QEMU would say it to its log.

@@ -10,14 +10,14 @@ use std::sync::mpsc;
 use anyhow::Context as _;
 
 /// What runs, and where its three streams go.
-pub(super) struct Order {
+pub(super) struct SpawnRequest {
     /// The program and its arguments.
     pub(super) command: Vec<OsString>,
     /// Finishes the command: folder, environment, streams.
     pub(super) finish: Box<dyn FnOnce(&mut Command) + Send>,
 }
 
-type Job = (Order, mpsc::Sender<std::io::Result<Child>>);
+type Job = (SpawnRequest, mpsc::Sender<std::io::Result<Child>>);
 
 /// The thread that starts processes.
 #[derive(Clone)]
@@ -33,9 +33,9 @@ impl Spawner {
         std::thread::Builder::new()
             .name("guests".to_owned())
             .spawn(move || {
-                for (order, answer) in inbox {
+                for (request, answer) in inbox {
                     // A caller that no longer waits has no use for the child either.
-                    if let Err(mpsc::SendError(Ok(mut child))) = answer.send(spawn(order)) {
+                    if let Err(mpsc::SendError(Ok(mut child))) = answer.send(spawn(request)) {
                         let _ = child.kill();
                         let _ = child.wait();
                     }
@@ -49,10 +49,10 @@ impl Spawner {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn spawn(&self, order: Order) -> anyhow::Result<Child> {
+    pub(super) fn spawn(&self, request: SpawnRequest) -> anyhow::Result<Child> {
         let (answer, answered) = mpsc::channel();
         self.0
-            .send((order, answer))
+            .send((request, answer))
             .ok()
             .context("the thread that starts guests has ended")?;
         answered
@@ -62,18 +62,18 @@ impl Spawner {
     }
 }
 
-fn spawn(order: Order) -> std::io::Result<Child> {
+fn spawn(request: SpawnRequest) -> std::io::Result<Child> {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL", "--"])
-        .args(order.command)
+        .args(request.command)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     // A group of its own: Ctrl-C on the daemon's terminal is not a power cut, and what the guest's
     // process starts can be ended with it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    (order.finish)(&mut command);
+    (request.finish)(&mut command);
     command.spawn()
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Read as _};
     use std::process::{Command, Stdio};
 
-    use super::{Order, Spawner};
+    use super::{SpawnRequest, Spawner};
 
     const CHILD: &str = "REHEARSAL_TEST_SPAWNER";
 
@@ -92,13 +92,13 @@ mod tests {
     fn processes_die_with_the_daemon_even_when_it_is_killed() {
         if std::env::var_os(CHILD).is_some() {
             let spawner = Spawner::new().unwrap();
-            let order = Order {
+            let request = SpawnRequest {
                 command: vec!["sh".into(), "-c".into(), "echo up; exec sleep 1000".into()],
                 finish: Box::new(|command| {
                     command.stdout(Stdio::inherit());
                 }),
             };
-            spawner.spawn(order).unwrap().wait().unwrap();
+            spawner.spawn(request).unwrap().wait().unwrap();
             return;
         }
         let mut daemon = Command::new(std::env::current_exe().unwrap())

@@ -44,14 +44,14 @@ fn address(test: u8) -> Ipv4Addr {
 }
 
 /// A room of puppets that run `script`, and one guest of it.
-fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, GuestSpec) {
+fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn VmHost>, GuestSpec) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("puppet");
     test_support::write_program(&program, &format!("#!/bin/sh\n{script}\n"));
-    let kind = Kind::Puppets {
+    let kind = HostKind::Puppets {
         command: Some(program.display().to_string()),
     };
-    let room = open(&kind, folder.path(), Arc::new(OnlyOne)).unwrap();
+    let host = open(&kind, folder.path(), Arc::new(OnlyOne)).unwrap();
     let guest = GuestSpec {
         id: "i-1".to_owned(),
         address: address(test),
@@ -64,7 +64,7 @@ fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn MachineRoom>, Gu
         image_id: "ami-1".to_owned(),
         emulated: false,
     };
-    (folder, room, guest)
+    (folder, host, guest)
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -75,8 +75,8 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn said(room: &Arc<dyn MachineRoom>) -> String {
-    String::from_utf8_lossy(&room.console("i-1")).into_owned()
+fn said(host: &Arc<dyn VmHost>) -> String {
+    String::from_utf8_lossy(&host.console("i-1")).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,40 +84,40 @@ async fn a_puppet_knows_who_it_is_and_powers_off_when_asked() {
     let script = r#"trap 'echo bye; exit 0' TERM
 echo "$REHEARSAL_INSTANCE_ID $REHEARSAL_IMAGE_ID $REHEARSAL_ADDRESS $AWS_ENDPOINT_URL key=$AWS_ACCESS_KEY_ID"
 tail -f /dev/null & wait"#;
-    let (_folder, room, guest) = stage(script, 0);
-    assert_eq!(room.state("i-1"), GuestState::Absent);
-    room.start(&guest).unwrap();
-    until("the puppet speaks", || said(&room).contains('\n')).await;
+    let (_folder, host, guest) = stage(script, 0);
+    assert_eq!(host.state("i-1"), GuestState::Absent);
+    host.start(&guest).unwrap();
+    until("the puppet speaks", || said(&host).contains('\n')).await;
     let address = guest.address;
     assert_eq!(
-        said(&room),
+        said(&host),
         format!("i-1 ami-1 {address} http://127.0.0.1:4800 key=\n")
     );
-    assert_eq!(room.state("i-1"), GuestState::Running);
-    assert!(room.pid("i-1").is_some());
-    room.forget("i-1");
+    assert_eq!(host.state("i-1"), GuestState::Running);
+    assert!(host.pid("i-1").is_some());
+    host.forget("i-1");
     assert_eq!(
-        room.state("i-1"),
+        host.state("i-1"),
         GuestState::Running,
         "a running guest is not forgotten"
     );
-    room.power_off("i-1");
+    host.power_off("i-1");
     until("it powers off", || {
-        room.state("i-1") == GuestState::PoweredOff
+        host.state("i-1") == GuestState::PoweredOff
     })
     .await;
-    assert!(said(&room).ends_with("bye\n"));
-    assert!(room.pid("i-1").is_none());
-    room.start(&guest).unwrap();
+    assert!(said(&host).ends_with("bye\n"));
+    assert!(host.pid("i-1").is_none());
+    host.start(&guest).unwrap();
     until("it starts again", || {
-        said(&room).matches("ami-1").count() == 2
+        said(&host).matches("ami-1").count() == 2
     })
     .await;
-    room.kill("i-1");
-    until("it is killed", || room.state("i-1") == GuestState::Dead).await;
-    room.forget("i-1");
-    assert_eq!(room.state("i-1"), GuestState::Absent);
-    assert!(said(&room).is_empty());
+    host.kill("i-1");
+    until("it is killed", || host.state("i-1") == GuestState::Dead).await;
+    host.forget("i-1");
+    assert_eq!(host.state("i-1"), GuestState::Absent);
+    assert!(said(&host).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,35 +126,35 @@ async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
         (1, "exit 0", GuestState::PoweredOff),
         (2, "exit 3", GuestState::Dead),
     ] {
-        let (_folder, room, guest) = stage(script, test);
-        room.start(&guest).unwrap();
-        until(script, || room.state("i-1") != GuestState::Running).await;
-        assert_eq!(room.state("i-1"), becomes, "{script}");
+        let (_folder, host, guest) = stage(script, test);
+        host.start(&guest).unwrap();
+        until(script, || host.state("i-1") != GuestState::Running).await;
+        assert_eq!(host.state("i-1"), becomes, "{script}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_is_not_there_is_an_end_not_a_hang() {
-    let (folder, room, guest) = stage("exit 0", 3);
+    let (folder, host, guest) = stage("exit 0", 3);
     std::fs::remove_file(folder.path().join("puppet")).unwrap();
-    room.start(&guest).unwrap();
-    until("setpriv gives up", || room.state("i-1") == GuestState::Dead).await;
-    assert!(said(&room).contains("No such file"), "{}", said(&room));
+    host.start(&guest).unwrap();
+    until("setpriv gives up", || host.state("i-1") == GuestState::Dead).await;
+    assert!(said(&host).contains("No such file"), "{}", said(&host));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_puppet_started_ends_with_it() {
     let script = r#"exec 3> "$(dirname "$0")/held"
 sleep infinity & exit 0"#;
-    let (folder, room, guest) = stage(script, 4);
+    let (folder, host, guest) = stage(script, 4);
     let held = folder.path().join("held");
     let made = std::process::Command::new("mkfifo").arg(&held).status();
     assert!(made.unwrap().success());
-    room.start(&guest).unwrap();
+    host.start(&guest).unwrap();
     // The end of the pipe proves that nobody sleeps there any more. Read on a thread that a broken test can leave behind.
     let (ends, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || ends.send(std::fs::read(held)));
     let read = ended.recv_timeout(PATIENCE).expect("the sleeper ends");
     assert!(read.unwrap().is_empty());
-    assert_eq!(room.state("i-1"), GuestState::PoweredOff);
+    assert_eq!(host.state("i-1"), GuestState::PoweredOff);
 }

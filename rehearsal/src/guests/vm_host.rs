@@ -63,9 +63,9 @@ pub(crate) struct Guest {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Starts, stops and watches guests. Every call returns at once; [`MachineRoom::guest`] shows how it
+/// Starts, stops and watches guests. Every call returns at once; [`VmHost::guest`] shows how it
 /// went.
-pub(crate) trait MachineRoom: Send + Sync {
+pub(crate) trait VmHost: Send + Sync {
     /// Starts the guest (again, after a stop).
     ///
     /// # Errors
@@ -86,7 +86,7 @@ pub(crate) trait MachineRoom: Send + Sync {
     /// What guests run under; `None` where they are no virtual machines.
     fn choice(&self) -> Option<Choice>;
     /// Appends a line of the cloud's own to its serial console.
-    fn note(&self, id: &str, line: &str);
+    fn append_to_console(&self, id: &str, line: &str);
     /// Everything its serial console has said, most recent 64 KiB.
     fn console(&self, id: &str) -> Vec<u8>;
     /// Removes what is left of a guest that is not running.

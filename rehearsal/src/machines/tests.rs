@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Deed, Machines, decide};
+use super::{Action, Machines, decide};
 use crate::clock::SetClock;
 use crate::cloud::Cloud;
 use crate::disks::{self, DiskStore};
 use crate::ec2::instances::{Fault, Phase};
 use crate::ec2::{self};
 use crate::guests::accelerator::Accelerator;
-use crate::guests::still::StillRoom;
-use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, Kind, MachineRoom};
+use crate::guests::fake_host::FakeHost;
+use crate::guests::{Failure, FailureKind, Firmware, Guest, GuestState, HostKind, VmHost};
 use crate::imds_source::ImdsSource as _;
 use crate::metadata::Metadata;
 use crate::request::RequestContext;
@@ -25,7 +25,7 @@ struct Bench {
     folder: tempfile::TempDir,
     clock: Arc<SetClock>,
     cloud: Arc<Cloud>,
-    room: Arc<StillRoom>,
+    host: Arc<FakeHost>,
     disks: Arc<dyn DiskStore>,
     machines: Arc<Machines>,
     uefi_only: Arc<AtomicBool>,
@@ -34,7 +34,7 @@ struct Bench {
 /// Disks that refuse to be copied under a running machine.
 struct Careful {
     disks: Arc<dyn DiskStore>,
-    room: Arc<StillRoom>,
+    host: Arc<FakeHost>,
     cloud: Arc<Cloud>,
     /// Whether disks have no boot code for BIOS.
     uefi_only: Arc<AtomicBool>,
@@ -63,11 +63,11 @@ impl DiskStore for Careful {
     }
 
     fn capture(&self, volume_id: &str, snapshot_id: &str) -> anyhow::Result<()> {
-        let instance = self.cloud.look(|state, _| {
+        let instance = self.cloud.read(|state, _| {
             let volume = &state.region.ec2.volumes.rows()[volume_id];
             volume.attachment.as_ref().unwrap().instance.clone()
         });
-        anyhow::ensure!(self.room.state(&instance) != GuestState::Running, "torn");
+        anyhow::ensure!(self.host.state(&instance) != GuestState::Running, "torn");
         self.disks.capture(volume_id, snapshot_id)
     }
 
@@ -98,26 +98,26 @@ impl Bench {
             .cloud
             .change(|state, now| {
                 let ec2 = &mut state.region.ec2;
-                ec2.found_base_image(12, None, "uefi-preferred", now);
+                ec2.register_base_image(12, None, "uefi-preferred", now);
             })
             .unwrap();
-        bench.machines.take_in().unwrap();
+        bench.machines.import_base_images().unwrap();
         bench
     }
 
     fn over(folder: tempfile::TempDir, clock: Arc<SetClock>, accelerator: Accelerator) -> Self {
         let cloud = Arc::new(Cloud::open(folder.path(), Arc::clone(&clock) as _).unwrap());
-        let room = Arc::new(StillRoom::under(accelerator));
+        let host = Arc::new(FakeHost::under(accelerator));
         let uefi_only = Arc::default();
         let disks: Arc<dyn DiskStore> = Arc::new(Careful {
-            disks: disks::open(&Kind::Puppets { command: None }, folder.path()).unwrap(),
-            room: Arc::clone(&room),
+            disks: disks::open(&HostKind::Puppets { command: None }, folder.path()).unwrap(),
+            host: Arc::clone(&host),
             cloud: Arc::clone(&cloud),
             uefi_only: Arc::clone(&uefi_only),
         });
         let machines = Machines::new(
             Arc::clone(&cloud),
-            Arc::clone(&room) as _,
+            Arc::clone(&host) as _,
             Arc::clone(&disks),
             Vec::new(),
         );
@@ -125,7 +125,7 @@ impl Bench {
             folder,
             clock,
             cloud,
-            room,
+            host,
             disks,
             machines,
             uefi_only,
@@ -138,14 +138,14 @@ impl Bench {
             folder,
             clock,
             cloud,
-            room,
+            host,
             disks,
             machines,
             uefi_only: _,
         } = self;
-        let accelerator = room.accelerator;
+        let accelerator = host.accelerator;
         // The one before has let go of the folder.
-        drop((cloud, room, disks, machines));
+        drop((cloud, host, disks, machines));
         Self::over(folder, clock, accelerator)
     }
 
@@ -163,7 +163,7 @@ impl Bench {
     }
 
     fn books(&self) -> String {
-        self.cloud.look(|state, _| format!("{state:?}"))
+        self.cloud.read(|state, _| format!("{state:?}"))
     }
 
     fn call(&self, form: &str) -> Result<String, ApiError> {
@@ -179,7 +179,7 @@ impl Bench {
     }
 
     fn ec2<T>(&self, view: impl FnOnce(&ec2::State) -> T) -> T {
-        self.cloud.look(|state, _| view(&state.region.ec2))
+        self.cloud.read(|state, _| view(&state.region.ec2))
     }
 
     fn base(&self) -> String {
@@ -251,7 +251,7 @@ async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
     assert_eq!(bench.phase(&id), Phase::Stopping);
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Stopped);
-    assert_eq!(bench.room.state(&id), GuestState::PoweredOff);
+    assert_eq!(bench.host.state(&id), GuestState::PoweredOff);
     bench.to("Start", &id);
     bench.settle().await;
     assert_eq!(bench.phase(&id), Phase::Running);
@@ -270,7 +270,7 @@ async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
         .unwrap();
     bench.settle().await;
     assert!(bench.ec2(|ec2| ec2.instances.is_empty() && ec2.discarded.is_empty()));
-    assert_eq!(bench.room.state(&id), GuestState::Absent);
+    assert_eq!(bench.host.state(&id), GuestState::Absent);
 }
 
 #[tokio::test]
@@ -302,7 +302,7 @@ async fn a_guest_is_booted_by_the_firmware_that_its_instance_shows() {
             false => format!("{form}&ImageId={base}"),
         });
         bench.settle().await;
-        assert_eq!(bench.room.firmware(&id), firmware, "{form}");
+        assert_eq!(bench.host.firmware(&id), firmware, "{form}");
         let described = bench
             .call(&format!("Action=DescribeInstances&InstanceId.1={id}"))
             .unwrap();
@@ -344,7 +344,7 @@ async fn a_type_without_uefi_boots_no_disk_that_only_uefi_boots() {
     bench.to("Start", &new);
     bench.settle().await;
     assert_eq!(bench.phase(&new), Phase::Running);
-    assert_eq!(bench.room.firmware(&new), Firmware::Bios);
+    assert_eq!(bench.host.firmware(&new), Firmware::Bios);
 
     // An image that demands UEFI keeps its instances on types that have it.
     let demands = |state: &mut crate::cloud::State, id: &str| {
@@ -366,9 +366,9 @@ async fn a_machine_that_ends_by_itself_stops_or_terminates_its_instance() {
     let terminates = bench.run("&InstanceInitiatedShutdownBehavior=terminate");
     let dies = bench.run("");
     bench.settle().await;
-    bench.room.power_off(&stops);
-    bench.room.power_off(&terminates);
-    bench.room.kill(&dies);
+    bench.host.power_off(&stops);
+    bench.host.power_off(&terminates);
+    bench.host.kill(&dies);
     bench.settle().await;
     let own = Some("Client.InstanceInitiatedShutdown".to_owned());
     assert_eq!(
@@ -403,8 +403,8 @@ async fn spot_ends_by_its_own_shutdown_and_metadata_show_it() {
         "{}",
         requests()
     );
-    bench.room.power_off(&spot);
-    bench.room.power_off(&plain);
+    bench.host.power_off(&spot);
+    bench.host.power_off(&plain);
     bench.settle().await;
     let ended = (bench.phase(&spot), bench.phase(&plain));
     assert_eq!(ended, (Phase::Terminated, Phase::Stopped));
@@ -437,7 +437,7 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     bench.settle().await;
     assert_eq!(state(&bench), "available");
     assert_eq!(bench.phase(&id), Phase::Running);
-    assert_eq!(bench.room.state(&id), GuestState::Running);
+    assert_eq!(bench.host.state(&id), GuestState::Running);
     assert!(!bench.ec2(|ec2| ec2.instances[&id].reboots));
 
     // A machine that is off when it is looked at next is not started before the copy is made.
@@ -445,10 +445,10 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
         .call(&format!("Action=CreateImage&InstanceId={id}&Name=next"))
         .unwrap();
     let next = between(&answer, "<imageId>", "</imageId>");
-    bench.room.power_off(&id);
+    bench.host.power_off(&id);
     bench.settle().await;
     assert_eq!(bench.ec2(|ec2| ec2.images[&next].state.name()), "available");
-    assert_eq!(bench.room.state(&id), GuestState::Running);
+    assert_eq!(bench.host.state(&id), GuestState::Running);
 
     let snapshot = bench.ec2(|ec2| ec2.images[&image].snapshots().next().unwrap().to_owned());
     let delete = format!("Action=DeleteSnapshot&SnapshotId={snapshot}");
@@ -586,14 +586,14 @@ async fn what_ran_runs_again_when_the_cloud_comes_back() {
     bench.to("Stop", &stopped);
     bench.settle().await;
     bench.machines.end().await;
-    assert_eq!(bench.room.state(&runs), GuestState::PoweredOff);
+    assert_eq!(bench.host.state(&runs), GuestState::PoweredOff);
 
     let bench = bench.again();
-    assert_eq!(bench.room.state(&runs), GuestState::Absent);
+    assert_eq!(bench.host.state(&runs), GuestState::Absent);
     bench.settle().await;
     assert_eq!(bench.phase(&runs), Phase::Running);
-    assert_eq!(bench.room.state(&runs), GuestState::Running);
-    assert_eq!(bench.room.state(&stopped), GuestState::Absent);
+    assert_eq!(bench.host.state(&runs), GuestState::Running);
+    assert_eq!(bench.host.state(&stopped), GuestState::Absent);
 }
 
 #[tokio::test]
@@ -613,7 +613,7 @@ async fn a_slow_boot_keeps_a_new_machine_off_for_so_long() {
     let bench = Bench::new();
     let dialled = bench
         .cloud
-        .change(|state, _| state.region.dials.slow_boot = 5);
+        .change(|state, _| state.region.faults.slow_boot = 5);
     dialled.unwrap();
     let id = bench.run("");
     for (later, phase, guest) in [
@@ -624,7 +624,7 @@ async fn a_slow_boot_keeps_a_new_machine_off_for_so_long() {
         bench.clock.advance(Duration::from_secs(later));
         bench.settle().await;
         assert_eq!(bench.phase(&id), phase);
-        assert_eq!(bench.room.state(&id), guest);
+        assert_eq!(bench.host.state(&id), guest);
     }
 }
 
@@ -689,8 +689,8 @@ async fn a_failing_machine_is_emulated_once_or_shown() {
     bench.settle().await;
     let instance = bench.ec2(|ec2| ec2.instances[&id].clone());
     let now = Timestamp::UNIX_EPOCH;
-    let emulate = |kind| Some(Deed::Emulate(failure(kind)));
-    let shown = |kind| Some(Deed::Impaired(failure(kind)));
+    let emulate = |kind| Some(Action::Emulate(failure(kind)));
+    let shown = |kind| Some(Action::Impaired(failure(kind)));
     for (state, kind, hardware, expected) in [
         (Running, None, true, None),
         (Running, Some(Accelerator), true, emulate(Accelerator)),
@@ -702,10 +702,10 @@ async fn a_failing_machine_is_emulated_once_or_shown() {
         (Running, Some(Disk), true, shown(Disk)),
         // QEMU itself crashed.
         (Dead, Some(Accelerator), true, emulate(Accelerator)),
-        (Dead, Some(Accelerator), false, Some(Deed::Died)),
+        (Dead, Some(Accelerator), false, Some(Action::Died)),
         // Somebody killed it.
-        (Dead, None, true, Some(Deed::Died)),
-        (PoweredOff, None, true, Some(Deed::OwnShutdown)),
+        (Dead, None, true, Some(Action::Died)),
+        (PoweredOff, None, true, Some(Action::OwnShutdown)),
     ] {
         let guest = Guest {
             state,
@@ -730,14 +730,14 @@ async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
         since: at(0),
         over: None,
     };
-    let shown = |kind| Some(Deed::Impaired(failure(kind)));
+    let shown = |kind| Some(Action::Impaired(failure(kind)));
     for (phase, known, now_failing, seconds, expected) in [
         (
             Phase::Running,
             Some(DiskFull),
             None,
             1,
-            Some(Deed::Recovered),
+            Some(Action::Recovered),
         ),
         (Phase::Running, Some(DiskFull), Some(DiskFull), 4, None),
         (
@@ -745,7 +745,7 @@ async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
             Some(DiskFull),
             Some(DiskFull),
             5,
-            Some(Deed::Resume),
+            Some(Action::Resume),
         ),
         (
             Phase::Running,
@@ -766,17 +766,17 @@ async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
             None,
             Some(Accelerator),
             0,
-            Some(Deed::PullPlug),
+            Some(Action::PullPlug),
         ),
-        (Phase::Stopping, None, None, 0, Some(Deed::PowerOff)),
+        (Phase::Stopping, None, None, 0, Some(Action::PowerOff)),
         (
             Phase::ShuttingDown,
             None,
             Some(Accelerator),
             0,
-            Some(Deed::PullPlug),
+            Some(Action::PullPlug),
         ),
-        (Phase::ShuttingDown, None, None, 0, Some(Deed::PowerOff)),
+        (Phase::ShuttingDown, None, None, 0, Some(Action::PowerOff)),
     ] {
         let mut instance = running.clone();
         instance.fault = known.map(fault);
@@ -798,28 +798,28 @@ async fn what_hardware_virtualisation_fails_starts_again_under_emulation_once() 
     let bench = Bench::under(Accelerator::Kvm);
     let (id, other) = (bench.run(""), bench.run(""));
     bench.settle().await;
-    assert!(!bench.room.is_emulated(&id));
+    assert!(!bench.host.is_emulated(&id));
     assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
 
     bench
-        .room
+        .host
         .fail(&id, Some(failure(FailureKind::Accelerator)));
     bench.settle().await;
-    assert!(bench.room.is_emulated(&id));
-    assert!(!bench.room.is_emulated(&other));
+    assert!(bench.host.is_emulated(&id));
+    assert!(!bench.host.is_emulated(&other));
     assert_eq!(bench.phase(&id), Phase::Running);
-    assert_eq!(bench.room.state(&id), GuestState::Running);
+    assert_eq!(bench.host.state(&id), GuestState::Running);
     let event = "[Completed] as the test says; started again under emulation";
     assert_eq!(
         bench.checks(&id),
         ("ok".into(), "ok".into(), Some(event.into()))
     );
     let noted = format!("{id} as the test says; this machine starts again under emulation");
-    assert_eq!(bench.room.notes(), [noted]);
+    assert_eq!(bench.host.notes(), [noted]);
 
     // Under emulation it is not started again: it is shown as what it is, and still obeys.
     bench
-        .room
+        .host
         .fail(&id, Some(failure(FailureKind::Accelerator)));
     bench.settle().await;
     let event = Some("as the test says".to_owned());
@@ -833,7 +833,7 @@ async fn what_hardware_virtualisation_fails_starts_again_under_emulation_once() 
     // What failed it once would fail it again.
     bench.to("Start", &id);
     bench.settle().await;
-    assert!(bench.room.is_emulated(&id));
+    assert!(bench.host.is_emulated(&id));
     assert_eq!(bench.checks(&id), ("ok".into(), "ok".into(), None));
 }
 
@@ -842,8 +842,8 @@ async fn a_panic_is_the_systems_and_a_full_disk_is_the_hosts_and_passes() {
     let bench = Bench::new();
     let (panics, full) = (bench.run(""), bench.run(""));
     bench.settle().await;
-    bench.room.fail(&panics, Some(failure(FailureKind::Panic)));
-    bench.room.fail(&full, Some(failure(FailureKind::DiskFull)));
+    bench.host.fail(&panics, Some(failure(FailureKind::Panic)));
+    bench.host.fail(&full, Some(failure(FailureKind::DiskFull)));
     bench.settle().await;
     let text = Some("as the test says".to_owned());
     assert_eq!(

@@ -1,14 +1,14 @@
 //! One request, and what all calls share.
 
+use super::super::environment::Environment;
 use super::super::groups::Group;
-use super::super::world::World;
 use super::State;
 use crate::wire::{ApiError, Params};
 
 /// One request with all it may touch.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
-    pub(super) world: &'a mut dyn World,
+    pub(super) environment: &'a mut dyn Environment,
     pub(super) now: jiff::Timestamp,
     pub(super) params: &'a Params,
 }
@@ -35,9 +35,11 @@ impl Call<'_> {
     }
 
     /// The group with the world, for what needs both.
-    pub(super) fn group_and_world(&mut self) -> Result<(&mut Group, &mut dyn World), ApiError> {
+    pub(super) fn group_and_environment(
+        &mut self,
+    ) -> Result<(&mut Group, &mut dyn Environment), ApiError> {
         let name = self.need("AutoScalingGroupName")?;
-        Ok((find(self.state, &name)?, &mut *self.world))
+        Ok((find(self.state, &name)?, &mut *self.environment))
     }
 }
 

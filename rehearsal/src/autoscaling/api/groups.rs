@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::super::activities::moment;
+use super::super::environment::Environment;
 use super::super::groups::{Group, HealthType, MaintenancePolicy, PROCESSES};
-use super::super::life::{self, Departure};
+use super::super::lifecycle::{self, Removal};
 use super::super::members::{LifecycleState, Member};
 use super::super::refresh::{RefreshStatus, TemplateRef};
-use super::super::world::World;
 use super::call::{Call, UNKNOWN, flag, number, page, refuse_left_out};
 use super::hooks;
 use super::records;
@@ -45,13 +45,13 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         ));
     }
     let (template, _) = call
-        .world
+        .environment
         .template(&read_template(&template)?)
         .map_err(ApiError::validation)?;
     let mut group = Group {
         arn: format!(
             "arn:aws:autoscaling:{REGION}:{ACCOUNT}:autoScalingGroup:{}:autoScalingGroupName/{name}",
-            call.world.fresh_uuid()
+            call.environment.fresh_uuid()
         ),
         name: name.clone(),
         created: call.now,
@@ -75,7 +75,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         hooks: BTreeMap::new(),
         suspended: std::collections::BTreeSet::new(),
         members: Series::default(),
-        diary: super::super::activities::Diary::default(),
+        activity_log: super::super::activities::ActivityLog::default(),
         refreshes: Series::default(),
         deleting: false,
         capacity_cause: None,
@@ -86,7 +86,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     for size in ["MinSize", "MaxSize"] {
         call.need(size)?;
     }
-    settings(&mut group, params, call.world)?;
+    settings(&mut group, params, call.environment)?;
     group.desired = number(params, "DesiredCapacity")?.unwrap_or(group.min_size);
     check_sizes(&group)?;
     if group.zones.is_empty() {
@@ -94,12 +94,12 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             "At least one Availability Zone or VPC Subnet is required.",
         ));
     }
-    check_template(&group, call.world)?;
+    check_template(&group, call.environment)?;
     let mut arns = params.strings("TargetGroupARNs");
     for source in params.structs("TrafficSources") {
         arns.extend(source.string("Identifier"));
     }
-    check_targets(&arns, call.world)?;
+    check_targets(&arns, call.environment)?;
     group.target_groups = arns;
     for spec in params.structs("LifecycleHookSpecificationList") {
         let hook = spec
@@ -137,7 +137,11 @@ pub(super) fn read_template(spec: &Params) -> Result<TemplateRef, ApiError> {
 }
 
 /// Settings that create and update have in common.
-fn settings(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), ApiError> {
+fn settings(
+    group: &mut Group,
+    params: &Params,
+    environment: &dyn Environment,
+) -> Result<(), ApiError> {
     if let Some(size) = number(params, "MinSize")? {
         group.min_size = size;
     }
@@ -175,7 +179,7 @@ fn settings(group: &mut Group, params: &Params, world: &dyn World) -> Result<(),
     if !policies.is_empty() {
         group.termination_policies = policies;
     }
-    places(group, params, world)?;
+    places(group, params, environment)?;
     let policy = params.structure("InstanceMaintenancePolicy");
     if !policy.is_empty() {
         group.maintenance = match (
@@ -212,7 +216,11 @@ fn settings(group: &mut Group, params: &Params, world: &dyn World) -> Result<(),
 }
 
 /// Reads where a group may have instances. Subnets decide; zones beside them must be theirs.
-fn places(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), ApiError> {
+fn places(
+    group: &mut Group,
+    params: &Params,
+    environment: &dyn Environment,
+) -> Result<(), ApiError> {
     if let Some(subnets) = params.text("VPCZoneIdentifier") {
         group.subnets = subnets
             .split(',')
@@ -222,7 +230,7 @@ fn places(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), A
     }
     let mut of_subnets = Vec::new();
     for subnet in &group.subnets {
-        let zone = world.subnet_zone(subnet).ok_or_else(|| {
+        let zone = environment.subnet_zone(subnet).ok_or_else(|| {
             ApiError::validation(format!("The subnet ID '{subnet}' does not exist"))
         })?;
         if !of_subnets.contains(&zone) {
@@ -231,7 +239,7 @@ fn places(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), A
     }
     let mut zones = params.strings("AvailabilityZones");
     zones.retain(|zone| !zone.is_empty());
-    if let Some(zone) = zones.iter().find(|zone| !world.has_zone(zone)) {
+    if let Some(zone) = zones.iter().find(|zone| !environment.has_zone(zone)) {
         return Err(ApiError::validation(format!(
             "Invalid Availability Zone(s): {zone}"
         )));
@@ -254,15 +262,17 @@ fn places(group: &mut Group, params: &Params, world: &dyn World) -> Result<(), A
 }
 
 /// Refuses a template that EC2 would not launch from, as AWS does when a group is given one.
-fn check_template(group: &Group, world: &dyn World) -> Result<(), ApiError> {
+fn check_template(group: &Group, environment: &dyn Environment) -> Result<(), ApiError> {
     let Some(place) = group.places().into_iter().next() else {
         return Ok(());
     };
-    world.check_launch(&group.template, &place).map_err(|why| {
-        ApiError::validation(format!(
-            "You must use a valid fully-formed launch template. {why}"
-        ))
-    })
+    environment
+        .check_launch(&group.template, &place)
+        .map_err(|why| {
+            ApiError::validation(format!(
+                "You must use a valid fully-formed launch template. {why}"
+            ))
+        })
 }
 
 fn check_sizes(group: &Group) -> Result<(), ApiError> {
@@ -280,8 +290,11 @@ fn check_sizes(group: &Group) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_targets(arns: &[String], world: &dyn World) -> Result<(), ApiError> {
-    match arns.iter().find(|arn| !world.target_group_exists(arn)) {
+fn check_targets(arns: &[String], environment: &dyn Environment) -> Result<(), ApiError> {
+    match arns
+        .iter()
+        .find(|arn| !environment.target_group_exists(arn))
+    {
         Some(_) => Err(ApiError::validation(
             "Provided Target Groups may not be valid. Please ensure they exist and try again.",
         )),
@@ -291,7 +304,7 @@ fn check_targets(arns: &[String], world: &dyn World) -> Result<(), ApiError> {
 
 pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (params, now) = (call.params, call.now);
-    let (group, world) = call.group_and_world().map_err(|error| {
+    let (group, environment) = call.group_and_environment().map_err(|error| {
         // This call alone has other words for it.
         let unknown = error.message.starts_with(UNKNOWN);
         if unknown {
@@ -312,7 +325,7 @@ pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
                 "An active instance refresh with a desired configuration exists. All configuration options derived from the desired configuration are not available for update while the instance refresh is active.",
             ));
         }
-        let (template, _) = world
+        let (template, _) = environment
             .template(&read_template(&template)?)
             .map_err(ApiError::validation)?;
         changed.template = template.clone();
@@ -324,9 +337,9 @@ pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             refresh.target = template;
         }
     }
-    settings(&mut changed, params, world)?;
+    settings(&mut changed, params, environment)?;
     if !template.is_empty() {
-        check_template(&changed, world)?;
+        check_template(&changed, environment)?;
     }
     changed.desired = match number(params, "DesiredCapacity")? {
         Some(desired) => desired,
@@ -381,9 +394,9 @@ pub(super) fn set_desired(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
     let force = flag(call.params, "ForceDelete")?.unwrap_or(false);
-    let (group, world) = call.group_and_world()?;
+    let (group, environment) = call.group_and_environment()?;
     if !force {
-        let staying = |state: LifecycleState| !state.is_leaving();
+        let staying = |state: LifecycleState| !state.is_being_removed();
         if group.members.iter().any(|m| staying(m.state)) {
             return Err(ApiError::new(
                 "ResourceInUse",
@@ -401,7 +414,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     group.min_size = 0;
     group.desired = 0;
     for position in group.members.places() {
-        if group.members[position].state.is_leaving() {
+        if group.members[position].state.is_being_removed() {
             group.members[position].skip_hooks = true;
             for action in &mut group.members[position].actions {
                 action
@@ -409,7 +422,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
                     .get_or_insert(super::super::groups::HookResult::Continue);
             }
         } else {
-            life::leave(group, position, Departure::ForceDelete, world, now);
+            lifecycle::remove(group, position, Removal::ForceDelete, environment, now);
         }
     }
     if group.members.is_empty() {
@@ -488,8 +501,8 @@ pub(super) fn suspend(call: &mut Call<'_>, suspend: bool) -> Result<Xml, ApiErro
 
 pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let arns = call.params.strings("TargetGroupARNs");
-    let (group, world) = call.group_and_world()?;
-    check_targets(&arns, world)?;
+    let (group, environment) = call.group_and_environment()?;
+    check_targets(&arns, environment)?;
     for arn in arns {
         if group.target_groups.contains(&arn) {
             continue;
@@ -497,7 +510,7 @@ pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         if !group.is_suspended("AddToLoadBalancer") {
             let serves = |member: &Member| member.state == LifecycleState::InService;
             group.members.update_where(serves, |member| {
-                world.register_target(&arn, &member.id);
+                environment.register_target(&arn, &member.id);
                 member.registered.push(arn.clone());
             });
         }
@@ -508,7 +521,7 @@ pub(super) fn attach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 
 pub(super) fn detach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let arns = call.params.strings("TargetGroupARNs");
-    let (group, world) = call.group_and_world()?;
+    let (group, environment) = call.group_and_environment()?;
     if arns.iter().any(|arn| !group.target_groups.contains(arn)) {
         return Err(ApiError::validation(
             "Trying to remove Target Groups that are not part of the group",
@@ -520,7 +533,7 @@ pub(super) fn detach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             member.state == LifecycleState::InService && member.registered.contains(arn)
         };
         group.members.update_where(registered, |member| {
-            world.deregister_target(arn, &member.id);
+            environment.deregister_target(arn, &member.id);
             member.registered.retain(|known| known != arn);
         });
     }
@@ -529,13 +542,13 @@ pub(super) fn detach_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 
 pub(super) fn describe_targets(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let params = call.params;
-    let (group, world) = call.group_and_world()?;
+    let (group, environment) = call.group_and_environment()?;
     let (arns, next) = page(params, group.target_groups.clone(), 100, 100)?;
     let mut xml = Xml::new();
     xml.list("LoadBalancerTargetGroups", "member", arns, |x, arn| {
         let in_service = group.members.iter().any(|member| {
             member.registered.contains(&arn)
-                && world.target_health(&arn, &member.id).as_deref() == Some("healthy")
+                && environment.target_health(&arn, &member.id).as_deref() == Some("healthy")
         });
         x.text("LoadBalancerTargetGroupARN", &arn)
             .text("State", if in_service { "InService" } else { "Added" });

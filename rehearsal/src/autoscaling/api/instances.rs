@@ -1,10 +1,10 @@
 //! Calls about single instances: health, protection, standby, detaching and termination.
 
 use super::super::activities::{Activity, ActivityStatus, moment};
+use super::super::environment::Environment;
 use super::super::groups::Group;
-use super::super::life::{self, Departure};
+use super::super::lifecycle::{self, Removal};
 use super::super::members::{Health, LifecycleState, Member};
-use super::super::world::World;
 use super::call::{Call, flag, page};
 use super::shapes;
 use crate::wire::{ApiError, Xml};
@@ -43,7 +43,7 @@ fn unknown(id: &str) -> ApiError {
 fn owner<'a>(
     call: &'a mut Call<'_>,
     id: &str,
-) -> Result<(&'a mut Group, usize, &'a mut dyn World), ApiError> {
+) -> Result<(&'a mut Group, usize, &'a mut dyn Environment), ApiError> {
     let groups = &mut call.state.groups;
     let found = groups
         .iter()
@@ -52,7 +52,7 @@ fn owner<'a>(
         return Err(unknown(id));
     };
     let group = groups.get_mut(&name).ok_or_else(|| unknown(id))?;
-    Ok((group, position, &mut *call.world))
+    Ok((group, position, &mut *call.environment))
 }
 
 pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
@@ -150,7 +150,7 @@ fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiEr
     let ids = call.params.strings("InstanceIds");
     call.need("ShouldDecrementDesiredCapacity")?;
     let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
-    let (group, world) = call.group_and_world()?;
+    let (group, environment) = call.group_and_environment()?;
     let positions = positions(group, &ids)?;
     let may = if towards == LifecycleState::Detaching {
         &[LifecycleState::InService, LifecycleState::Standby][..]
@@ -164,10 +164,10 @@ fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiEr
     }
     let mut activities = Vec::new();
     for position in positions {
-        let id = world.fresh_uuid();
+        let id = environment.fresh_uuid();
         let member = &mut group.members[position];
         for arn in &member.registered {
-            world.deregister_target(arn, &member.id);
+            environment.deregister_target(arn, &member.id);
         }
         member.state = towards;
         member.activity = id.clone();
@@ -204,7 +204,7 @@ fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiEr
 pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
     let ids = call.params.strings("InstanceIds");
-    let (group, world) = call.group_and_world()?;
+    let (group, environment) = call.group_and_environment()?;
     let positions = positions(group, &ids)?;
     must_be(group, &positions, &[LifecycleState::Standby])?;
     let before = group.desired;
@@ -218,7 +218,7 @@ pub(super) fn exit_standby(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     group.desired += more;
     let mut activities = Vec::new();
     for position in positions {
-        let id = world.fresh_uuid();
+        let id = environment.fresh_uuid();
         let member = &mut group.members[position];
         member.state = LifecycleState::PendingProceed;
         member.health = Health::Healthy;
@@ -246,9 +246,9 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let id = call.need("InstanceId")?;
     call.need("ShouldDecrementDesiredCapacity")?;
     let shrink = flag(call.params, "ShouldDecrementDesiredCapacity")?.unwrap_or_default();
-    let (group, position, world) = owner(call, &id)?;
+    let (group, position, environment) = owner(call, &id)?;
     let state = group.members[position].state;
-    if state.is_leaving() {
+    if state.is_being_removed() {
         return Err(ApiError::new(
             "ScalingActivityInProgress",
             format!("The instance {id} is already being terminated or detached."),
@@ -261,15 +261,15 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     if state == LifecycleState::TerminatingRetained {
         // Its hooks have had their say already.
         group.members[position].state = LifecycleState::TerminatingProceed;
-        world.terminate(&id);
+        environment.terminate(&id);
     } else {
         let shrinking = (group.desired < before).then_some((before, group.desired));
-        let why = Departure::Request(shrinking);
-        life::leave(group, position, why, world, now);
+        let why = Removal::Request(shrinking);
+        lifecycle::remove(group, position, why, environment, now);
     }
     let activity = group.members[position].activity.clone();
     let mut xml = Xml::new();
-    if let Some(activity) = group.diary.get(&activity) {
+    if let Some(activity) = group.activity_log.get(&activity) {
         xml.node("Activity", |x| {
             shapes::activity(x, &group.name, &group.arn, activity);
         });
@@ -287,7 +287,7 @@ fn record(group: &mut Group, activities: Vec<Activity>) -> Xml {
         shapes::activity(x, &group.name, &group.arn, activity);
     });
     for activity in activities {
-        group.diary.add(activity);
+        group.activity_log.add(activity);
     }
     xml
 }

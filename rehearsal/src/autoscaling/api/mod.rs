@@ -4,7 +4,7 @@
 //! changes settings and lets `tick` do the rest.
 
 use super::State;
-use super::world::World;
+use super::environment::Environment;
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml};
 
@@ -24,14 +24,14 @@ use call::Call;
 /// What Auto Scaling itself would say.
 pub(crate) fn handle(
     state: &mut State,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     ctx: &RequestContext,
     action: &str,
     params: &Params,
 ) -> Result<Xml, ApiError> {
     let mut call = Call {
         state,
-        world,
+        environment,
         now: ctx.now,
         params,
     };

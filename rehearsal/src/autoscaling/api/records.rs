@@ -23,7 +23,7 @@ pub(super) fn activities(call: &mut Call<'_>) -> Result<Xml, ApiError> {
                 .as_ref()
                 .is_none_or(|name| *name == group.name || *name == group.arn)
         })
-        .flat_map(|group| group.diary.newest_first().map(move |a| (group, a)))
+        .flat_map(|group| group.activity_log.newest_first().map(move |a| (group, a)))
         .filter(|(_, activity)| ids.is_empty() || ids.contains(&activity.id))
         .filter(|(_, activity)| filters.iter().all(|filter| passes(filter, activity)))
         .collect();

@@ -4,7 +4,7 @@ use crate::autoscaling::refresh_calls;
 use jiff::SignedDuration;
 
 use super::super::refresh::{InStandby, Protected, Refresh};
-use super::super::refresh_calls::Asked;
+use super::super::refresh_calls::StartRequest;
 use super::call::{Call, flag, number, page, refuse_left_out};
 use super::groups;
 use super::shapes;
@@ -16,8 +16,8 @@ const LISTED: SignedDuration = SignedDuration::from_hours(6 * 7 * 24);
 pub(super) fn start(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let now = call.now;
     let asked = asked(call.params)?;
-    let (group, world) = call.group_and_world()?;
-    let id = refresh_calls::start(group, asked, world, now)?;
+    let (group, environment) = call.group_and_environment()?;
+    let id = refresh_calls::start(group, asked, environment, now)?;
     Ok(answer(&id))
 }
 
@@ -60,7 +60,7 @@ fn answer(id: &str) -> Xml {
     xml
 }
 
-fn asked(params: &Params) -> Result<Asked, ApiError> {
+fn asked(params: &Params) -> Result<StartRequest, ApiError> {
     match params.text("Strategy") {
         None | Some("Rolling") => {}
         Some("ReplaceRootVolume") => {
@@ -88,7 +88,7 @@ fn asked(params: &Params) -> Result<Asked, ApiError> {
             })
         })
         .collect::<Result<Vec<u32>, _>>()?;
-    Ok(Asked {
+    Ok(StartRequest {
         desired: if desired.is_empty() {
             None
         } else {

@@ -61,7 +61,7 @@ pub(crate) struct View {
     /// Old members in standby.
     pub(crate) standby: Vec<String>,
     /// Whether anything is on its way out.
-    pub(crate) leaving: bool,
+    pub(crate) removing: bool,
     /// The alarms it watches, with their states.
     pub(crate) alarms: Vec<(String, AlarmState)>,
     /// InstanceRefresh, Launch or Terminate is suspended.
@@ -225,7 +225,7 @@ pub(crate) fn decide(
         }
         RefreshStatus::Pending => decision.moves.push(Move::Begin),
         RefreshStatus::Cancelling => {
-            let under_way = view.leaving || view.members.iter().any(|m| !m.in_service);
+            let under_way = view.removing || view.members.iter().any(|m| !m.in_service);
             if !refresh.cancel_waits || !under_way {
                 decision.moves.push(Move::End(
                     RefreshStatus::Cancelled,
@@ -352,7 +352,7 @@ fn replace(
     let in_flight = t.started - t.updated;
     let standby_waits = goal == t.scope && !view.standby.is_empty();
     if in_flight == 0 && t.total <= view.desired && t.updated >= goal && !standby_waits {
-        if goal == t.scope && view.leaving && switches.success_waits_for_leaving {
+        if goal == t.scope && view.removing && switches.success_waits_for_leaving {
             decision.reason = Some("Waiting for instances to be terminated.".to_owned());
             return;
         }

@@ -84,7 +84,7 @@ pub(crate) struct Switches {
     pub(crate) to_update: ToUpdate,
     /// `percent-counts-matching`: whether instances left alone by skip matching count as done.
     pub(crate) percent_counts_matching: bool,
-    /// `success-waits-for-leaving`: whether a refresh ends only when the old instances are gone, as
+    /// `success-waits-for-removing`: whether a refresh ends only when the old instances are gone, as
     /// against draining or at their termination hook.
     pub(crate) success_waits_for_leaving: bool,
 }

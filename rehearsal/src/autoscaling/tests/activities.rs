@@ -55,7 +55,7 @@ fn about(bench: &mut Bench, verb: &str, id: &str) -> Shown {
 #[test]
 fn refused_launch_is_one_failed_activity_per_try() {
     let mut bench = Bench::group(2, &[]);
-    bench.world.unlaunchable.insert(2);
+    bench.environment.unlaunchable.insert(2);
     let before = shown(&mut bench).len();
     bench
         .roll(&[
@@ -85,7 +85,7 @@ fn refused_launch_is_one_failed_activity_per_try() {
         .map(|pair| pair[1].started.duration_since(pair[0].started).as_secs())
         .collect();
     assert_eq!(pauses, [5, 10, 20, 40]);
-    assert_eq!(bench.world.refused, tries.len(), "each try is shown");
+    assert_eq!(bench.environment.refused, tries.len(), "each try is shown");
 }
 
 /// R3: why an instance left can be read from the cause, whatever the reason.
@@ -110,19 +110,32 @@ fn each_departure_has_a_cause_of_its_own() {
         (
             Box::new(|bench, id| {
                 let key = (TARGETS.to_owned(), id.to_owned());
-                bench.world.targets.insert(key, "unhealthy".to_owned());
+                bench
+                    .environment
+                    .targets
+                    .insert(key, "unhealthy".to_owned());
             }),
             "an instance was taken out of service in response to an ELB system health check failure.",
         ),
         (
             Box::new(|bench, id| {
-                bench.world.instances.get_mut(id).expect("there").state = "stopped".to_owned();
+                bench
+                    .environment
+                    .instances
+                    .get_mut(id)
+                    .expect("there")
+                    .state = "stopped".to_owned();
             }),
             "an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped.",
         ),
         (
             Box::new(|bench, id| {
-                bench.world.instances.get_mut(id).expect("there").impaired = true;
+                bench
+                    .environment
+                    .instances
+                    .get_mut(id)
+                    .expect("there")
+                    .impaired = true;
             }),
             "an instance was taken out of service in response to an EC2 instance status checks failure.",
         ),
@@ -221,7 +234,7 @@ fn launch_that_ends_early_is_cancelled_with_the_reason() {
     bench.settle();
     let id = bench.ids()[0].clone();
     bench
-        .world
+        .environment
         .die(&id, "Client.VolumeLimitExceeded: Volume limit exceeded");
     bench.run(1);
     assert_eq!(
@@ -290,15 +303,15 @@ proptest! {
                 5 => bench.call("SetInstanceHealth", &[("InstanceId", &id), ("HealthStatus", "Unhealthy")]),
                 other => {
                     match other {
-                        6 if !bench.world.unlaunchable.insert(2) => {
-                            bench.world.unlaunchable.clear();
+                        6 if !bench.environment.unlaunchable.insert(2) => {
+                            bench.environment.unlaunchable.clear();
                         }
                         7 => bench.agent = if which == 0 {
                             |_, _| Some("CONTINUE")
                         } else {
                             |_, _| Some("ABANDON")
                         },
-                        _ => bench.world.die(&id, ""),
+                        _ => bench.environment.die(&id, ""),
                     }
                     Ok(GROUP.to_owned())
                 }

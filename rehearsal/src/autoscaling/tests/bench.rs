@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::super::environment::{Environment, InstanceView, LaunchRequest, Place, TemplateView};
 use super::super::groups::Group;
 use super::super::members::{LifecycleState, Member};
 use super::super::refresh::{AlarmState, TemplateRef};
 use super::super::refresh::{Refresh, RefreshStatus};
-use super::super::world::{InstanceView, LaunchRequest, Place, TemplateView, World};
 use super::super::{State, handle, tick};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params};
@@ -59,7 +59,7 @@ impl Memory {
     }
 }
 
-impl World for Memory {
+impl Environment for Memory {
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String> {
         let number = match wanted.version.as_str() {
             "$Latest" => self.latest,
@@ -193,7 +193,7 @@ pub(super) struct Bench {
     /// The engine's state.
     pub(super) state: State,
     /// The world.
-    pub(super) world: Memory,
+    pub(super) environment: Memory,
     /// The clock.
     pub(super) now: Timestamp,
     /// When it started.
@@ -208,7 +208,7 @@ impl Bench {
         let start: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
         Self {
             state: State::default(),
-            world: Memory {
+            environment: Memory {
                 latest: 2,
                 ..Memory::default()
             },
@@ -263,7 +263,7 @@ impl Bench {
         let ctx = RequestContext { now: self.now };
         handle(
             &mut self.state,
-            &mut self.world,
+            &mut self.environment,
             &ctx,
             action,
             &Params::parse(body.as_bytes()),
@@ -304,7 +304,7 @@ impl Bench {
 
     /// One look of the engine, then the agents answer.
     pub(super) fn tick(&mut self) {
-        tick(&mut self.state, &mut self.world, self.now);
+        tick(&mut self.state, &mut self.environment, self.now);
         let waiting: Vec<(String, String)> = self
             .group_ref()
             .map(|group| {
@@ -317,7 +317,7 @@ impl Bench {
             })
             .unwrap_or_default();
         for (id, hook) in waiting {
-            if let Some(answer) = (self.agent)(self.world.versions[&id], &id) {
+            if let Some(answer) = (self.agent)(self.environment.versions[&id], &id) {
                 // The second hook of an abandoned launch is closed already.
                 let _ = self.ask(
                     "CompleteLifecycleAction",

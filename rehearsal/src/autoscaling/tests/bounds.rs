@@ -87,7 +87,7 @@ fn the_refresh_itself_never_leaves_its_bounds() {
                         bench.members(|m| m.id == id && m.state == LifecycleState::InService);
                     excused += served;
                     bench
-                        .world
+                        .environment
                         .instances
                         .get_mut(&id)
                         .expect("it was launched")

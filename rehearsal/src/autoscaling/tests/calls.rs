@@ -239,7 +239,7 @@ fn groups_that_cannot_be_are_refused() {
         ),
     ] {
         let mut bench = Bench::group(0, &[]);
-        bench.world.malformed.insert(2);
+        bench.environment.malformed.insert(2);
         let mut form: Vec<(&str, &str)> =
             base.iter().copied().filter(|(n, _)| *n != name).collect();
         form.push((name, value));
@@ -257,7 +257,7 @@ fn groups_that_cannot_be_are_refused() {
 #[test]
 fn a_group_keeps_its_template_when_the_new_one_is_malformed() {
     let mut bench = Bench::group(1, &[]);
-    bench.world.malformed.insert(2);
+    bench.environment.malformed.insert(2);
     let update = [
         ("LaunchTemplate.LaunchTemplateId", "lt-1"),
         ("LaunchTemplate.Version", "2"),
@@ -269,7 +269,7 @@ fn a_group_keeps_its_template_when_the_new_one_is_malformed() {
     let group = &bench.state.groups[GROUP];
     assert_eq!((&*group.template.version, group.max_size), ("1", 12));
     // What does not name a template asks nothing of it.
-    bench.world.malformed.insert(1);
+    bench.environment.malformed.insert(1);
     bench
         .ask("UpdateAutoScalingGroup", &update[2..])
         .expect("no template");

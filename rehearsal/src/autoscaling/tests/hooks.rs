@@ -36,7 +36,10 @@ fn continue_leads_into_service_by_way_of_the_target_groups() {
     bench.create(1, &form);
     bench.settle();
     let id = bench.ids()[0].clone();
-    assert_eq!(bench.world.registrations, 0, "registered before its gate");
+    assert_eq!(
+        bench.environment.registrations, 0,
+        "registered before its gate"
+    );
     assert_eq!(
         target_lifecycle_state(&bench.state, &id).as_deref(),
         Some("InService")
@@ -44,11 +47,16 @@ fn continue_leads_into_service_by_way_of_the_target_groups() {
     complete(&mut bench, &id, "CONTINUE").expect("an open action");
     bench.tick();
     assert_eq!(bench.of().members[0].state, LifecycleState::PendingProceed);
-    assert_eq!(bench.world.registrations, 0);
+    assert_eq!(bench.environment.registrations, 0);
     bench.tick();
     assert_eq!(bench.of().members[0].state, LifecycleState::InService);
-    assert_eq!(bench.world.registrations, 1);
-    let activity = bench.of().diary.newest_first().next().expect("an activity");
+    assert_eq!(bench.environment.registrations, 1);
+    let activity = bench
+        .of()
+        .activity_log
+        .newest_first()
+        .next()
+        .expect("an activity");
     assert_eq!(activity.status, ActivityStatus::Successful);
     assert_eq!(activity.what, format!("Launching a new EC2 instance: {id}"));
 }
@@ -126,7 +134,7 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
     let mut tries = Vec::new();
     for second in 0..80 {
         bench.settle();
-        let made = bench.world.instances.len();
+        let made = bench.environment.instances.len();
         if tries.last().is_none_or(|(_, m)| *m != made) {
             tries.push((second, made));
         }
@@ -136,7 +144,7 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
     assert_eq!(bench.in_service(1), 0);
     let told: Vec<&str> = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .filter(|a| a.what.starts_with("Launching"))
         .filter_map(|a| a.status.message())
@@ -170,7 +178,7 @@ fn silence_is_the_hooks_default_result() {
         if default == "ABANDON" {
             let told = bench
                 .of()
-                .diary
+                .activity_log
                 .newest_first()
                 .find_map(|a| a.status.message().map(str::to_owned));
             assert!(told.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")));
@@ -285,10 +293,10 @@ fn a_leaving_member_drains_then_waits_then_ends() {
         LifecycleState::Terminating,
         "still draining"
     );
-    bench.world.targets.clear();
+    bench.environment.targets.clear();
     bench.settle();
     assert_eq!(bench.of().members[0].state, LifecycleState::TerminatingWait);
-    assert_eq!(bench.world.instances[&id].state, "running");
+    assert_eq!(bench.environment.instances[&id].state, "running");
     bench
         .ask(
             "CompleteLifecycleAction",
@@ -301,9 +309,14 @@ fn a_leaving_member_drains_then_waits_then_ends() {
         .expect("open");
     bench.settle();
     assert!(bench.of().members.is_empty());
-    assert_eq!(bench.world.instances[&id].state, "terminated");
+    assert_eq!(bench.environment.instances[&id].state, "terminated");
     assert_eq!(target_lifecycle_state(&bench.state, &id), None);
-    let last = bench.of().diary.newest_first().next().expect("an activity");
+    let last = bench
+        .of()
+        .activity_log
+        .newest_first()
+        .next()
+        .expect("an activity");
     assert_eq!(last.status, ActivityStatus::Successful);
     assert!(
         last.cause.contains("shrinking the capacity from 1 to 0"),
@@ -348,7 +361,7 @@ fn an_abandoned_termination_can_be_retained() {
         bench.of().members[0].state,
         LifecycleState::TerminatingRetained
     );
-    assert_eq!(bench.world.instances[&id].state, "running");
+    assert_eq!(bench.environment.instances[&id].state, "running");
     bench
         .call(
             "TerminateInstanceInAutoScalingGroup",

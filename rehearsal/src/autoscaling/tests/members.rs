@@ -33,7 +33,7 @@ fn desired_capacity_is_followed_both_ways_within_limits() {
     assert_eq!(bench.in_service(1), 4);
     let cause = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .next()
         .expect("one")
@@ -58,13 +58,18 @@ fn desired_capacity_is_followed_both_ways_within_limits() {
 fn a_dead_instance_is_replaced() {
     let mut bench = Bench::group(3, &[]);
     let id = bench.ids()[1].clone();
-    bench.world.instances.get_mut(&id).expect("there").state = "stopped".to_owned();
+    bench
+        .environment
+        .instances
+        .get_mut(&id)
+        .expect("there")
+        .state = "stopped".to_owned();
     bench.settle();
     assert_eq!(bench.in_service(1), 3);
     assert!(!bench.ids().contains(&id));
     let causes: Vec<String> = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .take(2)
         .map(|a| a.cause.clone())
@@ -96,7 +101,7 @@ fn target_health_counts_only_for_elb_groups_after_the_grace_period() {
         );
         let id = bench.ids()[0].clone();
         bench
-            .world
+            .environment
             .targets
             .insert((TARGETS.to_owned(), id.clone()), "unhealthy".to_owned());
         bench.run(50);
@@ -129,13 +134,18 @@ fn set_instance_health_respects_the_grace_period_unless_told() {
 #[test]
 fn an_instance_that_dies_while_pending_is_a_failed_launch() {
     let mut bench = Bench::new();
-    bench.world.slow_boot = true;
+    bench.environment.slow_boot = true;
     bench.create(1, &[]);
     bench.settle();
     assert_eq!(bench.of().members[0].state, LifecycleState::Pending);
     let id = bench.ids()[0].clone();
-    bench.world.instances.get_mut(&id).expect("there").state = "terminated".to_owned();
-    bench.world.slow_boot = false;
+    bench
+        .environment
+        .instances
+        .get_mut(&id)
+        .expect("there")
+        .state = "terminated".to_owned();
+    bench.environment.slow_boot = false;
     bench.settle();
     assert_eq!(bench.of().counted(), 0, "relaunched too eagerly");
     bench.run(5);
@@ -158,7 +168,7 @@ fn standby_steps_aside_and_comes_back() {
     let told = bench.ask("EnterStandby", &enter).expect("in service");
     assert!(told.contains("was moved to standby in response to a user request, shrinking the capacity from 2 to 1."), "{told}");
     bench
-        .world
+        .environment
         .targets
         .remove(&(TARGETS.to_owned(), id.clone()));
     bench.settle();
@@ -194,10 +204,13 @@ fn add_to_load_balancer_can_be_suspended() {
         .ask("SetDesiredCapacity", &[("DesiredCapacity", "1")])
         .expect("set");
     bench.settle();
-    assert_eq!((bench.in_service(1), bench.world.registrations), (1, 0));
+    assert_eq!(
+        (bench.in_service(1), bench.environment.registrations),
+        (1, 0)
+    );
     bench.ask("ResumeProcesses", &[]).expect("resume all");
     bench.run(5);
-    assert_eq!(bench.world.registrations, 0, "it is not added later");
+    assert_eq!(bench.environment.registrations, 0, "it is not added later");
 }
 
 #[test]
@@ -246,7 +259,12 @@ fn a_kill_in_the_middle_of_a_refresh_is_made_good_with_the_target() {
         .expect("start");
     bench.run(5);
     let old = bench.ids()[0].clone();
-    bench.world.instances.get_mut(&old).expect("there").state = "terminated".to_owned();
+    bench
+        .environment
+        .instances
+        .get_mut(&old)
+        .expect("there")
+        .state = "terminated".to_owned();
     assert_eq!(bench.finish(300), RefreshStatus::Successful);
     assert_eq!((bench.in_service(2), bench.of().counted()), (4, 4));
 }
@@ -265,7 +283,7 @@ fn skip_matching_leaves_what_is_right() {
     let kept: Vec<String> = bench
         .ids()
         .into_iter()
-        .filter(|id| bench.world.versions[id] == 2)
+        .filter(|id| bench.environment.versions[id] == 2)
         .collect();
     assert_eq!(kept.len(), 2);
     bench
@@ -305,7 +323,7 @@ fn a_force_deleted_group_takes_everyone_with_it() {
     assert!(bench.state.groups.is_empty());
     assert!(
         bench
-            .world
+            .environment
             .instances
             .values()
             .all(|i| i.state == "terminated")
@@ -326,7 +344,7 @@ fn detached_instances_live_on_and_terminated_ones_are_replaced() {
         )
         .expect("in service");
     bench.settle();
-    assert_eq!(bench.world.instances[&first].state, "running");
+    assert_eq!(bench.environment.instances[&first].state, "running");
     assert_eq!(bench.ids(), [second.as_str()]);
     let told = bench
         .call(
@@ -377,7 +395,12 @@ fn an_unhealthy_member_is_taken_first_and_does_not_count() {
         )
         .expect("suspend");
     let id = bench.ids()[3].clone();
-    bench.world.instances.get_mut(&id).expect("there").state = "stopped".to_owned();
+    bench
+        .environment
+        .instances
+        .get_mut(&id)
+        .expect("there")
+        .state = "stopped".to_owned();
     bench.settle();
     assert_eq!(bench.of().counted(), 4);
     bench
@@ -443,11 +466,11 @@ fn target_groups_attached_and_detached_later_take_members_with_them() {
     bench
         .ask("AttachLoadBalancerTargetGroups", &arn)
         .expect("attach");
-    assert_eq!(bench.world.registrations, 2);
+    assert_eq!(bench.environment.registrations, 2);
     bench
         .ask("AttachLoadBalancerTargetGroups", &arn)
         .expect("attached already");
-    assert_eq!(bench.world.registrations, 2);
+    assert_eq!(bench.environment.registrations, 2);
     let told = bench
         .ask("DescribeLoadBalancerTargetGroups", &[])
         .expect("describe");
@@ -457,7 +480,7 @@ fn target_groups_attached_and_detached_later_take_members_with_them() {
         .expect("detach");
     assert!(
         bench
-            .world
+            .environment
             .targets
             .values()
             .all(|state| state == "draining")

@@ -143,7 +143,7 @@ fn the_group_learns_of_the_new_version_only_at_the_end() {
     assert_eq!(bench.of().template.version, "1");
     let causes: Vec<&str> = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .map(|a| a.cause.as_str())
         .collect();
@@ -159,7 +159,7 @@ fn the_group_learns_of_the_new_version_only_at_the_end() {
     assert_eq!(bench.refresh().to_update, 0);
     let cause = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .find(|a| a.what.starts_with("Terminating"))
         .map(|a| a.cause.clone())

@@ -39,7 +39,7 @@ fn a_release_that_never_passes_stalls_and_fails_and_costs_nothing() {
     assert_eq!(bench.of().counted(), 4);
     assert_eq!(bench.of().template.version, "1");
     assert!(
-        bench.world.instances.len() < 40,
+        bench.environment.instances.len() < 40,
         "launches are not slowed down"
     );
 }
@@ -55,7 +55,7 @@ fn behind_elb(desired: u32, grace: u32, limit: u32, sick: bool) -> Bench {
     let mut bench = Bench::group(desired, &more);
     set_switch(&mut bench.state, "stall-limit", &limit.to_string()).expect("a switch");
     if sick {
-        bench.world.sick.insert(2);
+        bench.environment.sick.insert(2);
     }
     bench
 }
@@ -198,14 +198,14 @@ fn a_rollback_whose_old_version_no_longer_launches_fails() {
         .expect("start");
     bench.run(30);
     assert!(bench.in_service(2) >= 2);
-    bench.world.unlaunchable.insert(1);
+    bench.environment.unlaunchable.insert(1);
     bench
         .ask("RollbackInstanceRefresh", &[])
         .expect("reversible");
     assert_eq!(bench.finish(400), RefreshStatus::RollbackFailed);
     let failed = bench
         .of()
-        .diary
+        .activity_log
         .newest_first()
         .find_map(|a| a.status.message().map(str::to_owned));
     assert_eq!(
@@ -222,7 +222,7 @@ fn alarms_must_be_ok_to_start_and_stop_what_is_under_way() {
         (AlarmState::InsufficientData, false),
     ] {
         let mut bench = Bench::group(2, &[]);
-        bench.world.alarms.insert("errors".to_owned(), state);
+        bench.environment.alarms.insert("errors".to_owned(), state);
         let started = bench.roll(&with(&[("AlarmSpecification.Alarms.member.1", "errors")]));
         assert_eq!(started.is_ok(), starts, "{state:?}");
     }
@@ -232,7 +232,7 @@ fn alarms_must_be_ok_to_start_and_stop_what_is_under_way() {
     ] {
         let mut bench = Bench::group(2, &[]);
         bench
-            .world
+            .environment
             .alarms
             .insert("errors".to_owned(), AlarmState::Ok);
         bench
@@ -243,7 +243,7 @@ fn alarms_must_be_ok_to_start_and_stop_what_is_under_way() {
             .expect("start");
         bench.run(3);
         bench
-            .world
+            .environment
             .alarms
             .insert("errors".to_owned(), AlarmState::Alarm);
         assert_eq!(bench.finish(100), end);
@@ -264,7 +264,7 @@ fn alarms_must_be_ok_to_start_and_stop_what_is_under_way() {
 fn insufficient_data_pauses_without_counting_as_a_stall() {
     let mut bench = Bench::group(4, &[]);
     bench
-        .world
+        .environment
         .alarms
         .insert("errors".to_owned(), AlarmState::Ok);
     bench
@@ -272,7 +272,7 @@ fn insufficient_data_pauses_without_counting_as_a_stall() {
         .expect("start");
     bench.run(1);
     bench
-        .world
+        .environment
         .alarms
         .insert("errors".to_owned(), AlarmState::InsufficientData);
     let replaced = bench.in_service(2);
@@ -280,7 +280,7 @@ fn insufficient_data_pauses_without_counting_as_a_stall() {
     assert_eq!(bench.in_service(2), replaced);
     assert_eq!(bench.refresh().status, RefreshStatus::InProgress);
     bench
-        .world
+        .environment
         .alarms
         .insert("errors".to_owned(), AlarmState::Ok);
     assert_eq!(bench.finish(100), RefreshStatus::Successful);
@@ -295,7 +295,7 @@ fn an_alarm_while_baking_is_governed_by_its_switch() {
         let mut bench = Bench::group(1, &[]);
         set_switch(&mut bench.state, "alarms-while-baking", switch).expect("a switch");
         bench
-            .world
+            .environment
             .alarms
             .insert("errors".to_owned(), AlarmState::Ok);
         bench
@@ -306,7 +306,7 @@ fn an_alarm_while_baking_is_governed_by_its_switch() {
             .expect("start");
         bench.run_until(60, |b| b.refresh().status == RefreshStatus::Baking);
         bench
-            .world
+            .environment
             .alarms
             .insert("errors".to_owned(), AlarmState::Alarm);
         assert_eq!(bench.finish(100), end, "{switch}");
@@ -421,7 +421,7 @@ fn what_cannot_be_rolled_back_says_so() {
     ] {
         let mut bench = Bench::group(2, &[("LaunchTemplate.Version", saved)]);
         if parameter {
-            bench.world.by_parameter.insert(1);
+            bench.environment.by_parameter.insert(1);
         }
         let form = if desired.is_empty() {
             vec![("Preferences.MinHealthyPercentage", "50")]
@@ -626,12 +626,12 @@ fn the_group_cannot_be_given_another_template_meanwhile() {
 fn without_a_maximum_a_release_that_cannot_launch_costs_what_min_allows() {
     for (min, least) in [("100", 3), ("90", 3), ("50", 2)] {
         let mut bench = Bench::group(4, &[]);
-        bench.world.unlaunchable.insert(2);
+        bench.environment.unlaunchable.insert(2);
         bench.roll(&[("MinHealthyPercentage", min)]).expect("start");
         bench.run(3000);
         assert_eq!(bench.in_service(1), least, "{min}");
         assert_eq!(bench.finish(700), RefreshStatus::Failed);
-        bench.world.unlaunchable.clear();
+        bench.environment.unlaunchable.clear();
         bench.run(301);
         assert_eq!(
             bench.in_service(1),
@@ -667,7 +667,7 @@ fn protection_given_in_the_middle_is_respected_under_ignore() {
     let id = bench
         .ids()
         .into_iter()
-        .rfind(|id| bench.world.versions[id] == 1)
+        .rfind(|id| bench.environment.versions[id] == 1)
         .expect("an old one");
     bench.protect(&id, "true");
     assert_eq!(bench.finish(200), RefreshStatus::Successful);

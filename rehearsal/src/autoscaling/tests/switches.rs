@@ -244,7 +244,7 @@ fn stall_reset_by_replacements_of_lost_ones() {
             ("HealthCheckGracePeriod", "20"),
         ];
         let mut bench = Bench::group(3, &more);
-        bench.world.sick.insert(2);
+        bench.environment.sick.insert(2);
         set(&mut bench, "stall-reset", value);
         set(&mut bench, "stall-limit", "100");
         bench
@@ -275,7 +275,7 @@ fn success_waits_for_leaving() {
         bench.run(30);
         let target = (super::bench::TARGETS.to_owned(), old.clone());
         assert_eq!(
-            bench.world.targets.get(&target).map(String::as_str),
+            bench.environment.targets.get(&target).map(String::as_str),
             Some("draining")
         );
         if value == "on" {
@@ -286,7 +286,7 @@ fn success_waits_for_leaving() {
                 RefreshStatus::InProgress,
                 "draining is no stall"
             );
-            bench.world.targets.remove(&target);
+            bench.environment.targets.remove(&target);
         }
         assert_eq!(bench.finish(5), RefreshStatus::Successful, "{value}");
         assert_eq!(bench.members(|m| m.id == old), left, "{value}");

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 /// How a target's machine stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MachineState {
+pub(crate) enum InstanceState {
     /// It starts.
     Pending,
     /// It runs.
@@ -17,17 +17,17 @@ pub(crate) enum MachineState {
 
 /// An instance as its load balancer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Machine {
+pub(crate) struct InstanceView {
     /// Where it answers.
     pub(crate) address: Ipv4Addr,
     /// How it stands.
-    pub(crate) state: MachineState,
+    pub(crate) state: InstanceState,
 }
 
 /// The cloud around the load balancers.
-pub(crate) trait Estate {
+pub(crate) trait Ec2View {
     /// `None` when EC2 does not know (any more) of such an instance.
-    fn machine(&self, instance_id: &str) -> Option<Machine>;
+    fn instance_view(&self, instance_id: &str) -> Option<InstanceView>;
     /// The id of the one VPC.
     fn vpc(&self) -> &str;
     /// The zone of a subnet, when it exists.

@@ -1,7 +1,7 @@
 //! The machine room's bookkeeping, the same for QEMU guests and puppets: one host process a guest,
 //! watched by a thread that reaps it, and its metadata service beside it.
 //!
-//! What kind of process, and how its power button is pressed, is the [`Machine`]'s business.
+//! What kind of process, and how its power button is pressed, is the [`GuestKind`]'s business.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use super::accelerator::Choice;
-use super::spawner::{Order, Spawner};
-use super::{Failure, Guest as Seen, GuestSpec, GuestState, MachineRoom};
+use super::spawner::{SpawnRequest, Spawner};
+use super::{Failure, Guest as Observed, GuestSpec, GuestState, VmHost};
 use crate::imds::Serving;
 
 /// How long a guest may take from the power button to power off. EC2 gives some minutes; a guest under
@@ -31,9 +31,9 @@ pub(super) const CONSOLE: &str = "console.log";
 
 /// Reads what the process reports until it ends; hands every change of the guest's failure to its
 /// argument. Whether the guest powered itself off.
-pub(super) type Witness = Box<dyn FnOnce(&dyn Fn(Option<Failure>)) -> bool + Send>;
+pub(super) type Watcher = Box<dyn FnOnce(&dyn Fn(Option<Failure>)) -> bool + Send>;
 /// Presses a button of a guest's process.
-pub(super) type Remote = Box<dyn Fn(Pid, Button) + Send + Sync>;
+pub(super) type Controls = Box<dyn Fn(Pid, Button) + Send + Sync>;
 
 /// What can be asked of a running guest from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +64,16 @@ impl End {
 }
 
 /// One kind of guest.
-pub(super) trait Machine: Send + Sync {
+pub(super) trait GuestKind: Send + Sync {
     /// What to run for this guest, whose folder exists; `None` when a guest is but a word.
     ///
     /// # Errors
     /// When the guest cannot run here; the message has the cure.
-    fn order(&self, guest: &GuestSpec, folder: &Path) -> anyhow::Result<Option<Order>>;
+    fn spawn_request(
+        &self,
+        guest: &GuestSpec,
+        folder: &Path,
+    ) -> anyhow::Result<Option<SpawnRequest>>;
     /// Serves the guest's metadata, where a guest is more than a word.
     ///
     /// # Errors
@@ -79,28 +83,28 @@ pub(super) trait Machine: Send + Sync {
     ///
     /// # Errors
     /// When the process lacks its streams.
-    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Witness, Remote)>;
+    fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Watcher, Controls)>;
     /// What became of the guest, from its process's end and the witness's finding.
-    fn judge(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End;
+    fn outcome(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End;
     /// What guests run under; `None` where they are no virtual machines.
     fn choice(&self) -> Option<&Choice>;
 }
 
 /// A room of one kind of machine.
-pub(super) struct Room<M> {
-    machine: Arc<M>,
+pub(super) struct ProcessHost<M> {
+    kind: Arc<M>,
     folder: PathBuf,
     spawner: Spawner,
     guests: Mutex<BTreeMap<String, Guest>>,
 }
 
 struct Guest {
-    life: Arc<Life>,
+    process: Arc<GuestProcess>,
     metadata: Option<Serving>,
 }
 
 /// A guest's process from start to end.
-struct Life {
+struct GuestProcess {
     now: Mutex<Now>,
     ended: Condvar,
 }
@@ -111,18 +115,18 @@ struct Now {
     failure: Option<Failure>,
     /// Set while the process runs and is not reaped, so that it is never another's.
     pid: Option<Pid>,
-    remote: Option<Arc<Remote>>,
+    remote: Option<Arc<Controls>>,
     pressing: bool,
 }
 
-impl<M: Machine + 'static> Room<M> {
+impl<M: GuestKind + 'static> ProcessHost<M> {
     /// A room whose guests have their folders below `folder`.
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub(super) fn new(machine: M, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(kind: M, folder: &Path) -> anyhow::Result<Self> {
         Ok(Self {
-            machine: Arc::new(machine),
+            kind: Arc::new(kind),
             folder: folder.join("guests"),
             spawner: Spawner::new()?,
             guests: Mutex::default(),
@@ -137,16 +141,18 @@ impl<M: Machine + 'static> Room<M> {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn life(&self, id: &str) -> Option<Arc<Life>> {
-        self.guests().get(id).map(|guest| Arc::clone(&guest.life))
+    fn process(&self, id: &str) -> Option<Arc<GuestProcess>> {
+        self.guests()
+            .get(id)
+            .map(|guest| Arc::clone(&guest.process))
     }
 }
 
-impl<M: Machine + 'static> MachineRoom for Room<M> {
+impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
     fn start(&self, guest: &GuestSpec) -> anyhow::Result<()> {
         let mut guests = self.guests();
         if let Some(there) = guests.get(&guest.id)
-            && there.life.now().state == GuestState::Running
+            && there.process.now().state == GuestState::Running
         {
             return Ok(());
         }
@@ -157,16 +163,20 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
             fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
             let metadata = match served {
                 Some(serving) => Some(serving),
-                None => self.machine.serve(guest)?,
+                None => self.kind.serve(guest)?,
             };
-            let life = match self.machine.order(guest, &folder)? {
-                None => Life::of_a_word(),
-                Some(order) => {
-                    let mut child = self.spawner.spawn(order)?;
-                    match self.machine.attach(&mut child, &folder) {
-                        Ok((witness, remote)) => {
-                            Life::of(child, witness, remote, Arc::clone(&self.machine), folder)?
-                        }
+            let process = match self.kind.spawn_request(guest, &folder)? {
+                None => GuestProcess::without_process(),
+                Some(request) => {
+                    let mut child = self.spawner.spawn(request)?;
+                    match self.kind.attach(&mut child, &folder) {
+                        Ok((watcher, remote)) => GuestProcess::of(
+                            child,
+                            watcher,
+                            remote,
+                            Arc::clone(&self.kind),
+                            folder,
+                        )?,
                         Err(error) => {
                             let _ = child.kill();
                             let _ = child.wait();
@@ -175,7 +185,7 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
                     }
                 }
             };
-            Ok(Guest { life, metadata })
+            Ok(Guest { process, metadata })
         };
         let started = start().with_context(|| format!("start guest {}", guest.id))?;
         guests.insert(guest.id.clone(), started);
@@ -183,21 +193,21 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
     }
 
     fn power_off(&self, id: &str) {
-        if let Some(life) = self.life(id) {
-            life.power_off();
+        if let Some(process) = self.process(id) {
+            process.power_off();
         }
     }
 
     fn kill(&self, id: &str) {
-        if let Some(life) = self.life(id) {
-            life.kill();
+        if let Some(process) = self.process(id) {
+            process.kill();
         }
     }
 
-    fn guest(&self, id: &str) -> Seen {
-        self.life(id).map_or_else(Seen::default, |life| {
-            let now = life.now();
-            Seen {
+    fn guest(&self, id: &str) -> Observed {
+        self.process(id).map_or_else(Observed::default, |process| {
+            let now = process.now();
+            Observed {
                 state: now.state,
                 failure: now.failure.clone(),
             }
@@ -205,20 +215,20 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
     }
 
     fn resume(&self, id: &str) {
-        if let Some(life) = self.life(id) {
-            life.press(Button::Continue);
+        if let Some(process) = self.process(id) {
+            process.press(Button::Continue);
         }
     }
 
     fn choice(&self) -> Option<Choice> {
-        self.machine.choice().cloned()
+        self.kind.choice().cloned()
     }
 
     fn console(&self, id: &str) -> Vec<u8> {
         tail(&self.place(id).join(CONSOLE)).unwrap_or_default()
     }
 
-    fn note(&self, id: &str, line: &str) {
+    fn append_to_console(&self, id: &str, line: &str) {
         let append = || -> std::io::Result<()> {
             let mut options = File::options();
             let mut console = options.append(true).open(self.place(id).join(CONSOLE))?;
@@ -240,13 +250,13 @@ impl<M: Machine + 'static> MachineRoom for Room<M> {
     }
 
     fn pid(&self, id: &str) -> Option<u32> {
-        let pid = self.life(id)?.now().pid?;
+        let pid = self.process(id)?.now().pid?;
         u32::try_from(pid.as_raw_nonzero().get()).ok()
     }
 }
 
-impl Life {
-    fn of_a_word() -> Arc<Self> {
+impl GuestProcess {
+    fn without_process() -> Arc<Self> {
         Arc::new(Self {
             now: Mutex::new(Now {
                 state: GuestState::Running,
@@ -259,28 +269,28 @@ impl Life {
         })
     }
 
-    fn of<M: Machine + 'static>(
+    fn of<M: GuestKind + 'static>(
         mut child: Child,
-        witness: Witness,
-        remote: Remote,
-        machine: Arc<M>,
+        watcher: Watcher,
+        remote: Controls,
+        kind: Arc<M>,
         folder: PathBuf,
     ) -> anyhow::Result<Arc<Self>> {
         let pid = i32::try_from(child.id())
             .ok()
             .and_then(Pid::from_raw)
             .context("a process without a pid")?;
-        let life = Self::of_a_word();
+        let process = Self::without_process();
         {
-            let mut now = life.now();
+            let mut now = process.now();
             now.pid = Some(pid);
             now.remote = Some(Arc::new(remote));
         }
-        let watched = Arc::clone(&life);
+        let watched = Arc::clone(&process);
         std::thread::Builder::new()
             .name(format!("guest {pid:?}"))
             .spawn(move || {
-                let powered_off = witness(&|failure| watched.now().failure = failure);
+                let powered_off = watcher(&|failure| watched.now().failure = failure);
                 // Waits without reaping: until `now` is held, the pid stays the guest's own, so that
                 // nobody signals a stranger.
                 while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(
@@ -294,7 +304,7 @@ impl Life {
                 now.pid = None;
                 now.remote = None;
                 let end = match child.wait() {
-                    Ok(status) => machine.judge(status, powered_off, &folder),
+                    Ok(status) => kind.outcome(status, powered_off, &folder),
                     Err(_) => End::state(GuestState::Dead),
                 };
                 now.state = end.state;
@@ -303,7 +313,7 @@ impl Life {
                 watched.ended.notify_all();
             })
             .context("start the thread that watches a guest")?;
-        Ok(life)
+        Ok(process)
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -340,11 +350,11 @@ impl Life {
         }
         now.pressing = true;
         drop(now);
-        let life = Arc::clone(&self);
-        let finger = std::thread::Builder::new()
+        let process = Arc::clone(&self);
+        let thread = std::thread::Builder::new()
             .name("power button".to_owned())
-            .spawn(move || life.press_until_off());
-        if finger.is_err() {
+            .spawn(move || process.press_until_off());
+        if thread.is_err() {
             self.kill();
         }
     }

@@ -60,7 +60,7 @@ pub(crate) struct InstanceView {
 }
 
 /// The cloud around the engine.
-pub(crate) trait World {
+pub(crate) trait Environment {
     /// Resolves a template by id or name and version; `Err` is the message EC2 would give.
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
     /// Whether EC2 would launch from this template version in that place now; `Err` is its message.

@@ -1,16 +1,18 @@
-//! The region as Auto Scaling may see and change it: [`World`] over EC2 and load balancing.
+//! The region as Auto Scaling may see and change it: [`Environment`] over EC2 and load balancing.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+use crate::autoscaling::environment::{
+    Environment, InstanceView, LaunchRequest, Place, TemplateView,
+};
 use crate::autoscaling::refresh::{AlarmState, TemplateRef};
-use crate::autoscaling::world::{InstanceView, LaunchRequest, Place, TemplateView, World};
 use crate::cloud::Region;
 use crate::ec2::run;
 use crate::ec2::tags::Tags;
 use crate::ec2::templates::{Data, Template};
-use crate::elb::Estate as _;
+use crate::elb::Ec2View as _;
 use crate::launch_error::Attempt;
 use crate::request::RequestContext;
 use crate::ssm;
@@ -42,7 +44,7 @@ impl RegionAt<'_> {
     }
 
     fn instance_type(&self, template: &TemplateRef) -> String {
-        let named = World::template(self, template).ok();
+        let named = Environment::template(self, template).ok();
         named
             .and_then(|(_, view)| view.instance_type)
             .unwrap_or_else(|| run::DEFAULT_TYPE.to_owned())
@@ -131,7 +133,7 @@ pub(crate) fn with_image(region: &Region, params: &Params) -> Result<Params, Api
     }
 }
 
-impl World for RegionAt<'_> {
+impl Environment for RegionAt<'_> {
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String> {
         let template = self.find(wanted).map_err(|error| error.message)?;
         let (number, version) = template
@@ -159,7 +161,7 @@ impl World for RegionAt<'_> {
     }
 
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String> {
-        if let Some(error) = self.region.dials.launch_error(&request.group) {
+        if let Some(error) = self.region.faults.launch_error(&request.group) {
             return Err(error.reason(Attempt {
                 instance_type: &self.instance_type(&request.template),
                 zone: &match &request.place {
@@ -214,7 +216,7 @@ impl World for RegionAt<'_> {
     }
 
     fn alarm(&self, name: &str) -> AlarmState {
-        self.region.dials.alarm(name)
+        self.region.faults.alarm(name)
     }
 
     fn has_zone(&self, zone: &str) -> bool {
@@ -239,22 +241,27 @@ mod tests {
     #[test]
     fn an_alarm_is_what_was_dialled() {
         let mut region = Region::default();
-        region.dials.set_alarm("sick", AlarmState::Alarm);
-        let world = RegionAt {
+        region.faults.set_alarm("sick", AlarmState::Alarm);
+        let environment = RegionAt {
             region: &mut region,
             now: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(world.alarm("sick"), AlarmState::Alarm);
-        assert_eq!(world.alarm("unheard of"), AlarmState::InsufficientData);
+        assert_eq!(environment.alarm("sick"), AlarmState::Alarm);
+        assert_eq!(
+            environment.alarm("unheard of"),
+            AlarmState::InsufficientData
+        );
     }
 
     /// A region with an image that can be launched, and a template of it.
     fn region(template: &str) -> Region {
         let mut region = Region::default();
         let now = Timestamp::UNIX_EPOCH;
-        region.ec2.found_base_image(12, None, "uefi-preferred", now);
+        region
+            .ec2
+            .register_base_image(12, None, "uefi-preferred", now);
         let snapshot = region.ec2.snapshots.keys().next().unwrap().clone();
-        assert!(region.ec2.copied(&snapshot, Ok(()), now));
+        assert!(region.ec2.finish_copy(&snapshot, Ok(()), now));
         let image = region.ec2.images.keys().next().unwrap().clone();
         let template = template.replace("IMAGE", &image);
         let put = serde_json::json!({ "Name": "/image", "Value": image, "Type": "String" });
@@ -269,14 +276,14 @@ mod tests {
     fn group(region: &mut Region, more: &str) -> (autoscaling::State, Result<(), ApiError>) {
         let mut state = autoscaling::State::default();
         let now = Timestamp::UNIX_EPOCH;
-        let mut world = RegionAt { region, now };
+        let mut environment = RegionAt { region, now };
         let form = format!(
             "AutoScalingGroupName=shop&MinSize=0&MaxSize=9&DesiredCapacity=4&LaunchTemplate.LaunchTemplateName=shop{more}"
         );
         let (params, ctx) = (Params::parse(form.as_bytes()), RequestContext { now });
         let action = "CreateAutoScalingGroup";
-        let made = autoscaling::handle(&mut state, &mut world, &ctx, action, &params);
-        autoscaling::tick(&mut state, &mut world, now);
+        let made = autoscaling::handle(&mut state, &mut environment, &ctx, action, &params);
+        autoscaling::tick(&mut state, &mut environment, now);
         (state, made.map(drop))
     }
 
@@ -411,7 +418,7 @@ mod tests {
             (
                 Box::new(|region, _| {
                     let error = Some(LaunchError::InsufficientInstanceCapacity);
-                    region.dials.set_launch_error("shop", error);
+                    region.faults.set_launch_error("shop", error);
                 }),
                 "We currently do not have sufficient t3.micro capacity in the Availability Zone you requested (us-east-1c). \
                  Our system will be working on provisioning additional capacity. You can currently get t3.micro capacity by \
@@ -420,7 +427,7 @@ mod tests {
             (
                 Box::new(|region, _| {
                     let error = Some(LaunchError::UnfulfillableCapacity);
-                    region.dials.set_launch_error("shop", error);
+                    region.faults.set_launch_error("shop", error);
                 }),
                 "Could not launch Spot Instances. UnfulfillableCapacity - Unable to fulfill capacity due to your request \
                  configuration. Please adjust your request and try again",
@@ -457,9 +464,10 @@ mod tests {
             let mut ask = |region: &mut Region, action: &str, more: &str| {
                 let form = format!("AutoScalingGroupName=shop{more}");
                 let params = Params::parse(form.as_bytes());
-                let mut world = RegionAt { region, now };
-                let answer = autoscaling::handle(&mut state, &mut world, &ctx, action, &params);
-                autoscaling::tick(&mut state, &mut world, now);
+                let mut environment = RegionAt { region, now };
+                let answer =
+                    autoscaling::handle(&mut state, &mut environment, &ctx, action, &params);
+                autoscaling::tick(&mut state, &mut environment, now);
                 answer.unwrap().into_string()
             };
             ask(
@@ -536,11 +544,11 @@ mod tests {
         region.ec2.reclaim(&id, now);
         // The group then takes it out as well, which changes nothing.
         region.ec2.terminate(&id, now);
-        let world = RegionAt {
+        let environment = RegionAt {
             region: &mut region,
             now,
         };
-        let reason = world.instance(&id).unwrap().reason.unwrap();
+        let reason = environment.instance(&id).unwrap().reason.unwrap();
         assert_eq!(
             reason,
             "Server.SpotInstanceTermination: Spot instance termination"

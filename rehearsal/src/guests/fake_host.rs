@@ -4,24 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::accelerator::{Accelerator, Choice};
-use super::{Failure, Firmware, Guest, GuestSpec, GuestState, MachineRoom};
+use super::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
 
 /// Guests that obey at once.
 #[derive(Debug)]
-pub(crate) struct StillRoom {
+pub(crate) struct FakeHost {
     guests: Mutex<BTreeMap<String, (Guest, GuestSpec)>>,
     /// What the host has.
     pub(crate) accelerator: Accelerator,
     notes: Mutex<Vec<String>>,
 }
 
-impl Default for StillRoom {
+impl Default for FakeHost {
     fn default() -> Self {
         Self::under(Accelerator::Tcg)
     }
 }
 
-impl StillRoom {
+impl FakeHost {
     /// A room of guests under `accelerator`.
     pub(crate) fn under(accelerator: Accelerator) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl StillRoom {
     }
 }
 
-impl MachineRoom for StillRoom {
+impl VmHost for FakeHost {
     fn start(&self, guest: &GuestSpec) -> anyhow::Result<()> {
         let started = Guest {
             state: GuestState::Running,
@@ -103,7 +103,7 @@ impl MachineRoom for StillRoom {
         })
     }
 
-    fn note(&self, id: &str, line: &str) {
+    fn append_to_console(&self, id: &str, line: &str) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.push(format!("{id} {line}"));
     }

@@ -26,24 +26,24 @@ use tokio::net::TcpListener;
 
 use crate::accept::Failures;
 use crate::account::REGION;
+use crate::adapters::{RegionAt, with_image};
+use crate::admin::{AdminApi, AdminResponse};
 use crate::autoscaling;
-use crate::back_door::{BackDoor, Said};
 use crate::cloud::{Cloud, State};
 use crate::ec2;
 use crate::egress::{self, Refusal};
 use crate::elb;
-use crate::faults::Faults;
+use crate::fault_counters::FaultCounters;
 use crate::foreign::{self, Form};
-use crate::guests::MachineRoom;
-use crate::journal::{self, Entry, Journal};
-use crate::moto::{Moto, Unable};
+use crate::guests::VmHost;
+use crate::moto::{Moto, MotoError};
 use crate::permissions;
 use crate::request::RequestContext;
+use crate::request_log::{self, Entry, RequestLog};
 use crate::ssm;
 use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
-use crate::world::{RegionAt, with_image};
 
 /// What answers carry: something whole, or a stream from moto.
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -57,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SIMULATE: &str = "SimulatePrincipalPolicy";
 const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
 /// No AWS client asks for paths below this.
-const BACK_DOOR: &str = "/_rehearsal/";
+const ADMIN_PATH: &str = "/_rehearsal/";
 
 /// A service this cloud answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,13 +114,13 @@ impl Service {
 }
 
 /// The door.
-pub(crate) struct Front {
+pub(crate) struct HttpServer {
     cloud: Arc<Cloud>,
     moto: Moto,
-    room: Arc<dyn MachineRoom>,
-    back: Arc<BackDoor>,
-    faults: Arc<Faults>,
-    journal: Journal,
+    host: Arc<dyn VmHost>,
+    admin: Arc<AdminApi>,
+    fault_counters: Arc<FaultCounters>,
+    request_log: RequestLog,
 }
 
 /// The answer is lost on purpose: the connection ends without one.
@@ -141,27 +141,27 @@ struct ErrorCode(Cow<'static, str>);
 
 /// Marks the last answer of a cloud: it ends when the answer's connection does.
 #[derive(Clone, Copy, Debug)]
-struct Farewell;
+struct Shutdown;
 
-impl Front {
-    /// A door to `cloud`, whose machines are in `room`, with a back door.
+impl HttpServer {
+    /// A door to `cloud`, whose machines are in `host`, with a back door.
     ///
     /// # Errors
     /// When the journal cannot be written.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
-        room: Arc<dyn MachineRoom>,
-        back: BackDoor,
+        host: Arc<dyn VmHost>,
+        admin: AdminApi,
     ) -> anyhow::Result<Self> {
         let moto = Moto::of_environment(cloud.folder());
-        let journal = Journal::open(cloud.folder())?;
+        let request_log = RequestLog::open(cloud.folder())?;
         Ok(Self {
             cloud,
             moto,
-            room,
-            faults: back.faults(),
-            back: Arc::new(back),
-            journal,
+            host,
+            fault_counters: admin.fault_counters(),
+            admin: Arc::new(admin),
+            request_log,
         })
     }
 
@@ -172,17 +172,17 @@ impl Front {
             let Some((stream, _)) = failures.pass(listener.accept().await).await else {
                 continue;
             };
-            let front = Arc::clone(&self);
+            let server = Arc::clone(&self);
             tokio::spawn(async move {
-                let farewell = Arc::new(AtomicBool::new(false));
+                let shuts_down = Arc::new(AtomicBool::new(false));
                 let service = service_fn(|request| {
-                    let (front, farewell) = (Arc::clone(&front), Arc::clone(&farewell));
+                    let (server, shuts_down) = (Arc::clone(&server), Arc::clone(&shuts_down));
                     async move {
-                        let answer = front.answer(request).await;
+                        let answer = server.answer(request).await;
                         if let Ok(answer) = &answer
-                            && answer.extensions().get::<Farewell>().is_some()
+                            && answer.extensions().get::<Shutdown>().is_some()
                         {
-                            farewell.store(true, Ordering::SeqCst);
+                            shuts_down.store(true, Ordering::SeqCst);
                         }
                         answer
                     }
@@ -195,20 +195,20 @@ impl Front {
                 if let Err(error) = served.await {
                     tracing::debug!(%error, "a connection ended early");
                 }
-                if farewell.load(Ordering::SeqCst) {
-                    front.back.end();
+                if shuts_down.load(Ordering::SeqCst) {
+                    server.admin.end();
                 }
             });
         }
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Lost> {
-        if request.uri().path().starts_with(BACK_DOOR) {
-            return Ok(self.answer_behind(request).await);
+        if request.uri().path().starts_with(ADMIN_PATH) {
+            return Ok(self.answer_admin(request).await);
         }
         let begun = Instant::now();
         if request.method() == Method::CONNECT {
-            return Ok(self.answer_outwards(request).await);
+            return Ok(self.answer_connect(request).await);
         }
         let scope = scope(&request);
         let service = scope.as_ref().map(|scope| scope.service.as_str());
@@ -216,26 +216,29 @@ impl Front {
         let agent = agent.and_then(|agent| agent.to_str().ok()?.split_whitespace().next());
         let mut entry = Entry {
             time: self.cloud.now(),
-            service: service.and_then(journal::name),
+            service: service.and_then(request_log::name),
             action: None,
             status: None,
             error: None,
             ms: 0,
-            agent: agent.and_then(journal::name),
+            agent: agent.and_then(request_log::name),
         };
         let region = scope.as_ref().map(|scope| scope.region.as_str());
         let foreign_region = region.filter(|region| *region != REGION);
         let answer = match service.and_then(Service::by_scope) {
             Some(service) => match foreign_region {
-                Some(region) => envelope(service, "", &ids::uuid(), Err(elsewhere(region))),
-                None => self.answer_here(service, request, &mut entry.action).await,
+                Some(region) => envelope(service, "", &ids::uuid(), Err(other_region(region))),
+                None => {
+                    self.answer_by_service(service, request, &mut entry.action)
+                        .await
+                }
             },
             None => {
                 let form = Form::of(service, &request);
                 match foreign_region {
-                    Some(region) => tell(form, &elsewhere(region)),
+                    Some(region) => error_response(form, &other_region(region)),
                     None => {
-                        self.answer_there(service, form, request, &mut entry.action)
+                        self.answer_by_moto(service, form, request, &mut entry.action)
                             .await
                     }
                 }
@@ -243,7 +246,7 @@ impl Front {
         };
         entry.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let is_lost = match (&entry.service, &entry.action) {
-            (Some(service), Some(action)) => self.faults.loses(service, action),
+            (Some(service), Some(action)) => self.fault_counters.loses(service, action),
             _ => false,
         };
         if !is_lost {
@@ -251,12 +254,12 @@ impl Front {
         }
         let code = answer.extensions().get::<ErrorCode>();
         entry.error = code.map(|ErrorCode(code)| code.clone().into_owned());
-        self.journal.write(&entry);
+        self.request_log.write(&entry);
         if is_lost { Err(Lost) } else { Ok(answer) }
     }
 
     /// Connects a command under `rehearsal exec` to another host, unless it is AWS.
-    async fn answer_outwards(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer_connect(&self, request: Request<Incoming>) -> Response<Body> {
         let begun = Instant::now();
         let mut entry = Entry {
             time: self.cloud.now(),
@@ -309,12 +312,12 @@ impl Front {
         };
         entry.status = Some(answer.status().as_u16());
         entry.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.journal.write(&entry);
+        self.request_log.write(&entry);
         answer
     }
 
     /// Lets moto answer for a service that is none of this cloud's, if it can; says in `said` what was asked.
-    async fn answer_there(
+    async fn answer_by_moto(
         &self,
         service: Option<&str>,
         form: Form,
@@ -326,7 +329,7 @@ impl Front {
         let (read, body) = if foreign::Call::is_read(form, action.as_deref()) {
             match gather(body).await {
                 Ok(read) => (read.clone(), whole(read)),
-                Err(error) => return tell(form, &error),
+                Err(error) => return error_response(form, &error),
             }
         } else {
             (Bytes::new(), body.boxed_unsync())
@@ -335,13 +338,15 @@ impl Front {
         if let Some(params) = &params {
             action = params.string("Action");
         }
-        *said = action.as_deref().and_then(journal::name);
+        *said = action.as_deref().and_then(request_log::name);
         let request = Request::from_parts(head, body);
-        let dials = self.cloud.look(|state, _| state.region.dials.clone());
+        let faults = self.cloud.read(|state, _| state.region.faults.clone());
         if let Some(service) = service
-            && self.faults.refuses(service, dials.throttled(service))
+            && self
+                .fault_counters
+                .refuses(service, faults.throttled(service))
         {
-            return tell(form, &form.throttled());
+            return error_response(form, &form.throttled());
         }
         let call = foreign::Call {
             scope: service,
@@ -351,24 +356,24 @@ impl Front {
             body: &read,
         };
         if let Some(permission) = call.permission()
-            && dials.denies(&permission)
+            && faults.denies(&permission)
         {
-            return tell(form, &form.denied(permissions::message(&permission)));
+            return error_response(form, &form.denied(permissions::message(&permission)));
         }
         if let (Some("iam"), Some(SIMULATE), Some(params)) = (service, action.as_deref(), &params) {
-            return match permissions::simulate(&dials, params) {
+            return match permissions::simulate(&faults, params) {
                 Ok(inside) => {
                     let request_id = ids::uuid();
                     let body = query_envelope(SIMULATE, IAM, &request_id, &inside.into_string());
                     respond(200, "text/xml;charset=UTF-8", &request_id, body)
                 }
-                Err(error) => tell(form, &error),
+                Err(error) => error_response(form, &error),
             };
         }
         if let Err(error) = call.check() {
-            return tell(form, &error);
+            return error_response(form, &error);
         }
-        if let Some(body) = foreign::describe_alarms(&call, dials.alarms()) {
+        if let Some(body) = foreign::describe_alarms(&call, faults.alarms()) {
             let mut answer = respond(200, "application/cbor", &ids::uuid(), body);
             let protocol = HeaderValue::from_static("rpc-v2-cbor");
             answer.headers_mut().insert("smithy-protocol", protocol);
@@ -376,12 +381,12 @@ impl Front {
         }
         match self.moto.answer(request).await {
             Ok(answer) => answer.map(http_body_util::BodyExt::boxed_unsync),
-            Err(why) => unable(form, why),
+            Err(why) => moto_error(form, why),
         }
     }
 
     /// Answers for a service of this cloud; says in `said` what was asked.
-    async fn answer_here(
+    async fn answer_by_service(
         &self,
         service: Service,
         request: Request<Incoming>,
@@ -392,7 +397,7 @@ impl Front {
             Ok(body) => body,
             Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
-        let asked = match ask(service, &head, &body) {
+        let asked = match parse_request(service, &head, &body) {
             Ok(asked) => asked,
             Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
@@ -400,12 +405,12 @@ impl Front {
         *said = Some(action.clone());
         let request_id = ids::uuid();
         let cloud = Arc::clone(&self.cloud);
-        let room = Arc::clone(&self.room);
-        let faults = Arc::clone(&self.faults);
+        let host = Arc::clone(&self.host);
+        let fault_counters = Arc::clone(&self.fault_counters);
         // Handlers are quick, but writing the state down waits for the disk.
         let answered = tokio::task::spawn_blocking(move || {
-            let every = cloud.look(|state, _| state.region.dials.throttled(service.scope()));
-            if faults.refuses(service.scope(), every) {
+            let every = cloud.read(|state, _| state.region.faults.throttled(service.scope()));
+            if fault_counters.refuses(service.scope(), every) {
                 return Ok(Err(throttled(service.protocol())));
             }
             let call = permissions::Call {
@@ -415,11 +420,11 @@ impl Front {
                 params: &asked.params,
                 json: &asked.json,
             };
-            if let Err(refused) = cloud.look(|state, _| call.check(&state.region)) {
+            if let Err(refused) = cloud.read(|state, _| call.check(&state.region)) {
                 return Ok(Err(refused));
             }
             if service == Service::Ec2 && asked.action == "GetConsoleOutput" {
-                return Ok(console(&cloud, &*room, &asked.params));
+                return Ok(console(&cloud, &*host, &asked.params));
             }
             cloud.change_for_caller(Result::is_ok, |state, now| {
                 dispatch(service, state, &RequestContext { now }, &asked)
@@ -435,7 +440,7 @@ impl Front {
     }
 
     /// Lets the back door answer.
-    async fn answer_behind(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer_admin(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = match gather(body).await {
             Ok(body) => body,
@@ -444,20 +449,20 @@ impl Front {
                 return plain(status.unwrap_or(StatusCode::BAD_REQUEST), error.message);
             }
         };
-        let back = Arc::clone(&self.back);
+        let admin = Arc::clone(&self.admin);
         let answered = tokio::task::spawn_blocking(move || {
-            let path = head.uri.path().trim_start_matches(BACK_DOOR);
-            back.answer(&head.method, path, &head.headers, &body)
+            let path = head.uri.path().trim_start_matches(ADMIN_PATH);
+            admin.answer(&head.method, path, &head.headers, &body)
         })
         .await;
         match answered {
-            Ok(Ok(Said::Text(text))) => plain(StatusCode::OK, text),
-            Ok(Ok(Said::Farewell)) => {
+            Ok(Ok(AdminResponse::Text(text))) => plain(StatusCode::OK, text),
+            Ok(Ok(AdminResponse::Shutdown)) => {
                 let mut answer = plain(StatusCode::OK, "going down\n");
                 answer
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
-                answer.extensions_mut().insert(Farewell);
+                answer.extensions_mut().insert(Shutdown);
                 answer
             }
             Ok(Err((status, why))) => plain(status, why),
@@ -499,7 +504,7 @@ where
 }
 
 /// What a request asks for.
-struct Asked {
+struct ParsedRequest {
     action: String,
     /// In the query protocols.
     params: Params,
@@ -507,7 +512,7 @@ struct Asked {
     json: serde_json::Value,
 }
 
-fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
+fn parse_request(service: Service, head: &Parts, body: &[u8]) -> Result<ParsedRequest, ApiError> {
     if service.protocol() == Protocol::Json {
         let target = head.headers.get("x-amz-target");
         let target = target.and_then(|target| target.to_str().ok());
@@ -516,7 +521,7 @@ fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
             .ok_or_else(|| ApiError::new("UnknownOperationException", "no X-Amz-Target"))?;
         let json = serde_json::from_slice(body)
             .map_err(|error| ApiError::new("SerializationException", error.to_string()))?;
-        return Ok(Asked {
+        return Ok(ParsedRequest {
             action: checked(action, "UnknownOperationException")?,
             params: Params::default(),
             json,
@@ -530,7 +535,7 @@ fn ask(service: Service, head: &Parts, body: &[u8]) -> Result<Asked, ApiError> {
         .text("Action")
         .filter(|action| !action.is_empty())
         .ok_or_else(|| ApiError::new("MissingAction", "no Action was given"))?;
-    Ok(Asked {
+    Ok(ParsedRequest {
         action: checked(action, "InvalidAction")?,
         params,
         json: serde_json::Value::Null,
@@ -570,9 +575,9 @@ fn dispatch(
     service: Service,
     state: &mut State,
     ctx: &RequestContext,
-    asked: &Asked,
+    asked: &ParsedRequest,
 ) -> Result<Answer, ApiError> {
-    let Asked {
+    let ParsedRequest {
         action,
         params,
         json,
@@ -585,11 +590,17 @@ fn dispatch(
         }
         Service::Ec2 => ec2::handle(&mut region.ec2, ctx, action, params),
         Service::AutoScaling => {
-            let mut world = RegionAt {
+            let mut environment = RegionAt {
                 region,
                 now: ctx.now,
             };
-            autoscaling::handle(&mut state.autoscaling, &mut world, ctx, action, params)
+            autoscaling::handle(
+                &mut state.autoscaling,
+                &mut environment,
+                ctx,
+                action,
+                params,
+            )
         }
         Service::Elb => elb::handle(&mut region.elb, &mut region.ec2, ctx, action, params),
         Service::Ssm => {
@@ -603,12 +614,12 @@ fn dispatch(
 
 /// GetConsoleOutput, which alone asks the machine room: not with the cloud locked, since the room
 /// itself may be asking the cloud.
-fn console(cloud: &Cloud, room: &dyn MachineRoom, params: &Params) -> Result<Answer, ApiError> {
+fn console(cloud: &Cloud, host: &dyn VmHost, params: &Params) -> Result<Answer, ApiError> {
     let id = params.required("InstanceId")?;
-    cloud.look(|state, _| state.region.ec2.instance(id).map(drop))?;
-    let said = room.console(id);
+    cloud.read(|state, _| state.region.ec2.instance(id).map(drop))?;
+    let said = host.console(id);
     cloud
-        .look(|state, now| ec2::console_output(&state.region.ec2, now, params, &said))
+        .read(|state, now| ec2::console_output(&state.region.ec2, now, params, &said))
         .map(Answer::Xml)
 }
 
@@ -645,7 +656,7 @@ fn scope<B>(request: &Request<B>) -> Option<Scope> {
 }
 
 /// Says an error in the form of the request.
-fn tell(form: Form, error: &ApiError) -> Response<Body> {
+fn error_response(form: Form, error: &ApiError) -> Response<Body> {
     let request_id = ids::uuid();
     let (kind, body) = form.render(error, &request_id);
     let mut answer = with_code(error, respond(error.status, kind, &request_id, body));
@@ -662,16 +673,16 @@ fn tell(form: Form, error: &ApiError) -> Response<Body> {
 }
 
 /// Says that moto does not answer. Clients do not try again what is not implemented.
-fn unable(form: Form, unable: Unable) -> Response<Body> {
-    let error = match unable {
-        Unable::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
-        Unable::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
+fn moto_error(form: Form, moto_error: MotoError) -> Response<Body> {
+    let error = match moto_error {
+        MotoError::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
+        MotoError::Broken(why) => ApiError::new("ServiceUnavailable", why).with_status(503),
     };
-    tell(form, &error)
+    error_response(form, &error)
 }
 
 /// Refuses what is asked of another region: what is made here would not be there.
-fn elsewhere(region: &str) -> ApiError {
+fn other_region(region: &str) -> ApiError {
     ApiError::new(
         "UnsupportedOperation",
         format!(
@@ -773,7 +784,7 @@ mod tests {
             ("Action=A%3E%3Cscript", Err("InvalidAction")),
         ] {
             let (head, ()) = Request::new(()).into_parts();
-            let asked = ask(Service::Ec2, &head, form.as_bytes());
+            let asked = parse_request(Service::Ec2, &head, form.as_bytes());
             let asked = asked.map(|asked| asked.action).map_err(|error| error.code);
             assert_eq!(asked.as_deref().map_err(|code| &**code), expected, "{form}");
         }
@@ -825,7 +836,7 @@ mod tests {
             Service::Sts,
         ] {
             assert_eq!(Service::by_scope(service.scope()), Some(service));
-            assert!(crate::dials::services().any(|name| name == service.scope()));
+            assert!(crate::faults::services().any(|name| name == service.scope()));
         }
     }
 

@@ -13,26 +13,26 @@ use tokio::sync::watch;
 
 use crate::autoscaling;
 use crate::cloud::{Cloud, State};
-use crate::control::{DaemonNote, KEY_HEADER};
-use crate::dials::{self, Dial, Dials, Turn};
+use crate::control::{DaemonInfo, KEY_HEADER};
 use crate::ec2::instances::Instance;
-use crate::faults::Faults;
-use crate::guests::{GuestState, MachineRoom};
+use crate::fault_counters::FaultCounters;
+use crate::faults::{self, Dial, DialChange, Faults};
+use crate::guests::{GuestState, VmHost};
 use crate::status::Status;
 
 /// What the back door reaches.
-pub(crate) struct BackDoor {
+pub(crate) struct AdminApi {
     cloud: Arc<Cloud>,
-    room: Arc<dyn MachineRoom>,
-    faults: Arc<Faults>,
-    note: DaemonNote,
+    host: Arc<dyn VmHost>,
+    fault_counters: Arc<FaultCounters>,
+    info: DaemonInfo,
     since: Timestamp,
     stop: watch::Sender<bool>,
 }
 
 /// A dial to turn.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Wish {
+pub(crate) struct DialRequest {
     /// Which one.
     pub(crate) name: String,
     /// To what.
@@ -41,38 +41,38 @@ pub(crate) struct Wish {
 
 /// An answer, as the caller reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum AdminResponse {
     /// A text or JSON.
     Text(String),
-    /// That the cloud ends, as soon as this was told: see [`BackDoor::end`].
-    Farewell,
+    /// That the cloud ends, as soon as this was told: see [`AdminApi::end`].
+    Shutdown,
 }
 
 /// A refusal, as the caller reads it.
 type Refusal = (StatusCode, String);
 
-impl BackDoor {
-    /// The back door of the daemon that `note` is about; `stop` is set when somebody asks for the end.
+impl AdminApi {
+    /// The back door of the daemon that `info` is about; `stop` is set when somebody asks for the end.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
-        room: Arc<dyn MachineRoom>,
-        note: DaemonNote,
+        host: Arc<dyn VmHost>,
+        info: DaemonInfo,
         stop: watch::Sender<bool>,
     ) -> Self {
         let since = cloud.now();
         Self {
             cloud,
-            room,
-            faults: Arc::default(),
-            note,
+            host,
+            fault_counters: Arc::default(),
+            info,
             since,
             stop,
         }
     }
 
     /// Faults of the wire, for the door to play.
-    pub(crate) fn faults(&self) -> Arc<Faults> {
-        Arc::clone(&self.faults)
+    pub(crate) fn fault_counters(&self) -> Arc<FaultCounters> {
+        Arc::clone(&self.fault_counters)
     }
 
     /// Answers one request; waits for the disk when it changes something.
@@ -85,8 +85,8 @@ impl BackDoor {
         path: &str,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Said, Refusal> {
-        if !may_enter(headers, &self.note.key) {
+    ) -> Result<AdminResponse, Refusal> {
+        if !is_authorized(headers, &self.info.key) {
             let why = "this door opens with the key in the cloud's folder, and not from a page";
             return Err((StatusCode::FORBIDDEN, why.to_owned()));
         }
@@ -95,18 +95,22 @@ impl BackDoor {
             (&Method::GET, "status") => json(&self.status()),
             (&Method::GET, "dials") => json(&self.dials()),
             (&Method::PUT, "dials") => {
-                let wish: Wish = serde_json::from_slice(body)
+                let request: DialRequest = serde_json::from_slice(body)
                     .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-                let turn = Turn::read(&wish.name, &wish.value)
+                let apply = DialChange::read(&request.name, &request.value)
                     .map_err(|why| (StatusCode::BAD_REQUEST, why))?;
-                self.turn(turn)?;
-                tracing::info!(dial = wish.name, value = wish.value, "a dial was turned");
-                Ok(format!("{} is {}\n", wish.name, wish.value))
+                self.apply(apply)?;
+                tracing::info!(
+                    dial = request.name,
+                    value = request.value,
+                    "a dial was turned"
+                );
+                Ok(format!("{} is {}\n", request.name, request.value))
             }
-            (&Method::POST, "down") => return Ok(Said::Farewell),
+            (&Method::POST, "down") => return Ok(AdminResponse::Shutdown),
             _ => Err((StatusCode::NOT_FOUND, "no such path".to_owned())),
         };
-        text.map(Said::Text)
+        text.map(AdminResponse::Text)
     }
 
     /// Ends the cloud. To be called when the farewell has left: the daemon does not wait for it.
@@ -118,56 +122,65 @@ impl BackDoor {
         let dials = self.dials();
         let mut status = self
             .cloud
-            .look(|state, now| Status::of(state, now, &self.note, self.since, dials));
-        status.add_machines(&*self.room);
+            .read(|state, now| Status::of(state, now, &self.info, self.since, dials));
+        status.add_machines(&*self.host);
         status
     }
 
     fn dials(&self) -> Vec<Dial> {
-        self.cloud
-            .look(|state, _| dials::list(&state.autoscaling, &state.region.dials, &self.faults))
+        self.cloud.read(|state, _| {
+            faults::list(
+                &state.autoscaling,
+                &state.region.faults,
+                &self.fault_counters,
+            )
+        })
     }
 
-    fn turn(&self, turn: Turn) -> Result<(), Refusal> {
-        match turn {
-            Turn::Switch(name, value) => self
+    fn apply(&self, apply: DialChange) -> Result<(), Refusal> {
+        match apply {
+            DialChange::Switch(name, value) => self
                 .keep(|state| autoscaling::set_switch(&mut state.autoscaling, &name, &value))?
                 .map_err(|why| (StatusCode::BAD_REQUEST, why)),
-            Turn::Throttle(service, every) => {
-                self.keep(|state| state.region.dials.throttle(&service, every))
+            DialChange::Throttle(service, every) => {
+                self.keep(|state| state.region.faults.throttle(&service, every))
             }
-            Turn::Deny(action, on) => self.keep(|state| state.region.dials.deny(&action, on)),
-            Turn::Alarm(name, alarm) => {
-                self.keep(|state| state.region.dials.set_alarm(&name, alarm))
+            DialChange::Deny(action, on) => {
+                self.keep(|state| state.region.faults.deny(&action, on))
             }
-            Turn::LaunchError(group, error) => {
-                self.keep(|state| state.region.dials.set_launch_error(&group, error))
+            DialChange::Alarm(name, alarm) => {
+                self.keep(|state| state.region.faults.set_alarm(&name, alarm))
             }
-            Turn::SpotReclaim(id) => {
+            DialChange::LaunchError(group, error) => {
+                self.keep(|state| state.region.faults.set_launch_error(&group, error))
+            }
+            DialChange::SpotReclaim(id) => {
                 self.alive(&id)?;
                 self.cloud
                     .change(|state, now| state.region.ec2.reclaim(&id, now))
                     .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))
             }
-            Turn::SlowBoot(seconds) => self.keep(|state| state.region.dials.slow_boot = seconds),
-            Turn::SpotInterruption(id, action) => {
-                self.announce(&id, |dials, now| dials.interrupt(&id, action, now))
+            DialChange::SlowBoot(seconds) => {
+                self.keep(|state| state.region.faults.slow_boot = seconds)
             }
-            Turn::Rebalance(id, on) => {
-                self.announce(&id, |dials, now| dials.recommend_rebalance(&id, on, now))
+            DialChange::SpotInterruption(id, action) => {
+                self.announce(&id, |faults, now| faults.interrupt(&id, action, now))
             }
-            Turn::ScheduledEvent(id, event) => {
-                self.announce(&id, |dials, now| dials.schedule(&id, event, now))
+            DialChange::Rebalance(id, on) => {
+                self.announce(&id, |faults, now| faults.recommend_rebalance(&id, on, now))
             }
-            Turn::LoseAnswers(service, action, times) => {
-                self.faults.lose(&service, &action, times);
+            DialChange::ScheduledEvent(id, event) => {
+                self.announce(&id, |faults, now| faults.schedule(&id, event, now))
+            }
+            DialChange::LoseAnswers(service, action, times) => {
+                self.fault_counters.lose(&service, &action, times);
                 Ok(())
             }
-            Turn::KillGuest(id) if self.room.state(&id) == GuestState::Running => {
-                self.room.kill(&id);
+            DialChange::KillGuest(id) if self.host.state(&id) == GuestState::Running => {
+                self.host.kill(&id);
                 Ok(())
             }
-            Turn::KillGuest(id) => Err((
+            DialChange::KillGuest(id) => Err((
                 StatusCode::BAD_REQUEST,
                 format!(
                     "no machine runs for {id:?}\nhint: `rehearsal status DIR` shows those that do"
@@ -182,7 +195,7 @@ impl BackDoor {
             let instance = state.region.ec2.instances.get(id);
             instance.is_some_and(Instance::is_alive)
         };
-        if !self.cloud.look(|state, _| known(state)) {
+        if !self.cloud.read(|state, _| known(state)) {
             return Err((
                 StatusCode::BAD_REQUEST,
                 format!(
@@ -194,10 +207,14 @@ impl BackDoor {
     }
 
     /// Has something announced in the metadata of an instance that is there.
-    fn announce(&self, id: &str, turn: impl FnOnce(&mut Dials, Timestamp)) -> Result<(), Refusal> {
+    fn announce(
+        &self,
+        id: &str,
+        apply: impl FnOnce(&mut Faults, Timestamp),
+    ) -> Result<(), Refusal> {
         self.alive(id)?;
         self.cloud
-            .change(|state, now| turn(&mut state.region.dials, now))
+            .change(|state, now| apply(&mut state.region.faults, now))
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")))
     }
 
@@ -208,7 +225,7 @@ impl BackDoor {
     }
 }
 
-fn may_enter(headers: &HeaderMap, key: &str) -> bool {
+fn is_authorized(headers: &HeaderMap, key: &str) -> bool {
     let shown = headers.get(KEY_HEADER);
     !headers.contains_key(ORIGIN) && shown.is_some_and(|shown| shown.as_bytes() == key.as_bytes())
 }
@@ -245,7 +262,7 @@ mod tests {
                     (name, value.parse().unwrap())
                 })
                 .collect();
-            assert_eq!(may_enter(&map, "k"), expected, "{headers:?}");
+            assert_eq!(is_authorized(&map, "k"), expected, "{headers:?}");
         }
     }
 }

@@ -6,18 +6,18 @@
 use jiff::Timestamp;
 
 use super::activities::{Activity, ActivityStatus, died, launch_refused, moment};
+use super::environment::{Environment, LaunchRequest, Place};
 use super::groups::{Group, HealthType, Transition};
 use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Member};
 use super::refresh::after;
 use super::refresh::switches::Switches;
-use super::world::{LaunchRequest, Place, World};
 
 /// The longest pause between launches that keep failing, in seconds.
 const LONGEST_PAUSE: i64 = 300;
 
 /// Why a member leaves; becomes the activity's cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Departure<'a> {
+pub(crate) enum Removal<'a> {
     /// Its launch did not work out; termination hooks are not asked.
     LaunchFailure,
     /// It is unhealthy.
@@ -35,35 +35,36 @@ pub(crate) enum Departure<'a> {
 /// Launches one member for `cause`; a failure is written down and slows the next one.
 pub(crate) fn launch(
     group: &mut Group,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
     cause: &str,
 ) -> Option<String> {
-    let place = roomiest(group, world);
-    let details = details(&place, world);
-    let activity = world.fresh_uuid();
-    let launched = world
-        .template(group.launch_template())
-        .and_then(|(mut template, view)| {
-            template.version = view.number.to_string();
-            let request = LaunchRequest {
-                group: group.name.clone(),
-                template: template.clone(),
-                place,
-                tags: group
-                    .tags
-                    .iter()
-                    .filter(|(_, tag)| tag.propagate)
-                    .map(|(key, tag)| (key.clone(), tag.value.clone()))
-                    .collect(),
-            };
-            world.launch(&request).map(|id| (id, template))
-        });
+    let place = roomiest(group, environment);
+    let details = details(&place, environment);
+    let activity = environment.fresh_uuid();
+    let launched =
+        environment
+            .template(group.launch_template())
+            .and_then(|(mut template, view)| {
+                template.version = view.number.to_string();
+                let request = LaunchRequest {
+                    group: group.name.clone(),
+                    template: template.clone(),
+                    place,
+                    tags: group
+                        .tags
+                        .iter()
+                        .filter(|(_, tag)| tag.propagate)
+                        .map(|(key, tag)| (key.clone(), tag.value.clone()))
+                        .collect(),
+                };
+                environment.launch(&request).map(|id| (id, template))
+            });
     match launched {
         Ok((id, template)) => {
-            let view = world.instance(&id);
-            group.diary.add(Activity::begin(
+            let view = environment.instance(&id);
+            group.activity_log.add(Activity::begin(
                 activity.clone(),
                 format!("Launching a new EC2 instance: {id}"),
                 cause.to_owned(),
@@ -92,7 +93,7 @@ pub(crate) fn launch(
             Some(id)
         }
         Err(why) => {
-            group.diary.add(Activity::begin(
+            group.activity_log.add(Activity::begin(
                 activity,
                 "Launching a new EC2 instance".to_owned(),
                 cause.to_owned(),
@@ -112,41 +113,41 @@ pub(crate) fn may_launch(group: &Group, now: Timestamp) -> bool {
 }
 
 /// Sends a member on its way out.
-pub(crate) fn leave(
+pub(crate) fn remove(
     group: &mut Group,
     position: usize,
-    why: Departure<'_>,
-    world: &mut dyn World,
+    why: Removal<'_>,
+    environment: &mut dyn Environment,
     now: Timestamp,
 ) -> String {
     let at = moment(now);
-    let activity = world.fresh_uuid();
+    let activity = environment.fresh_uuid();
     let member = &mut group.members[position];
     let cause = match why {
-        Departure::LaunchFailure => {
+        Removal::LaunchFailure => {
             format!("At {at} an instance was taken out of service in response to a launch failure.")
         }
-        Departure::Unhealthy(Health::BadTarget) => format!(
+        Removal::Unhealthy(Health::BadTarget) => format!(
             "At {at} an instance was taken out of service in response to an ELB system health check failure."
         ),
-        Departure::Unhealthy(Health::Reported) => format!(
+        Removal::Unhealthy(Health::Reported) => format!(
             "At {at} an instance was taken out of service in response to a user health-check."
         ),
-        Departure::Unhealthy(Health::BadChecks) => format!(
+        Removal::Unhealthy(Health::BadChecks) => format!(
             "At {at} an instance was taken out of service in response to an EC2 instance status checks failure."
         ),
-        Departure::Unhealthy(Health::BadInstance | Health::Healthy) => format!(
+        Removal::Unhealthy(Health::BadInstance | Health::Healthy) => format!(
             "At {at} an instance was taken out of service in response to an EC2 health check indicating it has been terminated or stopped."
         ),
-        Departure::ScaleIn(reason) => format!(
+        Removal::ScaleIn(reason) => format!(
             "{reason}  At {at} instance {} was selected for termination.",
             member.id
         ),
-        Departure::Refresh => format!(
+        Removal::Refresh => format!(
             "At {at} an instance was taken out of service in response to an instance refresh.  At {at} instance {} was selected for termination.",
             member.id
         ),
-        Departure::Request(capacity) => {
+        Removal::Request(capacity) => {
             let shrinking =
                 capacity.map(|(from, to)| format!(", shrinking the capacity from {from} to {to}"));
             format!(
@@ -155,26 +156,26 @@ pub(crate) fn leave(
                 shrinking.unwrap_or_default()
             )
         }
-        Departure::ForceDelete => format!(
+        Removal::ForceDelete => format!(
             "At {at} a user request force deleted AutoScaling group.  At {at} instance {} was taken out of service.",
             member.id
         ),
     };
     let previous = std::mem::replace(&mut member.activity, activity.clone());
-    member.skip_hooks = matches!(why, Departure::LaunchFailure | Departure::ForceDelete);
+    member.skip_hooks = matches!(why, Removal::LaunchFailure | Removal::ForceDelete);
     member.state = LifecycleState::Terminating;
     member.actions.clear();
     for arn in &member.registered {
-        world.deregister_target(arn, &member.id);
+        environment.deregister_target(arn, &member.id);
     }
     let draining = !member.registered.is_empty();
     let what = format!("Terminating EC2 instance: {}", member.id);
     let details = format!("{{\"Availability Zone\":\"{}\"}}", member.zone);
     // A launch that was under way is given up for the same reason.
     group
-        .diary
-        .note(&previous, ActivityStatus::Cancelled(cause.clone()), now);
-    group.diary.add(Activity::begin(
+        .activity_log
+        .update(&previous, ActivityStatus::Cancelled(cause.clone()), now);
+    group.activity_log.add(Activity::begin(
         activity.clone(),
         what,
         cause,
@@ -192,32 +193,34 @@ pub(crate) fn leave(
 /// Moves every member on by at most one step, then forgets those that are gone.
 pub(crate) fn advance(
     group: &mut Group,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) {
     let mut gone = Vec::new();
     for position in group.members.places() {
         match group.members[position].state {
-            LifecycleState::Pending => pending(group, position, world, now, switches),
-            LifecycleState::PendingWait => pending_wait(group, position, world, now, switches),
-            LifecycleState::PendingProceed => enter_service(group, position, world, now),
-            LifecycleState::InService => judge(group, position, world, now),
+            LifecycleState::Pending => pending(group, position, environment, now, switches),
+            LifecycleState::PendingWait => {
+                pending_wait(group, position, environment, now, switches)
+            }
+            LifecycleState::PendingProceed => enter_service(group, position, environment, now),
+            LifecycleState::InService => judge(group, position, environment, now),
             LifecycleState::EnteringStandby => {
-                if drained(&group.members[position], world) {
+                if drained(&group.members[position], environment) {
                     let member = &mut group.members[position];
                     member.registered.clear();
                     member.state = LifecycleState::Standby;
-                    group.note(position, ActivityStatus::Successful, now);
+                    group.update_activity(position, ActivityStatus::Successful, now);
                 }
             }
-            LifecycleState::Terminating => terminating(group, position, world, now),
-            LifecycleState::TerminatingWait => terminating_wait(group, position, world, now),
+            LifecycleState::Terminating => terminating(group, position, environment, now),
+            LifecycleState::TerminatingWait => terminating_wait(group, position, environment, now),
             LifecycleState::Detaching
             | LifecycleState::TerminatingProceed
             | LifecycleState::TerminatingRetained => {
-                if left(&group.members[position], world) {
-                    group.note(position, ActivityStatus::Successful, now);
+                if left(&group.members[position], environment) {
+                    group.update_activity(position, ActivityStatus::Successful, now);
                     gone.push(position);
                 }
             }
@@ -230,14 +233,14 @@ pub(crate) fn advance(
 }
 
 /// Registers a member with the attached target groups, unless AddToLoadBalancer is suspended.
-pub(crate) fn register(group: &mut Group, position: usize, world: &mut dyn World) {
+pub(crate) fn register(group: &mut Group, position: usize, environment: &mut dyn Environment) {
     if group.is_suspended("AddToLoadBalancer") {
         return;
     }
     let arns = group.target_groups.clone();
     let member = &mut group.members[position];
     for arn in &arns {
-        world.register_target(arn, &member.id);
+        environment.register_target(arn, &member.id);
     }
     member.registered = arns;
 }
@@ -245,16 +248,16 @@ pub(crate) fn register(group: &mut Group, position: usize, world: &mut dyn World
 fn pending(
     group: &mut Group,
     position: usize,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) {
     let id = group.members[position].id.clone();
-    let state = world.instance(&id).map(|view| view.state);
+    let state = environment.instance(&id).map(|view| view.state);
     match state.as_deref() {
         Some("pending") => {}
         Some("running") => {
-            let actions = open_actions(group, Transition::Launching, world, now);
+            let actions = open_actions(group, Transition::Launching, environment, now);
             let member = &mut group.members[position];
             member.state = if actions.is_empty() {
                 LifecycleState::PendingProceed
@@ -263,12 +266,12 @@ fn pending(
             };
             member.actions = actions;
             if member.state == LifecycleState::PendingWait {
-                group.note(position, ActivityStatus::MidLifecycleAction, now);
+                group.update_activity(position, ActivityStatus::MidLifecycleAction, now);
             }
         }
         _ => {
-            let why = not_running(&id, world);
-            launch_failed(group, position, why, world, now, switches);
+            let why = not_running(&id, environment);
+            launch_failed(group, position, why, environment, now, switches);
         }
     }
 }
@@ -276,14 +279,14 @@ fn pending(
 fn pending_wait(
     group: &mut Group,
     position: usize,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) {
     let id = group.members[position].id.clone();
-    if !runs(&id, world) {
-        let why = not_running(&id, world);
-        return launch_failed(group, position, why, world, now, switches);
+    if !runs(&id, environment) {
+        let why = not_running(&id, environment);
+        return launch_failed(group, position, why, environment, now, switches);
     }
     match verdict(group, position, now) {
         HookVerdict::Waiting => {}
@@ -291,21 +294,28 @@ fn pending_wait(
             group.members[position].state = LifecycleState::PendingProceed;
             group.members[position].actions.clear();
         }
-        HookVerdict::Abandoned(why) => launch_failed(group, position, why, world, now, switches),
+        HookVerdict::Abandoned(why) => {
+            launch_failed(group, position, why, environment, now, switches)
+        }
     }
 }
 
-fn enter_service(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
-    register(group, position, world);
+fn enter_service(
+    group: &mut Group,
+    position: usize,
+    environment: &mut dyn Environment,
+    now: Timestamp,
+) {
+    register(group, position, environment);
     let member = &mut group.members[position];
     member.state = LifecycleState::InService;
     member.in_service_since = Some(now);
     group.launch_failures = 0;
     group.launch_not_before = None;
-    group.note(position, ActivityStatus::Successful, now);
+    group.update_activity(position, ActivityStatus::Successful, now);
 }
 
-fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) {
+fn judge(group: &mut Group, position: usize, environment: &dyn Environment, now: Timestamp) {
     if group.is_suspended("HealthCheck") {
         return;
     }
@@ -315,42 +325,55 @@ fn judge(group: &mut Group, position: usize, world: &dyn World, now: Timestamp) 
         return;
     }
     let in_grace = member.in_grace(grace, now);
-    let impaired = world.instance(&member.id).is_some_and(|view| view.impaired);
-    if !runs(&member.id, world) {
+    let impaired = environment
+        .instance(&member.id)
+        .is_some_and(|view| view.impaired);
+    if !runs(&member.id, environment) {
         group.members[position].health = Health::BadInstance;
     } else if impaired && !in_grace {
         group.members[position].health = Health::BadChecks;
     } else if elb && !in_grace {
-        let bad =
-            |arn: &String| world.target_health(arn, &member.id).as_deref() == Some("unhealthy");
+        let bad = |arn: &String| {
+            environment.target_health(arn, &member.id).as_deref() == Some("unhealthy")
+        };
         if member.registered.iter().any(bad) {
             group.members[position].health = Health::BadTarget;
         }
     }
 }
 
-fn terminating(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
-    if !group.members[position].skip_hooks && !drained(&group.members[position], world) {
+fn terminating(
+    group: &mut Group,
+    position: usize,
+    environment: &mut dyn Environment,
+    now: Timestamp,
+) {
+    if !group.members[position].skip_hooks && !drained(&group.members[position], environment) {
         return;
     }
     let actions = if group.members[position].skip_hooks {
         Vec::new()
     } else {
-        open_actions(group, Transition::Terminating, world, now)
+        open_actions(group, Transition::Terminating, environment, now)
     };
     let member = &mut group.members[position];
     member.actions = actions;
     if member.actions.is_empty() {
         member.state = LifecycleState::TerminatingProceed;
-        world.terminate(&member.id);
-        group.note(position, ActivityStatus::InProgress, now);
+        environment.terminate(&member.id);
+        group.update_activity(position, ActivityStatus::InProgress, now);
     } else {
         member.state = LifecycleState::TerminatingWait;
-        group.note(position, ActivityStatus::MidLifecycleAction, now);
+        group.update_activity(position, ActivityStatus::MidLifecycleAction, now);
     }
 }
 
-fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, now: Timestamp) {
+fn terminating_wait(
+    group: &mut Group,
+    position: usize,
+    environment: &mut dyn Environment,
+    now: Timestamp,
+) {
     let retain = group.retain_abandoned;
     let verdict = verdict(group, position, now);
     if verdict == HookVerdict::Waiting {
@@ -361,12 +384,12 @@ fn terminating_wait(group: &mut Group, position: usize, world: &mut dyn World, n
     match verdict {
         HookVerdict::Abandoned(why) if retain => {
             member.state = LifecycleState::TerminatingRetained;
-            group.note(position, ActivityStatus::Cancelled(why), now);
+            group.update_activity(position, ActivityStatus::Cancelled(why), now);
         }
         _ => {
             member.state = LifecycleState::TerminatingProceed;
-            world.terminate(&member.id);
-            group.note(position, ActivityStatus::InProgress, now);
+            environment.terminate(&member.id);
+            group.update_activity(position, ActivityStatus::InProgress, now);
         }
     }
 }
@@ -386,12 +409,12 @@ fn launch_failed(
     group: &mut Group,
     position: usize,
     why: String,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
     switches: &Switches,
 ) {
-    group.note(position, ActivityStatus::Cancelled(why), now);
-    leave(group, position, Departure::LaunchFailure, world, now);
+    group.update_activity(position, ActivityStatus::Cancelled(why), now);
+    remove(group, position, Removal::LaunchFailure, environment, now);
     slow_down(group, now, switches);
 }
 
@@ -405,49 +428,54 @@ fn slow_down(group: &mut Group, now: Timestamp, switches: &Switches) {
 fn open_actions(
     group: &Group,
     transition: Transition,
-    world: &mut dyn World,
+    environment: &mut dyn Environment,
     now: Timestamp,
 ) -> Vec<LifecycleAction> {
     group
         .hooks
         .values()
         .filter(|hook| hook.transition == transition)
-        .map(|hook| LifecycleAction::open(hook, world.fresh_uuid(), now))
+        .map(|hook| LifecycleAction::open(hook, environment.fresh_uuid(), now))
         .collect()
 }
 
-fn not_running(id: &str, world: &dyn World) -> String {
-    died(world.instance(id).and_then(|view| view.reason).as_deref())
+fn not_running(id: &str, environment: &dyn Environment) -> String {
+    died(
+        environment
+            .instance(id)
+            .and_then(|view| view.reason)
+            .as_deref(),
+    )
 }
 
-fn runs(id: &str, world: &dyn World) -> bool {
-    world
+fn runs(id: &str, environment: &dyn Environment) -> bool {
+    environment
         .instance(id)
         .is_some_and(|view| view.state == "running")
 }
 
 /// Whether nothing keeps the member in the group any more.
-fn left(member: &Member, world: &dyn World) -> bool {
+fn left(member: &Member, environment: &dyn Environment) -> bool {
     if member.state == LifecycleState::Detaching {
-        return drained(member, world);
+        return drained(member, environment);
     }
-    world
+    environment
         .instance(&member.id)
         .is_none_or(|view| view.state == "terminated")
 }
 
-fn drained(member: &Member, world: &dyn World) -> bool {
+fn drained(member: &Member, environment: &dyn Environment) -> bool {
     member
         .registered
         .iter()
-        .all(|arn| world.target_health(arn, &member.id).is_none())
+        .all(|arn| environment.target_health(arn, &member.id).is_none())
 }
 
 /// The place whose zone has the fewest counted members; the first of equals.
-fn roomiest(group: &Group, world: &dyn World) -> Place {
+fn roomiest(group: &Group, environment: &dyn Environment) -> Place {
     let places = group.places();
     let fewest = places.iter().min_by_key(|place| {
-        let zone = zone(place, world);
+        let zone = zone(place, environment);
         let counted = |member: &&Member| member.state.is_counted() && member.zone == zone;
         group.members.iter().filter(counted).count()
     });
@@ -457,15 +485,15 @@ fn roomiest(group: &Group, world: &dyn World) -> Place {
         .unwrap_or_else(|| Place::Zone(String::new()))
 }
 
-fn zone(place: &Place, world: &dyn World) -> String {
+fn zone(place: &Place, environment: &dyn Environment) -> String {
     match place {
-        Place::Subnet(subnet) => world.subnet_zone(subnet).unwrap_or_default(),
+        Place::Subnet(subnet) => environment.subnet_zone(subnet).unwrap_or_default(),
         Place::Zone(zone) => zone.clone(),
     }
 }
 
-fn details(place: &Place, world: &dyn World) -> String {
-    let zone = zone(place, world);
+fn details(place: &Place, environment: &dyn Environment) -> String {
+    let zone = zone(place, environment);
     match place {
         Place::Subnet(subnet) => {
             format!("{{\"Subnet ID\":\"{subnet}\",\"Availability Zone\":\"{zone}\"}}")

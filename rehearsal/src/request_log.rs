@@ -47,7 +47,7 @@ pub(crate) fn name(text: &str) -> Option<String> {
 
 /// The journal of one cloud.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct RequestLog {
     path: PathBuf,
     limit: u64,
     open: Mutex<Open>,
@@ -59,7 +59,7 @@ struct Open {
     size: u64,
 }
 
-impl Journal {
+impl RequestLog {
     /// Opens the journal in the cloud's folder.
     ///
     /// # Errors
@@ -89,13 +89,13 @@ impl Journal {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let length = line.len() as u64;
-        let mut journal = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if journal.size > 0 && journal.size + length > self.limit {
+        let mut log = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.size > 0 && log.size + length > self.limit {
             fs::rename(&self.path, self.path.with_extension("1.jsonl"))?;
-            *journal = open(&self.path)?;
+            *log = open(&self.path)?;
         }
-        journal.file.write_all(&line)?;
-        journal.size += length;
+        log.file.write_all(&line)?;
+        log.size += length;
         Ok(())
     }
 }
@@ -127,17 +127,17 @@ mod tests {
     fn a_full_journal_makes_room_and_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
-        let journal = Journal::with_limit(folder.path(), 300).unwrap();
-        journal.write(&entry("A"));
+        let log = RequestLog::with_limit(folder.path(), 300).unwrap();
+        log.write(&entry("A"));
         assert_eq!(
             read("requests.jsonl"),
             "{\"time\":\"1970-01-01T00:00:00Z\",\"service\":\"ec2\",\"action\":\"A\",\"status\":400,\
              \"error\":\"InvalidAction\",\"ms\":3,\"agent\":null}\n"
         );
-        drop(journal);
-        let journal = Journal::with_limit(folder.path(), 300).unwrap();
-        journal.write(&entry("B"));
-        journal.write(&entry("C"));
+        drop(log);
+        let log = RequestLog::with_limit(folder.path(), 300).unwrap();
+        log.write(&entry("B"));
+        log.write(&entry("C"));
         assert_eq!(read("requests.1.jsonl").lines().count(), 2);
         assert!(read("requests.jsonl").contains("\"C\""));
     }
