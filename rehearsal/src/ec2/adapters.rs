@@ -1,4 +1,4 @@
-//! What Parameter Store and Elastic Load Balancing see of EC2.
+//! EC2 as Parameter Store and Elastic Load Balancing read it.
 
 use std::net::Ipv4Addr;
 

@@ -1,7 +1,7 @@
-//! By which firmware an instance boots.
+//! The firmware by which an instance boots.
 //!
-//! Rule: an instance is booted by the firmware that it is shown with, and by the one that EC2 would use: both read
-//! [`firmware`], and nothing else decides.
+//! Rule: an instance is booted by the firmware that is shown, and that EC2 would use: both use [`firmware`], and
+//! nothing else decides.
 
 use super::instance_types::{self, InstanceType};
 use super::instances::Instance;
@@ -9,7 +9,7 @@ use crate::guests::Firmware;
 
 /// The firmware of a type for an image of that boot mode, as
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ami-boot.html> has it: `uefi-preferred` is UEFI where the type
-/// has it, and an image that does not say boots by its type's default, which is BIOS on x86 and UEFI on Graviton.
+/// has it, and an image without a boot mode boots by its type's default, which is BIOS on x86 and UEFI on Graviton.
 pub(crate) fn firmware(mode: Option<&str>, kind: InstanceType) -> Firmware {
     let is_uefi = match mode {
         Some("uefi") => true,
@@ -24,10 +24,10 @@ pub(crate) fn firmware(mode: Option<&str>, kind: InstanceType) -> Firmware {
 }
 
 impl Instance {
-    /// What boots it.
+    /// Its firmware.
     pub(crate) fn firmware(&self) -> Firmware {
         let mode = self.boot_mode.as_deref();
-        // A type that another release knew has what most have.
+        // An unknown type, of another release, is treated like most types.
         instance_types::find(&self.kind).map_or(Firmware::Uefi, |kind| firmware(mode, kind))
     }
 }

@@ -30,7 +30,7 @@ use super::select;
 /// Answers one EC2 request; see [`crate::cloud`] for the convention.
 ///
 /// # Errors
-/// What EC2 itself would say.
+/// EC2's own errors.
 pub(crate) fn handle(
     ec2: &mut State,
     ctx: &RequestContext,
@@ -39,7 +39,7 @@ pub(crate) fn handle(
 ) -> Result<Xml, ApiError> {
     let params = &without_empty(params);
     if params.boolean("DryRun")? == Some(true) {
-        // Tried for real, on a copy that is thrown away.
+        // A trial on a copy of the state, which is discarded.
         answer(&mut ec2.clone(), ctx, action, params)?;
         return Err(ApiError::new(
             "DryRunOperation",
@@ -50,8 +50,7 @@ pub(crate) fn handle(
     answer(ec2, ctx, action, params)
 }
 
-/// The parameters without those sent empty, which EC2 takes as not sent; but a value may be empty, and
-/// `NoDevice` always is.
+/// The parameters without empty ones, which EC2 treats as not sent; but a value may be empty, and `NoDevice` always is.
 fn without_empty(params: &Params) -> Params {
     let is_sent = |name: &str, value: &str| {
         !value.is_empty() || name.contains("Value") || name.ends_with("NoDevice")
@@ -147,7 +146,7 @@ fn answer(
     }
 }
 
-/// What each Describe call accepts, for tests that try it all.
+/// The specification of each Describe call, for tests of all of them.
 #[cfg(test)]
 pub(crate) fn all_specs() -> [(&'static str, select::CallSpec); 20] {
     [

@@ -1,4 +1,4 @@
-//! CopyImage: an image again, with snapshots of its own.
+//! CopyImage: a copy of an image, with snapshots of its own.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::account::{ACCOUNT, REGION};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
-/// CopyImage within the region, encrypted or not: a copy has snapshots of its own.
+/// CopyImage within the region, encrypted or not.
 pub(crate) fn copy(
     state: &mut State,
     ctx: &RequestContext,

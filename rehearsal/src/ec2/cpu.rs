@@ -1,7 +1,7 @@
 //! Processors: the options of a launch, and the credits of burstable types.
 //!
-//! Rule: CPU options that describe what every instance of the type has are accepted, others are refused by name; credits are
-//! kept and shown, and change nothing, for a guest's speed is the host's.
+//! Rule: CPU options that every instance of the type has anyway are accepted, others are refused by name; credits are
+//! kept and shown, and change nothing, because a guest runs at the host's speed.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +12,8 @@ use crate::wire::{ApiError, Params};
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CpuOptionsRequest.html>).
 ///
 /// # Errors
-/// `MissingParameter` for one count without the other, as EC2 has it; `UnsupportedOperation` for what EC2 has and this
-/// cloud has not, and for a type whose CPU options cannot be specified (t2; EC2's code for that is not published).
+/// `MissingParameter` for one count without the other, as on EC2; `UnsupportedOperation` for options that this cloud
+/// does not support, and for a type whose CPU options cannot be specified (t2; EC2's code for that is not published).
 pub(super) fn check_options(kind: InstanceType, params: &Params) -> Result<(), ApiError> {
     let options = params.structure("CpuOptions");
     for (name, value) in options.iter() {
@@ -62,7 +62,7 @@ fn unsupported(name: &str, value: &str) -> ApiError {
     )
 }
 
-/// Whether a burstable instance may go beyond its credits.
+/// Whether a burstable instance may use more than its credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Credits {
     /// `standard`
@@ -72,8 +72,7 @@ pub(crate) enum Credits {
 }
 
 impl Credits {
-    /// What a type has when nothing is asked for: `standard` for T2, `unlimited` for later burstable ones, and nothing
-    /// for the others
+    /// A type's default: `standard` for T2, `unlimited` for later burstable types, and none for the others
     /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreditSpecificationRequest.html>).
     pub(super) fn of_type(kind: InstanceType) -> Option<Self> {
         let later = if kind.name.starts_with("t2.") {
@@ -84,11 +83,11 @@ impl Credits {
         kind.burstable().then_some(later)
     }
 
-    /// Reads a launch's `CreditSpecification`, or what its type has.
+    /// Reads a launch's `CreditSpecification`, or its type's default.
     ///
     /// # Errors
-    /// `InvalidParameterValue`; `InstanceCreditSpecification.NotSupported` for a type that is not burstable, which EC2
-    /// says when the template or the request is launched.
+    /// `InvalidParameterValue`; `InstanceCreditSpecification.NotSupported` for a type that is not burstable, as of EC2
+    /// when the template or the request is launched.
     pub(super) fn of_launch(kind: InstanceType, params: &Params) -> Result<Option<Self>, ApiError> {
         let asked = params.structure("CreditSpecification");
         if let Some((name, value)) = asked.iter().find(|(name, _)| *name != "CpuCredits") {

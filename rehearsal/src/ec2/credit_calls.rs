@@ -12,7 +12,8 @@ pub(super) const CREDITS: CallSpec = CallSpec {
     ..CallSpec::USUAL
 };
 
-/// DescribeInstanceCreditSpecifications: of the instances that are named, else of those that are `unlimited`. One that is
+/// DescribeInstanceCreditSpecifications: of the instances that are named, else of those that are `unlimited`. One that
+/// is
 /// not burstable is `standard`
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceCreditSpecifications.html>).
 pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, ApiError> {
@@ -38,7 +39,7 @@ pub(crate) fn describe_credits(state: &State, params: &Params) -> Result<Xml, Ap
     Ok(xml)
 }
 
-/// ModifyInstanceCreditSpecification: reports of each instance how it went
+/// ModifyInstanceCreditSpecification: reports the result for each instance
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceCreditSpecification.html>).
 pub(crate) fn modify_credits(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let wanted = params.structs("InstanceCreditSpecification");

@@ -1,4 +1,4 @@
-//! Snapshots and volumes: the calls on them, and which disks nothing needs any more.
+//! The calls on snapshots and volumes, and which discarded disks can be deleted.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ impl State {
         self.volumes.get(id).ok_or_else(|| volume_not_found(&[id]))
     }
 
-    /// An instance's volumes, the root's first.
+    /// An instance's volumes, the root volume first.
     pub(crate) fn volumes_of<'a>(
         &'a self,
         instance_id: &'a str,
@@ -65,7 +65,7 @@ impl State {
         })
     }
 
-    /// Forgets a snapshot; its disk goes as soon as nothing needs it.
+    /// Removes a snapshot; its disk is deleted as soon as nothing needs it.
     pub(crate) fn drop_snapshot(&mut self, id: &str) {
         if self.snapshots.remove(id).is_some() {
             self.tags.remove(id);
@@ -73,7 +73,7 @@ impl State {
         }
     }
 
-    /// Forgets a volume; its disk goes as soon as nothing needs it.
+    /// Removes a volume; its disk is deleted as soon as nothing needs it.
     pub(crate) fn drop_volume(&mut self, id: &str) {
         if self.volumes.remove(id) {
             self.tags.remove(id);
@@ -81,7 +81,7 @@ impl State {
         }
     }
 
-    /// Whether a discarded disk is needed by nobody any more.
+    /// Whether nothing needs a discarded disk any more.
     pub(crate) fn is_free(&self, disk: &str) -> bool {
         let to_be_made = self
             .volumes
@@ -229,7 +229,7 @@ pub(crate) fn is_owner(wanted: &str, owner: &str) -> bool {
 fn volume_id(snapshot: &Snapshot) -> &str {
     match &snapshot.source {
         Source::Volume(id) => id,
-        // What EC2 writes for a snapshot that was copied here.
+        // EC2's id for snapshots that were not created from a volume here.
         Source::Snapshot(_) | Source::File(_) | Source::Nothing => "vol-ffffffff",
     }
 }
@@ -265,7 +265,7 @@ pub(crate) fn describe_snapshot_attribute(state: &State, params: &Params) -> Res
     Ok(xml)
 }
 
-/// Writes the list of those something is shared with.
+/// Writes the accounts that a resource is shared with.
 pub(crate) fn write_shared(xml: &mut Xml, name: &str, shared: &BTreeSet<String>) {
     xml.list(name, "item", shared, |x, who| {
         x.text(if who == "all" { "group" } else { "userId" }, who);
@@ -295,7 +295,7 @@ pub(crate) fn modify_snapshot_attribute(
     Ok(tags::done())
 }
 
-/// A change of who something is shared with, in either of the two forms EC2 takes it.
+/// A change of the accounts that a resource is shared with, in either of EC2's two forms.
 #[derive(Debug, Default)]
 pub(crate) struct Sharing {
     add: Vec<String>,
@@ -359,7 +359,7 @@ impl Sharing {
     }
 }
 
-/// Refuses to share with what is not here.
+/// Refuses to share with organizations, which this cloud does not have.
 fn one_account(name: &str, value: &str) -> ApiError {
     ApiError::new(
         "UnsupportedOperation",

@@ -1,4 +1,4 @@
-//! Snapshots and volumes, as EC2's books have them; the bytes are in [`crate::disks`].
+//! Snapshots and volumes as EC2 records them; their content is in [`crate::disks`].
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,47 +13,47 @@ use crate::table::Table;
 pub(crate) struct Snapshot {
     /// `snap-…`
     pub(crate) id: String,
-    /// What it is taken from.
+    /// Its source.
     pub(crate) source: Source,
     /// GiB.
     pub(crate) size: u32,
-    /// How far the copy is.
+    /// The state of the copy.
     pub(crate) state: SnapshotState,
-    /// When it was begun.
+    /// When it was started.
     pub(crate) started: Timestamp,
-    /// When it was complete.
+    /// When it was completed.
     pub(crate) completed: Option<Timestamp>,
-    /// For people.
+    /// Free text.
     pub(crate) description: String,
-    /// Whose it is.
+    /// The account that owns it.
     pub(crate) owner: String,
     /// The ARN of the key that EC2 would have encrypted it with; `None` when it is not encrypted.
     pub(crate) key: Option<String>,
-    /// Accounts (`all` for everybody) that may make volumes of it.
+    /// Accounts that may create volumes from it; `all` for every account.
     pub(crate) shared: BTreeSet<String>,
 }
 
-/// What a snapshot is taken from.
+/// The source of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Source {
     /// A volume.
     Volume(String),
-    /// Another snapshot, which it is a copy of.
+    /// Another snapshot, of which it is a copy.
     Snapshot(String),
-    /// A disk image from outside.
+    /// A disk image file.
     File(PathBuf),
     /// Nothing: an empty disk.
     Nothing,
 }
 
-/// How far a snapshot is.
+/// The state of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum SnapshotState {
     /// Being copied.
     Pending,
-    /// Whole.
+    /// Complete.
     Completed,
-    /// It could not be copied, and why.
+    /// Not copied, and why.
     Failed(String),
 }
 
@@ -77,34 +77,34 @@ pub(crate) struct Volume {
     pub(crate) size: u32,
     /// e.g. `gp3`
     pub(crate) kind: String,
-    /// IOPS, where the type has any.
+    /// IOPS, where the type has such a setting.
     pub(crate) iops: Option<i64>,
-    /// MiB/s, where the type has any.
+    /// MiB/s, where the type has such a setting.
     pub(crate) throughput: Option<i64>,
     /// The ARN of the key that EC2 would have encrypted it with; `None` when it is not encrypted.
     pub(crate) key: Option<String>,
-    /// What it was made of.
+    /// The snapshot it was created from.
     pub(crate) snapshot: Option<String>,
     /// e.g. `us-east-1a`
     pub(crate) zone: String,
-    /// When it came.
+    /// When it was created.
     pub(crate) created: Timestamp,
-    /// Whose disk it is.
+    /// The instance it is attached to.
     pub(crate) attachment: Option<Attachment>,
     /// Whether its disk exists yet.
     pub(crate) made: bool,
 }
 
-/// A volume's place in an instance.
+/// A volume's attachment to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
     /// The instance.
     pub(crate) instance: String,
     /// e.g. `/dev/xvda`
     pub(crate) device: String,
-    /// Since when.
+    /// When it was attached.
     pub(crate) since: Timestamp,
-    /// Whether it goes with the instance.
+    /// Whether it is deleted with the instance.
     pub(crate) delete_on_termination: bool,
 }
 
@@ -117,7 +117,7 @@ impl Volume {
     }
 }
 
-/// Volumes by id, and which are of an instance.
+/// Volumes by id, and by the instance they are attached to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volumes {
     rows: Table<String, Volume>,
@@ -151,13 +151,13 @@ impl Volumes {
         self.rows.insert(volume.id.clone(), volume);
     }
 
-    /// Removes one; whether there was one.
+    /// Removes one; returns whether it existed.
     pub(super) fn remove(&mut self, id: &str) -> bool {
         self.detach(id);
         self.rows.remove(id).is_some()
     }
 
-    /// CallSpec a volume out of its instance.
+    /// Detaches a volume from its instance.
     pub(crate) fn detach(&mut self, id: &str) {
         let attachment = self
             .rows
@@ -174,7 +174,7 @@ impl Volumes {
         }
     }
 
-    /// Sets whether an attached volume goes with its instance.
+    /// Sets whether an attached volume is deleted with its instance.
     pub(crate) fn goes_with_its_instance(&mut self, id: &str, goes: bool) {
         if let Some(at) = self
             .rows
@@ -185,7 +185,7 @@ impl Volumes {
         }
     }
 
-    /// Notes that a volume's disk exists.
+    /// Records that a volume's disk exists.
     pub(crate) fn made(&mut self, id: &str) {
         if self.rows.get(id).is_some_and(|volume| !volume.made)
             && let Some(volume) = self.rows.get_mut(id)

@@ -1,8 +1,8 @@
-//! Encryption of volumes and snapshots: which key EC2 would use. No byte is encrypted here.
+//! Encryption of volumes and snapshots: which key EC2 would use. No data is encrypted here.
 //!
-//! Rule: encryption is never lost. What is made of an encrypted snapshot or volume is encrypted, with the same key
-//! unless the caller names another; a request to the contrary is refused or ignored where EC2 ignores it. Whether
-//! something is encrypted is whether it has a key: the two cannot differ.
+//! Rule: encryption is never lost. What is created from an encrypted snapshot or volume is encrypted, with the same key
+//! unless the caller names another; a request to the contrary is refused, or ignored where EC2 ignores it. A resource
+//! is encrypted if and only if it has a key.
 
 use crate::account::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params};
@@ -10,7 +10,7 @@ use crate::wire::{ApiError, Params};
 /// The id of the account's key `alias/aws/ebs`, which EC2 uses when the caller names none.
 const DEFAULT_KEY: &str = "eb500000-0000-4000-8000-000000000000";
 
-/// What a request says of encryption.
+/// The encryption settings of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Requested {
     /// `Encrypted`, when sent.
@@ -23,7 +23,7 @@ impl Requested {
     /// Reads `Encrypted` and `KmsKeyId`.
     ///
     /// # Errors
-    /// `InvalidParameterDependency` for a key without `Encrypted`, `InvalidParameterValue` for one that names none.
+    /// `InvalidParameterDependency` for a key without `Encrypted`, `InvalidParameterValue` for a malformed key.
     pub(crate) fn read(params: &Params) -> Result<Self, ApiError> {
         let encrypted = params.boolean("Encrypted")?;
         let key = params.text("KmsKeyId").map(arn).transpose()?;
@@ -36,7 +36,7 @@ impl Requested {
         Ok(Self { encrypted, key })
     }
 
-    /// The key of something made as requested from a source with the key `source`.
+    /// The key of a resource created with these settings from a source with the key `source`.
     pub(crate) fn over(&self, source: Option<&String>) -> Option<String> {
         match (source, self.encrypted) {
             (None, Some(false) | None) => None,
@@ -51,7 +51,7 @@ pub(crate) fn default_key() -> String {
     format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{DEFAULT_KEY}")
 }
 
-/// The ARN of a key given by id, alias or ARN. There are no keys to look up, so an alias stays one.
+/// The ARN of a key given by id, alias or ARN. Keys are not looked up, so an alias stays an alias.
 fn arn(key: &str) -> Result<String, ApiError> {
     if let Some(rest) = key.strip_prefix("arn:aws:kms:") {
         if rest.contains(":key/") || rest.contains(":alias/") {

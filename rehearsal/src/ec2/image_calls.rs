@@ -1,4 +1,4 @@
-//! Images as callers see them: descriptions and attributes.
+//! The calls that describe images, and those on their attributes.
 
 use jiff::Timestamp;
 
@@ -236,7 +236,7 @@ pub(crate) fn describe_attribute(state: &State, params: &Params) -> Result<Xml, 
     Ok(xml)
 }
 
-/// ModifyImageAttribute: the description, who may launch it, and whether it demands IMDSv2.
+/// ModifyImageAttribute: the description, the launch permissions, and whether it requires IMDSv2.
 pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let id = params.required("ImageId")?;
     state.image(id)?.check_own()?;

@@ -1,4 +1,4 @@
-//! How images come and go: registered, made of an instance, deregistered, and the base images.
+//! Registering, creating and deregistering images, and the base images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::account::ACCOUNT;
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
-/// Debian's own account.
+/// Debian's account.
 pub(crate) const DEBIAN: &str = "136693071363";
 /// The base image's root disk, GiB, as Debian's images have it.
 const BASE_SIZE: u32 = 8;
@@ -53,8 +53,8 @@ impl State {
         }
     }
 
-    /// A snapshot was copied, or could not be: images that waited for it go on. `false` when it has
-    /// been deleted meanwhile.
+    /// Records that a snapshot was copied, or why not, and updates the images that wait for it. Returns `false` when it
+    /// has been deleted meanwhile.
     pub(crate) fn finish_copy(
         &mut self,
         snapshot_id: &str,
@@ -90,7 +90,7 @@ impl State {
         true
     }
 
-    /// Forgets a base image whose disk could not be taken in.
+    /// Removes a base image whose disk could not be imported.
     pub(crate) fn remove_base_image(&mut self, snapshot_id: &str) {
         self.images.remove_where(|_, image| image.uses(snapshot_id));
         self.drop_snapshot(snapshot_id);
@@ -103,8 +103,9 @@ impl State {
             .any(|snapshot| snapshot.owner == DEBIAN)
     }
 
-    /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it
-    /// is there. Its snapshot is pending until `machines.rs` has taken the file in. `boot_mode` is what its disk can be booted by.
+    /// Registers the disk image `file` (or an empty disk) as Debian's own image of `suite`, unless it is registered.
+    /// Its snapshot is pending until `machines.rs` has imported the file. `boot_mode` is what its disk can be booted
+    /// by.
     pub(crate) fn register_base_image(
         &mut self,
         suite: u32,
@@ -120,7 +121,7 @@ impl State {
         {
             return;
         }
-        // A serial as Debian's images have it, of the day and how manieth of the day.
+        // A serial number as in Debian's image names: the date, and a counter per day.
         let day = now.strftime("%Y%m%d").to_string();
         let stem = format!("debian-{suite}-amd64-{day}");
         let serial = self
@@ -185,10 +186,10 @@ fn one_of(params: &Params, name: &str, known: &[&str]) -> Result<Option<String>,
     }
 }
 
-/// What an image may be of; the first is what EC2 takes it for when it does not say
+/// Architectures of images; the first is EC2's default
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RegisterImage.html>).
 const ARCHITECTURES: [&str; 5] = ["i386", "x86_64", "arm64", "x86_64_mac", "arm64_mac"];
-/// What RegisterImage may say; the rest would be forgotten.
+/// Parameters of RegisterImage that are kept; others are refused.
 const REGISTERED: [&str; 14] = [
     "Action",
     "Version",
@@ -206,7 +207,7 @@ const REGISTERED: [&str; 14] = [
     "TagSpecification",
 ];
 
-/// RegisterImage: of snapshots that are there.
+/// RegisterImage: from existing snapshots.
 pub(crate) fn register(
     state: &mut State,
     ctx: &RequestContext,
@@ -276,7 +277,7 @@ pub(crate) fn register(
         state: ImageState::Available,
         mappings,
         root_device,
-        // What EC2 takes an image for that does not say.
+        // EC2's default architecture.
         architecture: one_of(params, "Architecture", &ARCHITECTURES)?
             .unwrap_or_else(|| ARCHITECTURES[0].to_owned()),
         boot_mode: one_of(
@@ -306,7 +307,7 @@ pub(super) fn add(state: &mut State, image: Image, tags: Tags) -> Xml {
     xml
 }
 
-/// What EC2 says to `Encrypted` where it cannot be chosen.
+/// EC2's error for `Encrypted` where it cannot be chosen.
 fn encrypted_flag(device: &str, why: &str) -> ApiError {
     ApiError::new(
         "InvalidBlockDeviceMapping",
@@ -314,7 +315,7 @@ fn encrypted_flag(device: &str, why: &str) -> ApiError {
     )
 }
 
-/// CreateImage: of an instance that is stopped, or is powered off and on again for it.
+/// CreateImage: from a stopped instance, or from a running one that is powered off and on again.
 pub(crate) fn create(
     state: &mut State,
     ctx: &RequestContext,
@@ -328,7 +329,7 @@ pub(crate) fn create(
         Phase::Running if params.boolean("NoReboot")? == Some(true) => {
             return Err(ApiError::new(
                 "UnsupportedOperation",
-                "a running instance's disk would be copied torn: stop it first, or leave NoReboot out",
+                "the disk of a running instance cannot be copied consistently: stop the instance first, or omit NoReboot",
             ));
         }
         Phase::Running => {}
@@ -345,7 +346,7 @@ pub(crate) fn create(
     tags::check_kinds(params, &["image", "snapshot"])?;
     let image_tags = tags::specified(params, "image")?;
     let snapshot_tags = tags::specified(params, "snapshot")?;
-    let mut wishes = Mapping::read_all(params)?;
+    let mut overrides = Mapping::read_all(params)?;
     let id = ids::resource("ami");
     let mut snapshots = Vec::new();
     let mut devices = Vec::new();
@@ -360,19 +361,21 @@ pub(crate) fn create(
             delete_on_termination: Some(attachment.delete_on_termination),
             ..Mapping::default()
         };
-        let wish = wishes.iter_mut().find(|wish| wish.device == mapping.device);
-        if let Some(wish) = wish {
-            if wish.suppressed {
+        let wanted = overrides
+            .iter_mut()
+            .find(|wanted| wanted.device == mapping.device);
+        if let Some(wanted) = wanted {
+            if wanted.suppressed {
                 continue;
             }
-            if wish.encrypted == Some(true) && volume.key.is_none() {
+            if wanted.encrypted == Some(true) && volume.key.is_none() {
                 return Err(encrypted_flag(
                     &mapping.device,
                     "is of an unencrypted volume",
                 ));
             }
-            // EC2 ignores `false` of an encrypted volume.
-            wish.encrypted = None;
+            // EC2 ignores `false` for an encrypted volume.
+            wanted.encrypted = None;
         }
         let snapshot = Snapshot {
             id: ids::resource("snap"),
@@ -397,7 +400,7 @@ pub(crate) fn create(
         owner: ACCOUNT.to_owned(),
         created: ctx.now,
         state: ImageState::Pending,
-        mappings: Mapping::overlay(&devices, &wishes),
+        mappings: Mapping::overlay(&devices, &overrides),
         root_device: instance.root_device.clone(),
         architecture: instance.architecture.clone(),
         boot_mode: instance.boot_mode.clone(),
@@ -420,7 +423,7 @@ pub(crate) fn create(
     Ok(add(state, image, image_tags))
 }
 
-/// DeregisterImage, with its snapshots when asked.
+/// DeregisterImage, with its snapshots when requested.
 pub(crate) fn deregister(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let id = params.required("ImageId")?;
     let image = state.image(id)?;

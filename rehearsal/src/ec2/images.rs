@@ -1,6 +1,6 @@
-//! Machine images: how they come, what they are, and how they go.
+//! Machine images as EC2 records them.
 //!
-//! An image is its record here and the snapshots it maps to devices; `machines.rs` copies those.
+//! An image is this record and the snapshots that it maps to devices; `machines.rs` copies those.
 
 use std::collections::BTreeSet;
 
@@ -16,50 +16,50 @@ use crate::wire::{ApiError, Params};
 pub(crate) struct Image {
     /// `ami-…`
     pub(crate) id: String,
-    /// Unique among its owner's.
+    /// Unique among its owner's images.
     pub(crate) name: String,
-    /// For people.
+    /// Free text.
     pub(crate) description: String,
-    /// The account it belongs to.
+    /// The account that owns it.
     pub(crate) owner: String,
-    /// When it was asked for.
+    /// When it was requested.
     pub(crate) created: Timestamp,
-    /// How far it is.
+    /// Its state.
     pub(crate) state: ImageState,
-    /// Its devices, the root's first.
+    /// Its devices, the root device first.
     pub(crate) mappings: Vec<Mapping>,
-    /// Which of them it boots.
+    /// The device that it boots.
     pub(crate) root_device: String,
     /// One of [`ARCHITECTURES`].
     pub(crate) architecture: String,
-    /// `uefi`, `uefi-preferred` or `legacy-bios`, when it says.
+    /// `uefi`, `uefi-preferred` or `legacy-bios`, when set.
     pub(crate) boot_mode: Option<String>,
     /// Whether it has a driver for EC2's network adapter.
     pub(crate) ena: bool,
-    /// `v2.0` when its instances shall demand IMDSv2.
+    /// `v2.0` when its instances shall require IMDSv2.
     pub(crate) imds: Option<String>,
-    /// `simple` when it says so.
+    /// `simple`, when set.
     pub(crate) sriov: Option<String>,
-    /// Accounts that may launch it besides its owner; `all` for everybody.
+    /// Accounts that may launch it besides its owner; `all` for every account.
     pub(crate) shared: BTreeSet<String>,
-    /// The instance it was made of, by CreateImage.
+    /// The instance it was created from, by CreateImage.
     pub(crate) source_instance: Option<String>,
-    /// The image it comes from: the one it is a copy of, or the one its instance was launched from.
+    /// Its source image: the one it is a copy of, or the one its instance was launched from.
     pub(crate) source_image: Option<String>,
-    /// When it is out of date, if somebody said.
+    /// When it is deprecated, if ever.
     pub(crate) deprecated: Option<Timestamp>,
     /// When it was last launched.
     pub(crate) launched: Option<Timestamp>,
 }
 
-/// How far an image is.
+/// The state of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ImageState {
     /// Its snapshots are being copied.
     Pending,
-    /// It can be launched.
+    /// Ready to be launched.
     Available,
-    /// It never will, and why.
+    /// Failed, and why.
     Failed(String),
 }
 
@@ -74,14 +74,14 @@ impl ImageState {
     }
 }
 
-/// A device and what is on it.
+/// A block device mapping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mapping {
     /// e.g. `/dev/xvda`
     pub(crate) device: String,
     /// `None` for an empty disk.
     pub(crate) snapshot: Option<String>,
-    /// GiB; the snapshot's when not said.
+    /// GiB; the snapshot's size when not set.
     pub(crate) size: Option<u32>,
     /// e.g. `gp3`
     pub(crate) kind: Option<String>,
@@ -91,13 +91,13 @@ pub(crate) struct Mapping {
     pub(crate) throughput: Option<i64>,
     /// Whether EC2 would encrypt it.
     pub(crate) encrypted: Option<bool>,
-    /// The ARN of the key it is to be encrypted with, of a launch request.
+    /// The ARN of the key to encrypt it with, in a launch request.
     pub(crate) key: Option<String>,
-    /// Whether the volume goes with its instance.
+    /// Whether the volume is deleted with its instance.
     pub(crate) delete_on_termination: Option<bool>,
-    /// `ephemeral0`…, which no type here has: kept and shown.
+    /// `ephemeral0`…, an instance store volume, which no type here has: kept and shown.
     pub(crate) virtual_name: Option<String>,
-    /// That the device shall not be, whatever the image says.
+    /// Whether the image's device is left out (`NoDevice`).
     pub(crate) suppressed: bool,
 }
 
@@ -105,7 +105,7 @@ impl Mapping {
     /// Reads `BlockDeviceMapping.N`.
     ///
     /// # Errors
-    /// When a field is none that EC2 takes.
+    /// When a field is not valid.
     pub(crate) fn read_all(params: &Params) -> Result<Vec<Self>, ApiError> {
         params
             .structs("BlockDeviceMapping")
@@ -156,33 +156,36 @@ impl Mapping {
             .collect()
     }
 
-    /// This mapping with what `wish` says in its place.
-    pub(crate) fn with(&self, wish: &Self) -> Self {
+    /// This mapping, overridden by `wanted`.
+    pub(crate) fn with(&self, wanted: &Self) -> Self {
         Self {
             device: self.device.clone(),
-            snapshot: wish.snapshot.clone().or_else(|| self.snapshot.clone()),
-            size: wish.size.or(self.size),
-            kind: wish.kind.clone().or_else(|| self.kind.clone()),
-            iops: wish.iops.or(self.iops),
-            throughput: wish.throughput.or(self.throughput),
-            encrypted: wish.encrypted.or(self.encrypted),
-            key: wish.key.clone().or_else(|| self.key.clone()),
-            delete_on_termination: wish.delete_on_termination.or(self.delete_on_termination),
-            virtual_name: wish
+            snapshot: wanted.snapshot.clone().or_else(|| self.snapshot.clone()),
+            size: wanted.size.or(self.size),
+            kind: wanted.kind.clone().or_else(|| self.kind.clone()),
+            iops: wanted.iops.or(self.iops),
+            throughput: wanted.throughput.or(self.throughput),
+            encrypted: wanted.encrypted.or(self.encrypted),
+            key: wanted.key.clone().or_else(|| self.key.clone()),
+            delete_on_termination: wanted.delete_on_termination.or(self.delete_on_termination),
+            virtual_name: wanted
                 .virtual_name
                 .clone()
                 .or_else(|| self.virtual_name.clone()),
-            suppressed: wish.suppressed,
+            suppressed: wanted.suppressed,
         }
     }
 
-    /// Lays `wishes` over `devices`: known devices are changed or left out, new ones added.
-    pub(crate) fn overlay(devices: &[Self], wishes: &[Self]) -> Vec<Self> {
+    /// Overrides `devices` by `overrides`: known devices are changed or left out, new ones added.
+    pub(crate) fn overlay(devices: &[Self], overrides: &[Self]) -> Vec<Self> {
         let mut all = devices.to_vec();
-        for wish in wishes {
-            match all.iter_mut().find(|mapping| mapping.device == wish.device) {
-                Some(mapping) => *mapping = mapping.with(wish),
-                None => all.push(wish.clone()),
+        for wanted in overrides {
+            match all
+                .iter_mut()
+                .find(|mapping| mapping.device == wanted.device)
+            {
+                Some(mapping) => *mapping = mapping.with(wanted),
+                None => all.push(wanted.clone()),
             }
         }
         all.retain(|mapping| !mapping.suppressed);
@@ -191,19 +194,19 @@ impl Mapping {
 }
 
 impl Image {
-    /// Whether it stands on that snapshot.
+    /// Whether it maps that snapshot.
     pub(crate) fn uses(&self, snapshot_id: &str) -> bool {
         self.snapshots().any(|id| id == snapshot_id)
     }
 
-    /// The snapshots it stands on.
+    /// The snapshots it maps.
     pub(crate) fn snapshots(&self) -> impl Iterator<Item = &str> {
         self.mappings
             .iter()
             .filter_map(|mapping| mapping.snapshot.as_deref())
     }
 
-    /// Refuses to change another's image.
+    /// Refuses changes to another account's image.
     ///
     /// # Errors
     /// `AuthFailure`.
@@ -218,7 +221,7 @@ impl Image {
     }
 }
 
-/// Refuses what is no image's id.
+/// Refuses a text that is not an image id.
 ///
 /// # Errors
 /// `InvalidAMIID.Malformed`.
@@ -232,7 +235,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
     ))
 }
 
-/// What EC2 says of images that are not there.
+/// EC2's error for unknown images.
 pub(crate) fn not_found(ids: &[&str]) -> ApiError {
     let message = match ids {
         [id] => format!("The image id '[{id}]' does not exist"),
@@ -241,7 +244,7 @@ pub(crate) fn not_found(ids: &[&str]) -> ApiError {
     ApiError::new("InvalidAMIID.NotFound", message)
 }
 
-/// What EC2 says to a volume that its snapshot does not fit on.
+/// EC2's error for a volume that is smaller than its snapshot.
 pub(crate) fn too_small(size: u32, snapshot: &str, needed: u32) -> ApiError {
     ApiError::new(
         "InvalidBlockDeviceMapping",

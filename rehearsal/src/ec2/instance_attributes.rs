@@ -1,4 +1,4 @@
-//! What callers read and change of one instance: attributes, metadata options, monitoring.
+//! The calls on attributes of one instance: attributes, metadata options, monitoring.
 
 use std::collections::BTreeMap;
 
@@ -113,7 +113,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
     if let Some(text) = given("instanceType", "InstanceType") {
         stopped("instanceType")?;
         let kind = instance_types::find(&text)?;
-        // EC2 takes any type here and refuses some when the instance is started; here they are refused at once.
+        // EC2 accepts any type here and refuses some when the instance is started; here they are refused at once.
         run::check_fit(
             kind,
             &changed.architecture,
@@ -121,7 +121,7 @@ pub(crate) fn modify_attribute(state: &mut State, params: &Params) -> Result<Xml
             changed.boot_mode.as_deref(),
         )?;
         kind.name.clone_into(&mut changed.kind);
-        // Credits once had are kept, also by a type that has none.
+        // Credits are kept when the new type has none.
         changed.credits = changed.credits.or(Credits::of_type(kind));
     }
     if given("sourceDestCheck", "SourceDestCheck").is_some_and(|text| text != "true") {

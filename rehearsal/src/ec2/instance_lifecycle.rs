@@ -1,5 +1,5 @@
-//! Instances as callers steer them: start, stop, reboot, terminate. Each only writes down what is wanted; `machines.rs`
-//! makes it so.
+//! How instances change their state: start, stop, reboot and terminate calls, and what follows from a termination.
+//! Calls only record the wanted state; `machines.rs` carries it out.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::tags;
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml};
 
-/// The instances a call is about, or the error that one of them is not there.
+/// The ids of the instances in a call, or the error that some do not exist.
 pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
     let ids = params.strings("InstanceId");
     if ids.is_empty() {
@@ -32,7 +32,7 @@ pub(super) fn wanted(state: &State, params: &Params) -> Result<Vec<String>, ApiE
     }
 }
 
-/// Moves instances on and says from where to where.
+/// Changes the state of instances, and writes the old and the new one.
 fn moved(state: &mut State, ids: Vec<String>, step: impl Fn(&mut State, &str)) -> Xml {
     let mut changes = Vec::new();
     for id in ids {
@@ -168,7 +168,7 @@ pub(crate) fn terminate(
     Ok(moved(state, ids, |state, id| state.terminate(id, ctx.now)))
 }
 
-/// How long EC2 still shows a terminated instance.
+/// How long EC2 shows a terminated instance.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 impl State {
@@ -181,7 +181,7 @@ impl State {
         self.instances.get(id).ok_or_else(|| not_found(&[id]))
     }
 
-    /// Begins to terminate an instance; asking twice is fine.
+    /// Begins to terminate an instance; may be repeated.
     pub(crate) fn terminate(&mut self, id: &str, now: Timestamp) {
         self.shut_down(id, Reason::user(), now);
     }
@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// Its machine is gone for good: so are the volumes that go with it.
+    /// Its machine has ended for good: marks it terminated, and deletes or detaches its volumes.
     pub(crate) fn finish_termination(&mut self, id: &str, reason: Option<Reason>, now: Timestamp) {
         let Some(instance) = self.instances.get_mut(id) else {
             return;
@@ -226,7 +226,7 @@ impl State {
     }
 }
 
-/// Forgets what EC2 forgets after a while.
+/// Removes instances that have been terminated for an hour.
 pub(crate) fn tick(state: &mut State, now: Timestamp) {
     let forgotten: BTreeSet<String> = state
         .instances

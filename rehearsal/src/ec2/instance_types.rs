@@ -1,4 +1,4 @@
-//! The instance types there are.
+//! The known instance types.
 
 use super::network::ZONES;
 use super::select::{CallSpec, Filters, Page, one};
@@ -10,9 +10,9 @@ use crate::wire::{ApiError, Params, Xml};
 pub(crate) struct InstanceType {
     /// e.g. `t3.micro`
     pub(crate) name: &'static str,
-    /// What AWS says it has.
+    /// vCPUs, according to AWS.
     pub(crate) vcpus: u32,
-    /// Likewise.
+    /// Memory, according to AWS.
     pub(crate) memory_mib: u32,
     /// `x86_64` or `arm64`.
     pub(crate) architecture: &'static str,
@@ -84,7 +84,7 @@ const TYPES: [InstanceType; 34] = [
 /// The type of that name.
 ///
 /// # Errors
-/// `InvalidParameterValue`, as RunInstances says it.
+/// `InvalidParameterValue`, with RunInstances' message.
 pub(crate) fn find(name: &str) -> Result<InstanceType, ApiError> {
     TYPES
         .into_iter()
@@ -98,7 +98,7 @@ pub(crate) fn find(name: &str) -> Result<InstanceType, ApiError> {
 }
 
 impl InstanceType {
-    /// The first where it is on Nitro, else the second.
+    /// The first value for a type on Nitro, else the second.
     fn on_nitro(self, there: &'static str, elsewhere: &'static str) -> &'static str {
         if self.hypervisor == "nitro" {
             there
@@ -115,7 +115,7 @@ impl InstanceType {
         }
     }
 
-    /// Whether it boots by UEFI, too: those on Nitro do.
+    /// Whether it can boot by UEFI: types on Nitro can.
     pub(crate) fn has_uefi(self) -> bool {
         self.hypervisor == "nitro"
     }
@@ -125,7 +125,7 @@ impl InstanceType {
         self.name.starts_with('t')
     }
 
-    /// Half as many as virtual ones, where there are two.
+    /// Its physical cores: half of the vCPUs where a core has two threads.
     pub(crate) fn cores(self) -> u32 {
         // x86 types have two threads a core, except the single-threaded ones.
         if self.architecture == "x86_64" && self.vcpus > 1 && self.hypervisor == "nitro" {
@@ -320,7 +320,7 @@ fn write(x: &mut Xml, kind: InstanceType) {
         .texts("nitroTpmSupportedVersions", "item", none());
 }
 
-/// DescribeInstanceTypeOfferings: every type, everywhere.
+/// DescribeInstanceTypeOfferings: every type is offered in every zone.
 pub(crate) fn describe_offerings(params: &Params) -> Result<Xml, ApiError> {
     let filters = Filters::read(params, &OFFERINGS)?;
     let location_type = params.text("LocationType").unwrap_or("region");

@@ -1,4 +1,4 @@
-//! Instances as callers see them: descriptions, status, console, and the shapes other answers show instances in.
+//! The calls that describe instances: description, status and console, and the XML of instances in other answers.
 
 use std::net::Ipv4Addr;
 
@@ -212,7 +212,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         |instance, name| field(state, instance, name),
     )?;
     let mut xml = Xml::new();
-    // Each in a reservation of its own where its siblings are on another page or left out.
+    // A reservation lists only the instances that are on this page.
     let mut reservations: Vec<Vec<&Instance>> = Vec::new();
     for instance in chosen.items {
         match reservations.iter_mut().find(|all| {
@@ -508,9 +508,9 @@ pub(super) fn write_metadata(x: &mut Xml, name: &str, instance: &Instance) {
 /// One of the two status checks of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// Of the host and the machine on it.
+    /// The host and the virtual machine.
     System,
-    /// Of the system in it.
+    /// The system in the virtual machine.
     Instance,
 }
 
@@ -529,8 +529,8 @@ impl Check {
     }
 }
 
-/// What happened to an instance's machine, in the one place of this call that has words: an event, which is
-/// completed once it is over, as AWS marks it.
+/// The fault of an instance's machine, as an event: the only part of this answer with a description. An ended fault is
+/// marked completed, as on AWS.
 fn write_fault(x: &mut Xml, instance: &Instance) {
     x.list("eventsSet", "item", &instance.fault, |x, fault| {
         x.text("instanceEventId", event_id(instance))
@@ -651,7 +651,7 @@ pub(crate) fn describe_profiles(state: &State, params: &Params) -> Result<Xml, A
     Ok(xml)
 }
 
-/// GetConsoleOutput; `output` is what the machine's serial console said so far.
+/// GetConsoleOutput; `output` is the output of the machine's serial console so far.
 pub(crate) fn console_output(
     state: &State,
     now: Timestamp,

@@ -1,7 +1,7 @@
-//! Instances: what they are, and how EC2 moves them from state to state.
+//! Instances as EC2 records them.
 //!
-//! The moves that take a machine (starting it, waiting until it is off) are made by `machines.rs`,
-//! which reads the [`Phase`] as what is wanted.
+//! Changes that need the machine (starting it, waiting until it is off) are made by `machines.rs`, which reads the
+//! [`Phase`] as the wanted state.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +20,7 @@ use crate::wire::ApiError;
 pub(crate) struct Instance {
     /// `i-…`
     pub(crate) id: String,
-    /// The RunInstances call that made it.
+    /// The RunInstances call that created it.
     pub(crate) reservation: String,
     /// Its place in that call.
     pub(crate) index: usize,
@@ -30,17 +30,17 @@ pub(crate) struct Instance {
     pub(crate) image: String,
     /// Its type.
     pub(crate) kind: String,
-    /// Of its image.
+    /// As of its image.
     pub(crate) architecture: String,
-    /// Of its image.
+    /// As of its image.
     pub(crate) root_device: String,
-    /// Of its image.
+    /// As of its image.
     pub(crate) boot_mode: Option<String>,
-    /// Of its image, or as modified since.
+    /// As of its image, or as modified since.
     pub(crate) ena: bool,
     /// Likewise.
     pub(crate) sriov: Option<String>,
-    /// Where it is.
+    /// Its subnet.
     pub(crate) subnet: String,
     /// The subnet's zone.
     pub(crate) zone: String,
@@ -52,14 +52,14 @@ pub(crate) struct Instance {
     pub(crate) public_key: Option<String>,
     /// Security groups.
     pub(crate) groups: Vec<String>,
-    /// What its launch said of its network interface.
+    /// Its network interface's settings, as of its launch.
     #[serde(default)]
     pub(crate) interface: interfaces::Settings,
     /// The name of its instance profile.
     pub(crate) profile: Option<String>,
     /// As given, in base64.
     pub(crate) user_data: Option<String>,
-    /// What an operating system's own shutdown means.
+    /// The effect of a shutdown by the operating system.
     pub(crate) on_shutdown: OnShutdown,
     /// Whether TerminateInstances is refused.
     pub(crate) protected: bool,
@@ -72,40 +72,40 @@ pub(crate) struct Instance {
     pub(crate) monitored: bool,
     /// How its metadata is served.
     pub(crate) metadata: MetadataOptions,
-    /// The request by which it was launched, of a Spot Instance.
+    /// The Spot request that launched it, if it is a Spot Instance.
     #[serde(default)]
     pub(crate) spot: Option<SpotRequest>,
-    /// Of a burstable type, or of one that was.
+    /// The CPU credits of a burstable type; kept when the type changes.
     #[serde(default)]
     pub(crate) credits: Option<Credits>,
     /// When it was last started.
     pub(crate) launched: Timestamp,
-    /// How far it is, and so what is wanted of its machine.
+    /// Its state, which is also the wanted state of its machine.
     pub(crate) phase: Phase,
-    /// Since when it is.
+    /// When it entered this state.
     pub(crate) since: Timestamp,
-    /// Why it is, where EC2 says.
+    /// Why it is in this state, where EC2 gives a reason.
     pub(crate) reason: Option<Reason>,
-    /// Whether it is to be powered off and on again.
+    /// Whether it is being rebooted.
     pub(crate) reboots: bool,
-    /// Whether its plug may be pulled instead of pressing its button.
+    /// Whether its machine may be killed instead of powered off.
     pub(crate) forced: bool,
-    /// Whether its machine runs under emulation because hardware virtualisation failed it once.
+    /// Whether its machine runs under emulation because it failed under hardware virtualisation.
     #[serde(default)]
     pub(crate) emulated: bool,
-    /// What is wrong with its machine, or was last.
+    /// The current or last fault of its machine.
     #[serde(default)]
     pub(crate) fault: Option<Fault>,
 }
 
-/// What is wrong with an instance's machine, or was.
+/// A fault of an instance's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     /// What happened.
     pub(crate) failure: Failure,
-    /// When it was noticed.
+    /// When it was detected.
     pub(crate) since: Timestamp,
-    /// When it was over; `None` while it is not.
+    /// When it ended; `None` while it lasts.
     pub(crate) over: Option<Timestamp>,
 }
 
@@ -118,7 +118,7 @@ pub(crate) enum Phase {
     Running,
     /// Its machine is to be powered off for good.
     ShuttingDown,
-    /// It is gone, and remembered for an hour.
+    /// It is terminated, and shown for an hour.
     Terminated,
     /// Its machine is to be powered off.
     Stopping,
@@ -157,12 +157,12 @@ impl Phase {
 pub(crate) struct Reason {
     /// e.g. `Client.UserInitiatedShutdown`
     pub(crate) code: String,
-    /// For people.
+    /// The message.
     pub(crate) message: String,
 }
 
 impl Reason {
-    /// Somebody asked for it.
+    /// Requested by a caller.
     pub(crate) fn user() -> Self {
         Self {
             code: "Client.UserInitiatedShutdown".to_owned(),
@@ -178,7 +178,7 @@ impl Reason {
         }
     }
 
-    /// Spot took it back.
+    /// Reclaimed by Spot.
     pub(crate) fn spot() -> Self {
         Self {
             code: "Server.SpotInstanceTermination".to_owned(),
@@ -195,17 +195,17 @@ impl Reason {
     }
 }
 
-/// What an operating system's own shutdown means.
+/// The effect of a shutdown by the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum OnShutdown {
     /// The instance is stopped.
     Stop,
-    /// The instance is gone.
+    /// The instance is terminated.
     Terminate,
 }
 
 impl OnShutdown {
-    /// Reads EC2's word for it.
+    /// Parses EC2's name for it.
     ///
     /// # Errors
     /// `InvalidParameterValue`.
@@ -221,7 +221,7 @@ impl OnShutdown {
         }
     }
 
-    /// EC2's word for it.
+    /// EC2's name for it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -233,7 +233,7 @@ impl OnShutdown {
 /// How an instance's metadata is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MetadataOptions {
-    /// `optional` or `required`: whether a session token is demanded.
+    /// `optional` or `required`: whether a session token is required.
     pub(crate) tokens: String,
     /// `enabled` or `disabled`.
     pub(crate) endpoint: String,
@@ -244,18 +244,18 @@ pub(crate) struct MetadataOptions {
 }
 
 impl Instance {
-    /// Whether it has an address and may have a machine.
+    /// Whether it is not terminated: it has an address and may have a machine.
     pub(crate) fn is_alive(&self) -> bool {
         self.phase != Phase::Terminated
     }
 
-    /// What is wrong with its machine now, while it should run.
+    /// The current fault of its machine, while it should run.
     pub(crate) fn impairment(&self) -> Option<&Fault> {
         let fault = self.fault.as_ref()?;
         (self.phase == Phase::Running && fault.over.is_none()).then_some(fault)
     }
 
-    /// What is or was wrong with its machine and what came of it, for people.
+    /// The current or last fault of its machine and its outcome, as text.
     pub(crate) fn fault_text(&self) -> Option<String> {
         let fault = self.fault.as_ref()?;
         Some(if self.emulated && fault.over.is_some() {
@@ -273,7 +273,7 @@ impl Instance {
     }
 }
 
-/// Refuses what is no instance's id.
+/// Refuses a text that is not an instance id.
 ///
 /// # Errors
 /// `InvalidInstanceID.Malformed`.
@@ -287,7 +287,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), ApiError> {
     ))
 }
 
-/// What EC2 says of instances that are not there.
+/// EC2's error for unknown instances.
 pub(crate) fn not_found(ids: &[&str]) -> ApiError {
     ApiError::new(
         "InvalidInstanceID.NotFound",

@@ -1,4 +1,4 @@
-//! Network interfaces: those of instances, and the calls on them.
+//! The calls on network interfaces, and the interfaces of instances.
 
 use std::net::Ipv4Addr;
 
@@ -60,7 +60,7 @@ impl State {
         }
     }
 
-    /// An instance is terminated: its interface goes with it, or stays on its own.
+    /// Removes the interface of a terminated instance, or keeps it on its own.
     pub(crate) fn release_interface(&mut self, instance_id: &str) {
         let Some(instance) = self.instances.get(instance_id) else {
             return;
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// Whether an address is somebody's.
+    /// Whether an address is in use.
     pub(crate) fn is_taken(&self, address: Ipv4Addr) -> bool {
         let of_instance = |other: &Instance| other.is_alive() && other.address == address;
         self.instances.values().any(of_instance)
@@ -162,7 +162,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
         let mut found = Table::default();
         for id in named {
             check_id(id)?;
-            // What is not there is reported together with the others.
+            // Unknown ids are reported together below.
             if let Ok(interface) = state.interface(id) {
                 found.insert(id.to_owned(), interface);
             }
@@ -183,7 +183,7 @@ pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> 
     Ok(xml)
 }
 
-/// What an instance's interface has for a filter of DescribeInstances, whose name begins with `network-interface.`.
+/// The values of an instance's interface for a filter `network-interface.…` of DescribeInstances.
 pub(crate) fn field_of(state: &State, instance: &Instance, name: &str) -> Option<Vec<String>> {
     let interface = instance.interface();
     let tags = || state.tags.get(&interface.id).into_iter().flatten();
@@ -243,7 +243,7 @@ fn field(state: &State, interface: &Interface, name: &str) -> Option<Vec<String>
     }
 }
 
-/// Writes an instance's interface as DescribeInstances shows it.
+/// Writes an instance's interface for DescribeInstances.
 pub(crate) fn write_of(x: &mut Xml, state: &State, instance: &Instance) {
     let alive = instance.is_alive().then(|| instance.interface());
     x.list("networkInterfaceSet", "item", alive, |x, interface| {
@@ -303,7 +303,7 @@ fn write_association(x: &mut Xml, public: Option<Ipv4Addr>) {
     }
 }
 
-/// DeleteNetworkInterface: of one that outlived its instance.
+/// DeleteNetworkInterface: only one that outlived its instance.
 pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let id = params.required("NetworkInterfaceId")?;
     if state.interface(id)?.attachment.is_some() {

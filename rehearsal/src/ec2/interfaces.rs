@@ -1,7 +1,7 @@
 //! Network interfaces: the primary one of each instance, and those that outlived theirs.
 //!
-//! An instance's interface is part of it (address, subnet, groups), so the two cannot differ. A row of its own has
-//! only an interface whose instance is terminated and whose `DeleteOnTermination` is false: it holds its address and
+//! An instance's interface is part of its record (address, subnet, groups), so the two cannot differ. Only an interface
+//! whose instance is terminated and whose `DeleteOnTermination` is false has a row of its own: it keeps its address and
 //! its security groups until DeleteNetworkInterface.
 
 use std::net::Ipv4Addr;
@@ -26,20 +26,20 @@ pub(crate) struct Interface {
     pub(crate) address: Ipv4Addr,
     /// Security groups.
     pub(crate) groups: Vec<String>,
-    /// Whose it is; `None` when its instance is terminated.
+    /// Its attachment; `None` when its instance is terminated.
     pub(crate) attachment: Option<Attachment>,
 }
 
-/// An interface's place in an instance.
+/// An interface's attachment to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
     /// `eni-attach-…`
     pub(crate) id: String,
     /// The instance.
     pub(crate) instance: String,
-    /// Since when.
+    /// When it was attached.
     pub(crate) since: Timestamp,
-    /// Whether it goes with the instance.
+    /// Whether it is deleted with the instance.
     pub(crate) delete_on_termination: bool,
     /// Whether it has a public address.
     pub(crate) public: bool,
@@ -50,9 +50,9 @@ pub(crate) struct Attachment {
 pub(crate) struct Settings {
     /// Free text.
     pub(crate) description: String,
-    /// Whether it goes with the instance.
+    /// Whether it is deleted with the instance.
     pub(crate) delete_on_termination: bool,
-    /// Whether it has a public address while the instance runs; subnets here give one unless told otherwise.
+    /// Whether it has a public address while the instance runs; subnets here assign one by default.
     pub(crate) public: bool,
 }
 
@@ -67,10 +67,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the one `NetworkInterface` of a launch; the rest of it is subnet and groups.
+    /// Reads the only `NetworkInterface` of a launch; returns it as well, for subnet and groups.
     ///
     /// # Errors
-    /// For several interfaces, one that exists already, and fields that mean nothing here.
+    /// For several interfaces, an existing one, and fields that have no effect here.
     pub(crate) fn read(params: &Params) -> Result<(Self, Params), ApiError> {
         let mut all = params.structs("NetworkInterface");
         let interface = match all.len() {
@@ -78,7 +78,7 @@ impl Settings {
             1 => all.remove(0),
             _ => {
                 return Err(unsupported(
-                    "an instance has one network interface here, and several were asked for",
+                    "an instance has one network interface here, and several were requested",
                 ));
             }
         };
@@ -139,7 +139,7 @@ impl Interface {
         }
     }
 
-    /// Locally administered, and always the same for an interface.
+    /// Its MAC address: locally administered, and always the same for an interface.
     pub(super) fn mac(&self) -> String {
         let digits: Vec<char> = self.id.chars().rev().take(10).collect();
         digits.chunks(2).fold("02".to_owned(), |mac, pair| {

@@ -66,12 +66,12 @@ pub(crate) fn create(
     {
         return Err(ApiError::new(
             "UnsupportedOperation",
-            "only the key format pem is made here",
+            "only the key format pem is supported here",
         ));
     }
     let tags = tags::specified(params, "key-pair")?;
     if params.boolean("DryRun")? == Some(true) {
-        // All is checked, and a key would be thrown away.
+        // Everything is checked; a key would be discarded.
         return Ok(Xml::new());
     }
     let (private, public) =
@@ -156,7 +156,7 @@ fn add(
     Ok(key)
 }
 
-/// DeleteKeyPair: an unknown one is fine, as on AWS.
+/// DeleteKeyPair: an unknown name is no error, as on AWS.
 pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let name = match params.text("KeyPairId") {
         Some(id) => match state.keys.values().find(|key| key.id == id) {

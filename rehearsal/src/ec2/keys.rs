@@ -1,4 +1,4 @@
-//! Key pairs: made with `ssh-keygen`, so that guests and clients read them as OpenSSH's own.
+//! Key pairs: created with `ssh-keygen`, so that they are OpenSSH's own keys for guests and clients.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::ids;
 
-/// A key pair; the private half is the caller's alone.
+/// A key pair; the private key is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeyPair {
     /// `key-…`
@@ -18,15 +18,15 @@ pub(crate) struct KeyPair {
     pub(crate) name: String,
     /// `rsa` or `ed25519`.
     pub(crate) kind: String,
-    /// One line as in `authorized_keys`.
+    /// The public key, as a line of `authorized_keys`.
     pub(crate) public: String,
-    /// Of the public key.
+    /// The fingerprint of the public key.
     pub(crate) fingerprint: String,
-    /// When it came.
+    /// When it was created.
     pub(crate) created: Timestamp,
 }
 
-/// A public key as one line of OpenSSH's, from that or from RFC 4716's form, whose headers are left behind.
+/// A public key as a line of OpenSSH's form, from that or from RFC 4716's form, whose headers are dropped.
 pub(super) fn one_line(text: &str) -> Option<String> {
     let text = text.trim();
     let Some(rest) = text.strip_prefix("---- BEGIN SSH2 PUBLIC KEY ----") else {
@@ -34,7 +34,7 @@ pub(super) fn one_line(text: &str) -> Option<String> {
     };
     let inside = rest.strip_suffix("---- END SSH2 PUBLIC KEY ----")?;
     let mut body = String::new();
-    // A header's line that ends with a backslash goes on in the next one (RFC 4716, section 3.3).
+    // A header line that ends with a backslash continues on the next one (RFC 4716, section 3.3).
     let mut in_header = false;
     for line in inside.lines().map(str::trim) {
         if in_header || line.contains(':') {
@@ -50,7 +50,7 @@ pub(super) fn one_line(text: &str) -> Option<String> {
     Some(format!("{kind} {body}"))
 }
 
-/// A fresh pair: the private half in PEM, the public half as a line.
+/// Creates a key pair: the private key in PEM, the public key as a line.
 pub(super) fn generate(kind: &str) -> anyhow::Result<(String, String)> {
     use anyhow::Context as _;
     let folder = std::env::temp_dir().join(format!("rehearsal-key-{}", ids::uuid()));
@@ -66,7 +66,7 @@ pub(super) fn generate(kind: &str) -> anyhow::Result<(String, String)> {
         }
         let output = command
             .output()
-            .context("run ssh-keygen\nhint: it is in the package openssh-client")?;
+            .context("run ssh-keygen\nhint: apt-get install openssh-client")?;
         anyhow::ensure!(
             output.status.success(),
             "ssh-keygen: {}",
@@ -80,7 +80,7 @@ pub(super) fn generate(kind: &str) -> anyhow::Result<(String, String)> {
             read(&path.with_extension("pub"))?.trim().to_owned(),
         ))
     })();
-    // Removed whatever happened: a private key must not lie about.
+    // Removed in any case: a private key must not be left behind.
     std::fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
     made
 }

@@ -1,25 +1,25 @@
-//! EC2: what the rest of the cloud and its callers know of images, machines, disks and their network.
+//! EC2: images, instances, disks and their network.
 //!
-//! It keeps the books; it starts no machine and copies no disk: what it wants done it writes down in
-//! its state, and `machines.rs` does it and reports back.
+//! It keeps the state only: it starts no machine and copies no disk. What is to be done is recorded in the state, and
+//! `machines.rs` carries it out and records the result.
 //!
 //! # Not as on AWS
 //!
-//! - An instance's private address is an address of this machine's loopback network; its public address
-//!   and DNS name are that same address. Security groups are kept and shown, and filter nothing.
-//! - Every machine has 2 CPUs and 512 MiB, whatever its type says; only x86_64 runs. Status
-//!   checks pass as soon as the machine is started, not when its system is up.
-//! - Only the root volume is seen by the machine; the others are kept, shown and copied. Encryption,
-//!   IOPS and throughput are shown and do nothing. Volumes and snapshots come with instances and images:
-//!   CreateVolume, AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`. CopyImage copies within the
-//!   region. Keys (KmsKeyId) are not looked up. A snapshot's progress is 0 % or 100 %.
-//! - CreateImage powers a running instance off and on again, and refuses NoReboot of one. A stop, a
-//!   reboot and a termination press the power button; a terminated machine has 30 s before its plug is
-//!   pulled.
-//! - There is one VPC, the default one, and no other network objects but each instance's interface. Placement
-//!   groups, dedicated hosts and IPv6 are absent. Spot has no prices and one-time requests only; CPU credits change nothing.
-//! - Instance profiles are not looked up; their credentials are made up, change hourly and open everything.
-//! - Nothing is eventually consistent: what was answered is so at once. DryRun asks the same checks, not IAM.
+//! - An instance's private address is an address of this host's loopback network; its public address and DNS name are
+//!   that same address. Security groups are kept and shown, and filter nothing.
+//! - Every machine has 2 CPUs and 512 MiB, whatever its type; only x86_64 runs. Status checks pass as soon as the
+//!   machine is started, not when its system is up.
+//! - Only the root volume is attached to the machine; the others are kept, shown and copied. Encryption, IOPS and
+//!   throughput are shown and have no effect. Volumes and snapshots come with instances and images: CreateVolume,
+//!   AttachVolume, CreateSnapshot and CopySnapshot are `InvalidAction`. CopyImage copies within the region. Keys
+//!   (KmsKeyId) are not checked for existence. A snapshot's progress is 0 % or 100 %.
+//! - CreateImage powers a running instance off and on again, and refuses NoReboot for one. A stop, a reboot and a
+//!   termination power the machine off; a terminating machine is killed after 30 s.
+//! - There is one VPC, the default one, and no other network objects but each instance's interface. Placement groups,
+//!   dedicated hosts and IPv6 are absent. Spot has no prices and one-time requests only; CPU credits change nothing.
+//! - Instance profiles are not checked for existence; their credentials are generated, change hourly and permit
+//!   everything.
+//! - Nothing is eventually consistent: every change is visible at once. DryRun runs the same checks, without IAM.
 
 pub(crate) mod adapters;
 pub(crate) mod boot_mode;

@@ -1,7 +1,7 @@
 //! The default VPC: one network of loopback addresses, a subnet in each zone.
 //!
-//! Nothing is routed or filtered: an instance's private address is an address of this machine's
-//! loopback network, where its ports answer.
+//! Nothing is routed or filtered: an instance's private address is an address of this host's loopback network, to which
+//! its ports are forwarded.
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -15,11 +15,11 @@ use crate::wire::{ApiError, ids};
 pub(crate) const ZONES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Addresses of a subnet: a /20.
 pub(super) const SUBNET_SIZE: u32 = 4096;
-/// The addresses AWS keeps at a subnet's start.
+/// The addresses that AWS reserves at a subnet's start.
 pub(super) const RESERVED: u32 = 4;
-/// The /16s of 127.0.0.0/8 that clouds have: this host's own servers are below, those of tests above.
+/// The /16 networks of 127.0.0.0/8 for clouds: those below are for this host's own servers, those above for tests.
 pub(crate) const SECOND_BYTES: RangeInclusive<u8> = 64..=127;
-/// Load balancers take the last /20 of the VPC.
+/// The /20 of the VPC for load balancers, the last one.
 const BALANCER_BLOCK: u32 = 15;
 
 /// The default VPC.
@@ -28,12 +28,12 @@ const BALANCER_BLOCK: u32 = 15;
 pub(crate) struct Network {
     /// `vpc-…`
     pub(crate) vpc: String,
-    /// The second byte of every address, one of [`SECOND_BYTES`]: from the folder's path, or another when a cloud that
-    /// is up has that one (`loopback.rs`).
+    /// The second byte of every address, one of [`SECOND_BYTES`]: from the folder's path, or another when a running
+    /// cloud uses that one (`loopback.rs`).
     pub(crate) second_byte: u8,
-    /// One per zone, in order.
+    /// One subnet per zone, in order.
     pub(crate) subnets: Vec<Subnet>,
-    /// How many addresses load balancers have had.
+    /// How many addresses were assigned to load balancers.
     pub(crate) balancers: u32,
 }
 
@@ -44,10 +44,9 @@ pub(crate) struct Subnet {
     pub(crate) id: String,
     /// e.g. `us-east-1a`
     pub(crate) zone: String,
-    /// Its place among the subnets, which says which /20 it has.
+    /// Its index among the subnets, which determines its /20.
     pub(crate) index: u32,
-    /// How many addresses it has given out: the next instance gets the next one, so that an address
-    /// is not used again soon.
+    /// How many addresses were assigned: the next instance gets the next one, so that an address is not reused soon.
     pub(crate) given: u32,
 }
 
@@ -92,7 +91,7 @@ impl Network {
     /// The default subnet of a zone.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for a zone that is not here.
+    /// `InvalidParameterValue` for an unknown zone.
     pub(crate) fn subnet_of_zone(&self, zone: &str) -> Result<&Subnet, ApiError> {
         self.subnets
             .iter()
@@ -105,7 +104,7 @@ impl Network {
             })
     }
 
-    /// A free address in a subnet: not `taken`, and not one just given back.
+    /// Assigns a free address in a subnet: one that is not `taken`, and not one that was just released.
     ///
     /// # Errors
     /// `InsufficientFreeAddressesInSubnet`.
@@ -142,7 +141,7 @@ impl Network {
         ))
     }
 
-    /// A load balancer's address.
+    /// Assigns an address to a load balancer.
     pub(crate) fn allocate_balancer(&mut self) -> Ipv4Addr {
         let address = address(
             self.second_byte,
@@ -176,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_not_used_again_soon_and_run_out_honestly() {
+    fn addresses_are_not_reused_soon_and_exhaustion_is_an_error() {
         let mut network = Network {
             second_byte: 70,
             ..Network::default()

@@ -7,7 +7,7 @@ use super::tags;
 use crate::account::{ACCOUNT, REGION};
 use crate::wire::{ApiError, Params, Xml};
 
-/// Regions tools may ask about; only the first is here.
+/// Regions that DescribeRegions lists; only the first exists here.
 const REGIONS: [&str; 5] = [
     REGION,
     "us-east-2",

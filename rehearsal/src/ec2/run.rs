@@ -1,4 +1,4 @@
-//! RunInstances: from what was asked, over launch template and image, to instances and their volumes.
+//! RunInstances: from the request, launch template and image to instances and their volumes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,14 +20,14 @@ use super::tokens::{UsedToken, request_parameters};
 use crate::request::RequestContext;
 use crate::wire::{ApiError, Params, Xml, ids};
 
-/// What is launched when no instance type is named.
+/// The default instance type.
 pub(crate) const DEFAULT_TYPE: &str = "t3.micro";
 
-/// What EC2 takes of user data, decoded.
+/// EC2's limit on user data, decoded, in bytes.
 const USER_DATA_LIMIT: usize = 16 * 1024;
-/// More than this at once is a slip of the pen: each is a virtual machine.
+/// The most instances of one call. Each is a virtual machine: a larger number is most likely a typo.
 const MOST_AT_ONCE: i64 = 50;
-/// An empty volume's size when nobody said, GiB.
+/// The default size of an empty volume, GiB.
 const EMPTY_SIZE: u32 = 8;
 
 /// RunInstances.
@@ -107,7 +107,7 @@ fn answer(state: &State, instances: &[String]) -> Xml {
     xml
 }
 
-/// The tags EC2 itself puts on what a template launched.
+/// The tags that EC2 itself adds to instances launched from a template.
 pub(crate) fn template_tags(id: &str, number: u64) -> Tags {
     [
         ("aws:ec2launchtemplate:id".to_owned(), id.to_owned()),
@@ -119,7 +119,7 @@ pub(crate) fn template_tags(id: &str, number: u64) -> Tags {
     .into()
 }
 
-/// `own` over `template`; of both, the tag specifications add up, the request's winning key by key.
+/// `template`, overridden by `own`; the tag specifications of both are merged, the request's keys taking precedence.
 pub(crate) fn merged(template: &Data, own: &Data) -> Data {
     let mut all = template.over(own);
     let inherited = template.0.iter().filter_map(|(name, value)| {
@@ -146,10 +146,10 @@ fn tags_for(params: &Params, kind: &str) -> Result<Tags, ApiError> {
     Ok(all)
 }
 
-/// Launches `count` instances as `data` says and marks them with `marks`; their ids.
+/// Launches `count` instances from `data` and tags them with `marks`; returns their ids.
 ///
 /// # Errors
-/// What EC2 says; nothing is launched then.
+/// EC2's errors; nothing is launched then.
 pub(crate) fn launch(
     state: &mut State,
     now: Timestamp,
@@ -193,7 +193,7 @@ pub(crate) fn launch(
     let mut model = model(state, now, &params, &image, kind, spot)?;
     model.reservation = ids::resource("r");
     let mut made = Vec::new();
-    // All addresses first: an error must leave nothing half launched.
+    // All addresses first: an error must not leave a partial launch.
     let mut network = state.network.clone();
     let mut addresses = Vec::new();
     for _ in 0..count {
@@ -227,7 +227,7 @@ pub(crate) fn launch(
     Ok(made)
 }
 
-/// Parameters of a launch that are honoured, or refused field by field where they are read.
+/// Supported parameters of a launch; unsupported fields of them are refused where they are read.
 const HONOURED: [&str; 24] = [
     "BlockDeviceMapping",
     "ClientToken",
@@ -254,7 +254,7 @@ const HONOURED: [&str; 24] = [
     "TemplateTagSpecification",
     "UserData",
 ];
-/// Further parameters, accepted with the value that describes what every instance has anyway.
+/// Further parameters, accepted with the value that every instance has anyway.
 const USUAL: [(&str, &str); 11] = [
     ("Placement.Tenancy", "default"),
     ("EnclaveOptions.Enabled", "false"),
@@ -264,7 +264,7 @@ const USUAL: [(&str, &str); 11] = [
         "CapacityReservationSpecification.CapacityReservationPreference",
         "open",
     ),
-    // There are none to be used; Packer 1.16 asks for that.
+    // There are no reservations to use; Packer 1.16 sends this.
     (
         "CapacityReservationSpecification.CapacityReservationPreference",
         "none",
@@ -282,7 +282,7 @@ const USUAL: [(&str, &str); 11] = [
     ("Ipv6AddressCount", "0"),
 ];
 
-/// Refuses parameters that a launch would otherwise ignore.
+/// Refuses parameters that would otherwise be ignored.
 fn check_known(params: &Params) -> Result<(), ApiError> {
     for (name, value) in params.iter() {
         let field = name.split('.').next().unwrap_or_default();
@@ -302,7 +302,7 @@ fn check_known(params: &Params) -> Result<(), ApiError> {
 /// Whether a type runs an image of that architecture, ENA support and boot mode.
 ///
 /// # Errors
-/// EC2's, when it does not.
+/// EC2's errors, when it does not.
 pub(super) fn check_fit(
     kind: InstanceType,
     architecture: &str,
@@ -345,9 +345,9 @@ pub(super) fn check_fit(
     Ok(())
 }
 
-/// The image's devices with the caller's wishes laid over them, sized.
-fn devices(state: &State, image: &Image, wishes: &[Mapping]) -> Result<Vec<Mapping>, ApiError> {
-    let mut devices = Mapping::overlay(&image.mappings, wishes);
+/// The image's devices, overridden by the caller's, with their sizes.
+fn devices(state: &State, image: &Image, overrides: &[Mapping]) -> Result<Vec<Mapping>, ApiError> {
+    let mut devices = Mapping::overlay(&image.mappings, overrides);
     devices.retain(|device| device.virtual_name.is_none());
     for device in &mut devices {
         let least = match &device.snapshot {
@@ -403,7 +403,7 @@ fn volume(device: &Mapping, instance: &Instance, now: Timestamp) -> Volume {
     }
 }
 
-/// What all instances of the call have in common.
+/// A template instance with what all instances of the call have in common.
 fn model(
     state: &mut State,
     now: Timestamp,
@@ -412,7 +412,7 @@ fn model(
     kind: InstanceType,
     spot: Option<SpotRequest>,
 ) -> Result<Instance, ApiError> {
-    // A one-time Spot Instance cannot be stopped, by its own system neither.
+    // A one-time Spot Instance cannot be stopped, not even by its own system.
     let stops = if spot.is_some() {
         OnShutdown::Terminate
     } else {
@@ -468,7 +468,7 @@ fn model(
         ebs_optimized: params.boolean("EbsOptimized")?.unwrap_or(false),
         monitored: params.boolean("Monitoring.Enabled")?.unwrap_or(false),
         metadata: MetadataOptions {
-            // An image that says v2.0 makes it the default.
+            // An image with v2.0 requires tokens by default.
             tokens: if image.imds.is_some() {
                 "required"
             } else {
@@ -496,7 +496,7 @@ fn model(
 }
 
 impl MetadataOptions {
-    /// These options with what `params` says in their place.
+    /// These options, overridden by `params`.
     ///
     /// # Errors
     /// `InvalidParameterValue`.
@@ -555,7 +555,7 @@ fn groups(state: &mut State, params: &Params, interface: &Params) -> Result<Vec<
     Ok(groups)
 }
 
-/// The profile's name. Nobody looks it up: its credentials are made up, and open everything here.
+/// The profile's name. It is not checked for existence: its credentials are generated, and permit everything here.
 fn profile(params: &Params) -> Result<Option<String>, ApiError> {
     match (params.text("Name"), params.text("Arn")) {
         (Some(_), Some(_)) => Err(ApiError::new(
@@ -575,7 +575,7 @@ fn profile(params: &Params) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// User data as it was given, once it is known to be base64 of a size that EC2 takes.
+/// Checks that user data is base64 of at most EC2's size, and returns it without white space.
 ///
 /// # Errors
 /// `InvalidParameterValue`.

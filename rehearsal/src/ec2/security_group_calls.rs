@@ -24,7 +24,7 @@ impl State {
         self.groups.get(id).ok_or_else(|| not_found(&[id]))
     }
 
-    /// The VPC's default group, made when first asked for.
+    /// The VPC's default group, created on first use.
     pub(crate) fn default_group(&mut self) -> String {
         if let Some(group) = self.groups.values().find(|group| group.name == "default") {
             return group.id.clone();
@@ -86,7 +86,7 @@ pub(super) const TAKES: CallSpec = CallSpec {
     ..CallSpec::USUAL
 };
 
-/// What a group's rules have for a filter `ip-permission.…` or `egress.ip-permission.…`.
+/// The values of a group's rules for a filter `ip-permission.…` or `egress.ip-permission.…`.
 fn rule_field(state: &State, group: &SecurityGroup, name: &str) -> Option<Vec<String>> {
     let (rules, name) = match name.strip_prefix("egress.") {
         Some(name) => (&group.egress, name),
@@ -296,7 +296,7 @@ pub(crate) fn revoke(state: &mut State, params: &Params, way: Direction) -> Resu
     Ok(tags::done())
 }
 
-/// The same permission, whatever people call it.
+/// Whether two rules are equal apart from their descriptions.
 fn same(one: &Rule, other: &Rule) -> bool {
     (&one.protocol, one.from, one.to, &one.peer)
         == (&other.protocol, other.from, other.to, &other.peer)
@@ -386,7 +386,7 @@ fn cidr(text: &str) -> Result<String, ApiError> {
 }
 
 fn write_rules(xml: &mut Xml, name: &str, rules: &BTreeSet<Rule>) {
-    // One item per protocol and ports, its peers inside.
+    // One item per protocol and ports, with all its peers.
     let kinds: BTreeSet<_> = rules
         .iter()
         .map(|rule| (&rule.protocol, rule.from, rule.to))

@@ -1,4 +1,4 @@
-//! Security groups: kept and described faithfully, enforced by nobody (loopback has no firewall).
+//! Security groups: kept and described exactly, but not enforced (loopback has no firewall).
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,11 @@ pub(crate) struct SecurityGroup {
     pub(crate) id: String,
     /// Unique in the VPC.
     pub(crate) name: String,
-    /// For people.
+    /// Free text.
     pub(crate) description: String,
-    /// What may come in.
+    /// Inbound rules.
     pub(crate) ingress: BTreeSet<Rule>,
-    /// What may go out.
+    /// Outbound rules.
     pub(crate) egress: BTreeSet<Rule>,
 }
 
@@ -28,9 +28,9 @@ pub(crate) struct Rule {
     pub(crate) from: Option<i64>,
     /// Last port.
     pub(crate) to: Option<i64>,
-    /// Whom it concerns.
+    /// The other side.
     pub(crate) peer: Peer,
-    /// For people.
+    /// Free text.
     pub(crate) description: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! How every Describe call chooses: by filters with globs, and page by page.
+//! Selection in Describe calls: filters with wildcards, and pages.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,28 +7,28 @@ use super::tags::Tags;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml};
 
-/// What a Describe call accepts: its ids, its page sizes and its filters.
+/// The specification of a Describe call: its ids, page sizes and filters.
 ///
-/// Rule: a filter is looked up among those that AWS documents for the call before anything is chosen, so that an unknown
-/// one is refused whether or not there is anything to filter.
+/// Rule: filters are checked against those that AWS documents for the call before resources are selected, so that an
+/// unknown filter is refused even when there is nothing to filter.
 #[derive(Debug)]
 pub(crate) struct CallSpec {
-    /// The parameter that names resources, such as `InstanceId`; empty where none does.
+    /// The parameter with resource ids, such as `InstanceId`; empty where there is none.
     pub(crate) ids: &'static str,
     /// EC2's name for it where it cannot be used with `MaxResults`, such as `instancesSet`.
     pub(crate) ids_alone: Option<&'static str>,
     /// Bounds of `MaxResults`.
     pub(crate) page: (i64, i64),
-    /// Filters that resources here have values for.
+    /// Filters for which resources here have values.
     pub(crate) filters: &'static [&'static str],
-    /// Documented filters of what nothing here has: they are accepted, and nothing passes them.
+    /// Documented filters for which no resource here has values: accepted, and nothing passes them.
     pub(crate) absent: &'static [&'static str],
-    /// Whether `tag:<key>`, `tag-key` and `tag-value` filter.
+    /// Whether `tag:<key>`, `tag-key` and `tag-value` are accepted.
     pub(crate) tags: bool,
 }
 
 impl CallSpec {
-    /// A call with nothing but pages of the usual size.
+    /// A call with pages of the usual size and no filters.
     pub(crate) const USUAL: Self = Self {
         ids: "",
         ids_alone: None,
@@ -44,7 +44,7 @@ impl CallSpec {
     }
 }
 
-/// `Filter.N` of a request: a resource passes when it passes each.
+/// `Filter.N` of a request: a resource must pass all of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Filters {
     all: Vec<Filter>,
@@ -87,8 +87,8 @@ impl Filters {
         Ok(Self { all: filters, spec })
     }
 
-    /// Whether a resource with these tags passes. `field` gives the values the resource has for a
-    /// filter's name (any one matching suffices).
+    /// Whether a resource with these tags passes. `field` returns the resource's values for a filter (one match
+    /// suffices).
     ///
     /// # Errors
     /// `InternalError` when `field` has no value for a filter that the call accepts.
@@ -128,7 +128,7 @@ impl Filters {
     }
 }
 
-/// EC2's wildcards: `*` any run, `?` one character, a backslash takes the next one as it is.
+/// EC2's wildcards: `*` matches any text, `?` one character, and a backslash makes the next character literal.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     #[derive(Clone, Copy)]
     enum Piece {
@@ -148,7 +148,7 @@ pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     }
     let text: Vec<char> = text.chars().collect();
     let (mut at, mut here) = (0, 0);
-    // Where the last `*` was, and how much it has swallowed: on a mismatch it swallows one more.
+    // The position of the last `*`, and how much it matches: one more after each mismatch.
     let mut star: Option<(usize, usize)> = None;
     while here < text.len() {
         match pieces.get(at) {
@@ -192,10 +192,10 @@ pub(crate) struct Paged<T> {
 }
 
 impl Page {
-    /// Reads the page a request asks for.
+    /// Reads the requested page.
     ///
     /// # Errors
-    /// When the token is none of ours, or the size is out of range.
+    /// When the token is not valid, or the size is out of range.
     pub(crate) fn read(params: &Params, spec: &CallSpec) -> Result<Self, ApiError> {
         let (least, most) = spec.page;
         let beyond = |limit: i64, side: &str, bound: i64| {
@@ -236,7 +236,7 @@ impl Page {
         Ok(Self { limit, after })
     }
 
-    /// Cuts the page out of `items`, which come in the order of their keys.
+    /// Selects the page from `items`, which are ordered by key.
     pub(crate) fn cut<T>(&self, items: impl IntoIterator<Item = (String, T)>) -> Paged<T> {
         let mut rest = items
             .into_iter()
@@ -260,13 +260,13 @@ impl Page {
     }
 }
 
-/// A whole Describe call over resources kept by id: ids asked for, filters, page, and the answer's list.
+/// A Describe call over resources by id: requested ids, filters, page, and the list in the answer.
 pub(crate) struct Describe<'a> {
     /// The request.
     pub(crate) params: &'a Params,
     /// All tags by resource id.
     pub(crate) tags: &'a Table<String, Tags>,
-    /// `ImageId` and the like: the ids wanted, none for all.
+    /// The requested ids (`ImageId` and the like); empty for all.
     pub(crate) wanted: Vec<&'a str>,
     spec: &'static CallSpec,
 }
@@ -286,10 +286,10 @@ impl<'a> Describe<'a> {
         }
     }
 
-    /// The resources on the page asked for.
+    /// The resources on the requested page.
     ///
     /// # Errors
-    /// `missing(ids)` for ids that are not there, in the order asked for; what filters and pages refuse.
+    /// `missing(ids)` for unknown ids, in the order of the request; the errors of filters and pages.
     pub(crate) fn choose<T: Clone>(
         &self,
         all: &'a Table<String, T>,
@@ -299,10 +299,10 @@ impl<'a> Describe<'a> {
         self.choose_where(all, |_| true, missing, field)
     }
 
-    /// [`Describe::choose`] among those that are `shown` at all.
+    /// [`Describe::choose`] among the resources that are `shown`.
     ///
     /// # Errors
-    /// As [`Describe::choose`]; an unshown resource is not missing.
+    /// As [`Describe::choose`]; a resource that is not shown is not missing.
     pub(crate) fn choose_where<T: Clone>(
         &self,
         all: &'a Table<String, T>,
@@ -318,7 +318,7 @@ impl<'a> Describe<'a> {
             return Err(missing(&unknown));
         }
         let mut chosen = Vec::new();
-        // Who names resources does not pay for the others.
+        // A request with ids must not visit all resources.
         let mut wanted = self.wanted.clone();
         wanted.sort_unstable();
         wanted.dedup();
@@ -341,7 +341,7 @@ impl<T> Paged<T> {
     }
 }
 
-/// EC2's message for resources that are not there: one, or several together.
+/// EC2's message for unknown resources: one, or several together.
 pub(crate) fn absent(one: &str, several: &str, ids: &[&str]) -> String {
     match ids {
         [id] => format!("The {one} '{id}' does not exist"),
@@ -465,7 +465,7 @@ mod tests {
         let exact = read("MaxResults=4").unwrap().cut(items());
         assert_eq!(exact.next, None);
         assert!(read("NextToken=%25%25").is_err());
-        for (form, said) in [
+        for (form, message) in [
             (
                 "MaxResults=2",
                 "Value ( 2 ) for parameter maxResults is invalid. Expecting a value greater than 3.",
@@ -479,7 +479,7 @@ mod tests {
                 "The parameter idSet cannot be used with the parameter maxResults",
             ),
         ] {
-            assert_eq!(read(form).unwrap_err().message, said);
+            assert_eq!(read(form).unwrap_err().message, message);
         }
     }
 }

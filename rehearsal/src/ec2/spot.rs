@@ -1,28 +1,28 @@
-//! Spot: how an instance is bought, and the requests that launches made for it.
+//! Spot requests: how a launch asks for one.
 //!
-//! Rule: what `InstanceMarketOptions` asks for is done or refused by name, in a request, a template and a group alike: all
-//! come through [`SpotRequest::read`]. One-time requests that end with their instance are done; there are no prices and no
-//! capacity, so every request is fulfilled at once, and the dial `spot-reclaim` interrupts.
+//! Rule: what `InstanceMarketOptions` requests is supported or refused by name, in a request, a template and a group
+//! alike: all use [`SpotRequest::read`]. One-time requests that end with their instance are supported; there are no
+//! prices and no capacity limits, so every request is fulfilled at once, and the dial `spot-reclaim` interrupts.
 //!
 //! Shapes: <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SpotMarketOptions.html>,
-//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SpotInstanceRequest.html>. Errors are EC2's where somebody
-//! published one, and `UnsupportedOperation` for what EC2 has and this cloud has not.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SpotInstanceRequest.html>. Errors are EC2's where they are
+//! published, and `UnsupportedOperation` for what this cloud does not support.
 
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{ApiError, Params, ids};
 
-/// The kind of resource that a request is, as tags name it.
+/// The resource type of a request, for tags.
 pub(super) const KIND: &str = "spot-instances-request";
 /// EC2 refuses a maximum price below this, USD an hour.
 const LEAST_PRICE: f64 = 0.001;
 
-/// The one-time request by which an instance was launched.
+/// The one-time request that launched an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SpotRequest {
     /// `sir-…`
     pub(crate) id: String,
-    /// The most to pay, USD an hour, as it was given.
+    /// The maximum price, USD an hour, as it was given.
     pub(super) max_price: Option<String>,
     /// Whether CancelSpotInstanceRequests named it.
     pub(super) cancelled: bool,
@@ -32,8 +32,8 @@ impl SpotRequest {
     /// Reads a launch's `InstanceMarketOptions`; `None` for an instance on demand.
     ///
     /// # Errors
-    /// `MissingParameter`, `InvalidParameterValue` and `InvalidParameterCombination` as EC2 gives them;
-    /// `UnsupportedOperation` for what EC2 has and this cloud has not.
+    /// `MissingParameter`, `InvalidParameterValue` and `InvalidParameterCombination` as of EC2; `UnsupportedOperation`
+    /// for what this cloud does not support.
     pub(super) fn read(params: &Params) -> Result<Option<Self>, ApiError> {
         let market = params.structure("InstanceMarketOptions");
         if market.is_empty() {
@@ -140,7 +140,7 @@ impl SpotRequest {
         })
     }
 
-    /// The same for one instance of the launch.
+    /// A copy with a new id, for one instance of the launch.
     #[must_use]
     pub(super) fn numbered(&self) -> Self {
         Self {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn market_options_are_done_or_refused_by_name() {
+    fn market_options_are_supported_or_refused_by_name() {
         const MARKET: &str = "InstanceMarketOptions.MarketType=spot";
         const OPTION: &str = "&InstanceMarketOptions.SpotOptions.";
         for (options, expected) in [

@@ -10,11 +10,11 @@ use super::tags;
 use crate::table::Table;
 use crate::wire::{ApiError, Params, Xml, iso};
 
-/// What a request is for.
+/// The product of all requests.
 const PRODUCT: &str = "Linux/UNIX";
 
 impl Instance {
-    /// The request by which it was launched, of a Spot Instance.
+    /// The request that launched it, if it is a Spot Instance.
     pub(crate) fn spot(&self) -> Option<&SpotRequest> {
         self.spot.as_ref()
     }
@@ -39,7 +39,7 @@ impl Instance {
     }
 }
 
-/// A request as it is now: its state, and its status as code and message
+/// A request's current state, and its status as code and message
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-request-status.html>).
 fn status(instance: &Instance, request: &SpotRequest) -> [&'static str; 3] {
     if !matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated) {
@@ -126,7 +126,7 @@ pub(super) const REQUESTS: CallSpec = CallSpec {
     ..CallSpec::USUAL
 };
 
-/// Every request there is, by its id, with its instance.
+/// All requests by id, with their instances.
 fn all(state: &State) -> Table<String, (&Instance, &SpotRequest)> {
     let of_spot = |instance| {
         let request = Instance::spot(instance)?;
@@ -167,7 +167,7 @@ impl State {
     }
 }
 
-/// DescribeSpotInstanceRequests: those of instances that are still shown.
+/// DescribeSpotInstanceRequests: the requests of instances that are still shown.
 pub(crate) fn describe(state: &State, params: &Params) -> Result<Xml, ApiError> {
     check_ids(params)?;
     let all = all(state);
@@ -275,7 +275,7 @@ fn write(x: &mut Xml, state: &State, instance: &Instance, request: &SpotRequest)
     tags::write_all(x, state.tags.get(&request.id));
 }
 
-/// CancelSpotInstanceRequests: their instances go on.
+/// CancelSpotInstanceRequests: their instances keep running.
 pub(crate) fn cancel(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     check_ids(params)?;
     let wanted = params.strings("SpotInstanceRequestId");
@@ -303,7 +303,7 @@ pub(crate) fn cancel(state: &mut State, params: &Params) -> Result<Xml, ApiError
         };
         let ended = matches!(instance.phase, Phase::ShuttingDown | Phase::Terminated);
         if let Some(request) = instance.spot.as_mut() {
-            // One that is closed stays so.
+            // A closed request stays closed.
             request.cancelled |= !ended;
             let request = request.clone();
             let [current, ..] = status(instance, &request);

@@ -1,4 +1,4 @@
-//! Everything EC2 remembers, and how it is written and read back.
+//! The state of EC2, and how it is written and read back.
 
 use super::disks::{Snapshot, Volumes};
 use super::images::Image;
@@ -12,7 +12,7 @@ use super::templates::Template;
 use super::tokens::UsedToken;
 use crate::table::{Changes, Table, read};
 
-/// Everything EC2 remembers.
+/// The state of EC2.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Images by id.
@@ -21,7 +21,7 @@ pub(crate) struct State {
     pub(crate) snapshots: Table<String, Snapshot>,
     /// Volumes by id.
     pub(crate) volumes: Volumes,
-    /// Instances by id, the terminated ones for an hour more.
+    /// Instances by id, terminated ones for one more hour.
     pub(crate) instances: Table<String, Instance>,
     /// Launch templates by id.
     pub(crate) templates: Table<String, Template>,
@@ -35,9 +35,9 @@ pub(crate) struct State {
     pub(crate) network: Network,
     /// Tags by resource id.
     pub(crate) tags: Table<String, Tags>,
-    /// Ids of volumes, snapshots and instances that are gone and whose files are still to go.
+    /// Ids of removed volumes, snapshots and instances whose files are still to be removed.
     pub(crate) discarded: Table<String, ()>,
-    /// RunInstances by ClientToken: what was asked, and the reservation it made.
+    /// Requests by ClientToken: their parameters and results.
     pub(crate) tokens: Table<String, UsedToken>,
 }
 
@@ -58,10 +58,10 @@ impl State {
         changes.single("ec2.network", &before.network, &self.network);
     }
 
-    /// CallSpec a row back in; whether it is one of EC2's.
+    /// Reads a row back; returns whether it is one of EC2's.
     ///
     /// # Errors
-    /// When it is of another release.
+    /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         let key = key.to_owned();
         match table {

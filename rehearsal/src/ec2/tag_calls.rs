@@ -32,7 +32,7 @@ pub(crate) fn create(state: &mut State, params: &Params) -> Result<Xml, ApiError
     Ok(done())
 }
 
-/// DeleteTags: with a value only when it is that value, without any tags all of them.
+/// DeleteTags: a tag with a value only if the value matches; without any tags, all of them.
 pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let ids = resources(state, params)?;
     let which = params.structs("Tag");

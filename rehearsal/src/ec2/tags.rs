@@ -1,4 +1,4 @@
-//! Tags on every EC2 resource, kept in one map by resource id.
+//! Tags of EC2 resources, stored by resource id.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ const KINDS: [(&str, &str); 14] = [
     ("r-", "reservation"),
 ];
 
-/// The kind of resource an id names.
+/// The type of resource of an id.
 pub(crate) fn kind(id: &str) -> Option<&'static str> {
     KINDS
         .iter()
@@ -55,10 +55,10 @@ pub(crate) fn check_kinds(params: &Params, kinds: &[&str]) -> Result<(), ApiErro
     Ok(())
 }
 
-/// Tags a request wants on resources of `kind` that it creates (`TagSpecification.N`).
+/// The tags in a request for resources of `kind` that it creates (`TagSpecification.N`).
 ///
 /// # Errors
-/// When a tag is none that may be set.
+/// When a tag is not valid or reserved.
 pub(crate) fn specified(params: &Params, kind: &str) -> Result<Tags, ApiError> {
     let mut tags = Tags::new();
     for specification in params.structs("TagSpecification") {
@@ -72,7 +72,7 @@ pub(crate) fn specified(params: &Params, kind: &str) -> Result<Tags, ApiError> {
 /// Reads `Tag.N.Key` and `Tag.N.Value`.
 ///
 /// # Errors
-/// When a tag is none that may be set.
+/// When a tag is not valid or reserved.
 pub(crate) fn read(params: &Params) -> Result<Tags, ApiError> {
     let mut tags = Tags::new();
     for tag in params.structs("Tag") {
@@ -114,7 +114,7 @@ pub(crate) fn write_all(xml: &mut Xml, tags: Option<&Tags>) {
     );
 }
 
-/// `<return>true</return>`, EC2's way to say that it is done.
+/// `<return>true</return>`, EC2's answer to calls without a result.
 pub(crate) fn done() -> Xml {
     let mut xml = Xml::new();
     xml.text("return", true);

@@ -204,7 +204,7 @@ pub(crate) fn delete(state: &mut State, params: &Params) -> Result<Xml, ApiError
     Ok(xml)
 }
 
-/// DeleteLaunchTemplateVersions: says of each version how it went.
+/// DeleteLaunchTemplateVersions: reports the result for each version.
 pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml, ApiError> {
     let template = state.template_named(params)?;
     let (id, name, default) = (template.id.clone(), template.name.clone(), template.default);
@@ -219,7 +219,7 @@ pub(crate) fn delete_versions(state: &mut State, params: &Params) -> Result<Xml,
             Ok((number, _)) if number == default => {
                 kept.push((
                     Some(number),
-                    // The one of AWS's codes for this answer that fits.
+                    // The code that fits best among AWS's codes for this answer.
                     "unexpectedError",
                     "You can't delete the default version of a launch template; you must first assign a different \
                      version as the default.",
@@ -293,7 +293,7 @@ pub(super) const VERSIONS: CallSpec = CallSpec {
     ..CallSpec::USUAL
 };
 
-/// How EC2 describes what DescribeLaunchTemplateVersions takes, when it was given something else.
+/// EC2's message for invalid parameters of DescribeLaunchTemplateVersions.
 const VERSIONS_TAKE: &str = "To describe the launch template data for all your launch templates, for ‘--versions’ \
     specify ‘$Latest’, ‘$Default’, or both, and omit ‘--launch-template-id’, ‘--launch-template-name’, and version \
     numbers. To describe the launch template data for a specific launch template, specify ‘--launch-template-id’ or \
@@ -454,8 +454,8 @@ fn write_version(x: &mut Xml, template: &Template, number: u64, version: &Versio
         .node("launchTemplateData", |x| write_data(x, &version.data));
 }
 
-/// Writes flat request fields as the response's nested ones. The two differ by rule only: the first
-/// letter is lower, and a list is called `…Set` with `item`s.
+/// Writes flat request fields as the nested fields of the answer. The names differ by rule: the first letter is lower
+/// case, and a list is called `…Set` with `item`s.
 fn write_data(x: &mut Xml, data: &Data) {
     let mut root = Node::default();
     for (name, value) in &data.0 {
@@ -494,7 +494,7 @@ impl Node<'_> {
                 x.text(&name, value);
             } else if node.inside.keys().all(|(number, _)| *number > 0) {
                 let set = match name.as_str() {
-                    // A network interface's groups are the one exception to the rule.
+                    // A network interface's groups are the only exception to the rule.
                     "securityGroupId"
                         if !self.inside.contains_key(&order("ImageId"))
                             && self.inside.contains_key(&order("DeviceIndex")) =>
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_that_stay_are_named_with_why() {
+    fn versions_that_cannot_be_deleted_are_listed_with_reasons() {
         let mut state = State::default();
         let ctx = crate::request::RequestContext {
             now: jiff::Timestamp::UNIX_EPOCH,
@@ -587,10 +587,10 @@ mod tests {
         .unwrap();
         let asked =
             "LaunchTemplateName=shop&LaunchTemplateVersion.1=$Default&LaunchTemplateVersion.2=7";
-        let said = delete_versions(&mut state, &form(asked)).unwrap();
-        let said = said.into_string();
-        let parts: Vec<&str> = said.split("<item>").skip(1).collect();
-        assert_eq!(parts.len(), 2, "{said}");
+        let message = delete_versions(&mut state, &form(asked)).unwrap();
+        let message = message.into_string();
+        let parts: Vec<&str> = message.split("<item>").skip(1).collect();
+        assert_eq!(parts.len(), 2, "{message}");
         for (part, number, code) in [
             (parts[0], 1, "unexpectedError"),
             (parts[1], 7, "launchTemplateVersionDoesNotExist"),

@@ -1,7 +1,7 @@
 //! Launch templates and their numbered versions.
 //!
-//! A version keeps what was asked in the request's own flat form, since that is what a launch needs
-//! of it: [`Data::over`] lays a launch request over it, field by field.
+//! A version keeps its data in the request's flat form, which a launch needs: [`Data::over`] overrides it by a launch
+//! request, field by field.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ pub(crate) struct Template {
     pub(crate) id: String,
     /// Unique.
     pub(crate) name: String,
-    /// When it came.
+    /// When it was created.
     pub(crate) created: Timestamp,
-    /// Which version `$Default` is.
+    /// The version number of `$Default`.
     pub(crate) default: u64,
-    /// The highest number ever given; numbers are not used again.
+    /// The highest number ever assigned; numbers are not reused.
     pub(crate) last: u64,
     /// Versions by number.
     pub(crate) versions: BTreeMap<u64, Version>,
@@ -31,11 +31,11 @@ pub(crate) struct Template {
 /// One version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Version {
-    /// For people.
+    /// Free text.
     pub(crate) description: Option<String>,
-    /// When it came.
+    /// When it was created.
     pub(crate) created: Timestamp,
-    /// What it launches.
+    /// Its launch template data.
     pub(crate) data: Data,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Data(pub(crate) BTreeMap<String, String>);
 impl Data {
     pub(super) fn read(params: &Params) -> Result<Self, ApiError> {
         let data = params.structure("LaunchTemplateData");
-        // Said at creation, as AWS does, not only at the launch.
+        // Checked at creation, as on AWS, not only at the launch.
         for specification in data.structs("TagSpecification") {
             tags::read(&specification)?;
         }
@@ -60,8 +60,8 @@ impl Data {
         ))
     }
 
-    /// This data with every top-level field that `newer` has replaced by `newer`'s, whole: lists are
-    /// not merged item by item, as AWS does not.
+    /// This data with the top-level fields of `newer` in place of its own. As on AWS, lists are replaced as a whole and
+    /// not merged item by item.
     #[must_use]
     pub(crate) fn over(&self, newer: &Self) -> Self {
         let field = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
@@ -83,7 +83,7 @@ impl Data {
 }
 
 impl Template {
-    /// The number that `version` (a number, `$Latest`, `$Default`) stands for now.
+    /// The current number of `version` (a number, `$Latest`, `$Default`).
     ///
     /// # Errors
     /// `InvalidLaunchTemplateId.VersionNotFound`.

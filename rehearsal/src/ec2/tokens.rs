@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::wire::{ApiError, Params};
 
-/// A ClientToken that was used.
+/// A ClientToken that was used before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UsedToken {
-    /// What was asked with it.
+    /// The parameters of the request.
     asked: BTreeMap<String, String>,
-    /// The ids of what it made: instances, or an image.
+    /// The ids of what it created: instances, or an image.
     pub(crate) made: Vec<String>,
 }
 
 impl UsedToken {
-    /// A token that made `made` when it was used with `asked`.
+    /// A token of a request with the parameters `asked` that created `made`.
     pub(crate) fn new(asked: BTreeMap<String, String>, made: Vec<String>) -> Self {
         Self { asked, made }
     }
 
-    /// What a repeated request gets.
+    /// The result of a repeated request.
     ///
     /// # Errors
-    /// `IdempotentParameterMismatch` when it asks for something else.
+    /// `IdempotentParameterMismatch` when its parameters differ.
     pub(crate) fn repeat(&self, asked: &BTreeMap<String, String>) -> Result<&[String], ApiError> {
         if self.asked == *asked {
             return Ok(&self.made);
@@ -36,7 +36,7 @@ impl UsedToken {
     }
 }
 
-/// All parameters of a request, to compare it with one that repeats it.
+/// All parameters of a request, to compare it with a repeated one.
 pub(crate) fn request_parameters(params: &Params) -> BTreeMap<String, String> {
     params
         .iter()
