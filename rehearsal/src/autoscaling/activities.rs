@@ -1,34 +1,34 @@
-//! Scaling activities: the group's diary, in AWS's words.
+//! Scaling activities: a group's activity log, with AWS's texts.
 //!
 //! Owns the record and its texts. Must not decide anything.
 //!
-//! The rule: clients tell causes apart by these texts, so each is what AWS writes (`docs/fidelity.md` has them with their
-//! sources), and what failed or was cancelled has a reason: [`ActivityStatus`] cannot be made without.
+//! The rule: clients distinguish causes by these texts, so each is what AWS writes (`docs/fidelity.md` lists them with
+//! their sources), and a failed or cancelled activity has a reason: [`ActivityStatus`] cannot be constructed without.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::table::Series;
 
-/// How many activities a group remembers; AWS keeps six weeks, a rehearsal needs fewer.
+/// How many activities a group keeps; AWS keeps six weeks, a rehearsal needs fewer.
 const REMEMBERED: usize = 5000;
 
-/// How an activity stands.
+/// The status of an activity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ActivityStatus {
-    /// A launch before InService.
+    /// A launch that has not reached InService.
     PreInService,
     /// Under way.
     InProgress,
-    /// A leaving instance's targets are draining.
+    /// The targets of an instance that is being removed are draining.
     WaitingForELBConnectionDraining,
     /// A lifecycle hook is open.
     MidLifecycleAction,
     /// Done.
     Successful,
-    /// Could not be done, for this reason.
+    /// Failed, for this reason.
     Failed(String),
-    /// Given up for this reason, e.g. ABANDON.
+    /// Cancelled for this reason, e.g. ABANDON.
     Cancelled(String),
 }
 
@@ -75,22 +75,22 @@ impl ActivityStatus {
 pub(crate) struct Activity {
     /// A UUID.
     pub(crate) id: String,
-    /// What is done, e.g. `Launching a new EC2 instance: i-…`; see [`Activity::description`].
+    /// The start of its description, e.g. `Launching a new EC2 instance: i-…`; see [`Activity::description`].
     pub(crate) what: String,
-    /// Why, in AWS's words.
+    /// Its cause, in AWS's text.
     pub(crate) cause: String,
-    /// When it began.
+    /// When it started.
     pub(crate) started: Timestamp,
     /// When it ended.
     pub(crate) ended: Option<Timestamp>,
-    /// How it stands.
+    /// Its status.
     pub(crate) status: ActivityStatus,
     /// JSON with subnet and zone.
     pub(crate) details: String,
 }
 
 impl Activity {
-    /// One that begins now, and is over when it has failed already.
+    /// An activity that starts now; one that has failed also ends now.
     pub(crate) fn begin(
         id: String,
         what: String,
@@ -111,7 +111,7 @@ impl Activity {
         }
     }
 
-    /// Description: what is done, and why not or what it waits for.
+    /// Description: the activity, and the reason for its failure or what it waits for.
     pub(crate) fn description(&self) -> String {
         let what = &self.what;
         match &self.status {
@@ -126,13 +126,13 @@ impl Activity {
     }
 }
 
-/// Why a launch failed that EC2 refused for this reason.
+/// The message of a launch that EC2 refused for this reason.
 pub(crate) fn launch_refused(reason: &str) -> ActivityStatus {
     let reason = reason.trim_end().trim_end_matches('.');
     ActivityStatus::Failed(format!("{reason}. Launching EC2 instance failed."))
 }
 
-/// Why a launch is given up whose instance went down before it was in service, with EC2's message when it has one.
+/// The message of a launch whose instance went down before it was in service, with EC2's reason when it has one.
 pub(crate) fn died(reason: Option<&str>) -> String {
     let why = reason.map(|reason| format!(" Termination Reason: {reason}"));
     format!(
@@ -154,7 +154,7 @@ impl ActivityLog {
         self.0.push(activity);
     }
 
-    /// Moves an open activity on; a closed one stays as it is.
+    /// Updates an open activity; a closed one is not changed.
     pub(crate) fn update(&mut self, id: &str, status: ActivityStatus, now: Timestamp) {
         let place = self.0.last_where(|activity| activity.id == id);
         let open = place.filter(|place| !self.0[*place].status.ended());
@@ -170,13 +170,13 @@ impl ActivityLog {
         self.0.iter().rev()
     }
 
-    /// The one with this id.
+    /// The activity with this id.
     pub(crate) fn get(&self, id: &str) -> Option<&Activity> {
         self.0.iter().rev().find(|a| a.id == id)
     }
 }
 
-/// A moment as the causes spell it: whole seconds, UTC.
+/// A time in the format of AWS's causes: whole seconds, UTC.
 pub(crate) fn moment(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

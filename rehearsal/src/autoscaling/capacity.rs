@@ -1,7 +1,7 @@
 //! Keeps a group at its desired capacity and rid of unhealthy members.
 //!
-//! Owns scale-out, scale-in and health replacement. Must not replace healthy members: that is what
-//! `refresh` does, whose surplus it leaves alone.
+//! Owns scale-out, scale-in and health replacement. Must not replace healthy members: `refresh` does, and its surplus
+//! is not scaled in here.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use super::lifecycle::{self, Removal};
 use super::members::{LifecycleState, Member};
 use super::refresh::switches::Switches;
 
-/// Takes unhealthy members out, then launches or terminates until the group is as large as desired.
-/// `allowed` is how many counted members an active refresh may hold at once.
+/// Removes unhealthy members, then launches or terminates until the group has its desired size. `allowed` is how many
+/// counted members an active refresh may have at once.
 pub(crate) fn settle(
     group: &mut Group,
     environment: &mut dyn Environment,
@@ -115,8 +115,8 @@ fn shrink(group: &mut Group, environment: &mut dyn Environment, now: Timestamp, 
     }
 }
 
-/// Who would be taken first, second and so on: always from the zone that is fullest by then, and in a
-/// zone by the group's termination policy, then by age.
+/// The order in which members are removed: always from the zone with the most members left, and in a zone by the
+/// group's termination policy, then by age.
 pub(crate) fn taking_order<'a>(
     group: &Group,
     candidates: impl Iterator<Item = &'a Member>,
@@ -136,7 +136,7 @@ pub(crate) fn taking_order<'a>(
         .map_or("Default", String::as_str);
     for (_, members) in zones.values_mut() {
         members.sort_by_key(|member| rank(group, policy, member));
-        // Taken from the end.
+        // Popped from the end.
         members.reverse();
     }
     let mut order = Vec::new();
@@ -151,7 +151,7 @@ pub(crate) fn taking_order<'a>(
     order
 }
 
-/// Lower goes first: members that do not serve, then what the policy says.
+/// Sort key, lowest first: members that are not in service, then the policy's order.
 fn rank(group: &Group, policy: &str, member: &Member) -> (bool, bool, u64, i64) {
     let serves = member.state == LifecycleState::InService && member.is_healthy();
     let age = member.launched.as_millisecond();

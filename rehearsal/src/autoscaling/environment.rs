@@ -1,20 +1,19 @@
-//! What the Auto Scaling engine may ask of the rest of the cloud, and nothing more.
+//! What the Auto Scaling engine uses of the rest of the cloud, and nothing more.
 //!
-//! The engine (groups, hooks, activities, refreshes) decides; this trait is how its decisions reach
-//! instances, launch templates, target groups and alarms. The cloud implements it on its own state
-//! while that state is locked, so every call is quick and none waits for a machine. Table tests
-//! implement it in memory.
+//! The engine (groups, hooks, activities, refreshes) decides; this trait is how its decisions reach instances, launch
+//! templates, target groups and alarms. The cloud implements it on its own state while that state is locked, so every
+//! call is quick and none waits for a machine. Table tests implement it in memory.
 
 use std::collections::BTreeMap;
 
 use super::refresh::{AlarmState, TemplateRef};
 
-/// What a template version resolves to right now.
+/// What a template version resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TemplateView {
-    /// The number `$Latest` or `$Default` stands for now.
+    /// The current number of `$Latest` or `$Default`.
     pub(crate) number: u64,
-    /// The literal AMI id, or what stands in its place (`resolve:ssm:…`).
+    /// The literal AMI id, or a reference to a parameter (`resolve:ssm:…`).
     pub(crate) image_id: Option<String>,
     /// The instance type the version names.
     pub(crate) instance_type: Option<String>,
@@ -36,13 +35,13 @@ pub(crate) struct LaunchRequest {
     pub(crate) group: String,
     /// Which template version; becomes `aws:ec2launchtemplate:id` and `:version`.
     pub(crate) template: TemplateRef,
-    /// Where, as chosen for zone balance.
+    /// The place, chosen for zone balance.
     pub(crate) place: Place,
     /// Tags of the group that propagate at launch.
     pub(crate) tags: BTreeMap<String, String>,
 }
 
-/// An instance as EC2 sees it.
+/// An instance, as EC2 reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InstanceView {
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopping`, `stopped`.
@@ -53,23 +52,23 @@ pub(crate) struct InstanceView {
     pub(crate) instance_type: String,
     /// The AMI it was launched from.
     pub(crate) image_id: String,
-    /// Whether a status check of it fails, for a reason that a replacement does not share.
+    /// Whether one of its status checks fails, for a reason that would not affect a replacement.
     pub(crate) impaired: bool,
-    /// EC2's message about why it is in its state, when there is one (`Client.UserInitiatedShutdown: …`).
+    /// EC2's reason for its state, when there is one (`Client.UserInitiatedShutdown: …`).
     pub(crate) reason: Option<String>,
 }
 
-/// The cloud around the engine.
+/// The cloud, for the engine.
 pub(crate) trait Environment {
-    /// Resolves a template by id or name and version; `Err` is the message EC2 would give.
+    /// Resolves a template by id or name and version; `Err` is EC2's message.
     fn template(&self, wanted: &TemplateRef) -> Result<(TemplateRef, TemplateView), String>;
     /// Whether EC2 would launch from this template version in that place now; `Err` is its message.
     fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String>;
     /// RunInstances of one; `Err` is EC2's reason, as the failed scaling activity gives it.
     fn launch(&mut self, request: &LaunchRequest) -> Result<String, String>;
-    /// TerminateInstances of one; asking twice is fine.
+    /// TerminateInstances of one; may be repeated.
     fn terminate(&mut self, instance_id: &str);
-    /// `None` once EC2 has forgotten it.
+    /// The instance; `None` once EC2 no longer lists it.
     fn instance(&self, instance_id: &str) -> Option<InstanceView>;
     /// RegisterTargets of one instance on the target group's port.
     fn register_target(&mut self, target_group_arn: &str, instance_id: &str);
@@ -86,6 +85,6 @@ pub(crate) trait Environment {
     fn has_zone(&self, zone: &str) -> bool;
     /// The zone and id of a subnet, when it exists.
     fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
-    /// A fresh id for an activity or a refresh (a UUID).
+    /// A new id for an activity or a refresh (a UUID).
     fn fresh_uuid(&mut self) -> String;
 }

@@ -1,7 +1,6 @@
-//! What an Auto Scaling group is made of: its settings, hooks, members, diary and refreshes.
+//! The data of an Auto Scaling group: its settings, hooks, members, activity log and refreshes.
 //!
-//! Owns the types and the questions that can be answered from them alone. Must not reach the cloud
-//! and must not move anything.
+//! Owns the types and what can be derived from them alone. Must not reach the cloud and must not change state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +13,10 @@ use super::members::Member;
 use super::refresh::{Refresh, RefreshStatus, TemplateRef};
 use crate::table::Series;
 
-/// The longest a lifecycle action may stay open, however often it beats.
+/// The longest time that a lifecycle action may stay open, with any number of heartbeats, in seconds.
 const LONGEST_ACTION: i64 = 48 * 3600;
 
-/// Processes that SuspendProcesses knows.
+/// The processes of SuspendProcesses.
 pub(crate) const PROCESSES: [&str; 9] = [
     "Launch",
     "Terminate",
@@ -30,7 +29,7 @@ pub(crate) const PROCESSES: [&str; 9] = [
     "ScheduledActions",
 ];
 
-/// Which side of an instance's life a hook stands on.
+/// The transition that a hook applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Transition {
     /// `autoscaling:EC2_INSTANCE_LAUNCHING`
@@ -40,7 +39,7 @@ pub(crate) enum Transition {
 }
 
 impl Transition {
-    /// As the wire has it.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Launching => "autoscaling:EC2_INSTANCE_LAUNCHING",
@@ -49,7 +48,7 @@ impl Transition {
     }
 }
 
-/// How a lifecycle action ends.
+/// The result of a lifecycle action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HookResult {
     /// `CONTINUE`
@@ -59,7 +58,7 @@ pub(crate) enum HookResult {
 }
 
 impl HookResult {
-    /// As the wire has it.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Continue => "CONTINUE",
@@ -77,7 +76,7 @@ pub(crate) struct Hook {
     pub(crate) transition: Transition,
     /// HeartbeatTimeout in seconds.
     pub(crate) heartbeat: u32,
-    /// What silence means.
+    /// The result after a timeout.
     pub(crate) default_result: HookResult,
     /// NotificationMetadata, kept and shown.
     pub(crate) metadata: Option<String>,
@@ -99,7 +98,7 @@ impl Hook {
 pub(crate) struct GroupTag {
     /// Its value.
     pub(crate) value: String,
-    /// Whether new instances get it.
+    /// Whether it is added to new instances.
     pub(crate) propagate: bool,
 }
 
@@ -168,7 +167,7 @@ pub(crate) struct Group {
     pub(crate) hooks: BTreeMap<String, Hook>,
     /// Suspended processes.
     pub(crate) suspended: BTreeSet<String>,
-    /// Members, oldest first, including those on their way out.
+    /// Members, oldest first, including those that are being removed.
     #[serde(skip)]
     pub(crate) members: Series<Member>,
     /// Scaling activities.
@@ -177,20 +176,20 @@ pub(crate) struct Group {
     /// Instance refreshes, oldest first.
     #[serde(skip)]
     pub(crate) refreshes: Series<Refresh>,
-    /// Being force-deleted: gone when the last member is.
+    /// Whether it is being force-deleted: it is removed with the last member.
     pub(crate) deleting: bool,
     /// Why desired capacity is what it is, for the next activities' causes.
     pub(crate) capacity_cause: Option<String>,
     /// Launches that failed in a row.
     pub(crate) launch_failures: u32,
-    /// No launch before this, because launches keep failing.
+    /// The earliest time of the next launch, after failed launches.
     pub(crate) launch_not_before: Option<Timestamp>,
-    /// Unhealthy members taken out whose replacement was not launched yet.
+    /// Unhealthy members that were removed and whose replacement was not launched yet.
     pub(crate) unreplaced: u32,
 }
 
 impl Group {
-    /// The group without what it has many of.
+    /// The group without its members, activities and refreshes.
     pub(crate) fn settings(&self) -> Self {
         Self {
             members: Series::default(),
@@ -205,18 +204,18 @@ impl Group {
         self.suspended.contains(process)
     }
 
-    /// The refresh that is not over, if any.
+    /// The active refresh, if any.
     pub(crate) fn active_refresh(&self) -> Option<&Refresh> {
         self.refreshes.iter().rev().find(|r| r.status.is_active())
     }
 
-    /// The refresh that is not over, to move it on.
+    /// The active refresh, to change it.
     pub(crate) fn active_refresh_mut(&mut self) -> Option<&mut Refresh> {
         let place = self.refreshes.last_where(|r| r.status.is_active())?;
         self.refreshes.get_mut(place)
     }
 
-    /// Where it may have instances.
+    /// The places where it may have instances.
     pub(crate) fn places(&self) -> Vec<Place> {
         if self.subnets.is_empty() {
             self.zones.iter().cloned().map(Place::Zone).collect()
@@ -225,7 +224,7 @@ impl Group {
         }
     }
 
-    /// What new launches of any kind use now: an active refresh's target, else the saved template.
+    /// The template of all new launches: an active refresh's target, else the saved template.
     pub(crate) fn launch_template(&self) -> &TemplateRef {
         self.active_refresh()
             .filter(|r| r.status != RefreshStatus::Cancelling)
@@ -248,7 +247,7 @@ impl Group {
         self.members.first_where(|m| m.id == id)
     }
 
-    /// Moves the activity of the member at `position` on.
+    /// Updates the activity of the member at `position`.
     pub(crate) fn update_activity(
         &mut self,
         position: usize,

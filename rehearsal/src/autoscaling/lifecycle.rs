@@ -1,7 +1,7 @@
-//! Moves one member through its life, at most one step a tick.
+//! Moves one member through its lifecycle, at most one step per tick.
 //!
-//! Owns launch, the hooks on both sides, registration, health and departure. Must not decide how many
-//! members there should be (`capacity`) or which of them are to be replaced (`refresh`).
+//! Owns launch, the hooks on both sides, registration, health and removal. Must not decide how many members there
+//! should be (`capacity`) or which of them are to be replaced (`refresh`).
 
 use jiff::Timestamp;
 
@@ -12,27 +12,27 @@ use super::members::{Health, HookVerdict, LifecycleAction, LifecycleState, Membe
 use super::refresh::after;
 use super::refresh::switches::Switches;
 
-/// The longest pause between launches that keep failing, in seconds.
+/// The longest pause between failing launches, in seconds.
 const LONGEST_PAUSE: i64 = 300;
 
-/// Why a member leaves; becomes the activity's cause.
+/// Why a member is removed; becomes the activity's cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Removal<'a> {
-    /// Its launch did not work out; termination hooks are not asked.
+    /// Its launch failed; termination hooks are skipped.
     LaunchFailure,
     /// It is unhealthy.
     Unhealthy(Health),
-    /// The group is to be smaller; the text says why.
+    /// The group is scaled in; the text is the cause.
     ScaleIn(&'a str),
     /// An instance refresh replaces it.
     Refresh,
-    /// A user asked for it; desired capacity before and after, where that was lowered with it.
+    /// A user requested it; desired capacity before and after, where that was lowered with it.
     Request(Option<(u32, u32)>),
-    /// The group is being force-deleted; nobody is asked.
+    /// The group is being force-deleted; hooks and draining are skipped.
     ForceDelete,
 }
 
-/// Launches one member for `cause`; a failure is written down and slows the next one.
+/// Launches one member for `cause`; a failure is logged as an activity and delays the next launch.
 pub(crate) fn launch(
     group: &mut Group,
     environment: &mut dyn Environment,
@@ -112,7 +112,7 @@ pub(crate) fn may_launch(group: &Group, now: Timestamp) -> bool {
     !group.is_suspended("Launch") && group.launch_not_before.is_none_or(|t| now >= t)
 }
 
-/// Sends a member on its way out.
+/// Starts the removal of a member.
 pub(crate) fn remove(
     group: &mut Group,
     position: usize,
@@ -171,7 +171,7 @@ pub(crate) fn remove(
     let draining = !member.registered.is_empty();
     let what = format!("Terminating EC2 instance: {}", member.id);
     let details = format!("{{\"Availability Zone\":\"{}\"}}", member.zone);
-    // A launch that was under way is given up for the same reason.
+    // A launch in progress is cancelled for the same reason.
     group
         .activity_log
         .update(&previous, ActivityStatus::Cancelled(cause.clone()), now);
@@ -190,7 +190,7 @@ pub(crate) fn remove(
     activity
 }
 
-/// Moves every member on by at most one step, then forgets those that are gone.
+/// Moves every member on by at most one step, then drops the removed ones.
 pub(crate) fn advance(
     group: &mut Group,
     environment: &mut dyn Environment,
@@ -205,7 +205,7 @@ pub(crate) fn advance(
                 pending_wait(group, position, environment, now, switches)
             }
             LifecycleState::PendingProceed => enter_service(group, position, environment, now),
-            LifecycleState::InService => judge(group, position, environment, now),
+            LifecycleState::InService => check_health(group, position, environment, now),
             LifecycleState::EnteringStandby => {
                 if drained(&group.members[position], environment) {
                     let member = &mut group.members[position];
@@ -315,7 +315,7 @@ fn enter_service(
     group.update_activity(position, ActivityStatus::Successful, now);
 }
 
-fn judge(group: &mut Group, position: usize, environment: &dyn Environment, now: Timestamp) {
+fn check_health(group: &mut Group, position: usize, environment: &dyn Environment, now: Timestamp) {
     if group.is_suspended("HealthCheck") {
         return;
     }
@@ -394,11 +394,11 @@ fn terminating_wait(
     }
 }
 
-/// What a member's actions amount to now, silence included.
+/// The result of a member's actions now, timeouts included.
 fn verdict(group: &mut Group, position: usize, now: Timestamp) -> HookVerdict {
     let mut member = group.members[position].clone();
     let verdict = member.hook_verdict(now);
-    // While it waits, nothing is new.
+    // While it waits, nothing changes.
     if member != group.members[position] {
         group.members.put(position, member);
     }
@@ -454,7 +454,7 @@ fn runs(id: &str, environment: &dyn Environment) -> bool {
         .is_some_and(|view| view.state == "running")
 }
 
-/// Whether nothing keeps the member in the group any more.
+/// Whether the member can be dropped from the group.
 fn left(member: &Member, environment: &dyn Environment) -> bool {
     if member.state == LifecycleState::Detaching {
         return drained(member, environment);
@@ -479,7 +479,7 @@ fn roomiest(group: &Group, environment: &dyn Environment) -> Place {
         let counted = |member: &&Member| member.state.is_counted() && member.zone == zone;
         group.members.iter().filter(counted).count()
     });
-    // A group has zones: none is founded without.
+    // A group always has zones: none is created without.
     fewest
         .cloned()
         .unwrap_or_else(|| Place::Zone(String::new()))

@@ -1,6 +1,6 @@
-//! A member of a group: where it stands in its life, and the lifecycle actions open on it.
+//! A member of a group: its lifecycle state, and its open lifecycle actions.
 //!
-//! Owns the types and the arithmetic of heartbeats. Must not reach the cloud; `life` moves members.
+//! Owns the types and the arithmetic of heartbeats. Must not reach the cloud; `lifecycle` moves members.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,32 +11,32 @@ use super::refresh::{TemplateRef, after};
 /// LifecycleState.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LifecycleState {
-    /// Launched; EC2 says `pending`.
+    /// Launched; `pending` in EC2.
     Pending,
     /// Launch hooks are open.
     PendingWait,
-    /// Launch hooks are through; about to be registered.
+    /// Launch hooks are complete; about to be registered.
     PendingProceed,
-    /// Serving.
+    /// In service.
     InService,
-    /// On its way to standby: targets drain.
+    /// Entering standby: targets drain.
     EnteringStandby,
-    /// In the group, out of service.
+    /// In the group, not in service.
     Standby,
-    /// On its way out: targets drain.
+    /// Being terminated: targets drain.
     Terminating,
     /// Termination hooks are open.
     TerminatingWait,
-    /// EC2 was told to terminate it.
+    /// TerminateInstances was called.
     TerminatingProceed,
     /// Kept after an abandoned termination hook.
     TerminatingRetained,
-    /// On its way out of the group, but not of EC2.
+    /// Being detached from the group; the instance stays in EC2.
     Detaching,
 }
 
 impl LifecycleState {
-    /// As the wire has it.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -53,7 +53,7 @@ impl LifecycleState {
         }
     }
 
-    /// What IMDS tells the instance: where it is going, never where it is.
+    /// The target lifecycle state in IMDS: the state that it is to reach, not its current one.
     pub(crate) fn target(self) -> &'static str {
         match self {
             Self::Pending | Self::PendingWait | Self::PendingProceed | Self::InService => {
@@ -68,12 +68,12 @@ impl LifecycleState {
         }
     }
 
-    /// Counts towards desired capacity.
+    /// Whether it counts towards desired capacity.
     pub(crate) fn is_counted(self) -> bool {
         self.is_pending() || self == Self::InService
     }
 
-    /// Launched and not in service yet.
+    /// Whether it is launched and not in service yet.
     pub(crate) fn is_pending(self) -> bool {
         matches!(
             self,
@@ -81,7 +81,7 @@ impl LifecycleState {
         )
     }
 
-    /// On its way out, but not yet gone; a retained member stays until told otherwise.
+    /// Whether it is being removed; a retained member stays until an operator removes it.
     pub(crate) fn is_being_removed(self) -> bool {
         matches!(
             self,
@@ -90,23 +90,23 @@ impl LifecycleState {
     }
 }
 
-/// Why a member is unhealthy, or that it is not.
+/// The health of a member, and why it is unhealthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Health {
-    /// As far as anyone knows.
+    /// No problem is known.
     Healthy,
-    /// EC2 says it does not run.
+    /// It does not run in EC2.
     BadInstance,
-    /// A status check of EC2's fails.
+    /// An EC2 status check fails.
     BadChecks,
-    /// A target group calls it unhealthy.
+    /// It is unhealthy in a target group.
     BadTarget,
-    /// SetInstanceHealth said so.
+    /// Set by SetInstanceHealth.
     Reported,
 }
 
 impl Health {
-    /// As the wire has it.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         if self == Self::Healthy {
             "Healthy"
@@ -123,22 +123,22 @@ pub(crate) struct LifecycleAction {
     pub(crate) hook: String,
     /// LifecycleActionToken.
     pub(crate) token: String,
-    /// The timer's full length in seconds.
+    /// The heartbeat timeout in seconds.
     pub(crate) heartbeat: u32,
-    /// When silence becomes the default result.
+    /// When it times out.
     pub(crate) deadline: Timestamp,
-    /// No heartbeat extends beyond this.
+    /// The global timeout, which heartbeats do not extend.
     pub(crate) hard_end: Timestamp,
-    /// What silence means.
+    /// The result after a timeout.
     pub(crate) default_result: HookResult,
-    /// The answer, once there is one.
+    /// The result, once there is one.
     pub(crate) result: Option<HookResult>,
-    /// Whether the answer was silence.
+    /// Whether it timed out.
     pub(crate) timed_out: bool,
 }
 
 impl LifecycleAction {
-    /// Opens a hook's action now.
+    /// Opens an action of a hook now.
     pub(crate) fn open(hook: &Hook, token: String, now: Timestamp) -> Self {
         Self {
             hook: hook.name.clone(),
@@ -152,12 +152,12 @@ impl LifecycleAction {
         }
     }
 
-    /// Sets the timer back to its full length, but never beyond the hard end.
+    /// Records a heartbeat: restarts the timer, but not beyond the global timeout.
     pub(crate) fn beat(&mut self, now: Timestamp) {
         self.deadline = after(now, i64::from(self.heartbeat)).min(self.hard_end);
     }
 
-    /// Lets silence count once the deadline has passed.
+    /// Sets the default result once the deadline has passed.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         if self.result.is_none() && now >= self.deadline {
             self.result = Some(self.default_result);
@@ -166,14 +166,14 @@ impl LifecycleAction {
     }
 }
 
-/// What the open actions of a member amount to.
+/// The combined result of a member's actions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HookVerdict {
-    /// Someone has not answered.
+    /// At least one action is open.
     Waiting,
-    /// All said CONTINUE.
+    /// All ended with CONTINUE.
     Proceed,
-    /// One said ABANDON, which ends the wait for the others; the text is the activity's.
+    /// One ended with ABANDON, which ends the others as well; the text is the activity's message.
     Abandoned(String),
 }
 
@@ -188,7 +188,7 @@ pub(crate) struct Member {
     pub(crate) instance_type: String,
     /// The template it was launched from; the version is a number.
     pub(crate) template: TemplateRef,
-    /// Where it stands.
+    /// Its lifecycle state.
     pub(crate) state: LifecycleState,
     /// HealthStatus.
     pub(crate) health: Health,
@@ -198,18 +198,18 @@ pub(crate) struct Member {
     pub(crate) launched: Timestamp,
     /// When it came into service, for grace and warm-up.
     pub(crate) in_service_since: Option<Timestamp>,
-    /// Lifecycle actions of the present wait.
+    /// Lifecycle actions of its current state.
     pub(crate) actions: Vec<LifecycleAction>,
     /// Target groups it was registered with by the group.
     pub(crate) registered: Vec<String>,
-    /// The activity that is about it now.
+    /// The id of its current activity.
     pub(crate) activity: String,
-    /// Leave without asking termination hooks (failed launches, force delete).
+    /// Whether termination hooks are skipped (failed launches, force delete).
     pub(crate) skip_hooks: bool,
 }
 
 impl Member {
-    /// Whether it may count as a working instance.
+    /// Whether it is healthy.
     pub(crate) fn is_healthy(&self) -> bool {
         self.health == Health::Healthy
     }
@@ -220,12 +220,12 @@ impl Member {
             .is_some_and(|since| now >= after(since, i64::from(warmup)))
     }
 
-    /// Whether ELB findings do not count yet.
+    /// Whether the grace period lasts, in which ELB health does not count.
     pub(crate) fn in_grace(&self, grace: u32, now: Timestamp) -> bool {
         !self.is_warm(grace, now)
     }
 
-    /// What its actions amount to now, silence included.
+    /// The combined result of its actions now, timeouts included.
     pub(crate) fn hook_verdict(&mut self, now: Timestamp) -> HookVerdict {
         for action in &mut self.actions {
             action.expire(now);

@@ -1,6 +1,6 @@
-//! Whether a refresh may start, be cancelled or be rolled back, with the refusals AWS gives.
+//! Checks whether a refresh may start, be cancelled or be rolled back, with AWS's errors.
 //!
-//! Owns the checks and the defaults. Must not move anything: the next look does.
+//! Owns the checks and the defaults. Must not replace members: the next tick does.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use super::refresh::{
 use super::refresh_driver;
 use crate::wire::ApiError;
 
-/// Preferences as sent; what is not there has a default.
+/// Preferences as sent; missing ones have defaults.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StartRequest {
     /// DesiredConfiguration's launch template.
@@ -46,10 +46,10 @@ pub(crate) struct StartRequest {
     pub(crate) standby: Option<InStandby>,
 }
 
-/// Starts a refresh; the answer is its id.
+/// Starts a refresh; returns its id.
 ///
 /// # Errors
-/// What StartInstanceRefresh refuses.
+/// The errors of StartInstanceRefresh.
 pub(crate) fn start(
     group: &mut Group,
     asked: StartRequest,
@@ -131,7 +131,7 @@ pub(crate) fn start(
     Ok(id)
 }
 
-/// Cancels the active refresh or rollback; the answer is its id.
+/// Cancels the active refresh or rollback; returns its id.
 ///
 /// # Errors
 /// `ActiveInstanceRefreshNotFound`.
@@ -146,7 +146,7 @@ pub(crate) fn cancel(group: &mut Group, wait: bool) -> Result<String, ApiError> 
     Ok(refresh.id.clone())
 }
 
-/// Rolls the active refresh back on request; the answer is its id.
+/// Rolls the active refresh back on request; returns its id.
 ///
 /// # Errors
 /// `ActiveInstanceRefreshNotFound` and `IrreversibleInstanceRefresh`.
@@ -258,7 +258,7 @@ fn is_parameter(image: &str) -> bool {
     image.starts_with("resolve:ssm:")
 }
 
-/// Members left alone because they match, and members to replace.
+/// Members that are skipped because they match, and members to replace.
 fn split(
     group: &Group,
     preferences: &Preferences,

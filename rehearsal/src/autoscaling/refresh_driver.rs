@@ -1,6 +1,6 @@
-//! Looks at a group for its refresh, asks `decide`, and carries out what it says.
+//! Observes a group for its refresh, calls `decide`, and carries out its moves.
 //!
-//! Must not contain a rule of its own: what to do is decided in `decide`.
+//! Must not contain a rule of its own: `decide` decides.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ use super::refresh::{
     InStandby, Mark, Protected, Refresh, RefreshStatus, RollbackDetails, StallClock,
 };
 
-/// Moves the group's active refresh on, if there is one; says how many members the group may hold
-/// until the next look.
+/// Moves the group's active refresh on, if there is one; returns how many members the group may have until the next
+/// tick.
 pub(crate) fn step(
     group: &mut Group,
     environment: &mut dyn Environment,
@@ -61,7 +61,7 @@ pub(crate) fn step(
     })
 }
 
-/// The plain view `decide` works on.
+/// The input of `decide`.
 fn observe(
     group: &Group,
     refresh: &Refresh,
@@ -196,7 +196,7 @@ fn end(group: &mut Group, status: RefreshStatus, why: Option<String>, now: Times
         },
         now,
     );
-    // Only now does the group learn of the new configuration.
+    // The group adopts the new configuration only after success.
     if status == RefreshStatus::Successful
         && let Some(desired) = refresh.desired.clone()
     {
@@ -204,7 +204,7 @@ fn end(group: &mut Group, status: RefreshStatus, why: Option<String>, now: Times
     }
 }
 
-/// Turns the active refresh round: what it launched is to be replaced by what was saved.
+/// Starts the rollback of the active refresh: its new members are replaced by ones with the saved template.
 pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
     let alive: Vec<String> = group
         .members
@@ -235,7 +235,7 @@ pub(crate) fn roll_back(group: &mut Group, why: String, now: Timestamp) {
     refresh.stall = StallClock::default();
     refresh.mark = Mark::default();
     refresh.event("Rollback Started", now);
-    // The failures were the new configuration's; the saved one gets its first try at once.
+    // The failed launches were of the new configuration; the saved one may launch at once.
     group.launch_failures = 0;
     group.launch_not_before = None;
 }

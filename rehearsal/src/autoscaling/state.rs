@@ -1,4 +1,4 @@
-//! Everything Auto Scaling remembers, how it is written and read back, and what others ask of it.
+//! The state of Auto Scaling, how it is written and read back, and what other modules read from it.
 
 use anyhow::Context as _;
 
@@ -6,12 +6,12 @@ use super::groups::Group;
 use super::refresh::switches::{self, Switches};
 use crate::table::{Changes, Series, Table, place, read};
 
-/// Everything Auto Scaling remembers.
+/// The state of Auto Scaling.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Groups by name.
     pub(super) groups: Table<String, Group>,
-    /// How the engine behaves where AWS says nothing.
+    /// How the engine behaves where AWS is undocumented.
     pub(super) switches: Switches,
 }
 
@@ -22,7 +22,7 @@ impl State {
             if was.map(Group::settings) != now.map(Group::settings) {
                 changes.put("autoscaling.groups", name.clone(), now);
             }
-            // Copies that share everything.
+            // Cheap copies, which share the rows.
             let members = |group: Option<&Group>| {
                 group.map_or_else(Series::default, |group| group.members.clone())
             };
@@ -44,17 +44,20 @@ impl State {
         changes.single("autoscaling.switches", &before.switches, &self.switches);
     }
 
-    /// Takes a row back in; whether it is one of Auto Scaling's.
+    /// Reads a row back; returns whether it is one of Auto Scaling's.
     ///
     /// # Errors
-    /// When it is of another release.
+    /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         match table {
             "autoscaling.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
             "autoscaling.switches" => self.switches = read(value)?,
             "autoscaling.members" | "autoscaling.refreshes" | "autoscaling.history" => {
                 let (name, place) = place(key)?;
-                let group = self.groups.get_mut(name).context("a part of no group")?;
+                let group = self
+                    .groups
+                    .get_mut(name)
+                    .context("a row without its group")?;
                 match table {
                     "autoscaling.members" => group.members.put(place, read(value)?),
                     "autoscaling.refreshes" => group.refreshes.put(place, read(value)?),
@@ -73,34 +76,34 @@ impl State {
     }
 }
 
-/// What IMDS shows as `autoscaling/target-lifecycle-state`.
+/// The value of `autoscaling/target-lifecycle-state` in IMDS.
 pub(crate) fn target_lifecycle_state(state: &State, instance_id: &str) -> Option<String> {
     let member = state.group_of(instance_id)?.member(instance_id)?;
     Some(member.state.target().to_owned())
 }
 
-/// Sets a switch; `Err` says what it takes.
+/// Sets a switch; `Err` lists the valid values.
 ///
 /// # Errors
-/// When there is no such switch or it does not take this value.
+/// When there is no such switch or the value is not valid.
 pub(crate) fn set_switch(state: &mut State, name: &str, value: &str) -> Result<(), String> {
     state.switches.set(name, value)
 }
 
-/// A switch as it stands.
+/// A switch and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Switch {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What it decides.
+    /// Its description.
     pub(crate) what: &'static str,
     /// Its value.
     pub(crate) value: String,
-    /// Its value where nobody touched it.
+    /// Its default.
     pub(crate) usual: String,
 }
 
-/// All switches as they stand.
+/// All switches and their values.
 pub(crate) fn all_switches(state: &State) -> Vec<Switch> {
     let usual = Switches::default();
     switches::ALL

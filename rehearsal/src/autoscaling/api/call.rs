@@ -5,7 +5,7 @@ use super::super::groups::Group;
 use super::State;
 use crate::wire::{ApiError, Params};
 
-/// One request with all it may touch.
+/// One request, and everything it may read or change.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
     pub(super) environment: &'a mut dyn Environment,
@@ -14,7 +14,7 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// A text the call cannot do without.
+    /// A required text.
     pub(super) fn need(&self, name: &str) -> Result<String, ApiError> {
         self.params
             .string(name)
@@ -34,7 +34,7 @@ impl Call<'_> {
         find(self.state, &name)
     }
 
-    /// The group with the world, for what needs both.
+    /// The group together with the environment.
     pub(super) fn group_and_environment(
         &mut self,
     ) -> Result<(&mut Group, &mut dyn Environment), ApiError> {
@@ -43,7 +43,7 @@ impl Call<'_> {
     }
 }
 
-/// How Auto Scaling says that there is no such group.
+/// Auto Scaling's message for an unknown group.
 pub(super) const UNKNOWN: &str = "AutoScalingGroup name not found";
 
 pub(super) fn find<'a>(state: &'a mut State, name: &str) -> Result<&'a mut Group, ApiError> {
@@ -76,7 +76,7 @@ pub(super) fn flag(params: &Params, name: &str) -> Result<Option<bool>, ApiError
         .map_err(|error| ApiError::validation(error.message))
 }
 
-/// Refuses parameters that name a part of AWS left out here.
+/// Refuses parameters of features that are not supported here.
 pub(super) fn refuse_left_out(params: &Params, names: &[&str]) -> Result<(), ApiError> {
     match names.iter().find(|name| params.has(name)) {
         Some(name) => Err(ApiError::validation(format!(
@@ -86,7 +86,7 @@ pub(super) fn refuse_left_out(params: &Params, names: &[&str]) -> Result<(), Api
     }
 }
 
-/// The page of `items` that NextToken and MaxRecords ask for, with the token of the next one.
+/// The page of `items` by NextToken and MaxRecords, with the token of the next page.
 pub(super) fn page<T>(
     params: &Params,
     items: Vec<T>,

@@ -1,4 +1,4 @@
-//! Groups themselves: create, update, delete, describe, capacity, processes and target groups.
+//! The calls on groups: create, update, delete, describe, capacity, processes and target groups.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::account::{ACCOUNT, REGION};
 use crate::table::Series;
 use crate::wire::{ApiError, Params, Xml};
 
-/// Parts of AWS that groups have there and not here.
+/// Features of groups that are not supported here.
 const LEFT_OUT: [&str; 6] = [
     "LaunchConfigurationName",
     "MixedInstancesPolicy",
@@ -123,7 +123,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// Reads a LaunchTemplateSpecification; without a version it means `$Default`, and is shown without.
+/// Reads a LaunchTemplateSpecification; without a version it means `$Default`, and is shown without one.
 pub(super) fn read_template(spec: &Params) -> Result<TemplateRef, ApiError> {
     let text = |name: &str| spec.string(name).unwrap_or_default();
     let (id, name) = (text("LaunchTemplateId"), text("LaunchTemplateName"));
@@ -165,7 +165,7 @@ fn settings(
         Some("ELB" | "EC2,ELB" | "ELB,EC2") => group.health_type = HealthType::Elb,
         Some(other) => {
             return Err(ApiError::validation(format!(
-                "Invalid HealthCheckType: {other}. The rehearsal cloud knows EC2 and ELB."
+                "Invalid HealthCheckType: {other}. The rehearsal cloud supports EC2 and ELB."
             )));
         }
     }
@@ -215,7 +215,7 @@ fn settings(
     Ok(())
 }
 
-/// Reads where a group may have instances. Subnets decide; zones beside them must be theirs.
+/// Reads the places where a group may have instances. Subnets take precedence; zones given with them must match.
 fn places(
     group: &mut Group,
     params: &Params,
@@ -305,7 +305,7 @@ fn check_targets(arns: &[String], environment: &dyn Environment) -> Result<(), A
 pub(super) fn update(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let (params, now) = (call.params, call.now);
     let (group, environment) = call.group_and_environment().map_err(|error| {
-        // This call alone has other words for it.
+        // Only this call has a different message.
         let unknown = error.message.starts_with(UNKNOWN);
         if unknown {
             ApiError::validation(format!("{UNKNOWN} - null"))
@@ -473,7 +473,7 @@ fn passes(filter: &Params, group: &Group) -> bool {
     }
 }
 
-/// Suspends (or resumes) the named processes; none named means all.
+/// Suspends (or resumes) the named processes, or all when none is named.
 pub(super) fn suspend(call: &mut Call<'_>, suspend: bool) -> Result<Xml, ApiError> {
     let mut named = call.params.strings("ScalingProcesses");
     if let Some(unknown) = named

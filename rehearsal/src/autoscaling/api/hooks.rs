@@ -26,7 +26,7 @@ pub(super) fn put(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// Reads a hook; what is not sent keeps its value from `before`.
+/// Reads a hook; omitted fields keep their values from `before`.
 pub(super) fn read(params: &Params, name: &str, before: Option<&Hook>) -> Result<Hook, ApiError> {
     let transition = match params.text("LifecycleTransition") {
         Some("autoscaling:EC2_INSTANCE_LAUNCHING") => Transition::Launching,
@@ -89,7 +89,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             group.name
         )));
     }
-    // Deleting a hook answers its open actions: ABANDON for launches, CONTINUE for terminations.
+    // Deleting a hook completes its open actions: ABANDON for launches, CONTINUE for terminations.
     let open = |member: &Member| member.actions.iter().any(|a| a.hook == name);
     group.members.update_where(open, |member| {
         let answer = if member.state.is_pending() {
@@ -145,7 +145,7 @@ pub(super) fn beat(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// The open action that the hook's name and an instance id or a token point to.
+/// The open action for a hook's name and an instance id or a token.
 fn open_action<'a>(call: &'a mut Call<'_>) -> Result<&'a mut LifecycleAction, ApiError> {
     let now = call.now;
     let hook = call.need("LifecycleHookName")?;

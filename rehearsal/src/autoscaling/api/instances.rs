@@ -1,4 +1,4 @@
-//! Calls about single instances: health, protection, standby, detaching and termination.
+//! The calls on single instances: health, protection, standby, detaching and termination.
 
 use super::super::activities::{Activity, ActivityStatus, moment};
 use super::super::environment::Environment;
@@ -39,7 +39,7 @@ fn unknown(id: &str) -> ApiError {
     ))
 }
 
-/// The group that has this instance, and where.
+/// The group of an instance, and its position in it.
 fn owner<'a>(
     call: &'a mut Call<'_>,
     id: &str,
@@ -77,7 +77,7 @@ pub(super) fn set_health(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// The positions of the named instances in the group; all of them must be there.
+/// The positions of the named instances in the group, which must all be members.
 fn positions(group: &Group, ids: &[String]) -> Result<Vec<usize>, ApiError> {
     ids.iter()
         .map(|id| {
@@ -122,7 +122,7 @@ pub(super) fn set_protection(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     Ok(Xml::new())
 }
 
-/// Lowers desired capacity by what is about to leave, if asked to and allowed by MinSize.
+/// Lowers desired capacity by the number of removed instances, if requested and allowed by MinSize.
 fn decrement(group: &mut Group, by: usize) -> Result<(), ApiError> {
     let by = u32::try_from(by).unwrap_or(u32::MAX);
     let lower = group.desired.saturating_sub(by);
@@ -144,7 +144,7 @@ pub(super) fn detach(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     step_aside(call, LifecycleState::Detaching)
 }
 
-/// EnterStandby and DetachInstances: out of the targets, not out of EC2.
+/// EnterStandby and DetachInstances: deregisters targets; the instances stay in EC2.
 fn step_aside(call: &mut Call<'_>, towards: LifecycleState) -> Result<Xml, ApiError> {
     let now = call.now;
     let ids = call.params.strings("InstanceIds");
@@ -259,7 +259,7 @@ pub(super) fn terminate(call: &mut Call<'_>) -> Result<Xml, ApiError> {
         decrement(group, 1)?;
     }
     if state == LifecycleState::TerminatingRetained {
-        // Its hooks have had their say already.
+        // Its termination hooks have run already.
         group.members[position].state = LifecycleState::TerminatingProceed;
         environment.terminate(&id);
     } else {

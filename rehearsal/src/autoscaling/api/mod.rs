@@ -1,7 +1,7 @@
-//! The query protocol of Auto Scaling (2011-01-01): reads requests, checks them, writes answers.
+//! The query protocol of Auto Scaling (2011-01-01): reads and checks requests, and writes answers.
 //!
-//! Owns the wire: names, shapes, paging and the texts of refusals. Must not decide what groups do; it
-//! changes settings and lets `tick` do the rest.
+//! Owns names, formats, paging and the texts of errors. Must not decide what groups do; it changes settings, and `tick`
+//! does the rest.
 
 use super::State;
 use super::environment::Environment;
@@ -21,7 +21,7 @@ use call::Call;
 /// Answers one Auto Scaling request; see [`crate::cloud`] for the convention.
 ///
 /// # Errors
-/// What Auto Scaling itself would say.
+/// Auto Scaling's own errors.
 pub(crate) fn handle(
     state: &mut State,
     environment: &mut dyn Environment,

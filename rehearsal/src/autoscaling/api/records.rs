@@ -1,4 +1,4 @@
-//! Activities and tags.
+//! The calls on activities and tags.
 
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, PROCESSES};

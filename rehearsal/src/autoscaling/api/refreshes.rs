@@ -1,4 +1,4 @@
-//! StartInstanceRefresh and what follows it.
+//! The calls on instance refreshes.
 
 use crate::autoscaling::refresh_calls;
 use jiff::SignedDuration;

@@ -1,4 +1,4 @@
-//! How groups, members, activities and refreshes look in XML.
+//! The XML of groups, members, activities and refreshes.
 
 use super::super::activities::Activity;
 use super::super::groups::{Group, GroupTag, HealthType, Hook};

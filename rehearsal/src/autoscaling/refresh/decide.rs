@@ -1,7 +1,7 @@
-//! The refresh as a pure state machine: a plain view of the group and the clock in, moves out.
+//! The refresh as a pure state machine: from a plain view of the group and the time to moves.
 //!
-//! Owns the arithmetic and the order of things. Must not change anything and must not reach the
-//! cloud; `refresh_driver` gathers the view and carries out the moves.
+//! Owns the arithmetic and the order of replacements. Must not change anything and must not reach the cloud;
+//! `refresh_driver` gathers the view and carries out the moves.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,25 +11,25 @@ use super::{AlarmState, InStandby, Mark, Pace, Protected, Refresh, RefreshStatus
 /// The longest a refresh may be active.
 const LONGEST: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// What a member is to the refresh.
+/// The role of a member in the refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// To be replaced.
     Old,
     /// Launched by it, or while it was active.
     New,
-    /// None of its business: ignored or matching.
+    /// Not affected: ignored or matching.
     Outside,
 }
 
-/// A member that counts towards desired capacity, as the refresh sees it.
+/// A member that counts towards desired capacity, as input to the refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberView {
     /// The instance.
     pub(crate) id: String,
-    /// What it is to the refresh.
+    /// Its role in the refresh.
     pub(crate) role: Role,
-    /// InService, as against Pending.
+    /// InService, not Pending.
     pub(crate) in_service: bool,
     /// Healthy.
     pub(crate) healthy: bool,
@@ -49,18 +49,18 @@ impl MemberView {
     }
 }
 
-/// The group and what surrounds it, as the refresh sees it.
+/// The group and its alarms, as input to the refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     /// DesiredCapacity now.
     pub(crate) desired: u32,
     /// MaxSize now.
     pub(crate) max_size: u32,
-    /// Members that count, in the order in which they would be taken.
+    /// Members that count, in the order in which they would be removed.
     pub(crate) members: Vec<MemberView>,
     /// Old members in standby.
     pub(crate) standby: Vec<String>,
-    /// Whether anything is on its way out.
+    /// Whether any member is being removed.
     pub(crate) removing: bool,
     /// The alarms it watches, with their states.
     pub(crate) alarms: Vec<(String, AlarmState)>,
@@ -68,36 +68,36 @@ pub(crate) struct View {
     pub(crate) suspended: bool,
 }
 
-/// One thing to do.
+/// One step to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Move {
     /// Pending → InProgress.
     Begin,
-    /// Take an old member out.
+    /// Remove an old member.
     Terminate(String),
-    /// Launch one with the target.
+    /// Launch an instance with the target template.
     Launch,
-    /// A checkpoint is reached: say so if told to, then wait.
+    /// A checkpoint is reached: emit an event where one is due, then wait.
     Checkpoint {
-        /// The percentage to announce; none when it is 100.
+        /// The percentage of the event; none when it is 100.
         reached: Option<u32>,
-        /// The checkpoint to work towards afterwards.
+        /// The next checkpoint.
         next: usize,
-        /// When the delay is over.
+        /// When the delay ends.
         until: Timestamp,
     },
     /// InProgress → Baking.
     Bake(Timestamp),
-    /// Over.
+    /// End the refresh.
     End(RefreshStatus, Option<String>),
-    /// Turn back.
+    /// Start a rollback.
     RollBack(String),
 }
 
-/// What the state machine says.
+/// The output of the state machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// What to do, in order.
+    /// The steps, in order.
     pub(crate) moves: Vec<Move>,
     /// PercentageComplete now.
     pub(crate) percent: u32,
@@ -109,27 +109,27 @@ pub(crate) struct Decision {
     pub(crate) pace: Pace,
     /// Whether there is progress, as the switch `stall-reset` defines it.
     pub(crate) progress: bool,
-    /// How far the refresh has come.
+    /// The highest progress so far.
     pub(crate) mark: Mark,
-    /// Members seen healthy and warm for the first time.
+    /// Members that are healthy and warm for the first time.
     pub(crate) newly_ready: Vec<String>,
 }
 
-/// `ceil(desired * min / 100)`: how many must work.
-pub(crate) fn keep(desired: u32, min: u32) -> u32 {
+/// How many members must work: `ceil(desired * min / 100)`.
+pub(crate) fn min_working(desired: u32, min: u32) -> u32 {
     (desired * min).div_ceil(100)
 }
 
 /// How many may exist at once.
-pub(crate) fn cap(desired: u32, max: u32, rounding: Rounding) -> u32 {
+pub(crate) fn max_existing(desired: u32, max: u32, rounding: Rounding) -> u32 {
     match rounding {
         Rounding::Floor => desired * max / 100,
         Rounding::Ceil => (desired * max).div_ceil(100),
     }
 }
 
-/// How many members the group may hold now without the surplus being scaled in: what the refresh
-/// launched ahead of the old members that make way for it.
+/// How many members the group may have now without the surplus being scaled in: new members are launched before the old
+/// ones are removed.
 pub(crate) fn allowance(
     refresh: &Refresh,
     view: &View,
@@ -145,26 +145,26 @@ pub(crate) fn allowance(
         return view.desired;
     }
     let by_max = refresh.preferences.max.map_or(view.desired, |max| {
-        cap(view.desired, max, switches.max_rounding)
+        max_existing(view.desired, max, switches.max_rounding)
     });
     let takeable = tally(refresh, view).takeable;
-    // One above desired is always possible: with no room at all, a launch comes first.
+    // One above desired is always possible: when the bounds permit neither, a launch comes first.
     by_max
         .max(view.desired.saturating_add(1))
         .min(view.desired.saturating_add(takeable))
 }
 
-/// Everything counted once.
+/// Counts of members.
 struct Tally {
     total: u32,
     updated: u32,
     started: u32,
     working: u32,
-    /// Members this refresh answers for: desired less those outside.
+    /// Members in the scope of this refresh: desired less those outside.
     scope: u32,
-    /// Old members that may be taken now.
+    /// Old members that may be removed now.
     takeable: u32,
-    /// Old members that may not be, because they are protected.
+    /// Old members that may not be removed, because they are protected.
     blocked: u32,
 }
 
@@ -190,7 +190,7 @@ fn tally(refresh: &Refresh, view: &View) -> Tally {
     }
 }
 
-/// What to do now.
+/// Decides what to do now.
 pub(crate) fn decide(
     refresh: &Refresh,
     view: &View,
@@ -356,7 +356,7 @@ fn replace(
             decision.reason = Some("Waiting for instances to be terminated.".to_owned());
             return;
         }
-        arrive(refresh, t, now, switches, decision);
+        reach_goal(refresh, t, now, switches, decision);
         return;
     }
 
@@ -385,7 +385,7 @@ fn replace(
     wait(refresh, view, t, now, switches, decision);
 }
 
-/// Replaced instances needed for the checkpoint it works towards.
+/// Replaced instances required for the next checkpoint.
 fn goal(refresh: &Refresh, t: &Tally, switches: &Switches) -> u32 {
     let percent = checkpoints(refresh, switches)
         .get(refresh.next_checkpoint)
@@ -394,7 +394,7 @@ fn goal(refresh: &Refresh, t: &Tally, switches: &Switches) -> u32 {
     (percent * t.scope).div_ceil(100)
 }
 
-/// Checkpoints in force: none in a rollback, unless the switch says so.
+/// Checkpoints in force: none in a rollback, unless the switch `checkpoints-in-rollback` is on.
 fn checkpoints<'a>(refresh: &'a Refresh, switches: &Switches) -> &'a [u32] {
     if refresh.rollback.is_some() && !switches.checkpoints_in_rollback {
         &[]
@@ -403,7 +403,7 @@ fn checkpoints<'a>(refresh: &'a Refresh, switches: &Switches) -> &'a [u32] {
     }
 }
 
-fn arrive(
+fn reach_goal(
     refresh: &Refresh,
     t: &Tally,
     now: Timestamp,
@@ -412,7 +412,7 @@ fn arrive(
 ) {
     let points = checkpoints(refresh, switches);
     let percent = (100 * t.updated).checked_div(t.scope).unwrap_or(100);
-    // Checkpoints jumped over get no event of their own.
+    // Skipped checkpoints get no event of their own.
     let reached = points
         .iter()
         .rposition(|point| *point <= percent)
@@ -449,14 +449,14 @@ fn arrive(
 
 /// How many to terminate and how many to launch now.
 fn step(refresh: &Refresh, view: &View, t: &Tally, goal: u32, switches: &Switches) -> (u32, u32) {
-    let keep = keep(view.desired, refresh.preferences.min);
-    let room = goal.saturating_sub(t.started);
-    // Old members to be gone when the checkpoint is reached, less those gone already.
+    let keep = min_working(view.desired, refresh.preferences.min);
+    let free = goal.saturating_sub(t.started);
+    // Old members to remove until the checkpoint, less those removed already.
     let old = t.takeable + t.blocked;
     let to_retire = old
         .saturating_sub(t.scope.saturating_sub(goal))
         .min(t.takeable);
-    // Taking one that does not work costs no working capacity.
+    // Removing one that does not work costs no working capacity.
     let idle = count(
         view.members
             .iter()
@@ -468,14 +468,14 @@ fn step(refresh: &Refresh, view: &View, t: &Tally, goal: u32, switches: &Switche
     let together = refresh.preferences.max.is_none()
         && !(refresh.preferences.min == 100 && switches.no_max_order == NoMaxOrder::LaunchFirst);
     if together {
-        let n = room.min(to_retire).min(spare);
-        // The bound gives way so that small groups move at all, but never while one is missing.
+        let n = free.min(to_retire).min(spare);
+        // The bound is exceeded so that small groups make progress, but never while a member is missing.
         let n = if n == 0 && in_flight == 0 && t.total >= view.desired {
-            room.min(to_retire).min(1)
+            free.min(to_retire).min(1)
         } else {
             n
         };
-        // A surplus (desired capacity was lowered) is retired without being replaced.
+        // A surplus (desired capacity was lowered) is removed without replacement.
         let surplus = t
             .total
             .saturating_sub(view.desired)
@@ -485,21 +485,21 @@ fn step(refresh: &Refresh, view: &View, t: &Tally, goal: u32, switches: &Switche
     }
     let terminate = spare.min(to_retire);
     let max = refresh.preferences.max.unwrap_or(100);
-    let mut cap = cap(view.desired, max, switches.max_rounding);
+    let mut cap = max_existing(view.desired, max, switches.max_rounding);
     if !switches.surge_beyond_max_size {
         cap = cap.min(view.max_size);
     }
-    // A launch is of use only where an old member can make way for it, or one is missing.
+    // A launch is useful only where an old member can be removed for it, or a member is missing.
     let useful = (t.takeable + view.desired).saturating_sub(t.total);
-    let room = room.min(useful);
-    let launch = cap.saturating_sub(t.total - terminate).min(room);
-    if terminate == 0 && launch == 0 && in_flight == 0 && room > 0 {
+    let free = free.min(useful);
+    let launch = cap.saturating_sub(t.total - terminate).min(free);
+    if terminate == 0 && launch == 0 && in_flight == 0 && free > 0 {
         return (0, 1);
     }
     (terminate, launch)
 }
 
-/// Says what it waits for, and fails it when it has waited for too long.
+/// Sets the reason for waiting, and fails the refresh when it has waited too long.
 fn wait(
     refresh: &Refresh,
     view: &View,

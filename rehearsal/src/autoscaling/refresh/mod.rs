@@ -1,8 +1,8 @@
 //! Instance refreshes as data, and the rules of Auto Scaling for them.
 //!
 //! Takes nothing from the rest of the crate and does no I/O: `decide` is the pure state machine, `switches` names what
-//! AWS leaves open. Outside of this module, `refresh_calls` checks whether a refresh may start, be cancelled or be rolled
-//! back, and `refresh_driver` gathers the view, calls `decide` and carries out its moves.
+//! AWS leaves open. Outside of this module, `refresh_calls` checks whether a refresh may start, be cancelled or be
+//! rolled back, and `refresh_driver` gathers the view, calls `decide` and carries out its moves.
 //!
 //! ```text
 //!        refresh_calls::start
@@ -40,7 +40,7 @@ pub(crate) struct TemplateRef {
     pub(crate) id: String,
     /// The template's name; always filled once resolved.
     pub(crate) name: String,
-    /// As saved: a number, `$Latest` or `$Default`, or nothing, which means `$Default`.
+    /// As saved: a number, `$Latest` or `$Default`; empty means `$Default`.
     pub(crate) version: String,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum AlarmState {
     Ok,
     /// `ALARM`
     Alarm,
-    /// `INSUFFICIENT_DATA`, and what an unknown alarm counts as.
+    /// `INSUFFICIENT_DATA`, also the state of an unknown alarm.
     InsufficientData,
 }
 
@@ -65,30 +65,30 @@ pub(crate) fn after(now: Timestamp, seconds: i64) -> Timestamp {
 /// Status of a refresh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RefreshStatus {
-    /// Accepted, not looked at yet.
+    /// Accepted, not started yet.
     Pending,
-    /// Replacing.
+    /// Replacing members.
     InProgress,
     /// All replaced; the bake time runs.
     Baking,
-    /// Done.
+    /// Completed.
     Successful,
-    /// Gave up; what was replaced stays.
+    /// Failed; replaced members stay.
     Failed,
-    /// Finishing what is under way.
+    /// Waiting for replacements in progress.
     Cancelling,
     /// Stopped on request.
     Cancelled,
-    /// Replacing what it launched by the saved configuration.
+    /// Replacing the new members by ones with the saved configuration.
     RollbackInProgress,
-    /// The rollback gave up.
+    /// The rollback failed.
     RollbackFailed,
-    /// Everything is as it was.
+    /// The rollback completed.
     RollbackSuccessful,
 }
 
 impl RefreshStatus {
-    /// As the wire has it.
+    /// Its name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -104,7 +104,7 @@ impl RefreshStatus {
         }
     }
 
-    /// Not over.
+    /// Whether the refresh is not over.
     pub(crate) fn is_active(self) -> bool {
         matches!(
             self,
@@ -122,9 +122,9 @@ impl RefreshStatus {
 pub(crate) enum Protected {
     /// Replace them like the others.
     Refresh,
-    /// Leave them as they are.
+    /// Skip them.
     Ignore,
-    /// Wait until someone lifts the protection.
+    /// Wait until the protection is removed.
     Wait,
 }
 
@@ -133,9 +133,9 @@ pub(crate) enum Protected {
 pub(crate) enum InStandby {
     /// Terminate them.
     Terminate,
-    /// Leave them as they are.
+    /// Skip them.
     Ignore,
-    /// Wait until someone takes them out of standby.
+    /// Wait until they leave standby.
     Wait,
 }
 
@@ -195,7 +195,7 @@ pub(crate) struct RollbackDetails {
     pub(crate) percent: u32,
     /// InstancesToUpdateOnRollback.
     pub(crate) to_update: u32,
-    /// How many instances the rollback set out to replace.
+    /// How many instances the rollback replaces.
     pub(crate) to_undo: u32,
 }
 
@@ -208,10 +208,10 @@ pub(crate) struct RefreshEvent {
     pub(crate) what: String,
 }
 
-/// How long nothing has moved, without writing anything down while nothing changes.
+/// Measures the time without progress; its state does not change while nothing else does.
 ///
-/// The rule: time passes for as long as no further instance counts as updated, also while an instance warms up, since
-/// instances of a sick image can come into service, die and be replaced for ever. The first warm-up time after each
+/// The rule: the clock runs while no further instance counts as updated, also while an instance warms up, because
+/// instances of a broken image can come into service, die and be replaced endlessly. The first warm-up time after each
 /// progress is free: a replacement cannot be ready earlier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StallClock {
@@ -221,26 +221,26 @@ pub(crate) struct StallClock {
     warming: Stopwatch,
 }
 
-/// What a refresh without progress does.
+/// How the stall clock of a refresh without progress runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// It is paused, or has just taken an old member out: no time passes.
+    /// It stands: the refresh is paused, or has just removed an old member.
     #[default]
     Paused,
-    /// Nothing is in service that will soon count as updated.
+    /// It runs, and no instance is warming up.
     Idle,
-    /// At least one instance warms up.
+    /// It runs, and at least one instance is warming up.
     Warming,
 }
 
 impl StallClock {
-    /// Lets the time pass that `pace` asks for.
+    /// Runs or stops the clock according to `pace`.
     pub(crate) fn run(&mut self, pace: Pace, now: Timestamp) {
         self.idle.run(pace == Pace::Idle, now);
         self.warming.run(pace == Pace::Warming, now);
     }
 
-    /// There is progress: the next warm-up is free again, and all is forgotten if `forget`.
+    /// Records progress: the next warm-up is free again, and the clock is reset if `forget`.
     pub(crate) fn progress(&mut self, warmup: u32, forget: bool, now: Timestamp) {
         let stood = self.reading(warmup, now);
         *self = Self::default();
@@ -257,12 +257,12 @@ impl StallClock {
     }
 }
 
-/// Time that passes now and then.
+/// A stopwatch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stopwatch {
     /// Running since.
     since: Option<Timestamp>,
-    /// Stood still with this much on it.
+    /// The time measured before.
     banked: SignedDuration,
 }
 
@@ -284,10 +284,10 @@ impl Stopwatch {
     }
 }
 
-/// The most instances that counted as updated at once, of so many to update.
+/// The highest number of instances that counted as updated at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
-    /// Instances to update; when it changes, the mark starts anew from what is updated then.
+    /// Instances to update; when it changes, the mark restarts from the number updated then.
     pub(crate) scope: u32,
     /// Instances updated.
     pub(crate) updated: u32,
@@ -298,7 +298,7 @@ pub(crate) struct Mark {
 pub(crate) struct Refresh {
     /// InstanceRefreshId.
     pub(crate) id: String,
-    /// Where it stands.
+    /// Its status.
     pub(crate) status: RefreshStatus,
     /// StatusReason.
     pub(crate) reason: Option<String>,
@@ -310,7 +310,7 @@ pub(crate) struct Refresh {
     pub(crate) preferences: Preferences,
     /// DesiredConfiguration, when given.
     pub(crate) desired: Option<TemplateRef>,
-    /// What new instances use while it is active.
+    /// The template of new instances while it is active.
     pub(crate) target: TemplateRef,
     /// The group's saved template when it started.
     pub(crate) previous: TemplateRef,
@@ -322,17 +322,17 @@ pub(crate) struct Refresh {
     pub(crate) matching: BTreeSet<String>,
     /// Members launched since it began (or since its rollback began).
     pub(crate) launched: BTreeSet<String>,
-    /// Of these, the ones that were seen healthy and warm.
+    /// Those of them that have been healthy and warm.
     pub(crate) seen_ready: BTreeSet<String>,
-    /// The checkpoint it works towards.
+    /// The index of the next checkpoint.
     pub(crate) next_checkpoint: usize,
-    /// A checkpoint's delay runs until then.
+    /// The end of a checkpoint's delay.
     pub(crate) hold_until: Option<Timestamp>,
-    /// The bake time runs until then.
+    /// The end of the bake time.
     pub(crate) bake_until: Option<Timestamp>,
-    /// How long it has been getting nowhere.
+    /// The time without progress.
     pub(crate) stall: StallClock,
-    /// How far it has come.
+    /// Its highest progress so far.
     pub(crate) mark: Mark,
     /// PercentageComplete.
     pub(crate) percent: u32,
@@ -340,19 +340,19 @@ pub(crate) struct Refresh {
     pub(crate) to_update: u32,
     /// RollbackDetails.
     pub(crate) rollback: Option<RollbackDetails>,
-    /// A cancel waits for instances under way.
+    /// Whether a cancellation waits for replacements in progress.
     pub(crate) cancel_waits: bool,
     /// Events so far.
     pub(crate) events: Vec<RefreshEvent>,
 }
 
 impl Refresh {
-    /// Counts a member launched now as one of its own.
+    /// Adds a member that was just launched to its own.
     pub(crate) fn adopt(&mut self, id: &str) {
         self.launched.insert(id.to_owned());
     }
 
-    /// Writes an event down.
+    /// Records an event.
     pub(crate) fn event(&mut self, what: impl Into<String>, at: Timestamp) {
         let what = what.into();
         tracing::info!(refresh = %self.id, "instance refresh {what}");

@@ -1,6 +1,6 @@
-//! Where nobody outside AWS knows how it behaves: one named switch each, with a stated default.
+//! Switches for behavior that AWS leaves open: each with a name and a stated default.
 //!
-//! Owns the names, the defaults and the parsing. Must not know the engine: the engine reads fields.
+//! Owns the names, the defaults and the parsing. Must not depend on the engine, which reads the fields.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub(crate) enum NoMaxOrder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Batches {
-    /// As soon as the bounds have room.
+    /// As soon as the bounds permit.
     Continuous,
     /// Only when everything launched so far is warm.
     Strict,
@@ -38,9 +38,9 @@ pub(crate) enum Batches {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum StallReset {
-    /// More replacements that are healthy and warm at once than ever before in this refresh.
+    /// More replacements that are healthy and warm at the same time than ever before in this refresh.
     MoreUpdated,
-    /// Any replacement that becomes healthy and warm, also when another was lost meanwhile.
+    /// Any replacement that becomes healthy and warm, also in place of one that was lost.
     NewlyReady,
     /// Nothing: the stalls of the whole refresh add up.
     Never,
@@ -72,20 +72,20 @@ pub(crate) struct Switches {
     pub(crate) no_max_order: NoMaxOrder,
     /// `batches`: `continuous` or `strict`.
     pub(crate) batches: Batches,
-    /// `alarms-while-baking`: whether an alarm during the bake time fails the refresh.
+    /// `alarms-while-baking`: on: an alarm during the bake time fails the refresh.
     pub(crate) alarms_while_baking: bool,
-    /// `rollback-while-baking`: whether RollbackInstanceRefresh is accepted during the bake time.
+    /// `rollback-while-baking`: on: RollbackInstanceRefresh is accepted during the bake time.
     pub(crate) rollback_while_baking: bool,
-    /// `checkpoints-in-rollback`: whether a rollback stops at checkpoints and bakes.
+    /// `checkpoints-in-rollback`: on: a rollback stops at checkpoints and has a bake time.
     pub(crate) checkpoints_in_rollback: bool,
-    /// `surge-beyond-max-size`: whether MaxHealthyPercentage may exceed the group's MaxSize.
+    /// `surge-beyond-max-size`: on: MaxHealthyPercentage may exceed the group's MaxSize.
     pub(crate) surge_beyond_max_size: bool,
     /// `to-update`: `not-started` or `not-updated`.
     pub(crate) to_update: ToUpdate,
-    /// `percent-counts-matching`: whether instances left alone by skip matching count as done.
+    /// `percent-counts-matching`: on: instances skipped by skip matching count as done.
     pub(crate) percent_counts_matching: bool,
-    /// `success-waits-for-removing`: whether a refresh ends only when the old instances are gone, as
-    /// against draining or at their termination hook.
+    /// `success-waits-for-leaving`: whether a refresh ends only when the old instances are terminated, and not while
+    /// they drain or wait at their termination hook.
     pub(crate) success_waits_for_leaving: bool,
 }
 
@@ -109,7 +109,7 @@ impl Default for Switches {
     }
 }
 
-/// Every switch's name, and what it decides.
+/// The name and description of each switch.
 pub(crate) const ALL: [(&str, &str); 13] = [
     (
         "stall-limit",
@@ -133,35 +133,35 @@ pub(crate) const ALL: [(&str, &str); 13] = [
     ),
     (
         "batches",
-        "next replacement when the bounds have room (continuous), or all is warm (strict)",
+        "start the next replacement when the bounds permit (continuous), or when all launched instances are warm (strict)",
     ),
     (
         "alarms-while-baking",
-        "whether an alarm during the bake time fails the refresh",
+        "on: an alarm during the bake time fails the refresh",
     ),
     (
         "rollback-while-baking",
-        "whether RollbackInstanceRefresh is accepted during the bake time",
+        "on: RollbackInstanceRefresh is accepted during the bake time",
     ),
     (
         "checkpoints-in-rollback",
-        "whether a rollback stops at checkpoints and bakes",
+        "on: a rollback stops at checkpoints and has a bake time",
     ),
     (
         "surge-beyond-max-size",
-        "whether MaxHealthyPercentage may exceed the group's MaxSize",
+        "on: MaxHealthyPercentage may exceed the group's MaxSize",
     ),
     (
         "to-update",
-        "InstancesToUpdate counts what is not-started, or not-updated",
+        "what InstancesToUpdate counts: not-started or not-updated",
     ),
     (
         "percent-counts-matching",
-        "whether instances left alone by skip matching count as done",
+        "on: instances skipped by skip matching count as done",
     ),
     (
         "success-waits-for-leaving",
-        "whether a refresh ends only when the old instances are gone",
+        "on: a refresh ends only when the old instances are terminated",
     ),
 ];
 
@@ -177,7 +177,7 @@ impl Switches {
         }
     }
 
-    /// Sets the switch called `name`; `Err` tells what it takes.
+    /// Sets the switch `name`; `Err` lists the valid values.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         match name {
             "stall-limit" => self.stall_limit = seconds(name, value)?,
@@ -239,7 +239,7 @@ impl Switches {
             _ => {
                 let names = ALL.map(|(name, _)| name);
                 return Err(format!(
-                    "no switch is called {name}\nhint: one of {}",
+                    "unknown switch {name}\nhint: use one of {}",
                     names.join(", ")
                 ));
             }
@@ -274,11 +274,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_settable_and_bad_values_say_what_fits() {
+    fn every_switch_is_settable_and_errors_list_valid_values() {
         let mut switches = Switches::default();
         for (name, _) in ALL {
-            let told = switches.set(name, "nonsense").expect_err(name);
-            assert!(told.starts_with(name), "{told}");
+            let message = switches.set(name, "nonsense").expect_err(name);
+            assert!(message.starts_with(name), "{message}");
             let value = switches.value(name);
             switches.set(name, &value).expect("its own value");
             assert_eq!(switches, Switches::default(), "{name} {value}");
@@ -291,7 +291,7 @@ mod tests {
             switches
                 .set("stal-limit", "1")
                 .expect_err("typo")
-                .contains("hint: one of")
+                .contains("hint: use one of")
         );
     }
 }

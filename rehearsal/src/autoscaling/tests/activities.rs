@@ -1,4 +1,4 @@
-//! The texts of scaling activities, as clients tell causes apart by them.
+//! The texts of scaling activities, by which clients distinguish causes.
 
 use proptest::prelude::*;
 
@@ -90,7 +90,7 @@ fn refused_launch_is_one_failed_activity_per_try() {
 
 /// R3: why an instance left can be read from the cause, whatever the reason.
 #[test]
-fn each_departure_has_a_cause_of_its_own() {
+fn each_kind_of_removal_has_its_own_cause() {
     let elb = [
         ("TargetGroupARNs.member.1", TARGETS),
         ("HealthCheckType", "ELB"),
@@ -174,12 +174,12 @@ fn each_departure_has_a_cause_of_its_own() {
         let id = bench.ids()[0].clone();
         act(&mut bench, &id);
         bench.run(1);
-        let gone = about(&mut bench, "Terminating", &id);
-        let time = super::super::activities::moment(gone.started);
+        let shown = about(&mut bench, "Terminating", &id);
+        let time = super::super::activities::moment(shown.started);
         let expected = cause.replace("ID", &id).replace("TIME", &time);
-        assert!(gone.cause.ends_with(&expected), "{}", gone.cause);
+        assert!(shown.cause.ends_with(&expected), "{}", shown.cause);
         assert_eq!(
-            (gone.status.as_str(), gone.description),
+            (shown.status.as_str(), shown.description),
             (
                 "WaitingForELBConnectionDraining",
                 format!("Terminating EC2 instance: {id} - Waiting For ELB Connection Draining.")
@@ -222,9 +222,9 @@ fn launch_that_ends_early_is_cancelled_with_the_reason() {
             (launch.status.as_str(), launch.description),
             ("Cancelled", whole)
         );
-        let gone = about(&mut bench, "Terminating", &id).cause;
+        let cause = about(&mut bench, "Terminating", &id).cause;
         let expected = "an instance was taken out of service in response to a launch failure.";
-        assert!(gone.ends_with(expected), "{gone}");
+        assert!(cause.ends_with(expected), "{cause}");
     }
 
     // Died before it was in service.
@@ -255,12 +255,12 @@ fn launch_that_ends_early_is_cancelled_with_the_reason() {
         .ask("SetDesiredCapacity", &[("DesiredCapacity", "0")])
         .expect("a group");
     bench.run(1);
-    let gone = about(&mut bench, "Terminating", &id).cause;
+    let cause = about(&mut bench, "Terminating", &id).cause;
     let part = "in response to a difference between desired and actual capacity, shrinking the capacity from 1 to 0.";
-    assert!(gone.contains(part), "{gone}");
+    assert!(cause.contains(part), "{cause}");
     let launch = about(&mut bench, "Launching", &id);
     assert_eq!(launch.status, "Cancelled");
-    assert_eq!(launch.message.as_deref(), Some(&*gone));
+    assert_eq!(launch.message.as_deref(), Some(&*cause));
     assert!(
         !launch
             .message

@@ -1,4 +1,4 @@
-//! A cloud in memory with a clock that only moves when told: what the engine's tests run on.
+//! An environment in memory with a clock that tests advance, for the engine's tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(super) const GROUP: &str = "shop";
 pub(super) const TARGETS: &str =
     "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/t/1";
 
-/// The world in memory.
+/// The environment in memory.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Instances and their states.
@@ -34,7 +34,7 @@ pub(super) struct Memory {
     pub(super) malformed: BTreeSet<u64>,
     /// Versions that cannot be launched.
     pub(super) unlaunchable: BTreeSet<u64>,
-    /// Versions whose targets are found unhealthy.
+    /// Template versions whose targets become unhealthy.
     pub(super) sick: BTreeSet<u64>,
     /// Versions whose AMI is a parameter.
     pub(super) by_parameter: BTreeSet<u64>,
@@ -44,7 +44,7 @@ pub(super) struct Memory {
     pub(super) refused: usize,
     /// Registrations so far.
     pub(super) registrations: u32,
-    /// Instances start as `pending` and stay so until told.
+    /// Instances start as `pending` and stay so until a test changes that.
     pub(super) slow_boot: bool,
     made: u32,
 }
@@ -188,11 +188,11 @@ impl Environment for Memory {
 /// What the agent on an instance of some template version answers its launch hook.
 pub(super) type Agent = fn(version: u64, id: &str) -> Option<&'static str>;
 
-/// The engine, its world and the clock.
+/// The engine, its environment and the clock.
 pub(super) struct Bench {
     /// The engine's state.
     pub(super) state: State,
-    /// The world.
+    /// The environment.
     pub(super) environment: Memory,
     /// The clock.
     pub(super) now: Timestamp,
@@ -302,7 +302,7 @@ impl Bench {
         self.ask("StartInstanceRefresh", &form)
     }
 
-    /// One look of the engine, then the agents answer.
+    /// One tick of the engine, then the agents answer.
     pub(super) fn tick(&mut self) {
         tick(&mut self.state, &mut self.environment, self.now);
         let waiting: Vec<(String, String)> = self
@@ -331,7 +331,7 @@ impl Bench {
         }
     }
 
-    /// Looks at this instant until nothing changes any more.
+    /// Ticks at this instant until nothing changes any more.
     pub(super) fn settle(&mut self) {
         for _ in 0..60 {
             let before = self.state.groups.clone();
@@ -382,7 +382,7 @@ impl Bench {
         self.of().refreshes.last().expect("a refresh")
     }
 
-    /// What the newest refresh has told so far, with minutes since the start.
+    /// The events of the newest refresh so far, with minutes since the start.
     pub(super) fn events(&self) -> Vec<String> {
         self.refresh()
             .events

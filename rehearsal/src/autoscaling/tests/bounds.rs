@@ -1,16 +1,16 @@
-//! Whatever hooks answer and whoever dies: the bounds of a refresh hold.
+//! The bounds of a refresh hold whatever hooks answer and whichever instances die.
 
 use std::collections::BTreeMap;
 
 use super::super::members::LifecycleState;
 use super::super::refresh::RefreshStatus;
-use super::super::refresh::decide::{cap, keep};
+use super::super::refresh::decide::{max_existing, min_working};
 use super::super::refresh::switches::Rounding;
 use super::super::{State, set_switch};
 use super::bench::{Bench, launch_hook};
 use crate::table::Changes;
 
-/// A small generator of numbers that look random and come out the same every time.
+/// A small deterministic generator of pseudo-random numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -33,7 +33,7 @@ fn moody(version: u64, id: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn the_refresh_itself_never_leaves_its_bounds() {
+fn the_refresh_never_violates_its_bounds() {
     for seed in 1..=60_u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let desired = u32::try_from(1 + dice.roll(12)).expect("few");
@@ -59,8 +59,8 @@ fn the_refresh_itself_never_leaves_its_bounds() {
             ])
             .expect("start");
         let (least, most) = (
-            keep(desired, min),
-            cap(desired, max, Rounding::Floor).max(desired + 1),
+            min_working(desired, min),
+            max_existing(desired, max, Rounding::Floor).max(desired + 1),
         );
         // Members that were killed do not serve through no fault of the refresh.
         let mut excused: u32 = 0;
@@ -68,14 +68,14 @@ fn the_refresh_itself_never_leaves_its_bounds() {
             bench.tick();
             let working = bench.members(|m| m.state == LifecycleState::InService && m.is_healthy());
             let existing = bench.of().counted();
-            let told = || {
+            let message = || {
                 format!(
                     "seed {seed}, second {second}: {working} serve, {existing} exist, {desired} desired, {min}/{max}\n{:#?}",
                     bench.refresh()
                 )
             };
-            assert!(working + excused >= least, "{}", told());
-            assert!(existing <= most, "{}", told());
+            assert!(working + excused >= least, "{}", message());
+            assert!(existing <= most, "{}", message());
             if working >= least {
                 excused = 0;
             }
@@ -112,7 +112,7 @@ fn the_refresh_itself_never_leaves_its_bounds() {
 }
 
 #[test]
-fn a_thousand_members_are_no_trouble() {
+fn a_refresh_of_a_thousand_members_completes() {
     let mut bench = Bench::new();
     bench.create(
         1000,
@@ -145,7 +145,7 @@ fn a_thousand_members_are_no_trouble() {
 }
 
 #[test]
-fn the_state_survives_being_written_down_at_any_moment() {
+fn the_state_can_be_saved_and_restored_at_any_time() {
     let mut bench = Bench::group(3, &launch_hook("30"));
     bench.agent = moody;
     bench

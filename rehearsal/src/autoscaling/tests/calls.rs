@@ -1,4 +1,4 @@
-//! What the calls say: shapes, paging, filters and refusals.
+//! Answers of the calls: formats, paging, filters and errors.
 
 use super::bench::{Bench, GROUP, TARGETS};
 
@@ -14,7 +14,7 @@ fn a_group_is_described_as_sdks_expect() {
         ],
     );
     let id = bench.ids()[0].clone();
-    let told = bench
+    let message = bench
         .call("DescribeAutoScalingGroups", &[])
         .expect("describe");
     for part in [
@@ -26,7 +26,7 @@ fn a_group_is_described_as_sdks_expect() {
         "<CreatedTime>2026-01-01T00:00:00.000Z</CreatedTime>".to_owned(),
         "<Key>app</Key><Value>shop</Value><PropagateAtLaunch>true</PropagateAtLaunch>".to_owned(),
     ] {
-        assert!(told.contains(&part), "{part} is not in {told}");
+        assert!(message.contains(&part), "{part} is not in {message}");
     }
     let bare = bench
         .call(
@@ -41,7 +41,7 @@ fn a_group_is_described_as_sdks_expect() {
         ("tag-key", "app", true),
         ("tag-value", "no", false),
     ] {
-        let told = bench
+        let message = bench
             .call(
                 "DescribeAutoScalingGroups",
                 &[
@@ -50,7 +50,7 @@ fn a_group_is_described_as_sdks_expect() {
                 ],
             )
             .expect("describe");
-        assert_eq!(told.contains(GROUP), found, "{filter}={value}");
+        assert_eq!(message.contains(GROUP), found, "{filter}={value}");
     }
     let none = bench
         .call(
@@ -77,14 +77,14 @@ fn long_answers_come_in_pages() {
     let mut seen = 0;
     let mut token = String::new();
     loop {
-        let told = bench
+        let message = bench
             .call(
                 "DescribeAutoScalingInstances",
                 &[("MaxRecords", "3"), ("NextToken", &token)],
             )
             .expect("a page");
-        seen += told.matches("<InstanceId>").count();
-        match told.split_once("<NextToken>") {
+        seen += message.matches("<InstanceId>").count();
+        match message.split_once("<NextToken>") {
             Some((_, rest)) => token = rest.trim_end_matches("</NextToken>").to_owned(),
             None => break,
         }
@@ -101,12 +101,12 @@ fn long_answers_come_in_pages() {
 #[test]
 fn a_refresh_is_described_with_what_is_in_force() {
     let mut bench = Bench::group(2, &[("HealthCheckGracePeriod", "33")]);
-    let told = bench
+    let message = bench
         .roll(&[("CheckpointPercentages.member.1", "50")])
         .expect("start");
-    assert!(told.starts_with("<InstanceRefreshId>"), "{told}");
+    assert!(message.starts_with("<InstanceRefreshId>"), "{message}");
     bench.tick();
-    let told = bench
+    let message = bench
         .ask("DescribeInstanceRefreshes", &[])
         .expect("describe");
     for part in [
@@ -116,19 +116,19 @@ fn a_refresh_is_described_with_what_is_in_force() {
         "<DesiredConfiguration><LaunchTemplate><LaunchTemplateId>lt-1</LaunchTemplateId>",
         "<ScaleInProtectedInstances>Wait</ScaleInProtectedInstances><StandbyInstances>Wait</StandbyInstances>",
     ] {
-        assert!(told.contains(part), "{part} is not in {told}");
+        assert!(message.contains(part), "{part} is not in {message}");
     }
     assert!(
-        !told.contains("MaxHealthyPercentage"),
-        "omitted is not 100: {told}"
+        !message.contains("MaxHealthyPercentage"),
+        "omitted is not 100: {message}"
     );
     bench.run(1);
-    let told = bench
+    let message = bench
         .ask("DescribeInstanceRefreshes", &[])
         .expect("describe");
     assert!(
-        told.contains("Waiting for instances to warm up before continuing. For example: i-"),
-        "{told}"
+        message.contains("Waiting for instances to warm up before continuing. For example: i-"),
+        "{message}"
     );
     let other = bench
         .ask(
@@ -159,7 +159,7 @@ fn the_maintenance_policy_and_warm_up_of_the_group_are_defaults() {
 }
 
 #[test]
-fn groups_that_cannot_be_are_refused() {
+fn invalid_groups_are_refused() {
     let base = [
         ("AutoScalingGroupName", "other"),
         ("MinSize", "0"),
@@ -324,10 +324,10 @@ fn tags_are_put_listed_and_deleted() {
         ("Filters.member.1.Name", "key"),
         ("Filters.member.1.Values.member.1", "release"),
     ];
-    let told = bench.call("DescribeTags", &filter).expect("list");
+    let message = bench.call("DescribeTags", &filter).expect("list");
     assert!(
-        told.contains("<ResourceId>shop</ResourceId>") && told.contains("<Value>7</Value>"),
-        "{told}"
+        message.contains("<ResourceId>shop</ResourceId>") && message.contains("<Value>7</Value>"),
+        "{message}"
     );
     bench.call("DeleteTags", &tag).expect("delete");
     assert_eq!(

@@ -5,7 +5,7 @@ use super::super::members::LifecycleState;
 use super::super::target_lifecycle_state;
 use super::bench::{Bench, TARGETS, launch_hook};
 
-/// A group with one launch hook whose agents say nothing, and one member waiting.
+/// A group with one launch hook that no agent completes, and one member waiting.
 fn silent(heartbeat: &'static str) -> (Bench, String) {
     let mut bench = Bench::new();
     bench.agent = |_, _| None;
@@ -28,7 +28,7 @@ fn complete(bench: &mut Bench, id: &str, result: &str) -> Result<String, crate::
 }
 
 #[test]
-fn continue_leads_into_service_by_way_of_the_target_groups() {
+fn continue_registers_targets_before_in_service() {
     let mut bench = Bench::new();
     bench.agent = |_, _| None;
     let mut form = launch_hook("60").to_vec();
@@ -62,7 +62,7 @@ fn continue_leads_into_service_by_way_of_the_target_groups() {
 }
 
 #[test]
-fn an_answer_counts_once_and_only_while_the_action_is_open() {
+fn an_action_can_be_completed_once_and_only_while_open() {
     let (mut bench, id) = silent("60");
     let wrong = bench
         .ask(
@@ -86,9 +86,9 @@ fn an_answer_counts_once_and_only_while_the_action_is_open() {
     assert!(bad.message.contains("CONTINUE, ABANDON"), "{}", bad.message);
 }
 
-/// The engine looks a few times a second; an answer between the deadline and its next look is late.
+/// The engine ticks a few times a second; an answer between the deadline and the next tick is late.
 #[test]
-fn an_answer_after_the_deadline_is_late_even_before_the_next_look() {
+fn completing_after_the_deadline_is_refused_before_a_tick() {
     let (mut bench, id) = silent("60");
     bench.now += jiff::SignedDuration::from_secs(60);
     complete(&mut bench, &id, "CONTINUE").expect_err("late");
@@ -97,7 +97,7 @@ fn an_answer_after_the_deadline_is_late_even_before_the_next_look() {
 }
 
 #[test]
-fn a_token_answers_as_well_as_an_instance_id() {
+fn a_token_completes_an_action_like_an_instance_id() {
     let (mut bench, _) = silent("60");
     let token = bench.of().members[0].actions[0].token.clone();
     let by_token = |token: &str| {
@@ -127,7 +127,7 @@ fn a_token_answers_as_well_as_an_instance_id() {
 }
 
 #[test]
-fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() {
+fn abandon_ends_the_instance_and_relaunch_delays_double() {
     let mut bench = Bench::new();
     bench.agent = |_, _| Some("ABANDON");
     bench.create(1, &launch_hook("60"));
@@ -142,7 +142,7 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
     }
     assert_eq!(tries, [(0, 1), (5, 2), (15, 3), (35, 4), (75, 5)]);
     assert_eq!(bench.in_service(1), 0);
-    let told: Vec<&str> = bench
+    let message: Vec<&str> = bench
         .of()
         .activity_log
         .newest_first()
@@ -150,8 +150,8 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
         .filter_map(|a| a.status.message())
         .collect();
     assert!(
-        told[0].ends_with("was abandoned: Lifecycle Action Completed with ABANDON Result"),
-        "{told:?}"
+        message[0].ends_with("was abandoned: Lifecycle Action Completed with ABANDON Result"),
+        "{message:?}"
     );
     bench.agent = |_, _| Some("CONTINUE");
     bench.run(160);
@@ -160,7 +160,7 @@ fn abandon_ends_the_instance_and_the_next_try_waits_a_little_longer_each_time() 
 }
 
 #[test]
-fn silence_is_the_hooks_default_result() {
+fn a_timeout_has_the_hooks_default_result() {
     for (default, in_service) in [("ABANDON", 0), ("CONTINUE", 1)] {
         let mut bench = Bench::new();
         bench.agent = |_, _| None;
@@ -176,19 +176,19 @@ fn silence_is_the_hooks_default_result() {
         bench.run(1);
         assert_eq!(bench.in_service(1), in_service, "{default}");
         if default == "ABANDON" {
-            let told = bench
+            let message = bench
                 .of()
                 .activity_log
                 .newest_first()
                 .find_map(|a| a.status.message().map(str::to_owned));
-            assert!(told.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")));
+            assert!(message.is_some_and(|t| t.ends_with("was abandoned: Heartbeat Timeout")));
         }
     }
 }
 
 /// 30 minutes into an hour, a heartbeat makes it end at 90 minutes.
 #[test]
-fn a_heartbeat_sets_the_timer_back_to_its_full_length() {
+fn a_heartbeat_restarts_the_timer() {
     let (mut bench, id) = silent("3600");
     let beat = [("LifecycleHookName", "gate"), ("InstanceId", id.as_str())];
     bench.run(1800);
@@ -225,7 +225,7 @@ fn no_heartbeat_extends_beyond_a_hundred_times_the_timeout() {
 }
 
 #[test]
-fn all_launch_hooks_are_asked_at_once_and_one_abandon_is_enough() {
+fn all_launch_hooks_open_at_once_and_one_abandon_suffices() {
     let mut bench = Bench::new();
     bench.agent = |_, _| None;
     let mut form = launch_hook("60").to_vec();
@@ -260,9 +260,9 @@ fn all_launch_hooks_are_asked_at_once_and_one_abandon_is_enough() {
     assert!(bench.of().member(&id).is_none());
 }
 
-/// Targets drain first, then the termination hook opens, then EC2 is told.
+/// Targets drain first, then the termination hook opens, then the instance is terminated.
 #[test]
-fn a_leaving_member_drains_then_waits_then_ends() {
+fn a_removed_member_drains_then_waits_then_terminates() {
     let mut bench = Bench::group(
         1,
         &[
@@ -384,8 +384,8 @@ fn a_hook_can_be_changed_and_deleted() {
             &[("LifecycleHookName", "gate"), ("HeartbeatTimeout", "300")],
         )
         .expect("keeps its transition");
-    let told = bench.ask("DescribeLifecycleHooks", &[]).expect("describe");
-    assert!(told.contains("<HeartbeatTimeout>300</HeartbeatTimeout><GlobalTimeout>30000</GlobalTimeout><DefaultResult>ABANDON</DefaultResult>"), "{told}");
+    let message = bench.ask("DescribeLifecycleHooks", &[]).expect("describe");
+    assert!(message.contains("<HeartbeatTimeout>300</HeartbeatTimeout><GlobalTimeout>30000</GlobalTimeout><DefaultResult>ABANDON</DefaultResult>"), "{message}");
     for (heartbeat, fits) in [("29", false), ("30", true), ("7200", true), ("7201", false)] {
         let put = bench.ask(
             "PutLifecycleHook",
@@ -405,8 +405,8 @@ fn a_hook_can_be_changed_and_deleted() {
         "its open action was not abandoned"
     );
     bench.run(6);
-    assert_eq!(bench.in_service(1), 1, "nobody to ask any more");
+    assert_eq!(bench.in_service(1), 1, "no hook is left");
     bench
         .ask("DeleteLifecycleHook", &[("LifecycleHookName", "gate")])
-        .expect_err("gone");
+        .expect_err("deleted");
 }

@@ -89,7 +89,7 @@ fn a_dead_instance_is_replaced() {
 }
 
 #[test]
-fn target_health_counts_only_for_elb_groups_after_the_grace_period() {
+fn target_health_counts_for_elb_groups_after_the_grace_period() {
     for (kind, replaced) in [("EC2", false), ("ELB", true)] {
         let mut bench = Bench::group(
             2,
@@ -112,7 +112,7 @@ fn target_health_counts_only_for_elb_groups_after_the_grace_period() {
 }
 
 #[test]
-fn set_instance_health_respects_the_grace_period_unless_told() {
+fn set_instance_health_respects_the_grace_period_by_default() {
     let mut bench = Bench::group(1, &[("HealthCheckGracePeriod", "60")]);
     let id = bench.ids()[0].clone();
     let form = [("InstanceId", id.as_str()), ("HealthStatus", "Unhealthy")];
@@ -124,7 +124,9 @@ fn set_instance_health_respects_the_grace_period_unless_told() {
     bench.call("SetInstanceHealth", &now).expect("a member");
     bench.settle();
     assert!(!bench.ids().contains(&id));
-    let unknown = bench.call("SetInstanceHealth", &form).expect_err("gone");
+    let unknown = bench
+        .call("SetInstanceHealth", &form)
+        .expect_err("terminated");
     assert_eq!(
         unknown.message,
         format!("Instance Id not found - No managed instance found for instance ID: {id}")
@@ -153,7 +155,7 @@ fn an_instance_that_dies_while_pending_is_a_failed_launch() {
 }
 
 #[test]
-fn standby_steps_aside_and_comes_back() {
+fn an_instance_enters_and_exits_standby() {
     let mut bench = Bench::group(
         2,
         &[
@@ -165,8 +167,8 @@ fn standby_steps_aside_and_comes_back() {
     let id = bench.ids()[0].clone();
     let form = [("InstanceIds.member.1", id.as_str())];
     let enter = [form[0], ("ShouldDecrementDesiredCapacity", "true")];
-    let told = bench.ask("EnterStandby", &enter).expect("in service");
-    assert!(told.contains("was moved to standby in response to a user request, shrinking the capacity from 2 to 1."), "{told}");
+    let message = bench.ask("EnterStandby", &enter).expect("in service");
+    assert!(message.contains("was moved to standby in response to a user request, shrinking the capacity from 2 to 1."), "{message}");
     bench
         .environment
         .targets
@@ -214,7 +216,7 @@ fn add_to_load_balancer_can_be_suspended() {
 }
 
 #[test]
-fn growing_in_the_middle_of_a_refresh_uses_the_target() {
+fn scaling_out_during_a_refresh_uses_the_target_template() {
     let mut bench = Bench::group(4, &[]);
     bench
         .roll(&[
@@ -248,7 +250,7 @@ fn growing_in_the_middle_of_a_refresh_uses_the_target() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_refresh_is_made_good_with_the_target() {
+fn an_instance_killed_in_a_refresh_is_replaced_by_the_target() {
     let mut bench = Bench::group(4, &launch_hook("60"));
     bench
         .roll(&[
@@ -270,7 +272,7 @@ fn a_kill_in_the_middle_of_a_refresh_is_made_good_with_the_target() {
 }
 
 #[test]
-fn skip_matching_leaves_what_is_right() {
+fn skip_matching_keeps_matching_instances() {
     let mut bench = Bench::group(4, &[]);
     bench
         .roll(&[
@@ -310,7 +312,7 @@ fn skip_matching_leaves_what_is_right() {
 }
 
 #[test]
-fn a_force_deleted_group_takes_everyone_with_it() {
+fn force_delete_terminates_all_members() {
     let mut bench = Bench::group(2, &[("TargetGroupARNs.member.1", TARGETS)]);
     let refused = bench
         .ask("DeleteAutoScalingGroup", &[])
@@ -331,7 +333,7 @@ fn a_force_deleted_group_takes_everyone_with_it() {
 }
 
 #[test]
-fn detached_instances_live_on_and_terminated_ones_are_replaced() {
+fn detached_instances_run_on_and_terminated_are_replaced() {
     let mut bench = Bench::group(2, &[]);
     let (first, second) = (bench.ids()[0].clone(), bench.ids()[1].clone());
     bench
@@ -346,7 +348,7 @@ fn detached_instances_live_on_and_terminated_ones_are_replaced() {
     bench.settle();
     assert_eq!(bench.environment.instances[&first].state, "running");
     assert_eq!(bench.ids(), [second.as_str()]);
-    let told = bench
+    let message = bench
         .call(
             "TerminateInstanceInAutoScalingGroup",
             &[
@@ -355,7 +357,7 @@ fn detached_instances_live_on_and_terminated_ones_are_replaced() {
             ],
         )
         .expect("a member");
-    assert!(told.starts_with("<Activity><ActivityId>"), "{told}");
+    assert!(message.starts_with("<Activity><ActivityId>"), "{message}");
     bench.settle();
     assert_eq!(bench.in_service(1), 1);
     assert!(!bench.ids().contains(&second));
@@ -363,7 +365,7 @@ fn detached_instances_live_on_and_terminated_ones_are_replaced() {
 
 /// A refresh that has no old members left does not hold on to a surplus.
 #[test]
-fn shrinking_while_the_last_replacements_wait_does_not_strand_the_refresh() {
+fn scaling_in_during_the_last_replacements_does_not_stall() {
     let mut bench = Bench::group(4, &launch_hook("600"));
     bench.agent = |_, _| None;
     bench
@@ -386,7 +388,7 @@ fn shrinking_while_the_last_replacements_wait_does_not_strand_the_refresh() {
 
 /// An unhealthy member does not count as a working one: it makes way before anything is launched.
 #[test]
-fn an_unhealthy_member_is_taken_first_and_does_not_count() {
+fn an_unhealthy_member_is_removed_first_and_not_counted() {
     let mut bench = Bench::group(4, &[]);
     bench
         .ask(
@@ -440,7 +442,7 @@ fn a_checkpoint_does_not_hold_up_scaling_in() {
 
 /// The cloud writes its state down whenever it changes: waiting must not change it.
 #[test]
-fn nothing_changes_while_nothing_happens() {
+fn an_idle_group_does_not_change() {
     let mut bench = Bench::group(4, &launch_hook("3600"));
     bench.agent = |_, _| None;
     bench
@@ -460,7 +462,7 @@ fn nothing_changes_while_nothing_happens() {
 }
 
 #[test]
-fn target_groups_attached_and_detached_later_take_members_with_them() {
+fn attaching_and_detaching_target_groups_moves_members() {
     let mut bench = Bench::group(2, &[]);
     let arn = [("TargetGroupARNs.member.1", TARGETS)];
     bench
@@ -471,10 +473,10 @@ fn target_groups_attached_and_detached_later_take_members_with_them() {
         .ask("AttachLoadBalancerTargetGroups", &arn)
         .expect("attached already");
     assert_eq!(bench.environment.registrations, 2);
-    let told = bench
+    let message = bench
         .ask("DescribeLoadBalancerTargetGroups", &[])
         .expect("describe");
-    assert!(told.contains("<State>InService</State>"), "{told}");
+    assert!(message.contains("<State>InService</State>"), "{message}");
     bench
         .ask("DetachLoadBalancerTargetGroups", &arn)
         .expect("detach");
@@ -497,7 +499,7 @@ fn target_groups_attached_and_detached_later_take_members_with_them() {
 }
 
 #[test]
-fn only_members_in_service_or_standby_can_be_protected_or_step_aside() {
+fn only_in_service_or_standby_members_can_be_protected() {
     let mut bench = Bench::new();
     bench.agent = |_, _| None;
     bench.create(1, &launch_hook("60"));

@@ -1,7 +1,7 @@
 //! Refreshes that go well, and their pace.
 
 use super::super::refresh::RefreshStatus;
-use super::super::refresh::decide::{cap, keep};
+use super::super::refresh::decide::{max_existing, min_working};
 use super::super::refresh::switches::Rounding;
 use super::bench::{Bench, launch_hook};
 
@@ -17,14 +17,14 @@ fn bounds_round_up_for_min_and_down_for_max() {
         (0, 100, 100, 0, 0),
         (7, 0, 100, 0, 7),
     ] {
-        assert_eq!(keep(desired, min), at_least, "{desired} {min}");
+        assert_eq!(min_working(desired, min), at_least, "{desired} {min}");
         assert_eq!(
-            cap(desired, max, Rounding::Floor),
+            max_existing(desired, max, Rounding::Floor),
             at_most,
             "{desired} {max}"
         );
     }
-    assert_eq!(cap(3, 110, Rounding::Ceil), 4);
+    assert_eq!(max_existing(3, 110, Rounding::Ceil), 4);
 }
 
 /// The example of AWS's guide: 10 instances, Min 80, checkpoints 20 and 50, delay 15, warm-up 10.
@@ -79,7 +79,7 @@ fn the_worked_example_of_the_user_guide_keeps_its_times() {
 
 /// Every pace brings every group over, within its bounds.
 #[test]
-fn every_pace_finishes_within_its_bounds() {
+fn every_setting_finishes_within_its_bounds() {
     for desired in [1_u32, 2, 3, 10] {
         for (min, max) in [
             ("100", "110"),
@@ -112,11 +112,11 @@ fn every_pace_finishes_within_its_bounds() {
             assert_eq!(bench.in_service(2), desired, "{what}");
             assert_eq!(bench.of().counted(), desired, "{what}");
             let min: u32 = min.parse().expect("a number");
-            let bound = keep(desired, min);
+            let bound = min_working(desired, min);
             if let Ok(max) = max.parse::<u32>() {
-                // With no room either way, one is launched first.
-                let room =
-                    cap(desired, max, Rounding::Floor).max(desired + u32::from(bound == desired));
+                // When the bounds permit neither, one is launched first.
+                let room = max_existing(desired, max, Rounding::Floor)
+                    .max(desired + u32::from(bound == desired));
                 assert!(least >= bound, "{what}: {least} served, {bound} must");
                 assert!(most <= room, "{what}: {most} existed, {room} may");
             } else {
@@ -129,7 +129,7 @@ fn every_pace_finishes_within_its_bounds() {
 }
 
 #[test]
-fn the_group_learns_of_the_new_version_only_at_the_end() {
+fn the_group_adopts_the_new_version_only_at_the_end() {
     let mut bench = Bench::group(2, &[]);
     bench
         .roll(&[
@@ -190,10 +190,10 @@ fn checkpoints_bound_both_sides() {
     assert_eq!((bench.in_service(1), bench.of().counted()), (8, 10));
     bench.agent = |_, _| Some("CONTINUE");
     assert_eq!(bench.finish(100), RefreshStatus::Successful);
-    let told: Vec<String> = bench
+    let message: Vec<String> = bench
         .events()
         .iter()
         .filter_map(|event| event.split_once(' ').map(|(_, what)| what.to_owned()))
         .collect();
-    assert_eq!(told, ["Started", "Checkpoint Reached (20)", "Succeeded"]);
+    assert_eq!(message, ["Started", "Checkpoint Reached (20)", "Succeeded"]);
 }

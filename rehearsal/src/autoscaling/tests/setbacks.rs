@@ -25,7 +25,7 @@ fn bad_release() -> Bench {
 }
 
 #[test]
-fn a_release_that_never_passes_stalls_and_fails_and_costs_nothing() {
+fn a_refresh_that_never_passes_fails_without_losing_capacity() {
     let mut bench = bad_release();
     bench.roll(&SURGE).expect("start");
     bench.run(3500);
@@ -145,9 +145,9 @@ proptest! {
 }
 
 #[test]
-fn with_auto_rollback_it_ends_as_it_began() {
+fn auto_rollback_restores_the_previous_version() {
     let mut bench = Bench::group(4, &launch_hook("60"));
-    // The first two boxes of the release pass, no other does.
+    // The first two instances of the release pass, no other does.
     bench.agent = |version, id| {
         let late = id
             .trim_start_matches("i-")
@@ -215,7 +215,7 @@ fn a_rollback_whose_old_version_no_longer_launches_fails() {
 }
 
 #[test]
-fn alarms_must_be_ok_to_start_and_stop_what_is_under_way() {
+fn alarms_must_be_ok_to_start_and_stop_a_running_refresh() {
     for (state, starts) in [
         (AlarmState::Ok, true),
         (AlarmState::Alarm, false),
@@ -339,7 +339,7 @@ fn suspended_processes_pause_a_refresh() {
 }
 
 #[test]
-fn cancel_leaves_what_is_done_and_finishes_what_is_under_way() {
+fn cancel_keeps_replaced_instances_and_finishes_pending() {
     let mut bench = Bench::group(4, &launch_hook("300"));
     bench.agent = |_, _| None;
     bench.roll(&SURGE).expect("start");
@@ -362,7 +362,7 @@ fn cancel_leaves_what_is_done_and_finishes_what_is_under_way() {
 }
 
 #[test]
-fn cancel_need_not_wait() {
+fn cancel_without_waiting_ends_at_once() {
     let mut bench = Bench::group(4, &launch_hook("300"));
     bench.agent = |_, _| None;
     bench.roll(&SURGE).expect("start");
@@ -377,7 +377,7 @@ fn cancel_need_not_wait() {
 }
 
 #[test]
-fn rollback_by_hand_and_cancel_of_it() {
+fn a_manual_rollback_can_be_cancelled() {
     let mut bench = Bench::group(4, &[]);
     bench
         .roll(&with(&[
@@ -412,7 +412,7 @@ fn rollback_by_hand_and_cancel_of_it() {
 }
 
 #[test]
-fn what_cannot_be_rolled_back_says_so() {
+fn an_irreversible_refresh_refuses_rollback_with_the_reason() {
     for (saved, desired, parameter) in [
         ("$Latest", "2", false),
         ("$Default", "2", false),
@@ -498,7 +498,7 @@ fn protected_members_are_waited_for_ignored_or_replaced() {
 }
 
 #[test]
-fn protection_lifted_in_time_lets_it_go_on() {
+fn protection_removed_in_time_lets_the_refresh_continue() {
     let mut bench = Bench::group(2, &[]);
     let id = bench.ids()[0].clone();
     bench.protect(&id, "true");
@@ -509,7 +509,7 @@ fn protection_lifted_in_time_lets_it_go_on() {
 }
 
 #[test]
-fn members_in_standby_are_waited_for_ignored_or_ended() {
+fn members_in_standby_are_waited_for_ignored_or_terminated() {
     for (choice, end, left) in [
         ("Wait", RefreshStatus::Failed, 1),
         ("Ignore", RefreshStatus::Successful, 1),
@@ -537,7 +537,7 @@ fn members_in_standby_are_waited_for_ignored_or_ended() {
 }
 
 #[test]
-fn starting_is_refused_for_what_does_not_fit() {
+fn starting_with_invalid_preferences_is_refused() {
     for (preferences, text) in [
         (
             &[("MaxHealthyPercentage", "110")][..],
@@ -598,7 +598,7 @@ fn starting_is_refused_for_what_does_not_fit() {
 }
 
 #[test]
-fn the_group_cannot_be_given_another_template_meanwhile() {
+fn the_groups_template_cannot_change_during_a_refresh() {
     let mut bench = Bench::group(2, &[]);
     bench.roll(&SURGE).expect("start");
     bench.settle();
@@ -623,7 +623,7 @@ fn the_group_cannot_be_given_another_template_meanwhile() {
 
 /// Without a maximum one goes before its replacement comes; if none comes, no second one goes.
 #[test]
-fn without_a_maximum_a_release_that_cannot_launch_costs_what_min_allows() {
+fn a_failing_launch_without_max_costs_only_what_min_allows() {
     for (min, least) in [("100", 3), ("90", 3), ("50", 2)] {
         let mut bench = Bench::group(4, &[]);
         bench.environment.unlaunchable.insert(2);
@@ -658,7 +658,7 @@ fn no_refresh_is_active_for_more_than_two_weeks() {
 }
 
 #[test]
-fn protection_given_in_the_middle_is_respected_under_ignore() {
+fn protection_set_during_a_refresh_is_respected_by_ignore() {
     let mut bench = Bench::group(4, &[]);
     bench
         .roll(&with(&[("ScaleInProtectedInstances", "Ignore")]))

@@ -1,4 +1,4 @@
-//! What AWS leaves open, each way.
+//! Behavior that AWS leaves open, with each value of its switch.
 
 use super::super::members::LifecycleState;
 use super::super::refresh::RefreshStatus;
