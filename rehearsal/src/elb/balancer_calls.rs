@@ -132,7 +132,7 @@ pub(super) fn create(call: &mut Call<'_>) -> Result<Xml, ApiError> {
 pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
     let arn = call.need("LoadBalancerArn")?.to_owned();
     let Some(balancer) = call.state.balancers.get(&arn) else {
-        // Asking to delete what is not there succeeds, as on AWS.
+        // Deleting an unknown load balancer succeeds, as on AWS.
         return Ok(Xml::new());
     };
     if balancer.attributes.get(PROTECTION).map(String::as_str) == Some("true") {

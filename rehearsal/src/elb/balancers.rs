@@ -1,4 +1,4 @@
-//! Load balancers: one address each, and the calls that make and show them.
+//! Load balancers, with one address each.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 pub(super) struct LoadBalancer {
     /// Its ARN.
     pub(super) arn: String,
-    /// Its name, alone in the region.
+    /// Its name, unique in the region.
     pub(super) name: String,
-    /// Where it listens.
+    /// Its address.
     pub(super) address: Ipv4Addr,
     pub(super) scheme: String,
     pub(super) vpc: String,
@@ -21,12 +21,12 @@ pub(super) struct LoadBalancer {
     /// Subnets with their zones.
     pub(super) subnets: BTreeMap<String, String>,
     pub(super) security_groups: Vec<String>,
-    /// What was set of [`ATTRIBUTES`].
+    /// The attributes that were set.
     pub(super) attributes: BTreeMap<String, String>,
 }
 
 impl LoadBalancer {
-    /// `app/name/id`, as it stands in the ARNs of it and its listeners.
+    /// `app/name/id`, as in the ARNs of it and its listeners.
     pub(super) fn path(&self) -> &str {
         self.arn
             .split_once("loadbalancer/")

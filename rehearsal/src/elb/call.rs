@@ -23,7 +23,7 @@ pub(super) fn read_attributes(params: &Params) -> Result<BTreeMap<String, String
         .collect()
 }
 
-/// `Attributes`, as two calls answer.
+/// Writes `Attributes`.
 pub(super) fn write_attributes<'a>(all: impl IntoIterator<Item = (&'a str, &'a str)>) -> Xml {
     let mut xml = Xml::new();
     xml.list("Attributes", "member", all, |x, (key, value)| {
@@ -32,7 +32,7 @@ pub(super) fn write_attributes<'a>(all: impl IntoIterator<Item = (&'a str, &'a s
     xml
 }
 
-/// One request with all it may touch.
+/// One request, and everything it may read or change.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
     pub(super) ec2: &'a mut dyn Ec2View,
@@ -40,12 +40,12 @@ pub(super) struct Call<'a> {
     pub(super) params: &'a Params,
 }
 
-/// An ARN of ours.
+/// An ARN in this cloud.
 pub(super) fn arn(rest: std::fmt::Arguments<'_>) -> String {
     format!("arn:aws:elasticloadbalancing:{REGION}:{ACCOUNT}:{rest}")
 }
 
-/// What the rehearsal leaves out is refused by name.
+/// The error for a feature that is not supported here.
 pub(super) fn left_out(what: &str) -> ApiError {
     ApiError::new(
         "UnsupportedOperation",
@@ -53,7 +53,7 @@ pub(super) fn left_out(what: &str) -> ApiError {
     )
 }
 
-/// A name of a load balancer or target group.
+/// Checks the name of a load balancer or target group.
 pub(super) fn check_name(kind: &str, name: &str) -> Result<(), ApiError> {
     if name.len() > 32 {
         return Err(ApiError::validation(format!(
@@ -74,7 +74,7 @@ pub(super) fn check_name(kind: &str, name: &str) -> Result<(), ApiError> {
 }
 
 impl Call<'_> {
-    /// A text the call cannot do without.
+    /// A required text.
     pub(super) fn need(&self, name: &str) -> Result<&str, ApiError> {
         need(self.params, name)
     }
@@ -112,7 +112,7 @@ where
         .transpose()
 }
 
-/// The page of `items` that Marker and PageSize ask for, with the marker of the next one.
+/// The page of `items` by Marker and PageSize, with the marker of the next page.
 pub(super) fn page<T>(
     params: &Params,
     items: Vec<T>,

@@ -1,37 +1,37 @@
-//! What ELB may ask of EC2, and nothing more.
+//! What ELB reads from EC2, and nothing more.
 
 use std::net::Ipv4Addr;
 
-/// How a target's machine stands.
+/// The state of a target's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InstanceState {
-    /// It starts.
+    /// Starting.
     Pending,
-    /// It runs.
+    /// Running.
     Running,
-    /// It stops or is stopped, and may come back.
+    /// Stopping or stopped; it may be started again.
     Stopped,
-    /// It is terminated, or on its way there.
+    /// Terminated, or being terminated.
     Terminated,
 }
 
-/// An instance as its load balancer sees it.
+/// An instance, for its load balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InstanceView {
-    /// Where it answers.
+    /// Its address.
     pub(crate) address: Ipv4Addr,
-    /// How it stands.
+    /// Its state.
     pub(crate) state: InstanceState,
 }
 
-/// The cloud around the load balancers.
+/// EC2, for the load balancers.
 pub(crate) trait Ec2View {
-    /// `None` when EC2 does not know (any more) of such an instance.
+    /// The instance; `None` when EC2 does not list it (any more).
     fn instance_view(&self, instance_id: &str) -> Option<InstanceView>;
     /// The id of the one VPC.
     fn vpc(&self) -> &str;
     /// The zone of a subnet, when it exists.
     fn subnet_zone(&self, subnet_id: &str) -> Option<String>;
-    /// A loopback address no instance and no other load balancer has.
+    /// Assigns a loopback address to a load balancer.
     fn balancer_address(&mut self) -> Ipv4Addr;
 }

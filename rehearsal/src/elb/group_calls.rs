@@ -15,7 +15,7 @@ const USUAL_DELAY: u32 = 300;
 const DELAY: &str = "deregistration_delay.timeout_seconds";
 
 /// Attributes an application load balancer's target group has, with the only values they have here.
-/// [`DELAY`] is apart.
+/// [`DELAY`] is not among them.
 const FIXED_ATTRIBUTES: [(&str, &str); 12] = [
     ("load_balancing.algorithm.type", "round_robin"),
     ("load_balancing.algorithm.anomaly_mitigation", "off"),
@@ -143,7 +143,7 @@ pub(super) fn delete(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             format!("Target group '{arn}' is currently in use by a listener or a rule"),
         ));
     }
-    // Asking to delete what is not there succeeds, as on AWS.
+    // Deleting an unknown group succeeds, as on AWS.
     call.state.groups.remove(&arn);
     call.state.tags.remove(&arn);
     Ok(Xml::new())

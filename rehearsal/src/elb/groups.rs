@@ -1,4 +1,4 @@
-//! Target groups: their settings, and the calls that make, change and show them.
+//! Target groups and their settings.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::table::Series;
 pub(super) struct TargetGroup {
     /// Its ARN.
     pub(super) arn: String,
-    /// Its name, alone in the region.
+    /// Its name, unique in the region.
     pub(super) name: String,
-    /// The port targets get requests on unless registered on another.
+    /// The port of targets, unless they are registered on another.
     pub(super) port: u16,
-    /// The VPC it was made for.
+    /// Its VPC.
     pub(super) vpc: String,
     /// Its health check.
     pub(super) check: HealthCheck,

@@ -1,4 +1,4 @@
-//! Listeners: a port of a load balancer that forwards to a target group, and their calls.
+//! Listeners: ports of load balancers that forward to target groups.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,20 +1,18 @@
-//! Elastic Load Balancing v2: target groups, load balancers and listeners, and what they know of
-//! their targets.
+//! Elastic Load Balancing v2: target groups, load balancers and listeners, and the health of their targets.
 //!
-//! Owns the books and the query protocol (2015-12-01). It carries no traffic and sends no health
-//! check: `balancer.rs` does both, told by [`BalancerSource`](crate::balancer_source::BalancerSource)
-//! (in `source`), and reports what it saw. Reaches EC2 only through [`Ec2View`].
+//! Owns the state and the query protocol (2015-12-01). It carries no traffic and makes no health check: `balancer.rs`
+//! does both, reads the state through [`BalancerSource`](crate::balancer_source::BalancerSource) (see `source`), and
+//! reports results. Reaches EC2 only through [`Ec2View`].
 //!
-//! `targets` holds the rules of one target, `groups`, `balancers` and `listeners` the things and
-//! their calls, `tags` what all three share.
+//! `targets`, `groups`, `balancers` and `listeners` are the types and their rules, `…_calls` the calls on them, `tags`
+//! the tags of all three.
 //!
 //! # Not as on AWS
 //!
-//! - Application load balancers, HTTP listeners and target groups of HTTP and type `instance` only. A
-//!   listener forwards to one target group; there are no rules beside its default. What else is asked
-//!   is refused by name.
-//! - A load balancer has one address, and its DNSName is that address as text. Security groups are
-//!   shown and filter nothing.
+//! - Application load balancers, HTTP listeners and target groups of HTTP and type `instance` only. A listener forwards
+//!   to one target group; there are no rules beside its default. Everything else is refused by name.
+//! - A load balancer has one address, and its DNSName is that address as text. Security groups are shown and filter
+//!   nothing.
 //! - Stickiness, slow start and algorithms other than `round_robin` are refused.
 //! - A health check's outcome counts for every port its instance is registered on in the group.
 
@@ -46,7 +44,7 @@ pub(crate) use state::State;
 /// Answers one ELB request; see [`crate::cloud`] for the convention.
 ///
 /// # Errors
-/// What ELB itself would say.
+/// ELB's own errors.
 pub(crate) fn handle(
     state: &mut State,
     ec2: &mut dyn Ec2View,
@@ -91,7 +89,7 @@ pub(crate) fn handle(
     }
 }
 
-/// Lets time pass: targets of instances that are gone leave, and those that have drained are forgotten.
+/// Updates targets over time: those of terminated instances are deregistered, and drained ones are removed.
 pub(crate) fn tick(state: &mut State, ec2: &dyn Ec2View, now: Timestamp) {
     let used = state.used_groups();
     state.groups.update_where(
@@ -100,10 +98,10 @@ pub(crate) fn tick(state: &mut State, ec2: &dyn Ec2View, now: Timestamp) {
     );
 }
 
-/// The version of the API of Classic Load Balancers, which are asked for under the same service name.
+/// The API version of Classic Load Balancers, which have the same service name.
 const CLASSIC: &str = "2012-06-01";
 
-/// Answers for Classic Load Balancers: there are none, and none can be made.
+/// Answers for Classic Load Balancers: there are none, and none can be created.
 fn classic(action: &str, params: &Params) -> Result<Xml, ApiError> {
     if action != "DescribeLoadBalancers" {
         return Err(ApiError::new(

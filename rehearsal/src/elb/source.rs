@@ -1,4 +1,4 @@
-//! What the balancer is told of the books, and what its health checks make of them.
+//! The part of the state that the load balancer reads, and the results of its health checks.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddrV4;
@@ -28,7 +28,7 @@ impl State {
             .collect()
     }
 
-    /// Target groups some listener forwards to.
+    /// Target groups that a listener forwards to.
     pub(crate) fn checked_groups(&self, ec2: &dyn Ec2View, now: Timestamp) -> Vec<TargetGroupView> {
         self.used_groups()
             .iter()
@@ -37,7 +37,7 @@ impl State {
             .collect()
     }
 
-    /// Ports that machines are asked on.
+    /// Ports on which targets receive requests or health checks.
     pub(crate) fn ports(&self) -> BTreeSet<u16> {
         self.groups
             .values()
@@ -48,7 +48,7 @@ impl State {
     /// Counts one health check of an instance.
     pub(crate) fn report(&mut self, arn: &str, instance_id: &str, outcome: CheckOutcome) {
         let Some(group) = self.groups.get(arn) else {
-            // Deleted while the check was on its way.
+            // Deleted while the check ran.
             return;
         };
         let (up, down) = (group.check.healthy_after, group.check.unhealthy_after);
@@ -57,7 +57,7 @@ impl State {
             counted.count(outcome, up, down);
             counted
         };
-        // Most checks change nothing: a healthy target passes once more.
+        // Most checks change nothing: a healthy target stays healthy.
         let changed = |target: &Target| target.id == instance_id && counted(target) != *target;
         if group.targets.iter().any(changed)
             && let Some(group) = self.groups.get_mut(arn)

@@ -1,4 +1,4 @@
-//! Everything ELB remembers, and how it is written and read back.
+//! The state of ELB, and how it is written and read back.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::groups::TargetGroup;
 use super::listeners::Listener;
 use crate::table::{Changes, Series, Table, place, read};
 
-/// Everything ELB remembers.
+/// The state of ELB.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Target groups by ARN.
@@ -28,7 +28,7 @@ impl State {
     /// What changed since `before`.
     pub(crate) fn changes(&self, before: &Self, changes: &mut Changes) {
         for (arn, was, now) in before.groups.changes(&self.groups) {
-            // Copies that share everything.
+            // Cheap copies, which share the rows.
             let targets = |group: Option<&TargetGroup>| {
                 group.map_or_else(Series::default, |group| group.targets.clone())
             };
@@ -42,10 +42,10 @@ impl State {
         changes.table("elb.tags", &before.tags, &self.tags);
     }
 
-    /// Takes a row back in; whether it is one of ELB's.
+    /// Reads a row back; returns whether it is one of ELB's.
     ///
     /// # Errors
-    /// When it is of another release.
+    /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         match table {
             "elb.groups" => drop(self.groups.insert(key.to_owned(), read(value)?)),
@@ -54,7 +54,10 @@ impl State {
             "elb.tags" => drop(self.tags.insert(key.to_owned(), read(value)?)),
             "elb.targets" => {
                 let (arn, place) = place(key)?;
-                let group = self.groups.get_mut(arn).context("a target of no group")?;
+                let group = self
+                    .groups
+                    .get_mut(arn)
+                    .context("a target without its group")?;
                 group.targets.put(place, read(value)?);
             }
             _ => return Ok(false),

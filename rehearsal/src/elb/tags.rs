@@ -41,7 +41,7 @@ fn too_many() -> ApiError {
     ApiError::new("TooManyTags", "The maximum number of tags has been reached")
 }
 
-/// The resources a request names, all of which must be there.
+/// The resources that a request names, which must all exist.
 fn named(state: &State, params: &Params) -> Result<Vec<String>, ApiError> {
     let arns = params.strings("ResourceArns");
     if arns.is_empty() {

@@ -120,8 +120,8 @@ pub(super) fn describe(call: &mut Call<'_>) -> Result<Xml, ApiError> {
             x.text("HealthCheckPort", group.check_port.unwrap_or(port));
             x.node("TargetHealth", |x| {
                 x.text("State", health.state());
-                if let Some((code, words)) = health.reason() {
-                    x.text("Reason", code).text("Description", words);
+                if let Some((code, description)) = health.reason() {
+                    x.text("Reason", code).text("Description", description);
                 }
             });
         },

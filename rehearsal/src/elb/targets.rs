@@ -1,6 +1,6 @@
-//! Targets: what health checks, drains and machines make of them, and the calls that name them.
+//! Targets: the effects of health checks, drains and instance states on them.
 //!
-//! The rules here are pure; time and machines come in as arguments.
+//! The rules here are pure; time and instances are arguments.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,17 +14,17 @@ use crate::balancer_source::CheckOutcome;
 pub(super) struct Target {
     /// The instance.
     pub(super) id: String,
-    /// The port it gets requests on.
+    /// The port on which it receives requests.
     pub(super) port: u16,
-    /// What the health checks have made of it.
+    /// Its state according to health checks.
     pub(super) verdict: Verdict,
     /// Consecutive passes, counted up to the threshold.
     pub(super) passes: u32,
     /// Consecutive failures, counted up to the threshold.
     pub(super) failures: u32,
-    /// How the last failed check failed.
+    /// The failure of the last failed check.
     pub(super) failed: Option<Failure>,
-    /// Since when it drains.
+    /// When it started draining, if it has.
     pub(super) draining: Option<Timestamp>,
 }
 
@@ -36,18 +36,18 @@ pub(super) enum Verdict {
     Unhealthy,
 }
 
-/// How a health check failed.
+/// The failure of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Failure {
-    /// With an answer of this status.
+    /// An answer with this status.
     Status(u16),
-    /// Without an answer in time.
+    /// No answer in time.
     Timeout,
-    /// Without a connection.
+    /// No connection.
     Refused,
 }
 
-/// What DescribeTargetHealth says of a target.
+/// The health of a target in DescribeTargetHealth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
     /// `healthy`
@@ -62,14 +62,14 @@ pub(super) enum Health {
     Draining,
     /// `unused`: no listener forwards to the group.
     NotInUse,
-    /// `unused`: the machine does not run.
+    /// `unused`: the instance does not run.
     NotRunning,
-    /// `unused`: it was never registered, or has left.
+    /// `unused`: it is not registered.
     NotRegistered,
 }
 
 impl Health {
-    /// ELB's word for it.
+    /// ELB's name for it.
     pub(super) fn state(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -80,9 +80,9 @@ impl Health {
         }
     }
 
-    /// Code and words of the reason, which only `healthy` has not.
+    /// Code and description of the reason; none for `healthy`.
     pub(super) fn reason(self) -> Option<(&'static str, String)> {
-        let (code, words) = match self {
+        let (code, description) = match self {
             Self::Healthy => return None,
             Self::Registering => (
                 "Elb.RegistrationInProgress",
@@ -116,7 +116,7 @@ impl Health {
                 "Target is not registered to the target group",
             ),
         };
-        Some((code, words.to_owned()))
+        Some((code, description.to_owned()))
     }
 }
 
@@ -134,13 +134,13 @@ impl Target {
         }
     }
 
-    /// Whether it is on its way out.
+    /// Whether it is draining.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.is_some()
     }
 
-    /// Counts one health check. A new target needs one pass, an unhealthy one as many in a row as
-    /// the threshold says; either way down takes as many failures in a row.
+    /// Counts one health check. A new target needs one pass, an unhealthy one as many consecutive passes as its
+    /// threshold; a target becomes unhealthy after as many consecutive failures as that threshold.
     pub(super) fn count(
         &mut self,
         outcome: CheckOutcome,
@@ -186,7 +186,7 @@ impl TargetGroup {
             .find(|target| target.id == id && target.port == port)
     }
 
-    /// Registers; one that drains comes back as new, one that is registered stays as it is.
+    /// Registers a target; a draining one starts as new, a registered one is not changed.
     pub(super) fn register(&mut self, id: &str, port: u16) {
         let fresh = Target::new(id, port);
         let place = self
@@ -199,8 +199,8 @@ impl TargetGroup {
         }
     }
 
-    /// Deregisters from one port, or from all: it drains if requests may be on their way to it, and
-    /// is gone at once if no listener ever sends any.
+    /// Deregisters a target from one port, or from all: it drains if requests may be in flight, and is removed at once
+    /// if no listener forwards to the group.
     pub(super) fn deregister(&mut self, id: &str, port: Option<u16>, in_use: bool, now: Timestamp) {
         let named =
             |target: &Target| target.id == id && port.is_none_or(|port| port == target.port);
@@ -213,7 +213,7 @@ impl TargetGroup {
         );
     }
 
-    /// What there is to say of a target; `None` when its drain is over.
+    /// The health of a target; `None` when it has drained.
     pub(super) fn health(
         &self,
         target: &Target,
@@ -260,16 +260,15 @@ impl TargetGroup {
         })
     }
 
-    /// Deregisters targets whose machine is gone, starts stopped ones afresh, and forgets those that
-    /// have drained.
+    /// Deregisters targets whose instance is terminated, resets stopped ones, and removes those that have drained.
     pub(super) fn forget_departed(&mut self, in_use: bool, ec2: &dyn Ec2View, now: Timestamp) {
-        let mut gone = Vec::new();
+        let mut terminated = Vec::new();
         for place in self.targets.places() {
             let target = &self.targets[place];
             match ec2.instance_view(&target.id).map(|machine| machine.state) {
-                None | Some(InstanceState::Terminated) => gone.push(target.id.clone()),
+                None | Some(InstanceState::Terminated) => terminated.push(target.id.clone()),
                 Some(InstanceState::Stopped) if !target.is_draining() => {
-                    // What it was before it stopped says nothing of how it comes back.
+                    // Its health before the stop does not apply after the next start.
                     let afresh = Target::new(&target.id, target.port);
                     if *target != afresh {
                         self.targets.put(place, afresh);
@@ -278,7 +277,7 @@ impl TargetGroup {
                 Some(_) => {}
             }
         }
-        for id in gone {
+        for id in terminated {
             self.deregister(&id, None, in_use, now);
         }
         let delay = self.delay;

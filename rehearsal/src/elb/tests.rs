@@ -163,7 +163,7 @@ fn health_checks_are_counted_to_the_thresholds() {
             "healthy",
         ),
         (
-            "the last failure is told",
+            "the last failure is reported",
             &[Pass, Timeout, WrongStatus(503)],
             "unhealthy Target.ResponseCodeMismatch",
         ),
@@ -185,7 +185,7 @@ fn health_checks_are_counted_to_the_thresholds() {
 }
 
 #[test]
-fn a_target_drains_for_the_delay_and_is_gone() {
+fn a_target_drains_for_the_delay_and_is_removed() {
     let (mut bench, group) = Bench::served();
     bench.state.register(&group, "i-1");
     bench.state.report(&group, "i-1", Pass);
@@ -226,7 +226,7 @@ fn a_draining_target_registered_again_starts_anew() {
 }
 
 #[test]
-fn without_a_listener_targets_are_unused_and_leave_at_once() {
+fn without_a_listener_targets_are_unused_and_do_not_drain() {
     let mut bench = Bench::new();
     let group = bench.group("shop");
     bench.state.register(&group, "i-1");
@@ -242,7 +242,7 @@ fn without_a_listener_targets_are_unused_and_leave_at_once() {
 }
 
 #[test]
-fn machines_that_stop_or_end_are_noticed() {
+fn stopped_and_terminated_instances_change_target_health() {
     let (mut bench, group) = Bench::served();
     bench.state.register(&group, "i-1");
     bench.state.report(&group, "i-1", Pass);
@@ -291,7 +291,7 @@ fn a_group_of_unhealthy_targets_fails_open() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_as_elb_refuses_it() {
+fn invalid_requests_get_elbs_errors() {
     let (mut bench, group) = Bench::served();
     let balancer = bench.state.balancers.keys().next().unwrap().clone();
     let other = bench.balancer("other");
@@ -339,7 +339,7 @@ fn what_does_not_fit_is_refused_as_elb_refuses_it() {
 }
 
 #[test]
-fn a_name_made_twice_with_the_same_settings_is_the_same() {
+fn creating_a_group_twice_with_equal_settings_is_idempotent() {
     let mut bench = Bench::new();
     let (one, two) = (bench.group("shop"), bench.group("shop"));
     assert_eq!(one, two);
@@ -348,7 +348,7 @@ fn a_name_made_twice_with_the_same_settings_is_the_same() {
 }
 
 #[test]
-fn a_protected_load_balancer_stays_and_a_deleted_one_takes_its_listeners() {
+fn deletion_protection_holds_and_deletion_removes_listeners() {
     let (mut bench, group) = Bench::served();
     let balancer = bench.state.balancers.keys().next().unwrap().clone();
     for protected in ["true", "false"] {
@@ -370,7 +370,7 @@ fn a_protected_load_balancer_stays_and_a_deleted_one_takes_its_listeners() {
 }
 
 #[test]
-fn pages_hold_what_was_asked_for() {
+fn pages_have_the_requested_size() {
     let mut bench = Bench::new();
     for name in ["a", "b", "c"] {
         bench.group(name);

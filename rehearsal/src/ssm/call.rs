@@ -9,7 +9,7 @@ use super::state::State;
 use crate::account::{ACCOUNT, REGION};
 use crate::wire::ApiError;
 
-/// One request with all it may touch.
+/// One request, and everything it may read or change.
 pub(super) struct Call<'a> {
     pub(super) state: &'a mut State,
     pub(super) now: Timestamp,
@@ -17,7 +17,7 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The request, typed.
+    /// The request, deserialized.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         T::deserialize(self.body)
             .map_err(|error| ApiError::new("SerializationException", error.to_string()))
@@ -29,7 +29,7 @@ pub(super) fn arn(name: &str) -> String {
     format!("arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{slash}{name}")
 }
 
-/// A timestamp as the JSON protocol has it: seconds since the epoch.
+/// A timestamp in the JSON protocol: seconds since the epoch.
 pub(super) fn seconds(at: Timestamp) -> Value {
     #[expect(
         clippy::cast_precision_loss,
@@ -39,7 +39,7 @@ pub(super) fn seconds(at: Timestamp) -> Value {
     json!(seconds)
 }
 
-/// The page of `items` that NextToken and MaxResults ask for, with the token of the next one.
+/// The page of `items` by NextToken and MaxResults, with the token of the next page.
 pub(super) fn page<T>(
     items: Vec<T>,
     asked: Option<usize>,

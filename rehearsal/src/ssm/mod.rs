@@ -1,16 +1,16 @@
-//! Parameter Store, the part of Systems Manager that images and fleets meet.
+//! Parameter Store, the part of Systems Manager that images and fleets use.
 //!
-//! Owns parameters with their versions and tags, and the calls on them (`AmazonSSM`, JSON 1.1). It
-//! knows of EC2 only whether an image is there, through [`Images`].
+//! Owns parameters with their versions and tags, and the calls on them (`AmazonSSM`, JSON 1.1). Of EC2 it reads only
+//! whether an image exists, through [`Images`].
 //!
-//! `names` holds the rules of names, `put` writes, `read` answers, `tags` labels.
+//! `names` holds the rules of names, `put` writes, `read` answers, `tags` handles tags.
 //!
 //! # Not as on AWS
 //!
-//! - Parameter policies, allowed patterns, labels, sharing and the data type `aws:ssm:integration` are
-//!   refused by name. What else Systems Manager does is `UnknownOperationException`.
+//! - Parameter policies, allowed patterns, labels, sharing and the data type `aws:ssm:integration` are refused by name.
+//!   The rest of Systems Manager is `UnknownOperationException`.
 //! - A SecureString is not encrypted; without decryption its value is shown scrambled.
-//! - Nobody is told of changes: there are no events.
+//! - There are no events about changes.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -32,9 +32,9 @@ use call::Call;
 use state::Kind;
 pub(crate) use state::State;
 
-/// What Parameter Store may ask of EC2.
+/// What Parameter Store reads from EC2.
 pub(crate) trait Images {
-    /// Whether there is such an image, and it is available.
+    /// Whether an image exists and is available.
     fn is_available(&self, image_id: &str) -> bool;
 }
 
@@ -42,7 +42,7 @@ pub(crate) trait Images {
 /// whole body.
 ///
 /// # Errors
-/// What Systems Manager itself would say.
+/// Systems Manager's own errors.
 pub(crate) fn handle(
     state: &mut State,
     images: &dyn Images,
@@ -75,7 +75,7 @@ pub(crate) fn handle(
     }
 }
 
-/// Lets time pass: images whose validation is over become the value, or are dropped.
+/// Ends due validations of images: the image becomes the parameter's value, or is dropped.
 pub(crate) fn tick(state: &mut State, images: &dyn Images, now: Timestamp) {
     while state
         .awaited
@@ -86,11 +86,11 @@ pub(crate) fn tick(state: &mut State, images: &dyn Images, now: Timestamp) {
         if images.is_available(&awaited.version.value) {
             state.write(&awaited.name, Kind::String, awaited.version, awaited.tags);
         } else {
-            // On AWS an EventBridge event says so; here the log does.
+            // On AWS this is an EventBridge event; here it is logged.
             tracing::warn!(
                 parameter = awaited.name,
                 image = awaited.version.value,
-                "the image is not there or not available: the parameter keeps its old value"
+                "the image does not exist or is not available: the parameter keeps its old value"
             );
         }
     }

@@ -1,14 +1,14 @@
-//! What a parameter may be called.
+//! The rules of parameter names.
 
 use super::errors::invalid;
 use crate::wire::ApiError;
 
 /// AWS's limit on levels of a hierarchy.
 const MOST_LEVELS: usize = 15;
-/// AWS's limit on a name, with what the ARN adds taken off.
+/// AWS's limit on a name, less the rest of the ARN.
 const LONGEST: usize = 1011;
 
-/// The name in an ARN or a name.
+/// The name, from an ARN or a name.
 pub(super) fn bare(name: &str) -> &str {
     match name.split_once(":parameter") {
         Some((_, path)) if name.starts_with("arn:") => {
@@ -23,7 +23,7 @@ pub(super) fn bare(name: &str) -> &str {
     }
 }
 
-/// A name with the slash in front that names without levels lack.
+/// A name with a leading slash.
 pub(super) fn rooted(name: &str) -> String {
     if name.starts_with('/') {
         name.to_owned()
@@ -32,7 +32,7 @@ pub(super) fn rooted(name: &str) -> String {
     }
 }
 
-/// A name and what a request asks of its versions: `name` or `name:3`.
+/// A name and the requested version: `name` or `name:3`.
 pub(super) fn split(name: &str) -> (&str, Option<&str>) {
     let name = bare(name);
     match name.split_once(':') {

@@ -21,9 +21,9 @@ pub(super) const VALIDATION: SignedDuration = SignedDuration::from_secs(1);
 const STANDARD: usize = 4096;
 /// Bytes in a value of the advanced tier.
 const ADVANCED: usize = 8192;
-/// How many versions AWS keeps; the oldest goes.
+/// How many versions AWS keeps; then the oldest is removed.
 const HISTORY: usize = 100;
-/// How many names one call may carry.
+/// How many names one call may have.
 pub(super) const MOST_NAMES: usize = 10;
 /// The key that encrypts a SecureString when none is named.
 const USUAL_KEY: &str = "alias/aws/ssm";
@@ -86,7 +86,7 @@ pub(super) fn put(call: &mut Call<'_>) -> Result<Value, ApiError> {
             ));
         }
     };
-    // Writes still being validated have their numbers already.
+    // Writes that are being validated have their version numbers already.
     let awaited = call.state.awaited.iter().filter(|a| a.name == put.name);
     let before = there.map_or(0, |parameter| parameter.current.number);
     let number = awaited.map(|a| a.version.number).fold(before, u64::max) + 1;
@@ -227,8 +227,7 @@ fn tier(asked: Option<&str>, there: Option<&Parameter>, size: usize) -> Result<T
 }
 
 impl State {
-    /// Makes `version` the current one; its number is taken anew, since a write before it may have
-    /// been dropped.
+    /// Makes `version` the current one, with a new number, because an earlier write may have been dropped.
     pub(super) fn write(
         &mut self,
         name: &str,
@@ -269,7 +268,7 @@ impl State {
         }
     }
 
-    /// Forgets a parameter and the writes to it that are being validated.
+    /// Removes a parameter and its writes that are being validated.
     fn forget(&mut self, name: &str) -> bool {
         let name = names::bare(name);
         self.awaited.retain(|awaited| awaited.name != name);

@@ -55,7 +55,7 @@ pub(super) fn get_several(call: &mut Call<'_>) -> Result<Value, ApiError> {
     Ok(json!({ "Parameters": found, "InvalidParameters": missing }))
 }
 
-/// The parameter a request names, at the version it names.
+/// The parameter and version that a request names.
 fn selected(call: &Call<'_>, name: &str, clear: bool) -> Result<Value, ApiError> {
     let (bare, selector) = names::split(name);
     let (name, parameter) = call.state.find(bare)?;
@@ -96,7 +96,7 @@ fn shown(name: &str, parameter: &Parameter, version: &Version, clear: bool) -> V
     })
 }
 
-/// The value; that of a SecureString only `clear` when it was asked for.
+/// The value; a SecureString's is scrambled unless `clear`.
 fn value(parameter: &Parameter, version: &Version, clear: bool) -> String {
     if parameter.kind == Kind::SecureString && !clear {
         BASE64.encode(&version.value)
@@ -105,7 +105,7 @@ fn value(parameter: &Parameter, version: &Version, clear: bool) -> String {
     }
 }
 
-/// What lists say of a version beside its value.
+/// The fields of a version in lists, besides its value.
 fn listed(name: &str, parameter: &Parameter, version: &Version) -> Value {
     let mut shown = json!({
         "Name": name,
@@ -145,7 +145,7 @@ pub(super) fn history(call: &mut Call<'_>) -> Result<Value, ApiError> {
             let mut shown = listed(name, parameter, version);
             shown["Value"] = json!(value(parameter, version, asked.with_decryption));
             shown["Labels"] = json!([]);
-            // The history does not say it, unlike the other lists.
+            // Only the history does not have it.
             if let Some(fields) = shown.as_object_mut() {
                 fields.remove("ARN");
             }
@@ -215,7 +215,7 @@ fn check_path(path: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a parameter is below a path: right below it, or at any depth.
+/// Whether a parameter is below a path: directly, or at any depth.
 fn is_below(name: &str, path: &str, recursive: bool) -> bool {
     let rooted = names::rooted(name);
     rooted

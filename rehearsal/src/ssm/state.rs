@@ -11,7 +11,7 @@ use super::names;
 use crate::table::{self, Changes, Series, Table, place};
 use crate::wire::ApiError;
 
-/// Everything Parameter Store remembers.
+/// The state of Parameter Store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// Parameters by name.
@@ -33,17 +33,17 @@ impl State {
         changes.single("ssm.awaited", &before.awaited, &self.awaited);
     }
 
-    /// Takes a row back in; whether it is one of Parameter Store's.
+    /// Reads a row back; returns whether it is one of Parameter Store's.
     ///
     /// # Errors
-    /// When it is of another release.
+    /// When it was written by another release.
     pub(crate) fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<bool> {
         match table {
             "ssm.parameters" => drop(self.parameters.insert(key.to_owned(), table::read(value)?)),
             "ssm.versions" => {
                 let (name, place) = place(key)?;
                 let parameter = self.parameters.get_mut(name);
-                let parameter = parameter.context("a version of no parameter")?;
+                let parameter = parameter.context("a version without its parameter")?;
                 parameter.earlier.put(place, table::read(value)?);
             }
             "ssm.awaited" => self.awaited = table::read(value)?,
@@ -53,11 +53,11 @@ impl State {
     }
 }
 
-/// A parameter: its versions, the current one last.
+/// A parameter with its versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Parameter {
     pub(super) kind: Kind,
-    /// What was written last, first of all.
+    /// The current version.
     pub(super) current: Version,
     /// Earlier versions, oldest first.
     #[serde(skip)]
@@ -65,7 +65,7 @@ pub(super) struct Parameter {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// What one PutParameter wrote.
+/// The version that one PutParameter wrote.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version {
     pub(super) number: u64,
@@ -120,7 +120,7 @@ impl Tier {
     }
 }
 
-/// What a value stands for.
+/// The meaning of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum DataType {
     Text,
@@ -137,7 +137,7 @@ impl DataType {
 }
 
 impl State {
-    /// The parameter of that name; ARNs and a leading slash too many are taken as names, too.
+    /// The parameter of that name; ARNs and an extra leading slash are accepted as well.
     pub(super) fn find(&self, name: &str) -> Result<(&str, &Parameter), ApiError> {
         self.parameters
             .get_key_value(names::bare(name))

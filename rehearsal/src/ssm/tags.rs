@@ -22,7 +22,7 @@ pub(super) struct Tag {
     value: String,
 }
 
-/// The tags that `tags` make of those already `there`.
+/// The tags `there` with `tags` added, checked against the limit.
 pub(super) fn checked(
     tags: Vec<Tag>,
     there: &BTreeMap<String, String>,

@@ -77,7 +77,7 @@ impl Bench {
 }
 
 #[test]
-fn versions_count_up_and_are_remembered() {
+fn versions_count_up_and_are_kept() {
     let mut bench = Bench::new();
     for number in 1..=3 {
         let answer = bench.ok(
@@ -117,7 +117,7 @@ fn versions_count_up_and_are_remembered() {
 }
 
 #[test]
-fn an_image_becomes_the_value_only_once_it_is_found_available() {
+fn an_image_becomes_the_value_only_once_available() {
     let mut bench = Bench::new();
     let (good, bad) = ("ami-0123456789abcdef0", "ami-0000000000000bad0");
     bench.shelf.0.insert(good.to_owned());
@@ -134,7 +134,7 @@ fn an_image_becomes_the_value_only_once_it_is_found_available() {
     assert_eq!(bench.value("/current").as_deref(), Some(good));
     // Its number is free again.
     assert_eq!(bench.put_image("/current", good)["Version"], 2);
-    // What counts is how the image is when it is looked at.
+    // The state of the image at the time of the check counts.
     bench.shelf.0.clear();
     bench.now += VALIDATION;
     let answer = bench.ok("GetParameter", json!({ "Name": "/current" }));
@@ -143,7 +143,7 @@ fn an_image_becomes_the_value_only_once_it_is_found_available() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused() {
+fn invalid_input_is_refused() {
     let mut bench = Bench::new();
     bench.put("/there", "x");
     let put = |name: &str, value: &str| json!({ "Name": name, "Value": value, "Type": "String" });
@@ -302,7 +302,7 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn paths_and_filters_choose() {
+fn paths_and_filters_select() {
     let mut bench = Bench::new();
     for name in [
         "root",
@@ -419,7 +419,7 @@ fn several_are_got_and_deleted_at_once() {
 }
 
 #[test]
-fn a_secret_is_shown_only_when_asked_for() {
+fn a_secret_is_shown_only_with_decryption() {
     let mut bench = Bench::new();
     bench.ok(
         "PutParameter",
