@@ -1,8 +1,8 @@
-//! Makes what the books want true: starts and ends machines, copies and removes disks.
+//! Starts and stops virtual machines, and copies and removes disks, until they match the state.
 //!
-//! Each step looks at the books and at the machine room, decides, and acts, all outside the cloud's
-//! lock. What takes long runs beside; while it does, its instance or snapshot is `busy` and let be.
-//! Nothing is remembered here that the books do not say: after a crash the next step begins again.
+//! Each step reads the state and the VM host, decides, and acts, all outside the cloud's lock. Long work runs in the
+//! background; meanwhile its instance or snapshot is `busy` and skipped. Nothing is remembered here beyond the state:
+//! after a crash the next step starts over.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,61 +19,60 @@ use crate::ec2::disks::{SnapshotState, Source};
 use crate::ec2::instances::{Fault, Instance, OnShutdown, Phase, Reason};
 use crate::guests::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
 
-/// What every guest has, whatever its type says: many are to fit on a small host.
+/// The CPUs and memory of every guest, whatever its type: many must fit on a small host.
 const VCPUS: u32 = 2;
 pub(crate) const MEMORY_MIB: u32 = 512;
-/// Ports of every guest that answer at its address; those of target groups join them.
+/// Ports of every guest that are forwarded, besides those of target groups.
 pub(crate) const PORTS: [u16; 4] = [22, 80, 443, 8080];
-/// How long a terminated instance may take to power off.
+/// How long a terminating instance may take to power off.
 const TERMINATION_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-/// How long guests may take to power off when the cloud goes down: longer than any that is up takes, but
-/// one that is still booting does not hear the button, and has nothing to lose.
+/// How long guests may take to power off when the cloud shuts down: enough for a booted one. One that is still booting
+/// ignores the power button, and has nothing to lose.
 const END_PATIENCE: Duration = Duration::from_secs(20);
-/// How often they are looked at then.
+/// How often they are polled then.
 const END_POLL: Duration = Duration::from_millis(20);
 
-/// The machines of a cloud.
+/// The virtual machines of a cloud.
 pub(crate) struct Machines {
     cloud: Arc<Cloud>,
     host: Arc<dyn VmHost>,
     disks: Arc<dyn DiskStore>,
-    /// More ports that answer.
+    /// Further forwarded ports.
     ports: Vec<u16>,
     busy: Mutex<BTreeSet<String>>,
 }
 
-/// How often a guest that waits for room on the host's disk is given the chance to go on: each try that
-/// fails shows as a new error of its disk.
+/// How often a guest that waits for free disk space is resumed: each failed attempt shows as a new error of its disk.
 const RESUME_EVERY: SignedDuration = SignedDuration::from_secs(5);
-/// How much room the host's disk must have for such a try, in bytes.
+/// Free space on the host's disk that such an attempt requires, in bytes.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 
-/// What is to be done for an instance.
+/// An action for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Action {
-    /// Make its disks and start its machine.
+    /// Create its disks and start its machine.
     Start,
-    /// Press its power button.
+    /// Power off its machine.
     PowerOff,
-    /// Pull its plug.
+    /// Kill its machine.
     PullPlug,
     /// Its machine is off, as wanted.
     Off,
-    /// It powered itself off.
+    /// Its machine powered itself off.
     OwnShutdown,
     /// Its machine died.
     Died,
-    /// Its machine fails under hardware virtualisation: end it, and start it again under emulation.
+    /// Its machine fails under hardware virtualisation: kill it, and start it again under emulation.
     Emulate(Failure),
     /// Its machine makes no progress, and the state does not show it yet.
     Impaired(Failure),
     /// Its machine makes progress again.
     Recovered,
-    /// Its machine waits for room on the host's disk: let it try again.
+    /// Its machine waits for free disk space: resume it.
     Resume,
 }
 
-/// What the books want of disks, as one look at them shows.
+/// The disk work that the state asks for.
 #[derive(Default)]
 struct DiskWork {
     copies: Vec<Copy>,
@@ -84,7 +83,7 @@ struct DiskWork {
 struct Copy {
     id: String,
     source: Source,
-    /// Whose volume it is of, when it is attached.
+    /// The instance that its volume is attached to.
     instance: Option<String>,
 }
 
@@ -119,8 +118,8 @@ impl DiskWork {
     }
 }
 
-/// What to do for an instance whose machine is `guest`, running under hardware virtualisation or not, and
-/// whose disks are `copied` just now.
+/// The action for an instance whose machine is `guest`, with hardware virtualisation or not; `copied` while its disks
+/// are being copied.
 fn decide(
     instance: &Instance,
     guest: &Guest,
@@ -129,7 +128,7 @@ fn decide(
     now: Timestamp,
 ) -> Option<Action> {
     let runs = guest.state == GuestState::Running;
-    // A machine that makes no progress does not hear its power button either.
+    // A machine that makes no progress ignores its power button.
     let off = if guest.failure.is_some() {
         Action::PullPlug
     } else {
@@ -141,7 +140,7 @@ fn decide(
         Phase::Running if runs => progress(instance, guest.failure.as_ref(), hardware, now),
         Phase::Running if instance.reboots => (!copied).then_some(Action::Start),
         Phase::Running => Some(match (guest.state, &guest.failure) {
-            // The cloud was down and is up again.
+            // The cloud was down and has been started again.
             (GuestState::Absent, _) => Action::Start,
             (GuestState::PoweredOff, _) => Action::OwnShutdown,
             (_, Some(failure)) if hardware && failure.kind.may_be_of_the_accelerator() => {
@@ -160,7 +159,7 @@ fn decide(
     }
 }
 
-/// What to do for an instance whose machine should run and does, and makes progress or fails to.
+/// The action for an instance whose machine runs as it should, with or without a failure.
 fn progress(
     instance: &Instance,
     failure: Option<&Failure>,
@@ -175,7 +174,7 @@ fn progress(
     }
     match instance.impairment() {
         Some(known) if known.failure == *failure => {
-            // A try that fails shows as a new failure, with a time of its own.
+            // A failed attempt shows as a new failure, with a time of its own.
             let due = now.duration_since(known.since) >= RESUME_EVERY;
             (failure.kind.may_pass() && due).then_some(Action::Resume)
         }
@@ -183,15 +182,14 @@ fn progress(
     }
 }
 
-/// Whether a new machine is to stay off for a while, because somebody dialled `slow-boot`.
+/// Whether the start of a new machine is delayed by the dial `slow-boot`.
 fn is_delayed(instance: &Instance, slow_boot: u32, now: Timestamp) -> bool {
     instance.phase == Phase::Pending
         && now.duration_since(instance.since) < SignedDuration::from_secs(slow_boot.into())
 }
 
 impl Machines {
-    /// The machines of `cloud`, in `host`, with their disks in `disks`; `ports` answer at every
-    /// guest's address besides the usual ones.
+    /// The machines of `cloud`, on `host`, with their disks in `disks`; `ports` are forwarded besides the usual ones.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
         host: Arc<dyn VmHost>,
@@ -207,16 +205,16 @@ impl Machines {
         })
     }
 
-    /// Takes every instance, snapshot and discarded disk one step on. Blocks a little; to be called
-    /// from inside the runtime.
+    /// Moves every instance, snapshot and discarded disk one step on. Blocks briefly; to be called from inside the
+    /// runtime.
     ///
     /// # Errors
-    /// When the books cannot be written.
+    /// When the state cannot be written.
     pub(crate) fn step(self: &Arc<Self>) -> anyhow::Result<()> {
         let (state, now) = self.cloud.read(|state, now| (state.clone(), now));
         let work = DiskWork::of(&state);
         let slow_boot = state.region.faults.slow_boot;
-        // A state that cannot be written (a full disk) keeps no other instance from its step.
+        // A failure to write the state (a full disk) must not keep other instances from their step.
         let mut written = Ok(());
         let choice = self.host.choice();
         let has_hardware = choice.is_some_and(|choice| choice.accelerator.is_hardware());
@@ -327,7 +325,7 @@ impl Machines {
             }
             Action::Recovered => {
                 tracing::info!(instance = id, "an instance is no longer impaired");
-                self.host.append_to_console(id, "this machine goes on");
+                self.host.append_to_console(id, "this machine continues");
                 self.cloud.change(|state, now| {
                     let current = state.region.ec2.instances.get_mut(id);
                     if let Some(fault) = current.and_then(|current| current.fault.as_mut()) {
@@ -344,13 +342,13 @@ impl Machines {
         }
     }
 
-    /// Ends a machine that failed under hardware virtualisation; the next step starts it again, under
-    /// emulation. Once: what fails under emulation stays as it is.
+    /// Kills a machine that failed under hardware virtualisation; the next step starts it again under emulation. At
+    /// most once: a machine that fails under emulation stays as it is.
     fn emulate(&self, id: &str, failure: &Failure) -> anyhow::Result<()> {
         tracing::error!(
             instance = id,
             %failure,
-            "hardware virtualisation failed an instance, which starts again under emulation"
+            "an instance failed under hardware virtualisation and starts again under emulation"
         );
         let line = format!("{failure}; this machine starts again under emulation");
         self.host.append_to_console(id, &line);
@@ -373,7 +371,7 @@ impl Machines {
         Ok(())
     }
 
-    /// A machine that should run does not.
+    /// Records that a machine that should run has ended.
     fn record_end(&self, instance: &Instance, reason: &Reason) -> anyhow::Result<()> {
         tracing::warn!(
             instance = instance.id,
@@ -397,7 +395,7 @@ impl Machines {
         })
     }
 
-    /// Makes an instance's disks and starts its machine.
+    /// Creates an instance's disks and starts its machine.
     fn start(&self, id: &str) -> anyhow::Result<()> {
         let Some(plan) = self.cloud.read(|state, _| Plan::of(state, id, &self.ports)) else {
             return Ok(());
@@ -446,16 +444,16 @@ impl Machines {
         for disk in &plan.disks {
             self.disks
                 .create_volume(&disk.volume, disk.snapshot.as_deref(), disk.size)
-                .with_context(|| format!("make volume {}", disk.volume))?;
+                .with_context(|| format!("create volume {}", disk.volume))?;
         }
         let root = plan.disks.first().context("it has no root volume")?;
         let firmware = plan.instance.firmware();
         if firmware == Firmware::Bios && !self.disks.has_boot_code(&root.volume)? {
             let Instance { kind, image, .. } = &plan.instance;
-            // EC2's would run, and never boot.
+            // On EC2 it would run and never boot.
             anyhow::bail!(
                 "a {kind} boots {image} by BIOS, for which its disk has no boot code: it boots by UEFI only, as do images made with an \
-                 earlier release's base image\nhint: make the image anew, or use a type that has UEFI, such as t3.micro"
+                 earlier release's base image\nhint: rebuild the image, or use a type that has UEFI, such as t3.micro"
             );
         }
         self.host.start(&GuestSpec {
@@ -496,7 +494,7 @@ impl Machines {
         Ok(())
     }
 
-    /// Takes in disk images that a new cloud starts with, before its door opens.
+    /// Imports the disk images that a new cloud starts with, before its endpoint opens.
     ///
     /// # Errors
     /// When one cannot be read or written; the image is not registered then.
@@ -526,7 +524,7 @@ impl Machines {
         }
     }
 
-    /// Ends every machine; what the books say of them stays, so that the next `up` starts them again.
+    /// Ends all machines; their instances stay `running` in the state, so that the next `up` starts them again.
     pub(crate) async fn end(&self) {
         let ids: Vec<String> = self
             .cloud
@@ -544,7 +542,7 @@ impl Machines {
         }
     }
 
-    /// Runs `job` on a thread of its own, with `id` busy until it is done.
+    /// Runs `job` on a thread of its own; `id` is busy until it is done.
     fn in_background(
         self: &Arc<Self>,
         id: &str,
@@ -558,7 +556,11 @@ impl Machines {
             match done {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::error!(id, error = format!("{error:#}"), "the books lag")
+                    tracing::error!(
+                        id,
+                        error = format!("{error:#}"),
+                        "the result of a job could not be recorded"
+                    )
                 }
                 Err(_) => tracing::error!(id, "a job on a machine panicked"),
             }
@@ -574,7 +576,7 @@ impl Machines {
     }
 }
 
-/// How much room the disk under `folder` has, in bytes; none where it cannot be asked.
+/// The free space of the disk under `folder`, in bytes; 0 when it cannot be queried.
 pub(crate) fn free_bytes(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(0, |found| found.f_bavail * found.f_frsize)
 }
@@ -582,7 +584,7 @@ pub(crate) fn free_bytes(folder: &Path) -> u64 {
 /// An instance to start.
 struct Plan {
     instance: Instance,
-    /// The root's first.
+    /// The root disk first.
     disks: Vec<Disk>,
     ports: BTreeSet<u16>,
 }
@@ -615,7 +617,7 @@ impl Plan {
         })
     }
 
-    /// Whether it never ran.
+    /// Whether the instance never ran.
     fn is_new(&self) -> bool {
         self.disks.iter().any(|disk| !disk.made)
     }

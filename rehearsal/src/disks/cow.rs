@@ -1,8 +1,7 @@
 //! Real disks: snapshots as raw, sparse files; volumes as copy-on-write overlays of them.
 //!
-//! A snapshot's file is written once and then only read, so an overlay may hold on to it by a hard
-//! link: the volume lives on when the snapshot is deleted, as on AWS, and the blocks go when the last
-//! user goes.
+//! A snapshot's file is written once and then only read, so an overlay keeps it by a hard link: the volume stays usable
+//! when the snapshot is deleted, as on AWS, and the blocks are freed with the last link.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,10 +14,10 @@ use super::DiskStore;
 
 /// The overlay's name in a volume's folder.
 const OVERLAY: &str = "disk.qcow2";
-/// The hard link to the snapshot beside it: the overlay's backing file, named without a folder so
-/// that the cloud's folder may be moved.
+/// The hard link to the snapshot beside it: the overlay's backing file, named without a folder so that the cloud's
+/// folder can be moved.
 const BASE: &str = "base.raw";
-/// What is being written has this ending until it is whole.
+/// Files have this extension until they are complete.
 const UNFINISHED: &str = "new";
 
 /// Disks below one folder.
@@ -29,10 +28,10 @@ pub(crate) struct CowDisks {
 }
 
 impl CowDisks {
-    /// Disks below `folder`; what an earlier daemon was killed over is removed.
+    /// Disks below `folder`; incomplete files of a killed daemon are removed.
     ///
     /// # Errors
-    /// When the folder cannot be written, or `qemu-img` is not there.
+    /// When the folder cannot be written, or `qemu-img` is not installed.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Self> {
         if Command::new("qemu-img")
             .arg("--version")
@@ -72,7 +71,7 @@ impl DiskStore for CowDisks {
         }
         let unfinished = path.with_extension(UNFINISHED);
         let _ = fs::remove_file(&unfinished);
-        // A link costs nothing; across file systems the file is copied, holes and all.
+        // A hard link is free; across file systems the file is copied, sparse.
         if fs::hard_link(file, &unfinished).is_err() {
             let mut copy = Command::new("cp");
             copy.args(["--reflink=auto", "--sparse=always", "--"])
@@ -108,7 +107,7 @@ impl DiskStore for CowDisks {
             fs::hard_link(&snapshot, unfinished.join(BASE))
                 .with_context(|| format!("find the disk of snapshot {id}"))?;
             let length = fs::metadata(&snapshot)
-                .with_context(|| format!("look at {}", snapshot.display()))?
+                .with_context(|| format!("read the size of {}", snapshot.display()))?
                 .len();
             size = size.max(length);
             create.args(["-b", BASE, "-F", "raw"]);
@@ -124,7 +123,7 @@ impl DiskStore for CowDisks {
     }
 
     fn has_boot_code(&self, volume_id: &str) -> anyhow::Result<bool> {
-        let folder = tempfile::tempdir().context("make a temporary folder")?;
+        let folder = tempfile::tempdir().context("create a temporary folder")?;
         let sector = folder.path().join("sector");
         let mut copy = Command::new("qemu-img");
         copy.args(["dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1"]);
@@ -164,7 +163,7 @@ impl DiskStore for CowDisks {
     }
 
     fn delete_volume(&self, volume_id: &str) {
-        // Gone already is as good as deleted.
+        // It may have been deleted already.
         let _ = fs::remove_dir_all(self.volume(volume_id));
     }
 
@@ -173,7 +172,7 @@ impl DiskStore for CowDisks {
     }
 }
 
-/// Runs a copier; its stderr is the error.
+/// Runs a program that copies; its stderr becomes the error.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command
         .stdin(Stdio::null())
@@ -189,7 +188,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is whole gets its name, durably.
+/// Gives a complete file its final name, durably.
 fn finish(unfinished: &Path, path: &Path) -> anyhow::Result<()> {
     let done = || -> std::io::Result<()> {
         File::open(unfinished)?.sync_all()?;
@@ -202,7 +201,7 @@ fn finish(unfinished: &Path, path: &Path) -> anyhow::Result<()> {
     done().with_context(|| format!("finish {}", path.display()))
 }
 
-/// Removes what was being written when a daemon was killed.
+/// Removes incomplete files of a killed daemon.
 fn sweep(folder: &Path) -> anyhow::Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
     for entry in entries {
@@ -249,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_holds_what_was_written_and_its_source_does_not() {
+    fn a_snapshot_contains_the_written_data_of_a_volume() {
         let folder = tempfile::tempdir().unwrap();
         let disks = CowDisks::open(folder.path()).unwrap();
         disks.import("snap-1", &image(folder.path())).unwrap();
@@ -357,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_half_written_is_swept_and_never_taken_for_a_disk() {
+    fn incomplete_disks_are_removed_and_never_used() {
         let folder = tempfile::tempdir().unwrap();
         let disks = CowDisks::open(folder.path()).unwrap();
         fs::write(disks.snapshots.join("snap-1.new"), "half").unwrap();

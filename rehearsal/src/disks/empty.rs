@@ -1,7 +1,7 @@
-//! Empty disks: files of no length, for puppets that boot from nothing.
+//! Empty disks: files of no length, for puppets, which boot nothing.
 //!
-//! They keep the rules of the real store (a disk must exist to be copied), so that the cloud's
-//! bookkeeping is exercised.
+//! They follow the rules of the real store (a disk must exist to be copied), so that the cloud's bookkeeping is
+//! exercised.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl DiskStore for EmptyDisks {
         self.path(volume_id)
     }
 
-    /// Puppets boot from nothing, by whatever firmware.
+    /// Puppets boot nothing, with any firmware.
     fn has_boot_code(&self, _volume_id: &str) -> anyhow::Result<bool> {
         Ok(true)
     }
@@ -84,7 +84,7 @@ impl DiskStore for EmptyDisks {
     }
 
     fn delete_volume(&self, volume_id: &str) {
-        // Gone already is as good as deleted.
+        // It may have been deleted already.
         let _ = fs::remove_file(self.path(volume_id));
     }
 

@@ -1,8 +1,8 @@
 //! Which accelerator guests run under: hardware virtualisation or emulation.
 //!
-//! Rule: a host's virtualisation is believed only after it has run guest code. `/dev/kvm` may open, and
-//! QEMU may start with it, on a host that cannot run a guest (a para-virtual KVM without VMX or SVM).
-//! [`choose`] decides; [`probe`](super::probe) runs the guest code.
+//! Rule: a host's virtualisation is used only after it has run guest code. `/dev/kvm` may open, and QEMU may start with
+//! it, on a host that cannot run a guest (a para-virtual KVM without VMX or SVM). [`choose`] decides;
+//! [`probe`](super::probe) runs the guest code.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Failure;
 
-/// The accelerator asked for, by `--accelerator` or `REHEARSAL_ACCELERATOR`.
+/// The requested accelerator, by `--accelerator` or `REHEARSAL_ACCELERATOR`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Wanted {
     /// Hardware virtualisation where it runs guest code, else emulation
@@ -26,12 +26,12 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Whether a cloud whose guests run under `accelerator` is what was asked for.
+    /// Whether a cloud with this accelerator matches the request.
     pub(crate) fn allows(self, accelerator: Accelerator) -> bool {
         self.named().is_none_or(|named| named == accelerator)
     }
 
-    /// The one asked for by name.
+    /// The accelerator requested by name.
     fn named(self) -> Option<Accelerator> {
         match self {
             Self::Auto => None,
@@ -60,8 +60,8 @@ impl Accelerator {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Self::Hvf => ["-accel", "hvf", "-cpu", "host"],
-            // A plain CPU: what guests detect, they use, and emulated vector units cost a third more
-            // of the host's time for a boot. What is added here is cheap to emulate.
+            // A plain CPU: guests use what they detect, and emulated vector units cost a third more of the host's time
+            // for a boot. The features added here are cheap to emulate.
             Self::Tcg => [
                 "-accel",
                 "tcg,tb-size=512",
@@ -71,8 +71,8 @@ impl Accelerator {
         }
     }
 
-    /// How many of the CPUs asked for a guest gets. Emulated ones spend their time waiting for each
-    /// other: a guest with two boots half as fast as one with one.
+    /// How many CPUs a guest gets of those requested. Emulated CPUs spend their time waiting for each other: a guest
+    /// with two boots half as fast as one with one.
     pub(super) fn vcpus(self, wanted: u32) -> u32 {
         match self {
             Self::Kvm | Self::Hvf => wanted,
@@ -113,16 +113,16 @@ impl fmt::Display for Accelerator {
 /// The accelerator of a cloud's guests, and why it is that one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Choice {
-    /// What guests run under, unless it failed for one of them.
+    /// The accelerator of all guests but those it failed for.
     pub(crate) accelerator: Accelerator,
-    /// Why, for people: one line.
+    /// Why, in one line.
     pub(crate) why: String,
 }
 
-/// Decides from what was asked for and what `probe` finds when it runs guest code.
+/// Decides from the request and from what `probe` finds when it runs guest code.
 ///
 /// # Errors
-/// When an accelerator was asked for by name and does not run guest code.
+/// When an accelerator was requested by name and does not run guest code.
 pub(super) fn choose(
     wanted: Wanted,
     mut probe: impl FnMut(Accelerator) -> Result<(), Failure>,
@@ -131,13 +131,13 @@ pub(super) fn choose(
         if accelerator == Accelerator::Tcg {
             return Ok(Choice {
                 accelerator,
-                why: "asked for".to_owned(),
+                why: "requested".to_owned(),
             });
         }
         return match probe(accelerator) {
             Ok(()) => Ok(Choice {
                 accelerator,
-                why: "asked for; it runs guest code".to_owned(),
+                why: "requested; it runs guest code".to_owned(),
             }),
             Err(failure) => bail!(
                 "{accelerator} does not run guest code on this host: {failure}\nhint: `--accelerator auto` uses emulation instead"
@@ -168,7 +168,7 @@ mod tests {
     use crate::guests::FailureKind;
 
     #[test]
-    fn only_what_ran_guest_code_is_chosen() {
+    fn only_an_accelerator_that_ran_guest_code_is_chosen() {
         let failure = || Failure::new(FailureKind::Accelerator, "emulation failure");
         for (wanted, works, expected) in [
             (
@@ -184,7 +184,7 @@ mod tests {
             (
                 Wanted::Kvm,
                 true,
-                Ok((Accelerator::Kvm, "asked for; it runs guest code")),
+                Ok((Accelerator::Kvm, "requested; it runs guest code")),
             ),
             (
                 Wanted::Kvm,

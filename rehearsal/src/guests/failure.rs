@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How much of QEMU's or a guest's text a reason quotes, in characters: a line of a terminal or two.
+/// How many characters of QEMU's or a guest's text are quoted: one or two lines of a terminal.
 const QUOTE: usize = 160;
 
-/// What kind of failure it is.
+/// The kind of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FailureKind {
-    /// The accelerator cannot go on, or took QEMU down with it.
+    /// The accelerator failed, or QEMU with it.
     Accelerator,
     /// The guest's kernel panicked.
     Panic,
-    /// The host's disk has no room for what the guest writes; the guest waits for room.
+    /// The host's disk is full; the guest waits for free space.
     DiskFull,
     /// The host cannot read or write the guest's disk.
     Disk,
@@ -24,17 +24,17 @@ pub(crate) enum FailureKind {
 }
 
 impl FailureKind {
-    /// Whether the machine under the guest failed, rather than the guest's own system.
+    /// Whether the host or the virtual machine failed, rather than the guest's own system.
     pub(crate) fn is_of_the_host(self) -> bool {
         self != Self::Panic
     }
 
-    /// Whether another accelerator may do better. A panic counts: a broken hypervisor shows as one, too.
+    /// Whether another accelerator may help. A panic counts: a broken hypervisor may show as one.
     pub(crate) fn may_be_of_the_accelerator(self) -> bool {
         matches!(self, Self::Accelerator | Self::Panic | Self::Stopped)
     }
 
-    /// Whether it ends by itself, once the host has room.
+    /// Whether it ends by itself, once the host has free disk space.
     pub(crate) fn may_pass(self) -> bool {
         self == Self::DiskFull
     }
@@ -43,14 +43,14 @@ impl FailureKind {
 /// Why a guest makes no progress: one printable line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// What kind of failure it is.
+    /// The kind of a failure.
     pub(crate) kind: FailureKind,
     /// What happened.
     text: String,
 }
 
 impl Failure {
-    /// A failure with what happened; only the first line of it, without control characters, bounded.
+    /// A failure with a description; only its first line is kept, without control characters and bounded.
     pub(crate) fn new(kind: FailureKind, text: &str) -> Self {
         Self {
             kind,
@@ -65,8 +65,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The line of QEMU's error stream that says why it cannot go on: KVM's own report where there is one,
-/// else the first error. QEMU prints registers and warnings around it.
+/// The line of QEMU's error stream with the reason for its failure: KVM's own report where there is one, else the first
+/// error. QEMU prints registers and warnings around it.
 pub(super) fn error_line(errors: &str) -> Option<String> {
     let lines = || {
         errors
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_that_says_why_is_found() {
+    fn the_line_with_the_reason_is_found() {
         for (errors, expected) in [
             (
                 "qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.01H:ECX.pni [bit 0]\n\

@@ -1,4 +1,4 @@
-//! A room in which nothing runs and everything claims to: for tests of the cloud alone.
+//! A VM host without processes, for tests of the cloud alone.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::accelerator::{Accelerator, Choice};
 use super::{Failure, Firmware, Guest, GuestSpec, GuestState, VmHost};
 
-/// Guests that obey at once.
+/// Guests that react at once.
 #[derive(Debug)]
 pub(crate) struct FakeHost {
     guests: Mutex<BTreeMap<String, (Guest, GuestSpec)>>,
-    /// What the host has.
+    /// The host's accelerator.
     pub(crate) accelerator: Accelerator,
     notes: Mutex<Vec<String>>,
 }
@@ -22,7 +22,7 @@ impl Default for FakeHost {
 }
 
 impl FakeHost {
-    /// A room of guests under `accelerator`.
+    /// A host of guests under `accelerator`.
     pub(crate) fn under(accelerator: Accelerator) -> Self {
         Self {
             guests: Mutex::default(),
@@ -31,23 +31,23 @@ impl FakeHost {
         }
     }
 
-    /// What was noted on consoles.
+    /// Lines that were appended to consoles.
     pub(crate) fn notes(&self) -> Vec<String> {
         let notes = self.notes.lock();
         notes.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the guest was started under emulation by its specification.
+    /// Whether the guest's specification asked for emulation.
     pub(crate) fn is_emulated(&self, id: &str) -> bool {
         self.guests()[id].1.emulated
     }
 
-    /// What the guest was booted by.
+    /// The firmware that booted the guest.
     pub(crate) fn firmware(&self, id: &str) -> Firmware {
         self.guests()[id].1.firmware
     }
 
-    /// Lets a running guest fail, or recover.
+    /// Makes a running guest fail, or recover.
     pub(crate) fn fail(&self, id: &str, failure: Option<Failure>) {
         if let Some((guest, _)) = self.guests().get_mut(id) {
             guest.failure = failure;

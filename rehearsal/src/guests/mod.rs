@@ -1,7 +1,7 @@
-//! Machine rooms: where instances really run.
+//! VM hosts: where instances run.
 //!
-//! A room knows processes, disks and sockets; it does not know EC2. The cloud tells it what to start
-//! and asks it what became of it.
+//! A host manages processes, disks and sockets, and has no notion of EC2. The cloud starts guests and polls their
+//! state.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,23 +24,23 @@ mod qmp;
 mod spawner;
 mod vm_host;
 
-/// Which machine room a cloud has.
+/// What the guests of a cloud are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HostKind {
-    /// Real boots, under the accelerator asked for.
+    /// Virtual machines, under the requested accelerator.
     Qemu(Wanted),
-    /// Scripted instances: a host process each, or nothing but the word that they run.
+    /// Simulated instances: a host process each, or none.
     Puppets {
-        /// What each instance runs, split at spaces.
+        /// The command of each instance, split at spaces.
         command: Option<String>,
     },
 }
 
-/// Opens the machine room of the cloud in `folder`. The room serves each guest's metadata, from
-/// `metadata`, at the place its [`GuestSpec`] names, from its start until it is forgotten.
+/// Opens the VM host of the cloud in `folder`. It serves each guest's metadata, from `metadata`, at the address that
+/// its [`GuestSpec`] names, from the guest's start until [`VmHost::forget`].
 ///
 /// # Errors
-/// When a program the room needs is not there; the message names the package.
+/// When a required program is not installed; the message names the package.
 pub(crate) fn open(
     kind: &HostKind,
     folder: &Path,

@@ -1,8 +1,8 @@
-//! Whether an accelerator runs guest code on this host: boots the firmware under it until that writes to
-//! its serial port.
+//! Tests whether an accelerator runs guest code on this host: boots the firmware under it until that writes to its
+//! serial port.
 //!
-//! A verdict holds until the host boots again or QEMU, the firmware or their options change, and is kept
-//! in the user's cache folder. A verdict that came of waiting is not kept: the host may have been busy.
+//! A verdict holds until the host boots again or QEMU, the firmware or their options change, and is cached in the
+//! user's cache folder. A verdict by timeout is not cached: the host may have been busy.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,19 +25,19 @@ use super::qmp::{self, Message};
 use super::spawner::{SpawnRequest, Spawner};
 use crate::files::write_durably;
 
-/// How long the firmware may take to its first output. Under emulation, on two busy cores, it takes 3 to
-/// 10 s; hardware that needs longer than this would not be worth having.
+/// How long the firmware may take to its first output. Under emulation, on two busy cores, it takes 3 to 10 s; an
+/// accelerator that needs longer than this limit is useless.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-/// What is booted: a verdict is about the accelerator, which has to run guest code, and holds for the other firmware, too.
+/// The firmware that is booted. The verdict is about the accelerator, and holds for the other firmware as well.
 const PROBED: Firmware = Firmware::Uefi;
 /// How often its serial port is read meanwhile.
 const POLL: Duration = Duration::from_millis(20);
 /// What the firmware (EDK II) writes first: it clears the terminal, then names what it boots.
 const SIGNS: [&[u8]; 2] = [b"\x1b[2J", b"BdsDxe"];
-/// The verdicts' file in the cache folder.
+/// The file with the verdicts in the cache folder.
 const CACHE_FILE: &str = "accelerators.json";
 
-/// What guests are run with.
+/// The programs that run guests.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     /// QEMU.
@@ -47,7 +47,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// QEMU's options that probe and guests have in common.
+    /// QEMU's options for probe and guests alike.
     pub(super) fn arguments(&self, accelerator: Accelerator, firmware: Firmware) -> Vec<OsString> {
         // Without graphics SeaBIOS and what it boots print on the serial port, as EDK II does anyway.
         let machine = match firmware {
@@ -73,7 +73,7 @@ impl Programs {
         arguments
     }
 
-    /// Everything a verdict depends on but the host's boot.
+    /// Everything that a verdict depends on, except the host's boot.
     fn key(&self, accelerator: Accelerator) -> String {
         let mut key = String::new();
         for argument in self.arguments(accelerator, PROBED) {
@@ -90,7 +90,7 @@ impl Programs {
             key.push_str(&format!("{length} {} ", seconds.as_nanos()));
         }
         if accelerator == Accelerator::Kvm {
-            // It comes with a module, and this user's right to it with a group.
+            // It may appear with a kernel module, and this user's access to it with a group.
             let opened = File::options().read(true).write(true).open("/dev/kvm");
             key.push_str(
                 &opened.map_or_else(|error| error.kind().to_string(), |_| "usable".to_owned()),
@@ -115,7 +115,7 @@ fn run(programs: &Programs, accelerator: Accelerator, limit: Duration) -> Result
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdict {
     failure: Failure,
-    /// Whether it would be the same next time.
+    /// Whether it can be cached.
     lasts: bool,
 }
 
@@ -135,7 +135,7 @@ impl Verdict {
     }
 }
 
-/// A QEMU that ends with this value.
+/// A QEMU process that is killed when this value is dropped.
 struct Trial(Child);
 
 impl Drop for Trial {
@@ -151,7 +151,7 @@ fn boot(
     accelerator: Accelerator,
     limit: Duration,
 ) -> anyhow::Result<Result<(), Verdict>> {
-    let folder = tempfile::tempdir().context("make a temporary folder")?;
+    let folder = tempfile::tempdir().context("create a temporary folder")?;
     let (serial, errors) = (folder.path().join("serial"), folder.path().join("errors"));
     let mut command = programs.arguments(accelerator, PROBED);
     // A comma in the folder's path would end the option's value; two stand for one.
@@ -238,7 +238,7 @@ struct Kept {
 }
 
 impl Cache {
-    /// The one in the user's cache folder (`$XDG_CACHE_HOME/rehearsal`, else `~/.cache/rehearsal`).
+    /// The cache in the user's cache folder (`$XDG_CACHE_HOME/rehearsal`, else `~/.cache/rehearsal`).
     pub(crate) fn of_user() -> Self {
         let absolute = |name: &str| {
             let path = PathBuf::from(std::env::var_os(name)?);
@@ -248,7 +248,7 @@ impl Cache {
         Self(folder.map(|folder| folder.join("rehearsal").join(CACHE_FILE)))
     }
 
-    /// Whether `accelerator` runs guest code: as found since the host booted, or by trying it now.
+    /// Whether `accelerator` runs guest code, from the cache or by a probe.
     ///
     /// # Errors
     /// Why it does not.
@@ -260,10 +260,10 @@ impl Cache {
         self.probe_for(programs, accelerator, &host_boot(), LIMIT)
     }
 
-    /// Forgets every verdict, so that the next is made anew.
+    /// Removes all verdicts, so that the next probe runs again.
     pub(crate) fn forget(&self) {
         if let Some(path) = &self.0 {
-            // One that is not there is forgotten.
+            // A missing file is fine.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -283,7 +283,7 @@ impl Cache {
                 verdicts: BTreeMap::new(),
             };
         }
-        // Without the host's boot nothing is known of how long a verdict holds.
+        // Without the host's boot id it is unknown whether a verdict still holds.
         if !boot.is_empty()
             && let Some(verdict) = kept.verdicts.get(&key)
         {
@@ -304,7 +304,7 @@ impl Cache {
         self.0.as_ref().and_then(read).unwrap_or_default()
     }
 
-    /// Keeps verdicts where that is possible; else they are made anew next time.
+    /// Writes the verdicts where that is possible; else the next probe runs again.
     fn write(&self, kept: &Kept) {
         let write = |path: &Path| -> anyhow::Result<()> {
             let folder = path.parent().context("no folder")?;
@@ -312,24 +312,24 @@ impl Cache {
                 .with_context(|| format!("create {}", folder.display()))?;
             write_durably(
                 path,
-                &serde_json::to_vec(kept).context("write down verdicts")?,
+                &serde_json::to_vec(kept).context("encode the verdicts")?,
             )
         };
         if let Some(path) = &self.0
             && let Err(error) = write(path)
         {
-            tracing::debug!(error = format!("{error:#}"), "verdicts are not kept");
+            tracing::debug!(error = format!("{error:#}"), "verdicts are not cached");
         }
     }
 }
 
-/// The host's boot; empty where the system does not name it.
+/// The id of the host's boot; empty where the system has none.
 fn host_boot() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }
 
-/// What guests run under on this host, by what was asked for and what runs guest code.
+/// Chooses the accelerator of guests on this host, from the request and from what runs guest code.
 ///
 /// # Errors
 /// When an accelerator was asked for by name and does not run guest code.
@@ -433,7 +433,7 @@ while read -r line; do case $line in *query-status*)
     }
 
     #[test]
-    fn a_verdict_that_came_of_waiting_is_not_kept() {
+    fn a_verdict_by_timeout_is_not_cached() {
         let folder = tempfile::tempdir().unwrap();
         let programs = played(folder.path(), SILENT);
         let cache = Cache(Some(folder.path().join("accelerators.json")));

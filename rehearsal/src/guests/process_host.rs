@@ -1,7 +1,7 @@
-//! The machine room's bookkeeping, the same for QEMU guests and puppets: one host process a guest,
-//! watched by a thread that reaps it, and its metadata service beside it.
+//! The VM host for QEMU guests and puppets alike: one host process per guest, with a thread that observes and reaps it,
+//! and its metadata service.
 //!
-//! What kind of process, and how its power button is pressed, is the [`GuestKind`]'s business.
+//! What the process is, and how it is powered off, is up to the [`GuestKind`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,35 +19,35 @@ use super::spawner::{SpawnRequest, Spawner};
 use super::{Failure, Guest as Observed, GuestSpec, GuestState, VmHost};
 use crate::imds::Serving;
 
-/// How long a guest may take from the power button to power off. EC2 gives some minutes; a guest under
-/// emulation that is still booting hears the button only once it is up.
+/// How long a guest may take to power off. EC2 allows some minutes; a guest under emulation that is still booting
+/// reacts only once it is up.
 const GRACE: Duration = Duration::from_secs(90);
-/// How often the button is pressed until then: a press before the guest listens is lost.
+/// How often the power button is pressed meanwhile: a press before the guest listens is lost.
 const PRESS_AGAIN: Duration = Duration::from_secs(2);
 /// How much of the console is kept for reading, as on EC2.
 const CONSOLE_TAIL: u64 = 64 * 1024;
 /// The file in a guest's folder that its console goes to.
 pub(super) const CONSOLE: &str = "console.log";
 
-/// Reads what the process reports until it ends; hands every change of the guest's failure to its
-/// argument. Whether the guest powered itself off.
+/// Reads the process's messages until it ends, and passes every change of the guest's failure to its argument. Returns
+/// whether the guest powered itself off.
 pub(super) type Watcher = Box<dyn FnOnce(&dyn Fn(Option<Failure>)) -> bool + Send>;
-/// Presses a button of a guest's process.
+/// Sends a request to a guest's process.
 pub(super) type Controls = Box<dyn Fn(Pid, Button) + Send + Sync>;
 
-/// What can be asked of a running guest from outside.
+/// A request to a running guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Button {
-    /// Power off in order.
+    /// Power off cleanly.
     Power,
-    /// Go on, after the host stopped it.
+    /// Continue, after the host stopped it.
     Continue,
 }
 
 /// How a guest's process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct End {
-    /// What became of the guest.
+    /// The guest's final state.
     pub(super) state: GuestState,
     /// Why, when the machine under it failed.
     pub(super) failure: Option<Failure>,
@@ -65,32 +65,32 @@ impl End {
 
 /// One kind of guest.
 pub(super) trait GuestKind: Send + Sync {
-    /// What to run for this guest, whose folder exists; `None` when a guest is but a word.
+    /// The process to start for this guest, whose folder exists; `None` for a guest without a process.
     ///
     /// # Errors
-    /// When the guest cannot run here; the message has the cure.
+    /// When the guest cannot run here; the message has a hint.
     fn spawn_request(
         &self,
         guest: &GuestSpec,
         folder: &Path,
     ) -> anyhow::Result<Option<SpawnRequest>>;
-    /// Serves the guest's metadata, where a guest is more than a word.
+    /// Serves the guest's metadata, unless the guest has no process.
     ///
     /// # Errors
-    /// When the place to serve it at cannot be had.
+    /// When its address or socket is not available.
     fn serve(&self, guest: &GuestSpec) -> anyhow::Result<Option<Serving>>;
-    /// Takes what it needs from a process just started, whose guest has `folder`.
+    /// Connects to a process just started, whose guest has `folder`.
     ///
     /// # Errors
     /// When the process lacks its streams.
     fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Watcher, Controls)>;
-    /// What became of the guest, from its process's end and the witness's finding.
+    /// How the guest ended, from its process's exit status and the watcher's result.
     fn outcome(&self, status: ExitStatus, powered_off: bool, folder: &Path) -> End;
-    /// What guests run under; `None` where they are no virtual machines.
+    /// The accelerator of guests; `None` for puppets.
     fn choice(&self) -> Option<&Choice>;
 }
 
-/// A room of one kind of machine.
+/// A host for one kind of guest.
 pub(super) struct ProcessHost<M> {
     kind: Arc<M>,
     folder: PathBuf,
@@ -113,14 +113,14 @@ struct Now {
     state: GuestState,
     /// Why it makes no progress, or ended.
     failure: Option<Failure>,
-    /// Set while the process runs and is not reaped, so that it is never another's.
+    /// Set while the process is not reaped, so that it never names another process.
     pid: Option<Pid>,
     remote: Option<Arc<Controls>>,
     pressing: bool,
 }
 
 impl<M: GuestKind + 'static> ProcessHost<M> {
-    /// A room whose guests have their folders below `folder`.
+    /// A host whose guests have their folders below `folder`.
     ///
     /// # Errors
     /// When its thread cannot be started.
@@ -156,7 +156,7 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         {
             return Ok(());
         }
-        // Metadata served since an earlier start goes on being served: its place is taken already.
+        // Metadata that is served since an earlier start stays: its address is bound already.
         let served = guests.remove(&guest.id).and_then(|guest| guest.metadata);
         let start = move || -> anyhow::Result<Guest> {
             let folder = self.place(&guest.id);
@@ -232,11 +232,11 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
         let append = || -> std::io::Result<()> {
             let mut options = File::options();
             let mut console = options.append(true).open(self.place(id).join(CONSOLE))?;
-            // On a line of its own, whatever the guest was printing.
+            // On a line of its own, whatever the guest has just printed.
             console.write_all(format!("\r\n[rehearsal] {line}\r\n").as_bytes())
         };
         if let Err(error) = append() {
-            tracing::debug!(id, %error, "a console was not written to");
+            tracing::debug!(id, %error, "a line could not be added to a console");
         }
     }
 
@@ -245,7 +245,7 @@ impl<M: GuestKind + 'static> VmHost for ProcessHost<M> {
             return;
         }
         self.guests().remove(id);
-        // Gone already is as good as removed.
+        // It may have been removed already.
         let _ = fs::remove_dir_all(self.place(id));
     }
 
@@ -291,15 +291,15 @@ impl GuestProcess {
             .name(format!("guest {pid:?}"))
             .spawn(move || {
                 let powered_off = watcher(&|failure| watched.now().failure = failure);
-                // Waits without reaping: until `now` is held, the pid stays the guest's own, so that
-                // nobody signals a stranger.
+                // Waits without reaping: until `now` is locked, the pid stays the guest's own, so that no other process
+                // can be signalled.
                 while let Err(rustix::io::Errno::INTR) = rustix::process::waitid(
                     WaitId::Pid(pid),
                     WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
                 ) {}
                 let mut now = watched.now();
-                // A machine that is off runs nothing: what the process started is of its group, and goes too. An error
-                // says that there is nothing.
+                // A machine that is off runs nothing: the children of the process are in its group, and are killed too.
+                // An error means that there are none.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 now.pid = None;
                 now.remote = None;
@@ -308,7 +308,7 @@ impl GuestProcess {
                     Err(_) => End::state(GuestState::Dead),
                 };
                 now.state = end.state;
-                // What was seen while it ran is the better reason.
+                // A failure observed while it ran is the better reason.
                 now.failure = now.failure.take().or(end.failure);
                 watched.ended.notify_all();
             })
@@ -324,7 +324,7 @@ impl GuestProcess {
         let mut now = self.now();
         match now.pid {
             Some(pid) => {
-                // An error says that it is gone, which was the wish.
+                // An error means that it has ended, as wanted.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
             }
             None if now.state == GuestState::Running => now.state = GuestState::Dead,

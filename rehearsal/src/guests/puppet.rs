@@ -1,5 +1,4 @@
-//! Puppets: scripted instances. Each is a host process, or, without a command, nothing but the word
-//! that it runs.
+//! Puppets: simulated instances. Each is a host process, or, without a command, has no process at all.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -20,7 +19,7 @@ use super::{GuestSpec, GuestState};
 use crate::imds::{self, Serving};
 use crate::imds_source::ImdsSource;
 
-/// Where a puppet's metadata is, at its own address.
+/// The port of a puppet's metadata service, at its own address.
 const METADATA_PORT: u16 = 1338;
 
 /// How puppets are run.
@@ -42,8 +41,7 @@ impl Puppets {
         Ok(Self {
             command,
             metadata,
-            runtime: Handle::try_current()
-                .context("the machine room needs the daemon's runtime")?,
+            runtime: Handle::try_current().context("the VM host needs the daemon's runtime")?,
         })
     }
 }
@@ -88,7 +86,7 @@ impl GuestKind for Puppets {
         Ok(Some(SpawnRequest {
             command,
             finish: Box::new(move |command| {
-                // The operator's own credentials are no instance's.
+                // An instance must not inherit the operator's credentials.
                 for (name, _) in std::env::vars_os() {
                     if name.to_string_lossy().starts_with("AWS_") {
                         command.env_remove(name);

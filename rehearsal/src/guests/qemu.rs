@@ -1,4 +1,4 @@
-//! QEMU guests: each a virtual machine that boots its disk's own loader, by UEFI or BIOS.
+//! QEMU guests: virtual machines that boot their disks' own loaders, by UEFI or BIOS.
 //!
 //! Networking is user-mode: no root, no bridge. The guest sees 169.254.0.0/16 with the metadata
 //! service at 169.254.169.254, as on EC2; the host sees the guest's ports at its own 127.x address.
@@ -27,10 +27,10 @@ use crate::imds::{self, Serving};
 use crate::imds_source::ImdsSource;
 
 const PROGRAM: &str = "qemu-system-x86_64";
-/// What QEMU said on stderr, in the guest's folder.
+/// The file in a guest's folder with QEMU's stderr.
 const LOG: &str = "qemu.log";
 
-/// Where distributions keep the UEFI firmware, whole (code and variables in one file).
+/// Paths of the UEFI firmware in distributions, as one file with code and variables.
 const FIRMWARES: [&str; 6] = [
     "/usr/share/ovmf/OVMF.fd",
     "/usr/share/qemu/OVMF.fd",
@@ -43,7 +43,7 @@ const FIRMWARES: [&str; 6] = [
 /// Finds QEMU and its firmware on this host.
 ///
 /// # Errors
-/// When one is not there; the message names the package.
+/// When one is not installed; the message names the package.
 pub(crate) fn programs() -> anyhow::Result<Programs> {
     Ok(Programs {
         qemu: program()?,
@@ -64,7 +64,7 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
 /// Finds the UEFI firmware.
 ///
 /// # Errors
-/// When it is at none of the places distributions keep it.
+/// When it is at none of the known paths.
 pub(crate) fn firmware() -> anyhow::Result<PathBuf> {
     FIRMWARES
         .iter()
@@ -79,7 +79,7 @@ pub(super) struct Qemu {
     runtime: Handle,
     programs: Programs,
     choice: Choice,
-    /// This very program, which is also the metadata relay.
+    /// This program, which is also the metadata relay.
     relay: PathBuf,
 }
 
@@ -87,7 +87,7 @@ impl Qemu {
     /// Finds QEMU and its firmware, and decides on the accelerator; that may boot the firmware.
     ///
     /// # Errors
-    /// When QEMU or its firmware is not there, or an accelerator was asked for that runs no guest code.
+    /// When QEMU or its firmware is not installed, or the requested accelerator does not run guest code.
     pub(super) fn new(metadata: Arc<dyn ImdsSource>, wanted: Wanted) -> anyhow::Result<Self> {
         let programs = programs()?;
         let choice = super::choose_accelerator(&programs, wanted, &Cache::of_user())?;
@@ -99,15 +99,14 @@ impl Qemu {
         );
         Ok(Self {
             metadata,
-            runtime: Handle::try_current()
-                .context("the machine room needs the daemon's runtime")?,
+            runtime: Handle::try_current().context("the VM host needs the daemon's runtime")?,
             programs,
             choice,
             relay: std::env::current_exe().context("find this program")?,
         })
     }
 
-    /// What a guest runs under.
+    /// The accelerator of a guest.
     fn accelerator(&self, guest: &GuestSpec) -> Accelerator {
         if guest.emulated {
             Accelerator::Tcg
@@ -136,10 +135,10 @@ impl Qemu {
         add("-name", guest.id.clone());
         add("-smp", accelerator.vcpus(guest.vcpus).to_string());
         add("-m", guest.memory_mib.to_string());
-        // Linux reports its panics there.
+        // Linux reports kernel panics to this device.
         add("-device", "pvpanic".to_owned());
-        // Flushes stay in the host's page cache: a killed guest loses nothing by it, and a rehearsal
-        // does not outlive its host.
+        // Flushes stay in the host's page cache: a killed guest loses nothing, and a rehearsal does not survive a crash
+        // of its host anyway.
         add(
             "-drive",
             format!(
@@ -203,14 +202,14 @@ impl GuestKind for Qemu {
     fn attach(&self, child: &mut Child, folder: &Path) -> anyhow::Result<(Watcher, Controls)> {
         let mut stdin = child.stdin.take().context("QEMU without a stdin")?;
         let stdout = child.stdout.take().context("QEMU without a stdout")?;
-        // It may end at once, as where KVM does not work: that shows when its output ends.
+        // It may end at once, for example where KVM does not work: then its output ends.
         let _ = stdin.write_all(&[qmp::HELLO, qmp::PANIC_GOES_ON].concat());
         let stdin = Arc::new(Mutex::new(stdin));
         let ask = Arc::clone(&stdin);
         let log = folder.join(LOG);
         let watcher: Watcher = Box::new(move |report| {
             let mut watch = Watch::default();
-            // To the end, whatever was found: QEMU must not meet a full pipe.
+            // Read to the end: QEMU would block on a full pipe.
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let Some(message) = qmp::parse(&line) else {
                     continue;
@@ -240,7 +239,7 @@ impl GuestKind for Qemu {
             return End::state(GuestState::PoweredOff);
         }
         let mut end = End::state(GuestState::Dead);
-        // Who kills a process does so from outside; QEMU itself ends with a code, or by a signal of its own.
+        // SIGKILL comes from outside; QEMU itself ends with an exit code, or by another signal.
         if !status.success() && status.signal() != Some(Signal::KILL.as_raw()) {
             let why = error_line_in(&folder.join(LOG)).unwrap_or_else(|| status.to_string());
             let text = format!("QEMU ended: {why}");
@@ -263,19 +262,19 @@ fn send(stdin: &Mutex<ChildStdin>, command: &[u8]) {
         .write_all(command);
 }
 
-/// QEMU's own reason for its end or for that of a guest.
+/// QEMU's own reason for its failure or that of a guest.
 fn error_line_in(log: &Path) -> Option<String> {
     error_line(&String::from_utf8_lossy(&std::fs::read(log).ok()?))
 }
 
-/// Says beforehand, and clearly, that a port cannot be had; QEMU would say it to its log.
+/// Checks that a port can be bound, for a clear error; QEMU would report it in its log only.
 fn free(address: Ipv4Addr, port: u16) -> anyhow::Result<()> {
     match TcpListener::bind(SocketAddrV4::new(address, port)) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(error).with_context(|| {
                 format!(
-                    "listen on {address}:{port}\nhint: let every user listen there: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
+                    "listen on {address}:{port}\nhint: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
                 )
             })
         }
@@ -283,12 +282,12 @@ fn free(address: Ipv4Addr, port: u16) -> anyhow::Result<()> {
     }
 }
 
-/// For QEMU's option parser, in which a comma ends a value and two stand for one.
+/// Quotes a value for QEMU's option parser, in which a comma ends a value and two are one comma.
 fn option_quoted(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// For the parser of QEMU's `cmd:`, which splits as a shell does.
+/// Quotes a path for QEMU's `cmd:`, which is split as by a shell.
 fn shell_quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

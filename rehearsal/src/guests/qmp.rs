@@ -1,5 +1,5 @@
-//! QEMU's machine protocol, as far as guests are watched and steered by it: commands as bytes, messages
-//! as [`Message`]. Pure; `docs/interop/qmp-spec` and `qapi/run-state.json` of QEMU are the source.
+//! QEMU's machine protocol, as far as it is used to observe and control guests: commands as bytes, messages as
+//! [`Message`]. Pure; `docs/interop/qmp-spec` and `qapi/run-state.json` of QEMU are the source.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,25 +8,25 @@ use super::{Failure, FailureKind};
 
 /// Must come first; may be sent ahead of the greeting.
 pub(super) const HELLO: &[u8] = b"{\"execute\":\"qmp_capabilities\"}\n";
-/// After a kernel panic the guest goes on, as on EC2: it hangs, or restarts itself if it was told to.
+/// After a kernel panic the guest keeps running, as on EC2: it hangs, or restarts if it is configured to.
 /// QEMU before 6.0 has no such command and answers with an error.
 pub(super) const PANIC_GOES_ON: &[u8] =
     b"{\"execute\":\"set-action\",\"arguments\":{\"panic\":\"none\"}}\n";
-/// Presses the power button.
+/// Requests a power-off (the power button).
 pub(super) const POWER_DOWN: &[u8] = b"{\"execute\":\"system_powerdown\"}\n";
-/// Lets a stopped guest go on.
+/// Resumes a stopped guest.
 pub(super) const CONTINUE: &[u8] = b"{\"execute\":\"cont\"}\n";
-/// Asks why a guest stands still; the answer is a [`Message::Status`].
+/// Queries why a guest is stopped; the answer is a [`Message::Status`].
 pub(super) const QUERY_STATUS: &[u8] = b"{\"execute\":\"query-status\",\"id\":\"status\"}\n";
 
-/// A message of QEMU, as far as it matters here.
+/// A message of QEMU that matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// The guest powered itself off (event SHUTDOWN, caused by the guest and not by a panic).
     PoweredOff,
-    /// QEMU stopped the guest (event STOP); [`QUERY_STATUS`] asks why.
+    /// QEMU stopped the guest (event STOP); [`QUERY_STATUS`] queries why.
     Stopped,
-    /// The guest goes on (event RESUME), or starts again (event RESET).
+    /// The guest continues (event RESUME), or restarts (event RESET).
     Resumed,
     /// The guest's kernel panicked (event GUEST_PANICKED).
     Panicked,
@@ -47,7 +47,7 @@ struct Raw {
     id: Value,
 }
 
-/// Reads a line of QEMU's; `None` for what does not matter here.
+/// Parses a line of QEMU's output; `None` for messages that do not matter here.
 pub(super) fn parse(line: &str) -> Option<Message> {
     let raw: Raw = serde_json::from_str(line).ok()?;
     let Some(event) = raw.event else {
@@ -67,7 +67,7 @@ pub(super) fn parse(line: &str) -> Option<Message> {
             Some(Message::DiskError(if raw.data["nospace"] == true {
                 Failure::new(
                     FailureKind::DiskFull,
-                    "no space left on the host's disk; the guest waits for room",
+                    "no space left on the host's disk; the guest waits for free space",
                 )
             } else {
                 Failure::new(
@@ -80,24 +80,24 @@ pub(super) fn parse(line: &str) -> Option<Message> {
     }
 }
 
-/// What is known of a guest from QEMU's messages so far. Feed it each message; [`Watch::failure`] is the
-/// current one.
+/// The state of a guest according to QEMU's messages so far. Pass each message to [`Watch::take`]; [`Watch::failure`]
+/// is the current failure.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Whether the guest powered itself off.
     pub(super) powered_off: bool,
     /// Why it makes no progress now.
     failure: Option<Failure>,
-    /// The last error of its disk, which is why QEMU stopped it when that says "io-error".
+    /// The last error of its disk: the reason when QEMU's status is "io-error".
     disk: Option<Failure>,
 }
 
 impl Watch {
-    /// Takes a message in. `errors` reads QEMU's error stream, for the words of an internal error.
+    /// Processes a message. `errors` reads QEMU's error stream, for the text of an internal error.
     pub(super) fn take(&mut self, message: Message, errors: impl FnOnce() -> Option<String>) {
         match message {
             Message::PoweredOff => self.powered_off = true,
-            // Until the answer to the question why. That is a moment.
+            // Until the answer to QUERY_STATUS arrives, moments later.
             Message::Stopped => {
                 self.failure
                     .get_or_insert_with(|| Failure::new(FailureKind::Stopped, "stopped by QEMU"));
@@ -120,7 +120,7 @@ impl Watch {
                     }),
                     other => Failure::new(
                         FailureKind::Stopped,
-                        &format!("stopped by QEMU, which calls it {other}"),
+                        &format!("stopped by QEMU with the status {other}"),
                     ),
                 });
             }
@@ -162,9 +162,9 @@ mod tests {
     );
 
     #[test]
-    fn messages_show_what_became_of_the_guest() {
+    fn messages_determine_the_state_of_the_guest() {
         use FailureKind::{Accelerator, Disk, DiskFull, Panic, Stopped};
-        let full = "no space left on the host's disk; the guest waits for room";
+        let full = "no space left on the host's disk; the guest waits for free space";
         let table: [Row; 15] = [
             (&[], false, None),
             (&[OFF], true, None),
@@ -204,7 +204,7 @@ mod tests {
             (
                 &[STOP, SUSPENDED],
                 false,
-                Some((Stopped, "stopped by QEMU, which calls it suspended")),
+                Some((Stopped, "stopped by QEMU with the status suspended")),
             ),
         ];
         for (lines, powered_off, failure) in table {

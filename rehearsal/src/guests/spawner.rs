@@ -1,7 +1,7 @@
 //! Starts host processes that cannot outlive this one.
 //!
-//! Linux kills a process with `PR_SET_PDEATHSIG` when the *thread* that started it ends. So one thread
-//! starts them all and lives as long as the room: however the daemon ends, its guests end with it.
+//! Linux kills a process with `PR_SET_PDEATHSIG` when the *thread* that started it ends. So one thread starts them all
+//! and runs as long as the VM host: however the daemon ends, its guests end with it.
 
 use std::ffi::OsString;
 use std::process::{Child, Command, Stdio};
@@ -9,11 +9,11 @@ use std::sync::mpsc;
 
 use anyhow::Context as _;
 
-/// What runs, and where its three streams go.
+/// A process to start, and where its three streams go.
 pub(super) struct SpawnRequest {
     /// The program and its arguments.
     pub(super) command: Vec<OsString>,
-    /// Finishes the command: folder, environment, streams.
+    /// Completes the command: folder, environment, streams.
     pub(super) finish: Box<dyn FnOnce(&mut Command) + Send>,
 }
 
@@ -34,7 +34,7 @@ impl Spawner {
             .name("guests".to_owned())
             .spawn(move || {
                 for (request, answer) in inbox {
-                    // A caller that no longer waits has no use for the child either.
+                    // A caller that no longer waits does not need the child.
                     if let Err(mpsc::SendError(Ok(mut child))) = answer.send(spawn(request)) {
                         let _ = child.kill();
                         let _ = child.wait();
@@ -70,8 +70,8 @@ fn spawn(request: SpawnRequest) -> std::io::Result<Child> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // A group of its own: Ctrl-C on the daemon's terminal is not a power cut, and what the guest's
-    // process starts can be ended with it.
+    // A process group of its own, so that Ctrl-C on the daemon's terminal does not kill guests, and the children of the
+    // guest's process can be killed with it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     (request.finish)(&mut command);
     command.spawn()
@@ -87,7 +87,7 @@ mod tests {
     const CHILD: &str = "REHEARSAL_TEST_SPAWNER";
 
     /// Runs itself again as the "daemon", which starts a process that would live on for ever; then
-    /// kills the daemon with SIGKILL. The process holds the pipe: end of file proves it is gone.
+    /// kills the daemon with SIGKILL. The process holds the pipe: end of file proves that it has ended.
     #[test]
     fn processes_die_with_the_daemon_even_when_it_is_killed() {
         if std::env::var_os(CHILD).is_some() {
@@ -108,15 +108,19 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(daemon.stdout.take().unwrap());
+        let mut output = BufReader::new(daemon.stdout.take().unwrap());
         let mut line = String::new();
         while line.trim_end() != "up" && !line.ends_with("up\n") {
             line.clear();
-            assert_ne!(said.read_line(&mut line).unwrap(), 0, "the process started");
+            assert_ne!(
+                output.read_line(&mut line).unwrap(),
+                0,
+                "the process started"
+            );
         }
         daemon.kill().unwrap();
         daemon.wait().unwrap();
         let mut rest = Vec::new();
-        said.read_to_end(&mut rest).unwrap();
+        output.read_to_end(&mut rest).unwrap();
     }
 }

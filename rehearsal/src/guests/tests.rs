@@ -1,4 +1,4 @@
-//! The room's bookkeeping, with puppets of a few lines of shell.
+//! The process host, with puppets of a few lines of shell.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -43,8 +43,8 @@ fn address(test: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 200 + test, high, low)
 }
 
-/// A room of puppets that run `script`, and one guest of it.
-fn stage(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn VmHost>, GuestSpec) {
+/// A host of puppets that run `script`, and one guest of it.
+fn fixture(script: &str, test: u8) -> (tempfile::TempDir, Arc<dyn VmHost>, GuestSpec) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("puppet");
     test_support::write_program(&program, &format!("#!/bin/sh\n{script}\n"));
@@ -75,22 +75,22 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-fn said(host: &Arc<dyn VmHost>) -> String {
+fn output(host: &Arc<dyn VmHost>) -> String {
     String::from_utf8_lossy(&host.console("i-1")).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_puppet_knows_who_it_is_and_powers_off_when_asked() {
+async fn a_puppet_gets_its_identity_and_powers_off_on_request() {
     let script = r#"trap 'echo bye; exit 0' TERM
 echo "$REHEARSAL_INSTANCE_ID $REHEARSAL_IMAGE_ID $REHEARSAL_ADDRESS $AWS_ENDPOINT_URL key=$AWS_ACCESS_KEY_ID"
 tail -f /dev/null & wait"#;
-    let (_folder, host, guest) = stage(script, 0);
+    let (_folder, host, guest) = fixture(script, 0);
     assert_eq!(host.state("i-1"), GuestState::Absent);
     host.start(&guest).unwrap();
-    until("the puppet speaks", || said(&host).contains('\n')).await;
+    until("the puppet speaks", || output(&host).contains('\n')).await;
     let address = guest.address;
     assert_eq!(
-        said(&host),
+        output(&host),
         format!("i-1 ami-1 {address} http://127.0.0.1:4800 key=\n")
     );
     assert_eq!(host.state("i-1"), GuestState::Running);
@@ -106,18 +106,18 @@ tail -f /dev/null & wait"#;
         host.state("i-1") == GuestState::PoweredOff
     })
     .await;
-    assert!(said(&host).ends_with("bye\n"));
+    assert!(output(&host).ends_with("bye\n"));
     assert!(host.pid("i-1").is_none());
     host.start(&guest).unwrap();
     until("it starts again", || {
-        said(&host).matches("ami-1").count() == 2
+        output(&host).matches("ami-1").count() == 2
     })
     .await;
     host.kill("i-1");
     until("it is killed", || host.state("i-1") == GuestState::Dead).await;
     host.forget("i-1");
     assert_eq!(host.state("i-1"), GuestState::Absent);
-    assert!(said(&host).is_empty());
+    assert!(output(&host).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +126,7 @@ async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
         (1, "exit 0", GuestState::PoweredOff),
         (2, "exit 3", GuestState::Dead),
     ] {
-        let (_folder, host, guest) = stage(script, test);
+        let (_folder, host, guest) = fixture(script, test);
         host.start(&guest).unwrap();
         until(script, || host.state("i-1") != GuestState::Running).await;
         assert_eq!(host.state("i-1"), becomes, "{script}");
@@ -134,24 +134,24 @@ async fn a_puppet_that_fails_is_dead_and_one_that_ends_is_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_is_not_there_is_an_end_not_a_hang() {
-    let (folder, host, guest) = stage("exit 0", 3);
+async fn a_missing_program_ends_the_guest_without_a_hang() {
+    let (folder, host, guest) = fixture("exit 0", 3);
     std::fs::remove_file(folder.path().join("puppet")).unwrap();
     host.start(&guest).unwrap();
     until("setpriv gives up", || host.state("i-1") == GuestState::Dead).await;
-    assert!(said(&host).contains("No such file"), "{}", said(&host));
+    assert!(output(&host).contains("No such file"), "{}", output(&host));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_puppet_started_ends_with_it() {
     let script = r#"exec 3> "$(dirname "$0")/held"
 sleep infinity & exit 0"#;
-    let (folder, host, guest) = stage(script, 4);
+    let (folder, host, guest) = fixture(script, 4);
     let held = folder.path().join("held");
     let made = std::process::Command::new("mkfifo").arg(&held).status();
     assert!(made.unwrap().success());
     host.start(&guest).unwrap();
-    // The end of the pipe proves that nobody sleeps there any more. Read on a thread that a broken test can leave behind.
+    // End of file proves that no `sleep` runs any more. Read on a thread, which a broken test can leave behind.
     let (ends, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || ends.send(std::fs::read(held)));
     let read = ended.recv_timeout(PATIENCE).expect("the sleeper ends");

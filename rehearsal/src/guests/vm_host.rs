@@ -1,4 +1,4 @@
-//! Guests, and what can be asked of the host that runs them.
+//! Guests, and the interface of the hosts that run them.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -20,9 +20,9 @@ pub(crate) enum Firmware {
 pub(crate) struct GuestSpec {
     /// The instance id; also names the guest's folder.
     pub(crate) id: String,
-    /// The guest's address in 127.0.0.0/8, which stands for its private IP.
+    /// The guest's address in 127.0.0.0/8, in place of its private IP.
     pub(crate) address: Ipv4Addr,
-    /// Ports of the guest that answer at `address` (22, the service's, …).
+    /// Ports of the guest that are forwarded to `address` (22, the service's, …).
     pub(crate) ports: Vec<u16>,
     /// Virtual CPUs.
     pub(crate) vcpus: u32,
@@ -34,21 +34,21 @@ pub(crate) struct GuestSpec {
     pub(crate) firmware: Firmware,
     /// Unix socket on which the cloud serves this instance's metadata over plain HTTP/1.1.
     pub(crate) imds: PathBuf,
-    /// The AMI it was launched from (puppets are told it; QEMU guests find out by IMDS).
+    /// The AMI it was launched from (puppets get it in their environment; QEMU guests read it from IMDS).
     pub(crate) image_id: String,
-    /// Whether it runs under emulation, whatever the host has.
+    /// Whether it runs under emulation, whatever accelerator the host has.
     pub(crate) emulated: bool,
 }
 
-/// What became of a guest.
+/// The state of a guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum GuestState {
-    /// Never started, or forgotten.
+    /// Never started, or removed.
     #[default]
     Absent,
     /// Its process runs.
     Running,
-    /// It powered itself off, or did as asked: the disk is consistent.
+    /// It powered off, by itself or on request: the disk is consistent.
     PoweredOff,
     /// Its process died or was killed.
     Dead,
@@ -57,40 +57,39 @@ pub(crate) enum GuestState {
 /// A guest as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Guest {
-    /// What became of it.
+    /// Its state.
     pub(crate) state: GuestState,
-    /// Why it makes no progress although its process runs, or why that ended.
+    /// Why it makes no progress while its process runs, or why the process ended.
     pub(crate) failure: Option<Failure>,
 }
 
-/// Starts, stops and watches guests. Every call returns at once; [`VmHost::guest`] shows how it
-/// went.
+/// Starts, stops and observes guests. Every call returns at once; [`VmHost::guest`] shows the result.
 pub(crate) trait VmHost: Send + Sync {
     /// Starts the guest (again, after a stop).
     ///
     /// # Errors
-    /// When the process cannot be started; the message names the program and the cure.
+    /// When the process cannot be started; the message names the program and a fix.
     fn start(&self, guest: &GuestSpec) -> anyhow::Result<()>;
-    /// Presses the power button; a guest that ignores it for the room's grace period is killed.
+    /// Powers the guest off; a guest that ignores this for the grace period is killed.
     fn power_off(&self, id: &str);
-    /// Pulls the plug.
+    /// Kills the guest.
     fn kill(&self, id: &str);
     /// The guest as it is now.
     fn guest(&self, id: &str) -> Guest;
-    /// What became of it.
+    /// Its state.
     fn state(&self, id: &str) -> GuestState {
         self.guest(id).state
     }
-    /// Lets a guest that the host stopped go on.
+    /// Resumes a guest that the host stopped.
     fn resume(&self, id: &str);
-    /// What guests run under; `None` where they are no virtual machines.
+    /// The accelerator of guests; `None` for puppets.
     fn choice(&self) -> Option<Choice>;
-    /// Appends a line of the cloud's own to its serial console.
+    /// Appends a line to the guest's serial console output.
     fn append_to_console(&self, id: &str, line: &str);
-    /// Everything its serial console has said, most recent 64 KiB.
+    /// The output of its serial console, the last 64 KiB.
     fn console(&self, id: &str) -> Vec<u8>;
-    /// Removes what is left of a guest that is not running.
+    /// Removes the files of a guest that is not running.
     fn forget(&self, id: &str);
-    /// The pid of the guest's process, for people and for tests that pull the plug.
+    /// The pid of the guest's process, for operators and for tests that kill it.
     fn pid(&self, id: &str) -> Option<u32>;
 }

@@ -1,4 +1,4 @@
-//! Instances, images and disks over a room in which nothing runs, with the clock in hand.
+//! Instances, images and disks over a fake VM host, with a clock that tests advance.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Bench {
         }
     }
 
-    /// The cloud went down and is up again: the same books, a new room.
+    /// The cloud was restarted: the same state, a new VM host.
     fn again(self) -> Self {
         let Self {
             folder,
@@ -153,16 +153,16 @@ impl Bench {
     async fn settle(&self) {
         let mut quiet = 0;
         while quiet < 2 {
-            let before = self.books();
+            let before = self.state();
             self.machines.step().unwrap();
             while !self.machines.busy().is_empty() {
                 tokio::task::yield_now().await;
             }
-            quiet = if self.books() == before { quiet + 1 } else { 0 };
+            quiet = if self.state() == before { quiet + 1 } else { 0 };
         }
     }
 
-    fn books(&self) -> String {
+    fn state(&self) -> String {
         self.cloud.read(|state, _| format!("{state:?}"))
     }
 
@@ -238,7 +238,7 @@ fn between(text: &str, left: &str, right: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_instance_goes_through_its_states_and_takes_its_disk_with_it() {
+async fn an_instance_passes_its_states_and_its_disk_is_deleted() {
     let bench = Bench::new();
     let id = bench.run("");
     assert_eq!(bench.phase(&id), Phase::Pending);
@@ -360,7 +360,7 @@ async fn a_type_without_uefi_boots_no_disk_that_only_uefi_boots() {
 }
 
 #[tokio::test]
-async fn a_machine_that_ends_by_itself_stops_or_terminates_its_instance() {
+async fn a_machine_that_ends_stops_or_terminates_its_instance() {
     let bench = Bench::new();
     let stops = bench.run("");
     let terminates = bench.run("&InstanceInitiatedShutdownBehavior=terminate");
@@ -386,7 +386,7 @@ async fn a_machine_that_ends_by_itself_stops_or_terminates_its_instance() {
 }
 
 #[tokio::test]
-async fn spot_ends_by_its_own_shutdown_and_metadata_show_it() {
+async fn a_spot_shutdown_terminates_and_metadata_shows_spot() {
     let bench = Bench::new();
     let spot = bench.run("&InstanceMarketOptions.MarketType=spot");
     let plain = bench.run("");
@@ -440,7 +440,7 @@ async fn an_image_of_a_running_instance_is_copied_while_it_is_off() {
     assert_eq!(bench.host.state(&id), GuestState::Running);
     assert!(!bench.ec2(|ec2| ec2.instances[&id].reboots));
 
-    // A machine that is off when it is looked at next is not started before the copy is made.
+    // A machine that is off at the next step is not started before the copy is made.
     let answer = bench
         .call(&format!("Action=CreateImage&InstanceId={id}&Name=next"))
         .unwrap();
@@ -540,7 +540,7 @@ async fn every_documented_filter_is_known_and_no_other() {
 }
 
 #[tokio::test]
-async fn an_interface_that_is_to_stay_outlives_instance_and_cloud() {
+async fn a_kept_interface_outlives_instance_and_restart() {
     let bench = Bench::new();
     let stays =
         bench.run("&NetworkInterface.1.DeviceIndex=0&NetworkInterface.1.DeleteOnTermination=false");
@@ -579,7 +579,7 @@ async fn an_interface_that_is_to_stay_outlives_instance_and_cloud() {
 }
 
 #[tokio::test]
-async fn what_ran_runs_again_when_the_cloud_comes_back() {
+async fn running_instances_start_again_with_the_cloud() {
     let bench = Bench::new();
     let (runs, stopped) = (bench.run(""), bench.run(""));
     bench.settle().await;
@@ -597,7 +597,7 @@ async fn what_ran_runs_again_when_the_cloud_comes_back() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_disk_cannot_be_made_is_terminated_with_the_reason() {
+async fn a_failed_disk_creation_terminates_the_instance_with_a_reason() {
     let bench = Bench::new();
     let snapshot = bench.ec2(|ec2| ec2.snapshots.keys().next().unwrap().clone());
     bench.disks.delete_snapshot(&snapshot);
@@ -609,7 +609,7 @@ async fn an_instance_whose_disk_cannot_be_made_is_terminated_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_slow_boot_keeps_a_new_machine_off_for_so_long() {
+async fn slow_boot_delays_the_start_of_a_machine() {
     let bench = Bench::new();
     let dialled = bench
         .cloud
@@ -642,7 +642,7 @@ async fn the_same_token_launches_once() {
 }
 
 #[tokio::test]
-async fn a_refused_launch_leaves_nothing() {
+async fn a_refused_launch_creates_nothing() {
     let bench = Bench::new();
     let image = bench.base();
     for (more, code) in [
@@ -703,7 +703,7 @@ async fn a_failing_machine_is_emulated_once_or_shown() {
         // QEMU itself crashed.
         (Dead, Some(Accelerator), true, emulate(Accelerator)),
         (Dead, Some(Accelerator), false, Some(Action::Died)),
-        // Somebody killed it.
+        // It was killed.
         (Dead, None, true, Some(Action::Died)),
         (PoweredOff, None, true, Some(Action::OwnShutdown)),
     ] {
@@ -718,7 +718,7 @@ async fn a_failing_machine_is_emulated_once_or_shown() {
 
 /// What follows for one that is shown as impaired already, or is to end.
 #[tokio::test]
-async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
+async fn an_impaired_machine_recovers_waits_or_is_killed() {
     use FailureKind::{Accelerator, DiskFull};
     let bench = Bench::new();
     let id = bench.run("");
@@ -794,7 +794,7 @@ async fn an_impaired_machine_recovers_waits_or_loses_its_plug() {
 }
 
 #[tokio::test]
-async fn what_hardware_virtualisation_fails_starts_again_under_emulation_once() {
+async fn a_failed_accelerator_causes_one_restart_under_emulation() {
     let bench = Bench::under(Accelerator::Kvm);
     let (id, other) = (bench.run(""), bench.run(""));
     bench.settle().await;
@@ -838,7 +838,7 @@ async fn what_hardware_virtualisation_fails_starts_again_under_emulation_once() 
 }
 
 #[tokio::test]
-async fn a_panic_is_the_systems_and_a_full_disk_is_the_hosts_and_passes() {
+async fn panics_and_full_disks_fail_the_matching_status_checks() {
     let bench = Bench::new();
     let (panics, full) = (bench.run(""), bench.run(""));
     bench.settle().await;
@@ -854,7 +854,7 @@ async fn a_panic_is_the_systems_and_a_full_disk_is_the_hosts_and_passes() {
         bench.checks(&full),
         ("impaired".into(), "impaired".into(), text)
     );
-    // The test's own disk has room: the next try goes on.
+    // The test's own disk has free space: the next attempt succeeds.
     bench.clock.advance(Duration::from_secs(5));
     bench.settle().await;
     let over = Some("[Completed] as the test says".to_owned());
