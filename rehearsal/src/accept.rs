@@ -1,8 +1,8 @@
-//! Connections that cannot be taken.
+//! Failures to accept connections.
 //!
-//! Rule: a loop that takes connections in waits after a failure, longer each time, and reports failures once a minute,
-//! and the end of a row of them that it reported. So a process that is out of file descriptors neither spins nor fills
-//! its log, also when it is at the very edge and every second connection can be taken.
+//! Rule: a loop that accepts connections pauses after a failure, longer each time, and reports failures at most once a
+//! minute, and the end of a series that it reported. So a process without free file descriptors neither spins nor fills
+//! its log, even when every second connection can be accepted.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -11,18 +11,18 @@ use tokio::time::Instant;
 
 /// The first pause; it doubles per failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// The longest pause: how late a connection is taken in once there are descriptors again.
+/// The longest pause: how late a connection is accepted once there are descriptors again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often failures are reported, of however many rows.
+/// How often failures are reported, across all series.
 const REPORT_EVERY: Duration = Duration::from_mins(1);
 
 /// Failures of a loop that accepts connections.
 #[derive(Debug)]
 pub(crate) struct Failures {
     what: &'static str,
-    /// In a row.
+    /// Failures in a row.
     count: u64,
-    /// Whether this row was reported.
+    /// Whether this series was reported.
     row_reported: bool,
     /// When failures were reported last.
     reported: Option<Instant>,
@@ -30,7 +30,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// None yet, of connections to `what`.
+    /// No failures yet of connections to `what`.
     pub(crate) fn of(what: &'static str) -> Self {
         Self {
             what,
@@ -41,14 +41,14 @@ impl Failures {
         }
     }
 
-    /// The connection that was taken; or nothing, after a pause, when there was none.
+    /// The accepted connection; or nothing, after a pause, when accepting failed.
     pub(crate) async fn pass<T>(&mut self, taken: io::Result<T>) -> Option<T> {
         let error = match taken {
             Ok(connection) => {
                 if self.row_reported {
                     tracing::info!(
                         failures = self.count,
-                        "connections to {} are taken again",
+                        "connections to {} are accepted again",
                         self.what
                     );
                 }
@@ -58,7 +58,7 @@ impl Failures {
             }
             Err(error) => error,
         };
-        // The caller went away before its connection was taken: the next is as good as any.
+        // The caller closed its connection before it was accepted: no reason to pause.
         if matches!(
             error.kind(),
             ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
@@ -80,7 +80,7 @@ impl Failures {
             tracing::error!(
                 %error,
                 failures = self.count,
-                "connections to {} cannot be taken",
+                "connections to {} cannot be accepted",
                 self.what
             );
         }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_row_of_failures_neither_spins_nor_fills_the_log() {
+    async fn consecutive_accept_failures_pause_and_are_logged_once() {
         let mut failures = Failures::of("the test");
         let begun = Instant::now();
         let mut tries = 0;
@@ -108,13 +108,13 @@ mod tests {
         }
         assert!(tries < 620, "{tries} tries in ten minutes");
         assert_eq!(failures.reports, 10);
-        // Once there is room again, nothing is late.
+        // Once there are descriptors again, nothing is delayed.
         assert_eq!(failures.pass(Ok(7)).await, Some(7));
         assert_eq!(failures.count, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn rows_at_the_edge_of_the_limit_do_not_fill_the_log_either() {
+    async fn alternating_accept_failures_do_not_fill_the_log() {
         let mut failures = Failures::of("the test");
         for _ in 0..500 {
             assert_eq!(failures.pass(full()).await, None);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_caller_that_went_away_delays_nobody() {
+    async fn an_aborted_connection_causes_no_pause() {
         let mut failures = Failures::of("the test");
         let begun = Instant::now();
         for _ in 0..1_000 {

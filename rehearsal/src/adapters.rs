@@ -1,4 +1,4 @@
-//! The region as Auto Scaling may see and change it: [`Environment`] over EC2 and load balancing.
+//! The region as Auto Scaling reads and changes it: [`Environment`] over EC2 and load balancing.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::request::RequestContext;
 use crate::ssm;
 use crate::wire::{ApiError, Params, ids};
 
-/// The tag by which an instance tells its group.
+/// The tag with an instance's group.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
-/// A launch's image.
+/// The parameter with a launch's image.
 const IMAGE: &str = "ImageId";
-/// A launch's zone.
+/// The parameter with a launch's zone.
 const ZONE: &str = "Placement.AvailabilityZone";
 
 /// The region at a moment.
@@ -61,12 +61,12 @@ impl RegionAt<'_> {
             .ok_or_else(|| ApiError::internal("nothing was launched"))
     }
 
-    /// What to launch from a template in a place, and the tags that say so.
+    /// The launch data of a template in a place, and the tags that record the template.
     fn launch_data(&self, template: &TemplateRef, place: &Place) -> Result<(Tags, Data), ApiError> {
         let found = self.find(template)?;
         let (number, version) = found.resolve(&template.version)?;
         let mut data = run::merged(&version.data, &Data::default());
-        // The group's place goes where the template describes the interface.
+        // The group's subnet belongs where the template describes the interface.
         let has_interface = Params::from(data.0.clone()).has("NetworkInterface");
         let subnet = if has_interface {
             "NetworkInterface.1.SubnetId"
@@ -88,7 +88,8 @@ impl RegionAt<'_> {
     }
 }
 
-/// The image that `image` stands for: itself, or the value of the parameter that `resolve:ssm:<name>[:<version>]` names.
+/// The image that `image` stands for: itself, or the value of the parameter that `resolve:ssm:<name>[:<version>]`
+/// names.
 ///
 /// # Errors
 /// `InvalidParameterValue` when there is no such parameter.
@@ -99,7 +100,7 @@ fn resolved(region: &Region, image: &str) -> Result<String, ApiError> {
     let ctx = RequestContext {
         now: Timestamp::UNIX_EPOCH,
     };
-    // Looked up on a copy, which costs nothing: reading changes no parameter.
+    // On a copy, which is cheap: reading changes no parameter.
     let (mut ssm, asked) = (region.ssm.clone(), serde_json::json!({ "Name": name }));
     let found = ssm::handle(&mut ssm, &region.ec2, &ctx, "GetParameter", &asked);
     let value = found
@@ -108,7 +109,7 @@ fn resolved(region: &Region, image: &str) -> Result<String, ApiError> {
     value.ok_or_else(|| ApiError::invalid_value("ImageId", image, "there is no such parameter"))
 }
 
-/// A RunInstances request with the image that it or its template names by a parameter in its place.
+/// A RunInstances request whose image is resolved when it or its template names it by a parameter.
 ///
 /// # Errors
 /// `InvalidParameterValue` when there is no such parameter.
@@ -154,7 +155,7 @@ impl Environment for RegionAt<'_> {
 
     fn check_launch(&self, template: &TemplateRef, place: &Place) -> Result<(), String> {
         let tried = self.launch_data(template, place).and_then(|(marks, data)| {
-            // Tried for real, on a copy that is thrown away.
+            // A trial launch on a copy of the state, which is discarded.
             run::launch(&mut self.region.ec2.clone(), self.now, &data, &marks, 1)
         });
         tried.map(drop).map_err(|error| error.message)
@@ -188,7 +189,7 @@ impl Environment for RegionAt<'_> {
             zone: instance.zone.clone(),
             instance_type: instance.kind.clone(),
             image_id: instance.image.clone(),
-            // A full disk is the host's: what is launched instead meets it as well.
+            // A full disk is the host's problem: a replacement would have it as well.
             impaired: instance
                 .impairment()
                 .is_some_and(|fault| !fault.failure.kind.may_pass()),
@@ -239,7 +240,7 @@ mod tests {
     use crate::launch_error::LaunchError;
 
     #[test]
-    fn an_alarm_is_what_was_dialled() {
+    fn an_alarm_has_the_state_that_was_set() {
         let mut region = Region::default();
         region.faults.set_alarm("sick", AlarmState::Alarm);
         let environment = RegionAt {
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_ec2_would_not_launch_is_refused_at_once() {
+    fn a_template_that_ec2_would_refuse_is_refused_at_once() {
         let zone = "&AvailabilityZones.member.1=us-east-1c";
         for (template, why) in [
             (
@@ -362,13 +363,17 @@ mod tests {
             let mut region = region(template);
             let refused = group(&mut region, zone).1.unwrap_err();
             let start = "You must use a valid fully-formed launch template. ";
-            let said = refused.message.strip_prefix(start);
-            assert!(said.is_some_and(|said| said.contains(why)), "{refused:?}");
+            let message = refused.message.strip_prefix(start);
+            assert!(
+                message.is_some_and(|message| message.contains(why)),
+                "{refused:?}"
+            );
             assert!(region.ec2.instances.is_empty());
         }
     }
 
-    /// R9: what a group launches from goes away under it, or EC2 has no room; each try is one failed activity that says so.
+    /// R9: a resource of a group's template is removed, or EC2 has no capacity; each attempt is one failed activity
+    /// that reports so.
     #[test]
     fn launches_that_ec2_refuses_give_its_reason() {
         let whole = "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceType=t3.micro&LaunchTemplateData.KeyName=key\
@@ -477,7 +482,7 @@ mod tests {
             );
             take(&mut region, &named);
             ask(&mut region, "SetDesiredCapacity", "&DesiredCapacity=6");
-            let said = ask(&mut region, "DescribeScalingActivities", "");
+            let message = ask(&mut region, "DescribeScalingActivities", "");
             let reason = reason
                 .replace("IMAGE", &named.image)
                 .replace("GROUP", &named.group)
@@ -485,16 +490,24 @@ mod tests {
             let mut expected = format!(
                 "<Description>Launching a new EC2 instance.  Status Reason: {reason}. Launching EC2 instance failed.</Description>"
             );
-            assert_eq!(said.matches(&expected).count(), 1, "{expected} in {said}");
+            assert_eq!(
+                message.matches(&expected).count(),
+                1,
+                "{expected} in {message}"
+            );
             expected = format!(
                 "<StatusCode>Failed</StatusCode><StatusMessage>{reason}. Launching EC2 instance failed.</StatusMessage>"
             );
-            assert_eq!(said.matches(&expected).count(), 1, "{expected} in {said}");
+            assert_eq!(
+                message.matches(&expected).count(),
+                1,
+                "{expected} in {message}"
+            );
         }
     }
 
     #[test]
-    fn a_group_launches_as_its_template_buys() {
+    fn a_group_launches_spot_as_its_template_asks() {
         let zone = "&AvailabilityZones.member.1=us-east-1c";
         let mut region = region(
             "&LaunchTemplateData.ImageId=IMAGE&LaunchTemplateData.InstanceMarketOptions.MarketType=spot\
@@ -534,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn spot_reclaim_shows_in_the_state_reason() {
+    fn spot_reclaim_sets_the_state_reason() {
         let mut region = region("&LaunchTemplateData.ImageId=IMAGE");
         group(&mut region, "&AvailabilityZones.member.1=us-east-1c")
             .1

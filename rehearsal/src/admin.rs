@@ -1,8 +1,7 @@
-//! The back door, below `/_rehearsal/` on the cloud's own port: status, dials and the end.
+//! The admin API, below `/_rehearsal/` on the endpoint's port: status, dials and shutdown.
 //!
-//! It answers whoever has the key from the cloud's folder ([`control`](crate::control) asks that way).
-//! A request with an `Origin` comes from a page in a browser and is refused whatever else it has; the
-//! door listens on loopback only.
+//! It answers callers that send the key from the cloud's folder ([`control`](crate::control) does). A request with an
+//! `Origin` comes from a page in a browser and is always refused. The endpoint listens on loopback only.
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::faults::{self, Dial, DialChange, Faults};
 use crate::guests::{GuestState, VmHost};
 use crate::status::Status;
 
-/// What the back door reaches.
+/// The admin API of one daemon.
 pub(crate) struct AdminApi {
     cloud: Arc<Cloud>,
     host: Arc<dyn VmHost>,
@@ -30,29 +29,29 @@ pub(crate) struct AdminApi {
     stop: watch::Sender<bool>,
 }
 
-/// A dial to turn.
+/// A dial and its new value.
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct DialRequest {
-    /// Which one.
+    /// The dial.
     pub(crate) name: String,
-    /// To what.
+    /// Its new value.
     pub(crate) value: String,
 }
 
-/// An answer, as the caller reads it.
+/// A successful answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AdminResponse {
     /// A text or JSON.
     Text(String),
-    /// That the cloud ends, as soon as this was told: see [`AdminApi::end`].
+    /// The answer to `down`. The cloud ends once it was sent: see [`AdminApi::end`].
     Shutdown,
 }
 
-/// A refusal, as the caller reads it.
+/// A refusal: status and text.
 type Refusal = (StatusCode, String);
 
 impl AdminApi {
-    /// The back door of the daemon that `info` is about; `stop` is set when somebody asks for the end.
+    /// The admin API of the daemon that `info` describes; [`AdminApi::end`] sets `stop`.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
         host: Arc<dyn VmHost>,
@@ -70,12 +69,12 @@ impl AdminApi {
         }
     }
 
-    /// Faults of the wire, for the door to play.
+    /// The counters of injected faults, for the HTTP server.
     pub(crate) fn fault_counters(&self) -> Arc<FaultCounters> {
         Arc::clone(&self.fault_counters)
     }
 
-    /// Answers one request; waits for the disk when it changes something.
+    /// Answers one request; a change waits for the disk.
     ///
     /// # Errors
     /// A refusal, with its status.
@@ -87,7 +86,7 @@ impl AdminApi {
         body: &[u8],
     ) -> Result<AdminResponse, Refusal> {
         if !is_authorized(headers, &self.info.key) {
-            let why = "this door opens with the key in the cloud's folder, and not from a page";
+            let why = "the admin API requires the key from the cloud's folder, and refuses requests from web pages";
             return Err((StatusCode::FORBIDDEN, why.to_owned()));
         }
         let text = match (method, path) {
@@ -100,11 +99,7 @@ impl AdminApi {
                 let apply = DialChange::read(&request.name, &request.value)
                     .map_err(|why| (StatusCode::BAD_REQUEST, why))?;
                 self.apply(apply)?;
-                tracing::info!(
-                    dial = request.name,
-                    value = request.value,
-                    "a dial was turned"
-                );
+                tracing::info!(dial = request.name, value = request.value, "a dial was set");
                 Ok(format!("{} is {}\n", request.name, request.value))
             }
             (&Method::POST, "down") => return Ok(AdminResponse::Shutdown),
@@ -113,7 +108,7 @@ impl AdminApi {
         text.map(AdminResponse::Text)
     }
 
-    /// Ends the cloud. To be called when the farewell has left: the daemon does not wait for it.
+    /// Ends the cloud. To be called after the response to `down` was sent: the daemon does not wait for connections.
     pub(crate) fn end(&self) {
         self.stop.send_replace(true);
     }
@@ -183,13 +178,13 @@ impl AdminApi {
             DialChange::KillGuest(id) => Err((
                 StatusCode::BAD_REQUEST,
                 format!(
-                    "no machine runs for {id:?}\nhint: `rehearsal status DIR` shows those that do"
+                    "no machine runs for {id:?}\nhint: `rehearsal status DIR` lists the running ones"
                 ),
             )),
         }
     }
 
-    /// Refuses an instance that is not there.
+    /// Refuses an unknown or terminated instance.
     fn alive(&self, id: &str) -> Result<(), Refusal> {
         let known = |state: &State| {
             let instance = state.region.ec2.instances.get(id);
@@ -198,15 +193,13 @@ impl AdminApi {
         if !self.cloud.read(|state, _| known(state)) {
             return Err((
                 StatusCode::BAD_REQUEST,
-                format!(
-                    "there is no instance {id:?}\nhint: `rehearsal status DIR` shows those there are"
-                ),
+                format!("there is no instance {id:?}\nhint: `rehearsal status DIR` lists them"),
             ));
         }
         Ok(())
     }
 
-    /// Has something announced in the metadata of an instance that is there.
+    /// Changes what the metadata of an existing instance announces.
     fn announce(
         &self,
         id: &str,
@@ -240,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_key_opens_and_never_for_a_page() {
+    fn only_the_key_authorizes_and_never_a_browser_page() {
         let table: [(&[(&str, &str)], bool); 5] = [
             (&[("x-rehearsal-key", "k")], true),
             (&[], false),

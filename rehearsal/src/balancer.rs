@@ -1,11 +1,11 @@
-//! The load balancer: a real HTTP listener in front of each target group, and its health checks.
+//! The load balancer: an HTTP listener in front of each target group, and its health checks.
 //!
-//! It owns sockets and nothing else: which listeners there are, which targets may be sent to and what a
-//! failed check means is the cloud's to say ([`BalancerSource`]).
+//! It owns sockets only: which listeners exist, which targets may receive requests and what a failed check means is
+//! decided by the cloud ([`BalancerSource`]).
 //!
-//! Like an Application Load Balancer it sends each request to the next target in rotation, and lets
-//! requests in flight finish when their target starts draining. Unlike one, it opens a connection per
-//! request, and tries the next target when a connection cannot be opened.
+//! Like an Application Load Balancer it sends each request to the next target in rotation, and lets requests in flight
+//! finish when their target starts draining. Unlike one, it opens a connection per request, and tries the next target
+//! when a connection cannot be opened.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,8 +31,8 @@ use crate::balancer_source::{
     BalancerSource, CheckOutcome, ListenerView, TargetGroupView, TargetView,
 };
 
-/// How often the cloud is asked for listeners and targets: soon enough that a new target is checked within
-/// the shortest health-check interval, 5 s.
+/// How often listeners and targets are read from the cloud: often enough that a new target is checked within the
+/// shortest health-check interval, 5 s.
 const LOOK: Duration = Duration::from_millis(250);
 /// An Application Load Balancer's connection timeout.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ const HOP_BY_HOP: [&str; 7] = [
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Keeps listeners open and targets checked until `stopped` says true.
+/// Keeps listeners open and checks targets until `stopped` is true.
 pub(crate) async fn run(source: Arc<dyn BalancerSource>, mut stopped: watch::Receiver<bool>) {
     let mut open: HashMap<String, Open> = HashMap::new();
     let mut checks = Checks::default();
@@ -94,7 +94,7 @@ async fn reconcile(source: &Arc<dyn BalancerSource>, open: &mut HashMap<String, 
                 ));
                 open.insert(view.arn.clone(), Open { view, serving });
             }
-            // Tried again at the next look: the port may be on its way out of somebody's hands.
+            // Retried at the next poll: another process may be releasing the port.
             Err(error) => tracing::warn!(%error, listener = %view.bind, "cannot listen"),
         }
     }
@@ -124,7 +124,7 @@ async fn serve(listener: TcpListener, source: Arc<dyn BalancerSource>, target_gr
                     Ok::<_, hyper::Error>(forward(request, client, &targets).await)
                 }
             });
-            // A client that breaks off is its own affair.
+            // A client may disconnect at any time.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(IDLE)
@@ -134,7 +134,7 @@ async fn serve(listener: TcpListener, source: Arc<dyn BalancerSource>, target_gr
     }
 }
 
-/// The targets in rotation, whose turn it is first.
+/// The targets in rotation, the next one first.
 fn candidates(group: &TargetGroupView, turn: usize) -> Vec<TargetView> {
     let mut targets: Vec<_> = group
         .targets
@@ -149,7 +149,7 @@ fn candidates(group: &TargetGroupView, turn: usize) -> Vec<TargetView> {
     targets
 }
 
-/// Sends the request to the first target that takes a connection, and hands its answer back as it comes.
+/// Sends the request to the first target that accepts a connection, and streams its answer back.
 async fn forward(
     request: Request<Incoming>,
     client: SocketAddr,
@@ -173,7 +173,7 @@ async fn exchange(stream: TcpStream, request: Request<Incoming>) -> Response<Bod
     else {
         return error_page(StatusCode::BAD_GATEWAY);
     };
-    // Lives as long as the answer's body is being read.
+    // Runs as long as the answer's body is being read.
     tokio::spawn(connection);
     match timeout(IDLE, sender.send_request(request)).await {
         Ok(Ok(mut response)) => {
@@ -185,7 +185,7 @@ async fn exchange(stream: TcpStream, request: Request<Incoming>) -> Response<Bod
     }
 }
 
-/// The request as the target sees it: same path, host and body, and who asked.
+/// The request as the target gets it: same path, host and body, and the caller's address.
 fn outgoing(mut request: Request<Incoming>, client: SocketAddr) -> Request<Incoming> {
     let headers = request.headers_mut();
     strip(headers);
@@ -203,14 +203,14 @@ fn outgoing(mut request: Request<Incoming>, client: SocketAddr) -> Request<Incom
     request
 }
 
-/// Takes out what belongs to the other connection.
+/// Removes the headers that belong to one connection.
 fn strip(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
-/// An error page in the form an Application Load Balancer gives it.
+/// An error page in the form of an Application Load Balancer's.
 fn error_page(status: StatusCode) -> Response<Body> {
     let title = format!(
         "{} {}",
@@ -232,7 +232,7 @@ fn error_page(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// When each target is checked next.
+/// The time of each target's next check.
 #[derive(Default)]
 struct Checks {
     due: HashMap<(String, String), Instant>,
@@ -256,9 +256,9 @@ impl Checks {
                 let (source, group, target) = (Arc::clone(source), group.clone(), target.clone());
                 self.running.spawn(async move {
                     let outcome = check(&group, &target).await;
-                    let told = move || source.report(&group.arn, &target.instance_id, outcome);
-                    // It may wait for the disk. A panic in there is told by the panic itself.
-                    let _ = tokio::task::spawn_blocking(told).await;
+                    let report = move || source.report(&group.arn, &target.instance_id, outcome);
+                    // It may wait for the disk. A panic in it is reported by the panic handler.
+                    let _ = tokio::task::spawn_blocking(report).await;
                 });
             }
         }

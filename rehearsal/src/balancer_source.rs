@@ -1,4 +1,4 @@
-//! What the balancer needs to know of the cloud, and what it tells it.
+//! What the load balancer reads from the cloud, and what it reports to it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
@@ -8,17 +8,17 @@ use std::time::Duration;
 pub(crate) struct TargetView {
     /// The instance.
     pub(crate) instance_id: String,
-    /// Where it answers.
+    /// Its address.
     pub(crate) address: Ipv4Addr,
     /// The port it was registered on.
     pub(crate) port: u16,
     /// Whether it may get new requests (registered, healthy, not draining).
     pub(crate) in_rotation: bool,
-    /// Whether it is to be health-checked (registered and not draining).
+    /// Whether its health is checked (registered and not draining).
     pub(crate) checked: bool,
 }
 
-/// A target group with what its health check says.
+/// A target group with its health check's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetGroupView {
     /// Its ARN.
@@ -61,12 +61,12 @@ pub(crate) enum CheckOutcome {
     Refused,
 }
 
-/// The cloud, as the balancer sees it. Calls take the cloud's lock for a moment only.
+/// The cloud, for the load balancer. Calls hold the cloud's lock only briefly.
 pub(crate) trait BalancerSource: Send + Sync {
     /// Listeners to keep open now.
     fn listeners(&self) -> Vec<ListenerView>;
     /// Target groups that some listener forwards to (others are not checked: `unused`).
     fn target_groups(&self) -> Vec<TargetGroupView>;
-    /// One health check's outcome; the cloud counts thresholds.
+    /// Reports one health check's outcome; the cloud counts thresholds.
     fn report(&self, target_group_arn: &str, instance_id: &str, outcome: CheckOutcome);
 }

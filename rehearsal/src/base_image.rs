@@ -1,7 +1,7 @@
-//! `rehearsal base-image`: the machine image that a new cloud knows as Debian's own.
+//! `rehearsal base-image`: the machine image that a new cloud registers as Debian's own.
 //!
-//! The recipe is the scripts and files of `base-image/`, embedded in this program. An image is cached
-//! by the digest of recipe and suite: built beside, renamed when whole, one builder at a time.
+//! The recipe is the scripts and files of `base-image/`, embedded in this program. An image is cached by the digest of
+//! recipe and suite: built under another name, renamed when complete, by one builder at a time.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
 
-/// A file of the recipe: its path, whether it runs, and its bytes.
+/// A file of the recipe: its path, whether it is executable, and its bytes.
 struct Part(&'static str, bool, &'static [u8]);
 
 macro_rules! part {
@@ -49,7 +49,7 @@ const RECIPE: [Part; 14] = [
     part!(run "overlay/usr/lib/rehearsal/init"),
 ];
 
-/// Programs the recipe runs, and Debian's packages of them.
+/// Programs that the recipe runs, and their Debian packages.
 const PROGRAMS: [(&str, &str); 7] = [
     ("mmdebstrap", "mmdebstrap"),
     ("sfdisk", "fdisk"),
@@ -60,7 +60,7 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("tar", "tar"),
 ];
 
-/// Files the recipe needs, and Debian's packages of them.
+/// Files that the recipe needs, and their Debian packages.
 const FILES: [(&str, &str); 3] = [
     ("/usr/lib/grub/x86_64-efi", "grub-efi-amd64-bin"),
     ("/usr/lib/grub/i386-pc", "grub-pc-bin"),
@@ -70,14 +70,14 @@ const FILES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Debian's suites by age, with the C library each has.
+/// Debian's suites by age, with the version of glibc of each.
 const SUITES: [(&str, Glibc); 3] = [
     ("bookworm", Glibc(2, 36)),
     ("trixie", Glibc(2, 41)),
     ("sid", Glibc(2, 42)),
 ];
 
-/// A version of the GNU C library.
+/// A version of glibc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Glibc(u32, u32);
 
@@ -87,10 +87,10 @@ impl std::fmt::Display for Glibc {
     }
 }
 
-/// Builds the base image into `cache`, or finds it there; `progress` is told what takes long.
+/// Builds the base image into `cache`, or finds it there; long steps are passed to `progress`.
 ///
 /// # Errors
-/// When a program is missing, no suite suits this host, or the build fails.
+/// When a program is missing, no suite fits this host, or the build fails.
 pub(crate) fn find_or_build(
     cache: &Path,
     mut progress: impl FnMut(&str),
@@ -116,7 +116,7 @@ pub(crate) fn find_or_build(
         return Ok(path);
     }
     let work = cache.join("base-image.new");
-    // Left by a build that was killed: the lock says that nobody builds there now.
+    // Left by a build that was killed: the lock guarantees that no build is running.
     remove(&work)?;
     let built = build(&work, suite, &mut progress).and_then(|()| {
         let disk = work.join("disk.raw");
@@ -143,7 +143,7 @@ fn build(work: &Path, suite: &str, progress: &mut impl FnMut(&str)) -> anyhow::R
         };
         write().with_context(|| format!("write {}", path.display()))?;
     }
-    // Root in mmdebstrap's user namespace is a stranger to this folder.
+    // Root in mmdebstrap's user namespace is another user for this folder.
     fs::set_permissions(work, fs::Permissions::from_mode(0o755))
         .with_context(|| format!("open {} to others", work.display()))?;
     let mut child = Command::new("bash")
@@ -173,7 +173,7 @@ fn build(work: &Path, suite: &str, progress: &mut impl FnMut(&str)) -> anyhow::R
     let status = child.wait().context("wait for the build")?;
     if !status.success() {
         bail!(
-            "build the base image ({status}); its last words:\n{}\nhint: it fetches packages from this system's Debian mirror, or from the one named in REHEARSAL_MIRROR",
+            "build the base image ({status}); the last output:\n{}\nhint: packages come from this system's Debian mirror; set REHEARSAL_MIRROR to use another",
             last.join("\n")
         );
     }
@@ -204,7 +204,7 @@ fn digest(suite: &str) -> String {
         .collect()
 }
 
-/// PATH with the folders of system programs, which users often lack.
+/// PATH with the folders of system programs, which are often not in a user's PATH.
 fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
@@ -232,12 +232,12 @@ fn check_programs() -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the base image cannot be built here: programs are missing\nhint: apt-get install {}",
+        "programs for building the base image are missing\nhint: apt-get install {}",
         missing.join(" ")
     )
 }
 
-/// The oldest suite in which programs built on this host run; this host's own, if it is a Debian.
+/// The oldest suite that runs programs built on this host; this host's own, if it runs Debian.
 fn suite(os_release: &str, host: Glibc) -> anyhow::Result<&'static str> {
     let field = |name: &str| {
         os_release
@@ -266,16 +266,16 @@ fn host_glibc() -> anyhow::Result<Glibc> {
         .arg("GNU_LIBC_VERSION")
         .stdin(Stdio::null())
         .output()
-        .context("ask getconf for the version of glibc\nhint: apt-get install libc-bin")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    parse_glibc(&said).with_context(|| {
-        format!("this host has no GNU C library (getconf said `{}`): what is built here does not run in Debian guests", said.trim())
+        .context("run getconf for the version of glibc\nhint: apt-get install libc-bin")?;
+    let output = String::from_utf8_lossy(&output.stdout);
+    parse_glibc(&output).with_context(|| {
+        format!("this host has no GNU C library (getconf printed `{}`): programs built here do not run in Debian guests", output.trim())
     })
 }
 
 /// `glibc 2.36`
-fn parse_glibc(said: &str) -> Option<Glibc> {
-    let (major, minor) = said.trim().strip_prefix("glibc ")?.split_once('.')?;
+fn parse_glibc(output: &str) -> Option<Glibc> {
+    let (major, minor) = output.trim().strip_prefix("glibc ")?.split_once('.')?;
     let minor = minor.split('.').next()?;
     Some(Glibc(major.parse().ok()?, minor.parse().ok()?))
 }

@@ -16,25 +16,24 @@ use crate::guests::{HostKind, probe};
 use crate::{admin, faults};
 use crate::{base_image, control, daemon, doctor, egress, imds_relay, status};
 
-/// The endpoint's port when none is asked for.
+/// The endpoint's port without `--port`.
 const DEFAULT_PORT: u16 = 4800;
-/// A founding daemon may convert a base image first, which takes seconds on a slow disk; and find out what
-/// accelerator the host has.
+/// A new cloud may first convert a base image, which takes seconds on a slow disk, and probe the host's accelerator.
 const START_PATIENCE: Duration = Duration::from_secs(60 + probe::LIMIT.as_secs());
-/// How often the daemon is asked whether it is there.
+/// How often the daemon is polled while it starts or ends.
 const POLL: Duration = Duration::from_millis(20);
-/// Guests get their power button pressed and some time to sync their disks.
+/// Guests are powered off first, which includes the time to sync their disks.
 const DOWN_PATIENCE: Duration = Duration::from_secs(60);
-/// Names the accelerator where no flag does.
+/// The environment variable that selects the accelerator without `--accelerator`.
 const ACCELERATOR: &str = "REHEARSAL_ACCELERATOR";
-/// `status` of a cloud that is down ends with this.
+/// Exit code of `status` when the cloud is down.
 const IS_DOWN: u8 = 3;
-/// `doctor` of a host that cannot run guests ends with this, as `imagebuilder doctor` does.
+/// Exit code of `doctor` on a host that cannot run guests, as of `imagebuilder doctor`.
 const IS_WRONG: u8 = 3;
-/// `exec` of what cannot be run ends as shells and `env` do.
+/// Exit code of `exec` when the command cannot be run, as of shells and `env`.
 const CANNOT_RUN: u8 = 127;
 
-/// The cloud in a folder: an AWS-shaped endpoint on loopback with real virtual machines behind it.
+/// Run an AWS-compatible cloud on loopback, backed by virtual machines and kept in one folder
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
@@ -44,21 +43,21 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Bring the cloud in a folder up (founding it, if it is none yet), and keep it up.
+    /// Run the cloud in a folder; create it if the folder holds none
     Up(Up),
-    /// End the cloud in a folder and every guest in it; its state stays.
+    /// Stop the cloud in a folder and all its guests; the state is kept
     Down(Folder),
-    /// Show what is in the cloud.
+    /// Show the groups, instances, images and listeners of a running cloud
     Status(Status),
-    /// Check what this host has for guests: accelerator, QEMU, firmware, memory, disk, ports, moto.
+    /// Check this host's accelerator, QEMU, firmware, memory, disk, ports and moto
     Doctor(Doctor),
-    /// Run a command with the environment that makes AWS SDKs and tools use this cloud.
+    /// Run a command whose AWS SDKs and tools use this cloud
     Exec(Exec),
-    /// Show every dial, or turn one: faults to play and choices AWS leaves open.
+    /// List all dials or set one: injected faults, and switches for behavior that AWS does not document
     Dial(Dial),
-    /// Build the machine image that a new cloud starts with, or find it in the cache; print its path.
+    /// Build the machine image that a new cloud starts with, unless it is cached; print its path
     BaseImage(BaseImage),
-    /// Carry one connection between a guest and its metadata service.
+    /// Relay one connection between a guest and its metadata service
     #[command(hide = true)]
     ImdsRelay(ImdsRelay),
 }
@@ -66,32 +65,32 @@ enum Verb {
 /// The cloud's folder.
 #[derive(Debug, clap::Args)]
 struct Folder {
-    /// The cloud's folder.
+    /// Folder of the cloud
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Guests {
-    /// Real boots in QEMU.
+    /// Virtual machines in QEMU
     Qemu,
-    /// Scripted instances: host processes, or nothing at all.
+    /// Simulated instances: one host process each, or none without --puppet-command
     Puppets,
 }
 
-/// What guests run under.
+/// The accelerator flag.
 #[derive(Debug, clap::Args)]
 struct Accelerator {
-    /// What virtual machines run under [default: REHEARSAL_ACCELERATOR, else auto].
+    /// Accelerator of the virtual machines [default: $REHEARSAL_ACCELERATOR, else auto]
     #[arg(long, value_enum)]
     accelerator: Option<Wanted>,
 }
 
 impl Accelerator {
-    /// The flag, else the environment's, else the default.
+    /// The value of the flag, else of the environment variable, else the default.
     ///
     /// # Errors
-    /// When the environment names none that there is.
+    /// When the environment variable names no accelerator.
     fn wanted(&self) -> anyhow::Result<Wanted> {
         if let Some(wanted) = self.accelerator {
             return Ok(wanted);
@@ -101,7 +100,7 @@ impl Accelerator {
                 let name = name.to_string_lossy();
                 Wanted::from_str(&name, false).map_err(|_| {
                     anyhow::anyhow!(
-                        "{ACCELERATOR} is {name:?}, which is no accelerator\nhint: set it to auto, kvm, hvf or tcg"
+                        "unknown accelerator {name:?} in {ACCELERATOR}\nhint: set it to auto, kvm, hvf or tcg"
                     )
                 })
             }
@@ -114,25 +113,25 @@ impl Accelerator {
 struct Up {
     #[command(flatten)]
     folder: Folder,
-    /// The disk image to register under Debian's owner id; see `rehearsal base-image`.
+    /// Disk image to register under Debian's owner id, as printed by `rehearsal base-image`; required for a new cloud
+    /// of virtual machines
     #[arg(long, value_name = "FILE")]
     base_image: Option<PathBuf>,
-    /// Port of the endpoint on 127.0.0.1; 0 picks a free one.
+    /// Port of the endpoint on 127.0.0.1; 0 picks a free one
     #[arg(long, default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// Where instances run.
+    /// How instances run
     #[arg(long, value_enum, default_value = "qemu")]
     guests: Guests,
     #[command(flatten)]
     accelerator: Accelerator,
-    /// What each puppet runs.
+    /// Command to run for each simulated instance, split at spaces [default: none]
     #[arg(long, value_name = "CMD")]
     puppet_command: Option<String>,
-    /// A port of the instances that answers at their addresses, besides 22, 80, 443, 8080 and those of
-    /// target groups.
+    /// Forward this port of every instance, besides 22, 80, 443, 8080 and those of target groups; repeatable
     #[arg(long = "guest-port", value_name = "PORT")]
     guest_ports: Vec<u16>,
-    /// Return as soon as the endpoint answers, and leave the cloud up.
+    /// Run the cloud in the background; return as soon as the endpoint answers
     #[arg(long)]
     detach: bool,
 }
@@ -141,19 +140,19 @@ struct Up {
 struct Status {
     #[command(flatten)]
     folder: Folder,
-    /// As JSON.
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 struct Doctor {
-    /// The cloud's folder, or where one is to be: the disk it is on is checked.
+    /// Folder of the cloud, existing or not; its disk is checked
     #[arg(value_name = "DIR", default_value = ".")]
     folder: PathBuf,
     #[command(flatten)]
     accelerator: Accelerator,
-    /// As JSON.
+    /// Print JSON instead of text
     #[arg(long)]
     json: bool,
 }
@@ -162,7 +161,7 @@ struct Doctor {
 struct Exec {
     #[command(flatten)]
     folder: Folder,
-    /// The command and its arguments.
+    /// Command to run and its arguments
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
@@ -171,32 +170,32 @@ struct Exec {
 struct Dial {
     #[command(flatten)]
     folder: Folder,
-    /// Which one; without it, all are shown.
+    /// Dial to set; without it, all dials are listed
     #[arg(requires = "value")]
     name: Option<String>,
-    /// To what.
+    /// New value of the dial
     value: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 struct BaseImage {
-    /// Where images are kept from one rehearsal to the next.
+    /// Folder that keeps built images
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
 struct ImdsRelay {
-    /// The unix socket that the guest's metadata is served on.
+    /// Unix socket of the guest's metadata service
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When it could not be done; the chain tells why, with a hint where a cure is known.
+    /// When the command fails; the chain of causes ends with a hint where a fix is known.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let done = match self.command {
             Verb::Up(up) => up.run(),
@@ -220,9 +219,9 @@ impl Up {
         control::check_can_create(folder)?;
         let guests = match self.guests {
             Guests::Qemu => HostKind::Qemu(self.accelerator.wanted()?),
-            // The environment's is for virtual machines; a flag would be accepted and do nothing.
+            // The environment variable may stay set; the flag would have no effect, so it is refused.
             Guests::Puppets if self.accelerator.accelerator.is_some() => bail!(
-                "--accelerator is for virtual machines, and puppets are none\nhint: leave it out, or use `--guests qemu`"
+                "--accelerator has no effect on puppets, which are not virtual machines\nhint: omit it, or use `--guests qemu`"
             ),
             Guests::Puppets => HostKind::Puppets {
                 command: self.puppet_command.clone(),
@@ -245,12 +244,12 @@ impl Up {
         runtime()?.block_on(daemon::run(&settings))
     }
 
-    /// Nothing to do, unless another port was asked for.
+    /// Reports the running cloud; refuses another port or accelerator than it has.
     fn is_up(&self, info: &control::DaemonInfo, guests: &HostKind) -> anyhow::Result<()> {
         let folder = self.folder.folder.display();
         if ![0, DEFAULT_PORT, info.port].contains(&self.port) {
             bail!(
-                "the cloud in {folder} is up already, on port {}\nhint: `rehearsal down {folder}` first",
+                "the cloud in {folder} is already up on port {}\nhint: run `rehearsal down {folder}` first",
                 info.port
             );
         }
@@ -258,15 +257,15 @@ impl Up {
             && !wanted.allows(has)
         {
             bail!(
-                "the cloud in {folder} is up already, its guests under {has}\nhint: `rehearsal down {folder}` first"
+                "the cloud in {folder} is already up with the accelerator {has}\nhint: run `rehearsal down {folder}` first"
             );
         }
-        progress(&format!("the cloud in {folder} is up already"));
+        progress(&format!("the cloud in {folder} is already up"));
         print_line(&format!("http://127.0.0.1:{}", info.port));
         Ok(())
     }
 
-    /// Starts this very program again without `--detach`, and waits until its door answers.
+    /// Starts this program again without `--detach`, and waits until its endpoint answers.
     fn detached(self) -> anyhow::Result<()> {
         let folder = &self.folder.folder;
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
@@ -283,15 +282,15 @@ impl Up {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        // An own process group, so that Ctrl-C on the caller's terminal does not end the cloud.
+        // A process group of its own, so that Ctrl-C on the caller's terminal does not end the cloud.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().context("start the daemon")?;
         let end = Instant::now() + START_PATIENCE;
         let runtime = runtime()?;
         loop {
             if let Some(status) = child.try_wait().context("watch the daemon")? {
-                let said = std::fs::read_to_string(&log_path).unwrap_or_default();
-                match last_error(&said) {
+                let message = std::fs::read_to_string(&log_path).unwrap_or_default();
+                match last_error(&message) {
                     Some(error_line) => bail!("{error_line}"),
                     None => bail!(
                         "the daemon ended with {status}\nhint: see {}",
@@ -310,7 +309,7 @@ impl Up {
             }
             if Instant::now() > end {
                 bail!(
-                    "the cloud did not come up in {} s; see {}",
+                    "the cloud did not come up within {} s\nhint: see {}",
                     START_PATIENCE.as_secs(),
                     log_path.display()
                 );
@@ -335,7 +334,7 @@ fn down(folder: &Path) -> anyhow::Result<()> {
     while control::is_up(folder)? {
         if Instant::now() > end {
             bail!(
-                "the cloud did not end in {} s; its daemon is process {}",
+                "the cloud did not end within {} s\nhint: its daemon is process {}",
                 DOWN_PATIENCE.as_secs(),
                 info.pid
             );
@@ -350,7 +349,7 @@ impl Status {
         let folder = &self.folder.folder;
         control::check_is_cloud(folder)?;
         if !control::is_up(folder)? {
-            // What a killed daemon left behind says nothing.
+            // A killed daemon leaves its files behind; only the lock shows that it runs.
             if self.json {
                 print_line(r#"{"up":false}"#);
             } else {
@@ -373,7 +372,7 @@ impl Doctor {
     fn run(self) -> anyhow::Result<ExitCode> {
         let checks = doctor::check(&self.folder, self.accelerator.wanted()?);
         if self.json {
-            print_line(&serde_json::to_string(&checks).context("write down the checks")?);
+            print_line(&serde_json::to_string(&checks).context("encode the checks")?);
         } else {
             for check in &checks {
                 print_line(&check.line());
@@ -395,7 +394,7 @@ impl Exec {
             bail!("no command given")
         };
         let proxies = egress::environment(info.port, |name| std::env::var(name).ok())?;
-        // In this process's place: Ctrl-C, signals and the exit code are the command's own.
+        // Replaces this process, so that Ctrl-C, signals and the exit code are the command's own.
         let error = std::os::unix::process::CommandExt::exec(
             Command::new(program)
                 .args(arguments)
@@ -409,11 +408,11 @@ impl Exec {
                 .env("AWS_SECRET_ACCESS_KEY", "rehearsal")
                 .env_remove("AWS_SESSION_TOKEN")
                 .env_remove("AWS_PROFILE")
-                // The user's own account stays out of a rehearsal.
+                // Keeps the user's own account out of a rehearsal.
                 .env("AWS_CONFIG_FILE", "/dev/null")
                 .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
                 .env("AWS_EC2_METADATA_DISABLED", "true")
-                // Clients that do not read AWS_ENDPOINT_URL stay out of it, too.
+                // Keeps clients that do not read AWS_ENDPOINT_URL away from it as well.
                 .envs(proxies),
         );
         print_error(&anyhow::Error::from(error).context(format!("run {program}")));
@@ -431,7 +430,7 @@ impl Dial {
             return Ok(());
         };
         let request = admin::DialRequest { name, value };
-        let request = serde_json::to_string(&request).context("write down what is asked")?;
+        let request = serde_json::to_string(&request).context("encode the request")?;
         print_line(ask(folder, Method::PUT, "dials", request)?.trim_end());
         Ok(())
     }
@@ -445,7 +444,7 @@ impl BaseImage {
     }
 }
 
-/// Asks the cloud in `folder` by its back door.
+/// Sends a request to the admin API of the cloud in `folder`.
 fn ask(folder: &Path, method: Method, path: &str, body: String) -> anyhow::Result<String> {
     let info = control::daemon_info(folder)?;
     runtime()?.block_on(control::ask(&info, method, path, body))
@@ -475,7 +474,7 @@ fn print_line(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "what takes long says what it does")]
+#[expect(clippy::print_stderr, reason = "progress of long steps goes to stderr")]
 fn progress(step: &str) {
     eprintln!("rehearsal: {step}");
 }
@@ -486,7 +485,7 @@ pub(crate) fn print_error(error: &anyhow::Error) {
     eprintln!("rehearsal: {}", error_text(error));
 }
 
-/// What a daemon that ended at once complained of, in its log after everything else.
+/// The error that a daemon printed before it ended, at the end of its log.
 fn last_error(log: &str) -> Option<&str> {
     let from = log.rfind("\nrehearsal: ").map_or(0, |at| at + 1);
     Some(log[from..].strip_prefix("rehearsal: ")?.trim())
@@ -513,7 +512,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_are_told_last() {
+    fn hints_are_printed_last() {
         let error =
             anyhow::anyhow!("address in use").context("listen on 1\nhint: choose another port");
         assert_eq!(
@@ -523,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemons_complaint_is_told_without_its_log() {
+    fn a_daemons_error_is_printed_without_its_log() {
         let log = "2026 INFO ready\nrehearsal: no such disk\nhint: make one\n";
         assert_eq!(last_error(log), Some("no such disk\nhint: make one"));
         assert_eq!(last_error("rehearsal: taken\n"), Some("taken"));

@@ -1,7 +1,6 @@
-//! What time it is in the cloud.
+//! The time in the cloud.
 //!
-//! Every rule that waits (boots, drains, warm-ups, hooks) asks this clock and none asks the machine's,
-//! so tests turn it by hand.
+//! Every rule that waits (boots, drains, warm-ups, hooks) uses this clock and not the host's, so that tests can set it.
 
 #[cfg(test)]
 use std::sync::Mutex;
@@ -16,7 +15,7 @@ pub(crate) trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's own clock.
+/// The host's clock.
 #[derive(Debug, Default)]
 pub(crate) struct RealClock;
 
@@ -26,19 +25,19 @@ impl Clock for RealClock {
     }
 }
 
-/// A clock that stands still until it is turned.
+/// A clock that tests advance.
 #[cfg(test)]
 #[derive(Debug)]
 pub(crate) struct SetClock(Mutex<Timestamp>);
 
 #[cfg(test)]
 impl SetClock {
-    /// A clock that shows `start`.
+    /// A clock at `start`.
     pub(crate) fn new(start: Timestamp) -> Self {
         Self(Mutex::new(start))
     }
 
-    /// Turns the clock forward.
+    /// Advances the clock.
     pub(crate) fn advance(&self, by: Duration) {
         let mut now = self
             .0

@@ -1,30 +1,30 @@
-//! The cloud: its whole state behind one lock, every change of it on disk before it is answered.
+//! The cloud: its whole state behind one lock, with every change on disk before it is answered.
 //!
 //! # How a service plugs in
 //!
 //! A service module owns a state struct (`Clone + Default`), held by [`Region`] or, for Auto Scaling, beside it in
-//! [`State`]. What it has many of is in [`Table`](crate::table::Table)s; it says what changed between two states
-//! (`changes`) and takes rows back in (`restore`). It answers with one function,
+//! [`State`]. Collections are [`Table`](crate::table::Table)s. `changes` lists the difference between two states, and
+//! `restore` reads rows back. It answers with one function,
 //!
 //! ```text
 //! pub(crate) fn handle(state: &mut …, ctx: &RequestContext, action: &str, params: &Params) -> Result<Xml, ApiError>
 //! ```
 //!
-//! which is called with the lock held: it must not wait. The [`Xml`](crate::wire::Xml) is the inside of the result
-//! element; `front` wraps it in the protocol's envelope. `ctx.now` is the only time there is. An action it does not
-//! know is `Err(ApiError::invalid_action(action))`.
+//! which is called with the lock held: it must not wait. The [`Xml`](crate::wire::Xml) is the content of the result
+//! element; `http` wraps it in the protocol's envelope. `ctx.now` is the only clock. An unknown action is
+//! `Err(ApiError::invalid_action(action))`.
 //!
-//! Auto Scaling's `handle` and `tick` get the rest of the cloud as `&mut dyn Environment`, implemented in
-//! `world.rs` over [`Region`].
+//! Auto Scaling's `handle` and `tick` get the rest of the cloud as `&mut dyn Environment`, implemented in `adapters.rs`
+//! over [`Region`].
 //!
 //! # What a call costs
 //!
-//! Rule: a call costs what it changes, not what there is. A copy of the state is made in no time, so reading never
-//! keeps anybody waiting, and comparing two states costs what differs. What changed is written as rows
-//! ([`store`](crate::store)); calls that come at the same time share one `fsync`. What changed nothing writes nothing.
+//! Rule: a call costs what it changes, not what there is. The state is copied in constant time, so readers never block
+//! others, and comparing two states costs what differs. Changes are written as rows ([`store`](crate::store));
+//! concurrent calls share one `fsync`. A call that changes nothing writes nothing.
 //!
-//! What a handler cannot do at once (starting machines, copying disks) it only writes down as wanted;
-//! `machines.rs` makes it so.
+//! What a handler cannot do at once (starting machines, copying disks) it records in the state; `machines.rs` carries
+//! it out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,19 +44,19 @@ use crate::ssm;
 use crate::store::Store;
 use crate::table::{Changes, read};
 
-/// Where releases before 0.2 kept the state.
+/// The state file of releases before 0.2.
 const OLD_STATE_FILE: &str = "state.json";
 
-/// Everything the cloud remembers.
+/// The state of the cloud.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     /// All services but Auto Scaling.
     pub(crate) region: Region,
-    /// Auto Scaling, which sees the region as its world.
+    /// Auto Scaling, whose environment is the region.
     pub(crate) autoscaling: autoscaling::State,
 }
 
-/// The services an Auto Scaling group lives among.
+/// The services that Auto Scaling uses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Region {
     /// EC2.
@@ -65,7 +65,7 @@ pub(crate) struct Region {
     pub(crate) elb: elb::State,
     /// Parameter Store.
     pub(crate) ssm: ssm::State,
-    /// Faults that were asked for.
+    /// Injected faults that were set.
     pub(crate) faults: Faults,
 }
 
@@ -81,7 +81,7 @@ impl State {
         changes
     }
 
-    /// Takes a row back in.
+    /// Reads a row back.
     fn restore(&mut self, table: &str, key: &str, value: &[u8]) -> anyhow::Result<()> {
         if table == "dials" {
             self.region.faults = read(value)?;
@@ -92,7 +92,7 @@ impl State {
             || self.region.ssm.restore(table, key, value)?
             || self.autoscaling.restore(table, key, value)?;
         if !known {
-            bail!("of no table of this release");
+            bail!("no such table in this release");
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    /// Opens the cloud in `folder`, or founds one there.
+    /// Opens the cloud in `folder`, or creates one there.
     ///
     /// # Errors
     /// When the folder cannot be written, or holds a state this release cannot read.
@@ -119,7 +119,7 @@ impl Cloud {
             .with_context(|| format!("find {}", folder.display()))?;
         if folder.join(OLD_STATE_FILE).exists() {
             bail!(
-                "the cloud in {} was made by an earlier release\nhint: `rm -r {0}`, or name another folder",
+                "the cloud in {} was created by an earlier release\nhint: run `rm -r {0}`, or choose another folder",
                 folder.display()
             );
         }
@@ -153,7 +153,7 @@ impl Cloud {
         &self.folder
     }
 
-    /// Looks at the state, of which it gets a copy: nobody waits for who looks.
+    /// Reads a copy of the state: a reader blocks no one.
     pub(crate) fn read<T>(&self, view: impl FnOnce(&State, Timestamp) -> T) -> T {
         let (state, now) = {
             let state = self.lock();
@@ -165,7 +165,7 @@ impl Cloud {
     /// Changes the state; when this returns, the change is on disk.
     ///
     /// # Errors
-    /// When the change cannot be written: it stands in memory and is written with the next that can be.
+    /// When the change cannot be written: it is kept in memory and written with the next one.
     pub(crate) fn change<T>(
         &self,
         act: impl FnOnce(&mut State, Timestamp) -> T,
@@ -173,14 +173,14 @@ impl Cloud {
         self.change_if(|_| true, act)
     }
 
-    /// Changes the state as a caller asks for it. While changes cannot be written, no more are taken: this one is not
-    /// made. An answer for which `stands` is false (an error) changes nothing either.
+    /// Changes the state for a caller. While earlier changes cannot be written, this one is refused and not made. An
+    /// answer for which `keeps` is false (an error) changes nothing either.
     ///
     /// # Errors
     /// When the change cannot be written.
     pub(crate) fn change_for_caller<T>(
         &self,
-        stands: impl FnOnce(&T) -> bool,
+        keeps: impl FnOnce(&T) -> bool,
         act: impl FnOnce(&mut State, Timestamp) -> T,
     ) -> anyhow::Result<T> {
         let failure = self.store.failure();
@@ -189,7 +189,7 @@ impl Cloud {
         let answer = self.change_if(
             |answer| {
                 changed = true;
-                stands(answer) && !refused
+                keeps(answer) && !refused
             },
             act,
         )?;
@@ -199,10 +199,10 @@ impl Cloud {
         }
     }
 
-    /// Changes the state, unless the answer shows that the change is not to be; `stands` is asked only when there is one.
+    /// Changes the state, unless `keeps` rejects the answer; it is called only when there is a change.
     fn change_if<T>(
         &self,
-        stands: impl FnOnce(&T) -> bool,
+        keeps: impl FnOnce(&T) -> bool,
         act: impl FnOnce(&mut State, Timestamp) -> T,
     ) -> anyhow::Result<T> {
         let mut state = self.lock();
@@ -213,7 +213,7 @@ impl Cloud {
         if changes.0.is_empty() {
             return Ok(answer);
         }
-        if !stands(&answer) {
+        if !keeps(&answer) {
             *state = before;
             return Ok(answer);
         }
@@ -224,10 +224,10 @@ impl Cloud {
         Ok(answer)
     }
 
-    /// Has what could not be written tried again.
+    /// Retries to write what could not be written.
     ///
     /// # Errors
-    /// Why the last try failed.
+    /// Why the last attempt failed.
     pub(crate) fn rewrite(&self) -> anyhow::Result<()> {
         self.store.retry();
         match self.store.failure() {
@@ -242,7 +242,7 @@ impl Cloud {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A handler that panicked is a bug, answered with an internal error; the cloud lives on.
+        // A handler that panicked is answered with an internal error; the cloud keeps running.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -266,15 +266,16 @@ impl BalancerSource for Cloud {
         if let Err(error) = counted {
             tracing::error!(
                 error = format!("{error:#}"),
-                "a health check was counted in memory only"
+                "the result of a health check is in memory only"
             );
         }
     }
 }
 
-/// The second byte of a new cloud's addresses, from its folder's path: a cloud that is made again there has them again.
+/// The second byte of a new cloud's addresses, from its folder's path: a cloud created there again has the same
+/// addresses.
 fn second_byte(folder: &Path) -> u8 {
-    // FNV-1a: spread well enough, and the same in every release.
+    // FNV-1a: distributes well enough, and is the same in every release.
     let hash = folder
         .as_os_str()
         .as_encoded_bytes()
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_writes_what_it_changes_however_much_there_is() {
+    fn a_call_writes_only_what_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let cloud = open(folder.path());
         let many = |state: &mut State, now| {
@@ -355,14 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_releases_cloud_is_refused_with_the_way_out() {
+    fn an_earlier_releases_cloud_is_refused_with_a_hint() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(OLD_STATE_FILE), "{}").unwrap();
         let refused = Cloud::open(folder.path(), Arc::new(RealClock))
             .err()
             .unwrap();
         assert!(
-            format!("{refused:#}").contains("hint: `rm -r"),
+            format!("{refused:#}").contains("hint: run `rm -r"),
             "{refused:#}"
         );
     }

@@ -1,8 +1,8 @@
-//! Asking a running cloud's back door, below `/_rehearsal/` on the same port: what `status`, `dial` and
-//! `down` use. `back_door` answers.
+//! The client of a running cloud's admin API (`admin`), below `/_rehearsal/` on the endpoint's port: `status`, `dial`
+//! and `down` use it. Also the checks whether a folder holds a cloud, and whether that is up.
 //!
-//! No AWS client ever asks for these paths. The key that opens them is in the cloud's folder, readable
-//! by its owner alone, so that neither a guest nor a page in a browser can turn a dial.
+//! The key of the admin API is in the cloud's folder, readable by its owner alone, so that neither a guest nor a page
+//! in a browser can set a dial.
 
 use std::fs::File;
 use std::path::Path;
@@ -19,34 +19,35 @@ use rustix::process::{Flock, FlockType};
 use crate::guests::accelerator::Accelerator;
 use crate::store;
 
-/// Where the daemon writes down its port and pid.
+/// The file with the running daemon's port, pid and key.
 pub(crate) const DAEMON_FILE: &str = "daemon.json";
 
-/// What a founding daemon makes before the state: no reason to refuse the folder.
+/// Files that a daemon creates before the state: a folder with only these may become a cloud.
 const OWN_FILES: [&str; 3] = ["lock", "daemon.log", DAEMON_FILE];
 
 /// The header that carries [`DaemonInfo::key`].
 pub(crate) const KEY_HEADER: &str = "x-rehearsal-key";
 
-/// What a running daemon says of itself in [`DAEMON_FILE`].
+/// A running daemon, as [`DAEMON_FILE`] describes it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct DaemonInfo {
-    /// Its process.
+    /// Its process id.
     pub(crate) pid: u32,
-    /// The port of its door.
+    /// The port of its endpoint.
     pub(crate) port: u16,
-    /// What opens its back door; another one each time it comes up.
+    /// The key of its admin API; a new one at each start.
     pub(crate) key: String,
-    /// What its guests run under; none where they are no virtual machines.
+    /// The accelerator of its guests; none for puppets.
     #[serde(default)]
     pub(crate) accelerator: Option<Accelerator>,
 }
 
-/// An answer waits for the disk at most, which a busy machine can keep waiting; a daemon that takes longer is stuck.
+/// How long a request may take. The daemon waits for the disk at most, which can be slow on a busy host; one that takes
+/// longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether a daemon holds the folder. Only asks: who took the lock to find out would keep a daemon that is coming up
-/// just now from having it.
+/// Whether a daemon holds the folder's lock. Queries the lock without taking it: taking it could make a daemon that
+/// starts right now fail.
 ///
 /// # Errors
 /// When the lock cannot be read.
@@ -55,28 +56,28 @@ pub(crate) fn is_up(folder: &Path) -> anyhow::Result<bool> {
     let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
     let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
     Ok(holder
-        .with_context(|| format!("ask who holds {}", path.display()))?
+        .with_context(|| format!("query the lock {}", path.display()))?
         .is_some())
 }
 
-/// Refuses a folder in which no cloud was founded.
+/// Refuses a folder that holds no cloud.
 ///
 /// # Errors
-/// When it is none.
+/// When it holds none.
 pub(crate) fn check_is_cloud(folder: &Path) -> anyhow::Result<()> {
     if !folder.join(store::FILE).exists() {
         bail!(
-            "{} is not a cloud\nhint: `rehearsal up {0}` founds one",
+            "{} is not a cloud\nhint: `rehearsal up {0}` creates one",
             folder.display()
         );
     }
     Ok(())
 }
 
-/// Refuses to found a cloud among somebody's files.
+/// Refuses to create a cloud among other files.
 ///
 /// # Errors
-/// When the folder holds something and was never a cloud, or is no folder.
+/// When the folder holds other files and no cloud, or is not a folder.
 pub(crate) fn check_can_create(folder: &Path) -> anyhow::Result<()> {
     if check_is_cloud(folder).is_ok() {
         return Ok(());
@@ -90,10 +91,10 @@ pub(crate) fn check_can_create(folder: &Path) -> anyhow::Result<()> {
         let name = entry
             .with_context(|| format!("read {}", folder.display()))?
             .file_name();
-        // What a daemon that did not come up leaves, and may come up beside.
+        // A daemon that failed to start leaves only its own files.
         if !OWN_FILES.iter().any(|own| name == *own) {
             bail!(
-                "{} is not a cloud, and holds {}\nhint: name a folder of its own; it need not exist",
+                "{} is not a cloud, and contains {}\nhint: choose an empty folder; it need not exist",
                 folder.display(),
                 name.display()
             );
@@ -102,12 +103,12 @@ pub(crate) fn check_can_create(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads what the daemon of `folder` wrote down; none when it is down.
+/// Reads [`DAEMON_FILE`] in `folder`; none when the cloud is down.
 ///
 /// # Errors
 /// When it cannot be read.
 pub(crate) fn running_daemon(folder: &Path) -> anyhow::Result<Option<DaemonInfo>> {
-    // What a killed daemon left behind says nothing: the lock does.
+    // A killed daemon leaves its file behind; only the lock shows that it runs.
     if check_is_cloud(folder).is_err() || !is_up(folder)? {
         return Ok(None);
     }
@@ -116,7 +117,7 @@ pub(crate) fn running_daemon(folder: &Path) -> anyhow::Result<Option<DaemonInfo>
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             bail!(
-                "the cloud in {} is coming up or going down\nhint: try again",
+                "the cloud in {} is starting or stopping\nhint: try again",
                 folder.display()
             )
         }
@@ -124,17 +125,17 @@ pub(crate) fn running_daemon(folder: &Path) -> anyhow::Result<Option<DaemonInfo>
     };
     let info = serde_json::from_slice(&bytes).with_context(|| {
         format!(
-            "read {}\nhint: another release of rehearsal keeps this cloud up; end it by the pid in there",
+            "read {}\nhint: another release of rehearsal runs this cloud; stop it with that release, or kill the pid in the file",
             path.display()
         )
     })?;
     Ok(Some(info))
 }
 
-/// Reads what the daemon of `folder` wrote down.
+/// Reads [`DAEMON_FILE`] in `folder`.
 ///
 /// # Errors
-/// When the folder is no cloud, or its cloud is down.
+/// When the folder holds no cloud, or the cloud is down.
 pub(crate) fn daemon_info(folder: &Path) -> anyhow::Result<DaemonInfo> {
     check_is_cloud(folder)?;
     match running_daemon(folder)? {
@@ -146,10 +147,10 @@ pub(crate) fn daemon_info(folder: &Path) -> anyhow::Result<DaemonInfo> {
     }
 }
 
-/// Asks the daemon that wrote `info`.
+/// Sends a request to the daemon that `info` describes.
 ///
 /// # Errors
-/// When it does not answer, or refuses; the message is its own.
+/// When it does not answer, or refuses; a refusal's text is the daemon's.
 pub(crate) async fn ask(
     info: &DaemonInfo,
     method: Method,

@@ -1,4 +1,5 @@
-//! The daemon: opens a cloud's folder, its machine room and its door, keeps time, and ends it all.
+//! The daemon: opens a cloud's folder, starts its VM host, HTTP endpoint and load balancer, ticks, and shuts all of it
+//! down.
 
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
@@ -34,49 +35,49 @@ use crate::metadata::Metadata;
 use crate::ssm;
 use crate::wire::ids;
 
-/// How often the cloud looks at its machines and its clocks when nothing calls it.
+/// How often machines and timers are checked when no request changes anything.
 const TICK: Duration = Duration::from_millis(250);
-/// How many times the processor time of a tick the cloud rests after it, however much is changed meanwhile: a tick looks
-/// at everything there is, and is not to take more than a share of the host.
+/// Pause after a tick, as a multiple of the processor time it took, even if changes are pending. A tick visits
+/// everything, and must not take more than a share of the host.
 const REST: u32 = 4;
 
-/// Debian's suites and their numbers.
+/// Debian's suites and their release numbers.
 const SUITES: [(&str, u32); 4] = [
     ("bullseye", 11),
     ("bookworm", 12),
     ("trixie", 13),
     ("forky", 14),
 ];
-/// What a base image of unknown suite is called after.
+/// The release that a base image of unknown suite is named after.
 const USUAL_SUITE: u32 = 12;
 
-/// How a cloud is brought up.
+/// Settings of a cloud.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The cloud's folder.
     pub(crate) folder: PathBuf,
-    /// The door's port; 0 picks one.
+    /// The endpoint's port; 0 picks one.
     pub(crate) port: u16,
-    /// Where instances run.
+    /// How instances run.
     pub(crate) guests: HostKind,
-    /// More ports of each guest that answer at its address.
+    /// Further ports of each guest that are forwarded.
     pub(crate) guest_ports: Vec<u16>,
-    /// The disk image to register as Debian's.
+    /// The disk image to register as Debian's own.
     pub(crate) base_image: Option<PathBuf>,
 }
 
-/// Runs the cloud until it is told to end.
+/// Runs the cloud until `down`, SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the folder is taken or unreadable, the port is in use, or the machine room lacks something.
+/// When the folder is locked or unreadable, the port is in use, or a program for guests is missing.
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let _lock = lock(&settings.folder)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await.with_context(|| {
-        format!("listen on 127.0.0.1:{}\nhint: another program has the port; choose one with --port, or 0 for any", settings.port)
+        format!("listen on 127.0.0.1:{}\nhint: another program uses the port; choose one with --port, or 0 for any", settings.port)
     })?;
     let port = listener
         .local_addr()
-        .context("ask for the door's port")?
+        .context("read the endpoint's port")?
         .port();
     let cloud = Arc::new(Cloud::open(&settings.folder, Arc::new(RealClock))?);
     let _addresses = loopback::claim(&cloud)?;
@@ -93,7 +94,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let importing = Arc::clone(&machines);
     tokio::task::spawn_blocking(move || importing.import_base_images())
         .await
-        .context("take the base image in")??;
+        .context("import the base image")??;
     let (stop, mut stopped) = watch::channel(false);
     let info = DaemonInfo {
         pid: std::process::id(),
@@ -104,7 +105,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
     let admin = AdminApi::new(Arc::clone(&cloud), Arc::clone(&host), info.clone(), stop);
     let server = Arc::new(HttpServer::new(Arc::clone(&cloud), host, admin)?);
     let info_path = settings.folder.join(DAEMON_FILE);
-    let info = serde_json::to_vec(&info).context("write down the daemon's port")?;
+    let info = serde_json::to_vec(&info).context("encode the daemon's port")?;
     let serving = tokio::spawn(server.serve(listener));
     let source = Arc::clone(&cloud) as Arc<dyn BalancerSource>;
     let balancer = tokio::spawn(balancer::run(source, stopped.clone()));
@@ -113,7 +114,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    // Whether the last tick could not write the state, so that it is logged once and not four times a second.
+    // Whether the last tick failed to write the state: it is logged once, not four times a second.
     let mut unwritten = false;
     let mut rested = Instant::now();
     loop {
@@ -128,14 +129,14 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
         let (ticked, took) = tokio::task::spawn_blocking(move || {
             let begun = processor_time();
             let (cloud, machines) = ticking;
-            // Machines are watched even while the state cannot be written.
+            // Machines are checked even while the state cannot be written.
             let ticked = tick(&cloud).and(machines.step()).and(cloud.rewrite());
             (ticked, processor_time().saturating_sub(begun))
         })
         .await
         .context("tick")?;
         rested = Instant::now() + REST * took;
-        // A full disk is no reason to end every guest: what changed stands in memory and is written once there is room.
+        // A full disk does not end the guests: changes are kept in memory and written once there is space.
         match ticked {
             Ok(()) => unwritten = false,
             Err(error) if !unwritten => {
@@ -148,16 +149,15 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<()> {
             Err(_) => {}
         }
     }
-    tracing::info!("the cloud goes down");
-    // Before the door closes: what guests do last, they may want to say.
+    tracing::info!("the cloud is shutting down");
+    // Before the endpoint closes: guests may still send requests while they shut down.
     machines.end().await;
     serving.abort();
     balancer.abort();
     fs::remove_file(&info_path).with_context(|| format!("remove {}", info_path.display()))
 }
 
-/// Debian's image, as a cloud knows it from the start: of the file given, or, where machines are
-/// puppets and boot from nothing, of an empty disk.
+/// Registers Debian's image in a new cloud: of the given file, or for puppets, which boot nothing, of an empty disk.
 fn register_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()> {
     let file = match (&settings.base_image, &settings.guests) {
         (Some(file), _) => Some(
@@ -167,12 +167,12 @@ fn register_base_image(cloud: &Cloud, settings: &Settings) -> anyhow::Result<()>
         (None, _) if cloud.read(|state, _| state.region.ec2.has_base_image()) => return Ok(()),
         (None, HostKind::Puppets { .. }) => None,
         (None, HostKind::Qemu(_)) => bail!(
-            "a new cloud needs an image to boot\nhint: `--base-image \"$(rehearsal base-image --cache DIR)\"`, or `--guests puppets`"
+            "a new cloud needs a base image\nhint: add `--base-image \"$(rehearsal base-image --cache DIR)\"`, or use `--guests puppets`"
         ),
     };
     let suite = file.as_deref().and_then(suite).unwrap_or(USUAL_SUITE);
-    // Debian's own boot by both kinds of firmware; what has no code for BIOS, such as a base image of an earlier release,
-    // does not, and types without UEFI are to be refused at their launch.
+    // Debian's own images boot by both kinds of firmware. One without boot code for BIOS, such as a base image of an
+    // earlier release, boots by UEFI only, and a launch with a type without UEFI must be refused.
     let boot_mode = match &file {
         Some(file) if !disks::has_boot_code(file)? => "uefi",
         _ => "uefi-preferred",
@@ -212,8 +212,8 @@ fn tick(cloud: &Cloud) -> anyhow::Result<()> {
     })
 }
 
-/// Takes the folder for this daemon alone. The lock ends with the process, however it ends: it is the process's and no
-/// child's. It would also end as soon as the daemon closed this file a second time, so it opens it only here.
+/// Locks the folder for this daemon. The lock belongs to the process, not to its children, and ends with it. It would
+/// also end if the daemon closed another descriptor of this file, so the file is opened only here.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     let path = folder.join("lock");
@@ -222,7 +222,7 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
         Ok(()) => Ok(file),
         Err(Errno::AGAIN | Errno::ACCESS) => {
             bail!(
-                "the cloud in {} is up already\nhint: `rehearsal status {0}`",
+                "the cloud in {} is already up\nhint: `rehearsal status {0}` shows it",
                 folder.display()
             )
         }

@@ -1,6 +1,6 @@
-//! `rehearsal doctor`: what this host has for guests, checked without a cloud.
+//! `rehearsal doctor`: checks this host's programs and resources for guests, without a cloud.
 //!
-//! It changes nothing but the kept verdicts on accelerators, which it makes anew.
+//! It changes nothing but the cached probe results of accelerators, which it renews.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -17,17 +17,17 @@ use crate::guests::{self, qemu};
 use crate::machines;
 use crate::moto;
 
-/// With less room than this on its disk a cloud can hardly bake an image: a base image has 2 GiB.
+/// Free disk space in bytes below which a bake is likely to fail: a base image takes 2 GiB.
 const MIN_FREE_DISK: u64 = 4 << 30;
 const MIB: u64 = 1 << 20;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Works, with a limit.
+    /// Works, with limits.
     Odd,
     /// Guests cannot run.
     Wrong,
@@ -87,7 +87,7 @@ impl Check {
     }
 }
 
-/// Checks this host for a cloud in `folder`, which need not exist.
+/// Checks this host for a cloud in `folder`, which may not exist yet.
 pub(crate) fn check(folder: &Path, wanted: Wanted) -> Vec<Check> {
     let (qemu, firmware) = (qemu::program(), qemu::firmware());
     let programs = match (&qemu, &firmware) {
@@ -103,7 +103,7 @@ pub(crate) fn check(folder: &Path, wanted: Wanted) -> Vec<Check> {
     ];
     if let Some(programs) = programs {
         let cache = Cache::of_user();
-        // The operator asks because something is odd: no verdict of before.
+        // Doctor is run when something is wrong, so cached results must not be used.
         cache.forget();
         let choice = guests::choose_accelerator(&programs, wanted, &cache);
         checks.push(accelerator(choice, wanted));
@@ -139,7 +139,7 @@ fn accelerator(choice: anyhow::Result<Choice>, wanted: Wanted) -> Check {
             "accelerator",
             Verdict::Odd,
             format!("{} ({})", choice.accelerator, choice.why),
-            Some("guests boot in 15 to 60 s instead of in some seconds"),
+            Some("guests boot in 15 to 60 s instead of a few seconds"),
         ),
         Err(error) => Check::of("accelerator", Err(error)),
     }
@@ -154,7 +154,7 @@ fn memory(meminfo: &str) -> Check {
         return Check::new(
             "memory",
             Verdict::Odd,
-            "this system does not say how much is available".to_owned(),
+            "the available memory is unknown on this system".to_owned(),
             None,
         );
     };
@@ -172,7 +172,7 @@ fn memory(meminfo: &str) -> Check {
             "memory",
             Verdict::Odd,
             found,
-            Some("a roll needs more than two at a time"),
+            Some("a roll needs more than two guests at a time"),
         ),
         _ => Check::of("memory", Ok(found)),
     }
@@ -184,9 +184,9 @@ fn disk(folder: &Path) -> Check {
         .ancestors()
         .find(|path| path.exists())
         .map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    let room = machines::free_bytes(&existing);
-    let found = format!("{} MiB free in {}", room / MIB, existing.display());
-    if room < MIN_FREE_DISK {
+    let free = machines::free_bytes(&existing);
+    let found = format!("{} MiB free in {}", free / MIB, existing.display());
+    if free < MIN_FREE_DISK {
         let hint = format!(
             "a base image and what is baked from it take {} MiB",
             MIN_FREE_DISK / MIB
@@ -196,7 +196,7 @@ fn disk(folder: &Path) -> Check {
     Check::of("disk", Ok(found))
 }
 
-/// Whether guests' ports can be had at addresses of their own, each tried for a moment.
+/// Checks whether guests' ports can be bound at loopback addresses, by binding each for a moment.
 fn ports() -> Check {
     let address = Ipv4Addr::new(127, *network::SECOND_BYTES.end(), 255, 1);
     for port in machines::PORTS {
@@ -205,13 +205,13 @@ fn ports() -> Check {
         };
         let (found, hint) = match error.kind() {
             ErrorKind::PermissionDenied => (
-                format!("this user may not listen on port {port}"),
+                format!("this user is not permitted to listen on port {port}"),
                 format!("sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"),
             ),
             ErrorKind::AddrInUse => (
-                format!("another program listens on port {port} of every address"),
+                format!("another program listens on port {port} of all addresses"),
                 format!(
-                    "name its addresses in its configuration (`ss -ltnp sport = :{port}` shows it)"
+                    "configure it to listen on specific addresses (`ss -ltnp sport = :{port}` shows it)"
                 ),
             ),
             _ => (
@@ -223,7 +223,7 @@ fn ports() -> Check {
         return Check::new("ports", Verdict::Wrong, found, hint);
     }
     let ports = machines::PORTS.map(|port| port.to_string());
-    Check::of("ports", Ok(format!("{} can be had", ports.join(", "))))
+    Check::of("ports", Ok(format!("{} are available", ports.join(", "))))
 }
 
 fn moto() -> Check {
@@ -234,10 +234,10 @@ fn moto() -> Check {
             "moto",
             Verdict::Odd,
             format!(
-                "no {}: S3, IAM and what else it stands for are refused",
+                "{} not found: S3, IAM and other services that it answers are refused",
                 program.display()
             ),
-            Some("pip install 'moto[server]', or name it in REHEARSAL_MOTO"),
+            Some("pip install 'moto[server]', or set REHEARSAL_MOTO to its path"),
         ),
     }
 }
@@ -267,7 +267,7 @@ mod tests {
             (
                 "",
                 Verdict::Odd,
-                "this system does not say how much is available",
+                "the available memory is unknown on this system",
             ),
         ] {
             let check = memory(meminfo);

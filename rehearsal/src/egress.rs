@@ -1,9 +1,9 @@
-//! Where commands under `rehearsal exec` may connect by HTTPS: anywhere but the real AWS.
+//! Where commands under `rehearsal exec` may connect by HTTPS: anywhere except the real AWS.
 //!
-//! Rule: no call of such a command reaches AWS. A client that reads AWS_ENDPOINT_URL asks the cloud; one that does not
-//! (old SDKs) would ask AWS itself, with keys that are worth nothing there. So `exec` names the cloud as the proxy
-//! for HTTPS, and the cloud refuses to connect to AWS, with a sentence that says why, and connects to everybody else: to a
-//! template's module, a plugin, a package. What is read is the host's name and nothing of what is said to it.
+//! Rule: no call of such a command reaches AWS. A client that reads AWS_ENDPOINT_URL calls the cloud; one that does not
+//! (old SDKs) would call AWS itself, with keys that are invalid there. So `exec` makes the cloud the HTTPS proxy of the
+//! command, and the cloud refuses to connect to AWS, with an explanation, and connects to all other hosts: for a
+//! template's module, a plugin, a package. It reads the name of the host only, and none of the traffic.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use hyper::http::uri::Authority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Domains under which AWS answers.
+/// Domains of AWS.
 const AWS: [&str; 6] = [
     "amazonaws.com",
     "amazonaws.com.cn",
@@ -22,25 +22,25 @@ const AWS: [&str; 6] = [
     "on.aws",
     "sc2s.sgov.gov",
 ];
-/// How long a connection may take to be made.
+/// How long it may take to open a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The user by which `exec` names another proxy that connections go through.
+/// The user name with which `exec` passes on the user's own proxy.
 const USER: &str = "by";
-/// The longest answer of that proxy.
+/// The longest answer head of that proxy, in bytes.
 const LONGEST_HEAD: usize = 16 * 1024;
-/// Hosts that are reached without any proxy.
+/// Hosts that are connected to without any proxy.
 const LOOPBACK: [&str; 4] = ["localhost", "127.0.0.1", "::1", "127.0.0.0/8"];
 
-/// Why there is no connection.
+/// Why no connection was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It is to AWS.
+    /// The host is AWS.
     Aws(String),
-    /// It cannot be made.
+    /// The connection failed.
     Failed(String),
 }
 
-/// Whether a host is of AWS.
+/// Whether a host belongs to AWS.
 pub(crate) fn is_aws(host: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     AWS.iter().any(|domain| {
@@ -49,11 +49,11 @@ pub(crate) fn is_aws(host: &str) -> bool {
     })
 }
 
-/// The variables of a command's environment that concern proxies, from those that this process has: what HTTPS goes
-/// through, and what goes through nothing.
+/// The proxy variables for a command's environment, from those of this process: the HTTPS proxy, and the hosts without
+/// a proxy.
 ///
 /// # Errors
-/// When the user's own proxy is of a kind that connections cannot be passed on to.
+/// When the user's own proxy is of an unsupported kind.
 pub(crate) fn environment(
     port: u16,
     user: impl Fn(&str) -> Option<String>,
@@ -65,7 +65,7 @@ pub(crate) fn environment(
     let own = given(["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]);
     let by = match own {
         None => String::new(),
-        // A command under `exec` that itself uses `exec`: the cloud is the proxy already.
+        // A nested `exec`: the cloud is the proxy already.
         Some(own) if own.ends_with(&format!("@127.0.0.1:{port}")) => own
             .strip_prefix("http://")
             .and_then(|rest| rest.strip_suffix(&format!("127.0.0.1:{port}")))
@@ -87,7 +87,7 @@ pub(crate) fn environment(
                 "the proxy {own} for HTTPS cannot be passed on to, and connections to the real AWS would go through it\n\
                  hint: `env -u HTTPS_PROXY -u https_proxy -u ALL_PROXY -u all_proxy rehearsal exec …`"
             );
-            // In an alphabet that no client escapes.
+            // In an alphabet that clients do not escape.
             let named = authority.map(|authority| URL_SAFE_NO_PAD.encode(authority.as_str()));
             format!("{USER}:{}@", named.unwrap_or_default())
         }
@@ -110,18 +110,18 @@ pub(crate) fn environment(
     ])
 }
 
-/// Connects to `target` (`host:port`); `authorization` is the request's `Proxy-Authorization`, in which `exec` names
-/// another proxy to go through.
+/// Connects to `target` (`host:port`); `authorization` is the request's `Proxy-Authorization`, with which `exec` passes
+/// on the user's own proxy.
 ///
 /// # Errors
-/// When it is of AWS, or cannot be reached.
+/// When it belongs to AWS, or cannot be reached.
 pub(crate) async fn connect(
     target: &Authority,
     authorization: Option<&str>,
 ) -> Result<TcpStream, Refusal> {
     if is_aws(target.host()) {
         return Err(Refusal::Aws(format!(
-            "rehearsal exec: {} is the real AWS; this client does not read AWS_ENDPOINT_URL, give it the endpoint itself",
+            "rehearsal exec: {} is the real AWS; this client does not read AWS_ENDPOINT_URL, so configure the endpoint in the client",
             target.host()
         )));
     }
@@ -142,7 +142,7 @@ pub(crate) async fn connect(
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(failed(&error)),
         Err(_) => Err(failed(&format_args!(
-            "nobody answered within {} s",
+            "no answer within {} s",
             PATIENCE.as_secs()
         ))),
     }
@@ -167,7 +167,7 @@ async fn through(proxy: &Authority, target: &Authority) -> std::io::Result<TcpSt
         .as_str()
         .rsplit_once('@')
         .map(|(login, _)| {
-            // As in a form, but for the plus.
+            // Percent-encoded as in a form, except for the plus sign.
             let login = login.replace('+', "%2B");
             let login = form_urlencoded::parse(login.as_bytes()).next();
             let login = login
@@ -179,7 +179,7 @@ async fn through(proxy: &Authority, target: &Authority) -> std::io::Result<TcpSt
     let ask = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n{login}\r\n");
     stream.write_all(ask.as_bytes()).await?;
     let mut head = Vec::new();
-    // Byte by byte: what follows the head is the tunnel's.
+    // Byte by byte: what follows the head belongs to the tunnel.
     while !head.ends_with(b"\r\n\r\n") && head.len() < LONGEST_HEAD {
         head.push(stream.read_u8().await?);
     }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn aws_is_known_by_its_domains() {
+    fn aws_is_recognised_by_its_domains() {
         for (host, expected) in [
             ("ec2.us-east-1.amazonaws.com", true),
             ("EC2.US-EAST-1.AMAZONAWS.COM.", true),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cloud_is_the_proxy_and_nothing_goes_around_it_to_aws() {
+    fn the_cloud_is_the_proxy_for_every_aws_host() {
         let loopback = LOOPBACK.join(",");
         let plain = ("http://127.0.0.1:4800".to_owned(), loopback.clone());
         assert_eq!(environment_of(&[]).unwrap(), plain);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_users_own_proxy_is_passed_on_to_but_not_for_aws() {
+    async fn the_users_proxy_is_used_except_for_aws() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let own = format!("http://me:s%40y@127.0.0.1:{port}/");

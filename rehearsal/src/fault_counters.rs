@@ -1,7 +1,6 @@
-//! Faults of the wire that are being played: which request is refused, which answer never arrives.
+//! Counters of the faults that the HTTP server injects: which request is refused, which answer is dropped.
 //!
-//! Owns the counting, which ends with the daemon. What is asked for durably is in `dials`; the door
-//! does the refusing and the cutting.
+//! The counters end with the daemon. What is set durably is in `faults`; the server refuses requests and drops answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,13 +13,12 @@ pub(crate) struct FaultCounters(Mutex<Counts>);
 struct Counts {
     /// Requests since the last refused one, by service.
     passed: BTreeMap<String, u32>,
-    /// Answers still to lose, by service and action.
+    /// Answers still to be dropped, by service and action.
     to_lose: BTreeMap<(String, String), u32>,
 }
 
 impl FaultCounters {
-    /// Counts a request of `service`, of which every `every`th is refused (none when 0); whether this
-    /// is one.
+    /// Counts a request to `service`, of which every `every`th is refused (none when 0); returns whether this is one.
     pub(crate) fn refuses(&self, service: &str, every: u32) -> bool {
         if every == 0 {
             return false;
@@ -35,7 +33,7 @@ impl FaultCounters {
         refused
     }
 
-    /// Asks for the next `times` answers to an action to be lost.
+    /// Has the next `times` answers to an action dropped.
     pub(crate) fn lose(&self, service: &str, action: &str, times: u32) {
         let key = (service.to_owned(), action.to_owned());
         let mut counts = self.lock();
@@ -46,7 +44,7 @@ impl FaultCounters {
         }
     }
 
-    /// Whether the answer to this action is one to lose; if so it is counted off.
+    /// Whether to drop the answer to this action; counts it off if so.
     pub(crate) fn loses(&self, service: &str, action: &str) -> bool {
         let mut counts = self.lock();
         let key = (service.to_owned(), action.to_owned());
@@ -60,7 +58,7 @@ impl FaultCounters {
         true
     }
 
-    /// Answers still to lose, as `service.Action` and how many.
+    /// Answers still to be dropped, by `service.Action`.
     pub(crate) fn to_lose(&self) -> Vec<(String, u32)> {
         self.lock()
             .to_lose
@@ -95,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_answers_are_lost_as_were_asked_for() {
+    fn exactly_the_requested_answers_are_dropped() {
         let faults = FaultCounters::default();
         faults.lose("ec2", "RunInstances", 2);
         assert_eq!(faults.to_lose(), [("ec2.RunInstances".to_owned(), 2)]);

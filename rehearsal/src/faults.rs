@@ -1,7 +1,7 @@
-//! The dials: faults and choices that can be turned while the cloud is up.
+//! Injected faults and switches that can be set while the cloud is up: the dials of `rehearsal dial`.
 //!
-//! Owns their names, what they take and the durable ones' values. It turns nothing by itself: the back
-//! door reads a [`DialChange`] and carries it out, the door and Auto Scaling look here for what is set.
+//! Owns their names, their values' syntax and the durable values. Applies nothing itself: the admin API reads a
+//! [`DialChange`] and applies it; the HTTP server and Auto Scaling read the values here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,90 +16,90 @@ use crate::foreign;
 use crate::imds_source::Notices;
 use crate::launch_error::LaunchError;
 
-/// Services of this cloud's own, by the name in a credential scope, which is what dials call them; IAM calls them so too.
+/// Services that this cloud implements, by their names in a credential scope, which dials and IAM use as well.
 const OWN_SERVICES: [&str; 5] = ["ec2", "autoscaling", "elasticloadbalancing", "ssm", "sts"];
 
-/// All services by the name in a credential scope.
+/// All services by their names in a credential scope.
 pub(crate) fn services() -> impl Iterator<Item = &'static str> {
     OWN_SERVICES.into_iter().chain(foreign::scopes())
 }
 
-/// How long ahead Spot tells of an interruption.
+/// How long before an interruption Spot announces it.
 const NOTICE: SignedDuration = SignedDuration::from_mins(2);
 
-/// How long a scheduled event's window is.
+/// The length of a scheduled event's window.
 const EVENT_LASTS: SignedDuration = SignedDuration::from_hours(1);
 
 const SLOW_BOOT: &str = "slow-boot";
 
-/// Dials whose name has no further part, or the pattern of those that have one.
+/// Dials, by name or by the pattern of their names: pattern, default, description.
 const PATTERNS: [(&str, &str, &str); 11] = [
     (
         "throttle.<service>",
         "off",
-        "every Nth request to the service is refused as throttled; 1 is all, off is none",
+        "refuse every Nth request to the service as throttled; 1 is all, off is none",
     ),
     (
         "deny.<service>:<Action>",
         "off",
-        "on: callers are not authorized for it, and IAM's simulation says so; `*` stands for any text",
+        "on: deny the action to all callers, in IAM's simulation as well; `*` stands for any text",
     ),
     (
         "alarm.<name>",
         "INSUFFICIENT_DATA",
-        "what a refresh sees of this alarm: OK, ALARM or INSUFFICIENT_DATA",
+        "state of this CloudWatch alarm: OK, ALARM or INSUFFICIENT_DATA",
     ),
     (
         "lose-answers.<service>.<Action>",
         "0",
-        "the next N such requests are carried out and never answered; forgotten by `down`",
+        "carry out the next N such requests without answering them; reset by `down`",
     ),
     (
         SLOW_BOOT,
         "0",
-        "seconds between an instance's launch or start and its machine's",
+        "seconds between the launch or start of an instance and the start of its machine",
     ),
     (
         "launch-error.<group>",
         "off",
-        "a code such as InsufficientInstanceCapacity: EC2 launches nothing for the group, for that reason",
+        "error code, such as InsufficientInstanceCapacity: all launches for the group fail with it",
     ),
     (
         "spot-interruption.<instance>",
         "off",
-        "terminate, stop or hibernate: the instance's metadata announces it for two minutes from now",
+        "terminate, stop or hibernate: announce it in the instance's metadata, two minutes ahead",
     ),
     (
         "rebalance.<instance>",
         "off",
-        "on: the instance's metadata recommends to rebalance",
+        "on: announce a rebalance recommendation in the instance's metadata",
     ),
     (
         "scheduled-event.<instance>",
         "off",
-        "<code>:<seconds>, such as instance-stop:600: an event of that code is announced to begin then",
+        "<code>:<seconds>, such as instance-stop:600: announce an event of that code, that many seconds ahead",
     ),
     (
         "spot-reclaim",
         "-",
-        "an instance id: Spot terminates that instance, once",
+        "instance id: terminate that instance as Spot does, once",
     ),
     (
         "kill-guest",
         "-",
-        "an instance id: pulls that machine's plug, once",
+        "instance id: kill that instance's machine, once",
     ),
 ];
 
-/// What was set durably.
+/// The durable values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Faults {
-    /// `throttle.<service>`: every how manieth request is refused.
+    /// `throttle.<service>`: refuse every Nth request.
     throttle: BTreeMap<String, u32>,
-    /// `deny.<service>:<Action>`: what callers may not, with `*` and `?`.
+    /// `deny.<service>:<Action>`: patterns of denied actions, with `*` and `?`.
     deny: BTreeSet<String>,
-    /// `alarm.<name>`, where it is not INSUFFICIENT_DATA.
+    /// `alarm.<name>`, unless INSUFFICIENT_DATA.
     alarms: BTreeMap<String, AlarmState>,
     /// `launch-error.<group>`.
     launch_errors: BTreeMap<String, LaunchError>,
@@ -109,57 +109,57 @@ pub(crate) struct Faults {
     rebalance: BTreeMap<String, Timestamp>,
     /// `scheduled-event.<instance>`: its code, and when it begins.
     events: BTreeMap<String, (String, Timestamp)>,
-    /// `slow-boot`: seconds that a machine waits before it is started.
+    /// `slow-boot`: seconds by which the start of a machine is delayed.
     pub(crate) slow_boot: u32,
 }
 
-/// A dial as people see it.
+/// A dial as `rehearsal dial` and `status` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dial {
     /// Its name.
     pub(crate) name: String,
     /// Its value.
     pub(crate) value: String,
-    /// Its value where nobody touched it.
+    /// Its default.
     pub(crate) usual: String,
-    /// What it does.
+    /// Its description.
     pub(crate) what: String,
 }
 
-/// A dial's turn, read and found good.
+/// A valid change of a dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DialChange {
-    /// A switch of Auto Scaling, which knows what it takes.
+    /// A switch of Auto Scaling, which checks the value.
     Switch(String, String),
-    /// Every how manieth request of a service is refused.
+    /// Refuse every Nth request to a service.
     Throttle(String, u32),
-    /// Callers may not do this, or may again.
+    /// Deny an action, or stop denying it.
     Deny(String, bool),
     /// An alarm's state.
     Alarm(String, AlarmState),
-    /// Nothing is launched for this group, for that reason, or it is again.
+    /// Fail all launches for this group with that error, or stop doing so.
     LaunchError(String, Option<LaunchError>),
-    /// Spot terminates this instance.
+    /// Terminate this instance as Spot does.
     SpotReclaim(String),
-    /// Machines wait so many seconds before they are started.
+    /// Delay the start of machines by so many seconds.
     SlowBoot(u32),
-    /// So many answers to a service's action get lost.
+    /// Drop so many answers to a service's action.
     LoseAnswers(String, String, u32),
-    /// This instance's metadata announces, or no longer announces, that Spot takes it so.
+    /// Announce a Spot interruption in this instance's metadata, or stop announcing it.
     SpotInterruption(String, Option<String>),
-    /// It recommends to rebalance, or does not.
+    /// Announce a rebalance recommendation, or stop announcing it.
     Rebalance(String, bool),
-    /// It announces an event of this code in so many seconds, or none.
+    /// Announce an event of this code in so many seconds, or none.
     ScheduledEvent(String, Option<(String, u32)>),
-    /// This instance's plug is pulled.
+    /// Kill this instance's machine.
     KillGuest(String),
 }
 
 impl DialChange {
-    /// Reads what `name` and `value` ask for.
+    /// Parses a dial's name and new value.
     ///
     /// # Errors
-    /// What is wrong with either, with the nearest name that would do.
+    /// When either is not valid, with a hint.
     pub(crate) fn read(name: &str, value: &str) -> Result<Self, String> {
         if autoscaling::is_switch(name) {
             return Ok(Self::Switch(name.to_owned(), value.to_owned()));
@@ -186,7 +186,7 @@ impl DialChange {
                     .filter(|(_, action)| !action.is_empty())
                     .ok_or_else(|| {
                         format!(
-                            "{name} names no action\nhint: for example lose-answers.ec2.RunInstances"
+                            "{name} contains no action\nhint: write it like lose-answers.ec2.RunInstances"
                         )
                     })?;
                 Ok(Self::LoseAnswers(
@@ -229,7 +229,7 @@ impl DialChange {
 }
 
 impl Faults {
-    /// Sets every how manieth request to a service is refused; 0 is none.
+    /// Refuses every `every`th request to a service; 0 refuses none.
     pub(crate) fn throttle(&mut self, service: &str, every: u32) {
         if every == 0 {
             self.throttle.remove(service);
@@ -238,12 +238,12 @@ impl Faults {
         }
     }
 
-    /// Every how manieth request to a service is refused; 0 is none.
+    /// N when every Nth request to a service is to be refused; 0 for none.
     pub(crate) fn throttled(&self, service: &str) -> u32 {
         self.throttle.get(service).copied().unwrap_or(0)
     }
 
-    /// Denies callers what `pattern` stands for, or no longer does.
+    /// Denies the actions that match `pattern`, or stops denying them.
     pub(crate) fn deny(&mut self, pattern: &str, on: bool) {
         if on {
             self.deny.insert(pattern.to_owned());
@@ -252,7 +252,7 @@ impl Faults {
         }
     }
 
-    /// Whether callers are denied this, e.g. `ec2:RunInstances`; as IAM, without regard to case.
+    /// Whether an action such as `ec2:RunInstances` is denied; as in IAM, case does not matter.
     pub(crate) fn denies(&self, action: &str) -> bool {
         let action = action.to_ascii_lowercase();
         self.deny
@@ -260,7 +260,7 @@ impl Faults {
             .any(|pattern| glob(&pattern.to_ascii_lowercase(), &action))
     }
 
-    /// Whether callers are denied anything.
+    /// Whether any action is denied.
     pub(crate) fn denies_any(&self) -> bool {
         !self.deny.is_empty()
     }
@@ -274,7 +274,7 @@ impl Faults {
         }
     }
 
-    /// Has nothing launched for a group, for this reason, or has it launched again.
+    /// Fails all launches for a group with this error, or stops doing so.
     pub(crate) fn set_launch_error(&mut self, group: &str, error: Option<LaunchError>) {
         match error {
             Some(error) => self.launch_errors.insert(group.to_owned(), error),
@@ -282,12 +282,12 @@ impl Faults {
         };
     }
 
-    /// Why nothing is launched for a group.
+    /// The error with which launches for a group fail.
     pub(crate) fn launch_error(&self, group: &str) -> Option<LaunchError> {
         self.launch_errors.get(group).copied()
     }
 
-    /// Announces that Spot takes an instance in two minutes, or no longer does.
+    /// Announces that Spot interrupts an instance in two minutes, or stops announcing it.
     pub(crate) fn interrupt(&mut self, id: &str, action: Option<String>, now: Timestamp) {
         match action {
             Some(action) => self.spot.insert(id.to_owned(), (action, now + NOTICE)),
@@ -295,7 +295,7 @@ impl Faults {
         };
     }
 
-    /// Recommends to rebalance an instance, or no longer does.
+    /// Announces a rebalance recommendation for an instance, or stops announcing it.
     pub(crate) fn recommend_rebalance(&mut self, id: &str, on: bool, now: Timestamp) {
         if on {
             self.rebalance.insert(id.to_owned(), now);
@@ -304,7 +304,7 @@ impl Faults {
         }
     }
 
-    /// Announces an event of an instance, or none.
+    /// Announces a scheduled event of an instance, or none.
     pub(crate) fn schedule(&mut self, id: &str, event: Option<(String, u32)>, now: Timestamp) {
         match event {
             Some((code, seconds)) => {
@@ -315,7 +315,7 @@ impl Faults {
         };
     }
 
-    /// What is announced of an instance.
+    /// What the metadata of an instance announces.
     pub(crate) fn notices(&self, id: &str) -> Notices {
         let exact = |at: &Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let day = |at: Timestamp| at.strftime("%-d %b %Y %H:%M:%S GMT").to_string();
@@ -335,10 +335,10 @@ impl Faults {
         }
     }
 
-    /// All alarms that are set, with their states in CloudWatch's words.
+    /// All alarms that are set, with CloudWatch's names of their states.
     pub(crate) fn alarms(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let all = self.alarms.iter();
-        all.map(|(name, state)| (name.as_str(), word(*state)))
+        all.map(|(name, state)| (name.as_str(), alarm_name(*state)))
     }
 
     /// An alarm's state.
@@ -350,7 +350,7 @@ impl Faults {
     }
 }
 
-/// Every dial there is: switches, what is set, and the patterns of what can be.
+/// All dials: switches, patterns, and the values that are set.
 pub(crate) fn list(
     switches: &autoscaling::State,
     faults: &Faults,
@@ -391,11 +391,9 @@ pub(crate) fn list(
                         .iter()
                         .map(|action| dial(format!("{kind}.{action}"), "on".to_owned())),
                 ),
-                "alarm" => {
-                    all.extend(faults.alarms.iter().map(|(name, state)| {
-                        dial(format!("{kind}.{name}"), word(*state).to_owned())
-                    }))
-                }
+                "alarm" => all.extend(faults.alarms.iter().map(|(name, state)| {
+                    dial(format!("{kind}.{name}"), alarm_name(*state).to_owned())
+                })),
                 "launch-error" => all.extend(faults.launch_errors.iter().map(|(group, error)| {
                     dial(format!("{kind}.{group}"), error.code().to_owned())
                 })),
@@ -438,12 +436,12 @@ fn no_service<'a>(name: &str, all: impl Iterator<Item = &'a str>) -> String {
     let all: BTreeSet<&str> = all.collect();
     let all: Vec<&str> = all.into_iter().collect();
     format!(
-        "no service is called {name:?} here\nhint: one of {}",
+        "unknown service {name:?}\nhint: use one of {}",
         all.join(", ")
     )
 }
 
-/// An action as IAM writes it, perhaps with wildcards.
+/// Checks an action in IAM's form, with or without wildcards.
 fn denied_action(text: &str) -> Result<String, String> {
     let (service, action) = text
         .split_once(':')
@@ -452,7 +450,7 @@ fn denied_action(text: &str) -> Result<String, String> {
             !action.is_empty() && action.chars().all(is_pattern)
         })
         .ok_or_else(|| {
-            format!("deny.{text} names no action\nhint: for example deny.ec2:RunInstances")
+            format!("deny.{text} contains no action\nhint: write it like deny.ec2:RunInstances")
         })?;
     let prefixes = || services().map(foreign::prefix);
     if !prefixes().any(|prefix| prefix == service) {
@@ -503,7 +501,7 @@ fn launch_error(name: &str, value: &str) -> Result<Option<LaunchError>, String> 
     })
 }
 
-fn word(state: AlarmState) -> &'static str {
+fn alarm_name(state: AlarmState) -> &'static str {
     match state {
         AlarmState::Ok => "OK",
         AlarmState::Alarm => "ALARM",
@@ -519,7 +517,7 @@ fn alarm_state(name: &str, value: &str) -> Result<AlarmState, String> {
     ];
     states
         .into_iter()
-        .find(|state| word(*state).eq_ignore_ascii_case(value))
+        .find(|state| alarm_name(*state).eq_ignore_ascii_case(value))
         .ok_or_else(|| format!("{name} takes OK, ALARM or INSUFFICIENT_DATA, not {value:?}"))
 }
 
@@ -530,7 +528,7 @@ fn unknown(name: &str) -> String {
         .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
         .unwrap_or_default();
     format!(
-        "no dial is called {name}\nhint: the nearest is {nearest}; `rehearsal dial DIR` lists them all"
+        "unknown dial `{name}`\nhint: did you mean `{nearest}`? `rehearsal dial DIR` lists all dials"
     )
 }
 
@@ -539,7 +537,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dials_are_read_or_refused_with_what_would_do() {
+    fn dials_are_parsed_or_refused_with_a_hint() {
         let table: [(&str, &str, Result<DialChange, &str>); 33] = [
             (
                 "stall-limit",
@@ -573,8 +571,8 @@ mod tests {
                 Ok(DialChange::Deny("cloudwatch:Put*".into(), false)),
             ),
             ("deny.ec2:RunInstances", "1", Err("takes on or off")),
-            ("deny.ec2.RunInstances", "on", Err("names no action")),
-            ("deny.ec2:", "on", Err("names no action")),
+            ("deny.ec2.RunInstances", "on", Err("contains no action")),
+            ("deny.ec2:", "on", Err("contains no action")),
             ("deny.elb:CreateListener", "on", Err("elasticloadbalancing")),
             (
                 "alarm.too many 5xx.eu",
@@ -590,7 +588,7 @@ mod tests {
                 Ok(DialChange::Alarm("a".into(), AlarmState::Ok)),
             ),
             ("alarm.a", "red", Err("OK, ALARM or INSUFFICIENT_DATA")),
-            ("alarm.", "OK", Err("nearest is alarm.<name>")),
+            ("alarm.", "OK", Err("did you mean `alarm.<name>`")),
             (
                 "lose-answers.ec2.RunInstances",
                 "2",
@@ -600,7 +598,7 @@ mod tests {
                     2,
                 )),
             ),
-            ("lose-answers.ec2", "2", Err("names no action")),
+            ("lose-answers.ec2", "2", Err("contains no action")),
             (
                 "launch-error.shop",
                 "VcpuLimitExceeded",
@@ -664,20 +662,22 @@ mod tests {
                 "stop:600",
                 Err("codes are instance-reboot"),
             ),
-            ("stal-limit", "1", Err("nearest is stall-limit")),
-            ("throtle.ec2", "1", Err("nearest is throttle.<service>")),
+            ("stal-limit", "1", Err("did you mean `stall-limit`")),
+            ("throtle.ec2", "1", Err("did you mean `throttle.<service>`")),
         ];
         for (name, value, expected) in table {
             match (DialChange::read(name, value), expected) {
                 (Ok(change), Ok(expected)) => assert_eq!(change, expected, "{name} {value}"),
-                (Err(said), Err(part)) => assert!(said.contains(part), "{name} {value}: {said}"),
+                (Err(message), Err(part)) => {
+                    assert!(message.contains(part), "{name} {value}: {message}")
+                }
                 (read, _) => panic!("{name} {value}: {read:?}"),
             }
         }
     }
 
     #[test]
-    fn what_is_set_is_listed_beside_its_pattern() {
+    fn set_values_are_listed_beside_their_patterns() {
         let mut faults = Faults::default();
         let counters = FaultCounters::default();
         let switches = autoscaling::State::default();
@@ -706,13 +706,13 @@ mod tests {
         assert_eq!(notices.event.unwrap()[2], "1 Jan 1970 00:01:00 GMT");
         assert_eq!(faults.notices("i-2"), Notices::default());
         counters.lose("ssm", "PutParameter", 1);
-        let turned: Vec<_> = list(&switches, &faults, &counters)
+        let changed: Vec<_> = list(&switches, &faults, &counters)
             .into_iter()
             .filter(|dial| dial.value != dial.usual)
             .map(|dial| (dial.name, dial.value))
             .collect();
         assert_eq!(
-            turned,
+            changed,
             [
                 ("throttle.ec2".to_owned(), "3".to_owned()),
                 ("deny.s3:*".to_owned(), "on".to_owned()),

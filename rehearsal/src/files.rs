@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-/// Replaces `path` by `bytes` such that a crash at any moment leaves the old or the new. Only its owner
-/// may read it: it may hold what users gave their machines, and the back door's key.
+/// Replaces the content of `path` such that a crash at any moment leaves the old or the new. Only the owner may read
+/// the file: it may hold user data, and the key of the admin API.
 ///
 /// # Errors
 /// When the file or its folder cannot be written.

@@ -1,9 +1,9 @@
-//! Requests for services that this cloud does not answer itself: which of them `moto` really answers, and in what
-//! form the others are refused.
+//! Requests for services that this cloud does not implement itself: which of them `moto` answers, and in what form the
+//! others are refused.
 //!
-//! Rule: what goes to `moto` is on the list here, call by call, because its effect there is the one on AWS as far as
-//! a caller can observe. Everything else is refused by name, in the form of the protocol it was asked in: a call that is
-//! accepted and never acts (a scaling alarm, a stack whose resources exist nowhere) is worse than one that fails.
+//! Rule: each call that goes to `moto` is on the list here, because its effect there is the one on AWS as far as a
+//! caller can observe. All others are refused by name, in the protocol of the request: a call that is accepted and has
+//! no effect (a scaling alarm, a stack whose resources do not exist) is worse than one that fails.
 
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request};
@@ -17,7 +17,7 @@ struct Service {
     scope: &'static str,
     /// Its name in IAM's actions.
     prefix: &'static str,
-    /// The calls; a `*` at the end stands for any rest. None for S3, whose calls are HTTP methods: see [`S3::refused`].
+    /// The calls; a `*` at the end matches any suffix. None for S3, whose calls are HTTP methods: see [`S3::refused`].
     calls: &'static [&'static str],
 }
 
@@ -35,7 +35,7 @@ const SERVICES: [Service; 10] = [
             "GetMetricData",
             "GetMetricStatistics",
             "ListMetrics",
-            // Kept and shown; those with actions are refused, see [`acts`].
+            // Kept and shown; alarms with actions are refused, see [`acts`].
             "PutMetricAlarm",
             "DescribeAlarms",
             "DescribeAlarmsForMetric",
@@ -76,7 +76,7 @@ const SERVICES: [Service; 10] = [
             "TransactGetItems",
             "TransactWriteItems",
             "ExecuteStatement",
-            // Of its streams.
+            // Calls on its streams.
             "ListStreams",
             "DescribeStream",
             "GetShardIterator",
@@ -259,7 +259,7 @@ const SERVICES: [Service; 10] = [
             "UntagResource",
         ],
     },
-    // The name that old clients sign CloudWatch's requests with.
+    // The service name in old clients' signatures for CloudWatch.
     Service {
         scope: "cloudwatch",
         prefix: "cloudwatch",
@@ -280,7 +280,7 @@ pub(crate) fn prefix(scope: &str) -> &str {
         .map_or(scope, |service| service.prefix)
 }
 
-/// In what form a request to a service that is not of this cloud is made and its errors are written.
+/// The protocol of a request to another service, and of its errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// S3's own XML.
@@ -322,7 +322,7 @@ impl Form {
         }
     }
 
-    /// The action, where the request's head names it; in the query protocol the body does.
+    /// The action, where the request's head contains it; in the query protocol the body does.
     pub(crate) fn action<B>(self, request: &Request<B>) -> Option<String> {
         match self {
             Self::S3 | Self::RestJson | Self::RestXml => Some(request.method().to_string()),
@@ -391,7 +391,7 @@ impl Form {
     }
 }
 
-/// CloudWatch's DescribeAlarms over CBOR, from the dials: alarms are what those say. `None` for another call.
+/// CloudWatch's DescribeAlarms over CBOR, answered from the dials `alarm.…`. `None` for another call.
 pub(crate) fn describe_alarms<'a>(
     call: &Call<'_>,
     alarms: impl Iterator<Item = (&'a str, &'static str)>,
@@ -441,7 +441,7 @@ fn cbor_text(body: &mut Vec<u8>, text: &str) {
     body.extend_from_slice(text.as_bytes());
 }
 
-/// An S3 request, as its head says.
+/// An S3 request, from its head.
 #[derive(Debug)]
 pub(crate) struct S3<'a> {
     method: &'a Method,
@@ -451,7 +451,7 @@ pub(crate) struct S3<'a> {
     parameters: Vec<String>,
 }
 
-/// What a subresource's GET, PUT and DELETE are called in IAM, of a bucket; an object's are written `Object`.
+/// IAM's names of GET, PUT and DELETE of a bucket's subresources; those of an object contain `Object`.
 const SUBRESOURCES: [(&str, &str, &str, &str); 15] = [
     (
         "policy",
@@ -555,7 +555,7 @@ impl<'a> S3<'a> {
         self.parameters.iter().any(|name| name == parameter)
     }
 
-    /// The name of what it asks for in IAM, without `s3:`.
+    /// Its action in IAM, without `s3:`.
     pub(crate) fn action(&self) -> &'static str {
         if !self.has_bucket {
             return "ListAllMyBuckets";
@@ -603,7 +603,7 @@ impl<'a> S3<'a> {
         }
     }
 
-    /// What of it would be accepted by moto and never act: a write of a subresource that is not known to.
+    /// The subresource that moto would accept without any effect, when the request writes one.
     fn refused(&self) -> Option<&str> {
         if [Method::GET, Method::HEAD, Method::DELETE].contains(self.method) {
             return None;
@@ -620,29 +620,29 @@ impl<'a> S3<'a> {
     }
 }
 
-/// A request for a service that is none of this cloud's.
+/// A request for a service that this cloud does not implement.
 pub(crate) struct Call<'a> {
     /// The service it was signed for; none for an anonymous one.
     pub(crate) scope: Option<&'a str>,
     /// Its form.
     pub(crate) form: Form,
-    /// What it asks for.
+    /// Its action.
     pub(crate) action: Option<&'a str>,
-    /// What it asks for of S3.
+    /// Its parts, for S3.
     pub(crate) s3: Option<S3<'a>>,
-    /// Its body, where it was read: see [`Call::is_read`].
+    /// Its body, when it was read: see [`Call::is_read`].
     pub(crate) body: &'a [u8],
 }
 
 impl Call<'_> {
-    /// Whether the body of such a request must be read to know what it asks for.
+    /// Whether the body of such a request must be read to find its action.
     pub(crate) fn is_read(form: Form, action: Option<&str>) -> bool {
         form == Form::Query
             || action == Some("PutMetricAlarm")
             || form == Form::Cbor && action == Some("DescribeAlarms")
     }
 
-    /// The name of what it asks for in IAM, e.g. `s3:GetObject`.
+    /// Its action in IAM, e.g. `s3:GetObject`.
     pub(crate) fn permission(&self) -> Option<String> {
         match (&self.s3, self.scope, self.action) {
             (Some(s3), ..) => Some(format!("s3:{}", s3.action())),
@@ -651,10 +651,10 @@ impl Call<'_> {
         }
     }
 
-    /// Refuses what moto does not really do.
+    /// Refuses calls that moto does not really implement.
     ///
     /// # Errors
-    /// `NotImplemented`, with the name of what was asked for.
+    /// `NotImplemented`, with the name of the call.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
         if let Some(s3) = &self.s3 {
             return match s3.refused() {
@@ -714,7 +714,7 @@ fn acts(form: Form, body: &[u8]) -> bool {
 fn not_done(what: &str) -> ApiError {
     ApiError::new(
         "NotImplemented",
-        format!("the rehearsal does not do {what}; docs/fidelity.md lists what it does"),
+        format!("{what} is not part of the rehearsal cloud; see docs/fidelity.md"),
     )
     .with_status(501)
 }
@@ -735,7 +735,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moto_does_not_really_do_is_refused_by_name() {
+    fn calls_without_effect_in_moto_are_refused_by_name() {
         for (scope, action, named) in [
             ("dynamodb", "PutItem", None),
             ("iam", "ListRolePolicies", None),
@@ -758,8 +758,8 @@ mod tests {
             match named {
                 None => assert_eq!(checked, Ok(()), "{scope} {action}"),
                 Some(name) => {
-                    let said = checked.unwrap_err();
-                    assert!(said.contains(name), "{said}");
+                    let message = checked.unwrap_err();
+                    assert!(message.contains(name), "{message}");
                 }
             }
         }

@@ -1,9 +1,9 @@
-//! The one HTTP door: finds out which service a request is for, lets it answer, and wraps the answer
-//! in that service's envelope.
+//! The HTTP endpoint: finds out which service a request is for, calls its handler, and wraps the answer in that
+//! service's envelope.
 //!
-//! It owns the wire between a socket and a handler; it knows no service's rules. What is for none of the
-//! services here goes to `moto` as it came. Each request is written down in the journal, and the faults
-//! of the wire that somebody dialled are played here.
+//! It owns the protocol between a socket and a handler, and contains no rule of a service. Requests for other services
+//! go to `moto` unchanged. Each request is written to the request log, and faults of the protocol (throttling, lost
+//! answers) are injected here.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -45,21 +45,21 @@ use crate::sts;
 use crate::wire::error::Protocol;
 use crate::wire::{ApiError, Params, Xml, ids};
 
-/// What answers carry: something whole, or a stream from moto.
+/// The body of an answer: complete, or a stream from moto.
 type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// AWS refuses larger requests of these services too; user data is 16 KiB at most.
 const BODY_LIMIT: usize = 1024 * 1024;
-/// How long a request's head may take to come, and its body: longer than any client on this host needs, and no
-/// connection is kept by one that has nothing to say.
+/// How long a request's head and its body may each take to arrive. Longer than any client on this host needs; without a
+/// limit an idle client would hold its connection.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The one call of IAM that is answered here, and IAM's namespace.
+/// The only call of IAM that is answered here, and IAM's namespace.
 const SIMULATE: &str = "SimulatePrincipalPolicy";
 const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
-/// No AWS client asks for paths below this.
+/// Prefix of the admin API; no AWS client requests paths below it.
 const ADMIN_PATH: &str = "/_rehearsal/";
 
-/// A service this cloud answers itself.
+/// A service that this cloud implements itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
     Ec2,
@@ -70,7 +70,7 @@ enum Service {
 }
 
 impl Service {
-    /// Its name in a credential scope.
+    /// Its name in a SigV4 credential scope.
     fn scope(self) -> &'static str {
         match self {
             Self::Ec2 => "ec2",
@@ -81,7 +81,7 @@ impl Service {
         }
     }
 
-    /// By the name in a credential scope.
+    /// The service of that name in a SigV4 credential scope.
     fn by_scope(name: &str) -> Option<Self> {
         match name {
             "ec2" => Some(Self::Ec2),
@@ -113,7 +113,7 @@ impl Service {
     }
 }
 
-/// The door.
+/// The HTTP server.
 pub(crate) struct HttpServer {
     cloud: Arc<Cloud>,
     moto: Moto,
@@ -123,31 +123,31 @@ pub(crate) struct HttpServer {
     request_log: RequestLog,
 }
 
-/// The answer is lost on purpose: the connection ends without one.
+/// An answer that a fault drops: the connection closes without it.
 #[derive(Debug)]
 struct Lost;
 
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the answer is lost, as was asked for")
+        f.write_str("the answer was dropped by the dial lose-answers")
     }
 }
 
 impl std::error::Error for Lost {}
 
-/// The code of the error in an answer, beside the answer.
+/// The error code of an answer, attached for the request log.
 #[derive(Clone, Debug)]
 struct ErrorCode(Cow<'static, str>);
 
-/// Marks the last answer of a cloud: it ends when the answer's connection does.
+/// Marks the response to `down`: the daemon exits once it has been sent.
 #[derive(Clone, Copy, Debug)]
 struct Shutdown;
 
 impl HttpServer {
-    /// A door to `cloud`, whose machines are in `host`, with a back door.
+    /// A server for `cloud`, whose guests run on `host`, with its admin API.
     ///
     /// # Errors
-    /// When the journal cannot be written.
+    /// When the request log cannot be written.
     pub(crate) fn new(
         cloud: Arc<Cloud>,
         host: Arc<dyn VmHost>,
@@ -165,7 +165,7 @@ impl HttpServer {
         })
     }
 
-    /// Answers on `listener` for ever.
+    /// Serves connections on `listener` until the task is aborted.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let mut failures = Failures::of("the cloud");
         loop {
@@ -258,7 +258,7 @@ impl HttpServer {
         if is_lost { Err(Lost) } else { Ok(answer) }
     }
 
-    /// Connects a command under `rehearsal exec` to another host, unless it is AWS.
+    /// Answers CONNECT of a command under `rehearsal exec`: opens a tunnel to another host, unless that is AWS.
     async fn answer_connect(&self, request: Request<Incoming>) -> Response<Body> {
         let begun = Instant::now();
         let mut entry = Entry {
@@ -278,7 +278,7 @@ impl HttpServer {
         };
         let refuse = |status: StatusCode, why: String| {
             let mut answer = plain(status, format!("{why}\n"));
-            // Some clients show nothing of a proxy's answer but this.
+            // Some clients show only the reason phrase of a proxy's answer.
             if let Ok(reason) = ReasonPhrase::try_from(why.into_bytes()) {
                 answer.extensions_mut().insert(reason);
             }
@@ -290,12 +290,12 @@ impl HttpServer {
                     let upgraded = match hyper::upgrade::on(request).await {
                         Ok(upgraded) => upgraded,
                         Err(error) => {
-                            tracing::debug!(%error, "a connection outwards was given up");
+                            tracing::debug!(%error, "an outgoing connection was abandoned");
                             return;
                         }
                     };
                     let mut here = TokioIo::new(upgraded);
-                    // Either side may break off.
+                    // Either side may close the connection.
                     let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
                 });
                 plain(StatusCode::OK, "")
@@ -316,13 +316,13 @@ impl HttpServer {
         answer
     }
 
-    /// Lets moto answer for a service that is none of this cloud's, if it can; says in `said` what was asked.
+    /// Has moto answer for a service that this cloud does not implement, where it can; sets `action_name` to the action.
     async fn answer_by_moto(
         &self,
         service: Option<&str>,
         form: Form,
         request: Request<Incoming>,
-        said: &mut Option<String>,
+        action_name: &mut Option<String>,
     ) -> Response<Body> {
         let mut action = form.action(&request);
         let (head, body) = request.into_parts();
@@ -338,7 +338,7 @@ impl HttpServer {
         if let Some(params) = &params {
             action = params.string("Action");
         }
-        *said = action.as_deref().and_then(request_log::name);
+        *action_name = action.as_deref().and_then(request_log::name);
         let request = Request::from_parts(head, body);
         let faults = self.cloud.read(|state, _| state.region.faults.clone());
         if let Some(service) = service
@@ -385,12 +385,12 @@ impl HttpServer {
         }
     }
 
-    /// Answers for a service of this cloud; says in `said` what was asked.
+    /// Answers for a service of this cloud; sets `action_name` to the action.
     async fn answer_by_service(
         &self,
         service: Service,
         request: Request<Incoming>,
-        said: &mut Option<String>,
+        action_name: &mut Option<String>,
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = match gather(body).await {
@@ -402,12 +402,12 @@ impl HttpServer {
             Err(error) => return envelope(service, "", &ids::uuid(), Err(error)),
         };
         let action = asked.action.clone();
-        *said = Some(action.clone());
+        *action_name = Some(action.clone());
         let request_id = ids::uuid();
         let cloud = Arc::clone(&self.cloud);
         let host = Arc::clone(&self.host);
         let fault_counters = Arc::clone(&self.fault_counters);
-        // Handlers are quick, but writing the state down waits for the disk.
+        // Handlers are quick, but writing the state waits for the disk.
         let answered = tokio::task::spawn_blocking(move || {
             let every = cloud.read(|state, _| state.region.faults.throttled(service.scope()));
             if fault_counters.refuses(service.scope(), every) {
@@ -439,7 +439,7 @@ impl HttpServer {
         envelope(service, &action, &request_id, result)
     }
 
-    /// Lets the back door answer.
+    /// Answers a request to the admin API.
     async fn answer_admin(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let body = match gather(body).await {
@@ -471,10 +471,10 @@ impl HttpServer {
     }
 }
 
-/// A whole body.
+/// Reads a whole body.
 ///
 /// # Errors
-/// What is wrong with one that is too large, ended before it was whole, or does not come.
+/// When it is too large, ends early, or does not arrive in time.
 async fn gather<B>(body: B) -> Result<Bytes, ApiError>
 where
     B: hyper::body::Body<Data = Bytes>,
@@ -503,12 +503,12 @@ where
     }
 }
 
-/// What a request asks for.
+/// A request, parsed.
 struct ParsedRequest {
     action: String,
-    /// In the query protocols.
+    /// The parameters, in the query protocols.
     params: Params,
-    /// In the JSON protocol.
+    /// The body, in the JSON protocol.
     json: serde_json::Value,
 }
 
@@ -542,7 +542,7 @@ fn parse_request(service: Service, head: &Parts, body: &[u8]) -> Result<ParsedRe
     })
 }
 
-/// An action's name; it becomes part of an element's name, and must not become anything else.
+/// Checks an action's name: it becomes part of an XML element's name.
 fn checked(action: &str, code: &'static str) -> Result<String, ApiError> {
     let is_name = action.len() <= 128 && action.chars().all(|c| c.is_ascii_alphanumeric());
     if !is_name || action.is_empty() {
@@ -551,7 +551,7 @@ fn checked(action: &str, code: &'static str) -> Result<String, ApiError> {
     Ok(action.to_owned())
 }
 
-/// How a service says that it is asked too often.
+/// A service's throttling error.
 fn throttled(protocol: Protocol) -> ApiError {
     match protocol {
         Protocol::Ec2 => {
@@ -562,15 +562,15 @@ fn throttled(protocol: Protocol) -> ApiError {
     }
 }
 
-/// What a service answered.
+/// A handler's answer.
 enum Answer {
-    /// The inside of an envelope.
+    /// The content of an XML envelope.
     Xml(Xml),
-    /// A whole body.
+    /// Reads a whole body.
     Json(serde_json::Value),
 }
 
-/// Hands the request to its service.
+/// Calls the service's handler.
 fn dispatch(
     service: Service,
     state: &mut State,
@@ -612,18 +612,18 @@ fn dispatch(
     xml.map(Answer::Xml)
 }
 
-/// GetConsoleOutput, which alone asks the machine room: not with the cloud locked, since the room
-/// itself may be asking the cloud.
+/// GetConsoleOutput, the only call that needs the VM host. The cloud is not locked meanwhile, since the host itself may
+/// be reading it.
 fn console(cloud: &Cloud, host: &dyn VmHost, params: &Params) -> Result<Answer, ApiError> {
     let id = params.required("InstanceId")?;
     cloud.read(|state, _| state.region.ec2.instance(id).map(drop))?;
-    let said = host.console(id);
+    let action_name = host.console(id);
     cloud
-        .read(|state, now| ec2::console_output(&state.region.ec2, now, params, &said))
+        .read(|state, now| ec2::console_output(&state.region.ec2, now, params, &action_name))
         .map(Answer::Xml)
 }
 
-/// What a SigV4 credential scope names.
+/// The parts of a SigV4 credential scope that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scope {
     region: String,
@@ -655,7 +655,7 @@ fn scope<B>(request: &Request<B>) -> Option<Scope> {
         .and_then(|(_, credential)| read(&credential))
 }
 
-/// Says an error in the form of the request.
+/// An error in the protocol of the request.
 fn error_response(form: Form, error: &ApiError) -> Response<Body> {
     let request_id = ids::uuid();
     let (kind, body) = form.render(error, &request_id);
@@ -672,7 +672,7 @@ fn error_response(form: Form, error: &ApiError) -> Response<Body> {
     answer
 }
 
-/// Says that moto does not answer. Clients do not try again what is not implemented.
+/// The error for a call that moto does not answer. Clients do not retry a call that is not implemented (501).
 fn moto_error(form: Form, moto_error: MotoError) -> Response<Body> {
     let error = match moto_error {
         MotoError::Missing(why) => ApiError::new("NotImplemented", why).with_status(501),
@@ -681,12 +681,12 @@ fn moto_error(form: Form, moto_error: MotoError) -> Response<Body> {
     error_response(form, &error)
 }
 
-/// Refuses what is asked of another region: what is made here would not be there.
+/// Refuses a request for another region: its resources would be created in this one.
 fn other_region(region: &str) -> ApiError {
     ApiError::new(
         "UnsupportedOperation",
         format!(
-            "this cloud is {REGION} and has no other region: the request is for {region}; set AWS_REGION={REGION}"
+            "the rehearsal cloud has the region {REGION} only, and the request is for {region}; set AWS_REGION={REGION}"
         ),
     )
 }
@@ -727,7 +727,7 @@ fn query_envelope(action: &str, namespace: &str, request_id: &str, inside: &str)
     )
 }
 
-/// The answer that says `error`, with its code beside it for the journal.
+/// Attaches the code of `error` to its answer, for the request log.
 fn with_code(error: &ApiError, mut answer: Response<Body>) -> Response<Body> {
     answer
         .extensions_mut()
@@ -759,7 +759,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// A body that is there already.
+/// A complete body.
 fn whole(body: impl Into<Bytes>) -> Body {
     Full::new(body.into())
         .map_err(|never| match never {})
@@ -811,7 +811,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_is_too_large_ends_early_or_never_ends_is_named_so() {
+    async fn invalid_bodies_are_refused_with_the_right_error() {
         let ends = Poll::Ready(None);
         let whole = gather(Pieces(2, ends)).await;
         assert_eq!(whole.map(|body| body.len()), Ok(1 << 17));
@@ -841,7 +841,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scope_says_which_service_is_meant() {
+    fn the_scope_selects_the_service() {
         let table = [
             (
                 Some(

@@ -1,7 +1,7 @@
-//! The instance metadata service, version 2: what an instance may ask of 169.254.169.254.
+//! The instance metadata service, version 2: what an instance gets from 169.254.169.254.
 //!
-//! One router serves QEMU guests (over a unix socket that their network reaches) and puppets (over
-//! TCP). It answers from [`ImdsFacts`] alone and keeps nothing but session tokens.
+//! One router serves QEMU guests (over a unix socket that their network reaches) and puppets (over TCP). It answers
+//! from [`ImdsFacts`] alone and stores only session tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -26,10 +26,10 @@ use crate::imds_source::{ImdsFacts, ImdsSource};
 
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// IMDS refuses a longer one: six hours.
+/// The longest lifetime of a token that IMDS accepts: six hours.
 const LONGEST_TTL: u64 = 21_600;
 
-/// A metadata service; dropping it ends it.
+/// A metadata service; it ends when dropped.
 #[derive(Debug)]
 pub(crate) struct Serving(AbortHandle);
 
@@ -42,7 +42,7 @@ impl Drop for Serving {
 /// Serves an instance's metadata on a unix socket, from inside the runtime.
 ///
 /// # Errors
-/// When the socket cannot be made.
+/// When the socket cannot be created.
 pub(crate) fn serve_unix(
     path: &Path,
     source: Arc<dyn ImdsSource>,
@@ -51,7 +51,7 @@ pub(crate) fn serve_unix(
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
-    // The socket of a daemon that was killed stays behind; binding would fail on it.
+    // A killed daemon leaves its socket behind, on which binding would fail.
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).with_context(|| {
         format!(
@@ -74,7 +74,7 @@ pub(crate) fn serve_unix(
 /// Serves an instance's metadata over TCP, from inside the runtime.
 ///
 /// # Errors
-/// When the address cannot be had.
+/// When the address cannot be bound.
 pub(crate) fn serve_tcp(
     address: SocketAddrV4,
     source: Arc<dyn ImdsSource>,
@@ -123,7 +123,7 @@ impl Answer {
         }
     }
 
-    /// An error, as the page that EC2's answers.
+    /// An error page as EC2's.
     fn error(status: StatusCode) -> Self {
         let title = format!(
             "{} - {}",
@@ -163,7 +163,7 @@ impl Imds {
                 );
                 async { Ok::<_, Infallible>(on_the_wire(answer)) }
             });
-            // A client that goes away is its own business.
+            // A client may disconnect at any time.
             let _ = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .serve_connection(TokioIo::new(stream), service)
@@ -186,7 +186,7 @@ impl Imds {
             return Answer::error(StatusCode::METHOD_NOT_ALLOWED);
         }
         match headers.get(TOKEN) {
-            // A wrong token is refused even where none is demanded.
+            // A wrong token is refused even where none is required.
             Some(token) if !self.knows(token, now) => Answer::error(StatusCode::UNAUTHORIZED),
             None if facts.tokens_required => Answer::error(StatusCode::UNAUTHORIZED),
             _ => get(&facts, path),
@@ -194,7 +194,7 @@ impl Imds {
     }
 
     fn issue(&self, headers: &HeaderMap, now: Instant) -> Answer {
-        // A proxied request is not the instance's own: the attack that version 2 is about.
+        // A proxied request is not the instance's own: version 2 prevents this attack.
         if headers.contains_key("x-forwarded-for") {
             return Answer::error(StatusCode::FORBIDDEN);
         }
@@ -276,9 +276,9 @@ fn get(facts: &ImdsFacts, path: &str) -> Answer {
     found.map_or_else(|| Answer::error(StatusCode::NOT_FOUND), Answer::text)
 }
 
-/// What lies directly below `folder`, folders with a slash behind.
+/// The entries directly below `folder`, folders with a trailing slash.
 fn listing(tree: &BTreeMap<String, String>, facts: &ImdsFacts, folder: &str) -> Option<Bytes> {
-    // The one listing that says more than names.
+    // The only listing with more than names.
     if folder == "meta-data/public-keys" && !facts.public_keys.is_empty() {
         let keys = facts.public_keys.keys().enumerate();
         let keys: Vec<_> = keys.map(|(at, name)| format!("{at}={name}")).collect();
@@ -305,7 +305,7 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     add("hostname", hostname.clone());
     add("instance-action", "none".to_owned());
     add("instance-id", facts.instance_id.clone());
-    // A Spot notice that is dialled makes it one: only those get any.
+    // A Spot notice set by a dial makes it a Spot Instance: only those get notices.
     let spot = facts.spot || facts.notices.spot.is_some() || facts.notices.rebalance.is_some();
     let life_cycle = if spot { "spot" } else { "on-demand" };
     add("instance-life-cycle", life_cycle.to_owned());
@@ -327,7 +327,7 @@ fn tree(facts: &ImdsFacts) -> BTreeMap<String, String> {
     if let Some((action, time)) = &notices.spot {
         let notice = serde_json::json!({"action": action, "time": time});
         add("spot/instance-action", notice.to_string());
-        // The older leaf, and only of instances that end.
+        // The older path, only for instances that will be stopped or terminated.
         if action == "terminate" {
             add("spot/termination-time", time.clone());
         }

@@ -1,7 +1,7 @@
 //! `rehearsal imds-relay`: one connection between a guest and its metadata service.
 //!
-//! QEMU starts it for every connection a guest opens to 169.254.169.254, with the connection as its
-//! standard input and output. It must start quickly, so it knows nothing else: no runtime, no log.
+//! QEMU starts it for every connection that a guest opens to 169.254.169.254, with the connection as its standard input
+//! and output. It must start quickly, so it has no runtime and no log.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -15,16 +15,16 @@ use std::path::Path;
 pub(crate) fn run(socket: &Path) -> io::Result<()> {
     let up = UnixStream::connect(socket)?;
     let down = up.try_clone()?;
-    // Ends with the process, or when the guest has said everything.
+    // Ends with the process, or when the guest closes its side.
     std::thread::spawn(move || {
         let _ = pump(io::stdin().lock(), &up);
-        // A service that has closed already has nothing to be told.
+        // The service may have closed the connection already.
         let _ = up.shutdown(Shutdown::Write);
     });
     pump(&down, io::stdout().lock())
 }
 
-/// Passes on what there is as soon as it is there: a buffer that fills first would stall a request.
+/// Passes data on as soon as it arrives: waiting for a full buffer would stall a request.
 fn pump(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     loop {

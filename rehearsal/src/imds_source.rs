@@ -1,8 +1,8 @@
-//! What the instance metadata service needs to know of an instance.
+//! The data that the instance metadata service serves.
 
 use std::collections::BTreeMap;
 
-/// An instance as its own metadata shows it.
+/// The data of an instance's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImdsFacts {
     /// `i-…`
@@ -33,18 +33,18 @@ pub(crate) struct ImdsFacts {
     pub(crate) target_lifecycle_state: Option<String>,
     /// Whether it is a Spot Instance.
     pub(crate) spot: bool,
-    /// What is announced of it.
+    /// What is announced for it.
     pub(crate) notices: Notices,
     /// Tags, when InstanceMetadataTags is enabled; `None` answers 404.
     pub(crate) tags: Option<BTreeMap<String, String>>,
-    /// Whether a token is demanded (HttpTokens=required).
+    /// Whether a token is required (HttpTokens=required).
     pub(crate) tokens_required: bool,
-    /// The port of the cloud's own door, for the guest's first boot script: not part of real IMDS
+    /// The port of the cloud's endpoint, for the guest's first-boot script: not part of real IMDS
     /// (`meta-data/services/rehearsal-port`), see docs/fidelity.md.
     pub(crate) endpoint_port: u16,
 }
 
-/// What EC2 announces of an instance ahead of time.
+/// What EC2 announces for an instance ahead of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notices {
     /// `spot/instance-action`: the action and its time, RFC 3339; `None` answers 404.
@@ -70,8 +70,8 @@ pub(crate) struct RoleCredentials {
     pub(crate) expiration: String,
 }
 
-/// The cloud, as IMDS sees it.
+/// The cloud, for IMDS.
 pub(crate) trait ImdsSource: Send + Sync {
-    /// The instance's facts now, or `None` when it is gone.
+    /// The instance's data, or `None` when it is terminated.
     fn facts(&self, instance_id: &str) -> Option<ImdsFacts>;
 }

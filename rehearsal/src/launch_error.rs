@@ -1,15 +1,15 @@
-//! Reasons that EC2 has for not launching an instance although nothing is wrong with the request.
+//! Reasons for which EC2 refuses a launch although the request is valid.
 //!
-//! Owns their codes and AWS's texts (`docs/fidelity.md` has the sources). What is wrong with a request is found by EC2 itself.
+//! Owns their codes and AWS's texts (`docs/fidelity.md` lists the sources). EC2 itself finds errors in a request.
 
 use serde::{Deserialize, Serialize};
 
 /// One such reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum LaunchError {
-    /// No room for the type in the zone.
+    /// No capacity for the type in the zone.
     InsufficientInstanceCapacity,
-    /// No room for a Spot request in any of its pools.
+    /// No capacity for a Spot request in any of its pools.
     UnfulfillableCapacity,
     /// The subnet is full.
     InsufficientFreeAddressesInSubnet,
@@ -21,14 +21,14 @@ pub(crate) enum LaunchError {
     InternalError,
 }
 
-/// Where a launch was to be.
+/// The launch that fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt<'a> {
     /// The instance type.
     pub(crate) instance_type: &'a str,
     /// The zone.
     pub(crate) zone: &'a str,
-    /// The subnet, when it was named.
+    /// The subnet, when the launch names one.
     pub(crate) subnet: &'a str,
 }
 
@@ -55,7 +55,7 @@ impl LaunchError {
         }
     }
 
-    /// The one with this code.
+    /// The reason with this code.
     pub(crate) fn of_code(code: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|error| error.code() == code)
     }

@@ -1,8 +1,8 @@
-//! Which part of the loopback network is this cloud's: a /16 that no other cloud of this host has while both are up.
+//! The part of the loopback network that this cloud uses: a /16 that no other running cloud of this host has.
 //!
-//! Instances and load balancers answer at real addresses of this host, so two clouds with the same ones would answer for
-//! each other. A cloud claims its network by a socket of that name, which ends with the process. What is done with the
-//! addresses is `ec2::network`'s business.
+//! Instances and load balancers have real addresses of this host, so two clouds with the same ones would answer for
+//! each other. A cloud claims its network by an abstract socket of that name, which ends with the process.
+//! `ec2::network` assigns the addresses.
 
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt as _;
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use crate::cloud::Cloud;
 use crate::ec2::network::SECOND_BYTES;
 
-/// A claimed network; given back when dropped, or when the process dies.
+/// A claimed network; released when dropped, or when the process ends.
 #[derive(Debug)]
 pub(crate) struct Claim {
     _socket: UnixListener,
@@ -22,7 +22,7 @@ pub(crate) struct Claim {
 impl Claim {
     /// Claims 127.`second_byte`.0.0/16; `None` when another cloud has it.
     fn of(second_byte: u8) -> anyhow::Result<Option<Self>> {
-        // No file: such a name is known wherever the loopback network is the same, and nowhere else.
+        // An abstract name, not a file: it is visible exactly where the loopback network is shared.
         let name = format!("rehearsal 127.{second_byte}.0.0/16");
         let bound =
             SocketAddr::from_abstract_name(&name).and_then(|name| UnixListener::bind_addr(&name));
@@ -37,7 +37,7 @@ impl Claim {
 /// Claims the cloud's own network, or another when it is taken and nothing in the cloud has an address yet.
 ///
 /// # Errors
-/// When no network can be had.
+/// When no network is free.
 pub(crate) fn claim(cloud: &Cloud) -> anyhow::Result<Claim> {
     let (own, in_use) = cloud.read(|state, _| {
         let ec2 = &state.region.ec2;
@@ -52,8 +52,8 @@ pub(crate) fn claim(cloud: &Cloud) -> anyhow::Result<Claim> {
     }
     if in_use {
         bail!(
-            "the addresses of this cloud's machines, 127.{own}.0.0/16, are also those of another cloud that is up\n\
-             hint: take that one down first"
+            "the addresses of this cloud's machines, 127.{own}.0.0/16, are in use by another running cloud\n\
+             hint: run `rehearsal down` for that one first"
         );
     }
     for other in SECOND_BYTES {
@@ -63,7 +63,7 @@ pub(crate) fn claim(cloud: &Cloud) -> anyhow::Result<Claim> {
         }
     }
     bail!(
-        "every network for a cloud is taken: {} clouds are up on this host\nhint: take one down first",
+        "all networks for clouds are in use: {} clouds are up on this host\nhint: run `rehearsal down` for one of them first",
         SECOND_BYTES.count()
     );
 }

@@ -1,4 +1,4 @@
-//! An instance's facts for its metadata service, out of the cloud's books.
+//! An instance's data for its metadata service, from the cloud's state.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::cloud::Cloud;
 use crate::ec2::instances::Instance;
 use crate::imds_source::{ImdsFacts, ImdsSource, RoleCredentials};
 
-/// How long role credentials are good for. Nothing here checks them; SDKs fetch new ones in time.
+/// How long role credentials are valid. Nothing here checks them; SDKs renew them in time.
 const CREDENTIALS_LAST: SignedDuration = SignedDuration::from_hours(6);
 
-/// The cloud, as the metadata service asks it.
+/// The cloud as the source of metadata.
 pub(crate) struct Metadata {
     cloud: Arc<Cloud>,
     endpoint_port: u16,
 }
 
 impl Metadata {
-    /// Metadata of `cloud`, whose door is at port `endpoint_port`.
+    /// Metadata of `cloud`, whose endpoint is at port `endpoint_port`.
     pub(crate) fn new(cloud: Arc<Cloud>, endpoint_port: u16) -> Self {
         Self {
             cloud,
@@ -52,7 +52,7 @@ impl ImdsSource for Metadata {
                 private_ip: instance.address.to_string(),
                 architecture: instance.architecture.clone(),
                 pending_time: instance.launched.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                // Checked to be base64 when it came.
+                // Known to be base64: it was checked on arrival.
                 user_data: STANDARD.decode(user_data).unwrap_or_default(),
                 public_keys: instance
                     .key
@@ -75,8 +75,7 @@ impl ImdsSource for Metadata {
     }
 }
 
-/// Made-up credentials: any are accepted here. They change hourly, so that clients that keep them for
-/// ever are seen.
+/// Generated credentials: any are accepted here. They change hourly, which reveals clients that never renew theirs.
 fn role(instance: &Instance, now: Timestamp) -> Option<RoleCredentials> {
     let role = instance.profile.clone()?;
     let hour = now.as_second() / 3600;

@@ -1,11 +1,11 @@
-//! Everything the cloud does not answer itself, answered by `moto`, a mock of AWS in Python.
+//! Services that the cloud does not implement itself, answered by `moto`, a mock of AWS in Python.
 //!
-//! It owns the child `moto_server`: started when the first foreign request comes, on a port that the
-//! system gives it and its log names, and killed with this process however that ends. Requests and answers pass through as streams,
-//! with all headers that are not about one connection. It understands none of them.
+//! It owns the child `moto_server`: started with the first request for such a service, on a port that the system
+//! assigns and its log contains, and killed with this process however that ends. Requests and answers pass through as
+//! streams, with all headers except those about one connection, and are not interpreted.
 //!
-//! What `moto` remembers lives as long as the child: orders in S3 are there until the cloud goes down,
-//! and no longer. A child that died is started again, empty, and the log says so.
+//! What `moto` stores lasts as long as the child: orders in S3 exist until `down`. A child that died is started again,
+//! empty, which is logged.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,17 +27,16 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::Mutex;
 
-/// Names the program to start instead of the `moto_server` on the path.
+/// The environment variable with the program to start instead of the `moto_server` on the path.
 const PROGRAM: &str = "REHEARSAL_MOTO";
-/// Python imports all of moto first, which takes a while on a busy machine with a cold disk.
+/// How long moto may take to start: Python imports all of it first, which is slow on a busy host with a cold disk.
 const START_PATIENCE: Duration = Duration::from_secs(300);
-/// How often a starting moto's log is looked at.
+/// How often the log of a starting moto is read.
 const POLL: Duration = Duration::from_millis(50);
-/// What its log says once it listens, before the port.
+/// The text before the port in its log, once it listens.
 const LISTENS: &str = "Running on http://127.0.0.1:";
 
-/// Headers about one connection and not about what it carries. `Expect` is among them: this side has
-/// answered it already.
+/// Headers about one connection. `Expect` is among them: it has been answered already.
 const OF_A_CONNECTION: [HeaderName; 9] = [
     header::CONNECTION,
     header::EXPECT,
@@ -50,26 +49,26 @@ const OF_A_CONNECTION: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// What a request carries: the stream it came in, or what was read of it.
+/// A request's body: the incoming stream, or the bytes that were read.
 pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Why moto cannot answer.
 #[derive(Debug)]
 pub(crate) enum MotoError {
-    /// There is no such program.
+    /// The program is not installed.
     Missing(String),
-    /// It does not start, or broke off.
+    /// It does not start, or the connection broke.
     Broken(String),
 }
 
-/// The program that the environment names.
+/// The program to start, from the environment or the default.
 pub(crate) fn program() -> OsString {
     std::env::var_os(PROGRAM)
         .filter(|program| !program.is_empty())
         .unwrap_or_else(|| "moto_server".into())
 }
 
-/// The mock behind the door.
+/// The child and how to reach it.
 pub(crate) struct Moto {
     program: OsString,
     log: PathBuf,
@@ -77,7 +76,7 @@ pub(crate) struct Moto {
     running: Mutex<Option<Running>>,
 }
 
-/// A child that answers.
+/// A running child.
 #[derive(Clone)]
 struct Running {
     port: u16,
@@ -91,7 +90,7 @@ impl Running {
 }
 
 impl Moto {
-    /// The moto that the environment names, logging into the cloud's `folder`. Nothing is started yet.
+    /// The moto that the environment selects, logging into the cloud's `folder`. Nothing is started yet.
     pub(crate) fn of_environment(folder: &Path) -> Self {
         Self::new(program(), folder.join("moto.log"))
     }
@@ -105,10 +104,10 @@ impl Moto {
         }
     }
 
-    /// Passes a request on, and its answer back.
+    /// Forwards a request, and returns the answer.
     ///
     /// # Errors
-    /// When moto is not there or does not answer.
+    /// When moto is not installed or does not answer.
     pub(crate) async fn answer(
         &self,
         mut request: Request<Body>,
@@ -126,18 +125,21 @@ impl Moto {
             .map_err(|error| MotoError::Broken(error.to_string()))?;
         without_connection(request.headers_mut());
         let mut answer = self.client.request(request).await.map_err(|error| {
-            MotoError::Broken(format!("moto broke off: {error}; {}", self.see()))
+            MotoError::Broken(format!(
+                "moto closed the connection: {error}; {}",
+                self.see()
+            ))
         })?;
         without_connection(answer.headers_mut());
         Ok(answer)
     }
 
-    /// The child, started if there is none. Who comes while it starts waits for the same one.
+    /// The child, started if none runs. Concurrent callers wait for the same start.
     async fn running(&self) -> Result<Running, MotoError> {
         let mut running = self.running.lock().await;
         match &*running {
             Some(there) if !there.has_ended() => return Ok(there.clone()),
-            Some(_) => tracing::error!("moto ended, and starts again with nothing in it"),
+            Some(_) => tracing::error!("moto ended, and is started again without its data"),
             None => {}
         }
         let program = which::which(&self.program).map_err(|_| {
@@ -158,7 +160,10 @@ impl Moto {
     async fn start(&self, program: &Path) -> anyhow::Result<Running> {
         let ended = spawn(program, &self.log)?;
         let port = port(&self.log, &ended).await?;
-        tracing::info!(port, "moto has started, for what is not answered here");
+        tracing::info!(
+            port,
+            "moto has started, for services that this cloud does not implement"
+        );
         Ok(Running { port, ended })
     }
 
@@ -167,8 +172,8 @@ impl Moto {
     }
 }
 
-/// Starts the child; what is returned turns true when it has ended. The thread that starts it waits for it to end: Linux kills a process with
-/// `PR_SET_PDEATHSIG` when the *thread* that started it ends.
+/// Starts the child; the returned flag is set when it has ended. The thread that starts it waits for its end: Linux
+/// kills a process with `PR_SET_PDEATHSIG` when the *thread* that started it ends.
 fn spawn(program: &Path, log: &Path) -> anyhow::Result<Arc<AtomicBool>> {
     let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let errors = out.try_clone().context("share moto's log")?;
@@ -180,18 +185,18 @@ fn spawn(program: &Path, log: &Path) -> anyhow::Result<Arc<AtomicBool>> {
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(errors);
-    // A group of its own: Ctrl-C is for the daemon, which takes moto with it when it is done.
+    // A process group of its own: Ctrl-C ends the daemon first, which then ends moto.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let ended = Arc::new(AtomicBool::new(false));
-    let (told, outcome) = std::sync::mpsc::channel();
+    let (sender, outcome) = std::sync::mpsc::channel();
     let ends = Arc::clone(&ended);
     std::thread::Builder::new()
         .name("moto".to_owned())
         .spawn(move || {
             let child = command.spawn();
             let spawned = child.as_ref().map(|_| ()).map_err(std::io::Error::kind);
-            // Whoever asked for it waits for this word.
-            let _ = told.send(spawned);
+            // The caller waits for this message.
+            let _ = sender.send(spawned);
             if let Ok(mut child) = child {
                 let _ = child.wait();
             }
@@ -206,16 +211,16 @@ fn spawn(program: &Path, log: &Path) -> anyhow::Result<Arc<AtomicBool>> {
     Ok(ended)
 }
 
-/// Waits until the child listens, and hears from its log where.
+/// Waits until the child listens, and reads its port from its log.
 async fn port(log: &Path, ended: &AtomicBool) -> anyhow::Result<u16> {
     let end = Instant::now() + START_PATIENCE;
     loop {
         if ended.load(Ordering::SeqCst) {
-            bail!("moto ended as it started");
+            bail!("moto ended while starting");
         }
-        let said =
+        let message =
             std::fs::read_to_string(log).with_context(|| format!("read {}", log.display()))?;
-        if let Some(port) = named(&said) {
+        if let Some(port) = named(&message) {
             return Ok(port);
         }
         if Instant::now() > end {
@@ -225,13 +230,13 @@ async fn port(log: &Path, ended: &AtomicBool) -> anyhow::Result<u16> {
     }
 }
 
-/// The port in moto's log, once its line is whole.
+/// The port in moto's log, once its line is complete.
 fn named(log: &str) -> Option<u16> {
     let (_, rest) = log.split_once(LISTENS)?;
     rest.split_once('\n')?.0.trim().parse().ok()
 }
 
-/// Takes away what is about one connection, what `Connection` itself names included.
+/// Removes the headers about one connection, including those that `Connection` names.
 fn without_connection(headers: &mut HeaderMap) {
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -253,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_of_a_connection_stay_behind() {
+    fn connection_headers_are_not_forwarded() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
             ("host", "127.0.0.1:4800"),
@@ -291,31 +296,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_moto_that_is_not_there_is_named_with_its_cure() {
+    async fn a_missing_moto_is_reported_with_a_hint() {
         let folder = tempfile::tempdir().unwrap();
         let moto = Moto::new(
             "/no/such/moto_server".into(),
             folder.path().join("moto.log"),
         );
-        let Err(MotoError::Missing(said)) = moto.running().await else {
+        let Err(MotoError::Missing(message)) = moto.running().await else {
             panic!("it was found");
         };
         assert!(
-            said.contains("/no/such/moto_server") && said.contains("pip install 'moto[server]'"),
-            "{said}"
+            message.contains("/no/such/moto_server")
+                && message.contains("pip install 'moto[server]'"),
+            "{message}"
         );
     }
 
     #[tokio::test]
-    async fn a_moto_that_ends_at_once_is_given_up() {
+    async fn a_moto_that_ends_at_once_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let moto = Moto::new("false".into(), folder.path().join("moto.log"));
-        let Err(MotoError::Broken(said)) = moto.running().await else {
+        let Err(MotoError::Broken(message)) = moto.running().await else {
             panic!("it answered");
         };
         assert!(
-            said.contains("moto ended as it started") && said.contains("moto.log"),
-            "{said}"
+            message.contains("moto ended while starting") && message.contains("moto.log"),
+            "{message}"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! Which calls are denied: by the dials `deny.<service>:<Action>`, and by nothing else.
+//! Which calls are denied: those that match a dial `deny.<service>:<Action>`, and no others.
 //!
-//! Rule: a denied call changes nothing and fails with its service's own access-denied error, before any other check; and
-//! a call also fails when an action that it needs besides its own is denied, as with IAM (tags at creation, a role to
+//! Rule: a denied call changes nothing and fails with its service's own access-denied error, before any other check. A
+//! call also fails when an action that it needs besides its own is denied, as with IAM (tags at creation, a role to
 //! pass, a group's launch template).
 
 use crate::account::ACCOUNT;
@@ -24,7 +24,7 @@ pub(crate) fn message(action: &str) -> String {
     )
 }
 
-/// A call of a service that this cloud answers itself.
+/// A call of a service that this cloud implements itself.
 pub(crate) struct Call<'a> {
     /// The service's name in IAM's actions.
     pub(crate) service: &'a str,
@@ -39,7 +39,7 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// Refuses a call that is denied, or that needs what is.
+    /// Refuses a call that is denied, or that needs a denied action.
     ///
     /// # Errors
     /// The service's access-denied error.
@@ -69,7 +69,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// The names in IAM of all that it does.
+    /// The IAM actions that it needs.
     fn needs(&self, ec2: &ec2::State) -> Vec<String> {
         let mut needs = vec![format!("{}:{}", self.service, self.action)];
         let mut also = |condition: bool, action: &str| {
@@ -106,7 +106,7 @@ impl Call<'_> {
         needs
     }
 
-    /// The launch template that a call lets a group launch from.
+    /// The launch template that a call gives to a group.
     fn group_template(&self) -> Option<Params> {
         let name = match (self.service, self.action) {
             ("autoscaling", "CreateAutoScalingGroup" | "UpdateAutoScalingGroup") => {
@@ -119,7 +119,7 @@ impl Call<'_> {
     }
 }
 
-/// What launching from `template`, with `params` over it, needs.
+/// The IAM actions that a launch from `template`, overridden by `params`, needs.
 fn launch_needs(ec2: &ec2::State, template: &Params, params: &Params) -> Vec<String> {
     let version = template.text("Version").unwrap_or("$Default");
     let found = ec2.template_named(template).ok();
@@ -152,10 +152,10 @@ fn refusal(protocol: Protocol, action: &str) -> ApiError {
 /// The largest page of SimulatePrincipalPolicy, and the default.
 const PAGE: (i64, i64) = (1000, 100);
 
-/// IAM's SimulatePrincipalPolicy, answered from the dials.
+/// IAM's SimulatePrincipalPolicy, answered from the dials `deny.…`.
 ///
 /// # Errors
-/// `InvalidInput` for what is no action or no user, role or group, and for policies, which are not evaluated.
+/// `InvalidInput` for an invalid action or entity, and for policies, which are not evaluated.
 pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::Xml, ApiError> {
     let invalid = |message: String| ApiError::new("InvalidInput", message);
     let source = params.required("PolicySourceArn")?;
@@ -185,7 +185,7 @@ pub(crate) fn simulate(faults: &Faults, params: &Params) -> Result<crate::wire::
     ] {
         if params.has(policies) {
             return Err(invalid(format!(
-                "{policies}: the rehearsal evaluates no policies, only its dials deny.<service>:<Action>"
+                "{policies}: the rehearsal cloud evaluates no policies, only its dials deny.<service>:<Action>"
             )));
         }
     }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_needs_besides_its_name_is_denied_with_it() {
+    fn actions_that_a_call_needs_are_denied_with_it() {
         let table = [
             ("ec2:RunInstances", "Action=RunInstances&DryRun=true", true),
             ("EC2:runinstances", "Action=RunInstances", true),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn each_service_refuses_in_its_own_words() {
+    fn each_service_has_its_own_access_denied_error() {
         let region = region(&["ec2:*", "autoscaling:*", "ssm:*"]);
         for (service, protocol, code, status) in [
             ("ec2", Protocol::Ec2, "UnauthorizedOperation", 403),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_may_not_use_a_template_that_its_caller_may_not_launch() {
+    fn a_group_cannot_use_a_template_its_caller_may_not_launch() {
         let form = "Action=UpdateAutoScalingGroup&LaunchTemplate.LaunchTemplateName=shop";
         let of = |denied| check(&region(&[denied]), "autoscaling", Protocol::Query, form);
         let refused = of("ec2:RunInstances").unwrap();

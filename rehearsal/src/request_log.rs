@@ -1,8 +1,7 @@
-//! The request journal: a line of JSON for each request that came in at the door, in `requests.jsonl`
-//! of the cloud's folder.
+//! The request log: one line of JSON for each request to the endpoint, in `requests.jsonl` in the cloud's folder.
 //!
-//! It says who asked for what, how it ended and how long it took: never a parameter, a body or a
-//! credential. The file is moved to `requests.1.jsonl` when it is full, over the one before it.
+//! It records service, action, outcome and duration; never a parameter, a body or a credential. A full file is renamed
+//! to `requests.1.jsonl`, which replaces the one before.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -14,38 +13,38 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// How long a journal gets: some 50,000 requests.
+/// Size limit of the file, in bytes: about 50,000 requests.
 const LIMIT: u64 = 8 * 1024 * 1024;
-/// No name that is written down is longer.
+/// Longest name that is logged, in bytes.
 const LONGEST: usize = 80;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Entry {
-    /// When it came.
+    /// When it arrived.
     pub(crate) time: Timestamp,
     /// The service it was signed for.
     pub(crate) service: Option<String>,
-    /// What it asked for, as far as its head or our own parsing says.
+    /// The action, where the head or the parsed body shows it.
     pub(crate) action: Option<String>,
-    /// The answer's HTTP status; none when the answer was lost on purpose.
+    /// The answer's HTTP status; none when a fault dropped the answer.
     pub(crate) status: Option<u16>,
-    /// The answer's error code, when the error is of this cloud.
+    /// The answer's error code, when this cloud itself raised the error.
     pub(crate) error: Option<String>,
-    /// Until the answer's head was ready.
+    /// Milliseconds until the answer's head was ready.
     pub(crate) ms: u64,
-    /// The first word of the client's name.
+    /// The first part of the client's User-Agent.
     pub(crate) agent: Option<String>,
 }
 
-/// A name as it may be written down: what it came with cannot be trusted to be one.
+/// `text` if it is a plain name: requests may carry anything in its place.
 pub(crate) fn name(text: &str) -> Option<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_./:+".contains(c);
     (!text.is_empty() && text.len() <= LONGEST && text.chars().all(is_name))
         .then(|| text.to_owned())
 }
 
-/// The journal of one cloud.
+/// The request log of one cloud.
 #[derive(Debug)]
 pub(crate) struct RequestLog {
     path: PathBuf,
@@ -60,7 +59,7 @@ struct Open {
 }
 
 impl RequestLog {
-    /// Opens the journal in the cloud's folder.
+    /// Opens the log in the cloud's folder.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -78,10 +77,10 @@ impl RequestLog {
         })
     }
 
-    /// Writes one request down. A full disk must not stop the cloud: it is said in the log.
+    /// Logs one request. A failure, such as a full disk, is reported in the daemon's log and does not stop the cloud.
     pub(crate) fn write(&self, entry: &Entry) {
         if let Err(error) = self.try_write(entry) {
-            tracing::warn!(%error, "a request is missing in the journal");
+            tracing::warn!(%error, "a request could not be logged");
         }
     }
 
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_journal_makes_room_and_goes_on() {
+    fn a_full_request_log_is_rotated() {
         let folder = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         let log = RequestLog::with_limit(folder.path(), 300).unwrap();
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_are_written_down() {
+    fn only_plain_names_are_logged() {
         for (text, expected) in [
             ("RunInstances", true),
             ("aws-sdk-rust/1.3.0", true),

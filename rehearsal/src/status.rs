@@ -1,6 +1,6 @@
-//! What is in the cloud, gathered for people and for scripts.
+//! The contents of a cloud, for `rehearsal status`.
 //!
-//! Owns the shape of `rehearsal status --json` and the tables of `rehearsal status`. It changes nothing.
+//! Owns the JSON of `rehearsal status --json` and the tables of `rehearsal status`. It changes nothing.
 
 use std::fmt::Write as _;
 
@@ -16,32 +16,32 @@ use crate::faults::Dial;
 use crate::guests::VmHost;
 use crate::guests::accelerator::{Accelerator, Choice};
 
-/// The whole of it.
+/// The status of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// Whether the cloud is up.
     pub(crate) up: bool,
-    /// What `AWS_ENDPOINT_URL` is to be.
+    /// The value for `AWS_ENDPOINT_URL`.
     endpoint: String,
     /// The one region.
     region: String,
-    /// The daemon's process.
+    /// The daemon's process id.
     pid: u32,
-    /// The door's port.
+    /// The endpoint's port.
     port: u16,
-    /// How long it has been up.
+    /// Seconds since the daemon started.
     uptime_seconds: i64,
-    /// What guests run under and why; none where they are no virtual machines.
+    /// The accelerator of guests and why it was chosen; none for puppets.
     accelerator: Option<Choice>,
     /// Auto Scaling groups.
     groups: Vec<Group>,
-    /// Instances, those that are gone left out.
+    /// Instances, without terminated ones.
     instances: Vec<Instance>,
     /// Images.
     images: Vec<Image>,
-    /// Where load balancers listen.
+    /// Listeners of load balancers.
     listeners: Vec<Listener>,
-    /// Dials that are not as usual.
+    /// Dials that are not at their defaults.
     dials: Vec<Dial>,
 }
 
@@ -79,16 +79,16 @@ struct Instance {
     id: String,
     state: String,
     address: String,
-    /// Its machine's process, when there is one.
+    /// Its machine's process id, when it has one.
     pid: Option<u32>,
     image: String,
     #[serde(rename = "type")]
     kind: String,
-    /// What its machine runs under; none where it is no virtual machine.
+    /// The accelerator of its machine; none for a puppet.
     accelerator: Option<Accelerator>,
     /// Whether it makes no progress.
     impaired: bool,
-    /// What is or was wrong with its machine.
+    /// The current or last fault of its machine.
     fault: Option<String>,
 }
 
@@ -107,13 +107,13 @@ struct Listener {
     balancer: String,
     /// `<target group>/<id>`
     target_group: String,
-    /// Instances that get requests, of those that are registered.
+    /// Registered instances that receive requests.
     healthy: usize,
     targets: usize,
 }
 
 impl Status {
-    /// Looks at everything.
+    /// Collects the status.
     pub(crate) fn of(
         state: &State,
         now: Timestamp,
@@ -140,13 +140,13 @@ impl Status {
         }
     }
 
-    /// Adds what only the machine room knows: each instance's process, and what guests run under.
+    /// Adds what only the VM host has: each instance's process, and the accelerator.
     pub(crate) fn add_machines(&mut self, host: &dyn VmHost) {
         self.accelerator = host.choice();
         for instance in &mut self.instances {
             instance.pid = host.pid(&instance.id);
             let usual = self.accelerator.as_ref().map(|choice| choice.accelerator);
-            // Those that hardware virtualisation failed have it noted already.
+            // Emulated instances have theirs set already.
             instance.accelerator = instance.accelerator.or(usual);
         }
     }
@@ -160,11 +160,7 @@ impl Status {
             self.pid
         );
         if let Some(choice) = &self.accelerator {
-            let _ = writeln!(
-                text,
-                "guests run under {} ({})",
-                choice.accelerator, choice.why
-            );
+            let _ = writeln!(text, "accelerator {} ({})", choice.accelerator, choice.why);
         }
         for group in &self.groups {
             let _ = write!(
@@ -241,14 +237,14 @@ impl Status {
             [
                 dial.name.clone(),
                 dial.value.clone(),
-                format!("(usually {})", dial.usual),
+                format!("(default {})", dial.usual),
             ]
         });
         text
     }
 }
 
-/// Every dial with its value and what it does, as a table.
+/// All dials with their values and descriptions, as a table.
 pub(crate) fn dials(dials: &[Dial]) -> String {
     let mut text = String::new();
     table(
@@ -343,7 +339,7 @@ fn listeners(state: &State, now: Timestamp) -> Vec<Listener> {
         .collect()
 }
 
-/// What follows the kind in an ARN's last part.
+/// The part of an ARN after its resource type.
 fn path(arn: &str) -> &str {
     let last = arn.rsplit_once(':').map_or(arn, |(_, last)| last);
     last.split_once('/').map_or(last, |(_, path)| path)
@@ -361,7 +357,7 @@ fn section<T, const N: usize>(
     }
 }
 
-/// Columns as wide as what is in them.
+/// Writes rows with aligned columns.
 fn table<C: AsRef<str>, const N: usize>(text: &mut String, rows: impl Iterator<Item = [C; N]>) {
     let rows: Vec<[C; N]> = rows.collect();
     let width = |column: usize| {
@@ -392,7 +388,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cloud_with_everything_is_told_in_tables() {
+    fn a_full_status_is_printed_as_tables() {
         let status = Status {
             up: true,
             endpoint: "http://127.0.0.1:4800".to_owned(),
@@ -465,7 +461,7 @@ mod tests {
         assert_eq!(
             status.to_text(),
             "http://127.0.0.1:4800  up 1 h 2 min, process 7\n\
-             guests run under kvm (it runs guest code)\n\
+             accelerator kvm (it runs guest code)\n\
              \n\
              group shop: 2 of 2 (min 1, max 4), shop:3\n\
              \x20 refresh r-1: InProgress, 50 %\n\
@@ -482,12 +478,12 @@ mod tests {
              \x20 http://127.70.240.4:80/  app/shop/1  -> shop/2  1 of 2 in rotation\n\
              \n\
              dials\n\
-             \x20 stall-limit  90  (usually 3600)\n"
+             \x20 stall-limit  90  (default 3600)\n"
         );
     }
 
     #[test]
-    fn durations_are_for_people() {
+    fn durations_are_readable() {
         for (seconds, expected) in [(9, "9 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")] {
             assert_eq!(duration(seconds), expected);
         }

@@ -1,8 +1,8 @@
-//! The cloud's state on disk: one embedded database (redb) in the cloud's folder.
+//! The cloud's state on disk: an embedded database (redb) in the cloud's folder.
 //!
-//! Rows are written by one thread. It takes all that wait, writes them in one transaction with one `fsync`, and lets
-//! their callers go on; while it does, the next gather. What cannot be written (a full disk) is kept and tried again
-//! with what comes next, so that the order of changes is never lost.
+//! One thread writes rows. It takes all that wait, writes them in one transaction with one `fsync`, and releases their
+//! callers; meanwhile the next ones gather. What cannot be written (a full disk) is kept and retried with the next
+//! changes, so that the order of changes is preserved.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,11 +19,11 @@ use crate::table::Row;
 pub(crate) const FILE: &str = "state.redb";
 /// Rows by table and key.
 const ROWS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("rows");
-/// The row that says how the others are written.
+/// The row with the format version of the others.
 const SCHEMA_ROW: (&str, &str) = ("", "schema");
-/// How they are, from 1.
+/// The format version, from 1.
 const SCHEMA: &[u8] = b"1";
-/// What the database keeps of its file in memory; a cloud's state is in memory anyway.
+/// The database's cache size, in bytes; the cloud's state is in memory anyway.
 const CACHE: usize = 1 << 20;
 
 /// The open database, and the thread that writes to it.
@@ -34,15 +34,15 @@ pub(crate) struct Store {
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// Notified when there is something to write, or nothing will come any more.
+    /// Notified when there is something to write, or when the store closes.
     work: Condvar,
-    /// Notified when a transaction has ended, one way or the other.
+    /// Notified when a transaction has ended or failed.
     done: Condvar,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// What is to be written, the newest of each row.
+    /// Rows to write, the newest version of each.
     rows: Rows,
     /// The number of the newest change taken.
     newest: u64,
@@ -50,12 +50,12 @@ struct Queue {
     written: u64,
     /// The last transaction, if it failed: the newest change in it, and why.
     failure: Option<(u64, String)>,
-    /// Whether there is a reason to try again after a failure.
+    /// Whether to retry after a failure.
     again: bool,
     closed: bool,
 }
 
-/// Rows by table and key: their JSON, or `None` for those that are gone.
+/// Rows by table and key: their JSON, or `None` for removed ones.
 type Rows = BTreeMap<(&'static str, String), Option<Vec<u8>>>;
 
 impl Shared {
@@ -65,11 +65,11 @@ impl Shared {
 }
 
 impl Store {
-    /// Opens the database in `folder`, or makes one, and hands every row in it to `row` (table, key, JSON), parents
-    /// before children: tables come in the order of their names.
+    /// Opens the database in `folder`, or creates one, and passes every row to `row` (table, key, JSON), parents before
+    /// children: tables come in the order of their names.
     ///
     /// # Errors
-    /// When it cannot be opened, or is of another release.
+    /// When it cannot be opened, or was written by another release.
     pub(crate) fn open(
         folder: &Path,
         row: impl FnMut(&str, &str, &[u8]) -> anyhow::Result<()>,
@@ -79,8 +79,8 @@ impl Store {
         Self::over(path, move || file(&opens), row)
     }
 
-    /// The same over whatever `backend` opens, at first and again after a failure: a database that failed once
-    /// (redb's rule) answers nothing more until it is opened anew.
+    /// The same over what `backend` opens, at first and again after a failure: redb requires that a database is
+    /// reopened after an error.
     fn over<B: StorageBackend>(
         path: PathBuf,
         mut backend: impl FnMut() -> anyhow::Result<B> + Send + 'static,
@@ -96,7 +96,7 @@ impl Store {
                 let (table, key) = key.value();
                 if (table, key) == SCHEMA_ROW {
                     if value.value() != SCHEMA {
-                        bail!("it is of another release");
+                        bail!("it was written by another release");
                     }
                     continue;
                 }
@@ -106,7 +106,7 @@ impl Store {
         };
         read().with_context(|| {
             format!(
-                "read {}\nhint: it is damaged or of another release; move the folder away",
+                "read {}\nhint: it is damaged or was written by another release; move the folder away",
                 path.display()
             )
         })?;
@@ -126,8 +126,8 @@ impl Store {
         })
     }
 
-    /// Takes changed rows to be written; the number to wait for. To be called with the state locked, so that changes
-    /// come in their order; [`Store::wait`] without.
+    /// Queues changed rows; returns the number to wait for. To be called with the state locked, so that changes keep
+    /// their order; [`Store::wait`] without the lock.
     pub(crate) fn take(&self, rows: Vec<Row>) -> u64 {
         let mut queue = self.shared.queue();
         queue.newest += 1;
@@ -142,7 +142,7 @@ impl Store {
     /// Waits until the change of that number is on disk.
     ///
     /// # Errors
-    /// When it could not be written. It stands in memory and is written with the next one that can be.
+    /// When it could not be written. It is kept in memory and written with the next one.
     pub(crate) fn wait(&self, number: u64) -> anyhow::Result<()> {
         let mut queue = self.shared.queue();
         loop {
@@ -168,7 +168,7 @@ impl Store {
         queue.failure.as_ref().map(|(_, why)| why.clone())
     }
 
-    /// Has what could not be written tried again.
+    /// Retries to write what could not be written.
     pub(crate) fn retry(&self) {
         let mut queue = self.shared.queue();
         if queue.failure.is_some() {
@@ -183,20 +183,20 @@ impl Drop for Store {
         self.shared.queue().closed = true;
         self.shared.work.notify_one();
         if let Some(writer) = self.writer.take() {
-            // It ends when it has tried everything once more; a panic of it has been reported.
+            // It ends after a last attempt to write everything; a panic in it has been reported.
             let _ = writer.join();
         }
     }
 }
 
-/// Opens the file, or makes one. What users gave their machines is in it: only its owner may read it.
+/// Opens or creates the file. It contains user data, so only its owner may read it.
 fn file(path: &Path) -> anyhow::Result<FileBackend> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true).write(true).create(true).mode(0o600);
     Ok(FileBackend::new(options.open(path)?)?)
 }
 
-/// Opens the database in `backend`, or makes one.
+/// Opens or creates the database in `backend`.
 fn open(backend: impl StorageBackend) -> anyhow::Result<Database> {
     let database = Database::builder()
         .set_cache_size(CACHE)
@@ -212,7 +212,7 @@ fn open(backend: impl StorageBackend) -> anyhow::Result<Database> {
     Ok(database)
 }
 
-/// Writes what is taken until nothing more comes.
+/// Writes queued rows until the store closes.
 fn write_all(
     shared: &Shared,
     mut database: Option<Database>,
@@ -250,7 +250,7 @@ fn write_all(
             }
             Err(error) => {
                 for (key, value) in rows {
-                    // What was taken meanwhile is newer.
+                    // Rows queued meanwhile are newer.
                     queue.rows.entry(key).or_insert(value);
                 }
                 let error = error.context(format!("write {}", path.display()));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_waited_for_is_there_again() {
+    fn committed_rows_are_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), |_, _, _| Ok(())).unwrap();
         store.take(vec![row("a", Some("1")), row("b", Some("2"))]);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn many_wait_for_few_transactions() {
+    fn concurrent_changes_share_transactions() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), |_, _, _| Ok(())).unwrap();
         std::thread::scope(|scope| {
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_loses_nothing_and_the_newest_is_written_once_there_is_room() {
+    fn a_full_disk_loses_no_change_and_the_newest_is_written_later() {
         let folder = tempfile::tempdir().unwrap();
         let full = Arc::new(AtomicBool::new(false));
         let (path, switch) = (folder.path().join(FILE), Arc::clone(&full));
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn another_releases_file_is_refused_and_not_written_to() {
+    fn another_releases_file_is_refused_and_kept_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "not a database").unwrap();
         let refused = Store::open(folder.path(), |_, _, _| Ok(()));

@@ -1,4 +1,4 @@
-//! STS, as far as tools ask who they are. There are no roles and no sessions.
+//! STS: only the identity of the caller. There are no roles and no sessions.
 
 use crate::account::ACCOUNT;
 use crate::permissions::caller;

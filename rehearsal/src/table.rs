@@ -1,9 +1,8 @@
-//! Tables: what the cloud keeps many of, by key.
+//! Tables: the cloud's collections, by key.
 //!
-//! Rule: a request costs what it changes, not what there is. A [`Table`] is a persistent map: a copy of it is made
-//! in no time and shares what is equal, and comparing two of them visits only what differs. So a change to the
-//! state needs no bookkeeping of its own: [`Changes`] finds what it changed by comparing before and after, and nothing
-//! can be changed without being found.
+//! Rule: a request costs what it changes, not what there is. A [`Table`] is a persistent map: a copy takes constant
+//! time and shares what is equal, and comparing two of them visits only what differs. So changes to the state need no
+//! bookkeeping: [`Changes`] finds them by comparing before and after, and misses none.
 
 use std::borrow::Borrow;
 use std::ops::{Index, IndexMut};
@@ -35,8 +34,8 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.get(key)
     }
 
-    /// The row of that key, to change it. Costs a copy of it and some of its neighbours: look first whether there is
-    /// something to change.
+    /// The row of that key, to change it. Copies it and a few rows beside it: check first whether there is anything to
+    /// change.
     pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
@@ -44,7 +43,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.get_mut(key)
     }
 
-    /// The row of that key, with the key as it is kept.
+    /// The row of that key, with the stored key.
     pub(crate) fn get_key_value<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(&K, &V)>
     where
         K: Borrow<Q>,
@@ -60,7 +59,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.contains_key(key)
     }
 
-    /// Adds a row, or replaces it; the one that was there.
+    /// Adds or replaces a row; returns the previous one.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.0.insert(key, value)
     }
@@ -73,7 +72,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.remove(key)
     }
 
-    /// Changes a row, which is made of its default if there is none.
+    /// Changes a row, which is created by default if there is none.
     pub(crate) fn update(&mut self, key: K, change: impl FnOnce(&mut V))
     where
         V: Default,
@@ -81,7 +80,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         change(self.0.entry(key).or_default());
     }
 
-    /// Changes those rows for which `wanted`; the others are only looked at.
+    /// Changes the rows for which `wanted`; the others are not copied.
     pub(crate) fn update_where(
         &mut self,
         wanted: impl Fn(&K, &V) -> bool,
@@ -99,7 +98,7 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         }
     }
 
-    /// Removes those rows for which `unwanted`.
+    /// Removes the rows for which `unwanted`.
     pub(crate) fn remove_where(&mut self, unwanted: impl Fn(&K, &V) -> bool) {
         let keys: Vec<K> = self
             .iter()
@@ -141,13 +140,13 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What differs between this table and a later copy of it, by key; the later row, or `None` where there is none any
-    /// more. Costs what differs.
+    /// The rows that differ between this table and a later copy of it, by key; the later row, or `None` for a removed
+    /// one. Costs what differs.
     pub(crate) fn changes<'a>(
         &'a self,
         after: &'a Self,
@@ -205,7 +204,7 @@ impl<'a, K: Ord + Clone, V: Clone> IntoIterator for &'a Table<K, V> {
     }
 }
 
-/// A list whose places stay: what is removed leaves a gap, so that a place always means the same.
+/// A list with stable places: a removed item leaves a gap, so that a place always refers to the same item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Series<T: Clone>(Table<usize, T>);
 
@@ -216,24 +215,24 @@ impl<T: Clone> Default for Series<T> {
 }
 
 impl<T: Clone> Series<T> {
-    /// Adds one at the end; its place.
+    /// Adds an item at the end; returns its place.
     pub(crate) fn push(&mut self, value: T) -> usize {
         let place = self.0.last_key().map_or(0, |last| last + 1);
         self.0.insert(place, value);
         place
     }
 
-    /// Puts one back at its place.
+    /// Puts an item at its place.
     pub(crate) fn put(&mut self, place: usize, value: T) {
         self.0.insert(place, value);
     }
 
-    /// Removes the one at a place.
+    /// Removes the item at a place.
     pub(crate) fn remove(&mut self, place: usize) -> Option<T> {
         self.0.remove(&place)
     }
 
-    /// Removes the first so many.
+    /// Removes the first `count` items.
     pub(crate) fn forget_first(&mut self, count: usize) {
         for _ in 0..count {
             let Some(first) = self.0.first_key().copied() else {
@@ -243,7 +242,7 @@ impl<T: Clone> Series<T> {
         }
     }
 
-    /// The one at a place, to change it.
+    /// The item at a place, to change it.
     pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
         self.0.get_mut(&place)
     }
@@ -253,7 +252,7 @@ impl<T: Clone> Series<T> {
         self.0.keys().copied().collect()
     }
 
-    /// The first place, from the end, of one that is wanted.
+    /// The last place whose item is wanted.
     pub(crate) fn last_where(&self, wanted: impl Fn(&T) -> bool) -> Option<usize> {
         self.0
             .iter()
@@ -262,7 +261,7 @@ impl<T: Clone> Series<T> {
             .map(|(place, _)| *place)
     }
 
-    /// The first place of one that is wanted.
+    /// The first place whose item is wanted.
     pub(crate) fn first_where(&self, wanted: impl Fn(&T) -> bool) -> Option<usize> {
         self.0
             .iter()
@@ -270,7 +269,7 @@ impl<T: Clone> Series<T> {
             .map(|(place, _)| *place)
     }
 
-    /// Changes those for which `wanted`; the others are only looked at.
+    /// Changes the items for which `wanted`; the others are not copied.
     pub(crate) fn update_where(
         &mut self,
         wanted: impl Fn(&T) -> bool,
@@ -280,7 +279,7 @@ impl<T: Clone> Series<T> {
             .update_where(|_, value| wanted(value), |_, value| change(value));
     }
 
-    /// Removes those for which `unwanted`.
+    /// Removes the items for which `unwanted`.
     pub(crate) fn remove_where(&mut self, unwanted: impl Fn(&T) -> bool) {
         self.0.remove_where(|_, value| unwanted(value));
     }
@@ -300,7 +299,7 @@ impl<T: Clone> Series<T> {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -327,14 +326,14 @@ impl<T: Clone> IndexMut<usize> for Series<T> {
     }
 }
 
-/// A row as it is written down: its table, its key, and its JSON, or `None` where it is gone.
+/// A row as it is stored: its table, its key, and its JSON, or `None` when it is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// e.g. `ec2.instances`
     pub(crate) table: &'static str,
     /// e.g. `i-…`
     pub(crate) key: String,
-    /// What it holds.
+    /// Its content.
     pub(crate) value: Option<Vec<u8>>,
 }
 
@@ -367,7 +366,7 @@ impl Changes {
         }
     }
 
-    /// The rows of what a row of `parent` has many of.
+    /// The items of a series, stored as rows below the key of their parent.
     pub(crate) fn series<T: Clone + Serialize + PartialEq>(
         &mut self,
         table: &'static str,
@@ -383,14 +382,14 @@ impl Changes {
     /// One row.
     pub(crate) fn put<T: Serialize>(&mut self, table: &'static str, key: String, now: Option<&T>) {
         let value = now.map(|now| {
-            // What is kept is plain data with text for keys: there is nothing in it that JSON cannot hold.
+            // Rows are plain data with text keys, which JSON can always represent.
             serde_json::to_vec(now).unwrap_or_else(|error| unreachable!("{table} {key}: {error}"))
         });
         self.0.push(Row { table, key, value });
     }
 }
 
-/// Between a parent's key and a place in the key of a row of a series: no name has it.
+/// Separates a parent's key from a place in the key of a series' row: no name contains it.
 const UNDER: char = '\u{1f}';
 
 /// Parent and place in the key of a row of a series.
@@ -405,7 +404,7 @@ pub(crate) fn place(key: &str) -> anyhow::Result<(&str, usize)> {
 /// Reads a row's JSON.
 ///
 /// # Errors
-/// When it is of another release.
+/// When it was written by another release.
 pub(crate) fn read<T: DeserializeOwned>(value: &[u8]) -> anyhow::Result<T> {
     Ok(serde_json::from_slice(value)?)
 }

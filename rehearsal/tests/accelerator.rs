@@ -1,5 +1,5 @@
 //! Guests on hosts whose virtualisation fails: at the probe, in the middle, and never. Real QEMU and real
-//! firmware under emulation; `qemu_stand_in.py` plays only KVM's failures, since hardware cannot be told to fail.
+//! firmware under emulation; `qemu_stand_in.py` simulates only KVM's failures, since hardware cannot be made to fail.
 //!
 //! Needs the AWS CLI beside `$REHEARSAL_MOTO`, which `make` sets.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -43,7 +43,7 @@ impl Host {
         Some(Self { folder, disk })
     }
 
-    /// Has the stand-in play something from now on.
+    /// Sets the failure that the stand-in simulates from now on.
     fn plays(&self, what: &str) {
         std::fs::write(self.folder.path().join("bin").join(what), "").unwrap();
     }
@@ -170,7 +170,7 @@ fn a_kvm_that_runs_no_guest_code_is_not_used() {
     let text = String::from_utf8(again.stderr).unwrap();
     assert_eq!(again.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("is up already, its guests under tcg\nhint: `rehearsal down"),
+        text.contains("is already up with the accelerator tcg\nhint: run `rehearsal down"),
         "{text}"
     );
     for (wanted, verdict, code) in [("auto", "odd", 0), ("kvm", "wrong", 3), ("tcg", "ok", 0)] {
@@ -181,7 +181,7 @@ fn a_kvm_that_runs_no_guest_code_is_not_used() {
 }
 
 #[test]
-fn a_kvm_that_fails_in_the_middle_costs_one_restart() {
+fn a_kvm_failure_causes_one_restart_under_emulation() {
     let Some(host) = Host::new() else { return };
     let cloud = Cloud::down();
     let up = host.up(&cloud, &[]);
@@ -217,19 +217,19 @@ fn a_kvm_that_fails_in_the_middle_costs_one_restart() {
 }
 
 #[test]
-fn a_guest_that_panics_or_waits_for_room_is_named_and_not_ended() {
+fn a_panic_or_full_disk_is_shown_and_the_guest_keeps_running() {
     let Some(host) = Host::new() else { return };
     let cloud = Cloud::down();
     let up = host.up(&cloud, &["--accelerator", "tcg"]);
     assert!(up.status.success(), "{up:?}");
     let id = launch(&cloud);
     host.plays("disk-full");
-    let full = "no space left on the host's disk; the guest waits for room";
+    let full = "no space left on the host's disk; the guest waits for free space";
     until(&cloud, "it is impaired", |it| {
         it["impaired"] == true && it["fault"] == full
     });
-    // There is room: after some seconds it goes on by itself.
-    until(&cloud, "it goes on", |it| {
+    // There is free space: after some seconds it continues by itself.
+    until(&cloud, "it continues", |it| {
         it["impaired"] == false && it["fault"] == full
     });
     host.plays("panic");
@@ -240,9 +240,6 @@ fn a_guest_that_panics_or_waits_for_room_is_named_and_not_ended() {
     assert_eq!(checks(&cloud, &id), "ok\timpaired\tkernel panic\n");
     let text = cloud.rehearsal("status").output().unwrap().stdout;
     let text = String::from_utf8(text).unwrap();
-    assert!(
-        text.contains("guests run under tcg (asked for)\n"),
-        "{text}"
-    );
+    assert!(text.contains("accelerator tcg (requested)\n"), "{text}");
     assert!(text.contains("  impaired: kernel panic\n"), "{text}");
 }

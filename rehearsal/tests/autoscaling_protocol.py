@@ -271,7 +271,7 @@ def ending():
         InstanceId=gone, ShouldDecrementDesiredCapacity=True
     )["Activity"]
     assert activity["Description"] == f"Terminating EC2 instance: {gone}", activity
-    wait_for("it is gone", lambda: len(group()["Instances"]) == 1)
+    wait_for("it is terminated", lambda: len(group()["Instances"]) == 1)
     refused("ResourceInUse", "still in the group", autoscaling.delete_auto_scaling_group, AutoScalingGroupName=GROUP)
     refused("InvalidAction", "PutWarmPool", autoscaling.put_warm_pool, AutoScalingGroupName=GROUP)
     autoscaling.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)

@@ -240,7 +240,7 @@ def images(machine, base):
         BootMode="uefi",
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}],
     )["ImageId"]
-    # AWS takes an image that does not say for one of i386, which no type here runs.
+    # The default architecture of an image is i386, which no type here runs.
     assert ec2.describe_images(ImageIds=[registered])["Images"][0]["Architecture"] == "i386"
     refused("InvalidParameterValue", "'i386'", ec2.run_instances, ImageId=registered, MinCount=1, MaxCount=1)
     gone = ec2.deregister_image(ImageId=registered, DeleteAssociatedSnapshots=True)
@@ -554,7 +554,7 @@ def templates(image, subnet):
     found = instance(machines[0])
     marks = {"aws:ec2launchtemplate:id": template["LaunchTemplateId"], "aws:ec2launchtemplate:version": "2"}
     assert tags_of(found) == {"app": "shop", "tier": "canary", **marks}, found
-    # The image says that its instances demand IMDSv2.
+    # The image requires IMDSv2 of its instances.
     assert found["InstanceType"] == "t3.small" and found["MetadataOptions"]["HttpTokens"] == "required", found
     addresses = {machine["PrivateIpAddress"] for machine in run["Instances"]}
     assert len(addresses) == 2, addresses

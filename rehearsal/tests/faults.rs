@@ -1,4 +1,4 @@
-//! Status, dials, the journal and the back door of a cloud of puppets, from outside.
+//! Status, dials, the request log and the admin API of a cloud of puppets, from outside.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Longer than any answer takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cloud, as somebody who plays faults on it sees it.
+/// A cloud for tests that inject faults.
 struct Cloud(cloud::Cloud);
 
 impl Cloud {
@@ -40,12 +40,12 @@ impl Cloud {
 
     fn ok(&self, verb: &str, arguments: &[&str]) -> String {
         let output = self.run(verb, arguments);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{verb} {arguments:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{verb} {arguments:?}: {message}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What it says when it refuses.
+    /// The error of a command that must fail.
     fn refusal(&self, verb: &str, arguments: &[&str]) -> String {
         let output = self.run(verb, arguments);
         assert!(!output.status.success(), "{verb} {arguments:?}");
@@ -94,7 +94,7 @@ impl Cloud {
 }
 
 #[test]
-fn a_cloud_tells_its_status_up_and_down() {
+fn status_reports_a_cloud_that_is_up_or_down() {
     let cloud = Cloud::up();
     let (status, note) = (cloud.status(), cloud.note());
     assert_eq!(status["up"], true);
@@ -125,7 +125,7 @@ fn a_folder_that_is_no_cloud_has_no_status() {
 }
 
 #[test]
-fn the_back_door_needs_the_key_and_no_origin() {
+fn the_admin_api_requires_the_key_and_no_origin() {
     let cloud = Cloud::up();
     let note = cloud.note();
     let key = note["key"].as_str().unwrap();
@@ -149,7 +149,7 @@ fn the_back_door_needs_the_key_and_no_origin() {
 }
 
 #[test]
-fn the_key_is_for_the_owner_of_the_folder() {
+fn only_the_owner_can_read_the_key() {
     use std::os::unix::fs::PermissionsExt as _;
     let cloud = Cloud::up();
     for file in ["daemon.json", "state.redb", "requests.jsonl"] {
@@ -159,7 +159,7 @@ fn the_key_is_for_the_owner_of_the_folder() {
 }
 
 #[test]
-fn dials_are_shown_turned_and_kept() {
+fn dials_are_listed_set_and_kept() {
     let cloud = Cloud::up();
     let all = cloud.ok("dial", &[]);
     assert!(all.contains("stall-limit") && all.contains("lose-answers.<service>.<Action>"));
@@ -174,7 +174,7 @@ fn dials_are_shown_turned_and_kept() {
             format!("{name} is {value}\n")
         );
     }
-    let turned = |cloud: &Cloud| -> Vec<String> {
+    let changed = |cloud: &Cloud| -> Vec<String> {
         let status = cloud.status();
         let dials = status["dials"].as_array().unwrap();
         dials
@@ -184,23 +184,23 @@ fn dials_are_shown_turned_and_kept() {
     };
     let kept = ["stall-limit", "throttle.ec2", "alarm.too many"];
     let all = [&kept[..], &["lose-answers.ssm.PutParameter"]].concat();
-    assert_eq!(turned(&cloud), all);
+    assert_eq!(changed(&cloud), all);
     cloud.ok("down", &[]);
     cloud.0.rise(None, &[]);
-    assert_eq!(turned(&cloud), kept);
+    assert_eq!(changed(&cloud), kept);
 
     for (name, value, expected) in [
-        ("stal-limit", "1", "the nearest is stall-limit"),
+        ("stal-limit", "1", "did you mean `stall-limit`?"),
         ("stall-limit", "soon", "takes a number of seconds"),
         ("kill-guest", "i-0", "no machine runs"),
     ] {
-        let said = cloud.refusal("dial", &[name, value]);
-        assert!(said.contains(expected), "{name} {value}: {said}");
+        let message = cloud.refusal("dial", &[name, value]);
+        assert!(message.contains(expected), "{name} {value}: {message}");
     }
 }
 
 #[test]
-fn a_throttled_service_refuses_in_its_own_words() {
+fn a_throttled_service_has_its_own_error() {
     let cloud = Cloud::up();
     for (service, every, status, code) in [
         ("ec2", "1", "503", "<Code>RequestLimitExceeded</Code>"),
@@ -229,7 +229,7 @@ fn a_throttled_service_refuses_in_its_own_words() {
 }
 
 #[test]
-fn a_lost_answer_was_acted_on() {
+fn a_call_with_a_lost_answer_is_carried_out() {
     let cloud = Cloud::up();
     cloud.ok("dial", &["lose-answers.ssm.PutParameter", "1"]);
     assert_eq!(cloud.put_parameter("/a"), "");
@@ -238,18 +238,18 @@ fn a_lost_answer_was_acted_on() {
 }
 
 #[test]
-fn the_journal_tells_who_asked_what_and_nothing_more() {
+fn the_request_log_has_service_and_action_and_no_secrets() {
     let cloud = Cloud::up();
     cloud.ok("dial", &["lose-answers.ssm.PutParameter", "1"]);
     cloud.put_parameter("/a");
     cloud.put_parameter("/a");
     cloud.identity();
-    let journal = cloud.0.read("requests.jsonl");
-    let lines: Vec<Value> = journal
+    let request_log = cloud.0.read("requests.jsonl");
+    let lines: Vec<Value> = request_log
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let told: Vec<_> = lines
+    let message: Vec<_> = lines
         .iter()
         .map(|line| {
             (
@@ -261,7 +261,7 @@ fn the_journal_tells_who_asked_what_and_nothing_more() {
         })
         .collect();
     assert_eq!(
-        told,
+        message,
         [
             ("ssm", "PutParameter", None, None),
             (
@@ -275,12 +275,12 @@ fn the_journal_tells_who_asked_what_and_nothing_more() {
     );
     assert!(lines.iter().all(|line| line["agent"] == "tester/1"));
     for secret in ["hidden", "AKIA", "secret", "Signature"] {
-        assert!(!journal.contains(secret), "{secret}: {journal}");
+        assert!(!request_log.contains(secret), "{secret}: {request_log}");
     }
 }
 
 #[test]
-fn machines_and_images_are_shown_and_a_plug_can_be_pulled() {
+fn machines_and_images_are_listed_and_a_guest_can_be_killed() {
     let cloud = Cloud::up();
     let status = cloud.status();
     let image = &status["images"][0];
@@ -297,9 +297,9 @@ fn machines_and_images_are_shown_and_a_plug_can_be_pulled() {
     assert_eq!(instance["image"], image);
     assert_eq!(instance["type"], "t3.micro");
     let (id, pid) = (instance["id"].as_str().unwrap(), &instance["pid"]);
-    let told = cloud.ok("status", &[]);
+    let message = cloud.ok("status", &[]);
     for part in [id, image, &format!("process {pid}")] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 
     cloud.ok("dial", &["kill-guest", id]);
@@ -315,7 +315,7 @@ fn machines_and_images_are_shown_and_a_plug_can_be_pulled() {
 }
 
 #[test]
-fn out_of_descriptors_the_log_stays_short_and_the_cloud_goes_on() {
+fn without_descriptors_the_log_stays_short_and_the_cloud_runs() {
     let cloud = Cloud(cloud::Cloud::down());
     let mut up = Command::new("sh");
     let limited = up
@@ -329,7 +329,7 @@ fn out_of_descriptors_the_log_stays_short_and_the_cloud_goes_on() {
     let complaints = || {
         let log = cloud.0.read("daemon.log");
         log.lines()
-            .filter(|line| line.contains("cannot be taken"))
+            .filter(|line| line.contains("cannot be accepted"))
             .count()
     };
     let end = Instant::now() + PATIENCE;
@@ -347,7 +347,7 @@ fn out_of_descriptors_the_log_stays_short_and_the_cloud_goes_on() {
 }
 
 #[test]
-fn the_cloud_connects_commands_to_everybody_but_aws() {
+fn the_proxy_connects_to_all_hosts_but_aws() {
     let cloud = Cloud::up();
     let connect = |target: &str| format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
     let aws = "ec2.us-east-1.amazonaws.com:443";
@@ -386,13 +386,13 @@ fn the_cloud_connects_commands_to_everybody_but_aws() {
     }
     exec.env("NO_PROXY", "*");
     let proxy = format!("http://127.0.0.1:{port}");
-    let told = String::from_utf8(exec.output().unwrap().stdout).unwrap();
+    let message = String::from_utf8(exec.output().unwrap().stdout).unwrap();
     let expected = format!("{proxy} {proxy} localhost,127.0.0.1,::1,127.0.0.0/8 true\n");
-    assert_eq!(told, expected);
+    assert_eq!(message, expected);
 }
 
 #[test]
-fn a_body_that_ends_early_is_named_so() {
+fn a_body_that_ends_early_is_an_incomplete_body() {
     let cloud = Cloud::up();
     let port = u16::try_from(cloud.note()["port"].as_u64().unwrap()).unwrap();
     for service in ["ec2", "iam"] {
@@ -406,8 +406,8 @@ fn a_body_that_ends_early_is_named_so() {
     }
     let end = Instant::now() + PATIENCE;
     let named = || {
-        let journal = cloud.0.read("requests.jsonl");
-        journal.matches("\"IncompleteBody\"").count()
+        let request_log = cloud.0.read("requests.jsonl");
+        request_log.matches("\"IncompleteBody\"").count()
     };
     while named() < 2 {
         assert!(Instant::now() < end, "{}", cloud.0.read("requests.jsonl"));
@@ -415,7 +415,7 @@ fn a_body_that_ends_early_is_named_so() {
 }
 
 #[test]
-fn a_dry_run_makes_no_key() {
+fn a_dry_run_creates_no_key() {
     let cloud = Cloud::up();
     let asked = "Action=CreateKeyPair&KeyName=k&KeyType=ed25519";
     let dry = cloud.call("ec2", "", &format!("{asked}&DryRun=true"));

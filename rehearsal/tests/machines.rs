@@ -1,4 +1,4 @@
-//! EC2 and Auto Scaling behind the door, as boto3 and Packer see them.
+//! EC2 and Auto Scaling over HTTP, as boto3 and Packer use them.
 //!
 //! Needs boto3 in the Python environment of `$REHEARSAL_MOTO`, which `make` sets, or on the path; and
 //! Packer on the path.
@@ -20,7 +20,7 @@ fn boto3_finds_groups_hooks_and_refreshes_as_on_aws() {
 }
 
 #[test]
-fn packer_bakes_and_leaves_nothing_but_its_image() {
+fn packer_bakes_an_image_and_cleans_up() {
     let cloud = Cloud::up(None);
     let note: serde_json::Value = serde_json::from_str(&cloud.read("daemon.json")).unwrap();
     let template = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/packer.json");
@@ -32,8 +32,8 @@ fn packer_bakes_and_leaves_nothing_but_its_image() {
         .env("CHECKPOINT_DISABLE", "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{printed}");
 
     let ask = |arguments: &[&str]| cloud.ok("aws", arguments);
     let images =

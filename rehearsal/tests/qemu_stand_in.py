@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Stands for QEMU on a host whose KVM fails: runs the real QEMU, emulating, and plays KVM's failures.
+"""Stand-in for QEMU on a host whose KVM fails: runs the real QEMU under emulation, and simulates KVM's failures.
 
-Hosts with such a KVM are rare, and none can be told when to fail. Machine, firmware, QMP and console are the real QEMU's;
-only what this script is told to play is not. A file in the folder of this script says what and when:
+Hosts with such a KVM are rare, and none can be made to fail on demand. Machine, firmware, QMP and console are the real QEMU's;
+only the simulated failures are not. A file in the folder of this script selects the failure:
 
-  probe-fails   a guest under KVM stands still at once with an internal error, as under a para-virtual KVM
-  kvm-fails     a running guest under KVM stands still with an internal error
-  disk-full     a running guest stands still because the host's disk has no room
+  probe-fails   a guest under KVM hangs at once with an internal error, as under a para-virtual KVM
+  kvm-fails     a running guest under KVM hangs with an internal error
+  disk-full     a running guest hangs because the host's disk is full
   panic         a running guest's kernel reports a panic
 """
 import json
@@ -33,7 +33,7 @@ if under_kvm:
     arguments[arguments.index("host")] = "qemu64,+rdrand,+ssse3,+sse4.1,+sse4.2,+popcnt"
 is_guest = "-name" in arguments
 
-# This process becomes QEMU, and a child of it stands between QEMU and who started it: so the process that is
+# This process becomes QEMU, and a child of it relays between QEMU and the parent: so the process that is
 # watched, killed and reaped is the machine itself.
 to_qemu, from_qemu = os.pipe(), os.pipe()
 if os.fork():
@@ -44,7 +44,7 @@ if os.fork():
 os.close(to_qemu[0])
 os.close(from_qemu[1])
 qemu_stdin, qemu_stdout = os.fdopen(to_qemu[1], "wb"), os.fdopen(from_qemu[0], "rb")
-state = None  # What query-status is to say instead of the truth.
+state = None  # The simulated answer to query-status.
 lock = threading.Lock()
 
 

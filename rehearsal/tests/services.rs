@@ -1,4 +1,4 @@
-//! Parameter Store, load balancing, STS and `moto` behind the door, as boto3 and the AWS CLI see them.
+//! Parameter Store, load balancing, STS and `moto` over HTTP, as boto3 and the AWS CLI use them.
 //!
 //! Needs moto, boto3 and the AWS CLI in one Python environment: that of `$REHEARSAL_MOTO`, which
 //! `make` sets, or else what is on the path.
@@ -25,7 +25,7 @@ fn boto3_finds_every_service_as_on_aws() {
 }
 
 #[test]
-fn boto3_is_refused_what_the_dials_deny() {
+fn boto3_gets_access_denied_for_denied_actions() {
     let cloud = Cloud::up(None);
     for action in [
         "ec2:RunInstances",
@@ -39,18 +39,18 @@ fn boto3_is_refused_what_the_dials_deny() {
         "iam:CreateRole",
         "cloudwatch:PutMetricData",
     ] {
-        let turned = cloud
+        let changed = cloud
             .rehearsal("dial")
             .args([&format!("deny.{action}"), "on"])
             .output()
             .unwrap();
-        assert!(turned.status.success(), "{turned:?}");
+        assert!(changed.status.success(), "{changed:?}");
     }
     cloud.passes("services_protocol.py", &["denied"]);
 }
 
 #[test]
-fn what_is_not_done_is_refused_by_name() {
+fn unsupported_calls_are_refused_by_name() {
     let cloud = Cloud::up(None);
     cloud.passes("services_protocol.py", &["refusals"]);
 }
@@ -109,7 +109,7 @@ fn moto_ends_with_the_daemon_even_when_it_is_killed() {
         .status()
         .unwrap();
     assert!(killed.success());
-    // moto held the other end: it is closed when moto is gone, and stays open as long as it is not.
+    // moto holds the other end, which closes when moto ends.
     let ended = connection.read(&mut [0]);
     assert!(
         !matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
@@ -119,7 +119,7 @@ fn moto_ends_with_the_daemon_even_when_it_is_killed() {
 }
 
 #[test]
-fn without_moto_every_protocol_says_how_to_get_it() {
+fn without_moto_every_protocol_has_an_error_with_a_hint() {
     let cloud = Cloud::up(Some("/no/such/moto_server"));
     for call in [
         ["s3api", "list-buckets"],
@@ -127,11 +127,11 @@ fn without_moto_every_protocol_says_how_to_get_it() {
         ["iam", "list-users"],
     ] {
         let output = cloud.exec("aws", call);
-        let said = String::from_utf8_lossy(&output.stderr);
+        let message = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{call:?}");
         assert!(
-            said.contains("NotImplemented") && said.contains("pip install 'moto[server]'"),
-            "{call:?}: {said}"
+            message.contains("NotImplemented") && message.contains("pip install 'moto[server]'"),
+            "{call:?}: {message}"
         );
     }
 }

@@ -53,7 +53,7 @@ def parameters():
     refused("ParameterAlreadyExists", "overwrite", ssm.put_parameter, Name="/shop/a", Value="3", Type="String")
     refused("ValidationException", "4096", ssm.put_parameter, Name="/b", Value="x" * 4097, Type="String")
     refused("UnknownOperationException", "SendCommand", ssm.send_command, DocumentName="AWS-RunShellScript")
-    # Accepted, looked up, and dropped: there is no such image.
+    # Accepted, checked, and dropped: there is no such image.
     pointer = dict(Name="/shop/current", Type="String", DataType="aws:ec2:image", Overwrite=True)
     assert ssm.put_parameter(Value="ami-0000000000000bad0", **pointer)["Version"] == 1
     refused("ValidationException", "ami-no", ssm.put_parameter, Value="ami-no", **pointer)
@@ -152,7 +152,7 @@ def objects():
     refused("PreconditionFailed", "", s3.put_object, **again)
     assert s3.get_object(Bucket="orders", Key="orders/1.json")["Body"].read() == b"{}"
     assert s3.head_object(Bucket="orders", Key="orders/1.json")["ContentLength"] == 2
-    # Larger than the door takes for its own services: it must stream.
+    # Larger than the limit for the cloud's own services: it must be streamed.
     large = bytes(range(256)) * 20_000
     s3.upload_fileobj(io.BytesIO(large), "orders", "large")
     assert s3.get_object(Bucket="orders", Key="large")["Body"].read() == large
@@ -170,7 +170,7 @@ def metrics():
 
 
 def denied():
-    """What the dials deny, each service refuses in its own words, and IAM's simulation says so."""
+    """Each service refuses a denied action with its own error, and IAM's simulation reports it."""
     who = "User: arn:aws:iam::123456789012:user/rehearsal is not authorized to perform: "
     image = ec2.describe_images()["Images"][0]["ImageId"]
     run = dict(ImageId=image, MinCount=1, MaxCount=1)
@@ -226,7 +226,7 @@ def refusals():
     s3.create_bucket(Bucket="refusals")
     rule = {"ReplicationConfiguration": {"Role": "arn:aws:iam::123456789012:role/r", "Rules": []}}
     refused("NotImplemented", "replication", s3.put_bucket_replication, Bucket="refusals", **rule)
-    # A client of another region is told so, whatever it asks.
+    # A request for another region is refused, whatever the call.
     elsewhere = dict(region_name="eu-west-1")
     for client, call, arguments in (
         ("ec2", "describe_images", {}),

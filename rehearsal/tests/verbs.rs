@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use cloud::Cloud;
 
-fn told(output: &Output) -> (Option<i32>, String) {
+fn message(output: &Output) -> (Option<i32>, String) {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
@@ -19,9 +19,9 @@ fn images(cloud: &Cloud) -> usize {
 }
 
 #[test]
-fn up_and_down_twice_are_nothing_to_do() {
+fn a_second_up_or_down_does_nothing() {
     let cloud = Cloud::up(None);
-    let (code, first) = told(
+    let (code, first) = message(
         &cloud
             .rehearsal("up")
             .args(["--port", "0", "--guests", "puppets", "--detach"])
@@ -30,8 +30,8 @@ fn up_and_down_twice_are_nothing_to_do() {
     );
     assert_eq!(code, Some(0), "{first}");
     assert!(first.starts_with("http://127.0.0.1:"), "{first}");
-    assert!(first.contains("is up already"), "{first}");
-    let (code, text) = told(
+    assert!(first.contains("is already up"), "{first}");
+    let (code, text) = message(
         &cloud
             .rehearsal("up")
             .args(["--port", "1", "--detach"])
@@ -39,19 +39,19 @@ fn up_and_down_twice_are_nothing_to_do() {
             .unwrap(),
     );
     assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("is up already, on port"), "{text}");
+    assert!(text.contains("is already up on port"), "{text}");
 
     assert_eq!(
-        told(&cloud.rehearsal("down").output().unwrap()),
+        message(&cloud.rehearsal("down").output().unwrap()),
         (Some(0), String::new())
     );
-    let (code, text) = told(&cloud.rehearsal("down").output().unwrap());
+    let (code, text) = message(&cloud.rehearsal("down").output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("nothing to do: the cloud in"), "{text}");
 }
 
 #[test]
-fn a_cloud_that_comes_up_again_keeps_its_images_and_gets_no_other() {
+fn a_restarted_cloud_keeps_its_images() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("debian-bookworm-test.raw");
     std::fs::write(&disk, vec![0_u8; 1 << 20]).unwrap();
@@ -65,7 +65,7 @@ fn a_cloud_that_comes_up_again_keeps_its_images_and_gets_no_other() {
 }
 
 #[test]
-fn who_looks_whether_a_cloud_is_up_never_keeps_it_down() {
+fn querying_whether_a_cloud_is_up_does_not_block_its_start() {
     let cloud = Cloud::up(None);
     assert!(cloud.rehearsal("down").status().unwrap().success());
     let lock = std::fs::File::open(cloud.folder().join("lock")).unwrap();
@@ -74,10 +74,10 @@ fn who_looks_whether_a_cloud_is_up_never_keeps_it_down() {
 }
 
 #[test]
-fn what_is_down_or_no_cloud_is_said_so() {
+fn a_folder_without_a_running_cloud_is_an_error() {
     let cloud = Cloud::up(None);
     assert!(cloud.rehearsal("down").status().unwrap().success());
-    let (code, text) = told(
+    let (code, text) = message(
         &cloud
             .rehearsal("exec")
             .args(["--", "true"])
@@ -100,10 +100,10 @@ fn what_is_down_or_no_cloud_is_said_so() {
             .args(detach)
             .output()
             .unwrap();
-        let (code, text) = told(&output);
+        let (code, text) = message(&output);
         assert_eq!(code, Some(1), "{text}");
         assert!(
-            text.contains("is not a cloud, and holds letter.txt"),
+            text.contains("is not a cloud, and contains letter.txt"),
             "{text}"
         );
     }
@@ -111,7 +111,7 @@ fn what_is_down_or_no_cloud_is_said_so() {
 }
 
 #[test]
-fn a_daemon_that_cannot_come_up_says_why_once() {
+fn a_daemon_that_cannot_start_reports_its_error_once() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
@@ -122,7 +122,7 @@ fn a_daemon_that_cannot_come_up_says_why_once() {
             .args(more)
             .output()
             .unwrap();
-        told(&output)
+        message(&output)
     };
     let (code, text) = up(&["--guests", "puppets", "--port", &port.to_string()]);
     assert_eq!(code, Some(1));
@@ -139,18 +139,18 @@ fn a_daemon_that_cannot_come_up_says_why_once() {
 }
 
 #[test]
-fn an_accelerator_that_means_nothing_is_refused() {
+fn an_accelerator_without_effect_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, environment, expected) in [
         (
             &["--guests", "puppets", "--accelerator", "tcg"][..],
             "",
-            "--accelerator is for virtual machines, and puppets are none\nhint: leave it out",
+            "--accelerator has no effect on puppets, which are not virtual machines\nhint: omit it",
         ),
         (
             &["--guests", "qemu"],
             "kmv",
-            "REHEARSAL_ACCELERATOR is \"kmv\", which is no accelerator\nhint: set it to auto, kvm",
+            "unknown accelerator \"kmv\" in REHEARSAL_ACCELERATOR\nhint: set it to auto, kvm",
         ),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
@@ -160,7 +160,7 @@ fn an_accelerator_that_means_nothing_is_refused() {
             .env("REHEARSAL_ACCELERATOR", environment)
             .output()
             .unwrap();
-        let (code, text) = told(&output);
+        let (code, text) = message(&output);
         assert_eq!(code, Some(1), "{text}");
         assert!(text.contains(expected), "{text}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -168,10 +168,10 @@ fn an_accelerator_that_means_nothing_is_refused() {
 }
 
 #[test]
-fn exec_stands_aside_for_its_command() {
+fn exec_replaces_itself_by_its_command() {
     let cloud = Cloud::up(None);
     let exec = |arguments: &[&str]| {
-        told(
+        message(
             &cloud
                 .rehearsal("exec")
                 .arg("--")
@@ -189,4 +189,31 @@ fn exec_stands_aside_for_its_command() {
         text.starts_with("rehearsal: run no-such-program: "),
         "{text}"
     );
+}
+
+#[test]
+fn help_of_every_command() {
+    for command in [
+        &[][..],
+        &["up"],
+        &["down"],
+        &["status"],
+        &["doctor"],
+        &["exec"],
+        &["dial"],
+        &["base-image"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearsal"))
+            .args(command)
+            .arg("--help")
+            .env("COLUMNS", "100")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let name = command.first().map_or("help", |command| command).to_owned();
+        insta::assert_snapshot!(
+            format!("help-{name}"),
+            String::from_utf8_lossy(&output.stdout)
+        );
+    }
 }

@@ -56,13 +56,13 @@ impl BalancerSource for OneGroup {
     }
 }
 
-/// This process's own address, so that nobody else is given a port there. No cloud has it.
+/// This process's own address, so that no other process gets a port there. No cloud has it.
 fn address() -> Ipv4Addr {
     let [low, high, ..] = std::process::id().to_le_bytes();
     Ipv4Addr::new(127, 210, high, low)
 }
 
-/// A port of [`address`] that nobody listens on, and that no other test gets.
+/// A port of [`address`] without a listener, which no other test gets.
 fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,14 +88,14 @@ fn target(id: &str, port: u16) -> TargetView {
     }
 }
 
-struct Stage {
+struct Fixture {
     source: Arc<OneGroup>,
     reports: mpsc::UnboundedReceiver<(String, CheckOutcome)>,
     _running: JoinSet<()>,
     _stop: watch::Sender<bool>,
 }
 
-async fn stage(targets: Vec<TargetView>) -> Stage {
+async fn fixture(targets: Vec<TargetView>) -> Fixture {
     let (reports, received) = mpsc::unbounded_channel();
     let source = Arc::new(OneGroup {
         bind: SocketAddrV4::new(address(), free_port()),
@@ -105,7 +105,7 @@ async fn stage(targets: Vec<TargetView>) -> Stage {
     let (stop, stopped) = watch::channel(false);
     let mut running = JoinSet::new();
     running.spawn(run(Arc::clone(&source) as Arc<dyn BalancerSource>, stopped));
-    Stage {
+    Fixture {
         source,
         reports: received,
         _running: running,
@@ -127,7 +127,7 @@ async fn server(running: &mut JoinSet<()>, name: &'static str, status: &'static 
                 let from = seen
                     .lines()
                     .find(|line| line.starts_with("x-forwarded-for"))
-                    .unwrap_or("nobody");
+                    .unwrap_or("none");
                 let body = format!("{name} {from}");
                 let answer = format!(
                     "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -140,7 +140,7 @@ async fn server(running: &mut JoinSet<()>, name: &'static str, status: &'static 
     port
 }
 
-/// Says that a request has arrived, and answers it once released.
+/// Reports that a request has arrived, and answers it once released.
 async fn slow_server(running: &mut JoinSet<()>, arrived: Arc<Notify>, release: Arc<Notify>) -> u16 {
     let port = free_port();
     let listener = TcpListener::bind((address(), port)).await.unwrap();
@@ -184,14 +184,14 @@ async fn ask(bind: SocketAddrV4) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn requests_take_turns_and_say_who_asked() {
+async fn requests_rotate_and_carry_the_caller_address() {
     let mut servers = JoinSet::new();
     let a = server(&mut servers, "a", "200 OK").await;
     let b = server(&mut servers, "b", "200 OK").await;
-    let stage = stage(vec![target("i-a", a), target("i-b", b)]).await;
+    let fixture = fixture(vec![target("i-a", a), target("i-b", b)]).await;
     let mut seen = Vec::new();
     for _ in 0..4 {
-        seen.push(ask(stage.source.bind).await);
+        seen.push(ask(fixture.source.bind).await);
     }
     seen.sort();
     let expected = |name: &str| (200, format!("{name} x-forwarded-for: 127.0.0.1"));
@@ -203,21 +203,21 @@ async fn requests_take_turns_and_say_who_asked() {
 
 #[tokio::test]
 async fn no_target_is_503_and_a_dead_one_502() {
-    let stage = stage(Vec::new()).await;
-    assert_eq!(ask(stage.source.bind).await.0, 503);
-    stage
+    let fixture = fixture(Vec::new()).await;
+    assert_eq!(ask(fixture.source.bind).await.0, 503);
+    fixture
         .source
         .set(|targets| targets.push(target("i-dead", free_port())));
-    assert_eq!(ask(stage.source.bind).await.0, 502);
+    assert_eq!(ask(fixture.source.bind).await.0, 502);
 }
 
 #[tokio::test]
-async fn a_target_that_cannot_be_reached_costs_no_request() {
+async fn an_unreachable_target_fails_no_request() {
     let mut servers = JoinSet::new();
     let well = server(&mut servers, "well", "200 OK").await;
-    let stage = stage(vec![target("i-dead", free_port()), target("i-well", well)]).await;
+    let fixture = fixture(vec![target("i-dead", free_port()), target("i-well", well)]).await;
     for _ in 0..4 {
-        assert_eq!(ask(stage.source.bind).await.0, 200);
+        assert_eq!(ask(fixture.source.bind).await.0, 200);
     }
 }
 
@@ -226,7 +226,7 @@ async fn only_targets_in_rotation_get_requests() {
     let mut servers = JoinSet::new();
     let well = server(&mut servers, "well", "200 OK").await;
     let gone = server(&mut servers, "draining", "200 OK").await;
-    let stage = stage(vec![
+    let fixture = fixture(vec![
         target("i-well", well),
         TargetView {
             in_rotation: false,
@@ -236,7 +236,7 @@ async fn only_targets_in_rotation_get_requests() {
     ])
     .await;
     for _ in 0..3 {
-        assert!(ask(stage.source.bind).await.1.starts_with("well"));
+        assert!(ask(fixture.source.bind).await.1.starts_with("well"));
     }
 }
 
@@ -250,23 +250,23 @@ async fn a_request_in_flight_outlives_its_targets_draining() {
         checked: false,
         ..target("i-slow", slow)
     };
-    let stage = stage(vec![unchecked]).await;
-    let bind = stage.source.bind;
+    let fixture = fixture(vec![unchecked]).await;
+    let bind = fixture.source.bind;
     let asked = tokio::spawn(async move { ask(bind).await });
     timeout(PATIENCE, arrived.notified()).await.unwrap();
-    stage.source.set(|targets| targets[0].in_rotation = false);
+    fixture.source.set(|targets| targets[0].in_rotation = false);
     assert_eq!(ask(bind).await.0, 503, "a new request has nowhere to go");
     release.notify_one();
     assert_eq!(asked.await.unwrap(), (200, "at last".to_owned()));
 }
 
 #[tokio::test]
-async fn every_outcome_of_a_check_is_told() {
+async fn every_outcome_of_a_check_is_reported() {
     let mut servers = JoinSet::new();
     let well = server(&mut servers, "well", "200 OK").await;
     let sick = server(&mut servers, "sick", "503 Service Unavailable").await;
     let dead = free_port();
-    let mut stage = stage(vec![
+    let mut fixture = fixture(vec![
         target("i-well", well),
         target("i-sick", sick),
         target("i-dead", dead),
@@ -274,7 +274,7 @@ async fn every_outcome_of_a_check_is_told() {
     .await;
     let mut seen = HashMap::new();
     while seen.len() < 3 {
-        let (id, outcome) = timeout(PATIENCE, stage.reports.recv())
+        let (id, outcome) = timeout(PATIENCE, fixture.reports.recv())
             .await
             .unwrap()
             .unwrap();

@@ -163,7 +163,7 @@ fn what_an_instance_does_not_have_is_not_found() {
 }
 
 #[test]
-fn a_token_is_demanded_lent_and_expires() {
+fn a_token_is_required_issued_and_expires() {
     let imds = imds(ImdsFacts {
         tokens_required: true,
         ..facts()
@@ -195,7 +195,7 @@ fn a_token_is_demanded_lent_and_expires() {
 }
 
 #[test]
-fn a_wrong_token_is_refused_even_where_none_is_demanded() {
+fn a_wrong_token_is_refused_even_where_none_is_required() {
     let imds = imds(facts());
     let answer = asked(
         &imds,
@@ -240,7 +240,7 @@ fn token_requests_that_are_refused() {
 }
 
 #[test]
-fn an_instance_that_is_gone_knows_nothing() {
+fn a_terminated_instance_gets_no_metadata() {
     let imds = Imds::new(Arc::new(Fixed(None)), "i-1");
     assert_eq!(got(&imds, "/latest/meta-data/ami-id"), Err(404));
 }
@@ -269,7 +269,7 @@ async fn it_is_served_on_a_unix_socket_until_dropped() {
 }
 
 #[test]
-fn notices_are_told_as_ec2_words_them_and_are_absent_otherwise() {
+fn notices_have_ec2s_format_and_are_absent_by_default() {
     let get = |facts: ImdsFacts, path: &str| {
         let answer = asked(
             &imds(facts),
@@ -293,7 +293,7 @@ fn notices_are_told_as_ec2_words_them_and_are_absent_otherwise() {
         "21 Jan 2026 09:00:43 GMT",
         "21 Jan 2026 10:00:43 GMT",
     ];
-    let told = || ImdsFacts {
+    let message = || ImdsFacts {
         notices: Notices {
             spot: Some(("terminate".to_owned(), "2026-01-01T00:02:00Z".to_owned())),
             rebalance: Some("2026-01-01T00:00:00Z".to_owned()),
@@ -302,14 +302,14 @@ fn notices_are_told_as_ec2_words_them_and_are_absent_otherwise() {
         ..facts()
     };
     let expected = r#"{"action":"terminate","time":"2026-01-01T00:02:00Z"}"#;
-    assert_eq!(get(told(), spot), (200, expected.to_owned()));
+    assert_eq!(get(message(), spot), (200, expected.to_owned()));
     let expected = r#"{"noticeTime":"2026-01-01T00:00:00Z"}"#;
-    assert_eq!(get(told(), rebalance), (200, expected.to_owned()));
-    let events: serde_json::Value = serde_json::from_str(&get(told(), scheduled).1).unwrap();
+    assert_eq!(get(message(), rebalance), (200, expected.to_owned()));
+    let events: serde_json::Value = serde_json::from_str(&get(message(), scheduled).1).unwrap();
     assert_eq!(events[0]["Code"], "instance-stop");
     assert_eq!(events[0]["NotBefore"], event[2]);
     assert_eq!(events[0]["State"], "active");
-    assert_eq!(get(told(), "instance-life-cycle").1, "spot");
+    assert_eq!(get(message(), "instance-life-cycle").1, "spot");
     let of_spot = ImdsFacts {
         spot: true,
         ..facts()

@@ -1,33 +1,33 @@
-//! Errors in AWS's own shapes.
+//! Errors in AWS's formats.
 
 use std::borrow::Cow;
 
 use super::xml::escape_into;
 
-/// An error the caller gets, with AWS's own code.
+/// An error for the caller, with AWS's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
     /// e.g. `InvalidAMIID.NotFound`; SDKs branch on it.
     pub(crate) code: Cow<'static, str>,
-    /// For people.
+    /// The message.
     pub(crate) message: String,
-    /// HTTP status; below 500 it is the caller's (`Sender`) fault.
+    /// HTTP status; below 500 it is the caller's (`Sender`) error.
     pub(crate) status: u16,
 }
 
-/// How a service speaks.
+/// A service's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// EC2's own dialect of the query protocol.
     Ec2,
     /// The query protocol of Auto Scaling, ELB, STS and IAM.
     Query,
-    /// `application/x-amz-json-1.1`, as SSM speaks.
+    /// `application/x-amz-json-1.1`, SSM's protocol.
     Json,
 }
 
 impl ApiError {
-    /// A caller's fault (400).
+    /// An error of the caller (400).
     pub(crate) fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
@@ -42,7 +42,7 @@ impl ApiError {
         self
     }
 
-    /// A parameter that must be there is not.
+    /// A required parameter is missing.
     pub(crate) fn missing(name: &str) -> Self {
         Self::new(
             "MissingParameter",
@@ -50,7 +50,7 @@ impl ApiError {
         )
     }
 
-    /// A value that cannot be.
+    /// A value is not valid.
     pub(crate) fn invalid_value(name: &str, value: &str, why: &str) -> Self {
         Self::new(
             "InvalidParameterValue",
@@ -58,12 +58,12 @@ impl ApiError {
         )
     }
 
-    /// Auto Scaling's and ELB's answer to input that does not fit.
+    /// Auto Scaling's and ELB's error for invalid input.
     pub(crate) fn validation(message: impl Into<String>) -> Self {
         Self::new("ValidationError", message)
     }
 
-    /// What AWS says to an action it does not have, and we to one we do not answer.
+    /// AWS's error for an unknown action, also used for those that are not implemented here.
     pub(crate) fn invalid_action(action: &str) -> Self {
         Self::new(
             "InvalidAction",
@@ -71,12 +71,12 @@ impl ApiError {
         )
     }
 
-    /// Our own fault (500).
+    /// An internal error (500).
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new("InternalError", message).with_status(500)
     }
 
-    /// The body a client of `protocol` understands, with its content type.
+    /// The body in `protocol`, with its content type.
     pub(crate) fn render(&self, protocol: Protocol, request_id: &str) -> (&'static str, String) {
         let mut code = String::new();
         let mut message = String::new();

@@ -1,9 +1,9 @@
-//! Fresh identifiers in AWS's forms.
+//! New identifiers in AWS's forms.
 
 /// `bytes` random bytes in lower-case hex.
 ///
 /// # Panics
-/// When the operating system has no randomness to give, which nothing here could survive anyway.
+/// When the operating system provides no random bytes.
 fn random_hex(bytes: usize) -> String {
     let mut raw = vec![0_u8; bytes];
     getrandom::fill(&mut raw).expect("the operating system gives randomness");

@@ -1,6 +1,6 @@
-//! AWS's wire forms: what comes in as parameters, what goes out as XML or JSON, and how errors look.
+//! AWS's formats: requests as parameters, answers as XML or JSON, and errors.
 //!
-//! Nothing here knows a service; services know only these types.
+//! Nothing here depends on a service; services use these types only.
 
 pub(crate) mod error;
 pub(crate) mod ids;

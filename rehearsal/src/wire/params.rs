@@ -1,7 +1,7 @@
 //! Parameters of the query protocols, as typed lookups over a flat form.
 //!
-//! `Filter.1.Name`, `Tags.member.2.Key` and `Placement.AvailabilityZone` all live in one flat map;
-//! [`Params::structs`], [`Params::list`] and [`Params::structure`] give the nesting back.
+//! `Filter.1.Name`, `Tags.member.2.Key` and `Placement.AvailabilityZone` are keys of one flat map; [`Params::structs`],
+//! [`Params::list`] and [`Params::structure`] restore the nesting.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ impl Params {
         Self(form_urlencoded::parse(form).into_owned().collect())
     }
 
-    /// Takes over what `other` has and this has not.
+    /// Adds the parameters of `other` that are missing here.
     pub(crate) fn merge(&mut self, other: Self) {
         for (name, value) in other.0 {
             self.0.entry(name).or_insert(value);
@@ -34,10 +34,10 @@ impl Params {
         self.0.get(name).cloned()
     }
 
-    /// The value of a parameter the call cannot do without.
+    /// The value of a required parameter.
     ///
     /// # Errors
-    /// `MissingParameter`, as EC2 words it.
+    /// `MissingParameter`, with EC2's message.
     pub(crate) fn required(&self, name: &str) -> Result<&str, ApiError> {
         match self.text(name) {
             Some(value) if !value.is_empty() => Ok(value),
@@ -48,7 +48,7 @@ impl Params {
     /// A whole number.
     ///
     /// # Errors
-    /// `InvalidParameterValue` when it is none.
+    /// `InvalidParameterValue` when it is not one.
     pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.text(name)
             .map(|text| {
@@ -110,7 +110,7 @@ impl Params {
         found.into_values().collect()
     }
 
-    /// Everything below `Name.`, with that prefix taken off; empty when nothing was sent.
+    /// Everything below `Name.`, without that prefix; empty when nothing was sent.
     pub(crate) fn structure(&self, name: &str) -> Self {
         Self(
             self.below(name)
@@ -119,7 +119,7 @@ impl Params {
         )
     }
 
-    /// Whether nothing was sent.
+    /// Whether there are no parameters.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

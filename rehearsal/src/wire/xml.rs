@@ -1,8 +1,8 @@
-//! A writer for the small XML that AWS's query protocols answer with.
+//! A writer for the XML of AWS's query protocols.
 
 use std::fmt::{Display, Write as _};
 
-/// The inside of an element, being written.
+/// The content of an element, being written.
 ///
 /// ```text
 /// let mut xml = Xml::new();
@@ -12,7 +12,7 @@ use std::fmt::{Display, Write as _};
 pub(crate) struct Xml(String);
 
 impl Xml {
-    /// Nothing yet.
+    /// Empty content.
     pub(crate) fn new() -> Self {
         Self::default()
     }
@@ -38,7 +38,7 @@ impl Xml {
         }
     }
 
-    /// `<name>…</name>` around what `inside` writes.
+    /// `<name>…</name>` with the content that `inside` writes.
     pub(crate) fn node(&mut self, name: &str, inside: impl FnOnce(&mut Self)) -> &mut Self {
         self.open(name);
         inside(self);
@@ -76,7 +76,7 @@ impl Xml {
         self.close(name)
     }
 
-    /// What was written.
+    /// The written content.
     pub(crate) fn into_string(self) -> String {
         self.0
     }
@@ -92,8 +92,8 @@ impl Xml {
     }
 }
 
-/// Appends `text` with XML's special characters escaped, and characters XML 1.0 cannot carry
-/// (a guest's console may hold any) replaced.
+/// Appends `text` with XML's special characters escaped, and characters XML 1.0 cannot carry (a guest's console may
+/// hold any) replaced.
 pub(crate) fn escape_into(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
@@ -101,7 +101,7 @@ pub(crate) fn escape_into(out: &mut String, text: &str) {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // A bare carriage return would be read back as a line feed.
+            // A bare carriage return would be parsed as a line feed.
             '\r' => out.push_str("&#xD;"),
             '\t' | '\n' => out.push(character),
             '\u{0}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),

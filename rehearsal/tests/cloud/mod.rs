@@ -1,4 +1,4 @@
-//! A cloud for tests that stand outside of it, as its users do.
+//! A cloud for tests that use it from outside, as its users do.
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
@@ -45,7 +45,7 @@ impl Cloud {
             command.env("REHEARSAL_MOTO", moto);
         }
         let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", told(&output));
+        assert!(output.status.success(), "{}", message(&output));
     }
 
     /// `rehearsal VERB` on its folder.
@@ -66,14 +66,14 @@ impl Cloud {
         command.output().unwrap()
     }
 
-    /// Runs a program that must succeed; what it said.
+    /// Runs a program that must succeed; returns its output.
     pub(crate) fn ok(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.exec(program, arguments);
-        assert!(output.status.success(), "{}", told(&output));
+        assert!(output.status.success(), "{}", message(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs a protocol script beside these tests, which says nothing when all is well.
+    /// Runs a protocol script beside these tests, which prints nothing on success.
     pub(crate) fn passes(&self, script: &str, arguments: &[&str]) {
         let script = format!("{}/tests/{script}", env!("CARGO_MANIFEST_DIR"));
         let arguments: Vec<&str> = std::iter::once(script.as_str())
@@ -124,7 +124,7 @@ fn beside_moto(program: &str) -> PathBuf {
         .unwrap_or_else(|| program.into())
 }
 
-fn told(output: &Output) -> String {
+fn message(output: &Output) -> String {
     format!(
         "{}{}\nhint: `make setup` installs moto, boto3 and the AWS CLI",
         String::from_utf8_lossy(&output.stdout),
