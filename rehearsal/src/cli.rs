@@ -334,7 +334,7 @@ fn down(folder: &Path) -> anyhow::Result<()> {
     while control::is_up(folder)? {
         if Instant::now() > end {
             bail!(
-                "the cloud did not end within {} s\nhint: its daemon is process {}",
+                "the cloud did not end within {} s\nhint: check its daemon, process {}",
                 DOWN_PATIENCE.as_secs(),
                 info.pid
             );

@@ -125,7 +125,7 @@ pub(crate) fn running_daemon(folder: &Path) -> anyhow::Result<Option<DaemonInfo>
     };
     let info = serde_json::from_slice(&bytes).with_context(|| {
         format!(
-            "read {}\nhint: another release of rehearsal runs this cloud; stop it with that release, or kill the pid in the file",
+            "read {}\nhint: stop the cloud with the release of rehearsal that runs it, or kill the pid in the file",
             path.display()
         )
     })?;

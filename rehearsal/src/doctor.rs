@@ -139,7 +139,7 @@ fn accelerator(choice: anyhow::Result<Choice>, wanted: Wanted) -> Check {
             "accelerator",
             Verdict::Odd,
             format!("{} ({})", choice.accelerator, choice.why),
-            Some("guests boot in 15 to 60 s instead of a few seconds"),
+            Some("expect guests to boot in 15 to 60 s instead of a few seconds"),
         ),
         Err(error) => Check::of("accelerator", Err(error)),
     }
@@ -172,7 +172,7 @@ fn memory(meminfo: &str) -> Check {
             "memory",
             Verdict::Odd,
             found,
-            Some("a roll needs more than two guests at a time"),
+            Some("free some memory: a roll needs more than two guests at a time"),
         ),
         _ => Check::of("memory", Ok(found)),
     }
@@ -188,7 +188,7 @@ fn disk(folder: &Path) -> Check {
     let found = format!("{} MiB free in {}", free / MIB, existing.display());
     if free < MIN_FREE_DISK {
         let hint = format!(
-            "a base image and what is baked from it take {} MiB",
+            "free some space: a base image and what is baked from it take {} MiB",
             MIN_FREE_DISK / MIB
         );
         return Check::new("disk", Verdict::Odd, found, Some(&hint));

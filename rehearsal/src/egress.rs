@@ -84,7 +84,7 @@ pub(crate) fn environment(
             let authority = authority.and_then(|text| text.parse::<Authority>().ok());
             anyhow::ensure!(
                 authority.is_some(),
-                "the proxy {own} for HTTPS cannot be passed on to, and connections to the real AWS would go through it\n\
+                "the HTTPS proxy {own} is of an unsupported kind, and connections to the real AWS would go through it\n\
                  hint: `env -u HTTPS_PROXY -u https_proxy -u ALL_PROXY -u all_proxy rehearsal exec …`"
             );
             // In an alphabet that clients do not escape.

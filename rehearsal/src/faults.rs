@@ -482,7 +482,7 @@ fn event(name: &str, value: &str) -> Result<Option<(String, u32)>, String> {
     });
     read.map(Some).ok_or_else(|| {
         format!(
-            "{name} takes off or <code>:<seconds>, not {value:?}\nhint: codes are {}",
+            "{name} takes off or <code>:<seconds>, not {value:?}\nhint: use one of the codes {}",
             CODES.join(", ")
         )
     })
@@ -495,7 +495,7 @@ fn launch_error(name: &str, value: &str) -> Result<Option<LaunchError>, String> 
     LaunchError::of_code(value).map(Some).ok_or_else(|| {
         let codes = LaunchError::ALL.map(LaunchError::code);
         format!(
-            "{name} takes off or a code, not {value:?}\nhint: codes are {}",
+            "{name} takes off or a code, not {value:?}\nhint: use one of the codes {}",
             codes.join(", ")
         )
     })
@@ -615,7 +615,7 @@ mod tests {
             (
                 "launch-error.shop",
                 "on",
-                Err("codes are InsufficientInstanceCapacity"),
+                Err("one of the codes InsufficientInstanceCapacity"),
             ),
             (
                 "spot-reclaim",
@@ -660,7 +660,7 @@ mod tests {
             (
                 "scheduled-event.i-1",
                 "stop:600",
-                Err("codes are instance-reboot"),
+                Err("one of the codes instance-reboot"),
             ),
             ("stal-limit", "1", Err("did you mean `stall-limit`")),
             ("throtle.ec2", "1", Err("did you mean `throttle.<service>`")),

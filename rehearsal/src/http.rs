@@ -495,7 +495,7 @@ where
         Err(_) => Err(ApiError::new(
             "RequestTimeout",
             format!(
-                "the request's body did not come within {} s",
+                "the request's body did not arrive within {} s",
                 PATIENCE.as_secs()
             ),
         )

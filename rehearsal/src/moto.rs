@@ -144,8 +144,8 @@ impl Moto {
         }
         let program = which::which(&self.program).map_err(|_| {
             MotoError::Missing(format!(
-                "this service is answered by moto, and there is no {}; install it (pip install 'moto[server]') \
-                 or name it in {PROGRAM} before `rehearsal up`",
+                "this service is answered by moto, and {} was not found; install it (pip install 'moto[server]') \
+                 or set {PROGRAM} to its path before `rehearsal up`",
                 self.program.display()
             ))
         })?;
