@@ -1,8 +1,6 @@
 //! The command line: the faces, their flags, and the exit codes.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +10,10 @@ use contract::layout;
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::arguments::{ConfiguredArgs, SourceArgs};
 use crate::aws::Aws;
 use crate::configure::configure;
+use crate::exit::Exit;
 use crate::health::Http;
 use crate::host::Systemctl;
 use crate::identity::Imds;
@@ -21,14 +21,14 @@ use crate::metrics::Meter;
 use crate::notify::Systemd;
 use crate::restart;
 use crate::run::{self, World};
-use crate::settings::{Refused, Sources};
+use crate::runtime::block_on;
 use crate::status::{self, Form, Places};
 use crate::update::board;
 use crate::update::command::UpdateArgs;
 
 /// Decides whether this instance may serve, and says so.
 #[derive(Debug, Parser)]
-#[command(name = "imagebuilder-agent", version = crate::version(), about)]
+#[command(name = "imagebuilder-agent", version = crate::version::version(), about)]
 #[command(
     after_help = "Exit codes: 0 done (status: fit), 1 unexpected, 2 usage or settings refused, \
     3 status: not fit, or not running, 4 update run: came to nothing, tried again, 5 update run: a release \
@@ -111,61 +111,6 @@ enum Face {
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct SourceArgs {
-    /// The image's settings.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/imagebuilder/agent.toml",
-        env = "IMAGEBUILDER_AGENT_SETTINGS"
-    )]
-    settings: PathBuf,
-    /// Directory of drop-ins that win over the image's settings, in the order of their names.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/etc/imagebuilder/agent.d",
-        env = "IMAGEBUILDER_AGENT_DROP_INS"
-    )]
-    drop_ins: PathBuf,
-}
-
-impl SourceArgs {
-    /// The flags that name the same settings to another program of ours.
-    pub(crate) fn arguments(&self) -> Vec<OsString> {
-        vec![
-            "--settings".into(),
-            self.settings.clone().into(),
-            "--drop-ins".into(),
-            self.drop_ins.clone().into(),
-        ]
-    }
-
-    /// As the settings have them.
-    pub(crate) fn into_sources(self) -> Sources {
-        Sources {
-            file: self.settings,
-            drop_ins: self.drop_ins,
-        }
-    }
-}
-
-/// Where `configure` leaves what it makes. One directory has one flag, whatever the verb; `--run-dir`, which named
-/// two of them, is still read where it was.
-#[derive(Args, Debug)]
-pub(crate) struct ConfiguredArgs {
-    /// Where `configure` leaves the services' environments and update.json.
-    #[arg(
-        long,
-        alias = "run-dir",
-        value_name = "DIR",
-        default_value = "/run/imagebuilder",
-        env = "IMAGEBUILDER_AGENT_RUN_DIR"
-    )]
-    pub(crate) configured_dir: PathBuf,
-}
-
-#[derive(Args, Debug)]
 struct DaemonArgs {
     /// Where the daemon keeps status.json.
     #[arg(
@@ -198,47 +143,6 @@ impl UpdaterArgs {
             Some(dir) if self.updater_dir == Path::new(layout::RUN) => dir.into(),
             _ => self.updater_dir,
         }
-    }
-}
-
-/// How the agent ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// Done; for `status`: fit.
-    Done,
-    /// Something unexpected, told in the log.
-    Unexpected,
-    /// The settings must be mended.
-    Refused,
-    /// `status`: not fit, or not running.
-    NotFit,
-    /// `update run`: nothing changed, since the channel, the disk or systemd failed; tried again.
-    Postponed,
-    /// `update run`: a release failed here; the box is on its stable agent.
-    Skipped,
-}
-
-impl Exit {
-    /// The code an error ends with.
-    pub(crate) fn of(error: &anyhow::Error) -> Self {
-        if error.is::<Refused>() {
-            Self::Refused
-        } else {
-            Self::Unexpected
-        }
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Unexpected => 1,
-            Exit::Refused => 2,
-            Exit::NotFit => 3,
-            Exit::Postponed => 4,
-            Exit::Skipped => 5,
-        })
     }
 }
 
@@ -329,15 +233,6 @@ impl Cli {
             ),
         }
     }
-}
-
-/// One thread is plenty: everything the agent does is waiting.
-pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(work)
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
+use crate::files::replace;
 use crate::identity::Metadata;
 use crate::settings::{Service, Sources, is_ours};
-use crate::standing::replace;
 use crate::update::subscription::{self, Subject};
 
 /// What the metadata service may answer, as its trait has it.

@@ -176,7 +176,7 @@ async fn get(uri: &Uri) -> Result<Response<Incoming>> {
         )
         .header(
             header::USER_AGENT,
-            format!("imagebuilder-agent/{}", crate::version()),
+            format!("imagebuilder-agent/{}", crate::version::version()),
         )
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

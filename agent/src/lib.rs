@@ -6,6 +6,7 @@
 //! A library only so that the TUF conformance client and the fuzz targets reach [`update`]; the program
 //! is [`main`].
 
+mod arguments;
 mod aws;
 mod balancer;
 mod bounded;
@@ -13,6 +14,8 @@ mod cli;
 mod configure;
 mod duty;
 mod elb;
+mod exit;
+mod files;
 mod fleet;
 #[cfg(test)]
 mod fuzz;
@@ -30,23 +33,17 @@ mod output;
 mod registry;
 mod restart;
 mod run;
+mod runtime;
 mod settings;
 mod standing;
 mod status;
 mod text;
 pub mod update;
+mod version;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// The version this binary reports everywhere: told at build for a release, else the workspace's.
-pub(crate) const fn version() -> &'static str {
-    match option_env!("IMAGEBUILDER_AGENT_VERSION") {
-        Some(version) => version,
-        None => env!("CARGO_PKG_VERSION"),
-    }
-}
 
 /// The program: parses, sets up the log, and turns the outcome into an exit code.
 #[must_use]
@@ -59,7 +56,7 @@ pub fn main() -> ExitCode {
             for line in format!("{error:#}").lines() {
                 tracing::error!("{line}");
             }
-            cli::Exit::of(&error).into()
+            exit::Exit::of(&error).into()
         }
     }
 }

@@ -15,7 +15,10 @@ mod notices;
 mod parting;
 mod past;
 mod pursuit;
+mod readiness;
 mod remedy;
+mod state;
+mod terms;
 mod traffic;
 mod transitions;
 mod window;
@@ -27,34 +30,27 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use contract::registry::Verdict;
-use jiff::Timestamp;
 
 pub(crate) use event::{Action, Event, NoAnswer, Standing};
 pub(crate) use parting::LastWord;
-pub(crate) use past::{Past, Readiness, Stage};
+pub(crate) use past::{Past, Stage};
+pub(crate) use readiness::Readiness;
+pub(crate) use state::{ENDED_BY_GROUP, Machine, Replacement, State};
+pub(crate) use terms::Terms;
 
-use self::remedy::Remedy;
-use self::traffic::Traffic;
+use self::state::{IDLE_PHASE_INTERVAL, PHASE_INTERVAL, Place};
 use self::window::Window;
 use self::words::trouble;
-use crate::duty::{Duties, Duty};
+use crate::duty::Duty;
 use crate::health::Round;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, Hook, Membership, OurHooks, Phase, Receipt};
-use crate::notice::{NoticeTerms, Notices};
-use crate::registry::pace::{Pace, Urgency};
-use crate::settings::{Drain, Gate, HookNames, OnFailure, Serving, Settings};
+use crate::registry::pace::Urgency;
 use crate::text;
 
 /// How often the group's wish for this instance is asked for: a local call, and every second of
 /// delay is a second of a terminated box still being counted on.
 const TARGET_INTERVAL: Duration = Duration::from_secs(2);
-
-/// Before the group is asked again where it has us, while it is still on its way there.
-const PHASE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// The same while the group has us where the agent has nothing to do (a warm pool, say).
-const IDLE_PHASE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Hooks that were read so lately are believed, whatever the group made of an answer: until a hook is active, answers
 /// are refused every two seconds.
@@ -64,203 +60,7 @@ const HOOKS_INTERVAL: Duration = Duration::from_secs(10);
 /// a termination held up is expensive.
 const ERASE_ATTEMPTS: u32 = 3;
 
-/// Why a box drains that its group is ending.
-pub(crate) const ENDED_BY_GROUP: &str = "the group is ending this box";
-
-/// What the settings ask of the machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
-    /// The gate.
-    pub(crate) gate: Gate,
-    /// The watch after it.
-    pub(crate) serving: Serving,
-    /// The way out.
-    pub(crate) drain: Drain,
-    /// Which of EC2's notices lead there.
-    pub(crate) notices: NoticeTerms,
-    /// The target groups to keep the box in.
-    pub(crate) target_groups: Vec<String>,
-    /// Which hooks are ours.
-    pub(crate) hooks: HookNames,
-}
-
-impl Terms {
-    /// The machine's share of the settings.
-    pub(crate) fn of(settings: &Settings) -> Self {
-        Self {
-            gate: settings.gate,
-            serving: settings.serving,
-            drain: settings.drain,
-            notices: settings.notices,
-            target_groups: settings.target_groups.clone(),
-            hooks: settings.hooks.clone(),
-        }
-    }
-
-    /// What holds before settings are known, and when they are refused. Never asks for a
-    /// replacement: a box is not known to be sick because its settings are.
-    pub(crate) fn fallback() -> Self {
-        let second = Duration::from_secs(1);
-        Self {
-            gate: Gate {
-                passes: 1,
-                interval: second,
-                deadline: second,
-            },
-            serving: Serving {
-                passes: 1,
-                failures: 1,
-                window: 1,
-                window_failure_percent: 100,
-                interval: second,
-                replace_after: None,
-                restart: false,
-                fleet_guard_percent: 20,
-            },
-            drain: Drain {
-                settle: second * 5,
-                deadline: second * 600,
-                on_failure: OnFailure::Continue,
-            },
-            notices: NoticeTerms::default(),
-            target_groups: Vec::new(),
-            hooks: HookNames::default(),
-        }
-    }
-}
-
-/// Where the machine is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Waiting for the metadata service.
-    Identifying,
-    /// At the gate, until the deadline.
-    Judging {
-        /// When the gate closes.
-        deadline: Instant,
-    },
-    /// Fit; the launch hook, if there is one, has yet to take CONTINUE.
-    Admitting,
-    /// Fit and in service, or fit and alone.
-    Serving,
-    /// Unfit; the launch hook, if there is one, has yet to take ABANDON.
-    Refusing,
-    /// Unfit with no launch hook to answer; may recover.
-    Ailing(Replacement),
-    /// Through the gate, and kept out of service by the group: in the warm pool, on standby or detached.
-    /// In a warm pool the launch hook has yet to take CONTINUE.
-    Resting,
-    /// ABANDON was taken: the group will end this box.
-    Abandoned,
-    /// Told to go; keeping still.
-    Draining {
-        /// How long at least.
-        until: Instant,
-        /// How long at most, should something remain to be done.
-        deadline: Instant,
-    },
-    /// Settled; the record has to go, then the termination hook has to take CONTINUE.
-    Departing {
-        /// Whether the record is gone, or given up on.
-        erased: bool,
-    },
-    /// Nothing left to do but wait for the power to go.
-    Gone,
-}
-
-/// How an unfit box stands with being replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replacement {
-    /// Settings say no.
-    Never,
-    /// To be asked for then.
-    At(Instant),
-    /// Being asked for: the group must first say that it has us in service.
-    Asking,
-    /// Being asked for: the group's other boxes are looked at.
-    Weighing,
-}
-
-/// What the group last said of this instance's place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// Not asked, or out of date.
-    Unknown,
-    /// In no group.
-    Nowhere,
-    /// In a group.
-    In(Membership),
-}
-
-/// The machine: a state, what it has seen, and its timetable.
-#[derive(Debug)]
-pub(crate) struct Machine {
-    state: State,
-    terms: Terms,
-    duties: Duties,
-    /// `None` until heard for the first time.
-    target: Option<Option<Target>>,
-    place: Place,
-    hooks: Option<OurHooks>,
-    /// When the hooks were read.
-    hooks_read: Option<Instant>,
-    /// The group, once it was seen to have us.
-    group: Option<String>,
-    /// Whether a launch hook took our answer, since the group last called.
-    answered: bool,
-    notices: Notices,
-    /// The time of day at which notices were last listened for.
-    heard_at: Option<Timestamp>,
-    /// The box leaves because of a notice, and the group has not said so yet.
-    noticed: bool,
-    /// The drain ran into its deadline.
-    overdue: bool,
-    /// The settings were refused, which leaves nothing to check.
-    blind: bool,
-    passes: u32,
-    failures: u32,
-    window: Window,
-    round: Round,
-    standing: Option<Standing>,
-    /// A life before this one, until the box is identified.
-    past: Option<Past>,
-    pace: Pace,
-    remedy: Remedy,
-    traffic: Traffic,
-    outbox: Vec<Action>,
-}
-
 impl Machine {
-    /// A machine that knows nothing yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            state: State::Identifying,
-            terms: Terms::fallback(),
-            duties: Duties::new(""),
-            target: None,
-            place: Place::Unknown,
-            hooks: None,
-            hooks_read: None,
-            group: None,
-            answered: false,
-            notices: Notices::default(),
-            heard_at: None,
-            noticed: false,
-            overdue: false,
-            blind: false,
-            passes: 0,
-            failures: 0,
-            window: Window::default(),
-            round: Round::new(),
-            standing: None,
-            past: None,
-            pace: Pace::default(),
-            remedy: Remedy::default(),
-            traffic: Traffic::default(),
-            outbox: Vec::new(),
-        }
-    }
-
     /// The one entrance: takes what happened and says what to do.
     pub(crate) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.take_in(event, now);
@@ -277,6 +77,11 @@ impl Machine {
             self.begin(duty, now);
         }
         std::mem::take(&mut self.outbox)
+    }
+
+    /// Goes on from a past once the box is identified, instead of judging it anew.
+    pub(crate) fn remember(&mut self, past: Past) {
+        self.past = Some(past);
     }
 
     /// When the machine next wants to be stepped although nothing happened.

@@ -17,7 +17,8 @@ use self::exposition::{Exposition, Kind};
 use crate::lifecycle::Receipt;
 use crate::machine::Event;
 use crate::standing::Standing;
-use crate::update::board::{Build, UpdateStanding};
+use crate::update::board::UpdateStanding;
+use crate::update::build::Build;
 
 #[cfg(test)]
 mod tests;

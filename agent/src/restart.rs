@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
+use crate::files::replace;
 use crate::settings::Sources;
-use crate::standing::replace;
 
 /// Where requests are left, below the daemon's runtime directory.
 pub(crate) const REQUESTS: &str = "restart";

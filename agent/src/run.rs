@@ -573,7 +573,7 @@ impl Daemon {
 
     fn standing(&self) -> standing::Standing {
         let process = standing::Standing {
-            agent: crate::version().to_owned(),
+            agent: crate::version::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
             state: self.machine.state_name().to_owned(),

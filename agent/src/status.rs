@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::cli::Exit;
+use crate::exit::Exit;
 use crate::output;
 use crate::standing::{FILE, Standing};
 use crate::text;

@@ -9,10 +9,12 @@ pub mod attempt;
 pub mod before;
 pub mod blame;
 pub mod board;
+pub mod build;
 pub mod channel;
 pub(crate) mod command;
 pub mod durable;
 pub mod machine;
+pub mod permission;
 pub mod plan;
 pub mod probe;
 pub mod refusal;
@@ -20,6 +22,7 @@ pub mod slots;
 pub mod state;
 pub mod subscription;
 pub mod systemd;
+pub mod worse;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use contract::registry::Verdict;
 use jiff::Timestamp;
 
-use super::Terms;
+use super::terms::Terms;
 use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
 use crate::health::Round;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::{Action, Machine, NoAnswer, State};
+use super::event::{Action, NoAnswer};
+use super::state::{Machine, State};
 use crate::duty::Duty;
 use crate::notice::{Notices, Scheduled, SpotNotices};
 

@@ -6,7 +6,8 @@
 
 use contract::registry::Verdict;
 
-use super::{Machine, Standing, State};
+use super::event::Standing;
+use super::state::{Machine, State};
 use crate::identity::Target;
 
 /// What is still to be done about the record.

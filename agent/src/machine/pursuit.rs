@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, IDLE_PHASE_INTERVAL, Machine, PHASE_INTERVAL, Place, State};
+use super::event::Action;
+use super::state::{IDLE_PHASE_INTERVAL, Machine, PHASE_INTERVAL, Place, State};
 use crate::duty::Duty;
 use crate::identity::Target;
 use crate::lifecycle::{Answer, OurHooks, Phase};

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, NoAnswer, Replacement, State};
+use super::event::{Action, NoAnswer};
+use super::state::{Machine, Replacement, State};
 use crate::duty::Duty;
 use crate::fleet::Peers;
 

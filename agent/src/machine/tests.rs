@@ -9,6 +9,7 @@ mod traffic;
 
 use self::life::{Life, hook, service, terms};
 use super::*;
+use crate::settings::{Drain, Serving};
 
 #[test]
 fn a_box_in_no_group_is_judged_recorded_and_serves() {

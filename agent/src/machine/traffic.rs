@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Machine, NoAnswer, PHASE_INTERVAL, Place, State};
+use super::event::{Action, NoAnswer};
+use super::state::{Machine, PHASE_INTERVAL, Place, State};
 use crate::balancer::TargetHealth;
 use crate::duty::Duty;
 use crate::lifecycle::Phase;

@@ -5,7 +5,10 @@ use std::time::Instant;
 
 use contract::registry::Verdict;
 
-use super::{ENDED_BY_GROUP, Machine, Past, Place, Stage, State, Terms, Window};
+use super::past::{Past, Stage};
+use super::state::{ENDED_BY_GROUP, Machine, Place, State};
+use super::terms::Terms;
+use super::window::Window;
 use crate::duty::Duty;
 
 impl Machine {

@@ -2,7 +2,7 @@
 //!
 //! Reads the machine and changes nothing.
 
-use super::{Machine, Place, Replacement, State};
+use super::state::{Machine, Place, Replacement, State};
 use crate::health::Round;
 
 impl Machine {

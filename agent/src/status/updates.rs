@@ -4,7 +4,8 @@ use jiff::Timestamp;
 
 use super::Row;
 use crate::update::blame::{Count, FailureKind, Failures};
-use crate::update::board::{Build, UpdateStanding};
+use crate::update::board::UpdateStanding;
+use crate::update::build::Build;
 use crate::update::plan::POSITIONS;
 use crate::update::subscription::Subject;
 
@@ -217,8 +218,9 @@ mod tests {
     use super::super::screen;
     use super::*;
     use crate::update::blame;
-    use crate::update::board::{Hold, Skipped, Withheld};
+    use crate::update::board::{Hold, Skipped};
     use crate::update::channel::Digest;
+    use crate::update::permission::Withheld;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()

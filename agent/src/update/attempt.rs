@@ -16,12 +16,12 @@ use tracing::{error, info, warn};
 
 pub use self::repair::repair;
 pub use self::world::{
-    Active, Clock, Course, Daemon, Health, Probe, StandingFile, System, Unit, UnitState, Units,
-    World,
+    Active, Clock, Course, Daemon, Health, Probe, StandingFile, System, TestFailure, Unit,
+    UnitState, Units, World,
 };
 use super::before::Before;
 use super::blame;
-use super::board::Build;
+use super::build::Build;
 use super::machine::{self, Action, Event, Fate, Look, NO_LEAVE, Outcome, Phase, Step};
 use super::plan::{self, Decision, Why};
 use super::slots::{Leads, Link, Slots};

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::board::Build;
+use super::build::Build;
 use super::state::State;
 
 /// What to go back to. Only [`Before::choose`] makes one.

@@ -12,8 +12,8 @@ use std::process::ExitStatus;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::board::Build;
-use super::machine::Worse;
+use super::build::Build;
+use super::worse::Worse;
 
 /// Attempts in which a release's own bytes must end by themselves before it is not tried again: a host that was
 /// short of something for a moment must not cost it a good release for ever.

@@ -3,25 +3,17 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::blame::Failures;
-use super::channel::Digest;
-use crate::standing::replace;
+use super::build::Build;
+use super::permission::Withheld;
+use crate::files::replace;
 
 /// The file's name in the updater's runtime directory.
 pub const FILE: &str = "status.json";
-
-/// A version in a slot, or about to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Build {
-    /// Its version.
-    pub version: Version,
-    /// Its digest.
-    pub digest: Digest,
-}
 
 /// Everything the updater tells.
 ///
@@ -86,56 +78,6 @@ pub struct Hold {
     /// Why.
     #[serde(default)]
     pub reason: String,
-}
-
-/// The daemon's permission to be restarted, withheld.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Withheld {
-    /// Since when.
-    pub since: Timestamp,
-    /// Why, in one line: its last reason.
-    #[serde(default)]
-    pub reason: String,
-    /// When it was last refused.
-    #[serde(default)]
-    pub last: Option<Timestamp>,
-    /// For how many seconds it was asked for in vain. Times in which nobody asked, outside of windows or with the
-    /// host off, do not count, and neither does what a clock jumped.
-    #[serde(default)]
-    pub seconds: u64,
-}
-
-/// Between two refusals of which the time in between counts: above the updater's timer and the longest attempt.
-const NEXT_REFUSAL: SignedDuration = SignedDuration::from_hours(2);
-
-impl Withheld {
-    /// Refused at `at`, after `before`.
-    #[must_use]
-    pub fn again(before: Option<Self>, reason: String, at: Timestamp) -> Self {
-        let Some(before) = before.filter(|before| before.since <= at) else {
-            return Self {
-                since: at,
-                reason,
-                last: Some(at),
-                seconds: 0,
-            };
-        };
-        let gap = before.last.map(|last| at.duration_since(last));
-        let counted = gap.filter(|gap| *gap <= NEXT_REFUSAL);
-        let counted = counted.and_then(|gap| u64::try_from(gap.as_secs()).ok());
-        Self {
-            since: before.since,
-            reason,
-            last: Some(at),
-            seconds: before.seconds.saturating_add(counted.unwrap_or(0)),
-        }
-    }
-
-    /// For how long it was asked for in vain.
-    #[must_use]
-    pub fn lasted(&self) -> SignedDuration {
-        SignedDuration::from_secs(i64::try_from(self.seconds).unwrap_or(i64::MAX))
-    }
 }
 
 /// A release that is not tried again on this host until somebody forgives it.

@@ -16,7 +16,9 @@ use semver::Version;
 
 use self::order::Desk;
 use super::slots::Layout;
-use crate::cli::{ConfiguredArgs, Exit, SourceArgs, block_on};
+use crate::arguments::{ConfiguredArgs, SourceArgs};
+use crate::exit::Exit;
+use crate::runtime::block_on;
 
 /// `update`.
 #[derive(Args, Debug)]

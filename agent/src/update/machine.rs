@@ -11,33 +11,22 @@ mod transitions;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::blame::{CRASHES, FailureKind};
-use super::board::{Build, Withheld};
+use super::build::Build;
 use super::channel::Offer;
+use super::permission::{Withheld, longest_withheld};
 use super::plan::Decision;
+use super::worse::Worse;
 
 /// The code of an outcome for which nobody is to blame: the daemon did not want to be restarted now.
 pub const NO_LEAVE: &str = "no-leave";
 
 /// The code of the same once it lasts: the host cannot be updated, and somebody should look at it.
 pub const WITHHELD: &str = "withheld";
-
-/// How long the daemon may withhold its permission to be restarted before a release is taken without it: an instance
-/// refresh with its checkpoints is over by then, a daemon that never gives it would never be replaced.
-pub const LONGEST_WITHHELD: SignedDuration = SignedDuration::from_hours(24);
-
-/// The same for a release that a withdrawal or the floor demands: what runs here does harm. Longer than a
-/// launch's gate.
-pub const LONGEST_WITHHELD_URGENT: SignedDuration = SignedDuration::from_mins(10);
-
-/// From here on it is no longer in order: longer than a launch, a drain or a small fleet's refresh takes.
-const WITHHELD_LONG: SignedDuration = SignedDuration::from_hours(1);
 
 /// Where an attempt is. What runs the new code only ever begins in [`Phase::Preflight`], and `stable` only
 /// moves in [`Phase::Confirmed`].
@@ -99,53 +88,6 @@ pub struct Job {
     /// How the host was worse on trial.
     #[serde(default)]
     pub worse: Option<Worse>,
-}
-
-/// How a host was worse on trial than before it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Worse {
-    /// The trial showed no status of its own.
-    NoStatus,
-    /// The host was fit and is not.
-    Unfit,
-    /// These services passed and do not.
-    Sick(Vec<String>),
-    /// The trial did not answer whether it may be replaced.
-    Mute,
-    /// It answered that it may not.
-    Busy(String),
-}
-
-impl Worse {
-    /// One word for programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NoStatus | Self::Unfit | Self::Sick(_) => "worse",
-            Self::Mute => "mute",
-            Self::Busy(_) => "busy",
-        }
-    }
-}
-
-impl fmt::Display for Worse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoStatus => f.write_str("the trial showed no status of its own"),
-            Self::Unfit => f.write_str("the host was fit before the trial and not on it"),
-            Self::Sick(names) => write!(
-                f,
-                "{} passed before the trial and not on it",
-                names.join(", ")
-            ),
-            Self::Mute => f.write_str("the trial did not answer whether it may be replaced"),
-            Self::Busy(reason) => write!(
-                f,
-                "the trial answered that it may not be replaced: {reason}"
-            ),
-        }
-    }
 }
 
 /// What the driver saw.
@@ -414,16 +356,6 @@ impl Phase {
             | Self::Confirmed(job)
             | Self::Committed(job) => Some(job),
         }
-    }
-}
-
-/// How long the daemon may withhold its permission.
-#[must_use]
-pub fn longest_withheld(urgent: bool) -> SignedDuration {
-    if urgent {
-        LONGEST_WITHHELD_URGENT
-    } else {
-        LONGEST_WITHHELD
     }
 }
 

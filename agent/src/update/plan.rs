@@ -17,9 +17,10 @@ use semver::Version;
 pub use self::waves::{POSITIONS, position, reaches};
 pub use self::windows::{NotAWindow, Window, Windows};
 use super::blame::{self, Count, FailureKind, Failures};
-use super::board::{Build, Hold, Skipped, Withheld};
+use super::board::{Hold, Skipped};
+use super::build::Build;
 use super::channel::Offer;
-use super::machine::longest_withheld;
+use super::permission::{Withheld, longest_withheld};
 
 /// Everything a decision goes by.
 #[derive(Clone, Copy, Debug)]

@@ -21,7 +21,7 @@ use semver::Version;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::attempt::Probe;
+use super::attempt::{Probe, TestFailure};
 use super::blame::{self, FailureKind};
 use super::channel::Channel;
 use super::slots::Layout;
@@ -42,15 +42,6 @@ pub(crate) const VERBS: [&str; 4] = [
 /// Exit codes of a verb that did what it should: done; and for `update run` that nothing came of it, since the tree
 /// that it is run in has no channel.
 const WELL: [i32; 2] = [0, 4];
-
-/// Why a release did not pass a test of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TestFailure {
-    /// It could not be started, or was ended from outside.
-    Environment(String),
-    /// It ended by itself, and not well.
-    Release(String),
-}
 
 /// Runs a release's own `update probe`, and its other verbs in a tree of their own.
 #[derive(Clone, Debug, Default)]

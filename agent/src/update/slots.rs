@@ -14,7 +14,7 @@ use contract::layout;
 use semver::Version;
 use sha2::{Digest as _, Sha256};
 
-use super::board::Build;
+use super::build::Build;
 use super::channel::Digest;
 use super::durable;
 

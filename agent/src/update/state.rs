@@ -17,10 +17,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::blame::{self, CRASHES, FailureKind, Failures};
-use super::board::{Build, Hold, Skipped, Withheld};
+use super::board::{Hold, Skipped};
+use super::build::Build;
 use super::channel::Digest;
 use super::durable;
 use super::machine::{Note, Phase, Withdrawals};
+use super::permission::Withheld;
 use crate::text;
 
 /// The updater's file in its state directory.

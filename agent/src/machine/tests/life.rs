@@ -4,7 +4,9 @@ use crate::balancer::TargetHealth;
 use crate::fleet::Peers;
 use crate::lifecycle::Hooks;
 use crate::machine::*;
+use crate::notice::NoticeTerms;
 use crate::notice::{Scheduled, Spot, SpotNotices};
+use crate::settings::{Drain, Gate, HookNames, OnFailure, Serving};
 use jiff::Timestamp;
 
 pub(super) fn service(healthy: bool, detail: &str) -> contract::registry::Service {

@@ -1,5 +1,6 @@
 //! What EC2 announces: interruptions, advice, scheduled events.
 
+use crate::notice::NoticeTerms;
 use jiff::Timestamp;
 
 use super::life::{Life, terms};

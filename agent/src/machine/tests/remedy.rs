@@ -3,6 +3,7 @@
 use super::life::{Life, terms};
 use crate::fleet::Peers;
 use crate::machine::*;
+use crate::settings::Serving;
 
 fn serving(change: impl FnOnce(&mut Serving)) -> Life {
     let mut life = Life::in_group(Phase::InService);

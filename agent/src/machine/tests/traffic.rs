@@ -2,6 +2,7 @@
 
 use super::life::{Life, terms};
 use crate::machine::*;
+use crate::settings::{Drain, OnFailure};
 
 const OURS: &str = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
 const THEIRS: &str = "arn:aws:elasticloadbalancing:r:1:targetgroup/theirs/2";

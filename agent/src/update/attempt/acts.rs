@@ -10,14 +10,13 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::world::{Active, Unit};
-use super::{Attempt, Health};
+use super::{Attempt, Health, TestFailure};
 use crate::text;
 use crate::update::blame::{self, FailureKind, Failures};
-use crate::update::board::Build;
+use crate::update::build::Build;
 use crate::update::channel::{Catalogue, Offer};
 use crate::update::machine::{Action, Checked, Event, Failure, Phase, Withdrawals};
 use crate::update::plan::{self, View};
-use crate::update::probe::TestFailure;
 use crate::update::refusal::Cause;
 use crate::update::slots::{Leads, Link};
 

@@ -12,7 +12,8 @@ use super::acts::Fault;
 use super::watch::is_of;
 use super::world::{Health, Unit};
 use crate::update::blame;
-use crate::update::machine::{Event, Worse};
+use crate::update::machine::Event;
+use crate::update::worse::Worse;
 
 /// How long a host may take to be well again without the release that was on trial. Well above a verdict's passes in a
 /// row with their intervals, as they are by default.

@@ -13,8 +13,9 @@ use super::acts::{Fault, LEAVE};
 use super::world::{Active, Health, Unit};
 use crate::text;
 use crate::update::blame::{self, FailureKind};
-use crate::update::board::Build;
-use crate::update::machine::{Event, Worse};
+use crate::update::build::Build;
+use crate::update::machine::Event;
+use crate::update::worse::Worse;
 
 /// Between two looks at a trial: a crash is systemd's to catch, within milliseconds.
 const LOOKS: Duration = Duration::from_secs(2);

@@ -13,7 +13,6 @@ use crate::standing::{self, Standing};
 use crate::update::board::Board;
 use crate::update::channel::Channel;
 use crate::update::plan::Windows;
-use crate::update::probe::TestFailure;
 use crate::update::slots::Slots;
 use crate::update::state::Store;
 
@@ -107,6 +106,15 @@ pub trait Units: Send {
 
     /// What it says of a unit.
     async fn look(&mut self, unit: Unit) -> Result<UnitState>;
+}
+
+/// Why a release did not pass a test of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestFailure {
+    /// It could not be started, or was ended from outside.
+    Environment(String),
+    /// It ended by itself, and not well.
+    Release(String),
 }
 
 /// The self-test of a release: `update probe`, of its own binary.

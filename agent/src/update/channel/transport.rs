@@ -445,7 +445,7 @@ async fn ask(
     let mut request = Request::get(format!("{base}/{path}"))
         .header(
             header::USER_AGENT,
-            format!("imagebuilder-agent/{}", crate::version()),
+            format!("imagebuilder-agent/{}", crate::version::version()),
         )
         .header(header::ACCEPT_ENCODING, "identity");
     if from > 0 {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::RunArgs;
-use crate::cli::Exit;
+use crate::exit::Exit;
 use crate::output;
 use crate::update::attempt::{self, Course, Ended, StandingFile, System, World};
 use crate::update::board::Board;
@@ -109,7 +109,7 @@ pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
     };
     let mut channel = open(&terms, &copied);
     probe::test(channel.as_mut(), &layout, Timestamp::now()).await?;
-    output::line(&probe::passed(crate::version()));
+    output::line(&probe::passed(crate::version::version()));
     Ok(Exit::Done)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
 use super::order::standing;
-use crate::cli::Exit;
+use crate::exit::Exit;
 use crate::output;
 use crate::update::board::UpdateStanding;
 use crate::update::subscription::Subject;
@@ -109,7 +109,7 @@ fn outcome(before: &UpdateStanding, after: &UpdateStanding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::board::Build;
+    use crate::update::build::Build;
     use crate::update::channel::Digest;
     use crate::update::machine::Phase;
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 
-use crate::cli::Exit;
+use crate::exit::Exit;
 use crate::output;
 use crate::update::board::{Board, FILE, Hold, UpdateStanding};
 use crate::update::slots::Layout;
@@ -197,7 +197,7 @@ pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
 mod tests {
     use super::*;
     use crate::update::blame::FailureKind;
-    use crate::update::board::Build;
+    use crate::update::build::Build;
     use crate::update::channel::Digest;
     use crate::update::command::below;
 

@@ -5,11 +5,13 @@ use jiff::Timestamp;
 
 use super::{
     Action, CRASHES, Failure, FailureKind, Job, Look, NO_LEAVE, Note, Outcome, Phase, Step,
-    WITHHELD, WITHHELD_LONG, Worse,
+    WITHHELD,
 };
 use crate::update::blame;
-use crate::update::board::{Build, Withheld};
+use crate::update::build::Build;
+use crate::update::permission::{self, WITHHELD_LONG, Withheld};
 use crate::update::plan::Decision;
+use crate::update::worse::Worse;
 
 impl Step {
     pub(super) fn woken(&mut self, look: &Look) {
@@ -87,7 +89,7 @@ impl Step {
     pub(super) fn no_leave(&mut self, job: &Job, withheld: Withheld, at: Timestamp) {
         let long = job.urgent || withheld.lasted() >= WITHHELD_LONG;
         let (code, reason) = if long {
-            let left = super::longest_withheld(job.urgent) - withheld.lasted();
+            let left = permission::longest_withheld(job.urgent) - withheld.lasted();
             let end = at.checked_add(left).unwrap_or(Timestamp::MAX);
             (
                 WITHHELD,

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::played::Stage;
 use crate::update::attempt::Ended;
-use crate::update::board::{Board, Build};
+use crate::update::board::Board;
+use crate::update::build::Build;
 use crate::update::machine::Outcome;
 use crate::update::refusal::Cause;
 use crate::update::slots::{COMPLETE, Leads, Link};

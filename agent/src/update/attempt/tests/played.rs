@@ -18,13 +18,14 @@ use sha2::{Digest as _, Sha256};
 use test_support::write_program;
 use tokio::time::Instant;
 
+use crate::update::attempt::TestFailure;
 use crate::update::attempt::{
     Active, Clock, Course, Daemon, Ended, Health, Probe, Unit, UnitState, Units, World, run,
 };
-use crate::update::board::{Board, Build};
+use crate::update::board::Board;
+use crate::update::build::Build;
 use crate::update::channel::{Catalogue, Channel, Digest, Offer};
 use crate::update::plan::Windows;
-use crate::update::probe::TestFailure;
 use crate::update::refusal::{Cause, Refusal};
 use crate::update::slots::{Layout, Leads, Link, Lock, Slots};
 use crate::update::state::{FILE, State, Store};

@@ -9,7 +9,7 @@ use super::played::Stage;
 use crate::update::attempt::{Active, repair};
 use crate::update::before::Before;
 use crate::update::blame::FailureKind;
-use crate::update::board::Build;
+use crate::update::build::Build;
 use crate::update::slots::{Leads, Link};
 
 /// A repair that goes well.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::played::{Answer, OnTrial, SOAK, Stage};
+use crate::update::attempt::TestFailure;
 use crate::update::attempt::{Active, Ended};
 use crate::update::blame::FailureKind;
 use crate::update::machine::Outcome;
 use crate::update::plan::Decision;
-use crate::update::probe::TestFailure;
 use crate::update::slots::{Leads, Link};
 use crate::update::state::{Orders, Pardon};
 

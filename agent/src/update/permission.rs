@@ -1,0 +1,75 @@
+//! The daemon's permission to be restarted for an update, and how long it may be withheld.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// How long the daemon may withhold its permission to be restarted before a release is taken without it: an instance
+/// refresh with its checkpoints is over by then, a daemon that never gives it would never be replaced.
+pub const LONGEST_WITHHELD: SignedDuration = SignedDuration::from_hours(24);
+
+/// The same for a release that a withdrawal or the floor demands: what runs here does harm. Longer than a
+/// launch's gate.
+pub const LONGEST_WITHHELD_URGENT: SignedDuration = SignedDuration::from_mins(10);
+
+/// From here on it is no longer in order: longer than a launch, a drain or a small fleet's refresh takes.
+pub(super) const WITHHELD_LONG: SignedDuration = SignedDuration::from_hours(1);
+
+/// The daemon's permission to be restarted, withheld.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in one line: its last reason.
+    #[serde(default)]
+    pub reason: String,
+    /// When it was last refused.
+    #[serde(default)]
+    pub last: Option<Timestamp>,
+    /// For how many seconds it was asked for in vain. Times in which nobody asked, outside of windows or with the
+    /// host off, do not count, and neither does what a clock jumped.
+    #[serde(default)]
+    pub seconds: u64,
+}
+
+/// Between two refusals of which the time in between counts: above the updater's timer and the longest attempt.
+const NEXT_REFUSAL: SignedDuration = SignedDuration::from_hours(2);
+
+impl Withheld {
+    /// Refused at `at`, after `before`.
+    #[must_use]
+    pub fn again(before: Option<Self>, reason: String, at: Timestamp) -> Self {
+        let Some(before) = before.filter(|before| before.since <= at) else {
+            return Self {
+                since: at,
+                reason,
+                last: Some(at),
+                seconds: 0,
+            };
+        };
+        let gap = before.last.map(|last| at.duration_since(last));
+        let counted = gap.filter(|gap| *gap <= NEXT_REFUSAL);
+        let counted = counted.and_then(|gap| u64::try_from(gap.as_secs()).ok());
+        Self {
+            since: before.since,
+            reason,
+            last: Some(at),
+            seconds: before.seconds.saturating_add(counted.unwrap_or(0)),
+        }
+    }
+
+    /// For how long it was asked for in vain.
+    #[must_use]
+    pub fn lasted(&self) -> SignedDuration {
+        SignedDuration::from_secs(i64::try_from(self.seconds).unwrap_or(i64::MAX))
+    }
+}
+
+/// How long the daemon may withhold its permission.
+#[must_use]
+pub fn longest_withheld(urgent: bool) -> SignedDuration {
+    if urgent {
+        LONGEST_WITHHELD_URGENT
+    } else {
+        LONGEST_WITHHELD
+    }
+}
