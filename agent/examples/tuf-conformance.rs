@@ -49,7 +49,7 @@ enum Verb {
 }
 
 impl Cli {
-    /// As on a box, the root of trust is apart from the store, and the store's chain hangs on it.
+    /// As on an instance, the root of trust is apart from the store, and the store's chain hangs on it.
     fn place(&self) -> Place {
         let trust = self.metadata_dir.join("trust");
         let mut place = Place::new("http://127.0.0.1:9", &trust, &self.metadata_dir);

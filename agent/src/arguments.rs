@@ -9,7 +9,7 @@ use crate::settings::Sources;
 
 #[derive(Args, Debug)]
 pub(crate) struct SourceArgs {
-    /// The image's settings.
+    /// The image's settings file
     #[arg(
         long,
         value_name = "FILE",
@@ -17,7 +17,7 @@ pub(crate) struct SourceArgs {
         env = "IMAGEBUILDER_AGENT_SETTINGS"
     )]
     settings: PathBuf,
-    /// Directory of drop-ins that win over the image's settings, in the order of their names.
+    /// Directory of drop-in files that override the image's settings, read in the order of their names
     #[arg(
         long,
         value_name = "DIR",
@@ -28,7 +28,7 @@ pub(crate) struct SourceArgs {
 }
 
 impl SourceArgs {
-    /// The flags that name the same settings to another program of ours.
+    /// The flags that pass the same settings to another invocation of this program.
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         vec![
             "--settings".into(),
@@ -38,7 +38,7 @@ impl SourceArgs {
         ]
     }
 
-    /// As the settings have them.
+    /// The paths as the settings module takes them.
     pub(crate) fn into_sources(self) -> Sources {
         Sources {
             file: self.settings,
@@ -47,11 +47,11 @@ impl SourceArgs {
     }
 }
 
-/// Where `configure` leaves what it makes. One directory has one flag, whatever the verb; `--run-dir`, which named
-/// two of them, is still read where it was.
+/// The directory that `configure` writes. One directory has one flag in every subcommand; `--run-dir`, which named
+/// two directories, is still accepted where it was.
 #[derive(Args, Debug)]
 pub(crate) struct ConfiguredArgs {
-    /// Where `configure` leaves the services' environments and update.json.
+    /// Directory where `configure` writes the services' environment files and update.json
     #[arg(
         long,
         alias = "run-dir",

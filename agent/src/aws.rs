@@ -1,7 +1,7 @@
 //! The only file that names an AWS SDK: Auto Scaling and the parameter store.
 //!
 //! It translates, and retries within one call as the SDK does; when to call again is
-//! [`crate::machine`]'s to decide.
+//! [`crate::lifecycle`]'s to decide.
 
 use std::collections::BTreeMap;
 mod monitoring;
@@ -31,21 +31,21 @@ use tokio::sync::OnceCell;
 
 use self::monitoring::Monitoring;
 use crate::fleet::{Fleet, Member};
-use crate::lifecycle::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
+use crate::hooks::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
 use crate::registry::Registry;
 
-/// One attempt at one call: long enough for a slow box with its first TLS handshake to do.
+/// One attempt at one call: long enough for a slow instance with its first TLS handshake to do.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(8);
 
 /// One call with the SDK's own retries: two attempts and a pause, and still within the shortest
 /// timeout a hook can have (30 s).
 const CALL_LIMIT: Duration = Duration::from_secs(18);
 
-/// A hook whose timeout the API does not tell: the API's own default.
+/// Timeout of a hook for which the API returns none: the API's own default.
 const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// The clients, made at the first call: before that the network may not be there to tell the region.
+/// The clients, created at the first call: before that the network that provides the region may be down.
 #[derive(Debug)]
 pub(crate) struct Aws {
     imds: imds::Client,
@@ -77,7 +77,7 @@ impl Aws {
                 let config = self.load().await;
                 // Without a region every call would fail for ever; failing here asks again.
                 config.region().ok_or_else(|| {
-                    anyhow!("neither the environment nor the metadata service tells the region")
+                    anyhow!("neither the environment nor the metadata service has the region")
                 })?;
                 Ok(Clients {
                     config: config.clone(),
@@ -89,7 +89,7 @@ impl Aws {
             .await
     }
 
-    /// The SDK's default chain without what a box has no use for: profiles, containers and assumed
+    /// The SDK's default chain without what an instance has no use for: profiles, containers and assumed
     /// roles bring a whole further service client along.
     async fn load(&self) -> SdkConfig {
         let limits = TimeoutConfig::builder()
@@ -160,7 +160,7 @@ fn is_not_active(error: &impl ProvideErrorMetadata) -> bool {
     error.code() == Some("ValidationError")
         && error
             .message()
-            .is_some_and(|words| words.contains("No active Lifecycle Action"))
+            .is_some_and(|message| message.contains("No active Lifecycle Action"))
 }
 
 fn fault<E>(error: &SdkError<E, HttpResponse>) -> Fault
@@ -385,7 +385,7 @@ impl Registry for Aws {
             .await;
         let answer = self
             .counted("GetParameters", sent)
-            .context("cannot read the records of other boxes")?;
+            .context("cannot read the records of other instances")?;
         let found = answer.parameters().iter().filter_map(|parameter| {
             let (name, value) = (parameter.name()?, parameter.value()?);
             Some((name.to_owned(), value.to_owned()))

@@ -1,11 +1,11 @@
-//! Target groups of Elastic Load Balancing that the agent itself keeps its box in.
+//! Target groups of Elastic Load Balancing in which the agent registers its instance.
 //!
-//! Types and the trait only; [`crate::elb`] implements it, [`crate::machine`] decides.
+//! Types and the trait only; [`crate::elb`] implements it, [`crate::lifecycle`] decides.
 
 use anyhow::Result;
 use async_trait::async_trait;
 
-/// How a target group finds this instance, from `DescribeTargetHealth`.
+/// The health of this instance in a target group, from `DescribeTargetHealth`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TargetHealth {
     /// The target group's ARN.
@@ -17,34 +17,37 @@ pub(crate) struct TargetHealth {
 }
 
 impl TargetHealth {
-    /// Whether nothing is wrong: healthy, or in a target group that nobody's requests go to.
+    /// Whether nothing is wrong: healthy, or in a target group that no load balancer uses.
     pub(crate) fn is_well(&self) -> bool {
-        self.state == "healthy" || (self.state == "unused" && !self.is_gone())
+        self.state == "healthy" || (self.state == "unused" && !self.is_not_registered())
     }
 
-    /// Whether the instance is not registered, or not any more: the deregistration delay is over.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// Whether the instance is not registered: the deregistration delay has ended.
+    pub(crate) fn is_not_registered(&self) -> bool {
         self.state == "unused" && self.reason == "Target.NotRegistered"
     }
 
-    /// For people, without the ARN's lead.
-    pub(crate) fn words(&self) -> String {
+    /// For messages, without the ARN's prefix.
+    pub(crate) fn describe(&self) -> String {
         let name = self.target_group.rsplit(':').next().unwrap_or_default();
         let why = match self.reason.as_str() {
             "" => String::new(),
             reason => format!(" ({reason})"),
         };
-        format!("{name} finds this box {}{why}", self.state)
+        format!(
+            "target group {name} reports this instance as {}{why}",
+            self.state
+        )
     }
 }
 
 /// The three calls, by instance id.
 #[async_trait]
 pub(crate) trait Balancer: Send + Sync {
-    /// Puts the instance into a target group; one that is in it stays.
+    /// Registers the instance; a registered one stays registered.
     async fn register(&self, target_group: &str, instance: &str) -> Result<()>;
-    /// Takes it out; the deregistration delay begins.
+    /// Deregisters it; the deregistration delay begins.
     async fn deregister(&self, target_group: &str, instance: &str) -> Result<()>;
-    /// How it fares there.
+    /// Reads its health there.
     async fn health(&self, target_group: &str, instance: &str) -> Result<TargetHealth>;
 }

@@ -1,4 +1,4 @@
-//! Reads small files that somebody else wrote: regular files only, and never more than a limit.
+//! Reads small files that another process wrote: regular files only, up to a limit.
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Read as _};
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// No standing is longer: a hundred skipped releases with their reasons fit many times over.
-pub(crate) const LONGEST_STANDING: u64 = 256 * 1024;
+/// Longest status file: a hundred skipped releases with their reasons fit many times over.
+pub(crate) const LONGEST_STATUS: u64 = 256 * 1024;
 
 /// The text of a file; `None` when there is none.
 ///
@@ -17,8 +17,7 @@ pub(crate) const LONGEST_STANDING: u64 = 256 * 1024;
 /// than `most` bytes, or is not UTF-8; otherwise whatever reading brings.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
     let refuse = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
-    // The updater, as root, reads what the daemon wrote: nothing that the daemon puts there in its stead may
-    // lead it elsewhere or hold it up.
+    // The updater, as root, reads what the daemon wrote: a link or a pipe in its place must not redirect or block it.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let opened = OpenOptions::new()
         .read(true)
@@ -32,7 +31,7 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
         return Err(refuse("not a regular file"));
     }
     let mut text = String::new();
-    // One more than the limit tells a file that is too long from one that just fits.
+    // One byte more than the limit distinguishes a file that is too long from one that just fits.
     let length = file.take(most + 1).read_to_string(&mut text)?;
     if u64::try_from(length).is_ok_and(|length| length > most) {
         return Err(refuse("longer than it may be"));

@@ -1,4 +1,4 @@
-//! The command line: the faces, their flags, and the exit codes.
+//! The command line: the subcommands, their flags, and what each runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,26 +20,26 @@ use crate::identity::Imds;
 use crate::metrics::Meter;
 use crate::notify::Systemd;
 use crate::restart;
-use crate::run::{self, World};
+use crate::run::{self, Adapters};
 use crate::runtime::block_on;
 use crate::status::{self, Form, Places};
-use crate::update::board;
 use crate::update::command::UpdateArgs;
+use crate::update::status as updater_status;
 
-/// Decides whether this instance may serve, and says so.
+/// Instance agent: gates boot health, completes lifecycle hooks, updates itself
 #[derive(Debug, Parser)]
 #[command(name = "imagebuilder-agent", version = crate::version::version(), about)]
 #[command(
-    after_help = "Exit codes: 0 done (status: fit), 1 unexpected, 2 usage or settings refused, \
-    3 status: not fit, or not running, 4 update run: came to nothing, tried again, 5 update run: a release \
-    failed here."
+    after_help = "Exit codes: 0 done (status: fit), 1 unexpected error, 2 usage or settings refused, \
+    3 status: not fit, or not running, 4 update run: nothing changed, retried later, 5 update run: a release \
+    failed on this instance."
 )]
 pub(crate) struct Cli {
-    /// How much goes to the log on stderr.
+    /// Lowest severity that is logged to stderr
     #[arg(long, global = true, value_enum, default_value_t = Log::Info, env = "IMAGEBUILDER_AGENT_LOG")]
     log: Log,
     #[command(subcommand)]
-    face: Face,
+    command: Command,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -51,20 +51,20 @@ enum Log {
 }
 
 #[derive(Debug, Subcommand)]
-enum Face {
-    /// Write each service's environment from the image's settings and the instance's user data.
+enum Command {
+    /// Write each service's environment file from the image's settings and the instance's user data
     ///
-    /// Runs as root, once per boot, before the services.
+    /// Runs as root, once per boot, before the services start.
     Configure {
         #[command(flatten)]
         sources: SourceArgs,
         #[command(flatten)]
         configured: ConfiguredArgs,
-        /// How long to wait for the metadata service before going on without user data.
+        /// Seconds to wait for the metadata service before continuing without user data
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         patience: u64,
     },
-    /// Judge the services, answer the group's lifecycle hooks, keep the registry record. The daemon.
+    /// Run the daemon: check the services, answer lifecycle hooks, write the registry record
     Run {
         #[command(flatten)]
         sources: SourceArgs,
@@ -80,20 +80,20 @@ enum Face {
         sources: SourceArgs,
         #[command(flatten)]
         daemon: DaemonArgs,
-        /// Where this face keeps what it did.
+        /// Directory where this subcommand records the restarts it has done
         #[arg(long, value_name = "DIR", default_value = "/run/imagebuilder-restart")]
         state: PathBuf,
-        /// The systemctl to use.
+        /// The systemctl to run
         #[arg(long, value_name = "FILE", default_value = "systemctl")]
         systemctl: PathBuf,
     },
-    /// Show what the daemon thinks and what it waits for, and how the agent keeps itself current.
+    /// Show the status of the daemon and of the updater
     Status {
         #[command(flatten)]
         daemon: DaemonArgs,
         #[command(flatten)]
         updater: UpdaterArgs,
-        /// Where `configure` left update.json.
+        /// Directory where `configure` wrote update.json
         #[arg(
             long = "configured-dir",
             alias = "configured",
@@ -102,17 +102,17 @@ enum Face {
             env = "IMAGEBUILDER_AGENT_RUN_DIR"
         )]
         configured: PathBuf,
-        /// As JSON.
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Keep the agent itself current from its signed channel.
+    /// Update the agent from its signed channel
     Update(UpdateArgs),
 }
 
 #[derive(Args, Debug)]
 struct DaemonArgs {
-    /// Where the daemon keeps status.json.
+    /// Directory where the daemon writes status.json
     #[arg(
         long,
         alias = "run-dir",
@@ -125,7 +125,7 @@ struct DaemonArgs {
 
 #[derive(Args, Debug)]
 struct UpdaterArgs {
-    /// Where the updater keeps status.json.
+    /// Directory where the updater writes status.json
     #[arg(
         long,
         alias = "update-dir",
@@ -137,7 +137,7 @@ struct UpdaterArgs {
 }
 
 impl UpdaterArgs {
-    /// The directory; the daemon's own variable of earlier releases is read where the one for all is not set.
+    /// The directory. The environment variable of earlier releases is read where the current one is not set.
     fn dir(self) -> PathBuf {
         match std::env::var_os("IMAGEBUILDER_AGENT_UPDATE_DIR") {
             Some(dir) if self.updater_dir == Path::new(layout::RUN) => dir.into(),
@@ -147,7 +147,7 @@ impl UpdaterArgs {
 }
 
 impl Cli {
-    /// The log's threshold.
+    /// The lowest severity that is logged.
     pub(crate) fn log_level(&self) -> tracing::Level {
         match self.log {
             Log::Error => tracing::Level::ERROR,
@@ -157,10 +157,10 @@ impl Cli {
         }
     }
 
-    /// Runs the face that was asked for.
+    /// Runs the subcommand.
     pub(crate) fn dispatch(self) -> Result<Exit> {
-        match self.face {
-            Face::Configure {
+        match self.command {
+            Command::Configure {
                 sources,
                 configured,
                 patience,
@@ -170,7 +170,7 @@ impl Cli {
                 configure(&sources.into_sources(), &dir, &Imds::new(), patience).await?;
                 Ok(Exit::Done)
             }),
-            Face::Run {
+            Command::Run {
                 sources,
                 daemon,
                 updater,
@@ -187,24 +187,24 @@ impl Cli {
                 let imds = Imds::new();
                 let meter = Meter::default();
                 let aws = Arc::new(Aws::new(imds.client(), meter.clone()));
-                let world = World {
+                let adapters = Adapters {
                     metadata: Arc::new(imds),
                     group: aws.clone(),
                     sink: aws.clone(),
                     registry: aws.clone(),
                     balancer: aws,
                     host: Arc::new(Systemctl),
-                    probe: Arc::new(Http),
+                    health: Arc::new(Http),
                     sources: sources.into_sources(),
-                    updater: updater.dir().join(board::FILE),
+                    updater: updater.dir().join(updater_status::FILE),
                     clock: Arc::new(Timestamp::now),
                     meter,
                 };
-                run::run(world, Box::new(Systemd), &daemon.daemon_dir, stop).await?;
+                run::run(adapters, Box::new(Systemd), &daemon.daemon_dir, stop).await?;
                 Ok(Exit::Done)
             }),
-            Face::Update(update) => update.dispatch(),
-            Face::RestartRequested {
+            Command::Update(update) => update.dispatch(),
+            Command::RestartRequested {
                 sources,
                 daemon,
                 state,
@@ -218,7 +218,7 @@ impl Cli {
                 )?;
                 Ok(Exit::Done)
             }
-            Face::Status {
+            Command::Status {
                 daemon,
                 updater,
                 configured,
@@ -241,9 +241,9 @@ mod tests {
 
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Face {
+    fn parsed(arguments: &[&str]) -> Command {
         let all = std::iter::once(&"imagebuilder-agent").chain(arguments);
-        Cli::try_parse_from(all).unwrap().face
+        Cli::try_parse_from(all).unwrap().command
     }
 
     /// What is accepted counts: a flag has one meaning, and an old name is the same flag.
@@ -251,7 +251,7 @@ mod tests {
     fn every_directory_has_one_flag_whatever_the_verb() {
         for flag in ["--updater-dir", "--update-dir"] {
             for verb in ["run", "status"] {
-                let (Face::Run { updater, .. } | Face::Status { updater, .. }) =
+                let (Command::Run { updater, .. } | Command::Status { updater, .. }) =
                     parsed(&[verb, flag, "/x"])
                 else {
                     panic!("{verb}");
@@ -261,9 +261,9 @@ mod tests {
         }
         for flag in ["--daemon-dir", "--run-dir"] {
             for verb in ["run", "status", "restart-requested"] {
-                let (Face::Run { daemon, .. }
-                | Face::Status { daemon, .. }
-                | Face::RestartRequested { daemon, .. }) = parsed(&[verb, flag, "/x"])
+                let (Command::Run { daemon, .. }
+                | Command::Status { daemon, .. }
+                | Command::RestartRequested { daemon, .. }) = parsed(&[verb, flag, "/x"])
                 else {
                     panic!("{verb}");
                 };
@@ -271,7 +271,7 @@ mod tests {
             }
         }
         for flag in ["--configured-dir", "--run-dir"] {
-            let Face::Configure { configured, .. } = parsed(&["configure", flag, "/x"]) else {
+            let Command::Configure { configured, .. } = parsed(&["configure", flag, "/x"]) else {
                 panic!("{flag}");
             };
             assert_eq!(configured.configured_dir, Path::new("/x"));

@@ -1,8 +1,7 @@
-//! `imagebuilder-agent configure`: settings and user data → one environment file per service, and what the
-//! updater goes by.
+//! `imagebuilder-agent configure`: writes one environment file per service, and the updater's settings, from settings
+//! and user data.
 //!
-//! Runs as root, once per boot, before the services. It decides nothing about health and calls
-//! nothing but the metadata service.
+//! Runs as root, once per boot, before the services. It checks no health and calls only the metadata service.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,24 +18,23 @@ use crate::identity::Metadata;
 use crate::settings::{Service, Sources, is_ours};
 use crate::update::subscription::{self, Subject};
 
-/// What the metadata service may answer, as its trait has it.
+/// The future of a metadata call, as its trait returns it.
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Between two tries at the metadata service, whose client has its own retries already.
+/// Pause between two attempts at the metadata service, whose client retries by itself as well.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who may read an environment file besides root: nobody, since it may carry secrets. systemd reads
-/// it as root.
+/// Mode of an environment file: it may hold secrets, and systemd reads it as root.
 const MODE: u32 = 0o640;
 
-/// Anybody may know which channel the box follows.
+/// Mode of the updater's settings, which every user may read.
 const PUBLIC: u32 = 0o644;
 
 /// Writes every service's environment file below `run_dir`, and [`subscription::FILE`].
 ///
-/// User data and identity are asked for until `patience` runs out: a box that came up with the image's
-/// settings because the network was late would serve with the wrong ones. After that there is no metadata
-/// service here, and the image's own settings hold.
+/// User data and identity are requested until `patience` has passed: an instance that starts with the image's
+/// settings because the network was late would serve with the wrong ones. After that the image's own settings are
+/// used.
 pub(crate) async fn configure(
     sources: &Sources,
     run_dir: &Path,
@@ -47,12 +45,12 @@ pub(crate) async fn configure(
     let user_data = ask(deadline, || metadata.user_data()).await;
     match &user_data {
         Some(Some(text)) if is_ours(text) => {
-            tracing::info!("user data carries settings; they win over the image's");
+            tracing::info!("user data has settings; they override the image's");
         }
-        Some(Some(_)) => tracing::info!("user data is not ours and is left alone"),
-        Some(None) => tracing::info!("no user data; the image's own settings hold"),
+        Some(Some(_)) => tracing::info!("user data has no settings for the agent and is ignored"),
+        Some(None) => tracing::info!("no user data; using the image's own settings"),
         None => tracing::warn!(
-            "no metadata service within {} s: going on without user data",
+            "no metadata service within {} s: continuing without user data",
             patience.as_secs()
         ),
     }
@@ -79,7 +77,7 @@ pub(crate) async fn configure(
     };
     let path = run_dir.join(subscription::FILE);
     replace(&path, &subject.to_json()?, PUBLIC)?;
-    // Against the unit's umask, which is there for the environment files.
+    // Undo the unit's umask, which is meant for the environment files.
     fs::set_permissions(&path, fs::Permissions::from_mode(PUBLIC))
         .with_context(|| format!("cannot open {} to readers", path.display()))?;
     match &subject.subscription {
@@ -93,7 +91,7 @@ pub(crate) async fn configure(
     Ok(())
 }
 
-/// Asks the metadata service until it answers; `None`: not before the deadline.
+/// Calls the metadata service until it answers; `None` if it does not before the deadline.
 async fn ask<'a, T>(deadline: Instant, question: impl Fn() -> Answer<'a, T>) -> Option<T> {
     let asking = async {
         loop {
@@ -134,7 +132,7 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::identity::{Identity, Target};
+    use crate::identity::{Identity, TargetState};
     use crate::notice::{Scheduled, SpotNotices};
 
     struct Told(Option<&'static str>);
@@ -157,7 +155,7 @@ mod tests {
                 told => Ok(told.map(str::to_owned)),
             }
         }
-        async fn target(&self) -> Result<Option<Target>> {
+        async fn target_state(&self) -> Result<Option<TargetState>> {
             bail!("configure has no business with it")
         }
         async fn spot(&self) -> Result<SpotNotices> {
@@ -221,7 +219,7 @@ mod tests {
         );
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
-        // No channel, and no metadata service to name the box.
+        // No channel, and no metadata service to name the instance.
         let (dir, done) = configured(Some("")).await;
         done.unwrap();
         let subject = Subject::read(&dir.path().join("run")).unwrap();

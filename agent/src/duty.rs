@@ -1,47 +1,47 @@
-//! When each of the agent's duties is next due: a timetable, with backoff and jitter.
+//! When each of the agent's recurring duties is next due: a timetable with backoff and jitter.
 //!
-//! Pure: it is told the time and never asks for it. What a duty means is [`crate::machine`]'s.
+//! Pure: the caller passes the time. What a duty means is defined in [`crate::lifecycle`].
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-/// Everything the agent does again and again. Each is under way at most once at a time.
+/// Everything the agent does repeatedly. Each runs at most once at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Duty {
-    /// Ask who this box is, and read the settings.
+    /// Read the instance's identity and the settings.
     Identify,
-    /// Ask the services for their health.
+    /// Check the services.
     Check,
-    /// Ask what the group wants of this instance.
-    Target,
-    /// Ask what Spot announces.
+    /// Read the target lifecycle state.
+    TargetState,
+    /// Read Spot's notices.
     Spot,
-    /// Ask for the scheduled events.
+    /// Read the scheduled events.
     Schedule,
-    /// Ask where the group has this instance.
+    /// Read the instance's membership of its group.
     Membership,
-    /// Ask for the group's hooks.
+    /// Read the group's hooks.
     Hooks,
-    /// Answer the hook that waits.
+    /// Answer the hook that is waiting.
     Answer,
-    /// Keep the hook waiting.
-    Beat,
-    /// Write the registry record, or take it away.
+    /// Send a heartbeat for the hook that is waiting.
+    Heartbeat,
+    /// Write or remove the registry record.
     Record,
-    /// Ask which target groups the group keeps itself.
+    /// Read which target groups the group manages itself.
     Attached,
-    /// Register with the target groups that are ours to keep.
-    Join,
+    /// Register with the target groups that the agent manages.
+    Register,
     /// Deregister from them.
-    Part,
-    /// Ask how the target groups find this box.
+    Deregister,
+    /// Read the instance's target health.
     Traffic,
-    /// Have the sick services restarted.
+    /// Request a restart of the failing services.
     Restart,
-    /// Look at the group's other boxes.
+    /// Read the health of the group's other instances.
     Peers,
-    /// Ask the group to replace this box.
+    /// Ask the group to replace this instance.
     Report,
 }
 
@@ -56,7 +56,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(9);
 struct Slot {
     due: Option<Instant>,
     under_way: bool,
-    /// Taken off the timetable while under way: not to be tried again by itself.
+    /// Removed from the timetable while it was running: it is not retried.
     dropped: bool,
     failures: u32,
 }
@@ -91,8 +91,7 @@ impl Duties {
         slot.dropped = false;
     }
 
-    /// Takes a duty off the timetable. One that is under way still comes back, but a failure does not
-    /// bring it back onto the timetable.
+    /// Removes a duty from the timetable. One that is running still ends, but is not retried if it fails.
     pub(crate) fn drop(&mut self, duty: Duty) {
         if let Some(slot) = self.slots.get_mut(&duty) {
             slot.due = None;
@@ -135,7 +134,7 @@ impl Duties {
             .min()
     }
 
-    /// A duty came back well.
+    /// A duty succeeded.
     pub(crate) fn done(&mut self, duty: Duty) {
         let slot = self.slots.entry(duty).or_default();
         slot.under_way = false;
@@ -143,8 +142,7 @@ impl Duties {
         slot.failures = 0;
     }
 
-    /// A duty came back without an answer: again after a pause that doubles, half of it jitter, unless
-    /// nobody wants it any more.
+    /// A duty failed. It is retried after a pause that doubles, half of it jitter, unless it was removed meanwhile.
     pub(crate) fn failed(&mut self, duty: Duty, now: Instant) {
         let jitter = self.jitter();
         let slot = self.slots.entry(duty).or_default();
@@ -157,8 +155,7 @@ impl Duties {
         slot.due = Some(now + pause.mul_f64(0.5 + jitter / 2.0));
     }
 
-    /// A duty came back without an answer, and has a rhythm of its own: again then, unless nobody wants it
-    /// any more.
+    /// A duty with its own retry times failed. It is retried at `again`, unless it was removed meanwhile.
     pub(crate) fn failed_until(&mut self, duty: Duty, again: Instant) {
         let slot = self.slots.entry(duty).or_default();
         slot.under_way = false;

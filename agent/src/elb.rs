@@ -1,9 +1,9 @@
 //! Three calls of Elastic Load Balancing (API version 2015-12-01), by hand: query parameters in, a signature
 //! over them, a little XML out.
 //!
-//! `aws-sdk-elasticloadbalancingv2` would weigh more on every box than the rest of these calls together.
+//! `aws-sdk-elasticloadbalancingv2` would weigh more on every instance than the rest of these calls together.
 //! Signing, HTTP and XML are the SDK's own crates, which are linked anyway. It does not try again; when
-//! to is [`crate::machine`]'s.
+//! to is [`crate::lifecycle`]'s.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -46,7 +46,7 @@ impl Balancer for Aws {
             .ask_elb("DeregisterTargets", target_group, instance)
             .await;
         match asked {
-            // Whoever deleted the target group took this target along.
+            // A deleted target group has no targets.
             Err(error) if error.is(NOT_FOUND) => Ok(()),
             asked => asked
                 .map(|_| ())
@@ -58,7 +58,7 @@ impl Balancer for Aws {
         let asked = self
             .ask_elb("DescribeTargetHealth", target_group, instance)
             .await;
-        let told = match asked {
+        let found = match asked {
             Err(error) if error.is(NOT_FOUND) => Ok(TargetHealth {
                 state: "unused".to_owned(),
                 reason: "Target.NotRegistered".to_owned(),
@@ -67,10 +67,10 @@ impl Balancer for Aws {
             Err(error) => Err(error.into()),
             Ok(xml) => read_health(&xml),
         };
-        let told = told.with_context(|| format!("cannot tell the health of {target_group}"))?;
+        let found = found.with_context(|| format!("cannot read the health of {target_group}"))?;
         Ok(TargetHealth {
             target_group: target_group.to_owned(),
-            ..told
+            ..found
         })
     }
 }
@@ -98,7 +98,7 @@ impl Aws {
     }
 }
 
-/// Why a call came to nothing. Told apart by the API's code, never by words: they may have a target group's name.
+/// Why a call failed. Distinguished by the API's code, never by its message, which may contain a target group's name.
 #[derive(Debug)]
 enum CallError {
     /// It was never sent: no region, no credentials, nothing to sign with.
@@ -237,7 +237,7 @@ fn read_health(xml: &str) -> Result<TargetHealth> {
     }
     let worst = found.iter().position(|health| !health.is_well());
     if found.is_empty() {
-        bail!("the answer tells of no target");
+        bail!("the response contains no target");
     }
     Ok(found.swap_remove(worst.unwrap_or(0)))
 }
@@ -248,13 +248,13 @@ fn read_member(member: &mut ScopedDecoder<'_, '_>) -> Result<Option<TargetHealth
         if !tag.start_el().matches("TargetHealth") {
             continue;
         }
-        let told = health.insert(TargetHealth::default());
+        let found = health.insert(TargetHealth::default());
         while let Some(mut leaf) = tag.next_tag() {
             let name = leaf.start_el().local().to_owned();
             let text = try_data(&mut leaf)?.into_owned();
             match name.as_str() {
-                "State" => told.state = text,
-                "Reason" => told.reason = text,
+                "State" => found.state = text,
+                "Reason" => found.reason = text,
                 _ => {}
             }
         }
@@ -264,23 +264,23 @@ fn read_member(member: &mut ScopedDecoder<'_, '_>) -> Result<Option<TargetHealth
 
 /// `ErrorResponse / Error / Code, Message`; whatever else it is, it has neither.
 fn read_error(xml: &str) -> (String, String) {
-    let mut told = (String::new(), String::new());
+    let mut found = (String::new(), String::new());
     let mut document = Document::new(xml);
     let Ok(mut root) = document.root_element() else {
-        return told;
+        return found;
     };
     while let Some(mut error) = root.next_tag() {
         while let Some(mut leaf) = error.next_tag() {
             let name = leaf.start_el().local().to_owned();
             let text = try_data(&mut leaf).unwrap_or_default().into_owned();
             match name.as_str() {
-                "Code" => told.0 = text,
-                "Message" => told.1 = text,
+                "Code" => found.0 = text,
+                "Message" => found.1 = text,
                 _ => {}
             }
         }
     }
-    told
+    found
 }
 
 #[cfg(test)]
@@ -300,11 +300,11 @@ mod tests {
         let health = read_health(HEALTH).unwrap();
         assert_eq!(health.state, "unhealthy");
         assert_eq!(health.reason, "Target.FailedHealthChecks");
-        assert!(!health.is_well() && !health.is_gone());
+        assert!(!health.is_well() && !health.is_not_registered());
         let gone = HEALTH
             .replace("unhealthy", "unused")
             .replace("Target.FailedHealthChecks", "Target.NotRegistered");
-        assert!(read_health(&gone).unwrap().is_gone());
+        assert!(read_health(&gone).unwrap().is_not_registered());
         let idle = gone.replace("Target.NotRegistered", "Target.NotInUse");
         assert!(read_health(&idle).unwrap().is_well());
         for text in ["", "<html>", "<DescribeTargetHealthResponse/>"] {

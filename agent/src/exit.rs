@@ -4,20 +4,20 @@ use std::process::ExitCode;
 
 use crate::settings::Refused;
 
-/// How the agent ends.
+/// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Done; for `status`: fit.
     Done,
-    /// Something unexpected, told in the log.
+    /// An unexpected error; the log has it.
     Unexpected,
-    /// The settings must be mended.
+    /// The settings were refused and must be fixed.
     Refused,
     /// `status`: not fit, or not running.
     NotFit,
-    /// `update run`: nothing changed, since the channel, the disk or systemd failed; tried again.
+    /// `update run`: nothing changed, because the channel, the disk or systemd failed; retried later.
     Postponed,
-    /// `update run`: a release failed here; the box is on its stable agent.
+    /// `update run`: a release failed on this instance, which runs its stable agent.
     Skipped,
 }
 

@@ -1,23 +1,23 @@
-//! The other boxes of the group, as a sick box sees them before it asks to be replaced.
+//! The other instances of the group, which an unfit instance checks before it asks to be replaced.
 //!
-//! One bad dependency makes a whole fleet sick at once, and replacing it then only adds an outage to a
-//! disturbance. This module picks whom to look at and weighs what was seen; it asks nobody itself.
+//! One failed dependency makes a whole fleet unfit at once, and replacing instances then turns a disturbance into an
+//! outage. This module chooses the sample and evaluates it; it makes no calls.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use contract::registry::{Record, Verdict};
 
-/// How many peers' records are read at most: three calls of ten names each (GetParameters takes no more).
-/// In a fleet of any size so many tell a share of 20 % from one of 40 %.
+/// Most records of peers that are read: three calls of ten names each, which is what GetParameters takes. Enough to
+/// distinguish a share of 20 % from one of 40 % in a fleet of any size.
 const SAMPLE: usize = 30;
 
 /// A group, from `DescribeAutoScalingGroups`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fleet {
-    /// Every instance the group counts, this one among them.
+    /// Every instance of the group, including this one.
     pub(crate) members: Vec<Member>,
-    /// The target groups that the group itself keeps.
+    /// The target groups that are attached to the group.
     pub(crate) target_groups: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Fleet {
 pub(crate) struct Member {
     /// `i-…`
     pub(crate) instance: String,
-    /// Whether the group was told, or found out, that it is unhealthy: it is being replaced.
+    /// Whether its health status in the group is unhealthy: it is being replaced.
     pub(crate) reported: bool,
 }
 
@@ -37,14 +37,14 @@ pub(crate) struct Peers {
     pub(crate) total: usize,
     /// Those the group is replacing already.
     pub(crate) reported: usize,
-    /// Those whose records were asked for.
+    /// Those whose records were requested.
     pub(crate) asked: usize,
-    /// Those of the asked that are unfit or being replaced.
+    /// Those of the sample that are unfit or being replaced.
     pub(crate) sick: usize,
 }
 
 impl Fleet {
-    /// The peers whose records are worth reading. Each box draws a sample of its own, the same every time.
+    /// The peers whose records are read. Each instance draws its own sample, the same one every time.
     pub(crate) fn sample<'a>(&'a self, me: &'a str) -> Vec<&'a Member> {
         let lot = |member: &Member| {
             let mut hasher = DefaultHasher::new();
@@ -63,8 +63,8 @@ impl Fleet {
             .filter(move |member| member.instance != me)
     }
 
-    /// Weighs the records of the sample, by instance. A peer without a readable record counts as well:
-    /// it may be too young to have one.
+    /// Evaluates the records of the sample, by instance. A peer without a readable record counts as fit: it may be
+    /// too young to have one.
     pub(crate) fn weigh(&self, me: &str, records: &BTreeMap<String, String>) -> Peers {
         let unfit = |member: &Member| {
             records
@@ -84,19 +84,20 @@ impl Fleet {
 }
 
 impl Peers {
-    /// Why a box should not ask to be replaced now: more than `percent` of its peers are no better off.
+    /// Why an instance should not ask to be replaced now: more than `percent` of its peers are unfit or being
+    /// replaced as well.
     pub(crate) fn holds_back(&self, percent: u32) -> Option<String> {
         let percent = usize::try_from(percent).unwrap_or(usize::MAX);
         let over = |some: usize, all: usize| some * 100 > all.saturating_mul(percent);
         if over(self.sick, self.asked) {
             return Some(format!(
-                "{} of {} other boxes looked at are sick as well",
+                "{} of {} other instances checked are unfit as well",
                 self.sick, self.asked
             ));
         }
         over(self.reported, self.total).then(|| {
             format!(
-                "{} of {} other boxes are being replaced already",
+                "{} of {} other instances are being replaced already",
                 self.reported, self.total
             )
         })
@@ -178,7 +179,7 @@ mod tests {
     fn peers_being_replaced_count_wherever_they_are_and_unreadable_records_do_not() {
         let fleet = fleet(100, 21);
         let held = fleet.weigh("i-0", &BTreeMap::new()).holds_back(20).unwrap();
-        assert!(held.contains("other boxes"), "{held}");
+        assert!(held.contains("other instances"), "{held}");
         let fleet = self::fleet(3, 0);
         let records = BTreeMap::from([
             ("i-1".to_owned(), "{".to_owned()),

@@ -14,19 +14,19 @@ use contract::release::Release;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::identity::Target;
-use crate::leave;
-use crate::lifecycle::Phase;
-use crate::machine::Stage;
+use crate::hooks::Phase;
+use crate::identity::TargetState;
+use crate::lifecycle::LifeStage;
 use crate::metrics::Meter;
 use crate::notice::{read_rebalance, read_schedule, read_spot};
 use crate::settings::{Sources, USER_DATA_MARK};
-use crate::standing::{FILE, Standing};
-use crate::update::board::UpdateStanding;
+use crate::status_file::{DaemonStatus, FILE};
 use crate::update::plan::Window;
-use crate::update::state::{Orders, State};
+use crate::update::state::{Overrides, State};
+use crate::update::status::UpdaterStatus;
 use crate::update::subscription::Subject;
 use crate::update::systemd;
+use crate::update_permission;
 
 /// How a good text is bent: which one, bytes put over others, and bytes put in between.
 type Bend = (u8, Vec<(u16, u8)>, (u16, Vec<u8>));
@@ -184,7 +184,7 @@ fn state_and_orders() {
     with_bytes(&[&state, orders], |bytes| {
         let (read, _) = State::read(bytes);
         goes_round(&read);
-        let (read, _) = Orders::read(bytes);
+        let (read, _) = Overrides::read(bytes);
         goes_round(&read);
     });
 }
@@ -198,10 +198,10 @@ fn updaters_standing() {
     );
     let meter = Meter::default();
     with_text(&[&told], |text| {
-        leave::wish(text);
-        if let Ok(read) = serde_json::from_str::<UpdateStanding>(text) {
+        update_permission::requested_since(text);
+        if let Ok(read) = serde_json::from_str::<UpdaterStatus>(text) {
             goes_round(&read);
-            meter.updates(Some(read));
+            meter.set_updater_status(Some(read));
             let told = meter.exposition(jiff::Timestamp::UNIX_EPOCH);
             assert!(told.len() < 20_000 + 8 * text.len());
         }
@@ -218,11 +218,14 @@ fn daemons_standing() {
         "restarts": {"orders": 1}, "leave": {"granted": true, "at": "2026-11-21T09:00:00Z"}}"#;
     with_bytes(&[told], |bytes| {
         fs::write(dir.path().join(FILE), bytes).unwrap();
-        if let Some(read) = Standing::left(dir.path()) {
+        if let Some(read) = DaemonStatus::read_previous(dir.path()) {
             goes_round(&read);
-            if let Some(past) = read.past() {
+            if let Some(previous) = read.previous_daemon() {
                 let state = read.before.as_ref().unwrap_or(&read.state);
-                assert_eq!(Stage::parse(state, past.standing.verdict), Some(past.stage));
+                assert_eq!(
+                    LifeStage::parse(state, previous.judgement.verdict),
+                    Some(previous.stage)
+                );
             }
         }
     });
@@ -258,7 +261,7 @@ fn metadata_service() {
         read_spot(text);
         read_rebalance(text);
         assert!(read_schedule(text).len() <= text.len());
-        Target::parse(text);
+        TargetState::parse(text);
         Phase::parse(text);
     });
 }

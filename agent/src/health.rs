@@ -1,6 +1,6 @@
-//! Asks the services for their health: one plain HTTP/1.1 GET each, bounded in time and size.
+//! Checks the services' health: one plain HTTP/1.1 GET each, bounded in time and size.
 //!
-//! It reports what each service answered; what follows from it is [`crate::machine`]'s to decide.
+//! It reports what each service answered; [`crate::lifecycle`] decides what follows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,51 +19,50 @@ use tokio::task::JoinSet;
 use crate::settings::Service;
 use crate::text;
 
-/// What a round found, by service. The registry's own type: a round is what a record tells.
+/// The result of one round of checks, by service. The registry's own type, since a record contains a round.
 pub(crate) type Round = BTreeMap<String, registry::Service>;
 
-/// Whoever can ask all services once.
+/// Checks all services once.
 #[async_trait]
-pub(crate) trait Probe: Send + Sync {
-    /// Asks every service, all at once, each within `limit`.
+pub(crate) trait HealthCheck: Send + Sync {
+    /// Checks every service, all at the same time, each within `limit`.
     async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round;
 }
 
-/// The longest a service may take to answer, however long the interval: a health answer slower than
-/// this is no answer.
+/// Longest time a service may take to answer, however long the interval: a slower health answer counts as none.
 const SLOWEST_ANSWER: Duration = Duration::from_secs(5);
 
-/// How long each request of a round may take: well under the interval, so that rounds keep their pace.
+/// How long each request of a round may take: well under the interval, so that rounds do not overlap.
 pub(crate) fn limit(interval: Duration) -> Duration {
     SLOWEST_ANSWER.min(interval * 3 / 4)
 }
 
-/// A version answer is read up to here; more would be something else than a version.
+/// Longest version answer that is read; a longer one is not a version.
 const LONGEST_VERSION: usize = 4096;
 
-/// Speaks HTTP to the services on this box.
+/// Checks the services on this instance over HTTP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Http;
 
 #[async_trait]
-impl Probe for Http {
+impl HealthCheck for Http {
     async fn round(&self, services: Arc<[Service]>, limit: Duration) -> Round {
         let mut asked = JoinSet::new();
         for service in services.iter().cloned() {
             asked.spawn(async move {
                 (
                     service.name.as_str().to_owned(),
-                    look(&service, limit).await,
+                    check_service(&service, limit).await,
                 )
             });
         }
-        // A service whose check itself broke has not passed: it starts out as unanswered.
+        // A service whose check was cancelled has not passed: every service starts as unanswered.
         let mut round: Round = services
             .iter()
             .map(|service| {
                 (
                     service.name.as_str().to_owned(),
-                    failed("the check was cut short"),
+                    failed("the check was cancelled"),
                 )
             })
             .collect();
@@ -72,7 +71,7 @@ impl Probe for Http {
                 Ok((name, service)) => {
                     round.insert(name, service);
                 }
-                Err(error) => tracing::warn!("a check was cut short: {error}"),
+                Err(error) => tracing::warn!("a check was cancelled: {error}"),
             }
         }
         round
@@ -87,14 +86,14 @@ fn failed(detail: &str) -> registry::Service {
     }
 }
 
-async fn look(service: &Service, limit: Duration) -> registry::Service {
+async fn check_service(service: &Service, limit: Duration) -> registry::Service {
     let health = within(limit, check(&service.health)).await;
     if let Err(error) = health {
         return failed(&format!("{}: {error:#}", service.unit));
     }
     let version = match &service.version {
         Some(uri) => within(limit, version(uri)).await.unwrap_or_else(|error| {
-            tracing::debug!("{} does not tell its version: {error:#}", service.name);
+            tracing::debug!("cannot read the version of {}: {error:#}", service.name);
             String::new()
         }),
         None => String::new(),
@@ -142,13 +141,13 @@ async fn version(uri: &Uri) -> Result<String> {
 /// Plain text, or JSON with a `version`.
 pub(crate) fn read_version(text: &str) -> Result<String> {
     #[derive(serde::Deserialize)]
-    struct Told {
+    struct Answer {
         version: String,
     }
     let text = text.trim();
     if text.starts_with('{') {
-        let told: Told = serde_json::from_str(text).context("no version in the JSON")?;
-        return Ok(told.version);
+        let answer: Answer = serde_json::from_str(text).context("no version in the JSON")?;
+        return Ok(answer.version);
     }
     text.lines()
         .next()
@@ -166,7 +165,7 @@ async fn get(uri: &Uri) -> Result<Response<Incoming>> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .context("no HTTP")?;
-    // Ends by itself once the answer has been read or dropped.
+    // It ends once the answer has been read or dropped.
     tokio::spawn(connection);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
@@ -313,7 +312,7 @@ mod tests {
             version: None,
             environment: BTreeMap::new(),
         };
-        let answer = look(&service, PATIENCE).await;
+        let answer = check_service(&service, PATIENCE).await;
         let expected = "orders.service: cannot connect to 127.0.0.1:1: Connection refused";
         assert!(answer.detail.starts_with(expected), "{}", answer.detail);
     }

@@ -1,4 +1,4 @@
-//! What the daemon asks of the operating system it runs on.
+//! The operating system's state, as the daemon reads it.
 
 use std::process::Stdio;
 
@@ -8,13 +8,12 @@ use tokio::process::Command;
 /// The operating system.
 #[async_trait]
 pub(crate) trait Host: Send + Sync {
-    /// Whether the whole system is going down, and not only the daemon.
+    /// Whether the operating system is shutting down, and not only the daemon.
     async fn is_shutting_down(&self) -> bool;
 }
 
-/// systemd, by its own `systemctl`: it says `stopping` from the moment a shutdown job is queued, for a power
-/// button, a reboot and a command alike. Neither `/run/systemd/shutdown/scheduled` nor logind's signal covers
-/// all three.
+/// systemd, through `systemctl`: it reports `stopping` from the moment a shutdown job is queued, by a power button, a
+/// reboot or a command. Neither `/run/systemd/shutdown/scheduled` nor logind's signal covers all three.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Systemctl;
 
@@ -29,10 +28,10 @@ impl Host for Systemctl {
             .output()
             .await;
         match asked {
-            // Its exit code only tells `running` from the rest.
+            // Its exit code only distinguishes `running` from everything else.
             Ok(done) => done.stdout.trim_ascii() == b"stopping",
             Err(error) => {
-                tracing::debug!("cannot ask systemd whether the system is going down: {error}");
+                tracing::debug!("cannot read the system state from systemd: {error}");
                 false
             }
         }

@@ -1,7 +1,7 @@
-//! Who this box is, from the instance metadata service, version 2 only.
+//! The instance's identity, from the instance metadata service, version 2 only.
 //!
-//! Nothing else of the agent speaks to the metadata service (the SDK's own credential and region
-//! providers aside), and nothing here decides anything.
+//! No other module calls the metadata service (the SDK's own credential and region providers aside), and this one
+//! decides nothing.
 
 use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use aws_config::imds::client::error::ImdsError;
 
 use crate::notice::{Scheduled, SpotNotices, read_rebalance, read_schedule, read_spot};
 
-/// What the metadata service says of this instance.
+/// The instance's ids, from the metadata service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// `i-…`
@@ -19,44 +19,44 @@ pub(crate) struct Identity {
     pub(crate) image_id: String,
 }
 
-/// What the group wants this instance to become: `autoscaling/target-lifecycle-state`.
+/// The state that the group has set as the instance's target: `autoscaling/target-lifecycle-state`.
 ///
 /// It is never the current state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// To serve.
+pub(crate) enum TargetState {
+    /// In service.
     InService,
-    /// To go, out of the group or out of its warm pool.
+    /// Terminated, from the group or from its warm pool.
     Terminated,
-    /// To keep out of service for now: in the warm pool, on standby or detached; as AWS writes it.
-    Aside(String),
-    /// Anything AWS may add.
+    /// Out of service: in the warm pool, on standby or detached; as AWS writes it.
+    OutOfService(String),
+    /// A state that AWS adds later.
     Other(String),
 }
 
-impl Target {
+impl TargetState {
     pub(crate) fn parse(text: &str) -> Self {
         match text.trim() {
             "InService" => Self::InService,
             "Terminated" | "Warmed:Terminated" => Self::Terminated,
-            aside if aside.starts_with("Warmed:") || matches!(aside, "Standby" | "Detached") => {
-                Self::Aside(aside.to_owned())
+            other if other.starts_with("Warmed:") || matches!(other, "Standby" | "Detached") => {
+                Self::OutOfService(other.to_owned())
             }
             other => Self::Other(other.to_owned()),
         }
     }
 }
 
-/// The questions the agent has for the metadata service.
+/// The metadata that the agent reads.
 #[async_trait]
 pub(crate) trait Metadata: Send + Sync {
-    /// Who this box is.
+    /// The instance's ids.
     async fn identity(&self) -> Result<Identity>;
     /// The launch's user data; `None` when there is none, or when it is not text.
     async fn user_data(&self) -> Result<Option<String>>;
-    /// The group's target for this instance; `None` outside of groups, or when not yet set.
-    async fn target(&self) -> Result<Option<Target>>;
-    /// What Spot announces of this instance.
+    /// The target lifecycle state; `None` outside of groups, or when not yet set.
+    async fn target_state(&self) -> Result<Option<TargetState>>;
+    /// Spot's notices for this instance.
     async fn spot(&self) -> Result<SpotNotices>;
     /// The scheduled events of this instance.
     async fn schedule(&self) -> Result<Vec<Scheduled>>;
@@ -115,8 +115,8 @@ impl Metadata for Imds {
 
     async fn user_data(&self) -> Result<Option<String>> {
         match self.get("user-data").await {
-            // Compressed cloud-config and the like: not ours, since ours is text. The client has no type for it that
-            // could be told apart from outside.
+            // Compressed cloud-config, for example: the agent's settings are text. The client has no public error
+            // type for this case.
             Err(error)
                 if error
                     .chain()
@@ -128,11 +128,11 @@ impl Metadata for Imds {
         }
     }
 
-    async fn target(&self) -> Result<Option<Target>> {
+    async fn target_state(&self) -> Result<Option<TargetState>> {
         let answer = self
             .get("meta-data/autoscaling/target-lifecycle-state")
             .await?;
-        Ok(answer.map(|text| Target::parse(&text)))
+        Ok(answer.map(|text| TargetState::parse(&text)))
     }
 
     async fn spot(&self) -> Result<SpotNotices> {
@@ -158,18 +158,18 @@ mod tests {
 
     #[test]
     fn targets_are_read_as_aws_writes_them() {
-        let aside = |text: &str| Target::Aside(text.to_owned());
+        let out = |text: &str| TargetState::OutOfService(text.to_owned());
         for (text, target) in [
-            ("InService\n", Target::InService),
-            ("Terminated", Target::Terminated),
-            ("Warmed:Terminated", Target::Terminated),
-            ("Warmed:Stopped", aside("Warmed:Stopped")),
-            ("Warmed:Hibernated", aside("Warmed:Hibernated")),
-            ("Standby", aside("Standby")),
-            ("Detached", aside("Detached")),
-            ("Elsewhere", Target::Other("Elsewhere".to_owned())),
+            ("InService\n", TargetState::InService),
+            ("Terminated", TargetState::Terminated),
+            ("Warmed:Terminated", TargetState::Terminated),
+            ("Warmed:Stopped", out("Warmed:Stopped")),
+            ("Warmed:Hibernated", out("Warmed:Hibernated")),
+            ("Standby", out("Standby")),
+            ("Detached", out("Detached")),
+            ("Elsewhere", TargetState::Other("Elsewhere".to_owned())),
         ] {
-            assert_eq!(Target::parse(text), target, "{text}");
+            assert_eq!(TargetState::parse(text), target, "{text}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! `imagebuilder-agent`: the box's own keeper.
+//! `imagebuilder-agent`: the instance agent.
 //!
-//! It decides whether this instance may serve, tells the Auto Scaling group and the registry, and
-//! lets the box go in order; and it keeps itself current from a signed channel ([`update`]).
+//! It decides whether the instance may serve, reports that to the Auto Scaling group and the registry, drains and
+//! releases the instance cleanly, and updates itself from a signed channel ([`update`]).
 //!
-//! A library only so that the TUF conformance client and the fuzz targets reach [`update`]; the program
-//! is [`main`].
+//! A library only so that the TUF conformance client and the fuzz targets can use [`update`]; the program is
+//! [`main`].
 
 mod arguments;
 mod aws;
@@ -20,12 +20,11 @@ mod fleet;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod hooks;
 mod host;
 mod identity;
-mod journal;
-mod leave;
+mod journald;
 mod lifecycle;
-mod machine;
 mod metrics;
 mod notice;
 mod notify;
@@ -35,21 +34,22 @@ mod restart;
 mod run;
 mod runtime;
 mod settings;
-mod standing;
 mod status;
+mod status_file;
 mod text;
 pub mod update;
+mod update_permission;
 mod version;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// The program: parses, sets up the log, and turns the outcome into an exit code.
+/// Runs the program: parses the command line, sets up the log, and turns the result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    journal::begin(cli.log_level());
+    journald::begin(cli.log_level());
     match cli.dispatch() {
         Ok(code) => code.into(),
         Err(error) => {

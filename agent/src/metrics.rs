@@ -4,8 +4,8 @@
 //! [`crate::metrics::exposition`] is the only part that knows the text format.
 
 pub(crate) mod cloudwatch;
-pub(crate) mod door;
 pub(crate) mod exposition;
+pub(crate) mod http;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +14,11 @@ use contract::registry::Verdict;
 use jiff::Timestamp;
 
 use self::exposition::{Exposition, Kind};
-use crate::lifecycle::Receipt;
-use crate::machine::Event;
-use crate::standing::Standing;
-use crate::update::board::UpdateStanding;
+use crate::hooks::Receipt;
+use crate::lifecycle::Event;
+use crate::status_file::DaemonStatus;
 use crate::update::build::Build;
+use crate::update::status::UpdaterStatus;
 
 #[cfg(test)]
 mod tests;
@@ -74,8 +74,8 @@ struct Counts {
     answers: BTreeMap<(&'static str, &'static str), u64>,
     refusals: BTreeMap<String, u64>,
     refused_at: Option<Timestamp>,
-    standing: Standing,
-    update: Option<UpdateStanding>,
+    status: DaemonStatus,
+    update: Option<UpdaterStatus>,
 }
 
 /// The daemon's counts; clones count together.
@@ -98,7 +98,7 @@ impl Meter {
     }
 
     /// Counts what the machine is about to hear.
-    pub(crate) fn heard(&self, event: &Event) {
+    pub(crate) fn count_event(&self, event: &Event) {
         match event {
             Event::Checked(round) => {
                 let mut counts = self.counts();
@@ -124,16 +124,16 @@ impl Meter {
         }
     }
 
-    /// The daemon's standing of this moment.
-    pub(crate) fn stands(&self, standing: &Standing) {
+    /// The daemon's status of this moment.
+    pub(crate) fn set_status(&self, status: &DaemonStatus) {
         let mut counts = self.counts();
-        if counts.standing != *standing {
-            counts.standing = standing.clone();
+        if counts.status != *status {
+            counts.status = status.clone();
         }
     }
 
-    /// The updater's standing of this moment. Each check that ended with a code is counted once.
-    pub(crate) fn updates(&self, update: Option<UpdateStanding>) {
+    /// The updater's status of this moment. Each check that ended with a code is counted once.
+    pub(crate) fn set_updater_status(&self, update: Option<UpdaterStatus>) {
         let mut counts = self.counts();
         if let Some(told) = &update
             && !told.code.is_empty()
@@ -160,7 +160,7 @@ impl Meter {
     pub(crate) fn exposition(&self, now: Timestamp) -> String {
         let mut text = Exposition::default();
         let counts = self.counts();
-        standing(&mut text, &counts.standing);
+        status(&mut text, &counts.status);
         counted(&mut text, &counts);
         if let Some(told) = &counts.update {
             update(&mut text, told, now);
@@ -187,7 +187,7 @@ fn gauge(text: &mut Exposition, name: &'static str, help: &'static str, at: Opti
     }
 }
 
-fn standing(text: &mut Exposition, told: &Standing) {
+fn status(text: &mut Exposition, told: &DaemonStatus) {
     text.family(
         "imagebuilder_agent_build_info",
         Kind::Gauge,
@@ -203,7 +203,7 @@ fn standing(text: &mut Exposition, told: &Standing) {
     text.family(
         "imagebuilder_agent_instance_info",
         Kind::Gauge,
-        "Which box this is; labels are empty until known.",
+        "Which instance this is; labels are empty until known.",
     )
     .sample(
         &[
@@ -262,7 +262,7 @@ fn standing(text: &mut Exposition, told: &Standing) {
     let family = text.family(
         "imagebuilder_agent_service_restarts_total",
         Kind::Counter,
-        "Restarts of the service by this agent since the box booted.",
+        "Restarts of the service by this agent since the instance booted.",
     );
     for name in told.services.keys() {
         let restarts = told.restarts.get(name).copied().unwrap_or_default();
@@ -318,7 +318,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     }
 }
 
-fn update(text: &mut Exposition, told: &UpdateStanding, now: Timestamp) {
+fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
     text.family(
         "imagebuilder_agent_update_phase_info",
         Kind::Gauge,
@@ -335,7 +335,7 @@ fn update(text: &mut Exposition, told: &UpdateStanding, now: Timestamp) {
     let family = text.family(
         "imagebuilder_agent_update_slot_info",
         Kind::Gauge,
-        "The releases on this box, and the one wanted.",
+        "The releases on this instance, and the one wanted.",
     );
     let slots: [(&str, &Option<Build>); 4] = [
         ("stable", &told.stable),
@@ -408,13 +408,13 @@ fn update(text: &mut Exposition, told: &UpdateStanding, now: Timestamp) {
     text.family(
         "imagebuilder_agent_update_skipped_releases",
         Kind::Gauge,
-        "Releases that failed on this box and are not tried again.",
+        "Releases that failed on this instance and are not tried again.",
     )
     .sample(&[], told.skipped.len());
 }
 
 /// Never negative: a clock that stepped back makes metadata fresh, not younger than now.
-fn metadata_age(told: &UpdateStanding, now: Timestamp) -> Option<f64> {
+fn metadata_age(told: &UpdaterStatus, now: Timestamp) -> Option<f64> {
     told.verified_at
         .map(|at| (seconds(now) - seconds(at)).max(0.0))
 }

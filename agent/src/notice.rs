@@ -1,7 +1,7 @@
-//! What EC2 announces of this instance: a Spot interruption, advice to rebalance, scheduled events.
+//! EC2's notices for this instance: a Spot interruption, a rebalance recommendation, scheduled events.
 //!
-//! Types, their reading, and which of them call for a drain. [`crate::identity`] asks the metadata
-//! service for them, [`crate::machine`] acts on them.
+//! Types, parsing, and which notices start a drain. [`crate::identity`] reads them from the metadata service,
+//! [`crate::lifecycle`] acts on them.
 
 use std::time::Duration;
 
@@ -11,50 +11,48 @@ use serde::Deserialize;
 
 use crate::text;
 
-/// The end of a Spot instance: `spot/instance-action`.
+/// The interruption of a Spot instance: `spot/instance-action`.
 ///
-/// AWS gives two minutes at best, for a hibernation none at all (EC2 User Guide, "Spot Instance
-/// interruption notices").
+/// AWS gives two minutes at most, and none for a hibernation (EC2 User Guide, "Spot Instance interruption notices").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spot {
     /// `terminate`, `stop` or `hibernate`.
     pub(crate) action: String,
-    /// About when; `None` when the notice could not be read, which makes it no less of a notice.
+    /// Approximate time; `None` if it cannot be parsed, which leaves it a notice.
     pub(crate) at: Option<Timestamp>,
 }
 
-/// An event of `events/maintenance/scheduled` that is neither over nor called off.
+/// An event of `events/maintenance/scheduled` that is neither completed nor cancelled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scheduled {
     /// `instance-event-…`
     pub(crate) id: String,
     /// `instance-reboot`, `system-reboot`, `system-maintenance`, `instance-retirement`, `instance-stop`.
     pub(crate) code: String,
-    /// The earliest it begins.
+    /// Earliest start.
     pub(crate) not_before: Option<Timestamp>,
 }
 
 impl Scheduled {
-    /// Whether it takes the instance away, rather than pausing it.
-    fn takes_away(&self) -> bool {
+    /// Whether it stops the instance for good, rather than for a moment.
+    fn stops_instance(&self) -> bool {
         matches!(self.code.as_str(), "instance-stop" | "instance-retirement")
     }
 }
 
-/// What Spot has to say, read every few seconds.
+/// Spot's notices, read every few seconds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SpotNotices {
-    /// The instance will be taken.
+    /// The instance will be interrupted.
     pub(crate) interruption: Option<Spot>,
-    /// It is at an elevated risk of being taken, since this time.
+    /// It is at an elevated risk of interruption, since this time.
     pub(crate) rebalance: Option<Timestamp>,
 }
 
-/// Which notices lead to a drain.
+/// Which notices start a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoticeTerms {
-    /// Drain on mere advice to rebalance. Sensible only where the group has Capacity Rebalancing on,
-    /// which brings the replacement.
+    /// Drain on a rebalance recommendation. Only useful with Capacity Rebalancing, which launches the replacement.
     pub(crate) drain_on_rebalance: bool,
     /// How long before a scheduled stop or retirement the drain begins.
     pub(crate) drain_before: Duration,
@@ -69,7 +67,7 @@ impl Default for NoticeTerms {
     }
 }
 
-/// Everything announced so far.
+/// All current notices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Notices {
     spot: SpotNotices,
@@ -77,24 +75,24 @@ pub(crate) struct Notices {
 }
 
 impl Notices {
-    /// Takes in what Spot says now; returns what is new, in words.
+    /// Stores Spot's notices and returns the lines that are new.
     ///
-    /// An interruption stays until its time: a metadata service that forgets it is not believed before.
-    pub(crate) fn hear_spot(&mut self, heard: SpotNotices, clock: Timestamp) -> Vec<String> {
+    /// An interruption stays until its time, even if the metadata service no longer returns it.
+    pub(crate) fn update_spot(&mut self, seen: SpotNotices, clock: Timestamp) -> Vec<String> {
         let before = self.lines();
         let due = |spot: &Spot| spot.at.is_none_or(|at| at <= clock);
         let kept = self.spot.interruption.take().filter(|spot| !due(spot));
         self.spot = SpotNotices {
-            interruption: heard.interruption.or(kept),
-            rebalance: heard.rebalance,
+            interruption: seen.interruption.or(kept),
+            rebalance: seen.rebalance,
         };
         self.news(&before)
     }
 
-    /// Takes in the schedule as it is now; returns what is new, in words.
-    pub(crate) fn hear_schedule(&mut self, heard: Vec<Scheduled>) -> Vec<String> {
+    /// Stores the scheduled events and returns the lines that are new.
+    pub(crate) fn update_schedule(&mut self, seen: Vec<Scheduled>) -> Vec<String> {
         let before = self.lines();
-        self.schedule = heard;
+        self.schedule = seen;
         self.news(&before)
     }
 
@@ -104,7 +102,7 @@ impl Notices {
         lines
     }
 
-    /// Every notice that is out, one line each; empty when none is.
+    /// All current notices, one line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let at = |when: Option<Timestamp>| when.map_or_else(String::new, |at| format!(" at {at}"));
         let spot = self
@@ -127,9 +125,8 @@ impl Notices {
         lines.map(|line| text::line(&line, text::REASON)).collect()
     }
 
-    /// The notice under which an update should not begin: whatever Spot says, and what is scheduled within
-    /// the hour.
-    pub(crate) fn in_the_way(&self, clock: Timestamp) -> Option<String> {
+    /// The notice that blocks an update: any of Spot's, and an event scheduled within the hour.
+    pub(crate) fn blocking_update(&self, clock: Timestamp) -> Option<String> {
         let near = |event: &Scheduled| {
             event
                 .not_before
@@ -140,8 +137,8 @@ impl Notices {
         (spot || scheduled).then(|| self.lines().join("; "))
     }
 
-    /// Why the box should drain now, and until when it has time; `None` when no notice calls for it.
-    pub(crate) fn call_to_drain(
+    /// Why the instance should drain now, and how much time it has; `None` if no notice starts a drain.
+    pub(crate) fn drain_reason(
         &self,
         terms: NoticeTerms,
         clock: Timestamp,
@@ -152,9 +149,9 @@ impl Notices {
         if let Some(since) = self.spot.rebalance.filter(|_| terms.drain_on_rebalance) {
             return Some((format!("rebalance recommended since {since}"), None));
         }
-        // One whose time cannot be read is reported and not acted on: it may be weeks ahead.
+        // One whose time cannot be parsed is reported and not acted on: it may be weeks ahead.
         self.schedule.iter().find_map(|event| {
-            let begins = event.not_before.filter(|_| event.takes_away())?;
+            let begins = event.not_before.filter(|_| event.stops_instance())?;
             let near = clock.checked_add(terms.drain_before).ok()? >= begins;
             near.then(|| {
                 let why = format!("scheduled event {} not before {begins}", event.code);
@@ -164,17 +161,17 @@ impl Notices {
     }
 }
 
-/// Reads `spot/instance-action`. Whatever it says, that it is there is the notice.
+/// Parses `spot/instance-action`. Text that cannot be parsed is a notice too.
 pub(crate) fn read_spot(text: &str) -> Spot {
     #[derive(Deserialize)]
-    struct Told {
+    struct Raw {
         action: String,
         time: Option<Timestamp>,
     }
-    match serde_json::from_str::<Told>(text) {
-        Ok(told) => Spot {
-            action: told.action,
-            at: told.time,
+    match serde_json::from_str::<Raw>(text) {
+        Ok(raw) => Spot {
+            action: raw.action,
+            at: raw.time,
         },
         Err(error) => {
             tracing::warn!("cannot read the Spot interruption notice: {error}");
@@ -186,15 +183,16 @@ pub(crate) fn read_spot(text: &str) -> Spot {
     }
 }
 
-/// Reads `events/recommendations/rebalance`; `None` for what cannot be read, since it is only advice.
+/// Parses `events/recommendations/rebalance`; `None` for text that cannot be parsed, since it is only a
+/// recommendation.
 pub(crate) fn read_rebalance(text: &str) -> Option<Timestamp> {
     #[derive(Deserialize)]
-    struct Told {
+    struct Raw {
         #[serde(rename = "noticeTime")]
         since: Timestamp,
     }
-    match serde_json::from_str::<Told>(text) {
-        Ok(told) => Some(told.since),
+    match serde_json::from_str::<Raw>(text) {
+        Ok(raw) => Some(raw.since),
         Err(error) => {
             tracing::warn!("cannot read the rebalance recommendation: {error}");
             None
@@ -202,25 +200,25 @@ pub(crate) fn read_rebalance(text: &str) -> Option<Timestamp> {
     }
 }
 
-/// Reads `events/maintenance/scheduled`: the events that are still to come or under way.
+/// Parses `events/maintenance/scheduled`: the events that are to come or under way.
 pub(crate) fn read_schedule(text: &str) -> Vec<Scheduled> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Told {
+    struct Raw {
         code: String,
         event_id: Option<String>,
         not_before: Option<String>,
         #[serde(default)]
         state: String,
     }
-    let told: Vec<Told> = match serde_json::from_str(text) {
-        Ok(told) => told,
+    let raw: Vec<Raw> = match serde_json::from_str(text) {
+        Ok(raw) => raw,
         Err(error) => {
             tracing::warn!("cannot read the scheduled events: {error}");
             return Vec::new();
         }
     };
-    let open = told
+    let open = raw
         .into_iter()
         .filter(|event| !matches!(event.state.as_str(), "completed" | "canceled"));
     open.map(|event| Scheduled {
@@ -231,7 +229,7 @@ pub(crate) fn read_schedule(text: &str) -> Vec<Scheduled> {
     .collect()
 }
 
-/// `21 Jan 2019 09:00:43 GMT`, as only this corner of the metadata service writes it.
+/// `21 Jan 2019 09:00:43 GMT`, a format that only these events use.
 fn read_date(text: &str) -> Option<Timestamp> {
     let read = DateTimeParser::new().parse_timestamp(text);
     read.inspect_err(|error| tracing::warn!("cannot read when an event begins: {error}"))
@@ -274,18 +272,16 @@ mod tests {
     #[test]
     fn a_spot_notice_that_cannot_be_read_is_a_notice_and_the_rest_is_nothing() {
         let mut notices = Notices::default();
-        let heard = SpotNotices {
+        let seen = SpotNotices {
             interruption: Some(read_spot("<html>")),
             rebalance: read_rebalance("soon"),
         };
         let clock = at("2026-01-01T00:00:00Z");
         assert_eq!(
-            notices.hear_spot(heard, clock),
+            notices.update_spot(seen, clock),
             ["Spot interruption: interrupt"]
         );
-        let (why, until) = notices
-            .call_to_drain(NoticeTerms::default(), clock)
-            .unwrap();
+        let (why, until) = notices.drain_reason(NoticeTerms::default(), clock).unwrap();
         assert_eq!(
             (why.as_str(), until),
             ("Spot interruption: interrupt", None)
@@ -296,18 +292,18 @@ mod tests {
     #[test]
     fn an_interruption_is_not_forgotten_before_its_time() {
         let mut notices = Notices::default();
-        let heard = SpotNotices {
+        let seen = SpotNotices {
             interruption: Some(read_spot(
                 r#"{"action":"hibernate","time":"2026-01-01T00:02:00Z"}"#,
             )),
             rebalance: None,
         };
-        notices.hear_spot(heard.clone(), at("2026-01-01T00:00:00Z"));
-        let news = notices.hear_spot(heard, at("2026-01-01T00:00:05Z"));
+        notices.update_spot(seen.clone(), at("2026-01-01T00:00:00Z"));
+        let news = notices.update_spot(seen, at("2026-01-01T00:00:05Z"));
         assert!(news.is_empty(), "{news:?}");
-        notices.hear_spot(SpotNotices::default(), at("2026-01-01T00:01:59Z"));
+        notices.update_spot(SpotNotices::default(), at("2026-01-01T00:01:59Z"));
         assert_eq!(notices.lines().len(), 1);
-        notices.hear_spot(SpotNotices::default(), at("2026-01-01T00:02:00Z"));
+        notices.update_spot(SpotNotices::default(), at("2026-01-01T00:02:00Z"));
         assert!(notices.lines().is_empty());
     }
 
@@ -319,38 +315,34 @@ mod tests {
             drain_before: Duration::from_secs(3600),
         };
         let mut notices = Notices::default();
-        assert_eq!(notices.hear_schedule(read_schedule(SCHEDULE)).len(), 2);
+        assert_eq!(notices.update_schedule(read_schedule(SCHEDULE)).len(), 2);
         for (clock, terms, drains) in [
             ("2019-01-21T08:55:42Z", calm, false),
             ("2019-01-21T08:55:43Z", calm, true),
             ("2019-01-21T08:00:43Z", eager, true),
             ("2019-01-21T08:00:42Z", eager, false),
         ] {
-            let call = notices.call_to_drain(terms, at(clock));
+            let call = notices.drain_reason(terms, at(clock));
             assert_eq!(call.is_some(), drains, "{clock}");
         }
-        notices.hear_schedule(Vec::new());
+        notices.update_schedule(Vec::new());
         let advice = SpotNotices {
             interruption: None,
             rebalance: Some(Timestamp::UNIX_EPOCH),
         };
-        notices.hear_spot(advice, Timestamp::UNIX_EPOCH);
-        assert_eq!(notices.call_to_drain(calm, Timestamp::UNIX_EPOCH), None);
-        assert!(
-            notices
-                .call_to_drain(eager, Timestamp::UNIX_EPOCH)
-                .is_some()
-        );
-        // A reboot pauses the box; it comes back by itself.
+        notices.update_spot(advice, Timestamp::UNIX_EPOCH);
+        assert_eq!(notices.drain_reason(calm, Timestamp::UNIX_EPOCH), None);
+        assert!(notices.drain_reason(eager, Timestamp::UNIX_EPOCH).is_some());
+        // A reboot pauses the instance; it comes back by itself.
         let reboot = read_schedule(SCHEDULE).split_off(1);
-        notices.hear_spot(SpotNotices::default(), Timestamp::UNIX_EPOCH);
-        notices.hear_schedule(reboot);
+        notices.update_spot(SpotNotices::default(), Timestamp::UNIX_EPOCH);
+        notices.update_schedule(reboot);
         assert_eq!(
-            notices.call_to_drain(eager, at("2019-02-01T00:00:00Z")),
+            notices.drain_reason(eager, at("2019-02-01T00:00:00Z")),
             None
         );
-        assert_eq!(notices.in_the_way(at("2019-01-31T23:00:00Z")), None);
-        let late = notices.in_the_way(at("2019-01-31T23:00:01Z"));
+        assert_eq!(notices.blocking_update(at("2019-01-31T23:00:00Z")), None);
+        let late = notices.blocking_update(at("2019-01-31T23:00:01Z"));
         assert!(late.is_some_and(|late| late.contains("system-reboot")));
     }
 }

@@ -1,20 +1,20 @@
-//! Tells systemd how the daemon fares. Outside of systemd every call does nothing.
+//! Reports the daemon's state to systemd. Outside of systemd every call does nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Whoever supervises the daemon.
+/// The daemon's supervisor.
 pub(crate) trait Supervisor: Send {
-    /// The daemon is up and its loop turns.
+    /// The daemon has started and its loop runs.
     fn ready(&mut self);
     /// What it waits for, in one line.
     fn status(&mut self, text: &str);
     /// It is alive.
     fn alive(&mut self);
-    /// It is about to end.
+    /// It is stopping.
     fn stopping(&mut self);
-    /// How often it must say that it is alive, if at all.
+    /// Longest interval between two calls of `alive`, if there is one.
     fn watchdog(&self) -> Option<Duration>;
 }
 
@@ -22,7 +22,7 @@ pub(crate) trait Supervisor: Send {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Systemd;
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!("cannot notify systemd: {error}");
     }
@@ -30,19 +30,19 @@ fn tell(state: &[NotifyState<'_>]) {
 
 impl Supervisor for Systemd {
     fn ready(&mut self) {
-        tell(&[NotifyState::Ready]);
+        notify(&[NotifyState::Ready]);
     }
 
     fn status(&mut self, text: &str) {
-        tell(&[NotifyState::Status(text)]);
+        notify(&[NotifyState::Status(text)]);
     }
 
     fn alive(&mut self) {
-        tell(&[NotifyState::Watchdog]);
+        notify(&[NotifyState::Watchdog]);
     }
 
     fn stopping(&mut self) {
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     }
 
     fn watchdog(&self) -> Option<Duration> {

@@ -1,9 +1,9 @@
-//! The one place that writes to stdout: a line per verdict, which the unit also sends to the
-//! console, and what `status` was asked for.
+//! The only module that writes to stdout: one line per verdict, which the unit also sends to the console, and the
+//! output of the subcommands.
 
 use std::io::{self, Write as _};
 
-/// Writes a line, best effort: nobody listening is no reason to stop judging.
+/// Writes a line. A closed stdout must not stop the daemon, so a failure is only logged.
 pub(crate) fn line(text: &str) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {

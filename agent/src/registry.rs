@@ -1,6 +1,6 @@
-//! The registry: one parameter that says what the agent thinks of its box.
+//! The registry: one parameter with the agent's verdict on its instance.
 //!
-//! The trait and the making of a record; [`crate::aws`] writes it.
+//! The trait, and how a record is made; [`crate::aws`] writes it.
 
 pub(crate) mod pace;
 
@@ -18,9 +18,9 @@ use crate::identity::Identity;
 pub(crate) trait Registry: Send + Sync {
     /// Creates or overwrites a parameter.
     async fn put(&self, parameter: &str, value: &str) -> Result<()>;
-    /// Reads parameters, at most ten; those that are not there are left out.
+    /// Reads parameters, at most ten; missing ones are left out.
     async fn get(&self, parameters: &[String]) -> Result<BTreeMap<String, String>>;
-    /// Removes a parameter; one that is not there is removed already.
+    /// Removes a parameter; one that does not exist is no error.
     async fn remove(&self, parameter: &str) -> Result<()>;
 }
 

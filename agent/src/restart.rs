@@ -66,18 +66,20 @@ pub(crate) fn carry_out(
     let mut trouble = Vec::new();
     for (unit, asked) in requests(&run_dir.join(REQUESTS))? {
         let path = state.join(&unit);
-        match consider(&unit, asked, &allowed, &Past::read(&path), now) {
+        match consider(&unit, asked, &allowed, &RestartHistory::read(&path), now) {
             Decision::DoneBefore => {}
             Decision::Refused(why) => {
                 tracing::warn!("not restarting {unit}: {why}");
                 // Only of a unit of ours is anything remembered: other names could be endless.
                 if allowed.contains(&unit) {
-                    Past::read(&path).dealt_with(asked, None).write(&path)?;
+                    RestartHistory::read(&path)
+                        .dealt_with(asked, None)
+                        .write(&path)?;
                 }
             }
             Decision::Restart => {
                 // Before the deed: a crash in between must not repeat it.
-                Past::read(&path)
+                RestartHistory::read(&path)
                     .dealt_with(asked, Some(now))
                     .write(&path)?;
                 tracing::info!("restarting {unit}, as the agent found it sick");
@@ -127,14 +129,14 @@ fn consider(
     unit: &str,
     asked: SystemTime,
     allowed: &BTreeSet<String>,
-    past: &Past,
+    history: &RestartHistory,
     now: SystemTime,
 ) -> Decision {
     let refused = |why: String| Decision::Refused(why);
     if !allowed.contains(unit) {
         return refused("the image's settings list no such service".to_owned());
     }
-    if past.asked >= Some(nanos(asked)) {
+    if history.asked >= Some(nanos(asked)) {
         return Decision::DoneBefore;
     }
     // A clock that was set back makes a time lie ahead: that is no reason to refuse for ever.
@@ -147,7 +149,7 @@ fn consider(
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(**at);
             since(at).is_some_and(|age| age < limit)
         };
-        past.restarts.iter().filter(within).count()
+        history.restarts.iter().filter(within).count()
     };
     if recent(SPACING) > 0 {
         return refused(format!(
@@ -167,14 +169,14 @@ fn consider(
 /// What was done about one unit since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
-struct Past {
+struct RestartHistory {
     /// The request last dealt with, by its time in nanoseconds.
     asked: Option<u64>,
     /// The last restarts, in seconds since the epoch.
     restarts: Vec<u64>,
 }
 
-impl Past {
+impl RestartHistory {
     fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()

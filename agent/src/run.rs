@@ -1,6 +1,6 @@
 //! The daemon's one loop: gather, step, act, persist, tell systemd.
 //!
-//! It decides nothing: every event goes through [`Machine::step`], and every action it carries out
+//! It decides nothing: every event goes through [`Lifecycle::step`], and every action it carries out
 //! is a task that comes back as an event, so that no slow call holds up a heartbeat, a check or the
 //! watchdog.
 
@@ -17,49 +17,49 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::balancer::{Balancer, TargetHealth};
-use crate::bounded::{self, LONGEST_STANDING};
+use crate::bounded::{self, LONGEST_STATUS};
 use crate::duty::Duties;
 use crate::fleet::{Member, Peers};
-use crate::health::{self, Probe, Round};
+use crate::health::{self, HealthCheck, Round};
+use crate::hooks::Group;
 use crate::host::Host;
 use crate::identity::{Identity, Metadata};
-use crate::leave::{self, Desk};
-use crate::lifecycle::Group;
-use crate::machine::{Action, Event, LastWord, Machine, NoAnswer, Standing, Terms};
+use crate::lifecycle::{Action, Event, FinalRecord, Judgement, Lifecycle, NoAnswer, Terms};
 use crate::metrics::cloudwatch::{self, Sink};
-use crate::metrics::{Meter, door};
+use crate::metrics::{Meter, http};
 use crate::notify::Supervisor;
 use crate::output;
 use crate::registry::{Registry, record};
 use crate::restart;
 use crate::settings::{ImageName, Service, Settings, Sources};
-use crate::standing::{self, Board};
+use crate::status_file::{DaemonStatus, DaemonStatusFile};
 use crate::text;
+use crate::update_permission::{self, UpdatePermission};
 
 #[cfg(test)]
 mod tests;
 
 /// How long calls that are under way may still take after SIGTERM: the power goes soon anyway, and
 /// systemd has other units to stop.
-const LAST_CALLS: Duration = Duration::from_secs(2);
+const SHUTDOWN_CALLS: Duration = Duration::from_secs(2);
 
-/// How long it may take to learn whether the system goes down, and what the group wants then: a box that goes
+/// How long it may take to learn whether the system goes down, and what the group wants then: an instance that goes
 /// down is a busy one.
-const LAST_QUESTION: Duration = Duration::from_secs(4);
+const SHUTDOWN_QUERY: Duration = Duration::from_secs(4);
 
-/// How long the last word about the box may take when the system goes down. With [`LAST_QUESTION`] it fits
+/// How long the last word about the instance may take when the system goes down. With [`SHUTDOWN_QUERY`] it fits
 /// the unit's ten seconds.
-const LAST_RECORD: Duration = Duration::from_secs(5);
+const SHUTDOWN_RECORD: Duration = Duration::from_secs(5);
 
-/// By how much the time of day runs ahead of the waiting when the box was asleep. Less is a clock being
+/// By how much the time of day runs ahead of the waiting when the instance was asleep. Less is a clock being
 /// set right after boot.
-const JUMP: Duration = Duration::from_secs(30);
+const SUSPEND_JUMP: Duration = Duration::from_secs(30);
 
 /// The loop turns at least this often, so that its turning means something.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything outside of the agent.
-pub(crate) struct World {
+pub(crate) struct Adapters {
     /// The metadata service.
     pub(crate) metadata: Arc<dyn Metadata>,
     /// The Auto Scaling group.
@@ -71,7 +71,7 @@ pub(crate) struct World {
     /// The operating system.
     pub(crate) host: Arc<dyn Host>,
     /// The services.
-    pub(crate) probe: Arc<dyn Probe>,
+    pub(crate) health: Arc<dyn HealthCheck>,
     /// The settings' places.
     pub(crate) sources: Sources,
     /// The updater's standing.
@@ -84,21 +84,21 @@ pub(crate) struct World {
     pub(crate) sink: Arc<dyn Sink>,
 }
 
-/// Tells sleep from waiting: the machine's own clock stands still while the box hibernates, the time of
+/// Tells sleep from waiting: the machine's own clock stands still while the instance hibernates, the time of
 /// day does not.
-struct Wristwatch(Instant, Timestamp);
+struct SuspendDetector(Instant, Timestamp);
 
-impl Wristwatch {
-    fn new(world: &World) -> Self {
-        Self(Instant::now(), (world.clock)())
+impl SuspendDetector {
+    fn new(adapters: &Adapters) -> Self {
+        Self(Instant::now(), (adapters.clock)())
     }
 
     /// Whether the time of day ran ahead since the last look.
-    fn has_jumped(&mut self, world: &World) -> bool {
-        let last = std::mem::replace(self, Self::new(world));
+    fn has_jumped(&mut self, adapters: &Adapters) -> bool {
+        let last = std::mem::replace(self, Self::new(adapters));
         let awake = self.0.duration_since(last.0);
         let passed = Duration::try_from(self.1.duration_since(last.1)).unwrap_or_default();
-        passed > awake + JUMP
+        passed > awake + SUSPEND_JUMP
     }
 }
 
@@ -110,22 +110,22 @@ enum Done {
 }
 
 struct Daemon {
-    world: World,
-    machine: Machine,
+    adapters: Adapters,
+    lifecycle: Lifecycle,
     identity: Option<Identity>,
     image: Option<ImageName>,
     services: Arc<[Service]>,
     verdict: Option<Verdict>,
     since: Option<Timestamp>,
     started_at: Timestamp,
-    /// What the daemon before this one left, until the box is identified.
-    left: Option<standing::Standing>,
+    /// What the daemon before this one left, until the instance is identified.
+    left: Option<DaemonStatus>,
     /// How often this agent restarted each service since the boot.
     restarts: BTreeMap<String, u32>,
     run_dir: PathBuf,
-    desk: Desk,
+    permission: UpdatePermission,
     /// When the updater's standing is next looked at.
-    look: Instant,
+    next_poll: Instant,
     work: JoinSet<Done>,
     /// Whatever runs beside the loop and ends with it.
     aside: JoinSet<()>,
@@ -133,64 +133,64 @@ struct Daemon {
 
 /// Runs until `stop`. An unreachable or throttled API never ends it.
 pub(crate) async fn run(
-    world: World,
+    adapters: Adapters,
     mut supervisor: Box<dyn Supervisor>,
     run_dir: &Path,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let mut daemon = Daemon {
-        world,
-        machine: Machine::new(),
+        adapters,
+        lifecycle: Lifecycle::new(),
         identity: None,
         image: None,
         services: Arc::new([]),
         verdict: None,
         since: None,
         started_at: Timestamp::now(),
-        left: standing::Standing::left(run_dir),
+        left: DaemonStatus::read_previous(run_dir),
         restarts: BTreeMap::new(),
         run_dir: run_dir.to_owned(),
-        desk: Desk::default(),
-        look: Instant::now(),
+        permission: UpdatePermission::default(),
+        next_poll: Instant::now(),
         work: JoinSet::new(),
         aside: JoinSet::new(),
     };
-    let mut board = Board::new(run_dir);
+    let mut status_file = DaemonStatusFile::new(run_dir);
     let mut told = String::new();
-    // A third of the deadline: two pings may be lost to a busy box.
+    // A third of the deadline: two pings may be lost to a busy instance.
     let rhythm = supervisor
         .watchdog()
         .map_or(LONGEST_WAIT, |limit| LONGEST_WAIT.min(limit / 3));
     let mut done = Done::Event(Event::Tick);
     let mut first = true;
     let mut stop = std::pin::pin!(stop);
-    let mut wrist = Wristwatch::new(&daemon.world);
+    let mut suspend = SuspendDetector::new(&daemon.adapters);
     loop {
-        if wrist.has_jumped(&daemon.world) {
-            tracing::info!("the clock has jumped: this box was asleep, or its clock was set");
-            daemon.turn(Done::Event(Event::Woken));
+        if suspend.has_jumped(&daemon.adapters) {
+            tracing::info!("the clock has jumped: this instance was asleep, or its clock was set");
+            daemon.handle(Done::Event(Event::ClockJumped));
         }
-        daemon.turn(done);
-        daemon.answer_the_updater();
-        let waiting_for = daemon.machine.waiting_for();
+        daemon.handle(done);
+        daemon.answer_updater();
+        let waiting_for = daemon.lifecycle.waiting_for();
         if waiting_for != told {
-            tracing::info!(state = daemon.machine.state_name(), "{waiting_for}");
+            tracing::info!(state = daemon.lifecycle.state_name(), "{waiting_for}");
             supervisor.status(&waiting_for);
             told = waiting_for;
         }
-        let standing = daemon.standing();
-        daemon.world.meter.stands(&standing);
-        board.show(standing);
+        let status = daemon.status();
+        daemon.adapters.meter.set_status(&status);
+        status_file.write_if_changed(status);
         supervisor.alive();
         if std::mem::take(&mut first) {
             supervisor.ready();
         }
         let latest = Instant::now() + rhythm;
         let wake = daemon
-            .machine
+            .lifecycle
             .next_due()
             .map_or(latest, |due| latest.min(Instant::from_std(due)))
-            .min(daemon.look);
+            .min(daemon.next_poll);
         done = tokio::select! {
             biased;
             () = &mut stop => break,
@@ -199,26 +199,26 @@ pub(crate) async fn run(
         };
     }
     supervisor.stopping();
-    daemon.part().await;
+    daemon.shut_down().await;
     Ok(())
 }
 
 impl Daemon {
     /// Finishes what is under way; when the whole system goes down, has the last word as well.
-    async fn part(mut self) {
+    async fn shut_down(mut self) {
         tracing::info!("told to stop: finishing {} calls", self.work.len());
-        let (host, metadata) = (self.world.host.clone(), self.world.metadata.clone());
+        let (host, metadata) = (self.adapters.host.clone(), self.adapters.metadata.clone());
         let asking = async move {
             if host.is_shutting_down().await {
-                Some(heard(metadata.target().await).ok().flatten())
+                Some(or_no_answer(metadata.target_state().await).ok().flatten())
             } else {
                 None
             }
         };
         let last_calls = async { while self.work.join_next().await.is_some() {} };
         let (asked, finished) = tokio::join!(
-            tokio::time::timeout(LAST_QUESTION, asking),
-            tokio::time::timeout(LAST_CALLS, last_calls),
+            tokio::time::timeout(SHUTDOWN_QUERY, asking),
+            tokio::time::timeout(SHUTDOWN_CALLS, last_calls),
         );
         if finished.is_err() {
             tracing::warn!("calls were still under way");
@@ -227,43 +227,46 @@ impl Daemon {
         let Ok(Some(target)) = asked else {
             return;
         };
-        let word = self.machine.last_word(target.as_ref());
+        let word = self.lifecycle.final_record(target.as_ref());
         tracing::info!("the system is going down; the record: {word:?}");
-        let registered = self.machine.registered().to_vec();
+        let registered = self.lifecycle.registered().to_vec();
         if !registered.is_empty() {
             self.act(Action::Deregister(registered));
         }
         match word {
-            LastWord::Nothing => {}
-            LastWord::Write => {
+            FinalRecord::Keep => {}
+            FinalRecord::Write => {
                 self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
-                self.act(Action::Record);
+                self.act(Action::WriteRecord);
             }
-            LastWord::Erase => self.act(Action::Erase),
+            FinalRecord::Remove => self.act(Action::RemoveRecord),
         }
-        let last_word = async { while self.work.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_RECORD, last_word).await.is_err() {
-            tracing::warn!("the last word about this box did not get through in time");
+        let final_record = async { while self.work.join_next().await.is_some() {} };
+        if tokio::time::timeout(SHUTDOWN_RECORD, final_record)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the last word about this instance did not get through in time");
         }
     }
 
-    fn turn(&mut self, done: Done) {
+    fn handle(&mut self, done: Done) {
         let event = match done {
             Done::Event(event) => event,
-            Done::Identified(identity, settings) => self.meet(identity, *settings),
-            Done::Refreshing(word) => {
-                self.desk.heard(word);
+            Done::Identified(identity, settings) => self.identified(identity, *settings),
+            Done::Refreshing(refresh) => {
+                self.permission.refreshes_seen(refresh);
                 Event::Tick
             }
         };
-        self.world.meter.heard(&event);
+        self.adapters.meter.count_event(&event);
         let now = Instant::now().into_std();
-        for action in self.machine.step(event, now) {
+        for action in self.lifecycle.step(event, now) {
             self.act(action);
         }
     }
 
-    fn meet(&mut self, identity: Identity, settings: Result<Settings>) -> Event {
+    fn identified(&mut self, identity: Identity, settings: Result<Settings>) -> Event {
         let instance = identity.instance_id.clone();
         tracing::info!("this is {instance} from {}", identity.image_id);
         let left = self
@@ -275,24 +278,24 @@ impl Daemon {
             Ok(settings) => {
                 let terms = Terms::of(&settings);
                 if let Some(left) = left {
-                    self.go_on_from(&left, &settings.services);
+                    self.resume_from(&left, &settings.services);
                 }
                 if let Some(namespace) = settings.metrics.cloudwatch_namespace {
                     let dice = Duties::new(&instance).jitter();
-                    let (sink, meter) = (self.world.sink.clone(), self.world.meter.clone());
+                    let (sink, meter) = (self.adapters.sink.clone(), self.adapters.meter.clone());
                     self.aside
                         .spawn(cloudwatch::publish(sink, meter, namespace, dice));
                 }
                 if let Some(address) = settings.metrics.listen {
                     self.aside
-                        .spawn(door::serve(address, self.world.meter.clone()));
+                        .spawn(http::serve(address, self.adapters.meter.clone()));
                 }
                 self.image = Some(settings.image);
                 self.services = settings.services.into();
                 Ok(terms)
             }
             Err(error) => {
-                self.image = self.world.sources.image_name();
+                self.image = self.adapters.sources.image_name();
                 Err(format!("{error:#}"))
             }
         };
@@ -300,52 +303,54 @@ impl Daemon {
     }
 
     /// Takes up the life of the daemon before this one, with the verdict's age.
-    fn go_on_from(&mut self, left: &standing::Standing, services: &[Service]) {
+    fn resume_from(&mut self, left: &DaemonStatus, services: &[Service]) {
         self.restarts = left.restarts.clone();
-        self.machine
+        self.lifecycle
             .adopt(left.registered.clone(), Instant::now().into_std());
-        let Some(mut past) = left.past() else {
+        let Some(mut previous) = left.previous_daemon() else {
             return;
         };
-        past.round
+        previous
+            .round
             .retain(|name, _| services.iter().any(|service| service.name.as_str() == name));
         tracing::info!(
             "going on from {}",
             left.before.as_ref().unwrap_or(&left.state)
         );
-        self.verdict = Some(past.standing.verdict);
+        self.verdict = Some(previous.judgement.verdict);
         self.since = left.since.parse().ok();
-        self.machine.remember(past);
+        self.lifecycle.resume_from(previous);
     }
 
     /// Looks at the updater's standing when it is time, and answers what it wishes.
-    fn answer_the_updater(&mut self) {
+    fn answer_updater(&mut self) {
         let now = Instant::now();
-        if now >= self.look {
-            self.look = now + leave::LOOK;
-            let told = self.updater_tells();
+        if now >= self.next_poll {
+            self.next_poll = now + update_permission::POLL_INTERVAL;
+            let told = self.read_updater_status();
             let told = told.as_deref();
-            self.desk.wish(told.and_then(leave::wish));
+            self.permission
+                .set_request(told.and_then(update_permission::requested_since));
             let update = told.and_then(|text| serde_json::from_str(text).ok());
-            self.world.meter.updates(update);
+            self.adapters.meter.set_updater_status(update);
         }
-        let question = self.desk.consider(
-            self.machine.readiness(),
-            self.machine.group(),
+        let question = self.permission.consider(
+            self.lifecycle.readiness(),
+            self.lifecycle.group(),
             now.into_std(),
             Timestamp::now(),
         );
         if let Some(question) = question {
-            let group = self.world.group.clone();
+            let group = self.adapters.group.clone();
             self.work.spawn(async move {
-                Done::Refreshing(heard(group.refreshing(&question.group).await))
+                Done::Refreshing(or_no_answer(group.refreshing(&question.group).await))
             });
         }
     }
 
-    fn updater_tells(&self) -> Option<String> {
-        let path = &self.world.updater;
-        bounded::read(path, LONGEST_STANDING).unwrap_or_else(|error| {
+    fn read_updater_status(&self) -> Option<String> {
+        let path = &self.adapters.updater;
+        bounded::read(path, LONGEST_STATUS).unwrap_or_else(|error| {
             tracing::debug!("cannot read {}: {error}", path.display());
             None
         })
@@ -353,14 +358,14 @@ impl Daemon {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Declare(standing) => self.declare(&standing),
+            Action::Declare(judgement) => self.declare(&judgement),
             Action::Identify => {
-                let metadata = self.world.metadata.clone();
-                let sources = self.world.sources.clone();
+                let metadata = self.adapters.metadata.clone();
+                let sources = self.adapters.sources.clone();
                 self.work.spawn(async move {
                     let answer =
                         async { Ok((metadata.identity().await?, metadata.user_data().await?)) };
-                    match heard(answer.await) {
+                    match or_no_answer(answer.await) {
                         Ok((identity, user_data)) => {
                             Done::Identified(identity, Box::new(sources.load(user_data.as_deref())))
                         }
@@ -369,23 +374,29 @@ impl Daemon {
                 });
             }
             Action::Check { interval } => {
-                let probe = self.world.probe.clone();
+                let checks = self.adapters.health.clone();
                 let services = self.services.clone();
                 let limit = health::limit(interval);
-                self.spawn(async move { Event::Checked(probe.round(services, limit).await) });
+                self.spawn(async move { Event::Checked(checks.round(services, limit).await) });
             }
-            Action::AskTarget => {
-                let metadata = self.world.metadata.clone();
-                self.spawn(async move { Event::TargetSeen(heard(metadata.target().await)) });
+            Action::AskTargetState => {
+                let metadata = self.adapters.metadata.clone();
+                self.spawn(async move {
+                    Event::TargetStateSeen(or_no_answer(metadata.target_state().await))
+                });
             }
             Action::AskSpot => {
-                let (metadata, clock) = (self.world.metadata.clone(), self.world.clock.clone());
-                self.spawn(async move { Event::SpotHeard(heard(metadata.spot().await), clock()) });
+                let (metadata, clock) =
+                    (self.adapters.metadata.clone(), self.adapters.clock.clone());
+                self.spawn(
+                    async move { Event::SpotSeen(or_no_answer(metadata.spot().await), clock()) },
+                );
             }
             Action::AskSchedule => {
-                let (metadata, clock) = (self.world.metadata.clone(), self.world.clock.clone());
+                let (metadata, clock) =
+                    (self.adapters.metadata.clone(), self.adapters.clock.clone());
                 self.spawn(async move {
-                    Event::ScheduleHeard(heard(metadata.schedule().await), clock())
+                    Event::ScheduleSeen(or_no_answer(metadata.schedule().await), clock())
                 });
             }
             Action::Announce(text) => {
@@ -394,25 +405,26 @@ impl Daemon {
                 output::line(&verdict_line("notice", &self.instance(), &text));
             }
             Action::AskMembership => {
-                let (group, instance) = (self.world.group.clone(), self.instance());
+                let (group, instance) = (self.adapters.group.clone(), self.instance());
                 self.spawn(async move {
-                    Event::MembershipSeen(heard(group.membership(&instance).await))
+                    Event::MembershipSeen(or_no_answer(group.membership(&instance).await))
                 });
             }
             Action::AskHooks(name) => {
-                let group = self.world.group.clone();
-                self.spawn(async move { Event::HooksSeen(heard(group.hooks(&name).await)) });
+                let group = self.adapters.group.clone();
+                self.spawn(async move { Event::HooksSeen(or_no_answer(group.hooks(&name).await)) });
             }
             Action::Complete {
                 group: name,
                 hook,
                 answer,
             } => {
-                let (group, instance) = (self.world.group.clone(), self.instance());
+                let (group, instance) = (self.adapters.group.clone(), self.instance());
                 let said = answer.as_str();
                 tracing::info!(hook = %hook, group = %name, answer = said, "answering hook {hook} of group {name}: {said}");
                 self.spawn(async move {
-                    let outcome = heard(group.complete(&name, &hook, &instance, answer).await);
+                    let outcome =
+                        or_no_answer(group.complete(&name, &hook, &instance, answer).await);
                     Event::Answered {
                         hook,
                         answer,
@@ -421,66 +433,73 @@ impl Daemon {
                 });
             }
             Action::Heartbeat { group: name, hook } => {
-                let (group, instance) = (self.world.group.clone(), self.instance());
+                let (group, instance) = (self.adapters.group.clone(), self.instance());
                 self.spawn(async move {
-                    Event::Beaten(heard(group.heartbeat(&name, &hook, &instance).await))
+                    Event::HeartbeatSent(or_no_answer(
+                        group.heartbeat(&name, &hook, &instance).await,
+                    ))
                 });
             }
-            Action::Record => self.record(),
-            Action::Erase => {
-                let (registry, parameter) = (self.world.registry.clone(), self.parameter());
+            Action::WriteRecord => self.record(),
+            Action::RemoveRecord => {
+                let (registry, parameter) = (self.adapters.registry.clone(), self.parameter());
                 self.spawn(async move {
-                    Event::Erased(match parameter {
-                        Some(parameter) => heard(registry.remove(&parameter).await),
+                    Event::RecordRemoved(match parameter {
+                        Some(parameter) => or_no_answer(registry.remove(&parameter).await),
                         None => Ok(()),
                     })
                 });
             }
             Action::AskAttached(name) => {
-                let group = self.world.group.clone();
+                let group = self.adapters.group.clone();
                 self.spawn(async move {
-                    let fleet = heard(group.fleet(&name).await);
+                    let fleet = or_no_answer(group.fleet(&name).await);
                     Event::AttachedSeen(fleet.map(|fleet| fleet.target_groups))
                 });
             }
             Action::Register(names) => {
-                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
                 tracing::info!("registering with {}", names.join(", "));
                 self.spawn(async move {
-                    Event::Registered(heard(register(&*balancer, &names, &instance).await))
+                    Event::Registered(or_no_answer(register(&*balancer, &names, &instance).await))
                 });
             }
             Action::Deregister(names) => {
-                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
                 tracing::info!("deregistering from {}", names.join(", "));
                 self.spawn(async move {
-                    Event::Deregistered(heard(deregister(&*balancer, &names, &instance).await))
+                    Event::Deregistered(or_no_answer(
+                        deregister(&*balancer, &names, &instance).await,
+                    ))
                 });
             }
             Action::AskTargetHealth(names) => {
-                let (balancer, instance) = (self.world.balancer.clone(), self.instance());
+                let (balancer, instance) = (self.adapters.balancer.clone(), self.instance());
                 self.spawn(async move {
-                    Event::TargetHealthSeen(heard(healths(&*balancer, &names, &instance).await))
+                    Event::TargetHealthSeen(or_no_answer(
+                        healths(&*balancer, &names, &instance).await,
+                    ))
                 });
             }
             Action::Restart(names) => self.restart(&names),
             Action::AskPeers(name) => {
-                let (group, registry) = (self.world.group.clone(), self.world.registry.clone());
+                let (group, registry) =
+                    (self.adapters.group.clone(), self.adapters.registry.clone());
                 let (instance, image) = (self.instance(), self.image.clone());
                 self.spawn(async move {
                     Event::PeersSeen(match image {
                         Some(image) => {
-                            heard(peers(&*group, &*registry, &name, &instance, &image).await)
+                            or_no_answer(peers(&*group, &*registry, &name, &instance, &image).await)
                         }
                         None => Err(NoAnswer),
                     })
                 });
             }
             Action::ReportUnhealthy => {
-                let (group, instance) = (self.world.group.clone(), self.instance());
+                let (group, instance) = (self.adapters.group.clone(), self.instance());
                 tracing::warn!("asking the group to replace {instance}");
                 self.spawn(async move {
-                    Event::Reported(heard(group.report_unhealthy(&instance).await))
+                    Event::Reported(or_no_answer(group.report_unhealthy(&instance).await))
                 });
             }
         }
@@ -500,26 +519,26 @@ impl Daemon {
             tracing::warn!("asking for a restart of {}", service.unit);
             match restart::request(&self.run_dir, &service.unit) {
                 Ok(()) => *self.restarts.entry(service.name.to_string()).or_default() += 1,
-                Err(error) => done = heard(Err(error)),
+                Err(error) => done = or_no_answer(Err(error)),
             }
         }
         self.spawn(async move { Event::Restarted(done) });
     }
 
-    fn declare(&mut self, standing: &Standing) {
-        if self.verdict.replace(standing.verdict) != Some(standing.verdict) {
+    fn declare(&mut self, judgement: &Judgement) {
+        if self.verdict.replace(judgement.verdict) != Some(judgement.verdict) {
             // To the second: people read it, and nothing is ordered by it.
             self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
         }
         let instance = self.instance();
-        let word = match standing.verdict {
+        let word = match judgement.verdict {
             Verdict::Fit => "fit",
             Verdict::Unfit => "unfit",
             Verdict::Resting => "resting",
             Verdict::Draining => "draining",
             _ => return,
         };
-        let why = match standing.reason.as_str() {
+        let why = match judgement.reason.as_str() {
             "" => self.versions(),
             reason => text::line(reason, text::REASON),
         };
@@ -528,21 +547,21 @@ impl Daemon {
 
     /// `orders 1.2.0, nginx`
     fn versions(&self) -> String {
-        versions(self.machine.round())
+        versions(self.lifecycle.round())
     }
 
     /// The record is made now, at the moment of writing, so that the last word wins.
     fn record(&mut self) {
-        let registry = self.world.registry.clone();
+        let registry = self.adapters.registry.clone();
         let written = match (
             &self.identity,
-            self.machine.standing(),
+            self.lifecycle.judgement(),
             self.since,
             self.parameter(),
         ) {
-            (Some(identity), Some(standing), Some(since), Some(parameter)) => {
-                let (verdict, reason) = (standing.verdict, &standing.reason);
-                let record = record(identity, verdict, reason, since, self.machine.round());
+            (Some(identity), Some(judgement), Some(since), Some(parameter)) => {
+                let (verdict, reason) = (judgement.verdict, &judgement.reason);
+                let record = record(identity, verdict, reason, since, self.lifecycle.round());
                 Some((
                     parameter,
                     serde_json::to_string(&record).context("cannot write the record as JSON"),
@@ -552,9 +571,9 @@ impl Daemon {
             _ => None,
         };
         self.spawn(async move {
-            Event::Recorded(match written {
-                Some((parameter, Ok(json))) => heard(registry.put(&parameter, &json).await),
-                Some((_, Err(error))) => heard(Err(error)),
+            Event::RecordWritten(match written {
+                Some((parameter, Ok(json))) => or_no_answer(registry.put(&parameter, &json).await),
+                Some((_, Err(error))) => or_no_answer(Err(error)),
                 None => Ok(()),
             })
         });
@@ -571,31 +590,31 @@ impl Daemon {
             .map_or_else(String::new, |identity| identity.instance_id.clone())
     }
 
-    fn standing(&self) -> standing::Standing {
-        let process = standing::Standing {
+    fn status(&self) -> DaemonStatus {
+        let process = DaemonStatus {
             agent: crate::version::version().to_owned(),
             pid: std::process::id(),
             started_at: Some(self.started_at),
-            state: self.machine.state_name().to_owned(),
-            waiting_for: self.machine.waiting_for(),
-            leave: self.desk.answer().cloned(),
-            ..standing::Standing::default()
+            state: self.lifecycle.state_name().to_owned(),
+            waiting_for: self.lifecycle.waiting_for(),
+            permission: self.permission.answer().cloned(),
+            ..DaemonStatus::default()
         };
         if let Some(left) = &self.left {
-            // Not identified yet: what was known of the box holds, so that a restart is no news.
-            return standing::Standing {
+            // Not identified yet: what was known of the instance holds, so that a restart is no news.
+            return DaemonStatus {
                 before: Some(left.before.as_ref().unwrap_or(&left.state).clone()),
                 agent: process.agent,
                 pid: process.pid,
                 started_at: process.started_at,
                 state: process.state,
                 waiting_for: process.waiting_for,
-                leave: process.leave,
+                permission: process.permission,
                 ..left.clone()
             };
         }
-        let standing = self.machine.standing();
-        standing::Standing {
+        let judgement = self.lifecycle.judgement();
+        DaemonStatus {
             instance_id: self.instance(),
             image_id: self
                 .identity
@@ -605,17 +624,17 @@ impl Daemon {
                 .image
                 .as_ref()
                 .map_or_else(String::new, |image| image.as_str().to_owned()),
-            group: self.machine.group().map(str::to_owned),
-            verdict: standing.map(|standing| standing.verdict),
-            reason: standing.map_or_else(String::new, |standing| standing.reason.clone()),
+            group: self.lifecycle.group().map(str::to_owned),
+            verdict: judgement.map(|judgement| judgement.verdict),
+            reason: judgement.map_or_else(String::new, |judgement| judgement.reason.clone()),
             since: self
                 .since
                 .map_or_else(String::new, |since| since.to_string()),
-            services: self.machine.round().clone(),
-            recorded: self.machine.is_recorded(),
+            services: self.lifecycle.round().clone(),
+            recorded: self.lifecycle.is_recorded(),
             restarts: self.restarts.clone(),
-            registered: self.machine.registered().to_vec(),
-            notices: self.machine.notices().lines(),
+            registered: self.lifecycle.registered().to_vec(),
+            notices: self.lifecycle.notices().lines(),
             ..process
         }
     }
@@ -645,7 +664,7 @@ async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> 
     Ok(())
 }
 
-/// All are tried: one that fails must not keep the box in the others.
+/// All are tried: one that fails must not keep the instance in the others.
 async fn deregister(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
     let mut outcome = Ok(());
     for name in names {
@@ -667,7 +686,7 @@ async fn healths(
     Ok(found)
 }
 
-/// Looks at the group's other boxes: the group itself, and the records of a sample.
+/// Looks at the group's other instances: the group itself, and the records of a sample.
 async fn peers(
     group: &dyn Group,
     registry: &dyn Registry,
@@ -692,7 +711,7 @@ async fn peers(
 }
 
 /// Logs a failed question once, here; the machine only needs to know that no answer came.
-fn heard<T>(answer: Result<T>) -> Result<T, NoAnswer> {
+fn or_no_answer<T>(answer: Result<T>) -> Result<T, NoAnswer> {
     answer.map_err(|error| {
         tracing::warn!("{error:#}");
         NoAnswer

@@ -348,7 +348,7 @@ macro_rules! name {
 }
 
 name!(
-    /// The image's name, which the registry files the box under.
+    /// The image's name, which the registry files the instance under.
     ImageName,
     "image"
 );
@@ -372,7 +372,7 @@ pub(crate) struct Settings {
     pub(crate) serving: Serving,
     /// Target groups that the Auto Scaling group does not keep, by their ARNs.
     pub(crate) target_groups: Vec<String>,
-    /// How a box that must go lets go.
+    /// How an instance that must go lets go.
     pub(crate) drain: Drain,
     /// Which of EC2's notices make it go.
     pub(crate) notices: NoticeTerms,
@@ -397,32 +397,32 @@ pub(crate) struct Gate {
     pub(crate) deadline: Duration,
 }
 
-/// The watch over a box that serves.
+/// The watch over an instance that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Serving {
-    /// Passes in a row after which an unfit box is fit again.
+    /// Passes in a row after which an unfit instance is fit again.
     pub(crate) passes: u32,
-    /// Failures in a row after which a fit box is unfit.
+    /// Failures in a row after which a fit instance is unfit.
     pub(crate) failures: u32,
     /// How many of the last rounds are looked at together.
     pub(crate) window: u32,
-    /// The share of those, in percent, that makes a fit box unfit when it failed.
+    /// The share of those, in percent, that makes a fit instance unfit when it failed.
     pub(crate) window_failure_percent: u32,
     /// From the end of one round to the next.
     pub(crate) interval: Duration,
     /// Whether sick services are restarted.
     pub(crate) restart: bool,
-    /// The share of the group's other boxes, in percent, that may be sick as well when the group is asked
+    /// The share of the group's other instances, in percent, that may be sick as well when the group is asked
     /// to replace this one.
     pub(crate) fleet_guard_percent: u32,
-    /// How long a box must have been unfit before the group is asked to replace it; `None`: never.
+    /// How long an instance must have been unfit before the group is asked to replace it; `None`: never.
     pub(crate) replace_after: Option<Duration>,
 }
 
 /// The way out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drain {
-    /// How long the box keeps still at least.
+    /// How long the instance keeps still at least.
     pub(crate) settle: Duration,
     /// How long it tries to finish what it must, before it goes without.
     pub(crate) deadline: Duration,
@@ -449,7 +449,7 @@ pub(crate) struct HookNames {
     pub(crate) terminate: Option<String>,
 }
 
-/// One service on this box.
+/// One service on this instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     /// Its name.
@@ -471,7 +471,7 @@ impl Settings {
         };
         if inputs.services.is_empty() {
             return refused(
-                "services: none to judge\nhint: a box that runs nothing cannot be found fit; \
+                "services: none to judge\nhint: an instance that runs nothing cannot be found fit; \
                  add [services.NAME] with unit and health_url",
             );
         }
@@ -661,7 +661,7 @@ fn url(at: &str, text: &str) -> Result<Uri> {
     parsed.map_or_else(
         || {
             refused(format!(
-                "{at}: not an address the agent can ask\nhint: plain http on this box, such as \
+                "{at}: not an address the agent can ask\nhint: plain http on this instance, such as \
                  http://127.0.0.1:8080/gtg"
             ))
         },

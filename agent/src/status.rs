@@ -1,4 +1,4 @@
-//! `imagebuilder-agent status`: the daemon's and the updater's standing on one screen, or as JSON.
+//! `imagebuilder-agent status`: the daemon's and the updater's status on one screen, or as JSON.
 //!
 //! It only reads files that others left, any of which may be missing: the daemon or the updater may never
 //! have run.
@@ -18,15 +18,15 @@ use serde_json::{Map, Value};
 
 use crate::exit::Exit;
 use crate::output;
-use crate::standing::{FILE, Standing};
+use crate::status_file::{DaemonStatus, FILE};
 use crate::text;
-use crate::update::board::{self, UpdateStanding};
+use crate::update::status::{self as updater_status, UpdaterStatus};
 use crate::update::subscription::Subject;
 
 /// The longest row of the screen, in characters: several reasons on one.
 const LONGEST_ROW: usize = 4 * text::REASON;
 
-/// How the standing is shown.
+/// How the status is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// For people.
@@ -46,10 +46,10 @@ pub(crate) struct Places<'a> {
     pub(crate) configure: &'a Path,
 }
 
-/// Shows the standing and says by the exit code whether the box is fit.
+/// Shows the status and says by the exit code whether the instance is fit.
 pub(crate) fn show(places: Places<'_>, form: Form) -> Result<Exit> {
-    let daemon: Option<Left<Standing>> = left(&places.daemon.join(FILE))?;
-    let updater: Option<Left<UpdateStanding>> = left(&places.updater.join(board::FILE))?;
+    let daemon: Option<Left<DaemonStatus>> = left(&places.daemon.join(FILE))?;
+    let updater: Option<Left<UpdaterStatus>> = left(&places.updater.join(updater_status::FILE))?;
     if daemon.is_none() {
         let path = places.daemon.join(FILE);
         tracing::error!("the agent is not running here: no {}", path.display());
@@ -90,7 +90,7 @@ fn left<T: DeserializeOwned>(path: &Path) -> Result<Option<Left<T>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let read = || format!("{} is not a standing", path.display());
+    let read = || format!("{} is not a status", path.display());
     let Value::Object(raw) = serde_json::from_str(&text).with_context(read)? else {
         bail!(read());
     };
@@ -115,7 +115,7 @@ fn word(verdict: Option<Verdict>) -> &'static str {
 }
 
 /// What the daemon tells.
-fn rows(standing: &Standing) -> Vec<Row> {
+fn rows(status: &DaemonStatus) -> Vec<Row> {
     let or_unknown = |text: &str| {
         if text.is_empty() {
             "not known yet".to_owned()
@@ -124,38 +124,38 @@ fn rows(standing: &Standing) -> Vec<Row> {
         }
     };
     let mut rows = vec![
-        ("verdict", word(standing.verdict).to_owned()),
+        ("verdict", word(status.verdict).to_owned()),
         (
             "state",
-            format!("{} ({})", standing.state, standing.waiting_for),
+            format!("{} ({})", status.state, status.waiting_for),
         ),
-        ("instance", or_unknown(&standing.instance_id)),
+        ("instance", or_unknown(&status.instance_id)),
         (
             "image",
-            format!("{} {}", or_unknown(&standing.image), standing.image_id),
+            format!("{} {}", or_unknown(&status.image), status.image_id),
         ),
         (
             "group",
-            standing.group.clone().unwrap_or_else(|| "none".to_owned()),
+            status.group.clone().unwrap_or_else(|| "none".to_owned()),
         ),
-        ("agent", standing.agent.clone()),
+        ("agent", status.agent.clone()),
     ];
-    if !standing.since.is_empty() {
-        rows.insert(1, ("since", standing.since.clone()));
+    if !status.since.is_empty() {
+        rows.insert(1, ("since", status.since.clone()));
     }
-    if !standing.reason.is_empty() {
-        rows.insert(1, ("reason", standing.reason.clone()));
+    if !status.reason.is_empty() {
+        rows.insert(1, ("reason", status.reason.clone()));
     }
-    for notice in &standing.notices {
+    for notice in &status.notices {
         rows.push(("notice", notice.clone()));
     }
-    for (name, service) in &standing.services {
+    for (name, service) in &status.services {
         let health = if service.healthy {
             "healthy"
         } else {
             service.detail.as_str()
         };
-        let restarts = match standing.restarts.get(name) {
+        let restarts = match status.restarts.get(name) {
             None | Some(0) => String::new(),
             Some(1) => ", restarted once".to_owned(),
             Some(times) => format!(", restarted {times} times"),
@@ -189,7 +189,7 @@ mod tests {
             healthy: false,
             detail: "/gtg answered 503".into(),
         };
-        let standing = Standing {
+        let status = DaemonStatus {
             agent: "0.1.0".into(),
             instance_id: "i-1".into(),
             image_id: "ami-1".into(),
@@ -203,10 +203,10 @@ mod tests {
             notices: vec!["rebalance recommended since 2026-01-01T00:00:00Z".into()],
             services: BTreeMap::from([("orders".to_owned(), service)]),
             restarts: BTreeMap::from([("orders".to_owned(), 2)]),
-            ..Standing::default()
+            ..DaemonStatus::default()
         };
         assert_eq!(
-            screen(&rows(&standing)),
+            screen(&rows(&status)),
             "verdict   unfit\n\
              reason    /gtg answered 503\n\
              since     2026-01-01T00:00:00Z\n\

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use test_support::{copy_program, write_program};
 
-/// A tree in which a box's files are, and nothing else of this machine.
+/// A tree in which an instance's files are, and nothing else of this machine.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -250,5 +250,5 @@ fn now_tells_why_nothing_came_of_it() {
     fs::write(tree.at("run/imagebuilder/update.json"), none).unwrap();
     let (code, log) = now("exit 0");
     assert_eq!(code, Some(1));
-    assert!(log.contains("this box follows no channel"), "{log}");
+    assert!(log.contains("this instance follows no channel"), "{log}");
 }

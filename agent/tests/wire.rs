@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A service may take five seconds to answer, which one on a busy machine may need.
 const GATE: &str = "[gate]\npasses = 1\ninterval_seconds = 8\ndeadline_seconds = 120\n";
 
-/// A box with settings on disk and a cloud around it.
+/// An instance with settings on disk and a cloud around it.
 struct Box {
     cloud: Cloud,
     dir: tempfile::TempDir,
@@ -53,7 +53,7 @@ impl Box {
         fs::write(path, change(text)).unwrap();
     }
 
-    /// Closes the gate early: for a box that is sick, since a well one on a busy machine may need more.
+    /// Closes the gate early: for an instance that is sick, since a well one on a busy machine may need more.
     fn gate_closes_after(&self, seconds: u32) {
         let closes = format!("deadline_seconds = {seconds}");
         self.reset(|text| text.replace("deadline_seconds = 120", &closes));
@@ -149,7 +149,7 @@ async fn line(child: &mut Child) -> String {
     line
 }
 
-/// Whether a line tells that the box is fit; a version that a busy machine held up is told later.
+/// Whether a line tells that the instance is fit; a version that a busy machine held up is told later.
 fn tells_fit(line: &str) -> bool {
     let fit = "imagebuilder-agent: fit i-0abc: orders";
     [fit, &format!("{fit} 1.2.3")].contains(&line.trim_end())
@@ -232,7 +232,7 @@ async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
     let (code, log) = stop(agent).await;
     assert_eq!(code, Some(0));
     assert!(!facts.ipv1_asked, "IMDSv1 was asked");
-    for secret in ["s3cr3t-of-the-box", "t0k3n-of-the-box"] {
+    for secret in ["s3cr3t-of-the-instance", "t0k3n-of-the-instance"] {
         assert!(!log.contains(secret), "{log}");
     }
 }
@@ -585,7 +585,7 @@ async fn a_lastingly_sick_box_asks_for_a_restart_and_for_a_replacement_only_in_a
     };
     assert!(
         held.ends_with(
-            "does not ask to be replaced: 1 of 2 other boxes looked at are sick as well"
+            "does not ask to be replaced: 1 of 2 other instances looked at are sick as well"
         ),
         "{held}"
     );

@@ -20,7 +20,7 @@ use super::Aws;
 use super::signature::signed;
 use crate::metrics::cloudwatch::Sink;
 
-/// One call, with the TLS handshake of a slow box. The next minute has its own.
+/// One call, with the TLS handshake of a slow instance. The next minute has its own.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// An error document is read up to here.

@@ -12,10 +12,10 @@ use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 
-/// What a form says that it is; part of what is signed.
+/// Content type of a form; part of what is signed.
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
-/// A form signed for a service, and the headers to send with it: among them the box's session token.
+/// A form signed for a service, and the headers to send with it: among them the instance's session token.
 #[derive(Clone)]
 pub(crate) struct SignedForm {
     /// `content-type`, `authorization` and whatever else the signature asks for.
@@ -33,7 +33,7 @@ impl fmt::Debug for SignedForm {
 /// Signs a form that is to be POSTed to `url`.
 ///
 /// # Errors
-/// The configuration names no region, or nobody gives credentials.
+/// The configuration has no region, or no credentials are available.
 pub(crate) async fn signed(
     config: &SdkConfig,
     service: &str,
@@ -87,8 +87,9 @@ mod tests {
     use super::*;
 
     fn config(region: Option<&'static str>) -> SdkConfig {
-        let token = Some("t0k3n-of-the-box".to_owned());
-        let credentials = Credentials::new("AKIDBOX", "s3cr3t-of-the-box", token, None, "test");
+        let token = Some("t0k3n-of-the-instance".to_owned());
+        let credentials =
+            Credentials::new("AKIDBOX", "s3cr3t-of-the-instance", token, None, "test");
         SdkConfig::builder()
             .region(region.map(Region::new))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
@@ -112,7 +113,7 @@ mod tests {
             "{:?}",
             form.headers
         );
-        assert_eq!(header("x-amz-security-token"), "t0k3n-of-the-box");
+        assert_eq!(header("x-amz-security-token"), "t0k3n-of-the-instance");
         assert_eq!(form.body, "Action=X");
         assert_eq!(format!("{form:?}"), "SignedForm { .. }");
     }

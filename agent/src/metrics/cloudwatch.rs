@@ -1,8 +1,8 @@
 //! The same measures for CloudWatch, when asked: a few of them, once a minute, for the group as a whole.
 //!
 //! CloudWatch asks money for every metric, and a dimension by instance would make one of each for each
-//! box that ever lived. So every box adds its points to the same metrics of its image and group, where
-//! `Sum` counts boxes and `Average` is their share.
+//! instance that ever lived. So every instance adds its points to the same metrics of its image and group, where
+//! `Sum` counts instances and `Average` is their share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,12 +40,7 @@ impl Totals {
             failed_rounds: counts.failed,
             faults: counts.faults.values().sum(),
             refusals: counts.refusals.values().sum(),
-            restarts: counts
-                .standing
-                .restarts
-                .values()
-                .map(|n| u64::from(*n))
-                .sum(),
+            restarts: counts.status.restarts.values().map(|n| u64::from(*n)).sum(),
         }
     }
 }
@@ -53,8 +48,8 @@ impl Totals {
 /// Sends a point of every measure each minute, for ever. `dice` (even in 0..1) spreads a fleet over the
 /// minute. What could not be sent is not kept, but what it counted is sent with the next.
 pub(crate) async fn publish(sink: Arc<dyn Sink>, meter: Meter, namespace: String, dice: f64) {
-    // Restarts of services before this start are another's to tell.
-    let mut told = Totals::of(&meter.counts());
+    // Restarts before this start were published by the previous daemon.
+    let mut published = Totals::of(&meter.counts());
     tokio::time::sleep(MINUTE.mul_f64(dice)).await;
     let mut minute = tokio::time::interval(MINUTE);
     minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -64,12 +59,12 @@ pub(crate) async fn publish(sink: Arc<dyn Sink>, meter: Meter, namespace: String
         let (form, totals) = {
             let counts = meter.counts();
             (
-                form(&namespace, &counts, told, Timestamp::now()),
+                form(&namespace, &counts, published, Timestamp::now()),
                 Totals::of(&counts),
             )
         };
         match sink.put(form).await {
-            Ok(()) => (well, told) = (true, totals),
+            Ok(()) => (well, published) = (true, totals),
             Err(error) => {
                 if std::mem::take(&mut well) {
                     tracing::warn!("no metrics to CloudWatch, tried again each minute: {error:#}");
@@ -81,9 +76,9 @@ pub(crate) async fn publish(sink: Arc<dyn Sink>, meter: Meter, namespace: String
 
 /// `PutMetricData` in the query protocol, version 2010-08-01.
 #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
-fn form(namespace: &str, counts: &Counts, told: Totals, now: Timestamp) -> String {
-    let (standing, totals) = (&counts.standing, Totals::of(counts));
-    let sick = standing
+fn form(namespace: &str, counts: &Counts, published: Totals, now: Timestamp) -> String {
+    let (status, totals) = (&counts.status, Totals::of(counts));
+    let sick = status
         .services
         .values()
         .filter(|service| !service.healthy)
@@ -93,33 +88,33 @@ fn form(namespace: &str, counts: &Counts, told: Totals, now: Timestamp) -> Strin
         (
             "Fit",
             "Count",
-            f64::from(u8::from(standing.verdict == Some(Verdict::Fit))),
+            f64::from(u8::from(status.verdict == Some(Verdict::Fit))),
         ),
         ("UnhealthyServices", "Count", sick as f64),
         (
             "FailedChecks",
             "Count",
-            grown(totals.failed_rounds, told.failed_rounds),
+            grown(totals.failed_rounds, published.failed_rounds),
         ),
         (
             "ServiceRestarts",
             "Count",
-            grown(totals.restarts, told.restarts),
+            grown(totals.restarts, published.restarts),
         ),
-        ("ApiErrors", "Count", grown(totals.faults, told.faults)),
+        ("ApiErrors", "Count", grown(totals.faults, published.faults)),
     ];
     if let Some(update) = &counts.update {
         points.push((
             "UpdateRefusals",
             "Count",
-            grown(totals.refusals, told.refusals),
+            grown(totals.refusals, published.refusals),
         ));
         if let Some(age) = metadata_age(update, now) {
             points.push(("MetadataAge", "Seconds", age));
         }
     }
-    let mut dimensions = vec![("Image", standing.image.as_str())];
-    if let Some(group) = &standing.group {
+    let mut dimensions = vec![("Image", status.image.as_str())];
+    if let Some(group) = &status.group {
         dimensions.push(("AutoScalingGroupName", group));
     }
     let mut form = form_urlencoded::Serializer::new(String::new());

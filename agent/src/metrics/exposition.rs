@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Gauge,
 }
 
-/// The text so far. A family without samples leaves no trace.
+/// The text so far. A family without samples is left out.
 #[derive(Debug, Default)]
 pub(crate) struct Exposition {
     text: String,

@@ -7,10 +7,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::health::Round;
-use crate::lifecycle::Answer;
-use crate::machine::NoAnswer;
-use crate::update::board::{Hold, Skipped};
+use crate::hooks::Answer;
+use crate::lifecycle::NoAnswer;
 use crate::update::channel::Digest;
+use crate::update::status::{Hold, Skipped};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
@@ -31,8 +31,8 @@ fn service(version: &str, healthy: bool) -> contract::registry::Service {
     }
 }
 
-fn told() -> UpdateStanding {
-    UpdateStanding {
+fn told() -> UpdaterStatus {
+    UpdaterStatus {
         phase: "waiting".into(),
         code: "expired".into(),
         channel: "stable".into(),
@@ -54,7 +54,7 @@ fn told() -> UpdateStanding {
         checked_at: Some(at(50)),
         verified_at: Some(at(-3600)),
         updated_at: Some(at(-7200)),
-        ..UpdateStanding::default()
+        ..UpdaterStatus::default()
     }
 }
 
@@ -69,22 +69,22 @@ fn busy() -> Meter {
         answer: Answer::Continue,
         outcome,
     };
-    meter.heard(&answered(Ok(Receipt::Accepted)));
-    meter.heard(&answered(Err(NoAnswer)));
-    meter.heard(&Event::Checked(Round::from([(
+    meter.count_event(&answered(Ok(Receipt::Accepted)));
+    meter.count_event(&answered(Err(NoAnswer)));
+    meter.count_event(&Event::Checked(Round::from([(
         "orders".to_owned(),
         service("1", true),
     )])));
     meter.counts().last_round = Some(at(59));
-    meter.updates(Some(told()));
+    meter.set_updater_status(Some(told()));
     // The same check again, then one that ended well.
-    meter.updates(Some(told()));
-    meter.updates(Some(UpdateStanding {
+    meter.set_updater_status(Some(told()));
+    meter.set_updater_status(Some(UpdaterStatus {
         code: String::new(),
         checked_at: Some(at(55)),
         ..told()
     }));
-    meter.stands(&Standing {
+    meter.set_status(&DaemonStatus {
         agent: "1.2.0".into(),
         started_at: Some(at(0)),
         instance_id: "i-1".into(),
@@ -100,7 +100,7 @@ fn busy() -> Meter {
         ]
         .into(),
         restarts: [("nginx".to_owned(), 2)].into(),
-        ..Standing::default()
+        ..DaemonStatus::default()
     });
     meter
 }
@@ -197,16 +197,16 @@ fn every_family_is_on_the_page_and_the_page_tells_of_no_other() {
 fn codes_of_a_strange_updater_do_not_become_series_without_end() {
     let meter = Meter::default();
     for n in 0..1000 {
-        meter.updates(Some(UpdateStanding {
+        meter.set_updater_status(Some(UpdaterStatus {
             code: format!("code-{n}"),
             checked_at: Some(at(n)),
-            ..UpdateStanding::default()
+            ..UpdaterStatus::default()
         }));
     }
-    meter.updates(Some(UpdateStanding {
+    meter.set_updater_status(Some(UpdaterStatus {
         code: "x\"y\n".into(),
         checked_at: Some(at(-1)),
-        ..UpdateStanding::default()
+        ..UpdaterStatus::default()
     }));
     let counts = meter.counts();
     assert_eq!(counts.refusals.len(), MOST_CODES + 1);
@@ -226,7 +226,7 @@ async fn asked(port: u16, request: &str) -> String {
 async fn a_scrape_is_answered_and_nothing_else_and_nobody_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let answering = tokio::spawn(door::answer(listener, busy()));
+    let answering = tokio::spawn(http::answer(listener, busy()));
     // Three that never say a word leave room for a fourth.
     let mut silent = Vec::new();
     for _ in 0..3 {

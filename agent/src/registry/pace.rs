@@ -1,35 +1,35 @@
-//! When a box may write its registry record, so that ten thousand of them stay under one account's
-//! quota without knowing of each other.
+//! When an instance may write its registry record, so that ten thousand of them stay within one account's quota
+//! without coordination.
 //!
-//! AWS allows an account and region three `PutParameter` calls a second unless it pays for ten (told by
-//! AWS support in github-aws-runners/terraform-aws-github-runner#2944; the quota page names none). That
-//! is one call an hour from each of ten thousand boxes, with nothing left for anybody else: what a box
-//! spends must be rare, and must not come at the same moment as everybody else's.
+//! AWS allows an account and region three `PutParameter` calls a second unless it pays for ten (according to AWS
+//! support in github-aws-runners/terraform-aws-github-runner#2944; the quota page has no number). That is one call an
+//! hour from each of ten thousand instances, with nothing left for other callers: writes must be rare, and must not
+//! come at the same moment.
 //!
-//! Pure: it is told the time and the dice.
+//! Pure: the caller passes the time and the random numbers.
 
 use std::time::{Duration, Instant};
 
 #[cfg(test)]
 mod tests;
 
-/// How much a change matters to whoever reads the record.
+/// How soon a change should be in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Urgency {
-    /// Nothing changed; the record is only shown to be kept.
+    /// Nothing changed; the record is refreshed.
     Refresh,
-    /// The words changed.
+    /// A detail changed.
     Detail,
-    /// Something that passes by itself.
+    /// A state that passes by itself.
     Passing,
     /// The verdict or a version changed.
     News,
-    /// The first verdict on this box: its launch is waited for.
+    /// The first verdict on this instance: its launch waits for it.
     First,
 }
 
-/// The windows within which an attempt falls evenly, the next one after each failure: a fleet whose calls
-/// come too many thins out to its share within minutes, a box alone is heard within seconds.
+/// Windows within which an attempt is spread evenly, the next one after each failure: a fleet whose calls are
+/// throttled slows down to its share within minutes, a single instance writes within seconds.
 const WINDOWS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_secs(5),
@@ -38,21 +38,21 @@ const WINDOWS: [Duration; 5] = [
     SHARE,
 ];
 
-/// A box's fair share is a write in this long: half of the quota for ten thousand boxes, the other half
-/// for everybody else.
+/// An instance's share is one write per this time: half of the quota for ten thousand instances, the other half for
+/// other callers.
 const SHARE: Duration = Duration::from_secs(2 * 3600);
 
-/// Writes of news that may come sooner than a box's share: falling ill, and being well again.
+/// Writes of news that may come sooner than the share: becoming unfit, and fit again.
 const BURST: u32 = 2;
 
-/// A passing state (at the gate, draining) is worth a call only if it lasts.
+/// A passing state (judging, draining) is written only if it lasts.
 const PASSING: Duration = Duration::from_secs(20);
 
-/// The record is written anew once a day, so that one that is much older is known to be of a box that
-/// went without a word.
+/// The record is rewritten once a day, so that a much older one is known to be of an instance that stopped without
+/// removing it.
 const REFRESH: Duration = Duration::from_secs(20 * 3600);
 
-/// One box's pace.
+/// When one instance writes.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     /// What is yet to be written.
@@ -69,7 +69,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// A change comes up: when to write it, unless it is due sooner already. `dice` is even in 0..1.
+    /// A change happened: returns when to write it, unless it is due sooner already. `dice` is random in 0..1.
     pub(crate) fn change(&mut self, urgency: Urgency, now: Instant, dice: f64) -> Option<Instant> {
         if self.pending >= Some(urgency) {
             return None;
@@ -95,7 +95,7 @@ impl Pace {
         self.change(urgency, now, dice)
     }
 
-    /// The write is under way; what changes from here on is another's.
+    /// A write starts; later changes need another one.
     pub(crate) fn begun(&mut self, now: Instant) {
         self.writing = self.pending.take().max(Some(Urgency::Refresh));
         if self.writing == Some(Urgency::News) && self.failures == 0 {
@@ -104,13 +104,13 @@ impl Pace {
         }
     }
 
-    /// It was written: when to write it anew.
+    /// The write succeeded: returns when to refresh it.
     pub(crate) fn written(&mut self, now: Instant, dice: f64) -> Instant {
         (self.writing, self.failures, self.kept) = (None, 0, true);
         now + REFRESH.mul_f64(1.0 + dice / 5.0)
     }
 
-    /// It was not: when to try again.
+    /// The write failed: returns when to retry.
     pub(crate) fn refused(&mut self, now: Instant, dice: f64) -> Instant {
         self.failures = self.failures.saturating_add(1);
         let urgency = self
@@ -127,7 +127,7 @@ impl Pace {
         (self.pending, self.writing, self.failures) = (None, None, 0);
     }
 
-    /// The daemon before this one wrote the record as it stands: when to write it anew.
+    /// The previous daemon wrote the record, or did not: returns when to write it.
     pub(crate) fn resume(&mut self, kept: bool, now: Instant, dice: f64) -> Option<Instant> {
         self.began = true;
         if kept {
@@ -136,7 +136,7 @@ impl Pace {
         self.change(Urgency::News, now, dice)
     }
 
-    /// Whether the registry has the last word.
+    /// Whether the registry is up to date.
     pub(crate) fn is_kept(&self) -> bool {
         self.kept && self.pending.is_none() && self.writing.is_none()
     }
@@ -153,8 +153,7 @@ impl Pace {
             Some(window) if !poor => *window,
             _ => SHARE,
         };
-        // A share on average at the slowest, and never at once again: between half of it and one and a
-        // half.
+        // At the slowest one share on average, and never at once: between half of it and one and a half.
         let least = if window == SHARE {
             SHARE / 2
         } else {
@@ -163,7 +162,7 @@ impl Pace {
         least + window.mul_f64(dice)
     }
 
-    /// Every share gives one write back.
+    /// Every share of time allows one more write.
     fn take_share(&mut self, now: Instant) {
         let since = *self.share_since.get_or_insert(now);
         let shares = now.duration_since(since).as_secs() / SHARE.as_secs();

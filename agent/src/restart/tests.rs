@@ -100,17 +100,17 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
     let allowed = BTreeSet::from([unit.to_owned()]);
     let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let at = |seconds: u64| start + Duration::from_secs(seconds);
-    let mut past = Past::default();
+    let mut history = RestartHistory::default();
     let mut restarted = Vec::new();
     for second in (0..7200).step_by(30) {
-        if consider(unit, at(second), &allowed, &past, at(second)) == Decision::Restart {
+        if consider(unit, at(second), &allowed, &history, at(second)) == Decision::Restart {
             restarted.push(second);
-            past = past.dealt_with(at(second), Some(at(second)));
+            history = history.dealt_with(at(second), Some(at(second)));
         }
     }
     assert_eq!(restarted[..7], [0, 60, 120, 180, 240, 300, 3600]);
     assert_eq!(restarted.len(), 12, "six an hour");
-    let fresh = Past::default();
+    let fresh = RestartHistory::default();
     for (asked, now, decision) in [
         (0, 120, true),
         (0, 121, false),
@@ -120,7 +120,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
         let decided = consider(unit, at(asked), &allowed, &fresh, at(now));
         assert_eq!(decided == Decision::Restart, decision, "{asked} {now}");
     }
-    let ahead = Past::default().dealt_with(at(0), Some(at(9_999)));
+    let ahead = RestartHistory::default().dealt_with(at(0), Some(at(9_999)));
     assert_eq!(
         consider(unit, at(1), &allowed, &ahead, at(1)),
         Decision::Restart,

@@ -1,11 +1,11 @@
 //! The loop on paused time, against a world in memory.
 
-mod world;
+mod fakes;
 
 use super::*;
-use crate::identity::Target;
-use crate::lifecycle::Phase;
-use world::{Facts, House, in_group, verdict};
+use crate::hooks::Phase;
+use crate::identity::TargetState;
+use fakes::{Facts, House, in_group, verdict};
 
 #[tokio::test(start_paused = true)]
 async fn a_life_from_the_gate_to_the_end_of_the_box() {
@@ -23,14 +23,14 @@ async fn a_life_from_the_gate_to_the_end_of_the_box() {
         ("ami-1", "")
     );
     assert_eq!(record.services["orders"].version, "1.0.0");
-    let standing = house.standing();
+    let status = house.status();
     assert_eq!(
-        (standing.state.as_str(), standing.group.as_deref()),
+        (status.state.as_str(), status.group.as_deref()),
         ("serving", Some("fleet"))
     );
 
     house.change(|facts| {
-        facts.target = Some(Target::Terminated);
+        facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
     house
@@ -84,7 +84,7 @@ async fn a_call_that_hangs_stops_neither_checks_nor_heartbeats_nor_the_end() {
     let asked = Instant::now();
     let facts = house.close().await;
     assert!(facts.stopping);
-    assert!(asked.elapsed() <= LAST_CALLS, "{:?}", asked.elapsed());
+    assert!(asked.elapsed() <= SHUTDOWN_CALLS, "{:?}", asked.elapsed());
     assert_eq!(facts.record, record, "stopping removes nothing");
 }
 
@@ -113,7 +113,7 @@ async fn a_restart_in_mid_life_is_no_news() {
     house
         .until(|facts| facts.status.starts_with("serving") && verdict(facts) == Some(Verdict::Fit))
         .await;
-    let before = house.standing();
+    let before = house.status();
     let (dir, facts) = house.end().await;
     let record = facts.record.clone();
 
@@ -130,7 +130,7 @@ async fn a_restart_in_mid_life_is_no_news() {
     house
         .until(|facts| facts.status.contains("waiting for the metadata service"))
         .await;
-    let shown = house.standing();
+    let shown = house.status();
     assert_eq!(
         (shown.state.as_str(), shown.before.as_deref()),
         ("identifying", Some("serving"))
@@ -139,7 +139,7 @@ async fn a_restart_in_mid_life_is_no_news() {
         (shown.verdict, &shown.since, &shown.services),
         (before.verdict, &before.since, &before.services)
     );
-    // And once more, before the box was identified.
+    // And once more, before the instance was identified.
     let (dir, facts) = house.end().await;
     let house = House::open_in(
         dir,
@@ -153,7 +153,7 @@ async fn a_restart_in_mid_life_is_no_news() {
         .until(|facts| facts.status.starts_with("serving in group"))
         .await;
     assert_eq!(facts.record, record, "the record flapped");
-    let shown = house.standing();
+    let shown = house.status();
     assert_eq!((shown.verdict, shown.since), (before.verdict, before.since));
     let pings = facts.pings;
     let facts = house.until(|facts| facts.pings > pings + 100).await;
@@ -178,7 +178,7 @@ async fn the_past_of_another_box_or_half_a_file_is_none() {
             .until(|facts| facts.status.starts_with("serving"))
             .await;
         let (dir, facts) = house.end().await;
-        let path = dir.path().join(standing::FILE);
+        let path = dir.path().join(crate::status_file::FILE);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, spoil(text)).unwrap();
         let house = House::open_in(
@@ -204,39 +204,44 @@ async fn leave_to_be_restarted_follows_the_group_and_the_box() {
     let pings = house.fake.facts().pings;
     house.until(|facts| facts.pings > pings + 50).await;
     assert_eq!(house.fake.facts().refresh_questions, 0, "nobody wished");
-    assert_eq!(house.standing().leave, None);
+    assert_eq!(house.status().permission, None);
 
     house.change(|facts| facts.refresh = Some("r-1".into()));
     house.wish(Timestamp::now());
-    let shown = house.until_shown(|shown| shown.leave.is_some()).await;
-    let leave = shown.leave.unwrap();
+    let shown = house.until_shown(|shown| shown.permission.is_some()).await;
+    let leave = shown.permission.unwrap();
     assert_eq!(
         (leave.granted, leave.reason.as_str()),
         (false, "refresh r-1 of group fleet is under way")
     );
     house.change(|facts| facts.refresh = None);
     house
-        .until_shown(|shown| shown.leave.as_ref().is_some_and(|leave| leave.granted))
+        .until_shown(|shown| shown.permission.as_ref().is_some_and(|leave| leave.granted))
         .await;
     assert_eq!(house.fake.facts().refresh_questions, 2);
 
     house.change(|facts| {
-        facts.target = Some(Target::Terminated);
+        facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
     let shown = house
-        .until_shown(|shown| shown.leave.as_ref().is_some_and(|leave| !leave.granted))
+        .until_shown(|shown| {
+            shown
+                .permission
+                .as_ref()
+                .is_some_and(|leave| !leave.granted)
+        })
         .await;
-    assert_eq!(shown.leave.unwrap().reason, "this box is leaving");
+    assert_eq!(shown.permission.unwrap().reason, "this instance is leaving");
     std::fs::remove_file(house.dir.path().join("update/status.json")).unwrap();
-    house.until_shown(|shown| shown.leave.is_none()).await;
+    house.until_shown(|shown| shown.permission.is_none()).await;
     house.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hibernated_warm_box_wakes_up_to_another_day_and_serves() {
     let house = House::open(Facts {
-        target: Some(Target::Aside("Warmed:Hibernated".to_owned())),
+        target: Some(TargetState::OutOfService("Warmed:Hibernated".to_owned())),
         phase: Some(Phase::WarmPendingWait),
         ..in_group()
     });
@@ -249,7 +254,7 @@ async fn a_hibernated_warm_box_wakes_up_to_another_day_and_serves() {
     );
     house.change(|facts| {
         facts.slept = 86_400;
-        facts.target = Some(Target::InService);
+        facts.target = Some(TargetState::InService);
         facts.phase = Some(Phase::PendingWait);
     });
     let facts = house
@@ -266,7 +271,7 @@ async fn notices_are_on_the_board() {
         .until(|facts| facts.status.starts_with("serving"))
         .await;
     house.change(|facts| facts.spot.rebalance = Some(Timestamp::UNIX_EPOCH));
-    let board = || house.standing().notices;
+    let board = || house.status().notices;
     let pings = house.fake.facts().pings;
     house.until(|facts| facts.pings > pings + 20).await;
     assert_eq!(
@@ -291,12 +296,12 @@ async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_repla
         .until(|facts| {
             facts
                 .status
-                .contains("2 of 2 other boxes looked at are sick as well")
+                .contains("2 of 2 other instances looked at are sick as well")
         })
         .await;
     assert_eq!(facts.reports, 0);
     assert!(house.dir.path().join("restart/orders.service").exists());
-    assert_eq!(house.standing().restarts["orders"], 1);
+    assert_eq!(house.status().restarts["orders"], 1);
     house.change(|facts| facts.peer = Some(sick.replace("unfit", "fit")));
     house.until(|facts| facts.reports == 1).await;
     house.close().await;
@@ -306,8 +311,8 @@ async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_repla
 async fn a_system_that_goes_down_is_told_and_nobody_is_sent_there_any_more() {
     let group = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
     for (target, left) in [
-        (Target::InService, Some(Verdict::Draining)),
-        (Target::Terminated, None),
+        (TargetState::InService, Some(Verdict::Draining)),
+        (TargetState::Terminated, None),
     ] {
         let user_data = format!("#imagebuilder-agent\nserving.target_groups = [\"{group}\"]");
         let house = House::open(Facts {
@@ -317,7 +322,7 @@ async fn a_system_that_goes_down_is_told_and_nobody_is_sent_there_any_more() {
         house
             .until(|facts| facts.traffic.len() == 1 && verdict(facts) == Some(Verdict::Fit))
             .await;
-        assert_eq!(house.standing().registered, [group]);
+        assert_eq!(house.status().registered, [group]);
         house.change(|facts| {
             facts.shutting_down = true;
             facts.target = Some(target);
@@ -352,7 +357,7 @@ async fn the_daemon_after_it_undoes_what_the_one_before_registered() {
     let house = House::open_in(dir, facts);
     house.until(|facts| facts.pings > 50).await;
     house.change(|facts| {
-        facts.target = Some(Target::Terminated);
+        facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
     let facts = house.until(|facts| facts.status.starts_with("gone")).await;

@@ -21,8 +21,8 @@ impl Metrics {
             .map(|text| match text.parse::<SocketAddr>() {
                 Ok(address) if address.ip().is_loopback() => Ok(address),
                 _ => refused(
-                    "metrics.listen: not an address on this box\nhint: such as \"127.0.0.1:9150\"; \
-                     a collector on this box carries them further",
+                    "metrics.listen: not an address on this instance\nhint: such as \"127.0.0.1:9150\"; \
+                     a collector on this instance carries them further",
                 ),
             })
             .transpose()?;

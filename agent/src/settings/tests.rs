@@ -194,11 +194,11 @@ fn what_makes_no_sense_is_refused() {
         ("[services.more]", "services.more.health_url: missing"),
         (
             "[metrics]\nlisten = \"0.0.0.0:9150\"",
-            "metrics.listen: not an address on this box",
+            "metrics.listen: not an address on this instance",
         ),
         (
             "[metrics]\nlisten = \"9150\"",
-            "metrics.listen: not an address on this box",
+            "metrics.listen: not an address on this instance",
         ),
         (
             "[metrics]\ncloudwatch_namespace = \"AWS/EC2\"",

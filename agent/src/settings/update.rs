@@ -1,4 +1,4 @@
-//! `[update]`: which channel the box follows, from settings to a [`Subscription`].
+//! `[update]`: which channel the instance follows, from settings to a [`Subscription`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -4,36 +4,36 @@ use jiff::Timestamp;
 
 use super::Row;
 use crate::update::blame::{Count, FailureKind, Failures};
-use crate::update::board::UpdateStanding;
 use crate::update::build::Build;
 use crate::update::plan::POSITIONS;
+use crate::update::status::UpdaterStatus;
 use crate::update::subscription::Subject;
 
 /// What the updater tells; `None`: it never ran. `subject` is what `configure` left.
 pub(super) fn rows(
-    standing: Option<&UpdateStanding>,
+    status: Option<&UpdaterStatus>,
     subject: Option<&Subject>,
     now: Timestamp,
 ) -> Vec<Row> {
     let follows = subject.map(|subject| subject.subscription.as_ref());
-    let Some(standing) = standing else {
+    let Some(status) = status else {
         return vec![(
             "updates",
             unheard(follows.map(|terms| terms.map(|terms| &*terms.channel))),
         )];
     };
     let mut rows = Vec::new();
-    rows.push(("updates", headline(standing, follows == Some(None))));
+    rows.push(("updates", headline(status, follows == Some(None))));
     for (key, build) in [
-        ("stable", &standing.stable),
-        ("trial", &standing.trial),
-        ("factory", &standing.factory),
+        ("stable", &status.stable),
+        ("trial", &status.trial),
+        ("factory", &status.factory),
     ] {
         rows.extend(build.as_ref().map(|build| (key, named(build))));
     }
-    rows.extend(wanted(standing, now).map(|wanted| ("wanted", wanted)));
+    rows.extend(wanted(status, now).map(|wanted| ("wanted", wanted)));
     // One that has ended holds nothing, and the updater may not have run since.
-    if let Some(hold) = standing
+    if let Some(hold) = status
         .hold
         .as_ref()
         .filter(|hold| hold.until.is_none_or(|until| now < until))
@@ -49,16 +49,16 @@ pub(super) fn rows(
         };
         rows.push(("hold", format!("{until}{why}")));
     }
-    rows.extend(standing.pin.as_ref().map(|pin| ("pin", pin.to_string())));
+    rows.extend(status.pin.as_ref().map(|pin| ("pin", pin.to_string())));
     rows.extend(
-        standing
+        status
             .floor
             .as_ref()
             .map(|floor| ("floor", floor.to_string())),
     );
-    rows.push(("checked", checked(standing, now)));
-    if let Some([root, timestamp, snapshot, targets]) = standing.metadata {
-        let fresh = match standing.metadata_expires {
+    rows.push(("checked", checked(status, now)));
+    if let Some([root, timestamp, snapshot, targets]) = status.metadata {
+        let fresh = match status.metadata_expires {
             Some(expires) if expires <= now => format!(", EXPIRED {}", ago(expires, now)),
             Some(expires) => format!(", expires {}", ahead(expires, now)),
             None => String::new(),
@@ -67,7 +67,7 @@ pub(super) fn rows(
             format!("root {root}, timestamp {timestamp}, snapshot {snapshot}, targets {targets}");
         rows.push(("metadata", format!("{versions}{fresh}")));
     }
-    rows.extend(standing.withheld.as_ref().map(|withheld| {
+    rows.extend(status.withheld.as_ref().map(|withheld| {
         let told = format!(
             "permission to restart the agent, since {}, {}: {}",
             withheld.since,
@@ -76,10 +76,10 @@ pub(super) fn rows(
         );
         ("withheld", told)
     }));
-    for failures in &standing.failures {
+    for failures in &status.failures {
         rows.extend(failed(failures, now).map(|told| ("failed", told)));
     }
-    for skipped in &standing.skipped {
+    for skipped in &status.skipped {
         let told = format!(
             "{}: {}, {}; not tried again: imagebuilder-agent update forgive {}",
             named(&skipped.build),
@@ -117,50 +117,50 @@ fn failed(failures: &Failures, now: Timestamp) -> Option<String> {
     (!causes.is_empty()).then(told)
 }
 
-/// `Some(None)`: the box is known to follow no channel.
+/// `Some(None)`: the instance is known to follow no channel.
 fn unheard(follows: Option<Option<&str>>) -> String {
     match follows {
         Some(Some(channel)) => format!("channel {channel}; the updater has not run yet"),
-        Some(None) => "none: this box follows no channel".to_owned(),
+        Some(None) => "none: this instance follows no channel".to_owned(),
         None => "the updater has not run yet".to_owned(),
     }
 }
 
-fn headline(standing: &UpdateStanding, none: bool) -> String {
-    let channel = match standing.channel.as_str() {
-        _ if none => "none: this box follows no channel any more",
+fn headline(status: &UpdaterStatus, none: bool) -> String {
+    let channel = match status.channel.as_str() {
+        _ if none => "none: this instance follows no channel any more",
         "" => "the updater has not run yet",
         channel => &format!("channel {channel}"),
     };
-    let phase = match standing.phase.as_str() {
+    let phase = match status.phase.as_str() {
         "" => String::new(),
         phase => format!("; {phase}"),
     };
-    let code = match standing.code.as_str() {
+    let code = match status.code.as_str() {
         "" => String::new(),
         code => format!(" ({code})"),
     };
-    let reason = match standing.reason.as_str() {
+    let reason = match status.reason.as_str() {
         "" => String::new(),
         reason => format!(": {reason}"),
     };
     format!("{channel}{phase}{code}{reason}")
 }
 
-fn wanted(standing: &UpdateStanding, now: Timestamp) -> Option<String> {
-    let wanted = standing.wanted.as_ref()?;
-    let at = match standing.wanted_at {
+fn wanted(status: &UpdaterStatus, now: Timestamp) -> Option<String> {
+    let wanted = status.wanted.as_ref()?;
+    let at = match status.wanted_at {
         Some(at) if at > now => format!(" at {at}, {}", ahead(at, now)),
         _ => String::new(),
     };
-    let place = standing.position.map_or_else(String::new, |place| {
+    let place = status.position.map_or_else(String::new, |place| {
         format!("; place {place} of {POSITIONS} in its waves")
     });
     Some(format!("{}{at}{place}", named(wanted)))
 }
 
-fn checked(standing: &UpdateStanding, now: Timestamp) -> String {
-    match (standing.checked_at, standing.verified_at) {
+fn checked(status: &UpdaterStatus, now: Timestamp) -> String {
+    match (status.checked_at, status.verified_at) {
         (None, _) => "never".to_owned(),
         (Some(checked), Some(verified)) if checked == verified => {
             format!("{}, and verified", ago(checked, now))
@@ -218,9 +218,9 @@ mod tests {
     use super::super::screen;
     use super::*;
     use crate::update::blame;
-    use crate::update::board::{Hold, Skipped};
     use crate::update::channel::Digest;
     use crate::update::permission::Withheld;
+    use crate::update::status::{Hold, Skipped};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -237,12 +237,12 @@ mod tests {
         }
     }
 
-    fn shown(standing: &UpdateStanding) -> String {
-        screen(&rows(Some(standing), None, now()))
+    fn shown(status: &UpdaterStatus) -> String {
+        screen(&rows(Some(status), None, now()))
     }
 
-    fn quiet() -> UpdateStanding {
-        UpdateStanding {
+    fn quiet() -> UpdaterStatus {
+        UpdaterStatus {
             phase: "idle".to_owned(),
             reason: "current".to_owned(),
             channel: "stable".to_owned(),
@@ -252,7 +252,7 @@ mod tests {
             metadata_expires: Some(at("2026-06-02T11:00:00Z")),
             checked_at: Some(at("2026-06-01T11:56:00Z")),
             verified_at: Some(at("2026-06-01T11:56:00Z")),
-            ..UpdateStanding::default()
+            ..UpdaterStatus::default()
         }
     }
 
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_box_with_everything() {
-        let standing = UpdateStanding {
+        let status = UpdaterStatus {
             phase: "trial".to_owned(),
             reason: "1.3.0 (taking 1.3.0: newer)".to_owned(),
             code: "expired".to_owned(),
@@ -318,7 +318,7 @@ mod tests {
             ..quiet()
         };
         assert_eq!(
-            shown(&standing),
+            shown(&status),
             "updates   channel stable; trial (expired): 1.3.0 (taking 1.3.0: newer)\n\
              stable    1.2.0 (222222222222)\n\
              trial     1.3.0 (333333333333)\n\
@@ -352,18 +352,18 @@ mod tests {
             ),
             (
                 Some(subject("")),
-                "updates   none: this box follows no channel\n",
+                "updates   none: this instance follows no channel\n",
             ),
         ] {
             assert_eq!(screen(&rows(None, subject.as_ref(), now())), told);
         }
         // An operator was here before it.
-        let held = UpdateStanding {
+        let held = UpdaterStatus {
             hold: Some(Hold {
                 until: None,
                 reason: String::new(),
             }),
-            ..UpdateStanding::default()
+            ..UpdaterStatus::default()
         };
         assert_eq!(
             shown(&held),
@@ -377,11 +377,11 @@ mod tests {
             until: Some(now()),
             reason: String::new(),
         };
-        let standing = UpdateStanding {
+        let status = UpdaterStatus {
             hold: Some(hold),
             ..quiet()
         };
-        assert_eq!(shown(&standing), shown(&quiet()));
+        assert_eq!(shown(&status), shown(&quiet()));
     }
 
     #[test]

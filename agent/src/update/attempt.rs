@@ -1,28 +1,30 @@
 //! The one part that acts: runs an update attempt from check to commit, each step persisted before its effect.
 //!
-//! It decides nothing: what comes next is [`super::machine`]'s to say, which release [`super::plan`]'s. A
-//! failure to persist ends the run where it is, after the box was put back onto its stable agent.
+//! It decides nothing: what comes next is [`super::phases`]'s to say, which release [`super::plan`]'s. A
+//! failure to persist ends the run where it is, after the instance was put back onto its stable agent.
 
-mod acts;
+mod actions;
+mod adapters;
 mod compare;
 mod repair;
-mod watch;
-mod world;
+mod soak;
 
 use std::fs;
 
 use anyhow::{Context, Result, bail};
 use tracing::{error, info, warn};
 
-pub use self::repair::repair;
-pub use self::world::{
-    Active, Clock, Course, Daemon, Health, Probe, StandingFile, System, TestFailure, Unit,
-    UnitState, Units, World,
+pub use self::adapters::{
+    Active, Adapters, Clock, Daemon, Health, Probe, StatusReader, System, TestFailure, Unit,
+    UnitState, Units, UpdatePolicy,
 };
+pub use self::repair::repair;
 use super::before::Before;
 use super::blame;
 use super::build::Build;
-use super::machine::{self, Action, Event, Fate, Look, NO_LEAVE, Outcome, Phase, Step};
+use super::phases::{
+    self, Action, Event, NOT_PERMITTED, Observation, Outcome, Phase, Step, TrialResult,
+};
 use super::plan::{self, Decision, Why};
 use super::slots::{Leads, Link, Slots};
 use super::state::{Found, State};
@@ -43,7 +45,7 @@ impl Ended {
     pub fn is_well(&self) -> bool {
         match self {
             Self::Busy | Self::With(Outcome::Settled(_) | Outcome::Updated { .. }) => true,
-            Self::With(Outcome::Postponed { code, .. }) => code == NO_LEAVE,
+            Self::With(Outcome::Postponed { code, .. }) => code == NOT_PERMITTED,
             Self::With(Outcome::Failed { .. }) => false,
         }
     }
@@ -52,22 +54,22 @@ impl Ended {
 /// One attempt, from where the last run left it to an outcome.
 ///
 /// # Errors
-/// The updater's own state or the links cannot be read or written: the disk's fault. The box is then on
+/// The updater's own state or the links cannot be read or written: the disk's fault. The instance is then on
 /// its stable agent, or systemd brings it there.
-pub async fn run(world: World) -> Result<Ended> {
-    let Some(_lock) = world.slots.lock()? else {
+pub async fn run(adapters: Adapters) -> Result<Ended> {
+    let Some(_lock) = adapters.slots.lock()? else {
         info!("another updater is at work");
         return Ok(Ended::Busy);
     };
-    let mut attempt = Attempt::open(world).await?;
+    let mut attempt = Attempt::open(adapters).await?;
     let outcome = attempt.drive().await?;
-    attempt.rouse().await;
+    attempt.start_failed_stable().await;
     Ok(Ended::With(outcome))
 }
 
-/// A run's hands: the world, and what is remembered of it.
+/// A run's hands: the adapters, and what is remembered of it.
 struct Attempt {
-    world: World,
+    adapters: Adapters,
     state: State,
     stable: Build,
     factory: Option<Build>,
@@ -77,42 +79,42 @@ struct Attempt {
 
 impl Attempt {
     /// Reads what is remembered and sees to it that `stable` leads to something that can run.
-    async fn open(mut world: World) -> Result<Self> {
-        let led = world.slots.leads(Link::Stable);
+    async fn open(mut adapters: Adapters) -> Result<Self> {
+        let led = adapters.slots.leads(Link::Stable);
         let known = match &led {
             Leads::Slot(build) => Some(build.clone()),
             Leads::Factory | Leads::Nowhere => None,
             Leads::Unreadable(why) => bail!("cannot read the link stable: {why}"),
         };
-        let (mut state, found) = world
+        let (mut state, found) = adapters
             .store
-            .load(&world.course.instance_id, known.as_ref())?;
-        let orders = world.store.orders(&world.course.instance_id);
-        state.forgive(&orders.forgiven);
+            .load(&adapters.policy.instance_id, known.as_ref())?;
+        let overrides = adapters.store.overrides(&adapters.policy.instance_id);
+        state.forgive(&overrides.forgiven);
         match found {
             Found::Whole => {}
-            Found::Nothing => info!("the first run on this box"),
+            Found::Nothing => info!("the first run on this instance"),
             Found::Broken { aside, why } => warn!(
                 "the state could not be read and was rebuilt ({why}); the old one is {}",
                 aside.display()
             ),
             Found::Foreign { instance_id } => warn!(
-                "the state is of {instance_id}, of which this box is a copy: begun anew, with its floor"
+                "the state is of {instance_id}, of which this instance is a copy: begun anew, with its floor"
             ),
         }
         if let Some(build) = &known
-            && let Err(error) = world.slots.let_run(build)
+            && let Err(error) = adapters.slots.let_run(build)
         {
             warn!("{error:#}");
         }
-        let factory = world
+        let factory = adapters
             .slots
             .factory()
             .inspect_err(|error| warn!("{error:#}"))
             .ok();
         let broken = match &led {
             Leads::Nowhere => Some("stable leads nowhere".to_owned()),
-            Leads::Slot(build) => match world.slots.verify(build) {
+            Leads::Slot(build) => match adapters.slots.verify(build) {
                 Ok(()) => None,
                 // What runs, runs: a disk that gives nothing would not give the other slots either.
                 Err(error) if Slots::is_the_disks(&error) => return Err(error),
@@ -122,21 +124,21 @@ impl Attempt {
         };
         if let Some(why) = broken {
             let to = Before::choose(&state, known.as_ref(), factory.as_ref(), |build| {
-                world.slots.verify(build).is_ok()
+                adapters.slots.verify(build).is_ok()
             });
-            repair::go_to(&world.slots, &to)?;
+            repair::go_to(&adapters.slots, &to)?;
             warn!("{why}: stable is now {to}");
-            if let Err(error) = world.units.start(Unit::Stable).await {
+            if let Err(error) = adapters.units.start(Unit::Stable).await {
                 error!("cannot start the stable unit: {error:#}");
             }
         }
-        let stable = match (world.slots.leads(Link::Stable), &factory) {
+        let stable = match (adapters.slots.leads(Link::Stable), &factory) {
             (Leads::Slot(build), _) => build,
             (_, Some(factory)) => factory.clone(),
             (_, None) => bail!("stable leads to a factory slot that cannot be run"),
         };
         Ok(Self {
-            world,
+            adapters,
             state,
             stable,
             factory,
@@ -146,7 +148,7 @@ impl Attempt {
     }
 
     /// Whatever overrides an operator's order is said where people look.
-    fn say_what_is_overridden(&self, step: &Step) {
+    fn log_overrides(&self, step: &Step) {
         let Phase::Fetching(job) = &step.phase else {
             return;
         };
@@ -166,29 +168,29 @@ impl Attempt {
     }
 
     async fn drive(&mut self) -> Result<Outcome> {
-        let trial = self.fate().await;
-        if self.state.phase.job().is_none() && trial != Fate::Running {
-            self.world.slots.disarm()?;
+        let trial = self.trial_result().await;
+        if self.state.phase.job().is_none() && trial != TrialResult::Running {
+            self.adapters.slots.disarm()?;
         }
-        let mut event = Event::Woken(Look {
-            boot: self.world.boot.clone(),
+        let mut event = Event::Started(Observation {
+            boot: self.adapters.boot.clone(),
             stable: self.stable.clone(),
             trial,
-            at: self.world.clock.now(),
+            at: self.adapters.clock.now(),
         });
         loop {
             let from = std::mem::take(&mut self.state.phase);
-            let step = machine::step(from.clone(), event);
+            let step = phases::step(from.clone(), event);
             if step.phase.name() != from.name() {
                 let phase = step.phase.name();
                 info!(phase, "{} -> {phase}", from.name());
             }
-            self.say_what_is_overridden(&step);
+            self.log_overrides(&step);
             if let Phase::Armed(job) = &step.phase
                 && job.overruled
             {
                 warn!(
-                    code = machine::WITHHELD,
+                    code = phases::WITHHELD,
                     version = %job.build.version,
                     "the agent withheld its permission for too long: {}",
                     job.why
@@ -234,14 +236,14 @@ impl Attempt {
         }
         for action in &step.actions {
             if let Action::Report(outcome) = action {
-                let (code, reason) = words(outcome);
+                let (code, reason) = code_and_reason(outcome);
                 (self.state.code, self.state.reason) = (code, text::line(&reason, text::REASON));
             }
         }
         if step.phase.job().is_none() {
             self.forget_unslotted();
         }
-        let saved = self.world.store.save(&self.state);
+        let saved = self.adapters.store.save(&self.state);
         if let Err(error) = &saved {
             // It cannot be kept, and is shown all the same.
             "disk".clone_into(&mut self.state.code);
@@ -253,7 +255,7 @@ impl Attempt {
 
     /// Keeps the list of what may be stable as short as the slots are few.
     fn forget_unslotted(&mut self) {
-        let mut kept = self.world.slots.complete();
+        let mut kept = self.adapters.slots.complete();
         kept.push(self.stable.clone());
         kept.extend(self.state.previous.clone());
         self.state
@@ -261,7 +263,7 @@ impl Attempt {
             .retain(|known| kept.iter().any(|build| build.digest == known.digest));
     }
 
-    /// The state cannot be written: whatever runs, the box goes back onto stable, and a part that only
+    /// The state cannot be written: whatever runs, the instance goes back onto stable, and a part that only
     /// fills the disk goes.
     async fn abandon(&mut self, from: &Phase, step: &Step) {
         let live = |phase: &Phase| {
@@ -284,34 +286,34 @@ impl Attempt {
     }
 
     /// What became of the trial unit in this boot.
-    async fn fate(&mut self) -> Fate {
-        match self.world.units.look(Unit::Trial).await {
+    async fn trial_result(&mut self) -> TrialResult {
+        match self.adapters.units.state(Unit::Trial).await {
             Ok(UnitState {
                 active,
                 result,
                 status,
                 ..
             }) => match active {
-                Active::Inactive => Fate::Unproven,
-                Active::Failed if result == "timeout" => Fate::Deadline,
-                Active::Failed => Fate::Failed {
+                Active::Inactive => TrialResult::NotRun,
+                Active::Failed if result == "timeout" => TrialResult::Deadline,
+                Active::Failed => TrialResult::Failed {
                     kind: blame::of_unit(&result, status),
                     reason: format!("the trial ended with {result}"),
                 },
-                Active::Active | Active::Activating | Active::Deactivating => Fate::Running,
+                Active::Active | Active::Activating | Active::Deactivating => TrialResult::Running,
             },
             Err(error) => {
                 warn!("cannot see the trial unit: {error:#}");
-                Fate::Unproven
+                TrialResult::NotRun
             }
         }
     }
 
     /// Starts a stable agent that systemd gave up: where even the repairs came to their end, nobody else would
     /// before the next boot. Last in a run, since a release that mends it is taken without its leave.
-    async fn rouse(&mut self) {
-        let units = &mut self.world.units;
-        match units.look(Unit::Stable).await {
+    async fn start_failed_stable(&mut self) {
+        let units = &mut self.adapters.units;
+        match units.state(Unit::Stable).await {
             Ok(it) if it.active == Active::Failed => {
                 warn!(
                     "the stable agent had failed with {}: starting it",
@@ -328,15 +330,15 @@ impl Attempt {
 
     /// Back to stable. Nothing in here stops it: whatever fails, systemd has its own way back.
     async fn revert(&mut self) {
-        let units = &mut self.world.units;
-        // Starting the stable unit stops the trial: the box is without a daemon for as short as can be.
+        let units = &mut self.adapters.units;
+        // Starting the stable unit stops the trial: the instance is without a daemon for as short as can be.
         if let Err(error) = units.start(Unit::Stable).await {
             error!("cannot start the stable unit: {error:#}");
         }
         if let Err(error) = units.stop(Unit::Trial).await {
             error!("cannot stop the trial unit: {error:#}");
         }
-        if let Err(error) = self.world.slots.disarm() {
+        if let Err(error) = self.adapters.slots.disarm() {
             error!("{error:#}");
         }
     }
@@ -355,7 +357,7 @@ impl Attempt {
                 );
             }
             // In order, and nothing that anybody should look at.
-            Outcome::Postponed { code, reason } if code == NO_LEAVE => {
+            Outcome::Postponed { code, reason } if code == NOT_PERMITTED => {
                 info!(code = %code, "not now ({code}): {reason}");
             }
             Outcome::Postponed { code, reason } => {
@@ -365,9 +367,9 @@ impl Attempt {
                 build,
                 code,
                 reason,
-                condemned,
+                skipped,
             } => {
-                let again = if *condemned {
+                let again = if *skipped {
                     "is not tried again until it is forgiven"
                 } else {
                     "is tried again after a pause"
@@ -383,11 +385,9 @@ impl Attempt {
         }
         // A part is kept only where the next run goes on with it.
         let wanted = match outcome {
-            Outcome::Settled(decision) => decision.offer().map(acts::build),
+            Outcome::Settled(decision) => decision.offer().map(actions::build),
             Outcome::Updated { .. } => None,
-            Outcome::Failed {
-                build, condemned, ..
-            } => (!condemned).then(|| build.clone()),
+            Outcome::Failed { build, skipped, .. } => (!skipped).then(|| build.clone()),
             Outcome::Postponed { .. } => return,
         };
         self.collect(wanted.as_ref());
@@ -396,7 +396,7 @@ impl Attempt {
     fn collect(&self, wanted: Option<&Build>) {
         let keep: Vec<Build> = self.state.previous.iter().chain(wanted).cloned().collect();
         let part = wanted.map(|build| &build.digest);
-        if let Err(error) = self.world.slots.collect(&keep, part) {
+        if let Err(error) = self.adapters.slots.collect(&keep, part) {
             warn!("{error:#}");
         }
     }
@@ -410,51 +410,54 @@ impl Attempt {
             }
             _ => None,
         };
-        let orders = self.world.store.orders(&self.world.course.instance_id);
-        let board = &mut self.world.board;
-        board.change(|standing| {
-            self.state.phase.name().clone_into(&mut standing.phase);
-            standing.reason = match self.state.phase.job() {
+        let overrides = self
+            .adapters
+            .store
+            .overrides(&self.adapters.policy.instance_id);
+        let status_file = &mut self.adapters.status_file;
+        status_file.change(|status| {
+            self.state.phase.name().clone_into(&mut status.phase);
+            status.reason = match self.state.phase.job() {
                 Some(job) => format!("{} ({})", job.build.version, job.why),
                 None => self.state.reason.clone(),
             };
-            standing.code.clone_from(&self.state.code);
-            standing.channel.clone_from(&self.world.course.channel);
-            standing.stable = Some(match self.world.slots.leads(Link::Stable) {
+            status.code.clone_from(&self.state.code);
+            status.channel.clone_from(&self.adapters.policy.channel);
+            status.stable = Some(match self.adapters.slots.leads(Link::Stable) {
                 Leads::Slot(build) => build,
                 _ => self.stable.clone(),
             });
-            standing.factory.clone_from(&self.factory);
-            standing.trial = trial;
+            status.factory.clone_from(&self.factory);
+            status.trial = trial;
             // Whoever asked before is gone.
-            standing.asks_leave_since = None;
+            status.permission_requested_since = None;
             if let Some(decision) = &self.decision {
-                standing.wanted = offer.map(acts::build);
-                standing.wanted_at = match decision {
+                status.wanted = offer.map(actions::build);
+                status.wanted_at = match decision {
                     Decision::WaitWave { at, .. }
                     | Decision::WaitWindow { at, .. }
                     | Decision::WaitBackoff { at, .. } => Some(*at),
                     _ => None,
                 };
-                standing.position = offer
-                    .map(|offer| plan::position(&offer.digest, &self.world.course.instance_id));
+                status.position = offer
+                    .map(|offer| plan::position(&offer.digest, &self.adapters.policy.instance_id));
             }
-            standing.hold = orders.hold;
-            standing.pin = orders.pin;
-            standing.floor = self.state.floor().cloned();
-            standing.skipped.clone_from(&self.state.skipped);
-            standing.failures.clone_from(&self.state.failures);
-            standing.withheld.clone_from(&self.state.withheld);
-            standing.metadata = self.state.metadata;
-            standing.metadata_expires = self.state.metadata_expires;
-            standing.checked_at = self.state.checked_at;
-            standing.verified_at = self.state.verified_at;
-            standing.updated_at = self.state.updated_at;
+            status.hold = overrides.hold;
+            status.pin = overrides.pin;
+            status.floor = self.state.floor().cloned();
+            status.skipped.clone_from(&self.state.skipped);
+            status.failures.clone_from(&self.state.failures);
+            status.withheld.clone_from(&self.state.withheld);
+            status.metadata = self.state.metadata;
+            status.metadata_expires = self.state.metadata_expires;
+            status.checked_at = self.state.checked_at;
+            status.verified_at = self.state.verified_at;
+            status.updated_at = self.state.updated_at;
         });
     }
 
     fn drop_part(&self, build: &Build) {
-        let part = self.world.slots.part(&build.digest);
+        let part = self.adapters.slots.part(&build.digest);
         if let Err(error) = fs::remove_file(&part)
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -464,7 +467,7 @@ impl Attempt {
 }
 
 /// The word and the line that an outcome is remembered by; none while all is well.
-fn words(outcome: &Outcome) -> (String, String) {
+fn code_and_reason(outcome: &Outcome) -> (String, String) {
     match outcome {
         Outcome::Settled(decision) => (decision.code().to_owned(), decision.to_string()),
         Outcome::Updated { to, from } => (

@@ -2,7 +2,7 @@
 //!
 //! The rule: *a release is blamed only for what it caused.* Every failed attempt has one [`FailureKind`]. Each kind is
 //! counted for each release, with growing pauses between tries. Only bytes that end by themselves, in [`CRASHES`]
-//! attempts, are condemned; `update forgive` ends that, and everything else that is counted.
+//! attempts, are skipped; `update forgive` ends that, and everything else that is counted.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::build::Build;
-use super::worse::Worse;
+use super::regression::Regression;
 
 /// Attempts in which a release's own bytes must end by themselves before it is not tried again: a host that was
 /// short of something for a moment must not cost it a good release for ever.
@@ -218,7 +218,7 @@ fn is_from_outside(signal: i32) -> bool {
 /// Who is to blame for a host that was worse on trial, once the stable release runs again: `same` is how the host is
 /// then.
 #[must_use]
-pub fn compared(worse: &Worse, same: bool) -> (FailureKind, String) {
+pub fn compared(worse: &Regression, same: bool) -> (FailureKind, String) {
     if same {
         (
             FailureKind::Environment,

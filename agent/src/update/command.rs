@@ -2,9 +2,9 @@
 //!
 //! Arguments only; the verbs are elsewhere: `run` and `repair` in [`super::attempt`], the operator's in here.
 
-mod act;
 mod now;
-mod order;
+mod overrides;
+mod run;
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use contract::layout;
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 
-use self::order::Desk;
+use self::overrides::OperatorOverride;
 use super::slots::Layout;
 use crate::arguments::{ConfiguredArgs, SourceArgs};
 use crate::exit::Exit;
@@ -47,7 +47,7 @@ enum Verb {
     /// Take no update until released; only the channel's floor overrides it.
     Hold {
         /// End by itself after this long: 90m, 8h, 2d.
-        #[arg(long = "for", value_name = "DURATION", value_parser = order::duration)]
+        #[arg(long = "for", value_name = "DURATION", value_parser = overrides::duration)]
         period: Option<SignedDuration>,
         /// Why, for whoever asks for the status.
         #[arg(long, value_name = "TEXT", default_value = "")]
@@ -75,7 +75,7 @@ enum Verb {
     Run(RunArgs),
     /// Re-establish a stable version that can run. What systemd starts when the agent keeps failing.
     Repair(RunArgs),
-    /// Test whether this very binary could update this box again. What an attempt runs.
+    /// Test whether this very binary could update this instance again. What an attempt runs.
     Probe(RunArgs),
 }
 
@@ -104,7 +104,8 @@ impl UpdateArgs {
             Verb::Now(place) => {
                 must_be_root(&self.root, "now")?;
                 now::followed(&place.configured_dir)?;
-                Desk::open(&layout, &place.configured_dir)?.urge(Timestamp::now())?;
+                OperatorOverride::open(&layout, &place.configured_dir)?
+                    .request_now(Timestamp::now())?;
                 block_on(now::now(&layout.run))
             }
             Verb::Hold {
@@ -113,23 +114,28 @@ impl UpdateArgs {
                 place,
             } => {
                 must_be_root(&self.root, "hold")?;
-                Desk::open(&layout, &place.configured_dir)?.hold(period, &reason, Timestamp::now())
+                OperatorOverride::open(&layout, &place.configured_dir)?.hold(
+                    period,
+                    &reason,
+                    Timestamp::now(),
+                )
             }
             Verb::Release(place) => {
                 must_be_root(&self.root, "release")?;
-                Desk::open(&layout, &place.configured_dir)?.release()
+                OperatorOverride::open(&layout, &place.configured_dir)?.release()
             }
             Verb::Pin { version, place } => {
                 must_be_root(&self.root, "pin")?;
-                Desk::open(&layout, &place.configured_dir)?.pin(version)
+                OperatorOverride::open(&layout, &place.configured_dir)?.pin(version)
             }
             Verb::Forgive { version, place } => {
                 must_be_root(&self.root, "forgive")?;
-                Desk::open(&layout, &place.configured_dir)?.forgive(version, Timestamp::now())
+                OperatorOverride::open(&layout, &place.configured_dir)?
+                    .forgive(version, Timestamp::now())
             }
-            Verb::Run(args) => block_on(act::run(layout, &self.root, args)),
-            Verb::Repair(args) => block_on(act::repair(layout, &self.root, args)),
-            Verb::Probe(args) => block_on(act::probe(layout, args)),
+            Verb::Run(args) => block_on(run::run(layout, &self.root, args)),
+            Verb::Repair(args) => block_on(run::repair(layout, &self.root, args)),
+            Verb::Probe(args) => block_on(run::probe(layout, args)),
         }
     }
 }
@@ -146,7 +152,7 @@ fn below(root: &Path) -> Layout {
     }
 }
 
-/// The box is root's; a tree elsewhere is whoever's it is.
+/// The instance is root's; a tree elsewhere is whoever's it is.
 fn must_be_root(root: &Path, verb: &str) -> Result<()> {
     if root != Path::new("/") || rustix::process::geteuid().is_root() {
         return Ok(());

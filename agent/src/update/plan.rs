@@ -1,4 +1,4 @@
-//! Which release this box wants now, pure: view → decision. Waves, windows, hold, pin, floor, skip list.
+//! Which release this instance wants now, pure: view → decision. Waves, windows, hold, pin, floor, skip list.
 //!
 //! It must not read a clock, a file or a socket: [`super::attempt`] brings the [`View`]. What overrides
 //! what, and why, is in `docs/decisions/0008-waves-floors-and-holds.md`.
@@ -17,15 +17,15 @@ use semver::Version;
 pub use self::waves::{POSITIONS, position, reaches};
 pub use self::windows::{NotAWindow, Window, Windows};
 use super::blame::{self, Count, FailureKind, Failures};
-use super::board::{Hold, Skipped};
 use super::build::Build;
 use super::channel::Offer;
 use super::permission::{Withheld, longest_withheld};
+use super::status::{Hold, Skipped};
 
 /// Everything a decision goes by.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// This box: `i-…`, or `machine-…` where there is no metadata service.
+    /// This instance: `i-…`, or `machine-…` where there is no metadata service.
     pub instance_id: &'a str,
     /// Its architecture, as [`std::env::consts::ARCH`] names it.
     pub arch: &'a str,
@@ -48,14 +48,14 @@ pub struct View<'a> {
     /// What is held against releases that are tried again, by cause.
     pub failures: &'a [Failures],
     /// When somebody last wanted an attempt at once: pauses for failures before that are over.
-    pub urged: Option<Timestamp>,
-    /// Whether the daemon has yet to reach its first verdict on this box.
+    pub requested_at: Option<Timestamp>,
+    /// Whether the daemon has yet to reach its first verdict on this instance.
     pub first_boot: bool,
     /// Since when the daemon has withheld its permission to be restarted.
     pub withheld: Option<&'a Withheld>,
 }
 
-/// What this box does about the channel now.
+/// What this instance does about the channel now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// It runs what it should.
@@ -74,7 +74,7 @@ pub enum Decision {
         /// Why the running release was withdrawn.
         reason: String,
     },
-    /// The release's wave has not reached this box.
+    /// The release's wave has not reached this instance.
     WaitWave {
         /// What it will take.
         offer: Offer,
@@ -97,12 +97,12 @@ pub enum Decision {
         /// What failed, in one line.
         after: String,
     },
-    /// The daemon has yet to reach its first verdict on this box.
+    /// The daemon has yet to reach its first verdict on this instance.
     WaitVerdict {
         /// What it will take.
         offer: Offer,
     },
-    /// An operator holds the box; without the hold it would take this.
+    /// An operator holds the instance; without the hold it would take this.
     Held {
         /// What it would take.
         offer: Offer,
@@ -119,11 +119,11 @@ pub enum Decision {
 /// Why a release is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// It is newer, and its wave has reached this box.
+    /// It is newer, and its wave has reached this instance.
     Newer,
     /// An operator pinned it.
     Pinned,
-    /// The box is below the floor.
+    /// The instance is below the floor.
     BelowFloor {
         /// The floor.
         floor: Version,
@@ -200,7 +200,7 @@ impl fmt::Display for Decision {
                 )
             }
             (Self::WaitWave { at, .. }, Some(version)) => {
-                write!(f, "{version} reaches this box at {at}")
+                write!(f, "{version} reaches this instance at {at}")
             }
             (Self::WaitWindow { at, .. }, Some(version)) => {
                 write!(f, "{version} waits for the window that opens at {at}")
@@ -211,7 +211,7 @@ impl fmt::Display for Decision {
             (Self::WaitVerdict { .. }, Some(version)) => {
                 write!(
                     f,
-                    "{version} waits for the agent's first verdict on this box"
+                    "{version} waits for the agent's first verdict on this instance"
                 )
             }
             (
@@ -243,7 +243,7 @@ pub fn floor(view: &View<'_>) -> Option<Version> {
     told.chain(view.floor).max().cloned()
 }
 
-/// What this box does about the channel at `now`.
+/// What this instance does about the channel at `now`.
 #[must_use]
 pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
     let floor = floor(view);
@@ -267,12 +267,12 @@ pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
     }
 }
 
-/// A box below the floor takes what gets it there, whatever hold, pin, window and wave say. It goes on
+/// An instance below the floor takes what gets it there, whatever hold, pin, window and wave say. It goes on
 /// serving meanwhile.
 fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     let current = &view.current.version;
     let mut reasons = vec![format!("{current} is below the floor {floor}")];
-    // Not more daring than it must be: of what is high enough, first what has reached this box by its wave,
+    // Not more daring than it must be: of what is high enough, first what has reached this instance by its wave,
     // the newest of it; else what would reach it next.
     let reach = |offer: &Offer| view.reaches(offer).unwrap_or(Timestamp::MAX).max(now);
     let soonest = |offers: &[&Offer]| {
@@ -287,7 +287,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
         offers.iter().min_by_key(key).copied().cloned()
     };
     let high: Vec<&Offer> = view
-        .standing()
+        .not_withdrawn()
         .filter(|offer| offer.release.version >= *floor)
         .collect();
     let fit: Vec<&Offer> = high
@@ -315,7 +315,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
             })
         };
         let between: Vec<&Offer> = view
-            .standing()
+            .not_withdrawn()
             .filter(|offer| offer.release.version > *current && offer.release.version < *floor)
             .filter(leads)
             .filter(|offer| view.suits(offer, &mut Vec::new()))
@@ -351,7 +351,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     Decision::Update { offer, why }
 }
 
-/// Where signed metadata sends a box whose release was withdrawn.
+/// Where signed metadata sends an instance whose release was withdrawn.
 fn rollback(
     view: &View<'_>,
     floor: Option<&Version>,
@@ -362,7 +362,7 @@ fn rollback(
     };
     let running = view.carried().find(running)?;
     let withdrawal = running.release.withdrawn.as_ref()?;
-    // The place named may have been withdrawn since: then where that one sends its boxes. No further than
+    // The place named may have been withdrawn since: then where that one sends its instances. No further than
     // there are releases, since the metadata may go in a circle.
     let mut to = withdrawal.rollback_to.as_ref()?;
     for _ in 0..view.offers.len() {
@@ -423,14 +423,14 @@ fn pinned(
     }
 }
 
-/// The newest release whose wave has reached this box and that is not suspected of harm; else a suspected one, which
+/// The newest release whose wave has reached this instance and that is not suspected of harm; else a suspected one, which
 /// then waits; else the one that will reach it first.
 fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision {
     let mut next: Option<(Timestamp, &Offer)> = None;
     let mut taken: Option<&Offer> = None;
     let mut suspected: Option<&Offer> = None;
     let mut passed_over = Vec::new();
-    for offer in view.standing() {
+    for offer in view.not_withdrawn() {
         let version = &offer.release.version;
         if *version <= view.current.version || !view.suits(offer, &mut passed_over) {
             continue;
@@ -453,7 +453,7 @@ fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision
                     next = Some((at, offer));
                 }
             }
-            None => passed_over.push(format!("the waves of {version} end before this box")),
+            None => passed_over.push(format!("the waves of {version} end before this instance")),
         }
     }
     match (taken.or(suspected), next) {
@@ -472,7 +472,7 @@ fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision
     }
 }
 
-/// What stands between a wish and its doing: the operator, the box's first verdict, the hours, setbacks.
+/// What stands between a wish and its doing: the operator, the instance's first verdict, the hours, setbacks.
 fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
     let (offer, leisurely) = match &wish {
         Decision::Update { offer, .. } => (offer.clone(), true),
@@ -511,12 +511,12 @@ impl<'a> View<'a> {
     }
 
     /// Those that were not withdrawn.
-    fn standing(&self) -> impl Iterator<Item = &'a Offer> + use<'a> {
+    fn not_withdrawn(&self) -> impl Iterator<Item = &'a Offer> + use<'a> {
         self.carried()
             .filter(|offer| offer.release.withdrawn.is_none())
     }
 
-    /// Whether this box may go straight to an offer; else says why not.
+    /// Whether this instance may go straight to an offer; else says why not.
     fn suits(&self, offer: &Offer, reasons: &mut Vec<String>) -> bool {
         let version = &offer.release.version;
         if let Some(skipped) = self
@@ -536,7 +536,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// When an offer's wave reaches this box; `None`: never.
+    /// When an offer's wave reaches this instance; `None`: never.
     fn reaches(&self, offer: &Offer) -> Option<Timestamp> {
         let rollout = offer.release.channels.get(self.channel)?;
         reaches(rollout, position(&offer.digest, self.instance_id))
@@ -563,7 +563,7 @@ impl<'a> View<'a> {
             version: offer.release.version.clone(),
             digest: offer.digest.clone(),
         };
-        blame::of(self.failures, &build)?.until(now, self.urged)
+        blame::of(self.failures, &build)?.until(now, self.requested_at)
     }
 
     /// Whether the daemon is still to be left to its first verdict: not for ever.

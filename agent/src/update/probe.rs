@@ -2,7 +2,7 @@
 //!
 //! The running version starts the new one's binary from its slot, in the updater's own sandbox, before the
 //! trial and once more after it. Before the trial it also runs every other verb that the units call, in a tree of
-//! their own. What cannot read this box's settings, verify the channel or write the
+//! their own. What cannot read this instance's settings, verify the channel or write the
 //! slots must not become stable: it could never be replaced by itself. Nothing is changed by a test: it
 //! works on a copy of what the updater keeps.
 
@@ -53,7 +53,7 @@ pub struct SelfTest {
 }
 
 impl SelfTest {
-    /// With arguments beyond `update probe`: where a box, or a test, has its things elsewhere.
+    /// With arguments beyond `update probe`: where an instance, or a test, has its things elsewhere.
     #[must_use]
     pub fn with(arguments: Vec<OsString>) -> Self {
         Self {
@@ -273,7 +273,7 @@ pub fn passed(version: &str) -> String {
 /// read before: to know the channel is to have read them.
 ///
 /// # Errors
-/// This binary could not update this box again, or the channel cannot be read now: whose fault it is, is
+/// This binary could not update this instance again, or the channel cannot be read now: whose fault it is, is
 /// the caller's to find out.
 pub async fn test(channel: &mut dyn Channel, layout: &Layout, now: Timestamp) -> Result<()> {
     let catalogue = channel.refresh(now).await.context("the channel")?;

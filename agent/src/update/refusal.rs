@@ -35,7 +35,7 @@ pub enum Cause {
     Untrusted,
     /// The channel does not have what its own metadata names.
     Missing,
-    /// This box could not keep what it verified: disk full, read-only, failing.
+    /// This instance could not keep what it verified: disk full, read-only, failing.
     Disk,
     /// There is no root of trust here, or it cannot be read.
     NoRoot,

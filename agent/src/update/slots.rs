@@ -1,6 +1,6 @@
 //! The slots: directories by version and digest, and the links `stable` and `trial`.
 //!
-//! It decides nothing: which build is stable or on trial is [`super::machine`]'s to say. Every step
+//! It decides nothing: which build is stable or on trial is [`super::phases`]'s to say. Every step
 //! here may be cut by a power loss; what then counts is that a slot without its file `COMPLETE`, which is
 //! written last and removed first, is none.
 
@@ -24,17 +24,17 @@ pub const COMPLETE: &str = "COMPLETE";
 /// The file in the runtime directory that a run holds locked.
 pub const LOCK: &str = "lock";
 
-/// Whoever can open a file can lock it: anybody else who could would keep the box from updates and repairs.
+/// Whoever can open a file can lock it: anybody else who could would keep the instance from updates and repairs.
 const LOCK_MODE: u32 = 0o600;
 
 /// What an update leaves free on the disk, beside twice its own length: the journal and the services on
-/// the box need room too.
+/// the instance need room too.
 const RESERVE_BYTES: u64 = 16 << 20;
 
 /// What it leaves free of inodes; a slot takes three.
 const RESERVE_INODES: u64 = 64;
 
-/// Where everything is: [`contract::layout`] on a box, a temporary tree in a test.
+/// Where everything is: [`contract::layout`] on an instance, a temporary tree in a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The slot that came with the image.
@@ -64,7 +64,7 @@ impl Default for Layout {
 /// One of the two links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// What the box runs; moved by a promotion or a repair only.
+    /// What the instance runs; moved by a promotion or a repair only.
     Stable,
     /// What is on trial; may dangle.
     Trial,
@@ -92,7 +92,7 @@ pub enum Leads {
     Unreadable(String),
 }
 
-/// The slots of a box.
+/// The slots of an instance.
 #[derive(Clone, Debug)]
 pub struct Slots {
     layout: Layout,

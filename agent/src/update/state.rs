@@ -1,9 +1,9 @@
 //! What the updater remembers between runs: phase, attempt, skip list, floor; written by rename, rebuilt
 //! when it cannot be read.
 //!
-//! Two files with one writer each: `state.json` is the updater's, `orders.json` (hold and pin) is written
+//! Two files with one writer each: `state.json` is the updater's, `overrides.json` (hold and pin) is written
 //! by an operator's command, which must not wait for a running attempt. It decides nothing:
-//! [`super::machine`] and [`super::plan`] do.
+//! [`super::phases`] and [`super::plan`] do.
 
 use std::fs;
 use std::io;
@@ -17,25 +17,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::blame::{self, CRASHES, FailureKind, Failures};
-use super::board::{Hold, Skipped};
 use super::build::Build;
 use super::channel::Digest;
 use super::durable;
-use super::machine::{Note, Phase, Withdrawals};
 use super::permission::Withheld;
+use super::phases::{Note, Phase, Withdrawals};
+use super::status::{Hold, Skipped};
 use crate::text;
 
 /// The updater's file in its state directory.
 pub const FILE: &str = "state.json";
 
 /// The operator's.
-pub const ORDERS: &str = "orders.json";
+pub const OVERRIDES: &str = "orders.json";
 
 /// The one schema number written. Whatever is found is read field by field, so that an agent that went
 /// back a version keeps all that it understands of a newer one's state.
 pub const SCHEMA: u32 = 1;
 
-/// How many condemned, withdrawn and forgiven releases are remembered: far more than a channel ever offers at one
+/// How many skipped, withdrawn and forgiven releases are remembered: far more than a channel ever offers at one
 /// time.
 const REMEMBERED: usize = 64;
 
@@ -49,11 +49,11 @@ const SETTLED: SignedDuration = SignedDuration::from_mins(10);
 pub struct State {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The box this state is of: an image may be made of a box that had one.
+    /// The instance this state is of: an image may be made of an instance that had one.
     pub instance_id: String,
     /// Where the attempt under way is.
     pub phase: Phase,
-    /// What soaked and proved itself on this box, or came with its image: only such builds become stable.
+    /// What soaked and proved itself on this instance, or came with its image: only such builds become stable.
     pub confirmed: Vec<Build>,
     /// What was stable before; where a broken stable steps down to.
     pub previous: Option<Build>,
@@ -64,7 +64,7 @@ pub struct State {
     /// What verified metadata withdrew, as far as it was ever seen.
     pub withdrawn: Vec<Build>,
     /// Which of the operator's pardons were granted.
-    pub forgiven: Vec<Pardon>,
+    pub forgiven: Vec<Forgiveness>,
     /// Since when the daemon has withheld its permission to be restarted.
     pub withheld: Option<Withheld>,
     /// The highest floor that signed metadata ever named.
@@ -88,8 +88,8 @@ pub struct State {
 /// What an operator ordered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Orders {
-    /// The box it was ordered on; an image made of that box does not take the orders along.
+pub struct Overrides {
+    /// The instance it was ordered on; an image made of that instance does not take the orders along.
     pub instance_id: String,
     /// No update until it ends or is released.
     pub hold: Option<Hold>,
@@ -98,12 +98,12 @@ pub struct Orders {
     /// When somebody last wanted an attempt at once: pauses for failures before that are over.
     pub now: Option<Timestamp>,
     /// Releases whose failures are to be forgotten, each once.
-    pub forgiven: Vec<Pardon>,
+    pub forgiven: Vec<Forgiveness>,
 }
 
 /// An operator's order to forget what is held against a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pardon {
+pub struct Forgiveness {
     /// The release.
     pub version: Version,
     /// When it was given: what tells it from another one for the same release.
@@ -113,9 +113,9 @@ pub struct Pardon {
 /// What was found in the place of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// This box's state, whole.
+    /// This instance's state, whole.
     Whole,
-    /// Nothing: the box's first run.
+    /// Nothing: the instance's first run.
     Nothing,
     /// Some of it could not be read; it was moved aside, and what could be read is kept.
     Broken {
@@ -124,10 +124,10 @@ pub enum Found {
         /// What could not be read.
         why: String,
     },
-    /// Another box's: this one was started from an image of it. Only the floor and what
+    /// Another instance's: this one was started from an image of it. Only the floor and what
     /// was withdrawn are kept.
     Foreign {
-        /// The other box.
+        /// The other instance.
         instance_id: String,
     },
 }
@@ -175,16 +175,16 @@ impl State {
     pub fn fail(&mut self, build: &Build, kind: FailureKind, reason: &str, at: Timestamp) -> bool {
         blame::count(&mut self.failures, build, kind, reason, at);
         let crashes = blame::of(&self.failures, build).map_or(0, Failures::crashes);
-        let condemned = kind == FailureKind::Crashed && crashes >= CRASHES;
-        if condemned {
+        let skipped = kind == FailureKind::Crashed && crashes >= CRASHES;
+        if skipped {
             let reason = format!("{reason}, as in {} attempts before", crashes - 1);
-            self.condemn(build, &reason, at);
+            self.skip_release(build, &reason, at);
         }
-        condemned
+        skipped
     }
 
     /// Takes a build off the list of those that may be stable, and does not try it again.
-    pub fn condemn(&mut self, build: &Build, reason: &str, at: Timestamp) {
+    pub fn skip_release(&mut self, build: &Build, reason: &str, at: Timestamp) {
         self.unconfirm(build);
         self.skipped
             .retain(|known| known.build.digest != build.digest);
@@ -201,14 +201,14 @@ impl State {
     }
 
     /// Forgets what is held against the releases that an operator forgave; each order counts once.
-    pub fn forgive(&mut self, pardons: &[Pardon]) {
-        for pardon in pardons.iter().filter(|it| !self.forgiven.contains(it)) {
-            tracing::info!(version = %pardon.version, "forgiving {} its failures", pardon.version);
-            self.skipped.retain(|it| it.build.version != pardon.version);
-            self.failures
-                .retain(|it| it.build.version != pardon.version);
+    pub fn forgive(&mut self, forgiven: &[Forgiveness]) {
+        let new = forgiven.iter().filter(|it| !self.forgiven.contains(it));
+        for Forgiveness { version, .. } in new {
+            tracing::info!(version = %version, "forgetting the failures of {version}");
+            self.skipped.retain(|it| it.build.version != *version);
+            self.failures.retain(|it| it.build.version != *version);
         }
-        self.forgiven = pardons.to_vec();
+        self.forgiven = forgiven.to_vec();
     }
 
     /// Whether anything is held against a version.
@@ -228,11 +228,11 @@ impl State {
         if let Some(floor) = self.floor().filter(|floor| build.version < **floor) {
             return Some(format!("{} is below the floor {floor}", build.version));
         }
-        let condemned = self
+        let skipped = self
             .skipped
             .iter()
             .find(|it| it.build.digest == build.digest);
-        if let Some(it) = condemned {
+        if let Some(it) = skipped {
             return Some(format!("{} failed here: {}", build.version, it.reason));
         }
         let causes = blame::of(&self.failures, build)?.causes.iter();
@@ -263,7 +263,7 @@ impl State {
     /// Takes the machine's notes in.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Condemn { build, reason, at } => self.condemn(build, reason, *at),
+            Note::SkipRelease { build, reason, at } => self.skip_release(build, reason, *at),
             Note::Failed {
                 build,
                 kind,
@@ -337,7 +337,7 @@ impl State {
     }
 }
 
-impl Orders {
+impl Overrides {
     /// As [`State::read`].
     #[must_use]
     pub fn read(bytes: &[u8]) -> (Self, Option<String>) {
@@ -400,7 +400,7 @@ impl Store {
             || self.machine.as_deref() == Some(known)
     }
 
-    /// What is remembered of the box `instance_id`, whose `stable` is what it is: whatever `stable`
+    /// What is remembered of the instance `instance_id`, whose `stable` is what it is: whatever `stable`
     /// points to was confirmed, since only a promotion, or the image, ever points it.
     ///
     /// # Errors
@@ -462,7 +462,7 @@ impl Store {
         state
     }
 
-    /// The box that the state is of; `None` when there is none, or it does not say.
+    /// The instance that the state is of; `None` when there is none, or it does not say.
     #[must_use]
     pub fn owner(&self) -> Option<String> {
         let bytes = fs::read(self.dir.join(FILE)).ok()?;
@@ -478,21 +478,21 @@ impl Store {
         self.write(FILE, state)
     }
 
-    /// What an operator ordered on this box; nothing when that cannot be read, with the reason logged:
-    /// an unreadable hold must not stop a box's updates for ever.
+    /// What an operator ordered on this instance; nothing when that cannot be read, with the reason logged:
+    /// an unreadable hold must not stop an instance's updates for ever.
     #[must_use]
-    pub fn orders(&self, instance_id: &str) -> Orders {
-        let path = self.dir.join(ORDERS);
-        let nothing = Orders {
+    pub fn overrides(&self, instance_id: &str) -> Overrides {
+        let path = self.dir.join(OVERRIDES);
+        let nothing = Overrides {
             instance_id: instance_id.to_owned(),
-            ..Orders::default()
+            ..Overrides::default()
         };
-        let mut orders = match fs::read(&path) {
-            Ok(bytes) => match Orders::read(&bytes) {
-                (orders, None) => orders,
-                (orders, Some(why)) => {
+        let mut overrides = match fs::read(&path) {
+            Ok(bytes) => match Overrides::read(&bytes) {
+                (overrides, None) => overrides,
+                (overrides, Some(why)) => {
                     tracing::warn!("{} is not as written: {why}", path.display());
-                    orders
+                    overrides
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => return nothing,
@@ -501,21 +501,21 @@ impl Store {
                 return nothing;
             }
         };
-        if !self.same_host(&orders.instance_id, instance_id) {
+        if !self.same_host(&overrides.instance_id, instance_id) {
             return nothing;
         }
         if instance_id.starts_with("i-") {
-            instance_id.clone_into(&mut orders.instance_id);
+            instance_id.clone_into(&mut overrides.instance_id);
         }
-        orders
+        overrides
     }
 
-    /// Keeps an operator's orders: when this returns, they last.
+    /// Keeps an operator's overrides: when this returns, they last.
     ///
     /// # Errors
     /// The disk's.
-    pub fn order(&self, orders: &Orders) -> Result<()> {
-        self.write(ORDERS, orders)
+    pub fn save_overrides(&self, overrides: &Overrides) -> Result<()> {
+        self.write(OVERRIDES, overrides)
     }
 
     fn write(&self, name: &str, what: &impl Serialize) -> Result<()> {

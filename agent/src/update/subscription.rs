@@ -1,4 +1,4 @@
-//! Which channel this box follows, and how: what the updater goes by.
+//! Which channel this instance follows, and how: what the updater goes by.
 //!
 //! The updater has no way to the metadata service, and so none to user data. `configure` has: it leaves the
 //! merged and validated settings in a file that the updater reads at every run. This module must not
@@ -19,7 +19,7 @@ use super::plan::{NotAWindow, Window, Windows};
 /// The file's name in the directory that `configure` writes.
 pub const FILE: &str = "update.json";
 
-/// Where the kernel and systemd keep who this machine is, for boxes without a metadata service.
+/// Where the kernel and systemd keep who this machine is, for instances without a metadata service.
 const NAMES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/hostname"];
 
 /// The channel and the terms of following it, validated.
@@ -47,7 +47,7 @@ pub struct Subscription {
 /// What `configure` leaves for the updater.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
-    /// This box: `i-…`, or [`machine_name`].
+    /// This instance: `i-…`, or [`machine_name`].
     pub instance_id: String,
     /// What it follows; `None`: nothing, it stays as it is.
     pub subscription: Option<Subscription>,
@@ -106,7 +106,7 @@ impl Subject {
     }
 }
 
-/// A name for a box without a metadata service: `machine-` and 17 hex digits, of its machine id.
+/// A name for an instance without a metadata service: `machine-` and 17 hex digits, of its machine id.
 ///
 /// Derived, since the machine id itself is not to be told around (machine-id(5)).
 ///
@@ -135,7 +135,7 @@ fn name_from<const N: usize>(files: [&Path; N]) -> Result<String> {
         let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
         return Ok(format!("machine-{}", &hex[..17]));
     }
-    bail!("this box has no metadata service, no machine id and no host name to tell it by")
+    bail!("this instance has no metadata service, no machine id and no host name to tell it by")
 }
 
 mod seconds {

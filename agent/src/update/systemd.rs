@@ -70,7 +70,7 @@ impl Units for Systemctl {
             return Ok(());
         }
         let said = first_line(&done.stderr);
-        match self.look(unit).await {
+        match self.state(unit).await {
             Ok(state) => bail!("cannot start {name}: {} ({said})", state.result),
             Err(_) => bail!("cannot start {name}: {said}"),
         }
@@ -87,7 +87,7 @@ impl Units for Systemctl {
         Ok(())
     }
 
-    async fn look(&mut self, unit: Unit) -> Result<UnitState> {
+    async fn state(&mut self, unit: Unit) -> Result<UnitState> {
         let name = name(unit);
         let done = self.run(&["show", PROPERTIES, name]).await?;
         if !done.status.success() {

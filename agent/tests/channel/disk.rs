@@ -1,4 +1,4 @@
-//! The metadata on this box: full and broken disks, and what the image knows.
+//! The metadata on this instance: full and broken disks, and what the image knows.
 
 use std::fs;
 
@@ -242,7 +242,7 @@ async fn a_box_whose_channel_is_another_now_is_not_held_by_the_old_ones_floor() 
     assert_eq!(world.well().await.versions, [1, 1, 1, 1]);
 }
 
-/// What one box has verified must not make it verify on another disk: nothing is kept in memory.
+/// What one instance has verified must not make it verify on another disk: nothing is kept in memory.
 #[tokio::test]
 async fn a_store_that_was_lost_begins_anew() {
     let mut world = World::new().await;

@@ -25,7 +25,7 @@ fn bend(bytes: &mut Vec<u8>, (_, over, (place, between)): &Bend) {
     bytes.splice(place..place, between.iter().copied());
 }
 
-/// A box's first refresh from such files.
+/// An instance's first refresh from such files.
 fn refresh(root: &[u8], files: &Files) -> Result<Catalogue, Refusal> {
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())

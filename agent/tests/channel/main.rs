@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use repository::{Files, Repository, now};
 use server::Server;
 
-/// A box that follows a channel.
+/// An instance that follows a channel.
 struct World {
     dir: TempDir,
     repository: Repository,
@@ -36,14 +36,14 @@ struct World {
 }
 
 impl World {
-    /// A box whose image knows the first root, and that has refreshed once.
+    /// An instance whose image knows the first root, and that has refreshed once.
     async fn new() -> Self {
         let mut world = Self::fresh().await;
         world.well().await;
         world
     }
 
-    /// A box that has not refreshed yet.
+    /// An instance that has not refreshed yet.
     async fn fresh() -> Self {
         // In memory where there is some: hundreds of fsyncs wait for a disk that others use too.
         let dir = tempfile::tempdir_in("/dev/shm")

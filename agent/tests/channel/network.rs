@@ -1,4 +1,4 @@
-//! Between the box and the channel: statuses, portals, redirects, slowness, TLS, folders, and settings
+//! Between the instance and the channel: statuses, portals, redirects, slowness, TLS, folders, and settings
 //! that cannot be.
 
 use std::fs;

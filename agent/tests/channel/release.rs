@@ -12,7 +12,7 @@ use crate::server::Fault;
 
 const BYTES: &[u8] = b"the agent, version 1.1.0";
 
-/// A box, the release its channel offers, and the release's path at the server.
+/// An instance, the release its channel offers, and the release's path at the server.
 async fn world() -> (World, Offer, String) {
     let mut world = World::new().await;
     let offer = world.well().await.offers.remove(0);

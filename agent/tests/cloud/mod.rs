@@ -188,9 +188,9 @@ fn imds(facts: &Facts, path: &str) -> Response {
         "meta-data/autoscaling/target-lifecycle-state" => facts
             .target
             .map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response),
-        _ if path == role || format!("{path}/") == role => "box".into_response(),
-        _ if path == format!("{role}box") => r#"{"Code":"Success","Type":"AWS-HMAC",
-            "AccessKeyId":"AKIDBOX","SecretAccessKey":"s3cr3t-of-the-box","Token":"t0k3n-of-the-box",
+        _ if path == role || format!("{path}/") == role => "instance".into_response(),
+        _ if path == format!("{role}instance") => r#"{"Code":"Success","Type":"AWS-HMAC",
+            "AccessKeyId":"AKIDBOX","SecretAccessKey":"s3cr3t-of-the-instance","Token":"t0k3n-of-the-instance",
             "LastUpdated":"2026-01-01T00:00:00Z","Expiration":"2099-01-01T00:00:00Z"}"#
             .into_response(),
         _ => match path.strip_prefix("meta-data/") {
@@ -341,7 +341,7 @@ fn elb(cloud: &Cloud, body: &str, headers: &HeaderMap) -> Response {
     let scope = "/eu-west-3/elasticloadbalancing/aws4_request";
     assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential=AKIDBOX/"));
     assert!(signature.contains(scope), "{signature}");
-    assert_eq!(headers["x-amz-security-token"], "t0k3n-of-the-box");
+    assert_eq!(headers["x-amz-security-token"], "t0k3n-of-the-instance");
     assert!(headers.contains_key("x-amz-date"));
     assert!(form["TargetGroupArn"].starts_with("arn:aws:elasticloadbalancing:"));
     assert_eq!(form["Targets.member.1.Id"], "i-0abc");

@@ -1,7 +1,7 @@
 //! The updater under power cuts and failing disks, call by call: the built binary, under strace, killed or
 //! refused at every call by which it changes anything on the disk.
 //!
-//! What it does to the disk is recorded once; then, for each call, a fresh box is updated with that call
+//! What it does to the disk is recorded once; then, for each call, a fresh instance is updated with that call
 //! disturbed, looked at, and updated again undisturbed.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -116,7 +116,7 @@ fn a_disk_that_fails_at_any_call_changes_nothing_and_is_not_held_against_the_rel
     println!("{} faults: {:?}", points.len(), by_name(&calls));
 }
 
-/// The disk does not give what is asked of it: the box stays as it is, on its stable agent.
+/// The disk does not give what is asked of it: the instance stays as it is, on its stable agent.
 #[test]
 fn a_disk_that_cannot_be_read_changes_nothing() {
     let updated = || {
@@ -296,7 +296,7 @@ fn a_disk_that_is_full_is_refused_and_harms_nothing() {
 #[test]
 fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
     let mut sandbox = Sandbox::new();
-    sandbox.assert_completes("the first box");
+    sandbox.assert_completes("the first instance");
     let path = sandbox.path("var/lib/imagebuilder-update/state.json");
     let mut state = sandbox.state().unwrap();
     state["floor"] = "1.0.5".into();
@@ -309,7 +309,7 @@ fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
     fs::write(&path, state.to_string()).unwrap();
     sandbox.is_now("i-0b");
     sandbox.reboot();
-    sandbox.assert_completes("the second box");
+    sandbox.assert_completes("the second instance");
     let state = sandbox.state().unwrap();
     assert_eq!(state["instance_id"], "i-0b");
     assert_eq!(state["floor"], "1.0.5");

@@ -1,4 +1,4 @@
-//! A box in a temporary tree: the real binary updates it, over a real channel in a folder, with a script
+//! An instance in a temporary tree: the real binary updates it, over a real channel in a folder, with a script
 //! in systemctl's place.
 
 use std::fs;
@@ -11,7 +11,7 @@ use test_support::write_program;
 
 use crate::author::{channel, sha256};
 
-/// The release that the box is to take.
+/// The release that the instance is to take.
 pub(crate) const NEW: &str = "1.1.0";
 
 /// As a release: it passes its self-test, and tells its version.
@@ -56,7 +56,7 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// A box as its image makes it, on the factory's 1.0.0, with 1.1.0 in its channel.
+    /// An instance as its image makes it, on the factory's 1.0.0, with 1.1.0 in its channel.
     pub(crate) fn new() -> Self {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() {
@@ -97,7 +97,7 @@ impl Sandbox {
         it
     }
 
-    /// What `configure` says of the box.
+    /// What `configure` says of the instance.
     pub(crate) fn is_now(&self, instance_id: &str) {
         let url = format!("file://{}", self.path("channel").display());
         let terms = serde_json::json!({"instance_id": instance_id, "channel": "stable", "url": url,
@@ -143,7 +143,7 @@ impl Sandbox {
             .stdin(Stdio::null());
     }
 
-    /// A program to be run in the box.
+    /// A program to be run in the instance.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         self.surround(&mut command);
@@ -228,7 +228,7 @@ impl Sandbox {
         assert_eq!(sha256(&binary), self.digest, "{what}");
     }
 
-    /// The next run, undisturbed, brings the box to the new release, with one rename at most in all, and leaves
+    /// The next run, undisturbed, brings the instance to the new release, with one rename at most in all, and leaves
     /// nothing behind.
     pub(crate) fn assert_completes(&self, what: &str) {
         let (updated, inode) = (self.is_updated(), self.stable_inode());

@@ -65,7 +65,7 @@ fn strace(sandbox: &Sandbox, log: &Path, more: &[String]) -> Command {
     command
 }
 
-/// Runs the updater undisturbed and returns every call that it made within the box.
+/// Runs the updater undisturbed and returns every call that it made within the instance.
 pub(crate) fn record(sandbox: &Sandbox) -> Vec<Call> {
     let log = sandbox.path("strace.log");
     let done = strace(sandbox, &log, &[])
@@ -108,7 +108,7 @@ pub(crate) fn record(sandbox: &Sandbox) -> Vec<Call> {
     let root = sandbox.root().to_str().unwrap();
     calls.retain(|call| call.paths().iter().any(|path| path.starts_with(root)));
     for call in &mut calls {
-        // Another box has another root.
+        // Another instance has another root.
         call.arguments = call.arguments.replace(root, "");
     }
     calls

@@ -1,4 +1,4 @@
-//! The units of a box as `imagebuilder` renders them, for tests.
+//! The units of an instance as `imagebuilder` renders them, for tests.
 
 use std::fs;
 use std::path::Path;

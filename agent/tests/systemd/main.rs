@@ -1,4 +1,4 @@
-//! The agent's units on real systemd: machines are booted, agents crash, hang and starve in them, the power
+//! The agent's units on real systemd: containers are booted, agents crash, hang and starve in them, the power
 //! goes. What a row of the failure table in `docs/agent.md` says, happens here.
 //!
 //! The agents in the slots are scripts (`agent.pl`) that behave as they are told; units, layout, `systemctl`
@@ -16,7 +16,7 @@ mod rendered;
 #[path = "../channel/repository.rs"]
 mod repository;
 
-mod machine;
+mod container;
 mod remedy;
 mod repair;
 mod sandbox;

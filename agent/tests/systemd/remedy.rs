@@ -1,12 +1,12 @@
 //! What a daemon that is nobody in particular gets done by asking: a sick service restarted, and nothing
 //! else; and what it learns of a system that goes down.
 
-use crate::machine::{Disk, Machine, STABLE, left_out};
+use crate::container::{Container, Disk, STABLE, left_out};
 
 const RESTART: &str = "imagebuilder-agent-restart.service";
 
-fn pid(machine: &Machine, unit: &str) -> String {
-    machine.show(unit)["MainPID"].clone()
+fn pid(container: &Container, unit: &str) -> String {
+    container.show(unit)["MainPID"].clone()
 }
 
 #[test]
@@ -32,14 +32,14 @@ fn the_daemons_request_restarts_a_service_of_the_image_and_no_other_unit() {
         RESTART,
         "[Service]\nExecStart=\nExecStart=/usr/lib/imagebuilder-agent/real restart-requested\n",
     );
-    let machine = disk.boot();
-    machine.serves("1.0.0");
+    let container = disk.boot();
+    container.serves("1.0.0");
     for unit in units {
-        machine.ok(&["systemctl", "start", unit]);
+        container.ok(&["systemctl", "start", unit]);
     }
-    let before = units.map(|unit| pid(&machine, unit));
+    let before = units.map(|unit| pid(&container, unit));
     let request = "cd /run/imagebuilder-agent && mkdir -p restart && touch restart/other.service restart/orders.service";
-    machine.ok(&[
+    container.ok(&[
         "setpriv",
         "--reuid=imagebuilder-agent",
         "--clear-groups",
@@ -47,15 +47,15 @@ fn the_daemons_request_restarts_a_service_of_the_image_and_no_other_unit() {
         "-c",
         request,
     ]);
-    machine.wait("the service to have been restarted", |it| {
+    container.wait("the service to have been restarted", |it| {
         let now = pid(it, units[0]);
         now != before[0] && now != "0"
     });
-    machine.wait("the other request to have been refused", |it| {
+    container.wait("the other request to have been refused", |it| {
         it.journal()
             .contains("not restarting other.service: the image's settings list no such service")
     });
-    assert_eq!(pid(&machine, units[1]), before[1]);
+    assert_eq!(pid(&container, units[1]), before[1]);
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn in_the_daemons_sandbox_systemd_says_whether_the_system_goes_down() {
         "[Service]\nStateDirectory=said\n\
          ExecStopPost=/bin/sh -c 'systemctl is-system-running >>/var/lib/said/it'\n",
     );
-    let mut machine = disk.boot();
-    machine.serves("1.0.0");
-    machine.ok(&["systemctl", "restart", STABLE]);
-    machine.serves("1.0.0");
-    machine.reboot();
-    let said = machine.read("/var/lib/said/it").unwrap();
+    let mut container = disk.boot();
+    container.serves("1.0.0");
+    container.ok(&["systemctl", "restart", STABLE]);
+    container.serves("1.0.0");
+    container.reboot();
+    let said = container.read("/var/lib/said/it").unwrap();
     let said: Vec<&str> = said.lines().collect();
     assert_eq!(said.len(), 2, "{said:?}");
     assert_ne!(said[0], "stopping", "only the daemon");

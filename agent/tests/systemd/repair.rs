@@ -1,8 +1,8 @@
 //! A stable version that cannot run is stepped down from, in the end to the factory's.
 
-use crate::machine::{Disk, FACTORY, Machine, STABLE, UPDATE, agent, digest, left_out};
+use crate::container::{Container, Disk, FACTORY, STABLE, UPDATE, agent, digest, left_out};
 
-/// What the updater of a box keeps: these versions were confirmed, the last but one before the last.
+/// What the updater of an instance keeps: these versions were confirmed, the last but one before the last.
 fn remembers(disk: &Disk, confirmed: &[(&str, &str)]) {
     let builds: Vec<serde_json::Value> = confirmed
         .iter()
@@ -26,15 +26,15 @@ fn remembers(disk: &Disk, confirmed: &[(&str, &str)]) {
     );
 }
 
-/// Makes a slot the stable one of a running box, whose daemon is started anew.
-fn make_stable(machine: &Machine, slot: &str) {
-    machine.point("stable", slot);
-    machine.run(&["systemctl", "restart", STABLE]);
+/// Makes a slot the stable one of a running instance, whose daemon is started anew.
+fn make_stable(container: &Container, slot: &str) {
+    container.point("stable", slot);
+    container.run(&["systemctl", "restart", STABLE]);
 }
 
 /// The releases that are held responsible for not running as stable.
-fn crashed(machine: &Machine) -> Vec<String> {
-    let state = machine
+fn crashed(container: &Container) -> Vec<String> {
+    let state = container
         .read("/var/lib/imagebuilder-update/state.json")
         .unwrap();
     let state: serde_json::Value = serde_json::from_str(&state).unwrap();
@@ -51,26 +51,26 @@ fn a_boot_without_a_stable_slot_configures_and_serves_from_the_factory() {
     }
     let disk = Disk::new();
     let slot = disk.slot("1.1.0", "good");
-    let mut machine = disk.boot();
-    make_stable(&machine, &slot);
-    machine.serves("1.1.0");
-    machine.ok(&["rm", "-r", &format!("/opt/imagebuilder-agent/{slot}")]);
-    machine.power_cut();
-    machine.boot();
-    machine.serves("1.0.0");
+    let mut container = disk.boot();
+    make_stable(&container, &slot);
+    container.serves("1.1.0");
+    container.ok(&["rm", "-r", &format!("/opt/imagebuilder-agent/{slot}")]);
+    container.power_cut();
+    container.boot();
+    container.serves("1.0.0");
     assert_eq!(
-        machine.read("/run/imagebuilder/configured").as_deref(),
+        container.read("/run/imagebuilder/configured").as_deref(),
         Some("1.0.0\n"),
         "the services have no environment"
     );
     // At its first try: the services had waited for it, and would have started without.
-    let log = machine.journal();
+    let log = container.journal();
     assert!(
         !log.contains("imagebuilder-agent-configure.service: Failed"),
         "{log}"
     );
     assert_eq!(
-        machine.leads("stable"),
+        container.leads("stable"),
         "/usr/lib/imagebuilder-agent/factory"
     );
 }
@@ -82,16 +82,16 @@ fn a_slot_that_vanishes_under_a_running_agent_is_replaced_at_its_next_start() {
     }
     let disk = Disk::new();
     let slot = disk.slot("1.1.0", "good");
-    let machine = disk.boot();
-    make_stable(&machine, &slot);
-    machine.serves("1.1.0");
+    let container = disk.boot();
+    make_stable(&container, &slot);
+    container.serves("1.1.0");
     // The whole tree: also what no updater ever made can be made anew.
-    machine.ok(&["rm", "-r", "/opt/imagebuilder-agent"]);
-    assert_eq!(machine.serving().as_deref(), Some("1.1.0"));
-    machine.ok(&["systemctl", "kill", "--signal=KILL", STABLE]);
-    machine.serves("1.0.0");
+    container.ok(&["rm", "-r", "/opt/imagebuilder-agent"]);
+    assert_eq!(container.serving().as_deref(), Some("1.1.0"));
+    container.ok(&["systemctl", "kill", "--signal=KILL", STABLE]);
+    container.serves("1.0.0");
     assert_eq!(
-        machine.leads("stable"),
+        container.leads("stable"),
         "/usr/lib/imagebuilder-agent/factory"
     );
 }
@@ -104,11 +104,11 @@ fn a_stable_version_that_stops_running_is_replaced_by_the_one_before() {
     let disk = Disk::new();
     let (good, bad) = (disk.slot("1.1.0", "good"), disk.slot("1.2.0", "crashes"));
     remembers(&disk, &[("1.1.0", "good"), ("1.2.0", "crashes")]);
-    let machine = disk.boot();
-    make_stable(&machine, &bad);
-    machine.serves("1.1.0");
-    assert_eq!(machine.leads("stable"), good);
-    assert_eq!(crashed(&machine), ["1.2.0"]);
+    let container = disk.boot();
+    make_stable(&container, &bad);
+    container.serves("1.1.0");
+    assert_eq!(container.leads("stable"), good);
+    assert_eq!(crashed(&container), ["1.2.0"]);
 }
 
 #[test]
@@ -122,19 +122,19 @@ fn a_broken_stable_and_a_broken_previous_version_end_at_the_factory_and_the_log_
     // Ample for an agent that does get ready, which is started with the same.
     disk.drop_in(STABLE, "[Service]\nTimeoutStartSec=2\n");
     remembers(&disk, &[("1.1.0", "crashes"), ("1.2.0", "hangs")]);
-    let machine = disk.boot();
-    machine.ok(&["systemctl", "stop", STABLE]);
-    machine.point("stable", &bad);
-    machine.run(&["systemctl", "start", "--no-block", STABLE]);
-    machine.serves("1.0.0");
+    let container = disk.boot();
+    container.ok(&["systemctl", "stop", STABLE]);
+    container.point("stable", &bad);
+    container.run(&["systemctl", "start", "--no-block", STABLE]);
+    container.serves("1.0.0");
     assert_eq!(
-        machine.leads("stable"),
+        container.leads("stable"),
         "/usr/lib/imagebuilder-agent/factory"
     );
-    let mut crashed = crashed(&machine);
+    let mut crashed = crashed(&container);
     crashed.sort();
     assert_eq!(crashed, ["1.1.0", "1.2.0"]);
-    let log = machine.log(FACTORY);
+    let log = container.log(FACTORY);
     for line in [
         "1.2.0 did not run as stable",
         "1.1.0 did not run as stable",
@@ -149,13 +149,16 @@ fn a_box_on_which_nothing_runs_comes_to_rest_and_says_so() {
     if left_out() {
         return;
     }
-    let machine = Disk::with_factory("crashes").boot();
-    machine.wait("the repairs to end", |it| {
+    let container = Disk::with_factory("crashes").boot();
+    container.wait("the repairs to end", |it| {
         it.journal()
             .contains("imagebuilder-agent-factory.service: Start request repeated too quickly")
     });
-    assert_eq!(machine.state(STABLE).0, "failed");
+    assert_eq!(container.state(STABLE).0, "failed");
     // The updater is still there for it.
-    assert_ne!(machine.state(UPDATE).0, "failed");
-    assert_eq!(machine.state("imagebuilder-agent-update.timer").0, "active");
+    assert_ne!(container.state(UPDATE).0, "failed");
+    assert_eq!(
+        container.state("imagebuilder-agent-update.timer").0,
+        "active"
+    );
 }

@@ -3,22 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::machine::{Disk, Machine, TRIAL, UPDATE, left_out};
+use crate::container::{Container, Disk, TRIAL, UPDATE, left_out};
 
 #[test]
 fn the_daemon_cannot_touch_what_the_updater_goes_by() {
     if left_out() {
         return;
     }
-    let machine = Disk::with_factory("snoops").boot();
-    machine.wait("the daemon to have tried", |it| {
+    let container = Disk::with_factory("snoops").boot();
+    container.wait("the daemon to have tried", |it| {
         it.read("/run/imagebuilder-agent/could").is_some()
     });
     assert_eq!(
-        machine.read("/run/imagebuilder-agent/could").as_deref(),
+        container.read("/run/imagebuilder-agent/could").as_deref(),
         Some("tried\n")
     );
-    machine.serves("1.0.0");
+    container.serves("1.0.0");
 }
 
 /// In the updater's place: tries all it may and all it may not, and notes what came of it.
@@ -60,13 +60,13 @@ fn the_updater_flips_links_and_drives_systemd_without_capabilities_or_the_metada
     let disk = Disk::new();
     in_its_place(&disk, IN_THE_UPDATERS_PLACE);
     disk.trial(&disk.slot("2.0.0", "good"));
-    let machine = disk.boot();
-    machine.serves("1.0.0");
+    let container = disk.boot();
+    container.serves("1.0.0");
     // The way to the metadata service is open to everybody else. A datagram tells at once what a
     // connection would only find out in time.
-    machine.ok(&["ip", "link", "set", "lo", "up"]);
-    machine.ok(&["ip", "address", "add", "169.254.169.254/32", "dev", "lo"]);
-    let six = machine.run(&[
+    container.ok(&["ip", "link", "set", "lo", "up"]);
+    container.ok(&["ip", "address", "add", "169.254.169.254/32", "dev", "lo"]);
+    let six = container.run(&[
         "ip",
         "-6",
         "address",
@@ -75,13 +75,13 @@ fn the_updater_flips_links_and_drives_systemd_without_capabilities_or_the_metada
         "dev",
         "lo",
     ]);
-    machine.ok(&[
+    container.ok(&[
         "perl", "-MSocket", "-e",
         "socket(S,AF_INET,SOCK_DGRAM,0); send(S,'x',0,pack_sockaddr_in(80,inet_aton('169.254.169.254'))) or die $!",
     ]);
 
-    machine.ok(&["systemctl", "start", UPDATE]);
-    let came = machine.read("/run/imagebuilder-update/came").unwrap();
+    container.ok(&["systemctl", "start", UPDATE]);
+    let came = container.read("/run/imagebuilder-update/came").unwrap();
     let came: BTreeMap<&str, &str> = came
         .lines()
         .filter_map(|line| line.split_once('='))
@@ -116,13 +116,13 @@ fn the_updater_flips_links_and_drives_systemd_without_capabilities_or_the_metada
     ] {
         assert_ne!(came[hidden], "ok", "{hidden}");
     }
-    let boot = machine.ok(&["cat", "/proc/sys/kernel/random/boot_id"]);
+    let boot = container.ok(&["cat", "/proc/sys/kernel/random/boot_id"]);
     assert_eq!(came["boot"], boot.trim().replace('-', ""));
-    assert_eq!(machine.on_trial().as_deref(), Some("2.0.0"));
-    assert_eq!(machine.leads("flipped"), "versions/x");
-    machine.ok(&["systemctl", "stop", TRIAL]);
+    assert_eq!(container.on_trial().as_deref(), Some("2.0.0"));
+    assert_eq!(container.leads("flipped"), "versions/x");
+    container.ok(&["systemctl", "stop", TRIAL]);
     // What it keeps is nobody else's to read; its standing is.
-    let modes = machine.ok(&[
+    let modes = container.ok(&[
         "stat",
         "--format=%a %U",
         "/var/lib/imagebuilder-update",
@@ -131,8 +131,8 @@ fn the_updater_flips_links_and_drives_systemd_without_capabilities_or_the_metada
     assert_eq!(modes, "700 root\n755 root\n");
 }
 
-fn runs(machine: &Machine) -> usize {
-    let counted = machine.read("/run/imagebuilder-update/runs");
+fn runs(container: &Container) -> usize {
+    let counted = container.read("/run/imagebuilder-update/runs");
     counted.map_or(0, |runs| runs.len())
 }
 
@@ -146,23 +146,23 @@ fn the_daemons_wish_starts_the_updater_and_a_storm_of_wishes_does_not_keep_it_fr
         &disk,
         "open my $f, '>>', '/run/imagebuilder-update/runs'; print $f '.'",
     );
-    let machine = disk.boot();
-    machine.serves("1.0.0");
+    let container = disk.boot();
+    container.serves("1.0.0");
     let wish = "setpriv --reuid=imagebuilder-agent --clear-groups touch /run/imagebuilder-agent/update-request";
-    machine.ok(&["sh", "-c", wish]);
+    container.ok(&["sh", "-c", wish]);
     // To touch a file is more than one change to it: systemd may see one of them after the first run.
-    machine.wait("the updater to have run", |it| runs(it) >= 1);
+    container.wait("the updater to have run", |it| runs(it) >= 1);
     let path = "imagebuilder-agent-update.path";
-    machine.ok(&[
+    container.ok(&[
         "sh",
         "-c",
         &format!("while systemctl --quiet is-active {path}; do {wish}; sleep 0.02; done"),
     ]);
-    assert_eq!(machine.state(path).0, "failed");
-    let stormed = runs(&machine);
+    assert_eq!(container.state(path).0, "failed");
+    let stormed = runs(&container);
     assert!((3..=8).contains(&stormed), "{stormed}");
     // As its timer does.
-    machine.ok(&["systemctl", "start", UPDATE]);
-    assert_eq!(runs(&machine), stormed + 1);
-    assert_eq!(machine.state(path).0, "active");
+    container.ok(&["systemctl", "start", UPDATE]);
+    assert_eq!(runs(&container), stormed + 1);
+    assert_eq!(container.state(path).0, "active");
 }

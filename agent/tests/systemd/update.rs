@@ -1,9 +1,9 @@
 //! Whole updates by the real updater, from a signed channel in a folder: what is good becomes stable, and
-//! whatever is not leaves the box as it was.
+//! whatever is not leaves the instance as it was.
 
 use serde_json::{Value, json};
 
-use crate::machine::{Disk, Machine, STABLE, TRIAL, UPDATE, agent, digest, left_out};
+use crate::container::{Container, Disk, STABLE, TRIAL, UPDATE, agent, digest, left_out};
 use crate::repository::{ROLES, Repository};
 
 /// Where the channel is served.
@@ -19,7 +19,7 @@ fn channel(releases: &[(&str, &str)]) -> Repository {
         channel.targets.get_mut(&name).unwrap()["custom"]["arch"] = arch;
     }
     for role in ROLES {
-        // These machines have the real time.
+        // These containers have the real time.
         channel.role(role).expires = "2040-01-01T00:00:00Z".parse().unwrap();
     }
     channel.sign("root");
@@ -34,7 +34,7 @@ fn serve(disk: &Disk, channel: &Repository) {
     }
 }
 
-/// A box on 1.0.0 that follows a channel with these releases.
+/// An instance on 1.0.0 that follows a channel with these releases.
 fn following(releases: &[(&str, &str)], soak: u32) -> Disk {
     follows(Disk::new(), releases, soak)
 }
@@ -62,18 +62,18 @@ fn follows(disk: Disk, releases: &[(&str, &str)], soak: u32) -> Disk {
 const FOR_EVER: u32 = 3600;
 
 /// One run of the updater, as its timer starts it; to its end.
-fn update(machine: &Machine) {
-    machine.run(&["systemctl", "start", UPDATE]);
+fn update(container: &Container) {
+    container.run(&["systemctl", "start", UPDATE]);
 }
 
-fn standing(machine: &Machine) -> Value {
-    let standing = machine.read("/run/imagebuilder-update/status.json");
+fn standing(container: &Container) -> Value {
+    let standing = container.read("/run/imagebuilder-update/status.json");
     standing.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
 }
 
 /// What failed here, by cause and with how often: `2.0.0 crashed 1`.
-fn failures(machine: &Machine) -> Vec<String> {
-    let failures = standing(machine)["failures"].clone();
+fn failures(container: &Container) -> Vec<String> {
+    let failures = standing(container)["failures"].clone();
     let mut lines = Vec::new();
     for it in failures.as_array().unwrap() {
         for (kind, count) in it["causes"].as_object().unwrap() {
@@ -85,8 +85,8 @@ fn failures(machine: &Machine) -> Vec<String> {
 }
 
 /// How often a trial was started in this boot.
-fn trials(machine: &Machine) -> usize {
-    machine.log(TRIAL).matches(": Starting ").count()
+fn trials(container: &Container) -> usize {
+    container.log(TRIAL).matches(": Starting ").count()
 }
 
 #[test]
@@ -95,49 +95,49 @@ fn a_good_release_becomes_stable_and_then_updates_the_box_itself() {
         return;
     }
     let disk = following(&[("2.0.0", "good")], 3);
-    let mut machine = disk.boot();
-    machine.serves("1.0.0");
-    update(&machine);
+    let mut container = disk.boot();
+    container.serves("1.0.0");
+    update(&container);
     assert_eq!(
-        machine.serving().as_deref(),
+        container.serving().as_deref(),
         Some("2.0.0"),
         "{}",
-        machine.journal()
+        container.journal()
     );
-    assert!(machine.leads("stable").starts_with("versions/2.0.0-"));
-    assert_eq!(machine.leads("trial"), "");
-    assert_eq!(machine.state(TRIAL).0, "inactive");
-    let said = standing(&machine);
+    assert!(container.leads("stable").starts_with("versions/2.0.0-"));
+    assert_eq!(container.leads("trial"), "");
+    assert_eq!(container.state(TRIAL).0, "inactive");
+    let said = standing(&container);
     assert_eq!(said["phase"], "idle");
     assert_eq!(said["stable"]["version"], "2.0.0");
     assert_eq!(
-        machine.ok(&["imagebuilder-agent", "--version"]),
+        container.ok(&["imagebuilder-agent", "--version"]),
         "imagebuilder-agent 2.0.0\n"
     );
     // It survives a power cut, and is the one that looks from now on.
-    machine.power_cut();
-    machine.boot();
-    machine.serves("2.0.0");
+    container.power_cut();
+    container.boot();
+    container.serves("2.0.0");
     let mut next = channel(&[("2.0.0", "good"), ("2.1.0", "good")]);
     next.next();
     for (path, bytes) in &next.files {
-        machine.write(&format!("{CHANNEL}/{path}"), bytes);
+        container.write(&format!("{CHANNEL}/{path}"), bytes);
     }
-    update(&machine);
+    update(&container);
     assert_eq!(
-        machine.serving().as_deref(),
+        container.serving().as_deref(),
         Some("2.1.0"),
         "{}",
-        machine.journal()
+        container.journal()
     );
 }
 
-/// The box stays on 1.0.0, and does not take this release again before a pause.
+/// The instance stays on 1.0.0, and does not take this release again before a pause.
 fn is_counted(behaviour: &str, trial: &str, tried: usize, kind: &str) {
     if left_out() {
         return;
     }
-    // What ends by itself does so before the soak, however busy the machine.
+    // What ends by itself does so before the soak, however busy the container.
     let soak = if behaviour == "turns-blind" {
         1
     } else {
@@ -145,36 +145,36 @@ fn is_counted(behaviour: &str, trial: &str, tried: usize, kind: &str) {
     };
     let disk = following(&[("2.0.0", behaviour)], soak);
     disk.drop_in(TRIAL, trial);
-    let machine = disk.boot();
-    machine.serves("1.0.0");
-    update(&machine);
-    machine.serves("1.0.0");
+    let container = disk.boot();
+    container.serves("1.0.0");
+    update(&container);
+    container.serves("1.0.0");
     assert_eq!(
-        machine.leads("stable"),
+        container.leads("stable"),
         "/usr/lib/imagebuilder-agent/factory"
     );
     let counted = [format!("2.0.0 {kind} 1")];
-    assert_eq!(failures(&machine), counted, "{}", machine.journal());
-    assert_eq!(trials(&machine), tried, "{}", machine.journal());
+    assert_eq!(failures(&container), counted, "{}", container.journal());
+    assert_eq!(trials(&container), tried, "{}", container.journal());
     // Whoever ends in order may have been stopped by somebody: once more at once, and from then on later.
     let tried = if kind == "interrupted" {
-        update(&machine);
+        update(&container);
         assert_eq!(
-            failures(&machine),
+            failures(&container),
             ["2.0.0 interrupted 2"],
             "{}",
-            machine.journal()
+            container.journal()
         );
         tried + 1
     } else {
         tried
     };
-    machine.serves("1.0.0");
-    let daemon = machine.show(STABLE)["MainPID"].clone();
-    update(&machine);
-    assert_eq!(trials(&machine), tried, "{}", machine.journal());
-    assert_eq!(machine.show(STABLE)["MainPID"], daemon);
-    assert_eq!(machine.leads("trial"), "");
+    container.serves("1.0.0");
+    let daemon = container.show(STABLE)["MainPID"].clone();
+    update(&container);
+    assert_eq!(trials(&container), tried, "{}", container.journal());
+    assert_eq!(container.show(STABLE)["MainPID"], daemon);
+    assert_eq!(container.leads("trial"), "");
 }
 
 #[test]
@@ -222,13 +222,13 @@ fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
     if left_out() {
         return;
     }
-    let machine = following(&[("2.0.0", "crashes")], 3).boot();
-    machine.serves("1.0.0");
-    update(&machine);
-    machine.write(&format!("{CHANNEL}/metadata/timestamp.json"), b"{}");
-    update(&machine);
-    machine.ok(&["journalctl", "--sync"]);
-    let said = machine.ok(&[
+    let container = following(&[("2.0.0", "crashes")], 3).boot();
+    container.serves("1.0.0");
+    update(&container);
+    container.write(&format!("{CHANNEL}/metadata/timestamp.json"), b"{}");
+    update(&container);
+    container.ok(&["journalctl", "--sync"]);
+    let said = container.ok(&[
         "journalctl",
         "--boot",
         "--no-pager",
@@ -244,7 +244,7 @@ fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
         .filter(|it: &Value| it["IMAGEBUILDER_CODE"].is_string())
         .collect();
     let [failed, refused] = &told[..] else {
-        panic!("{told:#?}\n{}", machine.journal())
+        panic!("{told:#?}\n{}", container.journal())
     };
     assert_eq!(failed["PRIORITY"], "3");
     assert_eq!(failed["IMAGEBUILDER_VERSION"], "2.0.0");
@@ -267,49 +267,49 @@ fn without_its_updater_a_trial_ends_at_its_deadline_and_is_tried_again() {
     if left_out() {
         return;
     }
-    let machine = following(&[("2.0.0", "good")], FOR_EVER).boot();
-    machine.serves("1.0.0");
+    let container = following(&[("2.0.0", "good")], FOR_EVER).boot();
+    container.serves("1.0.0");
     // The deadline comes when it is told to.
     let deadline = |drop_in: &str| {
         let path = format!("/run/systemd/system/{TRIAL}.d/deadline.conf");
-        machine.write(&path, drop_in.as_bytes());
-        machine.ok(&["systemctl", "daemon-reload"]);
+        container.write(&path, drop_in.as_bytes());
+        container.ok(&["systemctl", "daemon-reload"]);
     };
     for _ in 0..2 {
-        machine.run(&["systemctl", "start", "--no-block", UPDATE]);
-        machine.wait("the trial to soak", |it| {
+        container.run(&["systemctl", "start", "--no-block", UPDATE]);
+        container.wait("the trial to soak", |it| {
             it.on_trial().is_some() && standing(it)["phase"] == "trial"
         });
-        machine.ok(&["systemctl", "kill", "--signal=KILL", UPDATE]);
-        machine.wait("the updater to be gone", |it| {
+        container.ok(&["systemctl", "kill", "--signal=KILL", UPDATE]);
+        container.wait("the updater to be gone", |it| {
             it.state(UPDATE).0 == "failed"
         });
-        assert_eq!(machine.on_trial().as_deref(), Some("2.0.0"));
+        assert_eq!(container.on_trial().as_deref(), Some("2.0.0"));
         deadline("[Service]\nRuntimeMaxSec=1\n");
-        machine.serves("1.0.0");
-        assert_eq!(machine.state(TRIAL), ("failed".into(), "timeout".into()));
+        container.serves("1.0.0");
+        assert_eq!(container.state(TRIAL), ("failed".into(), "timeout".into()));
         deadline("");
     }
     // The second time it is tried later, and is never given up for it.
-    update(&machine);
+    update(&container);
     assert_eq!(
-        failures(&machine),
+        failures(&container),
         ["2.0.0 interrupted 2"],
         "{}",
-        machine.journal()
+        container.journal()
     );
-    assert_eq!(trials(&machine), 2);
-    assert_eq!(machine.serving().as_deref(), Some("1.0.0"));
+    assert_eq!(trials(&container), 2);
+    assert_eq!(container.serving().as_deref(), Some("1.0.0"));
     // Until somebody forgives it.
     let terms = terms(3).to_string();
-    machine.write("/run/imagebuilder/update.json", terms.as_bytes());
-    machine.ok(&["imagebuilder-agent", "update", "forgive", "2.0.0"]);
-    update(&machine);
+    container.write("/run/imagebuilder/update.json", terms.as_bytes());
+    container.ok(&["imagebuilder-agent", "update", "forgive", "2.0.0"]);
+    update(&container);
     assert_eq!(
-        machine.serving().as_deref(),
+        container.serving().as_deref(),
         Some("2.0.0"),
         "{}",
-        machine.journal()
+        container.journal()
     );
 }
 
@@ -318,34 +318,34 @@ fn a_trial_that_a_power_cut_ended_is_tried_once_more() {
     if left_out() {
         return;
     }
-    let mut machine = following(&[("2.0.0", "good")], FOR_EVER).boot();
-    machine.serves("1.0.0");
-    machine.run(&["systemctl", "start", "--no-block", UPDATE]);
-    machine.wait("the trial to soak", |it| standing(it)["phase"] == "trial");
-    machine.power_cut();
-    machine.boot();
-    machine.serves("1.0.0");
+    let mut container = following(&[("2.0.0", "good")], FOR_EVER).boot();
+    container.serves("1.0.0");
+    container.run(&["systemctl", "start", "--no-block", UPDATE]);
+    container.wait("the trial to soak", |it| standing(it)["phase"] == "trial");
+    container.power_cut();
+    container.boot();
+    container.serves("1.0.0");
     let terms = terms(3).to_string();
-    machine.write("/run/imagebuilder/update.json", terms.as_bytes());
-    update(&machine);
+    container.write("/run/imagebuilder/update.json", terms.as_bytes());
+    update(&container);
     assert_eq!(
-        machine.serving().as_deref(),
+        container.serving().as_deref(),
         Some("2.0.0"),
         "{}",
-        machine.journal()
+        container.journal()
     );
 }
 
-/// Boots a box on which nothing runs, and waits until systemd gave it up.
-fn given_up(releases: &[(&str, &str)]) -> Machine {
+/// Boots an instance on which nothing runs, and waits until systemd gave it up.
+fn given_up(releases: &[(&str, &str)]) -> Container {
     let disk = follows(Disk::with_factory("crashes-until-well"), releases, 3);
-    let machine = disk.boot();
-    machine.wait("the repairs to end", |it| {
+    let container = disk.boot();
+    container.wait("the repairs to end", |it| {
         it.journal()
             .contains("imagebuilder-agent-factory.service: Start request repeated too quickly")
     });
-    assert_eq!(machine.state(STABLE).0, "failed");
-    machine
+    assert_eq!(container.state(STABLE).0, "failed");
+    container
 }
 
 #[test]
@@ -353,13 +353,13 @@ fn a_box_on_which_nothing_runs_takes_the_release_that_does() {
     if left_out() {
         return;
     }
-    let machine = given_up(&[("2.0.0", "good")]);
-    update(&machine);
+    let container = given_up(&[("2.0.0", "good")]);
+    update(&container);
     assert_eq!(
-        machine.serving().as_deref(),
+        container.serving().as_deref(),
         Some("2.0.0"),
         "{}",
-        machine.journal()
+        container.journal()
     );
 }
 
@@ -368,8 +368,8 @@ fn a_box_that_was_given_up_is_tried_again_by_every_run_of_the_updater() {
     if left_out() {
         return;
     }
-    let machine = given_up(&[]);
-    machine.write("/etc/well", b"");
-    update(&machine);
-    machine.serves("1.0.0");
+    let container = given_up(&[]);
+    container.write("/etc/well", b"");
+    update(&container);
+    container.serves("1.0.0");
 }

@@ -1,4 +1,4 @@
-//! Load balancers that the agent keeps its box in, and the ways out, over the wire.
+//! Load balancers that the agent keeps its instance in, and the ways out, over the wire.
 
 use test_support::write_program;
 
@@ -54,7 +54,7 @@ async fn a_box_is_registered_while_it_serves_and_taken_out_before_its_hook_is_an
             && log.contains("answered 400 Throttling: Rate exceeded"),
         "{log}"
     );
-    for secret in ["s3cr3t-of-the-box", "t0k3n-of-the-box"] {
+    for secret in ["s3cr3t-of-the-instance", "t0k3n-of-the-instance"] {
         assert!(!log.contains(secret), "{log}");
     }
 }

@@ -11,8 +11,8 @@ use super::*;
 fn config() -> SdkConfig {
     let credentials = Credentials::new(
         "AKIDBOX",
-        "s3cr3t-of-the-box",
-        Some("t0k3n-of-the-box".to_owned()),
+        "s3cr3t-of-the-instance",
+        Some("t0k3n-of-the-instance".to_owned()),
         None,
         "test",
     );
@@ -50,7 +50,7 @@ async fn a_form_is_signed_for_cloudwatch_and_carries_no_secret() {
     for part in [
         "authorization: aws4-hmac-sha256 credential=akidbox/",
         "/eu-north-1/monitoring/aws4_request, signedheaders=content-type;host;x-amz-date;x-amz-security-token, signature=",
-        "x-amz-security-token: t0k3n-of-the-box\r\n",
+        "x-amz-security-token: t0k3n-of-the-instance\r\n",
         "content-type: application/x-www-form-urlencoded; charset=utf-8\r\n",
     ] {
         assert!(heard.contains(part), "{part} in {heard}");

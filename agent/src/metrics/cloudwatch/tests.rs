@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::health::Round;
-use crate::machine::Event;
+use crate::lifecycle::Event;
 use crate::metrics::Fault;
-use crate::standing::Standing;
+use crate::status_file::DaemonStatus;
 
 fn round(healthy: bool) -> Round {
     let service = contract::registry::Service {
@@ -20,14 +20,14 @@ fn round(healthy: bool) -> Round {
     Round::from([("orders".to_owned(), service)])
 }
 
-fn fit(group: Option<&str>) -> Standing {
-    Standing {
+fn fit(group: Option<&str>) -> DaemonStatus {
+    DaemonStatus {
         image: "shop".into(),
         group: group.map(str::to_owned),
         verdict: Some(Verdict::Fit),
         services: round(true),
         restarts: [("orders".to_owned(), 3)].into(),
-        ..Standing::default()
+        ..DaemonStatus::default()
     }
 }
 
@@ -48,7 +48,7 @@ fn value(form: &str, metric: &str) -> Option<f64> {
 #[test]
 fn the_form_is_what_put_metric_data_takes() {
     let meter = Meter::default();
-    meter.stands(&fit(Some("fleet & co")));
+    meter.set_status(&fit(Some("fleet & co")));
     meter.called("PutParameter", Some(Fault::Throttled));
     let at = Timestamp::from_second(1_800_000_000).unwrap();
     let form = form("shop/agents", &meter.counts(), Totals::default(), at);
@@ -103,14 +103,14 @@ impl Sink for Ear {
 #[tokio::test(start_paused = true)]
 async fn a_point_a_minute_and_what_was_counted_meanwhile_is_never_lost() {
     let (told, meter) = (Arc::new(Told::default()), Meter::default());
-    meter.stands(&fit(None));
+    meter.set_status(&fit(None));
     let ear = Arc::new(Ear(told.clone(), Instant::now()));
     let publishing = tokio::spawn(publish(ear, meter.clone(), "shop".into(), 0.5));
     tokio::time::sleep(Duration::from_secs(31)).await;
-    meter.heard(&Event::Checked(round(false)));
+    meter.count_event(&Event::Checked(round(false)));
     *told.away.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    meter.heard(&Event::Checked(round(false)));
+    meter.count_event(&Event::Checked(round(false)));
     *told.away.lock().unwrap() = false;
     tokio::time::sleep(Duration::from_secs(120)).await;
     publishing.abort();

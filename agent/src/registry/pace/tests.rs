@@ -1,4 +1,4 @@
-//! One box by itself, then ten thousand against one quota on a virtual clock.
+//! One instance by itself, then ten thousand against one quota on a virtual clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -230,7 +230,7 @@ fn a_rolling_change_stays_below_the_quota() {
 
 #[test]
 fn services_that_flap_everywhere_at_different_times_stay_below_the_quota() {
-    // Every box changes its verdict every five minutes for eight hours: 33 changes a second.
+    // Every instance changes its verdict every five minutes for eight hours: 33 changes a second.
     let mut fleet = Fleet::settled();
     for at in 0..HOSTS {
         let first = fleet.roll() * 3600.0;
@@ -239,7 +239,7 @@ fn services_that_flap_everywhere_at_different_times_stay_below_the_quota() {
         }
     }
     fleet.run(9);
-    // In the first hours every box spends what it had saved; from then on it has its share.
+    // In the first hours every instance spends what it had saved; from then on it has its share.
     assert!(fleet.peak(0) <= 3.0 * QUOTA, "{}", fleet.peak(0));
     assert!(fleet.peak(240) <= QUOTA, "{}", fleet.peak(240));
 }
@@ -256,7 +256,7 @@ fn a_boot_storm_as_fast_as_ec2_allows_is_written_within_the_time_it_takes() {
     }
     fleet.run(5);
     assert_eq!(fleet.unwritten(), 0);
-    // Beyond the first minutes, whose thousand boxes no spreading could bring below the quota.
+    // Beyond the first minutes, whose thousand instances no spreading could bring below the quota.
     assert!(fleet.peak(8) <= QUOTA * 1.1, "{}", fleet.peak(8));
     let (calls, throttled) = fleet.total();
     assert!(throttled < calls / 3, "{throttled} of {calls}");

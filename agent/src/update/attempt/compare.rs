@@ -8,28 +8,30 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Attempt;
-use super::acts::Fault;
-use super::watch::is_of;
-use super::world::{Health, Unit};
+use super::actions::Fault;
+use super::adapters::{Health, Unit};
+use super::soak::is_of;
 use crate::update::blame;
-use crate::update::machine::Event;
-use crate::update::worse::Worse;
+use crate::update::phases::Event;
+use crate::update::regression::Regression;
 
 /// How long a host may take to be well again without the release that was on trial. Well above a verdict's passes in a
 /// row with their intervals, as they are by default.
 pub(super) const RECOVERY: Duration = Duration::from_secs(90);
 
 /// Between two looks.
-const LOOKS: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Attempt {
     /// Well when the host is as it was on trial: then something else is the matter.
-    pub(super) async fn compare(&mut self, worse: &Worse) -> Result<(), Fault> {
+    pub(super) async fn compare(&mut self, worse: &Regression) -> Result<(), Fault> {
         let same = match worse {
-            Worse::Mute | Worse::Busy(_) => {
-                matches!(self.ask_leave().await, Event::NoLeave { .. })
+            Regression::Mute | Regression::Busy(_) => {
+                matches!(self.ask_permission().await, Event::NotPermitted { .. })
             }
-            Worse::NoStatus | Worse::Unfit | Worse::Sick(_) => self.stays(worse).await,
+            Regression::NoStatus | Regression::Unfit | Regression::Sick(_) => {
+                self.stays(worse).await
+            }
         };
         if same {
             return Ok(());
@@ -39,14 +41,14 @@ impl Attempt {
     }
 
     /// Whether the host stays as it was for as long as it may take to recover.
-    async fn stays(&mut self, worse: &Worse) -> bool {
+    async fn stays(&mut self, worse: &Regression) -> bool {
         let end = Instant::now() + RECOVERY;
         loop {
-            let pid = match self.world.units.look(Unit::Stable).await {
+            let pid = match self.adapters.units.state(Unit::Stable).await {
                 Ok(it) => it.pid,
                 Err(_) => None,
             };
-            let health = self.world.daemon.health();
+            let health = self.adapters.daemon.health();
             let health = health.filter(|it| is_of(it, &self.stable, pid));
             if health.is_some_and(|it| is_over(worse, &it)) {
                 return false;
@@ -54,16 +56,16 @@ impl Attempt {
             if Instant::now() >= end {
                 return true;
             }
-            sleep(LOOKS).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 }
 
 /// Whether what was wrong on trial is not any more.
-fn is_over(worse: &Worse, health: &Health) -> bool {
+fn is_over(worse: &Regression, health: &Health) -> bool {
     match worse {
-        Worse::NoStatus | Worse::Mute | Worse::Busy(_) => true,
-        Worse::Unfit => health.fit,
-        Worse::Sick(names) => names.iter().all(|name| health.passing.contains(name)),
+        Regression::NoStatus | Regression::Mute | Regression::Busy(_) => true,
+        Regression::Unfit => health.fit,
+        Regression::Sick(names) => names.iter().all(|name| health.passing.contains(name)),
     }
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
-use super::world::{Active, Unit, World};
+use super::adapters::{Active, Adapters, Unit};
 use crate::update::before::Before;
 use crate::update::blame::{self, FailureKind};
 use crate::update::slots::{Leads, Link, Lock, Slots};
@@ -24,47 +24,47 @@ const TRIES: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The disk's, or systemd's; the links are then as they were, or lead to something that can run.
-pub async fn repair(mut world: World) -> Result<Before> {
-    let _lock = take(&world.slots).await?;
-    let failed = match world.slots.leads(Link::Stable) {
+pub async fn repair(mut adapters: Adapters) -> Result<Before> {
+    let _lock = take(&adapters.slots).await?;
+    let failed = match adapters.slots.leads(Link::Stable) {
         Leads::Slot(build) => Some(build),
         Leads::Factory | Leads::Nowhere | Leads::Unreadable(_) => None,
     };
-    let (mut state, _) = world
+    let (mut state, _) = adapters
         .store
-        .load(&world.course.instance_id, failed.as_ref())?;
+        .load(&adapters.policy.instance_id, failed.as_ref())?;
     if let Some(build) = &failed {
-        let (kind, how) = how_it_ended(&mut world).await;
+        let (kind, how) = how_it_ended(&mut adapters).await;
         warn!(
             version = %build.version,
             digest = %build.digest,
             "{} did not run as stable: {how}",
             build.version
         );
-        let at: Timestamp = world.clock.now();
+        let at: Timestamp = adapters.clock.now();
         let reason = format!("did not run as stable: {how}");
         state.fail(build, kind, &reason, at);
         state.unconfirm(build);
         // Before the link moves: what failed must not be taken again by a run in between. A disk that
-        // cannot keep it is no reason to leave the box without an agent.
-        if let Err(error) = world.store.save(&state) {
+        // cannot keep it is no reason to leave the instance without an agent.
+        if let Err(error) = adapters.store.save(&state) {
             warn!("{error:#}");
         }
     }
-    let factory = world
+    let factory = adapters
         .slots
         .factory()
         .inspect_err(|error| warn!("{error:#}"))
         .ok();
     let to = Before::choose(&state, failed.as_ref(), factory.as_ref(), |build| {
-        world.slots.verify(build).is_ok()
+        adapters.slots.verify(build).is_ok()
     });
-    go_to(&world.slots, &to)?;
+    go_to(&adapters.slots, &to)?;
     info!("stable is now {to}");
     if let Some(why) = to.despite() {
         error!("there is nothing better to go back to than the factory's agent, although {why}");
     }
-    world
+    adapters
         .units
         .start(Unit::Stable)
         .await
@@ -74,8 +74,8 @@ pub async fn repair(mut world: World) -> Result<Before> {
 
 /// Whose doing it is that the stable agent does not run, by what systemd says of it. One that runs was found bad by
 /// whoever calls for a repair.
-async fn how_it_ended(world: &mut World) -> (FailureKind, String) {
-    match world.units.look(Unit::Stable).await {
+async fn how_it_ended(adapters: &mut Adapters) -> (FailureKind, String) {
+    match adapters.units.state(Unit::Stable).await {
         Ok(it) if it.active == Active::Failed => (
             blame::of_unit(&it.result, it.status),
             format!("it ended with {}", it.result),

@@ -2,9 +2,9 @@
 
 mod clones;
 mod deadlines;
+mod fakes;
 mod faults;
 mod killed;
-mod leave;
-mod played;
+mod permission;
 mod repairs;
 mod soak;

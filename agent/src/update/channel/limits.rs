@@ -1,4 +1,4 @@
-//! What a channel may cost this box: bytes, time, key rotations. Numbers and their reasons, no more.
+//! What a channel may cost this instance: bytes, time, key rotations. Numbers and their reasons, no more.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl Rate {
         total: Duration::from_secs(60),
     };
 
-    /// For a release of a few megabytes: at 16 KiB/s six of them take six minutes, and a box that gets
+    /// For a release of a few megabytes: at 16 KiB/s six of them take six minutes, and an instance that gets
     /// less is better off trying again at the next run, from where it stopped.
     pub const RELEASE: Self = Self {
         stall: Duration::from_secs(30),

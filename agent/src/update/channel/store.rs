@@ -1,4 +1,4 @@
-//! The verified metadata on disk: the rollback floor of this box.
+//! The verified metadata on disk: the rollback floor of this instance.
 //!
 //! It verifies nothing and decides nothing, [`super::tuf`] does. The TUF library writes while it goes and
 //! only logs a write that failed, so its writes are gathered here, and [`Store::commit`] brings them to

@@ -40,20 +40,20 @@ enum Base {
     Web(String),
 }
 
-type Door = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// A channel's two folders, and the way to them.
 #[derive(Debug)]
-pub(super) struct Site {
+pub(super) struct ChannelFiles {
     metadata: Base,
     targets: Base,
-    /// Absent when both are folders on this box.
-    door: Option<Door>,
+    /// Absent when both are folders on this instance.
+    client: Option<HttpClient>,
     metadata_rate: Rate,
     release_rate: Rate,
 }
 
-impl Site {
+impl ChannelFiles {
     /// Reads the URLs and sets up TLS; nothing is asked of the network yet.
     pub(super) fn new(
         metadata: &str,
@@ -66,11 +66,11 @@ impl Site {
         let web = [&metadata, &targets]
             .iter()
             .any(|base| matches!(base, Base::Web(_)));
-        let door = web.then(|| door(ca_file, plain_http)).transpose()?;
+        let client = web.then(|| client(ca_file, plain_http)).transpose()?;
         Ok(Self {
             metadata,
             targets,
-            door,
+            client,
             metadata_rate: limits.metadata_rate,
             release_rate: limits.release_rate,
         })
@@ -87,9 +87,12 @@ impl Site {
         cap: u64,
         end_of_chain: bool,
     ) -> Result<Option<Vec<u8>>, Refusal> {
-        let mut pace = Pace::new(name, self.metadata_rate);
+        let mut rate_limit = RateLimit::new(name, self.metadata_rate);
         // The library has percent-encoded the name already.
-        let mut body = match self.open(&self.metadata, name, name, 0, &mut pace).await {
+        let mut body = match self
+            .open(&self.metadata, name, name, 0, &mut rate_limit)
+            .await
+        {
             Ok(Answer::Body(body, _)) => body,
             Ok(Answer::None(StatusCode::FORBIDDEN)) if !end_of_chain => {
                 return Err(Cause::Refused.because(format!(
@@ -103,7 +106,7 @@ impl Site {
             return Err(endless(name, announced, cap));
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = body.next(&mut pace).await? {
+        while let Some(chunk) = body.next(&mut rate_limit).await? {
             let length = (bytes.len() + chunk.len()) as u64;
             // Whatever the server announced: what counts is what comes.
             if length > cap {
@@ -127,28 +130,34 @@ impl Site {
             return Err(Cause::Malformed.because(format!("{path:?} is no name for a file")));
         }
         loop {
-            let mut tail = Tail::open(part, length, digests)?;
-            let resumed = tail.have > 0;
-            let done = self.append(path, &mut tail).await;
-            match done.and_then(|()| tail.finish(path)) {
+            let mut part_file = PartFile::open(part, length, digests)?;
+            let resumed = part_file.have > 0;
+            let done = self.append(path, &mut part_file).await;
+            match done.and_then(|()| part_file.finish(path)) {
                 Ok(()) => return Ok(()),
                 // What was there from an earlier try was not a part of this file: once more without it.
                 Err(refusal) if refusal.cause == Cause::WrongDigest && resumed => {}
                 Err(refusal) => {
-                    tail.unlink_if_empty()?;
+                    part_file.unlink_if_empty()?;
                     return Err(refusal);
                 }
             }
         }
     }
 
-    async fn append(&self, path: &str, tail: &mut Tail<'_>) -> Result<(), Refusal> {
-        if tail.have == tail.length {
+    async fn append(&self, path: &str, part_file: &mut PartFile<'_>) -> Result<(), Refusal> {
+        if part_file.have == part_file.length {
             return Ok(());
         }
-        let mut pace = Pace::new(path, self.release_rate);
+        let mut rate_limit = RateLimit::new(path, self.release_rate);
         let in_url = percent_encoded(path);
-        let answer = self.open(&self.targets, path, &in_url, tail.have, &mut pace);
+        let answer = self.open(
+            &self.targets,
+            path,
+            &in_url,
+            part_file.have,
+            &mut rate_limit,
+        );
         let (mut body, from) = match answer.await? {
             Answer::Body(body, from) => (body, from),
             Answer::None(StatusCode::FORBIDDEN) => {
@@ -160,28 +169,28 @@ impl Site {
                 return Err(Cause::Missing.because(format!("{path}: {}", status.as_u16())));
             }
             Answer::Range => {
-                tail.unlink()?;
+                part_file.unlink()?;
                 return Err(Cause::WrongDigest.because(format!(
                     "{path} is shorter at the server than the {} bytes that are here already",
-                    tail.have
+                    part_file.have
                 )));
             }
         };
-        if from != tail.have {
-            tail.restart()?;
+        if from != part_file.have {
+            part_file.restart()?;
         }
         if let Some(announced) = body.announced
-            && announced > tail.length - tail.have
+            && announced > part_file.length - part_file.have
         {
-            tail.unlink()?;
+            part_file.unlink()?;
             return Err(endless(
                 path,
-                tail.have.saturating_add(announced),
-                tail.length,
+                part_file.have.saturating_add(announced),
+                part_file.length,
             ));
         }
-        while let Some(chunk) = body.next(&mut pace).await? {
-            tail.push(path, &chunk)?;
+        while let Some(chunk) = body.next(&mut rate_limit).await? {
+            part_file.push(path, &chunk)?;
         }
         Ok(())
     }
@@ -192,10 +201,10 @@ impl Site {
         path: &str,
         in_url: &str,
         from: u64,
-        pace: &mut Pace<'_>,
+        rate_limit: &mut RateLimit<'_>,
     ) -> Result<Answer, Refusal> {
-        match (base, &self.door) {
-            (Base::Web(base), Some(door)) => ask(door, base, in_url, from, pace).await,
+        match (base, &self.client) {
+            (Base::Web(base), Some(client)) => ask(client, base, in_url, from, rate_limit).await,
             (Base::Folder(folder), _) => open_file(folder, path, from),
             (Base::Web(_), None) => Err(Cause::Misconfigured.because("no way to the network")),
         }
@@ -225,26 +234,26 @@ enum Stream {
 }
 
 impl Body {
-    async fn next(&mut self, pace: &mut Pace<'_>) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self, rate_limit: &mut RateLimit<'_>) -> Result<Option<Bytes>, Refusal> {
         match &mut self.stream {
             Stream::File(file) => {
                 let mut chunk = vec![0; 64 << 10];
                 let read = file.read(&mut chunk).map_err(|error| {
-                    Cause::Unreachable.because(format!("{}: {error}", pace.name))
+                    Cause::Unreachable.because(format!("{}: {error}", rate_limit.name))
                 })?;
                 chunk.truncate(read);
                 Ok((read > 0).then(|| chunk.into()))
             }
             Stream::Web(incoming) => loop {
-                match pace.held(incoming.frame()).await? {
+                match rate_limit.held(incoming.frame()).await? {
                     None => return Ok(None),
                     Some(Err(error)) => {
-                        let said = format!("{} broke off: {}", pace.name, chain(&error));
+                        let said = format!("{} broke off: {}", rate_limit.name, chain(&error));
                         return Err(Cause::Unreachable.because(said));
                     }
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {
-                            pace.came(data.len())?;
+                            rate_limit.count(data.len())?;
                             return Ok(Some(data));
                         }
                     }
@@ -255,7 +264,7 @@ impl Body {
 }
 
 /// Watches that a server keeps to a [`Rate`].
-struct Pace<'a> {
+struct RateLimit<'a> {
     name: &'a str,
     rate: Rate,
     deadline: Instant,
@@ -263,7 +272,7 @@ struct Pace<'a> {
     bytes: u64,
 }
 
-impl<'a> Pace<'a> {
+impl<'a> RateLimit<'a> {
     fn new(name: &'a str, rate: Rate) -> Self {
         let now = Instant::now();
         Self {
@@ -292,7 +301,7 @@ impl<'a> Pace<'a> {
     }
 
     /// Counts what came.
-    fn came(&mut self, bytes: usize) -> Result<(), Refusal> {
+    fn count(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes += bytes as u64;
         let now = Instant::now();
         let (span, least) = (now - self.since, self.rate.least);
@@ -314,7 +323,7 @@ impl<'a> Pace<'a> {
 }
 
 /// The file that a target grows in, hashed as it grows.
-struct Tail<'a> {
+struct PartFile<'a> {
     part: &'a Path,
     file: File,
     have: u64,
@@ -324,7 +333,7 @@ struct Tail<'a> {
     sha512: Sha512,
 }
 
-impl<'a> Tail<'a> {
+impl<'a> PartFile<'a> {
     /// Opens the file and hashes what is in it: what it holds is believed no more than a server.
     fn open(part: &'a Path, length: u64, digests: &'a Digests) -> Result<Self, Refusal> {
         let open = || -> io::Result<Self> {
@@ -334,7 +343,7 @@ impl<'a> Tail<'a> {
                 .create(true)
                 .truncate(false)
                 .open(part)?;
-            let mut tail = Self {
+            let mut part_file = Self {
                 part,
                 file,
                 have: 0,
@@ -343,20 +352,20 @@ impl<'a> Tail<'a> {
                 sha256: Sha256::new(),
                 sha512: Sha512::new(),
             };
-            let metadata = tail.file.metadata()?;
+            let metadata = part_file.file.metadata()?;
             if !metadata.is_file() {
                 return Err(io::Error::other("not a regular file"));
             }
             if metadata.len() > length {
-                tail.file.set_len(0)?;
+                part_file.file.set_len(0)?;
             }
             let mut chunk = vec![0; 64 << 10];
             loop {
-                let read = tail.file.read(&mut chunk)?;
+                let read = part_file.file.read(&mut chunk)?;
                 if read == 0 {
-                    return Ok(tail);
+                    return Ok(part_file);
                 }
-                tail.count(&chunk[..read]);
+                part_file.count(&chunk[..read]);
             }
         };
         open().map_err(|error| disk("reading", part, &error))
@@ -364,7 +373,7 @@ impl<'a> Tail<'a> {
 
     fn count(&mut self, bytes: &[u8]) {
         self.have += bytes.len() as u64;
-        // Hashing costs more than the network on a small box: only what is pinned.
+        // Hashing costs more than the network on a small instance: only what is pinned.
         if self.digests.sha256.is_some() {
             self.sha256.update(bytes);
         }
@@ -436,11 +445,11 @@ impl<'a> Tail<'a> {
 }
 
 async fn ask(
-    door: &Door,
+    client: &HttpClient,
     base: &str,
     path: &str,
     from: u64,
-    pace: &mut Pace<'_>,
+    rate_limit: &mut RateLimit<'_>,
 ) -> Result<Answer, Refusal> {
     let mut request = Request::get(format!("{base}/{path}"))
         .header(
@@ -454,19 +463,22 @@ async fn ask(
     let request = request
         .body(Empty::new())
         .map_err(|error| Cause::Malformed.because(format!("{path}: {error}")))?;
-    let response = pace.held(door.request(request)).await?.map_err(|error| {
-        let cause = if is_tls(&error) {
-            Cause::Untrusted
-        } else {
-            Cause::Unreachable
-        };
-        cause.because(format!("{path}: {}", chain(&error)))
-    })?;
-    judge(response, path, from)
+    let response = rate_limit
+        .held(client.request(request))
+        .await?
+        .map_err(|error| {
+            let cause = if is_tls(&error) {
+                Cause::Untrusted
+            } else {
+                Cause::Unreachable
+            };
+            cause.because(format!("{path}: {}", chain(&error)))
+        })?;
+    check_response(response, path, from)
 }
 
 /// Whether an answer is the file.
-fn judge(response: Response<Incoming>, path: &str, from: u64) -> Result<Answer, Refusal> {
+fn check_response(response: Response<Incoming>, path: &str, from: u64) -> Result<Answer, Refusal> {
     let refused = |what: String| Err(Cause::Refused.because(format!("{path}: {what}")));
     let status = response.status();
     let header = |name| {
@@ -571,7 +583,7 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
         Some("http") => return misset("is http:// without plain_http"),
         _ => return misset("is neither https:// nor file://"),
     }
-    // Neither belongs into settings that anybody on the box may read, nor into a log.
+    // Neither belongs into settings that anybody on the instance may read, nor into a log.
     if uri
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'))
@@ -586,7 +598,7 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
 
 /// The way to the network: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No
 /// proxy: the environment has no say in where the channel is.
-fn door(ca_file: Option<&Path>, plain_http: bool) -> Result<Door, Refusal> {
+fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusal> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(path) => {

@@ -27,7 +27,7 @@ use sigstore_tuf::{
 
 use super::limits::Limits;
 use super::store::{Store, root_name};
-use super::transport::{Digests, Site, hex};
+use super::transport::{ChannelFiles, Digests, hex};
 use super::{Catalogue, Channel, Digest, Offer};
 use crate::update::refusal::{Cause, Refusal};
 
@@ -51,7 +51,7 @@ pub struct Place {
     pub ca_file: Option<PathBuf>,
     /// Allows `http://`: every byte is verified all the same, but anybody on the way can hold it up.
     pub plain_http: bool,
-    /// What the image knows: `root.json`, and `metadata/` as of the bake, which may be absent. On a box
+    /// What the image knows: `root.json`, and `metadata/` as of the bake, which may be absent. On an instance
     /// [`contract::layout::CHANNEL`].
     pub trust: PathBuf,
     /// The metadata store, made when it is not there.
@@ -91,7 +91,7 @@ pub struct TufChannel {
     pinned: Vec<u8>,
     baked: PathBuf,
     store: Arc<Store>,
-    site: Arc<Site>,
+    files: Arc<ChannelFiles>,
     /// As of the last refresh that was well.
     current: Option<Updater>,
 }
@@ -113,7 +113,7 @@ impl TufChannel {
         if root.root().version > place.limits.version {
             return Err(no_root(&"its version is no honest one"));
         }
-        let site = Site::new(
+        let files = ChannelFiles::new(
             &place.metadata_url,
             &place.targets_url,
             place.ca_file.as_deref(),
@@ -125,7 +125,7 @@ impl TufChannel {
             pinned,
             baked: place.trust.join(BAKED),
             store: Arc::new(Store::open(&place.store)?),
-            site: Arc::new(site),
+            files: Arc::new(files),
             current: None,
         };
         channel.mend(root)?;
@@ -156,7 +156,7 @@ impl TufChannel {
             length,
             digests,
         } = target;
-        self.site.target(path, *length, digests, part).await
+        self.files.target(path, *length, digests, part).await
     }
 
     /// Moves aside what cannot be read, and writes what the image knows into a store that knows less.
@@ -298,7 +298,7 @@ impl Channel for TufChannel {
         self.store.discard(|_| true);
         let known = self.known()?;
         let door = Door {
-            site: Arc::clone(&self.site),
+            files: Arc::clone(&self.files),
             roots: AtomicU32::new(0),
             limit: self.limits.rotations,
         };
@@ -540,7 +540,7 @@ fn located(name: &str, digest: &str, consistent: bool) -> String {
 
 /// The library's way to the channel's metadata.
 struct Door {
-    site: Arc<Site>,
+    files: Arc<ChannelFiles>,
     roots: AtomicU32,
     limit: u32,
 }
@@ -551,7 +551,7 @@ impl Repository for Door {
             let root = name
                 .strip_suffix(".root.json")
                 .is_some_and(|version| version.bytes().all(|c| c.is_ascii_digit()));
-            let fetched = match self.site.metadata(name, max_length, root).await {
+            let fetched = match self.files.metadata(name, max_length, root).await {
                 Ok(None) if !root => Err(Cause::Missing.because(format!("{name} is not there"))),
                 Ok(Some(_)) if root && self.roots.fetch_add(1, Ordering::Relaxed) >= self.limit => {
                     let limit = self.limit;
@@ -564,7 +564,7 @@ impl Repository for Door {
     }
 
     fn fetch_target<'a>(&'a self, path: &'a str, _max_length: u64) -> FetchFuture<'a> {
-        // The library would hold a release in memory as a whole: [`Site::target`] streams it.
+        // The library would hold a release in memory as a whole: [`ChannelFiles::target`] streams it.
         Box::pin(async move { Err(Error::TargetNotFound(path.to_owned())) })
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::process::Command;
 
-use super::order::standing;
+use super::overrides::read_status;
 use crate::exit::Exit;
 use crate::output;
-use crate::update::board::UpdateStanding;
+use crate::update::status::UpdaterStatus;
 use crate::update::subscription::Subject;
 
 /// The updater's unit.
@@ -22,14 +22,14 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// Refuses where there is nothing to look at.
 pub(super) fn followed(run_dir: &Path) -> Result<()> {
     if Subject::read(run_dir).is_some_and(|subject| subject.subscription.is_none()) {
-        bail!("this box follows no channel\nhint: [update] in the agent's settings names one");
+        bail!("this instance follows no channel\nhint: [update] in the agent's settings names one");
     }
     Ok(())
 }
 
 /// Starts the updater and follows its standing in `run` until it ends.
 pub(super) async fn now(run: &Path) -> Result<Exit> {
-    let before = standing(run);
+    let before = read_status(run);
     // A job of systemd's ends when the run does; one that is under way already is joined.
     let mut job = Command::new("systemctl")
         .args(["start", UNIT])
@@ -40,7 +40,7 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
     let mut told = line(&before);
     let status = loop {
         let ended = tokio::time::timeout(INTERVAL, job.wait()).await;
-        let line = line(&standing(run));
+        let line = line(&read_status(run));
         if line.is_some() && line != told {
             tracing::info!("{}", line.as_deref().unwrap_or_default());
         }
@@ -49,7 +49,7 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
             break ended.context("cannot wait for systemctl")?;
         }
     };
-    let after = standing(run);
+    let after = read_status(run);
     if after != before && !after.code.is_empty() {
         bail!("{}: {}", after.code, after.reason);
     }
@@ -64,8 +64,8 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
 }
 
 /// What goes on, in one line; `None` while nothing does.
-fn line(standing: &UpdateStanding) -> Option<String> {
-    let what = match standing.phase.as_str() {
+fn line(status: &UpdaterStatus) -> Option<String> {
+    let what = match status.phase.as_str() {
         "" | "idle" => return None,
         "checking" => return Some("reading the channel".to_owned()),
         "fetching" => "fetching",
@@ -79,7 +79,7 @@ fn line(standing: &UpdateStanding) -> Option<String> {
         "confirmed" | "committed" => "making stable",
         other => other,
     };
-    let version = standing
+    let version = status
         .wanted
         .as_ref()
         .map(|build| build.version.to_string());
@@ -90,7 +90,7 @@ fn line(standing: &UpdateStanding) -> Option<String> {
     )
 }
 
-fn outcome(before: &UpdateStanding, after: &UpdateStanding) -> String {
+fn outcome(before: &UpdaterStatus, after: &UpdaterStatus) -> String {
     match (&before.stable, &after.stable) {
         (Some(from), Some(to)) if from != to => {
             format!("updated from {} to {}", from.version, to.version)
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::update::build::Build;
     use crate::update::channel::Digest;
-    use crate::update::machine::Phase;
+    use crate::update::phases::Phase;
 
     fn build(minor: u64) -> Option<Build> {
         let digest = Digest::parse(&format!("{minor:064x}")).unwrap();
@@ -119,18 +119,18 @@ mod tests {
         Some(Build { version, digest })
     }
 
-    fn at(phase: &str, stable: u64) -> UpdateStanding {
-        UpdateStanding {
+    fn at(phase: &str, stable: u64) -> UpdaterStatus {
+        UpdaterStatus {
             phase: phase.to_owned(),
             stable: build(stable),
             wanted: build(3),
-            ..UpdateStanding::default()
+            ..UpdaterStatus::default()
         }
     }
 
     #[test]
     fn every_phase_has_its_words() {
-        let job = crate::update::machine::Job {
+        let job = crate::update::phases::Job {
             build: build(3).unwrap(),
             from: build(2).unwrap(),
             why: String::new(),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(outcome(&at("idle", 2), &after), "stays at 1.2.0");
         after.reason = "held until released; would take 1.3.0".to_owned();
         assert_eq!(
-            outcome(&UpdateStanding::default(), &after),
+            outcome(&UpdaterStatus::default(), &after),
             "stays at 1.2.0: held until released; would take 1.3.0"
         );
     }

@@ -1,7 +1,7 @@
-//! Which release a box wants: the rules as tables, then as laws over random channels.
+//! Which release an instance wants: the rules as tables, then as laws over random channels.
 
 mod fleet;
-mod laws;
+mod properties;
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ impl With for Offer {
     }
 }
 
-/// A box on a version, at hour 12 of the first day, with what it goes by.
+/// An instance on a version, at hour 12 of the first day, with what it goes by.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
     pub(super) id: String,
@@ -141,7 +141,7 @@ impl Scene {
             floor: self.floor.as_ref(),
             windows: &self.windows,
             failures: &self.failures,
-            urged: None,
+            requested_at: None,
             first_boot: self.first_boot,
             withheld: self.withheld.as_ref(),
         }
@@ -237,7 +237,7 @@ fn the_newest_release_that_has_reached_the_box_is_taken() {
                     offer("1.2.0").waves(&LATER),
                 ],
             ),
-            "1.1.0 reaches this box at 2026-06-02T00:13:44Z",
+            "1.1.0 reaches this instance at 2026-06-02T00:13:44Z",
         ),
     ] {
         assert_eq!(scene.said(), said);
@@ -272,7 +272,7 @@ fn what_will_not_do_says_why() {
         ),
         (
             on("1.0.0", [offer("1.1.0").waves(&[(1, 0)])]),
-            "the waves of 1.1.0 end before this box",
+            "the waves of 1.1.0 end before this instance",
         ),
         // Where something else does, nobody asks.
         (
@@ -352,7 +352,7 @@ fn a_rollback_goes_where_signed_metadata_says_and_never_below_the_floor() {
             on("1.2.0", [offer("1.1.0"), bad()]).floored("1.1.1"),
             "1.1.0, to go back to, is below the floor",
         ),
-        // Withdrawn in its turn, while the box was away.
+        // Withdrawn in its turn, while the instance was away.
         (
             on(
                 "1.2.0",
@@ -408,7 +408,7 @@ fn the_floor_overrides_hold_pin_window_and_wave_and_says_so() {
             on("1.0.0", [offer("1.1.0")]).floored("1.2.0"),
             "1.0.0 is below the floor 1.2.0; the channel has nothing that high".to_owned(),
         ),
-        // The newest that has reached the box, before what has not.
+        // The newest that has reached the instance, before what has not.
         (
             on(
                 "1.0.0",
@@ -543,7 +543,7 @@ fn hold_verdict_window_and_setback_stand_in_the_way_in_this_order() {
     scene = scene.held(Some(12));
     assert_eq!(
         scene.said(),
-        "1.1.0 waits for the agent's first verdict on this box"
+        "1.1.0 waits for the agent's first verdict on this instance"
     );
     scene.first_boot = false;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Waves: which share of a fleet a release has reached, and when it reaches this box.
+//! Waves: which share of a fleet a release has reached, and when it reaches this instance.
 
 use contract::release::Rollout;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -10,7 +10,7 @@ use crate::update::channel::Digest;
 /// Positions in a fleet: 0 to this, exclusive.
 pub const POSITIONS: u16 = 2048;
 
-/// Where a box stands in the fleet for one release: the first eleven bits of
+/// Where an instance stands in the fleet for one release: the first eleven bits of
 /// HMAC-SHA256(release digest, instance id).
 ///
 /// Another release has other canaries, and no image can bake one place into a whole fleet.
@@ -29,7 +29,7 @@ pub fn position(digest: &Digest, instance_id: &str) -> u16 {
     u16::from_be_bytes([tag[0], tag[1]]) >> 5
 }
 
-/// When a release reaches the box at `position`; `None`: its waves end before.
+/// When a release reaches the instance at `position`; `None`: its waves end before.
 ///
 /// A wave takes the positions between the share before it and its own, spread evenly from its beginning to
 /// the next wave's, so that they never come at once. The last wave takes as long as the one before it; a

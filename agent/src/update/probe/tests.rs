@@ -80,7 +80,7 @@ async fn every_verb_that_the_units_call_is_exercised_where_nothing_comes_of_it()
     let scratch = dir.path().join("verbs");
     let sources = ["--settings", "/etc/x"].map(OsString::from).to_vec();
     let mut test =
-        SelfTest::default().exercising(&scratch, sources, Some("orders.service".to_owned()));
+        SelfTest::default().exercising(&scratch, sources, Some("overrides.service".to_owned()));
     let log = dir.path().join("log");
     for failing in [
         None,
@@ -116,7 +116,7 @@ async fn every_verb_that_the_units_call_is_exercised_where_nothing_comes_of_it()
                 assert!(said.contains(&format!("{verb} --")), "{said}");
             }
             assert!(
-                said.contains("--settings /etc/x") && said.contains("orders.service"),
+                said.contains("--settings /etc/x") && said.contains("overrides.service"),
                 "{said}"
             );
         }

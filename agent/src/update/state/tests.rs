@@ -1,11 +1,11 @@
-//! State that outlives its writer, its reader's version, its box and its own bytes.
+//! State that outlives its writer, its reader's version, its instance and its own bytes.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::update::machine::Job;
+use crate::update::phases::Job;
 
 fn build(version: &str) -> Build {
     let digest = format!("{:0>64}", version.replace('.', ""));
@@ -62,7 +62,7 @@ fn full() -> State {
     };
     state.confirm(&build("1.0.0"));
     state.confirm(&build("1.1.0"));
-    state.condemn(&build("1.3.0"), "crashed", at);
+    state.skip_release(&build("1.3.0"), "crashed", at);
     state.raise_floor(&Version::new(1, 0, 0));
     for kind in [FailureKind::Interrupted, FailureKind::Environment] {
         state.note(&failed("1.2.0", kind));
@@ -136,7 +136,7 @@ fn notes_are_taken_in() {
     }
     // What is condemned is no longer one that may be stable.
     state.note(&failed("1.1.0", Crashed));
-    state.note(&Note::Condemn {
+    state.note(&Note::SkipRelease {
         build: build("1.1.0"),
         reason: "crashed".to_owned(),
         at,
@@ -224,7 +224,7 @@ fn the_list_of_the_condemned_is_bounded_and_has_each_digest_once() {
     for minor in 0..200 {
         for _ in 0..2 {
             let build = build(&format!("1.{minor}.0"));
-            state.condemn(&build, "crashed", Timestamp::UNIX_EPOCH);
+            state.skip_release(&build, "crashed", Timestamp::UNIX_EPOCH);
         }
     }
     assert_eq!(state.skipped.len(), REMEMBERED);
@@ -299,12 +299,12 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
                 ..full()
             })
             .unwrap();
-        let orders = Orders {
+        let overrides = Overrides {
             instance_id: was.to_owned(),
             pin: Some(Version::new(1, 2, 3)),
-            ..Orders::default()
+            ..Overrides::default()
         };
-        store.order(&orders).unwrap();
+        store.save_overrides(&overrides).unwrap();
         let (state, found) = store.load(is, None).unwrap();
         assert_eq!(
             matches!(found, Found::Foreign { .. }),
@@ -313,12 +313,12 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
         );
         assert_eq!(state.floor(), full().floor());
         assert_eq!(state.skipped.is_empty(), foreign, "{was} {is}");
-        assert_eq!(store.orders(is).pin.is_none(), foreign, "{was} {is}");
+        assert_eq!(store.overrides(is).pin.is_none(), foreign, "{was} {is}");
         let name = if was == "i-1" && !foreign { was } else { is };
         assert_eq!(state.instance_id, name);
         // Under its instance id it is told from an image made of it.
         if is == "i-1" && !foreign {
-            assert_eq!(store.orders(is).instance_id, "i-1");
+            assert_eq!(store.overrides(is).instance_id, "i-1");
         }
     }
 }
@@ -326,17 +326,17 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
 #[test]
 fn orders_are_kept_for_the_box_they_were_given_on() {
     let (_dir, store) = store();
-    assert_eq!(store.orders("i-1").pin, None);
-    let orders = Orders {
+    assert_eq!(store.overrides("i-1").pin, None);
+    let overrides = Overrides {
         instance_id: "i-1".to_owned(),
         pin: Some(Version::new(1, 2, 3)),
-        ..Orders::default()
+        ..Overrides::default()
     };
-    store.order(&orders).unwrap();
-    assert_eq!(store.orders("i-1"), orders);
-    assert_eq!(store.orders("i-2").pin, None);
-    fs::write(store.dir.join(ORDERS), "{").unwrap();
-    assert_eq!(store.orders("i-1").pin, None);
+    store.save_overrides(&overrides).unwrap();
+    assert_eq!(store.overrides("i-1"), overrides);
+    assert_eq!(store.overrides("i-2").pin, None);
+    fs::write(store.dir.join(OVERRIDES), "{").unwrap();
+    assert_eq!(store.overrides("i-1").pin, None);
 }
 
 proptest! {
@@ -346,7 +346,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = State::read(&bytes);
-        let _ = Orders::read(&bytes);
+        let _ = Overrides::read(&bytes);
     }
 
     /// A byte changed or a tail lost in a real state: no panic, and what is read writes and reads back.

@@ -136,7 +136,7 @@ async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_un
         "cannot stop imagebuilder-agent-trial.service: Job for it failed."
     );
     assert_eq!(
-        units.look(Unit::Stable).await.unwrap().active,
+        units.state(Unit::Stable).await.unwrap().active,
         Active::Failed
     );
 }
@@ -144,7 +144,7 @@ async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_un
 #[tokio::test]
 async fn a_box_without_systemctl_says_so() {
     let mut units = Systemctl::new(Path::new("/nonexistent/systemctl"));
-    let said = format!("{:#}", units.look(Unit::Stable).await.unwrap_err());
+    let said = format!("{:#}", units.state(Unit::Stable).await.unwrap_err());
     assert!(
         said.starts_with("cannot run /nonexistent/systemctl"),
         "{said}"

@@ -1,33 +1,33 @@
-//! A box that was started from an image of another box, with that one's state in it.
+//! An instance that was started from an image of another instance, with that one's state in it.
 
 use semver::Version;
 
-use super::played::Stage;
-use crate::update::board::Hold;
+use super::fakes::Stage;
 use crate::update::slots::{Leads, Link};
-use crate::update::state::Orders;
+use crate::update::state::Overrides;
+use crate::update::status::Hold;
 
 #[tokio::test(start_paused = true)]
 async fn a_clone_forgets_everything_but_the_floor() {
     let mut stage = Stage::new();
     let failing = stage.offers("1.2.0");
-    stage.scene().on_trial = super::played::OnTrial::FailsToStart;
+    stage.scene().on_trial = super::fakes::OnTrial::FailsToStart;
     stage.ends().await;
-    stage.scene().on_trial = super::played::OnTrial::Runs;
+    stage.scene().on_trial = super::fakes::OnTrial::Runs;
     let build = stage.offers("1.1.0");
     stage.scene().offers[1].release.floor = Some(Version::new(1, 1, 0));
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
     assert_eq!(stage.state().failures[0].build, failing);
-    let orders = Orders {
+    let overrides = Overrides {
         instance_id: "i-0a".to_owned(),
         hold: Some(Hold {
             until: None,
             reason: "sale".to_owned(),
         }),
-        ..Orders::default()
+        ..Overrides::default()
     };
-    stage.store.order(&orders).unwrap();
+    stage.store.save_overrides(&overrides).unwrap();
 
     "i-0b".clone_into(&mut stage.instance_id);
     stage.reboot();
@@ -39,8 +39,8 @@ async fn a_clone_forgets_everything_but_the_floor() {
     assert_eq!(state.floor(), Some(&Version::new(1, 1, 0)));
     assert_eq!((&state.skipped, &state.failures), (&vec![], &vec![]));
     assert_eq!((state.previous.clone(), state.updated_at), (None, None));
-    assert_eq!(stage.store.orders("i-0b").hold, None);
-    assert_eq!(stage.store.orders("i-0a").hold, orders.hold);
+    assert_eq!(stage.store.overrides("i-0b").hold, None);
+    assert_eq!(stage.store.overrides("i-0a").hold, overrides.hold);
     // What the image came with stays.
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build.clone()));
     assert_eq!(state.confirmed, [build]);

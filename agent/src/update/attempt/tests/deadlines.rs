@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use crate::settings::LONGEST_SOAK;
-use crate::update::attempt::acts::{LEAVE, PROBE, START, VERBS};
+use crate::update::attempt::actions::{PERMISSION_TIMEOUT, PROBE, START, VERBS};
 use crate::update::attempt::compare::RECOVERY;
-use crate::update::attempt::watch::GRACE;
+use crate::update::attempt::soak::GRACE;
 use crate::update::channel::Limits;
 
 const UPDATER: &str =
@@ -30,7 +30,7 @@ fn seconds(unit: &str, key: &str) -> Duration {
 
 /// From its start to its commit, as slowly as may be.
 fn longest_trial() -> Duration {
-    Duration::from_secs(LONGEST_SOAK) + GRACE + LEAVE + PROBE
+    Duration::from_secs(LONGEST_SOAK) + GRACE + PERMISSION_TIMEOUT + PROBE
 }
 
 #[test]
@@ -42,8 +42,8 @@ fn the_longest_attempt_ends_before_its_unit_does() {
     let tested = PROBE + VERBS;
     let compared = limits.refresh + PROBE + VERBS;
     // Either it is confirmed and started as stable, or reverted and compared.
-    let end = START.max(START * 2 + RECOVERY.max(LEAVE));
-    let attempt = fetched + tested + compared + LEAVE + START + longest_trial() + end;
+    let end = START.max(START * 2 + RECOVERY.max(PERMISSION_TIMEOUT));
+    let attempt = fetched + tested + compared + PERMISSION_TIMEOUT + START + longest_trial() + end;
     let unit = seconds(UPDATER, "TimeoutStartSec");
     assert!(attempt < unit, "{attempt:?} {unit:?}");
 }

@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::played::Stage;
+use super::fakes::Stage;
 use crate::update::attempt::Ended;
-use crate::update::board::Board;
 use crate::update::build::Build;
-use crate::update::machine::Outcome;
+use crate::update::phases::Outcome;
 use crate::update::refusal::Cause;
 use crate::update::slots::{COMPLETE, Leads, Link};
-use crate::update::state::{FILE, Orders};
+use crate::update::state::{FILE, Overrides};
+use crate::update::status::UpdaterStatusFile;
 
 fn code(ended: &Ended) -> &str {
     match ended {
@@ -40,10 +40,10 @@ async fn a_channel_that_is_not_believed_changes_nothing() {
         let ended = stage.ends().await;
         assert_eq!(code(&ended), cause.code());
         assert!(!ended.is_well());
-        let shown = Board::new(&stage.slots.layout().run);
-        assert_eq!(shown.shown().code, cause.code());
-        assert_eq!(shown.shown().reason, "as played");
-        assert!(shown.shown().checked_at.is_some() && shown.shown().verified_at.is_none());
+        let shown = UpdaterStatusFile::new(&stage.slots.layout().run);
+        assert_eq!(shown.current().code, cause.code());
+        assert_eq!(shown.current().reason, "as played");
+        assert!(shown.current().checked_at.is_some() && shown.current().verified_at.is_none());
         assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
         assert!(
             !stage
@@ -252,26 +252,26 @@ async fn hold_and_pin_are_an_operators_and_are_gone_by() {
     let stage = Stage::new();
     let wanted = stage.offers("1.1.0");
     stage.offers("1.2.0");
-    let mut orders = Orders {
+    let mut overrides = Overrides {
         instance_id: "i-0a".to_owned(),
-        hold: Some(crate::update::board::Hold {
+        hold: Some(crate::update::status::Hold {
             until: None,
             reason: "sale".to_owned(),
         }),
-        ..Orders::default()
+        ..Overrides::default()
     };
-    stage.store.order(&orders).unwrap();
+    stage.store.save_overrides(&overrides).unwrap();
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
-    let shown = Board::new(&stage.slots.layout().run);
-    assert_eq!(shown.shown().hold, orders.hold);
+    let shown = UpdaterStatusFile::new(&stage.slots.layout().run);
+    assert_eq!(shown.current().hold, overrides.hold);
     assert_eq!(
-        shown.shown().wanted.as_ref().unwrap().version.to_string(),
+        shown.current().wanted.as_ref().unwrap().version.to_string(),
         "1.2.0"
     );
-    orders.hold = None;
-    orders.pin = Some(wanted.version.clone());
-    stage.store.order(&orders).unwrap();
+    overrides.hold = None;
+    overrides.pin = Some(wanted.version.clone());
+    stage.store.save_overrides(&overrides).unwrap();
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(wanted));
 }
@@ -284,8 +284,8 @@ async fn the_standing_is_for_everybody_and_tells_all() {
     let path = stage.slots.layout().run.join("status.json");
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
-    let board = Board::new(&stage.slots.layout().run);
-    let shown = board.shown();
+    let status_file = UpdaterStatusFile::new(&stage.slots.layout().run);
+    let shown = status_file.current();
     assert_eq!(shown.stable.as_ref(), Some(&build));
     assert_eq!((&shown.trial, shown.channel.as_str()), (&None, "stable"));
     assert_eq!(shown.metadata, Some([1, 2, 3, 4]));
@@ -355,16 +355,16 @@ async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
         let stage = Stage::new();
         let build = stage.offers("1.1.0");
         stage.scene().offers[0].release.floor = Some(build.version.clone());
-        let orders = Orders {
+        let overrides = Overrides {
             instance_id: "i-0a".to_owned(),
-            hold: hold.then(|| crate::update::board::Hold {
+            hold: hold.then(|| crate::update::status::Hold {
                 until: None,
                 reason: "sale".to_owned(),
             }),
             pin: pin.map(|pin| pin.parse().unwrap()),
-            ..Orders::default()
+            ..Overrides::default()
         };
-        stage.store.order(&orders).unwrap();
+        stage.store.save_overrides(&overrides).unwrap();
         let log = Log::default();
         let guard = log.capture();
         stage.ends().await;
@@ -384,12 +384,12 @@ async fn a_state_directory_that_is_full_is_shown_by_its_code() {
     let state = stage.slots.layout().state.clone();
     fs::create_dir_all(state.join("state.json.new/in-the-way")).unwrap();
     stage.run().await.unwrap().unwrap_err();
-    let shown = Board::new(&stage.slots.layout().run);
-    assert_eq!(shown.shown().code, "disk");
+    let shown = UpdaterStatusFile::new(&stage.slots.layout().run);
+    assert_eq!(shown.current().code, "disk");
     assert!(
-        shown.shown().reason.contains("cannot write"),
+        shown.current().reason.contains("cannot write"),
         "{}",
-        shown.shown().reason
+        shown.current().reason
     );
 }
 

@@ -1,14 +1,14 @@
-//! The updater killed in every phase, and at every single call; with the box running on, and with a
+//! The updater killed in every phase, and at every single call; with the instance running on, and with a
 //! reboot.
 
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::played::Stage;
+use super::fakes::Stage;
 use crate::update::attempt::Ended;
 use crate::update::blame::FailureKind;
-use crate::update::machine::Outcome;
+use crate::update::phases::Outcome;
 use crate::update::plan::Decision;
 use crate::update::slots::{Leads, Link};
 use crate::update::state::{FILE, State};
@@ -69,7 +69,7 @@ fn interruptions(state: &State) -> u32 {
     causes.flatten().map(|count| count.count).sum()
 }
 
-/// Kills an attempt in a phase: the box is sound at once, and what comes of the next run is as given:
+/// Kills an attempt in a phase: the instance is sound at once, and what comes of the next run is as given:
 /// how often the release counts as cut short until then.
 async fn killed_in(named: &'static str, strikes: u32) {
     let (first, last) = calls_in(named).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use contract::release::Withdrawal;
 
-use super::played::Stage;
+use super::fakes::Stage;
 use crate::update::attempt::{Active, repair};
 use crate::update::before::Before;
 use crate::update::blame::FailureKind;
@@ -16,7 +16,7 @@ use crate::update::slots::{Leads, Link};
 pub(super) async fn repaired(stage: &Stage) -> Option<Build> {
     let repaired: Before = loop {
         stage.unlocked();
-        match repair(stage.world()).await {
+        match repair(stage.adapters()).await {
             // See `Stage::run`.
             Err(error) if error.to_string() == "another updater is at work" => {}
             repaired => break repaired.unwrap(),
@@ -119,7 +119,7 @@ async fn a_previous_that_rotted_is_passed_over() {
 async fn without_any_agent_left_it_says_what_to_do() {
     let stage = Stage::new();
     fs::remove_dir_all(&stage.slots.layout().factory).unwrap();
-    let error = repair(stage.world()).await.unwrap_err();
+    let error = repair(stage.adapters()).await.unwrap_err();
     assert!(
         format!("{error:#}").ends_with("hint: replace the instance"),
         "{error:#}"
@@ -130,7 +130,7 @@ async fn without_any_agent_left_it_says_what_to_do() {
 async fn it_waits_for_a_running_updater() {
     let stage = Stage::new();
     let lock = stage.locked();
-    let waiting = tokio::spawn(repair(stage.world()));
+    let waiting = tokio::spawn(repair(stage.adapters()));
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(!waiting.is_finished());
     drop(lock);
@@ -144,7 +144,7 @@ async fn it_waits_for_a_running_updater() {
         }
     }
     let lock = stage.locked();
-    let error = repair(stage.world()).await.unwrap_err();
+    let error = repair(stage.adapters()).await.unwrap_err();
     assert_eq!(format!("{error:#}"), "another updater is at work");
     drop(lock);
 }
@@ -172,7 +172,7 @@ async fn no_way_back_leads_to_what_was_withdrawn() {
         stage.ends().await;
         assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(second.clone()));
         stage.scene().offers[1].release.withdrawn = Some(Withdrawal {
-            at: super::played::start(),
+            at: super::fakes::start(),
             reason: "it leaks".to_owned(),
             rollback_to: Some(first.version.clone()),
         });

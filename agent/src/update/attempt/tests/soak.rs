@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::played::{Answer, OnTrial, SOAK, Stage};
+use super::fakes::{Answer, OnTrial, SOAK, Stage};
 use crate::update::attempt::TestFailure;
 use crate::update::attempt::{Active, Ended};
 use crate::update::blame::FailureKind;
-use crate::update::machine::Outcome;
+use crate::update::phases::Outcome;
 use crate::update::plan::Decision;
 use crate::update::slots::{Leads, Link};
-use crate::update::state::{Orders, Pardon};
+use crate::update::state::{Forgiveness, Overrides};
 
 const NEVER: Duration = Duration::from_secs(100_000);
 
@@ -24,7 +24,7 @@ async fn counted(stage: &Stage, code: &str, reason: &str, kind: FailureKind) {
         Ended::With(Outcome::Failed {
             code,
             reason,
-            condemned: false,
+            skipped: false,
             ..
         }) => (code, reason),
         Ended::With(Outcome::Postponed { code, reason }) => (code, reason),
@@ -267,7 +267,7 @@ async fn only_bytes_that_end_by_themselves_again_and_again_are_condemned_and_can
     for attempt in 1..=3 {
         let ended = stage.ends().await;
         assert!(
-            matches!(&ended, Ended::With(Outcome::Failed { condemned, .. }) if *condemned == (attempt == 3)),
+            matches!(&ended, Ended::With(Outcome::Failed { skipped, .. }) if *skipped == (attempt == 3)),
             "{attempt}: {ended:?}"
         );
         tokio::time::advance(at(8 * 24 * 3600)).await;
@@ -278,15 +278,15 @@ async fn only_bytes_that_end_by_themselves_again_and_again_are_condemned_and_can
     stage.scene().on_trial = OnTrial::Runs;
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory);
-    let orders = Orders {
+    let overrides = Overrides {
         instance_id: "i-0a".to_owned(),
-        forgiven: vec![Pardon {
+        forgiven: vec![Forgiveness {
             version: build.version.clone(),
-            at: super::played::start(),
+            at: super::fakes::start(),
         }],
-        ..Orders::default()
+        ..Overrides::default()
     };
-    stage.store.order(&orders).unwrap();
+    stage.store.save_overrides(&overrides).unwrap();
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
     assert_eq!(stage.state().skipped, []);

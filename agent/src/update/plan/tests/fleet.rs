@@ -1,14 +1,14 @@
 //! A fleet of ten thousand on a virtual clock: who runs what, when.
 //!
-//! Every box looks at the channel as its timer makes it: every quarter of an hour and its own delay. Looks of
+//! Every instance looks at the channel as its timer makes it: every quarter of an hour and its own delay. Looks of
 //! which the decision itself says that nothing comes of them are left out, which is what makes six days of
-//! ten thousand boxes a matter of a second.
+//! ten thousand instances a matter of a second.
 
 use super::*;
 
 const BOXES: u32 = 10_000;
 
-/// The timer: `OnUnitInactiveSec=15min` and up to `RandomizedDelaySec=5min`, fixed for each box.
+/// The timer: `OnUnitInactiveSec=15min` and up to `RandomizedDelaySec=5min`, fixed for each instance.
 const PERIOD: i64 = 15 * 60;
 const DELAY: i64 = 5 * 60;
 
@@ -22,7 +22,7 @@ struct Host {
     current: Build,
     skipped: Vec<Skipped>,
     floor: Option<Version>,
-    /// How far the box's own clock is ahead, in seconds.
+    /// How far the instance's own clock is ahead, in seconds.
     skew: i64,
     /// Its next look, in seconds after hour 0.
     next: i64,
@@ -109,7 +109,7 @@ impl Fleet {
                     floor: host.floor.as_ref(),
                     windows: &windows,
                     failures: &[],
-                    urged: None,
+                    requested_at: None,
                     first_boot: false,
                     withheld: None,
                 };
@@ -160,7 +160,7 @@ impl Fleet {
             .count()
     }
 
-    /// Boxes that ever tried a version, in order of their number.
+    /// Instances that ever tried a version, in order of their number.
     fn tried(&self, version: &str) -> Vec<usize> {
         let version = super::version(version);
         let tried = self.starts.iter().filter(|start| start.version == version);
@@ -191,7 +191,7 @@ impl Host {
     }
 }
 
-/// What a share of the fleet may be off by: four standard deviations of drawing so many boxes.
+/// What a share of the fleet may be off by: four standard deviations of drawing so many instances.
 fn tolerance(percent: u8) -> f64 {
     let share = f64::from(percent) / 100.0;
     4.0 * (f64::from(BOXES) * share * (1.0 - share)).sqrt() + 1.0
@@ -219,7 +219,7 @@ fn each_wave_reaches_its_share_and_no_more_and_nobody_comes_in_a_herd() {
     }];
     let mut last = 0;
     for (number, (percent, _)) in WAVES.iter().enumerate() {
-        // Until the next wave, and the last look of this one's last box.
+        // Until the next wave, and the last look of this one's last instance.
         let end = (i64::try_from(number).unwrap() + 1) * DAY;
         fleet.run(&words, end, |_, _| false);
         let reached = fleet.on("1.1.0");
@@ -247,7 +247,7 @@ fn each_wave_reaches_its_share_and_no_more_and_nobody_comes_in_a_herd() {
     }
     fleet.run(&words, 7 * DAY + 3600, |_, _| false);
     assert_eq!(fleet.on("1.1.0"), BOXES as usize);
-    // A box takes it once, and the busiest day brings 3,000 boxes, two a minute.
+    // An instance takes it once, and the busiest day brings 3,000 instances, two a minute.
     assert_eq!(fleet.starts.len(), BOXES as usize);
     let busiest = fleet.busiest_minute();
     assert!(busiest <= 15, "{busiest} in a minute");
@@ -320,7 +320,7 @@ fn a_bad_release_stays_within_its_first_wave_and_everybody_comes_back() {
             ],
         },
     ];
-    // A third of the boxes sees at once that it is bad.
+    // A third of the instances sees at once that it is bad.
     let fails = |host: usize, version: &Version| {
         host.is_multiple_of(3) && *version == super::version("1.2.0")
     };

@@ -1,0 +1,156 @@
+//! What EC2 announces: interruptions, advice, scheduled events.
+
+use crate::notice::NoticeTerms;
+use jiff::Timestamp;
+
+use super::life::{Life, terms};
+use crate::lifecycle::*;
+use crate::notice::Scheduled;
+
+fn event(code: &str, at: i64) -> Vec<Scheduled> {
+    vec![Scheduled {
+        id: "instance-event-1".to_owned(),
+        code: code.to_owned(),
+        not_before: Timestamp::from_second(at).ok(),
+    }]
+}
+
+#[test]
+fn a_spot_interruption_drains_at_once_and_no_heartbeat_holds_it_up() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.interrupt("terminate", 141);
+    life.until(140);
+    let why = "Spot interruption: terminate at 1970-01-01T00:02:21Z";
+    assert_eq!(
+        life.told()[2..],
+        [
+            format!("25 announced: {why}"),
+            format!("25 Draining {why}"),
+            "30 record_removed".to_owned()
+        ]
+    );
+    assert_eq!(life.lifecycle.state_name(), "departing");
+    assert!(life.beats.is_empty());
+    // The group has noticed: the hook gets its answer although nobody asked for more time.
+    (life.target_state, life.place) = (Some(TargetState::Terminated), Some(Phase::TerminatingWait));
+    life.until(145);
+    assert_eq!(life.log.last().unwrap(), "141 CONTINUE on out: Accepted");
+    assert_eq!(life.lifecycle.next_due(), None);
+}
+
+#[test]
+fn an_interruption_is_heeded_wherever_the_box_is_in_its_life() {
+    for (phase, target, healthy, state) in [
+        (Phase::PendingWait, TargetState::InService, false, "judging"),
+        (Phase::Pending, TargetState::InService, true, "admitting"),
+        (Phase::InService, TargetState::InService, true, "serving"),
+        (
+            Phase::Other("Warmed:Running".to_owned()),
+            TargetState::OutOfService("Warmed:Running".to_owned()),
+            true,
+            "resting",
+        ),
+    ] {
+        let mut life = Life::in_group(phase);
+        (life.target_state, life.healthy) = (Some(target), healthy);
+        life.until(21);
+        assert_eq!(life.lifecycle.state_name(), state);
+        life.interrupt("terminate", 141);
+        life.until(26);
+        assert_eq!(life.lifecycle.state_name(), "draining", "from {state}");
+        life.until(100);
+        assert_eq!(life.registry, None, "from {state}");
+    }
+}
+
+#[test]
+fn a_hibernated_spot_box_comes_back_once_its_notice_is_gone_and_past() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    life.interrupt("hibernate", 26);
+    life.until(40);
+    assert_eq!(life.lifecycle.state_name(), "departing");
+    // The metadata service forgets early: not believed before the time.
+    life.slept = 7200;
+    life.spot.interruption = None;
+    life.under_way.push((life.now, Event::ClockJumped));
+    life.until(80);
+    let told = life.told();
+    assert_eq!(told[5..], ["40 Judging", "44 Fit"]);
+    assert_eq!(life.lifecycle.state_name(), "serving");
+    assert_eq!(life.registry, Some(Verdict::Fit));
+}
+
+#[test]
+fn advice_to_rebalance_is_told_and_heeded_only_when_settings_say_so() {
+    for drains in [false, true] {
+        let mut life = Life::in_group(Phase::InService);
+        life.terms = Ok(Terms {
+            notices: NoticeTerms {
+                drain_on_rebalance: drains,
+                ..NoticeTerms::default()
+            },
+            ..terms()
+        });
+        life.until(21);
+        life.spot.rebalance = Some(Timestamp::UNIX_EPOCH);
+        life.until(300);
+        let announced = "25 announced: rebalance recommended since 1970-01-01T00:00:00Z";
+        assert_eq!(life.told()[2], announced);
+        assert_eq!(life.lifecycle.state_name() == "serving", !drains);
+        assert_eq!(life.lifecycle.notices().lines().len(), 1);
+    }
+}
+
+#[test]
+fn a_near_retirement_drains_and_one_called_off_brings_the_box_back() {
+    let mut life = Life::in_group(Phase::InService);
+    life.schedule = event("instance-retirement", 1_000);
+    life.until(699);
+    assert_eq!(
+        life.lifecycle.state_name(),
+        "serving",
+        "five minutes before"
+    );
+    life.until(770);
+    assert_eq!(life.lifecycle.state_name(), "departing");
+    assert_eq!(life.registry, None);
+    life.schedule.clear();
+    life.until(850);
+    assert_eq!(life.lifecycle.state_name(), "serving");
+    assert_eq!(life.registry, Some(Verdict::Fit));
+}
+
+#[test]
+fn a_scheduled_reboot_is_only_told() {
+    let mut life = Life::in_group(Phase::InService);
+    life.schedule = event("system-reboot", 100);
+    life.until(400);
+    assert_eq!(
+        life.told()[..2],
+        [
+            "0 Judging",
+            "0 announced: scheduled event system-reboot (instance-event-1) not before 1970-01-01T00:01:40Z"
+        ]
+    );
+    assert_eq!(life.lifecycle.state_name(), "serving");
+}
+
+#[test]
+fn a_box_that_the_group_is_ending_hears_no_more_notices() {
+    let mut life = Life::in_group(Phase::InService);
+    life.until(21);
+    (life.target_state, life.place) = (Some(TargetState::Terminated), Some(Phase::TerminatingWait));
+    life.until(23);
+    life.interrupt("terminate", 141);
+    life.until(60);
+    assert_eq!(
+        life.told()[2..],
+        [
+            "22 Draining the group is ending this instance",
+            "27 record_removed",
+            "27 CONTINUE on out: Accepted"
+        ]
+    );
+}

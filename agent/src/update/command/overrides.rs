@@ -1,0 +1,388 @@
+//! `update hold | release | pin | forgive`: what an operator overrides, kept durably for the updater to read.
+//!
+//! It orders and never acts: an attempt under way is not stopped, and says so.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use jiff::{SignedDuration, Timestamp};
+use semver::Version;
+
+use crate::exit::Exit;
+use crate::output;
+use crate::update::slots::Layout;
+use crate::update::state::{Forgiveness, Overrides, State, Store};
+use crate::update::status::{FILE, Hold, UpdaterStatus, UpdaterStatusFile};
+use crate::update::subscription::{Subject, machine_name};
+
+/// How many releases' pardons are kept: far more than a channel ever offers at one time.
+const MOST_FORGIVEN: usize = 64;
+
+/// The orders of this instance, and where they are kept.
+pub(super) struct OperatorOverride {
+    store: Store,
+    run: PathBuf,
+    overrides: Overrides,
+    /// What the updater remembers.
+    state: State,
+    status: UpdaterStatus,
+}
+
+impl OperatorOverride {
+    /// Overrides hold for the instance they were given on: an image made of it does not take them along.
+    pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
+        let store = Store::new(&layout.state).also_called(machine_name().ok());
+        let told = Subject::read(run_dir).map(|subject| subject.instance_id);
+        let instance_id = match told.or_else(|| store.owner()) {
+            Some(instance_id) => instance_id,
+            None => machine_name()?,
+        };
+        Ok(Self {
+            overrides: store.overrides(&instance_id),
+            state: store.peek(),
+            store,
+            run: layout.run.clone(),
+            status: read_status(&layout.run),
+        })
+    }
+
+    /// `update hold`.
+    pub(super) fn hold(
+        mut self,
+        period: Option<SignedDuration>,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Exit> {
+        // To the second: people read it.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let until = period
+            .map(|period| now.checked_add(period))
+            .transpose()
+            .context("cannot hold for that long\nhint: without --for it is held until released")?;
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut line = match until {
+            Some(until) => format!("held until {until}"),
+            None => "held until released".to_owned(),
+        };
+        if !reason.is_empty() {
+            line = format!("{line}: {reason}");
+        }
+        self.overrides.hold = Some(Hold { until, reason });
+        self.keep(&line)?;
+        if let Some(floor) = &self.status.floor {
+            tracing::info!("the channel's floor {floor} holds all the same");
+        }
+        Ok(Exit::Done)
+    }
+
+    /// `update release`.
+    pub(super) fn release(mut self) -> Result<Exit> {
+        let was = match (self.overrides.hold.take(), self.overrides.pin.take()) {
+            (None, None) => {
+                output::line("nothing was held or pinned");
+                return Ok(Exit::Done);
+            }
+            (Some(_), None) => "released the hold".to_owned(),
+            (None, Some(pin)) => format!("released the pin to {pin}"),
+            (Some(_), Some(pin)) => format!("released the hold and the pin to {pin}"),
+        };
+        self.keep(&was)?;
+        Ok(Exit::Done)
+    }
+
+    /// `update pin`.
+    pub(super) fn pin(mut self, version: Version) -> Result<Exit> {
+        if let Some(floor) = self.status.floor.as_ref().filter(|floor| version < **floor) {
+            bail!(
+                "cannot pin {version}: the channel's floor is {floor}\n\
+                 hint: no instance may go below it; pin {floor} or newer"
+            );
+        }
+        self.overrides.pin = Some(version.clone());
+        self.keep(&format!("pinned {version}"))?;
+        tracing::info!(
+            "taken at the next check; to have it at once: imagebuilder-agent update now"
+        );
+        Ok(Exit::Done)
+    }
+
+    /// `update forgive`.
+    pub(super) fn forgive(mut self, version: Version, now: Timestamp) -> Result<Exit> {
+        if !self.state.holds_against(&version) {
+            bail!(
+                "cannot forgive {version}: nothing is held against it on this host\n\
+                 hint: imagebuilder-agent status shows what failed here"
+            );
+        }
+        // One for each version: an older one was granted long ago.
+        self.overrides.forgiven.retain(|it| it.version != version);
+        self.overrides.forgiven.push(Forgiveness {
+            version: version.clone(),
+            at: now,
+        });
+        let over = self.overrides.forgiven.len().saturating_sub(MOST_FORGIVEN);
+        self.overrides.forgiven.drain(..over);
+        self.keep(&format!("forgave {version} what failed on this host"))?;
+        tracing::info!(
+            "tried at the next check; to have it at once: imagebuilder-agent update now"
+        );
+        Ok(Exit::Done)
+    }
+
+    /// `update now`: pauses after attempts that failed are over.
+    pub(super) fn request_now(mut self, now: Timestamp) -> Result<()> {
+        self.overrides.now = Some(now);
+        self.store.save_overrides(&self.overrides)
+    }
+
+    fn keep(&self, line: &str) -> Result<()> {
+        self.store.save_overrides(&self.overrides)?;
+        // For `status`, which cannot read the order itself; the updater tells it anew whenever it runs.
+        if let Err(error) = std::fs::create_dir_all(&self.run) {
+            tracing::warn!("cannot make {}: {error}", self.run.display());
+        }
+        UpdaterStatusFile::new(&self.run).change(|status| {
+            status.hold.clone_from(&self.overrides.hold);
+            status.pin.clone_from(&self.overrides.pin);
+            // What is being forgiven is not shown any more; the updater forgets it when it runs.
+            let pending = |version: &Version| {
+                let mut forgiven = self.overrides.forgiven.iter();
+                forgiven.any(|it| it.version == *version && !self.state.forgiven.contains(it))
+            };
+            status.skipped.retain(|it| !pending(&it.build.version));
+            status.failures.retain(|it| !pending(&it.build.version));
+        });
+        output::line(line);
+        let phase = self.status.phase.as_str();
+        if !matches!(phase, "" | "idle" | "checking") {
+            tracing::warn!("an attempt is under way ({phase}); it is not stopped by this");
+        }
+        Ok(())
+    }
+}
+
+/// What the updater last told; nothing where it never ran.
+pub(super) fn read_status(run: &Path) -> UpdaterStatus {
+    let text = std::fs::read_to_string(run.join(FILE)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// `90m`, `8h`, `2d`.
+pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
+    let wrong = || "a whole number with m, h or d behind it, such as 8h".to_owned();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let minutes = match unit {
+        'm' => 1,
+        'h' => 60,
+        'd' => 24 * 60,
+        _ => return Err(wrong()),
+    };
+    let digits = &text[..text.len() - 1];
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u32 = digits.parse().map_err(|_| wrong())?;
+    if number == 0 {
+        return Err(wrong());
+    }
+    Ok(SignedDuration::from_mins(i64::from(number) * minutes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::blame::FailureKind;
+    use crate::update::build::Build;
+    use crate::update::channel::Digest;
+    use crate::update::command::below;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let json = "{\"instance_id\":\"i-1\"}";
+            std::fs::write(dir.path().join("update.json"), json).unwrap();
+            Self(dir)
+        }
+
+        fn operator(&self) -> OperatorOverride {
+            OperatorOverride::open(&below(self.0.path()), self.0.path()).unwrap()
+        }
+
+        fn overrides(&self) -> Overrides {
+            Store::new(&below(self.0.path()).state).overrides("i-1")
+        }
+
+        fn tell(&self, standing: &UpdaterStatus) {
+            let run = below(self.0.path()).run;
+            std::fs::create_dir_all(&run).unwrap();
+            let json = serde_json::to_string(standing).unwrap();
+            std::fs::write(run.join(FILE), json).unwrap();
+        }
+    }
+
+    #[test]
+    fn hold_pin_and_release_are_kept_for_this_box() {
+        let place = Place::new();
+        let now = at("2026-06-01T10:00:00.5Z");
+        let period = Some(SignedDuration::from_hours(8));
+        place.operator().hold(period, "  fair\nweek ", now).unwrap();
+        place.operator().pin(Version::new(1, 2, 0)).unwrap();
+        let overrides = place.overrides();
+        assert_eq!(overrides.instance_id, "i-1");
+        assert_eq!(overrides.pin, Some(Version::new(1, 2, 0)));
+        let hold = overrides.hold.unwrap();
+        assert_eq!(hold.until, Some(at("2026-06-01T18:00:00Z")));
+        assert_eq!(hold.reason, "fair week");
+        // Told at once, also where the updater never ran.
+        let told = read_status(&below(place.0.path()).run);
+        assert_eq!(
+            (told.hold.unwrap().reason, told.pin),
+            (hold.reason, overrides.pin)
+        );
+        place.operator().hold(None, "", now).unwrap();
+        assert_eq!(place.overrides().hold.unwrap().until, None);
+        place.operator().release().unwrap();
+        assert_eq!(
+            (place.overrides().hold, place.overrides().pin),
+            (None, None)
+        );
+        place.operator().release().unwrap();
+    }
+
+    #[test]
+    fn a_pin_below_the_floor_is_refused_with_what_would_do() {
+        let place = Place::new();
+        place.tell(&UpdaterStatus {
+            floor: Some(Version::new(1, 2, 0)),
+            ..UpdaterStatus::default()
+        });
+        let error = place.operator().pin(Version::new(1, 1, 9)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot pin 1.1.9: the channel's floor is 1.2.0\n\
+             hint: no instance may go below it; pin 1.2.0 or newer"
+        );
+        assert_eq!(place.overrides().pin, None);
+        place.operator().pin(Version::new(1, 2, 0)).unwrap();
+    }
+
+    #[test]
+    fn wanting_it_now_is_remembered_beside_a_hold() {
+        let place = Place::new();
+        let now = at("2026-06-01T10:00:00Z");
+        place.operator().hold(None, "", now).unwrap();
+        place.operator().request_now(now).unwrap();
+        assert!(place.overrides().hold.is_some());
+        assert_eq!(place.overrides().now, Some(now));
+    }
+
+    #[test]
+    fn what_failed_is_forgiven_by_version_and_only_once() {
+        let place = Place::new();
+        let build = |minor: u64| Build {
+            version: Version::new(1, minor, 0),
+            digest: Digest::parse(&format!("{minor:064x}")).unwrap(),
+        };
+        let now = at("2026-06-01T10:00:00Z");
+        let store = Store::new(&below(place.0.path()).state);
+        let (mut state, _) = store.load("i-1", None).unwrap();
+        for _ in 0..3 {
+            state.fail(&build(2), FailureKind::Crashed, "crashed", now);
+        }
+        state.fail(&build(3), FailureKind::Unhealthy, "sick", now);
+        store.save(&state).unwrap();
+        place.tell(&UpdaterStatus {
+            skipped: state.skipped.clone(),
+            failures: state.failures.clone(),
+            ..UpdaterStatus::default()
+        });
+        let error = place
+            .operator()
+            .forgive(Version::new(1, 4, 0), now)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot forgive 1.4.0: nothing is held against it on this host\n\
+             hint: imagebuilder-agent status shows what failed here"
+        );
+        place
+            .operator()
+            .forgive(Version::new(1, 2, 0), now)
+            .unwrap();
+        let told = read_status(&below(place.0.path()).run);
+        assert_eq!((told.skipped.len(), told.failures.len()), (0, 1));
+        // The updater takes it in; what fails after that is held against the release again.
+        state.forgive(&place.overrides().forgiven);
+        assert!(!state.holds_against(&Version::new(1, 2, 0)));
+        assert!(state.holds_against(&Version::new(1, 3, 0)));
+        state.fail(&build(2), FailureKind::Crashed, "crashed", now);
+        state.forgive(&place.overrides().forgiven);
+        assert!(state.holds_against(&Version::new(1, 2, 0)));
+        store.save(&state).unwrap();
+        place
+            .operator()
+            .forgive(Version::new(1, 2, 0), now + SignedDuration::from_secs(1))
+            .unwrap();
+        state.forgive(&place.overrides().forgiven);
+        assert!(!state.holds_against(&Version::new(1, 2, 0)));
+    }
+
+    #[test]
+    fn a_hold_outlives_a_boot_without_a_metadata_service() {
+        let place = Place::new();
+        place
+            .operator()
+            .hold(None, "fair week", Timestamp::now())
+            .unwrap();
+        let store = Store::new(&below(place.0.path()).state);
+        assert!(store.overrides("machine-0123").hold.is_some());
+        // An image made of the instance does not take it along.
+        assert_eq!(store.overrides("i-2").hold, None);
+        std::fs::write(
+            place.0.path().join("update.json"),
+            "{\"instance_id\":\"machine-0123\"}",
+        )
+        .unwrap();
+        place.operator().release().unwrap();
+        assert_eq!(place.overrides().hold, None);
+    }
+
+    #[test]
+    fn a_hold_beyond_the_end_of_time_is_refused() {
+        let period = Some(SignedDuration::from_hours(i64::from(u32::MAX)));
+        assert!(
+            Place::new()
+                .operator()
+                .hold(period, "", Timestamp::now())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn durations_are_whole_numbers_with_a_unit() {
+        for (text, minutes) in [("90m", 90), ("8h", 480), ("2d", 2880)] {
+            assert_eq!(duration(text), Ok(SignedDuration::from_mins(minutes)));
+        }
+        for text in [
+            "",
+            "8",
+            "h",
+            "0h",
+            "-1h",
+            "+1h",
+            "1.5h",
+            "8 h",
+            "8s",
+            "8ħ",
+            "99999999999h",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
