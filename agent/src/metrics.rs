@@ -1,7 +1,7 @@
-//! What the daemon can be measured by: counts and the latest standings, and the families made of them.
+//! The daemon's metrics: counters, the latest status of daemon and updater, and the metric families made of them.
 //!
-//! Counting never blocks and never fails. [`door`] serves the families as Prometheus text;
-//! [`crate::metrics::exposition`] is the only part that knows the text format.
+//! Counting never blocks and never fails. [`http`] serves the families as Prometheus text; only
+//! [`crate::metrics::exposition`] knows the text format.
 
 pub(crate) mod cloudwatch;
 pub(crate) mod exposition;
@@ -23,21 +23,21 @@ use crate::update::status::UpdaterStatus;
 #[cfg(test)]
 mod tests;
 
-/// Why a call to AWS failed, as far as an alarm cares.
+/// Why a call to AWS failed, as far as an alarm distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// Too many calls: the account's quota.
+    /// Throttled: too many calls for the account's quota.
     Throttled,
     /// The role does not allow it.
     Denied,
-    /// No answer, or none in time.
+    /// No answer in time.
     Unreachable,
     /// Anything else.
     Other,
 }
 
 impl Fault {
-    /// By the code that an API answered with.
+    /// The fault of an API's error code.
     pub(crate) fn of_code(code: &str) -> Self {
         if code.starts_with("Throttl") || matches!(code, "RequestLimitExceeded" | "TooManyUpdates")
         {
@@ -49,7 +49,7 @@ impl Fault {
         }
     }
 
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
             Self::Denied => "denied",
@@ -59,11 +59,11 @@ impl Fault {
     }
 }
 
-/// Distinct refusal codes that are counted apart: they come from a file that another version of the
-/// updater may have written, and every code is a series.
+/// Most refusal codes that are counted separately: they come from a file that another version may have written, and
+/// every code is a series.
 const MOST_CODES: usize = 48;
 
-/// What was counted since the daemon started.
+/// Counters since the daemon started, and the latest status.
 #[derive(Debug, Default)]
 struct Counts {
     passed: u64,
@@ -78,17 +78,17 @@ struct Counts {
     update: Option<UpdaterStatus>,
 }
 
-/// The daemon's counts; clones count together.
+/// The daemon's metrics. Clones share the same counters.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter(Arc<Mutex<Counts>>);
 
 impl Meter {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // A panic elsewhere does not make a count wrong.
+        // A panic in another task does not make a counter wrong.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call to AWS was made.
+    /// Counts a call to AWS.
     pub(crate) fn called(&self, call: &'static str, fault: Option<Fault>) {
         let mut counts = self.counts();
         *counts.calls.entry(call).or_default() += 1;
@@ -97,7 +97,7 @@ impl Meter {
         }
     }
 
-    /// Counts what the machine is about to hear.
+    /// Counts an event before the lifecycle handles it.
     pub(crate) fn count_event(&self, event: &Event) {
         match event {
             Event::Checked(round) => {
@@ -124,7 +124,7 @@ impl Meter {
         }
     }
 
-    /// The daemon's status of this moment.
+    /// Stores the daemon's current status.
     pub(crate) fn set_status(&self, status: &DaemonStatus) {
         let mut counts = self.counts();
         if counts.status != *status {
@@ -132,22 +132,22 @@ impl Meter {
         }
     }
 
-    /// The updater's status of this moment. Each check that ended with a code is counted once.
+    /// Stores the updater's current status. Each check that ended with a code is counted once.
     pub(crate) fn set_updater_status(&self, update: Option<UpdaterStatus>) {
         let mut counts = self.counts();
-        if let Some(told) = &update
-            && !told.code.is_empty()
-            && told.checked_at != counts.refused_at
+        if let Some(status) = &update
+            && !status.code.is_empty()
+            && status.checked_at != counts.refused_at
         {
-            counts.refused_at = told.checked_at;
+            counts.refused_at = status.checked_at;
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            let known = counts.refusals.contains_key(&told.code);
+            let known = counts.refusals.contains_key(&status.code);
             let code = if known
                 || (counts.refusals.len() < MOST_CODES
-                    && told.code.len() <= 40
-                    && told.code.chars().all(fits))
+                    && status.code.len() <= 40
+                    && status.code.chars().all(fits))
             {
-                told.code.clone()
+                status.code.clone()
             } else {
                 "other".to_owned()
             };
@@ -156,14 +156,14 @@ impl Meter {
         counts.update = update;
     }
 
-    /// Everything, as Prometheus text.
+    /// All metrics as Prometheus text.
     pub(crate) fn exposition(&self, now: Timestamp) -> String {
         let mut text = Exposition::default();
         let counts = self.counts();
         status(&mut text, &counts.status);
         counted(&mut text, &counts);
-        if let Some(told) = &counts.update {
-            update(&mut text, told, now);
+        if let Some(status) = &counts.update {
+            update(&mut text, status, now);
         }
         text.into_string()
     }
@@ -171,7 +171,7 @@ impl Meter {
 
 /// Seconds since the epoch, to the millisecond.
 fn seconds(at: Timestamp) -> f64 {
-    // Milliseconds of this century are exact in 53 bits.
+    // Milliseconds of the current century are exact in 53 bits.
     #[expect(
         clippy::cast_precision_loss,
         reason = "exact for the next 280,000 years"
@@ -187,18 +187,18 @@ fn gauge(text: &mut Exposition, name: &'static str, help: &'static str, at: Opti
     }
 }
 
-fn status(text: &mut Exposition, told: &DaemonStatus) {
+fn status(text: &mut Exposition, status: &DaemonStatus) {
     text.family(
         "imagebuilder_agent_build_info",
         Kind::Gauge,
         "The running agent's version.",
     )
-    .sample(&[("version", &told.agent)], 1);
+    .sample(&[("version", &status.agent)], 1);
     gauge(
         text,
         "imagebuilder_agent_start_time_seconds",
         "When this process started, as a Unix time.",
-        told.started_at,
+        status.started_at,
     );
     text.family(
         "imagebuilder_agent_instance_info",
@@ -207,10 +207,10 @@ fn status(text: &mut Exposition, told: &DaemonStatus) {
     )
     .sample(
         &[
-            ("instance_id", &told.instance_id),
-            ("image_id", &told.image_id),
-            ("image", &told.image),
-            ("group", told.group.as_deref().unwrap_or_default()),
+            ("instance_id", &status.instance_id),
+            ("image_id", &status.image_id),
+            ("image", &status.image),
+            ("group", status.group.as_deref().unwrap_or_default()),
         ],
         1,
     );
@@ -219,13 +219,13 @@ fn status(text: &mut Exposition, told: &DaemonStatus) {
         Kind::Gauge,
         "The state the agent is in, by its drawn name.",
     )
-    .sample(&[("state", &told.state)], 1);
+    .sample(&[("state", &status.state)], 1);
     let family = text.family(
         "imagebuilder_agent_verdict",
         Kind::Gauge,
         "1 for the verdict that holds, 0 for the others.",
     );
-    for (word, verdict) in [
+    for (verdict_name, verdict) in [
         ("judging", Verdict::Judging),
         ("fit", Verdict::Fit),
         ("unfit", Verdict::Unfit),
@@ -233,22 +233,22 @@ fn status(text: &mut Exposition, told: &DaemonStatus) {
         ("draining", Verdict::Draining),
     ] {
         family.sample(
-            &[("verdict", word)],
-            u8::from(told.verdict == Some(verdict)),
+            &[("verdict", verdict_name)],
+            u8::from(status.verdict == Some(verdict)),
         );
     }
     gauge(
         text,
         "imagebuilder_agent_verdict_start_time_seconds",
         "Since when the verdict holds, as a Unix time.",
-        told.since.parse().ok(),
+        status.since.parse().ok(),
     );
     let family = text.family(
         "imagebuilder_agent_service_healthy",
         Kind::Gauge,
         "1 if the service passed its last check.",
     );
-    for (name, service) in &told.services {
+    for (name, service) in &status.services {
         family.sample(&[("service", name)], u8::from(service.healthy));
     }
     let family = text.family(
@@ -256,7 +256,7 @@ fn status(text: &mut Exposition, told: &DaemonStatus) {
         Kind::Gauge,
         "The service's version as it tells it; empty where it does not.",
     );
-    for (name, service) in &told.services {
+    for (name, service) in &status.services {
         family.sample(&[("service", name), ("version", &service.version)], 1);
     }
     let family = text.family(
@@ -264,8 +264,8 @@ fn status(text: &mut Exposition, told: &DaemonStatus) {
         Kind::Counter,
         "Restarts of the service by this agent since the instance booted.",
     );
-    for name in told.services.keys() {
-        let restarts = told.restarts.get(name).copied().unwrap_or_default();
+    for name in status.services.keys() {
+        let restarts = status.restarts.get(name).copied().unwrap_or_default();
         family.sample(&[("service", name)], restarts);
     }
 }
@@ -306,7 +306,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
         "Calls to AWS that failed in the end: throttled, denied, unreachable or other.",
     );
     for ((call, fault), count) in &counts.faults {
-        family.sample(&[("call", call), ("kind", fault.word())], *count);
+        family.sample(&[("call", call), ("kind", fault.name())], *count);
     }
     let family = text.family(
         "imagebuilder_agent_update_refusals_total",
@@ -318,7 +318,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     }
 }
 
-fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
+fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
     text.family(
         "imagebuilder_agent_update_phase_info",
         Kind::Gauge,
@@ -326,9 +326,9 @@ fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
     )
     .sample(
         &[
-            ("phase", &told.phase),
-            ("channel", &told.channel),
-            ("code", &told.code),
+            ("phase", &status.phase),
+            ("channel", &status.channel),
+            ("code", &status.code),
         ],
         1,
     );
@@ -338,10 +338,10 @@ fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
         "The releases on this instance, and the one wanted.",
     );
     let slots: [(&str, &Option<Build>); 4] = [
-        ("stable", &told.stable),
-        ("trial", &told.trial),
-        ("factory", &told.factory),
-        ("wanted", &told.wanted),
+        ("stable", &status.stable),
+        ("trial", &status.trial),
+        ("factory", &status.factory),
+        ("wanted", &status.wanted),
     ];
     for (slot, build) in slots {
         if let Some(build) = build {
@@ -359,7 +359,7 @@ fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
         Kind::Gauge,
         "Versions of the channel's metadata last verified, by role.",
     );
-    if let Some(versions) = told.metadata {
+    if let Some(versions) = status.metadata {
         for (role, version) in ["root", "timestamp", "snapshot", "targets"]
             .iter()
             .zip(versions)
@@ -371,27 +371,27 @@ fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
         (
             "imagebuilder_agent_update_metadata_expiry_timestamp_seconds",
             "When the channel's verified metadata expires, as a Unix time.",
-            told.metadata_expires,
+            status.metadata_expires,
         ),
         (
             "imagebuilder_agent_update_check_timestamp_seconds",
             "The last check of the channel, whatever came of it, as a Unix time.",
-            told.checked_at,
+            status.checked_at,
         ),
         (
             "imagebuilder_agent_update_verified_timestamp_seconds",
             "The last check whose metadata verified, as a Unix time.",
-            told.verified_at,
+            status.verified_at,
         ),
         (
             "imagebuilder_agent_update_promotion_timestamp_seconds",
             "The last promotion of a release to stable, as a Unix time.",
-            told.updated_at,
+            status.updated_at,
         ),
     ] {
         gauge(text, name, help, at);
     }
-    if let Some(age) = metadata_age(told, now) {
+    if let Some(age) = metadata_age(status, now) {
         text.family(
             "imagebuilder_agent_update_metadata_age_seconds",
             Kind::Gauge,
@@ -404,17 +404,18 @@ fn update(text: &mut Exposition, told: &UpdaterStatus, now: Timestamp) {
         Kind::Gauge,
         "1 while an operator holds updates or pins a version.",
     )
-    .sample(&[], u8::from(told.hold.is_some() || told.pin.is_some()));
+    .sample(&[], u8::from(status.hold.is_some() || status.pin.is_some()));
     text.family(
         "imagebuilder_agent_update_skipped_releases",
         Kind::Gauge,
         "Releases that failed on this instance and are not tried again.",
     )
-    .sample(&[], told.skipped.len());
+    .sample(&[], status.skipped.len());
 }
 
-/// Never negative: a clock that stepped back makes metadata fresh, not younger than now.
-fn metadata_age(told: &UpdaterStatus, now: Timestamp) -> Option<f64> {
-    told.verified_at
+/// Never negative, even after the clock stepped back.
+fn metadata_age(status: &UpdaterStatus, now: Timestamp) -> Option<f64> {
+    status
+        .verified_at
         .map(|at| (seconds(now) - seconds(at)).max(0.0))
 }

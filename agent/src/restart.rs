@@ -1,10 +1,9 @@
-//! Restarting a sick service: the daemon's request, and the face that carries it out.
+//! Restarts of failing services: the daemon's request, and the subcommand that carries it out.
 //!
-//! The daemon is nobody in particular and can restart nothing. It leaves a file named after the unit in
-//! its own runtime directory; `imagebuilder-agent-restart.path` starts the other face, which is root.
-//! That face believes the daemon nothing but the name, and takes it only if the image's own files list it
-//! as a service: neither user data nor whoever has taken the daemon over can have another unit restarted,
-//! or the same one again and again.
+//! The daemon is unprivileged and cannot restart anything. It writes a file named after the unit in its own runtime
+//! directory; `imagebuilder-agent-restart.path` starts the subcommand, which runs as root. It trusts only the file's
+//! name, and only if the image's own settings list that unit as a service: neither user data nor an attacker who
+//! controls the daemon can have another unit restarted, or the same one again and again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,32 +17,33 @@ use anyhow::{Context, Result, bail};
 use crate::files::replace;
 use crate::settings::Sources;
 
-/// Where requests are left, below the daemon's runtime directory.
+/// Directory of the requests, below the daemon's runtime directory.
 pub(crate) const REQUESTS: &str = "restart";
 
-/// Between two restarts of one unit. The daemon's own pause is no shorter; this one is not the daemon's.
+/// Least time between two restarts of one unit. The daemon has its own pause; this limit does not depend on the
+/// daemon.
 const SPACING: Duration = Duration::from_secs(60);
 
-/// The most restarts of one unit within [`WINDOW`].
+/// Most restarts of one unit within [`WINDOW`].
 const MOST: usize = 6;
 
-/// What [`MOST`] counts over.
+/// The time that [`MOST`] applies to.
 const WINDOW: Duration = Duration::from_secs(3600);
 
-/// A request this old was for another moment.
+/// An older request is ignored.
 const OUT_OF_DATE: Duration = Duration::from_secs(120);
 
-/// Leaves a request for `unit` below the daemon's runtime directory.
+/// Requests a restart of `unit` below the daemon's runtime directory.
 pub(crate) fn request(run_dir: &Path, unit: &str) -> Result<()> {
     if !is_service(unit) {
-        bail!("cannot ask for a restart of {unit:?}: not the name of a service unit");
+        bail!("cannot request a restart of {unit:?}: not the name of a service unit");
     }
     let requests = run_dir.join(REQUESTS);
     fs::create_dir_all(&requests).with_context(|| format!("cannot make {}", requests.display()))?;
     replace(&requests.join(unit), "", 0o644)
 }
 
-/// A service unit's name, and nothing that a path or a command line could take for something else.
+/// Whether the name is a service unit's, and cannot be mistaken for a path or an option.
 pub(crate) fn is_service(unit: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@:".contains(c);
     unit.len() <= 255
@@ -52,9 +52,10 @@ pub(crate) fn is_service(unit: &str) -> bool {
         && unit.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// Carries out what was requested: `restart-requested`.
+/// Carries out the requested restarts: `restart-requested`.
 ///
-/// `state` is root's own memory of what it did. Every request is dealt with once, well or badly.
+/// `state` is the directory where root records what it did. Every request is handled once, whether it succeeds or
+/// not.
 pub(crate) fn carry_out(
     sources: &Sources,
     run_dir: &Path,
@@ -70,19 +71,19 @@ pub(crate) fn carry_out(
             Decision::DoneBefore => {}
             Decision::Refused(why) => {
                 tracing::warn!("not restarting {unit}: {why}");
-                // Only of a unit of ours is anything remembered: other names could be endless.
+                // Only a known unit has a history: other names could be endless.
                 if allowed.contains(&unit) {
                     RestartHistory::read(&path)
-                        .dealt_with(asked, None)
+                        .with_request(asked, None)
                         .write(&path)?;
                 }
             }
             Decision::Restart => {
-                // Before the deed: a crash in between must not repeat it.
+                // Recorded before the restart: a crash in between must not repeat it.
                 RestartHistory::read(&path)
-                    .dealt_with(asked, Some(now))
+                    .with_request(asked, Some(now))
                     .write(&path)?;
-                tracing::info!("restarting {unit}, as the agent found it sick");
+                tracing::info!("restarting {unit}: the agent found it failing");
                 if let Err(error) = restart(systemctl, &unit) {
                     trouble.push(format!("{error:#}"));
                 }
@@ -95,7 +96,7 @@ pub(crate) fn carry_out(
     Ok(())
 }
 
-/// The names in the daemon's directory that could be units, and when each was last asked for.
+/// The file names that could be units, and when each was last requested.
 fn requests(dir: &Path) -> Result<Vec<(String, SystemTime)>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -103,9 +104,9 @@ fn requests(dir: &Path) -> Result<Vec<(String, SystemTime)>> {
         Err(error) => return Err(error).with_context(|| format!("cannot list {}", dir.display())),
     };
     let mut found = Vec::new();
-    // Nobody has more services than this; whoever fills the directory gets no further.
+    // More than any image has services, so that a full directory costs no more.
     for entry in entries.take(256).flatten() {
-        // Of the file only name and time count: it is never opened and no link is followed.
+        // Only name and time of the file are used: it is never opened and no link is followed.
         let asked = entry.metadata().and_then(|about| about.modified());
         let name = entry.file_name().into_string();
         if let (Ok(unit), Ok(asked)) = (name, asked)
@@ -139,7 +140,7 @@ fn consider(
     if history.asked >= Some(nanos(asked)) {
         return Decision::DoneBefore;
     }
-    // A clock that was set back makes a time lie ahead: that is no reason to refuse for ever.
+    // After a clock was set back, a time may be in the future: that must not refuse requests forever.
     let since = |then: SystemTime| now.duration_since(then).ok();
     if since(asked).is_some_and(|age| age > OUT_OF_DATE) {
         return refused("the request is out of date".to_owned());
@@ -166,11 +167,11 @@ fn consider(
     Decision::Restart
 }
 
-/// What was done about one unit since boot.
+/// The restarts of one unit since boot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 struct RestartHistory {
-    /// The request last dealt with, by its time in nanoseconds.
+    /// The last request that was handled, by its time in nanoseconds.
     asked: Option<u64>,
     /// The last restarts, in seconds since the epoch.
     restarts: Vec<u64>,
@@ -182,7 +183,7 @@ impl RestartHistory {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    fn dealt_with(mut self, asked: SystemTime, restarted: Option<SystemTime>) -> Self {
+    fn with_request(mut self, asked: SystemTime, restarted: Option<SystemTime>) -> Self {
         self.asked = Some(nanos(asked));
         self.restarts
             .extend(restarted.map(|at| nanos(at) / 1_000_000_000));
@@ -205,7 +206,7 @@ fn nanos(at: SystemTime) -> u64 {
 }
 
 fn restart(systemctl: &Path, unit: &str) -> Result<()> {
-    // One that systemd has given up on is counted anew, else it would refuse.
+    // Resets systemd's start limit, which would refuse the restart.
     for verb in [&["reset-failed"][..], &["restart", "--no-block"]] {
         let done = Command::new(systemctl)
             .args(verb)
@@ -213,8 +214,8 @@ fn restart(systemctl: &Path, unit: &str) -> Result<()> {
             .output()
             .with_context(|| format!("cannot run {}", systemctl.display()))?;
         if !done.status.success() && verb[0] == "restart" {
-            let said = String::from_utf8_lossy(&done.stderr);
-            bail!("cannot restart {unit}: {}", said.trim());
+            let stderr = String::from_utf8_lossy(&done.stderr);
+            bail!("cannot restart {unit}: {}", stderr.trim());
         }
     }
     Ok(())

@@ -1,8 +1,7 @@
-//! The daemon's one loop: gather, step, act, persist, tell systemd.
+//! The daemon's loop: waits for events, steps the lifecycle, starts its actions, writes the status, notifies systemd.
 //!
-//! It decides nothing: every event goes through [`Lifecycle::step`], and every action it carries out
-//! is a task that comes back as an event, so that no slow call holds up a heartbeat, a check or the
-//! watchdog.
+//! It decides nothing: every event goes through [`Lifecycle::step`], and every action runs as a task whose result is
+//! an event, so that no slow call delays a heartbeat, a check or the watchdog.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,26 +38,25 @@ use crate::update_permission::{self, UpdatePermission};
 #[cfg(test)]
 mod tests;
 
-/// How long calls that are under way may still take after SIGTERM: the power goes soon anyway, and
-/// systemd has other units to stop.
+/// How long running calls may still take after SIGTERM: the host may be shutting down, and systemd has other units to
+/// stop.
 const SHUTDOWN_CALLS: Duration = Duration::from_secs(2);
 
-/// How long it may take to learn whether the system goes down, and what the group wants then: an instance that goes
-/// down is a busy one.
+/// How long it may take to read whether the system is shutting down, and the target lifecycle state: an instance that
+/// shuts down is busy.
 const SHUTDOWN_QUERY: Duration = Duration::from_secs(4);
 
-/// How long the last word about the instance may take when the system goes down. With [`SHUTDOWN_QUERY`] it fits
-/// the unit's ten seconds.
+/// How long the last write of the record may take when the system shuts down. With [`SHUTDOWN_QUERY`] it fits the
+/// unit's ten seconds.
 const SHUTDOWN_RECORD: Duration = Duration::from_secs(5);
 
-/// By how much the time of day runs ahead of the waiting when the instance was asleep. Less is a clock being
-/// set right after boot.
+/// Wall-clock jump that is treated as a suspend. A smaller one is the clock being set right after boot.
 const SUSPEND_JUMP: Duration = Duration::from_secs(30);
 
-/// The loop turns at least this often, so that its turning means something.
+/// Longest wait of the loop, so that the watchdog proves that it runs.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Everything outside of the agent.
+/// The adapters that the daemon uses.
 pub(crate) struct Adapters {
     /// The metadata service.
     pub(crate) metadata: Arc<dyn Metadata>,
@@ -72,20 +70,19 @@ pub(crate) struct Adapters {
     pub(crate) host: Arc<dyn Host>,
     /// The services.
     pub(crate) health: Arc<dyn HealthCheck>,
-    /// The settings' places.
+    /// The settings' files.
     pub(crate) sources: Sources,
-    /// The updater's standing.
+    /// The updater's status file.
     pub(crate) updater: PathBuf,
     /// The time of day.
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    /// What is counted.
+    /// The metrics.
     pub(crate) meter: Meter,
     /// CloudWatch.
     pub(crate) sink: Arc<dyn Sink>,
 }
 
-/// Tells sleep from waiting: the machine's own clock stands still while the instance hibernates, the time of
-/// day does not.
+/// Detects a suspend: the monotonic clock stops while the instance hibernates, the wall clock does not.
 struct SuspendDetector(Instant, Timestamp);
 
 impl SuspendDetector {
@@ -93,7 +90,7 @@ impl SuspendDetector {
         Self(Instant::now(), (adapters.clock)())
     }
 
-    /// Whether the time of day ran ahead since the last look.
+    /// Whether the wall clock jumped since the last call.
     fn has_jumped(&mut self, adapters: &Adapters) -> bool {
         let last = std::mem::replace(self, Self::new(adapters));
         let awake = self.0.duration_since(last.0);
@@ -102,7 +99,7 @@ impl SuspendDetector {
     }
 }
 
-/// What a task brings back.
+/// The result of a task.
 enum Done {
     Event(Event),
     Identified(Identity, Box<Result<Settings>>),
@@ -118,20 +115,20 @@ struct Daemon {
     verdict: Option<Verdict>,
     since: Option<Timestamp>,
     started_at: Timestamp,
-    /// What the daemon before this one left, until the instance is identified.
+    /// The previous daemon's status, until the instance is identified.
     left: Option<DaemonStatus>,
-    /// How often this agent restarted each service since the boot.
+    /// How often the agent restarted each service since the boot.
     restarts: BTreeMap<String, u32>,
     run_dir: PathBuf,
     permission: UpdatePermission,
-    /// When the updater's standing is next looked at.
+    /// When the updater's status file is next read.
     next_poll: Instant,
     work: JoinSet<Done>,
-    /// Whatever runs beside the loop and ends with it.
-    aside: JoinSet<()>,
+    /// Tasks that run beside the loop and end with it.
+    background: JoinSet<()>,
 }
 
-/// Runs until `stop`. An unreachable or throttled API never ends it.
+/// Runs until `stop` completes. An unreachable or throttled API never ends it.
 pub(crate) async fn run(
     adapters: Adapters,
     mut supervisor: Box<dyn Supervisor>,
@@ -153,12 +150,12 @@ pub(crate) async fn run(
         permission: UpdatePermission::default(),
         next_poll: Instant::now(),
         work: JoinSet::new(),
-        aside: JoinSet::new(),
+        background: JoinSet::new(),
     };
     let mut status_file = DaemonStatusFile::new(run_dir);
-    let mut told = String::new();
-    // A third of the deadline: two pings may be lost to a busy instance.
-    let rhythm = supervisor
+    let mut reported = String::new();
+    // A third of the deadline: a busy instance may miss two pings.
+    let ping = supervisor
         .watchdog()
         .map_or(LONGEST_WAIT, |limit| LONGEST_WAIT.min(limit / 3));
     let mut done = Done::Event(Event::Tick);
@@ -167,16 +164,16 @@ pub(crate) async fn run(
     let mut suspend = SuspendDetector::new(&daemon.adapters);
     loop {
         if suspend.has_jumped(&daemon.adapters) {
-            tracing::info!("the clock has jumped: this instance was asleep, or its clock was set");
+            tracing::info!("the clock jumped: this instance was suspended, or its clock was set");
             daemon.handle(Done::Event(Event::ClockJumped));
         }
         daemon.handle(done);
         daemon.answer_updater();
         let waiting_for = daemon.lifecycle.waiting_for();
-        if waiting_for != told {
+        if waiting_for != reported {
             tracing::info!(state = daemon.lifecycle.state_name(), "{waiting_for}");
             supervisor.status(&waiting_for);
-            told = waiting_for;
+            reported = waiting_for;
         }
         let status = daemon.status();
         daemon.adapters.meter.set_status(&status);
@@ -185,7 +182,7 @@ pub(crate) async fn run(
         if std::mem::take(&mut first) {
             supervisor.ready();
         }
-        let latest = Instant::now() + rhythm;
+        let latest = Instant::now() + ping;
         let wake = daemon
             .lifecycle
             .next_due()
@@ -194,7 +191,7 @@ pub(crate) async fn run(
         done = tokio::select! {
             biased;
             () = &mut stop => break,
-            Some(finished) = daemon.work.join_next() => finished.context("a task of the agent broke")?,
+            Some(finished) = daemon.work.join_next() => finished.context("a task of the agent panicked")?,
             () = tokio::time::sleep_until(wake) => Done::Event(Event::Tick),
         };
     }
@@ -204,11 +201,11 @@ pub(crate) async fn run(
 }
 
 impl Daemon {
-    /// Finishes what is under way; when the whole system goes down, has the last word as well.
+    /// Finishes running calls; if the whole system shuts down, writes the final record as well.
     async fn shut_down(mut self) {
-        tracing::info!("told to stop: finishing {} calls", self.work.len());
+        tracing::info!("stopping: finishing {} calls", self.work.len());
         let (host, metadata) = (self.adapters.host.clone(), self.adapters.metadata.clone());
-        let asking = async move {
+        let query = async move {
             if host.is_shutting_down().await {
                 Some(or_no_answer(metadata.target_state().await).ok().flatten())
             } else {
@@ -217,23 +214,23 @@ impl Daemon {
         };
         let last_calls = async { while self.work.join_next().await.is_some() {} };
         let (asked, finished) = tokio::join!(
-            tokio::time::timeout(SHUTDOWN_QUERY, asking),
+            tokio::time::timeout(SHUTDOWN_QUERY, query),
             tokio::time::timeout(SHUTDOWN_CALLS, last_calls),
         );
         if finished.is_err() {
-            tracing::warn!("calls were still under way");
+            tracing::warn!("calls were still running");
             self.work.shutdown().await;
         }
         let Ok(Some(target)) = asked else {
             return;
         };
-        let word = self.lifecycle.final_record(target.as_ref());
-        tracing::info!("the system is going down; the record: {word:?}");
+        let record = self.lifecycle.final_record(target.as_ref());
+        tracing::info!("the system is shutting down; the registry record: {record:?}");
         let registered = self.lifecycle.registered().to_vec();
         if !registered.is_empty() {
             self.act(Action::Deregister(registered));
         }
-        match word {
+        match record {
             FinalRecord::Keep => {}
             FinalRecord::Write => {
                 self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
@@ -246,7 +243,7 @@ impl Daemon {
             .await
             .is_err()
         {
-            tracing::warn!("the last word about this instance did not get through in time");
+            tracing::warn!("the registry record was not written in time");
         }
     }
 
@@ -283,11 +280,11 @@ impl Daemon {
                 if let Some(namespace) = settings.metrics.cloudwatch_namespace {
                     let dice = Duties::new(&instance).jitter();
                     let (sink, meter) = (self.adapters.sink.clone(), self.adapters.meter.clone());
-                    self.aside
+                    self.background
                         .spawn(cloudwatch::publish(sink, meter, namespace, dice));
                 }
                 if let Some(address) = settings.metrics.listen {
-                    self.aside
+                    self.background
                         .spawn(http::serve(address, self.adapters.meter.clone()));
                 }
                 self.image = Some(settings.image);
@@ -302,7 +299,7 @@ impl Daemon {
         Event::Identified(Ok((instance, terms)))
     }
 
-    /// Takes up the life of the daemon before this one, with the verdict's age.
+    /// Continues from the previous daemon's status.
     fn resume_from(&mut self, left: &DaemonStatus, services: &[Service]) {
         self.restarts = left.restarts.clone();
         self.lifecycle
@@ -314,7 +311,7 @@ impl Daemon {
             .round
             .retain(|name, _| services.iter().any(|service| service.name.as_str() == name));
         tracing::info!(
-            "going on from {}",
+            "continuing from {}",
             left.before.as_ref().unwrap_or(&left.state)
         );
         self.verdict = Some(previous.judgement.verdict);
@@ -322,28 +319,28 @@ impl Daemon {
         self.lifecycle.resume_from(previous);
     }
 
-    /// Looks at the updater's standing when it is time, and answers what it wishes.
+    /// Reads the updater's status file when it is time, and answers its request.
     fn answer_updater(&mut self) {
         let now = Instant::now();
         if now >= self.next_poll {
             self.next_poll = now + update_permission::POLL_INTERVAL;
-            let told = self.read_updater_status();
-            let told = told.as_deref();
+            let text = self.read_updater_status();
+            let text = text.as_deref();
             self.permission
-                .set_request(told.and_then(update_permission::requested_since));
-            let update = told.and_then(|text| serde_json::from_str(text).ok());
+                .set_request(text.and_then(update_permission::requested_since));
+            let update = text.and_then(|text| serde_json::from_str(text).ok());
             self.adapters.meter.set_updater_status(update);
         }
-        let question = self.permission.consider(
+        let query = self.permission.consider(
             self.lifecycle.readiness(),
             self.lifecycle.group(),
             now.into_std(),
             Timestamp::now(),
         );
-        if let Some(question) = question {
+        if let Some(query) = query {
             let group = self.adapters.group.clone();
             self.work.spawn(async move {
-                Done::Refreshing(or_no_answer(group.refreshing(&question.group).await))
+                Done::Refreshing(or_no_answer(group.refreshing(&query.group).await))
             });
         }
     }
@@ -420,8 +417,8 @@ impl Daemon {
                 answer,
             } => {
                 let (group, instance) = (self.adapters.group.clone(), self.instance());
-                let said = answer.as_str();
-                tracing::info!(hook = %hook, group = %name, answer = said, "answering hook {hook} of group {name}: {said}");
+                let text = answer.as_str();
+                tracing::info!(hook = %hook, group = %name, answer = text, "answering hook {hook} of group {name}: {text}");
                 self.spawn(async move {
                     let outcome =
                         or_no_answer(group.complete(&name, &hook, &instance, answer).await);
@@ -509,14 +506,14 @@ impl Daemon {
         self.work.spawn(async move { Done::Event(work.await) });
     }
 
-    /// Requests a restart of the units behind these services.
+    /// Requests a restart of these services' units.
     fn restart(&mut self, names: &[String]) {
         let mut done = Ok(());
         for service in self.services.iter() {
             if !names.iter().any(|name| name == service.name.as_str()) {
                 continue;
             }
-            tracing::warn!("asking for a restart of {}", service.unit);
+            tracing::warn!("requesting a restart of {}", service.unit);
             match restart::request(&self.run_dir, &service.unit) {
                 Ok(()) => *self.restarts.entry(service.name.to_string()).or_default() += 1,
                 Err(error) => done = or_no_answer(Err(error)),
@@ -527,7 +524,7 @@ impl Daemon {
 
     fn declare(&mut self, judgement: &Judgement) {
         if self.verdict.replace(judgement.verdict) != Some(judgement.verdict) {
-            // To the second: people read it, and nothing is ordered by it.
+            // To the second: it is read by people, and nothing is ordered by it.
             self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
         }
         let instance = self.instance();
@@ -550,7 +547,7 @@ impl Daemon {
         versions(self.lifecycle.round())
     }
 
-    /// The record is made now, at the moment of writing, so that the last word wins.
+    /// The record is made at the moment of writing, so that the last one has the latest verdict.
     fn record(&mut self) {
         let registry = self.adapters.registry.clone();
         let written = match (
@@ -567,7 +564,7 @@ impl Daemon {
                     serde_json::to_string(&record).context("cannot write the record as JSON"),
                 ))
             }
-            // Without a name of the image there is no place for a record.
+            // Without an image name the record has no parameter.
             _ => None,
         };
         self.spawn(async move {
@@ -601,7 +598,7 @@ impl Daemon {
             ..DaemonStatus::default()
         };
         if let Some(left) = &self.left {
-            // Not identified yet: what was known of the instance holds, so that a restart is no news.
+            // Not identified yet: the previous status holds, so that a restart changes nothing.
             return DaemonStatus {
                 before: Some(left.before.as_ref().unwrap_or(&left.state).clone()),
                 agent: process.agent,
@@ -640,13 +637,13 @@ impl Daemon {
     }
 }
 
-/// A line of the console: whoever reads it goes by its beginning, which is all the agent's own.
+/// A line of the console, whose beginning contains only the agent's own text.
 fn verdict_line(word: &str, instance: &str, why: &str) -> String {
     let instance = text::line(instance, text::VERSION);
     format!("imagebuilder-agent: {word} {instance}: {why}")
 }
 
-/// `orders 1.2.0, nginx`: names of the settings, and of what services say only what looks like a version.
+/// `orders 1.2.0, nginx`: names from the settings, and only versions that look like one.
 fn versions(round: &Round) -> String {
     let named = round.iter().map(
         |(name, service)| match text::plain_version(&service.version) {
@@ -664,7 +661,7 @@ async fn register(balancer: &dyn Balancer, names: &[String], instance: &str) -> 
     Ok(())
 }
 
-/// All are tried: one that fails must not keep the instance in the others.
+/// All are tried: one failure must not keep the instance registered in the others.
 async fn deregister(balancer: &dyn Balancer, names: &[String], instance: &str) -> Result<()> {
     let mut outcome = Ok(());
     for name in names {
@@ -686,7 +683,7 @@ async fn healths(
     Ok(found)
 }
 
-/// Looks at the group's other instances: the group itself, and the records of a sample.
+/// Reads the health of the group's other instances: the group itself, and the records of a sample.
 async fn peers(
     group: &dyn Group,
     registry: &dyn Registry,
@@ -710,7 +707,7 @@ async fn peers(
     Ok(fleet.weigh(instance, &records))
 }
 
-/// Logs a failed question once, here; the machine only needs to know that no answer came.
+/// Logs a failed call once, here; the lifecycle only needs to know that there was no answer.
 fn or_no_answer<T>(answer: Result<T>) -> Result<T, NoAnswer> {
     answer.map_err(|error| {
         tracing::warn!("{error:#}");

@@ -1,9 +1,9 @@
-//! The agent's settings, in three steps: *fragments* (raw TOML of one source, everything optional,
-//! unknown keys refused) → *inputs* (merged in order, later wins) → *settings* (defaults filled in,
-//! validated, parsed into types; the only form the rest of the agent sees).
+//! The agent's settings, in three steps: *fragments* (raw TOML of one source, everything optional, unknown keys
+//! refused) → *inputs* (merged in order, later ones override) → *settings* (defaults filled in, validated, parsed
+//! into types; the only form that other modules use).
 //!
-//! This module must not ask the network: user data arrives here as text. It must not repeat values
-//! of user data in an error either, since they may be secrets.
+//! This module must not use the network: user data is passed in as text. It must not repeat values of user data in an
+//! error either, since they may be secrets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -26,10 +26,10 @@ pub(crate) use metrics::Metrics;
 #[cfg(test)]
 pub(crate) use update::LONGEST_SOAK;
 
-/// The first line by which user data says that it is a fragment of ours.
+/// The first line of user data that is a fragment of the agent's settings.
 pub(crate) const USER_DATA_MARK: &str = "#imagebuilder-agent";
 
-/// Why settings were not accepted: the reader of this error must mend them, retrying does not help.
+/// Why settings were refused: they must be fixed, retrying does not help.
 #[derive(Debug)]
 pub(crate) struct Refused(String);
 
@@ -174,8 +174,8 @@ fn parse(source: Source<'_>, text: &str) -> Result<Fragment> {
     toml::from_str(text).or_else(|error| refused(explain(source, text, &error)))
 }
 
-/// Turns a TOML error into place, fault and cure. The reader's own words are kept only for keys and
-/// expectations: the rest may quote a value.
+/// Turns a TOML error into place, error and hint. Only keys and expected types of the parser's message are kept: the
+/// rest may quote a value.
 fn explain(source: Source<'_>, text: &str, error: &toml::de::Error) -> String {
     let (line, column) = error.span().map_or((1, 1), |span| place(text, span.start));
     let message = error.message();
@@ -183,11 +183,11 @@ fn explain(source: Source<'_>, text: &str, error: &toml::de::Error) -> String {
     if let (true, Some((unknown, known))) =
         (message.starts_with("unknown field"), quoted.split_first())
     {
-        let cure = nearest(unknown, known).map_or_else(
-            || format!("known here: {}", known.join(", ")),
+        let hint = nearest(unknown, known).map_or_else(
+            || format!("known keys: {}", known.join(", ")),
             |key| format!("did you mean `{key}`?"),
         );
-        return format!("{source}:{line}:{column}: unknown key `{unknown}`\nhint: {cure}");
+        return format!("{source}:{line}:{column}: unknown key `{unknown}`\nhint: {hint}");
     }
     match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("{source}:{line}:{column}: expected {expected}"),
@@ -218,7 +218,7 @@ fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, key)| key)
 }
 
-/// Where the image keeps its settings.
+/// The files of the image's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
     /// The image's settings file.
@@ -230,8 +230,7 @@ pub(crate) struct Sources {
 impl Sources {
     /// Reads and merges every source and validates the result.
     ///
-    /// User data that does not begin with [`USER_DATA_MARK`] belongs to somebody else and is left
-    /// alone.
+    /// User data that does not begin with [`USER_DATA_MARK`] is for other programs and is ignored.
     pub(crate) fn load(&self, user_data: Option<&str>) -> Result<Settings> {
         let mut inputs = self.image_inputs()?;
         if let Some(text) = user_data.filter(|text| is_ours(text)) {
@@ -240,14 +239,13 @@ impl Sources {
         Settings::validate(inputs)
     }
 
-    /// The image's name from the image's own files: all that is needed to say, in the registry,
-    /// that the whole of the settings was refused.
+    /// The image's name from the image's own files: enough to write a registry record that the settings were refused.
     pub(crate) fn image_name(&self) -> Option<ImageName> {
         let inputs = self.image_inputs().ok()?;
         ImageName::parse(&inputs.image?).ok()
     }
 
-    /// The units that the image's own files list as services; user data has no say.
+    /// The units that the image's own files list as services, regardless of user data.
     pub(crate) fn image_units(&self) -> Result<BTreeSet<String>> {
         let services = self.image_inputs()?.services.into_iter();
         let units = services.map(|(name, service)| {
@@ -262,7 +260,7 @@ impl Sources {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return refused(format!(
-                    "{}: no such file\nhint: the image carries it; elsewhere name one with --settings",
+                    "{}: no such file\nhint: pass the settings file with --settings",
                     self.file.display()
                 ));
             }
@@ -305,7 +303,7 @@ impl Sources {
     }
 }
 
-/// Whether user data announces itself as a fragment of the agent's settings.
+/// Whether user data is a fragment of the agent's settings.
 pub(crate) fn is_ours(user_data: &str) -> bool {
     user_data
         .lines()
@@ -321,7 +319,7 @@ macro_rules! name {
         pub(crate) struct $type(String);
 
         impl $type {
-            /// Reads a name, or refuses it.
+            /// Parses a name, or refuses it.
             pub(crate) fn parse(text: &str) -> Result<Self> {
                 let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
                 if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
@@ -348,99 +346,99 @@ macro_rules! name {
 }
 
 name!(
-    /// The image's name, which the registry files the instance under.
+    /// The image's name, which is part of the registry record's parameter.
     ImageName,
     "image"
 );
 name!(
-    /// A service's name, which its environment file carries.
+    /// A service's name, which is the name of its environment file.
     ServiceName,
     "services"
 );
 
-// Behind the macros that it uses.
+// After the macros that it uses.
 mod update;
 
-/// What the agent goes by.
+/// The agent's validated settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// The image's name.
     pub(crate) image: ImageName,
     /// The gate before the first verdict.
     pub(crate) gate: Gate,
-    /// The watch after it.
+    /// The checks after it.
     pub(crate) serving: Serving,
-    /// Target groups that the Auto Scaling group does not keep, by their ARNs.
+    /// Target groups that are not attached to the Auto Scaling group, by ARN.
     pub(crate) target_groups: Vec<String>,
-    /// How an instance that must go lets go.
+    /// How an instance drains.
     pub(crate) drain: Drain,
-    /// Which of EC2's notices make it go.
+    /// Which of EC2's notices start a drain.
     pub(crate) notices: NoticeTerms,
-    /// Which of the group's hooks are ours, where the group has several.
+    /// Which of the group's hooks are the agent's, if the group has several.
     pub(crate) hooks: HookNames,
-    /// Which channel the agent itself follows; `None`: none.
+    /// The channel from which the agent is updated; `None`: it is not.
     pub(crate) update: Option<Subscription>,
-    /// Where the agent can be measured.
+    /// Where metrics are published.
     pub(crate) metrics: Metrics,
-    /// The services to judge; never empty.
+    /// The services to check; never empty.
     pub(crate) services: Vec<Service>,
 }
 
-/// The gate: so many passes in a row before the deadline.
+/// The gate: consecutive passes before the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gate {
-    /// Rounds in a row in which every service must pass.
+    /// Consecutive rounds in which every service must pass.
     pub(crate) passes: u32,
-    /// From the end of one round to the next.
+    /// Pause between two rounds.
     pub(crate) interval: Duration,
-    /// From the moment the settings are known.
+    /// Counted from when the settings are known.
     pub(crate) deadline: Duration,
 }
 
-/// The watch over an instance that serves.
+/// The checks of an instance in service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Serving {
-    /// Passes in a row after which an unfit instance is fit again.
+    /// Consecutive passes after which an unfit instance is fit again.
     pub(crate) passes: u32,
-    /// Failures in a row after which a fit instance is unfit.
+    /// Consecutive failures after which a fit instance is unfit.
     pub(crate) failures: u32,
-    /// How many of the last rounds are looked at together.
+    /// Number of recent rounds that the failure rate is computed over.
     pub(crate) window: u32,
-    /// The share of those, in percent, that makes a fit instance unfit when it failed.
+    /// The failure rate, in percent, at which a fit instance becomes unfit.
     pub(crate) window_failure_percent: u32,
-    /// From the end of one round to the next.
+    /// Pause between two rounds.
     pub(crate) interval: Duration,
-    /// Whether sick services are restarted.
+    /// Whether failing services are restarted.
     pub(crate) restart: bool,
-    /// The share of the group's other instances, in percent, that may be sick as well when the group is asked
-    /// to replace this one.
+    /// The share of the group's other instances, in percent, that may be unfit as well when the group is asked to
+    /// replace this one.
     pub(crate) fleet_guard_percent: u32,
     /// How long an instance must have been unfit before the group is asked to replace it; `None`: never.
     pub(crate) replace_after: Option<Duration>,
 }
 
-/// The way out.
+/// The drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Drain {
-    /// How long the instance keeps still at least.
+    /// Least time between the start of the drain and the answer to the termination hook.
     pub(crate) settle: Duration,
-    /// How long it tries to finish what it must, before it goes without.
+    /// Longest time of the drain, even if something remains to be done.
     pub(crate) deadline: Duration,
-    /// How the termination hook is answered then.
+    /// How the termination hook is answered after the deadline.
     pub(crate) on_failure: OnFailure,
 }
 
-/// How the termination hook is answered when the drain came to nothing before its deadline.
+/// How the termination hook is answered when the drain did not finish before its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnFailure {
-    /// The instance goes all the same.
+    /// CONTINUE: the instance is terminated.
     Continue,
-    /// ABANDON: further hooks are skipped, and a group whose lifecycle policy says so retains the instance.
+    /// ABANDON: further hooks are skipped, and a group with such a lifecycle policy retains the instance.
     Abandon,
 }
 
-/// Names of our hooks where settings give them.
+/// Names of the agent's hooks, if the settings have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HookNames {
     /// The hook on launching.
@@ -456,11 +454,11 @@ pub(crate) struct Service {
     pub(crate) name: ServiceName,
     /// The systemd unit that runs it, for messages.
     pub(crate) unit: String,
-    /// Asked for its health: 2xx is a pass.
+    /// Its health URL: 2xx is a pass.
     pub(crate) health: Uri,
-    /// Asked for its version, where it has such an address.
+    /// Its version URL, if it has one.
     pub(crate) version: Option<Uri>,
-    /// The environment `configure` writes for it.
+    /// The environment that `configure` writes for it.
     pub(crate) environment: BTreeMap<String, String>,
 }
 
@@ -471,8 +469,8 @@ impl Settings {
         };
         if inputs.services.is_empty() {
             return refused(
-                "services: none to judge\nhint: an instance that runs nothing cannot be found fit; \
-                 add [services.NAME] with unit and health_url",
+                "services: none configured\nhint: add [services.NAME] with unit and health_url; an instance without \
+                 services is never fit",
             );
         }
         let gate = Gate {
@@ -602,7 +600,7 @@ impl Service {
         let at = |key: &str| format!("services.{name}.{key}");
         let Some(health) = inputs.health_url else {
             return refused(format!(
-                "{}: missing\nhint: where to ask for its health",
+                "{}: missing\nhint: set the URL of the service's health check",
                 at("health_url")
             ));
         };
@@ -637,7 +635,7 @@ impl Service {
     }
 }
 
-/// `arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID`, and nothing else: it goes into a call.
+/// `arn:aws:elasticloadbalancing:REGION:ACCOUNT:targetgroup/NAME/ID`, and nothing else: it is used in calls.
 fn target_groups(names: Vec<String>) -> Result<Vec<String>> {
     let fits = |name: &String| {
         let parts: Vec<&str> = name.split(':').collect();
@@ -661,7 +659,7 @@ fn url(at: &str, text: &str) -> Result<Uri> {
     parsed.map_or_else(
         || {
             refused(format!(
-                "{at}: not an address the agent can ask\nhint: plain http on this instance, such as \
+                "{at}: not an address that the agent can request\nhint: use plain http on this instance, such as \
                  http://127.0.0.1:8080/gtg"
             ))
         },
@@ -672,7 +670,7 @@ fn url(at: &str, text: &str) -> Result<Uri> {
 fn number(at: &str, given: Option<u32>, default: u32, least: u32, most: u32) -> Result<u32> {
     let value = given.unwrap_or(default);
     if !(least..=most).contains(&value) {
-        return refused(format!("{at}: {value} is not within {least} and {most}"));
+        return refused(format!("{at}: {value} is not between {least} and {most}"));
     }
     Ok(value)
 }
@@ -680,7 +678,7 @@ fn number(at: &str, given: Option<u32>, default: u32, least: u32, most: u32) -> 
 fn seconds(at: &str, given: Option<u64>, default: u64, least: u64, most: u64) -> Result<Duration> {
     let value = given.unwrap_or(default);
     if !(least..=most).contains(&value) {
-        return refused(format!("{at}: {value} is not within {least} and {most}"));
+        return refused(format!("{at}: {value} is not between {least} and {most}"));
     }
     Ok(Duration::from_secs(value))
 }

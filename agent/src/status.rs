@@ -1,7 +1,6 @@
-//! `imagebuilder-agent status`: the daemon's and the updater's status on one screen, or as JSON.
+//! `imagebuilder-agent status`: prints the daemon's and the updater's status, or JSON.
 //!
-//! It only reads files that others left, any of which may be missing: the daemon or the updater may never
-//! have run.
+//! It only reads files of the daemon, the updater and `configure`, any of which may be missing.
 
 mod updates;
 
@@ -23,19 +22,19 @@ use crate::text;
 use crate::update::status::{self as updater_status, UpdaterStatus};
 use crate::update::subscription::Subject;
 
-/// The longest row of the screen, in characters: several reasons on one.
+/// Longest row, in characters: it may hold several reasons.
 const LONGEST_ROW: usize = 4 * text::REASON;
 
-/// How the status is shown.
+/// How the status is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// For people.
+    /// As a table.
     Screen,
-    /// For programs.
+    /// As JSON.
     Json,
 }
 
-/// The directories that others leave their files in.
+/// The directories of the files that are read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places<'a> {
     /// The daemon's.
@@ -46,10 +45,11 @@ pub(crate) struct Places<'a> {
     pub(crate) configure: &'a Path,
 }
 
-/// Shows the status and says by the exit code whether the instance is fit.
+/// Prints the status. The exit code is whether the instance is fit.
 pub(crate) fn show(places: Places<'_>, form: Form) -> Result<Exit> {
-    let daemon: Option<Left<DaemonStatus>> = left(&places.daemon.join(FILE))?;
-    let updater: Option<Left<UpdaterStatus>> = left(&places.updater.join(updater_status::FILE))?;
+    let daemon: Option<StatusFile<DaemonStatus>> = read(&places.daemon.join(FILE))?;
+    let updater: Option<StatusFile<UpdaterStatus>> =
+        read(&places.updater.join(updater_status::FILE))?;
     if daemon.is_none() {
         let path = places.daemon.join(FILE);
         tracing::error!("the agent is not running here: no {}", path.display());
@@ -58,10 +58,10 @@ pub(crate) fn show(places: Places<'_>, form: Form) -> Result<Exit> {
     let fit = daemon.as_ref().map(|daemon| daemon.read.verdict) == Some(Some(Verdict::Fit));
     match form {
         Form::Json => {
-            let mut told = daemon.map(|daemon| daemon.raw).unwrap_or_default();
+            let mut object = daemon.map(|daemon| daemon.raw).unwrap_or_default();
             let update = updater.map_or(Value::Null, |updater| Value::Object(updater.raw));
-            told.insert("update".to_owned(), update);
-            output::line(&format!("{:#}", Value::Object(told)));
+            object.insert("update".to_owned(), update);
+            output::line(&format!("{:#}", Value::Object(object)));
         }
         Form::Screen => {
             let subject = Subject::read(places.configure);
@@ -78,32 +78,32 @@ pub(crate) fn show(places: Places<'_>, form: Form) -> Result<Exit> {
     Ok(if fit { Exit::Done } else { Exit::NotFit })
 }
 
-/// A file that was left: as it is, since a program may know more of it than we do, and as we read it.
-struct Left<T> {
+/// A status file: as it is, since another version may have more fields, and as this version parses it.
+struct StatusFile<T> {
     raw: Map<String, Value>,
     read: T,
 }
 
-fn left<T: DeserializeOwned>(path: &Path) -> Result<Option<Left<T>>> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<StatusFile<T>>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let read = || format!("{} is not a status", path.display());
-    let Value::Object(raw) = serde_json::from_str(&text).with_context(read)? else {
-        bail!(read());
+    let invalid = || format!("{} is not a status file", path.display());
+    let Value::Object(raw) = serde_json::from_str(&text).with_context(invalid)? else {
+        bail!(invalid());
     };
-    Ok(Some(Left {
-        read: serde_json::from_str(&text).with_context(read)?,
+    Ok(Some(StatusFile {
+        read: serde_json::from_str(&text).with_context(invalid)?,
         raw,
     }))
 }
 
-/// What is on the left of a line, and on the right.
+/// The key and the value of a row.
 type Row = (&'static str, String);
 
-fn word(verdict: Option<Verdict>) -> &'static str {
+fn verdict_name(verdict: Option<Verdict>) -> &'static str {
     match verdict {
         Some(Verdict::Judging) => "judging",
         Some(Verdict::Fit) => "fit",
@@ -114,7 +114,7 @@ fn word(verdict: Option<Verdict>) -> &'static str {
     }
 }
 
-/// What the daemon tells.
+/// The rows of the daemon's status.
 fn rows(status: &DaemonStatus) -> Vec<Row> {
     let or_unknown = |text: &str| {
         if text.is_empty() {
@@ -124,7 +124,7 @@ fn rows(status: &DaemonStatus) -> Vec<Row> {
         }
     };
     let mut rows = vec![
-        ("verdict", word(status.verdict).to_owned()),
+        ("verdict", verdict_name(status.verdict).to_owned()),
         (
             "state",
             format!("{} ({})", status.state, status.waiting_for),
@@ -160,8 +160,8 @@ fn rows(status: &DaemonStatus) -> Vec<Row> {
             Some(1) => ", restarted once".to_owned(),
             Some(times) => format!(", restarted {times} times"),
         };
-        let told = format!("{name} {} {health}{restarts}", service.version);
-        rows.push(("service", told));
+        let row = format!("{name} {} {health}{restarts}", service.version);
+        rows.push(("service", row));
     }
     rows
 }
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_screen_tells_it_all() {
+    fn the_table_has_every_field() {
         let service = Service {
             version: "1.2".into(),
             healthy: false,

@@ -1,7 +1,7 @@
-//! The daemon's status as a small file, for `status` and for whoever is logged in to the instance.
+//! The daemon's status file, read by `status`, the updater and users of the instance.
 //!
-//! The daemon is its only writer. The file lives in the unit's runtime directory, which outlives a
-//! restart of the daemon and goes with the boot: a daemon takes up from it where the one before it left.
+//! Only the daemon writes it. It is in the unit's runtime directory, which is kept over a restart of the daemon and
+//! removed at shutdown: a daemon continues from the file of the previous one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,22 @@ use crate::bounded::{self, LONGEST_STATUS};
 use crate::files::replace;
 use crate::lifecycle::{ENDED_BY_GROUP, Judgement, LifeStage, PreviousDaemon};
 
+/// [`ENDED_BY_GROUP`] as earlier releases wrote it; their files are continued from as well.
+const ENDED_BY_GROUP_BEFORE: &str = "the group is ending this box";
+
 /// The file's name in the runtime directory.
 pub(crate) const FILE: &str = "status.json";
 
-/// Everything `status` shows.
+/// Everything that `status` prints about the daemon.
 ///
-/// Unknown fields are ignored and all have defaults: whoever reads it (the updater, the daemon's own next
-/// start) may be older or newer than the daemon that wrote it.
+/// Unknown fields are ignored and all have defaults: a reader (the updater, the next daemon) may be older or newer
+/// than the daemon that wrote the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct DaemonStatus {
     /// The agent's version.
     pub(crate) agent: String,
-    /// The daemon's process id: with its version, what tells a trial from the stable agent.
+    /// The daemon's process id: with the version, it distinguishes a trial from the stable agent.
     pub(crate) pid: u32,
     /// When this process started.
     pub(crate) started_at: Option<Timestamp>,
@@ -39,10 +42,10 @@ pub(crate) struct DaemonStatus {
     pub(crate) image: String,
     /// The group; `None` outside of groups.
     pub(crate) group: Option<String>,
-    /// The machine's state, as drawn in `docs/agent.md`.
+    /// The lifecycle's state, as drawn in `docs/agent.md`.
     pub(crate) state: String,
-    /// While identifying after a restart: the state of the daemon before this one, whose verdict holds
-    /// until the instance is identified.
+    /// While identifying after a restart: the state of the previous daemon, whose verdict holds until the instance is
+    /// identified.
     pub(crate) before: Option<String>,
     /// The verdict; `None` before there is one.
     pub(crate) verdict: Option<Verdict>,
@@ -52,39 +55,37 @@ pub(crate) struct DaemonStatus {
     pub(crate) since: String,
     /// What the daemon waits for.
     pub(crate) waiting_for: String,
-    /// The target groups that this agent has registered the instance in, and has yet to take it out of.
+    /// The target groups in which the agent has registered this instance.
     pub(crate) registered: Vec<String>,
-    /// What EC2 has announced of this instance, one line each.
+    /// EC2's notices, one line each.
     pub(crate) notices: Vec<String>,
-    /// The services as last seen.
+    /// The services as of the last round.
     pub(crate) services: BTreeMap<String, Service>,
-    /// Whether the registry's record says all of this.
+    /// Whether the registry record is up to date.
     pub(crate) recorded: bool,
-    /// How often this agent restarted each service since the instance booted; services it never restarted
-    /// are not in it.
+    /// How often the agent restarted each service since boot; services it never restarted are not in it.
     pub(crate) restarts: BTreeMap<String, u32>,
-    /// The answer to the updater's wish to restart the daemon; `None` while it has none.
+    /// The answer to the updater's request to restart the daemon; `None` if there is none.
     #[serde(rename = "leave")]
     pub(crate) permission: Option<PermissionAnswer>,
 }
 
-/// The daemon's answer to the updater, which asks with `asks_leave_since` in its own status.
+/// The daemon's answer to the updater, which requests permission with `asks_leave_since` in its own status.
 ///
-/// It answers the wish of that moment only if it is not older than it.
+/// It answers the current request only if it is not older than it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PermissionAnswer {
-    /// Whether now is a good time.
+    /// Whether the daemon may be restarted.
     pub(crate) granted: bool,
     /// Why not; empty when granted.
     #[serde(default)]
     pub(crate) reason: String,
-    /// When this was answered.
+    /// When the answer was given.
     pub(crate) at: Timestamp,
 }
 
 impl DaemonStatus {
-    /// What the daemon before this one left in the runtime directory. Whatever cannot be read is
-    /// nothing: the instance is then judged anew.
+    /// Reads what the previous daemon wrote. A file that cannot be read counts as none: the instance is judged again.
     pub(crate) fn read_previous(run_dir: &Path) -> Option<Self> {
         let path = run_dir.join(FILE);
         let read = bounded::read(&path, LONGEST_STATUS)
@@ -93,17 +94,22 @@ impl DaemonStatus {
         match read {
             Ok(left) => left,
             Err(error) => {
-                tracing::warn!("starting afresh: cannot read {}: {error:#}", path.display());
+                tracing::warn!(
+                    "judging this instance again: cannot read {}: {error:#}",
+                    path.display()
+                );
                 None
             }
         }
     }
 
-    /// The life this status tells of; `None` where there is nothing to go on from.
+    /// The state to continue from; `None` if there is none.
     pub(crate) fn previous_daemon(&self) -> Option<PreviousDaemon> {
         let verdict = self.verdict?;
-        // EC2 may have called its notice off meanwhile; if not, it says so again within seconds.
-        if verdict == Verdict::Draining && self.reason != ENDED_BY_GROUP {
+        // EC2 may have cancelled its notice meanwhile; if not, it is read again within seconds.
+        if verdict == Verdict::Draining
+            && ![ENDED_BY_GROUP, ENDED_BY_GROUP_BEFORE].contains(&self.reason.as_str())
+        {
             return None;
         }
         let state = self.before.as_ref().unwrap_or(&self.state);
@@ -128,7 +134,7 @@ pub(crate) struct DaemonStatusFile {
 }
 
 impl DaemonStatusFile {
-    /// A board in the runtime directory.
+    /// The status file in the runtime directory.
     pub(crate) fn new(run_dir: &Path) -> Self {
         Self {
             path: run_dir.join(FILE),
@@ -136,8 +142,8 @@ impl DaemonStatusFile {
         }
     }
 
-    /// Shows a status, if it is news. An instance whose runtime directory is full still serves, so a
-    /// failure is only logged.
+    /// Writes a status if it differs from the last one. An instance whose runtime directory is full still serves, so
+    /// a failure is only logged.
     pub(crate) fn write_if_changed(&mut self, status: DaemonStatus) {
         if self.written.as_ref() == Some(&status) {
             return;

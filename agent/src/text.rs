@@ -1,16 +1,16 @@
-//! Text that others wrote, made fit to be shown: one line, printable, bounded.
+//! Foreign text made printable: one line, bounded.
 //!
 //! The rule: *text from a service, a file or the network is one bounded, printable line before it is kept, logged or
-//! printed.* What a service says can neither begin a line of the console nor move its cursor.
+//! printed.* It can neither start a line of the console nor move its cursor.
 
-/// The longest reason, in characters: a line of a log that people read.
+/// Longest reason, in characters: it is one line of a log.
 pub(crate) const REASON: usize = 300;
 
 /// The longest version of a service, in characters.
 pub(crate) const VERSION: usize = 64;
 
-/// One line of at most `most` characters: white space and control characters become single blanks, what is invisible
-/// or turns the direction of writing is left out, and what is cut off ends with `…`.
+/// One line of at most `most` characters: white space and control characters become single blanks, invisible
+/// characters and direction marks are removed, and `…` ends a line that was cut.
 pub(crate) fn line(text: &str, most: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
@@ -40,16 +40,16 @@ pub(crate) fn line(text: &str, most: usize) -> String {
     line
 }
 
-/// A service's version as the console may show it: `None` for anything that does not look like one, so that no words
-/// of a service stand in a line of ours.
+/// A service's version for the console: `None` for text that does not look like a version, so that a service cannot
+/// write sentences into the agent's lines.
 pub(crate) fn plain_version(text: &str) -> Option<&str> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._+~".contains(c);
     let plain = !text.is_empty() && text.len() <= VERSION && text.chars().all(fits);
     plain.then_some(text)
 }
 
-/// Zero-width characters, marks of direction, line and paragraph separators, tags, variation selectors, what no
-/// character is assigned to for good.
+/// Zero-width characters, direction marks, line and paragraph separators, tags, variation selectors, and
+/// noncharacters.
 fn is_invisible(c: char) -> bool {
     matches!(u32::from(c),
         0xAD | 0x34F | 0x61C | 0x115F..=0x1160 | 0x17B4..=0x17B5 | 0x180B..=0x180F | 0x200B..=0x200F

@@ -1,9 +1,9 @@
-//! Self-update: the root face of the agent. It reads the signed channel and writes the slots; it holds
-//! no AWS credentials, and the daemon, which does, can only ask it to look.
+//! Self-update: the updater, which runs as root. It reads the signed channel and writes the slots; it has no AWS
+//! credentials, and the daemon, which has, can only ask it to check the channel.
 //!
-//! Look, decide, act: [`channel`] and [`slots`] look, [`plan`] and [`phases`] are pure, [`attempt`] is
-//! the only part that acts. [`state`] is written before every effect, so that the power may go at any
-//! moment; the one commit point is the rename of the link `stable`.
+//! [`channel`] and [`slots`] read, [`plan`] and [`phases`] are pure, [`attempt`] is the only part that acts.
+//! [`state`] is written before every effect, so the power may fail at any moment; the one commit point is the rename
+//! of the link `stable`.
 
 pub mod attempt;
 pub mod before;

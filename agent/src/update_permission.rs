@@ -1,10 +1,10 @@
-//! The updater's wish to restart the daemon, and the daemon's answer.
+//! The updater's request to restart the daemon, and the daemon's answer.
 //!
-//! The updater holds no credentials and knows nothing of the group, so before it arms a trial it asks,
-//! by `asks_leave_since` in its own standing; the daemon answers with [`PermissionAnswer`] in its. Nothing is
-//! latched: an answer is for the wish of that moment, and a wish that nobody withdrew goes out of date.
+//! The updater has no credentials and cannot read the group, so before it starts a trial it requests permission with
+//! `asks_leave_since` in its own status file; the daemon answers with [`PermissionAnswer`] in its own. Nothing is
+//! kept: an answer is for the current request, and a request that is not withdrawn expires.
 //!
-//! This module decides and keeps what it was told; [`crate::run`] reads the file and asks the group.
+//! This module decides; [`crate::run`] reads the file and calls the group.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ use crate::status_file::PermissionAnswer;
 #[cfg(test)]
 mod tests;
 
-/// How often the updater's standing is looked at: a read of a small file in memory.
+/// Interval between reads of the updater's status file, which is small and in memory.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Between two questions to the group: one fleet's instances share the account's quota of calls.
+/// Least time between two calls to the group: the instances of a fleet share the account's quota.
 const ASK_SPACING: Duration = Duration::from_secs(60);
 
-/// A wish older than this (or from a clock so far ahead) is one that an updater left behind: it waits
-/// one minute for its answer.
+/// A request older than this (or from a clock that is this far ahead) is left over from an earlier run: an updater
+/// waits one minute for its answer.
 const OUT_OF_DATE: SignedDuration = SignedDuration::from_secs(300);
 
-/// What the updater wishes, by its standing; a standing that cannot be read wishes nothing.
+/// Since when the updater requests permission; a status file that cannot be parsed requests nothing.
 ///
-/// Only the one field is read, so that a standing of another version, strange in all else, is understood.
+/// Only this field is parsed, so that a file of any other version is understood.
 pub(crate) fn requested_since(status: &str) -> Option<Timestamp> {
     #[derive(serde::Deserialize)]
     struct Status {
@@ -39,25 +39,25 @@ pub(crate) fn requested_since(status: &str) -> Option<Timestamp> {
     status.ok().and_then(|status| status.asks_leave_since)
 }
 
-/// What the group said of its instance refreshes.
+/// The group's active instance refreshes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Refreshes {
-    /// None is under way.
+    /// None is active.
     None,
-    /// This one is.
+    /// This one is active.
     Active(String),
-    /// It did not say.
+    /// Not known.
     Unknown,
 }
 
-/// What is to be asked of the group.
+/// The query that the caller makes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RefreshQuery {
     /// The group.
     pub(crate) group: String,
 }
 
-/// Where wishes come in and answers go out.
+/// The current request and its answer.
 #[derive(Debug, Default)]
 pub(crate) struct UpdatePermission {
     request: Option<Timestamp>,
@@ -67,12 +67,12 @@ pub(crate) struct UpdatePermission {
 }
 
 impl UpdatePermission {
-    /// What the updater's standing says now.
+    /// Stores the request of the updater's status file.
     pub(crate) fn set_request(&mut self, request: Option<Timestamp>) {
         self.request = request;
     }
 
-    /// What the group answered: the id of the refresh that is under way, if one is.
+    /// Stores the group's answer: the id of the active refresh, if there is one.
     pub(crate) fn refreshes_seen(&mut self, refreshes: Result<Option<String>, NoAnswer>) {
         self.refreshes = Some(match refreshes {
             Ok(None) => Refreshes::None,
@@ -81,12 +81,12 @@ impl UpdatePermission {
         });
     }
 
-    /// The answer to show; `None` while there is no wish or no answer yet.
+    /// The answer; `None` while there is no request or no answer yet.
     pub(crate) fn answer(&self) -> Option<&PermissionAnswer> {
         self.answer.as_ref()
     }
 
-    /// Answers the wish, or says what must be asked first. `now` and `clock` are the same moment.
+    /// Answers the request, or returns the query that is needed first. `now` and `clock` are the same moment.
     pub(crate) fn consider(
         &mut self,
         readiness: Readiness,
@@ -123,7 +123,7 @@ impl UpdatePermission {
                         Err(format!("refresh {refresh} of group {group} is under way"))
                     }
                     Some(Refreshes::Unknown) => Err(format!(
-                        "group {group} did not say whether it is being refreshed"
+                        "cannot read whether group {group} is being refreshed"
                     )),
                 }
             }

@@ -24,7 +24,7 @@ pub(super) const PHASE_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) const IDLE_PHASE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reason of a drain because the group terminates the instance.
-pub(crate) const ENDED_BY_GROUP: &str = "the group is ending this instance";
+pub(crate) const ENDED_BY_GROUP: &str = "the group is terminating this instance";
 
 /// The state.
 #[derive(Clone, Debug, PartialEq, Eq)]

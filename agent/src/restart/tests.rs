@@ -105,7 +105,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
     for second in (0..7200).step_by(30) {
         if consider(unit, at(second), &allowed, &history, at(second)) == Decision::Restart {
             restarted.push(second);
-            history = history.dealt_with(at(second), Some(at(second)));
+            history = history.with_request(at(second), Some(at(second)));
         }
     }
     assert_eq!(restarted[..7], [0, 60, 120, 180, 240, 300, 3600]);
@@ -120,7 +120,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
         let decided = consider(unit, at(asked), &allowed, &fresh, at(now));
         assert_eq!(decided == Decision::Restart, decision, "{asked} {now}");
     }
-    let ahead = RestartHistory::default().dealt_with(at(0), Some(at(9_999)));
+    let ahead = RestartHistory::default().with_request(at(0), Some(at(9_999)));
     assert_eq!(
         consider(unit, at(1), &allowed, &ahead, at(1)),
         Decision::Restart,
@@ -129,7 +129,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
 }
 
 #[test]
-fn a_systemctl_that_fails_is_told_and_the_request_is_dealt_with() {
+fn a_systemctl_that_fails_is_told_and_the_request_is_with_request() {
     let root = Root::new();
     let systemctl = root.dir.path().join("systemctl");
     write_program(&systemctl, "#!/bin/sh\necho no such unit >&2\nexit 5\n");

@@ -1,4 +1,4 @@
-//! `[metrics]`: where the agent can be measured. Off unless asked for.
+//! `[metrics]`: where metrics are published. Off by default.
 
 use std::net::SocketAddr;
 
@@ -6,12 +6,12 @@ use anyhow::Result;
 
 use super::refused;
 
-/// Where the agent's metrics go.
+/// Where the agent's metrics are published.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Metrics {
-    /// Prometheus text on this address; `None`: nowhere.
+    /// Address that serves Prometheus text; `None`: none.
     pub(crate) listen: Option<SocketAddr>,
-    /// CloudWatch, under this namespace; `None`: not there.
+    /// CloudWatch namespace; `None`: not published.
     pub(crate) cloudwatch_namespace: Option<String>,
 }
 

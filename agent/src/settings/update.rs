@@ -1,4 +1,4 @@
-//! `[update]`: which channel the instance follows, from settings to a [`Subscription`].
+//! `[update]`: the channel that the instance follows, from settings to a [`Subscription`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,15 @@ fragment!(UpdateFragment {
 });
 
 impl Sources {
-    /// What the updater goes by: what `configure` left in `run_dir`, else the image's own settings.
+    /// The updater's settings: what `configure` wrote in `run_dir`, else the image's own settings.
     ///
     /// # Errors
-    /// `configure` left nothing that can be read, and the image's settings were refused.
+    /// `configure` wrote nothing that can be read, and the image's settings were refused.
     pub(crate) fn subject(&self, run_dir: &Path) -> Result<Subject> {
         if let Some(subject) = Subject::read(run_dir) {
             return Ok(subject);
         }
-        tracing::info!("configure left nothing to go by; the image's own settings hold");
+        tracing::info!("configure wrote no update settings; using the image's own");
         Ok(Subject {
             instance_id: subscription::machine_name()?,
             subscription: self.load(None)?.update,
@@ -37,13 +37,13 @@ impl Sources {
     }
 }
 
-/// The longest soak: a trial unit ends by itself after 900 s (its `RuntimeMaxSec=`), and starting and
-/// proving take their part of that.
+/// Longest soak: a trial unit is stopped after 900 s (its `RuntimeMaxSec=`), which includes starting it and the last
+/// self-test.
 pub(crate) const LONGEST_SOAK: u64 = 599;
 
 impl UpdateFragment {
-    /// The table's subscription; `None` when it names the empty channel, which is how user data or a drop-in
-    /// takes back what the image says.
+    /// The table's subscription; `None` for an empty channel name, with which user data or a drop-in overrides the
+    /// image's.
     pub(super) fn validate(self) -> Result<Option<Subscription>> {
         let channel = self.channel.unwrap_or_else(|| "stable".to_owned());
         if channel.is_empty() {
@@ -52,8 +52,8 @@ impl UpdateFragment {
         let channel = ChannelName::parse(&channel)?;
         let Some(url) = self.url else {
             return refused(
-                "update.url: missing\nhint: where the channel is served, such as \
-                 https://updates.example.com/agent; or channel = \"\" for none",
+                "update.url: missing\nhint: set the URL of the channel, such as \
+                 https://updates.example.com/agent; or set channel = \"\"",
             );
         };
         let plain_http = self.plain_http.unwrap_or(false);
@@ -81,11 +81,11 @@ name!(
     "update.channel"
 );
 
-/// The address without the slash at its end. Never told in an error: it may carry a secret.
+/// The URL without the slash at its end. It is in no error: it may contain a secret.
 fn address(text: &str, plain_http: bool) -> Result<String> {
-    let wrong = |cure: &str| {
+    let wrong = |hint: &str| {
         refused(format!(
-            "update.url: not an address of a channel\nhint: {cure}"
+            "update.url: not an address of a channel\nhint: {hint}"
         ))
     };
     let trimmed = text.trim_end_matches('/');
@@ -93,7 +93,7 @@ fn address(text: &str, plain_http: bool) -> Result<String> {
         return if path.starts_with('/') && !path.contains(['?', '#']) {
             Ok(trimmed.to_owned())
         } else {
-            wrong("a folder is file:///and/its/path")
+            wrong("write a folder as file:///and/its/path")
         };
     }
     let Some(uri) = trimmed
@@ -101,24 +101,24 @@ fn address(text: &str, plain_http: bool) -> Result<String> {
         .ok()
         .filter(|uri| uri.host().is_some_and(|host| !host.is_empty()))
     else {
-        return wrong("https://host/path, or file:///path");
+        return wrong("use https://host/path, or file:///path");
     };
     if uri
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'))
     {
         return wrong(
-            "without a user or password: the channel is public, its signatures are what counts",
+            "remove the user and password: the channel is public, its signatures protect it",
         );
     }
     if uri.query().is_some() || text.contains('#') {
-        return wrong("without ? and #: /metadata/ and /targets/ are put behind it");
+        return wrong("remove ? and #: /metadata/ and /targets/ are appended");
     }
     match uri.scheme_str() {
         Some("https") => Ok(trimmed.to_owned()),
         Some("http") if plain_http => Ok(trimmed.to_owned()),
-        Some("http") => wrong("https://; or say plain_http = true as well"),
-        _ => wrong("https://host/path, or file:///path"),
+        Some("http") => wrong("use https://, or set plain_http = true as well"),
+        _ => wrong("use https://host/path, or file:///path"),
     }
 }
 
@@ -126,7 +126,7 @@ fn absolute(text: &str) -> Result<PathBuf> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {
         return refused(
-            "update.ca_file: not a path from the root\nhint: such as /etc/ssl/our-ca.pem",
+            "update.ca_file: not an absolute path\nhint: use a path such as /etc/ssl/our-ca.pem",
         );
     }
     Ok(path)
@@ -139,7 +139,7 @@ fn hours(texts: &[String]) -> Result<Windows> {
             Ok(window) => windows.push(window),
             Err(error) => {
                 return refused(format!(
-                    "update.windows: number {number}: {error}\nhint: such as \"Mon-Fri 09:00-16:00\", in UTC"
+                    "update.windows: number {number}: {error}\nhint: use a window such as \"Mon-Fri 09:00-16:00\", in UTC"
                 ));
             }
         }

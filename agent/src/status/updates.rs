@@ -1,4 +1,4 @@
-//! The updater's part of the screen.
+//! The updater's rows of `status`.
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::update::plan::POSITIONS;
 use crate::update::status::UpdaterStatus;
 use crate::update::subscription::Subject;
 
-/// What the updater tells; `None`: it never ran. `subject` is what `configure` left.
+/// The rows of the updater's status; `None`: it never ran. `subject` is what `configure` wrote.
 pub(super) fn rows(
     status: Option<&UpdaterStatus>,
     subject: Option<&Subject>,
@@ -32,7 +32,7 @@ pub(super) fn rows(
         rows.extend(build.as_ref().map(|build| (key, named(build))));
     }
     rows.extend(wanted(status, now).map(|wanted| ("wanted", wanted)));
-    // One that has ended holds nothing, and the updater may not have run since.
+    // A hold that has ended has no effect, and the updater may not have run since.
     if let Some(hold) = status
         .hold
         .as_ref()
@@ -68,41 +68,41 @@ pub(super) fn rows(
         rows.push(("metadata", format!("{versions}{fresh}")));
     }
     rows.extend(status.withheld.as_ref().map(|withheld| {
-        let told = format!(
+        let row = format!(
             "permission to restart the agent, since {}, {}: {}",
             withheld.since,
             ago(withheld.since, now),
             withheld.reason
         );
-        ("withheld", told)
+        ("withheld", row)
     }));
     for failures in &status.failures {
-        rows.extend(failed(failures, now).map(|told| ("failed", told)));
+        rows.extend(failed(failures, now).map(|row| ("failed", row)));
     }
     for skipped in &status.skipped {
-        let told = format!(
+        let row = format!(
             "{}: {}, {}; not tried again: imagebuilder-agent update forgive {}",
             named(&skipped.build),
             skipped.reason,
             ago(skipped.at, now),
             skipped.build.version
         );
-        rows.push(("skipped", told));
+        rows.push(("skipped", row));
     }
     rows
 }
 
-/// What is held against a release that is tried again, by cause.
+/// The failures of releases that are tried again, by cause.
 fn failed(failures: &Failures, now: Timestamp) -> Option<String> {
     let cause = |(kind, count): (&FailureKind, &Count)| {
-        let word = match kind {
+        let cause = match kind {
             FailureKind::Environment => "environment",
             FailureKind::Interrupted => "interrupted",
             FailureKind::Unhealthy => "unhealthy",
             FailureKind::Crashed => "crashed",
         };
         format!(
-            "{word} {} times, {} ({})",
+            "{cause} {} times, {} ({})",
             count.count,
             ago(count.at, now),
             count.reason
@@ -113,8 +113,8 @@ fn failed(failures: &Failures, now: Timestamp) -> Option<String> {
         Some((until, ..)) => format!("tried again at {until}, {}", ahead(until, now)),
         None => "tried again".to_owned(),
     };
-    let told = || format!("{}: {}; {again}", named(&failures.build), causes.join("; "));
-    (!causes.is_empty()).then(told)
+    let row = || format!("{}: {}; {again}", named(&failures.build), causes.join("; "));
+    (!causes.is_empty()).then(row)
 }
 
 /// `Some(None)`: the instance is known to follow no channel.
@@ -180,7 +180,7 @@ fn named(build: &Build) -> String {
     format!("{} ({})", build.version, build.digest.short())
 }
 
-/// `4 min ago`; a moment that is not over says so, since then a clock is or was wrong.
+/// `4 min ago`. A time in the future is printed as such: a clock is or was wrong.
 fn ago(at: Timestamp, now: Timestamp) -> String {
     if at > now {
         return format!("{}, by a clock that was wrong", ahead(at, now));
@@ -344,7 +344,7 @@ mod tests {
             Subject::parse(&json).unwrap()
         };
         let some = subject(",\"channel\":\"beta\",\"url\":\"file:///c\",\"soak_seconds\":1");
-        for (subject, told) in [
+        for (subject, row) in [
             (None, "updates   the updater has not run yet\n"),
             (
                 Some(some),
@@ -355,7 +355,7 @@ mod tests {
                 "updates   none: this instance follows no channel\n",
             ),
         ] {
-            assert_eq!(screen(&rows(None, subject.as_ref(), now())), told);
+            assert_eq!(screen(&rows(None, subject.as_ref(), now())), row);
         }
         // An operator was here before it.
         let held = UpdaterStatus {
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn spans_are_in_the_largest_unit_of_which_there_are_two() {
-        for (seconds, told) in [
+        for (seconds, row) in [
             (0, "just now"),
             (2, "2 s ago"),
             (119, "119 s ago"),
@@ -398,7 +398,7 @@ mod tests {
             (-7_200, "in 2 h, by a clock that was wrong"),
         ] {
             let then = Timestamp::from_second(now().as_second() - seconds).unwrap();
-            assert_eq!(ago(then, now()), told);
+            assert_eq!(ago(then, now()), row);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The one part that acts: runs an update attempt from check to commit, each step persisted before its effect.
+//! Runs an update attempt from check to commit, each step persisted before its effect.
 //!
-//! It decides nothing: what comes next is [`super::phases`]'s to say, which release [`super::plan`]'s. A
-//! failure to persist ends the run where it is, after the instance was put back onto its stable agent.
+//! It decides nothing: [`super::phases`] decides what comes next, [`super::plan`] which release. A failure to persist
+//! ends the run, after the instance was put back on its stable agent.
 
 mod actions;
 mod adapters;
@@ -33,14 +33,14 @@ use crate::text;
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Another updater is at work.
+    /// Another updater is running.
     Busy,
     /// With an outcome.
     With(Outcome),
 }
 
 impl Ended {
-    /// Whether nothing needs an operator's eye: done, nothing to do, or waiting in order.
+    /// Whether no operator needs to act: done, nothing to do, or waiting as intended.
     #[must_use]
     pub fn is_well(&self) -> bool {
         match self {
@@ -51,14 +51,14 @@ impl Ended {
     }
 }
 
-/// One attempt, from where the last run left it to an outcome.
+/// Runs one attempt, from where the last run stopped to an outcome.
 ///
 /// # Errors
-/// The updater's own state or the links cannot be read or written: the disk's fault. The instance is then on
-/// its stable agent, or systemd brings it there.
+/// The updater's own state or the links cannot be read or written because of the disk. The instance is then on its
+/// stable agent, or systemd puts it there.
 pub async fn run(adapters: Adapters) -> Result<Ended> {
     let Some(_lock) = adapters.slots.lock()? else {
-        info!("another updater is at work");
+        info!("another updater is running");
         return Ok(Ended::Busy);
     };
     let mut attempt = Attempt::open(adapters).await?;
@@ -67,7 +67,7 @@ pub async fn run(adapters: Adapters) -> Result<Ended> {
     Ok(Ended::With(outcome))
 }
 
-/// A run's hands: the adapters, and what is remembered of it.
+/// A run: its adapters and its state.
 struct Attempt {
     adapters: Adapters,
     state: State,
@@ -78,7 +78,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Reads what is remembered and sees to it that `stable` leads to something that can run.
+    /// Loads the state and makes sure that `stable` points to a release that can run.
     async fn open(mut adapters: Adapters) -> Result<Self> {
         let led = adapters.slots.leads(Link::Stable);
         let known = match &led {
@@ -93,13 +93,13 @@ impl Attempt {
         state.forgive(&overrides.forgiven);
         match found {
             Found::Whole => {}
-            Found::Nothing => info!("the first run on this instance"),
+            Found::Nothing => info!("first run on this instance"),
             Found::Broken { aside, why } => warn!(
-                "the state could not be read and was rebuilt ({why}); the old one is {}",
+                "the state could not be read and was rebuilt ({why}); the old file is {}",
                 aside.display()
             ),
             Found::Foreign { instance_id } => warn!(
-                "the state is of {instance_id}, of which this instance is a copy: begun anew, with its floor"
+                "the state belongs to {instance_id}, of which this instance is a copy: starting over, with its floor"
             ),
         }
         if let Some(build) = &known
@@ -113,10 +113,10 @@ impl Attempt {
             .inspect_err(|error| warn!("{error:#}"))
             .ok();
         let broken = match &led {
-            Leads::Nowhere => Some("stable leads nowhere".to_owned()),
+            Leads::Nowhere => Some("stable points nowhere".to_owned()),
             Leads::Slot(build) => match adapters.slots.verify(build) {
                 Ok(()) => None,
-                // What runs, runs: a disk that gives nothing would not give the other slots either.
+                // Leave the link alone: a failing disk would not return the other slots either.
                 Err(error) if Slots::is_the_disks(&error) => return Err(error),
                 Err(error) => Some(format!("{error:#}")),
             },
@@ -135,7 +135,7 @@ impl Attempt {
         let stable = match (adapters.slots.leads(Link::Stable), &factory) {
             (Leads::Slot(build), _) => build,
             (_, Some(factory)) => factory.clone(),
-            (_, None) => bail!("stable leads to a factory slot that cannot be run"),
+            (_, None) => bail!("stable points to a factory slot that cannot run"),
         };
         Ok(Self {
             adapters,
@@ -147,7 +147,7 @@ impl Attempt {
         })
     }
 
-    /// Whatever overrides an operator's order is said where people look.
+    /// Logs which of the operator's orders a release overrides.
     fn log_overrides(&self, step: &Step) {
         let Phase::Fetching(job) = &step.phase else {
             return;
@@ -192,7 +192,7 @@ impl Attempt {
                 warn!(
                     code = phases::WITHHELD,
                     version = %job.build.version,
-                    "the agent withheld its permission for too long: {}",
+                    "updating without the agent's permission, withheld for too long: {}",
                     job.why
                 );
             }
@@ -211,20 +211,21 @@ impl Attempt {
                     action => next = Some(self.act(action).await),
                 }
             }
-            event = next.context("the machine asked for nothing: a bug")?;
+            event = next.context("no action follows from the event: a bug")?;
         }
     }
 
-    /// Takes a step's phase and notes in, in one write.
+    /// Stores a step's phase and notes, in one write.
     fn remember(&mut self, step: &Step) -> Result<()> {
         self.state.phase = step.phase.clone();
         for note in &step.notes {
             self.state.note(note);
         }
         match &step.phase {
-            // Before the rename, so that `stable` only ever leads to what is on the list.
+            // Before the rename, so that `stable` only ever points to a confirmed build.
             Phase::Confirmed(job) => self.state.confirm(&job.build),
-            // What was withdrawn, or is below the floor, is nothing to go back to: then what was before it stays.
+            // A release that was withdrawn or is below the floor is nothing to go back to: the previous one is kept
+            // then.
             Phase::Committed(job) if job.from != job.build => {
                 if self.state.barred(&job.from).is_none() {
                     self.state.previous = Some(job.from.clone());
@@ -245,7 +246,7 @@ impl Attempt {
         }
         let saved = self.adapters.store.save(&self.state);
         if let Err(error) = &saved {
-            // It cannot be kept, and is shown all the same.
+            // It cannot be stored, but it is shown.
             "disk".clone_into(&mut self.state.code);
             self.state.reason = text::line(&format!("{error:#}"), text::REASON);
         }
@@ -253,7 +254,7 @@ impl Attempt {
         saved
     }
 
-    /// Keeps the list of what may be stable as short as the slots are few.
+    /// Removes builds without a slot from the list of those that may be stable.
     fn forget_unslotted(&mut self) {
         let mut kept = self.adapters.slots.complete();
         kept.push(self.stable.clone());
@@ -263,8 +264,7 @@ impl Attempt {
             .retain(|known| kept.iter().any(|build| build.digest == known.digest));
     }
 
-    /// The state cannot be written: whatever runs, the instance goes back onto stable, and a part that only
-    /// fills the disk goes.
+    /// The state cannot be written: the instance goes back to stable, and a part that only fills the disk is removed.
     async fn abandon(&mut self, from: &Phase, step: &Step) {
         let live = |phase: &Phase| {
             matches!(
@@ -285,7 +285,7 @@ impl Attempt {
         }
     }
 
-    /// What became of the trial unit in this boot.
+    /// How the trial unit ended in this boot.
     async fn trial_result(&mut self) -> TrialResult {
         match self.adapters.units.state(Unit::Trial).await {
             Ok(UnitState {
@@ -303,14 +303,14 @@ impl Attempt {
                 Active::Active | Active::Activating | Active::Deactivating => TrialResult::Running,
             },
             Err(error) => {
-                warn!("cannot see the trial unit: {error:#}");
+                warn!("cannot read the state of the trial unit: {error:#}");
                 TrialResult::NotRun
             }
         }
     }
 
-    /// Starts a stable agent that systemd gave up: where even the repairs came to their end, nobody else would
-    /// before the next boot. Last in a run, since a release that mends it is taken without its leave.
+    /// Starts a stable agent that systemd gave up on: after the last repair nothing else would start it before the
+    /// next boot. Last in a run, since a release that fixes it needs no permission.
     async fn start_failed_stable(&mut self) {
         let units = &mut self.adapters.units;
         match units.state(Unit::Stable).await {
@@ -324,14 +324,14 @@ impl Attempt {
                 }
             }
             Ok(_) => {}
-            Err(error) => warn!("cannot see the stable unit: {error:#}"),
+            Err(error) => warn!("cannot read the state of the stable unit: {error:#}"),
         }
     }
 
-    /// Back to stable. Nothing in here stops it: whatever fails, systemd has its own way back.
+    /// Goes back to stable. No failure stops this: systemd has its own way back.
     async fn revert(&mut self) {
         let units = &mut self.adapters.units;
-        // Starting the stable unit stops the trial: the instance is without a daemon for as short as can be.
+        // Starting the stable unit stops the trial: the instance is without a daemon as briefly as possible.
         if let Err(error) = units.start(Unit::Stable).await {
             error!("cannot start the stable unit: {error:#}");
         }
@@ -356,7 +356,7 @@ impl Attempt {
                     to.digest
                 );
             }
-            // In order, and nothing that anybody should look at.
+            // As intended; no operator needs to act.
             Outcome::Postponed { code, reason } if code == NOT_PERMITTED => {
                 info!(code = %code, "not now ({code}): {reason}");
             }
@@ -383,7 +383,7 @@ impl Attempt {
                 );
             }
         }
-        // A part is kept only where the next run goes on with it.
+        // A part is kept only if the next run continues with it.
         let wanted = match outcome {
             Outcome::Settled(decision) => decision.offer().map(actions::build),
             Outcome::Updated { .. } => None,
@@ -401,7 +401,7 @@ impl Attempt {
         }
     }
 
-    /// Shows the standing to whoever reads it.
+    /// Writes the status file.
     fn show(&mut self) {
         let offer = self.decision.as_ref().and_then(Decision::offer);
         let trial = match &self.state.phase {
@@ -429,7 +429,7 @@ impl Attempt {
             });
             status.factory.clone_from(&self.factory);
             status.trial = trial;
-            // Whoever asked before is gone.
+            // An earlier run that requested permission has ended.
             status.permission_requested_since = None;
             if let Some(decision) = &self.decision {
                 status.wanted = offer.map(actions::build);
@@ -466,7 +466,7 @@ impl Attempt {
     }
 }
 
-/// The word and the line that an outcome is remembered by; none while all is well.
+/// The code and the reason of an outcome; empty while all is well.
 fn code_and_reason(outcome: &Outcome) -> (String, String) {
     match outcome {
         Outcome::Settled(decision) => (decision.code().to_owned(), decision.to_string()),

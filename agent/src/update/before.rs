@@ -1,16 +1,16 @@
 //! The version before: what a host goes back to when its stable release cannot run. Pure, and the only definition.
 //!
-//! The rule: *every way to an older slot goes through [`Before::choose`]; a release that was withdrawn, is below the
-//! floor, or is suspected or condemned on this host is never it.* A revert after a trial is no such way: it leads to
-//! what `stable` has led to all along. A rollback of the channel's takes an offer, which [`super::plan`] chooses by
-//! the same floor and withdrawals.
+//! The rule: *every way to an older slot goes through [`Before::choose`], which never returns a release that was
+//! withdrawn, is below the floor, or is suspected or skipped on this host.* A revert after a trial is not such a way:
+//! it leaves `stable` unchanged. A rollback by the channel takes an offer, which [`super::plan`] chooses by the same
+//! floor and withdrawals.
 
 use std::fmt;
 
 use super::build::Build;
 use super::state::State;
 
-/// What to go back to. Only [`Before::choose`] makes one.
+/// What to go back to. Only [`Before::choose`] creates one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Before(Place);
 
@@ -18,16 +18,16 @@ pub struct Before(Place);
 enum Place {
     /// A slot that was confirmed on this host.
     Slot(Build),
-    /// What came with the image: the last resort, whatever it is.
+    /// The factory slot: the last resort.
     Factory {
-        /// Why it should not stay.
+        /// Why it should be replaced soon.
         despite: Option<String>,
     },
 }
 
 impl Before {
-    /// The newest of what was stable before, then of what else was confirmed here, that is none of the above and of
-    /// which `runs` says that its bytes are there; else the image's own. `failed` is what is left.
+    /// The previous stable build, else the newest other confirmed one, that is allowed and whose bytes `runs` finds
+    /// intact; else the factory's. `failed` is excluded.
     #[must_use]
     pub fn choose(
         state: &State,
@@ -41,7 +41,7 @@ impl Before {
                 && state.barred(build).is_none()
                 && runs(build)
         };
-        // What was stable right before comes first: it was left in good health, for something newer.
+        // The previous stable build comes first: it was healthy when it was replaced.
         let slots = state.previous.iter().chain(state.confirmed.iter().rev());
         Self(match slots.into_iter().find(allowed) {
             Some(build) => Place::Slot(build.clone()),
@@ -60,7 +60,7 @@ impl Before {
         }
     }
 
-    /// Why what it leads to should not stay, where there is nothing better.
+    /// Why the factory's agent should be replaced soon.
     #[must_use]
     pub fn despite(&self) -> Option<&str> {
         match &self.0 {
@@ -73,7 +73,7 @@ impl Before {
 impl fmt::Display for Before {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Slot(build) => write!(f, "{} of before", build.version),
+            Place::Slot(build) => write!(f, "the previous {}", build.version),
             Place::Factory { .. } => f.write_str("the factory's"),
         }
     }

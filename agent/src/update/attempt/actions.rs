@@ -1,4 +1,4 @@
-//! What the machine asks for, done: one method an action, each answered by one event.
+//! The actions of an attempt: one method each, answered by one event.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,23 +20,22 @@ use crate::update::plan::{self, View};
 use crate::update::refusal::Cause;
 use crate::update::slots::{Leads, Link};
 
-/// How long the daemon may take to give its permission: it looks every 5 s and asks the group at most once a
-/// minute.
+/// How long the daemon may take to answer: it polls every 5 s and calls the group at most once a minute.
 pub(super) const PERMISSION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks for the daemon's answer.
+/// Poll interval for the daemon's answer.
 const PERMISSION_POLL: Duration = Duration::from_secs(1);
 
-/// The longest self-test: it reads the settings and the channel, which has deadlines of its own.
+/// Longest self-test: it reads the settings and the channel, which has deadlines of its own.
 pub(super) const PROBE: Duration = Duration::from_secs(120);
 
-/// The longest exercise of one verb: it reads the settings, and a channel that is not there.
+/// Longest exercise of one verb: it reads the settings, and a channel that does not exist.
 pub(super) const VERBS: Duration = Duration::from_secs(120);
 
-/// The longest start of a unit: above every `TimeoutStartSec=` of ours, which ends it in order.
+/// Longest start of a unit: above every `TimeoutStartSec=` of the units, which ends it first.
 pub(super) const START: Duration = Duration::from_secs(180);
 
-/// The build that an offer is of.
+/// The build of an offer.
 pub(super) fn build(offer: &Offer) -> Build {
     Build {
         version: offer.release.version.clone(),
@@ -45,7 +44,7 @@ pub(super) fn build(offer: &Offer) -> Build {
 }
 
 impl Attempt {
-    /// Does one action and says what came of it.
+    /// Carries out one action and returns its result.
     pub(super) async fn act(&mut self, action: Action) -> Event {
         let done = match action {
             Action::Check => return self.check().await,
@@ -58,7 +57,7 @@ impl Attempt {
             Action::Compare(worse) => self.compare(&worse).await,
             Action::Commit(build) => self.commit(&build),
             Action::Restart(build) => self.restart(&build).await,
-            // The driver's own.
+            // Handled by the caller.
             Action::Revert | Action::Report(_) => Ok(()),
         };
         let at = self.adapters.clock.now();
@@ -125,7 +124,7 @@ impl Attempt {
         }))
     }
 
-    /// Whether the daemon runs and has yet to reach its first verdict. One that does not run never will.
+    /// Whether the daemon runs and has not reached its first verdict. One that does not run never will.
     async fn awaits_verdict(&mut self) -> bool {
         if self.adapters.daemon.health().is_some_and(|it| it.judged) {
             return false;
@@ -133,7 +132,7 @@ impl Attempt {
         match self.adapters.units.state(Unit::Stable).await {
             Ok(it) => matches!(it.active, Active::Active | Active::Activating),
             Err(error) => {
-                warn!("cannot see the stable unit: {error:#}");
+                warn!("cannot read the state of the stable unit: {error:#}");
                 true
             }
         }
@@ -170,7 +169,7 @@ impl Attempt {
 
     async fn probe(&mut self, build: &Build) -> Result<(), Fault> {
         let slots = &self.adapters.slots;
-        // Nothing runs whose bytes are not the signed ones: also not for a test.
+        // Unsigned bytes are never run, not even for a test.
         slots
             .verify(build)
             .map_err(|error| Fault::environment("slot", format!("{error:#}")))?;
@@ -181,7 +180,7 @@ impl Attempt {
             Err(TestFailure::Environment(why)) => {
                 return Err(Fault::environment(
                     "probe",
-                    format!("its self-test could not be run to its end: {why}"),
+                    format!("its self-test was interrupted: {why}"),
                 ));
             }
             Err(TestFailure::Release(why)) => return Err(self.failed_test(why).await),
@@ -195,13 +194,13 @@ impl Attempt {
     async fn self_test(&mut self, binary: &Path) -> Result<Version, TestFailure> {
         let tested = timeout(PROBE, self.adapters.probe.probe(binary)).await;
         tested.unwrap_or_else(|_| {
-            let why = format!("no end within {} s", PROBE.as_secs());
+            let why = format!("it did not end within {} s", PROBE.as_secs());
             Err(TestFailure::Release(why))
         })
     }
 
-    /// A self-test failed: is it the release? Not where nobody can read the channel now, and not where the stable
-    /// release fails its own as well.
+    /// Who is to blame for a failed self-test. Not the release if the channel cannot be read now, or if the stable
+    /// release fails its own self-test as well.
     async fn failed_test(&mut self, why: String) -> Fault {
         let now = self.adapters.clock.now();
         if let Err(refusal) = self.adapters.channel.refresh(now).await {
@@ -217,15 +216,15 @@ impl Attempt {
         }
     }
 
-    /// Every verb that the units call, in a tree of its own. The release is blamed for those only that the stable
-    /// release passes.
+    /// Runs every verb that the units call, in a directory tree of its own. The release is blamed only for verbs that
+    /// the stable release passes.
     async fn exercise(&mut self, binary: &Path) -> Result<(), Fault> {
         let failed = timeout(VERBS, self.adapters.probe.exercise(binary)).await;
         let (verb, failure) = match failed {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(failed)) => failed,
             Err(_) => {
-                let why = format!("no end within {} s", VERBS.as_secs());
+                let why = format!("it did not end within {} s", VERBS.as_secs());
                 ("its verbs".to_owned(), TestFailure::Release(why))
             }
         };
@@ -245,7 +244,7 @@ impl Attempt {
                 warn!("{verb} failed ({why}), as that of the stable release does on this host");
                 Ok(())
             }
-            // One that gets further than the stable release, or not as far, by another way.
+            // The two releases fail at different verbs.
             Ok(Err((also, TestFailure::Release(stable)))) => Err(Fault::crashed(
                 "verb",
                 format!("{verb} failed: {why} (of the stable release, {also}: {stable})"),
@@ -261,7 +260,7 @@ impl Attempt {
         }
     }
 
-    /// The executable of what is stable.
+    /// The executable of the stable release.
     fn stable_binary(&self) -> PathBuf {
         let slots = &self.adapters.slots;
         match slots.leads(Link::Stable) {
@@ -272,14 +271,14 @@ impl Attempt {
 
     pub(super) async fn ask_permission(&mut self) -> Event {
         let since = self.adapters.clock.now();
-        self.wish(Some(since));
+        self.request_permission(Some(since));
         let answer = self.await_permission(since).await;
-        // Never latched: the next run asks again.
-        self.wish(None);
+        // Requested again by the next run.
+        self.request_permission(None);
         answer
     }
 
-    pub(super) fn wish(&mut self, since: Option<Timestamp>) {
+    pub(super) fn request_permission(&mut self, since: Option<Timestamp>) {
         self.adapters
             .status_file
             .change(|status| status.permission_requested_since = since);
@@ -290,14 +289,14 @@ impl Attempt {
         loop {
             match self.adapters.units.state(Unit::Stable).await {
                 Ok(it) if matches!(it.active, Active::Inactive | Active::Failed) => {
-                    info!("the stable agent does not run: its leave is not needed");
+                    info!("the stable agent does not run: its permission is not needed");
                     return Event::Permitted;
                 }
                 Ok(_) => {}
-                Err(error) => warn!("cannot see the stable unit: {error:#}"),
+                Err(error) => warn!("cannot read the state of the stable unit: {error:#}"),
             }
-            let said = self.adapters.daemon.health().and_then(|it| it.permission);
-            match said.filter(|(_, _, at)| *at >= since) {
+            let answer = self.adapters.daemon.health().and_then(|it| it.permission);
+            match answer.filter(|(_, _, at)| *at >= since) {
                 Some((true, _, _)) => return Event::Permitted,
                 Some((false, reason, _)) => {
                     let at = self.adapters.clock.now();
@@ -337,7 +336,7 @@ impl Attempt {
         }
     }
 
-    /// How the instance is before the trial; nothing when no daemon is there to say.
+    /// The instance's health before the trial; `None` if no daemon runs.
     async fn baseline(&mut self) -> Option<Health> {
         match self.adapters.units.state(Unit::Stable).await {
             Ok(it) if it.active == Active::Active => self.adapters.daemon.health(),
@@ -373,7 +372,7 @@ impl Attempt {
     }
 }
 
-/// What verified metadata withdrew, and what not, for this host's architecture.
+/// Which releases for this architecture verified metadata withdrew, and which it did not.
 fn withdrawals(catalogue: &Catalogue) -> Withdrawals {
     let ours = |offer: &&Offer| offer.release.arch == std::env::consts::ARCH;
     let (withdrawn, valid): (Vec<&Offer>, Vec<&Offer>) = catalogue
@@ -387,7 +386,7 @@ fn withdrawals(catalogue: &Catalogue) -> Withdrawals {
     }
 }
 
-/// Why an action failed, and through whom.
+/// Why an action failed, and who is to blame.
 pub(super) struct Fault {
     kind: FailureKind,
     code: String,
@@ -403,7 +402,7 @@ impl Fault {
         }
     }
 
-    /// By the release's own bytes.
+    /// Caused by the release's own bytes.
     pub(super) fn crashed(code: &str, reason: String) -> Self {
         Self::of(FailureKind::Crashed, code, reason)
     }
@@ -412,10 +411,10 @@ impl Fault {
         Self::of(FailureKind::Environment, code, reason)
     }
 
-    fn other_version(build: &Build, said: &Version) -> Self {
+    fn other_version(build: &Build, reported: &Version) -> Self {
         Self::crashed(
             "version",
-            format!("it says that it is {said}, not {}", build.version),
+            format!("it reports version {reported}, not {}", build.version),
         )
     }
 

@@ -1,4 +1,4 @@
-//! What an attempt needs of the instance, as traits narrow enough for tests to stand in for.
+//! The adapters of an attempt, as traits that tests can replace.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,18 +19,18 @@ use crate::update::status::UpdaterStatusFile;
 /// Everything an attempt acts on.
 #[expect(
     missing_debug_implementations,
-    reason = "most of it is somebody else's"
+    reason = "most fields are trait objects"
 )]
 pub struct Adapters {
-    /// What this instance follows.
+    /// What the instance follows, and when.
     pub policy: UpdatePolicy,
     /// The signed channel.
     pub channel: Box<dyn Channel>,
     /// The slots.
     pub slots: Slots,
-    /// What is remembered.
+    /// The updater's state.
     pub store: Store,
-    /// What everybody may read.
+    /// The updater's status file.
     pub status_file: UpdaterStatusFile,
     /// systemd.
     pub units: Box<dyn Units>,
@@ -44,7 +44,7 @@ pub struct Adapters {
     pub boot: String,
 }
 
-/// What this instance follows: of `update.json`.
+/// The update settings of this instance, from `update.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpdatePolicy {
     /// This instance: `i-…`, or `machine-…` where there is no metadata service.
@@ -57,7 +57,7 @@ pub struct UpdatePolicy {
     pub soak: Duration,
 }
 
-/// The two units an attempt drives; which names they have is the implementation's to know.
+/// The two units that an attempt drives; their names are in the implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// `imagebuilder-agent.service`, from the link `stable`.
@@ -69,7 +69,7 @@ pub enum Unit {
 /// systemd's `ActiveState=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Active {
-    /// Not running; its last run ended in order, or there was none.
+    /// Not running; its last run succeeded, or there was none.
     Inactive,
     /// Being started, or reloading.
     Activating,
@@ -81,7 +81,7 @@ pub enum Active {
     Failed,
 }
 
-/// What systemd says of a unit.
+/// The state of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnitState {
     /// `ActiveState=`.
@@ -97,39 +97,39 @@ pub struct UnitState {
 /// systemd.
 #[async_trait]
 pub trait Units: Send {
-    /// Starts a unit and waits for the job's end: for the daemon, until it said that it is ready. Starting
-    /// either stops the other (`Conflicts=`). Forgets an earlier failure first (`reset-failed`).
+    /// Starts a unit and waits for the job to end: for the daemon, until it is ready. Starting either stops the other
+    /// (`Conflicts=`). Resets an earlier failure first (`reset-failed`).
     async fn start(&mut self, unit: Unit) -> Result<()>;
 
-    /// Stops a unit and waits for the job's end, and forgets how it failed; one that does not run is well.
+    /// Stops a unit, waits for the job to end, and resets its failure; stopping a unit that does not run is no error.
     async fn stop(&mut self, unit: Unit) -> Result<()>;
 
-    /// What it says of a unit.
+    /// The state of a unit.
     async fn state(&mut self, unit: Unit) -> Result<UnitState>;
 }
 
-/// Why a release did not pass a test of itself.
+/// Why a release failed a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TestFailure {
-    /// It could not be started, or was ended from outside.
+    /// It could not be started, or was stopped by another process.
     Environment(String),
-    /// It ended by itself, and not well.
+    /// It failed by itself.
     Release(String),
 }
 
-/// The self-test of a release: `update probe`, of its own binary.
+/// The self-test of a release: `update probe`, run by its own binary.
 #[async_trait]
 pub trait Probe: Send {
-    /// Runs it within the updater's own sandbox, against a copy of the channel's metadata, and returns
-    /// the version it reports of itself.
+    /// Runs it in the updater's own sandbox, against a copy of the channel's metadata, and returns the version that
+    /// it reports.
     async fn probe(&mut self, binary: &Path) -> Result<Version, TestFailure>;
 
-    /// Runs every verb that the units call, in a tree of its own where nothing can be started or changed. The error
-    /// names the first that failed.
+    /// Runs every verb that the units call, in a directory tree where nothing can be started or changed. The error
+    /// has the first verb that failed.
     async fn exercise(&mut self, binary: &Path) -> Result<(), (String, TestFailure)>;
 }
 
-/// What the daemon in charge says of the instance.
+/// The instance's health, from the running daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
     /// The daemon's version.
@@ -140,17 +140,17 @@ pub struct Health {
     pub judged: bool,
     /// Whether the instance is fit.
     pub fit: bool,
-    /// Whether the instance was told to leave.
+    /// Whether the instance is being terminated.
     pub terminating: bool,
     /// The services that pass, by name.
     pub passing: Vec<String>,
-    /// Its answer to a wish to be restarted: granted or not, why not, and when it was given.
+    /// Its answer to a request for permission: granted or not, why not, and when.
     pub permission: Option<(bool, String, Timestamp)>,
 }
 
-/// The daemon, through its status.
+/// The daemon, through its status file.
 pub trait Daemon: Send {
-    /// What it last said; `None` when there is no standing, or not one that can be read.
+    /// Its last status; `None` if there is none that can be read.
     fn health(&self) -> Option<Health>;
 }
 
@@ -196,7 +196,7 @@ impl Daemon for StatusReader {
     }
 }
 
-/// The wall clock; waiting is on tokio's.
+/// The wall clock; pauses use tokio's clock.
 pub trait Clock: Send {
     /// Now.
     fn now(&self) -> Timestamp;

@@ -1,7 +1,6 @@
-//! The comparison after a revert: a release is blamed for a sick host only if the host is well without it.
+//! The comparison after a revert: a release is blamed for an unhealthy host only if the host recovers without it.
 //!
-//! The stable release was started again before. What is looked at is what made the host worse on trial, and nothing
-//! else.
+//! The stable release runs again. Only what made the host worse on trial is checked.
 
 use std::time::Duration;
 
@@ -15,15 +14,15 @@ use crate::update::blame;
 use crate::update::phases::Event;
 use crate::update::regression::Regression;
 
-/// How long a host may take to be well again without the release that was on trial. Well above a verdict's passes in a
-/// row with their intervals, as they are by default.
+/// How long a host may take to recover without the release that was on trial. Well above the time of the default
+/// number of consecutive passes.
 pub(super) const RECOVERY: Duration = Duration::from_secs(90);
 
-/// Between two looks.
+/// Poll interval.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Attempt {
-    /// Well when the host is as it was on trial: then something else is the matter.
+    /// Succeeds if the host is as it was on trial: then the release is not the cause.
     pub(super) async fn compare(&mut self, worse: &Regression) -> Result<(), Fault> {
         let same = match worse {
             Regression::Mute | Regression::Busy(_) => {
@@ -40,7 +39,7 @@ impl Attempt {
         Err(Fault::of(kind, worse.code(), reason))
     }
 
-    /// Whether the host stays as it was for as long as it may take to recover.
+    /// Whether the host stays as it was for the whole recovery time.
     async fn stays(&mut self, worse: &Regression) -> bool {
         let end = Instant::now() + RECOVERY;
         loop {
@@ -61,7 +60,7 @@ impl Attempt {
     }
 }
 
-/// Whether what was wrong on trial is not any more.
+/// Whether the problem of the trial is over.
 fn is_over(worse: &Regression, health: &Health) -> bool {
     match worse {
         Regression::NoStatus | Regression::Mute | Regression::Busy(_) => true,

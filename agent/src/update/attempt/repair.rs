@@ -1,5 +1,5 @@
-//! `update repair`: a stable agent that cannot run is stepped down from, one step a call: to the version
-//! [before](Before). Run by the factory's own binary.
+//! `update repair`: replaces a stable agent that cannot run, one step per call, with the version [before](Before).
+//! Run by the factory's own binary.
 
 use std::time::Duration;
 
@@ -13,17 +13,16 @@ use crate::update::before::Before;
 use crate::update::blame::{self, FailureKind};
 use crate::update::slots::{Leads, Link, Lock, Slots};
 
-/// How long a repair waits for a running updater: the attempt that just moved `stable` sees the unit fail
-/// and ends.
+/// How long a repair waits for a running updater: the attempt that just moved `stable` sees the unit fail and ends.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Between two tries at the lock.
+/// Poll interval for the lock.
 const TRIES: Duration = Duration::from_millis(200);
 
-/// One step down from a stable agent that does not run, and starts what is stable then.
+/// Goes one step back from a stable agent that does not run, and starts the new stable one.
 ///
 /// # Errors
-/// The disk's, or systemd's; the links are then as they were, or lead to something that can run.
+/// The disk or systemd failed; the links are unchanged, or point to a release that can run.
 pub async fn repair(mut adapters: Adapters) -> Result<Before> {
     let _lock = take(&adapters.slots).await?;
     let failed = match adapters.slots.leads(Link::Stable) {
@@ -45,8 +44,8 @@ pub async fn repair(mut adapters: Adapters) -> Result<Before> {
         let reason = format!("did not run as stable: {how}");
         state.fail(build, kind, &reason, at);
         state.unconfirm(build);
-        // Before the link moves: what failed must not be taken again by a run in between. A disk that
-        // cannot keep it is no reason to leave the instance without an agent.
+        // Before the link moves: a run in between must not take the failed release again. A failing disk is no reason
+        // to keep the instance without an agent.
         if let Err(error) = adapters.store.save(&state) {
             warn!("{error:#}");
         }
@@ -62,7 +61,7 @@ pub async fn repair(mut adapters: Adapters) -> Result<Before> {
     go_to(&adapters.slots, &to)?;
     info!("stable is now {to}");
     if let Some(why) = to.despite() {
-        error!("there is nothing better to go back to than the factory's agent, although {why}");
+        error!("going back to the factory's agent for want of another, although {why}");
     }
     adapters
         .units
@@ -72,15 +71,15 @@ pub async fn repair(mut adapters: Adapters) -> Result<Before> {
     Ok(to)
 }
 
-/// Whose doing it is that the stable agent does not run, by what systemd says of it. One that runs was found bad by
-/// whoever calls for a repair.
+/// Why the stable agent does not run, from its unit's state. One that runs was found unhealthy by the caller of the
+/// repair.
 async fn how_it_ended(adapters: &mut Adapters) -> (FailureKind, String) {
     match adapters.units.state(Unit::Stable).await {
         Ok(it) if it.active == Active::Failed => (
             blame::of_unit(&it.result, it.status),
             format!("it ended with {}", it.result),
         ),
-        Ok(_) => (FailureKind::Unhealthy, "a repair was called for".to_owned()),
+        Ok(_) => (FailureKind::Unhealthy, "a repair was requested".to_owned()),
         Err(error) => (FailureKind::Unhealthy, format!("{error:#}")),
     }
 }
@@ -109,7 +108,7 @@ async fn take(slots: &Slots) -> Result<Lock> {
             return Ok(lock);
         }
         if Instant::now() >= deadline {
-            bail!("another updater is at work");
+            bail!("another updater is running");
         }
         sleep(TRIES).await;
     }

@@ -1,8 +1,8 @@
-//! The soak: a trial is watched until it proved itself, or worsened the instance.
+//! The soak: a trial is watched until it has run long enough, or the host is worse than before.
 //!
-//! At its end the trial is asked what the stable agent was asked before: for its permission to be replaced. One that
-//! withholds it, or never answers, could never be replaced once it is stable. Whether the release is to blame for what
-//! is found is [`super::compare`]'s to see.
+//! At its end the trial is asked for permission to be replaced, as the stable agent was. One that withholds it, or
+//! never answers, could never be replaced once it is stable. [`super::compare`] finds out whether the release is to
+//! blame.
 
 use std::time::Duration;
 
@@ -17,18 +17,18 @@ use crate::update::build::Build;
 use crate::update::phases::Event;
 use crate::update::regression::Regression;
 
-/// Between two looks at a trial: a crash is systemd's to catch, within milliseconds.
+/// Poll interval of a trial. A crash is handled by systemd, within milliseconds.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How long an instance may look worse than before the trial: a service fails a round now and then, and a daemon
-/// needs a moment to its first status.
+/// How long an instance may be worse than before the trial: a service fails a round now and then, and a daemon needs
+/// a moment to write its first status.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 
-/// Looks at systemd that may fail in a row.
+/// Most consecutive failures to read the unit's state.
 const POLL_FAILURES: u32 = 5;
 
 impl Attempt {
-    /// Until it soaked: the same process all the time, this build's, on a host no worse than before.
+    /// Succeeds when it has soaked: the same process all the time, of this build, on a host no worse than before.
     pub(super) async fn watch(&mut self, build: &Build, asks: bool) -> Event {
         match self.soak(build, asks).await {
             Ok(None) => Event::Done {
@@ -39,7 +39,7 @@ impl Attempt {
         }
     }
 
-    /// How the host is worse at the end; nothing when it is not.
+    /// How the host is worse at the end; `None` if it is not.
     async fn soak(&mut self, build: &Build, asks: bool) -> Result<Option<Regression>, Fault> {
         let end = Instant::now() + self.adapters.policy.soak;
         let mut pid = None;
@@ -55,7 +55,7 @@ impl Attempt {
                         format!("the trial ended with {}", it.result),
                     ));
                 }
-                // Its unit never restarts it: somebody else did.
+                // The unit never restarts it, so another process did.
                 Ok(it) if pid.is_some() && it.pid != pid => {
                     return Err(Fault::of(
                         FailureKind::Interrupted,
@@ -76,7 +76,7 @@ impl Attempt {
             }
             let health = self.adapters.daemon.health();
             if health.as_ref().is_some_and(|it| it.terminating) {
-                let reason = "the instance was told to leave".to_owned();
+                let reason = "the instance is being terminated".to_owned();
                 return Err(Fault::environment("leaving", reason));
             }
             match worse(build, pid, self.before.as_ref(), health.as_ref()) {
@@ -94,13 +94,13 @@ impl Attempt {
                 }
                 let (since, deadline) = *asked.get_or_insert_with(|| {
                     let since = self.adapters.clock.now();
-                    self.wish(Some(since));
+                    self.request_permission(Some(since));
                     (since, Instant::now() + PERMISSION_TIMEOUT)
                 });
-                // The wish goes from the board with the next step.
+                // The next step withdraws the request.
                 match self.adapters.daemon.health().and_then(|it| it.permission) {
                     Some((true, _, at)) if at >= since => return Ok(None),
-                    // It may say otherwise until its time is over: a group answers once a minute.
+                    // It may change its answer until the deadline: a group answers once a minute.
                     Some((false, reason, at)) if at >= since && Instant::now() >= deadline => {
                         return Ok(Some(Regression::Busy(text::line(&reason, text::REASON))));
                     }
@@ -113,7 +113,7 @@ impl Attempt {
     }
 }
 
-/// How a host is worse than before the trial; `None` when it is not.
+/// How a host is worse than before the trial; `None` if it is not.
 pub(super) fn worse(
     build: &Build,
     pid: Option<u32>,
