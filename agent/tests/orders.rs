@@ -243,7 +243,7 @@ fn now_tells_why_nothing_came_of_it() {
         .unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
     assert!(
-        log.contains("hint: without systemd: imagebuilder-agent update run"),
+        log.contains("hint: without systemd, run imagebuilder-agent update run"),
         "{log}"
     );
     let none = "{\"instance_id\":\"i-1\"}";

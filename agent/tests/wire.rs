@@ -585,7 +585,7 @@ async fn a_lastingly_sick_box_asks_for_a_restart_and_for_a_replacement_only_in_a
     };
     assert!(
         held.ends_with(
-            "does not ask to be replaced: 1 of 2 other instances looked at are sick as well"
+            "does not ask to be replaced: 1 of 2 other instances checked are unfit as well"
         ),
         "{held}"
     );

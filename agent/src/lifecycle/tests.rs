@@ -40,7 +40,7 @@ fn after(stage: LifeStage, verdict: Verdict, phase: Phase) -> Life {
         judgement: Judgement {
             verdict,
             reason: match verdict {
-                Verdict::Draining => "the group is ending this instance".to_owned(),
+                Verdict::Draining => "the group is terminating this instance".to_owned(),
                 _ => String::new(),
             },
         },
@@ -144,7 +144,7 @@ fn only_a_box_in_service_or_in_no_group_may_be_restarted() {
     assert_eq!(life.lifecycle.readiness(), Readiness::Settled);
     life.target_state = Some(TargetState::Terminated);
     life.until(123);
-    assert_eq!(busy(&life), "this instance is leaving");
+    assert_eq!(busy(&life), "this instance is being terminated");
     let mut life = Life::alone();
     life.until(60);
     assert_eq!(life.lifecycle.readiness(), Readiness::Settled);
@@ -256,7 +256,7 @@ fn the_real_state_decides_what_no_active_action_means() {
         life.told()[2..],
         [
             "4 CONTINUE on in: NotActive",
-            "6 Draining the group is ending this instance",
+            "6 Draining the group is terminating this instance",
             "11 record_removed",
             "11 CONTINUE on out: Accepted"
         ]
@@ -534,7 +534,7 @@ fn a_leaving_box_settles_erases_its_record_and_answers_once_the_hook_waits() {
     assert_eq!(
         life.told()[2..],
         [
-            "22 Draining the group is ending this instance",
+            "22 Draining the group is terminating this instance",
             "27 record_removed"
         ]
     );
@@ -566,7 +566,7 @@ fn a_sick_box_that_is_leaving_is_not_reported() {
         life.told()[2..],
         [
             "31 Unfit orders answered 503",
-            "50 Draining the group is ending this instance",
+            "50 Draining the group is terminating this instance",
             "170 record_removed",
             "170 CONTINUE on out: Accepted"
         ]
@@ -590,7 +590,7 @@ fn a_leaving_box_without_a_hook_of_ours_only_tidies_up() {
     assert_eq!(
         life.told()[2..],
         [
-            "22 Draining the group is ending this instance",
+            "22 Draining the group is terminating this instance",
             "27 record_removed"
         ]
     );
@@ -636,7 +636,7 @@ fn a_record_still_to_be_written_does_not_put_off_its_removal() {
         life.told()[2..],
         [
             "31 Unfit orders answered 503",
-            "32 Draining the group is ending this instance",
+            "32 Draining the group is terminating this instance",
             "32 record_removed",
             "32 CONTINUE on out: Accepted"
         ]

@@ -84,7 +84,7 @@ async fn scrape(stream: TcpStream, meter: Meter) {
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!("a scrape was cut short: {error}");
+        tracing::debug!("a scrape was interrupted: {error}");
     }
 }
 

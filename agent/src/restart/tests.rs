@@ -124,7 +124,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
     assert_eq!(
         consider(unit, at(1), &allowed, &ahead, at(1)),
         Decision::Restart,
-        "a clock that was set back is no reason to refuse for ever"
+        "a clock that was set back must not refuse requests forever"
     );
 }
 

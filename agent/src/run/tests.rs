@@ -232,7 +232,10 @@ async fn leave_to_be_restarted_follows_the_group_and_the_box() {
                 .is_some_and(|leave| !leave.granted)
         })
         .await;
-    assert_eq!(shown.permission.unwrap().reason, "this instance is leaving");
+    assert_eq!(
+        shown.permission.unwrap().reason,
+        "this instance is being terminated"
+    );
     std::fs::remove_file(house.dir.path().join("update/status.json")).unwrap();
     house.until_shown(|shown| shown.permission.is_none()).await;
     house.close().await;
@@ -296,7 +299,7 @@ async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_repla
         .until(|facts| {
             facts
                 .status
-                .contains("2 of 2 other instances looked at are sick as well")
+                .contains("2 of 2 other instances checked are unfit as well")
         })
         .await;
     assert_eq!(facts.reports, 0);

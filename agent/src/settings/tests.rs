@@ -16,11 +16,11 @@ ORDERS_STORE = "file:///var/lib/orders"
 ORDERS_LISTEN = "0.0.0.0:8080"
 "#;
 
-struct Box {
+struct ImageFiles {
     dir: tempfile::TempDir,
 }
 
-impl Box {
+impl ImageFiles {
     fn with(image: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("agent.toml"), image).unwrap();
@@ -55,7 +55,7 @@ impl Box {
 
 #[test]
 fn the_image_alone_is_enough_and_the_rest_has_defaults() {
-    let settings = Box::with(IMAGE).load(None).unwrap();
+    let settings = ImageFiles::with(IMAGE).load(None).unwrap();
     assert_eq!(settings.image.as_str(), "shop");
     assert_eq!(settings.gate.passes, 2);
     assert_eq!(settings.gate.interval, Duration::from_secs(2));
@@ -77,7 +77,7 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
 
 #[test]
 fn user_data_wins_over_drop_ins_and_they_over_the_image_key_by_key() {
-    let settings = Box::with(IMAGE)
+    let settings = ImageFiles::with(IMAGE)
         .drop_in("20.toml", "[gate]\npasses = 5\ninterval_seconds = 4")
         .drop_in("10.toml", "[gate]\npasses = 4")
         .drop_in("notes.txt", "not = [toml")
@@ -96,7 +96,7 @@ fn user_data_wins_over_drop_ins_and_they_over_the_image_key_by_key() {
 
 #[test]
 fn user_data_of_others_is_left_alone() {
-    let image = Box::with(IMAGE);
+    let image = ImageFiles::with(IMAGE);
     for foreign in [
         "#cloud-config\n[gate]\npasses = 9",
         "#!/bin/sh\nrm",
@@ -121,25 +121,25 @@ fn user_data_of_others_is_left_alone() {
 
 #[test]
 fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
-    let image = Box::with(IMAGE).drop_in("10.toml", "[gate]\n\npases = 4");
+    let image = ImageFiles::with(IMAGE).drop_in("10.toml", "[gate]\n\npases = 4");
     assert_eq!(
         image.refusal(None),
         "agent.d/10.toml:3:1: unknown key `pases`\nhint: did you mean `passes`?"
     );
-    let image = Box::with(IMAGE);
+    let image = ImageFiles::with(IMAGE);
     assert_eq!(
         image.refusal(Some("#imagebuilder-agent\n[service.orders]\n")),
         "user data:2:2: unknown key `service`\nhint: did you mean `services`?"
     );
     assert_eq!(
         image.refusal(Some("#imagebuilder-agent\n[drain]\nzzz = 1")),
-        "user data:3:1: unknown key `zzz`\nhint: known here: settle_seconds, deadline_seconds, on_failure"
+        "user data:3:1: unknown key `zzz`\nhint: known keys: settle_seconds, deadline_seconds, on_failure"
     );
 }
 
 #[test]
 fn a_refusal_never_repeats_a_value_of_user_data() {
-    let image = Box::with(IMAGE);
+    let image = ImageFiles::with(IMAGE);
     for (fault, place) in [
         ("gate.passes = \"hunter2\"", "user data:2:15: expected u32"),
         ("services.orders.environment.A = \"hunter2", "user data:2:"),
@@ -165,7 +165,7 @@ fn what_makes_no_sense_is_refused() {
         ("image = \"a b\"", "image: not a name"),
         (
             "[gate]\npasses = 0",
-            "gate.passes: 0 is not within 1 and 1000",
+            "gate.passes: 0 is not between 1 and 1000",
         ),
         (
             "[gate]\npasses = 5\ninterval_seconds = 30\ndeadline_seconds = 120",
@@ -213,23 +213,29 @@ fn what_makes_no_sense_is_refused() {
             "services.orders.environment: `A-B` is not",
         ),
     ] {
-        let refusal = Box::with(IMAGE).drop_in("x.toml", fault).refusal(None);
+        let refusal = ImageFiles::with(IMAGE)
+            .drop_in("x.toml", fault)
+            .refusal(None);
         assert!(refusal.starts_with(words), "{refusal}");
     }
     assert!(
-        Box::with("image = \"shop\"")
+        ImageFiles::with("image = \"shop\"")
             .refusal(None)
-            .starts_with("services: none to judge")
+            .starts_with("services: none configured")
     );
-    assert!(Box::with("").refusal(None).starts_with("image: missing"));
+    assert!(
+        ImageFiles::with("")
+            .refusal(None)
+            .starts_with("image: missing")
+    );
 }
 
 #[test]
 fn metrics_go_nowhere_unless_asked_for() {
-    let settings = Box::with(IMAGE).load(None).unwrap();
+    let settings = ImageFiles::with(IMAGE).load(None).unwrap();
     assert_eq!(settings.metrics, Metrics::default());
     let asked = "[metrics]\nlisten = \"[::1]:9150\"\ncloudwatch_namespace = \"shop/agents\"";
-    let settings = Box::with(IMAGE).drop_in("m.toml", asked).load(None);
+    let settings = ImageFiles::with(IMAGE).drop_in("m.toml", asked).load(None);
     let metrics = settings.unwrap().metrics;
     assert_eq!(metrics.listen.unwrap().to_string(), "[::1]:9150");
     assert_eq!(metrics.cloudwatch_namespace.unwrap(), "shop/agents");
@@ -237,14 +243,15 @@ fn metrics_go_nowhere_unless_asked_for() {
 
 #[test]
 fn the_image_is_known_by_name_although_user_data_is_refused() {
-    let image = Box::with(IMAGE);
+    let image = ImageFiles::with(IMAGE);
     assert!(image.load(Some("#imagebuilder-agent\nnonsense")).is_err());
     assert_eq!(image.sources().image_name().unwrap().as_str(), "shop");
 }
 
 #[test]
 fn only_the_image_says_what_may_be_restarted() {
-    let image = Box::with(IMAGE).drop_in("10.toml", "[services.web]\nhealth_url = \"http://x/\"");
+    let image =
+        ImageFiles::with(IMAGE).drop_in("10.toml", "[services.web]\nhealth_url = \"http://x/\"");
     let user_data = "#imagebuilder-agent\n[services.orders]\nunit = \"sshd.service\"";
     assert_eq!(
         image.load(Some(user_data)).unwrap().services[0].unit,

@@ -1,8 +1,8 @@
-//! Why attempts at a release failed, counted for each cause, and what follows from it. Pure.
+//! Why attempts at a release failed, counted by cause, and what follows. Pure.
 //!
-//! The rule: *a release is blamed only for what it caused.* Every failed attempt has one [`FailureKind`]. Each kind is
-//! counted for each release, with growing pauses between tries. Only bytes that end by themselves, in [`CRASHES`]
-//! attempts, are skipped; `update forgive` ends that, and everything else that is counted.
+//! The rule: *a release is blamed only for what it caused.* Every failed attempt has one [`FailureKind`]. Each kind
+//! is counted for each release, with growing pauses between attempts. Only a release that crashes in [`CRASHES`]
+//! attempts is skipped; `update forgive` ends that, and resets all counts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,32 +15,31 @@ use serde::{Deserialize, Serialize};
 use super::build::Build;
 use super::regression::Regression;
 
-/// Attempts in which a release's own bytes must end by themselves before it is not tried again: a host that was
-/// short of something for a moment must not cost it a good release for ever.
+/// Attempts in which a release must crash before it is not tried again: a host that lacked memory or disk for a
+/// moment must not lose a good release forever.
 pub const CRASHES: u32 = 3;
 
-/// How many releases' failures are remembered: far more than a channel ever offers at one time.
+/// Most releases whose failures are kept: far more than a channel offers at one time.
 const REMEMBERED: usize = 64;
 
-/// What made an attempt at a release fail.
+/// The cause of a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// The host, the network or the channel: disk full, fork refused, `noexec`, killed for want of memory, an
-    /// outage that is there without the release as well.
+    /// The host, the network or the channel: disk full, fork refused, `noexec`, killed for lack of memory, or a
+    /// problem that exists without the release as well.
     Environment,
-    /// The attempt was cut short while the release's code ran: a reboot, a power cut, a killed updater, a trial that
-    /// somebody stopped. Most often an accident.
+    /// The attempt was interrupted while the release's code ran: a reboot, a power cut, a killed updater, a stopped
+    /// trial. Usually an accident.
     Interrupted,
-    /// The host was worse on trial, and well again on the stable release.
+    /// The host was worse on trial, and recovered on the stable release.
     Unhealthy,
-    /// The release's own bytes ended by themselves, hung, or failed their self-test where the stable release passes
-    /// its own.
+    /// The release crashed, hung, or failed its self-test on a host where the stable release passes its own.
     Crashed,
 }
 
 impl FailureKind {
-    /// The shortest pause before the next try, and the longest.
+    /// The shortest and the longest pause before the next attempt.
     fn pauses(self) -> (SignedDuration, SignedDuration) {
         let (minutes, hours, week) = (
             SignedDuration::from_mins,
@@ -48,8 +47,8 @@ impl FailureKind {
             SignedDuration::from_hours(7 * 24),
         );
         match self {
-            // The timer itself comes every quarter of an hour; a host whose network was repaired is current again
-            // within half a working day.
+            // The timer runs every 15 minutes; a host whose network was repaired is up to date within half a working
+            // day.
             Self::Environment => (minutes(15), hours(4)),
             Self::Interrupted => (minutes(15), week),
             Self::Unhealthy | Self::Crashed => (hours(1), week),
@@ -60,7 +59,7 @@ impl FailureKind {
     #[must_use]
     pub fn pause(self, count: u32) -> SignedDuration {
         let (first, longest) = self.pauses();
-        // The first interruption costs nothing: a reboot says nothing of a release.
+        // The first interruption costs nothing: a reboot is no sign of a bad release.
         let doublings = match self {
             Self::Interrupted if count <= 1 => return SignedDuration::ZERO,
             Self::Interrupted => count.saturating_sub(2),
@@ -69,27 +68,27 @@ impl FailureKind {
         (first * (1 << doublings.min(12))).min(longest)
     }
 
-    /// Whether the release may have harmed the host: then a lower release is taken meanwhile, and it is nothing to
-    /// go back to.
+    /// Whether the release may have harmed the host: then a lower release is taken meanwhile, and it is nothing to go
+    /// back to.
     #[must_use]
     pub fn is_suspect(self) -> bool {
         self != Self::Environment
     }
 }
 
-/// How often one cause made attempts at one release fail.
+/// The failures of one release by one cause.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// How often in all, at least 1.
+    /// Their number, at least 1.
     pub count: u32,
-    /// When it was last.
+    /// When the last one was.
     pub at: Timestamp,
     /// Why, in one line.
     #[serde(default)]
     pub reason: String,
 }
 
-/// What is held against one release on this host, none of it for good.
+/// The failures of one release on this host; all of them expire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     /// The release.
@@ -99,8 +98,8 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// The next try, and the failure that it waits for; `None` when it is due. A failure from the future, by a clock
-    /// that was wrong, makes nobody wait. Failures before `since` are over: somebody wants a try now.
+    /// The time of the next attempt, and the failure that it waits for; `None` if it is due. A failure in the future,
+    /// from a wrong clock, causes no pause. Failures before `since` are ignored: an operator wants an attempt now.
     #[must_use]
     pub fn until(
         &self,
@@ -115,7 +114,7 @@ impl Failures {
         pending.max_by_key(|(until, ..)| *until)
     }
 
-    /// Attempts in which its bytes ended by themselves.
+    /// Attempts in which it crashed.
     #[must_use]
     pub fn crashes(&self) -> u32 {
         self.causes
@@ -129,7 +128,7 @@ impl Failures {
     }
 }
 
-/// Counts one failure. The longest forgotten release makes room.
+/// Counts one failure. The release whose last failure is oldest makes room.
 pub fn count(
     all: &mut Vec<Failures>,
     build: &Build,
@@ -188,7 +187,7 @@ pub fn of_unit(result: &str, status: Option<i32>) -> FailureKind {
     }
 }
 
-/// Who is to blame for a program's end that was not well.
+/// Who is to blame for a program that did not succeed.
 #[must_use]
 pub fn of_exit(status: ExitStatus) -> FailureKind {
     match status.signal() {
@@ -197,37 +196,36 @@ pub fn of_exit(status: ExitStatus) -> FailureKind {
     }
 }
 
-/// Who is to blame for a program that could not be started. Its bytes were just read and are the signed ones.
+/// Who is to blame for a program that could not be started. Its digest was just verified.
 #[must_use]
 pub fn of_spawn(error: &io::Error) -> FailureKind {
     use rustix::io::Errno;
     match Errno::from_io_error(error) {
-        // Not a program of this machine, or one whose interpreter this image does not have.
+        // Not a program for this host, or its interpreter is not in the image.
         Some(Errno::NOEXEC | Errno::NOENT | Errno::LIBBAD) => FailureKind::Crashed,
-        // No process, memory or descriptor to be had; noexec, a security policy; and what nobody thought of.
+        // No process, memory or descriptor available; noexec, a security policy; and unknown errors.
         _ => FailureKind::Environment,
     }
 }
 
-/// SIGHUP, SIGINT, SIGKILL (the kernel's for want of memory, or an operator's), SIGTERM: the sender is another
-/// process.
+/// SIGHUP, SIGINT, SIGKILL (from the kernel for lack of memory, or an operator), SIGTERM: another process sent it.
 fn is_from_outside(signal: i32) -> bool {
     matches!(signal, 1 | 2 | 9 | 15)
 }
 
-/// Who is to blame for a host that was worse on trial, once the stable release runs again: `same` is how the host is
-/// then.
+/// Who is to blame for a host that was worse on trial, once the stable release runs again. `same`: whether the host
+/// still is.
 #[must_use]
 pub fn compared(worse: &Regression, same: bool) -> (FailureKind, String) {
     if same {
         (
             FailureKind::Environment,
-            format!("{worse}, and so it is on the stable release"),
+            format!("{worse}, and likewise on the stable release"),
         )
     } else {
         (
             FailureKind::Unhealthy,
-            format!("{worse}, and that ended with the trial"),
+            format!("{worse}, and it recovered after the trial"),
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The signed channel, through a trait narrow enough that the TUF library behind it can be changed.
+//! The signed channel, as a trait narrow enough that the TUF library behind it can be replaced.
 
 use std::fmt;
 use std::path::Path;
@@ -18,7 +18,7 @@ mod tuf;
 pub use limits::{Limits, Rate};
 pub use tuf::{Place, Target, TufChannel};
 
-/// SHA-256 in lower-case hex: the name of a release that no two releases share.
+/// SHA-256 in lower-case hex: the unique name of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
@@ -77,28 +77,26 @@ pub struct Offer {
     pub release: Release,
 }
 
-/// What the channel says at one moment, all of it verified and unexpired.
+/// The channel's contents at one moment, all of it verified and unexpired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Catalogue {
     /// Every usable release of every channel and architecture.
     pub offers: Vec<Offer>,
-    /// When the first of the four roles expires, the timestamp as a rule: beyond it nothing in here is
-    /// fresh.
+    /// When the first of the four roles expires, usually the timestamp: after that nothing in here is fresh.
     pub expires: Timestamp,
-    /// Versions of root, timestamp, snapshot and targets, for people.
+    /// Versions of root, timestamp, snapshot and targets, for messages.
     pub versions: [u64; 4],
 }
 
 /// The signed channel.
 #[async_trait]
 pub trait Channel: Send {
-    /// Brings the metadata up to date and verifies all of it against `now`. What was verified is kept,
-    /// fsynced, before it is gone by: versions never move back, across runs.
+    /// Updates the metadata and verifies all of it against `now`. Verified metadata is stored durably before it is
+    /// used: versions never go back, across runs.
     async fn refresh(&mut self, now: Timestamp) -> Result<Catalogue, Refusal>;
 
-    /// Streams a release into `part`, continuing after what is already there; at most its length, at no
-    /// less than the least rate, and only with the right digest is it well. On a wrong digest `part` is
-    /// gone.
+    /// Streams a release into `part`, continuing after what is already there: at most its length, at no less than the
+    /// least rate. It succeeds only with the right digest; on a wrong digest `part` is removed.
     async fn fetch(&mut self, offer: &Offer, part: &Path) -> Result<(), Refusal>;
 }
 

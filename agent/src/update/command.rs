@@ -1,6 +1,6 @@
-//! `imagebuilder-agent update …`: what systemd runs, and what an operator says.
+//! `imagebuilder-agent update …`: the subcommands of systemd's units and of operators.
 //!
-//! Arguments only; the verbs are elsewhere: `run` and `repair` in [`super::attempt`], the operator's in here.
+//! Arguments only; `run` and `repair` are in [`super::attempt`], the operator's subcommands in the modules below.
 
 mod now;
 mod overrides;
@@ -23,7 +23,7 @@ use crate::runtime::block_on;
 /// `update`.
 #[derive(Args, Debug)]
 pub(crate) struct UpdateArgs {
-    /// Find everything of the updater's below this directory.
+    /// Directory that contains all files of the updater
     #[arg(
         long,
         global = true,
@@ -39,54 +39,53 @@ pub(crate) struct UpdateArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Look at the channel now, and follow what comes of it.
+    /// Check the channel now, and report the result
     ///
-    /// Starts the updater as its timer does: hold, pin, windows and waves count as ever, pauses after
-    /// attempts that failed do not.
+    /// Starts the updater as its timer does: hold, pin, windows and waves apply, pauses after failed attempts do not.
     Now(ConfiguredArgs),
-    /// Take no update until released; only the channel's floor overrides it.
+    /// Take no update until released, except those that the channel's floor requires
     Hold {
-        /// End by itself after this long: 90m, 8h, 2d.
+        /// End the hold after this time: 90m, 8h or 2d [default: until released]
         #[arg(long = "for", value_name = "DURATION", value_parser = overrides::duration)]
         period: Option<SignedDuration>,
-        /// Why, for whoever asks for the status.
+        /// Reason, printed by `status`
         #[arg(long, value_name = "TEXT", default_value = "")]
         reason: String,
         #[command(flatten)]
         place: ConfiguredArgs,
     },
-    /// End hold and pin.
+    /// End a hold and a pin
     Release(ConfiguredArgs),
-    /// Take exactly this version, older or newer, and stay with it.
+    /// Take exactly this version, older or newer, and keep it
     Pin {
-        /// The version.
+        /// The version
         version: Version,
         #[command(flatten)]
         place: ConfiguredArgs,
     },
-    /// Forget what failed on this host with this version, and try it again.
+    /// Forget the failures of this version on this host, and try it again
     Forgive {
-        /// The version.
+        /// The version
         version: Version,
         #[command(flatten)]
         place: ConfiguredArgs,
     },
-    /// Run one attempt, from a look at the channel to the commit. What the timer starts.
+    /// Run one attempt, from checking the channel to the commit. Started by the timer.
     Run(RunArgs),
-    /// Re-establish a stable version that can run. What systemd starts when the agent keeps failing.
+    /// Go back to a stable version that can run. Started by systemd when the agent keeps failing.
     Repair(RunArgs),
-    /// Test whether this very binary could update this instance again. What an attempt runs.
+    /// Test whether this binary could update this instance again. Run by an attempt.
     Probe(RunArgs),
 }
 
-/// Where the verbs that act find what they go by.
+/// The files of the subcommands that act.
 #[derive(Args, Debug)]
 struct RunArgs {
     #[command(flatten)]
     sources: SourceArgs,
     #[command(flatten)]
     place: ConfiguredArgs,
-    /// Where the daemon keeps status.json.
+    /// Directory where the daemon writes status.json
     #[arg(
         long,
         value_name = "DIR",
@@ -97,7 +96,7 @@ struct RunArgs {
 }
 
 impl UpdateArgs {
-    /// Runs the verb.
+    /// Runs the subcommand.
     pub(crate) fn dispatch(self) -> Result<Exit> {
         let layout = below(&self.root);
         match self.verb {
@@ -152,10 +151,10 @@ fn below(root: &Path) -> Layout {
     }
 }
 
-/// The instance is root's; a tree elsewhere is whoever's it is.
+/// On the instance itself root is required; in another directory tree its permissions decide.
 fn must_be_root(root: &Path, verb: &str) -> Result<()> {
     if root != Path::new("/") || rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    bail!("update {verb} is root's\nhint: sudo imagebuilder-agent update {verb}")
+    bail!("update {verb} requires root\nhint: sudo imagebuilder-agent update {verb}")
 }

@@ -3,35 +3,35 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// How long the daemon may withhold its permission to be restarted before a release is taken without it: an instance
-/// refresh with its checkpoints is over by then, a daemon that never gives it would never be replaced.
+/// How long the daemon may withhold its permission before a release is taken without it: an instance refresh with its
+/// checkpoints is over by then, and a daemon that never permits it would never be replaced.
 pub const LONGEST_WITHHELD: SignedDuration = SignedDuration::from_hours(24);
 
-/// The same for a release that a withdrawal or the floor demands: what runs here does harm. Longer than a
+/// The same for a release that a withdrawal or the floor requires, because the running one is harmful. Longer than a
 /// launch's gate.
 pub const LONGEST_WITHHELD_URGENT: SignedDuration = SignedDuration::from_mins(10);
 
-/// From here on it is no longer in order: longer than a launch, a drain or a small fleet's refresh takes.
+/// After this long it is reported: a launch, a drain or a small fleet's refresh takes less.
 pub(super) const WITHHELD_LONG: SignedDuration = SignedDuration::from_hours(1);
 
-/// The daemon's permission to be restarted, withheld.
+/// A withheld permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Withheld {
     /// Since when.
     pub since: Timestamp,
-    /// Why, in one line: its last reason.
+    /// The last reason, in one line.
     #[serde(default)]
     pub reason: String,
     /// When it was last refused.
     #[serde(default)]
     pub last: Option<Timestamp>,
-    /// For how many seconds it was asked for in vain. Times in which nobody asked, outside of windows or with the
-    /// host off, do not count, and neither does what a clock jumped.
+    /// For how many seconds it was requested in vain. Times without requests, outside of windows or with the host
+    /// off, do not count, nor do clock jumps.
     #[serde(default)]
     pub seconds: u64,
 }
 
-/// Between two refusals of which the time in between counts: above the updater's timer and the longest attempt.
+/// Longest time between two refusals that counts as withheld: above the updater's timer and the longest attempt.
 const NEXT_REFUSAL: SignedDuration = SignedDuration::from_hours(2);
 
 impl Withheld {
@@ -57,7 +57,7 @@ impl Withheld {
         }
     }
 
-    /// For how long it was asked for in vain.
+    /// For how long it was requested in vain.
     #[must_use]
     pub fn lasted(&self) -> SignedDuration {
         SignedDuration::from_secs(i64::try_from(self.seconds).unwrap_or(i64::MAX))

@@ -1,10 +1,9 @@
-//! The phases of an attempt, pure: Phase × Event → (Phase, Notes, Actions). Drawn in
+//! The phases of an attempt, a pure state machine: Phase × Event → (Phase, Notes, Actions). Drawn in
 //! `docs/agent-update-states.dot` with the method names on its edges.
 //!
-//! It must not read a clock, a file or a socket: [`super::attempt`] brings what was seen as an [`Event`].
-//! After every step the new phase and all notes are persisted in *one* write, and only then are the
-//! actions carried out, in order; so that the power may go at any moment, and the next run begins with
-//! [`Event::Started`] in the phase that was reached.
+//! It must not read a clock, a file or a socket: [`super::attempt`] reports what it observed as an [`Event`]. After
+//! every step the new phase and all notes are persisted in *one* write, before the actions are carried out in order,
+//! so the power may fail at any moment: the next run begins with [`Event::Started`] in the phase that was reached.
 
 mod transitions;
 
@@ -22,39 +21,39 @@ use super::permission::{Withheld, longest_withheld};
 use super::plan::Decision;
 use super::regression::Regression;
 
-/// The code of an outcome for which nobody is to blame: the daemon did not want to be restarted now.
+/// Code of an outcome that is nobody's fault: the daemon does not permit a restart now.
 pub const NOT_PERMITTED: &str = "no-leave";
 
-/// The code of the same once it lasts: the host cannot be updated, and somebody should look at it.
+/// Code of the same once it lasts: the host cannot be updated, and an operator should check why.
 pub const WITHHELD: &str = "withheld";
 
-/// Where an attempt is. What runs the new code only ever begins in [`Phase::Preflight`], and `stable` only
-/// moves in [`Phase::Confirmed`].
+/// The phase of an attempt. The new code first runs in [`Phase::Preflight`], and `stable` only moves in
+/// [`Phase::Confirmed`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", content = "job", rename_all = "kebab-case")]
 pub enum Phase {
-    /// Nothing under way.
+    /// No attempt.
     #[default]
     Idle,
     /// Reading the channel and deciding.
     Checking,
     /// Streaming the release into `staging/`.
     Fetching(Job),
-    /// Making a slot of it.
+    /// Making a slot of the fetched part.
     Staging(Job),
     /// Its self-test runs, in the updater's own sandbox.
     Preflight(Job),
-    /// Waiting for the daemon's leave to be restarted.
+    /// Waiting for the daemon's permission to restart it.
     Asking(Job),
     /// Pointing `trial` to it and starting the trial unit, which stops the stable one.
     Armed(Job),
-    /// It is the instance's daemon, watched until it has soaked.
+    /// It runs as the instance's daemon, watched until it has soaked.
     Trial(Job),
-    /// The host was worse with it; the stable release runs again, and the host is looked at once more.
+    /// The host was worse with it; the stable release runs again, and the host is checked without the trial.
     Comparing(Job),
     /// Soaked; its self-test runs once more: it must be able to update again.
     Proving(Job),
-    /// Proven; `stable` is being moved, by one rename: the commit point.
+    /// Tested again; `stable` is being moved, by one rename: the commit point.
     Confirmed(Job),
     /// `stable` has moved; the stable unit is being started in the trial's place.
     Committed(Job),
@@ -63,26 +62,26 @@ pub enum Phase {
 /// One attempt at one release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// What is to become stable.
+    /// The build to become stable.
     pub build: Build,
-    /// What was stable when the attempt began.
+    /// The stable build when the attempt began.
     pub from: Build,
-    /// Why, for people: `newer`, `pinned`, …
+    /// Why, for messages: `newer`, `pinned`, …
     pub why: String,
     /// The kernel's boot id when the attempt began.
     pub boot: String,
     /// When it began.
     pub began: Timestamp,
-    /// Attempts before this one in which the release's own bytes ended by themselves.
+    /// Earlier attempts in which the release itself crashed.
     #[serde(default)]
     pub crashes: u32,
     /// Whether a withdrawal or the floor demands it.
     #[serde(default)]
     pub urgent: bool,
-    /// Since when the daemon has withheld its permission, at the attempt's beginning.
+    /// The withheld permission when the attempt began.
     #[serde(default)]
     pub withheld: Option<Withheld>,
-    /// Whether it goes on without that permission.
+    /// Whether it continues without that permission.
     #[serde(default)]
     pub overruled: bool,
     /// How the host was worse on trial.
@@ -90,21 +89,21 @@ pub struct Job {
     pub worse: Option<Regression>,
 }
 
-/// What the driver saw.
+/// What was observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A run begins: always the first event, whatever the phase.
+    /// A run starts: always the first event, in whatever phase.
     Started(Observation),
     /// The channel was read, verified and decided upon.
     Checked(Box<Checked>),
-    /// The last action went well.
+    /// The last action succeeded.
     Done {
         /// When.
         at: Timestamp,
     },
     /// The last action failed.
     Failed(Failure),
-    /// The daemon gave leave to be restarted, or does not run.
+    /// The daemon permits a restart, or does not run.
     Permitted,
     /// It refused, or did not answer in time.
     NotPermitted {
@@ -117,18 +116,18 @@ pub enum Event {
     Worsened(Regression),
 }
 
-/// What came of reading the channel.
+/// The result of reading the channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// The decision, by [`decide`](super::plan::decide).
     pub decision: Decision,
     /// The floor that holds now, by [`floor`](super::plan::floor).
     pub floor: Option<Version>,
-    /// Attempts so far in which the bytes that it takes ended by themselves.
+    /// Earlier attempts in which the chosen release crashed.
     pub crashes: u32,
-    /// Since when the daemon has withheld its permission to be restarted.
+    /// The withheld permission, if it is withheld.
     pub withheld: Option<Withheld>,
-    /// What verified metadata withdrew and what it did not, for the way back.
+    /// Which releases verified metadata withdrew and which it did not.
     pub withdrawals: Withdrawals,
     /// What `stable` points to.
     pub stable: Build,
@@ -138,42 +137,42 @@ pub struct Checked {
     pub at: Timestamp,
 }
 
-/// What the channel's verified metadata says of the releases for this host's architecture.
+/// The withdrawals in the channel's verified metadata, for this host's architecture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Withdrawals {
-    /// Those that were withdrawn.
+    /// The withdrawn releases.
     pub withdrawn: Vec<Build>,
-    /// Those that were not.
+    /// The others.
     pub valid: Vec<Build>,
 }
 
-/// What a run finds at its beginning.
+/// What a run observes when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The kernel's boot id.
     pub boot: String,
     /// What `stable` points to.
     pub stable: Build,
-    /// What became of the trial unit in this boot.
+    /// How the trial unit ended in this boot.
     pub trial: TrialResult,
     /// Now.
     pub at: Timestamp,
 }
 
-/// What became of the trial unit in this boot.
+/// How the trial unit ended in this boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrialResult {
-    /// It was not started, or was stopped in order.
+    /// It was not started, or was stopped normally.
     NotRun,
     /// It runs, or is being started or stopped.
     Running,
-    /// It ran into its deadline (`RuntimeMaxSec=`) before anybody confirmed it.
+    /// It reached its deadline (`RuntimeMaxSec=`) before it was confirmed.
     Deadline,
     /// It failed: exit, signal, watchdog, start timeout.
     Failed {
-        /// Whose doing that was.
+        /// Who is to blame.
         kind: FailureKind,
-        /// One line for people.
+        /// The reason, in one line.
         reason: String,
     },
 }
@@ -181,31 +180,31 @@ pub enum TrialResult {
 /// An action that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What made it fail, and so whose doing it was.
+    /// Who is to blame.
     pub kind: FailureKind,
-    /// One word for programs, kebab: a [`super::refusal::Cause::code`], or `preflight`, `trial-exit`, ….
+    /// The code, in kebab case: a [`super::refusal::Cause::code`], or `preflight`, `trial-exit`, ….
     pub code: String,
-    /// One line for people.
+    /// The reason, in one line.
     pub reason: String,
     /// When.
     pub at: Timestamp,
 }
 
-/// What a step comes to.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Where the attempt is now.
+    /// The new phase.
     pub phase: Phase,
-    /// What is to be remembered, in one write together with the phase, before any action.
+    /// Changes of the state, persisted in one write together with the phase, before any action.
     pub notes: Vec<Note>,
-    /// What is to be done then. The last one is [`Action::Report`] or is answered by an event.
+    /// The actions that follow. The last one is [`Action::Report`] or is answered by an event.
     pub actions: Vec<Action>,
 }
 
-/// What is to be remembered, in one write together with the phase.
+/// A change of the state, persisted in one write together with the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Never try this digest here again, until somebody forgives it.
+    /// Do not try this digest again on this host, until an operator forgives it.
     SkipRelease {
         /// What failed.
         build: Build,
@@ -214,35 +213,35 @@ pub enum Note {
         /// When.
         at: Timestamp,
     },
-    /// An attempt came to nothing: count it, as [`Failures`](super::blame::Failures).
+    /// An attempt failed: count it, as [`Failures`](super::blame::Failures).
     Failed {
         /// What was attempted.
         build: Build,
         /// What made it fail.
         kind: FailureKind,
-        /// Why it came to nothing, in one line.
+        /// Why it failed, in one line.
         reason: String,
         /// When.
         at: Timestamp,
     },
     /// The daemon withholds its permission to be restarted.
     Withheld(Withheld),
-    /// It gave it, was overruled, or is not asked any more.
+    /// It permits it, was overruled, or is no longer asked.
     NotWithheld,
-    /// What was withdrawn, and what was not.
+    /// The withdrawals of verified metadata.
     Withdrawals(Withdrawals),
-    /// Nothing is left to be attempted: forget what the environment made fail.
+    /// Nothing remains to be attempted: forget the failures caused by the environment.
     Well,
-    /// This build is stable, and was not repaired since the last run: it runs.
+    /// This build is stable and has run since the last run of the updater.
     Runs {
         /// What is stable.
         build: Build,
-        /// When that was seen.
+        /// When that was observed.
         at: Timestamp,
     },
-    /// The floor that holds; never lower than the one before.
+    /// The current floor; never lower than the one before.
     Floor(Version),
-    /// This build was promoted: forget its failures, but for its crashes, since it has yet to run as stable.
+    /// This build was promoted: forget its failures except for its crashes, since it has yet to run as stable.
     Promoted {
         /// What is stable now.
         build: Build,
@@ -251,7 +250,7 @@ pub enum Note {
     },
 }
 
-/// What the driver is to do, in order, each answered by one event.
+/// What the caller does next, in order, each answered by one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Refresh the channel and decide: answered with [`Event::Checked`], or [`Event::Failed`].
@@ -264,7 +263,7 @@ pub enum Action {
     Probe(Build),
     /// Ask the daemon for permission: answered with [`Event::Permitted`] or [`Event::NotPermitted`].
     AskPermission(Build),
-    /// Re-hash the slot, point `trial` to it, start the trial unit.
+    /// Verify the slot's digest, point `trial` to it, start the trial unit.
     Arm(Build),
     /// Watch the trial until it has soaked: answered with [`Event::Done`], [`Event::Failed`] or
     /// [`Event::Worsened`].
@@ -274,17 +273,17 @@ pub enum Action {
         /// Whether it must give its permission to be replaced at the end.
         asks: bool,
     },
-    /// Observation whether the host is as it was on trial, now that the stable release runs again: answered with
-    /// [`Event::Done`] when it is, with [`Event::Failed`] when that ended with the trial.
+    /// Check whether the host is as it was on trial, now that the stable release runs again: answered with
+    /// [`Event::Done`] if it is, with [`Event::Failed`] if it recovered.
     Compare(Regression),
     /// Move `stable` to the slot: one rename.
     Commit(Build),
-    /// Start the stable unit, which stops the trial, and see it run; then collect unused slots.
+    /// Start the stable unit, which stops the trial, and check that it runs; then remove unused slots.
     Restart(Build),
-    /// Back to stable: stop the trial unit if it runs and forget how it failed (`systemctl reset-failed`), see
-    /// the stable unit run, drop the link `trial`, collect unused slots. Not answered: the next action follows.
+    /// Go back to stable: stop the trial unit if it runs and reset its failure (`systemctl reset-failed`), start the
+    /// stable unit, remove the link `trial` and unused slots. Not answered: the next action follows.
     Revert,
-    /// Say how the run ended. Not answered.
+    /// Report how the run ended. Not answered.
     Report(Outcome),
 }
 
@@ -293,35 +292,35 @@ pub enum Action {
 pub enum Outcome {
     /// There was nothing to do now.
     Settled(Box<Decision>),
-    /// The instance runs a new stable.
+    /// The instance runs a new stable release.
     Updated {
         /// What.
         to: Build,
         /// From what.
         from: Build,
     },
-    /// Nothing changed, for a reason that will pass.
+    /// Nothing changed, for a temporary reason.
     Postponed {
-        /// One word for programs.
+        /// The code.
         code: String,
-        /// One line for people.
+        /// The reason, in one line.
         reason: String,
     },
-    /// The release failed here, through its own doing.
+    /// The release failed on this host, by its own fault.
     Failed {
         /// What failed.
         build: Build,
-        /// One word for programs.
+        /// The code.
         code: String,
-        /// One line for people.
+        /// The reason, in one line.
         reason: String,
-        /// Whether it is not tried again until somebody forgives it; else it is, after a pause.
+        /// Whether it is not tried again until an operator forgives it; otherwise it is, after a pause.
         skipped: bool,
     },
 }
 
 impl Phase {
-    /// As drawn in `docs/agent-update-states.dot`.
+    /// The name, as drawn in `docs/agent-update-states.dot`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -359,7 +358,7 @@ impl Phase {
     }
 }
 
-/// One step. Total: an event that has no place in a phase changes nothing and asks for nothing.
+/// One step. Total: an event that does not belong to a phase changes nothing.
 #[must_use]
 pub fn step(phase: Phase, event: Event) -> Step {
     let mut step = Step {
@@ -400,27 +399,27 @@ pub fn step(phase: Phase, event: Event) -> Step {
     step
 }
 
-/// What chooses among several transitions.
+/// Methods that choose among several transitions.
 impl Step {
-    /// A run begins in the phase that the last one reached.
+    /// A run starts in the phase that the last one reached.
     fn wake(&mut self, phase: Phase, seen: &Observation) {
         match phase {
-            // Memory was lost, or somebody started the trial by hand.
+            // The state was lost, or the trial was started by hand.
             Phase::Idle | Phase::Checking if seen.trial == TrialResult::Running => {
                 self.actions.push(Action::Revert);
                 self.run_started(seen);
             }
             Phase::Idle | Phase::Checking => self.run_started(seen),
-            // None of the release's own code ran: being cut short is no fault of its.
+            // None of the release's own code ran: it is not to blame for an interruption.
             Phase::Fetching(_) | Phase::Staging(_) | Phase::Asking(_) => self.resumed(),
-            // The one commit point tells on which side of it the power went.
+            // The link `stable` shows on which side of the commit point the power failed.
             Phase::Confirmed(job) if seen.stable == job.build => self.committed(job, seen.at),
             Phase::Committed(job) if seen.stable == job.build => self.recommitted(job),
             Phase::Committed(job) => self.undone(job, seen),
             Phase::Preflight(job) | Phase::Comparing(job) => self.interrupted(job, seen.at),
             Phase::Armed(job) | Phase::Trial(job) | Phase::Proving(job) | Phase::Confirmed(job) => {
                 match &seen.trial {
-                    // In another boot nobody can tell what the trial came to.
+                    // The result of a trial in another boot is not known.
                     TrialResult::Failed { kind, reason } if seen.boot == job.boot => {
                         let failure = Failure {
                             kind: *kind,
@@ -430,14 +429,14 @@ impl Step {
                         };
                         self.reverted(job, failure);
                     }
-                    // A deadline went by because nobody was there to confirm.
+                    // The trial reached its deadline because no updater was there to confirm it.
                     _ => self.interrupted(job, seen.at),
                 }
             }
         }
     }
 
-    /// The daemon did not give its permission. It may withhold that for a while, and not for ever.
+    /// The daemon did not permit a restart, which it may do only for a limited time.
     fn permission_refused(&mut self, job: Job, reason: String, at: Timestamp) {
         let withheld = Withheld::again(job.withheld.clone(), reason, at);
         if withheld.lasted() >= longest_withheld(job.urgent) {

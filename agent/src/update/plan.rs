@@ -1,7 +1,7 @@
-//! Which release this instance wants now, pure: view → decision. Waves, windows, hold, pin, floor, skip list.
+//! Which release this instance takes now, pure: view → decision. Waves, windows, hold, pin, floor, skip list.
 //!
-//! It must not read a clock, a file or a socket: [`super::attempt`] brings the [`View`]. What overrides
-//! what, and why, is in `docs/decisions/0008-waves-floors-and-holds.md`.
+//! It must not read a clock, a file or a socket: [`super::attempt`] passes the [`View`]. What overrides what, and
+//! why, is in `docs/decisions/0008-waves-floors-and-holds.md`.
 
 mod waves;
 mod windows;
@@ -22,7 +22,7 @@ use super::channel::Offer;
 use super::permission::{Withheld, longest_withheld};
 use super::status::{Hold, Skipped};
 
-/// Everything a decision goes by.
+/// Everything that a decision depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// This instance: `i-…`, or `machine-…` where there is no metadata service.
@@ -33,21 +33,21 @@ pub struct View<'a> {
     pub channel: &'a str,
     /// What the channel offers: [`super::channel::Catalogue::offers`].
     pub offers: &'a [Offer],
-    /// What `stable` points to.
+    /// The build that `stable` points to.
     pub current: &'a Build,
     /// An operator's hold.
     pub hold: Option<&'a Hold>,
     /// The version an operator pinned.
     pub pin: Option<&'a Version>,
-    /// Digests that failed here.
+    /// Releases that are skipped here.
     pub skipped: &'a [Skipped],
     /// The highest floor seen so far.
     pub floor: Option<&'a Version>,
     /// When the daemon may be restarted.
     pub windows: &'a Windows,
-    /// What is held against releases that are tried again, by cause.
+    /// Failures of releases that are tried again, by cause.
     pub failures: &'a [Failures],
-    /// When somebody last wanted an attempt at once: pauses for failures before that are over.
+    /// When an operator last requested an attempt at once: pauses after earlier failures are over.
     pub requested_at: Option<Timestamp>,
     /// Whether the daemon has yet to reach its first verdict on this instance.
     pub first_boot: bool,
@@ -55,19 +55,19 @@ pub struct View<'a> {
     pub withheld: Option<&'a Withheld>,
 }
 
-/// What this instance does about the channel now.
+/// What this instance does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It runs what it should.
+    /// It runs the right release.
     Current,
-    /// Take it now.
+    /// Take this release now.
     Update {
         /// What.
         offer: Offer,
         /// Why.
         why: Why,
     },
-    /// Signed metadata withdrew what runs here and names where to go: take that now.
+    /// Signed metadata withdrew the running release and names another one: take that now.
     Rollback {
         /// What.
         offer: Offer,
@@ -81,18 +81,18 @@ pub enum Decision {
         /// When.
         at: Timestamp,
     },
-    /// Outside of the hours for it.
+    /// Outside of the update windows.
     WaitWindow {
         /// What it will take.
         offer: Offer,
         /// When the next window opens.
         at: Timestamp,
     },
-    /// Attempts failed; not again yet.
+    /// Attempts failed; waiting before the next one.
     WaitBackoff {
         /// What it will take.
         offer: Offer,
-        /// When it tries again.
+        /// When the next attempt is.
         at: Timestamp,
         /// What failed, in one line.
         after: String,
@@ -109,9 +109,9 @@ pub enum Decision {
         /// The end of the hold; `None`: until released.
         until: Option<Timestamp>,
     },
-    /// It should change, or somebody wants it to, and nothing in the channel will do.
+    /// The instance should change, or an operator wants it to, and no release in the channel is suitable.
     Nothing {
-        /// Why each thing looked at will not do.
+        /// Why each candidate is unsuitable.
         reasons: Vec<String>,
     },
 }
@@ -127,7 +127,7 @@ pub enum Why {
     BelowFloor {
         /// The floor.
         floor: Version,
-        /// What was overridden, for people: `hold`, `pin`, `window`, `wave`.
+        /// What was overridden, for messages: `hold`, `pin`, `window`, `wave`.
         overrides: Vec<&'static str>,
     },
 }
@@ -164,7 +164,7 @@ impl Decision {
         }
     }
 
-    /// Whether a withdrawal or the floor demands it: what runs here does harm.
+    /// Whether a withdrawal or the floor requires it: the running release is harmful.
     #[must_use]
     pub fn is_urgent(&self) -> bool {
         matches!(
@@ -177,7 +177,7 @@ impl Decision {
         )
     }
 
-    /// The word for programs: stable, lower case, kebab; empty while all is well.
+    /// The code: stable, lower case, kebab case; empty while all is well.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -187,7 +187,7 @@ impl Decision {
     }
 }
 
-/// One line for people.
+/// One line for messages.
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.offer().map(|offer| &offer.release.version);
@@ -196,7 +196,7 @@ impl fmt::Display for Decision {
             (Self::Rollback { reason, .. }, Some(version)) => {
                 write!(
                     f,
-                    "going back to {version}: what runs here was withdrawn: {reason}"
+                    "going back to {version}: the running release was withdrawn: {reason}"
                 )
             }
             (Self::WaitWave { at, .. }, Some(version)) => {
@@ -231,19 +231,19 @@ impl fmt::Display for Decision {
     }
 }
 
-/// The floor that holds: the highest of what the channel's releases for this architecture say and of what
-/// was seen before. To be persisted whenever it rises; it never falls.
+/// The current floor: the highest of those in the channel's releases for this architecture and of the one seen
+/// before. To be persisted whenever it rises; it never falls.
 ///
-/// A withdrawn release's floor counts too: what it said of older versions stays said.
+/// A withdrawn release's floor counts too.
 #[must_use]
 pub fn floor(view: &View<'_>) -> Option<Version> {
-    let told = view
+    let floors = view
         .carried()
         .filter_map(|offer| offer.release.floor.as_ref());
-    told.chain(view.floor).max().cloned()
+    floors.chain(view.floor).max().cloned()
 }
 
-/// What this instance does about the channel at `now`.
+/// What this instance does at `now`.
 #[must_use]
 pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
     let floor = floor(view);
@@ -267,16 +267,16 @@ pub fn decide(view: &View<'_>, now: Timestamp) -> Decision {
     }
 }
 
-/// An instance below the floor takes what gets it there, whatever hold, pin, window and wave say. It goes on
-/// serving meanwhile.
+/// An instance below the floor takes what gets it above, regardless of hold, pin, window and wave. It keeps serving
+/// meanwhile.
 fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     let current = &view.current.version;
     let mut reasons = vec![format!("{current} is below the floor {floor}")];
-    // Not more daring than it must be: of what is high enough, first what has reached this instance by its wave,
-    // the newest of it; else what would reach it next.
+    // No more risk than necessary: of the releases that are high enough, first the newest whose wave has reached this
+    // instance; else the one whose wave reaches it next.
     let reach = |offer: &Offer| view.reaches(offer).unwrap_or(Timestamp::MAX).max(now);
     let soonest = |offers: &[&Offer]| {
-        // What may have done harm here comes last.
+        // Suspected releases come last.
         let key = |offer: &&&Offer| {
             (
                 view.suspected(offer, now).is_some(),
@@ -304,7 +304,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
         None => None,
     };
     let stepping_stone = || {
-        // What is high enough can only be reached by way of something in between.
+        // The releases that are high enough may require an intermediate one first.
         let leads = |offer: &&Offer| {
             let version = &offer.release.version;
             high.iter().any(|high| {
@@ -324,7 +324,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     };
     let Some(offer) = chosen.or_else(|| soonest(&fit)).or_else(stepping_stone) else {
         if high.is_empty() {
-            reasons.push("the channel has nothing that high".to_owned());
+            reasons.push("the channel has no such release".to_owned());
         }
         return Decision::Nothing { reasons };
     };
@@ -351,7 +351,7 @@ fn below(view: &View<'_>, floor: &Version, now: Timestamp) -> Decision {
     Decision::Update { offer, why }
 }
 
-/// Where signed metadata sends an instance whose release was withdrawn.
+/// The release that replaces a withdrawn one, as signed metadata names it.
 fn rollback(
     view: &View<'_>,
     floor: Option<&Version>,
@@ -362,8 +362,8 @@ fn rollback(
     };
     let running = view.carried().find(running)?;
     let withdrawal = running.release.withdrawn.as_ref()?;
-    // The place named may have been withdrawn since: then where that one sends its instances. No further than
-    // there are releases, since the metadata may go in a circle.
+    // The named release may have been withdrawn since: then follow its own replacement. At most as many steps as
+    // there are releases, since the metadata may contain a circle.
     let mut to = withdrawal.rollback_to.as_ref()?;
     for _ in 0..view.offers.len() {
         let mut named = view.carried().filter(|offer| offer.release.version == *to);
@@ -423,8 +423,8 @@ fn pinned(
     }
 }
 
-/// The newest release whose wave has reached this instance and that is not suspected of harm; else a suspected one, which
-/// then waits; else the one that will reach it first.
+/// The newest release whose wave has reached this instance and that is not suspected; else a suspected one, which
+/// then waits; else the one whose wave reaches the instance first.
 fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision {
     let mut next: Option<(Timestamp, &Offer)> = None;
     let mut taken: Option<&Offer> = None;
@@ -472,13 +472,13 @@ fn newer(view: &View<'_>, now: Timestamp, reasons: &mut Vec<String>) -> Decision
     }
 }
 
-/// What stands between a wish and its doing: the operator, the instance's first verdict, the hours, setbacks.
-fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
-    let (offer, leisurely) = match &wish {
+/// What delays a decision: a hold, the first verdict, the windows, and pauses after failures.
+fn restrain(view: &View<'_>, decision: Decision, now: Timestamp) -> Decision {
+    let (offer, may_wait) = match &decision {
         Decision::Update { offer, .. } => (offer.clone(), true),
-        // What was withdrawn does harm: it does not wait for office hours.
+        // A withdrawn release is harmful: it is replaced outside of windows too.
         Decision::Rollback { offer, .. } => (offer.clone(), false),
-        _ => return wish,
+        _ => return decision,
     };
     if let Some(hold) = view.held(now) {
         return Decision::Held {
@@ -486,10 +486,10 @@ fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
             until: hold.until,
         };
     }
-    if view.awaits_verdict(!leisurely) {
+    if view.awaits_verdict(!may_wait) {
         return Decision::WaitVerdict { offer };
     }
-    if leisurely && !view.windows.open(now) {
+    if may_wait && !view.windows.open(now) {
         return Decision::WaitWindow {
             offer,
             at: view.windows.next(now),
@@ -498,7 +498,7 @@ fn restrain(view: &View<'_>, wish: Decision, now: Timestamp) -> Decision {
     if let Some((at, after)) = view.paused(&offer, now) {
         return Decision::WaitBackoff { offer, at, after };
     }
-    wish
+    decision
 }
 
 impl<'a> View<'a> {
@@ -516,7 +516,7 @@ impl<'a> View<'a> {
             .filter(|offer| offer.release.withdrawn.is_none())
     }
 
-    /// Whether this instance may go straight to an offer; else says why not.
+    /// Whether this instance may take an offer directly; else adds the reason why not.
     fn suits(&self, offer: &Offer, reasons: &mut Vec<String>) -> bool {
         let version = &offer.release.version;
         if let Some(skipped) = self
@@ -529,7 +529,7 @@ impl<'a> View<'a> {
         }
         match &offer.release.min_from {
             Some(from) if self.current.version < *from => {
-                reasons.push(format!("{version} can only come after {from}"));
+                reasons.push(format!("{version} requires {from} or newer first"));
                 false
             }
             _ => true,
@@ -542,13 +542,13 @@ impl<'a> View<'a> {
         reaches(rollout, position(&offer.digest, self.instance_id))
     }
 
-    /// The end of the pause after attempts at this offer that failed, and why the last of them did.
+    /// The end of the pause after failed attempts at this offer, and the reason of the last one.
     fn paused(&self, offer: &Offer, now: Timestamp) -> Option<(Timestamp, String)> {
         let (until, _, count) = self.pending(offer, now)?;
         Some((until, count.reason.clone()))
     }
 
-    /// The same where the offer may have done harm on this host.
+    /// The same if the offer is suspected on this host.
     fn suspected(&self, offer: &Offer, now: Timestamp) -> Option<Timestamp> {
         let (until, kind, _) = self.pending(offer, now)?;
         kind.is_suspect().then_some(until)
@@ -566,7 +566,7 @@ impl<'a> View<'a> {
         blame::of(self.failures, &build)?.until(now, self.requested_at)
     }
 
-    /// Whether the daemon is still to be left to its first verdict: not for ever.
+    /// Whether to wait for the daemon's first verdict, for a limited time.
     fn awaits_verdict(&self, urgent: bool) -> bool {
         let over = |withheld: &Withheld| withheld.lasted() >= longest_withheld(urgent);
         self.first_boot && !self.withheld.is_some_and(over)

@@ -1,10 +1,10 @@
-//! The self-test of a release: `update probe`, and whoever runs it.
+//! The self-test of a release, `update probe`, and how an attempt runs it.
 //!
-//! The running version starts the new one's binary from its slot, in the updater's own sandbox, before the
-//! trial and once more after it. Before the trial it also runs every other verb that the units call, in a tree of
-//! their own. What cannot read this instance's settings, verify the channel or write the
-//! slots must not become stable: it could never be replaced by itself. Nothing is changed by a test: it
-//! works on a copy of what the updater keeps.
+//! The running version starts the new one's binary from its slot, in the updater's own sandbox, before the trial and
+//! once more after it. Before the trial it also runs every other verb that the units call, in a directory tree of
+//! their own. A release that cannot read this instance's settings, verify the channel or write the slots must not
+//! become stable: it could never be replaced by itself. A test changes nothing: it works on a copy of the updater's
+//! files.
 
 use std::ffi::OsString;
 use std::fs;
@@ -28,10 +28,10 @@ use super::slots::Layout;
 use super::subscription::FILE as SUBJECT;
 use crate::restart::REQUESTS;
 
-/// The most that a self-test may print: it is unproven, and one line is wanted.
+/// Longest output of a self-test: it is untrusted, and one line is expected.
 const MOST: u64 = 64 * 1024;
 
-/// Every verb but `run` that the units call, as they call it; `run` is what the trial itself is.
+/// Every verb that the units call, except `run`, which the trial tests.
 pub(crate) const VERBS: [&str; 4] = [
     "configure",
     "restart-requested",
@@ -39,11 +39,11 @@ pub(crate) const VERBS: [&str; 4] = [
     "update repair",
 ];
 
-/// Exit codes of a verb that did what it should: done; and for `update run` that nothing came of it, since the tree
-/// that it is run in has no channel.
+/// Exit codes of a verb that succeeded: 0; and for `update run` also 4, nothing changed, since its tree has no
+/// channel.
 const WELL: [i32; 2] = [0, 4];
 
-/// Runs a release's own `update probe`, and its other verbs in a tree of their own.
+/// Runs a release's own `update probe`, and its other verbs in a directory tree of their own.
 #[derive(Clone, Debug, Default)]
 pub struct SelfTest {
     arguments: Vec<OsString>,
@@ -53,7 +53,7 @@ pub struct SelfTest {
 }
 
 impl SelfTest {
-    /// With arguments beyond `update probe`: where an instance, or a test, has its things elsewhere.
+    /// With further arguments to `update probe`, for other directories.
     #[must_use]
     pub fn with(arguments: Vec<OsString>) -> Self {
         Self {
@@ -62,8 +62,8 @@ impl SelfTest {
         }
     }
 
-    /// With what the other verbs need: a directory of their own, which is made and removed, the arguments that name
-    /// the host's settings, and a service's unit of those.
+    /// With what the other verbs need: a scratch directory, which is created and removed, the arguments that name the
+    /// host's settings, and the unit of a service in them.
     #[must_use]
     pub fn exercising(self, scratch: &Path, sources: Vec<OsString>, unit: Option<String>) -> Self {
         Self {
@@ -80,8 +80,8 @@ impl Probe for SelfTest {
     async fn probe(&mut self, binary: &Path) -> Result<Version, TestFailure> {
         let mut command = Command::new(binary);
         command.args(["update", "probe"]).args(&self.arguments);
-        let said = ended(binary, command, &[0]).await?;
-        reported(&said).map_err(|error| TestFailure::Release(format!("{error:#}")))
+        let output = ended(binary, command, &[0]).await?;
+        reported(&output).map_err(|error| TestFailure::Release(format!("{error:#}")))
     }
 
     async fn exercise(&mut self, binary: &Path) -> Result<(), (String, TestFailure)> {
@@ -94,8 +94,8 @@ impl Probe for SelfTest {
             let mut command = Command::new(binary);
             command.args(verb.split(' ')).args(tree.arguments(verb));
             command.args(&self.sources).env("PATH", tree.path());
-            let well: &[i32] = if verb == "update run" { &WELL } else { &[0] };
-            let ended = ended(binary, command, well).await;
+            let accepted: &[i32] = if verb == "update run" { &WELL } else { &[0] };
+            let ended = ended(binary, command, accepted).await;
             ended.map_err(|failure| (verb.to_owned(), failure))?;
         }
         drop(scratch);
@@ -104,13 +104,17 @@ impl Probe for SelfTest {
 }
 
 /// Runs a program of a release to its end and returns what it printed.
-async fn ended(binary: &Path, mut command: Command, well: &[i32]) -> Result<String, TestFailure> {
+async fn ended(
+    binary: &Path,
+    mut command: Command,
+    accepted: &[i32],
+) -> Result<String, TestFailure> {
     let release = |why: String| Err(TestFailure::Release(why));
     let environment = |why: String| TestFailure::Environment(why);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        // Its log is part of ours.
+        // Its log goes to ours.
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()
@@ -121,20 +125,20 @@ async fn ended(binary: &Path, mut command: Command, well: &[i32]) -> Result<Stri
                 _ => environment(why),
             }
         })?;
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        let read = stdout.take(MOST + 1).read_to_end(&mut said).await;
+        let read = stdout.take(MOST + 1).read_to_end(&mut output).await;
         read.map_err(|error| environment(format!("cannot read what it prints: {error}")))?;
     }
-    if u64::try_from(said.len()).is_ok_and(|length| length > MOST) {
+    if u64::try_from(output.len()).is_ok_and(|length| length > MOST) {
         return release(format!("it prints more than {MOST} bytes"));
     }
     let status = child
         .wait()
         .await
         .map_err(|error| environment(format!("cannot wait for it: {error}")))?;
-    if status.code().is_some_and(|code| well.contains(&code)) {
-        return Ok(String::from_utf8_lossy(&said).into_owned());
+    if status.code().is_some_and(|code| accepted.contains(&code)) {
+        return Ok(String::from_utf8_lossy(&output).into_owned());
     }
     let why = format!("it ended with {status}");
     match blame::of_exit(status) {
@@ -143,8 +147,8 @@ async fn ended(binary: &Path, mut command: Command, well: &[i32]) -> Result<Stri
     }
 }
 
-/// A tree in which a release's verbs can do all that they do, and nothing comes of it: the release is its factory
-/// slot, its channel is not there, and its `systemctl` does nothing.
+/// A directory tree in which a release's verbs run without effect: the release is its factory slot, its channel does
+/// not exist, and its `systemctl` does nothing.
 struct Tree(PathBuf);
 
 impl Tree {
@@ -170,7 +174,7 @@ impl Tree {
         };
         link(binary, factory.join(BINARY))?;
         link(&factory, slots.join("stable"))?;
-        // Where there is none the stable release fails alike.
+        // Without one the stable release fails in the same way.
         let nothing = ["/usr/bin/true", "/bin/true"].map(Path::new);
         if let Some(program) = nothing.iter().find(|path| path.exists()) {
             link(program, bin.join("systemctl"))?;
@@ -189,8 +193,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// What leads a verb into the tree. No release may be without these flags: the versions of a channel know each
-    /// other.
+    /// The flags that make a verb use the tree. Every release must accept them.
     fn arguments(&self, verb: &str) -> Vec<OsString> {
         let at = |name: &str| self.0.join(name).into_os_string();
         match verb {
@@ -229,7 +232,7 @@ impl Tree {
     }
 }
 
-/// A directory for one test, gone with it; a leftover of one that was killed goes first.
+/// A directory for one test, removed at its end; a leftover is removed first.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -251,8 +254,8 @@ impl Drop for Scratch {
 }
 
 /// The version in the last line: `imagebuilder-agent 1.2.0`.
-fn reported(said: &str) -> Result<Version> {
-    let last = said.lines().next_back().unwrap_or_default();
+fn reported(output: &str) -> Result<Version> {
+    let last = output.lines().next_back().unwrap_or_default();
     let version = last
         .strip_prefix(BINARY)
         .and_then(|rest| rest.strip_prefix(' '))
@@ -261,20 +264,18 @@ fn reported(said: &str) -> Result<Version> {
     version.with_context(|| format!("its last line is {shown:?}, not `{BINARY} VERSION`"))
 }
 
-/// The line that a self-test that went well ends with.
+/// The last line of a successful self-test.
 #[must_use]
 pub fn passed(version: &str) -> String {
     format!("{BINARY} {version}")
 }
 
-/// The test: with its own code, this binary verifies the channel and would find room for a release.
+/// The self-test: verifies the channel with this binary's own code and checks that the slots can be written.
 ///
-/// `channel` works on a copy, made by [`copy`], of the metadata that the updater keeps. The settings were
-/// read before: to know the channel is to have read them.
+/// `channel` works on a copy, made by [`copy`], of the updater's metadata. The caller has read the settings before.
 ///
 /// # Errors
-/// This binary could not update this instance again, or the channel cannot be read now: whose fault it is, is
-/// the caller's to find out.
+/// This binary could not update this instance again, or the channel cannot be read now; the caller finds out which.
 pub async fn test(channel: &mut dyn Channel, layout: &Layout, now: Timestamp) -> Result<()> {
     let catalogue = channel.refresh(now).await.context("the channel")?;
     writable(&layout.slots.join("staging")).context("the slots")?;
@@ -288,37 +289,37 @@ pub async fn test(channel: &mut dyn Channel, layout: &Layout, now: Timestamp) ->
     Ok(())
 }
 
-/// Whether a file can be made in a directory and go again.
+/// Whether a file can be created and removed in a directory.
 fn writable(dir: &Path) -> Result<()> {
     let path = dir.join(format!(".probe-{}", std::process::id()));
     let made = fs::write(&path, "probe\n");
-    let gone = match fs::remove_file(&path) {
+    let removed = match fs::remove_file(&path) {
         Err(error) if made.is_err() && error.kind() == io::ErrorKind::NotFound => Ok(()),
-        gone => gone,
+        removed => removed,
     };
-    made.and(gone)
+    made.and(removed)
         .with_context(|| format!("cannot write in {}", dir.display()))
 }
 
-/// A copy of a directory of plain files and directories, for a test to work on. There may be none.
+/// Copies a directory of plain files and directories for a test. It may not exist.
 ///
 /// # Errors
-/// The disk's.
+/// The disk failed.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let told = || format!("cannot copy {} to {}", from.display(), to.display());
-    fs::create_dir_all(to).with_context(told)?;
+    let failed = || format!("cannot copy {} to {}", from.display(), to.display());
+    fs::create_dir_all(to).with_context(failed)?;
     let entries = match fs::read_dir(from) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.with_context(told)?,
+        entries => entries.with_context(failed)?,
     };
     for entry in entries {
-        let entry = entry.with_context(told)?;
-        let kind = entry.file_type().with_context(told)?;
+        let entry = entry.with_context(failed)?;
+        let kind = entry.file_type().with_context(failed)?;
         let beside = to.join(entry.file_name());
         if kind.is_dir() {
             copy(&entry.path(), &beside)?;
         } else if kind.is_file() {
-            fs::copy(entry.path(), &beside).with_context(told)?;
+            fs::copy(entry.path(), &beside).with_context(failed)?;
         }
     }
     Ok(())

@@ -1,15 +1,14 @@
-//! Why the channel was not believed: one word for logs and metrics each, so that an attack, a stale
-//! mirror and a full disk never look alike.
+//! Why the channel was refused: one code for logs and metrics per cause, so that an attack, a stale mirror and a full
+//! disk are never confused.
 
 use std::fmt;
 
-/// What went wrong with the channel, in the words of TUF 1.0.34 ("Goals to protect against specific
-/// attacks") where it has one.
+/// The cause, named as in TUF 1.0.34 ("Goals to protect against specific attacks") where it has a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
     /// Too few valid signatures: arbitrary software, or keys below the threshold.
     Unsigned,
-    /// Metadata that has expired: a freeze, a dead publisher, or a wrong clock.
+    /// Expired metadata: a freeze attack, a publisher that stopped, or a wrong clock.
     Expired,
     /// A version lower than one seen before.
     Rollback,
@@ -21,7 +20,7 @@ pub enum Cause {
     EndlessData,
     /// More key rotations than the agreed limit.
     EndlessRotation,
-    /// A version so high that no honest publisher comes after it; keys must rotate.
+    /// A version so high that no later one is possible; keys must be rotated.
     FastForward,
     /// Not the JSON that the specification describes.
     Malformed,
@@ -29,15 +28,15 @@ pub enum Cause {
     Slow,
     /// The server answered, but not with the file: status, captive portal, redirect.
     Refused,
-    /// No answer, or one that broke off.
+    /// No response, or an incomplete one.
     Unreachable,
-    /// The server's TLS certificate is not one to trust.
+    /// The server's TLS certificate is not trusted.
     Untrusted,
-    /// The channel does not have what its own metadata names.
+    /// A file that the channel's own metadata names is missing.
     Missing,
-    /// This instance could not keep what it verified: disk full, read-only, failing.
+    /// The verified data could not be stored: disk full, read-only, failing.
     Disk,
-    /// There is no root of trust here, or it cannot be read.
+    /// The image has no root of trust, or it cannot be read.
     NoRoot,
     /// The channel's URL or its file of certificates cannot be used.
     Misconfigured,
@@ -65,7 +64,7 @@ impl Cause {
         Self::Misconfigured,
     ];
 
-    /// The word in logs, metrics and the standing: stable, lower case, kebab.
+    /// The code in logs, metrics and the status file: stable, lower case, kebab case.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -98,12 +97,12 @@ impl Cause {
     }
 }
 
-/// A channel that was not believed.
+/// A refused channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind, for programs.
+    /// The cause.
     pub cause: Cause,
-    /// What happened, in one line for people; never with credentials.
+    /// What happened, in one line; never with credentials.
     pub detail: String,
 }
 
@@ -116,7 +115,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl From<sigstore_tuf::Error> for Refusal {
-    /// What the TUF library says, and what our transport and store said through it.
+    /// From an error of the TUF library, or of our transport and store below it.
     fn from(error: sigstore_tuf::Error) -> Self {
         use sigstore_tuf::Error as E;
         let cause = match error {
@@ -156,10 +155,10 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let said = cause.to_string();
-        // hyper's errors repeat what caused them.
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
+        let message = cause.to_string();
+        // hyper's errors repeat their source.
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         source = cause.source();
     }

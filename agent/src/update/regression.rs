@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Regression {
-    /// The trial showed no status of its own.
+    /// The trial wrote no status of its own.
     NoStatus,
     /// The host was fit and is not.
     Unfit,
-    /// These services passed and do not.
+    /// These services passed before and do not now.
     Sick(Vec<String>),
     /// The trial did not answer whether it may be replaced.
     Mute,
-    /// It answered that it may not.
+    /// It refused to be replaced.
     Busy(String),
 }
 
 impl Regression {
-    /// One word for programs.
+    /// The code.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Regression {
 impl fmt::Display for Regression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoStatus => f.write_str("the trial showed no status of its own"),
+            Self::NoStatus => f.write_str("the trial wrote no status of its own"),
             Self::Unfit => f.write_str("the host was fit before the trial and not on it"),
             Self::Sick(names) => write!(
                 f,
@@ -43,10 +43,7 @@ impl fmt::Display for Regression {
                 names.join(", ")
             ),
             Self::Mute => f.write_str("the trial did not answer whether it may be replaced"),
-            Self::Busy(reason) => write!(
-                f,
-                "the trial answered that it may not be replaced: {reason}"
-            ),
+            Self::Busy(reason) => write!(f, "the trial refused to be replaced: {reason}"),
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The slots: directories by version and digest, and the links `stable` and `trial`.
 //!
-//! It decides nothing: which build is stable or on trial is [`super::phases`]'s to say. Every step
-//! here may be cut by a power loss; what then counts is that a slot without its file `COMPLETE`, which is
-//! written last and removed first, is none.
+//! It decides nothing: [`super::phases`] decides which build is stable or on trial. Every step may be interrupted by
+//! a power loss: a slot without its file `COMPLETE`, which is written last and removed first, does not count.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
@@ -18,30 +17,30 @@ use super::build::Build;
 use super::channel::Digest;
 use super::durable;
 
-/// The file that makes a slot count: it holds the digest of the slot's executable.
+/// The file of a complete slot: it holds the digest of the slot's executable.
 pub const COMPLETE: &str = "COMPLETE";
 
-/// The file in the runtime directory that a run holds locked.
+/// The file in the runtime directory that a run locks.
 pub const LOCK: &str = "lock";
 
-/// Whoever can open a file can lock it: anybody else who could would keep the instance from updates and repairs.
+/// Mode of the lock: any user who could open the file could lock it and block updates and repairs.
 const LOCK_MODE: u32 = 0o600;
 
-/// What an update leaves free on the disk, beside twice its own length: the journal and the services on
-/// the instance need room too.
+/// Bytes that an update leaves free, besides twice its own length: the journal and the services on the instance need
+/// room too.
 const RESERVE_BYTES: u64 = 16 << 20;
 
-/// What it leaves free of inodes; a slot takes three.
+/// Inodes that it leaves free; a slot takes three.
 const RESERVE_INODES: u64 = 64;
 
-/// Where everything is: [`contract::layout`] on an instance, a temporary tree in a test.
+/// The directories: [`contract::layout`] on an instance, a temporary tree in a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The slot that came with the image.
     pub factory: PathBuf,
     /// The tree of the slots and links.
     pub slots: PathBuf,
-    /// What the image knows of the channel.
+    /// The image's files of the channel.
     pub channel: PathBuf,
     /// The updater's state.
     pub state: PathBuf,
@@ -64,9 +63,9 @@ impl Default for Layout {
 /// One of the two links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// What the instance runs; moved by a promotion or a repair only.
+    /// The release that the instance runs; moved by a promotion or a repair only.
     Stable,
-    /// What is on trial; may dangle.
+    /// The release on trial; may dangle.
     Trial,
 }
 
@@ -79,7 +78,7 @@ impl Link {
     }
 }
 
-/// What a link leads to.
+/// The target of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leads {
     /// The factory slot.
@@ -88,7 +87,7 @@ pub enum Leads {
     Slot(Build),
     /// Nowhere: there is no link, or it does not lead to the factory or a complete slot.
     Nowhere,
-    /// The disk does not say: no reason to change anything.
+    /// The disk failed: no reason to change anything.
     Unreadable(String),
 }
 
@@ -98,26 +97,26 @@ pub struct Slots {
     layout: Layout,
 }
 
-/// The right to change the slots: held for a whole attempt, let go with the process.
+/// The lock on the slots: held for a whole attempt, released with the process.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Slots {
-    /// The slots of a layout; makes nothing.
+    /// The slots of a layout; creates nothing.
     #[must_use]
     pub fn new(layout: Layout) -> Self {
         Self { layout }
     }
 
-    /// Where everything is.
+    /// The directories.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Takes the right to change the slots; `None` when another process has it.
+    /// Locks the slots; `None` if another process holds the lock.
     ///
     /// # Errors
     /// The runtime directory cannot be written.
@@ -133,9 +132,9 @@ impl Slots {
                 .open(&path)
         };
         let file = open().with_context(|| format!("cannot open {}", path.display()))?;
-        // An older version made it for everybody to open, and a runtime directory outlives its versions.
+        // An older version created it readable for all users, and the runtime directory may be from then.
         file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
-            .with_context(|| format!("cannot keep {} to itself", path.display()))?;
+            .with_context(|| format!("cannot restrict the mode of {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -145,11 +144,11 @@ impl Slots {
         }
     }
 
-    /// Refuses a release that the disk has no room for, before any of it is fetched: twice its length
-    /// and a reserve, where slots and staging are both.
+    /// Refuses a release for which the disk has no room, before any of it is fetched: twice its length and a reserve
+    /// must be free.
     ///
     /// # Errors
-    /// Says what is short, and by how much.
+    /// What is missing, and how much.
     pub fn room_for(&self, length: u64) -> Result<()> {
         let staging = self.staging();
         fs::create_dir_all(&staging)
@@ -163,7 +162,7 @@ impl Slots {
             );
         }
         let disk = rustix::fs::statvfs(&staging)
-            .with_context(|| format!("cannot ask for the free space of {}", staging.display()))?;
+            .with_context(|| format!("cannot read the free space of {}", staging.display()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let needed = length.saturating_mul(2).saturating_add(RESERVE_BYTES);
         if free < needed {
@@ -173,7 +172,7 @@ impl Slots {
                 self.layout.slots.display()
             );
         }
-        // File systems that make inodes as they go say that they have none at all.
+        // File systems that allocate inodes on demand report none at all.
         if disk.f_files > 0 && disk.f_favail < RESERVE_INODES {
             bail!(
                 "{} inodes free on the file system of {}, {RESERVE_INODES} needed",
@@ -184,7 +183,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Where a release is streamed to.
+    /// The file that a release is streamed to.
     #[must_use]
     pub fn part(&self, digest: &Digest) -> PathBuf {
         self.staging().join(format!("{digest}.part"))
@@ -203,7 +202,7 @@ impl Slots {
         self.dir(build).join(layout::BINARY)
     }
 
-    /// Makes a slot of a fetched part. What stands there complete already, with the right bytes, is well.
+    /// Makes a slot of a fetched part. An existing complete slot with the right bytes is kept.
     ///
     /// # Errors
     /// The part does not have the digest (it is removed then), or the disk failed.
@@ -230,7 +229,7 @@ impl Slots {
         let file = File::open(part)?;
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.sync_all()?;
-        // Whatever stands there is not complete, or not the right bytes.
+        // An existing slot is incomplete or has the wrong bytes.
         remove_slot(dir)?;
         fs::create_dir_all(dir)?;
         fs::rename(part, dir.join(layout::BINARY))?;
@@ -243,10 +242,10 @@ impl Slots {
         durable::sync_dir(&self.versions())
     }
 
-    /// Whether the build has a complete slot with the bytes its digest names: it reads all of them.
+    /// Verifies that the build has a complete slot with the bytes of its digest: reads all of them.
     ///
     /// # Errors
-    /// Says what is wrong with the slot.
+    /// What is wrong with the slot.
     pub fn verify(&self, build: &Build) -> Result<()> {
         let dir = self.dir(build);
         let complete = read_complete(&dir)
@@ -277,7 +276,7 @@ impl Slots {
         Ok(())
     }
 
-    /// Gives a build's executable the right to be executed back, where it lost it.
+    /// Makes a build's executable executable again.
     ///
     /// # Errors
     /// The disk's.
@@ -290,7 +289,7 @@ impl Slots {
             return Ok(());
         }
         tracing::warn!(
-            "{} could not be executed: made executable",
+            "{} was not executable: its mode was restored",
             binary.display()
         );
         File::open(&binary)
@@ -301,8 +300,7 @@ impl Slots {
             .with_context(|| format!("cannot make {} executable", binary.display()))
     }
 
-    /// Whether [`Slots::verify`] failed for the disk's sake alone: it did not give the bytes, so that nobody can
-    /// say anything of them.
+    /// Whether [`Slots::verify`] failed because of the disk: then nothing is known about the bytes.
     #[must_use]
     pub fn is_the_disks(error: &anyhow::Error) -> bool {
         error
@@ -310,7 +308,7 @@ impl Slots {
             .is_some_and(|error| error.kind() != io::ErrorKind::NotFound)
     }
 
-    /// Every complete slot, as its name and its file `COMPLETE` tell; the executables are not read.
+    /// Every complete slot, by its name and its file `COMPLETE`; the executables are not read.
     #[must_use]
     pub fn complete(&self) -> Vec<Build> {
         let mut found: Vec<Build> = entries(&self.versions())
@@ -321,7 +319,7 @@ impl Slots {
         found
     }
 
-    /// What a link leads to.
+    /// The target of a link.
     #[must_use]
     pub fn leads(&self, link: Link) -> Leads {
         self.follow(link)
@@ -352,10 +350,10 @@ impl Slots {
         })
     }
 
-    /// What the image came with: its digest is read from its bytes, its version asked of it.
+    /// The image's own build: its digest is computed from its bytes, its version is printed by it.
     ///
     /// # Errors
-    /// There is none, or it does not tell its version.
+    /// There is none, or it does not print its version.
     pub fn factory(&self) -> Result<Build> {
         let binary = self.layout.factory.join(layout::BINARY);
         let digest = hash(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
@@ -368,21 +366,21 @@ impl Slots {
             .split_whitespace()
             .last()
             .and_then(|word| Version::parse(word).ok())
-            .ok_or_else(|| anyhow!("{} does not tell its version", binary.display()))?;
+            .ok_or_else(|| anyhow!("{} does not print its version", binary.display()))?;
         Ok(Build { version, digest })
     }
 
-    /// Points `trial` to a build's slot, after reading all its bytes again.
+    /// Points `trial` to a build's slot, after verifying all its bytes.
     ///
     /// # Errors
-    /// The slot is not what it should be, or the disk failed; the link is then as it was.
+    /// The slot is invalid, or the disk failed; the link is unchanged.
     pub fn arm(&self, build: &Build) -> Result<()> {
         self.verify(build)?;
         self.point(Link::Trial, &self.within(build))
     }
 
-    /// Moves `stable` to a build's slot, after reading all its bytes again: the commit point. What it
-    /// leads to already is left alone.
+    /// Moves `stable` to a build's slot, after verifying all its bytes: the commit point. A link that points there
+    /// already is left alone.
     ///
     /// # Errors
     /// As [`Slots::arm`].
@@ -417,8 +415,8 @@ impl Slots {
             .with_context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Removes every slot but those of `keep` and of the two links, and what is left in staging but for
-    /// the part of `under_way`.
+    /// Removes every slot except those of `keep` and of the two links, and all staging files except the part of
+    /// `under_way`.
     ///
     /// # Errors
     /// The disk's, after it removed what it could.
@@ -462,7 +460,7 @@ impl Slots {
             .with_context(|| format!("cannot point {} to {}", path.display(), target.display()))
     }
 
-    /// A slot as the links name it: relative, so that the tree may be looked at from outside of a root.
+    /// A slot's path in the links: relative, so that the tree can be read from outside of its root.
     fn within(&self, build: &Build) -> PathBuf {
         let dir = self.dir(build);
         dir.strip_prefix(&self.layout.slots)
@@ -499,11 +497,10 @@ pub fn hash(path: &Path) -> io::Result<Digest> {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    Digest::parse(&hex).ok_or_else(|| io::Error::other("a digest that is none"))
+    Digest::parse(&hex).ok_or_else(|| io::Error::other("an invalid digest"))
 }
 
-/// What is there; `None` when nothing is, or something that is of no use. What the disk does not give is an
-/// error.
+/// The value; `None` if there is none, or an invalid one. A failing disk is an error.
 fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     use io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
     match found {
@@ -523,13 +520,13 @@ fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The digest that a slot's `COMPLETE` names.
+/// The digest in a slot's `COMPLETE`.
 fn read_complete(dir: &Path) -> io::Result<Option<Digest>> {
     let text = there(fs::read_to_string(dir.join(COMPLETE)))?;
     Ok(text.and_then(|text| Digest::parse(text.strip_suffix('\n')?)))
 }
 
-/// The build that a slot's name and `COMPLETE` tell, if they agree.
+/// The build of a slot's name and `COMPLETE`, if they agree.
 fn build_of(dir: &Path) -> io::Result<Option<Build>> {
     let Some(digest) = read_complete(dir)? else {
         return Ok(None);
@@ -542,7 +539,7 @@ fn build_of(dir: &Path) -> io::Result<Option<Build>> {
     Ok(version.map(|version| Build { version, digest }))
 }
 
-/// First what makes it count, for good; then the rest.
+/// Removes `COMPLETE` durably first, then the rest.
 fn remove_slot(dir: &Path) -> io::Result<()> {
     let complete = dir.join(COMPLETE);
     if fs::symlink_metadata(&complete).is_ok() {

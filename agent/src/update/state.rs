@@ -1,9 +1,9 @@
-//! What the updater remembers between runs: phase, attempt, skip list, floor; written by rename, rebuilt
-//! when it cannot be read.
+//! The updater's state between runs: phase, attempt, skip list, floor. Written by rename, rebuilt when it cannot be
+//! read.
 //!
-//! Two files with one writer each: `state.json` is the updater's, `overrides.json` (hold and pin) is written
-//! by an operator's command, which must not wait for a running attempt. It decides nothing:
-//! [`super::phases`] and [`super::plan`] do.
+//! Two files with one writer each: `state.json` is the updater's, `orders.json` (hold and pin) is written by an
+//! operator's command, which must not wait for a running attempt. It decides nothing: [`super::phases`] and
+//! [`super::plan`] do.
 
 use std::fs;
 use std::io;
@@ -28,104 +28,103 @@ use crate::text;
 /// The updater's file in its state directory.
 pub const FILE: &str = "state.json";
 
-/// The operator's.
+/// The operator's file.
 pub const OVERRIDES: &str = "orders.json";
 
-/// The one schema number written. Whatever is found is read field by field, so that an agent that went
-/// back a version keeps all that it understands of a newer one's state.
+/// The schema number that is written. Files are read field by field, so that an agent that went back a version keeps
+/// all that it understands of a newer one's state.
 pub const SCHEMA: u32 = 1;
 
-/// How many skipped, withdrawn and forgiven releases are remembered: far more than a channel ever offers at one
-/// time.
+/// Most skipped, withdrawn and forgiven releases that are kept: far more than a channel offers at one time.
 const REMEMBERED: usize = 64;
 
-/// How long a promoted release must have been stable to be done with its crashes: longer than systemd takes to give a
-/// unit up, and its repair.
+/// How long a promoted release must have been stable before its crashes are forgotten: longer than systemd takes to
+/// give a unit up, and its repair.
 const SETTLED: SignedDuration = SignedDuration::from_mins(10);
 
-/// What the updater remembers. All fields have defaults.
+/// The updater's state. All fields have defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// The instance this state is of: an image may be made of an instance that had one.
+    /// The instance of this state: an image may be made of an instance with a state.
     pub instance_id: String,
-    /// Where the attempt under way is.
+    /// The phase of the attempt.
     pub phase: Phase,
-    /// What soaked and proved itself on this instance, or came with its image: only such builds become stable.
+    /// Builds that soaked and passed their self-test on this instance, or came with its image: only these become
+    /// stable.
     pub confirmed: Vec<Build>,
-    /// What was stable before; where a broken stable steps down to.
+    /// The previous stable build, to which a repair goes back.
     pub previous: Option<Build>,
-    /// What is condemned here: not tried again until somebody forgives it.
+    /// Releases that are not tried again on this host until an operator forgives them.
     pub skipped: Vec<Skipped>,
-    /// What is held against releases that are tried again, by cause.
+    /// Failures of releases that are tried again, by cause.
     pub failures: Vec<Failures>,
-    /// What verified metadata withdrew, as far as it was ever seen.
+    /// Every withdrawal that verified metadata ever contained.
     pub withdrawn: Vec<Build>,
-    /// Which of the operator's pardons were granted.
+    /// The operator's orders to forgive that were applied.
     pub forgiven: Vec<Forgiveness>,
     /// Since when the daemon has withheld its permission to be restarted.
     pub withheld: Option<Withheld>,
-    /// The highest floor that signed metadata ever named.
+    /// The highest floor that signed metadata ever contained.
     floor: Option<Version>,
     /// Versions of root, timestamp, snapshot, targets last verified.
     pub metadata: Option<[u64; 4]>,
     /// When the timestamp role expires.
     pub metadata_expires: Option<Timestamp>,
-    /// The last check, whatever came of it.
+    /// The last check, with any result.
     pub checked_at: Option<Timestamp>,
     /// The last check that verified.
     pub verified_at: Option<Timestamp>,
     /// The last promotion.
     pub updated_at: Option<Timestamp>,
-    /// The word for the last failure; empty while all is well.
+    /// The code of the last failure; empty while all is well.
     pub code: String,
-    /// The last failure, or what is waited for, in one line.
+    /// The reason of the last failure, or what is waited for, in one line.
     pub reason: String,
 }
 
-/// What an operator ordered.
+/// The operator's overrides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Overrides {
-    /// The instance it was ordered on; an image made of that instance does not take the orders along.
+    /// The instance of these overrides; an image made of it does not inherit them.
     pub instance_id: String,
     /// No update until it ends or is released.
     pub hold: Option<Hold>,
     /// This version and no other.
     pub pin: Option<Version>,
-    /// When somebody last wanted an attempt at once: pauses for failures before that are over.
+    /// When an operator last requested an attempt at once: pauses after earlier failures are over.
     pub now: Option<Timestamp>,
-    /// Releases whose failures are to be forgotten, each once.
+    /// Releases whose failures are forgotten, once for each entry.
     pub forgiven: Vec<Forgiveness>,
 }
 
-/// An operator's order to forget what is held against a release.
+/// An operator's order to forget the failures of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forgiveness {
     /// The release.
     pub version: Version,
-    /// When it was given: what tells it from another one for the same release.
+    /// When it was given, which distinguishes it from another one for the same release.
     pub at: Timestamp,
 }
 
-/// What was found in the place of the state.
+/// What was found at the path of the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// This instance's state, whole.
+    /// A readable state of this instance.
     Whole,
     /// Nothing: the instance's first run.
     Nothing,
-    /// Some of it could not be read; it was moved aside, and what could be read is kept.
+    /// A state of which some fields could not be read; the file was moved aside, and what could be read is kept.
     Broken {
         /// Where the old file is now.
         aside: PathBuf,
         /// What could not be read.
         why: String,
     },
-    /// Another instance's: this one was started from an image of it. Only the floor and what
-    /// was withdrawn are kept.
+    /// A state of another instance, of which this one is a copy. Only the floor and the withdrawals are kept.
     Foreign {
         /// The other instance.
         instance_id: String,
@@ -136,42 +135,42 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Store {
     dir: PathBuf,
-    /// What this host is called without a metadata service, where it can be told.
+    /// This host's name without a metadata service, if it has one.
     machine: Option<String>,
 }
 
 impl State {
-    /// The floor: it only ever rises.
+    /// The floor, which never falls.
     #[must_use]
     pub fn floor(&self) -> Option<&Version> {
         self.floor.as_ref()
     }
 
-    /// Takes a floor from verified metadata; a lower one is nothing new.
+    /// Raises the floor; a lower one is ignored.
     pub fn raise_floor(&mut self, floor: &Version) {
         if self.floor.as_ref().is_none_or(|known| known < floor) {
             self.floor = Some(floor.clone());
         }
     }
 
-    /// Whether a build proved itself here, or came with the image.
+    /// Whether a build was confirmed here, or came with the image.
     #[must_use]
     pub fn is_confirmed(&self, digest: &Digest) -> bool {
         self.confirmed.iter().any(|build| build.digest == *digest)
     }
 
-    /// Lists a build as one that may be stable.
+    /// Adds a build to those that may be stable.
     pub fn confirm(&mut self, build: &Build) {
         self.confirmed.retain(|known| known.digest != build.digest);
         self.confirmed.push(build.clone());
     }
 
-    /// Takes a build off the list of those that may be stable: it did not run.
+    /// Removes a build from those that may be stable, because it did not run.
     pub fn unconfirm(&mut self, build: &Build) {
         self.confirmed.retain(|known| known.digest != build.digest);
     }
 
-    /// Counts a failed attempt at a build, and condemns it if that was enough. Returns whether it did.
+    /// Counts a failed attempt at a build, and skips the build if it crashed too often. Returns whether it did.
     pub fn fail(&mut self, build: &Build, kind: FailureKind, reason: &str, at: Timestamp) -> bool {
         blame::count(&mut self.failures, build, kind, reason, at);
         let crashes = blame::of(&self.failures, build).map_or(0, Failures::crashes);
@@ -183,7 +182,7 @@ impl State {
         skipped
     }
 
-    /// Takes a build off the list of those that may be stable, and does not try it again.
+    /// Removes a build from those that may be stable, and does not try it again.
     pub fn skip_release(&mut self, build: &Build, reason: &str, at: Timestamp) {
         self.unconfirm(build);
         self.skipped
@@ -200,7 +199,7 @@ impl State {
             .retain(|known| known.build.digest != build.digest);
     }
 
-    /// Forgets what is held against the releases that an operator forgave; each order counts once.
+    /// Forgets the failures of the releases that an operator forgave; each order applies once.
     pub fn forgive(&mut self, forgiven: &[Forgiveness]) {
         let new = forgiven.iter().filter(|it| !self.forgiven.contains(it));
         for Forgiveness { version, .. } in new {
@@ -211,14 +210,14 @@ impl State {
         self.forgiven = forgiven.to_vec();
     }
 
-    /// Whether anything is held against a version.
+    /// Whether a version has failures or is skipped.
     #[must_use]
     pub fn holds_against(&self, version: &Version) -> bool {
         self.skipped.iter().any(|it| it.build.version == *version)
             || self.failures.iter().any(|it| it.build.version == *version)
     }
 
-    /// Why a build is no version to go back to; `None` when it is one.
+    /// Why a build must not be gone back to; `None` if it may.
     #[must_use]
     pub fn barred(&self, build: &Build) -> Option<String> {
         let same = |other: &Build| other.digest == build.digest || other.version == build.version;
@@ -242,7 +241,7 @@ impl State {
         Some(format!("{} failed here: {}", build.version, count.reason))
     }
 
-    /// Takes in what verified metadata withdrew, and what it has again.
+    /// Stores the withdrawals of verified metadata, and removes those that it no longer contains.
     fn withdraw(&mut self, seen: &Withdrawals) {
         let valid = |known: &Build| seen.valid.iter().any(|it| it.digest == known.digest);
         self.withdrawn.retain(|known| !valid(known));
@@ -251,7 +250,7 @@ impl State {
                 self.withdrawn.push(build.clone());
             }
         }
-        // What is on this host is never forgotten for what is not.
+        // Builds on this host are kept in preference to others.
         let here =
             |build: &Build| self.previous.as_ref() == Some(build) || self.confirmed.contains(build);
         let mut withdrawn = std::mem::take(&mut self.withdrawn);
@@ -260,7 +259,7 @@ impl State {
         self.withdrawn = withdrawn;
     }
 
-    /// Takes the machine's notes in.
+    /// Applies a note of the state machine.
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::SkipRelease { build, reason, at } => self.skip_release(build, reason, *at),
@@ -306,8 +305,8 @@ impl State {
         }
     }
 
-    /// What a release before this one condemned for a single failed attempt counts as that one attempt: it is
-    /// tried again after its pause. Its strikes and its one setback are dropped.
+    /// A release that an earlier version skipped for a single failed attempt counts as one failure: it is tried again
+    /// after its pause. Other counters of that version are dropped.
     fn recount(&mut self) {
         let (old, kept) = std::mem::take(&mut self.skipped)
             .into_iter()
@@ -327,10 +326,10 @@ impl State {
         }
     }
 
-    /// Reads what can be read: every field that is not what it should be is left out. Never fails and
-    /// never panics, whatever the bytes are.
+    /// Parses what can be parsed: every invalid field is left out. Never fails and never panics, whatever the bytes
+    /// are.
     ///
-    /// The second part says what was left out; `None` when all was well.
+    /// The second part is the reason why fields were left out; `None` if all are valid.
     #[must_use]
     pub fn read(bytes: &[u8]) -> (Self, Option<String>) {
         salvage(bytes)
@@ -345,17 +344,17 @@ impl Overrides {
     }
 }
 
-/// The last ones, as many as are remembered.
+/// Keeps the last entries, up to the limit.
 fn bound<T>(all: &mut Vec<T>) {
     let over = all.len().saturating_sub(REMEMBERED);
     all.drain(..over);
 }
 
-/// Field by field, for a file that cannot be read as a whole.
+/// Parses field by field if the whole cannot be parsed.
 fn salvage<T: Default + DeserializeOwned>(bytes: &[u8]) -> (T, Option<String>) {
     let fields = match serde_json::from_slice(bytes) {
         Ok(Value::Object(fields)) => fields,
-        Ok(_) => return (T::default(), Some("it is no JSON object".to_owned())),
+        Ok(_) => return (T::default(), Some("it is not a JSON object".to_owned())),
         Err(error) => return (T::default(), Some(error.to_string())),
     };
     let whole = match serde_json::from_value(Value::Object(fields.clone())) {
@@ -374,7 +373,7 @@ fn salvage<T: Default + DeserializeOwned>(bytes: &[u8]) -> (T, Option<String>) {
 }
 
 impl Store {
-    /// The state in `dir`, which need not be there yet.
+    /// The state in `dir`, which need not exist.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
         Self {
@@ -383,16 +382,16 @@ impl Store {
         }
     }
 
-    /// With the name that this host has without a metadata service: what was written under it is this host's too.
+    /// Also accepts what was written under the name that this host has without a metadata service.
     #[must_use]
     pub fn also_called(self, machine: Option<String>) -> Self {
         Self { machine, ..self }
     }
 
-    /// Whether what was written under the name `known` is of the host that is now called `now`.
+    /// Whether what was written under the name `known` belongs to the host that is now named `now`.
     ///
-    /// A host goes by a name of its own making while its metadata service is out of reach: that name proves nothing
-    /// against an instance id. What was written under this host's own such name is its own.
+    /// A host uses a derived name while its metadata service cannot be reached: such a name proves nothing against an
+    /// instance id. What was written under this host's own derived name belongs to it.
     fn same_host(&self, known: &str, now: &str) -> bool {
         known.is_empty()
             || known == now
@@ -400,12 +399,12 @@ impl Store {
             || self.machine.as_deref() == Some(known)
     }
 
-    /// What is remembered of the instance `instance_id`, whose `stable` is what it is: whatever `stable`
-    /// points to was confirmed, since only a promotion, or the image, ever points it.
+    /// Loads the state of `instance_id`, whose `stable` is given: it counts as confirmed, since only a promotion, or
+    /// the image, ever points the link.
     ///
     /// # Errors
-    /// The state cannot be read, or a broken one cannot be moved aside: the disk's fault, so that nothing
-    /// is overwritten. A state that reads but makes no sense is no error.
+    /// The state cannot be read, or an invalid one cannot be moved aside, because of the disk: then nothing is
+    /// overwritten. A state that is readable but invalid is no error.
     pub fn load(&self, instance_id: &str, stable: Option<&Build>) -> Result<(State, Found)> {
         let path = self.dir.join(FILE);
         let (mut state, found) = match fs::read(&path) {
@@ -441,7 +440,7 @@ impl Store {
         };
         state.schema = SCHEMA;
         state.recount();
-        // An instance id is the better name: an image made of this host is then told from it.
+        // An instance id is preferred: it distinguishes an image made of this host.
         if state.instance_id.is_empty() || instance_id.starts_with("i-") {
             instance_id.clone_into(&mut state.instance_id);
         }
@@ -453,7 +452,7 @@ impl Store {
         Ok((state, found))
     }
 
-    /// What is remembered, for whoever only asks: nothing where nothing can be read.
+    /// The state, for readers only; the default if it cannot be read.
     #[must_use]
     pub fn peek(&self) -> State {
         let bytes = fs::read(self.dir.join(FILE)).unwrap_or_default();
@@ -462,7 +461,7 @@ impl Store {
         state
     }
 
-    /// The instance that the state is of; `None` when there is none, or it does not say.
+    /// The instance of the state; `None` if there is none.
     #[must_use]
     pub fn owner(&self) -> Option<String> {
         let bytes = fs::read(self.dir.join(FILE)).ok()?;
@@ -470,7 +469,7 @@ impl Store {
         (!state.instance_id.is_empty()).then_some(state.instance_id)
     }
 
-    /// Remembers `state`: when this returns, it lasts.
+    /// Stores `state` durably.
     ///
     /// # Errors
     /// The disk's; the state on disk is then the old one, unless only the last fsync failed.
@@ -478,8 +477,8 @@ impl Store {
         self.write(FILE, state)
     }
 
-    /// What an operator ordered on this instance; nothing when that cannot be read, with the reason logged:
-    /// an unreadable hold must not stop an instance's updates for ever.
+    /// The operator's overrides of this instance; none if they cannot be read, with the reason logged: an unreadable
+    /// hold must not stop updates forever.
     #[must_use]
     pub fn overrides(&self, instance_id: &str) -> Overrides {
         let path = self.dir.join(OVERRIDES);
@@ -491,7 +490,7 @@ impl Store {
             Ok(bytes) => match Overrides::read(&bytes) {
                 (overrides, None) => overrides,
                 (overrides, Some(why)) => {
-                    tracing::warn!("{} is not as written: {why}", path.display());
+                    tracing::warn!("{} is invalid: {why}", path.display());
                     overrides
                 }
             },
@@ -510,7 +509,7 @@ impl Store {
         overrides
     }
 
-    /// Keeps an operator's overrides: when this returns, they last.
+    /// Stores an operator's overrides durably.
     ///
     /// # Errors
     /// The disk's.
@@ -528,7 +527,7 @@ impl Store {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// The directory is systemd's to make (`StateDirectory=`); by hand it is made here.
+    /// systemd creates the directory (`StateDirectory=`); without systemd it is created here.
     fn make(&self) -> io::Result<()> {
         use std::os::unix::fs::DirBuilderExt as _;
         if self.dir.is_dir() {

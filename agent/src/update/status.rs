@@ -1,5 +1,5 @@
-//! The updater's status as a small file for anybody to read: `status`, the daemon's metrics, and the
-//! daemon's answer to a wish to restart it. Written by rename, by the updater only.
+//! The updater's status file, read by `status`, the daemon's metrics, and the daemon when it answers a request for
+//! permission. Written by rename, by the updater only.
 
 use std::path::{Path, PathBuf};
 
@@ -15,32 +15,32 @@ use crate::files::replace;
 /// The file's name in the updater's runtime directory.
 pub const FILE: &str = "status.json";
 
-/// Everything the updater tells.
+/// Everything that the updater reports.
 ///
-/// Unknown fields are ignored and all have defaults: the daemon that reads it may be older or newer than
-/// the updater that wrote it.
+/// Unknown fields are ignored and all have defaults: the daemon that reads it may be older or newer than the updater
+/// that wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpdaterStatus {
     /// The phase, as drawn in `docs/agent.md`.
     pub phase: String,
-    /// What it waits for or why it stays, in one line.
+    /// What it waits for, or why nothing changes, in one line.
     pub reason: String,
-    /// The code of the last refusal or failure, kebab; empty while all is well.
+    /// The code of the last refusal or failure, in kebab case; empty while all is well.
     pub code: String,
     /// The channel's name.
     pub channel: String,
-    /// What `stable` points to.
+    /// The build that `stable` points to.
     pub stable: Option<Build>,
-    /// What is on trial.
+    /// The build on trial.
     pub trial: Option<Build>,
-    /// What came with the image.
+    /// The image's own build.
     pub factory: Option<Build>,
-    /// The newest release this instance would take now or later.
+    /// The newest release that this instance would take now or later.
     pub wanted: Option<Build>,
-    /// When its wave lets this instance have it.
+    /// When its wave reaches this instance.
     pub wanted_at: Option<Timestamp>,
-    /// This instance's place in the wave, 0 to 2047.
+    /// This instance's position in the wave, 0 to 2047.
     pub position: Option<u16>,
     /// An operator's hold.
     pub hold: Option<Hold>,
@@ -48,24 +48,24 @@ pub struct UpdaterStatus {
     pub pin: Option<Version>,
     /// The oldest version allowed.
     pub floor: Option<Version>,
-    /// Releases that are not tried again on this host until somebody forgives them.
+    /// Releases that are not tried again on this host until an operator forgives them.
     pub skipped: Vec<Skipped>,
-    /// What is held against releases that are tried again, by cause.
+    /// Failures of releases that are tried again, by cause.
     pub failures: Vec<Failures>,
-    /// Since when the daemon has withheld its permission to be restarted, and why.
+    /// Since when the daemon has withheld its permission, and why.
     pub withheld: Option<Withheld>,
     /// Versions of root, timestamp, snapshot, targets last verified.
     pub metadata: Option<[u64; 4]>,
     /// When the timestamp role expires.
     pub metadata_expires: Option<Timestamp>,
-    /// The last check, whatever came of it.
+    /// The last check, with any result.
     pub checked_at: Option<Timestamp>,
     /// The last check that verified.
     pub verified_at: Option<Timestamp>,
     /// The last promotion.
     pub updated_at: Option<Timestamp>,
-    /// Set while the updater wants to restart the daemon and waits for its permission: the daemon answers
-    /// with `leave` in its own status.
+    /// Set while the updater waits for permission to restart the daemon, which answers with `leave` in its own
+    /// status.
     #[serde(rename = "asks_leave_since")]
     pub permission_requested_since: Option<Timestamp>,
 }
@@ -81,7 +81,7 @@ pub struct Hold {
     pub reason: String,
 }
 
-/// A release that is not tried again on this host until somebody forgives it.
+/// A release that is not tried again on this host until an operator forgives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// What failed.
@@ -90,12 +90,12 @@ pub struct Skipped {
     pub reason: String,
     /// When.
     pub at: Timestamp,
-    /// How many attempts it was condemned for; `None` in what an earlier release wrote, which condemned for one.
+    /// How many attempts it was skipped for; `None` in files of earlier releases, which skipped after one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
 }
 
-/// The file, written at every change of the status.
+/// The status file, written at every change.
 #[derive(Debug)]
 pub struct UpdaterStatusFile {
     path: PathBuf,
@@ -103,7 +103,7 @@ pub struct UpdaterStatusFile {
 }
 
 impl UpdaterStatusFile {
-    /// A board in the runtime directory, going on from what it showed last.
+    /// The file in the runtime directory, continuing from its last contents.
     #[must_use]
     pub fn new(run_dir: &Path) -> Self {
         let path = run_dir.join(FILE);
@@ -114,7 +114,7 @@ impl UpdaterStatusFile {
         Self { path, current }
     }
 
-    /// Shows a change, readable for everybody. An update does not stop because nobody can be told, so a
+    /// Writes a change, readable by all users. An update does not stop because its status cannot be written, so a
     /// failure is only logged.
     pub fn change(&mut self, change: impl FnOnce(&mut UpdaterStatus)) {
         let mut status = self.current.clone();
@@ -129,7 +129,7 @@ impl UpdaterStatusFile {
         self.current = status;
     }
 
-    /// What is current.
+    /// The current status.
     #[must_use]
     pub fn current(&self) -> &UpdaterStatus {
         &self.current

@@ -1,8 +1,8 @@
-//! Which channel this instance follows, and how: what the updater goes by.
+//! The channel that this instance follows, and how: the updater's settings.
 //!
-//! The updater has no way to the metadata service, and so none to user data. `configure` has: it leaves the
-//! merged and validated settings in a file that the updater reads at every run. This module must not
-//! validate; [`crate::settings`] does.
+//! The updater cannot reach the metadata service, and so has no user data. `configure` has: it writes the merged and
+//! validated settings into a file that the updater reads at every run. This module must not validate;
+//! [`crate::settings`] does.
 
 use std::fs;
 use std::io;
@@ -19,24 +19,24 @@ use super::plan::{NotAWindow, Window, Windows};
 /// The file's name in the directory that `configure` writes.
 pub const FILE: &str = "update.json";
 
-/// Where the kernel and systemd keep who this machine is, for instances without a metadata service.
+/// Files that identify this host, for instances without a metadata service.
 const NAMES: [&str; 2] = ["/etc/machine-id", "/proc/sys/kernel/hostname"];
 
-/// The channel and the terms of following it, validated.
+/// The channel and how it is followed, validated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscription {
     /// The channel's name.
     pub channel: String,
-    /// Where it is served, without a slash at the end: metadata below `metadata/`, targets below
-    /// `targets/`. `https://`, `file://`, or with `plain_http` also `http://`.
+    /// Its URL, without a slash at the end: metadata below `metadata/`, targets below `targets/`. `https://`,
+    /// `file://`, or with `plain_http` also `http://`.
     pub url: String,
-    /// Whether `http://` will do: what is fetched is verified all the same, but who fetches it is told.
+    /// Whether `http://` is allowed: everything is verified, but requests can be observed.
     #[serde(default)]
     pub plain_http: bool,
     /// Certificate authorities to trust instead of the system's, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// How long a trial must run without fault before it is confirmed.
+    /// How long a trial must run without a problem before it is confirmed.
     #[serde(rename = "soak_seconds", with = "seconds")]
     pub soak: Duration,
     /// When the daemon may be restarted for an update.
@@ -44,12 +44,12 @@ pub struct Subscription {
     pub windows: Windows,
 }
 
-/// What `configure` leaves for the updater.
+/// The settings that `configure` writes for the updater.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// This instance: `i-…`, or [`machine_name`].
     pub instance_id: String,
-    /// What it follows; `None`: nothing, it stays as it is.
+    /// The channel that it follows; `None`: none, it is not updated.
     pub subscription: Option<Subscription>,
 }
 
@@ -57,7 +57,7 @@ impl Subject {
     /// The file as text.
     ///
     /// # Errors
-    /// None that could happen: all of it is plain data.
+    /// None in practice: all of it is plain data.
     pub fn to_json(&self) -> Result<String> {
         let mut json = match &self.subscription {
             Some(subscription) => serde_json::to_value(subscription),
@@ -71,7 +71,7 @@ impl Subject {
     /// Reads the file's text.
     ///
     /// # Errors
-    /// It is not such a file: another version wrote it, or nobody of ours.
+    /// The file is invalid, from another version or another program.
     pub fn parse(text: &str) -> Result<Self> {
         let mut json: serde_json::Value = serde_json::from_str(text)?;
         let Some(instance_id) = json["instance_id"].as_str().filter(|id| !id.is_empty()) else {
@@ -88,7 +88,7 @@ impl Subject {
         })
     }
 
-    /// What `configure` left in `run_dir`; `None` when it left nothing that can be read, which is logged.
+    /// Reads what `configure` wrote in `run_dir`; `None` if it cannot be read, which is logged.
     #[must_use]
     pub fn read(run_dir: &Path) -> Option<Self> {
         let path = run_dir.join(FILE);
@@ -101,14 +101,14 @@ impl Subject {
             }
         };
         Self::parse(&text)
-            .inspect_err(|error| tracing::warn!("{} is not as written: {error:#}", path.display()))
+            .inspect_err(|error| tracing::warn!("{} is invalid: {error:#}", path.display()))
             .ok()
     }
 }
 
 /// A name for an instance without a metadata service: `machine-` and 17 hex digits, of its machine id.
 ///
-/// Derived, since the machine id itself is not to be told around (machine-id(5)).
+/// Derived, since the machine id itself must not be published (machine-id(5)).
 ///
 /// # Errors
 /// There is neither a machine id nor a host name.
@@ -122,7 +122,7 @@ fn name_from<const N: usize>(files: [&Path; N]) -> Result<String> {
             continue;
         };
         let text = text.trim();
-        // The second word stands there on a first boot whose id is not settled yet.
+        // `uninitialized` is in the file on a first boot whose id is not settled yet.
         if text.is_empty() || text == "uninitialized" {
             continue;
         }
@@ -135,7 +135,7 @@ fn name_from<const N: usize>(files: [&Path; N]) -> Result<String> {
         let hex: String = tag.iter().map(|byte| format!("{byte:02x}")).collect();
         return Ok(format!("machine-{}", &hex[..17]));
     }
-    bail!("this instance has no metadata service, no machine id and no host name to tell it by")
+    bail!("this instance has no metadata service, no machine id and no host name to identify it")
 }
 
 mod seconds {

@@ -1,7 +1,7 @@
-//! systemd, by its own `systemctl`: starts, stops and looks at the units that an attempt drives.
+//! systemd, through `systemctl`: starts, stops and reads the units that an attempt drives.
 //!
-//! It knows their names and nothing else: whether a unit's end is good or bad is [`super::attempt`]'s to
-//! say. No shell is involved, and no D-Bus client: `systemctl` is where systemd is, and speaks to it.
+//! It only knows their names: [`super::attempt`] decides what a unit's result means. No shell and no D-Bus client is
+//! involved.
 
 use std::env;
 use std::fs;
@@ -14,13 +14,13 @@ use tokio::process::Command;
 
 use super::attempt::{Active, Unit, UnitState, Units};
 
-/// Where the kernel says which boot this is.
+/// The kernel's file with the boot id.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The same from the unit (`%b`), since the updater's sandbox hides `/proc/sys`.
 const BOOT_ID_VARIABLE: &str = "IMAGEBUILDER_BOOT_ID";
 
-/// What is asked of a unit.
+/// The properties that are read.
 const PROPERTIES: &str = "--property=LoadState,ActiveState,MainPID,Result,ExecMainStatus";
 
 /// `systemctl`.
@@ -36,7 +36,7 @@ impl Default for Systemctl {
 }
 
 impl Systemctl {
-    /// With another program in its place.
+    /// With another program instead.
     #[must_use]
     pub fn new(program: &Path) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Systemctl {
         }
     }
 
-    /// Runs it to its end. Dropped, it is killed; a job that it waited for goes on in systemd.
+    /// Runs it to its end. Dropping the future kills it; the job of systemd continues.
     async fn run(&self, arguments: &[&str]) -> Result<Output> {
         Command::new(&self.program)
             .args(["--no-ask-password", "--no-pager"])
@@ -62,17 +62,17 @@ impl Systemctl {
 impl Units for Systemctl {
     async fn start(&mut self, unit: Unit) -> Result<()> {
         let name = name(unit);
-        // A unit that used up its start limit is refused otherwise. One that systemd does not know yet has
-        // no failure to forget, which is an error to systemctl and none to us.
+        // A unit that reached its start limit is refused otherwise. For a unit that systemd has not loaded yet
+        // systemctl reports an error, which is ignored.
         self.run(&["reset-failed", name]).await?;
         let done = self.run(&["start", name]).await?;
         if done.status.success() {
             return Ok(());
         }
-        let said = first_line(&done.stderr);
+        let message = first_line(&done.stderr);
         match self.state(unit).await {
-            Ok(state) => bail!("cannot start {name}: {} ({said})", state.result),
-            Err(_) => bail!("cannot start {name}: {said}"),
+            Ok(state) => bail!("cannot start {name}: {} ({message})", state.result),
+            Err(_) => bail!("cannot start {name}: {message}"),
         }
     }
 
@@ -82,7 +82,7 @@ impl Units for Systemctl {
         if !done.status.success() {
             bail!("cannot stop {name}: {}", first_line(&done.stderr));
         }
-        // Whoever stops it knows how it failed; a later attempt is not to take that for its own.
+        // The failure is known by now; a later attempt must not take it for its own.
         self.run(&["reset-failed", name]).await?;
         Ok(())
     }
@@ -91,10 +91,13 @@ impl Units for Systemctl {
         let name = name(unit);
         let done = self.run(&["show", PROPERTIES, name]).await?;
         if !done.status.success() {
-            bail!("cannot look at {name}: {}", first_line(&done.stderr));
+            bail!(
+                "cannot read the state of {name}: {}",
+                first_line(&done.stderr)
+            );
         }
         parse(&String::from_utf8_lossy(&done.stdout))
-            .with_context(|| format!("cannot look at {name}"))
+            .with_context(|| format!("cannot read the state of {name}"))
     }
 }
 
@@ -105,65 +108,62 @@ fn name(unit: Unit) -> &'static str {
     }
 }
 
-/// Of what a program said, enough for a log line.
-fn first_line(said: &[u8]) -> String {
-    let said = String::from_utf8_lossy(said);
-    let line = said.lines().map(str::trim).find(|line| !line.is_empty());
-    line.unwrap_or("it said nothing")
-        .chars()
-        .take(200)
-        .collect()
+/// The first line of a program's output, for messages.
+fn first_line(message: &[u8]) -> String {
+    let message = String::from_utf8_lossy(message);
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or("no output").chars().take(200).collect()
 }
 
-/// Reads what `systemctl show` prints: a line `Key=value` for each property, in any order.
+/// Parses the output of `systemctl show`: a line `Key=value` for each property, in any order.
 pub(crate) fn parse(text: &str) -> Result<UnitState> {
     let of = |key: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .with_context(|| format!("systemctl did not tell {key}"))
+            .with_context(|| format!("systemctl did not print {key}"))
     };
     let load = of("LoadState")?;
     // systemctl shows an unknown unit as an inactive one, and succeeds.
     if load == "not-found" {
-        bail!("there is no such unit\nhint: the image must bring it; bake it anew");
+        bail!("there is no such unit\nhint: bake an image that contains it");
     }
     let active = match of("ActiveState")? {
         "active" => Active::Active,
         "inactive" => Active::Inactive,
         "failed" => Active::Failed,
         "deactivating" => Active::Deactivating,
-        // "reloading", "maintenance", and what newer releases bring: on their way to somewhere.
+        // "reloading", "maintenance", and states of newer releases: in transition.
         _ => Active::Activating,
     };
-    let pid: u32 = of("MainPID")?.parse().context("MainPID is no number")?;
+    let pid: u32 = of("MainPID")?.parse().context("MainPID is not a number")?;
     Ok(UnitState {
         active,
         pid: (pid != 0).then_some(pid),
         result: of("Result")?.to_owned(),
-        // Only what ran has one.
+        // Absent before the first run.
         status: of("ExecMainStatus").ok().and_then(|text| text.parse().ok()),
     })
 }
 
-/// Which boot this is: 32 hex digits, another for every boot.
+/// The id of this boot: 32 hex digits, different for every boot.
 ///
 /// # Errors
-/// Neither the unit nor the kernel says so.
+/// Neither the unit nor the kernel provides it.
 pub fn boot_id() -> Result<String> {
-    let told = match env::var(BOOT_ID_VARIABLE) {
-        Ok(told) => told,
+    let id = match env::var(BOOT_ID_VARIABLE) {
+        Ok(id) => id,
         Err(_) => fs::read_to_string(BOOT_ID).with_context(|| {
-            format!("cannot tell this boot from another: no {BOOT_ID_VARIABLE}, and no {BOOT_ID}")
+            format!("cannot identify this boot: neither {BOOT_ID_VARIABLE} nor {BOOT_ID} exists")
         })?,
     };
-    plain(&told)
+    plain(&id)
 }
 
 /// The kernel writes a UUID with dashes, systemd one without: both are the same boot.
-fn plain(told: &str) -> Result<String> {
-    let id: String = told.trim().chars().filter(|c| *c != '-').collect();
+fn plain(id: &str) -> Result<String> {
+    let id: String = id.trim().chars().filter(|c| *c != '-').collect();
     if id.len() != 32 || !id.chars().all(|c| c.is_ascii_hexdigit()) {
-        bail!("cannot tell this boot from another: {told:?} is no boot id");
+        bail!("cannot identify this boot: {id:?} is not a boot id");
     }
     Ok(id.to_ascii_lowercase())
 }

@@ -73,10 +73,7 @@ fn the_group_is_asked_at_most_once_a_minute_and_its_word_decides() {
     counter.refreshes = Err(NoAnswer);
     assert_eq!(
         counter.consider(125, Readiness::Settled),
-        Some((
-            false,
-            "group fleet did not say whether it is being refreshed"
-        ))
+        Some((false, "cannot read whether group fleet is being refreshed"))
     );
     assert_eq!(counter.asked, [0, 60, 125]);
 }

@@ -301,7 +301,7 @@ fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
     let mut state = sandbox.state().unwrap();
     state["floor"] = "1.0.5".into();
     let failed =
-        serde_json::json!({"count": 1, "at": "2026-01-01T00:00:00Z", "reason": "cut short"});
+        serde_json::json!({"count": 1, "at": "2026-01-01T00:00:00Z", "reason": "interrupted"});
     state["failures"] = serde_json::json!([{"build": {"version": "1.1.0", "digest": sandbox.digest},
         "causes": {"interrupted": failed}}]);
     state["skipped"] = serde_json::json!([{"build": {"version": "1.0.9", "digest": "0".repeat(64)},

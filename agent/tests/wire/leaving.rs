@@ -76,7 +76,7 @@ async fn a_target_group_of_the_group_is_left_alone() {
         }
     };
     assert!(
-        left_alone.ends_with("the agent leaves it alone"),
+        left_alone.ends_with("the agent does not manage it"),
         "{left_alone}"
     );
     house.cloud.change(|facts| {

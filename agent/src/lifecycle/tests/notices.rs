@@ -148,7 +148,7 @@ fn a_box_that_the_group_is_ending_hears_no_more_notices() {
     assert_eq!(
         life.told()[2..],
         [
-            "22 Draining the group is ending this instance",
+            "22 Draining the group is terminating this instance",
             "27 record_removed",
             "27 CONTINUE on out: Accepted"
         ]

@@ -92,7 +92,7 @@ fn the_pool_may_end_a_box_too() {
     assert_eq!(
         life.told()[3..],
         [
-            "100 Draining the group is ending this instance",
+            "100 Draining the group is terminating this instance",
             "105 record_removed",
             "105 CONTINUE on out: Accepted"
         ]

@@ -61,8 +61,8 @@ impl Life {
                     }
                     treated &= word == "Unfit";
                     verdict = word;
-                    back =
-                        word == "Draining" && !line.ends_with("the group is ending this instance");
+                    back = word == "Draining"
+                        && !line.ends_with("the group is terminating this instance");
                 }
                 [] => panic!("{}", context()),
             }

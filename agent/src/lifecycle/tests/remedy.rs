@@ -91,7 +91,7 @@ fn a_sick_fleet_holds_a_box_back_until_the_others_are_well() {
         [
             "31 Unfit orders answered 503",
             "91 announced: this instance is unfit and does not ask to be replaced: \
-             2 of 9 other instances looked at are sick as well"
+             2 of 9 other instances checked are unfit as well"
         ],
         "said once, and nothing is done"
     );

@@ -34,7 +34,7 @@ fn a_fit_box_in_service_is_registered_and_deregistered_before_the_hook_is_answer
         [
             "4 Fit".to_owned(),
             "4 CONTINUE on in: Accepted".to_owned(),
-            format!("4 announced: the group itself keeps {THEIRS}: the agent leaves it alone"),
+            format!("4 announced: {THEIRS} is attached to the group: the agent does not manage it"),
             format!("4 registered with {OURS}"),
         ]
         .map(|line| line
@@ -90,7 +90,7 @@ fn a_box_that_its_load_balancer_finds_unhealthy_falls_ill_in_the_end() {
     life.until(330);
     let ill = life.log.iter().find(|line| line.contains("Unfit")).unwrap();
     assert!(
-        ill.ends_with("targetgroup/ours/1 finds this instance unhealthy"),
+        ill.ends_with("targetgroup/ours/1 reports this instance as unhealthy"),
         "{ill}"
     );
     life.balancers = "healthy";

@@ -4,7 +4,9 @@ use super::*;
 use crate::update::plan::Windows;
 
 fn told(update: &str) -> Result<Option<Subscription>> {
-    let settings = Box::with(IMAGE).drop_in("50.toml", update).load(None)?;
+    let settings = ImageFiles::with(IMAGE)
+        .drop_in("50.toml", update)
+        .load(None)?;
     Ok(settings.update)
 }
 
@@ -23,7 +25,7 @@ fn no_table_is_no_channel_and_the_rest_has_defaults() {
 
 #[test]
 fn user_data_wins_key_by_key_and_can_take_the_channel_back() {
-    let image = Box::with(IMAGE).drop_in(
+    let image = ImageFiles::with(IMAGE).drop_in(
         "50.toml",
         "[update]\nurl = \"https://x.example\"\nwindows = [\"Mon-Fri 09:00-16:00\"]\nsoak_seconds = 60",
     );
@@ -50,38 +52,38 @@ fn http_must_be_asked_for_and_folders_are_fine() {
 #[test]
 fn what_makes_no_sense_is_refused_with_its_place_and_cure_and_without_its_value() {
     for (table, words) in [
-        ("", "update.url: missing\nhint: where the channel is served"),
+        ("", "update.url: missing\nhint: set the URL of the channel"),
         (
             "url = \"hunter2\"",
-            "update.url: not an address of a channel\nhint: https://host/path",
+            "update.url: not an address of a channel\nhint: use https://host/path",
         ),
         (
             "url = \"ftp://hunter2/\"",
-            "update.url: not an address of a channel\nhint: https://host/path",
+            "update.url: not an address of a channel\nhint: use https://host/path",
         ),
         (
             "url = \"http://hunter2/\"",
-            "update.url: not an address of a channel\nhint: https://; or say",
+            "update.url: not an address of a channel\nhint: use https://, or set",
         ),
         (
             "url = \"https://u:hunter2@x/\"",
-            "update.url: not an address of a channel\nhint: without a user",
+            "update.url: not an address of a channel\nhint: remove the user",
         ),
         (
             "url = \"https://x/?hunter2\"",
-            "update.url: not an address of a channel\nhint: without ? and #",
+            "update.url: not an address of a channel\nhint: remove ? and #",
         ),
         (
             "url = \"file://hunter2/c\"",
-            "update.url: not an address of a channel\nhint: a folder is",
+            "update.url: not an address of a channel\nhint: write a folder as",
         ),
         (
             "url = \"https://x\"\nca_file = \"hunter2.pem\"",
-            "update.ca_file: not a path from the root",
+            "update.ca_file: not an absolute path",
         ),
         (
             "url = \"https://x\"\nsoak_seconds = 600",
-            "update.soak_seconds: 600 is not within 1 and 599",
+            "update.soak_seconds: 600 is not between 1 and 599",
         ),
         (
             "url = \"https://x\"\nchannel = \"hunter2 \"",
@@ -89,15 +91,16 @@ fn what_makes_no_sense_is_refused_with_its_place_and_cure_and_without_its_value(
         ),
         (
             "url = \"https://x\"\nwindows = [\"00:00-24:00\", \"hunter2\"]",
-            "update.windows: number 2: its hours are not HH:MM-HH:MM\nhint: such as",
+            "update.windows: number 2: its hours are not HH:MM-HH:MM\nhint: use a window such as",
         ),
     ] {
         let data = format!("#imagebuilder-agent\n[update]\n{table}");
-        let refusal = Box::with(IMAGE).refusal(Some(&data));
+        let refusal = ImageFiles::with(IMAGE).refusal(Some(&data));
         assert!(refusal.starts_with(words), "{refusal}");
         assert!(!refusal.contains("hunter2"), "{refusal}");
     }
-    let refusal = Box::with(IMAGE).refusal(Some("#imagebuilder-agent\n[update]\nchanel = \"x\""));
+    let refusal =
+        ImageFiles::with(IMAGE).refusal(Some("#imagebuilder-agent\n[update]\nchanel = \"x\""));
     assert_eq!(
         refusal,
         "user data:3:1: unknown key `chanel`\nhint: did you mean `channel`?"
@@ -106,7 +109,7 @@ fn what_makes_no_sense_is_refused_with_its_place_and_cure_and_without_its_value(
 
 #[test]
 fn the_updater_falls_back_to_the_image_when_configure_left_nothing() {
-    let image = Box::with(IMAGE).drop_in("50.toml", "[update]\nurl = \"file:///image\"");
+    let image = ImageFiles::with(IMAGE).drop_in("50.toml", "[update]\nurl = \"file:///image\"");
     let run_dir = tempfile::tempdir().unwrap();
     let url = || {
         let subject = image.sources().subject(run_dir.path()).unwrap();

@@ -1,9 +1,8 @@
-//! What a channel may cost this instance: bytes, time, key rotations. Numbers and their reasons, no more.
+//! What a channel may cost this instance: bytes, time, key rotations. Only numbers and their reasons.
 
 use std::time::Duration;
 
-/// How slow a server may be before it counts as one that holds us up on purpose. TUF 1.0.34 leaves slow
-/// retrieval to the client.
+/// How slow a server may be before it counts as a slow-retrieval attack, which TUF 1.0.34 leaves to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// The longest wait for an answer, or for any next byte of it.
@@ -17,8 +16,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// For metadata: kilobytes, which any network that works brings in seconds; the rest is for one that
-    /// is congested at boot.
+    /// For metadata: kilobytes, which any working network delivers in seconds; the rest is for a network that is
+    /// congested at boot.
     pub const METADATA: Self = Self {
         stall: Duration::from_secs(20),
         window: Duration::from_secs(10),

@@ -1,8 +1,8 @@
 //! The verified metadata on disk: the rollback floor of this instance.
 //!
-//! It verifies nothing and decides nothing, [`super::tuf`] does. The TUF library writes while it goes and
-//! only logs a write that failed, so its writes are gathered here, and [`Store::commit`] brings them to
-//! the disk, each by [`durable::replace`], before anybody goes by them.
+//! It verifies nothing and decides nothing, [`super::tuf`] does. The TUF library writes during a refresh and only
+//! logs a failed write, so its writes are collected here, and [`Store::commit`] writes them to the disk, each by
+//! [`durable::replace`], before they are used.
 //!
 //! ```text
 //! anchor                        SHA-256 of the image's root that all of this hangs on
@@ -27,7 +27,7 @@ use crate::update::refusal::{Cause, Refusal};
 /// The folder of the root chain, as the library names it.
 const CHAIN: &str = "root_history";
 
-/// Only the updater, which is root, has to do with the metadata.
+/// Only the updater, which is root, uses the metadata.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
@@ -54,7 +54,7 @@ impl Store {
         })
     }
 
-    /// What is on the disk under `name`. Something that cannot be read as a file is moved aside.
+    /// The file `name` on the disk. One that cannot be read is moved aside.
     pub(super) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Refusal> {
         match fs::read(self.dir.join(name)) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -69,7 +69,7 @@ impl Store {
 
     /// Puts bytes under `name` at once.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Refusal> {
-        // What is there already needs no room: a full disk with a current store is well.
+        // An unchanged file needs no room: a full disk with a current store is no error.
         if self.read(name)?.as_deref() == Some(bytes) {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Store {
         durable::replace(&path, bytes, FILE_MODE).map_err(|error| disk("writing", &path, &error))
     }
 
-    /// Moves what cannot be gone by to `<name>.broken`, over an older one.
+    /// Moves an unusable file to `<name>.broken`, over an older one.
     pub(super) fn set_aside(&self, name: &str, why: &str) -> Result<(), Refusal> {
         let path = self.dir.join(name);
         let aside = self.dir.join(format!("{name}.broken"));
@@ -90,13 +90,13 @@ impl Store {
             .map_err(|error| disk("moving aside", &path, &error))
     }
 
-    /// Forgets the gathered writes of `name`s that are not to be kept.
+    /// Drops the collected writes of `name`s that are not to be kept.
     pub(super) fn discard(&self, unwanted: impl Fn(&str) -> bool) {
         self.gathered().retain(|name, _| !unwanted(name));
     }
 
-    /// Brings the gathered writes to the disk: the chain of roots in its order, the newest root, and then
-    /// down from the timestamp, so that no file is ever there without what it hangs on.
+    /// Writes the collected files to the disk: the chain of roots in its order, the newest root, and then from the
+    /// timestamp down, so that no file exists without the one that it depends on.
     pub(super) fn commit(&self) -> Result<(), Refusal> {
         let pending = std::mem::take(&mut *self.gathered());
         let mut pending: Vec<_> = pending.into_iter().collect();
@@ -125,7 +125,7 @@ impl MetadataStore for Store {
     }
 
     fn store(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        // Copies under versioned names would pile up for years, and nothing reads them.
+        // Versioned copies would accumulate for years, and nothing reads them.
         if keepable(name) {
             self.gathered().insert(name.to_owned(), bytes.to_owned());
         }

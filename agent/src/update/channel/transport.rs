@@ -1,9 +1,9 @@
-//! How files of the channel get here: `file://` and `https://`, within limits. It believes nothing of
-//! what it brings; [`super::tuf`] verifies.
+//! Transfers the channel's files over `file://` and `https://`, within limits. It trusts nothing that it transfers;
+//! [`super::tuf`] verifies.
 //!
-//! No redirect is followed: the channel is where the settings say, and a captive portal's answer is not
-//! the channel's. No content encoding is asked for or taken, so that a length is a length. Nothing of a
-//! server's text reaches a log beyond a status and a host name.
+//! No redirect is followed: the channel is at the URL of the settings, and a captive portal's response is not the
+//! channel's. No content encoding is requested or accepted, so that a length is a length. Of a server's text only a
+//! status and a host name reach a log.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -33,7 +33,7 @@ pub(super) struct Digests {
     pub(super) sha512: Option<String>,
 }
 
-/// Where a channel's files are.
+/// The base of a channel's files.
 #[derive(Debug)]
 enum Base {
     Folder(PathBuf),
@@ -42,7 +42,7 @@ enum Base {
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
-/// A channel's two folders, and the way to them.
+/// A channel's two folders, and the HTTP client for them.
 #[derive(Debug)]
 pub(super) struct ChannelFiles {
     metadata: Base,
@@ -54,7 +54,7 @@ pub(super) struct ChannelFiles {
 }
 
 impl ChannelFiles {
-    /// Reads the URLs and sets up TLS; nothing is asked of the network yet.
+    /// Parses the URLs and sets up TLS; the network is not used yet.
     pub(super) fn new(
         metadata: &str,
         targets: &str,
@@ -78,9 +78,9 @@ impl ChannelFiles {
 
     /// A metadata file of at most `cap` bytes. `None`: the server does not have it.
     ///
-    /// S3 answers 403 for what is not there to whoever may not list the bucket. For the next root, whose
-    /// absence is the normal end of the chain, both mean that there is none (`end_of_chain`); for any
-    /// other file 403 is a refusal of its own, since the channel's own metadata names the file.
+    /// S3 answers 403 for a missing file to a caller that may not list the bucket. For the next root, whose absence
+    /// is the normal end of the chain, 403 and 404 both mean that there is none (`end_of_chain`); for any other file
+    /// 403 is a separate refusal, since the channel's own metadata names the file.
     pub(super) async fn metadata(
         &self,
         name: &str,
@@ -108,7 +108,7 @@ impl ChannelFiles {
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next(&mut rate_limit).await? {
             let length = (bytes.len() + chunk.len()) as u64;
-            // Whatever the server announced: what counts is what comes.
+            // The bytes that arrive count, not the announced length.
             if length > cap {
                 return Err(endless(name, length, cap));
             }
@@ -117,8 +117,8 @@ impl ChannelFiles {
         Ok(Some(bytes))
     }
 
-    /// Brings a target into `part`, continuing after what is already there; well only with `length` bytes
-    /// of the right digests.
+    /// Streams a target into `part`, continuing after what is already there; succeeds only with `length` bytes of the
+    /// right digests.
     pub(super) async fn target(
         &self,
         path: &str,
@@ -127,7 +127,7 @@ impl ChannelFiles {
         part: &Path,
     ) -> Result<(), Refusal> {
         if !flat_or_nested(path) {
-            return Err(Cause::Malformed.because(format!("{path:?} is no name for a file")));
+            return Err(Cause::Malformed.because(format!("{path:?} is not a file name")));
         }
         loop {
             let mut part_file = PartFile::open(part, length, digests)?;
@@ -135,7 +135,7 @@ impl ChannelFiles {
             let done = self.append(path, &mut part_file).await;
             match done.and_then(|()| part_file.finish(path)) {
                 Ok(()) => return Ok(()),
-                // What was there from an earlier try was not a part of this file: once more without it.
+                // The bytes of an earlier attempt were not from this file: start over without them.
                 Err(refusal) if refusal.cause == Cause::WrongDigest && resumed => {}
                 Err(refusal) => {
                     part_file.unlink_if_empty()?;
@@ -211,20 +211,20 @@ impl ChannelFiles {
     }
 }
 
-/// What a server said to a request for one file.
+/// A server's response to a request for one file.
 enum Answer {
     /// The file, from this byte on.
     Body(Body, u64),
-    /// It has no such file, or would not say so: 403, 404 or 410.
+    /// The file does not exist or is not shown: 403, 404 or 410.
     None(StatusCode),
-    /// The range asked for begins past the file's end.
+    /// The requested range begins past the file's end.
     Range,
 }
 
-/// The bytes of one file as they come.
+/// The bytes of one file as they arrive.
 struct Body {
     stream: Stream,
-    /// How many more there are, as the server says: good for refusing early, never for believing.
+    /// How many more are announced by the server: enough to refuse early, not to be trusted.
     announced: Option<u64>,
 }
 
@@ -263,7 +263,7 @@ impl Body {
     }
 }
 
-/// Watches that a server keeps to a [`Rate`].
+/// Enforces a [`Rate`].
 struct RateLimit<'a> {
     name: &'a str,
     rate: Rate,
@@ -284,7 +284,7 @@ impl<'a> RateLimit<'a> {
         }
     }
 
-    /// Waits for the next thing the server does.
+    /// Waits for the server's next response, within the rate.
     async fn held<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
         let stalled = Instant::now() + self.rate.stall;
         let (until, said) = if self.deadline <= stalled {
@@ -300,7 +300,7 @@ impl<'a> RateLimit<'a> {
             .map_err(|_| Cause::Slow.because(format!("{}: {said}", self.name)))
     }
 
-    /// Counts what came.
+    /// Counts received bytes.
     fn count(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.bytes += bytes as u64;
         let now = Instant::now();
@@ -322,7 +322,7 @@ impl<'a> RateLimit<'a> {
     }
 }
 
-/// The file that a target grows in, hashed as it grows.
+/// The file that a target is streamed to, hashed as it grows.
 struct PartFile<'a> {
     part: &'a Path,
     file: File,
@@ -334,7 +334,7 @@ struct PartFile<'a> {
 }
 
 impl<'a> PartFile<'a> {
-    /// Opens the file and hashes what is in it: what it holds is believed no more than a server.
+    /// Opens the file and hashes its contents, which are trusted no more than a server's.
     fn open(part: &'a Path, length: u64, digests: &'a Digests) -> Result<Self, Refusal> {
         let open = || -> io::Result<Self> {
             let file = File::options()
@@ -373,7 +373,7 @@ impl<'a> PartFile<'a> {
 
     fn count(&mut self, bytes: &[u8]) {
         self.have += bytes.len() as u64;
-        // Hashing costs more than the network on a small instance: only what is pinned.
+        // Hashing costs more than the network on a small instance: only pinned algorithms.
         if self.digests.sha256.is_some() {
             self.sha256.update(bytes);
         }
@@ -399,7 +399,7 @@ impl<'a> PartFile<'a> {
             return Err(endless(path, came, self.length));
         }
         if let Err(error) = self.file.write_all(chunk) {
-            // A full disk is given its room back; there is nothing to win by keeping a part of it.
+            // On a full disk the part is removed: keeping it helps nothing.
             self.unlink()?;
             return Err(disk("writing", self.part, &error));
         }
@@ -434,7 +434,7 @@ impl<'a> PartFile<'a> {
         durable::remove_file(self.part).map_err(|error| disk("removing", self.part, &error))
     }
 
-    /// Nothing came: nothing is left behind.
+    /// Removes an empty file.
     fn unlink_if_empty(&self) -> Result<(), Refusal> {
         if self.have == 0 {
             self.unlink()
@@ -477,7 +477,7 @@ async fn ask(
     check_response(response, path, from)
 }
 
-/// Whether an answer is the file.
+/// Whether a response contains the file.
 fn check_response(response: Response<Incoming>, path: &str, from: u64) -> Result<Answer, Refusal> {
     let refused = |what: String| Err(Cause::Refused.because(format!("{path}: {what}")));
     let status = response.status();
@@ -517,7 +517,7 @@ fn check_response(response: Response<Incoming>, path: &str, from: u64) -> Result
         return refused("a web page in place of the file: a captive portal?".to_owned());
     }
     let starts = match status {
-        // A server may leave a range out of account and send everything.
+        // A server may ignore the range and send everything.
         StatusCode::OK => 0,
         _ => {
             let range =
@@ -536,11 +536,11 @@ fn check_response(response: Response<Incoming>, path: &str, from: u64) -> Result
 
 fn open_file(folder: &Path, path: &str, from: u64) -> Result<Answer, Refusal> {
     if !flat_or_nested(path) {
-        return Err(Cause::Malformed.because(format!("{path:?} is no name for a file")));
+        return Err(Cause::Malformed.because(format!("{path:?} is not a file name")));
     }
     let open = || -> io::Result<(File, u64)> {
         let path = folder.join(path);
-        // Looked at before it is opened: opening a pipe would wait for its other end.
+        // Checked before it is opened: opening a pipe would wait for its other end.
         if !fs::metadata(&path)?.is_file() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -562,7 +562,7 @@ fn open_file(folder: &Path, path: &str, from: u64) -> Result<Answer, Refusal> {
     }
 }
 
-/// Reads one of the channel's URLs.
+/// Parses one of the channel's URLs.
 fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
     let misset =
         |what: &str| Err(Cause::Misconfigured.because(format!("the channel's url {what}")));
@@ -583,7 +583,7 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
         Some("http") => return misset("is http:// without plain_http"),
         _ => return misset("is neither https:// nor file://"),
     }
-    // Neither belongs into settings that anybody on the instance may read, nor into a log.
+    // Neither belongs in settings that every user of the instance may read, nor in a log.
     if uri
         .authority()
         .is_some_and(|authority| authority.as_str().contains('@'))
@@ -596,8 +596,8 @@ fn base(url: &str, plain_http: bool) -> Result<Base, Refusal> {
     Ok(Base::Web(url.trim_end_matches('/').to_owned()))
 }
 
-/// The way to the network: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No
-/// proxy: the environment has no say in where the channel is.
+/// The HTTP client: HTTP/1.1, TLS by aws-lc-rs, the system's roots or those of `ca_file`. No proxy: the environment
+/// must not change where the channel is.
 fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusal> {
     let mut roots = RootCertStore::empty();
     match ca_file {
@@ -616,7 +616,7 @@ fn client(ca_file: Option<&Path>, plain_http: bool) -> Result<HttpClient, Refusa
             }
         }
         None => {
-            // Some stores carry certificates that are none; those that are count.
+            // Some stores contain invalid certificates; the valid ones are used.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
     }

@@ -1,13 +1,12 @@
 //! The channel as a TUF 1.0.34 repository, verified by `sigstore-tuf`.
 //!
-//! The library verifies; this module owns what it leaves to others: that nothing verified is gone by
-//! before it is on the disk, that the floor outlives key rotations that did not happen, crashes and
-//! broken files, and limits on versions and time. See `docs/decisions/0006-the-tuf-client.md`.
+//! The library verifies; this module adds what it leaves to its callers: verified metadata is stored before it is
+//! used, the floor survives key rotations that did not happen, crashes and broken files, and versions and time are
+//! limited. See `docs/decisions/0006-the-tuf-client.md`.
 //!
-//! **The floor** is what the store and the image's metadata hold, as far as the present root's keys still
-//! stand by it: the recovery from stolen keys is a root that names new ones (TUF 1.0.34, section 6.1).
-//! The library's own floor is the newest trio that hangs together; ours counts a snapshot also after a
-//! newer timestamp came without its snapshot.
+//! **The floor** is the contents of the store and the image's metadata, as far as they are signed by the current
+//! root's keys: recovery from stolen keys is a root with new ones (TUF 1.0.34, section 6.1). The library's own floor
+//! is the newest consistent trio; ours keeps a snapshot also after a newer timestamp arrived without its snapshot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,26 +36,26 @@ const ROOT: &str = "root.json";
 /// The folder of the metadata as of the bake in [`Place::trust`].
 const BAKED: &str = "metadata";
 
-/// The store's note of the root that everything in it hangs on.
+/// The store's note of the root that its contents depend on.
 const ANCHOR: &str = "anchor";
 
-/// Where a channel is, and where what is known of it is kept.
+/// Where a channel is, and where its metadata is stored.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// Metadata is here: `https://…`, `file:///…`.
+    /// URL of the metadata: `https://…`, `file:///…`.
     pub metadata_url: String,
-    /// Targets are here.
+    /// URL of the targets.
     pub targets_url: String,
     /// Certificates to trust instead of the system's, PEM.
     pub ca_file: Option<PathBuf>,
-    /// Allows `http://`: every byte is verified all the same, but anybody on the way can hold it up.
+    /// Allows `http://`: every byte is verified, but anyone on the network path can delay it.
     pub plain_http: bool,
-    /// What the image knows: `root.json`, and `metadata/` as of the bake, which may be absent. On an instance
+    /// The image's files: `root.json`, and `metadata/` as of the bake, which may be absent. On an instance
     /// [`contract::layout::CHANNEL`].
     pub trust: PathBuf,
-    /// The metadata store, made when it is not there.
+    /// The metadata store, created if missing.
     pub store: PathBuf,
-    /// What it may cost.
+    /// Its limits.
     pub limits: Limits,
 }
 
@@ -92,16 +91,16 @@ pub struct TufChannel {
     baked: PathBuf,
     store: Arc<Store>,
     files: Arc<ChannelFiles>,
-    /// As of the last refresh that was well.
+    /// As of the last successful refresh.
     current: Option<Updater>,
 }
 
 impl TufChannel {
-    /// Opens a channel: reads the image's root of trust, mends the store and seeds it with the image's
-    /// metadata. Asks nothing of the network.
+    /// Opens a channel: reads the image's root of trust, repairs the store and seeds it with the image's metadata.
+    /// Does not use the network.
     ///
     /// # Errors
-    /// [`Cause::NoRoot`], [`Cause::Misconfigured`], or [`Cause::Disk`] when the store cannot be mended.
+    /// [`Cause::NoRoot`], [`Cause::Misconfigured`], or [`Cause::Disk`] if the store cannot be repaired.
     pub fn open(place: &Place) -> Result<Self, Refusal> {
         let path = place.trust.join(ROOT);
         let no_root = |what: &dyn std::fmt::Display| {
@@ -111,7 +110,7 @@ impl TufChannel {
         let root = TrustedMetadataSet::from_root(&pinned)
             .map_err(|error| no_root(&Refusal::from(error).detail))?;
         if root.root().version > place.limits.version {
-            return Err(no_root(&"its version is no honest one"));
+            return Err(no_root(&"its version is too high"));
         }
         let files = ChannelFiles::new(
             &place.metadata_url,
@@ -138,7 +137,7 @@ impl TufChannel {
     /// # Errors
     /// [`Cause::Missing`], and whatever the metadata of delegated roles gives reason for.
     pub async fn find(&mut self, name: &str, now: Timestamp) -> Result<Target, Refusal> {
-        let missing = || Cause::Missing.because(format!("{name} is no target"));
+        let missing = || Cause::Missing.because(format!("{name} is not a target"));
         let updater = self.current.as_mut().ok_or_else(missing)?;
         let found = updater.get_target_info(name, now).await;
         let consistent = updater.trusted().root().consistent_snapshot;
@@ -159,7 +158,7 @@ impl TufChannel {
         self.files.target(path, *length, digests, part).await
     }
 
-    /// Moves aside what cannot be read, and writes what the image knows into a store that knows less.
+    /// Moves unreadable files aside, and writes the image's metadata into a store that is older.
     fn mend(&self, mut trusted: TrustedMetadataSet) -> Result<(), Refusal> {
         let anchor = hex(&Sha256::digest(&self.pinned));
         if self.store.read(ANCHOR)?.as_deref() != Some(anchor.as_bytes()) {
@@ -218,7 +217,7 @@ impl TufChannel {
         Ok(())
     }
 
-    /// The image's timestamp, if `root` still stands by it.
+    /// The image's timestamp, if it is signed by `root`.
     fn image(&self, root: &Root) -> Option<(Vec<u8>, Heartbeat)> {
         let bytes = fs::read(self.baked.join("timestamp.json")).ok()?;
         let heartbeat = verified(&bytes, root, "timestamp")?;
@@ -261,12 +260,12 @@ impl TufChannel {
         config.timestamp_max_length = self.limits.timestamp;
         config.snapshot_max_length = self.limits.snapshot;
         config.targets_max_length = self.limits.targets;
-        // One more than we bring ourselves, so that it is we who refuse, with the right cause.
+        // One more than our own limit, so that we refuse it, with the right cause.
         config.max_root_rotations = self.limits.rotations.saturating_add(1);
         config
     }
 
-    /// Takes over what the library verified, as far as it is above the floor.
+    /// Takes over what the library verified, as far as it is not below the floor.
     fn keep(&self, trusted: &TrustedMetadataSet, known: &Known) -> Result<(), Refusal> {
         let judged = known
             .admits_root(trusted.root(), self.limits.version)
@@ -294,15 +293,15 @@ impl TufChannel {
 impl Channel for TufChannel {
     async fn refresh(&mut self, now: Timestamp) -> Result<Catalogue, Refusal> {
         self.current = None;
-        // What an earlier refresh left behind when it was given up in the middle.
+        // Left by an earlier refresh that was cancelled.
         self.store.discard(|_| true);
         let known = self.known()?;
-        let door = Door {
+        let source = MetadataSource {
             files: Arc::clone(&self.files),
             roots: AtomicU32::new(0),
             limit: self.limits.rotations,
         };
-        let mut updater = Updater::new(door, &self.pinned)
+        let mut updater = Updater::new(source, &self.pinned)
             .map_err(|error| Cause::NoRoot.because(Refusal::from(error).detail))?
             .with_config(self.config())
             .with_store(Arc::clone(&self.store));
@@ -315,7 +314,7 @@ impl Channel for TufChannel {
         };
         let kept = self.keep(updater.trusted(), &known);
         match (verified, kept) {
-            // Unverified metadata is what the other refusal may follow from.
+            // The other refusal may follow from unverified metadata.
             (Err(refusal), Ok(()) | Err(_)) | (Ok(()), Err(refusal)) => return Err(refusal),
             (Ok(()), Ok(())) => {}
         }
@@ -342,7 +341,7 @@ impl Channel for TufChannel {
     }
 }
 
-/// What was known before a refresh, as bytes: which keys they must hold against is only known after it.
+/// The metadata before a refresh, as bytes: the keys that must have signed it are only known after the refresh.
 struct Known {
     root: Option<u64>,
     timestamps: Vec<Vec<u8>>,
@@ -462,8 +461,8 @@ fn catalogue(trusted: &TrustedMetadataSet) -> Result<Catalogue, Refusal> {
     })
 }
 
-/// A target as a release, if this agent can make use of it: what a newer tool publishes must not keep an
-/// older agent from updating.
+/// A target as a release, if this agent can use it: releases of a newer tool must not keep an older agent from
+/// updating.
 fn offer(name: &str, file: &TargetFile) -> Option<Offer> {
     let unusable = |why: &str| tracing::debug!("target {name:?} is left out: {why}");
     let custom = file.custom.as_ref()?;
@@ -478,7 +477,7 @@ fn offer(name: &str, file: &TargetFile) -> Option<Offer> {
         unusable(&why.to_string());
         return None;
     }
-    // Also what keeps slashes and the like out of names.
+    // This also keeps slashes out of names.
     if name != Release::target_name(&release.version, &release.arch) || !plain(name) {
         unusable("not its release's name");
         return None;
@@ -528,8 +527,8 @@ fn target(name: &str, file: &TargetFile, consistent: bool) -> Result<Target, Ref
     })
 }
 
-/// Where a target is at the server: with consistent snapshots its file name begins with its digest
-/// (TUF 1.0.34, section 5.7.3).
+/// The path of a target on the server: with consistent snapshots its file name begins with its digest (TUF 1.0.34,
+/// section 5.7.3).
 fn located(name: &str, digest: &str, consistent: bool) -> String {
     match name.rsplit_once('/') {
         _ if !consistent => name.to_owned(),
@@ -538,14 +537,14 @@ fn located(name: &str, digest: &str, consistent: bool) -> String {
     }
 }
 
-/// The library's way to the channel's metadata.
-struct Door {
+/// The library's access to the channel's metadata.
+struct MetadataSource {
     files: Arc<ChannelFiles>,
     roots: AtomicU32,
     limit: u32,
 }
 
-impl Repository for Door {
+impl Repository for MetadataSource {
     fn fetch_metadata<'a>(&'a self, name: &'a str, max_length: u64) -> FetchFuture<'a> {
         Box::pin(async move {
             let root = name

@@ -1,4 +1,4 @@
-//! `update now`: starts the updater as its timer does, and tells what it does until it ends.
+//! `update now`: starts the updater as its timer does, and prints its phases until it ends.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -16,35 +16,37 @@ use crate::update::subscription::Subject;
 /// The updater's unit.
 const UNIT: &str = "imagebuilder-agent-update.service";
 
-/// How often the standing is looked at: often enough that no phase of a person's interest is missed.
+/// Poll interval of the status file: short enough to see every phase of interest.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Refuses where there is nothing to look at.
+/// Fails if the instance follows no channel.
 pub(super) fn followed(run_dir: &Path) -> Result<()> {
     if Subject::read(run_dir).is_some_and(|subject| subject.subscription.is_none()) {
-        bail!("this instance follows no channel\nhint: [update] in the agent's settings names one");
+        bail!("this instance follows no channel\nhint: set [update] in the agent's settings");
     }
     Ok(())
 }
 
-/// Starts the updater and follows its standing in `run` until it ends.
+/// Starts the updater and polls its status in `run` until it ends.
 pub(super) async fn now(run: &Path) -> Result<Exit> {
     let before = read_status(run);
-    // A job of systemd's ends when the run does; one that is under way already is joined.
+    // The job ends with the run; a run that is active already is joined.
     let mut job = Command::new("systemctl")
         .args(["start", UNIT])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()
-        .context("cannot run systemctl\nhint: without systemd: imagebuilder-agent update run")?;
-    let mut told = line(&before);
+        .context(
+            "cannot run systemctl\nhint: without systemd, run imagebuilder-agent update run",
+        )?;
+    let mut printed = line(&before);
     let status = loop {
         let ended = tokio::time::timeout(INTERVAL, job.wait()).await;
         let line = line(&read_status(run));
-        if line.is_some() && line != told {
+        if line.is_some() && line != printed {
             tracing::info!("{}", line.as_deref().unwrap_or_default());
         }
-        told = line;
+        printed = line;
         if let Ok(ended) = ended {
             break ended.context("cannot wait for systemctl")?;
         }
@@ -57,13 +59,13 @@ pub(super) async fn now(run: &Path) -> Result<Exit> {
         bail!("the updater failed: {status}\nhint: journalctl --unit {UNIT}");
     }
     if after == before {
-        bail!("the updater told nothing new\nhint: journalctl --unit {UNIT}");
+        bail!("the updater reported no change\nhint: journalctl --unit {UNIT}");
     }
     output::line(&outcome(&before, &after));
     Ok(Exit::Done)
 }
 
-/// What goes on, in one line; `None` while nothing does.
+/// The current phase, in one line; `None` while idle.
 fn line(status: &UpdaterStatus) -> Option<String> {
     let what = match status.phase.as_str() {
         "" | "idle" => return None,
@@ -71,10 +73,10 @@ fn line(status: &UpdaterStatus) -> Option<String> {
         "fetching" => "fetching",
         "staging" => "putting into a slot",
         "preflight" => "testing itself:",
-        "asking" => "waiting for the agent's leave to be replaced by",
+        "asking" => "waiting for the agent's permission to be replaced by",
         "armed" => "starting the trial of",
         "trial" => "on trial:",
-        "comparing" => "worse on trial, gone back; comparing without",
+        "comparing" => "worse on trial, reverted; comparing without",
         "proving" => "soaked; testing itself once more:",
         "confirmed" | "committed" => "making stable",
         other => other,

@@ -1,6 +1,6 @@
-//! `update hold | release | pin | forgive`: what an operator overrides, kept durably for the updater to read.
+//! `update hold | release | pin | forgive`: the operator's overrides, stored durably for the updater.
 //!
-//! It orders and never acts: an attempt under way is not stopped, and says so.
+//! They only store the override: an attempt that is running is not stopped, which is logged.
 
 use std::path::{Path, PathBuf};
 
@@ -15,25 +15,25 @@ use crate::update::state::{Forgiveness, Overrides, State, Store};
 use crate::update::status::{FILE, Hold, UpdaterStatus, UpdaterStatusFile};
 use crate::update::subscription::{Subject, machine_name};
 
-/// How many releases' pardons are kept: far more than a channel ever offers at one time.
+/// Most forgiven releases that are kept: far more than a channel offers at one time.
 const MOST_FORGIVEN: usize = 64;
 
-/// The orders of this instance, and where they are kept.
+/// The overrides of this instance, and where they are stored.
 pub(super) struct OperatorOverride {
     store: Store,
     run: PathBuf,
     overrides: Overrides,
-    /// What the updater remembers.
+    /// The updater's state.
     state: State,
     status: UpdaterStatus,
 }
 
 impl OperatorOverride {
-    /// Overrides hold for the instance they were given on: an image made of it does not take them along.
+    /// Overrides apply to the instance they were given on: an image made of it does not inherit them.
     pub(super) fn open(layout: &Layout, run_dir: &Path) -> Result<Self> {
         let store = Store::new(&layout.state).also_called(machine_name().ok());
-        let told = Subject::read(run_dir).map(|subject| subject.instance_id);
-        let instance_id = match told.or_else(|| store.owner()) {
+        let configured = Subject::read(run_dir).map(|subject| subject.instance_id);
+        let instance_id = match configured.or_else(|| store.owner()) {
             Some(instance_id) => instance_id,
             None => machine_name()?,
         };
@@ -53,12 +53,12 @@ impl OperatorOverride {
         reason: &str,
         now: Timestamp,
     ) -> Result<Exit> {
-        // To the second: people read it.
+        // To the second: it is read by people.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let until = period
             .map(|period| now.checked_add(period))
             .transpose()
-            .context("cannot hold for that long\nhint: without --for it is held until released")?;
+            .context("cannot hold for that long\nhint: leave out --for to hold until released")?;
         let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut line = match until {
             Some(until) => format!("held until {until}"),
@@ -95,13 +95,13 @@ impl OperatorOverride {
         if let Some(floor) = self.status.floor.as_ref().filter(|floor| version < **floor) {
             bail!(
                 "cannot pin {version}: the channel's floor is {floor}\n\
-                 hint: no instance may go below it; pin {floor} or newer"
+                 hint: pin {floor} or newer"
             );
         }
         self.overrides.pin = Some(version.clone());
         self.keep(&format!("pinned {version}"))?;
         tracing::info!(
-            "taken at the next check; to have it at once: imagebuilder-agent update now"
+            "it is taken at the next check; to take it now, run imagebuilder-agent update now"
         );
         Ok(Exit::Done)
     }
@@ -110,11 +110,11 @@ impl OperatorOverride {
     pub(super) fn forgive(mut self, version: Version, now: Timestamp) -> Result<Exit> {
         if !self.state.holds_against(&version) {
             bail!(
-                "cannot forgive {version}: nothing is held against it on this host\n\
-                 hint: imagebuilder-agent status shows what failed here"
+                "cannot forgive {version}: it has not failed on this host\n\
+                 hint: run imagebuilder-agent status to see which releases failed"
             );
         }
-        // One for each version: an older one was granted long ago.
+        // One entry per version: an older one was applied long ago.
         self.overrides.forgiven.retain(|it| it.version != version);
         self.overrides.forgiven.push(Forgiveness {
             version: version.clone(),
@@ -122,14 +122,14 @@ impl OperatorOverride {
         });
         let over = self.overrides.forgiven.len().saturating_sub(MOST_FORGIVEN);
         self.overrides.forgiven.drain(..over);
-        self.keep(&format!("forgave {version} what failed on this host"))?;
+        self.keep(&format!("forgave {version} its failures on this host"))?;
         tracing::info!(
-            "tried at the next check; to have it at once: imagebuilder-agent update now"
+            "it is tried at the next check; to try it now, run imagebuilder-agent update now"
         );
         Ok(Exit::Done)
     }
 
-    /// `update now`: pauses after attempts that failed are over.
+    /// `update now`: ends pauses after failed attempts.
     pub(super) fn request_now(mut self, now: Timestamp) -> Result<()> {
         self.overrides.now = Some(now);
         self.store.save_overrides(&self.overrides)
@@ -137,14 +137,14 @@ impl OperatorOverride {
 
     fn keep(&self, line: &str) -> Result<()> {
         self.store.save_overrides(&self.overrides)?;
-        // For `status`, which cannot read the order itself; the updater tells it anew whenever it runs.
+        // For `status`, which cannot read the overrides itself; the updater rewrites it whenever it runs.
         if let Err(error) = std::fs::create_dir_all(&self.run) {
             tracing::warn!("cannot make {}: {error}", self.run.display());
         }
         UpdaterStatusFile::new(&self.run).change(|status| {
             status.hold.clone_from(&self.overrides.hold);
             status.pin.clone_from(&self.overrides.pin);
-            // What is being forgiven is not shown any more; the updater forgets it when it runs.
+            // Failures that are being forgiven are no longer shown; the updater forgets them when it runs.
             let pending = |version: &Version| {
                 let mut forgiven = self.overrides.forgiven.iter();
                 forgiven.any(|it| it.version == *version && !self.state.forgiven.contains(it))
@@ -161,7 +161,7 @@ impl OperatorOverride {
     }
 }
 
-/// What the updater last told; nothing where it never ran.
+/// The updater's last status; empty if it never ran.
 pub(super) fn read_status(run: &Path) -> UpdaterStatus {
     let text = std::fs::read_to_string(run.join(FILE)).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
@@ -169,7 +169,7 @@ pub(super) fn read_status(run: &Path) -> UpdaterStatus {
 
 /// `90m`, `8h`, `2d`.
 pub(super) fn duration(text: &str) -> Result<SignedDuration, String> {
-    let wrong = || "a whole number with m, h or d behind it, such as 8h".to_owned();
+    let wrong = || "use a whole number followed by m, h or d, such as 8h".to_owned();
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let minutes = match unit {
         'm' => 1,
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "cannot pin 1.1.9: the channel's floor is 1.2.0\n\
-             hint: no instance may go below it; pin 1.2.0 or newer"
+             hint: pin 1.2.0 or newer"
         );
         assert_eq!(place.overrides().pin, None);
         place.operator().pin(Version::new(1, 2, 0)).unwrap();
@@ -308,8 +308,8 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "cannot forgive 1.4.0: nothing is held against it on this host\n\
-             hint: imagebuilder-agent status shows what failed here"
+            "cannot forgive 1.4.0: it has not failed on this host\n\
+             hint: run imagebuilder-agent status to see which releases failed"
         );
         place
             .operator()

@@ -1,6 +1,6 @@
-//! `update run | repair | probe`: what systemd and an attempt start, put together from its parts.
+//! `update run | repair | probe`: the subcommands that systemd and an attempt start.
 //!
-//! It builds the world and says how it ended; what is done in it is [`crate::update::attempt`]'s.
+//! It builds the adapters and returns the exit code; [`crate::update::attempt`] does the work.
 
 use std::path::Path;
 
@@ -23,13 +23,13 @@ use crate::update::status::UpdaterStatusFile;
 use crate::update::subscription::{Subject, Subscription, machine_name};
 use crate::update::systemd::{Systemctl, boot_id};
 
-/// What the updater keeps of the channel's metadata, in its state directory.
+/// Directory of the channel's metadata, in the updater's state directory.
 const METADATA: &str = "tuf";
 
-/// Where a self-test has its copy of that, in the updater's runtime directory.
+/// Directory of a self-test's copy of it, in the updater's runtime directory.
 const SCRATCH: &str = "probe";
 
-/// Where a release's other verbs have a tree to run in, in the same place.
+/// Directory of the tree that a release's other verbs run in, in the updater's runtime directory.
 const VERBS: &str = "verbs";
 
 /// `update run`.
@@ -48,7 +48,7 @@ pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Ex
         windows: terms.windows,
         soak: terms.soak,
     };
-    // Settings that cannot be read now are the verbs' own to stumble over.
+    // If the settings cannot be read now, the verbs fail by themselves.
     let unit = sources
         .image_units()
         .ok()
@@ -64,12 +64,12 @@ pub(super) async fn run(layout: Layout, root: &Path, args: RunArgs) -> Result<Ex
     })
 }
 
-/// `update repair`: it goes by nothing that could be wrong itself, such as the settings.
+/// `update repair`: depends on nothing that may be invalid itself, such as the settings.
 pub(super) async fn repair(layout: Layout, root: &Path, args: RunArgs) -> Result<Exit> {
     let store = Store::new(&layout.state);
     let instance_id = match Subject::read(&args.place.configured_dir) {
         Some(subject) => subject.instance_id,
-        // Without it nobody can say that the state is another instance's.
+        // Without it the state cannot be recognised as another instance's.
         None => match store.owner() {
             Some(owner) => owner,
             None => machine_name()?,
@@ -91,7 +91,7 @@ pub(super) async fn repair(layout: Layout, root: &Path, args: RunArgs) -> Result
     Ok(Exit::Done)
 }
 
-/// `update probe`: whether this very binary could update this instance again.
+/// `update probe`: whether this binary could update this instance again.
 pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
     let subject = args
         .sources
@@ -99,7 +99,7 @@ pub(super) async fn probe(layout: Layout, args: RunArgs) -> Result<Exit> {
         .subject(&args.place.configured_dir)?;
     let terms = subject
         .subscription
-        .context("the settings name no channel")?;
+        .context("the settings have no channel")?;
     let at = layout.run.join(SCRATCH);
     let _scratch = Scratch::new(&at);
     probe::copy(&layout.state.join(METADATA), &at.join(METADATA))?;
@@ -135,7 +135,7 @@ fn adapters(
 }
 
 fn self_test(root: &Path) -> SelfTest {
-    // Whatever else was said by the environment, a release's self-test inherits.
+    // A self-test inherits the environment, which may set further directories.
     SelfTest::with(if root == Path::new("/") {
         Vec::new()
     } else {
@@ -143,8 +143,7 @@ fn self_test(root: &Path) -> SelfTest {
     })
 }
 
-/// The channel; one that cannot be opened is refused at every look, so that the rest of a run is done all
-/// the same.
+/// The channel. One that cannot be opened refuses every check, so that the rest of a run is done all the same.
 fn open(terms: &Subscription, layout: &Layout) -> Box<dyn Channel> {
     let mut place = Place::new(&terms.url, &layout.channel, &layout.state.join(METADATA));
     place.ca_file.clone_from(&terms.ca_file);

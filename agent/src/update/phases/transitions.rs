@@ -1,5 +1,5 @@
-//! Every way from one phase to another: one method each, named as on the edges of
-//! `docs/agent-update-states.dot`. Nothing here but transitions; a test compares the two.
+//! Every transition: one method each, named as on the edges of `docs/agent-update-states.dot`. Only transitions are
+//! in this file; a test compares the two.
 
 use jiff::Timestamp;
 
@@ -26,13 +26,13 @@ impl Step {
         self.check();
     }
 
-    /// Cut short while the release's code ran: it may have been an accident. Each time the pause before the next
+    /// Interrupted while the release's code ran: it may have been an accident. Each time the pause before the next
     /// try is longer.
     pub(super) fn interrupted(&mut self, job: Job, at: Timestamp) {
         self.notes.push(Note::Failed {
             build: job.build,
             kind: FailureKind::Interrupted,
-            reason: "cut short".to_owned(),
+            reason: "interrupted".to_owned(),
             at,
         });
         self.actions.push(Action::Revert);
@@ -54,13 +54,14 @@ impl Step {
             self.notes.push(Note::Well);
         }
         match &decision {
-            // It is not asked before its first verdict; one that never reaches it withholds its permission as well.
+            // It is not asked before its first verdict; a daemon that never reaches one withholds its permission as
+            // well.
             Decision::WaitVerdict { .. } => {
                 let reason = "the agent has not reached a verdict on this host".to_owned();
                 let withheld = Withheld::again(withheld, reason, at);
                 self.notes.push(Note::Withheld(withheld));
             }
-            // It is asked again later, for the same release.
+            // It is asked again later for the same release.
             Decision::WaitWindow { .. } | Decision::WaitBackoff { .. } => {}
             _ => self.notes.push(Note::NotWithheld),
         }
@@ -124,13 +125,13 @@ impl Step {
     pub(super) fn started(&mut self, job: Job) {
         self.actions.push(Action::Watch {
             build: job.build.clone(),
-            // Whatever kept the stable release from its permission keeps the trial from it as well.
+            // Whatever kept the stable release from permitting it keeps the trial from it as well.
             asks: !job.overruled,
         });
         self.phase = Phase::Trial(job);
     }
 
-    /// The host is worse on trial. Whether the release is to blame shows once it is gone.
+    /// The host is worse on trial. The comparison without it shows whether the release is to blame.
     pub(super) fn suspected(&mut self, mut job: Job, worse: Regression) {
         self.actions.push(Action::Revert);
         self.actions.push(Action::Compare(worse.clone()));
@@ -138,7 +139,7 @@ impl Step {
         self.phase = Phase::Comparing(job);
     }
 
-    /// The host is as bad on the stable release: something else is the matter.
+    /// The host is as bad on the stable release: the release is not the cause.
     pub(super) fn cleared(&mut self, job: Job, at: Timestamp) {
         let worse = job.worse.clone().unwrap_or(Regression::NoStatus);
         let (kind, reason) = blame::compared(&worse, true);
@@ -154,7 +155,7 @@ impl Step {
         );
     }
 
-    /// That ended with the trial.
+    /// The host recovered without the trial.
     pub(super) fn blamed(&mut self, job: Job, failure: Failure) {
         self.fail(job, failure);
     }
@@ -175,7 +176,7 @@ impl Step {
         self.recommitted(job);
     }
 
-    /// Power went behind the commit point: on from there.
+    /// The power failed after the commit point: continue from there.
     pub(super) fn recommitted(&mut self, job: Job) {
         self.actions.push(Action::Restart(job.build.clone()));
         self.phase = Phase::Committed(job);
@@ -188,24 +189,24 @@ impl Step {
         });
     }
 
-    /// An attempt before the trial, that failed while stable went on undisturbed.
+    /// An attempt that failed before the trial, while the stable release kept running.
     pub(super) fn gave_up(&mut self, job: Job, failure: Failure) {
         self.fail(job, failure);
     }
 
-    /// An attempt that failed with the trial in stable's place.
+    /// An attempt that failed while the trial had replaced the stable release.
     pub(super) fn reverted(&mut self, job: Job, failure: Failure) {
         self.actions.push(Action::Revert);
         self.fail(job, failure);
     }
 
-    /// The new stable did not start at once. It has its own restarts, and `update repair` behind them, which
-    /// goes one step down; waiting for it here would keep the instance from the release that mends it.
+    /// The new stable release did not start at once. Its unit restarts it, and then `update repair` goes one step
+    /// back; waiting for that here would keep the instance from a release that fixes it.
     pub(super) fn left_to_systemd(&mut self, failure: Failure) {
         self.postpone(failure);
     }
 
-    /// `stable` was moved back since, by hand or by `update repair`, which counts what it found.
+    /// `stable` was moved back meanwhile, by hand or by `update repair`, which counts the failure.
     pub(super) fn undone(&mut self, job: Job, seen: &Observation) {
         self.actions.push(Action::Revert);
         self.fail(
@@ -232,8 +233,7 @@ impl Step {
         self.phase = Phase::Armed(job);
     }
 
-    /// An attempt came to nothing: counted by its cause. Only bytes that end by themselves again and again are
-    /// skipped.
+    /// An attempt failed: counted by its cause. Only a release that crashes repeatedly is skipped.
     fn fail(&mut self, job: Job, failure: Failure) {
         let Failure {
             kind,

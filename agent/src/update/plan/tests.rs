@@ -268,7 +268,7 @@ fn what_will_not_do_says_why() {
         ),
         (
             on("1.0.0", [offer("2.0.0").from("1.5.0")]),
-            "2.0.0 can only come after 1.5.0",
+            "2.0.0 requires 1.5.0 or newer first",
         ),
         (
             on("1.0.0", [offer("1.1.0").waves(&[(1, 0)])]),
@@ -301,7 +301,7 @@ fn what_will_not_do_says_why() {
 #[test]
 fn a_rollback_goes_where_signed_metadata_says_and_never_below_the_floor() {
     let bad = || offer("1.2.0").withdrawn(Some("1.1.0"));
-    let back = "going back to 1.1.0: what runs here was withdrawn: it leaks";
+    let back = "going back to 1.1.0: the running release was withdrawn: it leaks";
     for (scene, said) in [
         (on("1.2.0", [offer("1.1.0"), bad()]), back),
         // Not for office hours, but for a hold.
@@ -362,7 +362,7 @@ fn a_rollback_goes_where_signed_metadata_says_and_never_below_the_floor() {
                     bad(),
                 ],
             ),
-            "going back to 1.0.0: what runs here was withdrawn: it leaks",
+            "going back to 1.0.0: the running release was withdrawn: it leaks",
         ),
         (
             on("1.2.0", [offer("1.1.0").withdrawn(None), bad()]),
@@ -406,7 +406,7 @@ fn the_floor_overrides_hold_pin_window_and_wave_and_says_so() {
         // One seen before holds as well, and what it takes is not in the channel any more.
         (
             on("1.0.0", [offer("1.1.0")]).floored("1.2.0"),
-            "1.0.0 is below the floor 1.2.0; the channel has nothing that high".to_owned(),
+            "1.0.0 is below the floor 1.2.0; the channel has no such release".to_owned(),
         ),
         // The newest that has reached the instance, before what has not.
         (
@@ -446,7 +446,7 @@ fn the_floor_overrides_hold_pin_window_and_wave_and_says_so() {
                 "1.0.0",
                 [offer("1.4.0"), offer("2.0.0").floor("2.0.0").from("1.5.0")],
             ),
-            "1.0.0 is below the floor 2.0.0; 2.0.0 can only come after 1.5.0".to_owned(),
+            "1.0.0 is below the floor 2.0.0; 2.0.0 requires 1.5.0 or newer first".to_owned(),
         ),
         // Withdrawn is never taken, but what it said of others stays said.
         (
@@ -514,7 +514,7 @@ fn a_pin_means_exactly_that_version() {
         ),
         (
             on("1.0.0", [offer("1.1.0").from("1.0.1")]).pinned("1.1.0"),
-            "1.1.0 can only come after 1.0.1",
+            "1.1.0 requires 1.0.1 or newer first",
         ),
         (
             on("1.0.0", offers())

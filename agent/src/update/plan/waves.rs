@@ -10,10 +10,10 @@ use crate::update::channel::Digest;
 /// Positions in a fleet: 0 to this, exclusive.
 pub const POSITIONS: u16 = 2048;
 
-/// Where an instance stands in the fleet for one release: the first eleven bits of
-/// HMAC-SHA256(release digest, instance id).
+/// An instance's position in the fleet for one release: the first eleven bits of HMAC-SHA256(release digest, instance
+/// id).
 ///
-/// Another release has other canaries, and no image can bake one place into a whole fleet.
+/// Every release has other canaries, and an image cannot give all its instances the same position.
 #[must_use]
 pub fn position(digest: &Digest, instance_id: &str) -> u16 {
     // A whole block: HMAC fills shorter keys with zeros (RFC 2104, section 2).
@@ -29,11 +29,11 @@ pub fn position(digest: &Digest, instance_id: &str) -> u16 {
     u16::from_be_bytes([tag[0], tag[1]]) >> 5
 }
 
-/// When a release reaches the instance at `position`; `None`: its waves end before.
+/// When a release reaches the instance at `position`; `None` if its waves end before.
 ///
-/// A wave takes the positions between the share before it and its own, spread evenly from its beginning to
-/// the next wave's, so that they never come at once. The last wave takes as long as the one before it; a
-/// single one as long as the release waited for it.
+/// A wave covers the positions between the share before it and its own, spread evenly from its start to the next
+/// wave's, so that they never update at once. The last wave takes as long as the one before it; a single one as long
+/// as the release waited for it.
 #[must_use]
 pub fn reaches(rollout: &Rollout, position: u16) -> Option<Timestamp> {
     let waves = &rollout.waves;

@@ -14,7 +14,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 pub struct Windows(Vec<Window>);
 
 impl Windows {
-    /// Whether `now` is inside of one.
+    /// Whether `now` is inside a window.
     #[must_use]
     pub fn open(&self, now: Timestamp) -> bool {
         self.0.is_empty()
@@ -24,14 +24,14 @@ impl Windows {
                 .any(|window| window.since_start(now).is_some())
     }
 
-    /// The moment from `now` on at which one is open: `now` itself inside of one.
+    /// The next time from `now` on at which a window is open: `now` itself inside of one.
     #[must_use]
     pub fn next(&self, now: Timestamp) -> Timestamp {
         if self.open(now) {
             return now;
         }
         let wait = self.0.iter().map(|window| window.until_start(now)).min();
-        // Beyond the end of time there is no further window, and nobody to wait for it.
+        // There is no window after the last representable time.
         wait.and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds)).ok())
             .unwrap_or(Timestamp::MAX)
     }

@@ -47,7 +47,7 @@ fn what_systemctl_shows_is_read_in_any_order() {
 #[test]
 fn what_is_not_there_is_not_made_up() {
     for (text, why) in [
-        ("", "did not tell LoadState"),
+        ("", "did not print LoadState"),
         (
             "LoadState=not-found\nActiveState=inactive\nMainPID=0\nResult=success\n",
             "no such unit",

@@ -18,7 +18,7 @@ pub(super) async fn repaired(stage: &Stage) -> Option<Build> {
         stage.unlocked();
         match repair(stage.adapters()).await {
             // See `Stage::run`.
-            Err(error) if error.to_string() == "another updater is at work" => {}
+            Err(error) if error.to_string() == "another updater is running" => {}
             repaired => break repaired.unwrap(),
         }
     };
@@ -139,13 +139,13 @@ async fn it_waits_for_a_running_updater() {
         Ok(to) => assert_eq!(to.slot(), None),
         // What another test forked had a copy of the lock just then, and this clock does not wait for it.
         Err(error) => {
-            assert_eq!(format!("{error:#}"), "another updater is at work");
+            assert_eq!(format!("{error:#}"), "another updater is running");
             assert_eq!(repaired(&stage).await, None);
         }
     }
     let lock = stage.locked();
     let error = repair(stage.adapters()).await.unwrap_err();
-    assert_eq!(format!("{error:#}"), "another updater is at work");
+    assert_eq!(format!("{error:#}"), "another updater is running");
     drop(lock);
 }
 

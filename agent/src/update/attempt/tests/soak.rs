@@ -78,7 +78,7 @@ async fn counted(stage: &Stage, code: &str, reason: &str, kind: FailureKind) {
 #[tokio::test(start_paused = true)]
 async fn what_fails_on_trial_is_counted_by_its_cause() {
     use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
-    let sick = "orders passed before the trial and not on it, and that ended with the trial";
+    let sick = "orders passed before the trial and not on it, and it recovered after the trial";
     let cases = [
         (
             OnTrial::FailsToStart,
@@ -155,7 +155,7 @@ async fn what_fails_on_trial_is_counted_by_its_cause() {
             OnTrial::Silent,
             None,
             "worse",
-            "the trial showed no status of its own, and that ended with the trial",
+            "the trial wrote no status of its own, and it recovered after the trial",
             Unhealthy,
         ),
         (
@@ -176,14 +176,14 @@ async fn what_fails_on_trial_is_counted_by_its_cause() {
             OnTrial::Mute,
             None,
             "mute",
-            "the trial did not answer whether it may be replaced, and that ended with the trial",
+            "the trial did not answer whether it may be replaced, and it recovered after the trial",
             Unhealthy,
         ),
         (
             OnTrial::Refuses,
             None,
             "busy",
-            "the trial answered that it may not be replaced: busy, and that ended with the trial",
+            "the trial refused to be replaced: busy, and it recovered after the trial",
             Unhealthy,
         ),
     ];
@@ -206,7 +206,7 @@ async fn an_outage_that_is_there_without_the_release_too_blames_nobody() {
         counted(
             &stage,
             "worse",
-            "orders passed before the trial and not on it, and so it is on the stable release",
+            "orders passed before the trial and not on it, and likewise on the stable release",
             FailureKind::Environment,
         )
         .await;
@@ -223,7 +223,7 @@ async fn an_outage_that_ends_with_the_trial_costs_no_more_than_a_pause() {
     counted(
         &stage,
         "worse",
-        "orders passed before the trial and not on it, and that ended with the trial",
+        "orders passed before the trial and not on it, and it recovered after the trial",
         FailureKind::Unhealthy,
     )
     .await;
@@ -393,20 +393,20 @@ async fn a_release_that_cannot_update_again_is_not_confirmed() {
         (
             vec![Some(by_itself("says 9.9.9"))],
             "version",
-            "it says that it is 9.9.9, not 1.1.0",
+            "it reports version 9.9.9, not 1.1.0",
             Crashed,
         ),
         // fork: EAGAIN; SIGKILL for want of memory; noexec.
         (
             vec![Some(from_outside("try again"))],
             "probe",
-            "its self-test could not be run to its end: try again",
+            "its self-test was interrupted: try again",
             Environment,
         ),
         (
             vec![None, Some(from_outside("signal: 9"))],
             "probe",
-            "its self-test could not be run to its end: signal: 9",
+            "its self-test was interrupted: signal: 9",
             Environment,
         ),
     ] {
