@@ -75,7 +75,7 @@ impl Aws {
         self.clients
             .get_or_try_init(|| async {
                 let config = self.load().await;
-                // Without a region every call would fail for ever; failing here asks again.
+                // Without a region every call would fail forever; this error is retried.
                 config.region().ok_or_else(|| {
                     anyhow!("neither the environment nor the metadata service has the region")
                 })?;
@@ -90,7 +90,7 @@ impl Aws {
     }
 
     /// The SDK's default chain without what an instance has no use for: profiles, containers and assumed
-    /// roles bring a whole further service client along.
+    /// roles would need one more service client.
     async fn load(&self) -> SdkConfig {
         let limits = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_LIMIT)
@@ -155,7 +155,7 @@ impl Aws {
 }
 
 /// "No active Lifecycle Action found with instance ID …" is a plain `ValidationError`; only its
-/// words tell it from a wrong parameter.
+/// message distinguishes it from a wrong parameter.
 fn is_not_active(error: &impl ProvideErrorMetadata) -> bool {
     error.code() == Some("ValidationError")
         && error

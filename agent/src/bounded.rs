@@ -14,7 +14,7 @@ pub(crate) const LONGEST_STATUS: u64 = 256 * 1024;
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] for what is no regular file (a pipe would hold the reader up), is longer
-/// than `most` bytes, or is not UTF-8; otherwise whatever reading brings.
+/// than `most` bytes, or is not UTF-8; otherwise the error of reading.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<String>> {
     let refuse = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
     // The updater, as root, reads what the daemon wrote: a link or a pipe in its place must not redirect or block it.

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn user_data_reaches_the_environment_quoted_for_systemd_and_private() {
+    async fn environment_files_are_quoted_for_systemd_and_private() {
         let data = "#imagebuilder-agent\nservices.orders.environment.PLAIN = \"y\"";
         let (dir, done) = configured(Some(data)).await;
         done.unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_updater_is_told_who_the_box_is_and_what_it_follows() {
+    async fn configure_writes_the_updaters_settings() {
         let data =
             "#imagebuilder-agent\n[update]\nurl = \"https://x.example/c\"\nchannel = \"beta\"";
         let (dir, done) = configured(Some(data)).await;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_metadata_service_or_with_foreign_user_data_the_image_holds() {
+    async fn without_settings_in_user_data_the_image_settings_are_used() {
         for told in [None, Some(""), Some("#cloud-config\nusers: []")] {
             let (dir, done) = configured(told).await;
             done.unwrap();

@@ -325,7 +325,7 @@ mod tests {
 
     /// A target group may be called anything.
     #[test]
-    fn errors_are_told_apart_by_their_code_alone() {
+    fn errors_are_distinguished_by_their_code_alone() {
         let refused = |code: &str, message: &str| CallError::Refused {
             status: 400,
             code: code.to_owned(),

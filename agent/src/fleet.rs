@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_bounded_has_no_double_is_never_oneself_and_differs_between_boxes() {
+    fn a_sample_is_bounded_excludes_itself_and_differs_by_instance() {
         let fleet = fleet(200, 0);
         let names = |me: &str| -> Vec<String> {
             let mut names: Vec<String> = fleet
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_being_replaced_count_wherever_they_are_and_unreadable_records_do_not() {
+    fn replaced_peers_count_and_unreadable_records_do_not() {
         let fleet = fleet(100, 21);
         let held = fleet.weigh("i-0", &BTreeMap::new()).holds_back(20).unwrap();
         assert!(held.contains("other instances"), "{held}");

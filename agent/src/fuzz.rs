@@ -128,12 +128,12 @@ fn user_data() {
     let ours = format!("{USER_DATA_MARK}\n{SETTINGS}");
     with_text(&[&ours, "#cloud-config\nusers: []\n"], |text| {
         if let Err(error) = sources.load(Some(text)) {
-            let words = format!("{error:#}");
-            assert!(words.len() < 1000 + text.len(), "{words}");
-            // Unless it became a key, which is told.
+            let message = format!("{error:#}");
+            assert!(message.len() < 1000 + text.len(), "{message}");
+            // Unless it became a key, which is printed.
             assert!(
-                !words.contains("Rosebud") || words.contains("key"),
-                "{words}"
+                !message.contains("Rosebud") || message.contains("key"),
+                "{message}"
             );
         }
     });
@@ -172,7 +172,7 @@ fn with_digest(text: &str) -> String {
 }
 
 #[test]
-fn state_and_orders() {
+fn state_and_overrides() {
     let state = with_digest(
         r#"{"instance_id": "i-0abc", "floor": "1.0.0",
         "skipped": [{"build": {"version": "1.2.0", "digest": "DIGEST"}, "reason": "crashed",
@@ -190,33 +190,33 @@ fn state_and_orders() {
 }
 
 #[test]
-fn updaters_standing() {
-    let told = with_digest(
+fn updaters_status() {
+    let status = with_digest(
         r#"{"phase": "waiting", "code": "expired", "channel": "stable",
         "stable": {"version": "1.2.0", "digest": "DIGEST"}, "position": 7, "metadata": [1, 2, 3, 4],
         "checked_at": "2026-11-21T09:00:00Z", "asks_leave_since": "2026-11-21T09:00:00Z"}"#,
     );
     let meter = Meter::default();
-    with_text(&[&told], |text| {
+    with_text(&[&status], |text| {
         update_permission::requested_since(text);
         if let Ok(read) = serde_json::from_str::<UpdaterStatus>(text) {
             goes_round(&read);
             meter.set_updater_status(Some(read));
-            let told = meter.exposition(jiff::Timestamp::UNIX_EPOCH);
-            assert!(told.len() < 20_000 + 8 * text.len());
+            let page = meter.exposition(jiff::Timestamp::UNIX_EPOCH);
+            assert!(page.len() < 20_000 + 8 * text.len());
         }
     });
 }
 
 #[test]
-fn daemons_standing() {
+fn daemons_status() {
     let dir = tempfile::tempdir().unwrap();
-    let told = r#"{"agent": "0.1.0", "pid": 7, "started_at": "2026-11-21T09:00:00Z",
+    let status = r#"{"agent": "0.1.0", "pid": 7, "started_at": "2026-11-21T09:00:00Z",
         "instance_id": "i-1", "image_id": "ami-1", "image": "shop", "group": "fleet", "state": "serving",
         "verdict": "fit", "reason": "", "since": "2026-11-21T09:00:00Z", "waiting_for": "serving",
         "services": {"orders": {"version": "1", "healthy": true, "detail": ""}}, "recorded": true,
         "restarts": {"orders": 1}, "leave": {"granted": true, "at": "2026-11-21T09:00:00Z"}}"#;
-    with_bytes(&[told], |bytes| {
+    with_bytes(&[status], |bytes| {
         fs::write(dir.path().join(FILE), bytes).unwrap();
         if let Some(read) = DaemonStatus::read_previous(dir.path()) {
             goes_round(&read);

@@ -256,7 +256,7 @@ mod tests {
 
     /// It can neither begin a line of the console nor move its cursor, nor fill a record.
     #[tokio::test]
-    async fn what_a_service_says_is_one_printable_bounded_line() {
+    async fn a_services_answer_becomes_one_printable_bounded_line() {
         let forged = "HTTP/1.1 200 OK\r\n\r\n{\"version\":\"1.2\\n\\u001b[2Kimagebuilder-agent: unfit i-1: x\\u202e\"}";
         let answer = asked(Says::Once(forged), PATIENCE).await;
         assert_eq!(answer.version, "1.2 [2Kimagebuilder-agent: unfit i-1: x");
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_never_answers_or_never_ends_holds_nobody_up() {
+    async fn a_service_that_never_answers_or_never_ends_times_out() {
         let answer = asked(Says::Nothing, Duration::from_millis(300)).await;
         assert_eq!(answer.detail, "orders.service: no answer within 0.3 s");
         // Headers without end are no health; a body without end is, but it is no version.
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_service_that_is_not_there_says_where_it_was_looked_for() {
+    async fn a_missing_service_fails_with_its_address() {
         let service = Service {
             name: ServiceName::parse("orders").unwrap(),
             unit: "orders.service".to_owned(),

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn our_hook_is_the_named_one_the_only_one_or_the_one_with_our_prefix() {
+    fn our_hook_is_the_named_the_only_or_the_prefixed_one() {
         let one = |name: &str| (Some(name.to_owned()), None);
         assert_eq!(picked(&[], None), (None, None));
         assert_eq!(picked(&["gate"], None), one("gate"));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_may_be_somebody_elses_is_not_answered() {
+    fn an_ambiguous_hook_is_not_answered() {
         let (hook, unclear) = picked(&["a", "b"], None);
         assert_eq!(hook, None);
         assert!(unclear.unwrap().contains("hooks.launch"));

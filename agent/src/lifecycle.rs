@@ -131,8 +131,8 @@ impl Lifecycle {
             Event::Checked(round) => self.checked(round, now),
             Event::TargetStateSeen(Ok(target)) => self.target_state_seen(target, now),
             Event::TargetStateSeen(Err(NoAnswer)) => self.duties.failed(Duty::TargetState, now),
-            Event::SpotSeen(heard, clock) => self.spot_seen(heard, clock, now),
-            Event::ScheduleSeen(heard, clock) => self.schedule_seen(heard, clock, now),
+            Event::SpotSeen(seen, clock) => self.spot_seen(seen, clock, now),
+            Event::ScheduleSeen(seen, clock) => self.schedule_seen(seen, clock, now),
             Event::ClockJumped => self.clock_jumped(now),
             Event::MembershipSeen(Ok(membership)) => self.membership_seen(membership, now),
             Event::MembershipSeen(Err(NoAnswer)) => self.duties.failed(Duty::Membership, now),
@@ -548,7 +548,7 @@ impl Lifecycle {
     fn is_on_way_out(&self) -> bool {
         matches!(
             self.state,
-            State::Draining { .. } | State::Departing { .. } | State::Gone
+            State::Draining { .. } | State::Departing { .. } | State::Released
         )
     }
 }

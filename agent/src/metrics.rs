@@ -203,7 +203,7 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
     text.family(
         "imagebuilder_agent_instance_info",
         Kind::Gauge,
-        "Which instance this is; labels are empty until known.",
+        "The identity of the instance; labels are empty until known.",
     )
     .sample(
         &[
@@ -217,13 +217,13 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
     text.family(
         "imagebuilder_agent_state_info",
         Kind::Gauge,
-        "The state the agent is in, by its drawn name.",
+        "The current state of the agent.",
     )
     .sample(&[("state", &status.state)], 1);
     let family = text.family(
         "imagebuilder_agent_verdict",
         Kind::Gauge,
-        "1 for the verdict that holds, 0 for the others.",
+        "1 for the current verdict, 0 for the others.",
     );
     for (verdict_name, verdict) in [
         ("judging", Verdict::Judging),
@@ -240,7 +240,7 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
     gauge(
         text,
         "imagebuilder_agent_verdict_start_time_seconds",
-        "Since when the verdict holds, as a Unix time.",
+        "When the current verdict began, as a Unix time.",
         status.since.parse().ok(),
     );
     let family = text.family(
@@ -254,7 +254,7 @@ fn status(text: &mut Exposition, status: &DaemonStatus) {
     let family = text.family(
         "imagebuilder_agent_service_info",
         Kind::Gauge,
-        "The service's version as it tells it; empty where it does not.",
+        "The service's version; empty if it has none.",
     );
     for (name, service) in &status.services {
         family.sample(&[("service", name), ("version", &service.version)], 1);
@@ -287,7 +287,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     let family = text.family(
         "imagebuilder_agent_hook_answers_total",
         Kind::Counter,
-        "Answers given to lifecycle hooks, and what the group made of them.",
+        "Answers to lifecycle hooks, and their outcome.",
     );
     for ((answer, outcome), count) in &counts.answers {
         family.sample(&[("answer", answer), ("outcome", outcome)], *count);
@@ -295,7 +295,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     let family = text.family(
         "imagebuilder_agent_api_calls_total",
         Kind::Counter,
-        "Calls to AWS, each with its retries counted once.",
+        "Calls to AWS; a call with retries counts once.",
     );
     for (call, count) in &counts.calls {
         family.sample(&[("call", call)], *count);
@@ -303,7 +303,7 @@ fn counted(text: &mut Exposition, counts: &Counts) {
     let family = text.family(
         "imagebuilder_agent_api_errors_total",
         Kind::Counter,
-        "Calls to AWS that failed in the end: throttled, denied, unreachable or other.",
+        "Calls to AWS that failed after all retries: throttled, denied, unreachable or other.",
     );
     for ((call, fault), count) in &counts.faults {
         family.sample(&[("call", call), ("kind", fault.name())], *count);
@@ -335,7 +335,7 @@ fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
     let family = text.family(
         "imagebuilder_agent_update_slot_info",
         Kind::Gauge,
-        "The releases on this instance, and the one wanted.",
+        "The releases on this instance, and the wanted one.",
     );
     let slots: [(&str, &Option<Build>); 4] = [
         ("stable", &status.stable),
@@ -375,7 +375,7 @@ fn update(text: &mut Exposition, status: &UpdaterStatus, now: Timestamp) {
         ),
         (
             "imagebuilder_agent_update_check_timestamp_seconds",
-            "The last check of the channel, whatever came of it, as a Unix time.",
+            "The last check of the channel, with any result, as a Unix time.",
             status.checked_at,
         ),
         (

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spot_notice_that_cannot_be_read_is_a_notice_and_the_rest_is_nothing() {
+    fn an_unparsable_spot_notice_is_still_a_notice() {
         let mut notices = Notices::default();
         let seen = SpotNotices {
             interruption: Some(read_spot("<html>")),
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_takes_the_instance_away_soon_drains_and_advice_when_told_to() {
+    fn only_near_stops_and_enabled_recommendations_drain() {
         let calm = NoticeTerms::default();
         let eager = NoticeTerms {
             drain_on_rebalance: true,

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_with_a_dozen_talkative_services_fits_a_standard_parameter() {
+    fn a_record_of_a_dozen_services_fits_a_standard_parameter() {
         let identity = Identity {
             instance_id: "i-1".into(),
             image_id: "ami-1".into(),

@@ -528,7 +528,7 @@ impl Daemon {
             self.since = Timestamp::from_second(Timestamp::now().as_second()).ok();
         }
         let instance = self.instance();
-        let word = match judgement.verdict {
+        let name = match judgement.verdict {
             Verdict::Fit => "fit",
             Verdict::Unfit => "unfit",
             Verdict::Resting => "resting",
@@ -539,7 +539,7 @@ impl Daemon {
             "" => self.versions(),
             reason => text::line(reason, text::REASON),
         };
-        output::line(&verdict_line(word, &instance, &why));
+        output::line(&verdict_line(name, &instance, &why));
     }
 
     /// `orders 1.2.0, nginx`
@@ -638,9 +638,9 @@ impl Daemon {
 }
 
 /// A line of the console, whose beginning contains only the agent's own text.
-fn verdict_line(word: &str, instance: &str, why: &str) -> String {
+fn verdict_line(name: &str, instance: &str, why: &str) -> String {
     let instance = text::line(instance, text::VERSION);
-    format!("imagebuilder-agent: {word} {instance}: {why}")
+    format!("imagebuilder-agent: {name} {instance}: {why}")
 }
 
 /// `orders 1.2.0, nginx`: names from the settings, and only versions that look like one.

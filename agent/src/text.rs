@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_looks_like_a_version_is_one() {
+    fn only_text_that_looks_like_a_version_is_shown() {
         for good in ["1.2.3", "2.0.0-rc.1+b", "v1~2", "abcdef0"] {
             assert_eq!(plain_version(good), Some(good));
         }

@@ -63,7 +63,7 @@ impl Tree {
 }
 
 #[test]
-fn hold_pin_and_release_are_told_by_status_at_once() {
+fn status_shows_hold_pin_and_release_at_once() {
     let tree = Tree::new();
     let (code, out, log) = tree.output(&["update", "hold", "--reason", "fair week"]);
     assert_eq!(
@@ -106,7 +106,7 @@ fn what_is_no_duration_or_version_is_a_matter_of_usage() {
 }
 
 #[test]
-fn orders_are_roots() {
+fn overrides_require_root() {
     let tree = Tree::new();
     // Where nobody could run it from, it is at least readable.
     let binary = tree.at("imagebuilder-agent");
@@ -133,7 +133,7 @@ fn orders_are_roots() {
 
 /// The updater's unit is a script here, that goes from phase to phase when told to.
 #[test]
-fn now_starts_the_updater_and_tells_what_it_does() {
+fn now_starts_the_updater_and_prints_its_phases() {
     let tree = Tree::new();
     let build = |minor: u32| format!("{{\"version\":\"1.{minor}.0\",\"digest\":\"{minor:064}\"}}");
     let told = |phase: &str, reason: &str, stable: u32| {
@@ -204,7 +204,7 @@ fn now_starts_the_updater_and_tells_what_it_does() {
 }
 
 #[test]
-fn now_tells_why_nothing_came_of_it() {
+fn now_prints_why_nothing_changed() {
     let tree = Tree::new();
     let bin = tree.at("bin");
     fs::create_dir(&bin).unwrap();

@@ -74,7 +74,7 @@ fn systemd_understands_every_line() {
 }
 
 #[test]
-fn configure_comes_before_the_services_and_they_before_the_agent() {
+fn configure_precedes_the_services_and_they_the_agent() {
     let dir = tempfile::tempdir().unwrap();
     rendered::into(dir.path());
     let read = |unit| fs::read_to_string(dir.path().join(unit)).unwrap();
@@ -96,7 +96,7 @@ fn configure_comes_before_the_services_and_they_before_the_agent() {
 }
 
 #[test]
-fn the_trial_differs_from_the_stable_unit_only_in_what_makes_it_a_trial() {
+fn the_trial_unit_differs_from_stable_only_as_intended() {
     let dir = tempfile::tempdir().unwrap();
     rendered::into(dir.path());
     let lines = |unit: &str| -> Vec<String> {

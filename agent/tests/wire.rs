@@ -175,7 +175,7 @@ async fn stop(mut child: Child) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
+async fn an_instance_in_a_group_is_judged_admitted_and_released() {
     let house = Box::new("").await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -238,7 +238,7 @@ async fn a_box_in_a_group_is_judged_admitted_and_let_go() {
 }
 
 #[tokio::test]
-async fn the_updater_is_given_leave_only_between_refreshes_and_a_restart_is_no_news() {
+async fn updates_are_permitted_only_between_refreshes() {
     let house = Box::new("").await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -292,7 +292,7 @@ async fn the_updater_is_given_leave_only_between_refreshes_and_a_restart_is_no_n
 }
 
 #[tokio::test]
-async fn whoever_asks_on_loopback_is_told_the_metrics() {
+async fn metrics_are_served_on_loopback() {
     let house = Box::new("[metrics]\nlisten = \"127.0.0.1:0\"\n").await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -347,7 +347,7 @@ async fn whoever_asks_on_loopback_is_told_the_metrics() {
 }
 
 #[tokio::test]
-async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
+async fn all_services_must_be_fit_and_each_has_its_detail() {
     let house = Box::new("").await;
     let url = &house.cloud.url;
     let more = format!(
@@ -409,7 +409,7 @@ async fn all_services_of_a_box_must_be_fit_each_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_sick_box_abandons_its_launch_and_says_why() {
+async fn an_unfit_instance_abandons_its_launch_with_a_reason() {
     let house = Box::new("").await;
     // Time for a first check in any case: its answer is the reason.
     house.gate_closes_after(30);
@@ -433,7 +433,7 @@ async fn a_sick_box_abandons_its_launch_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_box_in_no_group_recovers_and_sigterm_removes_nothing() {
+async fn without_a_group_it_recovers_and_sigterm_removes_nothing() {
     let house = Box::new("[serving]\npasses = 1\ninterval_seconds = 1\n").await;
     house.gate_closes_after(10);
     house.cloud.change(|facts| facts.healthy = false);
@@ -448,7 +448,7 @@ async fn a_box_in_no_group_recovers_and_sigterm_removes_nothing() {
 }
 
 #[tokio::test]
-async fn a_warm_box_is_prepared_stopped_and_serves_after_its_second_start() {
+async fn a_warm_instance_is_prepared_and_serves_after_its_start() {
     let house = Box::new("").await;
     house.cloud.change(|facts| {
         facts.target = Some("Warmed:Stopped");
@@ -483,7 +483,7 @@ async fn a_warm_box_is_prepared_stopped_and_serves_after_its_second_start() {
 }
 
 #[tokio::test]
-async fn after_a_root_volume_replacement_the_record_tells_of_the_new_image() {
+async fn a_root_volume_replacement_records_the_new_image() {
     let house = Box::new("").await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -516,7 +516,7 @@ async fn after_a_root_volume_replacement_the_record_tells_of_the_new_image() {
 }
 
 #[tokio::test]
-async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
+async fn a_spot_notice_drains_the_instance_and_removes_its_record() {
     let house = Box::new("").await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -556,7 +556,7 @@ async fn a_spot_notice_drains_the_box_and_takes_its_record_away() {
 }
 
 #[tokio::test]
-async fn a_lastingly_sick_box_asks_for_a_restart_and_for_a_replacement_only_in_a_sound_fleet() {
+async fn a_replacement_is_requested_only_in_a_healthy_fleet() {
     // Three in a row, so that an answer that a busy machine held up is not an illness.
     let serving = "[serving]\nfailures = 3\ninterval_seconds = 2\nreplace_after_seconds = 10\n";
     let house = Box::new(serving).await;
@@ -622,7 +622,7 @@ async fn the_root_face_restarts_what_the_image_lists_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn systemd_hears_that_it_is_ready_what_it_waits_for_and_that_it_lives() {
+async fn systemd_is_notified_of_readiness_status_and_watchdog() {
     let house = Box::new("").await;
     let socket = house.dir.path().join("notify");
     let systemd = UnixDatagram::bind(&socket).unwrap();
@@ -674,7 +674,7 @@ async fn configure_takes_user_data_from_the_metadata_service() {
 }
 
 #[tokio::test]
-async fn configure_leaves_what_is_not_ours_and_does_without_a_metadata_service() {
+async fn configure_ignores_foreign_user_data_and_missing_metadata() {
     let house = Box::new("").await;
     let gzip = vec![0x1f, 0x8b, 0x08, 0x00, 0xff, 0xfe];
     for foreign in [gzip, b"#cloud-config\nusers: []\n".to_vec()] {
@@ -691,7 +691,7 @@ async fn configure_leaves_what_is_not_ours_and_does_without_a_metadata_service()
 }
 
 #[tokio::test]
-async fn refused_settings_end_with_two_and_the_words() {
+async fn refused_settings_exit_with_two_and_the_error() {
     let house = Box::new("").await;
     house
         .cloud
@@ -707,7 +707,7 @@ async fn refused_settings_end_with_two_and_the_words() {
 }
 
 #[tokio::test]
-async fn status_without_a_daemon_says_so() {
+async fn status_without_a_daemon_is_an_error() {
     let house = Box::new("").await;
     let (code, out, log) = house.output(&["status"]).await;
     let screen = "updates   the updater has not run yet\n";

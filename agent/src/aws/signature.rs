@@ -1,7 +1,7 @@
 //! Signature Version 4 over a form: for the few calls that have no client of the SDK here.
 //!
 //! Algorithm and credentials are the SDK's own. It signs and does not send; whom it signs for is its
-//! callers' to say.
+//! for the callers.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_form_is_signed_for_its_service_and_region_and_shows_no_secret() {
+    async fn a_form_is_signed_and_debug_output_shows_no_secret() {
         let config = config(Some("eu-north-1"));
         let url = "https://monitoring.eu-north-1.amazonaws.com/";
         let form = signed(&config, "monitoring", url, "Action=X".to_owned()).await;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_region_or_credentials_it_says_which() {
+    async fn a_missing_region_or_credentials_is_named() {
         let url = "https://monitoring.eu-north-1.amazonaws.com/";
         let nowhere = config(None);
         let nobody = SdkConfig::builder()

@@ -19,7 +19,7 @@ impl Lifecycle {
             State::Abandoned => "abandoned",
             State::Draining { .. } => "draining",
             State::Departing { .. } => "departing",
-            State::Gone => "gone",
+            State::Released => "gone",
         }
     }
 
@@ -79,7 +79,7 @@ impl Lifecycle {
             } => {
                 format!("drained; {}", self.waiting_for_the_hook("CONTINUE"))
             }
-            State::Gone => "released; waiting for the shutdown".into(),
+            State::Released => "released; waiting for the shutdown".into(),
         }
     }
 

@@ -26,7 +26,7 @@ impl Lifecycle {
             State::Refusing | State::Abandoned => {
                 return busy("the launch of this instance is being abandoned");
             }
-            State::Draining { .. } | State::Departing { .. } | State::Gone => {
+            State::Draining { .. } | State::Departing { .. } | State::Released => {
                 return busy("this instance is being terminated");
             }
             State::Resting => return busy("the group keeps this instance out of service"),

@@ -45,7 +45,7 @@ impl Lifecycle {
             State::Departing {
                 record_removed: true,
             } => self.depart(now),
-            State::Gone => {}
+            State::Released => {}
         }
         if self.draining_for_notice {
             self.ensure(Duty::TargetState, now);

@@ -31,7 +31,7 @@ impl Lifecycle {
             return FinalRecord::Remove;
         }
         match self.state {
-            State::Gone
+            State::Released
             | State::Departing {
                 record_removed: true,
             } => FinalRecord::Keep,

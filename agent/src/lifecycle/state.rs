@@ -62,7 +62,7 @@ pub(crate) enum State {
         record_removed: bool,
     },
     /// The termination hook is answered; waiting for the shutdown.
-    Gone,
+    Released,
 }
 
 /// The replacement of an unfit instance.

@@ -12,7 +12,7 @@ use super::*;
 use crate::settings::{Drain, Serving};
 
 #[test]
-fn a_box_in_no_group_is_judged_recorded_and_serves() {
+fn without_a_group_an_instance_is_judged_and_serves() {
     let mut life = Life::alone();
     life.until(30);
     assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
@@ -22,7 +22,7 @@ fn a_box_in_no_group_is_judged_recorded_and_serves() {
 }
 
 #[test]
-fn a_fit_box_takes_its_launch_hook_along() {
+fn a_fit_instance_completes_its_launch_hook() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.until(30);
     assert_eq!(
@@ -113,7 +113,7 @@ fn a_past_is_read_only_where_state_and_verdict_belong_together() {
 }
 
 #[test]
-fn only_a_box_in_service_or_in_no_group_may_be_restarted() {
+fn a_restart_needs_an_instance_in_service_or_without_a_group() {
     let mut life = Life::in_group(Phase::PendingWait);
     assert_eq!(life.lifecycle.readiness(), Readiness::NotKnown);
     life.until(1);
@@ -162,7 +162,7 @@ fn passes_must_be_in_a_row() {
 }
 
 #[test]
-fn a_box_unfit_at_the_deadline_abandons_its_launch_and_waits_for_the_end() {
+fn an_instance_unfit_at_the_deadline_abandons_its_launch() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.healthy = false;
     life.until(300);
@@ -176,7 +176,7 @@ fn a_box_unfit_at_the_deadline_abandons_its_launch_and_waits_for_the_end() {
 }
 
 #[test]
-fn the_last_word_of_an_abandoned_box_is_why() {
+fn an_abandoned_instance_keeps_its_reason() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.healthy = false;
     life.until(70);
@@ -206,7 +206,7 @@ fn refused_settings_abandon_the_launch_at_once() {
 }
 
 #[test]
-fn refused_settings_never_ask_for_a_replacement_of_a_box_in_service() {
+fn refused_settings_never_request_a_replacement() {
     let mut life = Life::in_group(Phase::InService);
     life.terms = Err("x".to_owned());
     life.until(3600);
@@ -214,7 +214,7 @@ fn refused_settings_never_ask_for_a_replacement_of_a_box_in_service() {
 }
 
 #[test]
-fn heartbeats_come_at_most_a_third_of_the_timeout_apart_until_the_answer() {
+fn heartbeats_are_at_most_a_third_of_the_timeout_apart() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.hooks.launching = hook("in", 30);
     life.healthy = false;
@@ -264,7 +264,7 @@ fn the_real_state_decides_what_no_active_action_means() {
 }
 
 #[test]
-fn after_a_reboot_of_a_box_in_service_nothing_is_answered() {
+fn a_reboot_in_service_answers_no_hook() {
     let mut life = Life::in_group(Phase::InService);
     life.until(60);
     assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
@@ -297,7 +297,7 @@ fn a_metadata_service_that_is_late_only_delays() {
 }
 
 #[test]
-fn a_group_that_tells_of_its_box_late_still_gets_its_answer() {
+fn a_late_membership_still_gets_the_hook_answered() {
     let mut life = Life::alone();
     life.until(30);
     assert_eq!(life.lifecycle.state_name(), "serving");
@@ -310,7 +310,7 @@ fn a_group_that_tells_of_its_box_late_still_gets_its_answer() {
 }
 
 #[test]
-fn when_imds_and_api_disagree_the_box_does_not_count_as_alone() {
+fn imds_and_api_that_disagree_do_not_mean_no_group() {
     let mut life = Life::alone();
     life.target_state = Some(TargetState::InService);
     life.until(30);
@@ -322,7 +322,7 @@ fn when_imds_and_api_disagree_the_box_does_not_count_as_alone() {
 
 /// Hooks come, go and are renamed while instances live.
 #[test]
-fn a_termination_hook_that_was_created_after_the_boot_is_answered() {
+fn a_termination_hook_created_after_boot_is_answered() {
     let mut life = Life::in_group(Phase::InService);
     life.hooks.terminating = Vec::new();
     life.until(600);
@@ -394,7 +394,7 @@ fn a_hook_that_was_renamed_is_answered_under_its_new_name() {
 }
 
 #[test]
-fn a_hook_that_came_while_the_box_was_on_its_way_out_is_answered() {
+fn a_hook_created_while_draining_is_answered() {
     let mut life = Life::in_group(Phase::InService);
     life.hooks.terminating = Vec::new();
     life.until(600);
@@ -415,7 +415,7 @@ fn a_hook_that_came_while_the_box_was_on_its_way_out_is_answered() {
 }
 
 #[test]
-fn a_changed_wish_has_the_hooks_read_again() {
+fn a_changed_target_state_has_the_hooks_read_again() {
     let mut life = Life::in_group(Phase::InService);
     life.until(60);
     assert_eq!(life.asked_hooks, 1);
@@ -442,7 +442,7 @@ fn refused_answers_do_not_have_the_hooks_read_every_time() {
 }
 
 #[test]
-fn a_service_that_fails_every_second_time_makes_the_box_unfit() {
+fn failing_every_second_check_makes_the_instance_unfit() {
     for (flaps, unfit) in [(2, true), (4, false), (5, false)] {
         let mut life = Life::in_group(Phase::InService);
         life.until(30);
@@ -474,7 +474,7 @@ fn a_service_that_fails_every_second_time_makes_the_box_unfit() {
 }
 
 #[test]
-fn a_serving_box_falls_ill_and_recovers_with_hysteresis() {
+fn an_instance_becomes_unfit_and_recovers_with_hysteresis() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.healthy = false;
@@ -497,7 +497,7 @@ fn a_serving_box_falls_ill_and_recovers_with_hysteresis() {
 }
 
 #[test]
-fn a_lasting_illness_asks_for_a_replacement_and_asks_again() {
+fn a_lasting_failure_requests_a_replacement_repeatedly() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.healthy = false;
@@ -525,7 +525,7 @@ fn no_replacement_is_asked_for_outside_of_service() {
 }
 
 #[test]
-fn a_leaving_box_settles_erases_its_record_and_answers_once_the_hook_waits() {
+fn a_terminated_instance_drains_and_answers_its_hook() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.target_state = Some(TargetState::Terminated);
@@ -547,7 +547,7 @@ fn a_leaving_box_settles_erases_its_record_and_answers_once_the_hook_waits() {
 }
 
 #[test]
-fn a_sick_box_that_is_leaving_is_not_reported() {
+fn a_draining_instance_is_not_reported_unhealthy() {
     let mut life = Life::in_group(Phase::InService);
     life.hooks.terminating = hook("out", 30);
     let drain = Drain {
@@ -580,7 +580,7 @@ fn a_sick_box_that_is_leaving_is_not_reported() {
 }
 
 #[test]
-fn a_leaving_box_without_a_hook_of_ours_only_tidies_up() {
+fn without_a_termination_hook_draining_only_removes_the_record() {
     let mut life = Life::in_group(Phase::InService);
     life.hooks.terminating = Vec::new();
     life.until(21);
@@ -667,7 +667,7 @@ fn a_flapping_service_does_not_flood_the_registry() {
 }
 
 #[test]
-fn an_illness_while_continue_is_under_way_is_not_taken_for_an_abandon() {
+fn becoming_unfit_during_continue_is_not_an_abandon() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.until(3);
     let now = life.now;
@@ -691,7 +691,7 @@ fn an_illness_while_continue_is_under_way_is_not_taken_for_an_abandon() {
 }
 
 #[test]
-fn a_lost_answer_to_the_launch_hook_does_not_answer_the_termination_hook() {
+fn a_lost_launch_answer_never_answers_the_termination_hook() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.until(3);
     let now = life.now;
@@ -722,7 +722,7 @@ fn a_lost_answer_to_the_launch_hook_does_not_answer_the_termination_hook() {
 }
 
 #[test]
-fn a_report_that_got_lost_is_not_repeated_once_the_box_is_fit() {
+fn a_lost_report_is_not_repeated_once_fit() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.healthy = false;
@@ -747,7 +747,7 @@ fn a_report_that_got_lost_is_not_repeated_once_the_box_is_fit() {
 
 /// The drawing, the page and the code name the same transitions.
 #[test]
-fn the_drawn_machine_is_the_coded_one() {
+fn the_drawn_transitions_are_the_coded_ones() {
     let code = include_str!("transitions.rs");
     let mut coded: Vec<&str> = code
         .split("pub(super) fn ")

@@ -196,7 +196,7 @@ impl Lifecycle {
     pub(super) fn released(&mut self) {
         self.duties.drop(Duty::Answer);
         self.duties.drop(Duty::Heartbeat);
-        self.state = State::Gone;
+        self.state = State::Released;
     }
 
     fn agree_to(&mut self, terms: Terms) {

@@ -45,8 +45,7 @@ impl Totals {
     }
 }
 
-/// Sends a point of every measure each minute, for ever. `dice` (even in 0..1) spreads a fleet over the
-/// minute. What could not be sent is not kept, but what it counted is sent with the next.
+/// Publishes one point of every metric each minute, forever. `dice` (random in 0..1) spreads a fleet over the minute.
 pub(crate) async fn publish(sink: Arc<dyn Sink>, meter: Meter, namespace: String, dice: f64) {
     // Restarts before this start were published by the previous daemon.
     let mut published = Totals::of(&meter.counts());

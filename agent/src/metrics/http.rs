@@ -31,7 +31,7 @@ const LONGEST_REQUEST: usize = 8192;
 /// still hold it.
 const BIND_PAUSE: Duration = Duration::from_secs(10);
 
-/// Serves for ever. A port that is taken is waited for.
+/// Serves forever. A port that is in use is retried.
 pub(crate) async fn serve(address: SocketAddr, meter: Meter) {
     let mut logged = false;
     let listener = loop {

@@ -172,7 +172,7 @@ fn the_exposition_keeps_the_rules_of_its_format() {
 }
 
 #[test]
-fn every_family_is_on_the_page_and_the_page_tells_of_no_other() {
+fn the_page_lists_exactly_the_families() {
     let text = busy().exposition(at(60));
     let told: BTreeSet<&str> = text
         .lines()
@@ -223,7 +223,7 @@ async fn asked(port: u16, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_scrape_is_answered_and_nothing_else_and_nobody_is_waited_for() {
+async fn only_scrapes_are_answered_and_slow_clients_are_dropped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answering = tokio::spawn(http::answer(listener, busy()));

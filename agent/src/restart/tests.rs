@@ -129,7 +129,7 @@ fn a_restart_is_not_repeated_too_soon_nor_too_often_nor_late() {
 }
 
 #[test]
-fn a_systemctl_that_fails_is_told_and_the_request_is_with_request() {
+fn a_failing_systemctl_is_reported_and_the_request_consumed() {
     let root = Root::new();
     let systemctl = root.dir.path().join("systemctl");
     write_program(&systemctl, "#!/bin/sh\necho no such unit >&2\nexit 5\n");

@@ -8,7 +8,7 @@ use crate::identity::TargetState;
 use fakes::{Facts, House, in_group, verdict};
 
 #[tokio::test(start_paused = true)]
-async fn a_life_from_the_gate_to_the_end_of_the_box() {
+async fn an_instance_from_the_gate_to_its_termination() {
     let house = House::open(in_group());
     let facts = house
         .until(|facts| facts.status.starts_with("serving"))
@@ -44,7 +44,7 @@ async fn a_life_from_the_gate_to_the_end_of_the_box() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_reachable_is_survived_with_readiness_and_watchdog_kept() {
+async fn an_unreachable_network_keeps_readiness_and_watchdog() {
     let house = House::open(Facts {
         api_down: true,
         ..Facts::default()
@@ -74,7 +74,7 @@ async fn nothing_reachable_is_survived_with_readiness_and_watchdog_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_hangs_stops_neither_checks_nor_heartbeats_nor_the_end() {
+async fn a_hanging_call_blocks_no_check_heartbeat_or_shutdown() {
     let house = House::open(in_group());
     *house.fake.stuck.lock().unwrap() = true;
     house
@@ -89,7 +89,7 @@ async fn a_call_that_hangs_stops_neither_checks_nor_heartbeats_nor_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_data_that_is_refused_abandons_the_launch_and_names_the_place() {
+async fn refused_user_data_abandons_the_launch_with_its_place() {
     let user_data = Some("#imagebuilder-agent\nimmage = \"x\"".to_owned());
     let house = House::open(Facts {
         user_data,
@@ -167,7 +167,7 @@ async fn a_restart_in_mid_life_is_no_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_past_of_another_box_or_half_a_file_is_none() {
+async fn a_foreign_or_broken_status_file_is_ignored() {
     for spoil in [
         |text: String| text.replace("i-1", "i-2"),
         |text: String| text[..text.len() / 2].to_owned(),
@@ -196,7 +196,7 @@ async fn the_past_of_another_box_or_half_a_file_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leave_to_be_restarted_follows_the_group_and_the_box() {
+async fn permission_follows_the_group_and_the_instance() {
     let house = House::open(in_group());
     house
         .until(|facts| facts.status.starts_with("serving in group"))
@@ -242,7 +242,7 @@ async fn leave_to_be_restarted_follows_the_group_and_the_box() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hibernated_warm_box_wakes_up_to_another_day_and_serves() {
+async fn a_hibernated_warm_instance_resumes_and_serves() {
     let house = House::open(Facts {
         target: Some(TargetState::OutOfService("Warmed:Hibernated".to_owned())),
         phase: Some(Phase::WarmPendingWait),
@@ -268,7 +268,7 @@ async fn a_hibernated_warm_box_wakes_up_to_another_day_and_serves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn notices_are_on_the_board() {
+async fn notices_are_in_the_status_file() {
     let house = House::open(in_group());
     house
         .until(|facts| facts.status.starts_with("serving"))
@@ -285,7 +285,7 @@ async fn notices_are_on_the_board() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_replacement() {
+async fn the_fleet_decides_whether_a_replacement_is_requested() {
     let house = House::open(in_group());
     house
         .until(|facts| facts.status.starts_with("serving"))
@@ -311,7 +311,7 @@ async fn a_sick_service_is_restarted_by_request_and_the_fleet_decides_on_a_repla
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_system_that_goes_down_is_told_and_nobody_is_sent_there_any_more() {
+async fn a_system_shutdown_updates_the_record_and_deregisters() {
     let group = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
     for (target, left) in [
         (TargetState::InService, Some(Verdict::Draining)),

@@ -76,7 +76,7 @@ fn the_image_alone_is_enough_and_the_rest_has_defaults() {
 }
 
 #[test]
-fn user_data_wins_over_drop_ins_and_they_over_the_image_key_by_key() {
+fn user_data_overrides_drop_ins_and_the_image_by_key() {
     let settings = ImageFiles::with(IMAGE)
         .drop_in("20.toml", "[gate]\npasses = 5\ninterval_seconds = 4")
         .drop_in("10.toml", "[gate]\npasses = 4")
@@ -120,7 +120,7 @@ fn user_data_of_others_is_left_alone() {
 }
 
 #[test]
-fn an_unknown_key_is_refused_with_its_place_and_the_nearest_known_one() {
+fn an_unknown_key_is_refused_with_place_and_suggestion() {
     let image = ImageFiles::with(IMAGE).drop_in("10.toml", "[gate]\n\npases = 4");
     assert_eq!(
         image.refusal(None),
@@ -249,7 +249,7 @@ fn the_image_is_known_by_name_although_user_data_is_refused() {
 }
 
 #[test]
-fn only_the_image_says_what_may_be_restarted() {
+fn only_the_images_own_units_may_be_restarted() {
     let image =
         ImageFiles::with(IMAGE).drop_in("10.toml", "[services.web]\nhealth_url = \"http://x/\"");
     let user_data = "#imagebuilder-agent\n[services.orders]\nunit = \"sshd.service\"";

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_that_is_current() {
+    fn the_rows_of_a_current_instance() {
         assert_eq!(
             shown(&quiet()),
             "updates   channel stable; idle: current\n\
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_with_everything() {
+    fn the_rows_with_every_field() {
         let status = UpdaterStatus {
             phase: "trial".to_owned(),
             reason: "1.3.0 (taking 1.3.0: newer)".to_owned(),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_whose_updater_never_ran() {
+    fn the_rows_before_the_updater_ran() {
         let subject = |channel: &str| {
             let json = format!("{{\"instance_id\":\"i-1\"{channel}}}");
             Subject::parse(&json).unwrap()

@@ -169,15 +169,15 @@ pub fn of<'a>(all: &'a [Failures], build: &Build) -> Option<&'a Failures> {
 /// Who is to blame for a unit's end.
 ///
 /// systemd itself exits with 200 to 243 in the place of a program that it could not set up or execute; signals that
-/// nobody raises in his own process come from outside.
+/// a process does not raise itself come from outside.
 #[must_use]
 pub fn of_unit(result: &str, status: Option<i32>) -> FailureKind {
     match result {
         // Failed to fork, to make a directory, to open a socket.
         "resources" | "exec-condition" => FailureKind::Environment,
-        // Out of memory: the host's, or the unit's own limit. Nobody can tell which from here.
+        // Out of memory: of the host, or the unit's own limit, which cannot be distinguished here.
         "oom-kill" => FailureKind::Unhealthy,
-        // Ended in order: it left by itself, or somebody stopped it.
+        // Ended normally: it exited by itself, or was stopped.
         "success" => FailureKind::Interrupted,
         "exit-code" if status.is_some_and(|code| (200..=243).contains(&code)) => {
             FailureKind::Environment
@@ -321,7 +321,7 @@ mod tests {
         /// Whatever happened, the next try is due within a week of the last failure, and at once where the clock says
         /// that nothing happened yet; the list stays bounded.
         #[test]
-        fn no_pause_lasts_for_ever(
+        fn no_pause_lasts_forever(
             events in proptest::collection::vec((0_u64..80, 0..4_u8, 0..100_000_i64), 1..200),
             now in 0..200_000_i64,
         ) {

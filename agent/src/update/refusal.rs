@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_cause_has_its_own_word() {
+    fn every_cause_has_its_own_code() {
         let words: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
         assert_eq!(words.len(), Cause::ALL.len());
         let kebab = |c: char| c.is_ascii_lowercase() || c == '-';
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_library_says_has_its_cause() {
+    fn every_library_error_has_its_cause() {
         let role = || "timestamp".to_owned();
         let json = serde_json::from_str::<u8>("<html>").unwrap_err();
         let ours = Cause::Slow.because("timestamp.json: 3 bytes in 10 s");

@@ -136,7 +136,7 @@ pub enum Found {
 pub struct Store {
     dir: PathBuf,
     /// This host's name without a metadata service, if it has one.
-    machine: Option<String>,
+    other_name: Option<String>,
 }
 
 impl State {
@@ -378,14 +378,14 @@ impl Store {
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
-            machine: None,
+            other_name: None,
         }
     }
 
     /// Also accepts what was written under the name that this host has without a metadata service.
     #[must_use]
-    pub fn also_called(self, machine: Option<String>) -> Self {
-        Self { machine, ..self }
+    pub fn also_called(self, other_name: Option<String>) -> Self {
+        Self { other_name, ..self }
     }
 
     /// Whether what was written under the name `known` belongs to the host that is now named `now`.
@@ -396,7 +396,7 @@ impl Store {
         known.is_empty()
             || known == now
             || known.starts_with("i-") && !now.starts_with("i-")
-            || self.machine.as_deref() == Some(known)
+            || self.other_name.as_deref() == Some(known)
     }
 
     /// Loads the state of `instance_id`, whose `stable` is given: it counts as confirmed, since only a promotion, or

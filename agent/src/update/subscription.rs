@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_configure_leaves_is_what_the_updater_reads() {
+    fn the_updater_reads_what_configure_writes() {
         for subscription in [Some(subscription()), None] {
             let written = Subject {
                 instance_id: "i-1".to_owned(),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_flat_and_may_say_more_than_we_know() {
+    fn the_file_is_flat_and_may_have_unknown_fields() {
         let json = r#"{"instance_id":"i-1","channel":"beta","url":"file:///srv/c","soak_seconds":60,"new":1}"#;
         let read = Subject::parse(json).unwrap();
         let terms = read.subscription.unwrap();
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_without_a_metadata_service_has_a_name_that_does_not_tell_its_machine_id() {
+    fn the_derived_name_does_not_reveal_the_machine_id() {
         let dir = tempfile::tempdir().unwrap();
         let (id, host) = (dir.path().join("machine-id"), dir.path().join("hostname"));
         assert!(name_from([&id, &host]).is_err());

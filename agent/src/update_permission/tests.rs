@@ -46,7 +46,7 @@ impl Counter {
 }
 
 #[test]
-fn without_a_wish_nothing_is_asked_and_nothing_said() {
+fn without_a_request_nothing_is_queried_or_answered() {
     let mut counter = Counter::new();
     for second in 0..600 {
         assert_eq!(counter.consider(second, Readiness::Settled), None);
@@ -55,7 +55,7 @@ fn without_a_wish_nothing_is_asked_and_nothing_said() {
 }
 
 #[test]
-fn the_group_is_asked_at_most_once_a_minute_and_its_word_decides() {
+fn the_group_is_queried_at_most_once_a_minute_and_decides() {
     let mut counter = Counter::new();
     counter.permission.set_request(Some(counter.clock));
     assert_eq!(counter.consider(0, Readiness::Settled), Some((true, "")));
@@ -79,7 +79,7 @@ fn the_group_is_asked_at_most_once_a_minute_and_its_word_decides() {
 }
 
 #[test]
-fn a_busy_box_says_no_without_asking_and_an_unknown_place_is_waited_for() {
+fn a_busy_instance_refuses_without_a_query() {
     let mut counter = Counter::new();
     counter.permission.set_request(Some(counter.clock));
     assert_eq!(counter.consider(1, Readiness::NotKnown), None);
@@ -92,7 +92,7 @@ fn a_busy_box_says_no_without_asking_and_an_unknown_place_is_waited_for() {
 }
 
 #[test]
-fn every_wish_gets_an_answer_of_its_own_and_an_old_one_none() {
+fn every_request_gets_its_own_answer_and_an_old_one_none() {
     let mut counter = Counter::new();
     counter.permission.set_request(Some(counter.clock(0)));
     counter.consider(1, Readiness::Settled);
@@ -123,7 +123,7 @@ fn every_wish_gets_an_answer_of_its_own_and_an_old_one_none() {
 }
 
 #[test]
-fn a_box_in_no_group_has_nobody_to_ask() {
+fn without_a_group_no_query_is_made() {
     let mut permission = UpdatePermission::default();
     let clock = Timestamp::from_second(1_800_000_000).unwrap();
     permission.set_request(Some(clock));

@@ -56,7 +56,7 @@ async fn rollback_of_the_targets() {
 
 /// With the online key, and in two steps: a timestamp alone makes the library forget its snapshot.
 #[tokio::test]
-async fn rollback_of_the_targets_after_a_timestamp_without_its_snapshot() {
+async fn targets_rollback_after_a_timestamp_without_its_snapshot() {
     let mut world = World::new().await;
     world.publish(Repository::next);
     world.well().await;
@@ -130,7 +130,7 @@ async fn expired_metadata_of_each_role() {
 
 /// The mirror serves for ever what was good once.
 #[tokio::test]
-async fn a_freeze_is_seen_when_the_timestamp_expires_and_ends_with_a_new_one() {
+async fn a_freeze_is_detected_at_expiry_and_ends_with_a_new_one() {
     let mut world = World::new().await;
     world.publish(|it| {
         it.role("timestamp").expires = now() + days(1);
@@ -197,7 +197,7 @@ async fn mix_and_match_where_no_hash_is_pinned() {
 }
 
 #[tokio::test]
-async fn a_timestamp_of_the_same_version_with_other_content_is_not_taken() {
+async fn a_changed_timestamp_of_the_same_version_is_refused() {
     let mut world = World::new().await;
     let before = world.floor();
     world.publish(|it| {
@@ -212,7 +212,7 @@ async fn a_timestamp_of_the_same_version_with_other_content_is_not_taken() {
 }
 
 #[tokio::test]
-async fn fast_forward_beyond_reason_is_refused_and_leaves_no_trace() {
+async fn an_extreme_fast_forward_is_refused_without_a_trace() {
     for (role, version) in [
         ("timestamp", u64::MAX),
         ("snapshot", 1 << 33),
@@ -347,7 +347,7 @@ async fn metadata_without_enough_signatures() {
 }
 
 #[tokio::test]
-async fn metadata_signed_by_somebody_else() {
+async fn metadata_signed_by_other_keys() {
     let mut world = World::new().await;
     world.publish(|it| {
         let stranger = it.key();

@@ -79,7 +79,7 @@ async fn a_store_that_cannot_be_made() {
 }
 
 #[tokio::test]
-async fn a_new_box_begins_at_the_floor_of_its_image() {
+async fn a_new_instance_begins_at_the_floor_of_its_image() {
     let mut world = World::fresh().await;
     let old = world.repository.clone();
     world.publish(Repository::next);
@@ -131,7 +131,7 @@ async fn the_floor_is_the_higher_of_store_and_image() {
 }
 
 #[tokio::test]
-async fn broken_files_are_moved_aside_and_the_image_gives_the_floor() {
+async fn broken_files_are_moved_aside_and_the_image_has_the_floor() {
     type Breaks = fn(&[u8]) -> Vec<u8>;
     let breaks: [Breaks; 4] = [
         |it| it[..it.len() / 2].to_vec(),
@@ -217,7 +217,7 @@ async fn a_chain_that_broke_on_disk_does_not_go_back_to_older_keys() {
 }
 
 #[tokio::test]
-async fn a_box_whose_channel_is_another_now_is_not_held_by_the_old_ones_floor() {
+async fn a_new_channel_does_not_inherit_the_old_ones_floor() {
     let mut world = World::new().await;
     world.publish(|it| {
         it.rotate("root");

@@ -189,7 +189,7 @@ async fn what_has_not_changed_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_release_that_a_newer_tool_describes_does_not_hide_the_others() {
+async fn a_release_of_a_newer_tool_does_not_hide_the_others() {
     let mut world = World::new().await;
     world.publish(|it| {
         let known = it.targets["imagebuilder-agent-1.1.0-x86_64"].clone();

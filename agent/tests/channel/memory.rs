@@ -65,7 +65,7 @@ fn full(limit: u64) -> Repository {
 
 /// The updater and a release's self-test have the whole channel in memory at the same time.
 #[test]
-fn the_largest_channel_fits_into_the_memory_of_the_updaters_unit() {
+fn the_largest_channel_fits_the_units_memory_limit() {
     let channel = full(Limits::default().targets);
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();

@@ -42,7 +42,7 @@ async fn statuses_in_place_of_the_timestamp() {
 
 /// S3 says 403 for what is not there to whoever may not list the bucket.
 #[tokio::test]
-async fn the_chain_of_roots_ends_with_a_403_or_404_and_with_nothing_else() {
+async fn only_a_403_or_404_ends_the_chain_of_roots() {
     let mut world = World::new().await;
     for status in [403, 404] {
         world
@@ -78,7 +78,7 @@ async fn a_captive_portal() {
 }
 
 #[tokio::test]
-async fn no_redirect_is_followed_nor_its_secrets_told() {
+async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
     let mut world = World::new().await;
     for (to, said) in [
         (
@@ -158,7 +158,7 @@ async fn metadata_that_comes_too_slowly() {
 }
 
 #[tokio::test]
-async fn nobody_answers() {
+async fn no_server_answers() {
     let mut world = World::new().await;
     // Bound and never listened at: nobody else gets the port, and no child has a copy that still listens.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
@@ -179,7 +179,7 @@ async fn a_server_without_tls_where_there_should_be_some() {
 }
 
 #[tokio::test]
-async fn a_server_is_whom_the_certificates_to_trust_say() {
+async fn a_server_needs_a_trusted_certificate() {
     let mut world = World::new().await;
     let ours = authority();
     let other = authority();

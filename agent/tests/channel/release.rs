@@ -32,7 +32,7 @@ async fn a_release_is_streamed_to_its_last_byte() {
 }
 
 #[tokio::test]
-async fn a_release_that_is_not_what_was_signed_is_gone() {
+async fn a_release_with_a_wrong_digest_is_removed() {
     for (fault, cause) in [
         (Fault::Swapped, Cause::WrongDigest),
         (Fault::Short(5), Cause::WrongDigest),

@@ -55,7 +55,7 @@ fn by_name(calls: &[Call]) -> BTreeMap<&str, usize> {
 }
 
 #[test]
-fn killed_at_every_call_that_changes_the_disk_the_box_is_sound_and_the_next_run_completes() {
+fn killed_at_any_disk_change_the_next_run_completes() {
     let calls = calls();
     let finished = AtomicUsize::new(0);
     each(&calls, |_, call| {
@@ -83,7 +83,7 @@ fn killed_at_every_call_that_changes_the_disk_the_box_is_sound_and_the_next_run_
 /// The disk refuses any one call: the run ends in order, nobody is blamed, stable is as it was or wholly the
 /// new one, nothing that fills the disk is left; and with the disk well again the update completes.
 #[test]
-fn a_disk_that_fails_at_any_call_changes_nothing_and_is_not_held_against_the_release() {
+fn a_disk_failure_at_any_call_blames_no_release() {
     let calls = calls();
     let points: Vec<(&Call, &str)> = calls
         .iter()
@@ -152,7 +152,7 @@ fn a_disk_that_cannot_be_read_changes_nothing() {
 
 /// What lasts is what was fsynced: each file before it is renamed into place, each directory after.
 #[test]
-fn every_rename_is_between_an_fsync_of_the_file_and_one_of_its_directory() {
+fn every_rename_is_between_two_fsyncs() {
     let calls = calls();
     let (mut dirty, mut links) = (BTreeSet::new(), BTreeSet::new());
     let mut due: Option<(String, String)> = None;
@@ -294,7 +294,7 @@ fn a_disk_that_is_full_is_refused_and_harms_nothing() {
 }
 
 #[test]
-fn a_box_made_of_anothers_disk_begins_anew_and_keeps_its_floor() {
+fn a_copy_of_another_instance_starts_over_with_its_floor() {
     let mut sandbox = Sandbox::new();
     sandbox.assert_completes("the first instance");
     let path = sandbox.path("var/lib/imagebuilder-update/state.json");

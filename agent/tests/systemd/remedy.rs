@@ -10,7 +10,7 @@ fn pid(container: &Container, unit: &str) -> String {
 }
 
 #[test]
-fn the_daemons_request_restarts_a_service_of_the_image_and_no_other_unit() {
+fn a_request_restarts_only_a_service_of_the_image() {
     if left_out() {
         return;
     }
@@ -59,7 +59,7 @@ fn the_daemons_request_restarts_a_service_of_the_image_and_no_other_unit() {
 }
 
 #[test]
-fn in_the_daemons_sandbox_systemd_says_whether_the_system_goes_down() {
+fn the_daemons_sandbox_can_read_the_system_state() {
     if left_out() {
         return;
     }

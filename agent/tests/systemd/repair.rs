@@ -45,7 +45,7 @@ fn crashed(container: &Container) -> Vec<String> {
 }
 
 #[test]
-fn a_boot_without_a_stable_slot_configures_and_serves_from_the_factory() {
+fn a_boot_without_a_stable_slot_serves_from_the_factory() {
     if left_out() {
         return;
     }
@@ -76,7 +76,7 @@ fn a_boot_without_a_stable_slot_configures_and_serves_from_the_factory() {
 }
 
 #[test]
-fn a_slot_that_vanishes_under_a_running_agent_is_replaced_at_its_next_start() {
+fn a_vanished_slot_is_replaced_at_the_next_start() {
     if left_out() {
         return;
     }
@@ -97,7 +97,7 @@ fn a_slot_that_vanishes_under_a_running_agent_is_replaced_at_its_next_start() {
 }
 
 #[test]
-fn a_stable_version_that_stops_running_is_replaced_by_the_one_before() {
+fn a_stable_version_that_fails_is_replaced_by_the_previous() {
     if left_out() {
         return;
     }
@@ -112,7 +112,7 @@ fn a_stable_version_that_stops_running_is_replaced_by_the_one_before() {
 }
 
 #[test]
-fn a_broken_stable_and_a_broken_previous_version_end_at_the_factory_and_the_log_says_so() {
+fn broken_stable_and_previous_versions_end_at_the_factory() {
     if left_out() {
         return;
     }
@@ -145,7 +145,7 @@ fn a_broken_stable_and_a_broken_previous_version_end_at_the_factory_and_the_log_
 }
 
 #[test]
-fn a_box_on_which_nothing_runs_comes_to_rest_and_says_so() {
+fn without_a_working_agent_repairs_end_in_failed() {
     if left_out() {
         return;
     }

@@ -53,7 +53,7 @@ fn in_its_place(disk: &Disk, script: &str) {
 }
 
 #[test]
-fn the_updater_flips_links_and_drives_systemd_without_capabilities_or_the_metadata_service() {
+fn the_updater_works_without_capabilities_or_metadata() {
     if left_out() {
         return;
     }
@@ -137,7 +137,7 @@ fn runs(container: &Container) -> usize {
 }
 
 #[test]
-fn the_daemons_wish_starts_the_updater_and_a_storm_of_wishes_does_not_keep_it_from_its_timer() {
+fn a_storm_of_requests_does_not_stop_the_updaters_timer() {
     if left_out() {
         return;
     }

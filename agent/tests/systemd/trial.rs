@@ -10,7 +10,7 @@ fn disk(behaviour: &str) -> Disk {
 }
 
 #[test]
-fn a_box_boots_into_its_stable_version_and_looks_for_updates() {
+fn an_instance_boots_into_stable_and_checks_for_updates() {
     if left_out() {
         return;
     }
@@ -105,7 +105,7 @@ fn a_trial_that_misses_its_watchdog_is_replaced() {
 }
 
 #[test]
-fn a_trial_that_nobody_confirms_ends_at_its_deadline() {
+fn an_unconfirmed_trial_ends_at_its_deadline() {
     ends_on_stable("good", "[Service]\nRuntimeMaxSec=2\n", "failed", "timeout");
 }
 
@@ -146,7 +146,7 @@ fn a_power_cut_during_a_trial_boots_into_stable() {
 }
 
 #[test]
-fn a_power_cut_right_after_the_commit_boots_into_the_new_version() {
+fn a_power_cut_after_the_commit_boots_the_new_version() {
     if left_out() {
         return;
     }
@@ -160,7 +160,7 @@ fn a_power_cut_right_after_the_commit_boots_into_the_new_version() {
 }
 
 #[test]
-fn starting_stable_ends_a_trial_and_stopping_the_trial_starts_stable() {
+fn stable_and_trial_replace_each_other() {
     if left_out() {
         return;
     }

@@ -90,7 +90,7 @@ fn trials(container: &Container) -> usize {
 }
 
 #[test]
-fn a_good_release_becomes_stable_and_then_updates_the_box_itself() {
+fn a_good_release_becomes_stable_and_can_update_again() {
     if left_out() {
         return;
     }
@@ -208,7 +208,7 @@ fn a_release_that_cannot_update_never_gets_its_trial() {
 }
 
 #[test]
-fn a_release_that_can_no_longer_update_after_its_trial_is_not_confirmed() {
+fn a_release_that_can_no_longer_update_is_not_confirmed() {
     is_counted("turns-blind", "", 1, "crashed");
 }
 
@@ -218,7 +218,7 @@ fn a_release_that_makes_the_service_fail_is_reverted() {
 }
 
 #[test]
-fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
+fn the_journal_has_reason_and_release_of_a_failed_run() {
     if left_out() {
         return;
     }
@@ -263,7 +263,7 @@ fn the_journal_has_priority_reason_and_release_of_a_run_that_came_to_nothing() {
 }
 
 #[test]
-fn without_its_updater_a_trial_ends_at_its_deadline_and_is_tried_again() {
+fn without_its_updater_a_trial_ends_and_is_retried() {
     if left_out() {
         return;
     }
@@ -349,7 +349,7 @@ fn given_up(releases: &[(&str, &str)]) -> Container {
 }
 
 #[test]
-fn a_box_on_which_nothing_runs_takes_the_release_that_does() {
+fn without_a_working_agent_a_working_release_is_taken() {
     if left_out() {
         return;
     }
@@ -364,7 +364,7 @@ fn a_box_on_which_nothing_runs_takes_the_release_that_does() {
 }
 
 #[test]
-fn a_box_that_was_given_up_is_tried_again_by_every_run_of_the_updater() {
+fn every_run_starts_a_given_up_agent_again() {
     if left_out() {
         return;
     }

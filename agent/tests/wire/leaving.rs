@@ -17,7 +17,7 @@ fn traffic(calls: &[String]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_box_is_registered_while_it_serves_and_taken_out_before_its_hook_is_answered() {
+async fn the_instance_is_deregistered_before_its_hook_is_answered() {
     let house = Box::new(&with_target_group()).await;
     house.cloud.change(|facts| {
         facts.target = Some("InService");
@@ -102,7 +102,7 @@ fn systemctl(house: &Box, says: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn at_shutdown_without_a_hook_the_record_stops_saying_fit_and_nobody_is_sent_there() {
+async fn a_shutdown_without_a_hook_updates_record_and_targets() {
     for (target, says, left) in [
         ("InService", "running", Some(Verdict::Fit)),
         ("InService", "stopping", Some(Verdict::Draining)),

@@ -59,7 +59,7 @@ async fn a_form_is_signed_for_cloudwatch_and_carries_no_secret() {
 }
 
 #[tokio::test]
-async fn a_refusal_tells_its_code_and_the_cure_and_nothing_else() {
+async fn an_api_error_shows_only_its_code_and_the_hint() {
     let (_, outcome) = sent(
         "HTTP/1.1 403 Forbidden\r\ncontent-length: 75\r\n\r\n\
          <Error><Code>AccessDenied\x1b[31m</Code><Message>arn:aws:sts::1:x</Message></Error>",

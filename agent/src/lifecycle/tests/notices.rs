@@ -16,7 +16,7 @@ fn event(code: &str, at: i64) -> Vec<Scheduled> {
 }
 
 #[test]
-fn a_spot_interruption_drains_at_once_and_no_heartbeat_holds_it_up() {
+fn a_spot_interruption_drains_at_once_without_heartbeats() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.interrupt("terminate", 141);
@@ -40,7 +40,7 @@ fn a_spot_interruption_drains_at_once_and_no_heartbeat_holds_it_up() {
 }
 
 #[test]
-fn an_interruption_is_heeded_wherever_the_box_is_in_its_life() {
+fn an_interruption_drains_from_every_state() {
     for (phase, target, healthy, state) in [
         (Phase::PendingWait, TargetState::InService, false, "judging"),
         (Phase::Pending, TargetState::InService, true, "admitting"),
@@ -65,7 +65,7 @@ fn an_interruption_is_heeded_wherever_the_box_is_in_its_life() {
 }
 
 #[test]
-fn a_hibernated_spot_box_comes_back_once_its_notice_is_gone_and_past() {
+fn a_hibernated_spot_instance_returns_after_its_notice() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.interrupt("hibernate", 26);
@@ -83,7 +83,7 @@ fn a_hibernated_spot_box_comes_back_once_its_notice_is_gone_and_past() {
 }
 
 #[test]
-fn advice_to_rebalance_is_told_and_heeded_only_when_settings_say_so() {
+fn a_rebalance_recommendation_drains_only_if_configured() {
     for drains in [false, true] {
         let mut life = Life::in_group(Phase::InService);
         life.terms = Ok(Terms {
@@ -104,7 +104,7 @@ fn advice_to_rebalance_is_told_and_heeded_only_when_settings_say_so() {
 }
 
 #[test]
-fn a_near_retirement_drains_and_one_called_off_brings_the_box_back() {
+fn a_near_retirement_drains_until_it_is_cancelled() {
     let mut life = Life::in_group(Phase::InService);
     life.schedule = event("instance-retirement", 1_000);
     life.until(699);
@@ -123,7 +123,7 @@ fn a_near_retirement_drains_and_one_called_off_brings_the_box_back() {
 }
 
 #[test]
-fn a_scheduled_reboot_is_only_told() {
+fn a_scheduled_reboot_is_only_announced() {
     let mut life = Life::in_group(Phase::InService);
     life.schedule = event("system-reboot", 100);
     life.until(400);
@@ -138,7 +138,7 @@ fn a_scheduled_reboot_is_only_told() {
 }
 
 #[test]
-fn a_box_that_the_group_is_ending_hears_no_more_notices() {
+fn a_terminated_instance_ignores_notices() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     (life.target_state, life.place) = (Some(TargetState::Terminated), Some(Phase::TerminatingWait));

@@ -21,7 +21,7 @@ fn in_pool() -> Life {
 }
 
 #[test]
-fn a_box_for_the_warm_pool_is_prepared_answers_its_hook_and_does_not_serve() {
+fn a_warm_pool_instance_is_prepared_and_does_not_serve() {
     let mut life = in_pool();
     life.until(600);
     assert_eq!(life.told().join("|"), POOL);
@@ -34,7 +34,7 @@ fn a_box_for_the_warm_pool_is_prepared_answers_its_hook_and_does_not_serve() {
 }
 
 #[test]
-fn a_box_that_cannot_be_prepared_for_the_pool_abandons_its_launch() {
+fn an_unfit_warm_pool_instance_abandons_its_launch() {
     let mut life = in_pool();
     life.healthy = false;
     life.until(100);
@@ -43,7 +43,7 @@ fn a_box_that_cannot_be_prepared_for_the_pool_abandons_its_launch() {
 }
 
 #[test]
-fn the_launch_hook_is_answered_a_second_time_when_the_pool_gives_the_box_up() {
+fn leaving_the_warm_pool_answers_the_launch_hook_again() {
     // Warmed:Running: the same daemon lives on. After a stop the next boot is a life of its own.
     let mut life = in_pool();
     life.until(100);
@@ -64,7 +64,7 @@ fn the_launch_hook_is_answered_a_second_time_when_the_pool_gives_the_box_up() {
 }
 
 #[test]
-fn a_box_woken_from_hibernation_is_judged_anew_although_the_day_has_jumped() {
+fn a_resumed_warm_instance_is_judged_despite_a_clock_jump() {
     let mut life = in_pool();
     life.target_state = out_of_service("Warmed:Hibernated");
     life.until(100);
@@ -83,7 +83,7 @@ fn a_box_woken_from_hibernation_is_judged_anew_although_the_day_has_jumped() {
 }
 
 #[test]
-fn the_pool_may_end_a_box_too() {
+fn a_warm_pool_can_terminate_an_instance() {
     let mut life = in_pool();
     life.until(100);
     life.target_state = Some(TargetState::Terminated);
@@ -100,7 +100,7 @@ fn the_pool_may_end_a_box_too() {
 }
 
 #[test]
-fn fit_is_not_said_before_it_is_known_what_the_group_wants() {
+fn fit_waits_for_the_target_lifecycle_state() {
     let mut life = in_pool();
     life.until(1);
     life.lifecycle.target_state = None;
@@ -118,7 +118,7 @@ fn fit_is_not_said_before_it_is_known_what_the_group_wants() {
 }
 
 #[test]
-fn on_standby_or_detached_the_box_rests_is_not_replaced_and_comes_back_through_the_gate() {
+fn standby_or_detached_rests_and_returns_through_the_gate() {
     for (name, phase, why) in [
         ("Standby", "Standby", "on standby"),
         ("Detached", "Detached", "detached from its group"),
@@ -141,7 +141,7 @@ fn on_standby_or_detached_the_box_rests_is_not_replaced_and_comes_back_through_t
 }
 
 #[test]
-fn a_sick_box_on_standby_stays_unfit_and_is_not_fit_to_serve_when_it_recovers() {
+fn an_unfit_instance_on_standby_recovers_to_resting() {
     let mut life = Life::in_group(Phase::InService);
     life.until(21);
     life.healthy = false;

@@ -74,7 +74,7 @@ impl Life {
 }
 
 #[test]
-fn whatever_the_world_does_the_laws_hold_and_calm_ends_in_order() {
+fn invariants_hold_for_any_sequence_of_events() {
     for seed in 1..=400_u64 {
         let mut dice = Dice(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15));
         let mut life = Life::in_group(Phase::Pending);

@@ -81,7 +81,7 @@ fn settings_may_keep_the_agent_from_restarting() {
 }
 
 #[test]
-fn a_sick_fleet_holds_a_box_back_until_the_others_are_well() {
+fn an_unfit_fleet_delays_a_replacement() {
     let mut life = serving(|serving| serving.restart = false);
     life.healthy = false;
     life.peers = sick(&life, 2);
@@ -107,7 +107,7 @@ fn a_sick_fleet_holds_a_box_back_until_the_others_are_well() {
 }
 
 #[test]
-fn a_box_that_cannot_see_the_others_does_not_ask_to_be_replaced() {
+fn unknown_peer_health_delays_a_replacement() {
     let mut life = serving(|serving| serving.restart = false);
     life.healthy = false;
     life.until(90);
@@ -137,7 +137,7 @@ fn a_box_that_cannot_see_the_others_does_not_ask_to_be_replaced() {
 }
 
 #[test]
-fn two_boxes_held_back_do_not_look_again_in_step() {
+fn two_delayed_instances_do_not_retry_in_step() {
     let look_again = |instance: &str| {
         let mut life = serving(|_| ());
         life.lifecycle.duties.reseed(instance);
@@ -153,7 +153,7 @@ fn two_boxes_held_back_do_not_look_again_in_step() {
 }
 
 #[test]
-fn nothing_is_restarted_while_the_group_keeps_the_box_aside_or_ends_it() {
+fn nothing_restarts_out_of_service_or_while_draining() {
     let mut life = serving(|_| ());
     life.healthy = false;
     life.until(30);

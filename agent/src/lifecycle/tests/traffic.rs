@@ -25,7 +25,7 @@ fn life() -> Life {
 }
 
 #[test]
-fn a_fit_box_in_service_is_registered_and_deregistered_before_the_hook_is_answered() {
+fn targets_are_deregistered_before_the_hook_is_answered() {
     let mut life = life();
     life.attached = vec![THEIRS.to_owned()];
     life.until(100);
@@ -78,7 +78,7 @@ fn without_target_groups_of_its_own_the_agent_asks_for_none() {
 }
 
 #[test]
-fn a_box_that_its_load_balancer_finds_unhealthy_falls_ill_in_the_end() {
+fn a_lastingly_unhealthy_target_makes_the_instance_unfit() {
     let mut life = with(Phase::InService, &[OURS], OnFailure::Continue);
     life.balancers = "unhealthy";
     life.until(299);
@@ -99,7 +99,7 @@ fn a_box_that_its_load_balancer_finds_unhealthy_falls_ill_in_the_end() {
 }
 
 #[test]
-fn a_box_aside_or_interrupted_takes_no_more_and_comes_back() {
+fn targets_are_deregistered_out_of_service_and_on_notice() {
     let mut life = with(Phase::InService, &[OURS], OnFailure::Continue);
     life.until(50);
     assert!(life.registered);
@@ -116,7 +116,7 @@ fn a_box_aside_or_interrupted_takes_no_more_and_comes_back() {
 }
 
 #[test]
-fn a_drain_that_fails_beats_until_its_deadline_and_then_answers_as_settings_say() {
+fn a_failed_drain_answers_on_failure_at_its_deadline() {
     for (on_failure, answer) in [
         (OnFailure::Continue, "CONTINUE"),
         (OnFailure::Abandon, "ABANDON"),
@@ -158,7 +158,7 @@ fn a_registration_whose_answer_got_lost_is_undone_all_the_same() {
 }
 
 #[test]
-fn the_last_word_of_a_system_that_goes_down() {
+fn the_final_record_at_shutdown() {
     let word =
         |life: &mut Life, target: Option<TargetState>| life.lifecycle.final_record(target.as_ref());
     let serving = || {

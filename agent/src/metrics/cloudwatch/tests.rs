@@ -101,7 +101,7 @@ impl Sink for Ear {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_point_a_minute_and_what_was_counted_meanwhile_is_never_lost() {
+async fn every_minute_has_a_point_and_no_count_is_lost() {
     let (told, meter) = (Arc::new(Told::default()), Meter::default());
     meter.set_status(&fit(None));
     let ear = Arc::new(Ear(told.clone(), Instant::now()));

@@ -10,7 +10,7 @@ fn after(start: Instant, seconds: u64) -> Instant {
 }
 
 #[test]
-fn a_box_alone_is_heard_at_once_and_then_within_a_minute() {
+fn a_single_instance_writes_at_once_and_then_within_a_minute() {
     let (start, mut pace) = (Instant::now(), Pace::default());
     assert!(pace.passing(start, 0.9).unwrap() >= after(start, 20));
     assert_eq!(pace.verdict(after(start, 4), 0.9), Some(after(start, 4)));
@@ -200,7 +200,7 @@ impl Fleet {
 }
 
 #[test]
-fn ten_thousand_boxes_at_rest_leave_the_quota_to_others() {
+fn ten_thousand_idle_instances_stay_below_the_quota() {
     let mut fleet = Fleet::new();
     for at in 0..HOSTS {
         let dice = fleet.roll();
@@ -229,7 +229,7 @@ fn a_rolling_change_stays_below_the_quota() {
 }
 
 #[test]
-fn services_that_flap_everywhere_at_different_times_stay_below_the_quota() {
+fn flapping_services_stay_below_the_quota() {
     // Every instance changes its verdict every five minutes for eight hours: 33 changes a second.
     let mut fleet = Fleet::settled();
     for at in 0..HOSTS {
@@ -245,7 +245,7 @@ fn services_that_flap_everywhere_at_different_times_stay_below_the_quota() {
 }
 
 #[test]
-fn a_boot_storm_as_fast_as_ec2_allows_is_written_within_the_time_it_takes() {
+fn a_boot_storm_is_written_in_the_time_the_quota_needs() {
     // RunInstances: a thousand instances at once, two a second from then on. Boots differ by half a
     // minute.
     let mut fleet = Fleet::new();
@@ -263,7 +263,7 @@ fn a_boot_storm_as_fast_as_ec2_allows_is_written_within_the_time_it_takes() {
 }
 
 #[test]
-fn an_outage_that_every_box_sees_at_once_thins_out_within_minutes() {
+fn an_outage_everywhere_is_below_the_quota_within_minutes() {
     // No spreading brings ten thousand changes in fifteen seconds below three a second: that takes 56
     // minutes at best. What can be done is to stop hammering at once, and to get there.
     let mut fleet = Fleet::settled();

@@ -50,7 +50,7 @@ fn http_must_be_asked_for_and_folders_are_fine() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_with_its_place_and_cure_and_without_its_value() {
+fn invalid_settings_are_refused_without_their_value() {
     for (table, words) in [
         ("", "update.url: missing\nhint: set the URL of the channel"),
         (
@@ -108,7 +108,7 @@ fn what_makes_no_sense_is_refused_with_its_place_and_cure_and_without_its_value(
 }
 
 #[test]
-fn the_updater_falls_back_to_the_image_when_configure_left_nothing() {
+fn without_configure_the_updater_uses_the_image_settings() {
     let image = ImageFiles::with(IMAGE).drop_in("50.toml", "[update]\nurl = \"file:///image\"");
     let run_dir = tempfile::tempdir().unwrap();
     let url = || {

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gathered_is_on_the_disk_after_the_commit_and_not_before() {
+    fn collected_writes_reach_the_disk_only_at_the_commit() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.store("timestamp.json", b"1").unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_is_a_refusal_and_leaves_the_old_bytes() {
+    fn a_failed_write_is_a_refusal_and_keeps_the_old_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.write("timestamp.json", b"old").unwrap();

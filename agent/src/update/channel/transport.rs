@@ -248,8 +248,8 @@ impl Body {
                 match rate_limit.held(incoming.frame()).await? {
                     None => return Ok(None),
                     Some(Err(error)) => {
-                        let said = format!("{} broke off: {}", rate_limit.name, chain(&error));
-                        return Err(Cause::Unreachable.because(said));
+                        let message = format!("{} broke off: {}", rate_limit.name, chain(&error));
+                        return Err(Cause::Unreachable.because(message));
                     }
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {
@@ -287,7 +287,7 @@ impl<'a> RateLimit<'a> {
     /// Waits for the server's next response, within the rate.
     async fn held<T>(&self, next: impl Future<Output = T>) -> Result<T, Refusal> {
         let stalled = Instant::now() + self.rate.stall;
-        let (until, said) = if self.deadline <= stalled {
+        let (until, limit) = if self.deadline <= stalled {
             (
                 self.deadline,
                 format!("not whole after {:?}", self.rate.total),
@@ -297,7 +297,7 @@ impl<'a> RateLimit<'a> {
         };
         timeout_at(until, next)
             .await
-            .map_err(|_| Cause::Slow.because(format!("{}: {said}", self.name)))
+            .map_err(|_| Cause::Slow.because(format!("{}: {limit}", self.name)))
     }
 
     /// Counts received bytes.
@@ -508,7 +508,7 @@ fn check_response(response: Response<Incoming>, path: &str, from: u64) -> Result
                 status.as_u16()
             ));
         }
-        status => return refused(format!("the server says {status}")),
+        status => return refused(format!("the server answered {status}")),
     }
     if let Some(encoding) = header(header::CONTENT_ENCODING).filter(|e| *e != "identity") {
         return refused(format!("content encoding {encoding:.20} was not asked for"));

@@ -127,7 +127,7 @@ impl TufChannel {
             files: Arc::new(files),
             current: None,
         };
-        channel.mend(root)?;
+        channel.repair(root)?;
         Ok(channel)
     }
 
@@ -159,7 +159,7 @@ impl TufChannel {
     }
 
     /// Moves unreadable files aside, and writes the image's metadata into a store that is older.
-    fn mend(&self, mut trusted: TrustedMetadataSet) -> Result<(), Refusal> {
+    fn repair(&self, mut trusted: TrustedMetadataSet) -> Result<(), Refusal> {
         let anchor = hex(&Sha256::digest(&self.pinned));
         if self.store.read(ANCHOR)?.as_deref() != Some(anchor.as_bytes()) {
             // Another channel's roots would look like a chain that was cut.

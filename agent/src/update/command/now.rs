@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_phase_has_its_words() {
+    fn every_phase_has_a_description() {
         let job = crate::update::phases::Job {
             build: build(3).unwrap(),
             from: build(2).unwrap(),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_says_what_came_of_it() {
+    fn the_last_line_has_the_outcome() {
         let mut after = at("idle", 2);
         assert_eq!(
             outcome(&at("idle", 2), &at("idle", 3)),

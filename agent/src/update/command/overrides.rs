@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn hold_pin_and_release_are_kept_for_this_box() {
+    fn hold_pin_and_release_are_stored_for_this_instance() {
         let place = Place::new();
         let now = at("2026-06-01T10:00:00.5Z");
         let period = Some(SignedDuration::from_hours(8));

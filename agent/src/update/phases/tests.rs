@@ -320,7 +320,7 @@ fn permission_is_withheld_until_its_bound_and_then_overruled() {
 
 /// What is not asked for is not withheld: neither in a wave that has not come, nor under a hold.
 #[test]
-fn permission_that_nobody_asks_for_is_not_withheld() {
+fn permission_that_is_not_requested_is_not_withheld() {
     let at = Timestamp::UNIX_EPOCH;
     for (decision, note) in [
         (Decision::WaitVerdict { offer: offer(3) }, Some("withheld")),
@@ -356,7 +356,7 @@ fn permission_that_nobody_asks_for_is_not_withheld() {
 }
 
 #[test]
-fn how_long_permission_was_withheld_says_whether_that_is_in_order() {
+fn long_withheld_permission_is_reported() {
     for (urgent, minutes, code) in [
         (false, 59, NOT_PERMITTED),
         (false, 60, WITHHELD),
@@ -418,7 +418,7 @@ fn died() -> TrialResult {
 }
 
 #[test]
-fn a_trial_that_failed_while_nobody_watched_is_counted_by_its_cause() {
+fn a_trial_that_failed_unwatched_is_counted_by_its_cause() {
     for (crashes, fate, came) in [
         (0, died(), "crashed 1.3.0, revert, failed"),
         (2, died(), "crashed 1.3.0, condemn 1.3.0, revert, condemned"),
@@ -457,7 +457,7 @@ fn started_behind_the_commit_point_goes_on_from_there() {
 }
 
 #[test]
-fn a_trial_that_nobody_remembers_starting_is_ended() {
+fn a_trial_without_an_attempt_is_ended() {
     let lines = table(
         0,
         &[("started", run_started("b1", 2, TrialResult::Running))],
@@ -507,7 +507,7 @@ fn phases_are_remembered_by_their_names() {
 
 /// The drawing, the page and the code name the same transitions.
 #[test]
-fn the_drawn_machine_is_the_coded_one() {
+fn the_drawn_transitions_are_the_coded_ones() {
     let code = include_str!("transitions.rs");
     let code = code
         .split("/// What several transitions have in common.")

@@ -210,7 +210,7 @@ impl Scene {
 const LATER: [(u8, i64); 1] = [(100, 1000)];
 
 #[test]
-fn the_newest_release_that_has_reached_the_box_is_taken() {
+fn the_newest_release_whose_wave_has_come_is_taken() {
     for (scene, said) in [
         (on("1.0.0", []), "current"),
         (on("1.0.0", [offer("1.0.0")]), "current"),
@@ -260,7 +260,7 @@ fn releases_for_others_are_not_seen() {
 }
 
 #[test]
-fn what_will_not_do_says_why() {
+fn an_unsuitable_release_has_a_reason() {
     for (scene, said) in [
         (
             on("1.0.0", [offer("1.1.0")]).skipping("1.1.0"),
@@ -299,7 +299,7 @@ fn what_will_not_do_says_why() {
 }
 
 #[test]
-fn a_rollback_goes_where_signed_metadata_says_and_never_below_the_floor() {
+fn a_rollback_follows_metadata_and_never_below_the_floor() {
     let bad = || offer("1.2.0").withdrawn(Some("1.1.0"));
     let back = "going back to 1.1.0: the running release was withdrawn: it leaks";
     for (scene, said) in [
@@ -384,7 +384,7 @@ fn a_rollback_goes_where_signed_metadata_says_and_never_below_the_floor() {
 }
 
 #[test]
-fn the_floor_overrides_hold_pin_window_and_wave_and_says_so() {
+fn the_floor_overrides_and_names_hold_pin_window_and_wave() {
     let scene = || on("1.0.0", [offer("1.1.0").floor("1.1.0").waves(&LATER)]);
     let forced = "taking 1.1.0: below the floor 1.1.0";
     for (scene, said) in [
@@ -532,7 +532,7 @@ fn a_pin_means_exactly_that_version() {
 }
 
 #[test]
-fn hold_verdict_window_and_setback_stand_in_the_way_in_this_order() {
+fn hold_verdict_window_and_pause_delay_in_this_order() {
     let mut scene = on("1.0.0", [offer("1.1.0")])
         .held(None)
         .within("13:00-14:00")
@@ -568,7 +568,7 @@ fn hold_verdict_window_and_setback_stand_in_the_way_in_this_order() {
 
 /// A release that may have done harm here leaves the way to a lower one; one that only could not be fetched does not.
 #[test]
-fn a_suspected_release_is_passed_over_for_a_lower_one_while_it_waits() {
+fn a_lower_release_is_taken_while_a_suspected_one_waits() {
     use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
     let scene = || on("1.0.0", [offer("1.1.0"), offer("1.2.0")]);
     for (kind, count, said) in [
@@ -597,7 +597,7 @@ fn a_suspected_release_is_passed_over_for_a_lower_one_while_it_waits() {
 }
 
 #[test]
-fn a_daemon_is_left_to_its_first_verdict_for_a_day_and_an_urgent_release_for_minutes() {
+fn the_first_verdict_is_awaited_for_a_limited_time() {
     let withheld = |minutes: u64| {
         Some(Withheld {
             since: hour(0),

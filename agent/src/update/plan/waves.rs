@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wave_spreads_its_boxes_until_the_next_one() {
+    fn a_wave_is_spread_until_the_next_one() {
         let waves = rollout(&[(25, 10), (50, 20), (100, 40)]);
         for (position, hour) in [
             (0, 10),

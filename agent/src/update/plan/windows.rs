@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_window_says_what_is_wrong() {
+    fn an_invalid_window_names_the_problem() {
         for (text, said) in [
             ("", "not a window"),
             ("Mon 09:00 - 16:00", "not a window"),

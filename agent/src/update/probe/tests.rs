@@ -28,7 +28,7 @@ async fn a_release_that_ends_well_with_its_name_and_version_passes() {
 }
 
 #[tokio::test]
-async fn a_release_that_fails_or_says_anything_else_does_not() {
+async fn a_release_that_fails_or_prints_anything_else_does_not() {
     let dir = tempfile::tempdir().unwrap();
     for (script, why) in [
         ("echo imagebuilder-agent 1.2.0; exit 1", "exit status: 1"),
@@ -75,7 +75,7 @@ async fn a_release_that_fails_or_says_anything_else_does_not() {
 
 /// A release that fails one verb.
 #[tokio::test]
-async fn every_verb_that_the_units_call_is_exercised_where_nothing_comes_of_it() {
+async fn every_verb_of_the_units_runs_in_a_separate_tree() {
     let dir = tempfile::tempdir().unwrap();
     let scratch = dir.path().join("verbs");
     let sources = ["--settings", "/etc/x"].map(OsString::from).to_vec();
@@ -193,7 +193,7 @@ fn layout(root: &Path) -> Layout {
 }
 
 #[tokio::test]
-async fn a_test_verifies_the_channel_and_leaves_nothing_behind() {
+async fn a_test_verifies_the_channel_and_removes_its_files() {
     let root = tempfile::tempdir().unwrap();
     let layout = layout(root.path());
     let now = Timestamp::UNIX_EPOCH;
@@ -207,7 +207,7 @@ async fn a_test_verifies_the_channel_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_test_says_which_directory_it_could_not_write() {
+async fn a_test_names_the_directory_it_could_not_write() {
     for (gone, what) in [
         ("slots/staging", "the slots: "),
         ("slots", "the slots: "),

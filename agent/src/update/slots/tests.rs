@@ -187,7 +187,7 @@ fn a_slot_under_a_wrong_name_is_none() {
 }
 
 #[test]
-fn collecting_keeps_factory_stable_previous_and_trial_and_the_part_under_way() {
+fn collecting_keeps_slots_in_use_and_the_current_part() {
     let it = bare();
     let [old, previous, stable, trial] =
         ["1.0.1", "1.1.0", "1.2.0", "1.3.0"].map(|version| it.admitted(version));
@@ -238,7 +238,7 @@ fn one_holds_the_lock_until_it_is_let_go() {
 }
 
 #[test]
-fn nobody_else_can_open_the_lock_and_so_hold_it() {
+fn no_other_user_can_open_the_lock() {
     let it = bare();
     let path = it.slots.layout.run.join(LOCK);
     // As an older version left it.
@@ -254,7 +254,7 @@ fn nobody_else_can_open_the_lock_and_so_hold_it() {
 }
 
 #[test]
-fn a_file_is_replaced_whole_and_nothing_is_left_of_a_try_that_failed() {
+fn a_file_is_replaced_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     durable::replace(&path, b"old", 0o600).unwrap();

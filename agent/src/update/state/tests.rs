@@ -86,7 +86,7 @@ fn what_was_saved_is_loaded_and_is_roots_alone() {
 }
 
 #[test]
-fn what_stable_leads_to_was_confirmed_whoever_forgot_it() {
+fn the_build_of_stable_counts_as_confirmed() {
     let (_dir, store) = store();
     let (state, found) = store.load("i-1", Some(&build("1.1.0"))).unwrap();
     assert_eq!(found, Found::Nothing);
@@ -156,7 +156,7 @@ fn notes_are_taken_in() {
 }
 
 #[test]
-fn what_was_withdrawn_is_remembered_until_the_channel_has_it_again() {
+fn a_withdrawal_is_kept_until_the_channel_drops_it() {
     let mut state = full();
     let seen = |withdrawn: &[&str], valid: &[&str]| {
         Note::Withdrawals(Withdrawals {
@@ -194,7 +194,7 @@ fn what_was_withdrawn_is_remembered_until_the_channel_has_it_again() {
 
 /// A state of a release that condemned on one observation.
 #[test]
-fn an_older_agents_skips_count_once_and_its_strikes_and_setback_are_dropped() {
+fn an_older_agents_skip_counts_as_one_failure() {
     let (_dir, store) = store();
     store.save(&State::default()).unwrap();
     let digest = build("1.3.0").digest;
@@ -219,7 +219,7 @@ fn an_older_agents_skips_count_once_and_its_strikes_and_setback_are_dropped() {
 }
 
 #[test]
-fn the_list_of_the_condemned_is_bounded_and_has_each_digest_once() {
+fn the_skip_list_is_bounded_and_has_each_digest_once() {
     let mut state = State::default();
     for minor in 0..200 {
         for _ in 0..2 {
@@ -251,7 +251,7 @@ fn a_newer_agents_state_keeps_all_that_this_one_understands() {
 }
 
 #[test]
-fn a_state_that_is_none_is_moved_aside() {
+fn an_invalid_state_is_moved_aside() {
     for bytes in [&b""[..], b"{", b"[]", b"null", b"\xff\xfe", &[0; 4096]] {
         let (_dir, store) = store();
         store.save(&full()).unwrap();
@@ -324,7 +324,7 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
 }
 
 #[test]
-fn orders_are_kept_for_the_box_they_were_given_on() {
+fn overrides_apply_to_the_instance_they_were_given_on() {
     let (_dir, store) = store();
     assert_eq!(store.overrides("i-1").pin, None);
     let overrides = Overrides {

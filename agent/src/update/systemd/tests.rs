@@ -68,7 +68,7 @@ fn what_is_not_there_is_not_made_up() {
 }
 
 #[test]
-fn the_kernels_and_systemds_word_for_a_boot_are_the_same() {
+fn the_kernels_and_systemds_boot_ids_are_the_same() {
     let id = "0f4c1c0d8e8a4b0f9a3b5d6e7f809112";
     for told in [
         "0f4c1c0d-8e8a-4b0f-9a3b-5d6e7f809112\n",
@@ -101,7 +101,7 @@ fn noted(dir: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_unit_ended() {
+async fn a_start_resets_failures_and_an_error_has_the_result() {
     let dir = tempfile::tempdir().unwrap();
     // There is nothing to forget, which systemctl takes for an error.
     let mut units = pretend(
@@ -142,7 +142,7 @@ async fn a_start_forgets_the_failure_before_it_and_a_refused_one_says_how_the_un
 }
 
 #[tokio::test]
-async fn a_box_without_systemctl_says_so() {
+async fn a_missing_systemctl_is_reported() {
     let mut units = Systemctl::new(Path::new("/nonexistent/systemctl"));
     let said = format!("{:#}", units.state(Unit::Stable).await.unwrap_err());
     assert!(

@@ -47,7 +47,7 @@ async fn a_clone_forgets_everything_but_the_floor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clone_of_a_box_in_the_middle_of_a_trial_is_on_stable_and_idle() {
+async fn a_clone_made_during_a_trial_is_idle_on_stable() {
     let mut stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().kill = Some(Box::new(|call, _| call == "started"));

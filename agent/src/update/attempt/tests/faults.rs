@@ -59,7 +59,7 @@ async fn a_channel_that_is_not_believed_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_cut_short_goes_on_later_and_one_the_disk_refused_leaves_nothing() {
+async fn an_interrupted_fetch_resumes_and_a_failed_one_is_removed() {
     for (cause, left) in [(Cause::Slow, 1), (Cause::Disk, 0)] {
         let stage = Stage::new();
         stage.offers("1.1.0");
@@ -106,7 +106,7 @@ fn tamper(stage: &Stage, phase: &'static str, deed: impl Fn(&std::path::Path) + 
 
 /// Nothing whose bytes are not the signed ones is armed, run or made stable.
 #[tokio::test(start_paused = true)]
-async fn a_slot_that_changed_on_the_disk_is_never_gone_by() {
+async fn a_slot_that_changed_on_the_disk_is_never_used() {
     type Deed = fn(&std::path::Path);
     let deeds: [(&str, Deed); 4] = [
         ("byte flipped", |slot| {
@@ -213,7 +213,7 @@ async fn a_state_that_cannot_be_written_ends_the_run_on_stable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_that_cannot_be_read_is_moved_aside_and_rebuilt() {
+async fn an_unreadable_state_is_moved_aside_and_rebuilt() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.ends().await;
@@ -235,7 +235,7 @@ async fn a_state_that_cannot_be_read_is_moved_aside_and_rebuilt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_updater_says_that_it_is_busy() {
+async fn a_second_updater_ends_as_busy() {
     let mut stage = Stage::new();
     stage.offers("1.1.0");
     let lock = stage.locked();
@@ -248,7 +248,7 @@ async fn a_second_updater_says_that_it_is_busy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hold_and_pin_are_an_operators_and_are_gone_by() {
+async fn an_operators_hold_and_pin_are_followed() {
     let stage = Stage::new();
     let wanted = stage.offers("1.1.0");
     stage.offers("1.2.0");
@@ -277,7 +277,7 @@ async fn hold_and_pin_are_an_operators_and_are_gone_by() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_standing_is_for_everybody_and_tells_all() {
+async fn the_status_file_is_public_and_complete() {
     let stage = Stage::new();
     let build: Build = stage.offers("1.1.0");
     stage.ends().await;

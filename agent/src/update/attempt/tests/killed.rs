@@ -171,7 +171,7 @@ async fn killed_in_confirmed() {
 
 /// Power cuts and dead updaters are accidents, however many: each only makes the next try later.
 #[tokio::test(start_paused = true)]
-async fn killed_again_and_again_it_is_tried_later_and_never_condemned() {
+async fn killed_repeatedly_it_is_retried_and_never_skipped() {
     for after in [After::Kill, After::PowerLoss] {
         let mut stage = Stage::new();
         let build = stage.offers("1.1.0");

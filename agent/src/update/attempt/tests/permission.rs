@@ -17,7 +17,7 @@ fn postponed(ended: &Ended) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_leave_nothing_is_armed_and_the_next_run_asks_again() {
+async fn without_permission_nothing_is_armed_until_a_later_run() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     for (answer, reason) in [
@@ -69,7 +69,7 @@ async fn a_daemon_that_does_not_run_is_not_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_box_without_a_verdict_is_left_to_reach_one() {
+async fn an_instance_without_a_verdict_is_given_time() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().judged = false;
@@ -94,7 +94,7 @@ fn code(ended: &Ended) -> &str {
 /// Permission that is withheld for ever: in order for an hour, then loud, and overruled after a day; what a withdrawal
 /// or the floor demands waits for minutes.
 #[tokio::test(start_paused = true)]
-async fn permission_withheld_for_ever_is_overruled() {
+async fn permission_withheld_forever_is_overruled() {
     for (urgent, answer) in [
         (false, Answer::Refused("a daemon that is always busy")),
         (false, Answer::Silent),

@@ -57,7 +57,7 @@ async fn it_goes_to_what_was_confirmed_before_and_then_to_the_factory() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_that_leads_nowhere_is_mended_by_the_next_run_and_by_a_repair() {
+async fn a_dangling_link_is_fixed_by_a_run_and_by_a_repair() {
     for by_run in [true, false] {
         for broken in [
             "link gone",
@@ -116,7 +116,7 @@ async fn a_previous_that_rotted_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_any_agent_left_it_says_what_to_do() {
+async fn without_any_agent_left_the_error_has_a_hint() {
     let stage = Stage::new();
     fs::remove_dir_all(&stage.slots.layout().factory).unwrap();
     let error = repair(stage.adapters()).await.unwrap_err();

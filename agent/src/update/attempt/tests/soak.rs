@@ -198,7 +198,7 @@ async fn what_fails_on_trial_is_counted_by_its_cause() {
 
 /// A database fails over during a trial. The stable release serves no better, and that is what counts.
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_is_there_without_the_release_too_blames_nobody() {
+async fn an_outage_without_the_release_too_blames_no_release() {
     for lasts in [150, 400] {
         let stage = Stage::new();
         let build = stage.offers("1.1.0");
@@ -216,7 +216,7 @@ async fn an_outage_that_is_there_without_the_release_too_blames_nobody() {
 
 /// The outage ends just as the trial does: it looks like the release's doing, and costs a pause and not the release.
 #[tokio::test(start_paused = true)]
-async fn an_outage_that_ends_with_the_trial_costs_no_more_than_a_pause() {
+async fn an_outage_that_ends_with_the_trial_costs_only_a_pause() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().outage = Some((at(20), at(55)));
@@ -232,7 +232,7 @@ async fn an_outage_that_ends_with_the_trial_costs_no_more_than_a_pause() {
 
 /// Neither does the stable release give its permission any more, or answer: a refresh of the group began meanwhile.
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_is_as_busy_or_mute_as_the_stable_release_blames_nobody() {
+async fn a_trial_as_busy_or_mute_as_stable_is_not_blamed() {
     for (on_trial, answer, code) in [
         (OnTrial::Refuses, Answer::Refused("a refresh"), "busy"),
         (OnTrial::Mute, Answer::Silent, "mute"),
@@ -260,7 +260,7 @@ async fn a_trial_that_is_as_busy_or_mute_as_the_stable_release_blames_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_bytes_that_end_by_themselves_again_and_again_are_condemned_and_can_be_forgiven() {
+async fn only_repeated_crashes_skip_a_release_until_forgiven() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().on_trial = OnTrial::Dies(at(20), "core-dump");
@@ -294,7 +294,7 @@ async fn only_bytes_that_end_by_themselves_again_and_again_are_condemned_and_can
 
 /// One that soaks well and does not run as stable is not promoted and repaired for ever.
 #[tokio::test(start_paused = true)]
-async fn a_release_that_never_runs_as_stable_is_condemned_in_the_end() {
+async fn a_release_that_never_runs_as_stable_is_skipped() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     for attempt in 1..=3 {
@@ -315,7 +315,7 @@ async fn a_release_that_never_runs_as_stable_is_condemned_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_release_that_only_sickens_is_never_condemned_and_its_pauses_grow() {
+async fn an_unhealthy_release_is_never_skipped_and_its_pauses_grow() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().on_trial = OnTrial::Sickens(at(0), NEVER);
@@ -353,7 +353,7 @@ async fn a_blip_of_a_service_is_no_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_box_told_to_leave_blames_nobody() {
+async fn a_terminated_instance_blames_no_release() {
     let stage = Stage::new();
     stage.offers("1.1.0");
     stage.scene().on_trial = OnTrial::Leaves(at(40));
@@ -418,7 +418,7 @@ async fn a_release_that_cannot_update_again_is_not_confirmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_self_test_that_the_stable_release_fails_as_well_blames_nobody() {
+async fn a_self_test_that_stable_fails_too_blames_no_release() {
     for also in [by_itself("cannot write in /run"), from_outside("signal: 9")] {
         let stage = Stage::new();
         stage.offers("1.1.0");
@@ -481,7 +481,7 @@ async fn a_release_whose_verbs_fail_never_gets_its_trial() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_self_test_that_failed_with_the_channel_out_of_reach_blames_nobody() {
+async fn a_self_test_failed_without_the_channel_blames_no_release() {
     use crate::update::refusal::Cause;
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
@@ -499,7 +499,7 @@ async fn a_self_test_that_failed_with_the_channel_out_of_reach_blames_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_stable_that_does_not_start_is_left_to_systemd_and_its_repair() {
+async fn a_new_stable_that_does_not_start_is_left_to_its_repair() {
     let stage = Stage::new();
     let build = stage.offers("1.1.0");
     stage.scene().stable_fails = true;

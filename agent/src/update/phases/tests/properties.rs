@@ -11,7 +11,7 @@ proptest! {
 
     /// I1 to I7 are asserted at every moment of it, see [`Life`].
     #[test]
-    fn power_cuts_faults_and_bad_releases_leave_the_box_on_what_it_can_trust(bytes in vec(any::<u8>(), 0..600)) {
+    fn any_faults_leave_the_instance_on_a_trusted_release(bytes in vec(any::<u8>(), 0..600)) {
         let mut life = Life::new(bytes);
         life.live();
         prop_assert_eq!(life.phase.name(), "idle", "{:#?}", life.log);

@@ -211,7 +211,7 @@ const WAVES: [(u8, i64); 7] = [
 ];
 
 #[test]
-fn each_wave_reaches_its_share_and_no_more_and_nobody_comes_in_a_herd() {
+fn each_wave_reaches_its_share_evenly_spread() {
     let mut fleet = Fleet::new(BOXES, "1.0.0");
     let words = [Word {
         from: 0,
@@ -254,7 +254,7 @@ fn each_wave_reaches_its_share_and_no_more_and_nobody_comes_in_a_herd() {
 }
 
 #[test]
-fn a_release_for_everybody_at_once_is_spread_by_the_timers() {
+fn a_release_without_waves_is_spread_by_the_timers() {
     let mut fleet = Fleet::new(BOXES, "1.0.0");
     fleet.run(
         &[Word {
@@ -293,7 +293,7 @@ fn every_release_has_other_canaries() {
 }
 
 #[test]
-fn a_bad_release_stays_within_its_first_wave_and_everybody_comes_back() {
+fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
     let mut fleet = Fleet::new(BOXES, "1.1.0");
     let waves = [(5, 0), (25, 24), (100, 48)];
     let good = || offer("1.1.0").floor("1.1.0");
@@ -351,7 +351,7 @@ fn a_bad_release_stays_within_its_first_wave_and_everybody_comes_back() {
 }
 
 #[test]
-fn clocks_that_are_wrong_make_nobody_come_before_its_time_nor_stay_for_ever() {
+fn wrong_clocks_neither_update_early_nor_stop_updates() {
     let count = 1_000;
     let mut fleet = Fleet::new(count, "1.0.0");
     let years = 10 * 365 * DAY;

@@ -110,7 +110,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn only_what_the_channel_offers_this_box_is_ever_taken(scene in a_scene()) {
+    fn only_releases_offered_to_this_instance_are_taken(scene in a_scene()) {
         let decision = scene.decision();
         if let Some(offer) = decision.offer() {
             prop_assert!(scene.offers.contains(offer));
@@ -139,7 +139,7 @@ proptest! {
     }
 
     #[test]
-    fn a_box_goes_back_only_by_pin_or_by_signed_withdrawal(scene in a_scene()) {
+    fn only_a_pin_or_a_signed_withdrawal_goes_back(scene in a_scene()) {
         let back = |offer: &Offer| offer.release.version < scene.current.version;
         match scene.decision() {
             Decision::Update { offer, why } if back(&offer) => {
@@ -157,7 +157,7 @@ proptest! {
     }
 
     #[test]
-    fn hold_window_wave_and_verdict_stand_in_the_way_of_all_but_the_floor(scene in a_scene()) {
+    fn hold_window_wave_and_verdict_delay_all_but_the_floor(scene in a_scene()) {
         let decision = scene.decision();
         let below = floor(&scene.view()).is_some_and(|floor| scene.current.version < floor);
         if let (Some(offer), false) = (taken(&decision), below) {
