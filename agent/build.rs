@@ -1,7 +1,7 @@
-//! How the binary that goes onto a box is linked: without what only an unwinder reads.
+//! Links the binary for instances without the tables that only an unwinder reads.
 //!
-//! Profile `box` aborts on panic, so nothing ever unwinds; yet the standard library and the linker leave
-//! 0.8 MB of unwind tables in it, which strip keeps. `docs/decisions/0010-binaries-on-an-instance.md` has the
+//! Profile `box` aborts on panic, so nothing ever unwinds; but the standard library and the linker add
+//! 0.8 MB of unwind tables, which strip keeps. `docs/decisions/0010-binaries-on-an-instance.md` has the
 //! figures.
 
 use std::env::var;
@@ -15,11 +15,11 @@ fn main() -> io::Result<()> {
         out,
         "cargo::rerun-if-env-changed=IMAGEBUILDER_AGENT_OLD_GLIBC"
     )?;
-    // The one profile that optimises for size; cargo does not tell a build script the panic strategy.
-    let on_a_box = var("OPT_LEVEL").is_ok_and(|level| level == "z");
-    // Where rustc brings its own linker, whose options these are.
+    // Only this profile optimises for size; a build script cannot read the panic strategy.
+    let for_instances = var("OPT_LEVEL").is_ok_and(|level| level == "z");
+    // Targets for which rustc has its own linker, which takes these options.
     let linker_known = var("TARGET").is_ok_and(|target| target == "x86_64-unknown-linux-gnu");
-    if on_a_box && linker_known {
+    if for_instances && linker_known {
         let script = var("CARGO_MANIFEST_DIR").map_err(io::Error::other)? + "/box.ld";
         for option in [&format!("-T,{script}"), "--no-eh-frame-hdr", "--icf=all"] {
             writeln!(out, "cargo::rustc-link-arg-bins=-Wl,{option}")?;

@@ -1,7 +1,6 @@
 //! The only file that names an AWS SDK: Auto Scaling and the parameter store.
 //!
-//! It translates, and retries within one call as the SDK does; when to call again is
-//! [`crate::lifecycle`]'s to decide.
+//! It translates, and retries within one call as the SDK does; [`crate::lifecycle`] decides when to call again.
 
 use std::collections::BTreeMap;
 mod monitoring;

@@ -135,10 +135,10 @@ mod tests {
     use crate::identity::{Identity, TargetState};
     use crate::notice::{Scheduled, SpotNotices};
 
-    struct Told(Option<&'static str>);
+    struct FakeMetadata(Option<&'static str>);
 
     #[async_trait]
-    impl Metadata for Told {
+    impl Metadata for FakeMetadata {
         async fn identity(&self) -> Result<Identity> {
             match self.0 {
                 Some(text) if text.ends_with("# no identity") => bail!("no ami-id"),
@@ -152,7 +152,7 @@ mod tests {
         async fn user_data(&self) -> Result<Option<String>> {
             match self.0 {
                 Some("") => bail!("unreachable"),
-                told => Ok(told.map(str::to_owned)),
+                answer => Ok(answer.map(str::to_owned)),
             }
         }
         async fn target_state(&self) -> Result<Option<TargetState>> {
@@ -170,7 +170,7 @@ mod tests {
         environment = { STORE = 'a \"b\" \\ $c', PLAIN = \"x\" }\n\
         [services.idle]\nhealth_url = \"http://127.0.0.1:2/\"\n";
 
-    async fn configured(told: Option<&'static str>) -> (tempfile::TempDir, Result<()>) {
+    async fn configured(answer: Option<&'static str>) -> (tempfile::TempDir, Result<()>) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("agent.toml"), IMAGE).unwrap();
         let sources = Sources {
@@ -178,7 +178,13 @@ mod tests {
             drop_ins: dir.path().join("agent.d"),
         };
         let run_dir = dir.path().join("run");
-        let done = configure(&sources, &run_dir, &Told(told), Duration::from_secs(30)).await;
+        let done = configure(
+            &sources,
+            &run_dir,
+            &FakeMetadata(answer),
+            Duration::from_secs(30),
+        )
+        .await;
         (dir, done)
     }
 
@@ -225,7 +231,7 @@ mod tests {
         let subject = Subject::read(&dir.path().join("run")).unwrap();
         assert!(subject.instance_id.starts_with("machine-"), "{subject:?}");
         assert_eq!(subject.subscription, None);
-        // A service that tells half of it is believed that half.
+        // A metadata service with only a part of it provides that part.
         let (dir, done) = configured(Some(
             "#imagebuilder-agent\nupdate.url = \"file:///c\"\n# no identity",
         ))
@@ -238,12 +244,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_settings_in_user_data_the_image_settings_are_used() {
-        for told in [None, Some(""), Some("#cloud-config\nusers: []")] {
-            let (dir, done) = configured(told).await;
+        for answer in [None, Some(""), Some("#cloud-config\nusers: []")] {
+            let (dir, done) = configured(answer).await;
             done.unwrap();
             assert!(
                 read(&dir, "orders.env").starts_with("PLAIN=\"x\"\n"),
-                "{told:?}"
+                "{answer:?}"
             );
         }
     }

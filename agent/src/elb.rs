@@ -1,9 +1,9 @@
-//! Three calls of Elastic Load Balancing (API version 2015-12-01), by hand: query parameters in, a signature
-//! over them, a little XML out.
+//! Three calls of Elastic Load Balancing (API version 2015-12-01), implemented here: signed query parameters in, a
+//! little XML out.
 //!
-//! `aws-sdk-elasticloadbalancingv2` would weigh more on every instance than the rest of these calls together.
-//! Signing, HTTP and XML are the SDK's own crates, which are linked anyway. It does not try again; when
-//! to is [`crate::lifecycle`]'s.
+//! `aws-sdk-elasticloadbalancingv2` would be larger than all other code for these calls together. Signing, HTTP and
+//! XML are the SDK's own crates, which are linked anyway. It does not retry; [`crate::lifecycle`] decides when to
+//! call again.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -223,7 +223,7 @@ fn request(form: SignedForm) -> Result<HttpRequest> {
 }
 
 /// `DescribeTargetHealthResult / TargetHealthDescriptions / member / TargetHealth / State, Reason`. Where the
-/// instance is registered more than once, by its ports, the first that is not well counts.
+/// instance is registered more than once, by its ports, the first unhealthy one counts.
 fn read_health(xml: &str) -> Result<TargetHealth> {
     let mut document = Document::new(xml);
     let mut root = document.root_element()?;
@@ -262,7 +262,7 @@ fn read_member(member: &mut ScopedDecoder<'_, '_>) -> Result<Option<TargetHealth
     Ok(health)
 }
 
-/// `ErrorResponse / Error / Code, Message`; whatever else it is, it has neither.
+/// `ErrorResponse / Error / Code, Message`; other documents have neither.
 fn read_error(xml: &str) -> (String, String) {
     let mut found = (String::new(), String::new());
     let mut document = Document::new(xml);

@@ -208,9 +208,9 @@ mod tests {
         assert_eq!(limit(Duration::from_secs(60)), Duration::from_secs(5));
     }
 
-    /// What a service says, word for word.
+    /// A service's raw answer.
     #[derive(Clone, Copy)]
-    enum Says {
+    enum Reply {
         /// This, and the end.
         Once(&'static str),
         /// This, and then more and more.
@@ -219,10 +219,10 @@ mod tests {
         Nothing,
     }
 
-    /// Far more than an answer takes, also on a busy machine.
+    /// Far more than an answer takes, also on a busy host.
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    async fn asked(says: Says, limit: Duration) -> registry::Service {
+    async fn asked(reply: Reply, limit: Duration) -> registry::Service {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -234,12 +234,12 @@ mod tests {
                     request.contains(&format!("host: 127.0.0.1:{port}\r\n")),
                     "{request}"
                 );
-                match says {
-                    Says::Once(words) => stream.write_all(words.as_bytes()).await.unwrap(),
-                    Says::ForEver(words) => {
+                match reply {
+                    Reply::Once(words) => stream.write_all(words.as_bytes()).await.unwrap(),
+                    Reply::ForEver(words) => {
                         while stream.write_all(words.as_bytes()).await.is_ok() {}
                     }
-                    Says::Nothing => std::future::pending().await,
+                    Reply::Nothing => std::future::pending().await,
                 }
             }
         });
@@ -258,19 +258,19 @@ mod tests {
     #[tokio::test]
     async fn a_services_answer_becomes_one_printable_bounded_line() {
         let forged = "HTTP/1.1 200 OK\r\n\r\n{\"version\":\"1.2\\n\\u001b[2Kimagebuilder-agent: unfit i-1: x\\u202e\"}";
-        let answer = asked(Says::Once(forged), PATIENCE).await;
+        let answer = asked(Reply::Once(forged), PATIENCE).await;
         assert_eq!(answer.version, "1.2 [2Kimagebuilder-agent: unfit i-1: x");
         let long = "HTTP/1.1 200 OK\r\n\r\n0123456789012345678901234567890123456789012345678901234567890123456789";
-        let answer = asked(Says::Once(long), PATIENCE).await;
+        let answer = asked(Reply::Once(long), PATIENCE).await;
         assert_eq!(answer.version.chars().count(), text::VERSION);
         let reason = "HTTP/1.1 503 \u{1b}[2K\r\n\r\n";
-        let answer = asked(Says::Once(reason), PATIENCE).await;
+        let answer = asked(Reply::Once(reason), PATIENCE).await;
         assert!(!answer.detail.contains('\u{1b}'), "{}", answer.detail);
     }
 
     #[tokio::test]
     async fn only_a_2xx_is_a_pass() {
-        let answer = asked(Says::Once("HTTP/1.1 204 No Content\r\n\r\n"), PATIENCE).await;
+        let answer = asked(Reply::Once("HTTP/1.1 204 No Content\r\n\r\n"), PATIENCE).await;
         assert!(answer.healthy, "{answer:?}");
         for (words, detail) in [
             (
@@ -284,7 +284,7 @@ mod tests {
             ("SSH-2.0-OpenSSH_9.2\r\n", "no answer: "),
             ("", "no answer: "),
         ] {
-            let answer = asked(Says::Once(words), PATIENCE).await;
+            let answer = asked(Reply::Once(words), PATIENCE).await;
             assert!(!answer.healthy, "{words:?}");
             let expected = format!("orders.service: {detail}");
             assert!(answer.detail.starts_with(&expected), "{}", answer.detail);
@@ -293,13 +293,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_never_answers_or_never_ends_times_out() {
-        let answer = asked(Says::Nothing, Duration::from_millis(300)).await;
+        let answer = asked(Reply::Nothing, Duration::from_millis(300)).await;
         assert_eq!(answer.detail, "orders.service: no answer within 0.3 s");
         // Headers without end are no health; a body without end is, but it is no version.
-        let answer = asked(Says::ForEver("x: y\r\n"), PATIENCE).await;
+        let answer = asked(Reply::ForEver("x: y\r\n"), PATIENCE).await;
         assert!(!answer.healthy);
         let endless = "HTTP/1.1 200 OK\r\n\r\n0123456789";
-        let answer = asked(Says::ForEver(endless), PATIENCE).await;
+        let answer = asked(Reply::ForEver(endless), PATIENCE).await;
         assert_eq!((answer.healthy, answer.version.as_str()), (true, ""));
     }
 

@@ -1,12 +1,11 @@
-//! The log: field by field to journald where that is what reads it, else plain lines on stderr.
+//! The log: structured records for journald if stderr is connected to it, else plain lines on stderr.
 //!
-//! It owns how an event becomes a record: priority, text, and the event's own fields as
-//! `IMAGEBUILDER_<NAME>`, so that `journalctl --priority warning` and
-//! `journalctl IMAGEBUILDER_CODE=rollback` find what they should. What is stream at all is the callers'; no
-//! event may carry credentials or values of user data.
+//! It defines how an event becomes a record: priority, text, and the event's own fields as `IMAGEBUILDER_<NAME>`, so
+//! that `journalctl --priority warning` and `journalctl IMAGEBUILDER_CODE=rollback` work. The callers decide what is
+//! logged; no event may carry credentials or values of user data.
 //!
-//! Not by the crate tracing-journald: it drops in silence what journald does not take, and what an instance said last
-//! matters most when something is wrong with it.
+//! Not with the crate tracing-journald: it silently drops records that journald does not accept, and the last records
+//! of an instance with a problem matter most.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -49,9 +48,9 @@ pub(crate) fn begin(level: Level) {
 
 /// Whether stderr is connected to journald, as systemd.exec(5) describes.
 fn is_journald() -> bool {
-    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    let connected = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     rustix::fs::fstat(io::stderr())
-        .is_ok_and(|found| stream == format!("{}:{}", found.st_dev, found.st_ino))
+        .is_ok_and(|found| connected == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
 /// Sends every event to journald.
@@ -206,7 +205,7 @@ mod tests {
             format!(
                 "IMAGEBUILDER_CODE=rollback\nIMAGEBUILDER_VERSION=1.2.0\nMESSAGE=not now: 7\nPRIORITY=4\n\
                  SYSLOG_IDENTIFIER=imagebuilder-agent\nIMAGEBUILDER_AGENT_VERSION={agent}\n\
-                 CODE_MODULE=imagebuilder_agent::journal::tests\nOBJECT_SYSTEMD_UNIT=update.service\n"
+                 CODE_MODULE=imagebuilder_agent::journald::tests\nOBJECT_SYSTEMD_UNIT=update.service\n"
             )
         );
         assert_eq!(super::tests::sent(|| tracing::debug!("not wanted")), b"");
@@ -229,8 +228,8 @@ mod tests {
 
     #[test]
     fn every_level_has_its_priority() {
-        let stream = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG].map(priority);
-        assert_eq!(stream, ["3", "4", "6", "7"]);
+        let priorities = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG].map(priority);
+        assert_eq!(priorities, ["3", "4", "6", "7"]);
     }
 
     #[test]

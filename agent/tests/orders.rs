@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use test_support::{copy_program, write_program};
 
-/// A tree in which an instance's files are, and nothing else of this machine.
+/// A directory tree with an instance's files, separate from this host's.
 struct Tree(tempfile::TempDir);
 
 impl Tree {
@@ -56,7 +56,7 @@ impl Tree {
         )
     }
 
-    fn told(&self, standing: &str) {
+    fn reported(&self, standing: &str) {
         fs::create_dir_all(self.at("run/imagebuilder-update")).unwrap();
         fs::write(self.at("run/imagebuilder-update/status.json"), standing).unwrap();
     }
@@ -108,7 +108,7 @@ fn what_is_no_duration_or_version_is_a_matter_of_usage() {
 #[test]
 fn overrides_require_root() {
     let tree = Tree::new();
-    // Where nobody could run it from, it is at least readable.
+    // It cannot be run from there, but it is readable.
     let binary = tree.at("imagebuilder-agent");
     copy_program(Path::new(env!("CARGO_BIN_EXE_imagebuilder-agent")), &binary);
     fs::set_permissions(tree.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -131,20 +131,20 @@ fn overrides_require_root() {
     }
 }
 
-/// The updater's unit is a script here, that goes from phase to phase when told to.
+/// The updater's unit is a script that changes its phase on command.
 #[test]
 fn now_starts_the_updater_and_prints_its_phases() {
     let tree = Tree::new();
     let build = |minor: u32| format!("{{\"version\":\"1.{minor}.0\",\"digest\":\"{minor:064}\"}}");
-    let told = |phase: &str, reason: &str, stable: u32| {
+    let reported = |phase: &str, reason: &str, stable: u32| {
         let (stable, wanted) = (build(stable), build(3));
         format!(
             "{{\"phase\":\"{phase}\",\"reason\":\"{reason}\",\"channel\":\"stable\",\"stable\":{stable},\
              \"wanted\":{wanted},\"checked_at\":\"2026-06-01T12:00:00Z\"}}"
         )
     };
-    tree.told(&told("idle", "current", 2));
-    // Each line that comes in goes onto the board; the end of them ends the unit.
+    tree.reported(&reported("idle", "current", 2));
+    // Each input line is written to the status file; end of input ends the unit.
     let bin = tree.at("bin");
     fs::create_dir(&bin).unwrap();
     let board = tree.at("run/imagebuilder-update/status.json");
@@ -181,12 +181,17 @@ fn now_starts_the_updater_and_prints_its_phases() {
         ("fetching", "fetching 1.3.0"),
         ("trial", "on trial: 1.3.0"),
     ] {
-        writeln!(unit, "{}", told(phase, "", 2)).unwrap();
+        writeln!(unit, "{}", reported(phase, "", 2)).unwrap();
         let mut said = String::new();
         log.read_line(&mut said).unwrap();
         assert!(said.trim_end().ends_with(line), "{said}");
     }
-    writeln!(unit, "{}", told("idle", "updated from 1.2.0 to 1.3.0", 3)).unwrap();
+    writeln!(
+        unit,
+        "{}",
+        reported("idle", "updated from 1.2.0 to 1.3.0", 3)
+    )
+    .unwrap();
     drop(unit);
     let mut out = String::new();
     agent
@@ -208,7 +213,7 @@ fn now_prints_why_nothing_changed() {
     let tree = Tree::new();
     let bin = tree.at("bin");
     fs::create_dir(&bin).unwrap();
-    tree.told("{\"phase\":\"idle\"}");
+    tree.reported("{\"phase\":\"idle\"}");
     let now = |text: &str| {
         write_program(&bin.join("systemctl"), &format!("#!/bin/sh\n{text}\n"));
         let path = format!("{}:/usr/bin:/bin", bin.display());

@@ -176,7 +176,7 @@ fn the_verbs_of_this_very_release_pass_their_exercise() {
     };
     let well = "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/gtg\"\n";
     assert_eq!(exercised(well), Ok(()));
-    // As one that cannot read what the image says.
+    // Like one that cannot read the image's settings.
     let (verb, _) = exercised("immage = \"shop\"\n").unwrap_err();
     assert_eq!(verb, "configure");
 }

@@ -1,4 +1,4 @@
-//! The built binary against a cloud on loopback: every face, over the wire.
+//! The built binary with a cloud on loopback: every subcommand, over HTTP.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,11 +19,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 
-/// How long anything is waited for: more than the slowest machine needs, and than the minute within which
+/// How long anything is waited for: more than the slowest host needs, and than the minute within which
 /// the agent spreads what it has to say to the registry.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A service may take five seconds to answer, which one on a busy machine may need.
+/// A service may take five seconds to answer, which one on a busy host may need.
 const GATE: &str = "[gate]\npasses = 1\ninterval_seconds = 8\ndeadline_seconds = 120\n";
 
 /// An instance with settings on disk and a cloud around it.
@@ -53,13 +53,13 @@ impl Box {
         fs::write(path, change(text)).unwrap();
     }
 
-    /// Closes the gate early: for an instance that is sick, since a well one on a busy machine may need more.
+    /// Closes the gate early: for an instance that is sick, since a well one on a busy host may need more.
     fn gate_closes_after(&self, seconds: u32) {
         let closes = format!("deadline_seconds = {seconds}");
         self.reset(|text| text.replace("deadline_seconds = 120", &closes));
     }
 
-    /// The agent with nothing of this machine's own AWS configuration about it.
+    /// The agent without this host's own AWS configuration.
     fn agent(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_imagebuilder-agent"));
         let run_dir = self.dir.path().join("run");
@@ -108,7 +108,7 @@ impl Box {
         Some(serde_json::from_str(json).unwrap())
     }
 
-    /// Waits until the daemon's standing looks so.
+    /// Waits until the daemon's status fulfils the condition.
     async fn until_shown(&self, so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let path = self.dir.path().join("run/status.json");
         let look = || {
@@ -149,7 +149,7 @@ async fn line(child: &mut Child) -> String {
     line
 }
 
-/// Whether a line tells that the instance is fit; a version that a busy machine held up is told later.
+/// Whether a line tells that the instance is fit; a version that a busy host held up is reported later.
 fn tells_fit(line: &str) -> bool {
     let fit = "imagebuilder-agent: fit i-0abc: orders";
     [fit, &format!("{fit} 1.2.3")].contains(&line.trim_end())
@@ -191,8 +191,8 @@ async fn an_instance_in_a_group_is_judged_admitted_and_released() {
             .insert("DescribeAutoScalingInstances", (1, "InternalFailure"));
     });
     let mut agent = house.agent(&["run"]).spawn().unwrap();
-    let told = line(&mut agent).await;
-    assert!(tells_fit(&told), "{told}");
+    let reported = line(&mut agent).await;
+    assert!(tells_fit(&reported), "{reported}");
     let record = house.until_verdict(Verdict::Fit).await;
     assert_eq!(record.image_id, "ami-0abc");
     house
@@ -264,7 +264,7 @@ async fn updates_are_permitted_only_between_refreshes() {
     let agent = daemon().spawn().unwrap();
     let first = agent.id();
     let granted = |shown: &serde_json::Value| shown["leave"]["granted"].as_bool();
-    // Before the gate "not in service yet" is the answer; then the group has its say.
+    // Before the gate "not in service yet" is the answer; then the group decides.
     let shown = house
         .until_shown(|shown| shown["leave"]["reason"] == "refresh r-1 of group fleet is under way")
         .await;
@@ -339,7 +339,10 @@ async fn metrics_are_served_on_loopback() {
         "imagebuilder_agent_hook_answers_total{answer=\"CONTINUE\",outcome=\"accepted\"} 1",
         "imagebuilder_agent_api_calls_total{call=\"CompleteLifecycleAction\"} 1",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+        assert!(
+            text.lines().any(|reported| reported == line),
+            "{line} in {text}"
+        );
     }
     let denied = "imagebuilder_agent_api_errors_total{call=\"PutParameter\",kind=\"denied\"}";
     assert!(text.contains(denied), "{text}");
@@ -364,7 +367,7 @@ async fn all_services_must_be_fit_and_each_has_its_detail() {
     let slow = "at the gate: search.service: no answer within 3.0 s";
     let shown = house
         .until_shown(|shown| {
-            // A version that came late is told by the next round.
+            // A late version is reported by the next round.
             shown["waiting_for"] == slow && shown["services"]["orders"]["version"] != ""
         })
         .await;
@@ -537,10 +540,10 @@ async fn a_spot_notice_drains_the_instance_and_removes_its_record() {
     });
     house.cloud.until(|facts| facts.parameters.is_empty()).await;
     kill(&agent);
-    let mut told = String::new();
+    let mut reported = String::new();
     let stdout = agent.stdout.as_mut().unwrap();
-    stdout.read_to_string(&mut told).await.unwrap();
-    let mut lines: Vec<&str> = told.lines().collect();
+    stdout.read_to_string(&mut reported).await.unwrap();
+    let mut lines: Vec<&str> = reported.lines().collect();
     // Schedule and services are asked at the same time.
     lines[..2].sort_unstable();
     assert!(tells_fit(lines[0]), "{lines:?}");
@@ -557,7 +560,7 @@ async fn a_spot_notice_drains_the_instance_and_removes_its_record() {
 
 #[tokio::test]
 async fn a_replacement_is_requested_only_in_a_healthy_fleet() {
-    // Three in a row, so that an answer that a busy machine held up is not an illness.
+    // Three in a row, so that an answer that a busy host held up is not an illness.
     let serving = "[serving]\nfailures = 3\ninterval_seconds = 2\nreplace_after_seconds = 10\n";
     let house = Box::new(serving).await;
     let peer = |verdict: &str| {
@@ -576,9 +579,9 @@ async fn a_replacement_is_requested_only_in_a_healthy_fleet() {
     house.cloud.change(|facts| facts.healthy = false);
     house.until_verdict(Verdict::Unfit).await;
     assert!(house.dir.path().join("run/restart/orders.service").exists());
-    let mut told = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
+    let mut reported = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
     let held = loop {
-        let line = told.next_line().await.unwrap().unwrap();
+        let line = reported.next_line().await.unwrap().unwrap();
         if line.contains("notice") {
             break line;
         }
@@ -635,14 +638,18 @@ async fn systemd_is_notified_of_readiness_status_and_watchdog() {
     let mut heard = Vec::new();
     let mut buffer = [0; 4096];
     let enough = |heard: &[String]| {
-        heard.iter().filter(|told| *told == "WATCHDOG=1").count() >= 6
+        heard
+            .iter()
+            .filter(|reported| *reported == "WATCHDOG=1")
+            .count()
+            >= 6
             && ["READY=1", "STATUS=serving, in no group"]
                 .iter()
-                .all(|wanted| heard.iter().any(|told| told == wanted))
+                .all(|wanted| heard.iter().any(|reported| reported == wanted))
     };
     while !enough(&heard) {
-        let told = tokio::time::timeout(PATIENCE, systemd.recv(&mut buffer)).await;
-        let length = told
+        let reported = tokio::time::timeout(PATIENCE, systemd.recv(&mut buffer)).await;
+        let length = reported
             .unwrap_or_else(|_| panic!("no more than {heard:?}"))
             .unwrap();
         let text = std::str::from_utf8(&buffer[..length]).unwrap();

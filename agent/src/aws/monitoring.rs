@@ -1,7 +1,6 @@
-//! `PutMetricData`, signed by hand: one call a minute is no reason to link a further service client.
+//! `PutMetricData`, signed here: one call a minute does not justify another service client.
 //!
-//! The signature is [`super::signature`]'s; the call goes over the agent's own HTTP/1.1 client. It sends what
-//! it is given, once.
+//! It is signed by [`super::signature`] and sent once over the agent's own HTTP/1.1 client.
 
 use std::time::Duration;
 

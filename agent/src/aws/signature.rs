@@ -1,7 +1,6 @@
-//! Signature Version 4 over a form: for the few calls that have no client of the SDK here.
+//! Signature Version 4 of a form, for the few calls without an SDK client.
 //!
-//! Algorithm and credentials are the SDK's own. It signs and does not send; whom it signs for is its
-//! for the callers.
+//! Algorithm and credentials are the SDK's own. It signs and does not send.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -18,7 +17,7 @@ const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// A form signed for a service, and the headers to send with it: among them the instance's session token.
 #[derive(Clone)]
 pub(crate) struct SignedForm {
-    /// `content-type`, `authorization` and whatever else the signature asks for.
+    /// `content-type`, `authorization` and the other headers that the signature needs.
     pub(crate) headers: Vec<(String, String)>,
     /// The form, as it was.
     pub(crate) body: String,

@@ -1,4 +1,4 @@
-//! The machine against a simulated group, on simulated time: whole lives as transcripts.
+//! The lifecycle with a simulated group, on simulated time; results are transcripts.
 
 mod life;
 mod notices;
@@ -15,7 +15,7 @@ use crate::settings::{Drain, Serving};
 fn without_a_group_an_instance_is_judged_and_serves() {
     let mut life = Life::alone();
     life.until(30);
-    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+    assert_eq!(life.transcript(), ["0 Judging", "4 Fit"]);
     assert_eq!(life.registry, Some(Verdict::Fit));
     assert_eq!(life.lifecycle.state_name(), "serving");
     assert_eq!(life.lifecycle.waiting_for(), "serving, in no group");
@@ -26,13 +26,13 @@ fn a_fit_instance_completes_its_launch_hook() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.until(30);
     assert_eq!(
-        life.told(),
+        life.transcript(),
         ["0 Judging", "4 Fit", "4 CONTINUE on in: Accepted"]
     );
     assert_eq!(life.lifecycle.waiting_for(), "serving in group fleet");
 }
 
-/// A machine that goes on from such a past, in a group that has the instance in `phase`.
+/// A lifecycle that continues from a previous daemon, in a group that has the instance in `phase`.
 fn after(stage: LifeStage, verdict: Verdict, phase: Phase) -> Life {
     let mut life = Life::in_group(phase);
     life.lifecycle.resume_from(PreviousDaemon {
@@ -56,38 +56,38 @@ fn a_restarted_daemon_goes_on_where_the_one_before_it_left() {
     let mut life = after(LifeStage::Serving, Verdict::Fit, Phase::InService);
     life.until(600);
     assert_eq!(
-        (life.lifecycle.state_name(), life.told().len()),
+        (life.lifecycle.state_name(), life.transcript().len()),
         ("serving", 0)
     );
     let mut life = after(LifeStage::Admitting, Verdict::Fit, Phase::PendingWait);
     life.until(600);
-    assert_eq!(life.told(), ["0 CONTINUE on in: Accepted"]);
+    assert_eq!(life.transcript(), ["0 CONTINUE on in: Accepted"]);
     let mut life = after(LifeStage::Ailing, Verdict::Unfit, Phase::InService);
     life.until(600);
-    assert_eq!(life.told(), ["10 Fit"]);
+    assert_eq!(life.transcript(), ["10 Fit"]);
     let mut life = after(LifeStage::Ailing, Verdict::Unfit, Phase::InService);
     life.healthy = false;
     life.until(90);
-    assert_eq!(life.told(), ["60 reported unhealthy"]);
+    assert_eq!(life.transcript(), ["60 reported unhealthy"]);
     let mut life = after(LifeStage::Refusing, Verdict::Unfit, Phase::PendingWait);
     life.until(600);
-    assert_eq!(life.told(), ["0 ABANDON on in: Accepted"]);
+    assert_eq!(life.transcript(), ["0 ABANDON on in: Accepted"]);
     let mut life = after(LifeStage::Abandoned, Verdict::Unfit, Phase::TerminatingWait);
     life.until(600);
     assert_eq!(
-        (life.lifecycle.state_name(), life.told().len()),
+        (life.lifecycle.state_name(), life.transcript().len()),
         ("abandoned", 0)
     );
     for verdict in [Verdict::Draining, Verdict::Unfit] {
         let mut life = after(LifeStage::Draining, verdict, Phase::TerminatingWait);
         life.until(600);
         assert_eq!(
-            life.told(),
+            life.transcript(),
             ["5 record_removed", "5 CONTINUE on out: Accepted"]
         );
         let mut life = after(LifeStage::Departing, verdict, Phase::TerminatingProceed);
         life.until(600);
-        assert_eq!(life.told(), ["0 record_removed"]);
+        assert_eq!(life.transcript(), ["0 record_removed"]);
         assert_eq!(
             (life.lifecycle.state_name(), life.writes.len()),
             ("gone", 0)
@@ -137,7 +137,7 @@ fn a_restart_needs_an_instance_in_service_or_without_a_group() {
     life.api = true;
     life.until(90);
     assert_eq!(life.lifecycle.readiness(), Readiness::Settled);
-    // Ill, it may: the next version may be the cure.
+    // Unfit, it may: the next version may fix it.
     life.healthy = false;
     life.until(120);
     assert_eq!(life.lifecycle.state_name(), "ailing");
@@ -158,7 +158,7 @@ fn passes_must_be_in_a_row() {
     life.until(5);
     life.healthy = true;
     life.until(20);
-    assert_eq!(life.told(), ["0 Judging", "10 Fit"]);
+    assert_eq!(life.transcript(), ["0 Judging", "10 Fit"]);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn an_instance_unfit_at_the_deadline_abandons_its_launch() {
     life.until(300);
     let unfit = "60 Unfit not fit within 60 s: orders answered 503";
     assert_eq!(
-        life.told(),
+        life.transcript(),
         ["0 Judging", unfit, "60 ABANDON on in: Accepted"]
     );
     assert_eq!(life.registry, Some(Verdict::Unfit));
@@ -186,7 +186,7 @@ fn an_abandoned_instance_keeps_its_reason() {
     assert_eq!(life.registry, Some(Verdict::Unfit));
     life.until(90);
     assert_eq!(
-        life.told()[3..],
+        life.transcript()[3..],
         ["75 record_removed", "75 CONTINUE on out: Accepted"]
     );
 }
@@ -197,7 +197,7 @@ fn refused_settings_abandon_the_launch_at_once() {
     life.terms = Err("user data:2:1: unknown key `x`".to_owned());
     life.until(60);
     assert_eq!(
-        life.told(),
+        life.transcript(),
         [
             "0 Unfit settings refused: user data:2:1: unknown key `x`",
             "0 ABANDON on in: Accepted"
@@ -210,7 +210,7 @@ fn refused_settings_never_request_a_replacement() {
     let mut life = Life::in_group(Phase::InService);
     life.terms = Err("x".to_owned());
     life.until(3600);
-    assert_eq!(life.told(), ["0 Unfit settings refused: x"]);
+    assert_eq!(life.transcript(), ["0 Unfit settings refused: x"]);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn the_real_state_decides_what_no_active_action_means() {
     life.place = Some(Phase::InService);
     life.until(60);
     assert_eq!(
-        life.told(),
+        life.transcript(),
         ["0 Judging", "4 Fit", "4 CONTINUE on in: NotActive"]
     );
     assert_eq!(life.lifecycle.state_name(), "serving");
@@ -253,7 +253,7 @@ fn the_real_state_decides_what_no_active_action_means() {
     life.place = Some(Phase::TerminatingWait);
     life.until(60);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "4 CONTINUE on in: NotActive",
             "6 Draining the group is terminating this instance",
@@ -267,7 +267,7 @@ fn the_real_state_decides_what_no_active_action_means() {
 fn a_reboot_in_service_answers_no_hook() {
     let mut life = Life::in_group(Phase::InService);
     life.until(60);
-    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+    assert_eq!(life.transcript(), ["0 Judging", "4 Fit"]);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn an_api_that_is_away_only_delays() {
     let mut life = Life::in_group(Phase::PendingWait);
     life.api = false;
     life.until(100);
-    assert_eq!(life.told(), ["0 Judging", "4 Fit"]);
+    assert_eq!(life.transcript(), ["0 Judging", "4 Fit"]);
     life.api = true;
     life.until(111);
     assert_eq!(life.lifecycle.state_name(), "serving");
@@ -290,7 +290,7 @@ fn a_metadata_service_that_is_late_only_delays() {
     life.imds = false;
     life.until(100);
     assert_eq!(life.lifecycle.state_name(), "identifying");
-    assert!(life.told().is_empty());
+    assert!(life.transcript().is_empty());
     life.imds = true;
     life.until(130);
     assert_eq!(life.lifecycle.state_name(), "serving");
@@ -356,7 +356,7 @@ fn a_hook_that_was_renamed_is_answered_under_its_new_name() {
         "{:#?}",
         life.log
     );
-    // After the instance began to leave: by the refused answer.
+    // After the drain began: because of the refused answer.
     let mut life = Life::in_group(Phase::InService);
     life.until(600);
     life.target_state = Some(TargetState::Terminated);
@@ -365,7 +365,8 @@ fn a_hook_that_was_renamed_is_answered_under_its_new_name() {
     life.hooks.terminating = hook("renamed", 3600);
     life.until(640);
     assert!(
-        life.told().contains(&"605 CONTINUE on out: NotActive"),
+        life.transcript()
+            .contains(&"605 CONTINUE on out: NotActive"),
         "{:#?}",
         life.log
     );
@@ -433,7 +434,7 @@ fn refused_answers_do_not_have_the_hooks_read_every_time() {
     let mut life = Life::in_group(Phase::Pending);
     life.until(304);
     let refused = life
-        .told()
+        .transcript()
         .iter()
         .filter(|line| line.ends_with("NotActive"))
         .count();
@@ -448,11 +449,11 @@ fn failing_every_second_check_makes_the_instance_unfit() {
         life.until(30);
         life.flaps = flaps;
         life.until(600);
-        let told = life.told().iter().any(|line| line.contains("Unfit"));
-        assert_eq!(told, unfit, "{flaps}: {:#?}", life.log);
+        let transcript = life.transcript().iter().any(|line| line.contains("Unfit"));
+        assert_eq!(transcript, unfit, "{flaps}: {:#?}", life.log);
         if unfit {
             let line = life
-                .told()
+                .transcript()
                 .into_iter()
                 .find(|line| line.contains("Unfit"))
                 .unwrap();
@@ -482,7 +483,7 @@ fn an_instance_becomes_unfit_and_recovers_with_hysteresis() {
     life.healthy = true;
     life.until(60);
     assert_eq!(
-        life.told(),
+        life.transcript(),
         ["0 Judging", "4 Fit"],
         "two failures are not three"
     );
@@ -503,7 +504,7 @@ fn a_lasting_failure_requests_a_replacement_repeatedly() {
     life.healthy = false;
     life.until(170);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "31 Unfit orders answered 503",
             "91 reported unhealthy",
@@ -520,7 +521,7 @@ fn no_replacement_is_asked_for_outside_of_service() {
         life.healthy = false;
         life.place = place;
         life.until(300);
-        assert_eq!(life.told()[2..], ["31 Unfit orders answered 503"]);
+        assert_eq!(life.transcript()[2..], ["31 Unfit orders answered 503"]);
     }
 }
 
@@ -532,7 +533,7 @@ fn a_terminated_instance_drains_and_answers_its_hook() {
     life.place = Some(Phase::Terminating);
     life.until(40);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "22 Draining the group is terminating this instance",
             "27 record_removed"
@@ -563,7 +564,7 @@ fn a_draining_instance_is_not_reported_unhealthy() {
     life.place = Some(Phase::TerminatingWait);
     life.until(240);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "31 Unfit orders answered 503",
             "50 Draining the group is terminating this instance",
@@ -588,7 +589,7 @@ fn without_a_termination_hook_draining_only_removes_the_record() {
     life.place = Some(Phase::TerminatingWait);
     life.until(60);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "22 Draining the group is terminating this instance",
             "27 record_removed"
@@ -633,7 +634,7 @@ fn a_record_still_to_be_written_does_not_put_off_its_removal() {
     life.place = Some(Phase::TerminatingWait);
     life.until(60);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "31 Unfit orders answered 503",
             "32 Draining the group is terminating this instance",
@@ -712,13 +713,16 @@ fn a_lost_launch_answer_never_answers_the_termination_hook() {
     life.target_state = Some(TargetState::Terminated);
     life.place = Some(Phase::TerminatingWait);
     life.until(30);
-    let told = life.told();
+    let transcript = life.transcript();
     assert!(
-        told[1].ends_with("Fit") && told[2].contains("Draining"),
-        "{told:?}"
+        transcript[1].ends_with("Fit") && transcript[2].contains("Draining"),
+        "{transcript:?}"
     );
-    assert!(told[3].ends_with("record_removed"), "{told:?}");
-    assert!(told[4].ends_with("CONTINUE on out: Accepted"), "{told:?}");
+    assert!(transcript[3].ends_with("record_removed"), "{transcript:?}");
+    assert!(
+        transcript[4].ends_with("CONTINUE on out: Accepted"),
+        "{transcript:?}"
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! The same measures for CloudWatch, when asked: a few of them, once a minute, for the group as a whole.
+//! Metrics for CloudWatch, if configured: a few of them, once a minute, for the group as a whole.
 //!
-//! CloudWatch asks money for every metric, and a dimension by instance would make one of each for each
-//! instance that ever lived. So every instance adds its points to the same metrics of its image and group, where
-//! `Sum` counts instances and `Average` is their share.
+//! CloudWatch charges for every metric, and a dimension by instance would add one for every instance ever launched.
+//! So every instance adds its points to the same metrics of its image and group, where `Sum` counts instances and
+//! `Average` is their share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub(crate) trait Sink: Send + Sync {
     async fn put(&self, form: String) -> Result<()>;
 }
 
-/// What only ever grows, as of the last form that was taken.
+/// Counters as of the last form that was accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Totals {
     failed_rounds: u64,

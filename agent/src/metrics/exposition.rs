@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 /// What a family counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Only ever grows while the process lives.
+    /// Never decreases while the process runs.
     Counter,
     /// Goes up and down.
     Gauge,

@@ -1,4 +1,4 @@
-//! The exposition as a golden text, held against the format's grammar and the page that tells of it.
+//! The exposition as a golden text, checked against the format's grammar and the page that describes it.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn service(version: &str, healthy: bool) -> contract::registry::Service {
     }
 }
 
-fn told() -> UpdaterStatus {
+fn reported() -> UpdaterStatus {
     UpdaterStatus {
         phase: "waiting".into(),
         code: "expired".into(),
@@ -76,13 +76,13 @@ fn busy() -> Meter {
         service("1", true),
     )])));
     meter.counts().last_round = Some(at(59));
-    meter.set_updater_status(Some(told()));
+    meter.set_updater_status(Some(reported()));
     // The same check again, then one that ended well.
-    meter.set_updater_status(Some(told()));
+    meter.set_updater_status(Some(reported()));
     meter.set_updater_status(Some(UpdaterStatus {
         code: String::new(),
         checked_at: Some(at(55)),
-        ..told()
+        ..reported()
     }));
     meter.set_status(&DaemonStatus {
         agent: "1.2.0".into(),
@@ -174,7 +174,7 @@ fn the_exposition_keeps_the_rules_of_its_format() {
 #[test]
 fn the_page_lists_exactly_the_families() {
     let text = busy().exposition(at(60));
-    let told: BTreeSet<&str> = text
+    let reported: BTreeSet<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next())
         .collect();
@@ -189,7 +189,7 @@ fn the_page_lists_exactly_the_families() {
         .collect();
     assert_eq!(
         page.iter().map(String::as_str).collect::<BTreeSet<_>>(),
-        told
+        reported
     );
 }
 
@@ -227,7 +227,7 @@ async fn only_scrapes_are_answered_and_slow_clients_are_dropped() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let answering = tokio::spawn(http::answer(listener, busy()));
-    // Three that never say a word leave room for a fourth.
+    // Three silent connections leave room for a fourth.
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
@@ -257,7 +257,7 @@ async fn only_scrapes_are_answered_and_slow_clients_are_dropped() {
         "y".repeat(100_000)
     );
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    // The door may close while we still talk.
+    // The server may close the connection while the client still writes.
     let _ = stream.write_all(endless.as_bytes()).await;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;

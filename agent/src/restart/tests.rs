@@ -1,4 +1,4 @@
-//! What may be restarted, how often, and on whose word.
+//! What may be restarted, how often, and on whose request.
 
 use std::os::unix::fs::symlink;
 
@@ -18,7 +18,7 @@ impl Root {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("agent.toml"), IMAGE).unwrap();
         fs::create_dir_all(dir.path().join("state")).unwrap();
-        // Stands in for systemctl: notes what it was told.
+        // A fake systemctl that records its arguments.
         let systemctl = dir.path().join("systemctl");
         let note = dir.path().join("told");
         write_program(
@@ -45,7 +45,7 @@ impl Root {
         )
     }
 
-    fn told(&self) -> Vec<String> {
+    fn reported(&self) -> Vec<String> {
         let text = fs::read_to_string(self.dir.path().join("told")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
@@ -63,7 +63,7 @@ fn a_service_of_the_image_is_restarted_once_by_one_request() {
     root.carry_out().unwrap();
     root.carry_out().unwrap();
     assert_eq!(
-        root.told(),
+        root.reported(),
         [
             "reset-failed -- orders.service",
             "restart --no-block -- orders.service"
@@ -74,7 +74,7 @@ fn a_service_of_the_image_is_restarted_once_by_one_request() {
 #[test]
 fn what_the_image_does_not_list_is_never_touched() {
     let root = Root::new();
-    // Whoever has taken the daemon over may put anything there.
+    // An attacker who controls the daemon may put anything there.
     root.request("sshd.service");
     let requests = root.dir.path().join("run").join(REQUESTS);
     for name in ["-H.service", "orders.target", "nginx", "x y.service"] {
@@ -82,7 +82,7 @@ fn what_the_image_does_not_list_is_never_touched() {
     }
     symlink("/etc/passwd", requests.join("cron.service")).unwrap();
     root.carry_out().unwrap();
-    assert!(root.told().is_empty(), "{:?}", root.told());
+    assert!(root.reported().is_empty(), "{:?}", root.reported());
     assert_eq!(
         fs::read_dir(root.dir.path().join("state")).unwrap().count(),
         0,
@@ -90,7 +90,7 @@ fn what_the_image_does_not_list_is_never_touched() {
     );
     root.request("nginx.service");
     root.carry_out().unwrap();
-    assert_eq!(root.told().len(), 2);
+    assert_eq!(root.reported().len(), 2);
     assert!(request(&requests, "../x.service").is_err());
 }
 

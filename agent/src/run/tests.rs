@@ -1,20 +1,20 @@
-//! The loop on paused time, against a world in memory.
+//! The loop on paused time, with adapters in memory.
 
 mod fakes;
 
 use super::*;
 use crate::hooks::Phase;
 use crate::identity::TargetState;
-use fakes::{Facts, House, in_group, verdict};
+use fakes::{Facts, Harness, in_group, verdict};
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_from_the_gate_to_its_termination() {
-    let house = House::open(in_group());
-    let facts = house
+    let harness = Harness::open(in_group());
+    let facts = harness
         .until(|facts| facts.status.starts_with("serving"))
         .await;
     assert_eq!(facts.answers, [("in".to_owned(), "CONTINUE")]);
-    let facts = house
+    let facts = harness
         .until(|facts| verdict(facts) == Some(Verdict::Fit))
         .await;
     let record = facts.record.unwrap();
@@ -23,66 +23,68 @@ async fn an_instance_from_the_gate_to_its_termination() {
         ("ami-1", "")
     );
     assert_eq!(record.services["orders"].version, "1.0.0");
-    let status = house.status();
+    let status = harness.status();
     assert_eq!(
         (status.state.as_str(), status.group.as_deref()),
         ("serving", Some("fleet"))
     );
 
-    house.change(|facts| {
+    harness.change(|facts| {
         facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
-    house
+    harness
         .until(|facts| facts.status.starts_with("draining"))
         .await;
-    let facts = house.until(|facts| facts.status.starts_with("gone")).await;
+    let facts = harness
+        .until(|facts| facts.status.starts_with("released"))
+        .await;
     assert_eq!(facts.record, None);
     assert_eq!(facts.answers[1..], [("out".to_owned(), "CONTINUE")]);
-    let facts = house.close().await;
+    let facts = harness.close().await;
     assert!(facts.stopping && facts.ready == 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_network_keeps_readiness_and_watchdog() {
-    let house = House::open(Facts {
+    let harness = Harness::open(Facts {
         api_down: true,
         ..Facts::default()
     });
-    let facts = house.until(|facts| facts.pings > 100).await;
+    let facts = harness.until(|facts| facts.pings > 100).await;
     assert_eq!(facts.ready, 1);
     assert!(
-        facts.status.contains("waiting for the metadata service"),
+        facts.status.contains("waiting for the identity"),
         "{}",
         facts.status
     );
-    house.change(|facts| {
+    harness.change(|facts| {
         *facts = Facts {
             api_down: true,
             ..in_group()
         }
     });
-    house
+    harness
         .until(|facts| facts.status.starts_with("fit; waiting for the group"))
         .await;
-    house.change(|facts| facts.api_down = false);
-    house
+    harness.change(|facts| facts.api_down = false);
+    harness
         .until(|facts| verdict(facts) == Some(Verdict::Fit))
         .await;
-    house.until(|facts| facts.answers.len() == 1).await;
-    house.close().await;
+    harness.until(|facts| facts.answers.len() == 1).await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_call_blocks_no_check_heartbeat_or_shutdown() {
-    let house = House::open(in_group());
-    *house.fake.stuck.lock().unwrap() = true;
-    house
+    let harness = Harness::open(in_group());
+    *harness.fake.stuck.lock().unwrap() = true;
+    harness
         .until(|facts| facts.beats > 5 && facts.pings > 50)
         .await;
-    let record = house.fake.facts().record;
+    let record = harness.fake.facts().record;
     let asked = Instant::now();
-    let facts = house.close().await;
+    let facts = harness.close().await;
     assert!(facts.stopping);
     assert!(asked.elapsed() <= SHUTDOWN_CALLS, "{:?}", asked.elapsed());
     assert_eq!(facts.record, record, "stopping removes nothing");
@@ -91,11 +93,11 @@ async fn a_hanging_call_blocks_no_check_heartbeat_or_shutdown() {
 #[tokio::test(start_paused = true)]
 async fn refused_user_data_abandons_the_launch_with_its_place() {
     let user_data = Some("#imagebuilder-agent\nimmage = \"x\"".to_owned());
-    let house = House::open(Facts {
+    let harness = Harness::open(Facts {
         user_data,
         ..in_group()
     });
-    let facts = house
+    let facts = harness
         .until(|facts| facts.record.is_some() && !facts.answers.is_empty())
         .await;
     assert_eq!(facts.answers, [("in".to_owned(), "ABANDON")]);
@@ -104,21 +106,21 @@ async fn refused_user_data_abandons_the_launch_with_its_place() {
         reason,
         "settings refused: user data:2:1: unknown key `immage` hint: did you mean `image`?"
     );
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_in_mid_life_is_no_news() {
-    let house = House::open(in_group());
-    house
+    let harness = Harness::open(in_group());
+    harness
         .until(|facts| facts.status.starts_with("serving") && verdict(facts) == Some(Verdict::Fit))
         .await;
-    let before = house.status();
-    let (dir, facts) = house.end().await;
+    let before = harness.status();
+    let (dir, facts) = harness.end().await;
     let record = facts.record.clone();
 
     // The metadata service is away at first; that the group still says Pending:Wait is its slowness.
-    let house = House::open_in(
+    let harness = Harness::open_in(
         dir,
         Facts {
             instance_known: false,
@@ -127,10 +129,10 @@ async fn a_restart_in_mid_life_is_no_news() {
             ..facts
         },
     );
-    house
-        .until(|facts| facts.status.contains("waiting for the metadata service"))
+    harness
+        .until(|facts| facts.status.contains("waiting for the identity"))
         .await;
-    let shown = house.status();
+    let shown = harness.status();
     assert_eq!(
         (shown.state.as_str(), shown.before.as_deref()),
         ("identifying", Some("serving"))
@@ -140,8 +142,8 @@ async fn a_restart_in_mid_life_is_no_news() {
         (before.verdict, &before.since, &before.services)
     );
     // And once more, before the instance was identified.
-    let (dir, facts) = house.end().await;
-    let house = House::open_in(
+    let (dir, facts) = harness.end().await;
+    let harness = Harness::open_in(
         dir,
         Facts {
             instance_known: true,
@@ -149,21 +151,21 @@ async fn a_restart_in_mid_life_is_no_news() {
             ..facts
         },
     );
-    let facts = house
+    let facts = harness
         .until(|facts| facts.status.starts_with("serving in group"))
         .await;
     assert_eq!(facts.record, record, "the record flapped");
-    let shown = house.status();
+    let shown = harness.status();
     assert_eq!((shown.verdict, shown.since), (before.verdict, before.since));
     let pings = facts.pings;
-    let facts = house.until(|facts| facts.pings > pings + 100).await;
+    let facts = harness.until(|facts| facts.pings > pings + 100).await;
     assert_eq!(facts.answers.len(), 1, "the hook was answered again");
     // From here on the checks decide, as ever.
-    house.change(|facts| facts.healthy = false);
-    house
+    harness.change(|facts| facts.healthy = false);
+    harness
         .until(|facts| verdict(facts) == Some(Verdict::Unfit))
         .await;
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,58 +175,60 @@ async fn a_foreign_or_broken_status_file_is_ignored() {
         |text: String| text[..text.len() / 2].to_owned(),
         |text: String| text.replace("\"serving\"", "\"of another version\""),
     ] {
-        let house = House::open(in_group());
-        house
+        let harness = Harness::open(in_group());
+        harness
             .until(|facts| facts.status.starts_with("serving"))
             .await;
-        let (dir, facts) = house.end().await;
+        let (dir, facts) = harness.end().await;
         let path = dir.path().join(crate::status_file::FILE);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, spoil(text)).unwrap();
-        let house = House::open_in(
+        let harness = Harness::open_in(
             dir,
             Facts {
                 record: None,
                 ..facts
             },
         );
-        house
+        harness
             .until(|facts| facts.status.starts_with("at the gate"))
             .await;
-        house.close().await;
+        harness.close().await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn permission_follows_the_group_and_the_instance() {
-    let house = House::open(in_group());
-    house
+    let harness = Harness::open(in_group());
+    harness
         .until(|facts| facts.status.starts_with("serving in group"))
         .await;
-    let pings = house.fake.facts().pings;
-    house.until(|facts| facts.pings > pings + 50).await;
-    assert_eq!(house.fake.facts().refresh_questions, 0, "nobody wished");
-    assert_eq!(house.status().permission, None);
+    let pings = harness.fake.facts().pings;
+    harness.until(|facts| facts.pings > pings + 50).await;
+    assert_eq!(harness.fake.facts().refresh_questions, 0, "nobody wished");
+    assert_eq!(harness.status().permission, None);
 
-    house.change(|facts| facts.refresh = Some("r-1".into()));
-    house.wish(Timestamp::now());
-    let shown = house.until_shown(|shown| shown.permission.is_some()).await;
+    harness.change(|facts| facts.refresh = Some("r-1".into()));
+    harness.wish(Timestamp::now());
+    let shown = harness
+        .until_shown(|shown| shown.permission.is_some())
+        .await;
     let leave = shown.permission.unwrap();
     assert_eq!(
         (leave.granted, leave.reason.as_str()),
         (false, "refresh r-1 of group fleet is under way")
     );
-    house.change(|facts| facts.refresh = None);
-    house
+    harness.change(|facts| facts.refresh = None);
+    harness
         .until_shown(|shown| shown.permission.as_ref().is_some_and(|leave| leave.granted))
         .await;
-    assert_eq!(house.fake.facts().refresh_questions, 2);
+    assert_eq!(harness.fake.facts().refresh_questions, 2);
 
-    house.change(|facts| {
+    harness.change(|facts| {
         facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
-    let shown = house
+    let shown = harness
         .until_shown(|shown| {
             shown
                 .permission
@@ -236,66 +240,68 @@ async fn permission_follows_the_group_and_the_instance() {
         shown.permission.unwrap().reason,
         "this instance is being terminated"
     );
-    std::fs::remove_file(house.dir.path().join("update/status.json")).unwrap();
-    house.until_shown(|shown| shown.permission.is_none()).await;
-    house.close().await;
+    std::fs::remove_file(harness.dir.path().join("update/status.json")).unwrap();
+    harness
+        .until_shown(|shown| shown.permission.is_none())
+        .await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hibernated_warm_instance_resumes_and_serves() {
-    let house = House::open(Facts {
+    let harness = Harness::open(Facts {
         target: Some(TargetState::OutOfService("Warmed:Hibernated".to_owned())),
         phase: Some(Phase::WarmPendingWait),
         ..in_group()
     });
-    let facts = house
+    let facts = harness
         .until(|facts| verdict(facts) == Some(Verdict::Resting) && !facts.answers.is_empty())
         .await;
     assert_eq!(
         facts.record.unwrap().reason,
         "in the warm pool (Warmed:Hibernated)"
     );
-    house.change(|facts| {
+    harness.change(|facts| {
         facts.slept = 86_400;
         facts.target = Some(TargetState::InService);
         facts.phase = Some(Phase::PendingWait);
     });
-    let facts = house
+    let facts = harness
         .until(|facts| verdict(facts) == Some(Verdict::Fit) && facts.answers.len() == 2)
         .await;
     assert_eq!(facts.answers, vec![("in".to_owned(), "CONTINUE"); 2]);
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn notices_are_in_the_status_file() {
-    let house = House::open(in_group());
-    house
+    let harness = Harness::open(in_group());
+    harness
         .until(|facts| facts.status.starts_with("serving"))
         .await;
-    house.change(|facts| facts.spot.rebalance = Some(Timestamp::UNIX_EPOCH));
-    let board = || house.status().notices;
-    let pings = house.fake.facts().pings;
-    house.until(|facts| facts.pings > pings + 20).await;
+    harness.change(|facts| facts.spot.rebalance = Some(Timestamp::UNIX_EPOCH));
+    let board = || harness.status().notices;
+    let pings = harness.fake.facts().pings;
+    harness.until(|facts| facts.pings > pings + 20).await;
     assert_eq!(
         board(),
         ["rebalance recommended since 1970-01-01T00:00:00Z"]
     );
-    house.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_fleet_decides_whether_a_replacement_is_requested() {
-    let house = House::open(in_group());
-    house
+    let harness = Harness::open(in_group());
+    harness
         .until(|facts| facts.status.starts_with("serving"))
         .await;
     let sick = r#"{"schema":1,"instance_id":"i-2","image_id":"a","verdict":"unfit","since":"","agent":""}"#;
-    house.change(|facts| {
+    harness.change(|facts| {
         facts.peer = Some(sick.to_owned());
         facts.healthy = false;
     });
-    let facts = house
+    let facts = harness
         .until(|facts| {
             facts
                 .status
@@ -303,11 +309,11 @@ async fn the_fleet_decides_whether_a_replacement_is_requested() {
         })
         .await;
     assert_eq!(facts.reports, 0);
-    assert!(house.dir.path().join("restart/orders.service").exists());
-    assert_eq!(house.status().restarts["orders"], 1);
-    house.change(|facts| facts.peer = Some(sick.replace("unfit", "fit")));
-    house.until(|facts| facts.reports == 1).await;
-    house.close().await;
+    assert!(harness.dir.path().join("restart/orders.service").exists());
+    assert_eq!(harness.status().restarts["orders"], 1);
+    harness.change(|facts| facts.peer = Some(sick.replace("unfit", "fit")));
+    harness.until(|facts| facts.reports == 1).await;
+    harness.close().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,19 +324,19 @@ async fn a_system_shutdown_updates_the_record_and_deregisters() {
         (TargetState::Terminated, None),
     ] {
         let user_data = format!("#imagebuilder-agent\nserving.target_groups = [\"{group}\"]");
-        let house = House::open(Facts {
+        let harness = Harness::open(Facts {
             user_data: Some(user_data),
             ..in_group()
         });
-        house
+        harness
             .until(|facts| facts.traffic.len() == 1 && verdict(facts) == Some(Verdict::Fit))
             .await;
-        assert_eq!(house.status().registered, [group]);
-        house.change(|facts| {
+        assert_eq!(harness.status().registered, [group]);
+        harness.change(|facts| {
             facts.shutting_down = true;
             facts.target = Some(target);
         });
-        let facts = house.close().await;
+        let facts = harness.close().await;
         assert_eq!(verdict(&facts), left);
         assert_eq!(
             facts.traffic,
@@ -343,35 +349,37 @@ async fn a_system_shutdown_updates_the_record_and_deregisters() {
 async fn the_daemon_after_it_undoes_what_the_one_before_registered() {
     let group = "arn:aws:elasticloadbalancing:r:1:targetgroup/ours/1";
     let user_data = format!("#imagebuilder-agent\nserving.target_groups = [\"{group}\"]");
-    let house = House::open(Facts {
+    let harness = Harness::open(Facts {
         user_data: Some(user_data),
         ..in_group()
     });
-    house.until(|facts| facts.traffic.len() == 1).await;
-    house
+    harness.until(|facts| facts.traffic.len() == 1).await;
+    harness
         .until_shown(|shown| !shown.registered.is_empty())
         .await;
-    let (dir, facts) = house.end().await;
+    let (dir, facts) = harness.end().await;
     assert_eq!(
         facts.traffic.len(),
         1,
         "a restart of the daemon takes nothing out"
     );
-    let house = House::open_in(dir, facts);
-    house.until(|facts| facts.pings > 50).await;
-    house.change(|facts| {
+    let harness = Harness::open_in(dir, facts);
+    harness.until(|facts| facts.pings > 50).await;
+    harness.change(|facts| {
         facts.target = Some(TargetState::Terminated);
         facts.phase = Some(Phase::TerminatingWait);
     });
-    let facts = house.until(|facts| facts.status.starts_with("gone")).await;
+    let facts = harness
+        .until(|facts| facts.status.starts_with("released"))
+        .await;
     assert_eq!(
         facts.traffic,
         [format!("in {group}"), format!("out {group}")]
     );
-    house.close().await;
+    harness.close().await;
 }
 
-/// Whatever a service or a reason says, a line of the console is one line that begins as the agent has it.
+/// Any service or reason gives one line of the console, which begins with the agent's own text.
 #[test]
 fn a_line_of_the_console_cannot_be_forged() {
     for version in [

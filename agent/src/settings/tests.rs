@@ -1,4 +1,4 @@
-//! Settings: what is merged, what is refused and in which words.
+//! Settings: what is merged, what is refused and with which messages.
 
 mod update;
 

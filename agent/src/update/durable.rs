@@ -1,16 +1,16 @@
-//! File-system steps that are either wholly done or not begun, also when the power goes in between.
+//! File-system steps that are either complete or not started, even after a power failure.
 //!
-//! A rename is atomic but not durable before its directory is fsynced, and says nothing of the file's
-//! own data: so every file is fsynced before it is renamed into place, and its directory after. No file
-//! is written in place, nothing live is renamed away.
+//! A rename is atomic but not durable before its directory is fsynced, and does not make the file's own data durable:
+//! so every file is fsynced before it is renamed into place, and its directory after. No file is written in place,
+//! and no file in use is renamed away.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Puts `bytes` at `path`: after a crash it holds the old bytes or the new, never a part of either. What
-/// could not be put in place is not left behind.
+/// Replaces the file at `path` with `bytes`: after a crash it holds the old bytes or the new ones, never a mixture. A
+/// failed replacement leaves no temporary file.
 ///
 /// # Errors
 /// The first call that failed; `path` is then as it was, unless only the last fsync failed.
@@ -50,7 +50,7 @@ pub fn point(link: &Path, target: &Path) -> io::Result<()> {
     sync_parent(link)
 }
 
-/// Removes a file or link; that there is none is well too.
+/// Removes a file or link; a missing one is no error.
 ///
 /// # Errors
 /// The call's.
@@ -61,7 +61,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes what was created, renamed or removed in `dir` last.
+/// Makes changes of the directory `dir` durable.
 ///
 /// # Errors
 /// The call's.
@@ -77,7 +77,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// Where a file is written before it is renamed: one fixed name, so that leftovers never pile up.
+/// The temporary file that is renamed: one fixed name, so that leftovers do not accumulate.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");

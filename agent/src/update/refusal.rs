@@ -183,7 +183,7 @@ mod tests {
         assert!(words.iter().all(|word| word.chars().all(kebab)));
     }
 
-    /// `docs/agent.md` explains every word, and no other.
+    /// `docs/agent.md` explains every code, and no other.
     #[test]
     fn every_cause_is_explained() {
         let page = include_str!("../../../docs/agent.md");

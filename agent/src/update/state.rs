@@ -217,7 +217,7 @@ impl State {
             || self.failures.iter().any(|it| it.build.version == *version)
     }
 
-    /// Why a build must not be gone back to; `None` if it may.
+    /// Why a build is not suitable to go back to; `None` if it is.
     #[must_use]
     pub fn barred(&self, build: &Build) -> Option<String> {
         let same = |other: &Build| other.digest == build.digest || other.version == build.version;

@@ -1,4 +1,4 @@
-//! Wishes and answers on a clock of their own.
+//! Requests and answers on a simulated clock.
 
 use super::*;
 

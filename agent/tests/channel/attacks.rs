@@ -1,10 +1,10 @@
-//! Whoever holds the network, the mirror or some of the keys.
+//! Attackers who control the network, the mirror or some of the keys.
 
 use imagebuilder_agent::update::refusal::Cause;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::World;
+use crate::Setup;
 use crate::repository::{ROLES, Repository, days, now};
 use crate::server::Fault;
 
@@ -13,99 +13,99 @@ const LOWER: [&str; 3] = ["timestamp", "snapshot", "targets"];
 
 #[tokio::test]
 async fn rollback_of_the_timestamp() {
-    let mut world = World::new().await;
-    let old = world.repository.clone();
-    world.publish(Repository::next);
-    world.well().await;
-    world.server.serve(&old.files);
-    let said = world.refused(Cause::Rollback).await;
+    let mut setup = Setup::new().await;
+    let old = setup.repository.clone();
+    setup.publish(Repository::next);
+    setup.well().await;
+    setup.server.serve(&old.files);
+    let said = setup.refused(Cause::Rollback).await;
     assert!(said.contains("timestamp"), "{said}");
-    world.serve();
-    world.well().await;
+    setup.serve();
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn rollback_of_the_snapshot() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    world.well().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    setup.well().await;
+    setup.publish(|it| {
         it.role("timestamp").version = 3;
         it.role("snapshot").version = 1;
         it.sign("timestamp");
     });
-    let said = world.refused(Cause::Rollback).await;
+    let said = setup.refused(Cause::Rollback).await;
     assert!(said.contains("snapshot"), "{said}");
 }
 
 #[tokio::test]
 async fn rollback_of_the_targets() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    world.well().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    setup.well().await;
+    setup.publish(|it| {
         it.role("targets").version = 1;
         it.role("snapshot").version = 3;
         it.role("timestamp").version = 3;
         it.sign("snapshot");
         it.sign("timestamp");
     });
-    let said = world.refused_above(Cause::Rollback).await;
+    let said = setup.refused_above(Cause::Rollback).await;
     assert!(said.contains("targets.json"), "{said}");
 }
 
 /// With the online key, and in two steps: a timestamp alone makes the library forget its snapshot.
 #[tokio::test]
 async fn targets_rollback_after_a_timestamp_without_its_snapshot() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    world.well().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    setup.well().await;
+    setup.publish(|it| {
         it.role("targets").version = 1;
         it.role("snapshot").version = 3;
         it.role("timestamp").version = 3;
         it.sign("snapshot");
         it.sign("timestamp");
     });
-    world
+    setup
         .server
         .fault("metadata/3.snapshot.json", Fault::Status(404));
-    let mut withheld = world.repository.files.clone();
+    let mut withheld = setup.repository.files.clone();
     withheld.remove("metadata/3.snapshot.json");
-    world.server.serve(&withheld);
-    world.refused_above(Cause::Missing).await;
-    assert_eq!(world.versions()["timestamp.json"], 3);
-    world.server.mend();
-    world.serve();
-    let said = world.refused(Cause::Rollback).await;
+    setup.server.serve(&withheld);
+    setup.refused_above(Cause::Missing).await;
+    assert_eq!(setup.versions()["timestamp.json"], 3);
+    setup.server.mend();
+    setup.serve();
+    let said = setup.refused(Cause::Rollback).await;
     assert!(
         said.contains("targets.json has version 1, 2 was seen before"),
         "{said}"
     );
-    assert_eq!(world.versions()["snapshot.json"], 2);
+    assert_eq!(setup.versions()["snapshot.json"], 2);
 }
 
 #[tokio::test]
 async fn a_role_that_the_snapshot_drops() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         it.pinned.insert("beta.json".to_owned(), 4);
         it.next();
     });
-    world.well().await;
-    world.publish(|it| {
+    setup.well().await;
+    setup.publish(|it| {
         it.pinned.clear();
         it.next();
     });
-    let said = world.refused_above(Cause::Rollback).await;
+    let said = setup.refused_above(Cause::Rollback).await;
     assert!(said.contains("beta.json"), "{said}");
 }
 
 #[tokio::test]
 async fn expired_metadata_of_each_role() {
     for role in ROLES {
-        let mut world = World::new().await;
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        setup.publish(|it| {
             let keys = it.role("root").keys.clone();
             it.role(role).expires = now() - days(1);
             match role {
@@ -113,77 +113,77 @@ async fn expired_metadata_of_each_role() {
                 _ => it.next(),
             }
         });
-        let said = world.refused_above(Cause::Expired).await;
+        let said = setup.refused_above(Cause::Expired).await;
         assert!(
             said.starts_with(&format!("{role} metadata expired at 2026-05-31")),
             "{said}"
         );
-        world.publish(|it| {
+        setup.publish(|it| {
             let keys = it.role("root").keys.clone();
             it.role(role).expires = now() + days(30);
             it.next_root(&keys);
             it.next();
         });
-        world.well().await;
+        setup.well().await;
     }
 }
 
-/// The mirror serves for ever what was good once.
+/// The mirror keeps serving an old state.
 #[tokio::test]
 async fn a_freeze_is_detected_at_expiry_and_ends_with_a_new_one() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         it.role("timestamp").expires = now() + days(1);
         it.next();
     });
-    world.well().await;
-    let before = world.floor();
+    setup.well().await;
+    let before = setup.floor();
     for _ in 0..2 {
-        let refusal = world.run(now() + days(2)).await.unwrap_err();
+        let refusal = setup.run(now() + days(2)).await.unwrap_err();
         assert_eq!(refusal.cause, Cause::Expired, "{refusal}");
-        assert_eq!(world.floor(), before);
+        assert_eq!(setup.floor(), before);
     }
     // An expired floor is a floor still.
-    world.publish(|it| {
+    setup.publish(|it| {
         it.role("timestamp").version = 1;
         it.role("timestamp").expires = now() + days(30);
         it.sign("timestamp");
     });
-    let refusal = world.run(now() + days(2)).await.unwrap_err();
+    let refusal = setup.run(now() + days(2)).await.unwrap_err();
     assert_eq!(refusal.cause, Cause::Rollback, "{refusal}");
-    world.publish(|it| {
+    setup.publish(|it| {
         it.role("timestamp").version = 3;
         it.sign("timestamp");
     });
-    world.run(now() + days(2)).await.unwrap();
+    setup.run(now() + days(2)).await.unwrap();
 }
 
 #[tokio::test]
 async fn mix_and_match_of_parts_that_were_each_signed_once() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    let mut mixed = world.repository.files.clone();
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    let mut mixed = setup.repository.files.clone();
     mixed.insert(
         "metadata/2.snapshot.json".into(),
         mixed["metadata/1.snapshot.json"].clone(),
     );
-    world.server.serve(&mixed);
-    world.refused_above(Cause::MixAndMatch).await;
-    let mut mixed = world.repository.files.clone();
+    setup.server.serve(&mixed);
+    setup.refused_above(Cause::MixAndMatch).await;
+    let mut mixed = setup.repository.files.clone();
     mixed.insert(
         "metadata/2.targets.json".into(),
         mixed["metadata/1.targets.json"].clone(),
     );
-    world.server.serve(&mixed);
-    world.refused_above(Cause::MixAndMatch).await;
-    world.serve();
-    world.well().await;
+    setup.server.serve(&mixed);
+    setup.refused_above(Cause::MixAndMatch).await;
+    setup.serve();
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn mix_and_match_where_no_hash_is_pinned() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         it.next();
         // An online key that pins a version only, and another version under its name.
         let mut timestamp = it.signed("timestamp");
@@ -193,22 +193,22 @@ async fn mix_and_match_where_no_hash_is_pinned() {
         let other = it.files["metadata/1.snapshot.json"].clone();
         it.files.insert("metadata/2.snapshot.json".into(), other);
     });
-    world.refused_above(Cause::MixAndMatch).await;
+    setup.refused_above(Cause::MixAndMatch).await;
 }
 
 #[tokio::test]
 async fn a_changed_timestamp_of_the_same_version_is_refused() {
-    let mut world = World::new().await;
-    let before = world.floor();
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    let before = setup.floor();
+    setup.publish(|it| {
         it.add_release("6.6.6", b"another");
         it.role("targets").version = 2;
         it.role("snapshot").version = 2;
         it.publish();
     });
-    let catalogue = world.well().await;
+    let catalogue = setup.well().await;
     assert_eq!(catalogue.offers.len(), 1);
-    assert_eq!(world.floor(), before);
+    assert_eq!(setup.floor(), before);
 }
 
 #[tokio::test]
@@ -218,50 +218,50 @@ async fn an_extreme_fast_forward_is_refused_without_a_trace() {
         ("snapshot", 1 << 33),
         ("targets", 1 << 40),
     ] {
-        let mut world = World::new().await;
-        let honest = world.repository.clone();
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        let honest = setup.repository.clone();
+        setup.publish(|it| {
             it.next();
             it.role(role).version = version;
             it.publish();
         });
-        let said = world.refused_above(Cause::FastForward).await;
+        let said = setup.refused_above(Cause::FastForward).await;
         assert!(said.contains(&version.to_string()), "{said}");
-        world.repository = honest;
-        world.publish(Repository::next);
-        world.publish(Repository::next);
-        world.well().await;
+        setup.repository = honest;
+        setup.publish(Repository::next);
+        setup.publish(Repository::next);
+        setup.well().await;
     }
 }
 
-/// Below the bound nobody can tell it from diligence; the way out is TUF's own (section 6.1).
+/// Below the limit it cannot be distinguished from regular releases; TUF has its own recovery (section 6.1).
 #[tokio::test]
 async fn fast_forward_is_recovered_from_by_rotating_the_keys() {
     for role in LOWER {
-        let mut world = World::new().await;
-        let honest = world.repository.clone();
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        let honest = setup.repository.clone();
+        setup.publish(|it| {
             it.next();
             it.role(role).version = 1 << 31;
             it.publish();
         });
-        world.well().await;
-        world.repository = honest;
-        world.publish(Repository::next);
-        world.publish(Repository::next);
-        world.refused_above(Cause::Rollback).await;
+        setup.well().await;
+        setup.repository = honest;
+        setup.publish(Repository::next);
+        setup.publish(Repository::next);
+        setup.refused_above(Cause::Rollback).await;
         // What a snapshot pins is forgotten with the snapshot's key, what a timestamp pins with its.
         let rotated: &[&str] = match role {
             "timestamp" => &["timestamp"],
             _ => &["snapshot", "timestamp"],
         };
-        world.publish(|it| {
+        setup.publish(|it| {
             for role in rotated {
                 it.rotate(role);
             }
             it.next();
         });
-        let catalogue = world.well().await;
+        let catalogue = setup.well().await;
         assert_eq!(catalogue.versions[1..], [4, 4, 4], "{role}");
     }
 }
@@ -269,62 +269,62 @@ async fn fast_forward_is_recovered_from_by_rotating_the_keys() {
 #[tokio::test]
 async fn endless_data_in_place_of_each_role() {
     for role in ROLES {
-        let mut world = World::new().await;
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        setup.publish(|it| {
             it.next();
             let keys = it.role("root").keys.clone();
             it.next_root(&keys);
         });
-        let path = world.repository.path(role);
+        let path = setup.repository.path(role);
         for fault in [Fault::Endless, Fault::Announces(1 << 40)] {
-            world.server.fault(&path, fault);
-            let said = world.refused_above(Cause::EndlessData).await;
+            setup.server.fault(&path, fault);
+            let said = setup.refused_above(Cause::EndlessData).await;
             let name = path.strip_prefix("metadata/").unwrap();
             assert!(said.starts_with(name), "{said}");
         }
-        world.server.mend();
-        world.well().await;
+        setup.server.mend();
+        setup.well().await;
     }
 }
 
 #[tokio::test]
 async fn endless_rotation_stops_and_goes_on_where_it_stopped() {
-    let mut world = World::new().await;
-    world.place.limits.rotations = 3;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.place.limits.rotations = 3;
+    setup.publish(|it| {
         for _ in 0..7 {
             it.rotate("root");
         }
     });
     for reached in [4, 7] {
-        let said = world.refused_above(Cause::EndlessRotation).await;
+        let said = setup.refused_above(Cause::EndlessRotation).await;
         assert_eq!(said, "more than 3 new roots");
-        assert_eq!(world.versions()["root.json"], reached);
+        assert_eq!(setup.versions()["root.json"], reached);
     }
-    assert_eq!(world.well().await.versions[0], 8);
+    assert_eq!(setup.well().await.versions[0], 8);
 }
 
 #[tokio::test]
 async fn a_chain_of_forty_roots_is_walked_with_every_key_changing() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         for step in 0..40 {
             it.rotate(ROLES[step % ROLES.len()]);
         }
         it.next();
     });
-    assert_eq!(world.well().await.versions, [41, 2, 2, 2]);
+    assert_eq!(setup.well().await.versions, [41, 2, 2, 2]);
     // And the next run begins where this one ended.
-    world.server.seen();
-    world.well().await;
-    assert_eq!(world.server.seen()[0].0, "metadata/42.root.json");
+    setup.server.seen();
+    setup.well().await;
+    assert_eq!(setup.server.seen()[0].0, "metadata/42.root.json");
 }
 
 #[tokio::test]
 async fn metadata_without_enough_signatures() {
     for role in ROLES {
-        let mut world = World::new().await;
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        setup.publish(|it| {
             it.next();
             if role == "root" {
                 it.role("root").version += 1;
@@ -332,8 +332,8 @@ async fn metadata_without_enough_signatures() {
             let signed = it.signed(role);
             it.put(role, &signed, vec![]);
         });
-        // The parents pin other bytes now: sign those anew, as whoever has the online key could.
-        world.publish(|it| match role {
+        // The parents pin other bytes now: sign those again, as a holder of the online key could.
+        setup.publish(|it| match role {
             "targets" => {
                 it.sign("snapshot");
                 it.sign("timestamp");
@@ -341,37 +341,37 @@ async fn metadata_without_enough_signatures() {
             "snapshot" => it.sign("timestamp"),
             _ => {}
         });
-        let said = world.refused_above(Cause::Unsigned).await;
+        let said = setup.refused_above(Cause::Unsigned).await;
         assert!(said.contains(&format!("{role}: 0/1")), "{said}");
     }
 }
 
 #[tokio::test]
 async fn metadata_signed_by_other_keys() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         let stranger = it.key();
         it.next();
         it.role("timestamp").version += 1;
         let signed = it.signed("timestamp");
         it.put("timestamp", &signed, vec![stranger.signature(&signed)]);
     });
-    world.refused(Cause::Unsigned).await;
+    setup.refused(Cause::Unsigned).await;
 }
 
 #[tokio::test]
 async fn one_key_of_two_is_not_enough_however_often_it_signs() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         let (second, before) = (it.key(), it.role("root").keys.clone());
         it.role("targets").keys.push(second);
         it.role("targets").threshold = 2;
         it.next_root(&before);
         it.next();
     });
-    world.well().await;
+    setup.well().await;
     for twice in [false, true] {
-        world.publish(|it| {
+        setup.publish(|it| {
             it.role("targets").version += 1;
             let signed = it.signed("targets");
             let signature = it.role("targets").keys[0].signature(&signed);
@@ -386,38 +386,38 @@ async fn one_key_of_two_is_not_enough_however_often_it_signs() {
             it.role("timestamp").version += 1;
             it.sign("timestamp");
         });
-        let said = world.refused_above(Cause::Unsigned).await;
+        let said = setup.refused_above(Cause::Unsigned).await;
         assert_eq!(said.contains("duplicate"), twice, "{said}");
     }
 }
 
 #[tokio::test]
 async fn a_root_that_the_one_before_has_not_signed() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         let key = it.key();
         it.role("root").keys = vec![key];
         it.next_root(&[]);
     });
-    world.refused(Cause::Unsigned).await;
+    setup.refused(Cause::Unsigned).await;
 }
 
 #[tokio::test]
 async fn a_root_of_another_version_than_its_name() {
-    let mut world = World::new().await;
-    let first = world.repository.root().to_vec();
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    let first = setup.repository.root().to_vec();
+    setup.publish(|it| {
         it.files.insert("metadata/2.root.json".into(), first);
     });
-    world.refused(Cause::Rollback).await;
-    world.publish(|it| {
+    setup.refused(Cause::Rollback).await;
+    setup.publish(|it| {
         let keys = it.role("root").keys.clone();
         it.role("root").version = 4;
         it.next_root(&keys);
         let fifth = it.root().to_vec();
         it.files.insert("metadata/2.root.json".into(), fifth);
     });
-    world.refused(Cause::MixAndMatch).await;
+    setup.refused(Cause::MixAndMatch).await;
 }
 
 #[tokio::test]
@@ -432,32 +432,32 @@ async fn what_is_no_metadata_at_all() {
         &deep,
         "1e999",
     ] {
-        let mut world = World::new().await;
-        world.publish(|it| {
+        let mut setup = Setup::new().await;
+        setup.publish(|it| {
             it.files
                 .insert("metadata/timestamp.json".into(), bytes.into());
         });
-        world.refused(Cause::Malformed).await;
+        setup.refused(Cause::Malformed).await;
     }
 }
 
 /// Nothing that depends on the clock is kept: as soon as it is right, all is well.
 #[tokio::test]
 async fn a_clock_that_is_ten_years_off_does_no_lasting_harm() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    let (before, honest) = (world.floor(), world.well().await);
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    let (before, honest) = (setup.floor(), setup.well().await);
     for off in [days(3650), days(-3650), days(-20_000)] {
-        let refusal_or_not = world.run(now() + off).await;
+        let refusal_or_not = setup.run(now() + off).await;
         match refusal_or_not {
             Err(refusal) => assert_eq!(refusal.cause, Cause::Expired, "{refusal}"),
             Ok(catalogue) => assert!(off.is_negative() && catalogue == honest),
         }
-        assert_eq!(world.well().await, honest);
+        assert_eq!(setup.well().await, honest);
     }
-    assert_ne!(world.floor(), before);
+    assert_ne!(setup.floor(), before);
     for odd in [Timestamp::MIN, Timestamp::MAX, Timestamp::UNIX_EPOCH] {
-        let _ = world.run(odd).await;
-        assert_eq!(world.well().await, honest);
+        let _ = setup.run(odd).await;
+        assert_eq!(setup.well().await, honest);
     }
 }

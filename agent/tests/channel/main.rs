@@ -28,19 +28,19 @@ use repository::{Files, Repository, now};
 use server::Server;
 
 /// An instance that follows a channel.
-struct World {
+struct Setup {
     dir: TempDir,
     repository: Repository,
     server: Server,
     place: Place,
 }
 
-impl World {
+impl Setup {
     /// An instance whose image knows the first root, and that has refreshed once.
     async fn new() -> Self {
-        let mut world = Self::fresh().await;
-        world.well().await;
-        world
+        let mut setup = Self::fresh().await;
+        setup.well().await;
+        setup
     }
 
     /// An instance that has not refreshed yet.
@@ -156,12 +156,12 @@ impl World {
 
 #[tokio::test]
 async fn an_honest_channel_is_believed_and_kept() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         it.add_release("1.2.0", b"the agent, version 1.2.0");
         it.next();
     });
-    let catalogue = world.well().await;
+    let catalogue = setup.well().await;
     let versions: Vec<_> = catalogue
         .offers
         .iter()
@@ -170,16 +170,16 @@ async fn an_honest_channel_is_believed_and_kept() {
     assert_eq!(versions, ["1.1.0", "1.2.0"]);
     assert_eq!(catalogue.versions, [1, 2, 2, 2]);
     assert_eq!(catalogue.expires, now() + repository::days(30));
-    let on_disk: Vec<_> = world.versions().into_values().collect();
+    let on_disk: Vec<_> = setup.versions().into_values().collect();
     assert_eq!(on_disk, [1, 2, 2, 2]);
 }
 
 #[tokio::test]
 async fn what_has_not_changed_is_not_fetched_again() {
-    let mut world = World::new().await;
-    world.server.seen();
-    world.well().await;
-    let asked: Vec<_> = world
+    let mut setup = Setup::new().await;
+    setup.server.seen();
+    setup.well().await;
+    let asked: Vec<_> = setup
         .server
         .seen()
         .into_iter()
@@ -190,8 +190,8 @@ async fn what_has_not_changed_is_not_fetched_again() {
 
 #[tokio::test]
 async fn a_release_of_a_newer_tool_does_not_hide_the_others() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         let known = it.targets["imagebuilder-agent-1.1.0-x86_64"].clone();
         for (name, key, value) in [
             (
@@ -230,5 +230,5 @@ async fn a_release_of_a_newer_tool_does_not_hide_the_others() {
             .insert("imagebuilder-agent-1.1.1-x86_64".to_owned(), without);
         it.next();
     });
-    assert_eq!(world.well().await.offers.len(), 1);
+    assert_eq!(setup.well().await.offers.len(), 1);
 }

@@ -9,7 +9,7 @@ use imagebuilder_agent::update::channel::{Channel as _, Place, TufChannel};
 use imagebuilder_agent::update::refusal::Cause;
 use rustls::ServerConfig;
 
-use crate::World;
+use crate::Setup;
 use crate::repository::{Repository, now};
 use crate::server::{Fault, Server};
 
@@ -17,7 +17,7 @@ const TIMESTAMP: &str = "metadata/timestamp.json";
 
 #[tokio::test]
 async fn statuses_in_place_of_the_timestamp() {
-    let mut world = World::new().await;
+    let mut setup = Setup::new().await;
     for (status, cause) in [
         (403, Cause::Refused),
         (404, Cause::Missing),
@@ -31,55 +31,55 @@ async fn statuses_in_place_of_the_timestamp() {
         (503, Cause::Refused),
         (511, Cause::Refused),
     ] {
-        world.server.fault(TIMESTAMP, Fault::Status(status));
-        let said = world.refused(cause).await;
+        setup.server.fault(TIMESTAMP, Fault::Status(status));
+        let said = setup.refused(cause).await;
         assert!(said.starts_with("timestamp.json"), "{said}");
         assert!(!said.contains("at length"), "{said}");
     }
-    world.server.mend();
-    world.well().await;
+    setup.server.mend();
+    setup.well().await;
 }
 
-/// S3 says 403 for what is not there to whoever may not list the bucket.
+/// S3 answers 403 for a missing file to a caller that may not list the bucket.
 #[tokio::test]
 async fn only_a_403_or_404_ends_the_chain_of_roots() {
-    let mut world = World::new().await;
+    let mut setup = Setup::new().await;
     for status in [403, 404] {
-        world
+        setup
             .server
             .fault("metadata/2.root.json", Fault::Status(status));
-        world.well().await;
+        setup.well().await;
     }
-    world.publish(|it| it.rotate("root"));
+    setup.publish(|it| it.rotate("root"));
     for status in [500, 503, 301] {
-        world
+        setup
             .server
             .fault("metadata/2.root.json", Fault::Status(status));
-        world.refused(Cause::Refused).await;
+        setup.refused(Cause::Refused).await;
     }
 }
 
 #[tokio::test]
 async fn a_captive_portal() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
-    world
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
+    setup
         .server
         .fault(TIMESTAMP, Fault::Portal("text/html; charset=utf-8"));
-    let said = world.refused(Cause::Refused).await;
+    let said = setup.refused(Cause::Refused).await;
     assert!(said.contains("captive portal"), "{said}");
     // One that lies about what it is.
-    world
+    setup
         .server
         .fault(TIMESTAMP, Fault::Portal("application/json"));
-    world.refused(Cause::Malformed).await;
-    world.server.mend();
-    world.well().await;
+    setup.refused(Cause::Malformed).await;
+    setup.server.mend();
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
-    let mut world = World::new().await;
+    let mut setup = Setup::new().await;
     for (to, said) in [
         (
             "http://portal.example/login?token=hush",
@@ -92,43 +92,43 @@ async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
         ("/timestamp.json?hush", "302 to the same host;"),
         ("http://[", "302 to nowhere;"),
     ] {
-        world.server.fault(TIMESTAMP, Fault::Redirect(to));
-        world.server.seen();
-        let refused = world.refused(Cause::Refused).await;
+        setup.server.fault(TIMESTAMP, Fault::Redirect(to));
+        setup.server.seen();
+        let refused = setup.refused(Cause::Refused).await;
         assert!(
             refused.contains(said) && !refused.contains("hush"),
             "{refused}"
         );
-        assert_eq!(world.server.seen().len(), 2);
+        assert_eq!(setup.server.seen().len(), 2);
     }
-    world.server.mend();
-    world.well().await;
+    setup.server.mend();
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn metadata_that_breaks_off_or_is_cut_short_or_encoded() {
-    let mut world = World::new().await;
-    world.publish(Repository::next);
+    let mut setup = Setup::new().await;
+    setup.publish(Repository::next);
     for (fault, cause) in [
         (Fault::BreaksOff(40), Cause::Unreachable),
         (Fault::Short(40), Cause::Malformed),
         (Fault::Encoded, Cause::Refused),
     ] {
-        world.server.fault(TIMESTAMP, fault);
-        world.refused(cause).await;
+        setup.server.fault(TIMESTAMP, fault);
+        setup.refused(cause).await;
     }
-    world.server.mend();
-    world.well().await;
+    setup.server.mend();
+    setup.well().await;
 }
 
-/// The first file is the slow one, so that no honest answer has to be fast on a busy machine.
+/// The first file is the slow one, so that no honest answer has to be fast on a busy host.
 #[tokio::test]
 async fn metadata_that_comes_too_slowly() {
-    let mut world = World::new().await;
-    world.publish(|it| it.rotate("root"));
+    let mut setup = Setup::new().await;
+    setup.publish(|it| it.rotate("root"));
     let first = "metadata/2.root.json";
-    let patient = world.place.limits;
-    let rate = &mut world.place.limits.metadata_rate;
+    let patient = setup.place.limits;
+    let rate = &mut setup.place.limits.metadata_rate;
     rate.stall = Duration::from_millis(200);
     rate.window = Duration::from_millis(50);
     rate.least = 1 << 20;
@@ -137,71 +137,71 @@ async fn metadata_that_comes_too_slowly() {
         (Fault::Stalls, "2.root.json: nothing came for 200ms"),
         (Fault::Drips, "2.root.json: "),
     ] {
-        world.server.fault(first, fault);
-        let refused = world.refused(Cause::Slow).await;
+        setup.server.fault(first, fault);
+        let refused = setup.refused(Cause::Slow).await;
         assert!(refused.starts_with(said), "{refused}");
     }
     // Fast enough by the rate, never done.
-    world.place.limits = patient;
-    world.place.limits.metadata_rate.total = Duration::from_millis(300);
-    world.server.fault(first, Fault::Drips);
-    let refused = world.refused(Cause::Slow).await;
+    setup.place.limits = patient;
+    setup.place.limits.metadata_rate.total = Duration::from_millis(300);
+    setup.server.fault(first, Fault::Drips);
+    let refused = setup.refused(Cause::Slow).await;
     assert_eq!(refused, "2.root.json: not whole after 300ms");
     // Each file within its time, all of them not.
-    world.place.limits = patient;
-    world.place.limits.refresh = Duration::from_millis(300);
-    let refused = world.refused(Cause::Slow).await;
+    setup.place.limits = patient;
+    setup.place.limits.refresh = Duration::from_millis(300);
+    let refused = setup.refused(Cause::Slow).await;
     assert_eq!(refused, "the metadata was not whole after 300ms");
-    world.place.limits = patient;
-    world.server.mend();
-    world.well().await;
+    setup.place.limits = patient;
+    setup.server.mend();
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn no_server_answers() {
-    let mut world = World::new().await;
+    let mut setup = Setup::new().await;
     // Bound and never listened at: nobody else gets the port, and no child has a copy that still listens.
     let closed = tokio::net::TcpSocket::new_v4().unwrap();
     closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = closed.local_addr().unwrap();
-    let right = world.place.clone();
-    world.place.metadata_url = format!("http://{address}/metadata");
-    world.refused(Cause::Unreachable).await;
-    world.place = right;
-    world.well().await;
+    let right = setup.place.clone();
+    setup.place.metadata_url = format!("http://{address}/metadata");
+    setup.refused(Cause::Unreachable).await;
+    setup.place = right;
+    setup.well().await;
 }
 
 #[tokio::test]
 async fn a_server_without_tls_where_there_should_be_some() {
-    let mut world = World::new().await;
-    world.place.metadata_url = world.server.url.replace("http://", "https://") + "/metadata";
-    world.refused(Cause::Untrusted).await;
+    let mut setup = Setup::new().await;
+    setup.place.metadata_url = setup.server.url.replace("http://", "https://") + "/metadata";
+    setup.refused(Cause::Untrusted).await;
 }
 
 #[tokio::test]
 async fn a_server_needs_a_trusted_certificate() {
-    let mut world = World::new().await;
+    let mut setup = Setup::new().await;
     let ours = authority();
     let other = authority();
-    let pem = world.dir.path().join("ca.pem");
+    let pem = setup.dir.path().join("ca.pem");
     for (name, signed_by, trusted, well) in [
         ("localhost", &ours, Some(&ours), true),
         ("localhost", &ours, Some(&other), false),
         ("localhost", &ours, None, false),
         ("elsewhere.example", &ours, Some(&ours), false),
     ] {
-        let files = world.repository.files.clone();
+        let files = setup.repository.files.clone();
         let server = Server::start_tls(files, certified(name, signed_by)).await;
-        world.place = Place::new(&server.url, &world.place.trust, &world.place.store);
+        setup.place = Place::new(&server.url, &setup.place.trust, &setup.place.store);
         if let Some((certificate, _)) = trusted {
             fs::write(&pem, certificate.pem()).unwrap();
-            world.place.ca_file = Some(pem.clone());
+            setup.place.ca_file = Some(pem.clone());
         }
         if well {
-            let offer = world.well().await.offers.remove(0);
-            world.fetch(&offer, &world.part()).await.unwrap();
+            let offer = setup.well().await.offers.remove(0);
+            setup.fetch(&offer, &setup.part()).await.unwrap();
         } else {
-            let said = world.refused(Cause::Untrusted).await;
+            let said = setup.refused(Cause::Untrusted).await;
             assert!(said.contains("certificate"), "{said}");
         }
     }
@@ -235,35 +235,35 @@ fn certified(name: &str, (_, authority): &Authority) -> ServerConfig {
 
 #[tokio::test]
 async fn a_folder_is_a_channel_too() {
-    let mut world = World::new().await;
-    world.publish(|it| {
+    let mut setup = Setup::new().await;
+    setup.publish(|it| {
         it.add_release("1.2.0+a", b"the agent, version 1.2.0");
         it.next();
     });
-    let folder = world.dir.path().join("channel");
-    lay_out(&world.repository, &folder);
+    let folder = setup.dir.path().join("channel");
+    lay_out(&setup.repository, &folder);
     let url = format!("file://{}/", folder.display());
-    let right = Place::new(&url, &world.place.trust, &world.place.store);
-    world.place = right;
-    let offer = world.well().await.offers.pop().unwrap();
-    fs::write(world.part(), b"the agent, ").unwrap();
-    world.fetch(&offer, &world.part()).await.unwrap();
-    assert_eq!(fs::read(world.part()).unwrap(), b"the agent, version 1.2.0");
+    let right = Place::new(&url, &setup.place.trust, &setup.place.store);
+    setup.place = right;
+    let offer = setup.well().await.offers.pop().unwrap();
+    fs::write(setup.part(), b"the agent, ").unwrap();
+    setup.fetch(&offer, &setup.part()).await.unwrap();
+    assert_eq!(fs::read(setup.part()).unwrap(), b"the agent, version 1.2.0");
     fs::remove_file(folder.join(TIMESTAMP)).unwrap();
-    world.refused(Cause::Missing).await;
+    setup.refused(Cause::Missing).await;
     fs::create_dir(folder.join(TIMESTAMP)).unwrap();
-    world.refused(Cause::Missing).await;
+    setup.refused(Cause::Missing).await;
     fs::remove_dir(folder.join(TIMESTAMP)).unwrap();
     fs::write(folder.join(TIMESTAMP), vec![b' '; 17 << 10]).unwrap();
-    world.refused(Cause::EndlessData).await;
+    setup.refused(Cause::EndlessData).await;
 }
 
 /// A role whose name leads out of the folder is asked for within it; a target's is not asked for.
 #[tokio::test]
 async fn names_that_lead_out_of_the_channel() {
-    let mut world = World::new().await;
-    let folder = world.dir.path().join("channel");
-    let secret = world.dir.path().join("secret");
+    let mut setup = Setup::new().await;
+    let folder = setup.dir.path().join("channel");
+    let secret = setup.dir.path().join("secret");
     fs::write(&secret, b"hush").unwrap();
     let digest = crate::repository::sha256(b"hush");
     for name in [
@@ -275,32 +275,32 @@ async fn names_that_lead_out_of_the_channel() {
         "a\\b",
         "a\u{0}b",
     ] {
-        world.publish(|it| {
+        setup.publish(|it| {
             let target = serde_json::json!({"length": 4, "hashes": {"sha256": digest}});
             it.targets.insert(name.to_owned(), target);
             it.next();
         });
-        lay_out(&world.repository, &folder);
+        lay_out(&setup.repository, &folder);
         let url = format!("file://{}", folder.display());
-        world.place = Place::new(&url, &world.place.trust, &world.place.store);
-        let mut channel = TufChannel::open(&world.place).unwrap();
+        setup.place = Place::new(&url, &setup.place.trust, &setup.place.store);
+        let mut channel = TufChannel::open(&setup.place).unwrap();
         channel.refresh(now()).await.unwrap();
         let target = channel.find(name, now()).await.unwrap();
         let refusal = channel
-            .fetch_target(&target, &world.part())
+            .fetch_target(&target, &setup.part())
             .await
             .unwrap_err();
         assert!(
             matches!(refusal.cause, Cause::Malformed | Cause::Missing),
             "{refusal}"
         );
-        assert!(!world.part().exists());
+        assert!(!setup.part().exists());
     }
 }
 
 #[tokio::test]
 async fn urls_and_files_that_cannot_be_a_channel() {
-    let world = World::fresh().await;
+    let setup = Setup::fresh().await;
     for (url, said) in [
         ("http://updates.example", "is http:// without plain_http"),
         ("ftp://updates.example", "is neither https:// nor file://"),
@@ -316,7 +316,7 @@ async fn urls_and_files_that_cannot_be_a_channel() {
             "carries a query or a fragment",
         ),
     ] {
-        let mut place = Place::new(url, &world.place.trust, &world.place.store);
+        let mut place = Place::new(url, &setup.place.trust, &setup.place.store);
         place.metadata_url = url.to_owned();
         let refusal = TufChannel::open(&place).err().unwrap();
         assert_eq!(refusal.cause, Cause::Misconfigured, "{refusal}");
@@ -325,7 +325,7 @@ async fn urls_and_files_that_cannot_be_a_channel() {
             "{refusal}"
         );
     }
-    let pem = world.dir.path().join("ca.pem");
+    let pem = setup.dir.path().join("ca.pem");
     for bytes in [
         None,
         Some(""),
@@ -335,7 +335,7 @@ async fn urls_and_files_that_cannot_be_a_channel() {
         if let Some(bytes) = bytes {
             fs::write(&pem, bytes).unwrap();
         }
-        let mut place = world.place.clone();
+        let mut place = setup.place.clone();
         place.ca_file = Some(pem.clone());
         let refusal = TufChannel::open(&place).err().unwrap();
         assert_eq!(refusal.cause, Cause::Misconfigured, "{refusal}");

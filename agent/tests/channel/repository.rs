@@ -172,7 +172,7 @@ impl Repository {
         }
     }
 
-    /// What a role says now.
+    /// The current contents of a role.
     pub(crate) fn signed(&self, role: &str) -> Value {
         let this = &self.roles[role];
         let mut signed = json!({"_type": role, "spec_version": "1.0.34", "version": this.version,

@@ -28,19 +28,19 @@ pub(crate) enum Fault {
     Announces(u64),
     /// The right length, and then only this many bytes of it.
     BreaksOff(usize),
-    /// Only this many bytes, said to be all.
+    /// Only this many bytes, announced as all.
     Short(usize),
     /// Other bytes of the same length.
     Swapped,
-    /// Says that it is compressed.
+    /// Announces compressed contents.
     Encoded,
     /// The whole file, whatever range was asked for.
     IgnoresRange,
     /// Some other range than the one asked for.
     OtherRange,
-    /// Takes the request and says nothing for ever.
+    /// Accepts the request and never answers.
     Silent,
-    /// The head, and then nothing for ever.
+    /// The head, and then nothing.
     Stalls,
     /// A byte now and then.
     Drips,
@@ -76,7 +76,7 @@ impl Server {
         Self::listen(files, None).await
     }
 
-    /// `https://localhost:…`, as whoever this certificate says.
+    /// `https://localhost:…`, with this certificate.
     pub(crate) async fn start_tls(files: Files, tls: ServerConfig) -> Self {
         Self::listen(files, Some(TlsAcceptor::from(Arc::new(tls)))).await
     }
@@ -124,7 +124,7 @@ impl Server {
         self.state.lock().unwrap().faults.clear();
     }
 
-    /// The requests since the last look.
+    /// The requests since the last call.
     pub(crate) fn seen(&self) -> Vec<(String, Option<String>)> {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }

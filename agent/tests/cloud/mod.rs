@@ -97,7 +97,7 @@ impl Cloud {
         self.facts.borrow().clone()
     }
 
-    /// Waits until the cloud looks so.
+    /// Waits until the cloud fulfils the condition.
     pub(crate) async fn until(&self, so: impl FnMut(&Facts) -> bool) -> Facts {
         let mut facts = self.facts.subscribe();
         match tokio::time::timeout(crate::PATIENCE, facts.wait_for(so)).await {
@@ -299,10 +299,10 @@ fn autoscaling(cloud: &Cloud, body: &str) -> Response {
                     "No active Lifecycle Action found with instance ID i-0abc",
                 );
             }
-            let told = form
+            let reported = form
                 .get("LifecycleActionResult")
                 .or(form.get("HealthStatus"));
-            let call = [Some(action), hook, told.map(String::as_str)];
+            let call = [Some(action), hook, reported.map(String::as_str)];
             let call = call.into_iter().flatten().collect::<Vec<_>>().join(" ");
             cloud.change(|facts| {
                 facts.lifecycle = match call.as_str() {

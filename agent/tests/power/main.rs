@@ -247,7 +247,7 @@ fn of_eight_updaters_at_once_one_updates() {
     assert_eq!(started.matches("trial").count(), 1, "{started}");
 }
 
-/// A real one, too small for a release or for the state, where this machine lets us mount one.
+/// A real one, too small for a release or for the state, where this host lets us mount one.
 #[test]
 fn a_disk_that_is_full_is_refused_and_harms_nothing() {
     let may = std::process::Command::new("unshare")

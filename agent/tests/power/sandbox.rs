@@ -14,13 +14,13 @@ use crate::author::{channel, sha256};
 /// The release that the instance is to take.
 pub(crate) const NEW: &str = "1.1.0";
 
-/// As a release: it passes its self-test, and tells its version.
+/// A release that passes its self-test and prints its version.
 fn agent(version: &str) -> String {
     format!("#!/bin/sh\necho imagebuilder-agent {version}\n")
 }
 
 /// A systemd of two units, which exclude each other; what is started needs its link to lead somewhere, and a
-/// daemon shows its standing.
+/// daemon shows its status.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 shift 2
 for unit; do :; done
@@ -97,7 +97,7 @@ impl Sandbox {
         it
     }
 
-    /// What `configure` says of the instance.
+    /// What `configure` wrote about the instance.
     pub(crate) fn is_now(&self, instance_id: &str) {
         let url = format!("file://{}", self.path("channel").display());
         let terms = serde_json::json!({"instance_id": instance_id, "channel": "stable", "url": url,
@@ -253,7 +253,7 @@ impl Sandbox {
     }
 }
 
-/// What a program said, for a failed test.
+/// A program's output, for a failed test.
 pub(crate) fn said(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }

@@ -42,7 +42,7 @@ impl Call {
         !self.reads()
     }
 
-    /// Whether it only looks.
+    /// Whether it only reads.
     pub(crate) fn reads(&self) -> bool {
         match self.name.as_str() {
             "read" | "statx" | "readlink" => true,
@@ -52,7 +52,7 @@ impl Call {
     }
 }
 
-/// `strace` before the updater's command line. Children are let go as they execute: they are other programs.
+/// `strace` before the updater's command line. Children are detached when they execute another program.
 fn strace(sandbox: &Sandbox, log: &Path, more: &[String]) -> Command {
     let mut command = sandbox.command("strace");
     command

@@ -1,5 +1,5 @@
 #!/usr/bin/perl
-# A release of the agent that behaves as it is told, in the place of the real one: @VERSION@, @BEHAVIOUR@.
+# A release of the agent with configured behaviour, instead of the real one: @VERSION@, @BEHAVIOUR@.
 # What is not about its behaviour, the updater above all, is the real binary's.
 use strict;
 use warnings;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the tree that the machines of these tests boot from: Debian with systemd, D-Bus and Perl, no more.
+# Builds the tree that the containers of these tests boot from: Debian with systemd, D-Bus and Perl, no more.
 # base.sh CACHE prints its path; one that is there already, built by the same recipe, is left alone.
 set -euo pipefail
 cache=$1

@@ -109,7 +109,7 @@ impl Disk {
         );
         // Where the container's binary of the real agent is bound to.
         disk.file("/usr/lib/imagebuilder-agent/real", "", 0o755);
-        // No minutes here: what takes them on an instance is told in seconds.
+        // Seconds instead of an instance's minutes.
         for unit in [STABLE, TRIAL] {
             disk.drop_in(unit, "[Service]\nRestartSec=100ms\n");
         }
@@ -136,7 +136,7 @@ impl Disk {
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// A drop-in of a unit; the last word of a kind wins.
+    /// A drop-in of a unit; the last setting of a kind wins.
     pub(crate) fn drop_in(&self, unit: &str, text: &str) {
         let mut number = 0;
         let dir = self.at(&format!("/etc/systemd/system/{unit}.d"));
@@ -235,7 +235,7 @@ impl Container {
         self.init = self.wait_for("systemd to be there", |_| init_below(holder));
     }
 
-    /// The power goes: every process at once, without a word.
+    /// A power cut: every process ends at once.
     pub(crate) fn power_cut(&mut self) {
         let done = Command::new("kill")
             .args(["-KILL", &self.init.to_string()])
@@ -277,7 +277,7 @@ impl Container {
             .unwrap()
     }
 
-    /// Runs a command in it that must end well, and says what it printed.
+    /// Runs a command in it that must succeed, and returns its output.
     pub(crate) fn ok(&self, command: &[&str]) -> String {
         let done = self.run(command);
         let said = String::from_utf8_lossy(&done.stderr);
@@ -312,7 +312,7 @@ impl Container {
         self.ok(&["sh", "-c", &command]);
     }
 
-    /// What a link of the slots says.
+    /// The target of a link of the slots.
     pub(crate) fn leads(&self, link: &str) -> String {
         let path = format!("/opt/imagebuilder-agent/{link}");
         String::from_utf8_lossy(&self.run(&["readlink", &path]).stdout)

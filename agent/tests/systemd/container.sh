@@ -3,7 +3,7 @@
 # with it, and so do all processes, however it ends. The container's disk is an overlay in memory over BASE,
 # with FILES laid over and the agent's slots laid out by the image's own script.
 #
-# MACHINE_NETWORK, where it is set, is said instead of --private-network; empty, the network is this host's.
+# MACHINE_NETWORK, if set, is passed instead of --private-network; if empty, the network is this host's.
 #
 # Each line on stdin boots it, once more after it is down; the disk stays. The end of stdin is the end of the
 # container. stdout: a line when it can be booted.
@@ -41,7 +41,7 @@ done
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs none /run/systemd/nspawn
 
-# The shell would tell of every process that is killed.
+# The shell would report every killed process.
 exec 2>/dev/null
 echo made
 while read -r _; do

@@ -1,7 +1,7 @@
 //! The agent's units on real systemd: containers are booted, agents crash, hang and starve in them, the power
 //! goes. What a row of the failure table in `docs/agent.md` says, happens here.
 //!
-//! The agents in the slots are scripts (`agent.pl`) that behave as they are told; units, layout, `systemctl`
+//! The agents in the slots are scripts (`agent.pl`) with configured behaviour; units, layout, `systemctl`
 //! and the updater are the real ones.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

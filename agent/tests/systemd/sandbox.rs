@@ -121,7 +121,7 @@ fn the_updater_works_without_capabilities_or_metadata() {
     assert_eq!(container.on_trial().as_deref(), Some("2.0.0"));
     assert_eq!(container.leads("flipped"), "versions/x");
     container.ok(&["systemctl", "stop", TRIAL]);
-    // What it keeps is nobody else's to read; its standing is.
+    // What it keeps is nobody else's to read; its status is.
     let modes = container.ok(&[
         "stat",
         "--format=%a %U",

@@ -34,7 +34,7 @@ fn an_instance_boots_into_stable_and_checks_for_updates() {
     assert_eq!(container.state(TRIAL).0, "inactive");
     let failed = container.ok(&["systemctl", "--failed", "--plain", "--no-legend"]);
     assert!(!failed.contains("imagebuilder"), "{failed}");
-    // Anybody on the instance may read the standing, and call the stable version by its name.
+    // Every user of the instance may read the status, and run the stable version.
     container.ok(&[
         "setpriv",
         "--reuid=65534",

@@ -114,7 +114,7 @@ fn a_good_release_becomes_stable_and_can_update_again() {
         container.ok(&["imagebuilder-agent", "--version"]),
         "imagebuilder-agent 2.0.0\n"
     );
-    // It survives a power cut, and is the one that looks from now on.
+    // It survives a power cut, and is the one that checks from now on.
     container.power_cut();
     container.boot();
     container.serves("2.0.0");
@@ -238,13 +238,13 @@ fn the_journal_has_reason_and_release_of_a_failed_run() {
         UPDATE,
         "SYSLOG_IDENTIFIER=imagebuilder-agent",
     ]);
-    let told: Vec<Value> = said
+    let reported: Vec<Value> = said
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .filter(|it: &Value| it["IMAGEBUILDER_CODE"].is_string())
         .collect();
-    let [failed, refused] = &told[..] else {
-        panic!("{told:#?}\n{}", container.journal())
+    let [failed, refused] = &reported[..] else {
+        panic!("{reported:#?}\n{}", container.journal())
     };
     assert_eq!(failed["PRIORITY"], "3");
     assert_eq!(failed["IMAGEBUILDER_VERSION"], "2.0.0");
@@ -269,7 +269,7 @@ fn without_its_updater_a_trial_ends_and_is_retried() {
     }
     let container = following(&[("2.0.0", "good")], FOR_EVER).boot();
     container.serves("1.0.0");
-    // The deadline comes when it is told to.
+    // The deadline is set short.
     let deadline = |drop_in: &str| {
         let path = format!("/run/systemd/system/{TRIAL}.d/deadline.conf");
         container.write(&path, drop_in.as_bytes());
@@ -300,7 +300,7 @@ fn without_its_updater_a_trial_ends_and_is_retried() {
     );
     assert_eq!(trials(&container), 2);
     assert_eq!(container.serving().as_deref(), Some("1.0.0"));
-    // Until somebody forgives it.
+    // Until it is forgiven.
     let terms = terms(3).to_string();
     container.write("/run/imagebuilder/update.json", terms.as_bytes());
     container.ok(&["imagebuilder-agent", "update", "forgive", "2.0.0"]);

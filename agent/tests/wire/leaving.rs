@@ -68,9 +68,9 @@ async fn a_target_group_of_the_group_is_left_alone() {
         facts.attached = Some(GROUP);
     });
     let mut agent = house.agent(&["run"]).spawn().unwrap();
-    let mut told = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
+    let mut reported = BufReader::new(agent.stdout.as_mut().unwrap()).lines();
     let left_alone = loop {
-        let line = told.next_line().await.unwrap().unwrap();
+        let line = reported.next_line().await.unwrap().unwrap();
         if line.contains("notice") {
             break line;
         }
@@ -92,7 +92,7 @@ async fn a_target_group_of_the_group_is_left_alone() {
     agent.wait().await.unwrap();
 }
 
-/// A `systemctl` that says so of the system.
+/// A `systemctl` with this system state.
 fn systemctl(house: &Box, says: &str) -> std::path::PathBuf {
     let bin = house.dir.path().join("bin");
     fs::create_dir_all(&bin).unwrap();

@@ -23,7 +23,7 @@ fn config() -> SdkConfig {
         .build()
 }
 
-/// Sends a form to somebody who answers so; what was sent, and what came of it.
+/// Sends a form to a server with this answer; returns the request and the result.
 async fn sent(answer: &'static str) -> (String, Result<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut monitoring = Monitoring::new(config()).unwrap();

@@ -70,21 +70,21 @@ pub(super) struct Life {
     pub(super) hooks: Hooks,
     pub(super) spot: SpotNotices,
     pub(super) schedule: Vec<Scheduled>,
-    /// How far the time of day is ahead of the machine's own clock: it sleeps through that.
+    /// How far the wall clock is ahead of the monotonic one, because of suspends.
     pub(super) slept: u64,
     pub(super) registry: Option<Verdict>,
     pub(super) peers: Peers,
-    /// What the target groups say of a registered instance, and whether it is one.
+    /// The health in the target groups, and whether the instance is registered.
     pub(super) balancers: &'static str,
     pub(super) registered: bool,
     /// The target groups that the group keeps itself.
     pub(super) attached: Vec<String>,
-    /// What the machine last saw of them.
+    /// Their health as last read.
     pub(super) weighed: Option<Peers>,
     pub(super) log: Vec<String>,
     /// Answers on their way, by when they arrive.
     pub(super) under_way: Vec<(Instant, Event)>,
-    /// The longest an answer takes, in milliseconds, and the dice that say how long.
+    /// The longest time of an answer, in milliseconds, and the random numbers for it.
     pub(super) slowness: u64,
     pub(super) turns: u32,
     pub(super) dice: Dice,
@@ -175,7 +175,7 @@ impl Life {
         self.log.push(line);
     }
 
-    /// Plays the world until `seconds` after the start.
+    /// Runs the simulation until `seconds` after the start.
     pub(super) fn until(&mut self, seconds: u64) -> &mut Self {
         let end = self.start + Duration::from_secs(seconds);
         self.under_way.push((self.now, Event::Tick));
@@ -319,12 +319,12 @@ impl Life {
                     (false, _) => ("unused", "Target.NotRegistered"),
                     (true, state) => (state, ""),
                 };
-                let told = names.into_iter().map(|name| TargetHealth {
+                let transcript = names.into_iter().map(|name| TargetHealth {
                     target_group: name,
                     state: state.to_owned(),
                     reason: reason.to_owned(),
                 });
-                Event::TargetHealthSeen(when(self.api, told.collect()))
+                Event::TargetHealthSeen(when(self.api, transcript.collect()))
             }
             Action::AskPeers(_) => {
                 self.weighed = self.api.then_some(self.peers);
@@ -337,8 +337,8 @@ impl Life {
                 Event::Reported(when(self.api, ()))
             }
             Action::Declare(judgement) => {
-                let words = format!("{:?} {}", judgement.verdict, judgement.reason);
-                self.note(words.trim_end());
+                let line = format!("{:?} {}", judgement.verdict, judgement.reason);
+                self.note(line.trim_end());
                 return None;
             }
         })
@@ -368,7 +368,7 @@ impl Life {
         Receipt::Accepted
     }
 
-    pub(super) fn told(&self) -> Vec<&str> {
+    pub(super) fn transcript(&self) -> Vec<&str> {
         self.log.iter().map(String::as_str).collect()
     }
 }

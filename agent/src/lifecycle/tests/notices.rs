@@ -23,7 +23,7 @@ fn a_spot_interruption_drains_at_once_without_heartbeats() {
     life.until(140);
     let why = "Spot interruption: terminate at 1970-01-01T00:02:21Z";
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             format!("25 announced: {why}"),
             format!("25 Draining {why}"),
@@ -32,7 +32,7 @@ fn a_spot_interruption_drains_at_once_without_heartbeats() {
     );
     assert_eq!(life.lifecycle.state_name(), "departing");
     assert!(life.beats.is_empty());
-    // The group has noticed: the hook gets its answer although nobody asked for more time.
+    // The group terminates it: the hook is answered although no heartbeat was sent.
     (life.target_state, life.place) = (Some(TargetState::Terminated), Some(Phase::TerminatingWait));
     life.until(145);
     assert_eq!(life.log.last().unwrap(), "141 CONTINUE on out: Accepted");
@@ -76,8 +76,8 @@ fn a_hibernated_spot_instance_returns_after_its_notice() {
     life.spot.interruption = None;
     life.under_way.push((life.now, Event::ClockJumped));
     life.until(80);
-    let told = life.told();
-    assert_eq!(told[5..], ["40 Judging", "44 Fit"]);
+    let transcript = life.transcript();
+    assert_eq!(transcript[5..], ["40 Judging", "44 Fit"]);
     assert_eq!(life.lifecycle.state_name(), "serving");
     assert_eq!(life.registry, Some(Verdict::Fit));
 }
@@ -97,7 +97,7 @@ fn a_rebalance_recommendation_drains_only_if_configured() {
         life.spot.rebalance = Some(Timestamp::UNIX_EPOCH);
         life.until(300);
         let announced = "25 announced: rebalance recommended since 1970-01-01T00:00:00Z";
-        assert_eq!(life.told()[2], announced);
+        assert_eq!(life.transcript()[2], announced);
         assert_eq!(life.lifecycle.state_name() == "serving", !drains);
         assert_eq!(life.lifecycle.notices().lines().len(), 1);
     }
@@ -128,7 +128,7 @@ fn a_scheduled_reboot_is_only_announced() {
     life.schedule = event("system-reboot", 100);
     life.until(400);
     assert_eq!(
-        life.told()[..2],
+        life.transcript()[..2],
         [
             "0 Judging",
             "0 announced: scheduled event system-reboot (instance-event-1) not before 1970-01-01T00:01:40Z"
@@ -146,7 +146,7 @@ fn a_terminated_instance_ignores_notices() {
     life.interrupt("terminate", 141);
     life.until(60);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "22 Draining the group is terminating this instance",
             "27 record_removed",

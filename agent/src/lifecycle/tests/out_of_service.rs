@@ -24,7 +24,7 @@ fn in_pool() -> Life {
 fn a_warm_pool_instance_is_prepared_and_does_not_serve() {
     let mut life = in_pool();
     life.until(600);
-    assert_eq!(life.told().join("|"), POOL);
+    assert_eq!(life.transcript().join("|"), POOL);
     assert_eq!(life.lifecycle.state_name(), "resting");
     assert_eq!(life.registry, Some(Verdict::Resting));
     assert_eq!(
@@ -38,7 +38,7 @@ fn an_unfit_warm_pool_instance_abandons_its_launch() {
     let mut life = in_pool();
     life.healthy = false;
     life.until(100);
-    assert_eq!(life.told()[2], "60 ABANDON on in: Accepted");
+    assert_eq!(life.transcript()[2], "60 ABANDON on in: Accepted");
     assert_eq!(life.lifecycle.state_name(), "abandoned");
 }
 
@@ -52,7 +52,7 @@ fn leaving_the_warm_pool_answers_the_launch_hook_again() {
     life.place = Some(Phase::PendingWait);
     life.until(200);
     assert_eq!(
-        life.told()[3..],
+        life.transcript()[3..],
         [
             "100 Judging",
             "104 Fit",
@@ -76,10 +76,13 @@ fn a_resumed_warm_instance_is_judged_despite_a_clock_jump() {
     assert_eq!(life.lifecycle.state_name(), "judging");
     life.healthy = true;
     life.until(200);
-    let told = life.told();
-    assert_eq!(told[3], "100 Judging");
-    assert!(told[4].ends_with(" Fit"), "{told:?}");
-    assert!(told[5].ends_with(" CONTINUE on in: Accepted"), "{told:?}");
+    let transcript = life.transcript();
+    assert_eq!(transcript[3], "100 Judging");
+    assert!(transcript[4].ends_with(" Fit"), "{transcript:?}");
+    assert!(
+        transcript[5].ends_with(" CONTINUE on in: Accepted"),
+        "{transcript:?}"
+    );
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn a_warm_pool_can_terminate_an_instance() {
     life.place = place("Warmed:Terminating:Wait");
     life.until(120);
     assert_eq!(
-        life.told()[3..],
+        life.transcript()[3..],
         [
             "100 Draining the group is terminating this instance",
             "105 record_removed",
@@ -129,12 +132,12 @@ fn standby_or_detached_rests_and_returns_through_the_gate() {
         life.until(22);
         life.healthy = false;
         life.until(600);
-        assert_eq!(life.told()[2..], [format!("20 Resting {why}")]);
+        assert_eq!(life.transcript()[2..], [format!("20 Resting {why}")]);
         life.healthy = true;
         (life.target_state, life.place) = (Some(TargetState::InService), Some(Phase::PendingWait));
         life.until(630);
         assert_eq!(
-            life.told()[3..],
+            life.transcript()[3..],
             ["600 Judging", "604 Fit", "604 CONTINUE on in: Accepted"]
         );
     }
@@ -148,7 +151,7 @@ fn an_unfit_instance_on_standby_recovers_to_resting() {
     life.until(40);
     (life.target_state, life.place) = (out_of_service("Standby"), place("Standby"));
     life.until(300);
-    assert_eq!(life.told()[2..], ["31 Unfit orders answered 503"]);
+    assert_eq!(life.transcript()[2..], ["31 Unfit orders answered 503"]);
     life.healthy = true;
     life.until(330);
     assert_eq!(life.log.last().unwrap(), "311 Resting on standby");

@@ -1,25 +1,25 @@
-//! Random lives: whatever the world does, some things never happen.
+//! Properties that hold for random sequences of events.
 
 use super::life::{Dice, Life, terms};
 use crate::lifecycle::*;
 use crate::notice::SpotNotices;
 
 impl Life {
-    /// What must hold whatever the world does, checked on the transcript.
+    /// The properties, checked on the transcript.
     fn assert_lawful(&self, seed: u64) {
         let mut verdict = "";
         let (mut record_removed, mut abandoned, mut back) = (false, false, false);
         let (mut restarted, mut treated) = (None::<u64>, false);
         for line in &self.log {
-            let words: Vec<&str> = line.split(' ').skip(1).collect();
+            let parts: Vec<&str> = line.split(' ').skip(1).collect();
             let context = || format!("seed {seed}: {line} in {:#?}", self.log);
-            match words[..] {
+            match parts[..] {
                 ["CONTINUE", _, "in:", _] => {
                     assert!(["Fit", "Resting"].contains(&verdict), "{}", context());
                 }
                 ["ABANDON", _, "in:", _] => {
                     assert_eq!(verdict, "Unfit", "{}", context());
-                    abandoned |= words[3] == "Accepted";
+                    abandoned |= parts[3] == "Accepted";
                 }
                 ["ABANDON", _, "out:", _] => panic!("{}", context()),
                 ["CONTINUE", _, "out:", _] => {
@@ -34,7 +34,7 @@ impl Life {
                 ["reported", _] => {
                     assert_eq!(verdict, "Unfit", "{}", context());
                 }
-                // In traffic only while fit; out of it before the instance is let go, unless the drain is overdue.
+                // In traffic only while fit; deregistered before the instance is released, unless the drain is overdue.
                 ["registered", ..] => assert_eq!(verdict, "Fit", "{}", context()),
                 ["deregistered", ..] => assert_ne!(verdict, "Fit", "{}", context()),
                 // Once an illness, and never twice within a minute.
@@ -54,14 +54,14 @@ impl Life {
                     assert!(!record_removed && leaving, "{}", context());
                     record_removed = true;
                 }
-                [word, ..] => {
+                [verdict_word, ..] => {
                     assert_ne!(verdict, "Draining", "there is no way back: {}", context());
-                    if matches!(word, "Fit") {
+                    if matches!(verdict_word, "Fit") {
                         assert_ne!(verdict, "Resting", "past the gate: {}", context());
                     }
-                    treated &= word == "Unfit";
-                    verdict = word;
-                    back = word == "Draining"
+                    treated &= verdict_word == "Unfit";
+                    verdict = verdict_word;
+                    back = verdict_word == "Draining"
                         && !line.ends_with("the group is terminating this instance");
                 }
                 [] => panic!("{}", context()),
@@ -110,7 +110,7 @@ fn invariants_hold_for_any_sequence_of_events() {
                         Some(TargetState::OutOfService("Warmed:Hibernated".to_owned()));
                 }
                 12 | 13 if matches!(life.place, Some(Phase::Other(_) | Phase::WarmPendingWait)) => {
-                    // An instance that never saw that it was set aside, without its metadata service, cannot know that its
+                    // An instance that never read that it was out of service, without its metadata service, cannot know that its
                     // hook waits a second time.
                     life.place = Some(match life.lifecycle.state_name() {
                         "serving" | "ailing" => Phase::InService,

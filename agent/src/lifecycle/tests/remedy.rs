@@ -28,16 +28,16 @@ fn a_sick_service_is_restarted_once_before_anything_else() {
     life.healthy = false;
     life.until(40);
     let ill = ["31 Unfit orders answered 503", "31 restart of orders"];
-    assert_eq!(life.told()[2..], ill);
+    assert_eq!(life.transcript()[2..], ill);
     // It helped.
     life.healthy = true;
     life.until(200);
-    assert_eq!(life.told()[4..], ["51 Fit"]);
+    assert_eq!(life.transcript()[4..], ["51 Fit"]);
     // It helps no more: then the group is asked.
     life.healthy = false;
     life.until(300);
     assert_eq!(
-        life.told()[5..],
+        life.transcript()[5..],
         [
             "211 Unfit orders answered 503",
             "211 restart of orders",
@@ -75,7 +75,7 @@ fn settings_may_keep_the_agent_from_restarting() {
     life.healthy = false;
     life.until(100);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         ["31 Unfit orders answered 503", "91 reported unhealthy"]
     );
 }
@@ -87,7 +87,7 @@ fn an_unfit_fleet_delays_a_replacement() {
     life.peers = sick(&life, 2);
     life.until(600);
     assert_eq!(
-        life.told()[2..],
+        life.transcript()[2..],
         [
             "31 Unfit orders answered 503",
             "91 announced: this instance is unfit and does not ask to be replaced: \
@@ -127,11 +127,14 @@ fn unknown_peer_health_delays_a_replacement() {
         asking.contains(&Action::AskPeers("fleet".into())),
         "{asking:?}"
     );
-    let told = life
+    let transcript = life
         .lifecycle
         .step(Event::PeersSeen(Err(NoAnswer)), life.now);
-    assert!(!told.contains(&Action::ReportUnhealthy));
-    assert!(matches!(told[..], [Action::Announce(_)]), "{told:?}");
+    assert!(!transcript.contains(&Action::ReportUnhealthy));
+    assert!(
+        matches!(transcript[..], [Action::Announce(_)]),
+        "{transcript:?}"
+    );
     life.until(230);
     assert!(life.log.last().unwrap().ends_with("reported unhealthy"));
 }

@@ -1,4 +1,4 @@
-//! Target groups that the agent keeps the instance in, and the last word of a daemon.
+//! Target groups that the agent manages, and the final record of a daemon.
 
 use super::life::{Life, terms};
 use crate::lifecycle::*;
@@ -30,7 +30,7 @@ fn targets_are_deregistered_before_the_hook_is_answered() {
     life.attached = vec![THEIRS.to_owned()];
     life.until(100);
     assert_eq!(
-        life.told()[1..],
+        life.transcript()[1..],
         [
             "4 Fit".to_owned(),
             "4 CONTINUE on in: Accepted".to_owned(),
@@ -45,7 +45,7 @@ fn targets_are_deregistered_before_the_hook_is_answered() {
     life.balancers = "draining";
     life.until(130);
     assert_eq!(
-        life.told().last().unwrap(),
+        life.transcript().last().unwrap(),
         &format!("100 deregistered from {OURS}")
     );
     assert_eq!(life.lifecycle.state_name(), "draining", "the delay runs");
@@ -53,7 +53,7 @@ fn targets_are_deregistered_before_the_hook_is_answered() {
     life.balancers = "healthy";
     life.until(140);
     assert_eq!(
-        life.told()[7..],
+        life.transcript()[7..],
         ["130 record_removed", "130 CONTINUE on out: Accepted"]
     );
     assert!(life.lifecycle.registered().is_empty());
@@ -150,7 +150,7 @@ fn a_registration_whose_answer_got_lost_is_undone_all_the_same() {
         }
         life.until(second);
     }
-    // It is registered, and the machine may not have heard of it yet.
+    // It is registered, but the response may not have arrived.
     (life.target_state, life.place) = (Some(TargetState::Terminated), Some(Phase::TerminatingWait));
     life.until(200);
     assert!(!life.registered, "{:?}", life.log);
@@ -159,7 +159,7 @@ fn a_registration_whose_answer_got_lost_is_undone_all_the_same() {
 
 #[test]
 fn the_final_record_at_shutdown() {
-    let word =
+    let final_record_of =
         |life: &mut Life, target: Option<TargetState>| life.lifecycle.final_record(target.as_ref());
     let serving = || {
         let mut life = Life::in_group(Phase::InService);
@@ -168,7 +168,7 @@ fn the_final_record_at_shutdown() {
     };
     let mut life = serving();
     assert_eq!(
-        word(&mut life, Some(TargetState::InService)),
+        final_record_of(&mut life, Some(TargetState::InService)),
         FinalRecord::Write
     );
     assert_eq!(
@@ -177,7 +177,7 @@ fn the_final_record_at_shutdown() {
         "an instance that is off is not fit"
     );
     assert_eq!(
-        word(&mut serving(), Some(TargetState::Terminated)),
+        final_record_of(&mut serving(), Some(TargetState::Terminated)),
         FinalRecord::Remove
     );
     let mut warm = Life::in_group(Phase::WarmPendingWait);
@@ -185,7 +185,7 @@ fn the_final_record_at_shutdown() {
     warm.target_state = target.clone();
     warm.until(300);
     assert_eq!(
-        word(&mut warm, target),
+        final_record_of(&mut warm, target),
         FinalRecord::Keep,
         "resting is what it does"
     );
@@ -194,17 +194,17 @@ fn the_final_record_at_shutdown() {
     sick.api = false;
     sick.until(320);
     assert_eq!(
-        word(&mut sick, None),
+        final_record_of(&mut sick, None),
         FinalRecord::Write,
         "what was pending is not dropped"
     );
     let mut leaving = serving();
     leaving.interrupt("terminate", 420);
     leaving.until(303);
-    assert_eq!(word(&mut leaving, None), FinalRecord::Remove);
+    assert_eq!(final_record_of(&mut leaving, None), FinalRecord::Remove);
     leaving.until(400);
     assert_eq!(
-        word(&mut leaving, None),
+        final_record_of(&mut leaving, None),
         FinalRecord::Keep,
         "it is record_removed"
     );

@@ -82,15 +82,15 @@ fn the_form_is_what_put_metric_data_takes() {
 }
 
 #[derive(Default)]
-struct Told {
+struct Published {
     forms: Mutex<Vec<(Duration, String)>>,
     away: Mutex<bool>,
 }
 
-struct Ear(Arc<Told>, Instant);
+struct Recorder(Arc<Published>, Instant);
 
 #[async_trait]
-impl Sink for Ear {
+impl Sink for Recorder {
     async fn put(&self, form: String) -> Result<()> {
         self.0.forms.lock().unwrap().push((self.1.elapsed(), form));
         if *self.0.away.lock().unwrap() {
@@ -102,19 +102,19 @@ impl Sink for Ear {
 
 #[tokio::test(start_paused = true)]
 async fn every_minute_has_a_point_and_no_count_is_lost() {
-    let (told, meter) = (Arc::new(Told::default()), Meter::default());
+    let (published, meter) = (Arc::new(Published::default()), Meter::default());
     meter.set_status(&fit(None));
-    let ear = Arc::new(Ear(told.clone(), Instant::now()));
+    let ear = Arc::new(Recorder(published.clone(), Instant::now()));
     let publishing = tokio::spawn(publish(ear, meter.clone(), "shop".into(), 0.5));
     tokio::time::sleep(Duration::from_secs(31)).await;
     meter.count_event(&Event::Checked(round(false)));
-    *told.away.lock().unwrap() = true;
+    *published.away.lock().unwrap() = true;
     tokio::time::sleep(Duration::from_secs(60)).await;
     meter.count_event(&Event::Checked(round(false)));
-    *told.away.lock().unwrap() = false;
+    *published.away.lock().unwrap() = false;
     tokio::time::sleep(Duration::from_secs(120)).await;
     publishing.abort();
-    let forms = told.forms.lock().unwrap();
+    let forms = published.forms.lock().unwrap();
     let seen: Vec<(u64, f64)> = forms
         .iter()
         .map(|(at, form)| (at.as_secs(), value(form, "FailedChecks").unwrap()))
@@ -123,6 +123,6 @@ async fn every_minute_has_a_point_and_no_count_is_lost() {
     assert_eq!(
         value(&forms[0].1, "ServiceRestarts"),
         Some(0.0),
-        "told before the restart"
+        "published before the restart"
     );
 }

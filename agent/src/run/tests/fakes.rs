@@ -1,4 +1,4 @@
-//! A world in memory around the loop: every change of it wakes whoever waits for one.
+//! Adapters in memory for the loop. Every change wakes the tests that wait for one.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::hooks::{Answer, Hook, Hooks, Membership, Phase, Receipt};
 use crate::identity::TargetState;
 use crate::notice::{Scheduled, SpotNotices};
 
-/// The state of the fake world. Every change wakes whoever waits for one.
+/// The state of the fakes. Every change wakes the tests that wait for one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) instance_known: bool,
@@ -273,14 +273,14 @@ impl Supervisor for Notes {
 const SETTINGS: &str =
     "image = \"shop\"\n[services.orders]\nhealth_url = \"http://127.0.0.1:1/\"\n";
 
-pub(super) struct House {
+pub(super) struct Harness {
     pub(super) fake: Arc<Fake>,
     pub(super) dir: tempfile::TempDir,
     stop: tokio::sync::oneshot::Sender<()>,
     ended: tokio::task::JoinHandle<Result<()>>,
 }
 
-impl House {
+impl Harness {
     pub(super) fn open(facts: Facts) -> Self {
         Self::open_in(tempfile::tempdir().unwrap(), facts)
     }
@@ -335,7 +335,7 @@ impl House {
         self.fake.facts.send_modify(change);
     }
 
-    /// Lets (paused) time pass until the world looks so, for at most an hour of it.
+    /// Lets (paused) time pass until the condition holds, for at most an hour of it.
     pub(super) async fn until(&self, so: impl FnMut(&Facts) -> bool) -> Facts {
         let mut facts = self.fake.facts.subscribe();
         let seen = tokio::time::timeout(Duration::from_secs(3600), facts.wait_for(so)).await;
@@ -361,7 +361,7 @@ impl House {
         (self.dir, self.fake.facts())
     }
 
-    /// The updater wishes for leave to restart the daemon.
+    /// The updater requests permission to restart the daemon.
     pub(super) fn wish(&self, since: Timestamp) {
         let path = self.dir.path().join("update");
         std::fs::create_dir_all(&path).unwrap();
@@ -369,7 +369,7 @@ impl House {
         std::fs::write(path.join("status.json"), status.to_string()).unwrap();
     }
 
-    /// Lets (paused) time pass until the status looks so.
+    /// Lets (paused) time pass until the status fulfils the condition.
     pub(super) async fn until_shown(
         &self,
         mut so: impl FnMut(&DaemonStatus) -> bool,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::update::plan::Windows;
 
-fn told(update: &str) -> Result<Option<Subscription>> {
+fn settings_of(update: &str) -> Result<Option<Subscription>> {
     let settings = ImageFiles::with(IMAGE)
         .drop_in("50.toml", update)
         .load(None)?;
@@ -12,8 +12,8 @@ fn told(update: &str) -> Result<Option<Subscription>> {
 
 #[test]
 fn no_table_is_no_channel_and_the_rest_has_defaults() {
-    assert_eq!(told("").unwrap(), None);
-    let found = told("[update]\nurl = \"https://x.example/agent//\"")
+    assert_eq!(settings_of("").unwrap(), None);
+    let found = settings_of("[update]\nurl = \"https://x.example/agent//\"")
         .unwrap()
         .unwrap();
     assert_eq!(found.channel, "stable");
@@ -44,7 +44,7 @@ fn http_must_be_asked_for_and_folders_are_fine() {
         ("file:///srv/channel", ""),
         ("https://[::1]:8443/c", "ca_file = \"/etc/ca.pem\""),
     ] {
-        let found = told(&format!("[update]\nurl = \"{url}\"\n{more}")).unwrap();
+        let found = settings_of(&format!("[update]\nurl = \"{url}\"\n{more}")).unwrap();
         assert_eq!(found.unwrap().url, url);
     }
 }

@@ -138,7 +138,7 @@ pub(super) fn root_name(version: u64) -> String {
     format!("{CHAIN}/{version}.root.json")
 }
 
-/// Whether a name is one of the files that are kept; no other ever reaches the file system.
+/// Whether a name is one of the files that are kept; no other is written.
 fn keepable(name: &str) -> bool {
     let (folder, file) = name.split_once('/').unwrap_or(("", name));
     let Some(stem) = file.strip_suffix(".json") else {

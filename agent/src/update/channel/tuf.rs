@@ -135,7 +135,7 @@ impl TufChannel {
     /// targets of the top level, and [`Channel::refresh`] names them.
     ///
     /// # Errors
-    /// [`Cause::Missing`], and whatever the metadata of delegated roles gives reason for.
+    /// [`Cause::Missing`], or a refusal of delegated metadata.
     pub async fn find(&mut self, name: &str, now: Timestamp) -> Result<Target, Refusal> {
         let missing = || Cause::Missing.because(format!("{name} is not a target"));
         let updater = self.current.as_mut().ok_or_else(missing)?;
@@ -421,7 +421,7 @@ fn not_lower(role: &str, known: u64, new: u64) -> Result<(), Refusal> {
     Err(Cause::Rollback.because(format!("{role} has version {new}, {known} was seen before")))
 }
 
-/// Metadata that enough of `root`'s keys for `role` have signed, whatever its age.
+/// Metadata that enough of `root`'s keys for `role` have signed, of any age.
 fn verified<T: Role>(bytes: &[u8], root: &Root, role: &str) -> Option<T> {
     let metadata = Metadata::<T>::from_slice(bytes).ok()?;
     metadata

@@ -239,10 +239,10 @@ mod tests {
         let hold = overrides.hold.unwrap();
         assert_eq!(hold.until, Some(at("2026-06-01T18:00:00Z")));
         assert_eq!(hold.reason, "fair week");
-        // Told at once, also where the updater never ran.
-        let told = read_status(&below(place.0.path()).run);
+        // Shown at once, also if the updater never ran.
+        let reported = read_status(&below(place.0.path()).run);
         assert_eq!(
-            (told.hold.unwrap().reason, told.pin),
+            (reported.hold.unwrap().reason, reported.pin),
             (hold.reason, overrides.pin)
         );
         place.operator().hold(None, "", now).unwrap();
@@ -315,8 +315,8 @@ mod tests {
             .operator()
             .forgive(Version::new(1, 2, 0), now)
             .unwrap();
-        let told = read_status(&below(place.0.path()).run);
-        assert_eq!((told.skipped.len(), told.failures.len()), (0, 1));
+        let reported = read_status(&below(place.0.path()).run);
+        assert_eq!((reported.skipped.len(), reported.failures.len()), (0, 1));
         // The updater takes it in; what fails after that is held against the release again.
         state.forgive(&place.overrides().forgiven);
         assert!(!state.holds_against(&Version::new(1, 2, 0)));

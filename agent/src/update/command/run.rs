@@ -143,7 +143,7 @@ fn self_test(root: &Path) -> SelfTest {
     })
 }
 
-/// The channel. One that cannot be opened refuses every check, so that the rest of a run is done all the same.
+/// The channel. One that cannot be opened refuses every check, so that the run still does everything else.
 fn open(terms: &Subscription, layout: &Layout) -> Box<dyn Channel> {
     let mut place = Place::new(&terms.url, &layout.channel, &layout.state.join(METADATA));
     place.ca_file.clone_from(&terms.ca_file);

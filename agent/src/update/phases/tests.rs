@@ -101,7 +101,7 @@ fn line(phase: &Phase, name: &str, event: Event) -> String {
     let before = phase.name();
     let step = step(phase.clone(), event);
     let note = |note: &Note| match note {
-        Note::SkipRelease { build, .. } => format!("condemn {}", build.version),
+        Note::SkipRelease { build, .. } => format!("skip {}", build.version),
         Note::Failed { build, kind, .. } => format!("{kind:?} {}", build.version).to_lowercase(),
         Note::Runs { build, .. } => format!("runs {}", build.version),
         Note::Withheld(_) => "withheld".to_owned(),
@@ -128,7 +128,7 @@ fn line(phase: &Phase, name: &str, event: Event) -> String {
         Action::Report(Outcome::Updated { .. }) => "updated",
         Action::Report(Outcome::Postponed { .. }) => "postponed",
         Action::Report(Outcome::Failed { skipped: false, .. }) => "failed",
-        Action::Report(Outcome::Failed { skipped: true, .. }) => "condemned",
+        Action::Report(Outcome::Failed { skipped: true, .. }) => "skipped",
     };
     let notes = step.notes.iter().map(note);
     let did: Vec<String> = notes
@@ -255,7 +255,7 @@ fn a_failure_is_counted_by_its_cause() {
 /// Everything else is tried again, however often it failed.
 #[test]
 fn only_the_third_crash_condemns() {
-    for (crashes, kind, condemns) in [
+    for (crashes, kind, skips) in [
         (0, FailureKind::Crashed, false),
         (1, FailureKind::Crashed, false),
         (2, FailureKind::Crashed, true),
@@ -264,12 +264,8 @@ fn only_the_third_crash_condemns() {
     ] {
         for line in table(crashes, &[("x", failed(kind))]) {
             let counted = line.contains("1.3.0");
-            assert_eq!(
-                line.contains("condemn 1.3.0"),
-                condemns && counted,
-                "{line}"
-            );
-            assert_eq!(line.ends_with("condemned"), condemns && counted, "{line}");
+            assert_eq!(line.contains("skip 1.3.0"), skips && counted, "{line}");
+            assert_eq!(line.ends_with("skipped"), skips && counted, "{line}");
         }
     }
 }
@@ -396,7 +392,7 @@ fn started_after_a_cut_with_the_old_stable() {
         assert_eq!(table(crashes, &events("b1")), expected);
         assert_eq!(table(crashes, &events("b2")), expected);
     }
-    // What became of a trial in another boot says nothing of this one's.
+    // The result of a trial in another boot does not apply to this one.
     assert_eq!(
         table(0, &[("started", run_started("b2", 2, died()))]),
         expected
@@ -419,9 +415,9 @@ fn died() -> TrialResult {
 
 #[test]
 fn a_trial_that_failed_unwatched_is_counted_by_its_cause() {
-    for (crashes, fate, came) in [
+    for (crashes, result, came) in [
         (0, died(), "crashed 1.3.0, revert, failed"),
-        (2, died(), "crashed 1.3.0, condemn 1.3.0, revert, condemned"),
+        (2, died(), "crashed 1.3.0, skip 1.3.0, revert, skipped"),
         (
             2,
             TrialResult::Failed {
@@ -431,7 +427,7 @@ fn a_trial_that_failed_unwatched_is_counted_by_its_cause() {
             "environment 1.3.0, revert, postponed",
         ),
     ] {
-        let lines = table(crashes, &[("started", run_started("b1", 2, fate))]);
+        let lines = table(crashes, &[("started", run_started("b1", 2, result))]);
         for phase in ["armed", "trial", "proving", "confirmed"] {
             let wanted = format!("{phase} + started -> idle: {came}");
             assert!(lines.contains(&wanted), "{wanted}: {lines:#?}");
@@ -490,7 +486,7 @@ fn what_is_out_of_place_changes_nothing() {
     }
 }
 
-/// A state written by one version is read by the next: these words are a contract.
+/// A state written by one version is read by the next: these names are stable.
 #[test]
 fn phases_are_remembered_by_their_names() {
     for phase in phases(1) {

@@ -1,4 +1,4 @@
-//! Which release an instance wants: the rules as tables, then as laws over random channels.
+//! Which release an instance wants: the rules as tables, then as properties over random channels.
 
 mod fleet;
 mod properties;
@@ -93,7 +93,7 @@ impl With for Offer {
     }
 }
 
-/// An instance on a version, at hour 12 of the first day, with what it goes by.
+/// An instance on a version, at hour 12 of the first day, with its settings.
 #[derive(Clone, Debug)]
 pub(super) struct Scene {
     pub(super) id: String,
@@ -206,7 +206,7 @@ impl Scene {
     }
 }
 
-/// Nobody's wave before the end of time.
+/// No instance's wave comes before the end of time.
 const LATER: [(u8, i64); 1] = [(100, 1000)];
 
 #[test]
@@ -274,7 +274,7 @@ fn an_unsuitable_release_has_a_reason() {
             on("1.0.0", [offer("1.1.0").waves(&[(1, 0)])]),
             "the waves of 1.1.0 end before this instance",
         ),
-        // Where something else does, nobody asks.
+        // If something else decides first, it does not matter.
         (
             on("1.0.0", [offer("1.1.0"), offer("1.2.0")]).skipping("1.2.0"),
             "taking 1.1.0: newer",
@@ -330,7 +330,7 @@ fn a_rollback_follows_metadata_and_never_below_the_floor() {
             ),
             back,
         ),
-        // Only when somebody signed where to.
+        // Only if the withdrawal names the target.
         (
             on("1.2.0", [offer("1.1.0"), offer("1.2.0").withdrawn(None)]),
             "current",
@@ -448,7 +448,7 @@ fn the_floor_overrides_and_names_hold_pin_window_and_wave() {
             ),
             "1.0.0 is below the floor 2.0.0; 2.0.0 requires 1.5.0 or newer first".to_owned(),
         ),
-        // Withdrawn is never taken, but what it said of others stays said.
+        // Withdrawn is never taken, but its statements about others remain valid.
         (
             on(
                 "1.0.0",
@@ -487,7 +487,7 @@ fn a_pin_means_exactly_that_version() {
     for (scene, said) in [
         (on("1.1.0", offers()).pinned("1.1.0"), "current"),
         (on("1.0.0", offers()).pinned("1.0.0"), "current"),
-        // Older, and without its wave: somebody means it.
+        // Older, and before its wave: an operator's decision.
         (
             on("1.1.0", offers()).pinned("1.0.0"),
             "taking 1.0.0: pinned",
@@ -566,7 +566,7 @@ fn hold_verdict_window_and_pause_delay_in_this_order() {
     assert_eq!(scene.said(), "taking 1.2.0: newer");
 }
 
-/// A release that may have done harm here leaves the way to a lower one; one that only could not be fetched does not.
+/// A release that is suspected here allows a lower one; one that only could not be fetched does not.
 #[test]
 fn a_lower_release_is_taken_while_a_suspected_one_waits() {
     use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};

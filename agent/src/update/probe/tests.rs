@@ -158,10 +158,10 @@ fn the_verbs_are_those_of_the_units() {
     assert_eq!(called, exercised);
 }
 
-struct Told(Result<(), Cause>);
+struct FakeChannel(Result<(), Cause>);
 
 #[async_trait]
-impl Channel for Told {
+impl Channel for FakeChannel {
     async fn refresh(&mut self, now: Timestamp) -> Result<Catalogue, Refusal> {
         match self.0 {
             Ok(()) => Ok(Catalogue {
@@ -171,7 +171,7 @@ impl Channel for Told {
             }),
             Err(cause) => Err(Refusal {
                 cause,
-                detail: "told so".to_owned(),
+                detail: "test detail".to_owned(),
             }),
         }
     }
@@ -197,13 +197,13 @@ async fn a_test_verifies_the_channel_and_removes_its_files() {
     let root = tempfile::tempdir().unwrap();
     let layout = layout(root.path());
     let now = Timestamp::UNIX_EPOCH;
-    test(&mut Told(Ok(())), &layout, now).await.unwrap();
+    test(&mut FakeChannel(Ok(())), &layout, now).await.unwrap();
     assert_eq!(fs::read_dir(&layout.state).unwrap().count(), 0);
     assert_eq!(fs::read_dir(&layout.slots).unwrap().count(), 1);
-    let error = test(&mut Told(Err(Cause::Unsigned)), &layout, now)
+    let error = test(&mut FakeChannel(Err(Cause::Unsigned)), &layout, now)
         .await
         .unwrap_err();
-    assert_eq!(format!("{error:#}"), "the channel: unsigned: told so");
+    assert_eq!(format!("{error:#}"), "the channel: unsigned: test detail");
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn a_test_names_the_directory_it_could_not_write() {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
         fs::remove_dir_all(root.path().join(gone)).unwrap();
-        let error = test(&mut Told(Ok(())), &layout, Timestamp::UNIX_EPOCH)
+        let error = test(&mut FakeChannel(Ok(())), &layout, Timestamp::UNIX_EPOCH)
             .await
             .unwrap_err();
         assert!(format!("{error:#}").starts_with(what), "{error:#}");

@@ -99,7 +99,7 @@ fn a_part_of_other_bytes_is_refused_and_goes() {
     assert!(it.slots.admit(&build).is_err());
 }
 
-/// What a power loss may leave of a slot is none, and makes room for a whole one.
+/// The remains of a slot after a power loss do not count, and are replaced.
 #[test]
 fn a_slot_that_is_not_whole_is_none_and_is_made_anew() {
     type Damage = fn(&Path, &Build);
@@ -161,7 +161,7 @@ fn links_lead_to_the_factory_to_a_slot_or_nowhere() {
     assert_eq!(it.slots.leads(Link::Trial), Leads::Nowhere);
     it.slots.fall_back().unwrap();
     assert_eq!(it.slots.leads(Link::Stable), Leads::Factory);
-    // A link elsewhere is nobody's of ours, whatever is there.
+    // A link to another place does not count, whatever is there.
     let elsewhere = it.slots.layout.slots.join("elsewhere");
     fs::rename(it.slots.dir(&build), &elsewhere).unwrap();
     durable::point(&link, &elsewhere).unwrap();
@@ -171,7 +171,7 @@ fn links_lead_to_the_factory_to_a_slot_or_nowhere() {
     assert_eq!(it.slots.leads(Link::Stable), Leads::Nowhere);
 }
 
-/// A slot's name and its `COMPLETE` must tell the same.
+/// A slot's name and its `COMPLETE` must agree.
 #[test]
 fn a_slot_under_a_wrong_name_is_none() {
     let it = bare();

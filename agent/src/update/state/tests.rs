@@ -134,7 +134,7 @@ fn notes_are_taken_in() {
         });
         assert_eq!(counted(&state, "1.2.0", Crashed), crashes, "{minutes}");
     }
-    // What is condemned is no longer one that may be stable.
+    // A skipped release may no longer be stable.
     state.note(&failed("1.1.0", Crashed));
     state.note(&Note::SkipRelease {
         build: build("1.1.0"),
@@ -192,7 +192,7 @@ fn a_withdrawal_is_kept_until_the_channel_drops_it() {
     assert!(state.barred(&build("1.2.0")).is_some());
 }
 
-/// A state of a release that condemned on one observation.
+/// A state of an agent that skipped a release after one failure.
 #[test]
 fn an_older_agents_skip_counts_as_one_failure() {
     let (_dir, store) = store();
@@ -284,7 +284,7 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
     for (was, is, foreign) in [
         ("i-1", "i-2", true),
         ("i-1", "i-1", false),
-        // While the metadata service is out of reach a host goes by another name, of its own making.
+        // While the metadata service is out of reach a host uses a derived name.
         ("i-1", "machine-1", false),
         ("machine-1", "i-1", false),
         ("machine-2", "i-1", true),
@@ -316,7 +316,7 @@ fn another_hosts_state_is_begun_anew_with_its_floor() {
         assert_eq!(store.overrides(is).pin.is_none(), foreign, "{was} {is}");
         let name = if was == "i-1" && !foreign { was } else { is };
         assert_eq!(state.instance_id, name);
-        // Under its instance id it is told from an image made of it.
+        // Its instance id distinguishes it from an image made of it.
         if is == "i-1" && !foreign {
             assert_eq!(store.overrides(is).instance_id, "i-1");
         }
@@ -368,7 +368,7 @@ fn permission_is_withheld_for_as_long_as_it_was_asked_for() {
     for (refusals, minutes) in [
         (&[0][..], 0),
         (&[0, 20, 40, 60], 60),
-        // Outside of its window nobody asks; over the weekend the host is off.
+        // Outside of its window nothing is requested; over the weekend the host is off.
         (&[0, 20, 4000, 4020], 40),
         // The clock steps back, and begins anew; or jumps ahead.
         (&[100, 120, 10, 30], 20),

@@ -55,7 +55,7 @@ fn what_is_not_there_is_not_made_up() {
         ("LoadState=loaded\nActiveState=active\n", "MainPID"),
         (
             "LoadState=loaded\nActiveState=active\nMainPID=-1\nResult=success\n",
-            "no number",
+            "not a number",
         ),
         (
             "LoadState=loaded\nActiveState=active\nMainPID=1\nResultX=success\n",
@@ -70,19 +70,19 @@ fn what_is_not_there_is_not_made_up() {
 #[test]
 fn the_kernels_and_systemds_boot_ids_are_the_same() {
     let id = "0f4c1c0d8e8a4b0f9a3b5d6e7f809112";
-    for told in [
+    for reported in [
         "0f4c1c0d-8e8a-4b0f-9a3b-5d6e7f809112\n",
         id,
         "0F4C1C0D8E8A4B0F9A3B5D6E7F809112",
     ] {
-        assert_eq!(plain(told).unwrap(), id);
+        assert_eq!(plain(reported).unwrap(), id);
     }
-    for told in ["", "\n", "%b", "0f4c", &format!("{id}0")] {
-        assert!(plain(told).is_err(), "{told}");
+    for reported in ["", "\n", "%b", "0f4c", &format!("{id}0")] {
+        assert!(plain(reported).is_err(), "{reported}");
     }
 }
 
-/// A `systemctl` that notes its arguments, and does as the script says.
+/// A `systemctl` that records its arguments and runs this script.
 fn pretend(dir: &Path, script: &str) -> Systemctl {
     let path = dir.join("systemctl");
     let noted = dir.join("noted");

@@ -31,7 +31,7 @@ async fn a_clone_forgets_everything_but_the_floor() {
 
     "i-0b".clone_into(&mut stage.instance_id);
     stage.reboot();
-    // The channel no longer says anything of a floor, and of no newer release.
+    // The channel no longer has a floor or a newer release.
     stage.scene().offers.clear();
     stage.ends().await;
     let state = stage.state();

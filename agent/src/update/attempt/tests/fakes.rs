@@ -47,13 +47,13 @@ static FACTORY: LazyLock<(tempfile::TempDir, PathBuf)> = LazyLock::new(|| {
 pub(super) enum OnTrial {
     Runs,
     FailsToStart,
-    /// Ends by itself, with systemd's word for it.
+    /// Ends by itself, with this `Result=` of systemd.
     Dies(Duration, &'static str),
     /// Never shows a status.
     Silent,
     /// Its service fails from the first moment to the second.
     Sickens(Duration, Duration),
-    /// The instance is told to leave.
+    /// The instance is being terminated.
     Leaves(Duration),
     /// Does well, and never answers the updater.
     Mute,
@@ -99,7 +99,7 @@ pub(super) struct Scene {
     pub(super) result: String,
     pub(super) since: Instant,
     pub(super) begun: Instant,
-    /// Called at every call; the updater dies where it says so.
+    /// Called at every call; the updater is killed if it returns true.
     pub(super) kill: Option<Kill>,
     pub(super) calls: Vec<String>,
     root: PathBuf,
@@ -286,7 +286,7 @@ impl Stage {
         }
     }
 
-    /// Waits until nobody holds the lock: see [`Stage::run`].
+    /// Waits until the lock is free: see [`Stage::run`].
     pub(super) fn unlocked(&self) {
         drop(self.locked());
     }

@@ -181,7 +181,7 @@ async fn a_stable_slot_that_rotted_is_left_for_what_was_before() {
     stage.assert_sound("fetched again");
 }
 
-/// Root writes through every mode, so that a state directory is made one that nobody can write: a file.
+/// Root writes through every mode, so the state directory is replaced by a file, which cannot be written.
 #[tokio::test(start_paused = true)]
 async fn a_state_that_cannot_be_written_ends_the_run_on_stable() {
     // From before the first write, and from the moment the trial runs.
@@ -331,7 +331,7 @@ impl Log {
     }
 }
 
-/// Whoever holds a host, or pins a version, is told when the floor goes past that.
+/// The log names a hold or a pin that the floor overrides.
 #[tokio::test(start_paused = true)]
 async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
     for (hold, pin, said) in [

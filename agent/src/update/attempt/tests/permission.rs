@@ -1,4 +1,4 @@
-//! The daemon's leave to be restarted.
+//! The daemon's permission to be restarted.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn an_instance_without_a_verdict_is_given_time() {
         matches!(&ended, Ended::With(Outcome::Settled(it)) if matches!(**it, Decision::WaitVerdict { .. })),
         "{ended:?}"
     );
-    // An agent that does not run never reaches one: then the release that mends it is taken.
+    // An agent that does not run never reaches one: then the release that fixes it is taken.
     stage.scene().stable = Active::Failed;
     stage.ends().await;
     assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
@@ -91,7 +91,7 @@ fn code(ended: &Ended) -> &str {
     }
 }
 
-/// Permission that is withheld for ever: in order for an hour, then loud, and overruled after a day; what a withdrawal
+/// Permission that is withheld forever: silent for an hour, then reported, and overruled after a day; what a withdrawal
 /// or the floor demands waits for minutes.
 #[tokio::test(start_paused = true)]
 async fn permission_withheld_forever_is_overruled() {

@@ -214,7 +214,7 @@ async fn an_outage_without_the_release_too_blames_no_release() {
     }
 }
 
-/// The outage ends just as the trial does: it looks like the release's doing, and costs a pause and not the release.
+/// The outage ends just as the trial does: it seems caused by the release, and costs only a pause.
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_ends_with_the_trial_costs_only_a_pause() {
     let stage = Stage::new();
@@ -292,7 +292,7 @@ async fn only_repeated_crashes_skip_a_release_until_forgiven() {
     assert_eq!(stage.state().skipped, []);
 }
 
-/// One that soaks well and does not run as stable is not promoted and repaired for ever.
+/// One that soaks well and does not run as stable is not promoted and repaired forever.
 #[tokio::test(start_paused = true)]
 async fn a_release_that_never_runs_as_stable_is_skipped() {
     let stage = Stage::new();

@@ -72,8 +72,8 @@ pub(super) struct Life {
     // Until the power goes.
     boot: u32,
     pub(super) daemon: Build,
-    fate: TrialResult,
-    // The world.
+    result: TrialResult,
+    // The simulated environment.
     pub(super) offers: Vec<Offer>,
     natures: BTreeMap<Digest, Nature>,
     // What must be kept to, gathered on the way.
@@ -107,7 +107,7 @@ impl Life {
             pin: None,
             boot: 0,
             daemon: factory(),
-            fate: TrialResult::NotRun,
+            result: TrialResult::NotRun,
             offers: Vec::new(),
             natures: BTreeMap::new(),
             proved: BTreeSet::new(),
@@ -144,7 +144,7 @@ impl Life {
         }
     }
 
-    /// What the world does between two runs.
+    /// What happens between two runs.
     fn happen(&mut self) {
         let minutes = i64::from(self.dice.below(60)) * 10;
         self.now += SignedDuration::from_mins(minutes);
@@ -191,7 +191,7 @@ impl Life {
             6 => self.pin = Some(Version::new(1, u64::from(self.dice.below(8)), 0)),
             // The clock steps back.
             7 => self.now -= SignedDuration::from_hours(20),
-            // The state is lost, and rebuilt from the links: the phase is gone.
+            // The state is lost, and rebuilt from the links: the phase is lost.
             8 => self.phase = Phase::Idle,
             _ => {}
         }
@@ -201,7 +201,7 @@ impl Life {
         self.log.push("-- power".to_owned());
         self.boot += 1;
         self.daemon = self.stable.clone();
-        self.fate = TrialResult::NotRun;
+        self.result = TrialResult::NotRun;
     }
 
     /// Between any two effects the updater may be killed, or the power may go.
@@ -211,7 +211,7 @@ impl Life {
             2 => {
                 self.log.push("-- killed".to_owned());
                 // Its trial goes on, until its deadline at the latest, or comes to its own end.
-                if self.fate == TrialResult::Running {
+                if self.result == TrialResult::Running {
                     let nature = self.nature(&self.daemon.clone());
                     if matches!(nature, Nature::Crashes | Nature::CrashesLater) {
                         self.end_trial(died());
@@ -225,8 +225,8 @@ impl Life {
         Err(Cut)
     }
 
-    fn end_trial(&mut self, fate: TrialResult) {
-        self.fate = fate;
+    fn end_trial(&mut self, result: TrialResult) {
+        self.result = result;
         self.daemon = self.stable.clone();
     }
 
@@ -242,7 +242,7 @@ impl Life {
         let mut event = Event::Started(Observation {
             boot: self.boot.to_string(),
             stable: self.stable.clone(),
-            trial: self.fate.clone(),
+            trial: self.result.clone(),
             at: self.now,
         });
         loop {
@@ -407,7 +407,7 @@ impl Life {
                 }
                 self.trial = Some(build.clone());
                 self.daemon = build.clone();
-                self.fate = TrialResult::Running;
+                self.result = TrialResult::Running;
                 if self.nature(&build) == Nature::Crashes {
                     self.end_trial(died());
                     return failed(FailureKind::Crashed);
@@ -469,7 +469,7 @@ impl Life {
                 }
             }
             Action::Restart(build) => {
-                self.fate = TrialResult::NotRun;
+                self.result = TrialResult::NotRun;
                 self.daemon = self.stable.clone();
                 if self.nature(&build) == Nature::FailsAsStable {
                     self.repair();
@@ -482,7 +482,7 @@ impl Life {
                 }
             }
             Action::Revert => {
-                self.fate = TrialResult::NotRun;
+                self.result = TrialResult::NotRun;
                 self.daemon = self.stable.clone();
                 self.trial = None;
                 if self.nature(&self.stable.clone()) == Nature::FailsAsStable {
@@ -560,23 +560,23 @@ impl Life {
 
     /// What holds at every moment.
     fn check_laws(&self) {
-        let told = || format!("{:#?}", self.log);
+        let reported = || format!("{:#?}", self.log);
         // I1: what came with the image, or proved itself on this instance.
         let confirmed = self.stable == factory() || self.proved.contains(&self.stable.digest);
-        assert!(confirmed, "{}", told());
+        assert!(confirmed, "{}", reported());
         // I2: what runs was verified.
         let verified = self.daemon == factory() || self.verified.contains(&self.daemon.digest);
-        assert!(verified, "{}", told());
+        assert!(verified, "{}", reported());
         // I4: there is a daemon: the stable one, or a trial that systemd itself ends by going back to it.
         let on_trial =
-            self.fate == TrialResult::Running && self.trial.as_ref() == Some(&self.daemon);
-        assert!(self.daemon == self.stable || on_trial, "{}", told());
+            self.result == TrialResult::Running && self.trial.as_ref() == Some(&self.daemon);
+        assert!(self.daemon == self.stable || on_trial, "{}", reported());
         // I7
         assert_ne!(
             self.nature(&self.stable),
             Nature::CannotUpdate,
             "{}",
-            told()
+            reported()
         );
     }
 }

@@ -19,7 +19,7 @@ proptest! {
         let decision = life.decision();
         let rests = match &decision {
             Decision::Update { .. } | Decision::Rollback { .. } => false,
-            // What is bad and is never condemned for it is tried again now and then.
+            // A bad release that is never skipped is tried again now and then.
             Decision::WaitBackoff { offer, .. } => {
                 let build = Build { version: offer.release.version.clone(), digest: offer.digest.clone() };
                 life.nature(&build) != Nature::Good

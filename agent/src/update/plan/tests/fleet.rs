@@ -17,14 +17,14 @@ const TRIAL: i64 = 150;
 
 struct Host {
     id: String,
-    /// Seconds from one look to the next.
+    /// Seconds from one check to the next.
     period: i64,
     current: Build,
     skipped: Vec<Skipped>,
     floor: Option<Version>,
     /// How far the instance's own clock is ahead, in seconds.
     skew: i64,
-    /// Its next look, in seconds after hour 0.
+    /// Its next check, in seconds after hour 0.
     next: i64,
 }
 
@@ -37,8 +37,8 @@ struct Start {
     ok: bool,
 }
 
-/// What the channel says from a moment on.
-struct Word {
+/// The channel's contents from a moment on.
+struct Published {
     from: i64,
     offers: Vec<Offer>,
 }
@@ -80,16 +80,19 @@ impl Fleet {
         }
     }
 
-    /// Lets time go by until `end`. `fails` tells which trials fail.
-    fn run(&mut self, words: &[Word], end: i64, fails: impl Fn(usize, &Version) -> bool) {
+    /// Advances the time to `end`. `fails` decides which trials fail.
+    fn run(&mut self, published: &[Published], end: i64, fails: impl Fn(usize, &Version) -> bool) {
         for (index, host) in self.hosts.iter_mut().enumerate() {
             while host.next < end {
                 let at = host.next;
-                let Some(word) = words.iter().rev().find(|word| word.from <= at) else {
-                    host.look_after(words[0].from);
+                let Some(word) = published.iter().rev().find(|word| word.from <= at) else {
+                    host.look_after(published[0].from);
                     continue;
                 };
-                let changes = words.iter().map(|word| word.from).find(|from| *from > at);
+                let changes = published
+                    .iter()
+                    .map(|word| word.from)
+                    .find(|from| *from > at);
                 let local = at + host.skew;
                 // Metadata is signed anew every hour for a day: to a clock beyond that it has expired.
                 if local > at + 24 * 3600 {
@@ -181,7 +184,7 @@ impl Fleet {
 }
 
 impl Host {
-    /// Its first look after its present one that is not before `moment`.
+    /// Its first check after the current one that is not before `moment`.
     fn look_after(&mut self, moment: i64) {
         let periods = (moment - self.next).max(1).div_euclid(self.period);
         self.next += periods.max(1) * self.period;
@@ -213,15 +216,15 @@ const WAVES: [(u8, i64); 7] = [
 #[test]
 fn each_wave_reaches_its_share_evenly_spread() {
     let mut fleet = Fleet::new(BOXES, "1.0.0");
-    let words = [Word {
+    let published = [Published {
         from: 0,
         offers: vec![offer("1.1.0").waves(&WAVES)],
     }];
     let mut last = 0;
     for (number, (percent, _)) in WAVES.iter().enumerate() {
-        // Until the next wave, and the last look of this one's last instance.
+        // Until the next wave, and the last check of this one's last instance.
         let end = (i64::try_from(number).unwrap() + 1) * DAY;
-        fleet.run(&words, end, |_, _| false);
+        fleet.run(&published, end, |_, _| false);
         let reached = fleet.on("1.1.0");
         let off = (f64::from(*percent) / 100.0).mul_add(-f64::from(BOXES), reached as f64);
         assert!(
@@ -245,7 +248,7 @@ fn each_wave_reaches_its_share_evenly_spread() {
             );
         }
     }
-    fleet.run(&words, 7 * DAY + 3600, |_, _| false);
+    fleet.run(&published, 7 * DAY + 3600, |_, _| false);
     assert_eq!(fleet.on("1.1.0"), BOXES as usize);
     // An instance takes it once, and the busiest day brings 3,000 instances, two a minute.
     assert_eq!(fleet.starts.len(), BOXES as usize);
@@ -257,7 +260,7 @@ fn each_wave_reaches_its_share_evenly_spread() {
 fn a_release_without_waves_is_spread_by_the_timers() {
     let mut fleet = Fleet::new(BOXES, "1.0.0");
     fleet.run(
-        &[Word {
+        &[Published {
             from: 3600,
             offers: vec![offer("1.1.0")],
         }],
@@ -298,12 +301,12 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
     let waves = [(5, 0), (25, 24), (100, 48)];
     let good = || offer("1.1.0").floor("1.1.0");
     let withdrawn_at = 20 * 3600;
-    let words = [
-        Word {
+    let published = [
+        Published {
             from: 0,
             offers: vec![offer("1.0.0"), good(), offer("1.2.0").waves(&waves)],
         },
-        Word {
+        Published {
             from: withdrawn_at,
             offers: vec![
                 offer("1.0.0"),
@@ -311,7 +314,7 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
                 offer("1.2.0").waves(&waves).withdrawn(Some("1.1.0")),
             ],
         },
-        Word {
+        Published {
             from: 30 * 3600,
             offers: vec![
                 good(),
@@ -324,7 +327,7 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
     let fails = |host: usize, version: &Version| {
         host.is_multiple_of(3) && *version == super::version("1.2.0")
     };
-    fleet.run(&words, withdrawn_at, fails);
+    fleet.run(&published, withdrawn_at, fails);
     let tried = fleet.tried("1.2.0");
     let digest = build("1.2.0").digest;
     for host in &tried {
@@ -337,16 +340,16 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
         "{ran} of {} kept it",
         tried.len()
     );
-    // One round of the timers after the withdrawal, everybody is back, and nobody new has tried it.
-    fleet.run(&words, withdrawn_at + PERIOD + DELAY, fails);
+    // One round of the timers after the withdrawal, every instance is back, and no other has tried it.
+    fleet.run(&published, withdrawn_at + PERIOD + DELAY, fails);
     assert_eq!((fleet.on("1.1.0"), fleet.on("1.2.0")), (BOXES as usize, 0));
-    fleet.run(&words, 30 * 3600, fails);
+    fleet.run(&published, 30 * 3600, fails);
     assert_eq!(fleet.tried("1.2.0"), tried);
     assert_eq!(fleet.tried("1.0.0"), [0_usize; 0]);
-    // Nobody tried it twice (I5), and nobody was moved more than there and back.
+    // No instance tried it twice (I5) or changed more than there and back.
     assert_eq!(fleet.starts.len(), tried.len() + ran);
-    // The release that mends it reaches everybody.
-    fleet.run(&words, 31 * 3600, fails);
+    // The release that fixes it reaches every instance.
+    fleet.run(&published, 31 * 3600, fails);
     assert_eq!(fleet.on("1.3.0"), BOXES as usize);
 }
 
@@ -360,16 +363,16 @@ fn wrong_clocks_neither_update_early_nor_stop_updates() {
         host.skew = *skew;
     }
     let waves = [(50, 24), (100, 48)];
-    let words = [Word {
+    let published = [Published {
         from: 0,
         offers: vec![offer("1.1.0").waves(&waves)],
     }];
-    fleet.run(&words, 24 * 3600, |_, _| false);
+    fleet.run(&published, 24 * 3600, |_, _| false);
     // A clock ahead by less than the metadata lives comes early by as much.
     let early =
         |start: &Start| start.at + 3600 >= 24 * 3600 && fleet.hosts[start.host].skew == 3600;
     assert!(fleet.starts.iter().all(early), "{:?}", fleet.starts);
-    fleet.run(&words, 72 * 3600, |_, _| false);
+    fleet.run(&published, 72 * 3600, |_, _| false);
     let on = |fleet: &Fleet, skew| {
         let these = fleet.hosts.iter().filter(|host| host.skew == skew);
         these.filter(|host| host.current == build("1.1.0")).count()
@@ -382,6 +385,6 @@ fn wrong_clocks_neither_update_early_nor_stop_updates() {
         host.skew = 0;
         host.next = 72 * 3600 + host.next % PERIOD;
     }
-    fleet.run(&words, 72 * 3600 + 2 * (PERIOD + DELAY), |_, _| false);
+    fleet.run(&published, 72 * 3600 + 2 * (PERIOD + DELAY), |_, _| false);
     assert_eq!(fleet.on("1.1.0"), count as usize);
 }

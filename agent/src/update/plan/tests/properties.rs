@@ -1,4 +1,4 @@
-//! Whatever a channel says and an operator overrides, some things are never decided.
+//! Properties of the decision for any channel and any overrides.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -182,7 +182,7 @@ proptest! {
         }
     }
 
-    /// Else an instance would swing between two releases for ever.
+    /// Otherwise an instance would alternate between two releases forever.
     #[test]
     fn taking_what_was_decided_comes_to_rest(mut scene in a_scene()) {
         for _ in 0..=scene.offers.len() + 1 {
