@@ -65,7 +65,7 @@ async fn an_unreachable_network_keeps_readiness_and_watchdog() {
         }
     });
     harness
-        .until(|facts| facts.status.starts_with("fit; waiting for the group"))
+        .until(|facts| facts.status.starts_with("fit; waiting for the membership"))
         .await;
     harness.change(|facts| facts.api_down = false);
     harness
