@@ -1,5 +1,5 @@
 #!/bin/sh
-# Refuses, before anything is installed, programs that this image cannot start. `programs` has one line a program: its
+# Refuses, before anything is installed, programs that this image cannot start. `programs` has one line per program: its
 # destination, the loader that starts it and the release of the GNU C library that it needs, or - for none.
 set -eu
 stage=${IMAGEBUILDER_STAGE:-/tmp/imagebuilder}

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts the staged files where they belong, each with its mode and owned by root.
-# `files` has one line a file: mode, a space, the absolute destination.
+# Installs the staged files, each with its mode and owned by root.
+# `files` has one line per file: mode, a space, the absolute destination.
 set -eu
 stage=/tmp/imagebuilder
 while read -r mode dest; do

@@ -1,7 +1,6 @@
 #!/bin/sh
-# Makes the daemon's user, lays out the agent's slots, with the one that came with the image as the stable
-# one, and makes the stable one callable by name. Where the source image had an agent already, its updater
-# rests first.
+# Creates the daemon's user and the agent's slots, with the one that came with the image as the stable one, and
+# puts the stable one on PATH. If the source image had an agent already, its updater is stopped first.
 set -eu
 id -u imagebuilder-agent >/dev/null 2>&1 ||
     useradd --system --user-group --no-create-home --home-dir / --shell /usr/sbin/nologin imagebuilder-agent

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Forgets everything that belongs to this one machine: an image must not hand out identities or keys.
+# Removes everything that belongs to this one host: an image must not contain identities or keys.
 set -eu
 rm -rf /tmp/imagebuilder
-# What an updater on the builder, or on the source image, remembered and fetched; the factory slot stays.
+# State and downloads of an updater on the builder or on the source image; the factory slot stays.
 rm -rf /var/lib/imagebuilder-update
 rm -rf /opt/imagebuilder-agent/trial /opt/imagebuilder-agent/versions/* /opt/imagebuilder-agent/staging/*
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
