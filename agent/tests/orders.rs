@@ -123,7 +123,10 @@ fn overrides_require_root() {
         let log = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{log}");
         let verb = verb[0];
-        assert!(log.contains(&format!("update {verb} is root's")), "{log}");
+        assert!(
+            log.contains(&format!("update {verb} requires root")),
+            "{log}"
+        );
         assert!(
             log.contains(&format!("hint: sudo imagebuilder-agent update {verb}")),
             "{log}"
