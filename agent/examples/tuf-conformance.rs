@@ -8,7 +8,7 @@
 //!                 --target-dir DIR download
 //! ```
 //!
-//! Exit code 0, or 1 with the refusal on stderr. `docs/decisions/0006-the-tuf-client.md` says how the
+//! Exit code 0, or 1 with the refusal on stderr. `docs/decisions/0006-the-tuf-client.md` describes how the
 //! suite is run.
 
 use std::path::PathBuf;

@@ -301,11 +301,11 @@ mod tests {
         assert_eq!(health.state, "unhealthy");
         assert_eq!(health.reason, "Target.FailedHealthChecks");
         assert!(!health.is_well() && !health.is_not_registered());
-        let gone = HEALTH
+        let missing = HEALTH
             .replace("unhealthy", "unused")
             .replace("Target.FailedHealthChecks", "Target.NotRegistered");
-        assert!(read_health(&gone).unwrap().is_not_registered());
-        let idle = gone.replace("Target.NotRegistered", "Target.NotInUse");
+        assert!(read_health(&missing).unwrap().is_not_registered());
+        let idle = missing.replace("Target.NotRegistered", "Target.NotInUse");
         assert!(read_health(&idle).unwrap().is_well());
         for text in ["", "<html>", "<DescribeTargetHealthResponse/>"] {
             assert!(read_health(text).is_err(), "{text}");

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     /// What a journald in a temporary directory is sent.
-    fn sent(tell: impl FnOnce()) -> Vec<u8> {
+    fn sent(log_messages: impl FnOnce()) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let journald = UnixDatagram::bind(&path).unwrap();
@@ -186,7 +186,7 @@ mod tests {
         let log = tracing_subscriber::registry()
             .with(LevelFilter::INFO)
             .with(journal);
-        tracing::subscriber::with_default(log, tell);
+        tracing::subscriber::with_default(log, log_messages);
         journald.set_nonblocking(true).unwrap();
         let mut bytes = vec![0; 64 << 10];
         let length = journald.recv(&mut bytes).unwrap_or(0);
@@ -253,6 +253,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(&dir.path().join("nobody")).unwrap();
         let log = tracing_subscriber::registry().with(journal);
-        tracing::subscriber::with_default(log, || tracing::warn!("said to stderr"));
+        tracing::subscriber::with_default(log, || tracing::warn!("written to stderr"));
     }
 }

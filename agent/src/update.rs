@@ -68,7 +68,7 @@ mod tests {
                 line.starts_with("| ") && !line.starts_with("| fault") && !line.starts_with("| ---")
             })
             .collect();
-        assert!(rows.len() > 20, "the table is gone");
+        assert!(rows.len() > 20, "the table is missing");
         for row in rows {
             let tests = row.rsplit(" | ").next().unwrap();
             let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();

@@ -56,9 +56,9 @@ impl Tree {
         )
     }
 
-    fn reported(&self, standing: &str) {
+    fn reported(&self, status: &str) {
         fs::create_dir_all(self.at("run/imagebuilder-update")).unwrap();
-        fs::write(self.at("run/imagebuilder-update/status.json"), standing).unwrap();
+        fs::write(self.at("run/imagebuilder-update/status.json"), status).unwrap();
     }
 }
 
@@ -150,7 +150,7 @@ fn now_starts_the_updater_and_prints_its_phases() {
     // Each input line is written to the status file; end of input ends the unit.
     let bin = tree.at("bin");
     fs::create_dir(&bin).unwrap();
-    let board = tree.at("run/imagebuilder-update/status.json");
+    let status_file = tree.at("run/imagebuilder-update/status.json");
     let fifo = tree.at("fifo");
     assert!(
         Command::new("mkfifo")
@@ -163,9 +163,9 @@ fn now_starts_the_updater_and_prints_its_phases() {
         &bin.join("systemctl"),
         &format!(
             "#!/bin/sh\n[ \"$*\" = 'start imagebuilder-agent-update.service' ] || exit 9\n\
-             while read -r line; do\n  printf '%s' \"$line\" > {board}.new\n  mv {board}.new {board}\n\
+             while read -r line; do\n  printf '%s' \"$line\" > {status_file}.new\n  mv {status_file}.new {status_file}\n\
              done < {fifo}\n",
-            board = board.display(),
+            status_file = status_file.display(),
             fifo = fifo.display()
         ),
     );
@@ -185,9 +185,9 @@ fn now_starts_the_updater_and_prints_its_phases() {
         ("trial", "on trial: 1.3.0"),
     ] {
         writeln!(unit, "{}", reported(phase, "", 2)).unwrap();
-        let mut said = String::new();
-        log.read_line(&mut said).unwrap();
-        assert!(said.trim_end().ends_with(line), "{said}");
+        let mut message = String::new();
+        log.read_line(&mut message).unwrap();
+        assert!(message.trim_end().ends_with(line), "{message}");
     }
     writeln!(
         unit,
@@ -230,10 +230,13 @@ fn now_prints_why_nothing_changed() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let board = tree.at("run/imagebuilder-update/status.json");
+    let status_file = tree.at("run/imagebuilder-update/status.json");
     let refused =
         "{\"phase\":\"idle\",\"code\":\"expired\",\"reason\":\"the timestamp has expired\"}";
-    let (code, log) = now(&format!("echo '{refused}' > {}; exit 1", board.display()));
+    let (code, log) = now(&format!(
+        "echo '{refused}' > {}; exit 1",
+        status_file.display()
+    ));
     assert_eq!(code, Some(1));
     assert!(log.contains("expired: the timestamp has expired"), "{log}");
     let (code, log) = now("exit 1");

@@ -21,9 +21,9 @@ fn analyze(arguments: &[&str], unit: &Path) -> String {
         .arg(unit)
         .output()
         .expect("systemd-analyze is needed for this test");
-    let said = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
-    assert!(done.status.success(), "{said}");
-    said
+    let message = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+    assert!(done.status.success(), "{message}");
+    message
 }
 
 #[test]
@@ -68,8 +68,8 @@ fn systemd_understands_every_line() {
         fs::write(path, here.join("\n")).unwrap();
     }
     for path in &units {
-        let said = analyze(&["verify", "--man=no"], path);
-        assert!(!said.contains(dir.path().to_str().unwrap()), "{said}");
+        let message = analyze(&["verify", "--man=no"], path);
+        assert!(!message.contains(dir.path().to_str().unwrap()), "{message}");
     }
 }
 

@@ -149,8 +149,8 @@ async fn line(child: &mut Child) -> String {
     line
 }
 
-/// Whether a line tells that the instance is fit; a version that a busy host held up is reported later.
-fn tells_fit(line: &str) -> bool {
+/// Whether a line reports that the instance is fit; a version that a busy host held up is reported later.
+fn reports_fit(line: &str) -> bool {
     let fit = "imagebuilder-agent: fit i-0abc: orders";
     [fit, &format!("{fit} 1.2.3")].contains(&line.trim_end())
 }
@@ -192,7 +192,7 @@ async fn an_instance_in_a_group_is_judged_admitted_and_released() {
     });
     let mut agent = house.agent(&["run"]).spawn().unwrap();
     let reported = line(&mut agent).await;
-    assert!(tells_fit(&reported), "{reported}");
+    assert!(reports_fit(&reported), "{reported}");
     let record = house.until_verdict(Verdict::Fit).await;
     assert_eq!(record.image_id, "ami-0abc");
     house
@@ -210,9 +210,9 @@ async fn an_instance_in_a_group_is_judged_admitted_and_released() {
 
     let (code, json, _) = house.output(&["status", "--json"]).await;
     assert_eq!(code, Some(0), "{json}");
-    let standing: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
-        (&standing["verdict"], &standing["group"]),
+        (&status["verdict"], &status["group"]),
         (&"fit".into(), &"fleet".into())
     );
 
@@ -546,7 +546,7 @@ async fn a_spot_notice_drains_the_instance_and_removes_its_record() {
     let mut lines: Vec<&str> = reported.lines().collect();
     // Schedule and services are asked at the same time.
     lines[..2].sort_unstable();
-    assert!(tells_fit(lines[0]), "{lines:?}");
+    assert!(reports_fit(lines[0]), "{lines:?}");
     assert_eq!(
         lines[1..],
         [

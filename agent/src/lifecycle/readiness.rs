@@ -15,7 +15,7 @@ pub(crate) enum Readiness {
 }
 
 impl Lifecycle {
-    /// Whether the daemon may be restarted now, as far as this instance can tell.
+    /// Whether the daemon may be restarted now, as far as this instance knows.
     pub(crate) fn readiness(&self) -> Readiness {
         let busy = |why: &str| Readiness::Busy(why.to_owned());
         match self.state {

@@ -45,14 +45,14 @@ mod tests {
     fn a_share_of_the_whole_window_is_too_often() {
         let terms = serving(10, 40);
         let mut window = Window::default();
-        let mut said = Vec::new();
+        let mut rates = Vec::new();
         for number in 0..10 {
-            said.push(window.take_in(number % 2 == 1, &terms));
+            rates.push(window.take_in(number % 2 == 1, &terms));
         }
-        assert_eq!(said[..6], [const { None }; 6]);
-        assert_eq!(said[6].as_deref(), Some("4 of the last 7 checks failed"));
+        assert_eq!(rates[..6], [const { None }; 6]);
+        assert_eq!(rates[6].as_deref(), Some("4 of the last 7 checks failed"));
         // A pass never makes it too high.
-        assert_eq!(said[7], None);
+        assert_eq!(rates[7], None);
         let mut window = Window::default();
         for number in 0..1000 {
             assert_eq!(window.take_in(number % 3 != 0, &serving(20, 40)), None);

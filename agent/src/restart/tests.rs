@@ -20,7 +20,7 @@ impl Root {
         fs::create_dir_all(dir.path().join("state")).unwrap();
         // A fake systemctl that records its arguments.
         let systemctl = dir.path().join("systemctl");
-        let note = dir.path().join("told");
+        let note = dir.path().join("calls");
         write_program(
             &systemctl,
             &format!("#!/bin/sh\necho \"$@\" >> {}\n", note.display()),
@@ -46,7 +46,7 @@ impl Root {
     }
 
     fn reported(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("told")).unwrap_or_default();
+        let text = fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 

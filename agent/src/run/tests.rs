@@ -119,7 +119,7 @@ async fn a_restart_in_mid_life_is_no_news() {
     let (dir, facts) = harness.end().await;
     let record = facts.record.clone();
 
-    // The metadata service is away at first; that the group still says Pending:Wait is its slowness.
+    // The metadata service is away at first; that the group still reports Pending:Wait is its slowness.
     let harness = Harness::open_in(
         dir,
         Facts {
@@ -280,11 +280,11 @@ async fn notices_are_in_the_status_file() {
         .until(|facts| facts.status.starts_with("serving"))
         .await;
     harness.change(|facts| facts.spot.rebalance = Some(Timestamp::UNIX_EPOCH));
-    let board = || harness.status().notices;
+    let notices = || harness.status().notices;
     let pings = harness.fake.facts().pings;
     harness.until(|facts| facts.pings > pings + 20).await;
     assert_eq!(
-        board(),
+        notices(),
         ["rebalance recommended since 1970-01-01T00:00:00Z"]
     );
     harness.close().await;

@@ -318,7 +318,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happened, the next try is due within a week of the last failure, and at once where the clock says
+        /// Whatever happened, the next try is due within a week of the last failure, and at once where the clock shows
         /// that nothing happened yet; the list stays bounded.
         #[test]
         fn no_pause_lasts_forever(

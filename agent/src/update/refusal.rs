@@ -193,9 +193,9 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
             .collect();
-        let said: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
-        assert_eq!(explained.len(), said.len());
-        assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), said);
+        let codes: BTreeSet<_> = Cause::ALL.iter().map(|cause| cause.code()).collect();
+        assert_eq!(explained.len(), codes.len());
+        assert_eq!(explained.into_iter().collect::<BTreeSet<_>>(), codes);
     }
 
     #[test]
@@ -307,10 +307,10 @@ mod tests {
                 "timestamp.json: 3 bytes in 10 s",
             ),
         ];
-        for (error, cause, said) in cases {
+        for (error, cause, expected) in cases {
             let refusal = Refusal::from(error);
             assert_eq!(refusal.cause, cause, "{refusal}");
-            assert!(refusal.detail.starts_with(said), "{refusal}");
+            assert!(refusal.detail.starts_with(expected), "{refusal}");
         }
     }
 }

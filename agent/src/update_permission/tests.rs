@@ -101,7 +101,7 @@ fn every_request_gets_its_own_answer_and_an_old_one_none() {
     assert_eq!(
         counter.permission.answer().unwrap().at,
         counter.clock(1),
-        "said once"
+        "reported once"
     );
     counter.permission.set_request(Some(counter.clock(10)));
     counter.consider(11, Readiness::Settled);

@@ -18,8 +18,8 @@ async fn rollback_of_the_timestamp() {
     setup.publish(Repository::next);
     setup.well().await;
     setup.server.serve(&old.files);
-    let said = setup.refused(Cause::Rollback).await;
-    assert!(said.contains("timestamp"), "{said}");
+    let message = setup.refused(Cause::Rollback).await;
+    assert!(message.contains("timestamp"), "{message}");
     setup.serve();
     setup.well().await;
 }
@@ -34,8 +34,8 @@ async fn rollback_of_the_snapshot() {
         it.role("snapshot").version = 1;
         it.sign("timestamp");
     });
-    let said = setup.refused(Cause::Rollback).await;
-    assert!(said.contains("snapshot"), "{said}");
+    let message = setup.refused(Cause::Rollback).await;
+    assert!(message.contains("snapshot"), "{message}");
 }
 
 #[tokio::test]
@@ -50,8 +50,8 @@ async fn rollback_of_the_targets() {
         it.sign("snapshot");
         it.sign("timestamp");
     });
-    let said = setup.refused_above(Cause::Rollback).await;
-    assert!(said.contains("targets.json"), "{said}");
+    let message = setup.refused_above(Cause::Rollback).await;
+    assert!(message.contains("targets.json"), "{message}");
 }
 
 /// With the online key, and in two steps: a timestamp alone makes the library forget its snapshot.
@@ -75,12 +75,12 @@ async fn targets_rollback_after_a_timestamp_without_its_snapshot() {
     setup.server.serve(&withheld);
     setup.refused_above(Cause::Missing).await;
     assert_eq!(setup.versions()["timestamp.json"], 3);
-    setup.server.mend();
+    setup.server.repair();
     setup.serve();
-    let said = setup.refused(Cause::Rollback).await;
+    let message = setup.refused(Cause::Rollback).await;
     assert!(
-        said.contains("targets.json has version 1, 2 was seen before"),
-        "{said}"
+        message.contains("targets.json has version 1, 2 was seen before"),
+        "{message}"
     );
     assert_eq!(setup.versions()["snapshot.json"], 2);
 }
@@ -97,8 +97,8 @@ async fn a_role_that_the_snapshot_drops() {
         it.pinned.clear();
         it.next();
     });
-    let said = setup.refused_above(Cause::Rollback).await;
-    assert!(said.contains("beta.json"), "{said}");
+    let message = setup.refused_above(Cause::Rollback).await;
+    assert!(message.contains("beta.json"), "{message}");
 }
 
 #[tokio::test]
@@ -113,10 +113,10 @@ async fn expired_metadata_of_each_role() {
                 _ => it.next(),
             }
         });
-        let said = setup.refused_above(Cause::Expired).await;
+        let message = setup.refused_above(Cause::Expired).await;
         assert!(
-            said.starts_with(&format!("{role} metadata expired at 2026-05-31")),
-            "{said}"
+            message.starts_with(&format!("{role} metadata expired at 2026-05-31")),
+            "{message}"
         );
         setup.publish(|it| {
             let keys = it.role("root").keys.clone();
@@ -225,8 +225,8 @@ async fn an_extreme_fast_forward_is_refused_without_a_trace() {
             it.role(role).version = version;
             it.publish();
         });
-        let said = setup.refused_above(Cause::FastForward).await;
-        assert!(said.contains(&version.to_string()), "{said}");
+        let message = setup.refused_above(Cause::FastForward).await;
+        assert!(message.contains(&version.to_string()), "{message}");
         setup.repository = honest;
         setup.publish(Repository::next);
         setup.publish(Repository::next);
@@ -278,11 +278,11 @@ async fn endless_data_in_place_of_each_role() {
         let path = setup.repository.path(role);
         for fault in [Fault::Endless, Fault::Announces(1 << 40)] {
             setup.server.fault(&path, fault);
-            let said = setup.refused_above(Cause::EndlessData).await;
+            let message = setup.refused_above(Cause::EndlessData).await;
             let name = path.strip_prefix("metadata/").unwrap();
-            assert!(said.starts_with(name), "{said}");
+            assert!(message.starts_with(name), "{message}");
         }
-        setup.server.mend();
+        setup.server.repair();
         setup.well().await;
     }
 }
@@ -297,8 +297,8 @@ async fn endless_rotation_stops_and_goes_on_where_it_stopped() {
         }
     });
     for reached in [4, 7] {
-        let said = setup.refused_above(Cause::EndlessRotation).await;
-        assert_eq!(said, "more than 3 new roots");
+        let message = setup.refused_above(Cause::EndlessRotation).await;
+        assert_eq!(message, "more than 3 new roots");
         assert_eq!(setup.versions()["root.json"], reached);
     }
     assert_eq!(setup.well().await.versions[0], 8);
@@ -341,8 +341,8 @@ async fn metadata_without_enough_signatures() {
             "snapshot" => it.sign("timestamp"),
             _ => {}
         });
-        let said = setup.refused_above(Cause::Unsigned).await;
-        assert!(said.contains(&format!("{role}: 0/1")), "{said}");
+        let message = setup.refused_above(Cause::Unsigned).await;
+        assert!(message.contains(&format!("{role}: 0/1")), "{message}");
     }
 }
 
@@ -350,11 +350,11 @@ async fn metadata_without_enough_signatures() {
 async fn metadata_signed_by_other_keys() {
     let mut setup = Setup::new().await;
     setup.publish(|it| {
-        let stranger = it.key();
+        let unknown = it.key();
         it.next();
         it.role("timestamp").version += 1;
         let signed = it.signed("timestamp");
-        it.put("timestamp", &signed, vec![stranger.signature(&signed)]);
+        it.put("timestamp", &signed, vec![unknown.signature(&signed)]);
     });
     setup.refused(Cause::Unsigned).await;
 }
@@ -386,8 +386,8 @@ async fn one_key_of_two_is_not_enough_however_often_it_signs() {
             it.role("timestamp").version += 1;
             it.sign("timestamp");
         });
-        let said = setup.refused_above(Cause::Unsigned).await;
-        assert_eq!(said.contains("duplicate"), twice, "{said}");
+        let message = setup.refused_above(Cause::Unsigned).await;
+        assert_eq!(message.contains("duplicate"), twice, "{message}");
     }
 }
 

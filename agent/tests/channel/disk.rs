@@ -47,8 +47,8 @@ async fn a_disk_that_does_not_keep_the_metadata() {
         // Where the new file would be written first: root, as whom tests may run, is stopped by this too.
         let taken = setup.place.store.join(format!("{file}.new"));
         fs::create_dir(&taken).unwrap();
-        let said = setup.refused_above(Cause::Disk).await;
-        assert!(said.contains(file), "{said}");
+        let message = setup.refused_above(Cause::Disk).await;
+        assert!(message.contains(file), "{message}");
         fs::remove_dir(&taken).unwrap();
         assert_eq!(setup.well().await.versions, [2, 2, 2, 2]);
         assert_eq!(setup.versions().into_values().collect::<Vec<_>>(), [2; 4]);
@@ -207,9 +207,9 @@ async fn a_chain_that_broke_on_disk_does_not_go_back_to_older_keys() {
     let mut hidden = setup.repository.files.clone();
     hidden.remove("metadata/2.root.json");
     setup.server.serve(&hidden);
-    let said = setup.refused_above(Cause::Rollback).await;
+    let message = setup.refused_above(Cause::Rollback).await;
     assert_eq!(
-        said,
+        message,
         "the chain of roots ends at 1, root 3 was trusted before"
     );
     setup.serve();

@@ -1,5 +1,5 @@
-//! The whole way of metadata, from the file to the catalogue, with bent bytes: unsigned, as whoever holds
-//! the mirror could, and signed, as whoever holds a key could.
+//! The whole way of metadata, from the file to the catalogue, with bent bytes: unsigned, as an attacker with
+//! the mirror could, and signed, as an attacker with a key could.
 //!
 //! Ordinary tests of a second each; `cargo bolero test fuzz::unsigned` drives them further.
 
@@ -70,7 +70,7 @@ fn unsigned() {
             Some(path) => bend(files.get_mut(*path).unwrap(), how),
             None => bend(&mut root, how),
         }
-        // What is believed after all says what was signed: white space was bent, or a signature too many.
+        // What is accepted after all has the signed content: white space was bent, or a signature too many.
         if let Ok(believed) = refresh(&root, &files) {
             assert_eq!(believed, good);
         }

@@ -32,11 +32,11 @@ async fn statuses_in_place_of_the_timestamp() {
         (511, Cause::Refused),
     ] {
         setup.server.fault(TIMESTAMP, Fault::Status(status));
-        let said = setup.refused(cause).await;
-        assert!(said.starts_with("timestamp.json"), "{said}");
-        assert!(!said.contains("at length"), "{said}");
+        let message = setup.refused(cause).await;
+        assert!(message.starts_with("timestamp.json"), "{message}");
+        assert!(!message.contains("at length"), "{message}");
     }
-    setup.server.mend();
+    setup.server.repair();
     setup.well().await;
 }
 
@@ -66,21 +66,21 @@ async fn a_captive_portal() {
     setup
         .server
         .fault(TIMESTAMP, Fault::Portal("text/html; charset=utf-8"));
-    let said = setup.refused(Cause::Refused).await;
-    assert!(said.contains("captive portal"), "{said}");
+    let message = setup.refused(Cause::Refused).await;
+    assert!(message.contains("captive portal"), "{message}");
     // One that lies about what it is.
     setup
         .server
         .fault(TIMESTAMP, Fault::Portal("application/json"));
     setup.refused(Cause::Malformed).await;
-    setup.server.mend();
+    setup.server.repair();
     setup.well().await;
 }
 
 #[tokio::test]
 async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
     let mut setup = Setup::new().await;
-    for (to, said) in [
+    for (to, expected) in [
         (
             "http://portal.example/login?token=hush",
             "302 to http://portal.example;",
@@ -96,12 +96,12 @@ async fn no_redirect_is_followed_and_its_secrets_are_hidden() {
         setup.server.seen();
         let refused = setup.refused(Cause::Refused).await;
         assert!(
-            refused.contains(said) && !refused.contains("hush"),
+            refused.contains(expected) && !refused.contains("hush"),
             "{refused}"
         );
         assert_eq!(setup.server.seen().len(), 2);
     }
-    setup.server.mend();
+    setup.server.repair();
     setup.well().await;
 }
 
@@ -117,7 +117,7 @@ async fn metadata_that_breaks_off_or_is_cut_short_or_encoded() {
         setup.server.fault(TIMESTAMP, fault);
         setup.refused(cause).await;
     }
-    setup.server.mend();
+    setup.server.repair();
     setup.well().await;
 }
 
@@ -132,14 +132,14 @@ async fn metadata_that_comes_too_slowly() {
     rate.stall = Duration::from_millis(200);
     rate.window = Duration::from_millis(50);
     rate.least = 1 << 20;
-    for (fault, said) in [
+    for (fault, expected) in [
         (Fault::Silent, "2.root.json: nothing came for 200ms"),
         (Fault::Stalls, "2.root.json: nothing came for 200ms"),
         (Fault::Drips, "2.root.json: "),
     ] {
         setup.server.fault(first, fault);
         let refused = setup.refused(Cause::Slow).await;
-        assert!(refused.starts_with(said), "{refused}");
+        assert!(refused.starts_with(expected), "{refused}");
     }
     // Fast enough by the rate, never done.
     setup.place.limits = patient;
@@ -153,7 +153,7 @@ async fn metadata_that_comes_too_slowly() {
     let refused = setup.refused(Cause::Slow).await;
     assert_eq!(refused, "the metadata was not whole after 300ms");
     setup.place.limits = patient;
-    setup.server.mend();
+    setup.server.repair();
     setup.well().await;
 }
 
@@ -201,8 +201,8 @@ async fn a_server_needs_a_trusted_certificate() {
             let offer = setup.well().await.offers.remove(0);
             setup.fetch(&offer, &setup.part()).await.unwrap();
         } else {
-            let said = setup.refused(Cause::Untrusted).await;
-            assert!(said.contains("certificate"), "{said}");
+            let message = setup.refused(Cause::Untrusted).await;
+            assert!(message.contains("certificate"), "{message}");
         }
     }
 }
@@ -301,7 +301,7 @@ async fn names_that_lead_out_of_the_channel() {
 #[tokio::test]
 async fn urls_and_files_that_cannot_be_a_channel() {
     let setup = Setup::fresh().await;
-    for (url, said) in [
+    for (url, expected) in [
         ("http://updates.example", "is http:// without plain_http"),
         ("ftp://updates.example", "is neither https:// nor file://"),
         ("updates.example", "is neither https:// nor file://"),
@@ -321,7 +321,7 @@ async fn urls_and_files_that_cannot_be_a_channel() {
         let refusal = TufChannel::open(&place).err().unwrap();
         assert_eq!(refusal.cause, Cause::Misconfigured, "{refusal}");
         assert!(
-            refusal.detail.contains(said) && !refusal.detail.contains("hush"),
+            refusal.detail.contains(expected) && !refusal.detail.contains("hush"),
             "{refusal}"
         );
     }

@@ -56,7 +56,7 @@ async fn a_release_with_a_wrong_digest_is_removed() {
         assert_eq!(refusal.cause, cause, "{fault:?}: {refusal}");
         assert!(!setup.part().exists(), "{fault:?}");
         assert_eq!(setup.floor(), floor);
-        setup.server.mend();
+        setup.server.repair();
         setup.fetch(&offer, &setup.part()).await.unwrap();
     }
 }
@@ -68,7 +68,7 @@ async fn a_release_that_broke_off_is_continued() {
     let refusal = setup.fetch(&offer, &setup.part()).await.unwrap_err();
     assert_eq!(refusal.cause, Cause::Unreachable, "{refusal}");
     assert_eq!(fs::read(setup.part()).unwrap(), &BYTES[..10]);
-    setup.server.mend();
+    setup.server.repair();
     setup.server.seen();
     setup.fetch(&offer, &setup.part()).await.unwrap();
     let last = setup.server.seen().pop().unwrap();
@@ -146,7 +146,7 @@ async fn a_release_that_comes_too_slowly() {
         let kept = fs::read(setup.part()).unwrap_or_default();
         assert!(BYTES.starts_with(&kept) && kept.len() < BYTES.len());
         setup.place.limits = patient;
-        setup.server.mend();
+        setup.server.repair();
         setup.fetch(&offer, &setup.part()).await.unwrap();
     }
 }

@@ -120,7 +120,7 @@ impl Server {
         state.faults.insert(path.to_owned(), fault);
     }
 
-    pub(crate) fn mend(&self) {
+    pub(crate) fn repair(&self) {
         self.state.lock().unwrap().faults.clear();
     }
 

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sandbox::{Sandbox, said};
+use sandbox::{Sandbox, output};
 use trace::{Call, disturbed, record};
 
 /// Everything that the run of a whole update does to the disk.
@@ -31,7 +31,7 @@ fn calls() -> Vec<Call> {
 }
 
 /// Does something with each of the calls, two at a time: the machine has two processors, at least.
-fn each<T: Sync>(calls: &[T], deed: impl Fn(usize, &T) + Sync) {
+fn each<T: Sync>(calls: &[T], action: impl Fn(usize, &T) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -39,7 +39,7 @@ fn each<T: Sync>(calls: &[T], deed: impl Fn(usize, &T) + Sync) {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(call) = calls.get(at) else { return };
-                    deed(at, call);
+                    action(at, call);
                 }
             });
         }
@@ -63,7 +63,7 @@ fn killed_at_any_disk_change_the_next_run_completes() {
             let what = format!("{after} at {} {} ({})", call.name, call.nth, call.arguments);
             let mut sandbox = Sandbox::new();
             let done = disturbed(&sandbox, call, "signal=KILL");
-            assert_eq!(done.status.signal(), Some(9), "{what}: {}", said(&done));
+            assert_eq!(done.status.signal(), Some(9), "{what}: {}", output(&done));
             sandbox.assert_sound(&what);
             if after == "power loss" {
                 sandbox.reboot();
@@ -103,12 +103,12 @@ fn a_disk_failure_at_any_call_blames_no_release() {
         assert!(
             matches!(code, Some(0 | 1 | 4)),
             "{what}: {code:?} {}",
-            said(&done)
+            output(&done)
         );
         sandbox.assert_sound(&what);
-        assert!(sandbox.runs_stable(), "{what}: {}", said(&done));
+        assert!(sandbox.runs_stable(), "{what}: {}", output(&done));
         if !call.name.starts_with("unlink") {
-            assert_eq!(sandbox.parts(), [""; 0], "{what}: {}", said(&done));
+            assert_eq!(sandbox.parts(), [""; 0], "{what}: {}", output(&done));
         }
         sandbox.pause_is_over();
         sandbox.assert_completes(&what);
@@ -139,11 +139,11 @@ fn a_disk_that_cannot_be_read_changes_nothing() {
         assert!(
             matches!(code, Some(0 | 1 | 2 | 4)),
             "{what}: {code:?} {}",
-            said(&done)
+            output(&done)
         );
-        assert_eq!(sandbox.stable_inode(), inode, "{what}: {}", said(&done));
+        assert_eq!(sandbox.stable_inode(), inode, "{what}: {}", output(&done));
         sandbox.assert_sound(&what);
-        assert!(sandbox.runs_stable(), "{what}: {}", said(&done));
+        assert!(sandbox.runs_stable(), "{what}: {}", output(&done));
         sandbox.assert_completes(&what);
     });
     println!("{} faults: {:?}", calls.len(), by_name(&calls));
@@ -238,8 +238,8 @@ fn of_eight_updaters_at_once_one_updates() {
     let mut updated = 0;
     for updater in running {
         let done = updater.wait_with_output().unwrap();
-        assert_eq!(done.status.code(), Some(0), "{}", said(&done));
-        updated += usize::from(said(&done).contains("updated from 1.0.0 to 1.1.0"));
+        assert_eq!(done.status.code(), Some(0), "{}", output(&done));
+        updated += usize::from(output(&done).contains("updated from 1.0.0 to 1.1.0"));
     }
     assert_eq!(updated, 1);
     sandbox.assert_completes("eight at once");
@@ -262,7 +262,7 @@ fn a_disk_that_is_full_is_refused_and_harms_nothing() {
         ln -s ../../usr/lib/imagebuilder-agent/factory imagebuilder-agent/stable && \"$@\"; echo $?; \
         readlink imagebuilder-agent/stable; ls -A imagebuilder-agent/staging imagebuilder-agent/versions";
     let state = "mount -t tmpfs -o size=4k none \"$IMAGEBUILDER_UPDATE_ROOT/var/lib/imagebuilder-update\" && \"$@\"; echo $?";
-    for (mount, said_then, code) in [(slots, "4\n", "no-room"), (state, "", "")] {
+    for (mount, output_then, code) in [(slots, "4\n", "no-room"), (state, "", "")] {
         let sandbox = Sandbox::new();
         let mut full = sandbox.command("unshare");
         full.args([
@@ -275,8 +275,12 @@ fn a_disk_that_is_full_is_refused_and_harms_nothing() {
         ]);
         let done = full.args(["update", "run"]).output().unwrap();
         let stdout = String::from_utf8_lossy(&done.stdout);
-        assert!(stdout.starts_with(said_then), "{stdout} {}", said(&done));
-        assert_ne!(stdout.lines().next(), Some("0"), "{}", said(&done));
+        assert!(
+            stdout.starts_with(output_then),
+            "{stdout} {}",
+            output(&done)
+        );
+        assert_ne!(stdout.lines().next(), Some("0"), "{}", output(&done));
         if !code.is_empty() {
             let left = "../../usr/lib/imagebuilder-agent/factory\n\
                 imagebuilder-agent/staging:\n\nimagebuilder-agent/versions:\n";

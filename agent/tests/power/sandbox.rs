@@ -254,6 +254,6 @@ impl Sandbox {
 }
 
 /// A program's output, for a failed test.
-pub(crate) fn said(done: &Output) -> String {
+pub(crate) fn output(done: &Output) -> String {
     String::from_utf8_lossy(&done.stderr).into_owned()
 }

@@ -45,7 +45,7 @@ if ($ARGV[0] eq 'update' && $ARGV[1] eq 'probe') {
     exit 1 if $behaviour eq 'blind' || $behaviour eq 'turns-blind' && $probed;
     # The real self-test, under this release's name.
     open my $out, '-|', $real, @ARGV or die "$real: $!";
-    my @said = <$out>;
+    my @lines = <$out>;
     close $out or exit 1;
     print "imagebuilder-agent $version\n";
     exit 0;

@@ -221,9 +221,9 @@ impl Container {
     pub(crate) fn boot(&mut self) {
         self.power_on();
         self.wait("the boot to be over", |it| {
-            let said = it.run(&["systemctl", "is-system-running"]);
-            let said = String::from_utf8_lossy(&said.stdout);
-            ["running", "degraded"].contains(&said.trim())
+            let output = it.run(&["systemctl", "is-system-running"]);
+            let output = String::from_utf8_lossy(&output.stdout);
+            ["running", "degraded"].contains(&output.trim())
         });
     }
 
@@ -280,10 +280,10 @@ impl Container {
     /// Runs a command in it that must succeed, and returns its output.
     pub(crate) fn ok(&self, command: &[&str]) -> String {
         let done = self.run(command);
-        let said = String::from_utf8_lossy(&done.stderr);
+        let output = String::from_utf8_lossy(&done.stderr);
         assert!(
             done.status.success(),
-            "{command:?}: {said}\n{}",
+            "{command:?}: {output}\n{}",
             self.journal()
         );
         String::from_utf8(done.stdout).unwrap()
@@ -322,8 +322,9 @@ impl Container {
 
     /// A unit's properties.
     pub(crate) fn show(&self, unit: &str) -> BTreeMap<String, String> {
-        let said = self.ok(&["systemctl", "show", unit]);
-        said.lines()
+        let output = self.ok(&["systemctl", "show", unit]);
+        output
+            .lines()
             .filter_map(|line| line.split_once('='))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect()
@@ -350,10 +351,10 @@ impl Container {
         if shown["ActiveState"] != "active" {
             return None;
         }
-        let standing = self.read("/run/imagebuilder-agent/status.json")?;
-        let standing: serde_json::Value = serde_json::from_str(&standing).ok()?;
-        let ours = standing["pid"].as_u64()?.to_string() == shown["MainPID"];
-        ours.then(|| standing["agent"].as_str().unwrap().to_owned())
+        let status = self.read("/run/imagebuilder-agent/status.json")?;
+        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+        let ours = status["pid"].as_u64()?.to_string() == shown["MainPID"];
+        ours.then(|| status["agent"].as_str().unwrap().to_owned())
     }
 
     /// Waits until the stable unit runs this version.
@@ -398,7 +399,7 @@ impl Container {
         if self.init == 0 {
             return String::new();
         }
-        // What was said is on its way to the journal for a moment, for longer where the host is busy.
+        // A message reaches the journal a moment later, for longer where the host is busy.
         self.run(&["journalctl", "--sync"]);
         let show = [
             "journalctl",
@@ -406,8 +407,8 @@ impl Container {
             "--no-pager",
             "--output=short-monotonic",
         ];
-        let said = self.run(&[&show, which].concat());
-        String::from_utf8_lossy(&said.stdout).into_owned()
+        let output = self.run(&[&show, which].concat());
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn console(&self) -> String {
@@ -440,7 +441,7 @@ fn child_named(parent: u32, name: &str) -> Option<u32> {
         })
 }
 
-/// Whether containers are left out here, on somebody's order; otherwise they must boot, or the test says why
+/// Whether containers are left out here, on request; otherwise they must boot, or the test reports why
 /// they do not.
 pub(crate) fn left_out() -> bool {
     static GROUND: OnceLock<bool> = OnceLock::new();

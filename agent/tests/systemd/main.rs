@@ -1,5 +1,5 @@
 //! The agent's units on real systemd: containers are booted, agents crash, hang and starve in them, the power
-//! goes. What a row of the failure table in `docs/agent.md` says, happens here.
+//! goes. Every row of the failure table in `docs/agent.md` is tested here.
 //!
 //! The agents in the slots are scripts (`agent.pl`) with configured behaviour; units, layout, `systemctl`
 //! and the updater are the real ones.

@@ -66,17 +66,17 @@ fn the_daemons_sandbox_can_read_the_system_state() {
     let disk = Disk::new();
     disk.drop_in(
         STABLE,
-        "[Service]\nStateDirectory=said\n\
-         ExecStopPost=/bin/sh -c 'systemctl is-system-running >>/var/lib/said/it'\n",
+        "[Service]\nStateDirectory=seen\n\
+         ExecStopPost=/bin/sh -c 'systemctl is-system-running >>/var/lib/seen/states'\n",
     );
     let mut container = disk.boot();
     container.serves("1.0.0");
     container.ok(&["systemctl", "restart", STABLE]);
     container.serves("1.0.0");
     container.reboot();
-    let said = container.read("/var/lib/said/it").unwrap();
-    let said: Vec<&str> = said.lines().collect();
-    assert_eq!(said.len(), 2, "{said:?}");
-    assert_ne!(said[0], "stopping", "only the daemon");
-    assert_eq!(said[1], "stopping", "the system");
+    let states = container.read("/var/lib/seen/states").unwrap();
+    let states: Vec<&str> = states.lines().collect();
+    assert_eq!(states.len(), 2, "{states:?}");
+    assert_ne!(states[0], "stopping", "only the daemon");
+    assert_eq!(states[1], "stopping", "the system");
 }

@@ -62,7 +62,7 @@ fn the_updater_works_without_capabilities_or_metadata() {
     disk.trial(&disk.slot("2.0.0", "good"));
     let container = disk.boot();
     container.serves("1.0.0");
-    // The way to the metadata service is open to everybody else. A datagram tells at once what a
+    // The way to the metadata service is open to all other processes. A datagram shows at once what a
     // connection would only find out in time.
     container.ok(&["ip", "link", "set", "lo", "up"]);
     container.ok(&["ip", "address", "add", "169.254.169.254/32", "dev", "lo"]);

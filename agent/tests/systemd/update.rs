@@ -66,14 +66,14 @@ fn update(container: &Container) {
     container.run(&["systemctl", "start", UPDATE]);
 }
 
-fn standing(container: &Container) -> Value {
-    let standing = container.read("/run/imagebuilder-update/status.json");
-    standing.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
+fn status(container: &Container) -> Value {
+    let status = container.read("/run/imagebuilder-update/status.json");
+    status.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
 }
 
 /// What failed here, by cause and with how often: `2.0.0 crashed 1`.
 fn failures(container: &Container) -> Vec<String> {
-    let failures = standing(container)["failures"].clone();
+    let failures = status(container)["failures"].clone();
     let mut lines = Vec::new();
     for it in failures.as_array().unwrap() {
         for (kind, count) in it["causes"].as_object().unwrap() {
@@ -107,9 +107,9 @@ fn a_good_release_becomes_stable_and_can_update_again() {
     assert!(container.leads("stable").starts_with("versions/2.0.0-"));
     assert_eq!(container.leads("trial"), "");
     assert_eq!(container.state(TRIAL).0, "inactive");
-    let said = standing(&container);
-    assert_eq!(said["phase"], "idle");
-    assert_eq!(said["stable"]["version"], "2.0.0");
+    let seen = status(&container);
+    assert_eq!(seen["phase"], "idle");
+    assert_eq!(seen["stable"]["version"], "2.0.0");
     assert_eq!(
         container.ok(&["imagebuilder-agent", "--version"]),
         "imagebuilder-agent 2.0.0\n"
@@ -156,7 +156,7 @@ fn is_counted(behaviour: &str, trial: &str, tried: usize, kind: &str) {
     let counted = [format!("2.0.0 {kind} 1")];
     assert_eq!(failures(&container), counted, "{}", container.journal());
     assert_eq!(trials(&container), tried, "{}", container.journal());
-    // Whoever ends in order may have been stopped by somebody: once more at once, and from then on later.
+    // A clean end may be an operator's stop: once more at once, and from then on later.
     let tried = if kind == "interrupted" {
         update(&container);
         assert_eq!(
@@ -228,7 +228,7 @@ fn the_journal_has_reason_and_release_of_a_failed_run() {
     container.write(&format!("{CHANNEL}/metadata/timestamp.json"), b"{}");
     update(&container);
     container.ok(&["journalctl", "--sync"]);
-    let said = container.ok(&[
+    let output = container.ok(&[
         "journalctl",
         "--boot",
         "--no-pager",
@@ -238,7 +238,7 @@ fn the_journal_has_reason_and_release_of_a_failed_run() {
         UPDATE,
         "SYSLOG_IDENTIFIER=imagebuilder-agent",
     ]);
-    let reported: Vec<Value> = said
+    let reported: Vec<Value> = output
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .filter(|it: &Value| it["IMAGEBUILDER_CODE"].is_string())
@@ -278,12 +278,10 @@ fn without_its_updater_a_trial_ends_and_is_retried() {
     for _ in 0..2 {
         container.run(&["systemctl", "start", "--no-block", UPDATE]);
         container.wait("the trial to soak", |it| {
-            it.on_trial().is_some() && standing(it)["phase"] == "trial"
+            it.on_trial().is_some() && status(it)["phase"] == "trial"
         });
         container.ok(&["systemctl", "kill", "--signal=KILL", UPDATE]);
-        container.wait("the updater to be gone", |it| {
-            it.state(UPDATE).0 == "failed"
-        });
+        container.wait("the updater to end", |it| it.state(UPDATE).0 == "failed");
         assert_eq!(container.on_trial().as_deref(), Some("2.0.0"));
         deadline("[Service]\nRuntimeMaxSec=1\n");
         container.serves("1.0.0");
@@ -321,7 +319,7 @@ fn a_trial_that_a_power_cut_ended_is_tried_once_more() {
     let mut container = following(&[("2.0.0", "good")], FOR_EVER).boot();
     container.serves("1.0.0");
     container.run(&["systemctl", "start", "--no-block", UPDATE]);
-    container.wait("the trial to soak", |it| standing(it)["phase"] == "trial");
+    container.wait("the trial to soak", |it| status(it)["phase"] == "trial");
     container.power_cut();
     container.boot();
     container.serves("1.0.0");

@@ -93,17 +93,17 @@ async fn a_target_group_of_the_group_is_left_alone() {
 }
 
 /// A `systemctl` with this system state.
-fn systemctl(house: &Box, says: &str) -> std::path::PathBuf {
+fn systemctl(house: &Box, state: &str) -> std::path::PathBuf {
     let bin = house.dir.path().join("bin");
     fs::create_dir_all(&bin).unwrap();
     let path = bin.join("systemctl");
-    write_program(&path, &format!("#!/bin/sh\necho {says}\nexit 1\n"));
+    write_program(&path, &format!("#!/bin/sh\necho {state}\nexit 1\n"));
     bin
 }
 
 #[tokio::test]
 async fn a_shutdown_without_a_hook_updates_record_and_targets() {
-    for (target, says, left) in [
+    for (target, state, left) in [
         ("InService", "running", Some(Verdict::Fit)),
         ("InService", "stopping", Some(Verdict::Draining)),
         ("Terminated", "stopping", None),
@@ -113,7 +113,7 @@ async fn a_shutdown_without_a_hook_updates_record_and_targets() {
             facts.target = Some("InService");
             facts.lifecycle = Some("InService");
         });
-        let bin = systemctl(&house, says);
+        let bin = systemctl(&house, state);
         let agent = house.agent(&["run"]).env("PATH", bin).spawn().unwrap();
         house.until_verdict(Verdict::Fit).await;
         house.cloud.until(|facts| facts.in_target_group).await;
@@ -123,7 +123,7 @@ async fn a_shutdown_without_a_hook_updates_record_and_targets() {
         assert_eq!(house.record().map(|record| record.verdict), left, "{log}");
         assert_eq!(
             house.cloud.facts().in_target_group,
-            says == "running",
+            state == "running",
             "{log}"
         );
     }

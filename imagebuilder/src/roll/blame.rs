@@ -262,7 +262,7 @@ fn taken_out(cause: &str, code: Option<&str>) -> Reason {
     } else if has("elb system health check") || has("elb health check") || has("vpc lattice") {
         Reason::BalancerHealth
     } else if has(TERMINATED_OR_STOPPED) {
-        // EC2's code tells who did that.
+        // EC2's code names who did that.
         code.and_then(by_code)
             .unwrap_or_else(|| Reason::Unknown(cause.to_owned()))
     } else if has("health check") || has("health-check") || has("status check") {
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn ec2s_code_tells_who_terminated_an_instance() {
+    fn ec2s_code_names_who_terminated_an_instance() {
         let why = "an EC2 health check indicating it has been terminated or stopped.";
         let all = [launched("i-1", 10), terminated("i-1", why, 20)];
         assert_eq!(in_doubt(Some(began()), &all), [sample::instance("i-1")]);

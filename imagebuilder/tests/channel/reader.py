@@ -48,13 +48,13 @@ def read(root, url, store, *names):
         bootstrap=bootstrap,
     )
     updater.refresh()
-    told = {"root": updater._trusted_set.root.version}
+    found = {"root": updater._trusted_set.root.version}
     for name in names:
         target = updater.get_targetinfo(name)
         with open(updater.download_target(target), "rb") as file:
             content = file.read().decode()
-        told[name] = {"custom": target.custom, "content": content}
-    print(json.dumps(told))
+        found[name] = {"custom": target.custom, "content": content}
+    print(json.dumps(found))
 
 
 def aws(service):
@@ -70,11 +70,11 @@ def bucket(name):
 def headers(name, prefix):
     """Content type and Cache-Control of every object, by key."""
     s3 = aws("s3")
-    told = {}
+    found = {}
     for item in s3.list_objects_v2(Bucket=name, Prefix=prefix)["Contents"]:
         head = s3.head_object(Bucket=name, Key=item["Key"])
-        told[item["Key"]] = [head["ContentType"], head["CacheControl"]]
-    print(json.dumps(told))
+        found[item["Key"]] = [head["ContentType"], head["CacheControl"]]
+    print(json.dumps(found))
 
 
 def keys(*specs):

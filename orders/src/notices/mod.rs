@@ -167,7 +167,7 @@ impl Delivery {
         loop {
             let now = jiff::Timestamp::now();
             let before = OrderId::floor(now - SWEEP_OLDER_THAN);
-            // An id from a clock that was wrong does not tell the notice's age. Without this check the notice
+            // An id from a clock that was wrong does not show the notice's age. Without this check the notice
             // would wait for as long as the clock was ahead.
             let ahead = OrderId::floor(now + SWEEP_OLDER_THAN);
             let mut due = self.store.notices(BATCH).await.context("list notices")?;

@@ -237,7 +237,7 @@ fn sessions_come_and_go(service: &Service) {
     assert_eq!(
         who(&[tls, &tossed]),
         Value::Null,
-        "any neighbour can set that one"
+        "any site on the same domain can set that one"
     );
 
     // A program's session.

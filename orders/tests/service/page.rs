@@ -335,7 +335,7 @@ fn the_page_is_accessible_in_every_size_and_theme() {
             browser.set_window(width, height, scheme).await;
             visit(browser, &service).await;
             if (width, scheme) == (1280, "light") {
-                picture(browser, "shop-desk").await;
+                picture(browser, "shop-desktop").await;
             };
             let named = names(browser).await;
             assert!(

@@ -93,7 +93,7 @@ fn an_unfit_fleet_delays_a_replacement() {
             "91 announced: this instance is unfit and does not ask to be replaced: \
              2 of 9 other instances checked are unfit as well"
         ],
-        "said once, and nothing is done"
+        "reported once, without an action"
     );
     assert!(
         life.lifecycle

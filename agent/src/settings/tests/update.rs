@@ -121,7 +121,7 @@ fn without_configure_the_updater_uses_the_image_settings() {
     let left = run_dir.path().join("update.json");
     fs::write(&left, "{").unwrap();
     assert_eq!(url().1, "file:///image");
-    let json = "{\"instance_id\":\"i-1\",\"channel\":\"beta\",\"url\":\"file:///told\",\"soak_seconds\":9}";
+    let json = "{\"instance_id\":\"i-1\",\"channel\":\"beta\",\"url\":\"file:///given\",\"soak_seconds\":9}";
     fs::write(&left, json).unwrap();
-    assert_eq!(url(), ("i-1".to_owned(), "file:///told".to_owned()));
+    assert_eq!(url(), ("i-1".to_owned(), "file:///given".to_owned()));
 }

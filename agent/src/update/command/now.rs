@@ -157,11 +157,11 @@ mod tests {
             Phase::Committed,
         ];
         for phase in phases.map(|phase| phase(job.clone())) {
-            let said = line(&at(phase.name(), 2)).unwrap();
-            assert!(said.ends_with(" 1.3.0"), "{said}");
+            let message = line(&at(phase.name(), 2)).unwrap();
+            assert!(message.ends_with(" 1.3.0"), "{message}");
             assert!(
-                !said.starts_with(phase.name()) || phase.name() == "fetching",
-                "{said}"
+                !message.starts_with(phase.name()) || phase.name() == "fetching",
+                "{message}"
             );
         }
         assert_eq!(line(&at(Phase::Idle.name(), 2)), None);

@@ -218,10 +218,10 @@ mod tests {
             Store::new(&below(self.0.path()).state).overrides("i-1")
         }
 
-        fn tell(&self, standing: &UpdaterStatus) {
+        fn write(&self, status: &UpdaterStatus) {
             let run = below(self.0.path()).run;
             std::fs::create_dir_all(&run).unwrap();
-            let json = serde_json::to_string(standing).unwrap();
+            let json = serde_json::to_string(status).unwrap();
             std::fs::write(run.join(FILE), json).unwrap();
         }
     }
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn a_pin_below_the_floor_is_refused_with_what_would_do() {
         let place = Place::new();
-        place.tell(&UpdaterStatus {
+        place.write(&UpdaterStatus {
             floor: Some(Version::new(1, 2, 0)),
             ..UpdaterStatus::default()
         });
@@ -297,7 +297,7 @@ mod tests {
         }
         state.fail(&build(3), FailureKind::Unhealthy, "sick", now);
         store.save(&state).unwrap();
-        place.tell(&UpdaterStatus {
+        place.write(&UpdaterStatus {
             skipped: state.skipped.clone(),
             failures: state.failures.clone(),
             ..UpdaterStatus::default()

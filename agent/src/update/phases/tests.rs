@@ -288,7 +288,7 @@ fn refused() -> Event {
 
 #[test]
 fn permission_is_withheld_until_its_bound_and_then_overruled() {
-    for (urgent, before, said) in [
+    for (urgent, before, expected) in [
         (false, None, "asking + x -> idle: withheld, postponed"),
         (false, Some(1439), "asking + x -> idle: withheld, postponed"),
         (false, Some(1440), "asking + x -> armed: given, arm"),
@@ -301,7 +301,7 @@ fn permission_is_withheld_until_its_bound_and_then_overruled() {
             withheld: before.map(withheld),
             ..job(0)
         });
-        assert_eq!(line(&phase, "x", refused()), said);
+        assert_eq!(line(&phase, "x", refused()), expected);
         // What was taken without it is not asked at the trial's end.
         if let Phase::Armed(job) = step(phase, refused()).phase {
             assert!(job.overruled);
@@ -344,10 +344,10 @@ fn permission_that_is_not_requested_is_not_withheld() {
         (Decision::Current, Some("given")),
     ] {
         let line = line(&Phase::Checking, "x", checked(decision));
-        let said = ["withheld", "given"]
+        let reported = ["withheld", "given"]
             .into_iter()
             .find(|word| line.contains(&format!(" {word},")));
-        assert_eq!(said, note, "{line}");
+        assert_eq!(reported, note, "{line}");
     }
 }
 

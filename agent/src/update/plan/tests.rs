@@ -151,7 +151,7 @@ impl Scene {
         decide(&self.view(), self.now)
     }
 
-    fn said(&self) -> String {
+    fn summary(&self) -> String {
         self.decision().to_string()
     }
 
@@ -211,7 +211,7 @@ const LATER: [(u8, i64); 1] = [(100, 1000)];
 
 #[test]
 fn the_newest_release_whose_wave_has_come_is_taken() {
-    for (scene, said) in [
+    for (scene, expected) in [
         (on("1.0.0", []), "current"),
         (on("1.0.0", [offer("1.0.0")]), "current"),
         (on("1.1.0", [offer("1.0.0")]), "current"),
@@ -240,7 +240,7 @@ fn the_newest_release_whose_wave_has_come_is_taken() {
             "1.1.0 reaches this instance at 2026-06-02T00:13:44Z",
         ),
     ] {
-        assert_eq!(scene.said(), said);
+        assert_eq!(scene.summary(), expected);
     }
 }
 
@@ -255,13 +255,13 @@ fn releases_for_others_are_not_seen() {
         "1.0.0",
         [other_arch.floor("1.1.0"), other_channel.floor("1.2.0")],
     );
-    assert_eq!(scene.said(), "current");
+    assert_eq!(scene.summary(), "current");
     assert_eq!(floor(&scene.view()), None);
 }
 
 #[test]
 fn an_unsuitable_release_has_a_reason() {
-    for (scene, said) in [
+    for (scene, expected) in [
         (
             on("1.0.0", [offer("1.1.0")]).skipping("1.1.0"),
             "1.1.0 failed here: exit code 1",
@@ -289,7 +289,7 @@ fn an_unsuitable_release_has_a_reason() {
             "current",
         ),
     ] {
-        assert_eq!(scene.said(), said);
+        assert_eq!(scene.summary(), expected);
     }
     let nothing = on("1.0.0", [offer("1.1.0")]).skipping("1.1.0").decision();
     assert_eq!(
@@ -302,7 +302,7 @@ fn an_unsuitable_release_has_a_reason() {
 fn a_rollback_follows_metadata_and_never_below_the_floor() {
     let bad = || offer("1.2.0").withdrawn(Some("1.1.0"));
     let back = "going back to 1.1.0: the running release was withdrawn: it leaks";
-    for (scene, said) in [
+    for (scene, expected) in [
         (on("1.2.0", [offer("1.1.0"), bad()]), back),
         // Not for office hours, but for a hold.
         (
@@ -379,7 +379,7 @@ fn a_rollback_follows_metadata_and_never_below_the_floor() {
             "taking 1.3.0: newer",
         ),
     ] {
-        assert_eq!(scene.said(), said);
+        assert_eq!(scene.summary(), expected);
     }
 }
 
@@ -387,7 +387,7 @@ fn a_rollback_follows_metadata_and_never_below_the_floor() {
 fn the_floor_overrides_and_names_hold_pin_window_and_wave() {
     let scene = || on("1.0.0", [offer("1.1.0").floor("1.1.0").waves(&LATER)]);
     let forced = "taking 1.1.0: below the floor 1.1.0";
-    for (scene, said) in [
+    for (scene, expected) in [
         (scene(), format!("{forced}, overriding wave")),
         (
             scene().held(None).pinned("1.0.0").within("Sun 00:00-01:00"),
@@ -460,7 +460,7 @@ fn the_floor_overrides_and_names_hold_pin_window_and_wave() {
             "taking 1.2.0: below the floor 1.1.0".to_owned(),
         ),
     ] {
-        assert_eq!(scene.said(), said);
+        assert_eq!(scene.summary(), expected);
     }
 }
 
@@ -484,7 +484,7 @@ fn the_floor_is_the_highest_that_was_ever_named() {
 #[test]
 fn a_pin_means_exactly_that_version() {
     let offers = || [offer("1.0.0"), offer("1.1.0"), offer("1.2.0").waves(&LATER)];
-    for (scene, said) in [
+    for (scene, expected) in [
         (on("1.1.0", offers()).pinned("1.1.0"), "current"),
         (on("1.0.0", offers()).pinned("1.0.0"), "current"),
         // Older, and before its wave: an operator's decision.
@@ -527,7 +527,7 @@ fn a_pin_means_exactly_that_version() {
             "held until 2026-06-01T13:00:00Z; would take 1.1.0",
         ),
     ] {
-        assert_eq!(scene.said(), said);
+        assert_eq!(scene.summary(), expected);
     }
 }
 
@@ -538,32 +538,35 @@ fn hold_verdict_window_and_pause_delay_in_this_order() {
         .within("13:00-14:00")
         .failed("1.1.0", 9, 12);
     scene.first_boot = true;
-    assert_eq!(scene.said(), "held until released; would take 1.1.0");
+    assert_eq!(scene.summary(), "held until released; would take 1.1.0");
     // Its end is the first moment without it.
     scene = scene.held(Some(12));
     assert_eq!(
-        scene.said(),
+        scene.summary(),
         "1.1.0 waits for the agent's first verdict on this instance"
     );
     scene.first_boot = false;
     assert_eq!(
-        scene.said(),
+        scene.summary(),
         "1.1.0 waits for the window that opens at 2026-06-01T13:00:00Z"
     );
     scene = scene.at(13);
     assert_eq!(
-        scene.said(),
+        scene.summary(),
         "1.1.0 is tried again at 2026-06-01T16:00:00Z, as it failed: slow"
     );
     assert_eq!(
-        scene.clone().within("00:00-24:00").at(16).said(),
+        scene.clone().within("00:00-24:00").at(16).summary(),
         "taking 1.1.0: newer"
     );
     // Where there is nothing to hold, nothing is held.
-    assert_eq!(on("1.1.0", [offer("1.1.0")]).held(None).said(), "current");
+    assert_eq!(
+        on("1.1.0", [offer("1.1.0")]).held(None).summary(),
+        "current"
+    );
     // Another release does not suffer for it.
     scene.offers.push(offer("1.2.0"));
-    assert_eq!(scene.said(), "taking 1.2.0: newer");
+    assert_eq!(scene.summary(), "taking 1.2.0: newer");
 }
 
 /// A release that is suspected here allows a lower one; one that only could not be fetched does not.
@@ -571,7 +574,7 @@ fn hold_verdict_window_and_pause_delay_in_this_order() {
 fn a_lower_release_is_taken_while_a_suspected_one_waits() {
     use FailureKind::{Crashed, Environment, Interrupted, Unhealthy};
     let scene = || on("1.0.0", [offer("1.1.0"), offer("1.2.0")]);
-    for (kind, count, said) in [
+    for (kind, count, expected) in [
         (
             Environment,
             1,
@@ -583,17 +586,17 @@ fn a_lower_release_is_taken_while_a_suspected_one_waits() {
         (Crashed, 2, "taking 1.1.0: newer"),
     ] {
         let scene = scene().failed_by(kind, "1.2.0", count, 12);
-        assert_eq!(scene.said(), said, "{kind:?}");
+        assert_eq!(scene.summary(), expected, "{kind:?}");
         // Below the floor as well.
-        let said = said.replace("newer", "below the floor 1.1.0");
-        assert_eq!(scene.floored("1.1.0").said(), said, "{kind:?}");
+        let expected = expected.replace("newer", "below the floor 1.1.0");
+        assert_eq!(scene.floored("1.1.0").summary(), expected, "{kind:?}");
     }
     let alone = on("1.0.0", [offer("1.2.0")]).failed_by(Unhealthy, "1.2.0", 1, 12);
     assert_eq!(
-        alone.clone().said(),
+        alone.clone().summary(),
         "1.2.0 is tried again at 2026-06-01T13:00:00Z, as it failed: slow"
     );
-    assert_eq!(alone.at(13).said(), "taking 1.2.0: newer");
+    assert_eq!(alone.at(13).summary(), "taking 1.2.0: newer");
 }
 
 #[test]

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_invalid_window_names_the_problem() {
-        for (text, said) in [
+        for (text, expected) in [
             ("", "not a window"),
             ("Mon 09:00 - 16:00", "not a window"),
             ("Mon", "its hours are not HH:MM-HH:MM"),
@@ -270,7 +270,7 @@ mod tests {
         ] {
             assert_eq!(
                 text.parse::<Window>().unwrap_err().to_string(),
-                said,
+                expected,
                 "{text:?}"
             );
         }

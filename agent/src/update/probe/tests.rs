@@ -46,8 +46,8 @@ async fn a_release_that_fails_or_prints_anything_else_does_not() {
     ] {
         let binary = release(dir.path(), script);
         let error = SelfTest::default().probe(&binary).await.unwrap_err();
-        let (TestFailure::Release(said) | TestFailure::Environment(said)) = &error;
-        assert!(said.contains(why), "{script}: {error:?}");
+        let (TestFailure::Release(message) | TestFailure::Environment(message)) = &error;
+        assert!(message.contains(why), "{script}: {error:?}");
         // Killed for want of memory, or by an operator.
         let from_outside = script.contains("kill -9") || script.contains("kill -TERM");
         let environment = matches!(error, TestFailure::Environment(_));
@@ -63,8 +63,8 @@ async fn a_release_that_fails_or_prints_anything_else_does_not() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         fs::set_permissions(&binary, mode).unwrap();
         let error = SelfTest::default().probe(&binary).await.unwrap_err();
-        let (TestFailure::Release(said) | TestFailure::Environment(said)) = &error;
-        assert!(said.starts_with("cannot run "), "{error:?}");
+        let (TestFailure::Release(message) | TestFailure::Environment(message)) = &error;
+        assert!(message.starts_with("cannot run "), "{error:?}");
         assert_eq!(
             matches!(error, TestFailure::Environment(_)),
             environment,
@@ -110,14 +110,14 @@ async fn every_verb_of_the_units_runs_in_a_separate_tree() {
                 assert_eq!(ended, Err((verb.to_owned(), why)));
             }
         }
-        let said = fs::read_to_string(&log).unwrap();
+        let message = fs::read_to_string(&log).unwrap();
         if failing.is_none() {
             for verb in VERBS {
-                assert!(said.contains(&format!("{verb} --")), "{said}");
+                assert!(message.contains(&format!("{verb} --")), "{message}");
             }
             assert!(
-                said.contains("--settings /etc/x") && said.contains("overrides.service"),
-                "{said}"
+                message.contains("--settings /etc/x") && message.contains("overrides.service"),
+                "{message}"
             );
         }
         assert!(!scratch.exists());
@@ -208,14 +208,14 @@ async fn a_test_verifies_the_channel_and_removes_its_files() {
 
 #[tokio::test]
 async fn a_test_names_the_directory_it_could_not_write() {
-    for (gone, what) in [
+    for (missing, what) in [
         ("slots/staging", "the slots: "),
         ("slots", "the slots: "),
         ("state", "the updater's state: "),
     ] {
         let root = tempfile::tempdir().unwrap();
         let layout = layout(root.path());
-        fs::remove_dir_all(root.path().join(gone)).unwrap();
+        fs::remove_dir_all(root.path().join(missing)).unwrap();
         let error = test(&mut FakeChannel(Ok(())), &layout, Timestamp::UNIX_EPOCH)
             .await
             .unwrap_err();

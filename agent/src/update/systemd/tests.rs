@@ -62,8 +62,8 @@ fn what_is_not_there_is_not_made_up() {
             "Result",
         ),
     ] {
-        let said = format!("{:#}", parse(text).unwrap_err());
-        assert!(said.contains(why), "{text}: {said}");
+        let message = format!("{:#}", parse(text).unwrap_err());
+        assert!(message.contains(why), "{text}: {message}");
     }
 }
 
@@ -125,14 +125,14 @@ async fn a_start_resets_failures_and_an_error_has_the_result() {
         start|stop) echo >&2; echo "Job for it failed." >&2; echo "See more." >&2; exit 1;;
         show) printf 'LoadState=loaded\nActiveState=failed\nMainPID=0\nResult=timeout\n';; esac"#,
     );
-    let said = units.start(Unit::Trial).await.unwrap_err().to_string();
+    let message = units.start(Unit::Trial).await.unwrap_err().to_string();
     assert_eq!(
-        said,
+        message,
         "cannot start imagebuilder-agent-trial.service: timeout (Job for it failed.)"
     );
-    let said = units.stop(Unit::Trial).await.unwrap_err().to_string();
+    let message = units.stop(Unit::Trial).await.unwrap_err().to_string();
     assert_eq!(
-        said,
+        message,
         "cannot stop imagebuilder-agent-trial.service: Job for it failed."
     );
     assert_eq!(
@@ -144,9 +144,9 @@ async fn a_start_resets_failures_and_an_error_has_the_result() {
 #[tokio::test]
 async fn a_missing_systemctl_is_reported() {
     let mut units = Systemctl::new(Path::new("/nonexistent/systemctl"));
-    let said = format!("{:#}", units.state(Unit::Stable).await.unwrap_err());
+    let message = format!("{:#}", units.state(Unit::Stable).await.unwrap_err());
     assert!(
-        said.starts_with("cannot run /nonexistent/systemctl"),
-        "{said}"
+        message.starts_with("cannot run /nonexistent/systemctl"),
+        "{message}"
     );
 }

@@ -1,7 +1,7 @@
 //! Marker files for panics inside redb.
 //!
 //! redb trusts a file that was closed cleanly, and may panic over damage that it finds when opening a large
-//! file or at a later read. The marker next to the file tells the next start, even if the build aborts on
+//! file or at a later read. The marker next to the file is read by the next start, even if the build aborts on
 //! panics, to check the whole file first; a check reports damage instead of panicking.
 
 use std::cell::RefCell;

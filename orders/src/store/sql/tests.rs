@@ -85,7 +85,7 @@ async fn sqlite_keeps_the_contract() {
 #[tokio::test]
 async fn mariadb_keeps_the_contract() {
     let server = Server::start(Kind::MariaDb);
-    boxes_that_start_at_once_migrate_once(&server).await;
+    instances_that_start_at_once_migrate_once(&server).await;
     keeps_the_contract(&|| Box::new(store(&server)), false).await;
     a_transaction_that_ends_late_is_waited_for(&server).await;
     is_followed_from_the_schema_before(&server).await;
@@ -98,7 +98,7 @@ async fn mariadb_keeps_the_contract() {
 #[tokio::test]
 async fn postgres_keeps_the_contract() {
     let server = Server::start(Kind::Postgres);
-    boxes_that_start_at_once_migrate_once(&server).await;
+    instances_that_start_at_once_migrate_once(&server).await;
     keeps_the_contract(&|| Box::new(store(&server)), false).await;
     a_transaction_that_ends_late_is_waited_for(&server).await;
     is_followed_from_the_schema_before(&server).await;
@@ -108,7 +108,7 @@ async fn postgres_keeps_the_contract() {
     refuses_where_nothing_can_be_written(&server).await;
 }
 
-async fn boxes_that_start_at_once_migrate_once(server: &Server) {
+async fn instances_that_start_at_once_migrate_once(server: &Server) {
     let instances: Vec<SqlStore> = (0..6).map(|_| store(server)).collect();
     for outcome in join_all(instances.iter().map(Store::probe)).await {
         outcome.unwrap();

@@ -505,8 +505,8 @@ impl Probe for Play {
             return scene.control_fails.clone().map_or(passes, Err);
         };
         match (!scene.probe_fails.is_empty()).then(|| scene.probe_fails.remove(0)) {
-            Some(Some(TestFailure::Release(why))) if why.starts_with("says ") => {
-                Ok(why["says ".len()..].parse().unwrap())
+            Some(Some(TestFailure::Release(why))) if why.starts_with("reports ") => {
+                Ok(why["reports ".len()..].parse().unwrap())
             }
             Some(Some(failure)) => Err(failure),
             _ => Ok(version),

@@ -87,7 +87,7 @@ async fn a_release_without_room_is_refused_before_it_is_fetched() {
 }
 
 /// Does something to the slot at the first call of a phase.
-fn tamper(stage: &Stage, phase: &'static str, deed: impl Fn(&std::path::Path) + Send + 'static) {
+fn tamper(stage: &Stage, phase: &'static str, action: impl Fn(&std::path::Path) + Send + 'static) {
     let mut done = false;
     stage.scene().kill = Some(Box::new(move |_, root| {
         let state = fs::read_to_string(root.join("state").join(FILE)).unwrap_or_default();
@@ -97,7 +97,7 @@ fn tamper(stage: &Stage, phase: &'static str, deed: impl Fn(&std::path::Path) + 
                 .next()
                 .unwrap()
                 .unwrap();
-            deed(&slot.path());
+            action(&slot.path());
             done = true;
         }
         false
@@ -107,8 +107,8 @@ fn tamper(stage: &Stage, phase: &'static str, deed: impl Fn(&std::path::Path) + 
 /// Nothing whose bytes are not the signed ones is armed, run or made stable.
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_changed_on_the_disk_is_never_used() {
-    type Deed = fn(&std::path::Path);
-    let deeds: [(&str, Deed); 4] = [
+    type Action = fn(&std::path::Path);
+    let actions: [(&str, Action); 4] = [
         ("byte flipped", |slot| {
             let binary = slot.join("imagebuilder-agent");
             let mut bytes = fs::read(&binary).unwrap();
@@ -124,19 +124,19 @@ async fn a_slot_that_changed_on_the_disk_is_never_used() {
                 .set_len(4)
                 .unwrap();
         }),
-        ("COMPLETE gone", |slot| {
+        ("COMPLETE missing", |slot| {
             fs::remove_file(slot.join(COMPLETE)).unwrap()
         }),
         ("COMPLETE of another", |slot| {
             fs::write(slot.join(COMPLETE), format!("{}\n", "0".repeat(64))).unwrap();
         }),
     ];
-    for (name, deed) in deeds {
+    for (name, action) in actions {
         for (phase, code_then) in [("asking", "slot"), ("trial", "slot")] {
             let what = format!("{name} in {phase}");
             let stage = Stage::new();
             let build = stage.offers("1.1.0");
-            tamper(&stage, phase, deed);
+            tamper(&stage, phase, action);
             assert_eq!(code(&stage.ends().await), code_then, "{what}");
             assert_eq!(stage.slots.leads(Link::Stable), Leads::Factory, "{what}");
             assert_eq!(stage.slots.leads(Link::Trial), Leads::Nowhere, "{what}");
@@ -334,7 +334,7 @@ impl Log {
 /// The log names a hold or a pin that the floor overrides.
 #[tokio::test(start_paused = true)]
 async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
-    for (hold, pin, said) in [
+    for (hold, pin, expected) in [
         (
             true,
             None,
@@ -372,9 +372,9 @@ async fn a_floor_that_overrides_an_operator_is_logged_as_a_warning() {
         assert_eq!(stage.slots.leads(Link::Stable), Leads::Slot(build));
         let lines = log.lines();
         let warned = lines.iter().any(|line| {
-            line.contains(" WARN ") && line.contains(said) && line.contains("code=\"floor\"")
+            line.contains(" WARN ") && line.contains(expected) && line.contains("code=\"floor\"")
         });
-        assert_eq!(warned, !said.is_empty(), "{lines:#?}");
+        assert_eq!(warned, !expected.is_empty(), "{lines:#?}");
     }
 }
 

@@ -132,13 +132,13 @@ async fn permission_withheld_forever_is_overruled() {
             minutes = began.elapsed().as_secs() / 60;
         }
         codes.dedup();
-        let (least, most, said): (_, _, &[&str]) = if urgent {
+        let (least, most, expected): (_, _, &[&str]) = if urgent {
             (10, 30, &["withheld"])
         } else {
             (24 * 60, 26 * 60, &["no-leave", "withheld"])
         };
         assert!((least..=most).contains(&minutes), "{minutes} minutes");
-        assert_eq!(codes, said);
+        assert_eq!(codes, expected);
         assert_eq!(stage.state().withheld, None);
     }
 }

@@ -60,9 +60,9 @@ async fn it_goes_to_what_was_confirmed_before_and_then_to_the_factory() {
 async fn a_dangling_link_is_fixed_by_a_run_and_by_a_repair() {
     for by_run in [true, false] {
         for broken in [
-            "link gone",
-            "slot gone",
-            "binary gone",
+            "link missing",
+            "slot missing",
+            "binary missing",
             "not complete",
             "not ours",
         ] {
@@ -73,9 +73,9 @@ async fn a_dangling_link_is_fixed_by_a_run_and_by_a_repair() {
             stage.ends().await;
             let link = stage.slots.layout().slots.join("stable");
             match broken {
-                "link gone" => fs::remove_file(&link).unwrap(),
-                "slot gone" => fs::remove_dir_all(stage.slots.dir(&second)).unwrap(),
-                "binary gone" => fs::remove_file(stage.slots.binary(&second)).unwrap(),
+                "link missing" => fs::remove_file(&link).unwrap(),
+                "slot missing" => fs::remove_dir_all(stage.slots.dir(&second)).unwrap(),
+                "binary missing" => fs::remove_file(stage.slots.binary(&second)).unwrap(),
                 "not complete" => {
                     fs::remove_file(stage.slots.dir(&second).join("COMPLETE")).unwrap();
                 }

@@ -391,7 +391,7 @@ async fn a_release_that_cannot_update_again_is_not_confirmed() {
             Crashed,
         ),
         (
-            vec![Some(by_itself("says 9.9.9"))],
+            vec![Some(by_itself("reports 9.9.9"))],
             "version",
             "it reports version 9.9.9, not 1.1.0",
             Crashed,

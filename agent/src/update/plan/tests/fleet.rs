@@ -1,12 +1,12 @@
 //! A fleet of ten thousand on a virtual clock: who runs what, when.
 //!
 //! Every instance looks at the channel as its timer makes it: every quarter of an hour and its own delay. Looks of
-//! which the decision itself says that nothing comes of them are left out, which is what makes six days of
+//! which the decision itself shows that they have no effect are left out, which is what makes six days of
 //! ten thousand instances a matter of a second.
 
 use super::*;
 
-const BOXES: u32 = 10_000;
+const INSTANCES: u32 = 10_000;
 
 /// The timer: `OnUnitInactiveSec=15min` and up to `RandomizedDelaySec=5min`, fixed for each instance.
 const PERIOD: i64 = 15 * 60;
@@ -197,7 +197,7 @@ impl Host {
 /// What a share of the fleet may be off by: four standard deviations of drawing so many instances.
 fn tolerance(percent: u8) -> f64 {
     let share = f64::from(percent) / 100.0;
-    4.0 * (f64::from(BOXES) * share * (1.0 - share)).sqrt() + 1.0
+    4.0 * (f64::from(INSTANCES) * share * (1.0 - share)).sqrt() + 1.0
 }
 
 const DAY: i64 = 24 * 3600;
@@ -215,7 +215,7 @@ const WAVES: [(u8, i64); 7] = [
 
 #[test]
 fn each_wave_reaches_its_share_evenly_spread() {
-    let mut fleet = Fleet::new(BOXES, "1.0.0");
+    let mut fleet = Fleet::new(INSTANCES, "1.0.0");
     let published = [Published {
         from: 0,
         offers: vec![offer("1.1.0").waves(&WAVES)],
@@ -226,7 +226,7 @@ fn each_wave_reaches_its_share_evenly_spread() {
         let end = (i64::try_from(number).unwrap() + 1) * DAY;
         fleet.run(&published, end, |_, _| false);
         let reached = fleet.on("1.1.0");
-        let off = (f64::from(*percent) / 100.0).mul_add(-f64::from(BOXES), reached as f64);
+        let off = (f64::from(*percent) / 100.0).mul_add(-f64::from(INSTANCES), reached as f64);
         assert!(
             off.abs() <= tolerance(*percent) + 50.0,
             "{reached} at {percent} %"
@@ -249,16 +249,16 @@ fn each_wave_reaches_its_share_evenly_spread() {
         }
     }
     fleet.run(&published, 7 * DAY + 3600, |_, _| false);
-    assert_eq!(fleet.on("1.1.0"), BOXES as usize);
+    assert_eq!(fleet.on("1.1.0"), INSTANCES as usize);
     // An instance takes it once, and the busiest day brings 3,000 instances, two a minute.
-    assert_eq!(fleet.starts.len(), BOXES as usize);
+    assert_eq!(fleet.starts.len(), INSTANCES as usize);
     let busiest = fleet.busiest_minute();
     assert!(busiest <= 15, "{busiest} in a minute");
 }
 
 #[test]
 fn a_release_without_waves_is_spread_by_the_timers() {
-    let mut fleet = Fleet::new(BOXES, "1.0.0");
+    let mut fleet = Fleet::new(INSTANCES, "1.0.0");
     fleet.run(
         &[Published {
             from: 3600,
@@ -267,7 +267,7 @@ fn a_release_without_waves_is_spread_by_the_timers() {
         2 * 3600,
         |_, _| false,
     );
-    assert_eq!(fleet.on("1.1.0"), BOXES as usize);
+    assert_eq!(fleet.on("1.1.0"), INSTANCES as usize);
     let busiest = fleet.busiest_minute();
     assert!(busiest <= 1_000, "{busiest} in a minute");
 }
@@ -276,7 +276,7 @@ fn a_release_without_waves_is_spread_by_the_timers() {
 fn every_release_has_other_canaries() {
     let digests = [build("1.1.0").digest, build("1.2.0").digest];
     let canaries = digests.map(|digest| {
-        let ids = Fleet::new(BOXES, "1.0.0")
+        let ids = Fleet::new(INSTANCES, "1.0.0")
             .hosts
             .into_iter()
             .map(|host| host.id);
@@ -297,7 +297,7 @@ fn every_release_has_other_canaries() {
 
 #[test]
 fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
-    let mut fleet = Fleet::new(BOXES, "1.1.0");
+    let mut fleet = Fleet::new(INSTANCES, "1.1.0");
     let waves = [(5, 0), (25, 24), (100, 48)];
     let good = || offer("1.1.0").floor("1.1.0");
     let withdrawn_at = 20 * 3600;
@@ -342,7 +342,10 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
     );
     // One round of the timers after the withdrawal, every instance is back, and no other has tried it.
     fleet.run(&published, withdrawn_at + PERIOD + DELAY, fails);
-    assert_eq!((fleet.on("1.1.0"), fleet.on("1.2.0")), (BOXES as usize, 0));
+    assert_eq!(
+        (fleet.on("1.1.0"), fleet.on("1.2.0")),
+        (INSTANCES as usize, 0)
+    );
     fleet.run(&published, 30 * 3600, fails);
     assert_eq!(fleet.tried("1.2.0"), tried);
     assert_eq!(fleet.tried("1.0.0"), [0_usize; 0]);
@@ -350,7 +353,7 @@ fn a_bad_release_stays_in_its_first_wave_and_is_reverted() {
     assert_eq!(fleet.starts.len(), tried.len() + ran);
     // The release that fixes it reaches every instance.
     fleet.run(&published, 31 * 3600, fails);
-    assert_eq!(fleet.on("1.3.0"), BOXES as usize);
+    assert_eq!(fleet.on("1.3.0"), INSTANCES as usize);
 }
 
 #[test]
