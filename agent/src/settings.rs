@@ -183,7 +183,7 @@ fn explain(source: Source<'_>, text: &str, error: &toml::de::Error) -> String {
     if let (true, Some((unknown, known))) =
         (message.starts_with("unknown field"), quoted.split_first())
     {
-        let hint = nearest(unknown, known).map_or_else(
+        let hint = support::nearest(unknown, known.iter().copied()).map_or_else(
             || format!("known keys: {}", known.join(", ")),
             |key| format!("did you mean `{key}`?"),
         );
@@ -207,15 +207,6 @@ fn place(text: &str, offset: usize) -> (usize, usize) {
         .map_or(0, |rest| rest.chars().count())
         + 1;
     (line, column)
-}
-
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|key| (strsim::jaro_winkler(unknown, key), *key))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, key)| key)
 }
 
 /// The files of the image's settings.

@@ -11,7 +11,6 @@ pub mod blame;
 pub mod build;
 pub mod channel;
 pub(crate) mod command;
-pub mod durable;
 pub mod permission;
 pub mod phases;
 pub mod plan;

@@ -2,8 +2,10 @@
 //!
 //! Codes are interface: scripts branch on them, so a number never changes its meaning. This module prints nothing.
 
-use std::fmt;
 use std::process::ExitCode;
+
+pub(crate) use support::Failure;
+use support::Report;
 
 use crate::cloud::{CloudError, ConnectError};
 
@@ -76,19 +78,16 @@ impl Exit {
 
     /// The code an error asks for: that of the outermost [`Failure`] in its chain.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        failures(error)
-            .next()
-            .map_or(Self::Unexpected, |failure| failure.exit)
+        let code = support::failure::exit_code(error);
+        let mut known = Self::ALL.iter().map(|(exit, _)| *exit);
+        known
+            .find(|exit| Some(exit.code()) == code)
+            .unwrap_or(Self::Unexpected)
     }
 
     /// An error that ends the command with this code.
     pub(crate) fn error(self, message: impl Into<String>) -> Failure {
-        Failure {
-            exit: self,
-            message: message.into(),
-            hint: None,
-            source: None,
-        }
+        Failure::new(message).exit(self.code())
     }
 }
 
@@ -98,62 +97,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The outermost hint in an error's chain; without one, the hint for a failed call of its kind.
-pub(crate) fn hint(error: &anyhow::Error) -> Option<&str> {
-    failures(error)
-        .find_map(|failure| failure.hint.as_deref())
-        .or_else(|| {
-            error
-                .chain()
-                .find_map(|cause| cause.downcast_ref::<CloudError>()?.hint())
-        })
-}
-
-/// An error's whole chain in one text, outermost first, each cause once: libraries also put the text of their causes into their
-/// own, and a chain printed as it is repeats the same up to three times.
-pub(crate) fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.contains(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
+/// An error as it is printed; without a hint of its own, with that for a failed call of its kind.
+pub(crate) fn report(error: &anyhow::Error) -> Report {
+    let mut report = Report::of(error);
+    if report.hints.is_empty()
+        && let Some(hint) = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<CloudError>()?.hint())
+    {
+        report.add_hint(hint);
     }
-    text
+    report
 }
 
-fn failures(error: &anyhow::Error) -> impl Iterator<Item = &Failure> {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<Failure>())
-}
-
-/// An error with its exit code and, where it is known, a hint.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    exit: Exit,
-    message: String,
-    hint: Option<String>,
-    source: Option<anyhow::Error>,
-}
-
-impl Failure {
-    /// Adds the hint, shown on a line of its own.
-    #[must_use]
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// Adds the cause.
-    #[must_use]
-    pub(crate) fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
+/// The hints that are printed with an error, a line each; `None` without one.
+pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
+    let hints = report(error).hints;
+    (!hints.is_empty()).then(|| hints.join("\n"))
 }
 
 impl From<ConnectError> for Failure {
@@ -163,18 +123,6 @@ impl From<ConnectError> for Failure {
             Some(cause) => failure.because(cause),
             None => failure,
         }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(AsRef::as_ref)
     }
 }
 
@@ -198,7 +146,7 @@ mod tests {
         let outer: anyhow::Error = Exit::BakeFailed.error("bake failed").because(inner).into();
         let wrapped = Err::<(), _>(outer).context("while baking").unwrap_err();
         assert_eq!(Exit::of(&wrapped), Exit::BakeFailed);
-        assert_eq!(hint(&wrapped), Some("widen the filter"));
+        assert_eq!(hint(&wrapped).as_deref(), Some("widen the filter"));
         assert_eq!(
             format!("{wrapped:#}"),
             "while baking: bake failed: no such source"
@@ -211,32 +159,14 @@ mod tests {
             let code = "RequestLimitExceeded";
             CloudError::new(crate::cloud::Kind::Throttled, "search images", code, "")
         };
-        let printed = hint(&anyhow::Error::from(call()).context("look")).map(str::to_owned);
+        let printed = hint(&anyhow::Error::from(call()).context("look"));
         assert!(printed.is_some_and(|printed| printed.contains("try again later")));
         let better: anyhow::Error = Exit::Refused
             .error("no")
             .hint("wait")
             .because(call())
             .into();
-        assert_eq!(hint(&better), Some("wait"));
-    }
-
-    #[test]
-    fn a_chain_has_each_cause_once() {
-        // As object_store's errors are.
-        let root = anyhow::anyhow!("403 Forbidden: AccessDenied");
-        let middle = root.context("PUT http://bucket: 403 Forbidden: AccessDenied");
-        let outer = middle.context("write s3://bucket/file");
-        let error: anyhow::Error = Exit::Refused
-            .error("write s3://bucket/file is not allowed")
-            .because(outer)
-            .into();
-        assert_eq!(
-            chain(&error),
-            "write s3://bucket/file is not allowed: PUT http://bucket: 403 Forbidden: AccessDenied"
-        );
-        let distinct = anyhow::anyhow!("no space").context("write a");
-        assert_eq!(chain(&distinct), "write a: no space");
+        assert_eq!(hint(&better).as_deref(), Some("wait"));
     }
 
     #[test]

@@ -307,7 +307,7 @@ impl Ledger {
             })),
             Err(error) => Found::Unreadable(Unreadable {
                 run,
-                why: crate::exit::chain(&error),
+                why: support::Report::of(&error).message,
                 folder: folder.to_owned(),
                 lock,
             }),
@@ -489,7 +489,7 @@ impl Ledger {
 
     fn write(&self) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(&self.journal).context("serialize the ledger")?;
-        match replace(&self.folder.join(JOURNAL), &text) {
+        match support::files::replace(&self.folder.join(JOURNAL), text.as_bytes(), 0o644) {
             Err(_) if self.undoing => Ok(()),
             written => written.context("write the ledger"),
         }
@@ -514,19 +514,6 @@ fn read(path: &Path) -> anyhow::Result<Journal> {
         journal.schema = SCHEMA;
     }
     Ok(journal)
-}
-
-/// Replaces a file's content so that a crash leaves either the old or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let temp = path.with_extension("json.new");
-    let mut file = File::create(&temp)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temp, path)?;
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde::Serialize;
+use support::duration;
 
 use crate::advice;
 use crate::exit::{self, Exit};
@@ -232,7 +233,7 @@ impl Shared {
         } else {
             [&spinner.text, spinner.id].map(|text| format!("{frame} {text}: {}", spinner.waiting))
         };
-        let clock = format!(" ({})", elapsed(spinner.since.elapsed()));
+        let clock = format!(" ({})", duration::elapsed(spinner.since.elapsed()));
         let line = fitted(&texts.map(|text| plain(&text)), &clock, columns());
         let _ = write!(std::io::stderr().lock(), "\r\x1b[2K{line}");
         let _ = std::io::stderr().flush();
@@ -315,8 +316,12 @@ impl Step {
         shared.spinner = None;
         let prefix = if event == "done" { "" } else { "failed: " };
         let line = match &shared.messages {
-            Messages::Terminal => format!("{}: {prefix}{outcome} ({})", self.text, elapsed(took)),
-            _ => format!("  {prefix}{outcome} ({})", elapsed(took)),
+            Messages::Terminal => format!(
+                "{}: {prefix}{outcome} ({})",
+                self.text,
+                duration::elapsed(took)
+            ),
+            _ => format!("  {prefix}{outcome} ({})", duration::elapsed(took)),
         };
         shared.print(&line);
         shared.event(self.id, event, outcome, Some(took.as_secs_f64()));
@@ -344,13 +349,11 @@ pub(crate) fn log() {
 ///
 /// Commands in the hint are completed for this configuration.
 pub(crate) fn report(error: &anyhow::Error, exit: &Exit, config: &Path) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    let _ = writeln!(stderr, "error: {}", plain(&exit::chain(error)));
-    if let Some(hint) = exit::hint(error) {
-        for line in advice::here(hint, config).lines() {
-            let _ = writeln!(stderr, "hint: {}", plain(line));
-        }
+    let mut report = exit::report(error);
+    for hint in &mut report.hints {
+        *hint = advice::here(hint, config).into_owned();
     }
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(&report.to_string()));
     (*exit).into()
 }
 
@@ -360,18 +363,6 @@ fn plain(text: &str) -> String {
         .chars()
         .filter(|char| !char.is_control() || *char == '\n')
         .collect()
-}
-
-/// A duration as text: `0.4 s`, `12 s`, `3 min 05 s`.
-pub(crate) fn elapsed(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    if seconds >= 60 {
-        format!("{} min {:02} s", seconds / 60, seconds % 60)
-    } else if seconds >= 10 {
-        format!("{seconds} s")
-    } else {
-        format!("{:.1} s", duration.as_secs_f64())
-    }
 }
 
 /// Columns of the terminal at stderr; 80 when unknown.
@@ -399,13 +390,6 @@ fn fitted(texts: &[String; 2], clock: &str, columns: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_short() {
-        for (millis, want) in [(420, "0.4 s"), (12_300, "12 s"), (185_000, "3 min 05 s")] {
-            assert_eq!(elapsed(Duration::from_millis(millis)), want);
-        }
-    }
 
     #[test]
     fn messages_cannot_control_the_terminal() {

@@ -98,13 +98,8 @@ pub(crate) enum Ended {
 impl Packer {
     /// Finds Packer on PATH and checks its version.
     pub(crate) async fn find() -> anyhow::Result<Self> {
-        let path = std::env::var_os("PATH")
-            .and_then(|path| {
-                std::env::split_paths(&path)
-                    .map(|folder| folder.join("packer"))
-                    .find(|at| executable(at))
-            })
-            .ok_or_else(|| Exit::Refused.error("packer is not on PATH").hint(INSTALL))?;
+        let path = which::which("packer")
+            .map_err(|_| Exit::Refused.error("packer is not on PATH").hint(INSTALL))?;
         let output = base(&path)
             .arg("version")
             .output()
@@ -227,13 +222,6 @@ pub(crate) fn group(folder: &Path) -> Option<i32> {
         .trim()
         .parse()
         .ok()
-}
-
-/// Whether a file is executable, as a shell checks it.
-fn executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path)
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 const INSTALL: &str = "install Packer 1.6.6 or newer: `apt-get install packer`, or https://developer.hashicorp.com/packer/install";

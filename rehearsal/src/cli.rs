@@ -482,29 +482,13 @@ fn progress(step: &str) {
 /// Prints an error's chain once, the hints it carries last.
 #[expect(clippy::print_stderr, reason = "the one place that reports an error")]
 pub(crate) fn print_error(error: &anyhow::Error) {
-    eprintln!("rehearsal: {}", error_text(error));
+    eprintln!("{}", support::Report::of(error));
 }
 
 /// The error that a daemon printed before it ended, at the end of its log.
 fn last_error(log: &str) -> Option<&str> {
-    let from = log.rfind("\nrehearsal: ").map_or(0, |at| at + 1);
-    Some(log[from..].strip_prefix("rehearsal: ")?.trim())
-}
-
-fn error_text(error: &anyhow::Error) -> String {
-    let mut causes = Vec::new();
-    let mut hints = Vec::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        match text.split_once("\nhint: ") {
-            Some((cause, hint)) => {
-                causes.push(cause.to_owned());
-                hints.push(format!("\nhint: {hint}"));
-            }
-            None => causes.push(text),
-        }
-    }
-    format!("{}{}", causes.join(": "), hints.concat())
+    let from = log.rfind("\nerror: ").map_or(0, |at| at + 1);
+    Some(log[from..].strip_prefix("error: ")?.trim())
 }
 
 #[cfg(test)]
@@ -512,20 +496,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hints_are_printed_last() {
-        let error =
-            anyhow::anyhow!("address in use").context("listen on 1\nhint: choose another port");
-        assert_eq!(
-            error_text(&error),
-            "listen on 1: address in use\nhint: choose another port"
-        );
-    }
-
-    #[test]
     fn a_daemons_error_is_printed_without_its_log() {
-        let log = "2026 INFO ready\nrehearsal: no such disk\nhint: make one\n";
+        let log = "2026 INFO ready\nerror: no such disk\nhint: make one\n";
         assert_eq!(last_error(log), Some("no such disk\nhint: make one"));
-        assert_eq!(last_error("rehearsal: taken\n"), Some("taken"));
+        assert_eq!(last_error("error: taken\n"), Some("taken"));
         assert_eq!(last_error("thread panicked\n"), None);
     }
 

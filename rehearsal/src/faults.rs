@@ -522,14 +522,12 @@ fn alarm_state(name: &str, value: &str) -> Result<AlarmState, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, name);
-    let nearest = autoscaling::switch_names()
-        .chain(PATTERNS.iter().map(|(pattern, ..)| *pattern))
-        .max_by(|one, other| likeness(one).total_cmp(&likeness(other)))
-        .unwrap_or_default();
-    format!(
-        "unknown dial `{name}`\nhint: did you mean `{nearest}`? `rehearsal dial DIR` lists all dials"
-    )
+    let patterns = PATTERNS.iter().map(|(pattern, ..)| *pattern);
+    let suggestion = match support::nearest(name, autoscaling::switch_names().chain(patterns)) {
+        Some(nearest) => format!("did you mean `{nearest}`? "),
+        None => String::new(),
+    };
+    format!("unknown dial `{name}`\nhint: {suggestion}`rehearsal dial DIR` lists all dials")
 }
 
 #[cfg(test)]

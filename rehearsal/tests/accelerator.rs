@@ -154,7 +154,7 @@ fn a_kvm_that_runs_no_guest_code_is_not_used() {
     assert_eq!(refused.status.code(), Some(1), "{text}");
     assert_eq!(
         text,
-        "rehearsal: kvm does not run guest code on this host: KVM internal error. Suberror: 1: emulation failure\n\
+        "error: kvm does not run guest code on this host: KVM internal error. Suberror: 1: emulation failure\n\
          hint: `--accelerator auto` uses emulation instead\n"
     );
 

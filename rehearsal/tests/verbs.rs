@@ -88,7 +88,7 @@ fn a_folder_without_a_running_cloud_is_an_error() {
     let place = cloud.folder().display();
     assert_eq!(
         text,
-        format!("rehearsal: the cloud in {place} is down\nhint: `rehearsal up {place}`\n")
+        format!("error: the cloud in {place} is down\nhint: `rehearsal up {place}`\n")
     );
 
     let folder = tempfile::tempdir().unwrap();
@@ -127,13 +127,13 @@ fn a_daemon_that_cannot_start_reports_its_error_once() {
     let (code, text) = up(&["--guests", "puppets", "--port", &port.to_string()]);
     assert_eq!(code, Some(1));
     assert!(
-        text.starts_with(&format!("rehearsal: listen on 127.0.0.1:{port}: ")),
+        text.starts_with(&format!("error: listen on 127.0.0.1:{port}: ")),
         "{text}"
     );
     let (code, text) = up(&["--port", "0", "--base-image", "/no/such.raw"]);
     assert_eq!(code, Some(1));
     assert!(
-        text.starts_with("rehearsal: find the base image /no/such.raw: "),
+        text.starts_with("error: find the base image /no/such.raw: "),
         "{text}"
     );
 }
@@ -185,10 +185,7 @@ fn exec_replaces_itself_by_its_command() {
     assert_eq!(exec(&["sh", "-c", "kill -TERM $$"]).0, None);
     let (code, text) = exec(&["no-such-program"]);
     assert_eq!(code, Some(127));
-    assert!(
-        text.starts_with("rehearsal: run no-such-program: "),
-        "{text}"
-    );
+    assert!(text.starts_with("error: run no-such-program: "), "{text}");
 }
 
 #[test]

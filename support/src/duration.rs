@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// A duration that was measured: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 01 min`.
+/// A duration that was measured, or a limit: `0.4 s`, `12 s`, `3 min 05 s`, and from two hours `2 h 01 min`.
 #[must_use]
 pub fn elapsed(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         ..10 => format!("{:.1} s", duration.as_secs_f64()),
         10..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        60..7_200 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
     }
 }
@@ -61,6 +61,7 @@ mod tests {
             (420, "0.4 s"),
             (12_300, "12 s"),
             (185_000, "3 min 05 s"),
+            (3_825_000, "63 min 45 s"),
             (7_265_000, "2 h 01 min"),
         ] {
             assert_eq!(elapsed(Duration::from_millis(millis)), expected);

@@ -46,6 +46,12 @@ impl Failure {
         self
     }
 
+    /// Its own hints, without those of its cause.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<anyhow::Error>) -> Self {
@@ -85,7 +91,7 @@ pub fn one_line(error: &anyhow::Error) -> String {
 /// An error as it is shown: its causes in one text, and its hints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// `what failed: why: why that`; printable, without line breaks, each cause bounded.
+    /// `what failed: why: why that`. Printable; line breaks only in the message of a [`Failure`], every other cause is bounded.
     pub message: String,
     /// Outermost first, each once.
     pub hints: Vec<String>,
@@ -105,13 +111,16 @@ impl Report {
                 Some((text, hints)) => (text, Some(hints)),
                 None => (&*text, None),
             };
-            let text = printable(text);
+            let typed = cause.downcast_ref::<Failure>();
+            let text = match typed {
+                Some(_) => lines(text),
+                None => printable(text),
+            };
             if !report.message.contains(&text) {
                 let colon = if report.message.is_empty() { "" } else { ": " };
                 report.message += colon;
                 report.message += &text;
             }
-            let typed = cause.downcast_ref::<Failure>();
             let typed = typed.into_iter().flat_map(|failure| &failure.hints);
             let written = hints.into_iter().flat_map(|hints| hints.split(HINT));
             for hint in typed.map(String::as_str).chain(written) {
@@ -121,11 +130,12 @@ impl Report {
         report
     }
 
-    /// Adds a hint, unless it is there already.
+    /// Adds a hint, unless it is there already. Each line of it is a hint.
     pub fn add_hint(&mut self, hint: &str) {
-        let hint = printable(hint);
-        if !self.hints.contains(&hint) {
-            self.hints.push(hint);
+        for line in hint.lines().map(printable) {
+            if !self.hints.contains(&line) {
+                self.hints.push(line);
+            }
         }
     }
 
@@ -146,6 +156,12 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// A message of this workspace's own, which may have several lines.
+fn lines(text: &str) -> String {
+    let shown = text.trim_end().chars();
+    shown.filter(|c| !c.is_control() || *c == '\n').collect()
 }
 
 /// A cause as it may be shown: an HTML page only says that what answered is not the service, and is left out; control characters become
@@ -235,6 +251,21 @@ mod tests {
         }
         let long = Report::of(&anyhow!("ä".repeat(5000)));
         assert_eq!(long.message.chars().count(), LONGEST);
+    }
+
+    #[test]
+    fn only_a_failure_has_several_lines() {
+        let findings = Failure::new("2 findings\n  a\u{7}\n  b").because(anyhow!("c\nd"));
+        let report = Report::of(&findings.into());
+        assert_eq!(report.message, "2 findings\n  a\n  b: c d");
+    }
+
+    #[test]
+    fn each_line_of_a_hint_is_a_hint() {
+        let failure = Failure::new("no").hint("wait\nor leave").exit(3);
+        assert_eq!(failure.hints(), ["wait\nor leave"]);
+        let report = Report::of(&failure.into());
+        assert_eq!(report.to_string(), "error: no\nhint: wait\nhint: or leave");
     }
 
     #[test]

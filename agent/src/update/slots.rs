@@ -13,9 +13,10 @@ use contract::layout;
 use semver::Version;
 use sha2::{Digest as _, Sha256};
 
+use support::files;
+
 use super::build::Build;
 use super::channel::Digest;
-use super::durable;
 
 /// The file of a complete slot: it holds the digest of the slot's executable.
 pub const COMPLETE: &str = "COMPLETE";
@@ -214,7 +215,7 @@ impl Slots {
         let dir = self.dir(build);
         let found = hash(&part).with_context(|| format!("cannot read {}", part.display()))?;
         if found != build.digest {
-            let _ = durable::remove_file(&part);
+            let _ = files::remove(&part);
             bail!(
                 "{} has digest {found}, not {}",
                 part.display(),
@@ -233,13 +234,13 @@ impl Slots {
         remove_slot(dir)?;
         fs::create_dir_all(dir)?;
         fs::rename(part, dir.join(layout::BINARY))?;
-        durable::sync_dir(dir)?;
-        durable::replace(
+        files::sync_dir(dir)?;
+        files::replace(
             &dir.join(COMPLETE),
             format!("{}\n", build.digest).as_bytes(),
             0o644,
         )?;
-        durable::sync_dir(&self.versions())
+        files::sync_dir(&self.versions())
     }
 
     /// Verifies that the build has a complete slot with the bytes of its digest: reads all of them.
@@ -387,7 +388,7 @@ impl Slots {
     pub fn promote(&self, build: &Build) -> Result<()> {
         self.verify(build)?;
         if self.leads(Link::Stable) == Leads::Slot(build.clone()) {
-            return durable::sync_dir(&self.layout.slots)
+            return files::sync_dir(&self.layout.slots)
                 .with_context(|| format!("cannot keep {}", self.layout.slots.display()));
         }
         self.point(Link::Stable, &self.within(build))
@@ -410,8 +411,8 @@ impl Slots {
         if fs::symlink_metadata(&path).is_err() {
             return Ok(());
         }
-        durable::remove_file(&path)
-            .and_then(|()| durable::sync_parent(&path))
+        files::remove(&path)
+            .and_then(|()| files::sync_parent(&path))
             .with_context(|| format!("cannot remove {}", path.display()))
     }
 
@@ -456,7 +457,7 @@ impl Slots {
     fn point(&self, link: Link, target: &Path) -> Result<()> {
         let path = self.layout.slots.join(link.name());
         fs::create_dir_all(&self.layout.slots)
-            .and_then(|()| durable::point(&path, target))
+            .and_then(|()| files::point(&path, target))
             .with_context(|| format!("cannot point {} to {}", path.display(), target.display()))
     }
 
@@ -543,8 +544,8 @@ fn build_of(dir: &Path) -> io::Result<Option<Build>> {
 fn remove_slot(dir: &Path) -> io::Result<()> {
     let complete = dir.join(COMPLETE);
     if fs::symlink_metadata(&complete).is_ok() {
-        durable::remove_file(&complete)?;
-        durable::sync_dir(dir)?;
+        files::remove(&complete)?;
+        files::sync_dir(dir)?;
     }
     remove_all(dir)
 }

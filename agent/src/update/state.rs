@@ -16,10 +16,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use support::files;
+
 use super::blame::{self, CRASHES, FailureKind, Failures};
 use super::build::Build;
 use super::channel::Digest;
-use super::durable;
 use super::permission::Withheld;
 use super::phases::{Note, Phase, Withdrawals};
 use super::status::{Hold, Skipped};
@@ -413,7 +414,7 @@ impl Store {
                 (state, Some(why)) => {
                     let aside = self.dir.join(format!("{FILE}.broken"));
                     fs::rename(&path, &aside)
-                        .and_then(|()| durable::sync_dir(&self.dir))
+                        .and_then(|()| files::sync_dir(&self.dir))
                         .with_context(|| format!("cannot move {} aside", path.display()))?;
                     (state, Found::Broken { aside, why })
                 }
@@ -523,7 +524,7 @@ impl Store {
             .with_context(|| format!("cannot write {name} as JSON"))?;
         json.push(b'\n');
         self.make()
-            .and_then(|()| durable::replace(&path, &json, 0o600))
+            .and_then(|()| files::replace(&path, &json, 0o600))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -537,7 +538,7 @@ impl Store {
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)?;
-        durable::sync_parent(&self.dir)
+        files::sync_parent(&self.dir)
     }
 }
 

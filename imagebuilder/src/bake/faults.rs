@@ -592,7 +592,7 @@ async fn what_cannot_be_undone_is_exit_5_and_named() {
             "{printed} misses {left:?}"
         );
         assert_eq!(
-            crate::exit::hint(&error),
+            crate::exit::hint(&error).as_deref(),
             Some("`imagebuilder reap` removes it")
         );
         scene.reap().await;

@@ -89,7 +89,7 @@ impl Opened {
 
 /// The beginning of a key's name, for messages.
 pub(crate) fn short(id: &KeyId) -> String {
-    super::hex(&id[..id.len().min(4)])
+    hex::encode(&id[..id.len().min(4)])
 }
 
 /// Opens keys. Cheap to make: KMS is connected to when the first of its keys is asked for.
@@ -228,7 +228,7 @@ fn open_file(source: &KeySource, path: &Path) -> anyhow::Result<Opened> {
 /// A public key from the DER of its SubjectPublicKeyInfo.
 fn public_key(der: &[u8]) -> Option<Key> {
     if let Some(raw) = der.strip_prefix(&ED25519_SPKI) {
-        return super::hex(raw).parse().ok();
+        return hex::encode(raw).parse().ok();
     }
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     // Without a line break at its end, as the reference implementation writes it into metadata.

@@ -142,13 +142,13 @@ fn find(targets: &Targets, name: &str) -> anyhow::Result<Option<Entry>> {
 /// Refuses to publish again under one version what is not the same.
 fn same_terms(entry: &Entry, new: &New) -> Result<(), Failure> {
     let release = &entry.release;
-    if entry.digest != super::hex(&new.digest) {
+    if entry.digest != hex::encode(&new.digest) {
         return Err(Exit::Refused
             .error(format!(
                 "{} is published already with other bytes (SHA-256 {}, here {})",
                 entry.name,
                 &entry.digest[..12],
-                &super::hex(&new.digest)[..12]
+                &hex::encode(&new.digest)[..12]
             ))
             .hint("a version's bytes never change: use another version number"));
     }

@@ -76,20 +76,14 @@ impl Seen {
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::io::Write as _;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let fresh = folder.join(format!(".{name}.new"));
     let write = || {
-        std::fs::create_dir_all(folder)?;
-        let mut file = std::fs::File::create(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)?;
-        std::fs::File::open(folder)?.sync_all()
+        if let Some(folder) = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            std::fs::create_dir_all(folder)?;
+        }
+        support::files::replace(path, bytes, 0o644)
     };
     write().with_context(|| format!("write {}", path.display()))
 }

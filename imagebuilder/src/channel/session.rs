@@ -249,7 +249,7 @@ impl ChannelSession {
     /// Publishes a release: first its bytes, under a name that is their digest, then what points at them.
     pub(crate) async fn publish(&self, new: &New, bytes: &Bytes) -> anyhow::Result<Outcome> {
         let name = Release::target_name(&new.version, &new.arch);
-        let path = verify::target(&super::hex(&new.digest), &name);
+        let path = verify::target(&hex::encode(&new.digest), &name);
         let upload = async || {
             if settle(self.store.as_ref(), &path, bytes).await? == Written::Done {
                 return Ok(());

@@ -141,7 +141,7 @@ fn role_view(
             "fresh"
         },
         threshold: root.roles.get(&role).map_or(0, |role| role.threshold.get()),
-        keys: keyids(root, role).iter().map(|id| super::hex(id)).collect(),
+        keys: keyids(root, role).iter().map(hex::encode).collect(),
     }
 }
 

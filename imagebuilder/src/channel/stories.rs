@@ -694,7 +694,7 @@ async fn show_lists_releases_waves_and_expiries() {
     // Fresh keys have other names every time.
     let mut text = view.text(scene.now).join("\n");
     for id in verified.root().keys.keys() {
-        text = text.replace(&super::hex(id)[..8], "KEY");
+        text = text.replace(&hex::encode(id)[..8], "KEY");
     }
     let warnings = |view: &super::show::View| {
         let warnings = view.warnings();

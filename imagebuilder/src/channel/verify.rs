@@ -150,7 +150,7 @@ fn entry(name: &str, target: &Target) -> Option<Entry> {
     release.check().ok()?;
     Some(Entry {
         name: name.to_owned(),
-        digest: super::hex(&target.hashes.sha256),
+        digest: hex::encode(&target.hashes.sha256),
         length: target.length,
         release,
     })
@@ -288,7 +288,7 @@ async fn listed(
     let right_digest = meta
         .hashes
         .as_ref()
-        .is_none_or(|hashes| super::hex(&hashes.sha256) == super::digest(&found.bytes));
+        .is_none_or(|hashes| hex::encode(&hashes.sha256) == super::digest(&found.bytes));
     if right_length && right_digest {
         Ok((path, found.bytes))
     } else {

@@ -123,7 +123,7 @@ impl Report<'_> {
                 Ok(Some(value))
             }
             Err(error) => {
-                let fix = exit::hint(&error).map(ToOwned::to_owned);
+                let fix = exit::hint(&error);
                 self.add(subject, Finding::Wrong(format!("{error:#}"), fix))?;
                 Ok(None)
             }
@@ -193,7 +193,7 @@ async fn channel_check(context: &Context, config: &Config) -> Finding {
     match read.await {
         Ok((view, session)) => lasting(&view, &session.place(), session.now),
         Err(error) => {
-            let fix = exit::hint(&error).map(ToOwned::to_owned);
+            let fix = exit::hint(&error);
             Finding::Wrong(format!("{error:#}"), fix)
         }
     }

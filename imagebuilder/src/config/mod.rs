@@ -533,9 +533,5 @@ fn nearest(message: &str) -> Option<String> {
         .skip(1)
         .step_by(2);
     let unknown = quoted.next()?;
-    quoted
-        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
-        .filter(|(distance, known)| *distance <= known.len().max(unknown.len()) / 2)
-        .min()
-        .map(|(_, known)| known.to_owned())
+    support::nearest(unknown, quoted).map(str::to_owned)
 }

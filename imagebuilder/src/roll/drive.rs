@@ -579,7 +579,7 @@ pub(crate) async fn verify_fleet(
                     0 => format!("{verified} of {verified} verified"),
                     leaving => format!(
                         "{verified} of {verified} verified; {leaving} old instances are still terminating, which may take {}",
-                        crate::output::elapsed(limits.leave)
+                        support::duration::elapsed(limits.leave)
                     ),
                 });
                 return Ok(Finish::Verified);

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use support::duration::elapsed;
+
 use super::plan::{Plan, RollbackMode, Target, Version};
 use super::verify::verdict_text;
 use super::view::{Activity, Member};
 use crate::cloud::{Action, ActivityOutcome};
 use crate::ids::{GroupName, InstanceId};
-use crate::output::elapsed;
 
 /// A plan as text, line by line.
 pub(crate) fn plan(plan: &Plan) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! It verifies nothing and decides nothing, [`super::tuf`] does. The TUF library writes during a refresh and only
 //! logs a failed write, so its writes are collected here, and [`Store::commit`] writes them to the disk, each by
-//! [`durable::replace`], before they are used.
+//! [`files::replace`], before they are used.
 //!
 //! ```text
 //! anchor                        SHA-256 of the image's root that all of this hangs on
@@ -21,7 +21,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sigstore_tuf::{Error, MetadataStore};
 
-use crate::update::durable;
+use support::files;
+
 use crate::update::refusal::{Cause, Refusal};
 
 /// The folder of the root chain, as the library names it.
@@ -45,8 +46,8 @@ impl Store {
             .recursive(true)
             .mode(DIR_MODE)
             .create(dir.join(CHAIN))
-            .and_then(|()| durable::sync_parent(dir))
-            .and_then(|()| durable::sync_dir(dir))
+            .and_then(|()| files::sync_parent(dir))
+            .and_then(|()| files::sync_dir(dir))
             .map_err(|error| disk("making", dir, &error))?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -74,7 +75,7 @@ impl Store {
             return Ok(());
         }
         let path = self.dir.join(name);
-        durable::replace(&path, bytes, FILE_MODE).map_err(|error| disk("writing", &path, &error))
+        files::replace(&path, bytes, FILE_MODE).map_err(|error| disk("writing", &path, &error))
     }
 
     /// Moves an unusable file to `<name>.broken`, over an older one.
@@ -86,7 +87,7 @@ impl Store {
             fs::remove_dir_all(&aside).map_err(|error| disk("removing", &aside, &error))?;
         }
         fs::rename(&path, &aside)
-            .and_then(|()| durable::sync_parent(&path))
+            .and_then(|()| files::sync_parent(&path))
             .map_err(|error| disk("moving aside", &path, &error))
     }
 
@@ -104,7 +105,7 @@ impl Store {
         for (name, bytes) in pending {
             self.write(&name, &bytes)?;
         }
-        durable::sync_dir(&self.dir).map_err(|error| disk("syncing", &self.dir, &error))
+        files::sync_dir(&self.dir).map_err(|error| disk("syncing", &self.dir, &error))
     }
 
     fn gathered(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {

@@ -22,8 +22,9 @@ use rustls::{ClientConfig, RootCertStore};
 use sha2::{Digest as _, Sha256, Sha512};
 use tokio::time::{Instant, timeout_at};
 
+use support::files;
+
 use super::limits::{Limits, Rate};
-use crate::update::durable;
 use crate::update::refusal::{Cause, Refusal, chain};
 
 /// SHA-256 and SHA-512 of a target, in lower-case hex; at least one is there.
@@ -409,7 +410,9 @@ impl<'a> PartFile<'a> {
 
     fn finish(&self, path: &str) -> Result<(), Refusal> {
         let right = |wanted: &Option<String>, found: &[u8]| {
-            wanted.as_deref().is_none_or(|wanted| wanted == hex(found))
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| wanted == hex::encode(found))
         };
         let pinned = self.digests.sha256.is_some() || self.digests.sha512.is_some();
         let whole = self.have == self.length;
@@ -431,7 +434,7 @@ impl<'a> PartFile<'a> {
     }
 
     fn unlink(&self) -> Result<(), Refusal> {
-        durable::remove_file(self.part).map_err(|error| disk("removing", self.part, &error))
+        files::remove(self.part).map_err(|error| disk("removing", self.part, &error))
     }
 
     /// Removes an empty file.
@@ -673,15 +676,6 @@ fn percent_encoded(path: &str) -> String {
         } else {
             let _ = write!(text, "%{c:02X}");
         }
-        text
-    })
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
         text
     })
 }

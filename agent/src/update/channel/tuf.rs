@@ -26,7 +26,7 @@ use sigstore_tuf::{
 
 use super::limits::Limits;
 use super::store::{Store, root_name};
-use super::transport::{ChannelFiles, Digests, hex};
+use super::transport::{ChannelFiles, Digests};
 use super::{Catalogue, Channel, Digest, Offer};
 use crate::update::refusal::{Cause, Refusal};
 
@@ -160,7 +160,7 @@ impl TufChannel {
 
     /// Moves unreadable files aside, and writes the image's metadata into a store that is older.
     fn repair(&self, mut trusted: TrustedMetadataSet) -> Result<(), Refusal> {
-        let anchor = hex(&Sha256::digest(&self.pinned));
+        let anchor = hex::encode(Sha256::digest(&self.pinned));
         if self.store.read(ANCHOR)?.as_deref() != Some(anchor.as_bytes()) {
             // Another channel's roots would look like a chain that was cut.
             if self.store.read(ROOT)?.is_some() {

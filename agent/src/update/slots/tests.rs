@@ -164,7 +164,7 @@ fn links_lead_to_the_factory_to_a_slot_or_nowhere() {
     // A link to another place does not count, whatever is there.
     let elsewhere = it.slots.layout.slots.join("elsewhere");
     fs::rename(it.slots.dir(&build), &elsewhere).unwrap();
-    durable::point(&link, &elsewhere).unwrap();
+    files::point(&link, &elsewhere).unwrap();
     assert_eq!(it.slots.leads(Link::Stable), Leads::Nowhere);
     fs::remove_dir_all(&it.slots.layout.factory).unwrap();
     it.slots.fall_back().unwrap();
@@ -257,10 +257,10 @@ fn no_other_user_can_open_the_lock() {
 fn a_file_is_replaced_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    durable::replace(&path, b"old", 0o600).unwrap();
+    files::replace(&path, b"old", 0o600).unwrap();
     // A leftover of another run has other bytes and another mode.
     fs::write(dir.path().join("file.new"), "leftover").unwrap();
-    durable::replace(&path, b"new", 0o600).unwrap();
+    files::replace(&path, b"new", 0o600).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -268,8 +268,8 @@ fn a_file_is_replaced_whole_or_not_at_all() {
     );
     let target = dir.path().join("directory");
     fs::create_dir(&target).unwrap();
-    assert!(durable::replace(&target, b"new", 0o600).is_err());
-    assert!(durable::point(&target, Path::new("x")).is_err());
+    assert!(files::replace(&target, b"new", 0o600).is_err());
+    assert!(files::point(&target, Path::new("x")).is_err());
     let mut left: Vec<_> = entries(dir.path());
     left.sort();
     assert_eq!(left, [target, path]);

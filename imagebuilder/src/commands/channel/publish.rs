@@ -13,7 +13,6 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::rollout::{DEFAULT_WAVES, shape, start};
-use crate::channel::hex;
 use crate::channel::releases::New;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::config::{Arch, Config};
@@ -106,7 +105,7 @@ impl Publish {
                 target: name,
                 version: new.version.to_string(),
                 arch: new.arch,
-                sha256: hex(&digest),
+                sha256: hex::encode(digest),
                 channel: new.channel.as_str(),
                 outcome,
             })?;
