@@ -522,8 +522,15 @@ fn alarm_state(name: &str, value: &str) -> Result<AlarmState, String> {
 }
 
 fn unknown(name: &str) -> String {
-    let patterns = PATTERNS.iter().map(|(pattern, ..)| *pattern);
-    let suggestion = match support::nearest(name, autoscaling::switch_names().chain(patterns)) {
+    fn kind(name: &str) -> &str {
+        name.split('.').next().unwrap_or_default()
+    }
+    let patterns = || PATTERNS.iter().map(|(pattern, ..)| *pattern);
+    let nearest = support::nearest(name, autoscaling::switch_names()).or_else(|| {
+        let nearest = support::nearest(kind(name), patterns().map(kind))?;
+        patterns().find(|pattern| kind(pattern) == nearest)
+    });
+    let suggestion = match nearest {
         Some(nearest) => format!("did you mean `{nearest}`? "),
         None => String::new(),
     };

@@ -1,7 +1,7 @@
 //! Errors with an exit code and hints, and how every program prints an error.
 //!
-//! The rule: *each cause once, the hints last*. Libraries also put the text of their causes into their own, and a hint is known where the
-//! cause is, deep in the chain.
+//! The rule: *each cause once, then the hints of the outermost cause that has any*. Libraries also put the text of their causes into
+//! their own. What was added further out is closer to what the user did.
 
 use std::fmt;
 
@@ -93,7 +93,7 @@ pub fn one_line(error: &anyhow::Error) -> String {
 pub struct Report {
     /// `what failed: why: why that`. Printable; line breaks only in the message of a [`Failure`], every other cause is bounded.
     pub message: String,
-    /// Outermost first, each once.
+    /// A line each, each once.
     pub hints: Vec<String>,
 }
 
@@ -123,8 +123,10 @@ impl Report {
             }
             let typed = typed.into_iter().flat_map(|failure| &failure.hints);
             let written = hints.into_iter().flat_map(|hints| hints.split(HINT));
-            for hint in typed.map(String::as_str).chain(written) {
-                report.add_hint(hint);
+            if report.hints.is_empty() {
+                for hint in typed.map(String::as_str).chain(written) {
+                    report.add_hint(hint);
+                }
             }
         }
         report
@@ -214,7 +216,7 @@ mod tests {
                 anyhow!("denied\nhint: ask for the right")
                     .context("read\nhint: ask for the right")
                     .context("open\nhint: see docs/orders.md\nhint: wait"),
-                "error: open: read: denied\nhint: see docs/orders.md\nhint: wait\nhint: ask for the right",
+                "error: open: read: denied\nhint: see docs/orders.md\nhint: wait",
             ),
             (
                 anyhow::Error::from(failure.because(anyhow!("no such source")))

@@ -54,7 +54,7 @@ impl Table {
             }
             _ => return anyhow!(error).context(format!("{action} on table {}", self.name)),
         };
-        anyhow!("{action} on table {} {error}; {hint}", self.name)
+        anyhow!("{action} on table {} {error}\n{hint}", self.name)
     }
 }
 

@@ -28,7 +28,7 @@ impl FromStr for Arrivals {
             ("fixed", _) => Ok(Self::Fixed),
             ("poisson", _) => Ok(Self::Poisson),
             (_, Some(Ok(size))) if (1..=LARGEST_BURST).contains(&size) => Ok(Self::Burst(size)),
-            _ => bail!("hint: use fixed, poisson, or burst=N with N from 1 to {LARGEST_BURST}"),
+            _ => bail!("expected fixed, poisson, or burst=N with N from 1 to {LARGEST_BURST}"),
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
         }
         for wrong in ["", "burst", "burst=0", "burst=x", "burst=10001", "Poisson"] {
             let error = wrong.parse::<Arrivals>().unwrap_err().to_string();
-            assert!(error.contains("hint: use fixed"), "{wrong}: {error}");
+            assert!(error.contains("expected fixed"), "{wrong}: {error}");
         }
     }
 }

@@ -83,7 +83,7 @@ fn cause(error: &(dyn Error + 'static)) -> String {
 /// The service's base URL, from a URL of it or of its `/order`.
 pub(super) fn base(url: &str) -> anyhow::Result<&str> {
     if !url.contains("://") {
-        bail!("the URL {url:?} has no scheme; {HINT}");
+        bail!("the URL {url:?} has no scheme\n{HINT}");
     }
     let url = url.trim_end_matches('/');
     Ok(url.strip_suffix("/order").unwrap_or(url))
@@ -108,16 +108,16 @@ impl Client {
     pub(super) fn new(url: &str, connections: usize, timeout: Duration) -> anyhow::Result<Self> {
         let url: Url = format!("{}/order", base(url)?)
             .parse()
-            .with_context(|| format!("the URL {url:?} is invalid; {HINT}"))?;
+            .with_context(|| format!("the URL {url:?} is invalid\n{HINT}"))?;
         let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-            bail!("the URL {url} has no host; {HINT}");
+            bail!("the URL {url} has no host\n{HINT}");
         };
         // An IPv6 address has brackets only in a URL.
         let host = host.trim_matches(['[', ']']).to_owned();
         let tls = match url.scheme() {
             "http" => None,
             "https" => Some((tls()?, ServerName::try_from(host.clone())?)),
-            other => bail!("the URL has the scheme {other}; {HINT}"),
+            other => bail!("the URL has the scheme {other}\n{HINT}"),
         };
         let authority = match url.port() {
             None => url.host_str().unwrap_or_default().to_owned(),

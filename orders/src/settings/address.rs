@@ -58,12 +58,12 @@ impl FromStr for StoreAddress {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let Some((scheme, rest)) = text.split_once("://") else {
-            bail!("store {text:?} has no scheme; {HINT}");
+            bail!("store {text:?} has no scheme\n{HINT}");
         };
         match scheme {
             "file" => {
                 if !rest.starts_with('/') {
-                    bail!("store {text:?} is not an absolute path; {HINT}");
+                    bail!("store {text:?} is not an absolute path\n{HINT}");
                 }
                 Ok(Self::File(PathBuf::from(rest)))
             }
@@ -72,7 +72,7 @@ impl FromStr for StoreAddress {
                 let fits =
                     |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
                 if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(fits) {
-                    bail!("store {text:?} has no valid bucket name; {HINT}");
+                    bail!("store {text:?} has no valid bucket name\n{HINT}");
                 }
                 Ok(Self::S3 {
                     bucket: bucket.to_owned(),
@@ -84,7 +84,7 @@ impl FromStr for StoreAddress {
             }),
             "sqlite" => {
                 if !rest.starts_with('/') {
-                    bail!("store {text:?} is not an absolute path; {HINT}");
+                    bail!("store {text:?} is not an absolute path\n{HINT}");
                 }
                 Ok(Self::sql(Engine::Sqlite, text))
             }
@@ -104,7 +104,7 @@ impl FromStr for StoreAddress {
                     Ok(Self::sql(Engine::MySql, &format!("mysql://{rest}")))
                 }
             }
-            _ => bail!("store {text:?} has an unknown scheme; {HINT}"),
+            _ => bail!("store {text:?} has an unknown scheme\n{HINT}"),
         }
     }
 }

@@ -620,7 +620,7 @@ mod tests {
         let settings = load(RawSettings::default(), &[("ORDERS_STROE", "x")], "").unwrap();
         assert_eq!(
             settings.warnings,
-            ["unknown variable ORDERS_STROE\nhint: did you mean `ORDERS_STORE`?"]
+            ["unknown variable ORDERS_STROE; hint: did you mean `ORDERS_STORE`?"]
         );
     }
 }

@@ -81,7 +81,7 @@ impl Machine {
             .args(["--pdeathsig", "KILL"])
             .args(["unshare", "--mount", "--propagation", "private", "--pid"])
             .args(["--fork", "--kill-child", "--mount-proc", "bash"])
-            .arg(scripts().join("machine.sh"))
+            .arg(scripts().join("container.sh"))
             .arg(base)
             .arg(files.path())
             .arg(format!("orders-test-{}", std::process::id()))

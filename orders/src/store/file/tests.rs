@@ -306,7 +306,7 @@ async fn a_full_disk_refuses_before_it_is_full_and_reads_go_on() {
     taken.store(u64::MAX, Ordering::Release);
     let error = refusal(&store).await;
     assert!(
-        error.contains("is full: 0 MiB left, 16 are needed; hint:"),
+        error.contains("is full: 0 MiB left, 16 are needed\nhint:"),
         "{error}"
     );
     assert!(store.probe().await.is_err());
@@ -326,7 +326,7 @@ async fn a_deleted_file_is_not_recreated() {
     fs::rename(&here, &away).unwrap();
     let error = refusal(&store).await;
     assert!(
-        error.contains("was deleted while it was in use; hint:"),
+        error.contains("was deleted while it was in use\nhint:"),
         "{error}"
     );
     assert!(store.probe().await.is_err());
@@ -423,7 +423,7 @@ async fn a_file_with_a_newer_format_is_not_modified() {
     newer.close().unwrap();
     let error = message(store(folder.path()).probe().await);
     assert!(
-        error.contains("has format 2, this program supports 1; hint:"),
+        error.contains("has format 2, this program supports 1\nhint:"),
         "{error}"
     );
 }
