@@ -8,8 +8,8 @@
 //! The service has no field for why it took an instance out of service, only the activity's `Cause` and `StatusMessage`. They are
 //! read here and nowhere else, by the fixed parts of AWS's sentences
 //! (<https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-verify-scaling-activity.html>,
-//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/CHAP_Troubleshooting.html>); where EC2 has a code, the code decides. Pure: it must
-//! makes no calls.
+//! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/CHAP_Troubleshooting.html>); where EC2 has a code, the code decides. Pure: it makes
+//! no calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
