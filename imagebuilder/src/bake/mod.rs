@@ -32,7 +32,7 @@ pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::cancel::Cancel;
 use crate::channel::verify::Verified;
-use crate::cloud::{Cloud, Image, ImageState, Ingress, Search};
+use crate::cloud::{Cloud, Image, ImageState, Ingress, Search, Tags};
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::ids::{Digest, ImageId, RunId};
@@ -356,19 +356,39 @@ impl Bake<'_> {
         gate_user_data: Option<String>,
         ledger: &mut Ledger,
     ) -> anyhow::Result<Image> {
-        let config = self.config;
         let origin = Origin {
             run: ledger.run().clone(),
-            image: config.image.name.clone(),
+            image: self.config.image.name.clone(),
             digest: digest.clone(),
             source: source.id.clone(),
             agent: image::short(&staging.agent).to_owned(),
             services: versions(staging),
             git: git::describe(&self.root).await,
         };
-        let ami_name = image::ami_name(&config.image.name, ledger.run(), digest);
+        let ami_name = image::ami_name(&self.config.image.name, ledger.run(), digest);
         let facts = self.facts(staging, source, Some((&origin, &ami_name)));
 
+        let public_key = self.validate(staging, &origin, &facts, ledger).await?;
+        self.stop_here("before anything was created")?;
+        self.key_pair(&public_key, &facts, ledger).await?;
+        self.security_group(&facts, ledger).await?;
+        let id = self.build(&facts, ledger).await?;
+        let candidate = self.candidate(&id, &facts.tags, ledger).await?;
+        self.stop_here("after the build")?;
+        self.gate(&id, gate_user_data, ledger).await?;
+        self.stop_here("after the gate")?;
+        self.publish(&candidate, ledger).await?;
+        Ok(candidate.image)
+    }
+
+    /// Writes the run folder and has the builder check it. Returns the public key for the builder's SSH.
+    async fn validate(
+        &self,
+        staging: &Staging,
+        origin: &Origin,
+        facts: &Facts,
+        ledger: &mut Ledger,
+    ) -> anyhow::Result<String> {
         ledger.step("validate")?;
         let step = self.output.step(
             "validate",
@@ -378,14 +398,14 @@ impl Bake<'_> {
             ),
         );
         let image_json = serde_json::json!({
-            "image": config.image.name,
-            "digest": digest,
-            "source_ami": source.id,
+            "image": origin.image,
+            "digest": origin.digest,
+            "source_ami": origin.source,
             "git": origin.git,
         });
         staging.write(
             ledger.folder(),
-            &staging.packer(config, &facts)?,
+            &staging.packer(self.config, facts)?,
             &image_json,
         )?;
         let public_key = key::write(ledger.folder())?;
@@ -394,52 +414,79 @@ impl Bake<'_> {
             "{} is valid",
             ledger.folder().join(TEMPLATE).display()
         ));
-        self.stop_here("before anything was created")?;
-        if config.bake.source_cidrs.is_empty() {
+        if self.config.bake.source_cidrs.is_empty() {
             self.output.warn(
                 "any address can reach the builder's SSH port during the build: `[bake] source_cidrs` is empty",
             );
         }
+        Ok(public_key)
+    }
 
+    /// Imports the key pair with which Packer reaches the builder.
+    async fn key_pair(
+        &self,
+        public_key: &str,
+        facts: &Facts,
+        ledger: &mut Ledger,
+    ) -> anyhow::Result<()> {
         ledger.step("key")?;
         ledger.intend(Kind::KeyPair, &facts.key_name)?;
         let pair = self
             .cloud
             .instances
-            .import_key_pair(&facts.key_name, &public_key, &facts.tags)
+            .import_key_pair(&facts.key_name, public_key, &facts.tags)
             .await?;
-        ledger.exists(Kind::KeyPair, &facts.key_name, &pair)?;
+        ledger.exists(Kind::KeyPair, &facts.key_name, &pair)
+    }
 
-        ledger.step("security-group")?;
-        self.security_group(ledger, &facts).await?;
-
+    /// Has the builder build the image.
+    async fn build(&self, facts: &Facts, ledger: &mut Ledger) -> anyhow::Result<ImageId> {
         ledger.step("build")?;
-        let mut step = self
-            .output
-            .step("build", format!("build {ami_name} from {}", source.id));
-        let limit = Duration::from_secs(config.bake.timeout_seconds.into());
-        let id = match self
+        let mut step = self.output.step(
+            "build",
+            format!("build {} from {}", facts.ami_name, facts.source),
+        );
+        let limit = Duration::from_secs(self.config.bake.timeout_seconds.into());
+        match self
             .builder
             .build(ledger, &mut step, self.cancel, limit)
             .await
         {
-            Ok(id) => id,
+            Ok(id) => {
+                step.done(id.as_str());
+                Ok(id)
+            }
             Err(error) => {
                 step.failed("see below");
-                return Err(error);
+                Err(error)
             }
-        };
-        step.done(id.as_str());
+        }
+    }
 
+    /// Waits until the image is available, verified to be this run's and tagged.
+    async fn candidate(
+        &self,
+        id: &ImageId,
+        tags: &Tags,
+        ledger: &mut Ledger,
+    ) -> anyhow::Result<OwnImage> {
         ledger.step("candidate")?;
         let mut step = self.output.step("candidate", format!("candidate {id}"));
-        let candidate = self.candidate(&id, ledger, &facts.tags, &mut step).await?;
+        let candidate = self.available(id, ledger, tags, &mut step).await?;
         step.done(format!(
             "available, {} snapshots",
             candidate.image.snapshots.len()
         ));
-        self.stop_here("after the build")?;
+        Ok(candidate)
+    }
 
+    /// Boots the image once; its agent decides.
+    async fn gate(
+        &self,
+        id: &ImageId,
+        user_data: Option<String>,
+        ledger: &mut Ledger,
+    ) -> anyhow::Result<()> {
         ledger.step("gate")?;
         let mut step = self.output.step(
             "gate",
@@ -447,28 +494,31 @@ impl Bake<'_> {
         );
         let judged = gate::judge(
             self.cloud,
-            config,
-            gate_user_data,
-            &id,
+            self.config,
+            user_data,
+            id,
             ledger,
             &mut step,
             self.cancel,
         )
         .await;
-        if let Err(error) = judged {
-            step.failed("refused");
-            return Err(error);
+        match &judged {
+            Ok(_) => step.done("fit"),
+            Err(_) => step.failed("refused"),
         }
-        step.done("fit");
-        self.stop_here("after the gate")?;
+        judged
+    }
 
+    /// Tags and shares the image, and points `candidate` at it.
+    async fn publish(&self, candidate: &OwnImage, ledger: &mut Ledger) -> anyhow::Result<()> {
         ledger.step("publish")?;
+        let id = &candidate.image.id;
         let mut step = self.output.step("publish", format!("publish {id}"));
         let changed =
-            publish::publish(self.cloud, config, &candidate, Some(ledger), &mut step).await?;
+            publish::publish(self.cloud, self.config, candidate, Some(ledger), &mut step).await?;
         ledger.mark(Kind::Image, id.as_str(), State::Kept)?;
         step.done(changed.join(", "));
-        Ok(candidate.image)
+        Ok(())
     }
 
     fn stop_here(&self, when: &str) -> anyhow::Result<()> {
@@ -480,7 +530,8 @@ impl Bake<'_> {
 
     /// The group that lets Packer reach the builder, tagged with the run when it is created: Packer would create one
     /// without.
-    async fn security_group(&self, ledger: &mut Ledger, facts: &Facts) -> anyhow::Result<()> {
+    async fn security_group(&self, facts: &Facts, ledger: &mut Ledger) -> anyhow::Result<()> {
+        ledger.step("security-group")?;
         let (bake, instances) = (&self.config.bake, &self.cloud.instances);
         let vpc = match (&bake.vpc, &bake.subnet) {
             (Some(vpc), _) => Some(vpc.clone()),
@@ -512,11 +563,11 @@ impl Bake<'_> {
     }
 
     /// The finished image as EC2 shows it, verified to be this run's, with all of our tags on it and its snapshots.
-    async fn candidate(
+    async fn available(
         &self,
         id: &ImageId,
         ledger: &mut Ledger,
-        tags: &crate::cloud::Tags,
+        tags: &Tags,
         step: &mut crate::output::Step,
     ) -> anyhow::Result<OwnImage> {
         let mut last = String::from("not visible");
