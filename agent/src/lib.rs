@@ -53,8 +53,10 @@ pub fn main() -> ExitCode {
     match cli.dispatch() {
         Ok(code) => code.into(),
         Err(error) => {
-            for line in format!("{error:#}").lines() {
-                tracing::error!("{line}");
+            let report = support::Report::of(&error);
+            tracing::error!("{}", report.message);
+            for hint in &report.hints {
+                tracing::error!("hint: {hint}");
             }
             exit::Exit::of(&error).into()
         }

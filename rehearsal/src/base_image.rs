@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use sha2::{Digest as _, Sha256};
+use support::Failure;
 
 /// A file of the recipe: its path, whether it is executable, and its bytes.
 struct Part(&'static str, bool, &'static [u8]);
@@ -172,10 +173,14 @@ fn build(work: &Path, suite: &str, progress: &mut impl FnMut(&str)) -> anyhow::R
     }
     let status = child.wait().context("wait for the build")?;
     if !status.success() {
-        bail!(
-            "build the base image ({status}); the last output:\n{}\nhint: packages come from this system's Debian mirror; set REHEARSAL_MIRROR to use another",
+        // As a failure it keeps its lines.
+        let message = format!(
+            "build the base image ({status}); the last output:\n{}",
             last.join("\n")
         );
+        return Err(Failure::new(message)
+            .hint("set REHEARSAL_MIRROR: packages come from this system's Debian mirror")
+            .into());
     }
     Ok(())
 }
