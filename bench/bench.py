@@ -102,8 +102,14 @@ def bakes(shop, cloud):
 
 
 def render(shop):
-    took = statistics.median(run(["imagebuilder", "render"], cwd=shop)[0] for _ in range(20))
-    row("render", f"{took * 1000:.1f} ms", "under 20 ms", took < 0.020)
+    """Most of a render is reading and hashing the payload, so it is compared with that, in turns."""
+    payload = sorted(path.relative_to(shop) for path in (shop / "payload").rglob("*") if path.is_file())
+    ours, theirs = [], []
+    for _ in range(20):
+        ours.append(run(["imagebuilder", "render"], cwd=shop)[0])
+        theirs.append(run(["sha256sum", *payload], cwd=shop)[0])
+    ours, theirs = statistics.median(ours), statistics.median(theirs)
+    row(f"render ({ours * 1000:.1f} ms) / sha256sum of its payload", f"{ours / theirs:.2f}", "at most 0.5", ours <= theirs / 2)
 
 
 def free_port():

@@ -3,8 +3,9 @@
 //! It translates, and retries within one call as the SDK does; [`crate::lifecycle`] decides when to call again.
 
 use std::collections::BTreeMap;
+pub(crate) mod call;
 mod monitoring;
-pub(crate) mod signature;
+mod signature;
 
 use std::time::Duration;
 
@@ -22,13 +23,17 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_autoscaling::config::http::HttpResponse;
+use aws_sdk_autoscaling::config::{RuntimeComponents, SharedHttpClient};
 use aws_sdk_autoscaling::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_autoscaling::types::InstanceRefreshStatus;
 use aws_sdk_ssm::config::SharedCredentialsProvider;
 use aws_sdk_ssm::types::ParameterType;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, ConnectorBuilder};
 use tokio::sync::OnceCell;
 
-use self::monitoring::Monitoring;
 use crate::fleet::{Fleet, Member};
 use crate::hooks::{Answer, Group, Hook, Hooks, Membership, Phase, Receipt};
 use crate::metrics::{Fault, Meter};
@@ -57,7 +62,6 @@ struct Clients {
     config: SdkConfig,
     autoscaling: aws_sdk_autoscaling::Client,
     ssm: aws_sdk_ssm::Client,
-    monitoring: Monitoring,
 }
 
 impl Aws {
@@ -79,10 +83,9 @@ impl Aws {
                     anyhow!("neither the environment nor the metadata service has the region")
                 })?;
                 Ok(Clients {
-                    config: config.clone(),
                     autoscaling: aws_sdk_autoscaling::Client::new(&config),
                     ssm: aws_sdk_ssm::Client::new(&config),
-                    monitoring: Monitoring::new(config)?,
+                    config,
                 })
             })
             .await
@@ -115,7 +118,8 @@ impl Aws {
             .region(region)
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .retry_config(RetryConfig::standard())
-            .timeout_config(limits);
+            .timeout_config(limits)
+            .http_client(connections());
         let endpoint = std::env::var("AWS_ENDPOINT_URL");
         config.set_endpoint_url(endpoint.ok().filter(|url| !url.is_empty()));
         config.build()
@@ -138,19 +142,22 @@ impl Aws {
         answer
     }
 
-    /// The configuration that all clients share.
-    pub(crate) async fn config(&self) -> Result<&SdkConfig> {
-        Ok(&self.clients().await?.config)
-    }
-
-    /// Counts a call that no SDK made.
-    pub(crate) fn count(&self, call: &'static str, fault: Option<Fault>) {
-        self.meter.called(call, fault);
-    }
-
     async fn autoscaling(&self) -> Result<&aws_sdk_autoscaling::Client> {
         Ok(&self.clients().await?.autoscaling)
     }
+}
+
+/// The connections of all clients: the SDK's own, but one pool and one set of certificate authorities instead of one for
+/// each service.
+fn connections() -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(|settings, components| {
+        let mut connector = ConnectorBuilder::default()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .proxy_config(ProxyConfig::from_env());
+        connector.set_connector_settings(settings.cloned());
+        connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+        connector.build()
+    })
 }
 
 /// "No active Lifecycle Action found with instance ID …" is a plain `ValidationError`; only its

@@ -1,14 +1,15 @@
 //! The signed call over the wire, against a listener that keeps what it is sent.
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::aws::call::send;
 
-fn config() -> SdkConfig {
+fn config(endpoint: String) -> SdkConfig {
     let credentials = Credentials::new(
         "AKIDBOX",
         "s3cr3t-of-the-instance",
@@ -20,14 +21,14 @@ fn config() -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-north-1"))
         .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint)
         .build()
 }
 
 /// Sends a form to a server with this answer; returns the request and the result.
-async fn sent(answer: &'static str) -> (String, Result<()>) {
+async fn sent(answer: &'static str) -> (String, Result<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut monitoring = Monitoring::new(config()).unwrap();
-    monitoring.endpoint = format!("http://{}/", listener.local_addr().unwrap());
+    let config = config(format!("http://{}", listener.local_addr().unwrap()));
     let hearing = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut heard = Vec::new();
@@ -37,8 +38,9 @@ async fn sent(answer: &'static str) -> (String, Result<()>) {
         stream.write_all(answer.as_bytes()).await.unwrap();
         String::from_utf8(heard).unwrap()
     });
-    let outcome = monitoring.send("Action=X&Namespace=a%2Fb").await;
-    (hearing.await.unwrap(), outcome)
+    let form = "Action=X&Namespace=a%2Fb".to_owned();
+    let outcome = send(&config, &SERVICE, "PutMetricData", form).await;
+    (hearing.await.unwrap(), outcome.map_err(explained))
 }
 
 #[tokio::test]
@@ -59,16 +61,14 @@ async fn a_form_is_signed_for_cloudwatch_and_carries_no_secret() {
 }
 
 #[tokio::test]
-async fn an_api_error_shows_only_its_code_and_the_hint() {
+async fn an_api_error_shows_only_its_code_and_the_permission() {
     let (_, outcome) = sent(
-        "HTTP/1.1 403 Forbidden\r\ncontent-length: 75\r\n\r\n\
-         <Error><Code>AccessDenied\x1b[31m</Code><Message>arn:aws:sts::1:x</Message></Error>",
+        "HTTP/1.1 403 Forbidden\r\ncontent-length: 109\r\n\r\n\
+         <ErrorResponse><Error><Code>AccessDenied\u{202e}</Code><Message>arn:aws:sts::1:x</Message></Error></ErrorResponse>",
     )
     .await;
-    let words = format!("{:#}", outcome.unwrap_err());
     assert_eq!(
-        words,
-        "PutMetricData answered 403 Forbidden: AccessDenied31m\n\
-         hint: the role needs cloudwatch:PutMetricData"
+        format!("{:#}", outcome.unwrap_err()),
+        "PutMetricData answered 403 AccessDenied; the role needs cloudwatch:PutMetricData"
     );
 }
