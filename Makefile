@@ -62,7 +62,7 @@ check: build-tests
 	@$(MAKE) --no-print-directory -j2 --output-sync=target check-wire check-rest
 
 # Whole bakes by real Packer mostly wait; the other tests run beside them. One run names every red test.
-others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs))))))
+others := $(filter-out wire,$(sort $(basename $(notdir $(wildcard */tests/*.rs */*/tests/*.rs) $(patsubst %/main.rs,%,$(wildcard */tests/*/main.rs */*/tests/*/main.rs))))))
 
 check-wire:
 	cargo test --locked --workspace --no-fail-fast --test wire

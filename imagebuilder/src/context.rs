@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cancel::Cancel;
-use crate::cloud::Cloud;
 use crate::config::{Config, DEFAULT_FILE};
-use crate::exit::Failure;
 use crate::output::Output;
+use cloud::Cloud;
 
 /// The folder beside the configuration that contains the runs.
 const STATE: &str = ".imagebuilder";
@@ -86,8 +85,8 @@ impl Context {
     /// Connects to the cloud the configuration and the SDK's standard places name.
     pub(crate) async fn cloud(&self, config: &Config) -> anyhow::Result<Cloud> {
         let region = config.bake.region.as_deref();
-        Ok(crate::cloud::aws::connect(region)
+        Ok(cloud::aws::connect(region)
             .await
-            .map_err(Failure::from)?)
+            .map_err(crate::exit::not_connected)?)
     }
 }

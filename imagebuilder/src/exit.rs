@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) use support::Failure;
 use support::Report;
 
-use crate::cloud::{CloudError, ConnectError};
+use cloud::{CloudError, ConnectError};
 
 /// How a command ended, as the number its process exits with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,13 +116,12 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     (!hints.is_empty()).then(|| hints.join("\n"))
 }
 
-impl From<ConnectError> for Failure {
-    fn from(error: ConnectError) -> Self {
-        let failure = Exit::Refused.error(error.message).hint(error.hint);
-        match error.cause {
-            Some(cause) => failure.because(cause),
-            None => failure,
-        }
+/// Without a connection nothing was created: refused.
+pub(crate) fn not_connected(error: ConnectError) -> Failure {
+    let failure = Exit::Refused.error(error.message).hint(error.hint);
+    match error.cause {
+        Some(cause) => failure.because(cause),
+        None => failure,
     }
 }
 
@@ -157,7 +156,7 @@ mod tests {
     fn a_failed_call_has_the_hint_of_its_kind_by_default() {
         let call = || {
             let code = "RequestLimitExceeded";
-            CloudError::new(crate::cloud::Kind::Throttled, "search images", code, "")
+            CloudError::new(cloud::Kind::Throttled, "search images", code, "")
         };
         let printed = hint(&anyhow::Error::from(call()).context("look"));
         assert!(printed.is_some_and(|printed| printed.contains("try again later")));

@@ -7,8 +7,8 @@ use std::path::Path;
 use contract::tags;
 use sha2::{Digest as _, Sha256};
 
-use crate::cloud::Tags;
-use crate::ids::{Digest, ImageId, ImageName, RunId};
+use cloud::Tags;
+use cloud::ids::{Digest, ImageId, ImageName, RunId};
 
 /// Longest AMI name, by EC2's rule.
 const AMI_NAME_LIMIT: usize = 128;

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::cloud::{Owned, TemplateRef};
 use crate::exit::Exit;
-use crate::ids::RunId;
 use crate::lock::Lock;
+use cloud::ids::RunId;
+use cloud::{Owned, TemplateRef};
 
 /// The schema this program writes.
 const SCHEMA: u32 = 2;

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 use crate::cancel::Cancel;
-use crate::cloud::Credentials;
 use crate::exit::Exit;
+use cloud::Credentials;
 
 /// The oldest release the template is rendered for: Debian 12's.
 const OLDEST: Version = Version(1, 6, 6);

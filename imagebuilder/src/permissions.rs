@@ -2,13 +2,13 @@
 //! first change* ([`preflight`](crate::preflight)), so nothing may be called that is not in here.
 //!
 //! `docs/operating.md`, `docs/roll.md` and `docs/channel.md` list the same; a test compares them. The tests
-//! over the wire compile this file too, and deny every row in turn: it depends on nothing else of this program but the names of EC2's dry runs.
+//! over the wire deny every row in turn.
 
-use crate::cloud::Permission;
+use cloud::Permission;
 
 /// Who makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub enum Verb {
     /// `bake`.
     Bake,
     /// Packer, in a `bake`.
@@ -31,7 +31,7 @@ pub(crate) enum Verb {
 
 /// The effect of a denied action that the command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denial {
+pub enum Denial {
     /// Exit code 3, and nothing was changed.
     Refuses,
     /// The action is named, and the command continues.
@@ -41,7 +41,7 @@ pub(crate) enum Denial {
 impl Verb {
     /// What starts something is refused. What continues something that runs, brings it back or cleans it up is not: half of
     /// it is better than none.
-    pub(crate) fn denial(self) -> Denial {
+    pub fn denial(self) -> Denial {
         match self {
             Self::Bake | Self::Packer | Self::Roll | Self::Channel => Denial::Refuses,
             Self::RollbackRefresh | Self::Verify | Self::Watch | Self::Rollback | Self::Reap => {
@@ -53,7 +53,7 @@ impl Verb {
 
 /// When a call is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub enum Need {
     /// In every run, or to undo one.
     Always,
     /// The command works without it: it explains a failure, or only checks something earlier.
@@ -78,7 +78,7 @@ pub(crate) enum Need {
 
 /// What an action's resource is, as far as policies can name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resource {
+pub enum Resource {
     /// It has no resource in IAM: `*`.
     Any,
     /// An EC2 resource that does not exist yet: `arn:aws:ec2:REGION:ACCOUNT:KIND/…`.
@@ -101,14 +101,14 @@ pub(crate) enum Resource {
 
 impl Resource {
     /// Whether its own policy can allow what no policy of the caller does.
-    pub(crate) fn has_own_policy(self) -> bool {
+    pub fn has_own_policy(self) -> bool {
         matches!(self, Self::Key | Self::Bucket | Self::Objects)
     }
 }
 
 /// How a permission is checked. Where that gives no answer, IAM's simulation is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub enum Asked {
     /// By the call's own dry run.
     DryRun(Permission),
     /// By the dry run of a whole launch, which needs several.
@@ -119,17 +119,17 @@ pub(crate) enum Asked {
 
 /// One API action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Action {
+pub struct Action {
     /// Its name in IAM, e.g. `ec2:RunInstances`.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// Who calls it.
-    pub(crate) verbs: &'static [Verb],
+    pub verbs: &'static [Verb],
     /// When.
-    pub(crate) need: Need,
+    pub need: Need,
     /// Its resource.
-    pub(crate) resource: Resource,
+    pub resource: Resource,
     /// How its permission is checked.
-    pub(crate) asked: Asked,
+    pub asked: Asked,
 }
 
 const fn action(
@@ -198,7 +198,7 @@ const BOTH: &[Verb] = &[Bake, Packer, Reap];
 
 /// All of them.
 #[rustfmt::skip]
-pub(crate) const ACTIONS: &[Action] = &[
+pub const ACTIONS: &[Action] = &[
     ec2("ec2:DescribeImages", ALL, Always, Any, P::DescribeImages),
     ec2("ec2:DescribeImageAttribute", &[Bake], Shares, Ec2("image"), P::DescribeImageAttribute),
     ec2("ec2:DescribeInstances", ALL, Always, Any, P::DescribeInstances),
@@ -263,7 +263,7 @@ pub(crate) const ACTIONS: &[Action] = &[
 ];
 
 /// What `verbs` need where `needs` apply, besides what is always needed.
-pub(crate) fn needed(verbs: &[Verb], needs: &[Need]) -> Vec<&'static Action> {
+pub fn needed(verbs: &[Verb], needs: &[Need]) -> Vec<&'static Action> {
     ACTIONS
         .iter()
         .filter(|action| action.verbs.iter().any(|verb| verbs.contains(verb)))

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::Result;
 use contract::names::Pointer;
 
-use crate::cloud::{Answer, Cloud};
 use crate::exit::Exit;
-use crate::ids::{ImageId, ImageName};
+use cloud::ids::{ImageId, ImageName};
+use cloud::{Answer, Cloud};
 
 /// Pause between two reads.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -62,7 +62,7 @@ pub(crate) async fn set(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::fake::Fake;
+    use cloud::testing::Fake;
 
     fn name() -> ImageName {
         ImageName::parse("shop").unwrap()

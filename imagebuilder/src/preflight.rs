@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::cloud::{Caller, Cloud, CloudError, Kind, Simulated, Simulation};
 use crate::exit::{Exit, Failure};
-use crate::ids::{GroupName, ImageName};
 use crate::output::Output;
 use crate::permissions::{Action, Asked, Denial, Need, Resource};
+use cloud::ids::{GroupName, ImageName};
+use cloud::{Caller, Cloud, CloudError, Kind, Simulated, Simulation};
 
 /// How long a command that continues in any case waits for the answers of all services together. IAM is not reached from every
 /// network, and the SDK asks for minutes.
@@ -540,10 +540,10 @@ mod tests {
     fn resources_are_named_as_policies_name_them() {
         use crate::permissions::ACTIONS;
         let caller = Caller {
-            account: crate::ids::AccountId::parse("123456789012").unwrap(),
+            account: cloud::ids::AccountId::parse("123456789012").unwrap(),
             arn: "arn:aws-cn:iam::123456789012:user/me".to_owned(),
         };
-        let cloud = crate::cloud::aws::disconnected();
+        let cloud = cloud::aws::disconnected();
         let of = |name: &str, subject: &Subject<'_>| {
             let action = ACTIONS.iter().find(|action| action.name == name).unwrap();
             resources(action, &cloud, &caller, subject).map(|all| all.join(" "))

@@ -15,11 +15,11 @@ use contract::layout::CHANNEL;
 use crate::channel::verify;
 use crate::config::{Config, Service};
 use crate::exit::Exit;
-use crate::ids::{Digest, ServiceName};
 use crate::image::{self, Inputs};
 use crate::program::{self, Kind, Program};
 use crate::shebang;
 use crate::template::{self, Facts, Script, Subscription, Templates};
+use cloud::ids::{Digest, ServiceName};
 
 /// The rendered Packer template's name in the run folder.
 pub(crate) const TEMPLATE: &str = "image.pkr.hcl";
@@ -640,7 +640,7 @@ ORDERS_LISTEN = "127.0.0.1:9090"
     #[test]
     fn the_digest_is_of_what_is_in_the_image() {
         let root = root();
-        let facts = Facts::of_no_bake(crate::ids::ImageId::parse("ami-1").unwrap());
+        let facts = Facts::of_no_bake(cloud::ids::ImageId::parse("ami-1").unwrap());
         let digest = |text: &str| {
             let config = Config::parse(text, "test.toml").unwrap();
             let staging = Staging::gather(&config, root.path(), None).unwrap();

@@ -13,11 +13,11 @@ use std::path::Path;
 use serde::Serialize;
 use tera::{Kwargs, Tera, Value};
 
-use crate::cloud::Tags;
 use crate::config::{Config, Encryption, Service};
 use crate::exit::{Exit, Failure};
-use crate::ids::{ImageId, RunId, ServiceName};
 use crate::shebang;
+use cloud::Tags;
+use cloud::ids::{ImageId, RunId, ServiceName};
 
 /// The Packer template.
 pub(crate) const PACKER: &str = "image.pkr.hcl.tera";

@@ -3,18 +3,6 @@
 //! Each test has a cloud of its own, stopped when dropped. The cloud's program is `$REHEARSAL_BIN`, else `rehearsal`
 //! beside the program under test: `cargo build -p rehearsal` makes it.
 
-#[path = "../src/cloud/permission.rs"]
-mod permission;
-#[expect(
-    dead_code,
-    reason = "the program's own table, of which tests read a part"
-)]
-#[path = "../src/permissions.rs"]
-mod permissions;
-mod cloud {
-    pub(crate) use crate::permission::Permission;
-}
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,7 +23,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use aws_sdk_ssm::types::ParameterType;
 
-use permissions::{Need, Verb, needed};
+use imagebuilder::permissions::{self, Need, Verb, needed};
 
 const IMAGEBUILDER: &str = env!("CARGO_BIN_EXE_imagebuilder");
 /// Instances of the stories' group.

@@ -10,10 +10,10 @@ use contract::registry::Verdict;
 use super::builder::record_builder;
 use super::reap::{Mode, reap};
 use super::*;
-use crate::cloud::fake::{Fake, Fault, OWNER};
-use crate::cloud::{Answer, Tags};
-use crate::ids::SnapshotId;
 use crate::output::Step;
+use cloud::ids::SnapshotId;
+use cloud::testing::{Fake, Fault, OWNER};
+use cloud::{Answer, Tags};
 
 /// A builder that does to the fake cloud what Packer 1.6.6 does to EC2; tags arrive only at the end.
 struct Scripted(Fake, Script);
@@ -33,7 +33,7 @@ impl Scripted {
     async fn made<T>(
         &self,
         operation: &str,
-        act: impl FnOnce(&mut crate::cloud::fake::FakeAws) -> T,
+        act: impl FnOnce(&mut cloud::testing::FakeAws) -> T,
     ) -> Answer<T> {
         self.0.change(operation, |aws| Ok(act(aws))).await
     }

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::instance_health::{self, Observation};
 use crate::cancel::Cancel;
-use crate::cloud::{Cloud, Instance, InstanceState, Launch};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ids::ImageId;
 use crate::ledger::{Kind, Ledger};
 use crate::output::Step;
+use cloud::ids::ImageId;
+use cloud::{Cloud, Instance, InstanceState, Launch};
 
 /// How often the record is read: an agent writes it about as often.
 const POLL: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ pub(crate) async fn judge(
     cancel: &Cancel,
 ) -> anyhow::Result<()> {
     let gate = &config.bake.gate;
-    let mut tags = crate::cloud::Tags::new();
+    let mut tags = cloud::Tags::new();
     tags.insert(contract::tags::RUN.into(), ledger.run().to_string());
     tags.insert(contract::tags::IMAGE.into(), config.image.name.to_string());
     tags.insert(NAME.into(), format!("{} gate", config.image.name));
@@ -129,7 +129,7 @@ pub(super) fn launch(
     config: &Config,
     image: &ImageId,
     user_data: Option<String>,
-    tags: crate::cloud::Tags,
+    tags: cloud::Tags,
 ) -> Launch {
     let gate = &config.bake.gate;
     Launch {
@@ -238,7 +238,7 @@ fn services(record: &Record) -> String {
     colon(&versions.join(", "))
 }
 
-async fn refusal(cloud: &Cloud, id: &crate::ids::InstanceId, why: String) -> anyhow::Error {
+async fn refusal(cloud: &Cloud, id: &cloud::ids::InstanceId, why: String) -> anyhow::Error {
     let failure = Exit::BakeFailed.error(format!("the gate refuses the candidate: {why}"));
     // The console may lag by minutes on EC2; part of it is better than nothing.
     let console = cloud.instances.console(id).await.unwrap_or_default();
@@ -246,7 +246,7 @@ async fn refusal(cloud: &Cloud, id: &crate::ids::InstanceId, why: String) -> any
 }
 
 /// The end of an instance's console, for a hint.
-pub(super) fn console_end(id: &crate::ids::InstanceId, console: &str) -> String {
+pub(super) fn console_end(id: &cloud::ids::InstanceId, console: &str) -> String {
     let lines: Vec<String> = console
         .lines()
         .map(|line| line.chars().filter(|c| !c.is_control()).collect::<String>())
@@ -265,13 +265,13 @@ mod tests {
 
     fn instance(state: InstanceState) -> Option<Instance> {
         Some(Instance {
-            id: crate::ids::InstanceId::parse("i-1").unwrap(),
+            id: cloud::ids::InstanceId::parse("i-1").unwrap(),
             image: None,
             state,
             launched: None,
             reason: String::new(),
             reason_code: String::new(),
-            tags: crate::cloud::Tags::new(),
+            tags: cloud::Tags::new(),
         })
     }
 

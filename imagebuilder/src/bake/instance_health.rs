@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::cloud::{Instance, InstanceState, Instances, StatusChecks};
-use crate::ids::{InstanceId, RunId};
+use cloud::ids::{InstanceId, RunId};
+use cloud::{Instance, InstanceState, Instances, StatusChecks};
 
 /// How often it is polled: often enough to end a hopeless wait at once, three cheap calls each time.
 const POLL: Duration = Duration::from_secs(3);
@@ -158,7 +158,7 @@ pub(super) async fn lost(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::Tags;
+    use cloud::Tags;
 
     fn running() -> Observation {
         Observation {

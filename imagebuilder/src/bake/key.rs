@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
 
-use crate::ids::RunId;
 use crate::staging;
 use crate::template::KEY_FILE;
+use cloud::ids::RunId;
 
 /// The key pair's name in EC2.
 pub(super) fn name(run: &RunId) -> String {

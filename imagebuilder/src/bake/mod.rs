@@ -32,16 +32,16 @@ pub(crate) use self::source::resolve;
 use self::sweep::Left;
 use crate::cancel::Cancel;
 use crate::channel::verify::Verified;
-use crate::cloud::{Cloud, Image, ImageState, Ingress, Search, Tags};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ids::{Digest, ImageId, RunId};
 use crate::image::{self, Origin};
 use crate::ledger::{ImageLock, Kind, Ledger, State};
 use crate::output::Output;
 use crate::packer::Version;
 use crate::staging::{self, Staging, TEMPLATE};
 use crate::template::Facts;
+use cloud::ids::{Digest, ImageId, RunId};
+use cloud::{Cloud, Image, ImageState, Ingress, Search, Tags};
 
 /// How often the finished image is polled until it is available.
 const POLL: Duration = Duration::from_secs(2);

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::faults::Scene;
 use super::*;
-use crate::cloud::Tags;
-use crate::cloud::fake::{FakeAws, Fault, OWNER};
-use crate::ids::SnapshotId;
+use cloud::Tags;
+use cloud::ids::SnapshotId;
+use cloud::testing::{FakeAws, Fault, OWNER};
 
 /// Which tags another user's resource carries.
 #[derive(Clone, Copy, Debug)]

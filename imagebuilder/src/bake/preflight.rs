@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::cloud::{Cloud, Image, Kind, Launch, Tags};
 use crate::config::{Arch, Config, Encryption};
-use crate::ids::{SubnetId, VpcId};
 use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
+use cloud::ids::{SubnetId, VpcId};
+use cloud::{Cloud, Image, Kind, Launch, Tags};
 
 /// The builder, and the gate's instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use contract::names::Pointer;
 use contract::tags;
 
-use crate::cloud::{Cloud, Image, Owned, Tags};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::ids::{ImageId, ImageName, RunId, SnapshotId};
 use crate::ledger::Ledger;
 use crate::output::Step;
 use crate::pointers;
+use cloud::ids::{ImageId, ImageName, RunId, SnapshotId};
+use cloud::{Cloud, Image, Owned, Tags};
 
 /// A tag is visible within a second.
 const READ_BACK: Duration = Duration::from_millis(250);

@@ -15,14 +15,14 @@ use contract::tags;
 use serde::Serialize;
 
 use super::sweep::{self, Left};
-use crate::cloud::{Answer, Cloud, Search, Tags};
-use crate::ids::{ImageName, RunId};
 use crate::image;
 use crate::ledger::{Found, Kind, Ledger, State};
 use crate::output::Output;
 use crate::packer;
 use crate::permissions::{Verb, needed};
 use crate::preflight::{self, Findings, Subject};
+use cloud::ids::{ImageName, RunId};
+use cloud::{Answer, Cloud, Search, Tags};
 
 /// How often we check whether an interrupted Packer has ended.
 const POLL: Duration = Duration::from_millis(250);

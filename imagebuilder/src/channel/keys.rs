@@ -18,9 +18,9 @@ use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
 use tough::sign::Sign;
 
-use crate::cloud::{Kind, SigningAlgorithm, SigningKeys};
 use crate::config::KeySource;
 use crate::exit::Exit;
+use cloud::{Kind, SigningAlgorithm, SigningKeys};
 
 /// A key's name in metadata: SHA-256 over its canonical form, TUF section 4.2.
 pub(crate) type KeyId = Decoded<Hex>;

@@ -3,11 +3,10 @@
 //! The rule is [`preflight`](crate::preflight)'s. A folder with keys in files needs nothing from AWS, and nothing is checked.
 
 use super::session::ChannelSession;
-use crate::cloud::{Cloud, aws};
 use crate::config::{KeySource, Repository};
-use crate::exit::Failure;
 use crate::permissions::{Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
+use cloud::{Cloud, aws};
 
 impl ChannelSession {
     /// Refuses a change that could not be written, or not be signed with the keys of `sources`; what could not be checked is printed.
@@ -41,7 +40,7 @@ impl ChannelSession {
             Some(cloud) => cloud.clone(),
             None => aws::account(self.region.as_deref())
                 .await
-                .map_err(Failure::from)?
+                .map_err(crate::exit::not_connected)?
                 .cloud(),
         };
         let subject = Subject {

@@ -14,7 +14,7 @@ use tough::schema::{Hashes, Target, Targets};
 use super::verify::{Entry, entries};
 use super::waves::Shape;
 use crate::exit::{Exit, Failure};
-use crate::ids::ChannelName;
+use cloud::ids::ChannelName;
 
 /// Longest withdrawal reason, in bytes: every instance stores it.
 const LONGEST_REASON: usize = 500;

@@ -17,11 +17,11 @@ use super::releases::{self, Edit, New};
 use super::seen::Seen;
 use super::store::{Store, Written, settle};
 use super::verify::{self, Verified};
-use crate::cloud::Cloud;
 use crate::config::{Channel, Config, Repository};
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::output::Output;
+use cloud::Cloud;
 
 /// Whether the repository is to be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,9 +104,9 @@ impl ChannelSession {
                 })
             }
             Repository::Bucket { bucket, prefix } => {
-                let account = crate::cloud::aws::account(region.as_deref())
+                let account = cloud::aws::account(region.as_deref())
                     .await
-                    .map_err(Failure::from)?;
+                    .map_err(crate::exit::not_connected)?;
                 let objects = account.objects(bucket)?;
                 cloud = Some(account.cloud());
                 Box::new(Bucket::new(objects, bucket.clone(), prefix.clone()))
@@ -273,9 +273,9 @@ pub(crate) fn keyring(folder: PathBuf, region: Option<String>) -> Keyring {
         Box::new(move || {
             let region = region.clone();
             Box::pin(async move {
-                let account = crate::cloud::aws::account(region.as_deref())
+                let account = cloud::aws::account(region.as_deref())
                     .await
-                    .map_err(Failure::from)?;
+                    .map_err(crate::exit::not_connected)?;
                 Ok(account.signing_keys())
             })
         }),

@@ -27,8 +27,8 @@ use super::verify::{self, TIMESTAMP};
 use super::waves::Shape;
 use crate::config::KeySource;
 use crate::exit::Exit;
-use crate::ids::ChannelName;
 use crate::permissions::{Need, Verb, needed};
+use cloud::ids::ChannelName;
 
 fn release(version: &str, bytes: &'static [u8], start: Timestamp) -> (New, Bytes) {
     let new = New {

@@ -7,11 +7,9 @@ use super::channel;
 use crate::bake::{self, resolve};
 use crate::channel::session::{Access, ChannelSession};
 use crate::channel::show::View;
-use crate::cloud::{Cloud, Group, GroupLaunches, HookMoment, Image};
 use crate::config::Config;
 use crate::context::Context;
 use crate::exit::{self, Exit};
-use crate::ids::ImageId;
 use crate::output::Output;
 use crate::packer::Packer;
 use crate::permissions::{Need, Verb};
@@ -19,6 +17,8 @@ use crate::preflight::Findings;
 use crate::roll;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
+use cloud::ids::ImageId;
+use cloud::{Cloud, Group, GroupLaunches, HookMoment, Image};
 
 /// Arguments of `doctor`.
 ///

@@ -5,10 +5,10 @@ use contract::names::Pointer;
 use contract::tags;
 use serde::Serialize;
 
-use crate::cloud::{Cloud, Image, ImageState, Search};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::ids::{ImageId, ImageName};
+use cloud::ids::{ImageId, ImageName};
+use cloud::{Cloud, Image, ImageState, Search};
 
 /// Arguments of `images`.
 ///
@@ -158,8 +158,8 @@ fn age(created: &str, now: jiff::Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cloud::Tags;
-    use crate::cloud::fake::{Fake, OWNER};
+    use cloud::Tags;
+    use cloud::testing::{Fake, OWNER};
 
     #[tokio::test]
     async fn the_table_shows_verdict_digest_and_pointers_newest_first() {

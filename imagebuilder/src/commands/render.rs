@@ -6,10 +6,10 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::ids::ImageId;
 use crate::packer::Version;
 use crate::staging::{Staging, TEMPLATE};
 use crate::template::Facts;
+use cloud::ids::ImageId;
 
 /// The placeholder for the source image, which only the cloud knows.
 const UNRESOLVED: &str = "ami-00000000000000000";

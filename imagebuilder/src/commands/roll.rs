@@ -4,11 +4,11 @@ use clap::{Args, Subcommand};
 
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::ids::ImageId;
 use crate::roll::RollContext;
 use crate::roll::plan::Consent;
 use crate::roll::smoke::Processes;
 use crate::roll::verbs::{self, Busy, Extent, Request};
+use cloud::ids::ImageId;
 
 /// Arguments of `roll`.
 #[derive(Debug, Args)]

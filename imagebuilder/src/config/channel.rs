@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::channel::waves::Shape;
-use crate::ids::ChannelName;
+use cloud::ids::ChannelName;
 
 /// Longest lifetime of a role's metadata, in days.
 const LONGEST_DAYS: u32 = 3_660;
@@ -198,7 +198,7 @@ impl Default for Expires {
 mod defaults {
     use std::path::PathBuf;
 
-    use crate::ids::ChannelName;
+    use cloud::ids::ChannelName;
 
     pub(super) fn name() -> ChannelName {
         ChannelName::stable()

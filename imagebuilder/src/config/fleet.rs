@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::ids::{GroupName, TemplateName};
+use cloud::ids::{GroupName, TemplateName};
 
 /// `[fleet]` as written.
 #[derive(Clone, Debug, Deserialize)]

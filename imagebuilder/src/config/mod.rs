@@ -18,7 +18,7 @@ pub(crate) use self::channel::{Channel, Expires, KeySource, Keys, Repository};
 pub(crate) use self::closed::{ImagePath, KmsKey, Mode, Owner, SshInterface, UserName};
 pub(crate) use self::fleet::{Fleet, Roll, Settings, SmokeTest};
 use crate::exit::{Exit, Failure};
-use crate::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
+use cloud::ids::{AccountId, ImageName, SecurityGroupId, ServiceName, SubnetId, VpcId};
 
 /// The configuration that is read when no other is named.
 pub(crate) const DEFAULT_FILE: &str = "imagebuilder.toml";

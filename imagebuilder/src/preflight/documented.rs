@@ -177,7 +177,7 @@ fn every_call_to_aws_is_in_the_table() {
         .filter_map(|action| Some(action.name.split_once(':')?.1))
         .chain(OTHERS)
         .collect();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cloud/aws");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/cloud/src/aws");
     let mut all = BTreeSet::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();

@@ -10,7 +10,7 @@
 
 use super::plan::Target;
 use super::view::{FleetView, Launches, Refresh, RefreshStatus, SavedVersion, TemplateUse};
-use crate::ids::ImageId;
+use cloud::ids::ImageId;
 
 /// What a run recorded of a refresh.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ pub(crate) fn rollback_target(
 mod tests {
     use super::super::sample;
     use super::*;
-    use crate::cloud::TemplateRef;
+    use cloud::TemplateRef;
 
     fn recorded(refresh: &str, to: u64, from: Option<u64>, back: bool) -> Recorded {
         let target = |number| sample::target(number, &format!("ami-{}", number - 6));

@@ -17,8 +17,8 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::view::Activity;
-use crate::cloud::{Action, ActivityOutcome};
-use crate::ids::InstanceId;
+use cloud::ids::InstanceId;
+use cloud::{Action, ActivityOutcome};
 
 /// Why an instance of the new version was lost, or could not be launched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,10 +2,10 @@
 
 use super::smoke::Smoke;
 use crate::cancel::Cancel;
-use crate::cloud::Cloud;
 use crate::config::Settings;
-use crate::ids::ImageName;
 use crate::output::Output;
+use cloud::Cloud;
+use cloud::ids::ImageName;
 
 /// What everything that acts on a fleet is given.
 pub(crate) struct RollContext<'a> {

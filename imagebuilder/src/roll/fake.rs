@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::sample;
-use crate::cloud::*;
-use crate::ids::*;
+use cloud::ids::*;
+use cloud::*;
 
 /// The fault of one call.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub(super) struct State {
     /// The schema of the records that agents write.
     pub(super) schema: u32,
     /// What the caller may do.
-    pub(super) policy: crate::cloud::fake::Policy,
+    pub(super) policy: cloud::testing::Policy,
     /// States of alarms.
     pub(super) alarms: BTreeMap<String, String>,
     /// Every call, in order.
@@ -133,7 +133,7 @@ impl Service {
             template_gone: false,
             misshapen: None,
             schema: SCHEMA,
-            policy: crate::cloud::fake::Policy::default(),
+            policy: cloud::testing::Policy::default(),
             alarms: BTreeMap::new(),
             calls: Vec::new(),
             faults: BTreeMap::new(),

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::view::Activity;
-use crate::cloud::{ActivityOutcome, Answer, Cloud};
-use crate::ids::GroupName;
+use cloud::ids::GroupName;
+use cloud::{ActivityOutcome, Answer, Cloud};
 
 /// What is known of a group's activities.
 #[derive(Clone, Debug, Default)]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::plan::Pace;
 use super::view::{FleetView, HookMoment};
-use crate::cloud::Preferences;
 use crate::config::Settings;
+use cloud::Preferences;
 
 /// The service fails a refresh that made no progress for this long
 /// (<https://docs.aws.amazon.com/autoscaling/ec2/userguide/asg-instance-refresh.html>).
@@ -61,7 +61,7 @@ mod tests {
     use super::super::plan::preferences;
     use super::super::sample;
     use super::*;
-    use crate::cloud::Hook;
+    use cloud::Hook;
 
     fn of(view: &FleetView, roll: &str) -> Limits {
         let settings = sample::settings(roll);

@@ -8,12 +8,12 @@ use contract::registry::{Record, Verdict};
 
 use super::plan::{Direction, GateVerdict, Goal, Target};
 use super::view::{FleetView, Launchable, Launches, Member, RecordView, Size, TemplateUse};
-use crate::cloud::{
+use crate::exit::{Exit, Failure};
+use cloud::ids::{GroupName, ImageId, ImageName, InstanceId};
+use cloud::{
     Answer, Cloud, DEFAULT_DRAIN_SECONDS, Group, GroupLaunches, GroupMember, Image, ImageState,
     Kind, TargetHealth, Template,
 };
-use crate::exit::{Exit, Failure};
-use crate::ids::{GroupName, ImageId, ImageName, InstanceId};
 
 /// The tag EC2 Auto Scaling puts on every member.
 const GROUP_TAG: &str = "aws:autoscaling:groupName";

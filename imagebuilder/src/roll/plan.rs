@@ -17,9 +17,9 @@ use super::view::{
     FleetView, HealthSource, Launchable, Launches, Lifecycle, Member, MixedFeature, OURS,
     SavedVersion, TemplateUse,
 };
-use crate::cloud::Preferences;
 use crate::config::Settings;
-use crate::ids::{GroupName, ImageId, InstanceId};
+use cloud::Preferences;
+use cloud::ids::{GroupName, ImageId, InstanceId};
 
 /// What the fleet is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use anyhow::Result;
 use contract::names::Pointer;
 
 use super::plan::Direction;
-use crate::cloud::Cloud;
-use crate::ids::{ImageId, ImageName};
 use crate::pointers::{read, set};
+use cloud::Cloud;
+use cloud::ids::{ImageId, ImageName};
 
 /// The result of moving the pointers.
 #[derive(Clone, Debug, PartialEq, Eq)]

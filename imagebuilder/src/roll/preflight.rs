@@ -9,10 +9,10 @@ use super::RollContext;
 use super::plan::{Direction, Plan, Version};
 use super::view::{FleetView, Launches};
 use crate::advice::quoted;
-use crate::cloud::{Cloud, Kind};
-use crate::ids::{GroupName, ImageName};
 use crate::permissions::{Asked, Denial, Need, Verb, needed};
 use crate::preflight::{self, Findings, Subject};
+use cloud::ids::{GroupName, ImageName};
+use cloud::{Cloud, Kind};
 
 /// Refuses a plan that could not be carried out; what could not be checked is printed. A rollback is never refused for what
 /// is found here: half of it is better than none.

@@ -10,9 +10,9 @@ use super::view::{
     RecordView, Refresh, RefreshStatus, SavedVersion, Size, TargetHealth, TemplateRef, TemplateUse,
     TemplateVersion,
 };
-use crate::cloud::{Action, ActivityOutcome, TemplateImage};
 use crate::config::Settings;
-use crate::ids::{GroupName, ImageId, InstanceId};
+use cloud::ids::{GroupName, ImageId, InstanceId};
+use cloud::{Action, ActivityOutcome, TemplateImage};
 
 /// The template every sample uses.
 pub(super) const TEMPLATE: &str = "lt-1";

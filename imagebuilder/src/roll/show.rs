@@ -8,8 +8,8 @@ use support::duration::elapsed;
 use super::plan::{Plan, RollbackMode, Target, Version};
 use super::verify::verdict_text;
 use super::view::{Activity, Member};
-use crate::cloud::{Action, ActivityOutcome};
-use crate::ids::{GroupName, InstanceId};
+use cloud::ids::{GroupName, InstanceId};
+use cloud::{Action, ActivityOutcome};
 
 /// A plan as text, line by line.
 pub(crate) fn plan(plan: &Plan) -> Vec<String> {
@@ -269,7 +269,7 @@ mod tests {
     fn a_plan_with_everything_reads_well() {
         let mut view = sample::fleet(12, 7, "ami-1");
         let template = sample::template(&mut view);
-        template.saved = crate::cloud::SavedVersion::Latest;
+        template.saved = cloud::SavedVersion::Latest;
         template
             .versions
             .push(sample::version(8, "ami-2", "imagebuilder: shop"));

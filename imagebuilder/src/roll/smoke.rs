@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
 use crate::config::SmokeTest;
-use crate::ids::{GroupName, ImageId};
+use cloud::ids::{GroupName, ImageId};
 
 /// What a smoke test is given, as environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]

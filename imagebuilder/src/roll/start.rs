@@ -12,9 +12,9 @@ use super::plan::{
 use super::run::{RefreshRun, fact};
 use super::view::{FleetView, Launches, OURS, Refresh, SavedVersion};
 use super::{RollContext, observe};
-use crate::cloud::{NewVersion, REFRESH_IN_PROGRESS};
 use crate::exit::{Exit, Failure};
 use crate::ledger::Ledger;
+use cloud::{NewVersion, REFRESH_IN_PROGRESS};
 
 /// A refresh of ours may begin this much before we recorded our intent: clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);

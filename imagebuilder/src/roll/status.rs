@@ -9,8 +9,8 @@ use super::observe::Gaps;
 use super::view::{FleetView, Launches, Refresh};
 use super::watch::waiting_for;
 use super::{show, verify};
-use crate::cloud::{Answer, Cloud};
-use crate::ids::{ImageId, ImageName};
+use cloud::ids::{ImageId, ImageName};
+use cloud::{Answer, Cloud};
 
 /// The pointers of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -19,11 +19,11 @@ use super::smoke::{Occasion, Smoke};
 use super::verbs::{self, Busy, Extent, Request};
 use super::{RollContext, sample};
 use crate::cancel::Cancel;
-use crate::cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion, TemplateRef};
 use crate::config::{Settings, SmokeTest};
 use crate::exit::Exit;
-use crate::ids::ImageName;
 use crate::output::Output;
+use cloud::ids::ImageName;
+use cloud::{IRREVERSIBLE, REFRESH_IN_PROGRESS, RefreshStatus, SavedVersion, TemplateRef};
 
 /// Settings for a service that advances at each poll: hardly any pause between two of them.
 fn fast(mut settings: Settings) -> Settings {

@@ -23,11 +23,11 @@ use super::view::{FleetView, Launches, Refresh, RefreshStatus};
 use super::watch::{self, Cause, Ending};
 use super::{RollContext, observe, show, versions};
 use crate::advice::quoted;
-use crate::cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 use crate::exit::{Exit, Failure};
-use crate::ids::{ImageId, RunId};
 use crate::ledger::{Found, Journal, Ledger};
 use crate::permissions::Verb;
+use cloud::ids::{ImageId, RunId};
+use cloud::{IRREVERSIBLE, Kind, NO_ACTIVE_REFRESH};
 
 /// The arguments of `roll`.
 #[derive(Clone, Debug)]

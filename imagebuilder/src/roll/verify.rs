@@ -10,7 +10,7 @@ use contract::registry::Verdict;
 
 use super::plan::Target;
 use super::view::{FleetView, Launches, Lifecycle, Member, SavedVersion};
-use crate::ids::InstanceId;
+use cloud::ids::InstanceId;
 
 /// Something that is wrong with a fleet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,11 +5,11 @@
 
 use contract::registry::Verdict;
 
-pub(crate) use crate::cloud::{
+use cloud::ids::{GroupName, ImageId, InstanceId};
+pub(crate) use cloud::{
     Activity, HealthSource, Hook, HookMoment, Lifecycle, MixedFeature, Refresh, RefreshStatus,
     SavedVersion, Size, TargetHealth, TemplateRef, TemplateVersion,
 };
-use crate::ids::{GroupName, ImageId, InstanceId};
 
 /// A group, with everything that matters for rolling it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,18 +8,6 @@
 
 mod denials;
 mod fixture;
-#[path = "../../src/cloud/permission.rs"]
-mod permission;
-#[expect(
-    dead_code,
-    reason = "the program's own table, of which tests read a part"
-)]
-#[path = "../../src/permissions.rs"]
-mod permissions;
-mod cloud {
-    pub(crate) use crate::permission::Permission;
-}
-
 use std::collections::BTreeSet;
 
 use fixture::{Fixture, PATIENCE, by_ssh, end, rehearsal, text, until, waiting_for_ssh};

@@ -13,10 +13,10 @@ use crate::channel::seen::Seen;
 use crate::channel::session::{ChannelSession, keyring};
 use crate::channel::waves::Shape;
 use crate::config::Config;
-use crate::ids::ImageId;
 use crate::output::Output;
 use crate::staging::{Content, Staging};
 use crate::template::Facts;
+use cloud::ids::ImageId;
 
 const CONFIG: &str = r#"
 [image]
@@ -61,7 +61,7 @@ impl Shop {
             seen: Seen(at.join("seen.json")),
             output: Output::captured(),
             now: Timestamp::now(),
-            cloud: Some(crate::cloud::fake::Fake::default().cloud()),
+            cloud: Some(cloud::testing::Fake::default().cloud()),
             region: None,
         };
         session.init().await.unwrap();

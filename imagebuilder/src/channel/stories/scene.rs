@@ -18,9 +18,9 @@ use super::super::seen::Seen;
 use super::super::session::ChannelSession;
 use super::super::store::{Found, Keep, Store, Tag, Written};
 use super::super::verify::{self, Verified};
-use crate::cloud::fake::Fake;
 use crate::config::{Channel, KeySource};
 use crate::output::Output;
+use cloud::testing::Fake;
 
 /// When every story begins.
 const BEGIN: &str = "2026-11-21T08:00:00Z";

@@ -10,7 +10,7 @@ use crate::channel::releases;
 use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::ids::ChannelName;
+use cloud::ids::ChannelName;
 
 /// Arguments of `channel promote`.
 #[derive(Debug, Args)]

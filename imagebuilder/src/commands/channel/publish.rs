@@ -18,7 +18,7 @@ use crate::channel::session::{Access, ChannelSession, Outcome};
 use crate::config::{Arch, Config};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::ids::ChannelName;
+use cloud::ids::ChannelName;
 
 /// A binary prints its version at once or not at all.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Percentages in absolute numbers: how many members at a time, and how long it may take.
 
-use crate::cloud::Preferences;
+use cloud::Preferences;
 
 /// Percentages in absolute numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::super::sample;
 use super::super::view::Member;
 use super::pace::BOOT_ESTIMATE_SECONDS;
 use super::*;
-use crate::cloud::{HookMoment, TemplateImage};
+use cloud::{HookMoment, TemplateImage};
 
 type Spoil = fn(&mut FleetView);
 

@@ -1,9 +1,9 @@
 //! What the operator should know about a fleet although it does not prevent a roll.
 
 use super::{Direction, Pace, Sorted};
-use crate::cloud::{HealthSource, HookMoment, Preferences};
 use crate::config::Settings;
 use crate::roll::view::FleetView;
+use cloud::{HealthSource, HookMoment, Preferences};
 
 /// The service gives up after an hour without progress; a hook that waits longer than a third of
 /// it leaves fewer than three tries for an instance that never reports.

@@ -1,7 +1,7 @@
 //! Interruptions of a roll: faults of the service, changes by others, detaching, and being killed.
 
 use super::*;
-use crate::cloud::{CloudError, Kind};
+use cloud::{CloudError, Kind};
 
 #[tokio::test]
 async fn throttling_and_timeouts_never_end_the_watch() {

@@ -1,8 +1,8 @@
 //! Resources that disappear or are removed during a roll, and what is blamed.
 
 use super::*;
-use crate::cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
 use crate::roll::fake::State;
+use cloud::{Action, Activity, ActivityOutcome, GroupMember, Lifecycle};
 
 /// An activity that begins now.
 fn happens(
@@ -242,8 +242,8 @@ async fn a_launch_template_that_is_deleted_is_named_by_every_verb() {
 #[tokio::test]
 async fn a_pointer_failure_still_reports_the_fleet_as_verified() {
     let fixture = Fixture::new("");
-    let refused = crate::cloud::CloudError::new(
-        crate::cloud::Kind::Denied,
+    let refused = cloud::CloudError::new(
+        cloud::Kind::Denied,
         "point parameter /imagebuilder/shop/previous",
         "AccessDeniedException",
         "",
@@ -290,8 +290,8 @@ async fn waiting_for_another_refresh_offers_nothing_against_it() {
 async fn a_caller_who_may_not_list_activities_still_watches() {
     let fixture = Fixture::new("");
     for _ in 0..50 {
-        let denied = crate::cloud::CloudError::new(
-            crate::cloud::Kind::Denied,
+        let denied = cloud::CloudError::new(
+            cloud::Kind::Denied,
             "list scaling activities",
             "AccessDenied",
             "",

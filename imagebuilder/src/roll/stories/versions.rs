@@ -85,12 +85,8 @@ async fn what_was_not_recorded_as_made_here_stays() {
 async fn what_cannot_be_deleted_changes_no_outcome_and_is_tried_again() {
     let fixture = Fixture::new("keep_template_versions = 1");
     rolled(&fixture, 2..=3).await;
-    let denied = crate::cloud::CloudError::new(
-        crate::cloud::Kind::Denied,
-        "delete",
-        "UnauthorizedOperation",
-        "no",
-    );
+    let denied =
+        cloud::CloudError::new(cloud::Kind::Denied, "delete", "UnauthorizedOperation", "no");
     fixture
         .service
         .fault("delete_version", Fault::Refused(denied));
